@@ -1,0 +1,182 @@
+//! One request to Apple for one push.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use fpush_client::{ProviderClient, SendError, retry_after};
+use fpush_push::{Class, Failure, Push, PushError, PushTrait, Sending, Urgency};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
+    header::AUTHORIZATION,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use http_body_util::Full;
+use tokio::time::Instant;
+
+use crate::{
+    payload::Ready,
+    provider_token::ProviderToken,
+    response::{Refusal, Remedy},
+};
+
+/// How we prove to Apple who we are.
+#[derive(Debug)]
+pub(crate) enum Authentication {
+    /// By the client certificate of the connection.
+    Certificate,
+    /// By a provider token in each request.
+    Token(Arc<ProviderToken>),
+}
+
+/// What pushes of a module look like (`apns.pushPriority`).
+#[derive(Debug)]
+pub(crate) enum Mode {
+    /// All alike.
+    One(Class, Box<Ready>),
+    /// By the urgency of the publish.
+    Auto { high: Box<Ready>, low: Box<Ready> },
+}
+
+#[derive(Debug)]
+pub(crate) struct Apns {
+    pub(crate) client: ProviderClient,
+    pub(crate) authority: Authority,
+    pub(crate) authentication: Authentication,
+    pub(crate) mode: Mode,
+    pub(crate) ttl: Duration,
+}
+
+impl PushTrait for Apns {
+    /// Hexadecimal, of a length that Apple has used or announced: 32 bytes today, and "do not hard-code it".
+    fn accepts(&self, token: &str) -> bool {
+        (64..=512).contains(&token.len())
+            && token.len().is_multiple_of(2)
+            && token.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+
+    fn class(&self, urgency: Urgency) -> Class {
+        match (&self.mode, urgency) {
+            (Mode::One(class, _), _) => *class,
+            (Mode::Auto { .. }, Urgency::High) => Class::High,
+            (Mode::Auto { .. }, Urgency::Low) => Class::Low,
+        }
+    }
+
+    fn send<'a>(&'a self, push: &'a Push) -> Sending<'a> {
+        Box::pin(async move {
+            let (request, generation) = self
+                .request(push)
+                .ok_or_else(|| Failure::new(PushError::Misconfigured, "the request cannot be built"))?;
+            let answer = match self.client.send(request, push.deadline).await {
+                Ok(answer) if answer.status == StatusCode::OK => return Ok(()),
+                Ok(answer) => answer,
+                Err(error) => {
+                    let todo = match error {
+                        SendError::Broken(_) => PushError::Reconnected,
+                        SendError::Unreachable(_) | SendError::TimedOut => PushError::Later { after: None },
+                    };
+                    return Err(Failure::new(todo, error.to_string()));
+                }
+            };
+            let wait = retry_after(&answer.headers, SystemTime::now());
+            let refusal = Refusal::read(answer.status, &answer.body, wait);
+            Err(Failure::new(
+                self.remedy(&refusal, generation),
+                refusal.describe(),
+            ))
+        })
+    }
+}
+
+impl Apns {
+    /// The request, and the generation of the provider token in it.
+    fn request(&self, push: &Push) -> Option<(Request<Full<Bytes>>, u64)> {
+        let ready = match (&self.mode, push.class) {
+            (Mode::One(_, ready), _) | (Mode::Auto { high: ready, .. }, Class::High | Class::Voip) => ready,
+            (Mode::Auto { low, .. }, Class::Low) => low,
+        };
+        let mut path = String::with_capacity(PATH.len() + push.token.as_str().len());
+        path.push_str(PATH);
+        path.push_str(push.token.as_str());
+        let mut uri = http::uri::Parts::default();
+        uri.scheme = Some(Scheme::HTTPS);
+        uri.authority = Some(self.authority.clone());
+        uri.path_and_query = Some(PathAndQuery::from_maybe_shared(Bytes::from(path)).ok()?);
+
+        let mut headers = HeaderMap::with_capacity(8);
+        let mut id = uuid::Uuid::encode_buffer();
+        let id = push.id.hyphenated().encode_lower(&mut id);
+        headers.insert(APNS_ID, HeaderValue::from_str(id).ok()?);
+        headers.insert(APNS_PUSH_TYPE, ready.push_type.clone());
+        headers.insert(APNS_PRIORITY, ready.priority.clone());
+        headers.insert(APNS_TOPIC, ready.topic.clone());
+        headers.insert(
+            APNS_EXPIRATION,
+            HeaderValue::from(self.expiration(SystemTime::now())),
+        );
+        if let Some(collapse_id) = &ready.collapse_id {
+            headers.insert(APNS_COLLAPSE_ID, collapse_id.clone());
+        }
+        let generation = match &self.authentication {
+            Authentication::Certificate => 0,
+            Authentication::Token(token) => {
+                let signed = token.current();
+                headers.insert(AUTHORIZATION, signed.authorization);
+                signed.generation
+            }
+        };
+        let mut request = Request::new(Full::new(ready.body(push.form)));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = Uri::from_parts(uri).ok()?;
+        *request.headers_mut() = headers;
+        Some((request, generation))
+    }
+
+    /// `apns-expiration`: seconds since 1970; 0 means now or never.
+    fn expiration(&self, now: SystemTime) -> u64 {
+        if self.ttl.is_zero() {
+            return 0;
+        }
+        now.duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| (since + self.ttl).as_secs())
+    }
+
+    fn remedy(&self, refusal: &Refusal, generation: u64) -> PushError {
+        match refusal.remedy() {
+            Remedy::Module(error) => error,
+            Remedy::Reconnect => {
+                self.client.reconnect();
+                PushError::Reconnected
+            }
+            Remedy::ReconnectLater => {
+                self.client.reconnect();
+                PushError::Later {
+                    after: refusal.retry_after,
+                }
+            }
+            Remedy::RenewToken => match &self.authentication {
+                Authentication::Token(token) if token.renew(generation, Instant::now()).is_ok() => {
+                    PushError::Renewed
+                }
+                Authentication::Token(_) | Authentication::Certificate => PushError::Pause {
+                    length: RENEWAL_PAUSE,
+                    alarm: true,
+                },
+            },
+        }
+    }
+}
+
+const PATH: &str = "/3/device/";
+const APNS_ID: HeaderName = HeaderName::from_static("apns-id");
+const APNS_PUSH_TYPE: HeaderName = HeaderName::from_static("apns-push-type");
+const APNS_PRIORITY: HeaderName = HeaderName::from_static("apns-priority");
+const APNS_TOPIC: HeaderName = HeaderName::from_static("apns-topic");
+const APNS_EXPIRATION: HeaderName = HeaderName::from_static("apns-expiration");
+const APNS_COLLAPSE_ID: HeaderName = HeaderName::from_static("apns-collapse-id");
+
+/// When Apple calls a provider token expired that is too young to be renewed.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(60);

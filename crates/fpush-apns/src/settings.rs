@@ -1,0 +1,327 @@
+//! The settings of an `apple` module.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use fpush_client::{ClientSettings, Dialer, Identity, ProviderClient, Trust, parse_endpoint};
+use fpush_push::{
+    BackendType, Background, Built, Class,
+    settings::{Report, Section},
+};
+use http::Uri;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use crate::{
+    backend::{Apns, Authentication, Mode},
+    credentials::{self, CredentialError, Validity},
+    payload::{PayloadSettings, Ready},
+    provider_token::ProviderToken,
+};
+
+/// Builds the backends of all `apple` modules; those with the same key and team share one provider token.
+#[derive(Debug, Default)]
+pub struct Apple {
+    provider_tokens: HashMap<TokenKey, Arc<ProviderToken>>,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct TokenKey {
+    p8: Vec<u8>,
+    key_id: String,
+    team_id: String,
+}
+
+/// How the settings say that we prove who we are.
+enum Credentials {
+    Certificate(Identity, Validity),
+    Token(Arc<ProviderToken>, String),
+}
+
+/// `apns.pushPriority`.
+#[derive(Clone, Copy)]
+enum PushPriority {
+    High,
+    Silent,
+    Voip,
+    Auto,
+}
+
+impl BackendType for Apple {
+    fn build(&mut self, module: &mut Section<'_>) -> Option<Built> {
+        let mut apns = module.section("apns")?;
+        let credentials = self.credentials(&mut apns);
+        let endpoint = endpoint(&mut apns);
+        let trust = trust(&mut apns);
+        let request_timeout = apns.duration_or_seconds("requestTimeout", Duration::from_secs(5));
+        let idle_timeout = apns.duration_or_seconds("poolIdleTimeout", Duration::from_secs(600));
+        let payload = payload_settings(&mut apns);
+        let ttl = apns.duration("pushTtl", Duration::from_secs(28 * DAY));
+        if ttl > LONGEST_TTL {
+            apns.error(
+                "pushTtl",
+                "expected at most 30 days, which is as long as Apple keeps a push",
+            );
+        }
+        let mode = mode(&mut apns, payload.as_ref());
+        let dialer = endpoint.as_ref().and_then(|endpoint| {
+            Dialer::new(endpoint)
+                .inspect_err(|e| apns.error("endpoint", e))
+                .ok()
+        });
+        let report = apns.report();
+        let path = apns.path_of("");
+        apns.finish();
+
+        let (credentials, endpoint, dialer, mode) = (credentials?, endpoint?, dialer?, mode?);
+        let mut facts = vec![("endpoint", endpoint.to_string())];
+        facts.extend(dialer.proxy_host(&endpoint).map(|host| ("proxy", host)));
+        facts.push(("topic", payload?.topic));
+        let mut background: Vec<Background> = Vec::new();
+        let (identity, authentication) = match credentials {
+            Credentials::Certificate(identity, validity) => {
+                facts.push(("certificate", validity.subject));
+                facts.push(("valid until", validity.until));
+                (Some(identity), Authentication::Certificate)
+            }
+            Credentials::Token(token, key_id) => {
+                facts.push(("provider token", format!("key {key_id}")));
+                background.extend(token.tend().map(|task| -> Background { Box::pin(task) }));
+                (None, Authentication::Token(token))
+            }
+        };
+        let client = ClientSettings {
+            trust: trust?,
+            identity,
+            dialer,
+            request_timeout,
+            idle_timeout,
+        };
+        let client = ProviderClient::new(client)
+            .inspect_err(|e| report.error(&path, e))
+            .ok()?;
+        let authority = endpoint.authority()?.clone();
+        let backend = Box::new(Apns {
+            client,
+            authority,
+            authentication,
+            mode,
+            ttl,
+        });
+        Some(Built {
+            backend,
+            facts,
+            background,
+        })
+    }
+}
+
+impl Apple {
+    fn credentials(&mut self, apns: &mut Section<'_>) -> Option<Credentials> {
+        let by_token = ["tokenKeyFilePath", "keyId", "teamId"]
+            .iter()
+            .any(|key| apns.has(key));
+        let by_certificate = apns.has("certFilePath");
+        match (by_certificate, by_token) {
+            (true, true) => {
+                apns.error(
+                    "",
+                    "expected either certFilePath or tokenKeyFilePath with keyId and teamId, found both",
+                );
+                read_certificate_keys(apns);
+                read_token_keys(apns);
+                None
+            }
+            (false, true) => self.provider_token(apns),
+            (true, false) | (false, false) => certificate(apns),
+        }
+    }
+
+    fn provider_token(&mut self, apns: &mut Section<'_>) -> Option<Credentials> {
+        let (p8, key_id, team_id) = read_token_keys(apns);
+        let (p8, key_id, team_id) = (p8?, key_id?, team_id?);
+        let key = TokenKey { p8, key_id, team_id };
+        if let Some(token) = self.provider_tokens.get(&key) {
+            return Some(Credentials::Token(Arc::clone(token), key.key_id));
+        }
+        let token = ProviderToken::new(&key.p8, &key.key_id, &key.team_id, Instant::now())
+            .inspect_err(|e| apns.error("tokenKeyFilePath", e))
+            .ok()?;
+        let (token, key_id) = (Arc::new(token), key.key_id.clone());
+        self.provider_tokens.insert(key, Arc::clone(&token));
+        Some(Credentials::Token(token, key_id))
+    }
+}
+
+fn read_token_keys(apns: &mut Section<'_>) -> (Option<Vec<u8>>, Option<String>, Option<String>) {
+    let p8 = apns.secret_file("tokenKeyFilePath");
+    let key_id = apns.string("keyId").map(str::to_owned);
+    let team_id = apns.string("teamId").map(str::to_owned);
+    (p8, key_id, team_id)
+}
+
+/// The keys beside `certFilePath`, which say what kind of file it is.
+struct CertificateKeys<'a> {
+    password: Option<&'a str>,
+    password_file: Option<&'a str>,
+    key_file: Option<&'a str>,
+}
+
+fn read_certificate_keys<'a>(apns: &mut Section<'a>) -> (Option<&'a str>, CertificateKeys<'a>) {
+    let file = apns.string("certFilePath");
+    let keys = CertificateKeys {
+        password: apns.optional_string("certPassword"),
+        password_file: apns.optional_string("certPasswordFile"),
+        key_file: apns.optional_string("certKeyFilePath"),
+    };
+    (file, keys)
+}
+
+fn certificate(apns: &mut Section<'_>) -> Option<Credentials> {
+    let given = ["certPassword", "certPasswordFile", "certKeyFilePath"].map(|key| apns.has(key));
+    let (file, keys) = read_certificate_keys(apns);
+    let report = apns.report();
+    if given.iter().filter(|given| **given).count() != 1 {
+        apns.error(
+            "certFilePath",
+            "expected exactly one of certPassword or certPasswordFile (for a PKCS#12 file) and certKeyFilePath \
+             (for a PEM file) beside it",
+        );
+        return None;
+    }
+    let read_secret = |key: &str, file: &str| report.read_secret_file(&apns.path_of(key), file.as_ref());
+    let identity = if let Some(key_file) = keys.key_file {
+        let key = read_secret("certKeyFilePath", key_file);
+        let certificate = report.read_file(&apns.path_of("certFilePath"), file?.as_ref());
+        credentials::from_pem(&certificate?, &key?)
+    } else {
+        let password = match (keys.password, keys.password_file) {
+            (Some(password), _) => Some(password.to_owned()),
+            (None, Some(file)) => read_secret("certPasswordFile", file).and_then(|password| {
+                let password = String::from_utf8(password).ok();
+                if password.is_none() {
+                    apns.error("certPasswordFile", "expected a file with text in UTF-8");
+                }
+                password.map(|password| password.trim_end_matches(['\r', '\n']).to_owned())
+            }),
+            (None, None) => None,
+        };
+        let pkcs12 = read_secret("certFilePath", file?);
+        credentials::from_pkcs12(&pkcs12?, &password?)
+    };
+    let with_validity = identity.and_then(|identity| Ok((Validity::of(&identity)?, identity)));
+    let report_error = |e: &CredentialError| apns.error("certFilePath", e);
+    let (validity, identity) = with_validity.inspect_err(report_error).ok()?;
+    warn_of_expiry(apns, &validity, SystemTime::now());
+    Some(Credentials::Certificate(identity, validity))
+}
+
+fn warn_of_expiry(apns: &Section<'_>, validity: &Validity, now: SystemTime) {
+    let until = &validity.until;
+    match validity.not_after.duration_since(now) {
+        Err(_) => apns.warning(
+            "certFilePath",
+            format_args!("the certificate expired on {until}: Apple refuses it; get a new one"),
+        ),
+        Ok(left) if left < Duration::from_secs(30 * DAY) => {
+            apns.warning(
+                "certFilePath",
+                format_args!("the certificate expires on {until}; get a new one soon"),
+            );
+        }
+        Ok(_) => {}
+    }
+}
+
+fn endpoint(apns: &mut Section<'_>) -> Option<Uri> {
+    const HOSTS: [(&str, &str); 2] = [
+        ("production", "https://api.push.apple.com"),
+        ("sandbox", "https://api.sandbox.push.apple.com"),
+    ];
+    let apples = apns.choice("environment", &HOSTS, HOSTS[0].1);
+    let text = apns.optional_string("endpoint").unwrap_or(apples);
+    parse_endpoint(text)
+        .inspect_err(|expected| apns.error("endpoint", format_args!("expected {expected}")))
+        .ok()
+}
+
+fn trust(apns: &mut Section<'_>) -> Option<Trust> {
+    let report: &Report = apns.report();
+    let file = apns.optional_file("caFilePath");
+    let path = apns.path_of("caFilePath");
+    let pem = match &file {
+        Some(file) => Some(report.read_file(&path, file)?),
+        None => None,
+    };
+    Trust::new(pem.as_deref())
+        .inspect_err(|e| report.error(&path, e))
+        .ok()
+}
+
+fn payload_settings(apns: &mut Section<'_>) -> Option<PayloadSettings> {
+    let topic = apns.string("topic");
+    let text = |text: Option<&str>, default: &str| text.unwrap_or(default).to_owned();
+    let settings = PayloadSettings {
+        topic: topic.unwrap_or_default().to_owned(),
+        alert_title: text(apns.optional_string("alertTitle"), "New Message"),
+        alert_body: text(apns.optional_string("alertBody"), "New Message?"),
+        sound: text(apns.optional_string("sound"), "default"),
+        mutable_content: apns.boolean("mutableContent", true),
+        collapse: apns.boolean("collapsePushes", false),
+        additional_data: additional_data(apns),
+    };
+    topic.map(|_| settings)
+}
+
+fn additional_data(apns: &mut Section<'_>) -> Map<String, Value> {
+    match apns.value("additionalData") {
+        None => Map::new(),
+        Some(Value::Object(data)) => {
+            if data.contains_key("aps") {
+                apns.error("additionalData.aps", "this key is Apple's; choose another name");
+            }
+            data.clone()
+        }
+        Some(_) => {
+            apns.error(
+                "additionalData",
+                "expected an object, whose keys stand beside \"aps\" in the payload",
+            );
+            Map::new()
+        }
+    }
+}
+
+fn mode(apns: &mut Section<'_>, payload: Option<&PayloadSettings>) -> Option<Mode> {
+    let priorities = [
+        ("high", PushPriority::High),
+        ("silent", PushPriority::Silent),
+        ("voip", PushPriority::Voip),
+        ("auto", PushPriority::Auto),
+    ];
+    let priority = apns.choice("pushPriority", &priorities, PushPriority::High);
+    let payload = payload?;
+    let ready = |class| {
+        Ready::new(class, payload)
+            .map(Box::new)
+            .inspect_err(|e| apns.error("", e))
+            .ok()
+    };
+    let one = |class| Some(Mode::One(class, ready(class)?));
+    match priority {
+        PushPriority::High => one(Class::High),
+        PushPriority::Silent => one(Class::Low),
+        PushPriority::Voip => one(Class::Voip),
+        PushPriority::Auto => Some(Mode::Auto {
+            high: ready(Class::High)?,
+            low: ready(Class::Low)?,
+        }),
+    }
+}
+
+const DAY: u64 = 86_400;
+/// Apple stores a push for 30 days at most.
+const LONGEST_TTL: Duration = Duration::from_secs(30 * DAY);

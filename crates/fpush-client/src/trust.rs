@@ -1,0 +1,118 @@
+//! Whom the client trusts, and as whom it presents itself.
+
+use std::{fmt, sync::Arc};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    client::ResolvesClientCert,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    sign::{CertifiedKey, SingleCertAndKey},
+};
+
+/// The client certificate with its key.
+#[derive(Clone, Debug)]
+pub struct Identity(Arc<CertifiedKey>);
+
+impl Identity {
+    /// Puts a certificate chain, leaf first, and its private key together.
+    ///
+    /// # Errors
+    ///
+    /// The key cannot be read, or it is not the key of the first certificate.
+    pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, TrustError> {
+        let provider = aws_lc_rs::default_provider();
+        let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|e| match e {
+            rustls::Error::InconsistentKeys(_) => TrustError::KeyMismatch,
+            other => TrustError::Key(other),
+        })?;
+        Ok(Self(Arc::new(certified)))
+    }
+
+    /// The certificate itself, in DER.
+    #[must_use]
+    pub fn certificate(&self) -> &[u8] {
+        self.0
+            .cert
+            .first()
+            .map_or(&[], |certificate| certificate.as_ref())
+    }
+}
+
+/// The roots that a provider's certificate may come from.
+#[derive(Clone)]
+pub struct Trust {
+    roots: RootCertStore,
+}
+
+impl Trust {
+    /// The roots of the operating system, and those of a PEM file of the operator's.
+    ///
+    /// # Errors
+    ///
+    /// The PEM file holds no certificate or a broken one, or there is no root at all.
+    pub fn new(extra_pem: Option<&[u8]>) -> Result<Self, TrustError> {
+        let mut roots = RootCertStore::empty();
+        // A broken certificate in the system's store is no reason not to start.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if let Some(pem) = extra_pem {
+            let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+            let certificates = certificates.map_err(|e| TrustError::Pem(e.to_string()))?;
+            if certificates.is_empty() {
+                return Err(TrustError::Pem("it holds no certificate".to_owned()));
+            }
+            for certificate in certificates {
+                roots
+                    .add(certificate)
+                    .map_err(|e| TrustError::Pem(e.to_string()))?;
+            }
+        }
+        if roots.is_empty() {
+            Err(TrustError::NoRoots)
+        } else {
+            Ok(Self { roots })
+        }
+    }
+
+    pub(crate) fn client_config(&self, identity: Option<&Identity>) -> Result<ClientConfig, TrustError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(TrustError::Tls)?
+            .with_root_certificates(self.roots.clone());
+        Ok(match identity {
+            Some(identity) => {
+                let resolver: Arc<dyn ResolvesClientCert> =
+                    Arc::new(SingleCertAndKey::from(identity.0.clone()));
+                builder.with_client_cert_resolver(resolver)
+            }
+            None => builder.with_no_client_auth(),
+        })
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trust").field("roots", &self.roots.len()).finish()
+    }
+}
+
+/// What is wrong with certificates and keys.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// The private key belongs to another certificate.
+    #[error("the private key does not belong to the certificate")]
+    KeyMismatch,
+    /// The private key cannot be used.
+    #[error("the private key or the certificate cannot be used: {0}")]
+    Key(rustls::Error),
+    /// The operator's roots cannot be read.
+    #[error("expected trusted certificates in PEM form: {0}")]
+    Pem(String),
+    /// Neither the system nor the settings name a root.
+    #[error("this machine trusts no certificate authority; install the package ca-certificates")]
+    NoRoots,
+    /// TLS cannot be set up at all.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(rustls::Error),
+}

@@ -1,0 +1,250 @@
+//! One connection that was logged in: reading requests, writing replies, noticing its end.
+
+use std::{cell::Cell, io};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    time::{Duration, Instant, sleep, timeout},
+};
+use tracing::debug;
+use uuid::Uuid;
+
+use crate::{
+    outbox::Outbox,
+    reply::Addresses,
+    request::{Incoming, Request, StreamError},
+    stream::{Cutter, Piece},
+};
+
+/// Why a link ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The server closed it.
+    Closed,
+    /// The server closed it because somebody else has taken our name.
+    Replaced,
+    /// The server closed it for another reason.
+    StreamError(String),
+    /// The connection failed.
+    Io(io::Error),
+    /// Nothing came from the server for too long.
+    Silent,
+    /// The server takes nothing from us.
+    Stuck,
+}
+
+/// Something that came over the link and wants to be handled.
+#[derive(Debug)]
+pub(crate) enum Event<'a> {
+    Request {
+        addresses: Addresses,
+        domain: &'a str,
+        request: Request<'a>,
+    },
+    TooLarge {
+        addresses: Addresses,
+    },
+    Subscribe {
+        addresses: Addresses,
+    },
+}
+
+/// Reads until the link ends, calling `handle` with everything that wants an answer, and writes what is in
+/// the outbox. `name` is our own address.
+pub(crate) async fn run<R, W>(
+    (mut reader, mut writer): (R, &mut W),
+    mut cutter: Cutter,
+    name: &str,
+    outbox: &Outbox,
+    handle: impl FnMut(Event<'_>),
+) -> End
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let last_read = Cell::new(Instant::now());
+    outbox.drop_late(Instant::now());
+    tokio::select! {
+        end = read(&mut reader, &mut cutter, outbox, &last_read, handle) => end,
+        end = write(&mut writer, outbox) => end,
+        end = watch(name, outbox, &last_read) => end,
+    }
+}
+
+async fn read<R: AsyncRead + Unpin>(
+    reader: &mut R,
+    cutter: &mut Cutter,
+    outbox: &Outbox,
+    last_read: &Cell<Instant>,
+    mut handle: impl FnMut(Event<'_>),
+) -> End {
+    let mut stream_error = None;
+    loop {
+        while let Some(piece) = cutter.next() {
+            match piece {
+                Piece::Stanza(stanza) => match Incoming::read(stanza) {
+                    Incoming::Request {
+                        addresses,
+                        domain,
+                        request,
+                    } => {
+                        handle(Event::Request {
+                            addresses,
+                            domain: &domain,
+                            request,
+                        });
+                    }
+                    Incoming::Subscribe { addresses } => handle(Event::Subscribe { addresses }),
+                    Incoming::StreamError(error) => stream_error = Some(error),
+                    Incoming::Nothing => {}
+                },
+                Piece::Oversized(head) => {
+                    debug!("a stanza above component.maxStanzaSize was dropped");
+                    if let Some(addresses) = head.as_deref().and_then(Incoming::sender_of) {
+                        handle(Event::TooLarge { addresses });
+                    }
+                }
+                Piece::End => return closed(stream_error),
+            }
+        }
+        outbox.until_bearable().await;
+        match reader.read_buf(cutter.space()).await {
+            Ok(0) => return closed(stream_error),
+            Ok(_) => last_read.set(Instant::now()),
+            Err(e) => return stream_error.map_or(End::Io(e), |error| closed(Some(error))),
+        }
+    }
+}
+
+fn closed(error: Option<StreamError>) -> End {
+    match error {
+        None => End::Closed,
+        Some(StreamError::Conflict) => End::Replaced,
+        Some(StreamError::Other(condition)) => End::StreamError(condition),
+    }
+}
+
+/// Writes what is in the outbox, everything that is there at a time.
+async fn write<W: AsyncWrite + Unpin>(writer: &mut W, outbox: &Outbox) -> End {
+    loop {
+        let batch = outbox.take().await;
+        let written = timeout(STUCK, async {
+            writer.write_all(batch.bytes()).await?;
+            writer.flush().await
+        });
+        let end = match written.await {
+            Ok(Ok(())) => continue,
+            Ok(Err(e)) => End::Io(e),
+            Err(_) => End::Stuck,
+        };
+        // What arrived all the same is repeated; a reply that nobody waits for does no harm.
+        outbox.put_back(batch);
+        return end;
+    }
+}
+
+/// Pings ourselves through the server when nothing has come for a while.
+///
+/// Another instance under our name may get the ping or its reply instead of us (ejabberd shares the traffic
+/// out), so several are sent, each between addresses of its own.
+async fn watch(name: &str, outbox: &Outbox, last_read: &Cell<Instant>) -> End {
+    let (mut misses, mut looked) = (0, Instant::now());
+    loop {
+        sleep(QUIET).await;
+        let now = Instant::now();
+        if last_read.get() > looked {
+            misses = 0;
+        }
+        looked = now;
+        if now.duration_since(last_read.get()) < QUIET {
+            continue;
+        }
+        if misses == MAX_MISSES {
+            return End::Silent;
+        }
+        misses += 1;
+        outbox.push(now, |out| {
+            for _ in 0..PINGS {
+                let id = Uuid::new_v4().simple().to_string();
+                let address = format!("{id}@{name}");
+                let ping = format!(
+                    "<iq type='get' from='{address}' to='{address}' id='{id}'><ping xmlns='urn:xmpp:ping'/></iq>"
+                );
+                out.extend_from_slice(ping.as_bytes());
+            }
+        });
+    }
+}
+
+/// Silence before the server is pinged.
+const QUIET: Duration = Duration::from_secs(30);
+/// Pings in vain before the link is given up.
+const MAX_MISSES: u32 = 3;
+/// Pings at a time.
+const PINGS: u32 = 3;
+/// How long the server may take to accept what we write.
+const STUCK: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{DuplexStream, duplex, split};
+
+    use super::*;
+
+    async fn link(socket: DuplexStream, outbox: &Outbox) -> End {
+        let (reader, mut writer) = split(socket);
+        run(
+            (reader, &mut writer),
+            Cutter::new(1_000, b""),
+            "push.example",
+            outbox,
+            |_| {},
+        )
+        .await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_server_is_pinged_and_then_given_up() {
+        let (ours, mut theirs) = duplex(100_000);
+        let (outbox, start) = (Outbox::default(), Instant::now());
+        let end = link(ours, &outbox).await;
+        assert!(matches!(end, End::Silent), "{end:?}");
+        assert_eq!(start.elapsed(), QUIET * (MAX_MISSES + 1));
+        let mut sent = String::new();
+        theirs.read_to_string(&mut sent).await.unwrap();
+        assert_eq!(
+            sent.matches("<ping xmlns='urn:xmpp:ping'/>").count() as u32,
+            MAX_MISSES * PINGS
+        );
+        assert!(sent.starts_with("<iq type='get' from='"), "{sent}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn any_byte_is_a_sign_of_life() {
+        let (ours, mut theirs) = duplex(100_000);
+        let outbox = Outbox::default();
+        let start = Instant::now();
+        let server = async {
+            for _ in 0..20 {
+                sleep(QUIET * 2).await;
+                theirs.write_all(b" ").await.unwrap();
+            }
+            drop(theirs);
+        };
+        let (end, ()) = tokio::join!(link(ours, &outbox), server);
+        assert!(matches!(end, End::Closed), "{end:?}");
+        assert_eq!(start.elapsed(), QUIET * 40);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_takes_nothing_is_left_and_the_reply_is_kept() {
+        let (ours, _theirs) = duplex(10);
+        let outbox = Outbox::default();
+        outbox.push(Instant::now(), |out| {
+            out.extend_from_slice(b"<iq type='result' id='1'/>");
+        });
+        let end = link(ours, &outbox).await;
+        assert!(matches!(end, End::Stuck), "{end:?}");
+        assert!(!outbox.is_empty());
+    }
+}

@@ -1,0 +1,186 @@
+//! Connecting to the server and logging in (XEP-0114), and what the operator must do where that fails.
+
+use std::{fmt, io, time::Duration};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{io::BufReader, net::TcpStream, time::timeout};
+use tokio_stream::StreamExt as _;
+use tokio_xmpp::xmlstream::{
+    ReadError, StreamHeader, Timeouts, XmlStream, XmppStreamElement, initiate_stream,
+};
+use xmpp_parsers::{component::Handshake, ns, stream_error::DefinedCondition};
+
+use crate::ComponentSettings;
+
+/// A stream that was logged in.
+#[derive(Debug)]
+pub(crate) struct Established {
+    pub(crate) socket: TcpStream,
+    /// What the server sent right behind its handshake.
+    pub(crate) already_read: Vec<u8>,
+}
+
+/// Why there is no stream.
+#[derive(Debug)]
+pub(crate) enum LoginError {
+    /// There is no connection.
+    Connect(io::Error),
+    /// The server does not know our name.
+    HostUnknown,
+    /// The server does not accept our secret.
+    NotAuthorized,
+    /// Somebody else has our name.
+    Conflict,
+    /// The server closed the stream without a word.
+    Closed,
+    /// The server said something else.
+    Refused(String),
+    /// The server said nothing.
+    TimedOut,
+}
+
+impl LoginError {
+    /// Whether trying again soon is pointless, because somebody has to change something first.
+    pub(crate) fn needs_the_operator(&self) -> bool {
+        match self {
+            Self::HostUnknown | Self::NotAuthorized | Self::Conflict => true,
+            Self::Connect(_) | Self::Closed | Self::Refused(_) | Self::TimedOut => false,
+        }
+    }
+
+    /// What to change, on Prosody and on ejabberd.
+    pub(crate) fn advice(&self, settings: &ComponentSettings) -> String {
+        let (name, host, port) = (&settings.hostname, &settings.server_host, settings.server_port);
+        match self {
+            Self::Connect(_) => format!(
+                "is the server running, and does it listen for components on {host} port {port}? Prosody: \
+                 component_ports = {{ {port} }} and component_interfaces, at the top of its configuration. ejabberd: \
+                 a listener with module: ejabberd_service and port: {port}"
+            ),
+            Self::HostUnknown => format!(
+                "the server knows no component {name}. Prosody: Component \"{name}\" with component_secret. ejabberd: \
+                 hosts: {{ {name}: {{ password: … }} }} in the listener with module: ejabberd_service"
+            ),
+            Self::NotAuthorized => format!(
+                "the server does not accept component.componentKey for {name}. Prosody: it must be the \
+                 component_secret of Component \"{name}\". ejabberd: it must be the password of {name} in hosts of the \
+                 listener with module: ejabberd_service, which must name {name}"
+            ),
+            Self::Conflict => format!(
+                "the server has a connection of {name} already: another fpush, or one that is half-open. Prosody: \
+                 stop the other one, or, if there is only this one, component_conflict_resolve = \"kick_old\" under \
+                 Component \"{name}\". ejabberd accepts several connections"
+            ),
+            Self::Closed => format!(
+                "some servers do so when the secret is wrong: check component.componentKey, and whether port {port} \
+                 is the server's port for components and not the one for clients"
+            ),
+            Self::Refused(_) | Self::TimedOut => format!(
+                "is {host} port {port} the server's port for components? Prosody: component_ports. ejabberd: the \
+                 listener with module: ejabberd_service"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for LoginError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(e) => write!(f, "cannot connect to the server: {e}"),
+            Self::HostUnknown => f.write_str("the server answered host-unknown"),
+            Self::NotAuthorized => f.write_str("the server answered not-authorized"),
+            Self::Conflict => f.write_str("the server answered conflict"),
+            Self::Closed => f.write_str("the server closed the stream during the login"),
+            Self::Refused(what) => write!(f, "the server refused the login: {what}"),
+            Self::TimedOut => f.write_str("the server did not answer during the login"),
+        }
+    }
+}
+
+pub(crate) async fn login(settings: &ComponentSettings) -> Result<Established, LoginError> {
+    let address = (settings.server_host.as_str(), settings.server_port);
+    let socket = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+        Ok(connected) => connected.map_err(LoginError::Connect)?,
+        Err(_) => return Err(LoginError::Connect(io::ErrorKind::TimedOut.into())),
+    };
+    tune(&socket).map_err(LoginError::Connect)?;
+    timeout(LOGIN_TIMEOUT, authenticate(socket, settings))
+        .await
+        .map_err(|_| LoginError::TimedOut)?
+}
+
+async fn authenticate(socket: TcpStream, settings: &ComponentSettings) -> Result<Established, LoginError> {
+    let header = StreamHeader {
+        from: None,
+        to: Some(settings.hostname.as_str().into()),
+        id: None,
+    };
+    let opening = initiate_stream(BufReader::new(socket), ns::COMPONENT, header, Timeouts::default());
+    let mut opened = opening.await.map_err(of_io)?;
+    let id = opened
+        .take_header()
+        .id
+        .ok_or_else(|| LoginError::Refused("its stream has no id".to_owned()))?;
+    let mut stream: XmlStream<_, XmppStreamElement> = opened.skip_features();
+    let handshake = Handshake::from_stream_id_and_password(id.into_owned(), settings.secret.as_str());
+    let handshake = XmppStreamElement::ComponentHandshake(handshake);
+    futures_util::SinkExt::send(&mut stream, &handshake)
+        .await
+        .map_err(of_io)?;
+    loop {
+        match stream.next().await {
+            Some(Ok(XmppStreamElement::ComponentHandshake(_))) => break,
+            Some(Ok(XmppStreamElement::StreamError(error))) => return Err(of_condition(error.0.condition)),
+            Some(Ok(_)) => {
+                return Err(LoginError::Refused(
+                    "it sent something else than a handshake".to_owned(),
+                ));
+            }
+            Some(Err(ReadError::SoftTimeout)) => {}
+            Some(Err(ReadError::HardError(e))) => return Err(of_io(e)),
+            Some(Err(ReadError::ParseError(_))) => {
+                return Err(LoginError::Refused("it sent what cannot be read".to_owned()));
+            }
+            Some(Err(ReadError::StreamFooterReceived)) | None => return Err(LoginError::Closed),
+        }
+    }
+    let reader = stream.into_inner();
+    let already_read = reader.buffer().to_vec();
+    Ok(Established {
+        socket: reader.into_inner(),
+        already_read,
+    })
+}
+
+fn of_condition(condition: DefinedCondition) -> LoginError {
+    match condition {
+        DefinedCondition::HostUnknown | DefinedCondition::HostGone => LoginError::HostUnknown,
+        DefinedCondition::NotAuthorized => LoginError::NotAuthorized,
+        DefinedCondition::Conflict => LoginError::Conflict,
+        other => LoginError::Refused(other.to_string()),
+    }
+}
+
+fn of_io(error: io::Error) -> LoginError {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            LoginError::Closed
+        }
+        io::ErrorKind::InvalidData => LoginError::Refused("it does not speak XMPP".to_owned()),
+        _ => LoginError::Connect(error),
+    }
+}
+
+/// A reply must not wait for the next one, and a connection that has died must be noticed.
+fn tune(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let socket = SockRef::from(socket);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// What was sent must be acknowledged by the other machine's kernel within this time.
+const USER_TIMEOUT: Duration = Duration::from_secs(45);

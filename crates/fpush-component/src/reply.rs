@@ -1,0 +1,268 @@
+//! What every outcome is answered with: the one table.
+//!
+//! Servers forget a device on certain errors. ejabberd does so on every error that is not of type `wait`,
+//! Tigase on every condition but `remote-server-timeout`, `service-unavailable`, `internal-server-error` and
+//! `bad-request`. So for a device that may be alive only these conditions are used, with type `wait`.
+
+use std::borrow::Cow;
+
+use fpush_push::Outcome;
+
+use crate::xml::Open;
+
+/// What we say to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// To a publish, by what became of it.
+    Published(Outcome),
+    /// To a publish that names no node.
+    NoNode,
+    /// To a stanza that was too large to be read.
+    TooLarge,
+    /// To an iq that is none.
+    Malformed,
+    /// To what we do not do.
+    Unsupported,
+    /// To a use of pubsub that we do not support.
+    UnsupportedPubsub,
+    /// To a question about a node that we do not have.
+    UnknownNode,
+    /// To a question with an empty answer.
+    Nothing,
+    /// To a question, as XML.
+    Payload(String),
+}
+
+/// An error type of RFC 6120 section 8.3.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ErrorType {
+    Cancel,
+    Modify,
+    Wait,
+}
+
+/// A defined condition of RFC 6120 section 8.3.3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    BadRequest,
+    FeatureNotImplemented,
+    InternalServerError,
+    ItemNotFound,
+    RemoteServerTimeout,
+    ServiceUnavailable,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict<'a> {
+    Result(&'a str),
+    Error(ErrorType, Condition),
+}
+
+impl Answer {
+    /// The table.
+    fn verdict(&self) -> Verdict<'_> {
+        use Condition::{
+            BadRequest, FeatureNotImplemented, InternalServerError, ItemNotFound, RemoteServerTimeout,
+            ServiceUnavailable,
+        };
+        use ErrorType::{Cancel, Modify, Wait};
+        match self {
+            Self::Published(outcome) => match outcome {
+                Outcome::Accepted | Outcome::Queued | Outcome::Coalesced => Verdict::Result(""),
+                Outcome::Refused => Verdict::Error(Wait, ServiceUnavailable),
+                Outcome::TokenDead | Outcome::TokenInvalid => Verdict::Error(Cancel, ItemNotFound),
+                Outcome::TokenBlocked | Outcome::ProviderUnavailable => {
+                    Verdict::Error(Wait, RemoteServerTimeout)
+                }
+                Outcome::TokenForeign
+                | Outcome::Overloaded
+                | Outcome::ShuttingDown
+                | Outcome::UnknownModule => Verdict::Error(Wait, InternalServerError),
+            },
+            // It may be a publish for a living device.
+            Self::TooLarge => Verdict::Error(Wait, BadRequest),
+            Self::NoNode | Self::Malformed => Verdict::Error(Modify, BadRequest),
+            Self::Unsupported => Verdict::Error(Cancel, ServiceUnavailable),
+            Self::UnsupportedPubsub => Verdict::Error(Cancel, FeatureNotImplemented),
+            Self::UnknownNode => Verdict::Error(Cancel, ItemNotFound),
+            Self::Nothing => Verdict::Result(""),
+            Self::Payload(xml) => Verdict::Result(xml),
+        }
+    }
+
+    /// Appends the reply as XML.
+    pub(crate) fn write(&self, addresses: &Addresses, out: &mut Vec<u8>) {
+        let mut append = |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
+        let attributes = &addresses.attributes;
+        match self.verdict() {
+            Verdict::Result("") => append(&[b"<iq type='result'", attributes, b"/>"]),
+            Verdict::Result(xml) => {
+                append(&[b"<iq type='result'", attributes, b">", xml.as_bytes(), b"</iq>"]);
+            }
+            Verdict::Error(kind, condition) => append(&[
+                b"<iq type='error'",
+                attributes,
+                b"><error type='",
+                kind.name(),
+                b"'><",
+                condition.name(),
+                b" xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>",
+            ]),
+        }
+    }
+}
+
+/// The refusal of a presence subscription (RFC 6121 section 3.1.6).
+pub(crate) fn write_unsubscribed(addresses: &Addresses, out: &mut Vec<u8>) {
+    for part in [
+        b"<presence type='unsubscribed'".as_slice(),
+        &addresses.attributes,
+        b"/>",
+    ] {
+        out.extend_from_slice(part);
+    }
+}
+
+impl ErrorType {
+    fn name(self) -> &'static [u8] {
+        match self {
+            Self::Cancel => b"cancel",
+            Self::Modify => b"modify",
+            Self::Wait => b"wait",
+        }
+    }
+}
+
+impl Condition {
+    fn name(self) -> &'static [u8] {
+        match self {
+            Self::BadRequest => b"bad-request",
+            Self::FeatureNotImplemented => b"feature-not-implemented",
+            Self::InternalServerError => b"internal-server-error",
+            Self::ItemNotFound => b"item-not-found",
+            Self::RemoteServerTimeout => b"remote-server-timeout",
+            Self::ServiceUnavailable => b"service-unavailable",
+        }
+    }
+}
+
+/// The addresses of a reply, as attributes ready to be written: the request's own bytes, because Prosody
+/// compares them with what the client once registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Addresses {
+    attributes: Box<[u8]>,
+    has_id: bool,
+}
+
+impl Addresses {
+    /// The addresses for the reply to a stanza; `None` if one of them is missing or could break our stream.
+    pub(crate) fn of(stanza: &Open<'_>) -> Option<Self> {
+        let attribute = |name| stanza.raw_attribute(name).ok();
+        let (from, to, id) = (attribute("to")??, attribute("from")??, attribute("id")?);
+        let mut attributes = Vec::with_capacity(from.len() + to.len() + id.map_or(0, str::len) + 24);
+        for (name, value) in [(" from=", Some(from)), (" to=", Some(to)), (" id=", id)] {
+            if let Some(value) = value {
+                let value = echoable(value)?;
+                // In what quotes it came is not known, but it cannot hold both kinds.
+                let quote = if value.contains('\'') { b'"' } else { b'\'' };
+                attributes.extend_from_slice(name.as_bytes());
+                attributes.push(quote);
+                attributes.extend_from_slice(value.as_bytes());
+                attributes.push(quote);
+            }
+        }
+        Some(Self {
+            attributes: attributes.into_boxed_slice(),
+            has_id: id.is_some(),
+        })
+    }
+
+    pub(crate) fn has_id(&self) -> bool {
+        self.has_id
+    }
+}
+
+/// A raw attribute value that every XML parser takes back. A server sends no other; but if one did, repeating
+/// it would end our stream.
+fn echoable(value: &str) -> Option<&str> {
+    let legal = |c: char| matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
+    let decoded = quick_xml::escape::unescape(value).ok()?;
+    let legal = match &decoded {
+        Cow::Borrowed(text) => text.chars().all(legal) && !text.contains('<'),
+        Cow::Owned(text) => text.chars().all(legal) && !value.contains('<'),
+    };
+    legal.then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xml::Cursor;
+
+    fn reply(answer: &Answer, stanza: &str) -> String {
+        let root = Cursor::new(stanza.as_bytes()).unwrap().root().unwrap();
+        let mut out = Vec::new();
+        answer.write(&Addresses::of(&root).unwrap(), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    const IQ: &str = "<iq type='set' from='a.example/r' to='push.example' id='x=/+'/>";
+
+    #[test]
+    fn addresses_are_swapped_and_otherwise_untouched() {
+        assert_eq!(
+            reply(&Answer::Published(Outcome::Accepted), IQ),
+            "<iq type='result' from='push.example' to='a.example/r' id='x=/+'/>"
+        );
+        let quoted = "<iq id=\"it's\" from='&quot;a&amp;b' to='P@Push.Example/R'/>";
+        assert_eq!(
+            reply(&Answer::Nothing, quoted),
+            "<iq type='result' from='P@Push.Example/R' to='&quot;a&amp;b' id=\"it's\"/>"
+        );
+    }
+
+    #[test]
+    fn what_could_break_our_stream_is_not_repeated() {
+        for id in ["a<b", "&nope;", "a\u{1}", "&#1;", "a\u{ffff}"] {
+            assert_eq!(echoable(id), None, "{id:?}");
+        }
+    }
+
+    #[test]
+    fn errors_have_the_condition_first() {
+        assert_eq!(
+            reply(&Answer::Published(Outcome::TokenDead), IQ),
+            "<iq type='error' from='push.example' to='a.example/r' id='x=/+'><error type='cancel'><item-not-found \
+             xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+        );
+    }
+
+    /// No server forgets a device on these.
+    #[test]
+    fn what_may_be_alive_is_kept_by_every_server() {
+        for outcome in [
+            Outcome::Refused,
+            Outcome::TokenBlocked,
+            Outcome::TokenForeign,
+            Outcome::ProviderUnavailable,
+            Outcome::Overloaded,
+            Outcome::ShuttingDown,
+            Outcome::UnknownModule,
+        ] {
+            let answer = Answer::Published(outcome);
+            let Verdict::Error(kind, condition) = answer.verdict() else {
+                panic!("{outcome:?}")
+            };
+            assert_eq!(kind, ErrorType::Wait, "{outcome:?}");
+            assert!(
+                matches!(
+                    condition,
+                    Condition::RemoteServerTimeout
+                        | Condition::ServiceUnavailable
+                        | Condition::InternalServerError
+                ),
+                "{outcome:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,595 @@
+//! What a stanza asks of us.
+//!
+//! Servers and clients write publishes in many ways, and a publish that is not understood is a phone that
+//! does not ring. So reading is lenient: unknown attributes, children and fields are skipped, the order does
+//! not matter, and nothing is required but the node.
+
+use std::borrow::Cow;
+
+use fpush_push::Urgency;
+use xmpp_parsers::ns;
+
+use crate::{
+    reply::Addresses,
+    xml::{Cursor, Malformed, Open},
+};
+
+/// What came over the stream, as far as it concerns us.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Incoming<'a> {
+    /// Somebody wants exactly one reply.
+    Request {
+        addresses: Addresses,
+        domain: Cow<'a, str>,
+        request: Request<'a>,
+    },
+    /// Somebody wants to see our presence.
+    Subscribe { addresses: Addresses },
+    /// The server is about to close the stream, for this reason.
+    StreamError(StreamError),
+    /// Nothing that wants an answer.
+    Nothing,
+}
+
+/// An iq of type get or set.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Request<'a> {
+    /// XEP-0357: wake a device.
+    Publish(Publish<'a>),
+    /// XEP-0030: what are you? With the node asked about.
+    DiscoInfo(Option<Cow<'a, str>>),
+    /// XEP-0030: what do you have?
+    DiscoItems,
+    /// XEP-0199.
+    Ping,
+    /// XEP-0092.
+    Version,
+    /// Any other use of pubsub.
+    OtherPubsub,
+    /// Anything else.
+    Unknown,
+    /// Not an iq as RFC 6120 wants it.
+    Malformed,
+}
+
+/// A publish.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Publish<'a> {
+    /// The node that the client registered.
+    pub(crate) node: Option<Cow<'a, str>>,
+    /// The publish option `pushModule`.
+    pub(crate) push_module: Option<Cow<'a, str>>,
+    /// What the notification says about its importance.
+    pub(crate) urgency: Urgency,
+}
+
+/// Why a server closes a stream (RFC 6120 section 4.9.3), as far as it makes a difference to us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StreamError {
+    /// Somebody else has taken our name.
+    Conflict,
+    /// Another condition.
+    Other(String),
+}
+
+/// What kind of stanza it is, by its start tag alone.
+enum Kind<'a> {
+    Request {
+        addresses: Addresses,
+        domain: Cow<'a, str>,
+    },
+    Subscribe {
+        addresses: Addresses,
+    },
+    StreamError,
+    Nothing,
+}
+
+impl<'a> Incoming<'a> {
+    /// Reads a stanza.
+    pub(crate) fn read(stanza: &'a [u8]) -> Self {
+        // Where not even the start tag can be read there is nobody to answer.
+        let Ok(mut cursor) = Cursor::new(stanza) else {
+            return Self::Nothing;
+        };
+        let Ok(root) = cursor.root() else {
+            return Self::Nothing;
+        };
+        match Kind::of(&root) {
+            Kind::Request { addresses, domain } => Self::Request {
+                addresses,
+                domain,
+                request: Request::read(&mut cursor, &root),
+            },
+            Kind::Subscribe { addresses } => Self::Subscribe { addresses },
+            Kind::StreamError => Self::StreamError(StreamError::read(&mut cursor, &root)),
+            Kind::Nothing => Self::Nothing,
+        }
+    }
+
+    /// Reads the start tag of a stanza whose content was dropped: whom to tell so, if it wants a reply.
+    pub(crate) fn sender_of(head: &[u8]) -> Option<Addresses> {
+        let root = Cursor::new(head).and_then(|mut cursor| cursor.root()).ok()?;
+        match Kind::of(&root) {
+            Kind::Request { addresses, .. } => Some(addresses),
+            Kind::Subscribe { .. } | Kind::StreamError | Kind::Nothing => None,
+        }
+    }
+}
+
+impl<'a> Kind<'a> {
+    fn of(root: &Open<'a>) -> Self {
+        if root.is(ns::STREAM, "error") {
+            return Self::StreamError;
+        }
+        if root.namespace != ns::COMPONENT {
+            return Self::Nothing;
+        }
+        let addresses = || Addresses::of(root);
+        match (root.local, root.raw_attribute("type").ok().flatten()) {
+            ("iq", Some("get" | "set")) => match (addresses().filter(Addresses::has_id), sender_domain(root))
+            {
+                (Some(addresses), Some(domain)) => Self::Request { addresses, domain },
+                _ => Self::Nothing,
+            },
+            ("presence", Some("subscribe")) => {
+                addresses().map_or(Self::Nothing, |addresses| Self::Subscribe { addresses })
+            }
+            _ => Self::Nothing,
+        }
+    }
+}
+
+impl<'a> Request<'a> {
+    fn read(cursor: &mut Cursor<'a>, iq: &Open<'a>) -> Self {
+        Self::try_read(cursor, iq).unwrap_or(Self::Malformed)
+    }
+
+    fn try_read(cursor: &mut Cursor<'a>, iq: &Open<'a>) -> Result<Self, Malformed> {
+        let kind = iq.raw_attribute("type")?;
+        let mut found = None;
+        while let Some(child) = cursor.child(iq)? {
+            let request = Self::of_child(cursor, &child, kind == Some("set"))?;
+            if matches!(request, Self::Publish(_)) {
+                return Ok(request);
+            }
+            if found.is_some() {
+                return Ok(Self::Malformed);
+            }
+            found = Some(request);
+        }
+        Ok(found.unwrap_or(Self::Malformed))
+    }
+
+    fn of_child(cursor: &mut Cursor<'a>, child: &Open<'a>, set: bool) -> Result<Self, Malformed> {
+        Ok(match (child.namespace.as_ref(), child.local) {
+            (ns::PUBSUB, "pubsub") if set => {
+                Publish::read(cursor, child)?.map_or(Self::OtherPubsub, Self::Publish)
+            }
+            (ns::PUBSUB | ns::PUBSUB_OWNER, "pubsub") => Self::OtherPubsub,
+            (ns::DISCO_INFO, "query") if !set => Self::DiscoInfo(child.attribute("node")?),
+            (ns::DISCO_ITEMS, "query") if !set => Self::DiscoItems,
+            (ns::PING, "ping") if !set => Self::Ping,
+            (ns::VERSION, "query") if !set => Self::Version,
+            _ => Self::Unknown,
+        })
+    }
+}
+
+impl<'a> Publish<'a> {
+    /// Reads a pubsub element; `None` if it holds no publish.
+    fn read(cursor: &mut Cursor<'a>, pubsub: &Open<'a>) -> Result<Option<Self>, Malformed> {
+        let (mut publish, mut push_module) = (None, None);
+        while let Some(child) = cursor.child(pubsub)? {
+            if child.namespace != ns::PUBSUB {
+                continue;
+            }
+            match child.local {
+                "publish" if publish.is_none() => {
+                    let node = child.attribute("node")?.filter(|node| !node.is_empty());
+                    publish = Some((node, Signs::of_publish(cursor, &child)?.urgency()));
+                }
+                "publish-options" if push_module.is_none() => push_module = read_push_module(cursor, &child)?,
+                _ => {}
+            }
+        }
+        Ok(publish.map(|(node, urgency)| Self {
+            node,
+            push_module,
+            urgency,
+        }))
+    }
+}
+
+/// The field `pushModule` of a data form in the publish options, wherever it stands among the others.
+fn read_push_module<'a>(
+    cursor: &mut Cursor<'a>,
+    options: &Open<'a>,
+) -> Result<Option<Cow<'a, str>>, Malformed> {
+    let mut push_module = None;
+    while let Some(form) = cursor.child(options)? {
+        if form.is(ns::DATA_FORMS, "x") {
+            read_fields(cursor, &form, |var, value| {
+                if var == "pushModule" && push_module.is_none() {
+                    push_module = Some(value);
+                }
+            })?;
+        }
+    }
+    Ok(push_module)
+}
+
+/// Calls back with the name and the first value of each field of a data form; a field without a value has an
+/// empty one.
+fn read_fields<'a>(
+    cursor: &mut Cursor<'a>,
+    form: &Open<'a>,
+    mut field: impl FnMut(&str, Cow<'a, str>),
+) -> Result<(), Malformed> {
+    while let Some(child) = cursor.child(form)? {
+        if !child.is(ns::DATA_FORMS, "field") {
+            continue;
+        }
+        let Some(var) = child.attribute("var")? else {
+            continue;
+        };
+        let mut first = None;
+        while let Some(value) = cursor.child(&child)? {
+            if first.is_none() && value.is(ns::DATA_FORMS, "value") {
+                first = Some(cursor.text(&value)?);
+            }
+        }
+        field(&var, first.unwrap_or_default());
+    }
+    Ok(())
+}
+
+/// The signs in a notification that tell how much it matters.
+#[derive(Debug, Default)]
+struct Signs {
+    high: bool,
+    low: bool,
+    /// There is a notification, and nothing in it.
+    empty: bool,
+    /// There is a summary beside the notification.
+    beside: bool,
+}
+
+impl Signs {
+    /// High wins where the signs contradict each other, and where there is none.
+    fn urgency(&self) -> Urgency {
+        let low = self.low || self.empty && !self.beside;
+        if low && !self.high {
+            Urgency::Low
+        } else {
+            Urgency::High
+        }
+    }
+
+    fn of_publish<'a>(cursor: &mut Cursor<'a>, publish: &Open<'a>) -> Result<Self, Malformed> {
+        let mut signs = Self::default();
+        let mut item_read = false;
+        while let Some(item) = cursor.child(publish)? {
+            if item_read || !item.is(ns::PUBSUB, "item") {
+                continue;
+            }
+            let mut notification_read = false;
+            while let Some(child) = cursor.child(&item)? {
+                match (child.namespace.as_ref(), child.local) {
+                    (ns::PUSH, "notification") if !notification_read => {
+                        notification_read = true;
+                        signs.read_notification(cursor, &child)?;
+                    }
+                    // Debian 11's Prosody puts the summary beside the notification.
+                    (ns::DATA_FORMS, "x") => {
+                        signs.beside = true;
+                        signs.read_summary(cursor, &child)?;
+                    }
+                    _ => {}
+                }
+            }
+            item_read = notification_read;
+        }
+        Ok(signs)
+    }
+
+    fn read_notification<'a>(
+        &mut self,
+        cursor: &mut Cursor<'a>,
+        notification: &Open<'a>,
+    ) -> Result<(), Malformed> {
+        let (mut encrypted, mut tagged) = (false, false);
+        self.empty = true;
+        while let Some(child) = cursor.child(notification)? {
+            self.empty = false;
+            match (child.namespace.as_ref(), child.local) {
+                (ns::DATA_FORMS, "x") => self.read_summary(cursor, &child)?,
+                (PRIORITY, "priority") => {
+                    tagged = true;
+                    match cursor.text(&child)?.trim() {
+                        "high" => self.high = true,
+                        "low" => self.low = true,
+                        _ => {}
+                    }
+                }
+                (ENCRYPT, "encrypted") => {
+                    encrypted = true;
+                    self.high |= child.attribute("type")?.as_deref() == Some("voip");
+                }
+                (JINGLE, "jingle") => self.high |= child.attribute("action")?.as_deref() == Some("propose"),
+                _ => {}
+            }
+        }
+        self.low |= encrypted && !tagged;
+        Ok(())
+    }
+
+    fn read_summary<'a>(&mut self, cursor: &mut Cursor<'a>, form: &Open<'a>) -> Result<(), Malformed> {
+        read_fields(cursor, form, |var, value| match var {
+            "last-message-body" if value.is_empty() => self.low = true,
+            "last-message-body" => self.high = true,
+            "message-count" => self.low |= value.trim() == "0",
+            _ => {}
+        })
+    }
+}
+
+impl StreamError {
+    fn read<'a>(cursor: &mut Cursor<'a>, error: &Open<'a>) -> Self {
+        let mut condition = "unknown".to_owned();
+        while let Ok(Some(child)) = cursor.child(error) {
+            if child.namespace == ns::XMPP_STREAMS && child.local != "text" {
+                condition = child.local.chars().take(64).collect();
+                break;
+            }
+        }
+        if condition == "conflict" {
+            Self::Conflict
+        } else {
+            Self::Other(condition)
+        }
+    }
+}
+
+/// The domain of a stanza's sender.
+fn sender_domain<'a>(stanza: &Open<'a>) -> Option<Cow<'a, str>> {
+    let from = stanza.attribute("from").ok()??;
+    Some(match from {
+        Cow::Borrowed(from) => Cow::Borrowed(domain_of(from)),
+        Cow::Owned(from) => Cow::Owned(domain_of(&from).to_owned()),
+    })
+}
+
+/// The domain of an address: between `@` and `/`, whichever of them there are (RFC 7622 section 3.2).
+fn domain_of(jid: &str) -> &str {
+    let bare = jid.split_once('/').map_or(jid, |(bare, _)| bare);
+    bare.split_once('@').map_or(bare, |(_, domain)| domain)
+}
+
+const PRIORITY: &str = "tigase:push:priority:0";
+const ENCRYPT: &str = "tigase:push:encrypt:0";
+const JINGLE: &str = "tigase:push:jingle:0";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publish(item: &str, options: &str) -> Publish<'static> {
+        let stanza = format!(
+            "<iq type='set' from='a.example/res' to='push.example' id='1'>\
+             <pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='TOKEN'>{item}</publish>{options}\
+             </pubsub></iq>"
+        );
+        match Incoming::read(stanza.leak().as_bytes()) {
+            Incoming::Request {
+                domain,
+                request: Request::Publish(publish),
+                ..
+            } => {
+                assert_eq!(domain, "a.example");
+                assert_eq!(publish.node.as_deref(), Some("TOKEN"));
+                publish
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn urgency(notification: &str) -> Urgency {
+        publish(
+            &format!("<item><notification xmlns='urn:xmpp:push:0'>{notification}</notification></item>"),
+            "",
+        )
+        .urgency
+    }
+
+    fn summary(fields: &str) -> String {
+        format!("<x xmlns='jabber:x:data'>{fields}</x>")
+    }
+
+    #[test]
+    fn the_priority_decision() {
+        let body = "<field var='last-message-body'><value>New Message!</value></field>";
+        let no_body = "<field var='last-message-body' type='text-single'/>";
+        let priority = |word: &str| format!("<priority xmlns='tigase:push:priority:0'>{word}</priority>");
+        let encrypted =
+            |kind: &str| format!("<encrypted xmlns='tigase:push:encrypt:0' iv='A' {kind}>x</encrypted>");
+        let table = [
+            (String::new(), Urgency::Low),
+            (summary(body), Urgency::High),
+            (summary(no_body), Urgency::Low),
+            (
+                summary("<field var='last-message-body'><value/></field>"),
+                Urgency::Low,
+            ),
+            (
+                summary("<field var='message-count'><value>0</value></field>"),
+                Urgency::Low,
+            ),
+            (
+                summary("<field var='message-count'><value>3</value></field>"),
+                Urgency::High,
+            ),
+            (
+                summary(&format!(
+                    "<field var='message-count'><value>0</value></field>{body}"
+                )),
+                Urgency::High,
+            ),
+            (priority("high"), Urgency::High),
+            (priority("low"), Urgency::Low),
+            (priority("high") + &summary(no_body), Urgency::High),
+            (priority("low") + &summary(body), Urgency::High),
+            (encrypted(""), Urgency::Low),
+            (encrypted("") + &priority("high"), Urgency::High),
+            (encrypted("type='voip'"), Urgency::High),
+            (
+                "<jingle xmlns='tigase:push:jingle:0' action='propose'/>".to_owned(),
+                Urgency::High,
+            ),
+            (
+                "<jingle xmlns='tigase:push:jingle:0' action='accept'/>".to_owned() + &summary(no_body),
+                Urgency::Low,
+            ),
+            ("<something xmlns='else'/>".to_owned(), Urgency::High),
+        ];
+        for (notification, expected) in table {
+            assert_eq!(urgency(&notification), expected, "{notification}");
+        }
+    }
+
+    #[test]
+    fn the_summary_beside_the_notification_counts() {
+        let beside = |body: &str| {
+            let field = format!("<field var='last-message-body'>{body}</field>");
+            let item = format!(
+                "<item><notification xmlns='urn:xmpp:push:0'/>{}</item>",
+                summary(&field)
+            );
+            publish(&item, "").urgency
+        };
+        assert_eq!(beside("<value>New Message!</value>"), Urgency::High);
+        assert_eq!(beside(""), Urgency::Low);
+    }
+
+    #[test]
+    fn the_push_module_is_found_wherever_it_stands() {
+        let module = |options: &str| publish("", options).push_module.map(Cow::into_owned);
+        let form = |fields: &str| {
+            format!("<publish-options><x xmlns='jabber:x:data'>{fields}</x></publish-options>")
+        };
+        let many: String = (0..20)
+            .map(|n| format!("<field var='f{n}'><value>v</value></field>"))
+            .collect();
+        let field = "<field var='pushModule'><value>m</value><value>n</value></field>";
+        assert_eq!(module(&form(&format!("{many}{field}"))), Some("m".into()));
+        assert_eq!(module(&form(field)), Some("m".into()));
+        assert_eq!(module(&form(&many)), None);
+        assert_eq!(module(&form("<field var='pushModule'/>")), Some(String::new()));
+        assert_eq!(module("<publish-options/>"), None);
+        assert_eq!(module(""), None);
+    }
+
+    #[test]
+    fn requests_are_told_apart() {
+        let read = |kind: &str, children: &str| {
+            let stanza = format!("<iq type='{kind}' from='a' to='b' id='1'>{children}</iq>");
+            match Incoming::read(stanza.leak().as_bytes()) {
+                Incoming::Request { request, .. } => Some(request),
+                Incoming::Nothing => None,
+                other => panic!("{other:?}"),
+            }
+        };
+        let pubsub =
+            |inner: &str| format!("<pubsub xmlns='http://jabber.org/protocol/pubsub'>{inner}</pubsub>");
+        let table = [
+            (
+                "get",
+                "<ping xmlns='urn:xmpp:ping'/>".to_owned(),
+                Some(Request::Ping),
+            ),
+            (
+                "set",
+                "<ping xmlns='urn:xmpp:ping'/>".to_owned(),
+                Some(Request::Unknown),
+            ),
+            ("get", "<ping/>".to_owned(), Some(Request::Unknown)),
+            (
+                "get",
+                "<query xmlns='jabber:iq:version'/>".to_owned(),
+                Some(Request::Version),
+            ),
+            (
+                "get",
+                "<query xmlns='http://jabber.org/protocol/disco#items'/>".into(),
+                Some(Request::DiscoItems),
+            ),
+            (
+                "get",
+                "<query xmlns='http://jabber.org/protocol/disco#info'/>".into(),
+                Some(Request::DiscoInfo(None)),
+            ),
+            (
+                "get",
+                "<query xmlns='http://jabber.org/protocol/disco#info' node='n'/>".into(),
+                Some(Request::DiscoInfo(Some("n".into()))),
+            ),
+            ("get", pubsub("<publish node='x'/>"), Some(Request::OtherPubsub)),
+            ("set", pubsub("<create node='x'/>"), Some(Request::OtherPubsub)),
+            ("set", pubsub(""), Some(Request::OtherPubsub)),
+            ("set", String::new(), Some(Request::Malformed)),
+            ("set", "<a/><b/>".to_owned(), Some(Request::Malformed)),
+            ("set", "<a></b>".to_owned(), Some(Request::Malformed)),
+            ("result", "<ping xmlns='urn:xmpp:ping'/>".to_owned(), None),
+            ("error", "<ping xmlns='urn:xmpp:ping'/>".to_owned(), None),
+        ];
+        for (kind, children, expected) in table {
+            assert_eq!(read(kind, &children), expected, "{kind} {children}");
+        }
+        let foreign = format!(
+            "<foreign xmlns='x'/>{}<more xmlns='y'/>",
+            pubsub("<x/><publish node='n'/>")
+        );
+        assert!(matches!(read("set", &foreign), Some(Request::Publish(_))));
+    }
+
+    #[test]
+    fn what_wants_no_answer_gets_none() {
+        for stanza in [
+            "<iq type='get' from='a' to='b'><ping xmlns='urn:xmpp:ping'/></iq>",
+            "<iq type='get' to='b' id='1'><ping xmlns='urn:xmpp:ping'/></iq>",
+            "<iq from='a' to='b' id='1'/>",
+            "<message from='a' to='b' type='chat'><body>x</body></message>",
+            "<presence from='a' to='b' type='probe'/>",
+            "<presence from='a' to='b'/>",
+            "<iq xmlns='jabber:client' type='get' from='a' to='b' id='1'><ping xmlns='urn:xmpp:ping'/></iq>",
+            "<something xmlns='else'/>",
+            "<iq type='get' from='a<' to='b' id='1'><ping xmlns='urn:xmpp:ping'/></iq>",
+            "<iq type='get' from='a' to='b' id='&nope;'><ping xmlns='urn:xmpp:ping'/></iq>",
+            "<<>>",
+        ] {
+            assert_eq!(Incoming::read(stanza.as_bytes()), Incoming::Nothing, "{stanza}");
+        }
+    }
+
+    #[test]
+    fn stream_errors_are_read() {
+        let read = |condition: &str| {
+            let error = format!(
+                "<stream:error><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>"
+            );
+            Incoming::read(error.leak().as_bytes())
+        };
+        assert_eq!(read("conflict"), Incoming::StreamError(StreamError::Conflict));
+        assert_eq!(
+            read("system-shutdown"),
+            Incoming::StreamError(StreamError::Other("system-shutdown".into()))
+        );
+    }
+
+    #[test]
+    fn the_domain_of_every_kind_of_address() {
+        for jid in ["a.example", "a.example/r@x/y", "u@a.example", "u@a.example/r"] {
+            assert_eq!(domain_of(jid), "a.example");
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! Cutting the byte stream into stanzas.
+//!
+//! Whatever one stanza holds, the next one is untouched: nothing is parsed here but what is needed to find
+//! where a stanza ends. A stanza above the limit is dropped up to its end.
+
+use memchr::{memchr, memchr3};
+
+/// One thing that came over the stream.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Piece<'a> {
+    /// A whole top-level element.
+    Stanza(&'a [u8]),
+    /// A top-level element that was too large; its start tag, if that was not.
+    Oversized(Option<Vec<u8>>),
+    /// The server closed its stream.
+    End,
+}
+
+/// Finds stanzas in what was read so far.
+#[derive(Debug)]
+pub(crate) struct Cutter {
+    buffer: Vec<u8>,
+    /// What was looked at already.
+    scanned: usize,
+    /// Where the current stanza begins.
+    start: usize,
+    /// How many elements are open, the stream's own not counted.
+    depth: u32,
+    state: State,
+    /// The byte before the one at `scanned`, which decides whether `>` closes an empty element.
+    previous: u8,
+    /// Where the start tag of the current stanza ends.
+    head_end: Option<usize>,
+    /// The current stanza is too large; its start tag.
+    dropped: Option<Option<Vec<u8>>>,
+    limit: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Between tags.
+    Text,
+    /// Behind `<`.
+    Angle,
+    StartTag,
+    /// In an attribute's value, up to this quote.
+    Value(u8),
+    EndTag,
+    /// Behind `<!`.
+    Bang,
+    /// In a comment, behind this many dashes.
+    Comment(u8),
+    /// In a CDATA section, behind this many closing brackets.
+    Cdata(u8),
+    /// In some other declaration.
+    Declaration,
+    /// In a processing instruction.
+    Instruction,
+}
+
+impl Cutter {
+    /// A cutter that begins inside of an opened stream, with what was read behind its header.
+    pub(crate) fn new(limit: usize, already_read: &[u8]) -> Self {
+        Self {
+            buffer: already_read.to_vec(),
+            scanned: 0,
+            start: 0,
+            depth: 0,
+            state: State::Text,
+            previous: 0,
+            head_end: None,
+            dropped: None,
+            limit,
+        }
+    }
+
+    /// Where to append what the socket gives. Pieces must have been taken until there was none.
+    pub(crate) fn space(&mut self) -> &mut Vec<u8> {
+        let keep_from = if self.depth == 0 && self.state == State::Text || self.dropped.is_some() {
+            self.scanned
+        } else {
+            self.start
+        };
+        self.buffer.drain(..keep_from);
+        self.scanned -= keep_from;
+        self.head_end = self.head_end.map(|end| end.saturating_sub(keep_from));
+        self.start = 0;
+        if self.buffer.is_empty() {
+            self.buffer.shrink_to(READ);
+        }
+        self.buffer.reserve(READ);
+        &mut self.buffer
+    }
+
+    /// The next piece; `None` if more must be read first.
+    pub(crate) fn next(&mut self) -> Option<Piece<'_>> {
+        while self.scanned < self.buffer.len() {
+            if self.dropped.is_none() && self.depth > 0 && self.scanned - self.start > self.limit {
+                self.dropped = Some(self.head());
+            }
+            let rest = &self.buffer[self.scanned..];
+            let byte = rest[0];
+            match self.state {
+                State::Text => match memchr(b'<', rest) {
+                    Some(at) => {
+                        self.advance(at + 1);
+                        if self.depth == 0 {
+                            self.start = self.scanned - 1;
+                            self.head_end = None;
+                        }
+                        self.state = State::Angle;
+                    }
+                    None => self.advance(rest.len()),
+                },
+                State::Angle => {
+                    self.state = match byte {
+                        b'/' => State::EndTag,
+                        b'!' => State::Bang,
+                        b'?' => State::Instruction,
+                        _ => State::StartTag,
+                    };
+                    self.advance(1);
+                }
+                State::StartTag => match memchr3(b'"', b'\'', b'>', rest) {
+                    Some(at) if rest[at] == b'>' => {
+                        let empty = if at == 0 { self.previous } else { rest[at - 1] } == b'/';
+                        self.advance(at + 1);
+                        self.state = State::Text;
+                        if self.depth == 0 {
+                            self.head_end = Some(self.scanned);
+                        }
+                        if !empty {
+                            self.depth += 1;
+                        } else if self.depth == 0 {
+                            return Some(self.finish());
+                        }
+                    }
+                    Some(at) => {
+                        self.state = State::Value(rest[at]);
+                        self.advance(at + 1);
+                    }
+                    None => self.advance(rest.len()),
+                },
+                State::Value(quote) => match memchr(quote, rest) {
+                    Some(at) => {
+                        self.state = State::StartTag;
+                        self.advance(at + 1);
+                    }
+                    None => self.advance(rest.len()),
+                },
+                State::EndTag => match memchr(b'>', rest) {
+                    Some(at) => {
+                        self.advance(at + 1);
+                        self.state = State::Text;
+                        match self.depth {
+                            0 => return Some(Piece::End),
+                            1 => {
+                                self.depth = 0;
+                                return Some(self.finish());
+                            }
+                            _ => self.depth -= 1,
+                        }
+                    }
+                    None => self.advance(rest.len()),
+                },
+                State::Bang => {
+                    self.state = match byte {
+                        b'-' => State::Comment(0),
+                        b'[' => State::Cdata(0),
+                        b'>' => State::Text,
+                        _ => State::Declaration,
+                    };
+                    self.advance(1);
+                }
+                State::Comment(dashes) => {
+                    self.state = match byte {
+                        b'>' if dashes == 2 => State::Text,
+                        b'-' => State::Comment((dashes + 1).min(2)),
+                        _ => State::Comment(0),
+                    };
+                    self.advance(1);
+                }
+                State::Cdata(brackets) => {
+                    self.state = match byte {
+                        b'>' if brackets == 2 => State::Text,
+                        b']' => State::Cdata((brackets + 1).min(2)),
+                        _ => State::Cdata(0),
+                    };
+                    self.advance(1);
+                }
+                State::Declaration => {
+                    if byte == b'>' {
+                        self.state = State::Text;
+                    }
+                    self.advance(1);
+                }
+                State::Instruction => {
+                    if byte == b'>' && self.previous == b'?' {
+                        self.state = State::Text;
+                    }
+                    self.advance(1);
+                }
+            }
+        }
+        if self.dropped.is_none() && self.in_stanza() && self.scanned - self.start > self.limit {
+            self.dropped = Some(self.head());
+        }
+        None
+    }
+
+    fn in_stanza(&self) -> bool {
+        self.depth > 0 || self.state != State::Text
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.scanned += count;
+        self.previous = self.buffer[self.scanned - 1];
+    }
+
+    fn finish(&mut self) -> Piece<'_> {
+        match self.dropped.take() {
+            Some(head) => Piece::Oversized(head),
+            None if self.scanned - self.start > self.limit => Piece::Oversized(self.head()),
+            None => Piece::Stanza(&self.buffer[self.start..self.scanned]),
+        }
+    }
+
+    /// The start tag of the current stanza, if it is complete and of a size that makes sense.
+    fn head(&self) -> Option<Vec<u8>> {
+        let end = self.head_end.filter(|end| end - self.start <= MAX_HEAD)?;
+        Some(self.buffer[self.start..end].to_vec())
+    }
+}
+
+/// How much to read at a time.
+const READ: usize = 64 * 1_024;
+const MAX_HEAD: usize = 64 * 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Eq)]
+    enum Owned {
+        Stanza(String),
+        Oversized(Option<String>),
+        End,
+    }
+
+    fn cut(limit: usize, chunks: &[&[u8]]) -> Vec<Owned> {
+        let mut cutter = Cutter::new(limit, b"");
+        let mut pieces = Vec::new();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        for chunk in chunks {
+            cutter.space().extend_from_slice(chunk);
+            while let Some(piece) = cutter.next() {
+                pieces.push(match piece {
+                    Piece::Stanza(bytes) => Owned::Stanza(text(bytes)),
+                    Piece::Oversized(head) => Owned::Oversized(head.as_deref().map(text)),
+                    Piece::End => Owned::End,
+                });
+            }
+        }
+        pieces
+    }
+
+    const STREAM: &str = concat!(
+        " <iq id='1'><a b='>'/><c>&lt;</c></iq>\n\n<message/>",
+        "<iq id=\"it's > you\"><x><!-- </iq> - -- --><![CDATA[</x>]]]></x></iq>",
+        "<?pi </iq> ?><presence\n/></stream:stream>",
+    );
+
+    fn expected() -> Vec<Owned> {
+        [
+            "<iq id='1'><a b='>'/><c>&lt;</c></iq>",
+            "<message/>",
+            "<iq id=\"it's > you\"><x><!-- </iq> - -- --><![CDATA[</x>]]]></x></iq>",
+            "<presence\n/>",
+        ]
+        .map(|stanza| Owned::Stanza(stanza.to_owned()))
+        .into_iter()
+        .chain([Owned::End])
+        .collect()
+    }
+
+    #[test]
+    fn stanzas_come_out_whole_however_they_were_split() {
+        assert_eq!(cut(1_000, &[STREAM.as_bytes()]), expected());
+        for at in 0..STREAM.len() {
+            let (first, second) = STREAM.as_bytes().split_at(at);
+            assert_eq!(cut(1_000, &[first, second]), expected(), "split at {at}");
+        }
+        let bytes: Vec<_> = STREAM.as_bytes().chunks(1).collect();
+        assert_eq!(cut(1_000, &bytes), expected());
+    }
+
+    #[test]
+    fn what_was_read_with_the_header_is_not_lost() {
+        let mut cutter = Cutter::new(100, b"<iq id='1'/><iq");
+        assert_eq!(cutter.next(), Some(Piece::Stanza(b"<iq id='1'/>")));
+        assert_eq!(cutter.next(), None);
+        cutter.space().extend_from_slice(b" id='2'/>");
+        assert_eq!(cutter.next(), Some(Piece::Stanza(b"<iq id='2'/>")));
+    }
+
+    #[test]
+    fn a_stanza_above_the_limit_is_dropped_up_to_its_end_and_the_next_is_read() {
+        let large = format!("<iq id='1'><a>{}</a></iq><iq id='2'/>", "x".repeat(5_000));
+        let expected = [
+            Owned::Oversized(Some("<iq id='1'>".into())),
+            Owned::Stanza("<iq id='2'/>".into()),
+        ];
+        assert_eq!(cut(100, &[large.as_bytes()]), expected);
+        for size in [1, 7, 64, 4_096] {
+            let chunks: Vec<_> = large.as_bytes().chunks(size).collect();
+            assert_eq!(cut(100, &chunks), expected, "in chunks of {size}");
+        }
+    }
+
+    #[test]
+    fn dropping_keeps_no_more_than_one_read_in_memory() {
+        let mut cutter = Cutter::new(1_000, b"");
+        cutter.space().extend_from_slice(b"<iq id='1'><a b='");
+        for _ in 0..1_000 {
+            assert_eq!(cutter.next(), None);
+            cutter.space().extend_from_slice(&[b'x'; 10_000]);
+        }
+        assert!(
+            cutter.buffer.capacity() < 4 * READ,
+            "{}",
+            cutter.buffer.capacity()
+        );
+        cutter.space().extend_from_slice(b"'/></iq>");
+        assert_eq!(
+            cutter.next(),
+            Some(Piece::Oversized(Some(b"<iq id='1'>".to_vec())))
+        );
+    }
+
+    #[test]
+    fn a_start_tag_above_the_limit_is_dropped_without_a_head() {
+        let large = format!("<iq id='{}'/><iq id='2'/>", "x".repeat(5_000));
+        let chunks: Vec<_> = large.as_bytes().chunks(100).collect();
+        assert_eq!(
+            cut(1_000, &chunks),
+            [Owned::Oversized(None), Owned::Stanza("<iq id='2'/>".into())]
+        );
+    }
+
+    #[test]
+    fn depth_and_breadth_do_not_matter() {
+        let deep = format!("<iq>{}{}</iq>", "<a>".repeat(50_000), "</a>".repeat(50_000));
+        let broad = format!("<iq>{}</iq>", "<a/>".repeat(20_000));
+        let stream = format!("{deep}{broad}");
+        assert_eq!(
+            cut(1 << 20, &[stream.as_bytes()]),
+            [Owned::Stanza(deep), Owned::Stanza(broad)]
+        );
+    }
+}

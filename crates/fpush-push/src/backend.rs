@@ -1,0 +1,153 @@
+//! The contract between the policy and one push provider.
+
+use std::{borrow::Cow, future::Future, pin::Pin, time::Duration};
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{Token, settings::Section};
+
+/// What the publish says about how much the push matters: the signs that servers put into the notification
+/// (Tigase's priority tag, a body, a call, a message count of zero), already weighed against each other.
+/// A backend in a fixed mode ignores it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// A person should notice: also where the signs contradict each other or are missing.
+    High,
+    /// Nothing that a person has to see.
+    Low,
+}
+
+/// The class of a push. Each class of a token has its own rate limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// A visible push.
+    High = 1,
+    /// A silent push.
+    Low = 2,
+    /// A call. It is never queued: late, it is worth nothing.
+    Voip = 3,
+}
+
+/// How much a push carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Everything that the settings add.
+    Full,
+    /// Only what wakes the app, after the provider found the full form too large.
+    Minimal,
+}
+
+/// One push on its way to a backend; the same value for every attempt.
+#[derive(Clone, Debug)]
+pub struct Push {
+    /// The device, in a form that [`PushTrait::accepts`] agreed to.
+    pub token: Token,
+    /// As [`PushTrait::class`] gave it.
+    pub class: Class,
+    /// How much to send.
+    pub form: Form,
+    /// Names the push towards the provider (`apns-id`), so that a repeated attempt is recognised.
+    pub id: Uuid,
+    /// The attempt must have ended by then.
+    pub deadline: Instant,
+}
+
+/// What the caller must do after a push failed. It says nothing of what happened: that is
+/// [`Failure::answer`], for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushError {
+    /// The provider declared the token dead, beyond doubt: forget it. `since` is when it died, in
+    /// milliseconds since 1970, where the provider says so (Apple's 410).
+    TokenGone {
+        /// Milliseconds since 1970.
+        since: Option<u64>,
+    },
+    /// The provider says that the token is not one of this app's. A wrong setting of ours looks the same:
+    /// believe it only while the module works otherwise.
+    TokenDoubted,
+    /// The provider cannot read the token: believe it the second time.
+    TokenMalformed,
+    /// This device gets too many pushes: silence for this token, then one push.
+    TokenBusy,
+    /// The attempt met a dead or dying connection and left a new one behind: try again at once.
+    Reconnected,
+    /// The credentials had run out and have been renewed: try again at once, once.
+    Renewed,
+    /// The push is too large: send the minimal form.
+    TooLarge,
+    /// The provider is unwell or out of reach: try again, but not before `after`.
+    Later {
+        /// What the provider asked for, or the shortest pause that it is known to want.
+        after: Option<Duration>,
+    },
+    /// The provider refuses everything that this module sends: send nothing for this long.
+    Pause {
+        /// How long.
+        length: Duration,
+        /// Whether the operator has to act, or only time has to pass.
+        alarm: bool,
+    },
+    /// The provider refuses this request because of our settings or a mistake of ours; the token is innocent.
+    Misconfigured,
+    /// The provider gave a reason that is known to nobody.
+    Unexplained,
+}
+
+/// A failed attempt.
+#[derive(Debug)]
+pub struct Failure {
+    /// What to do.
+    pub error: PushError,
+    /// What the provider said or what went wrong, for the log: never a token, a secret or an address.
+    pub answer: Cow<'static, str>,
+}
+
+impl Failure {
+    /// A failure with the answer that caused it.
+    pub fn new(error: PushError, answer: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            error,
+            answer: answer.into(),
+        }
+    }
+}
+
+/// An attempt under way.
+pub type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
+
+/// Something that a backend does by itself as long as the daemon runs, such as renewing its credentials.
+pub type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// One push provider.
+///
+/// A backend turns one push into one request and the answer into a [`PushError`]. It keeps no queue, limits
+/// no rate, blocks no token and repeats nothing: all that is the module's, so that it is the same for every
+/// provider. It writes no log line per push.
+pub trait PushTrait: Send + Sync + 'static {
+    /// Whether this can be a token of the provider. What it refuses never reaches a URL.
+    fn accepts(&self, token: &str) -> bool;
+
+    /// The class that a push of this urgency has here.
+    fn class(&self, urgency: Urgency) -> Class;
+
+    /// Makes one attempt. It ends at [`Push::deadline`] at the latest, and may be dropped at any time.
+    fn send<'a>(&'a self, push: &'a Push) -> Sending<'a>;
+}
+
+/// One kind of backend, which builds backends from settings.
+pub trait BackendType {
+    /// Builds a backend from what its module says. Every mistake goes into the settings' report; `None` if
+    /// there was one. Nothing is connected and no task is started.
+    fn build(&mut self, module: &mut Section<'_>) -> Option<Built>;
+}
+
+/// A backend that was built, and what there is to say about it.
+pub struct Built {
+    /// The backend.
+    pub backend: Box<dyn PushTrait>,
+    /// For `fpush check`: what it is and what it would do, as pairs such as `("topic", "org.example.app")`.
+    pub facts: Vec<(&'static str, String)>,
+    /// To be spawned when the daemon starts.
+    pub background: Vec<Background>,
+}

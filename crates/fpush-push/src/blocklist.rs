@@ -1,0 +1,263 @@
+//! Tokens that nothing is sent to for a while.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{Fingerprint, recency::Recency, settings::Section};
+
+/// `blacklist` of a module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlocklistSettings {
+    /// `invalidToken`: for tokens that the provider declared dead.
+    pub dead: BlockRule,
+    /// `pushError`: after errors that nobody could explain.
+    pub unexplained: BlockRule,
+    /// `blockExtension`: a publish in the second half of a block makes it last at least this long from then.
+    pub extension: Duration,
+}
+
+/// How long one kind of block lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockRule {
+    /// `initalBlocking`: the first time.
+    pub initial: Duration,
+    /// `extendedBlocking`: when the token is found again after its block ended.
+    pub extended: Duration,
+}
+
+impl BlocklistSettings {
+    /// Reads `blacklist`; everything in it is optional.
+    pub fn read(module: &mut Section<'_>) -> Self {
+        let mut section = module.section_or_empty("blacklist");
+        let settings = Self {
+            dead: BlockRule::read(&mut section, "invalidToken", 24 * HOUR, 5 * 24 * HOUR),
+            unexplained: BlockRule::read(&mut section, "pushError", 10 * MINUTE, 20 * MINUTE),
+            extension: section.duration("blockExtension", 10 * MINUTE),
+        };
+        section.finish();
+        settings
+    }
+}
+
+impl BlockRule {
+    fn read(blacklist: &mut Section<'_>, key: &'static str, initial: Duration, extended: Duration) -> Self {
+        let mut section = blacklist.section_or_empty(key);
+        // The original's spelling is the one in everybody's files.
+        let spelling = if section.has("initialBlocking") {
+            "initialBlocking"
+        } else {
+            "initalBlocking"
+        };
+        let rule = Self {
+            initial: section.duration(spelling, initial),
+            extended: section.duration("extendedBlocking", extended),
+        };
+        section.finish();
+        rule
+    }
+}
+
+/// Why a token is blocked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BlockReason {
+    /// The provider declared it dead.
+    Dead,
+    /// Something failed that nobody could explain.
+    Unexplained,
+    /// The provider could not read the token, for the first time.
+    Malformed,
+}
+
+/// One token's block; kept for a while after it ended, because the second block lasts longer.
+#[derive(Clone, Debug)]
+struct Block {
+    reason: BlockReason,
+    start: Instant,
+    end: Instant,
+}
+
+#[derive(Debug)]
+pub(crate) struct Blocklist {
+    settings: BlocklistSettings,
+    blocks: Recency<Block>,
+}
+
+impl Blocklist {
+    pub(crate) fn new(settings: BlocklistSettings) -> Self {
+        Self {
+            settings,
+            blocks: Recency::new(MAX_TOKENS),
+        }
+    }
+
+    /// Whether a publish for the token must be turned away now. Asking prolongs a block in its second half.
+    pub(crate) fn check(&mut self, token: Fingerprint, now: Instant) -> Option<BlockReason> {
+        let extension = self.settings.extension;
+        let block = self.blocks.get_mut(token).filter(|block| now < block.end)?;
+        if now.duration_since(block.start) >= block.end.duration_since(block.start) / 2 {
+            block.end = block.end.max(now + extension);
+        }
+        Some(block.reason)
+    }
+
+    /// Blocks a token: for longer if it was blocked for the same reason before. A block that still runs is
+    /// never shortened.
+    pub(crate) fn block(&mut self, token: Fingerprint, reason: BlockReason, now: Instant) {
+        self.forget(now);
+        let rule = self.rule(reason);
+        let before = self.blocks.get(token).filter(|block| block.reason == reason);
+        let end = match before {
+            Some(block) if now < block.end => block.end.max(now + rule.initial),
+            Some(_) => now + rule.extended,
+            None => now + rule.initial,
+        };
+        self.blocks.touch(
+            token,
+            Block {
+                reason,
+                start: now,
+                end,
+            },
+        );
+    }
+
+    /// Whether the provider could not read the token before, and the block for that is over.
+    pub(crate) fn was_malformed(&self, token: Fingerprint, now: Instant) -> bool {
+        self.blocks
+            .get(token)
+            .is_some_and(|block| block.reason == BlockReason::Malformed && block.end <= now)
+    }
+
+    /// Forgets a token that proved to be alive.
+    pub(crate) fn forgive(&mut self, token: Fingerprint) {
+        if self.blocks.len() > 0 {
+            self.blocks.remove(token);
+        }
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while let Some(block) = self.blocks.oldest() {
+            if now < block.end + self.rule(block.reason).extended {
+                break;
+            }
+            self.blocks.pop_oldest();
+        }
+    }
+
+    fn rule(&self, reason: BlockReason) -> &BlockRule {
+        match reason {
+            BlockReason::Dead => &self.settings.dead,
+            BlockReason::Unexplained | BlockReason::Malformed => &self.settings.unexplained,
+        }
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Beyond it the token that was blocked longest ago is forgotten.
+const MAX_TOKENS: u32 = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TokenHasher;
+
+    struct Fixture {
+        list: Blocklist,
+        start: Instant,
+        token: Fingerprint,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let settings = BlocklistSettings {
+                dead: BlockRule {
+                    initial: 24 * HOUR,
+                    extended: 120 * HOUR,
+                },
+                unexplained: BlockRule {
+                    initial: 10 * MINUTE,
+                    extended: 20 * MINUTE,
+                },
+                extension: 10 * MINUTE,
+            };
+            let token = TokenHasher::new().unwrap().fingerprint("t");
+            Self {
+                list: Blocklist::new(settings),
+                start: Instant::now(),
+                token,
+            }
+        }
+
+        fn check(&mut self, after: Duration) -> Option<BlockReason> {
+            self.list.check(self.token, self.start + after)
+        }
+
+        fn block(&mut self, reason: BlockReason, after: Duration) {
+            self.list.block(self.token, reason, self.start + after);
+        }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_first_block_lasts_its_time_and_the_second_longer() {
+        let mut f = Fixture::new();
+        assert_eq!(f.check(Duration::ZERO), None);
+        f.block(BlockReason::Dead, Duration::ZERO);
+        assert_eq!(f.check(HOUR), Some(BlockReason::Dead));
+        assert_eq!(f.check(24 * HOUR), None);
+        f.block(BlockReason::Dead, 25 * HOUR);
+        assert_eq!(f.check(144 * HOUR), Some(BlockReason::Dead));
+        assert_eq!(f.check(145 * HOUR), None);
+    }
+
+    #[test]
+    fn a_publish_in_the_second_half_prolongs_a_block_and_never_shortens_it() {
+        let mut f = Fixture::new();
+        f.block(BlockReason::Dead, Duration::ZERO);
+        // In the middle of a day, the extension of ten minutes changes nothing.
+        assert_eq!(f.check(13 * HOUR), Some(BlockReason::Dead));
+        assert_eq!(f.check(24 * HOUR - SECOND), Some(BlockReason::Dead));
+        assert_eq!(f.check(24 * HOUR + 9 * MINUTE), Some(BlockReason::Dead));
+
+        let mut f = Fixture::new();
+        f.block(BlockReason::Unexplained, Duration::ZERO);
+        assert_eq!(
+            f.check(4 * MINUTE),
+            Some(BlockReason::Unexplained),
+            "first half: not prolonged"
+        );
+        assert_eq!(f.check(10 * MINUTE), None);
+    }
+
+    #[test]
+    fn a_second_verdict_while_the_block_runs_does_not_count_as_a_second_block() {
+        let mut f = Fixture::new();
+        f.block(BlockReason::Dead, Duration::ZERO);
+        f.block(BlockReason::Dead, SECOND);
+        assert_eq!(f.check(25 * HOUR), None);
+    }
+
+    #[test]
+    fn a_living_token_is_forgotten() {
+        let mut f = Fixture::new();
+        f.block(BlockReason::Dead, Duration::ZERO);
+        f.list.forgive(f.token);
+        f.block(BlockReason::Dead, 30 * HOUR);
+        assert_eq!(f.check(54 * HOUR), None, "the first block again");
+    }
+
+    #[test]
+    fn what_ended_long_ago_is_forgotten() {
+        let mut f = Fixture::new();
+        f.block(BlockReason::Dead, Duration::ZERO);
+        let other = TokenHasher::new().unwrap().fingerprint("other");
+        f.list.block(other, BlockReason::Dead, f.start + 143 * HOUR);
+        assert_eq!(f.list.blocks.len(), 2);
+        f.list.block(other, BlockReason::Dead, f.start + 145 * HOUR);
+        assert_eq!(f.list.blocks.len(), 1);
+    }
+}

@@ -1,0 +1,34 @@
+//! What a push is, the contract of a backend, and the whole policy in front of it.
+//!
+//! A publish becomes a [`Request`]; a [`Module`] decides what happens to it (block list, token format, rate
+//! limit, line, send with deadline and retry) and answers with an [`Outcome`]. A backend implements
+//! [`PushTrait`] and knows nothing of XMPP; the component knows nothing of HTTP.
+
+mod backend;
+mod blocklist;
+mod doubt;
+mod drain;
+mod limiter;
+mod line;
+mod log;
+mod module;
+mod modules;
+mod outcome;
+mod queue;
+mod recency;
+mod retry;
+pub mod settings;
+mod token;
+
+pub use backend::{
+    BackendType, Background, Built, Class, Failure, Form, Push, PushError, PushTrait, Sending, Urgency,
+};
+pub use blocklist::{BlockRule, BlocklistSettings};
+pub use drain::Drain;
+pub use limiter::RatelimitSettings;
+pub use log::{Cut, LogGate};
+pub use module::{Module, ModuleSettings, Request, Ticket, Verdict};
+pub use modules::{Modules, Resolved};
+pub use outcome::Outcome;
+pub use retry::jitter;
+pub use token::{Fingerprint, Token, TokenHasher};

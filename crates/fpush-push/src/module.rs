@@ -1,0 +1,715 @@
+//! One push module: the whole policy in front of a backend.
+//!
+//! [`Module::admit`] decides about a publish at once and without waiting: block list, token format, rate
+//! limit, place in the line. What is left to do then is a [`Ticket`], and [`Module::deliver`] does it: wait in
+//! the line, send, retry until the deadline. Pushes that were acknowledged because they have to wait are sent
+//! by [`Module::run`].
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, sleep_until, timeout_at},
+};
+use tracing::{debug, error, warn};
+use uuid::Uuid;
+
+use crate::{
+    BlocklistSettings, Class, Drain, Failure, Fingerprint, Form, LogGate, Outcome, Push, PushError,
+    PushTrait, RatelimitSettings, Token, TokenHasher, Urgency,
+    blocklist::{BlockReason, Blocklist},
+    doubt::{Doubt, Sign},
+    limiter::{Admission, Hold, Limiter, Release, Slot},
+    line::{Line, Permit, Place},
+    queue::{Held, Queue},
+    retry::{Backoff, jitter},
+    settings::Section,
+};
+
+/// What every module has, whatever its backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleSettings {
+    /// `maxInFlight`: pushes at the provider at a time.
+    pub max_in_flight: usize,
+    /// `ratelimit`.
+    pub ratelimit: RatelimitSettings,
+    /// `blacklist`.
+    pub blocklist: BlocklistSettings,
+}
+
+impl ModuleSettings {
+    /// Reads the keys that every module has, except `type` and `is_default_module`.
+    pub fn read(module: &mut Section<'_>) -> Self {
+        Self {
+            max_in_flight: module.integer("maxInFlight", 1..=100_000, 1_000) as usize,
+            ratelimit: RatelimitSettings::read(module),
+            blocklist: BlocklistSettings::read(module),
+        }
+    }
+}
+
+/// A publish for a module.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The token.
+    pub token: &'a str,
+    /// Whether the publish named the module.
+    pub named: bool,
+    /// What the publish says about its importance.
+    pub urgency: Urgency,
+    /// The domain of its sender.
+    pub domain: &'a str,
+}
+
+/// What [`Module::admit`] decided.
+#[derive(Debug)]
+pub enum Verdict {
+    /// There is nothing left to do but to reply.
+    Settled(Outcome),
+    /// It goes to the provider: [`Module::deliver`] knows the outcome when it is done.
+    Deliver(Ticket),
+}
+
+/// A push that was admitted.
+#[derive(Debug)]
+pub struct Ticket {
+    token: Token,
+    fingerprint: Fingerprint,
+    class: Class,
+    domain: Box<str>,
+    slot: Slot,
+    place: Place,
+    arrived: Instant,
+}
+
+/// One push module.
+pub struct Module {
+    name: Box<str>,
+    backend: Box<dyn PushTrait>,
+    hasher: TokenHasher,
+    acknowledge_refused: bool,
+    line: Arc<Line>,
+    drain: Drain,
+    state: Mutex<State>,
+    /// Wakes [`run`](Self::run) when a push was held that is due before all others.
+    held: Notify,
+    lost: AtomicU64,
+    alarms: LogGate,
+    problems: LogGate,
+    losses: LogGate,
+}
+
+struct State {
+    limiter: Limiter,
+    blocklist: Blocklist,
+    doubt: Doubt,
+    queue: Queue,
+    paused_until: Option<Instant>,
+}
+
+/// How the attempts for one push ended.
+enum Ended {
+    /// Nothing more is to be tried.
+    Settled(Outcome),
+    /// The provider wants silence for this token.
+    Busy,
+    /// Nobody could say yes or no; another attempt may help from then on.
+    Failed { resume: Instant },
+}
+
+impl Module {
+    /// A module in front of a backend.
+    #[must_use]
+    pub fn new(
+        name: &str,
+        backend: Box<dyn PushTrait>,
+        settings: ModuleSettings,
+        hasher: TokenHasher,
+        drain: Drain,
+    ) -> Arc<Self> {
+        let ModuleSettings {
+            max_in_flight,
+            ratelimit,
+            blocklist,
+        } = settings;
+        Arc::new(Self {
+            name: name.into(),
+            backend,
+            hasher,
+            acknowledge_refused: ratelimit.acknowledge_refused,
+            line: Line::new(max_in_flight),
+            drain,
+            state: Mutex::new(State {
+                limiter: Limiter::new(ratelimit, Instant::now()),
+                blocklist: Blocklist::new(blocklist),
+                doubt: Doubt::default(),
+                queue: Queue::default(),
+                paused_until: None,
+            }),
+            held: Notify::new(),
+            lost: AtomicU64::new(0),
+            alarms: LogGate::new(),
+            problems: LogGate::new(),
+            losses: LogGate::new(),
+        })
+    }
+
+    /// The name by which publishes mean this module.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many pushes were acknowledged and could not be delivered after all.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// How many acknowledged pushes are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.lock().queue.len()
+    }
+
+    /// Decides about a publish. Never waits.
+    pub fn admit(self: &Arc<Self>, request: Request<'_>, now: Instant) -> Verdict {
+        let Request {
+            token,
+            named,
+            urgency,
+            domain,
+        } = request;
+        if self.drain.has_begun() {
+            return Verdict::Settled(Outcome::ShuttingDown);
+        }
+        let fingerprint = self.hasher.fingerprint(token);
+        let mut state = self.lock();
+        if let Some(reason) = state.blocklist.check(fingerprint, now) {
+            return Verdict::Settled(match reason {
+                BlockReason::Dead => Outcome::TokenDead,
+                BlockReason::Unexplained | BlockReason::Malformed => Outcome::TokenBlocked,
+            });
+        }
+        if !self.backend.accepts(token) {
+            return Verdict::Settled(if named {
+                Outcome::TokenInvalid
+            } else {
+                Outcome::TokenForeign
+            });
+        }
+        if state.paused_until.is_some_and(|until| now < until) {
+            return Verdict::Settled(Outcome::ProviderUnavailable);
+        }
+        let class = self.backend.class(urgency);
+        let room = state.queue.has_room();
+        let slot = match state.limiter.admit(fingerprint, class, room, now) {
+            Admission::Go(slot) => slot,
+            Admission::Queue(due) => {
+                let held = Held {
+                    token: Token::new(token),
+                    fingerprint,
+                    class,
+                    domain: domain.into(),
+                    due,
+                    give_up: None,
+                    attempts: 0,
+                };
+                self.hold(state, held);
+                return Verdict::Settled(Outcome::Queued);
+            }
+            Admission::Refuse => return Verdict::Settled(self.refused()),
+            Admission::NoRoom => return Verdict::Settled(Outcome::Overloaded),
+        };
+        let place = self.line.enter(domain);
+        if matches!(place, Place::Full) {
+            state.limiter.give_back(slot);
+            return Verdict::Settled(Outcome::Overloaded);
+        }
+        Verdict::Deliver(Ticket {
+            token: Token::new(token),
+            fingerprint,
+            class,
+            domain: domain.into(),
+            slot,
+            place,
+            arrived: now,
+        })
+    }
+
+    /// Sends an admitted push: waits in the line for 5 s at most, then tries until the provider gave its
+    /// answer or 25 s are over since the publish arrived.
+    pub async fn deliver(self: Arc<Self>, ticket: Ticket) -> Outcome {
+        let Ticket {
+            token,
+            fingerprint,
+            class,
+            domain,
+            slot,
+            place,
+            arrived,
+        } = ticket;
+        let permit = match place {
+            Place::Now(permit) => Some(permit),
+            Place::Waiting(waiting) => {
+                let permit = self
+                    .drain
+                    .run(timeout_at(arrived + LONGEST_WAIT, waiting.permit()))
+                    .await;
+                permit.and_then(Result::ok).flatten()
+            }
+            Place::Full => None,
+        };
+        let Some(permit) = permit else {
+            self.lock().limiter.give_back(slot);
+            return Outcome::Overloaded;
+        };
+        delay_at_random().await;
+        let mut push = Push {
+            token,
+            class,
+            form: Form::Full,
+            id: Uuid::new_v4(),
+            deadline: arrived + DEADLINE,
+        };
+        let ended = self
+            .attempts(&mut push, fingerprint, Backoff::default(), arrived + DEADLINE)
+            .await;
+        drop(permit);
+        let outcome = match ended {
+            Ended::Busy => {
+                let held = Held {
+                    token: push.token,
+                    fingerprint,
+                    class,
+                    domain,
+                    due: arrived,
+                    give_up: None,
+                    attempts: 0,
+                };
+                return self.hold_busy(held, slot);
+            }
+            Ended::Failed { .. } => Outcome::ProviderUnavailable,
+            Ended::Settled(outcome) => outcome,
+        };
+        if outcome != Outcome::Accepted {
+            self.lock().limiter.give_back(slot);
+        }
+        outcome
+    }
+
+    /// Sends held pushes when their time has come, and all of them at once when the daemon is about to stop.
+    /// Ends when none is left after that.
+    pub async fn run(self: Arc<Self>) {
+        while !self.drain.has_begun() {
+            let next_due = self.lock().queue.next_due();
+            tokio::select! {
+                () = self.drain.until_begun() => {}
+                () = self.held.notified() => {}
+                () = sleep_until_some(next_due) => {}
+            }
+            let now = Instant::now();
+            while let Some(held) = self.pop_due(now) {
+                self.start_held(held, now);
+            }
+        }
+        self.drain.run(self.send_all_held()).await;
+    }
+
+    /// Starts a held push whose time has come, or puts it back.
+    fn start_held(self: &Arc<Self>, mut held: Held, now: Instant) {
+        let mut state = self.lock();
+        let slot = match state.limiter.release(held.fingerprint, held.class, now) {
+            Release::Go(slot) => slot,
+            Release::NotBefore(due) => {
+                held.due = due;
+                return self.hold(state, held);
+            }
+        };
+        if let Some(until) = state.paused_until.filter(|until| now < *until) {
+            return self.put_back(state, held, slot, until, now);
+        }
+        match self.line.enter(&held.domain) {
+            Place::Full => self.put_back(state, held, slot, now + CROWDED_PAUSE, now),
+            Place::Now(permit) => {
+                drop(state);
+                self.drain
+                    .spawn(Arc::clone(self).deliver_held(held, slot, permit));
+            }
+            Place::Waiting(waiting) => {
+                drop(state);
+                let module = Arc::clone(self);
+                self.drain.spawn(async move {
+                    match waiting.permit().await {
+                        Some(permit) => module.deliver_held(held, slot, permit).await,
+                        None => {
+                            let now = Instant::now();
+                            module.put_back(module.lock(), held, slot, now + CROWDED_PAUSE, now);
+                        }
+                    }
+                });
+            }
+        }
+    }
+
+    async fn send_all_held(self: &Arc<Self>) {
+        while let Some(held) = self.pop() {
+            let permit = match self.line.enter(&held.domain) {
+                Place::Now(permit) => Some(permit),
+                Place::Waiting(waiting) => waiting.permit().await,
+                Place::Full => None,
+            };
+            if let Some(permit) = permit {
+                let slot = self
+                    .lock()
+                    .limiter
+                    .occupy(held.fingerprint, held.class, Instant::now());
+                self.drain
+                    .spawn(Arc::clone(self).deliver_held(held, slot, permit));
+            } else {
+                self.lock().queue.push(held);
+                sleep(CROWDED_PAUSE).await;
+            }
+        }
+    }
+
+    /// Makes one attempt for a held push, and puts it back if that failed. When the daemon is about to stop
+    /// it tries again and again instead.
+    async fn deliver_held(self: Arc<Self>, held: Held, slot: Slot, permit: Permit) {
+        let now = Instant::now();
+        let blocked = self.lock().blocklist.check(held.fingerprint, now);
+        if let Some(reason) = blocked {
+            debug!(module = %self.name, token = %held.fingerprint, ?reason, "queued push dropped: the token is blocked");
+            return;
+        }
+        delay_at_random().await;
+        let Held {
+            token,
+            fingerprint,
+            class,
+            domain,
+            due,
+            give_up,
+            attempts,
+        } = held;
+        let give_up = give_up.unwrap_or(now + HELD_PATIENCE);
+        let mut push = Push {
+            token,
+            class,
+            form: Form::Full,
+            id: Uuid::new_v4(),
+            deadline: now + DEADLINE,
+        };
+        let mut ended = self
+            .attempts(&mut push, fingerprint, Backoff::after(attempts), now)
+            .await;
+        if matches!(ended, Ended::Failed { .. }) && self.drain.has_begun() {
+            push.deadline = Instant::now() + DEADLINE;
+            let patience = push.deadline;
+            ended = self
+                .attempts(&mut push, fingerprint, Backoff::default(), patience)
+                .await;
+        }
+        drop(permit);
+        let attempts = attempts + 1;
+        let held = Held {
+            token: push.token,
+            fingerprint,
+            class,
+            domain,
+            due,
+            give_up: Some(give_up),
+            attempts,
+        };
+        match ended {
+            Ended::Settled(Outcome::Accepted | Outcome::TokenDead) => {}
+            Ended::Settled(outcome) => {
+                self.lock().limiter.give_back(slot);
+                self.lose(fingerprint, outcome);
+            }
+            Ended::Failed { resume } => self.put_back(self.lock(), held, slot, resume, Instant::now()),
+            Ended::Busy if Instant::now() >= give_up => self.lose(fingerprint, Outcome::Refused),
+            Ended::Busy => {
+                if self.hold_busy(held, slot) != Outcome::Queued {
+                    self.lose(fingerprint, Outcome::Refused);
+                }
+            }
+        }
+    }
+
+    /// Puts an acknowledged push back in the queue, unless its time is over.
+    fn put_back(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        mut held: Held,
+        slot: Slot,
+        due: Instant,
+        now: Instant,
+    ) {
+        if self.drain.has_begun() || held.give_up.is_some_and(|give_up| now >= give_up) {
+            state.limiter.give_back(slot);
+            drop(state);
+            return self.lose(held.fingerprint, Outcome::ProviderUnavailable);
+        }
+        match state.limiter.requeue(slot, due) {
+            Hold::Queue(due) => {
+                held.due = due;
+                self.hold(state, held);
+            }
+            // The one that is queued wakes the device for this one too.
+            Hold::Covered | Hold::Refuse => {}
+        }
+    }
+
+    /// Makes a push whose token is too busy the queued one of its token.
+    fn hold_busy(&self, mut held: Held, slot: Slot) -> Outcome {
+        let mut state = self.lock();
+        let room = state.queue.has_room() && !self.drain.has_begun();
+        match state.limiter.hold(slot, room, Instant::now()) {
+            Hold::Queue(due) => {
+                held.due = due;
+                self.hold(state, held);
+                Outcome::Queued
+            }
+            Hold::Covered => Outcome::Queued,
+            Hold::Refuse => self.refused(),
+        }
+    }
+
+    /// Tries until there is an answer, or until the next attempt would be later than `patience`.
+    async fn attempts(
+        &self,
+        push: &mut Push,
+        fingerprint: Fingerprint,
+        mut backoff: Backoff,
+        patience: Instant,
+    ) -> Ended {
+        let (mut reconnects, mut renewed) = (0, false);
+        loop {
+            let Some(result) = self.drain.run(self.backend.send(push)).await else {
+                return Ended::Failed {
+                    resume: Instant::now(),
+                };
+            };
+            let now = Instant::now();
+            let failure = match result {
+                Ok(()) => {
+                    debug!(module = %self.name, token = %fingerprint, class = ?push.class, "push accepted");
+                    let mut state = self.lock();
+                    state.doubt.record(Sign::Accepted, now);
+                    state.blocklist.forgive(fingerprint);
+                    return Ended::Settled(Outcome::Accepted);
+                }
+                Err(failure) => failure,
+            };
+            debug!(module = %self.name, token = %fingerprint, class = ?push.class, todo = ?failure.error,
+                answer = %failure.answer, "push failed");
+            let asked = match failure.error {
+                PushError::Reconnected if reconnects < MAX_RECONNECTS => {
+                    reconnects += 1;
+                    continue;
+                }
+                PushError::Renewed if !renewed => {
+                    renewed = true;
+                    continue;
+                }
+                PushError::TooLarge if push.form == Form::Full => {
+                    self.alarm(
+                        "the push is too large for the provider; sending the minimal form",
+                        &failure,
+                    );
+                    push.form = Form::Minimal;
+                    continue;
+                }
+                PushError::Later { after } => after,
+                PushError::Reconnected | PushError::Renewed => None,
+                PushError::TokenBusy => {
+                    self.lock().doubt.record(Sign::Neutral, now);
+                    return Ended::Busy;
+                }
+                PushError::Pause { length, alarm } => {
+                    let resume = self.pause(length, alarm, &failure, now);
+                    return Ended::Failed { resume };
+                }
+                PushError::TokenGone { .. }
+                | PushError::TokenDoubted
+                | PushError::TokenMalformed
+                | PushError::TooLarge
+                | PushError::Misconfigured
+                | PushError::Unexplained => return Ended::Settled(self.judge(fingerprint, &failure, now)),
+            };
+            self.problem(&failure, now);
+            let pause = backoff.pause(asked, jitter());
+            let resume = now + pause;
+            if resume >= patience || self.drain.run(sleep(pause)).await.is_none() {
+                return Ended::Failed { resume };
+            }
+        }
+    }
+
+    /// Draws the conclusion from an answer that no further attempt will change.
+    fn judge(&self, fingerprint: Fingerprint, failure: &Failure, now: Instant) -> Outcome {
+        let mut state = self.lock();
+        let wrong_token = matches!(failure.error, PushError::TokenDoubted | PushError::TokenMalformed);
+        state.doubt.record(
+            if wrong_token {
+                Sign::WrongToken
+            } else {
+                Sign::Neutral
+            },
+            now,
+        );
+        match failure.error {
+            PushError::TokenGone { .. } => {
+                state.blocklist.block(fingerprint, BlockReason::Dead, now);
+                Outcome::TokenDead
+            }
+            PushError::TokenDoubted if state.doubt.believes(now) => {
+                state.blocklist.block(fingerprint, BlockReason::Dead, now);
+                Outcome::TokenDead
+            }
+            PushError::TokenDoubted => {
+                self.alarm(
+                    "the provider calls too many tokens wrong: check environment, topic and project of this \
+                     module; no device is unregistered meanwhile",
+                    failure,
+                );
+                Outcome::ProviderUnavailable
+            }
+            PushError::TokenMalformed => {
+                if state.blocklist.was_malformed(fingerprint, now) && state.doubt.believes(now) {
+                    state.blocklist.block(fingerprint, BlockReason::Dead, now);
+                    return Outcome::TokenDead;
+                }
+                state.blocklist.block(fingerprint, BlockReason::Malformed, now);
+                Outcome::TokenBlocked
+            }
+            PushError::Unexplained => {
+                self.alarm("the provider gave an answer that is not known", failure);
+                state.blocklist.block(fingerprint, BlockReason::Unexplained, now);
+                Outcome::TokenBlocked
+            }
+            PushError::TooLarge
+            | PushError::Misconfigured
+            | PushError::TokenBusy
+            | PushError::Reconnected
+            | PushError::Renewed
+            | PushError::Later { .. }
+            | PushError::Pause { .. } => {
+                self.alarm(
+                    "the provider refuses the request; check the settings of this module",
+                    failure,
+                );
+                Outcome::ProviderUnavailable
+            }
+        }
+    }
+
+    /// Sends nothing for a while. Returns when that is over.
+    fn pause(&self, length: Duration, alarm: bool, failure: &Failure, now: Instant) -> Instant {
+        let mut state = self.lock();
+        state.doubt.record(Sign::Neutral, now);
+        let until = now + length;
+        let paused = state.paused_until.filter(|paused| *paused > now);
+        state.paused_until = Some(paused.map_or(until, |paused| paused.max(until)));
+        drop(state);
+        if paused.is_none() {
+            let (module, answer, seconds) = (&self.name, &failure.answer, length.as_secs());
+            if alarm {
+                error!(%module, %answer, seconds, "the provider refuses this module's credentials or settings: correct \
+                    them; the module pauses, and no device is unregistered meanwhile");
+            } else {
+                warn!(%module, %answer, seconds, "the provider wants less from this module, which pauses");
+            }
+        }
+        until
+    }
+
+    fn hold(&self, mut state: MutexGuard<'_, State>, held: Held) {
+        let first = state.queue.next_due().is_none_or(|due| held.due < due);
+        state.queue.push(held);
+        drop(state);
+        if first {
+            self.held.notify_one();
+        }
+    }
+
+    fn refused(&self) -> Outcome {
+        if self.acknowledge_refused {
+            Outcome::Coalesced
+        } else {
+            Outcome::Refused
+        }
+    }
+
+    fn lose(&self, fingerprint: Fingerprint, outcome: Outcome) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        if let Some(withheld) = self.losses.pass(Instant::now()) {
+            warn!(module = %self.name, token = %fingerprint, ?outcome, withheld,
+                "an acknowledged push could not be delivered");
+        }
+    }
+
+    fn alarm(&self, message: &'static str, failure: &Failure) {
+        if let Some(withheld) = self.alarms.pass(Instant::now()) {
+            error!(module = %self.name, answer = %failure.answer, withheld, "{message}");
+        }
+    }
+
+    fn problem(&self, failure: &Failure, now: Instant) {
+        if let Some(withheld) = self.problems.pass(now) {
+            warn!(module = %self.name, answer = %failure.answer, withheld, "the provider did not take a push; trying again");
+        }
+    }
+
+    fn pop_due(&self, now: Instant) -> Option<Held> {
+        self.lock().queue.pop_due(now)
+    }
+
+    fn pop(&self) -> Option<Held> {
+        self.lock().queue.pop()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics with this lock")
+    }
+}
+
+impl fmt::Debug for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Module")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn sleep_until_some(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// With the feature `random_delay_before_push`: up to 50 ms, which spreads pushes that arrive together.
+async fn delay_at_random() {
+    #[cfg(feature = "random_delay_before_push")]
+    sleep(Duration::from_millis(50).mul_f64(jitter())).await;
+}
+
+/// A reply is due this long after its publish; ejabberd forgets the publish after 32 s.
+const DEADLINE: Duration = Duration::from_secs(25);
+/// The longest stay in the line.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// An acknowledged push is tried for this long.
+const HELD_PATIENCE: Duration = Duration::from_secs(600);
+/// How often one push tries again at once because its connection broke.
+const MAX_RECONNECTS: u32 = 2;
+/// Before a held push that found no place in the line tries again.
+const CROWDED_PAUSE: Duration = Duration::from_millis(200);

@@ -1,0 +1,121 @@
+//! Pushes that were acknowledged and wait for their time.
+
+use std::{cmp::Ordering, collections::BinaryHeap};
+
+use tokio::time::Instant;
+
+use crate::{Class, Fingerprint, Token};
+
+/// An acknowledged push.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) token: Token,
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) class: Class,
+    /// The sender's domain, for its place in the line.
+    pub(crate) domain: Box<str>,
+    /// Not before then.
+    pub(crate) due: Instant,
+    /// When it is given up; unknown until its first attempt.
+    pub(crate) give_up: Option<Instant>,
+    /// How often it has failed.
+    pub(crate) attempts: u32,
+}
+
+/// Held pushes in the order in which they are due.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    heap: BinaryHeap<ByDue>,
+}
+
+impl Queue {
+    /// Whether one more push may be acknowledged. A push that comes back after a failed attempt always has
+    /// its place.
+    pub(crate) fn has_room(&self) -> bool {
+        self.heap.len() < MAX_HELD
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    pub(crate) fn push(&mut self, held: Held) {
+        self.heap.push(ByDue(held));
+    }
+
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.heap.peek().map(|held| held.0.due)
+    }
+
+    /// The first push that is due.
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Held> {
+        if self.next_due()? <= now { self.pop() } else { None }
+    }
+
+    /// The push that is due first, due or not.
+    pub(crate) fn pop(&mut self) -> Option<Held> {
+        self.heap.pop().map(|held| held.0)
+    }
+}
+
+#[derive(Debug)]
+struct ByDue(Held);
+
+impl Ord for ByDue {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.0.due.cmp(&self.0.due)
+    }
+}
+
+impl PartialOrd for ByDue {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ByDue {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for ByDue {}
+
+const MAX_HELD: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::TokenHasher;
+
+    #[test]
+    fn pushes_come_out_when_they_are_due_and_in_that_order() {
+        let start = Instant::now();
+        let hasher = TokenHasher::new().unwrap();
+        let held = |seconds: u64| Held {
+            token: Token::new("t"),
+            fingerprint: hasher.fingerprint("t"),
+            class: Class::High,
+            domain: "a.example".into(),
+            due: start + Duration::from_secs(seconds),
+            give_up: None,
+            attempts: 0,
+        };
+        let mut queue = Queue::default();
+        for seconds in [3, 1, 2] {
+            queue.push(held(seconds));
+        }
+        assert!(queue.pop_due(start).is_none());
+        let now = start + Duration::from_secs(2);
+        assert_eq!(
+            queue.pop_due(now).map(|held| held.due),
+            Some(start + Duration::from_secs(1))
+        );
+        assert_eq!(queue.pop_due(now).map(|held| held.due), Some(now));
+        assert!(queue.pop_due(now).is_none());
+        assert_eq!(queue.len(), 1);
+        assert!(queue.has_room());
+    }
+}

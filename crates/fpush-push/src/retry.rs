@@ -1,0 +1,74 @@
+//! How long to wait before the next attempt.
+
+use std::time::Duration;
+
+/// Exponential backoff with jitter for one push.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff {
+    attempts: u32,
+}
+
+impl Backoff {
+    /// A backoff that continues after this many failed attempts.
+    pub(crate) fn after(attempts: u32) -> Self {
+        Self { attempts }
+    }
+
+    /// The pause before the next attempt: half a second, doubled each time up to a minute, spread by
+    /// `jitter` (0 to 1) over one half to one and a half of that, and never less than what the provider
+    /// asked for.
+    pub(crate) fn pause(&mut self, asked: Option<Duration>, jitter: f64) -> Duration {
+        let doubled = FIRST * 2u32.pow(self.attempts.min(10));
+        self.attempts += 1;
+        let pause = doubled.min(LONGEST).mul_f64(0.5 + jitter.clamp(0.0, 1.0));
+        asked.map_or(pause, |asked| asked + pause.min(asked / 10))
+    }
+}
+
+/// A random number from 0 to 1, for jitter.
+pub fn jitter() -> f64 {
+    let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
+    (random >> 16 & 0xffff_ffff) as f64 / f64::from(u32::MAX)
+}
+
+const FIRST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_and_are_spread() {
+        let pauses = |jitter: f64| {
+            let mut backoff = Backoff::default();
+            (0..9)
+                .map(|_| backoff.pause(None, jitter).as_millis())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            pauses(0.5),
+            [500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]
+        );
+        assert_eq!(pauses(0.0)[..2], [250, 500]);
+        assert_eq!(pauses(1.0)[..2], [750, 1_500]);
+    }
+
+    #[test]
+    fn what_the_provider_asks_for_is_the_least() {
+        let asked = Duration::from_secs(10);
+        for jitter in [0.0, 1.0] {
+            let pause = Backoff::default().pause(Some(asked), jitter);
+            assert!(pause >= asked && pause <= asked + asked / 10, "{pause:?}");
+        }
+    }
+
+    #[test]
+    fn jitter_is_a_fraction() {
+        assert!(
+            (0..1_000)
+                .map(|_| jitter())
+                .all(|jitter| (0.0..=1.0).contains(&jitter))
+        );
+    }
+}

@@ -1,0 +1,489 @@
+//! Reading settings: every value is checked while it is read, and every mistake of a file is reported in one
+//! run, with its place, what was expected and, for a misspelt key, the nearest known one.
+
+use std::{
+    cell::RefCell,
+    fmt, fs,
+    ops::RangeInclusive,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::{Map, Value};
+
+/// How bad a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The daemon cannot start.
+    Error,
+    /// A key that nobody reads: a warning when the daemon starts, because the original ignored such keys, and
+    /// an error in `fpush check`.
+    UnknownKey,
+    /// The daemon starts, but the operator should know.
+    Warning,
+}
+
+/// One thing that is wrong with the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The key, such as `pushModules.monalProdiOS.apns.topic`.
+    pub path: String,
+    /// What was expected, and what to do.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "{}: {}", self.path, self.message)
+        }
+    }
+}
+
+/// Collects the problems of one file.
+#[derive(Debug, Default)]
+pub struct Report {
+    problems: RefCell<Vec<Problem>>,
+}
+
+impl Report {
+    /// Adds an error at a place.
+    pub fn error(&self, path: &str, message: impl fmt::Display) {
+        self.add(Severity::Error, path, message);
+    }
+
+    /// Adds a warning at a place.
+    pub fn warning(&self, path: &str, message: impl fmt::Display) {
+        self.add(Severity::Warning, path, message);
+    }
+
+    /// Whether something keeps the daemon from starting.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.problems
+            .borrow()
+            .iter()
+            .any(|problem| problem.severity == Severity::Error)
+    }
+
+    /// Everything found, in the order in which it was found.
+    #[must_use]
+    pub fn into_problems(self) -> Vec<Problem> {
+        self.problems.into_inner()
+    }
+
+    /// Reads a file that the settings name, such as a certificate.
+    pub fn read_file(&self, path: &str, file: &Path) -> Option<Vec<u8>> {
+        fs::read(file)
+            .inspect_err(|e| self.error(path, format_args!("cannot read the file {}: {e}", file.display())))
+            .ok()
+    }
+
+    /// Reads a file that holds a secret; warns if everybody on the machine can read it.
+    pub fn read_secret_file(&self, path: &str, file: &Path) -> Option<Vec<u8>> {
+        let content = self.read_file(path, file)?;
+        self.warn_if_public(path, file);
+        Some(content)
+    }
+
+    /// Warns if everybody on the machine can read a file.
+    pub fn warn_if_public(&self, path: &str, file: &Path) {
+        if fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0) {
+            let file = file.display();
+            self.warning(
+                path,
+                format_args!("everybody on this machine can read {file}; do: chmod o= {file}"),
+            );
+        }
+    }
+
+    fn add(&self, severity: Severity, path: &str, message: impl fmt::Display) {
+        self.problems.borrow_mut().push(Problem {
+            severity,
+            path: path.into(),
+            message: message.to_string(),
+        });
+    }
+}
+
+/// One object of the settings, read key by key. [`finish`](Self::finish) reports the keys that nobody asked
+/// for.
+#[derive(Debug)]
+pub struct Section<'a> {
+    path: String,
+    object: &'a Map<String, Value>,
+    known: Vec<&'static str>,
+    report: &'a Report,
+}
+
+impl<'a> Section<'a> {
+    /// The outermost object of a file.
+    #[must_use]
+    pub fn root(object: &'a Map<String, Value>, report: &'a Report) -> Self {
+        Self::new(String::new(), object, report)
+    }
+
+    fn new(path: String, object: &'a Map<String, Value>, report: &'a Report) -> Self {
+        Self {
+            path,
+            object,
+            known: Vec::new(),
+            report,
+        }
+    }
+
+    /// Where problems go.
+    #[must_use]
+    pub fn report(&self) -> &'a Report {
+        self.report
+    }
+
+    /// The full path of a key in this section.
+    #[must_use]
+    pub fn path_of(&self, key: &str) -> String {
+        match (self.path.as_str(), key) {
+            ("", key) => key.to_owned(),
+            (path, "") => path.to_owned(),
+            (path, key) => format!("{path}.{key}"),
+        }
+    }
+
+    /// Adds an error at one of this section's keys; at the section itself for an empty key.
+    pub fn error(&self, key: &str, message: impl fmt::Display) {
+        self.report.error(&self.path_of(key), message);
+    }
+
+    /// Adds a warning at one of this section's keys.
+    pub fn warning(&self, key: &str, message: impl fmt::Display) {
+        self.report.warning(&self.path_of(key), message);
+    }
+
+    /// Whether the key is there, with any value.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.object.contains_key(key)
+    }
+
+    /// The value of a key, whatever it is.
+    pub fn value(&mut self, key: &'static str) -> Option<&'a Value> {
+        self.known.push(key);
+        self.object.get(key)
+    }
+
+    /// A string that may be missing.
+    pub fn optional_string(&mut self, key: &'static str) -> Option<&'a str> {
+        let value = self.value(key)?;
+        if value.as_str().is_none() {
+            self.wrong_type(key, "a string", value);
+        }
+        value.as_str()
+    }
+
+    /// A string that must be there and not be empty.
+    pub fn string(&mut self, key: &'static str) -> Option<&'a str> {
+        if !self.has(key) {
+            self.value(key);
+            self.missing(key, "a string");
+            return None;
+        }
+        let string = self.optional_string(key)?;
+        if string.is_empty() {
+            self.error(key, "expected a string that is not empty");
+            return None;
+        }
+        Some(string)
+    }
+
+    /// A path of a file that may be missing in the settings.
+    pub fn optional_file(&mut self, key: &'static str) -> Option<PathBuf> {
+        self.optional_string(key).map(PathBuf::from)
+    }
+
+    /// The content of a file that holds a secret and whose path must be there.
+    pub fn secret_file(&mut self, key: &'static str) -> Option<Vec<u8>> {
+        let file = self.string(key)?;
+        self.report.read_secret_file(&self.path_of(key), Path::new(file))
+    }
+
+    /// A yes or no.
+    pub fn boolean(&mut self, key: &'static str, default: bool) -> bool {
+        match self.value(key) {
+            None => default,
+            Some(Value::Bool(value)) => *value,
+            Some(other) => {
+                self.wrong_type(key, "true or false", other);
+                default
+            }
+        }
+    }
+
+    /// A whole number in a range.
+    pub fn integer(&mut self, key: &'static str, range: RangeInclusive<u64>, default: u64) -> u64 {
+        if self.has(key) {
+            self.required_integer(key, range).unwrap_or(default)
+        } else {
+            self.value(key);
+            default
+        }
+    }
+
+    /// A whole number in a range that must be there.
+    pub fn required_integer(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        let Some(value) = self.value(key) else {
+            self.missing(key, &expected);
+            return None;
+        };
+        let number = value.as_u64().filter(|number| range.contains(number));
+        if number.is_none() {
+            self.wrong_type(key, &expected, value);
+        }
+        number
+    }
+
+    /// A time span as a string such as `"20s"` or `"10min 30s"`.
+    pub fn duration(&mut self, key: &'static str, default: Duration) -> Duration {
+        match self.value(key) {
+            None => default,
+            Some(value) => match value.as_str().and_then(parse_duration) {
+                Some(duration) => duration,
+                None => {
+                    self.wrong_type(
+                        key,
+                        "a time span such as \"20s\", \"10min\" or \"1h 30min\"",
+                        value,
+                    );
+                    default
+                }
+            },
+        }
+    }
+
+    /// A time span as a string, or as a number of seconds; never zero.
+    pub fn duration_or_seconds(&mut self, key: &'static str, default: Duration) -> Duration {
+        match self.value(key) {
+            None => default,
+            Some(value) => {
+                let seconds = value
+                    .as_u64()
+                    .filter(|seconds| *seconds <= MAX_DURATION.as_secs());
+                let duration = seconds
+                    .map(Duration::from_secs)
+                    .or_else(|| value.as_str().and_then(parse_duration));
+                match duration.filter(|duration| !duration.is_zero()) {
+                    Some(duration) => duration,
+                    None => {
+                        self.wrong_type(
+                            key,
+                            "a number of seconds or a time span such as \"5s\", not zero",
+                            value,
+                        );
+                        default
+                    }
+                }
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)], default: T) -> T {
+        let Some(value) = self.value(key) else {
+            return default;
+        };
+        let chosen = value
+            .as_str()
+            .and_then(|word| choices.iter().find(|(name, _)| *name == word));
+        if let Some((_, chosen)) = chosen {
+            return *chosen;
+        }
+        let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        let hint = value
+            .as_str()
+            .and_then(|word| nearest(word, choices.iter().map(|(name, _)| *name)));
+        let hint = hint.map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"));
+        self.error(
+            key,
+            format_args!("expected {}, found {}{hint}", names.join(" or "), shown(value)),
+        );
+        default
+    }
+
+    /// An object that must be there.
+    pub fn section(&mut self, key: &'static str) -> Option<Self> {
+        match self.value(key) {
+            None => {
+                self.missing(key, "an object");
+                None
+            }
+            Some(Value::Object(object)) => Some(Section::new(self.path_of(key), object, self.report)),
+            Some(other) => {
+                self.wrong_type(key, "an object", other);
+                None
+            }
+        }
+    }
+
+    /// An object that may be missing, which is the same as an empty one.
+    pub fn section_or_empty(&mut self, key: &'static str) -> Self {
+        let section = if self.has(key) {
+            self.section(key)
+        } else {
+            self.value(key);
+            None
+        };
+        section.unwrap_or_else(|| Section::new(self.path_of(key), &EMPTY, self.report))
+    }
+
+    /// The objects of an object whose keys are the operator's own, such as module names.
+    pub fn sections(&mut self, key: &'static str) -> Vec<(&'a str, Self)> {
+        let Some(parent) = self.section(key) else {
+            return Vec::new();
+        };
+        let mut sections = Vec::new();
+        for (name, value) in parent.object {
+            match value {
+                Value::Object(object) => {
+                    sections.push((
+                        name.as_str(),
+                        Section::new(parent.path_of(name), object, self.report),
+                    ));
+                }
+                other => parent.wrong_type(name, "an object", other),
+            }
+        }
+        sections
+    }
+
+    /// Reports the keys that nobody asked for.
+    pub fn finish(self) {
+        for key in self
+            .object
+            .keys()
+            .filter(|key| !self.known.contains(&key.as_str()))
+        {
+            let unused = self.known.iter().copied().filter(|known| !self.has(known));
+            let hint =
+                nearest(key, unused).map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"));
+            let message = format!("this key is not known{hint}");
+            self.report.add(Severity::UnknownKey, &self.path_of(key), message);
+        }
+    }
+
+    fn missing(&self, key: &str, expected: &str) {
+        self.error(key, format_args!("this key is missing; expected {expected}"));
+    }
+
+    fn wrong_type(&self, key: &str, expected: &str, found: &Value) {
+        self.error(key, format_args!("expected {expected}, found {}", shown(found)));
+    }
+}
+
+/// A time span in the notation of the humantime crate, at most ten years.
+fn parse_duration(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|duration| *duration <= MAX_DURATION)
+}
+
+/// The type of a value, for a message: the value itself may be a secret that stands at the wrong place.
+fn shown(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number that does not fit",
+        Value::String(_) => "a string that does not fit",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// The candidate that a misspelt word most likely means.
+fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    candidates
+        .map(|candidate| {
+            (
+                strsim::damerau_levenshtein(&word, &candidate.to_lowercase()),
+                candidate,
+            )
+        })
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+static EMPTY: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
+const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 86_400);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read<T>(json: &Value, read: impl FnOnce(&mut Section<'_>) -> T) -> (T, Vec<String>) {
+        let report = Report::default();
+        let mut section = Section::root(json.as_object().unwrap(), &report);
+        let result = read(&mut section);
+        section.finish();
+        (
+            result,
+            report.into_problems().iter().map(ToString::to_string).collect(),
+        )
+    }
+
+    #[test]
+    fn every_mistake_is_reported_with_its_place() {
+        let json = json!({ "a": 1, "nested": { "tpoic": "x" }, "word": "hihg", "span": "20", "n": 70_000 });
+        let ((), problems) = read(&json, |section| {
+            section.string("a");
+            let mut nested = section.section("nested").unwrap();
+            nested.string("topic");
+            nested.finish();
+            section.choice("word", &[("high", 1), ("silent", 2)], 1);
+            section.duration("span", Duration::ZERO);
+            section.integer("n", 1..=65_535, 1);
+        });
+        assert_eq!(
+            problems,
+            [
+                "a: expected a string, found a number that does not fit",
+                "nested.topic: this key is missing; expected a string",
+                "nested.tpoic: this key is not known; did you mean \"topic\"?",
+                "word: expected \"high\" or \"silent\", found a string that does not fit; did you mean \"high\"?",
+                "span: expected a time span such as \"20s\", \"10min\" or \"1h 30min\", found a string that does \
+                 not fit",
+                "n: expected a whole number from 1 to 65535, found a number that does not fit",
+            ]
+        );
+    }
+
+    #[test]
+    fn time_spans_are_strings_or_seconds() {
+        let json = json!({ "a": "10min", "b": 5, "c": "2s", "d": 0 });
+        let (spans, problems) = read(&json, |section| {
+            let a = section.duration("a", Duration::ZERO);
+            let or_seconds =
+                ["b", "c", "d"].map(|key| section.duration_or_seconds(key, Duration::from_secs(9)));
+            (a, or_seconds)
+        });
+        assert_eq!(
+            spans,
+            (Duration::from_secs(600), [5, 2, 9].map(Duration::from_secs))
+        );
+        assert_eq!(problems.len(), 1, "{problems:?}");
+    }
+
+    #[test]
+    fn a_value_at_the_wrong_place_is_not_shown() {
+        let (_, problems) = read(&json!({ "n": "s3cret" }), |section| {
+            section.integer("n", 0..=1, 0)
+        });
+        assert!(!problems[0].contains("s3cret"));
+    }
+}

@@ -1,0 +1,121 @@
+//! Device tokens, and what stands for one where the token itself must not be kept or shown.
+
+use std::{fmt, hash::Hasher as _};
+
+use siphasher::sip128::{Hasher128 as _, SipHasher13};
+
+use crate::Class;
+
+/// A device token as the publish named it. It is shown nowhere: neither `Debug` nor `Display` print it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(Box<str>);
+
+impl Token {
+    /// Takes the token as it stands; whether it can be one for a provider is
+    /// [`PushTrait::accepts`](crate::PushTrait::accepts)'s to say.
+    #[must_use]
+    pub fn new(token: &str) -> Self {
+        Self(token.into())
+    }
+
+    /// The token in clear, for the request to the provider and for nothing else.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+/// Turns tokens into fingerprints with a key that is drawn anew at each start, so that a fingerprint says
+/// nothing about the token to whoever reads the memory or the log.
+#[derive(Clone)]
+pub struct TokenHasher {
+    key: [u8; 16],
+}
+
+impl TokenHasher {
+    /// Draws a key from the operating system.
+    ///
+    /// # Errors
+    ///
+    /// The operating system has no randomness to give.
+    pub fn new() -> Result<Self, getrandom::Error> {
+        let mut key = [0; 16];
+        getrandom::fill(&mut key)?;
+        Ok(Self { key })
+    }
+
+    /// The fingerprint of a token.
+    #[must_use]
+    pub fn fingerprint(&self, token: &str) -> Fingerprint {
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        hasher.write(token.as_bytes());
+        let hash = hasher.finish128();
+        Fingerprint([hash.h1, hash.h2])
+    }
+}
+
+impl fmt::Debug for TokenHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHasher")
+    }
+}
+
+/// A keyed 128-bit hash of a token: wide enough that two tokens never meet. `Display` prints the first 32
+/// bits, which is how a token appears in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u64; 2]);
+
+impl Fingerprint {
+    /// The key of one class of a token's pushes: each class has its own rate limit.
+    #[must_use]
+    pub(crate) fn with_class(self, class: Class) -> Self {
+        let Self([first, second]) = self;
+        Self([first, second ^ class as u64])
+    }
+
+    /// The part of the hash that a hash table wants.
+    pub(crate) fn table_hash(self) -> u64 {
+        self.0[0]
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0[0] >> 32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_depends_on_token_key_and_class() {
+        let hasher = TokenHasher::new().unwrap();
+        let one = hasher.fingerprint("a");
+        assert_eq!(one, hasher.fingerprint("a"));
+        assert_ne!(one, hasher.fingerprint("b"));
+        assert_ne!(one, TokenHasher::new().unwrap().fingerprint("a"));
+        assert_ne!(one.with_class(Class::High), one.with_class(Class::Low));
+    }
+
+    #[test]
+    fn a_token_is_never_shown() {
+        let token = Token::new("c0ffee");
+        assert!(!format!("{token:?}").contains("c0ffee"));
+        assert_eq!(
+            TokenHasher::new()
+                .unwrap()
+                .fingerprint("c0ffee")
+                .to_string()
+                .len(),
+            8
+        );
+    }
+}

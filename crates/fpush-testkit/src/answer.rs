@@ -1,0 +1,129 @@
+//! What a fake provider does with a request.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+pub use h2::Reason;
+
+/// What happens to one request at a fake provider.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// What the fake does when nothing is scripted: the request succeeds.
+    Normal,
+    /// An HTTP response.
+    Reply(HttpReply),
+    /// No answer, ever; the connection stays alive.
+    Silence,
+    /// The answer inside, after a while.
+    After(Duration, Box<Self>),
+    /// `RST_STREAM` with this reason.
+    ResetStream(Reason),
+    /// The TCP connection is reset at once, with all requests on it.
+    CloseConnection,
+    /// `GOAWAY`, after which nothing on this connection is answered any more and it is closed.
+    GoAway(GoAway),
+    /// A graceful `GOAWAY`, then the answer inside; the requests in flight are still answered.
+    Drain(Box<Self>),
+}
+
+/// An HTTP response of a fake provider.
+#[derive(Debug, Clone)]
+pub struct HttpReply {
+    /// The status code.
+    pub status: u16,
+    /// Headers in addition to those that the fake sets itself.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// The `GOAWAY` of [`Answer::GoAway`].
+#[derive(Debug, Clone)]
+pub struct GoAway {
+    /// Its error code.
+    pub reason: Reason,
+    /// Whether the last stream id names this request as one that may have been processed. If not, the client may send
+    /// this request and all later ones again without the danger of a duplicate.
+    pub processed: bool,
+    /// The debug data. Apple puts a JSON object with the reason here.
+    pub debug: String,
+}
+
+impl Answer {
+    /// A response without a body.
+    pub fn status(status: u16) -> Self {
+        Self::raw(status, "")
+    }
+
+    /// A response with any body, such as the HTML page of a load balancer.
+    pub fn raw(status: u16, body: impl Into<Bytes>) -> Self {
+        Self::Reply(HttpReply {
+            status,
+            headers: Vec::new(),
+            body: body.into(),
+        })
+    }
+
+    /// A response with a JSON body.
+    pub fn json(status: u16, body: &Value) -> Self {
+        Self::raw(status, body.to_string()).header("content-type", "application/json")
+    }
+
+    /// Apple's error body.
+    pub fn reason(status: u16, reason: &str) -> Self {
+        Self::json(status, &json!({ "reason": reason }))
+    }
+
+    /// Apple's error body for a dead token, which says since when it is dead, in milliseconds since 1970.
+    pub fn reason_since(status: u16, reason: &str, timestamp_ms: u64) -> Self {
+        Self::json(status, &json!({ "reason": reason, "timestamp": timestamp_ms }))
+    }
+
+    /// A `GOAWAY` that says nothing more; see [`GoAway`].
+    pub fn go_away(reason: Reason, processed: bool) -> Self {
+        Self::GoAway(GoAway {
+            reason,
+            processed,
+            debug: String::new(),
+        })
+    }
+
+    /// Adds a header to a response. An answer that is none is a mistake of the test, so it panics.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.reply_mut().headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same answer, later.
+    #[must_use]
+    pub fn after(self, delay: Duration) -> Self {
+        Self::After(delay, Box::new(self))
+    }
+
+    fn reply_mut(&mut self) -> &mut HttpReply {
+        match self {
+            Self::Reply(reply) => reply,
+            Self::After(_, inner) | Self::Drain(inner) => inner.reply_mut(),
+            Self::Normal | Self::Silence | Self::ResetStream(_) | Self::CloseConnection | Self::GoAway(_) => {
+                panic!("{self:?} is no response that could have a header")
+            }
+        }
+    }
+
+    /// Puts `normal` where the answer says [`Answer::Normal`].
+    pub(crate) fn or_normal(self, normal: &dyn Fn() -> Self) -> Self {
+        match self {
+            Self::Normal => normal(),
+            Self::After(delay, inner) => Self::After(delay, Box::new(inner.or_normal(normal))),
+            Self::Drain(inner) => Self::Drain(Box::new(inner.or_normal(normal))),
+            other @ (Self::Reply(_)
+            | Self::Silence
+            | Self::ResetStream(_)
+            | Self::CloseConnection
+            | Self::GoAway(_)) => other,
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What tests of fpush run against: a fake XMPP server, a fake APNs, a fake FCM, keys and certificates, and a harness
+//! around the real program.
+//!
+//! Every fake runs on threads of its own and has a plain blocking interface, so a test may be synchronous or use any
+//! runtime. A call that waits blocks its thread: on a `current_thread` runtime wait for the code under test first, or
+//! use [`tokio::task::spawn_blocking`]. A wait that ends in vain panics and says what did arrive.
+//!
+//! * [`certs`]: a certificate authority per test, provider keys, and the files in `fixtures/`
+//! * [`fake_apns`], [`fake_fcm`]: HTTP/2 servers whose every [`Answer`] a test can script
+//! * [`fake_xmpp`]: the server's side of XEP-0114, byte by byte; [`publish`]: what real servers send
+//! * [`daemon`]: the program itself, its log, its signals and its use of memory and time
+
+#![expect(clippy::unwrap_used, reason = "in a test kit a panic is the report")]
+
+pub mod answer;
+pub mod certs;
+pub mod daemon;
+pub mod fake_apns;
+pub mod fake_fcm;
+pub mod fake_xmpp;
+pub mod jwt;
+pub mod publish;
+pub mod servers;
+pub mod temp_dir;
+
+mod cutter;
+mod http_server;
+mod journal;
+
+pub use answer::{Answer, Reason};
+pub use certs::{ApnsKey, ClientAuth, TestCa, fixture};
+pub use daemon::{Daemon, run_to_end};
+pub use fake_apns::{ApnsRequest, FakeApns};
+pub use fake_fcm::{FakeFcm, FcmSend, TokenRequest, fcm_error};
+pub use fake_xmpp::{FakeXmpp, Link, Refusal, Reply};
+pub use http_server::NewConnections;
+pub use temp_dir::TempDir;

@@ -1,0 +1,275 @@
+//! A user of an XMPP server.
+
+use std::collections::VecDeque;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::timed_out;
+use crate::cutter::{Cutter, Piece};
+
+/// A client on a plain socket: a few stanzas, written by hand.
+pub struct Client {
+    stream: TcpStream,
+    cutter: Cutter,
+    unread: VecDeque<Piece>,
+    host: String,
+    jid: String,
+    requests: u32,
+}
+
+impl Client {
+    /// Logs in with SASL PLAIN and binds a resource. Sends no presence: see [`Client::send_presence`].
+    pub fn login(port: u16, user: &str, password: &str, host: &str) -> io::Result<Self> {
+        let mut client = Self::connect(port, host)?;
+        client.send_raw(&format!(
+            "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{}</auth>",
+            STANDARD.encode(format!("\0{user}\0{password}"))
+        ))?;
+        let answer = client.answer(|_| true)?;
+        if !answer.starts_with("<success") {
+            return Err(io::Error::other(format!("{user} cannot log in: {answer}")));
+        }
+        client.open_stream()?;
+        let bound = client.request("set", "", "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>")?;
+        client.jid = between(&bound, "<jid>", "</jid>").unwrap_or_default().to_owned();
+        Ok(client)
+    }
+
+    /// Makes the account `user@host` by in-band registration, on a stream of its own.
+    pub fn register(port: u16, user: &str, password: &str, host: &str) -> io::Result<()> {
+        Self::connect(port, host)?
+            .request(
+                "set",
+                "",
+                &format!(
+                    "<query xmlns='jabber:iq:register'><username>{}</username><password>{}</password></query>",
+                    escape(user),
+                    escape(password)
+                ),
+            )
+            .map(drop)
+    }
+
+    /// The full JID that the server gave.
+    pub fn jid(&self) -> &str {
+        &self.jid
+    }
+
+    /// Sends the initial presence, after which the server delivers messages to this client.
+    pub fn send_presence(&mut self) -> io::Result<()> {
+        self.send_raw("<presence/>")?;
+        // The server sends it back once it has taken effect.
+        let jid = self.jid.clone();
+        self.answer(|stanza| stanza.starts_with("<presence") && attribute(stanza, "from") == Some(&jid))
+            .map(drop)
+    }
+
+    /// Turns push on for this account at the app server `jid`; `module` goes into the publish-options.
+    pub fn enable_push(&mut self, jid: &str, node: &str, module: Option<&str>) -> io::Result<String> {
+        let field = module.map_or_else(String::new, |module| {
+            format!(
+                "<field var='pushModule'><value>{}</value></field>",
+                escape(module)
+            )
+        });
+        self.request(
+            "set",
+            "",
+            &format!(
+                "<enable xmlns='urn:xmpp:push:0' jid='{}' node='{}'><x xmlns='jabber:x:data' type='submit'>\
+                 <field var='FORM_TYPE'><value>http://jabber.org/protocol/pubsub#publish-options</value></field>\
+                 {field}</x></enable>",
+                escape(jid),
+                escape(node)
+            ),
+        )
+    }
+
+    /// Sends a chat message.
+    pub fn send_message(&mut self, to: &str, body: &str) -> io::Result<()> {
+        self.send_raw(&format!(
+            "<message to='{}' type='chat'><body>{}</body></message>",
+            escape(to),
+            escape(body)
+        ))
+    }
+
+    /// Sends an iq with this child and returns its result; an error reply is an error. An empty `to` is the user's own
+    /// server.
+    pub fn request(&mut self, kind: &str, to: &str, child: &str) -> io::Result<String> {
+        self.requests += 1;
+        let id = format!("request-{}", self.requests);
+        let to = if to.is_empty() {
+            String::new()
+        } else {
+            format!(" to='{}'", escape(to))
+        };
+        self.send_raw(&format!("<iq type='{kind}' id='{id}'{to}>{child}</iq>"))?;
+        let reply =
+            self.answer(|stanza| stanza.starts_with("<iq") && attribute(stanza, "id") == Some(&id))?;
+        match attribute(&reply, "type") {
+            Some("result") => Ok(reply),
+            _ => Err(io::Error::other(format!("the server refused {child}: {reply}"))),
+        }
+    }
+
+    /// Writes these bytes to the stream.
+    pub fn send_raw(&mut self, xml: &str) -> io::Result<()> {
+        self.stream.write_all(xml.as_bytes())
+    }
+
+    /// The next stanza that is wanted; the ones before it are dropped.
+    pub fn next_matching(&mut self, wanted: impl Fn(&str) -> bool, timeout: Duration) -> io::Result<String> {
+        self.next_piece(wanted, timeout, &mut Vec::new())
+    }
+
+    /// The stanza that answers one of ours; others that come before it are kept.
+    fn answer(&mut self, wanted: impl Fn(&str) -> bool) -> io::Result<String> {
+        let mut others = Vec::new();
+        let answer = self.next_piece(wanted, TIMEOUT, &mut others);
+        for other in others.into_iter().rev() {
+            self.unread.push_front(Piece::Stanza(other));
+        }
+        answer
+    }
+
+    fn next_piece(
+        &mut self,
+        wanted: impl Fn(&str) -> bool,
+        timeout: Duration,
+        others: &mut Vec<String>,
+    ) -> io::Result<String> {
+        let end = Instant::now() + timeout;
+        loop {
+            while let Some(piece) = self.unread.pop_front() {
+                match piece {
+                    Piece::Stanza(stanza) if wanted(&stanza) => return Ok(stanza),
+                    Piece::Stanza(stanza) => others.push(stanza),
+                    Piece::Header(_) => {}
+                    Piece::End => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Piece::Broken(text) => return Err(io::Error::other(format!("no XMPP: {text}"))),
+                }
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(timed_out(format!("the stanza did not come in {timeout:?}")));
+            }
+            self.stream.set_read_timeout(Some(left))?;
+            let mut bytes = [0; 16 * 1024];
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => self.unread.extend(self.cutter.push(&bytes[..count])),
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Closes the stream and waits until the server has, so that the user is offline from here on.
+    pub fn logout(mut self) -> io::Result<()> {
+        self.send_raw("</stream:stream>")?;
+        match self.next_matching(|_| false, TIMEOUT) {
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                Ok(())
+            }
+            Err(e) => Err(e),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn connect(port: u16, host: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_nodelay(true)?;
+        let mut client = Self {
+            stream,
+            cutter: Cutter::default(),
+            unread: VecDeque::new(),
+            host: host.to_owned(),
+            jid: String::new(),
+            requests: 0,
+        };
+        client.open_stream()?;
+        Ok(client)
+    }
+
+    fn open_stream(&mut self) -> io::Result<()> {
+        self.cutter = Cutter::default();
+        self.send_raw(&format!(
+            "<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \
+             to='{}' version='1.0'>",
+            escape(&self.host)
+        ))?;
+        self.answer(|stanza| stanza.starts_with("<stream:features"))
+            .map(drop)
+    }
+}
+
+/// The value of an attribute of the first tag, as it was written.
+pub fn attribute<'a>(element: &'a str, name: &str) -> Option<&'a str> {
+    let mut rest = &element[..tag_length(element.as_bytes())?];
+    loop {
+        let equals = rest.find('=')?;
+        let found = rest[..equals].rsplit(|c: char| c.is_whitespace()).next()?;
+        let quote = rest[equals + 1..].chars().next()?;
+        let value = &rest[equals + 2..];
+        let end = value.find(quote)?;
+        if found == name {
+            return Some(&value[..end]);
+        }
+        rest = &value[end + 1..];
+    }
+}
+
+/// The text with the characters replaced that XML gives a meaning.
+pub fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('\'', "&apos;")
+        .replace('"', "&quot;")
+}
+
+/// The length of the tag at the start, up to its `>`; a `>` inside an attribute is none.
+fn tag_length(bytes: &[u8]) -> Option<usize> {
+    let mut quote = None;
+    for (index, byte) in bytes.iter().enumerate() {
+        match (quote, byte) {
+            (None, b'>') => return Some(index + 1),
+            (None, b'\'' | b'"') => quote = Some(*byte),
+            (Some(open), byte) if open == *byte => quote = None,
+            _ => {}
+        }
+    }
+    None
+}
+
+fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
+    let text = &text[text.find(start)? + start.len()..];
+    Some(&text[..text.find(end)?])
+}
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_found_in_the_first_tag_only() {
+        assert_eq!(
+            attribute("<iq id='1' a='>' type=\"set\"><a from='x'/></iq>", "type"),
+            Some("set")
+        );
+        assert_eq!(attribute("<iq id='1'><a from='x'/></iq>", "from"), None);
+    }
+}

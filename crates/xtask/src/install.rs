@@ -1,0 +1,126 @@
+//! Debian packages that a task needs.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use fpush_testkit::servers::{Ejabberd, Prosody};
+
+use crate::process;
+
+/// A server and what has to be installed for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Package {
+    /// Prosody with the community modules.
+    Prosody,
+    /// ejabberd.
+    Ejabberd,
+}
+
+impl Package {
+    fn is_installed(self) -> bool {
+        match self {
+            Self::Prosody => Prosody::is_installed(),
+            Self::Ejabberd => Ejabberd::is_installed(),
+        }
+    }
+
+    fn debian_names(self) -> &'static [&'static str] {
+        match self {
+            Self::Prosody => &["prosody", "prosody-modules"],
+            Self::Ejabberd => &["ejabberd"],
+        }
+    }
+}
+
+/// Installs those that are missing, and says so first.
+pub(crate) fn ensure(wanted: &[Package]) -> Result<()> {
+    let missing = wanted
+        .iter()
+        .copied()
+        .filter(|package| !package.is_installed())
+        .collect::<Vec<_>>();
+    let names = missing
+        .iter()
+        .flat_map(|package| package.debian_names())
+        .copied()
+        .collect::<Vec<_>>();
+    if names.is_empty() {
+        let names = wanted
+            .iter()
+            .flat_map(|package| package.debian_names())
+            .copied()
+            .collect::<Vec<_>>();
+        println!("Installed already: {}.", names.join(", "));
+        return Ok(());
+    }
+    let by_hand = format!("apt-get install {}", names.join(" "));
+    if !process::is_there("apt-get") {
+        bail!(
+            "{} is missing and this machine has no apt-get: install it, then run this again",
+            names.join(", ")
+        );
+    }
+    let root = is_root();
+    if !root && !process::is_there("sudo") {
+        bail!(
+            "{} is missing and there is no sudo: run `{by_hand}` as root, then run this again",
+            names.join(", ")
+        );
+    }
+    println!(
+        "Installing from Debian: {}{by_hand}\nThe system-wide service is neither started now nor at boot: what runs \
+         here are private servers.\n",
+        if root { "" } else { "sudo " }
+    );
+    let mut command = Command::new(if root { "/bin/sh" } else { "sudo" });
+    if !root {
+        command.arg("/bin/sh");
+    }
+    command
+        .args(["-c", INSTALL, "install"])
+        .args(&names)
+        .stdin(Stdio::null());
+    process::run_named(&mut command, &by_hand).with_context(|| {
+        format!(
+            "could not install {}; run `{by_hand}` as root, then run this again",
+            names.join(", ")
+        )
+    })?;
+    for package in missing {
+        if !package.is_installed() {
+            bail!(
+                "{} is installed and still not found",
+                package.debian_names().join(", ")
+            );
+        }
+    }
+    println!();
+    Ok(())
+}
+
+fn is_root() -> bool {
+    fs::metadata(Path::new("/proc/self")).is_ok_and(|process| process.uid() == 0)
+}
+
+/// Debian starts a service when its package is installed, unless policy-rc.d says no.
+const INSTALL: &str = r#"
+set -e
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+    trap 'rm -f $policy' EXIT
+    trap 'exit 1' INT TERM HUP
+    printf '#!/bin/sh\nexit 101\n' >$policy
+    chmod 755 $policy
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+apt-get install -q -y "$@"
+if command -v systemctl >/dev/null; then
+    for service in "$@"; do
+        systemctl disable --quiet "$service" 2>/dev/null || true
+    done
+fi
+"#;

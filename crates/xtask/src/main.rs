@@ -1,0 +1,71 @@
+//! What a person or CI runs: `cargo xtask demo` and `cargo xtask test`.
+
+mod demo;
+mod install;
+mod interrupt;
+mod process;
+mod test;
+
+use std::env;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+
+fn main() -> ExitCode {
+    let arguments = env::args().skip(1).collect::<Vec<_>>();
+    let arguments = arguments.iter().map(String::as_str).collect::<Vec<_>>();
+    let outcome = match arguments.as_slice() {
+        ["demo"] => run(demo::run),
+        ["test"] => run(|| test::run(test::Extent::Full)),
+        ["test", "--quick"] => run(|| test::run(test::Extent::Quick)),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if interrupt::happened() => {
+            eprintln!("\nInterrupted; everything that was started is stopped.");
+            ExitCode::from(130)
+        }
+        Err(error) if test::is_reported(&error) => ExitCode::FAILURE,
+        Err(error) => {
+            show(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: impl FnOnce() -> Result<()>) -> Result<()> {
+    let root = root()?;
+    env::set_current_dir(&root).with_context(|| format!("cannot enter {}", root.display()))?;
+    interrupt::watch()?;
+    task()
+}
+
+/// Prints an error with its causes, and without the backtrace that the environment may ask for.
+fn show(error: &anyhow::Error) {
+    eprintln!("\nerror: {error}");
+    for cause in error.chain().skip(1) {
+        eprintln!("  because: {cause}");
+    }
+}
+
+/// The top of the workspace.
+fn root() -> Result<PathBuf> {
+    let manifest =
+        env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    let root = manifest.ancestors().nth(2).context("the workspace has no top")?;
+    Ok(root.to_owned())
+}
+
+const USAGE: &str = "\
+cargo xtask demo            a push from a real Prosody through fpush to stand-ins for Apple and Google
+cargo xtask test            everything that must hold before a change is merged
+cargo xtask test --quick    the same without the runs for each Cargo feature alone";

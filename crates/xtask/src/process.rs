@@ -1,0 +1,182 @@
+//! Programs that a task runs and waits for.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use crate::interrupt;
+
+/// The cargo that runs this.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command.args(arguments);
+    command
+}
+
+/// Whether there is a program of that name.
+pub(crate) fn is_there(program: &str) -> bool {
+    env::var_os("PATH")
+        .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+/// Whether the program runs and says that all is well; what it prints is dropped.
+pub(crate) fn succeeds(mut command: Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// The command as one would type it.
+pub(crate) fn line(command: &Command) -> String {
+    let quote = |word: &std::ffi::OsStr| {
+        let word = word.to_string_lossy();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,^+".contains(c);
+        if !word.is_empty() && word.chars().all(plain) {
+            word.into_owned()
+        } else {
+            format!("'{word}'")
+        }
+    };
+    let program = command.get_program();
+    let program = if Some(program) == env::var_os("CARGO").as_deref() {
+        "cargo".as_ref()
+    } else {
+        program
+    };
+    let variables = command
+        .get_envs()
+        .filter_map(|(name, value)| Some(format!("{}={}", name.to_string_lossy(), quote(value?))));
+    variables
+        .chain([quote(program)])
+        .chain(command.get_args().map(quote))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Runs the program to its end; without success, that is an error.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let shown = line(command);
+    run_named(command, &shown)
+}
+
+/// The same, for a command that is too long to be shown.
+pub(crate) fn run_named(command: &mut Command, shown: &str) -> Result<()> {
+    execute(command, shown, None)
+}
+
+/// Runs the program to its end and gives each line of its standard output to `read`.
+pub(crate) fn run_reading(command: &mut Command, read: &mut (dyn FnMut(&str) + Send)) -> Result<()> {
+    let shown = line(command);
+    execute(command.stdout(Stdio::piped()), &shown, Some(read))
+}
+
+fn execute(command: &mut Command, shown: &str, read: Option<&mut (dyn FnMut(&str) + Send)>) -> Result<()> {
+    let mut child = command.spawn().with_context(|| format!("cannot run {shown}"))?;
+    let output = child.stdout.take();
+    let status = thread::scope(|scope| {
+        if let (Some(output), Some(read)) = (output, read) {
+            scope.spawn(move || {
+                for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                    read(&String::from_utf8_lossy(&line));
+                }
+            });
+        }
+        wait(&mut child)
+    })?;
+    if !status.success() {
+        return Err(anyhow!("`{shown}` failed ({status})"));
+    }
+    Ok(())
+}
+
+fn wait(child: &mut Child) -> Result<ExitStatus> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            interrupt::check()?;
+            return Ok(status);
+        }
+        if interrupt::happened() {
+            terminate(child.id());
+            child.wait()?;
+            bail!("a signal came");
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Sends SIGTERM to a process and to everything below it: cargo leaves its compilers and tests running.
+fn terminate(process: u32) {
+    let mut doomed = vec![process];
+    let mut next = 0;
+    while next < doomed.len() {
+        doomed.extend(children(doomed[next]));
+        next += 1;
+    }
+    let mut kill = Command::new("/bin/sh");
+    kill.args(["-c", "kill -TERM \"$@\"", "kill"])
+        .args(doomed.iter().map(u32::to_string));
+    succeeds(kill);
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let is_child = |process: &u32| {
+        fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| {
+            // pid (name) state ppid …, where the name may hold anything.
+            let after_name = stat.rsplit(')').next().unwrap_or_default();
+            after_name.split_whitespace().nth(1) == Some(&parent.to_string())
+        })
+    };
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(is_child)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_started_is_terminated_with_it() {
+        let mut shell = Command::new("/bin/sh")
+            .args(["-c", "sleep 300 & wait"])
+            .spawn()
+            .expect("there is a shell");
+        let grandchild = loop {
+            if let [child] = children(shell.id())[..] {
+                break child;
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
+        terminate(shell.id());
+        shell.wait().expect("the shell can be waited for");
+        let ended = || {
+            let stat = fs::read_to_string(format!("/proc/{grandchild}/stat"));
+            stat.map_or(true, |stat| stat.contains(") Z "))
+        };
+        while !ended() {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_command_is_shown_as_one_would_type_it() {
+        let mut command = Command::new("tool");
+        command
+            .args(["--all", "-D", "two words", ""])
+            .env("FLAGS", "-D warnings");
+        assert_eq!(line(&command), "FLAGS='-D warnings' tool --all -D 'two words' ''");
+    }
+}

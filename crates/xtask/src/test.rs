@@ -1,0 +1,384 @@
+//! `cargo xtask test`: everything that must hold before a change is merged, in steps, up to the first that fails.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{IsTerminal as _, stdout};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use fpush_testkit::TempDir;
+
+use crate::install::{self, Package};
+use crate::process::{self, cargo};
+
+/// How much is run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Everything.
+    Full,
+    /// Without the runs for each Cargo feature alone.
+    Quick,
+}
+
+/// Runs the steps. The last line printed is `N passed, N failed`.
+pub(crate) fn run(extent: Extent) -> Result<()> {
+    let mut report = Report::default();
+    let outcome = steps(extent, &mut report);
+    if let Err(error) = &outcome {
+        crate::show(error);
+        // A step that is no test must not look like a pass.
+        report.failed = report.failed.max(1);
+    }
+    println!("\n{} steps in {}", report.steps, seconds(report.start.elapsed()));
+    println!("{} passed, {} failed", report.passed, report.failed);
+    outcome.map_err(|_| anyhow::Error::new(Reported))
+}
+
+fn steps(extent: Extent, report: &mut Report) -> Result<()> {
+    report.step("what the tests need", |_| {
+        install::ensure(&[Package::Prosody, Package::Ejabberd])?;
+        rust_tools()?;
+        cargo_deny()
+    })?;
+    report.run("formatting", cargo(&["fmt", "--all", "--check"]))?;
+
+    report.run("clippy", clippy(&["--workspace"]))?;
+    if extent == Extent::Full {
+        report.run(
+            "clippy: no backend",
+            clippy(&["-p", "fpush", "--no-default-features"]),
+        )?;
+        for feature in BACKENDS {
+            report.run(
+                &format!("clippy: {feature} alone"),
+                clippy(&["-p", "fpush", "--no-default-features", "--features", feature]),
+            )?;
+        }
+        for feature in OPTIONS {
+            report.run(
+                &format!("clippy: {feature} added"),
+                clippy(&["-p", "fpush", "--features", feature]),
+            )?;
+        }
+    }
+
+    let mut doc = cargo(&["doc", "--workspace", "--no-deps"]);
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    report.run("documentation", doc)?;
+
+    if Path::new(AUDIT).is_file() {
+        let mut audit = Command::new(AUDIT);
+        audit.arg("Cargo.lock");
+        report.run("known vulnerabilities", audit)?;
+    } else {
+        report.skip("known vulnerabilities", &format!("there is no {AUDIT}"));
+    }
+    report.run(
+        "dependencies",
+        cargo(&["deny", "check", "bans", "licenses", "sources"]),
+    )?;
+    report.step("one version each of the large dependencies", |_| {
+        let lock = fs::read_to_string("Cargo.lock").context("cannot read Cargo.lock")?;
+        occur_once(&lock, &ONCE)
+    })?;
+
+    report.tests("tests", cargo(&["test", "--workspace", "--no-fail-fast"]))?;
+    if extent == Extent::Full {
+        for feature in BACKENDS {
+            report.tests(
+                &format!("tests: {feature} alone"),
+                cargo(&[
+                    "test",
+                    "-p",
+                    "fpush",
+                    "--no-default-features",
+                    "--features",
+                    feature,
+                    "--no-fail-fast",
+                ]),
+            )?;
+        }
+    }
+
+    if process::is_there("systemd-analyze") {
+        let mut security = Command::new("systemd-analyze");
+        security.args([
+            "security",
+            "--offline=true",
+            "--no-pager",
+            &format!("--threshold={EXPOSURE}"),
+            UNIT,
+        ]);
+        report.run("exposure of the service", security)?;
+        report.step("the unit file", |_| verify_unit())?;
+    } else {
+        report.skip("the unit file", "there is no systemd-analyze");
+    }
+    Ok(())
+}
+
+/// Says that the failure stands above already.
+#[derive(Debug)]
+struct Reported;
+
+impl std::fmt::Display for Reported {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a step failed")
+    }
+}
+
+impl std::error::Error for Reported {}
+
+/// Whether the error has been shown to the user already.
+pub(crate) fn is_reported(error: &anyhow::Error) -> bool {
+    error.is::<Reported>()
+}
+
+/// What has been run so far.
+struct Report {
+    start: Instant,
+    steps: u32,
+    passed: u64,
+    failed: u64,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self {
+            start: Instant::now(),
+            steps: 0,
+            passed: 0,
+            failed: 0,
+        }
+    }
+}
+
+impl Report {
+    fn step(&mut self, title: &str, step: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        println!("\n=== {title}");
+        let start = Instant::now();
+        self.steps += 1;
+        step(self).with_context(|| format!("step `{title}` failed after {}", seconds(start.elapsed())))?;
+        println!("=== {title}: ok, {}", seconds(start.elapsed()));
+        Ok(())
+    }
+
+    fn skip(&mut self, title: &str, reason: &str) {
+        println!("\n=== {title}: skipped, {reason}");
+    }
+
+    /// A step that is one command.
+    fn run(&mut self, title: &str, mut command: Command) -> Result<()> {
+        self.step(title, |_| {
+            println!("{}", process::line(&command));
+            process::run(command.stdin(Stdio::null()))
+                .map_err(|error| repeatable(error, &process::line(&command)))
+        })
+    }
+
+    /// A step that is one `cargo test`.
+    fn tests(&mut self, title: &str, mut command: Command) -> Result<()> {
+        self.step(title, |report| {
+            let shown = process::line(&command);
+            println!("{shown}");
+            if stdout().is_terminal() {
+                // The tests write to a pipe and would not see that colours are welcome.
+                command.args(["--color", "always", "--", "--color", "always"]);
+            }
+            process::run_reading(command.stdin(Stdio::null()), &mut |line| {
+                println!("{line}");
+                let (passed, failed) = results(line);
+                report.passed += passed;
+                report.failed += failed;
+            })
+            .map_err(|error| repeatable(error, &shown))
+        })
+    }
+}
+
+/// Adds to an error what to run to see it again.
+fn repeatable(error: anyhow::Error, command: &str) -> anyhow::Error {
+    anyhow!("{error:#}\nto repeat it: {command}")
+}
+
+fn clippy(selection: &[&str]) -> Command {
+    let mut command = cargo(&["clippy", "--all-targets"]);
+    command.args(selection).args(["--", "-D", "warnings"]);
+    command
+}
+
+fn rust_tools() -> Result<()> {
+    for (component, tool) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
+        if !process::succeeds(cargo(&[tool, "--version"])) {
+            bail!("cargo has no {tool}: run `rustup component add {component}`, then run this again");
+        }
+    }
+    Ok(())
+}
+
+fn cargo_deny() -> Result<()> {
+    if process::succeeds(cargo(&["deny", "--version"])) {
+        println!("Installed already: cargo-deny.");
+        return Ok(());
+    }
+    println!("Installing cargo-deny from crates.io; this takes a minute or two.");
+    let mut install = cargo(&[
+        "install",
+        "cargo-deny",
+        "--locked",
+        "--version",
+        "^0.20",
+        "--debug",
+    ]);
+    // It is built once and runs for a second: neither optimised nor with debug information.
+    install.env("CARGO_PROFILE_DEV_DEBUG", "0").stdin(Stdio::null());
+    process::run(&mut install).map_err(|error| repeatable(error, &process::line(&install)))
+}
+
+/// Fails unless each of `names` is exactly one package of the lock file.
+fn occur_once(lock: &str, names: &[&str]) -> Result<()> {
+    let mut versions = BTreeMap::<&str, Vec<&str>>::new();
+    let mut name = "";
+    for line in lock.lines() {
+        let value = |key: &str| line.strip_prefix(key)?.strip_prefix(" = \"")?.strip_suffix('"');
+        if let Some(found) = value("name") {
+            name = found;
+        } else if let Some(version) = value("version") {
+            versions.entry(name).or_default().push(version);
+        }
+    }
+    let mut faults = Vec::new();
+    for name in names {
+        match versions.get(name).map_or(&[][..], Vec::as_slice) {
+            [version] => println!("{name} {version}"),
+            [] => faults.push(format!("{name} does not occur")),
+            several => faults.push(format!("{name} occurs as {}", several.join(" and "))),
+        }
+    }
+    if !faults.is_empty() {
+        bail!(
+            "Cargo.lock: {}; `cargo tree --duplicates` shows who asks for it",
+            faults.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// Lets systemd read the unit file. It also looks for the program, which need not be installed here.
+fn verify_unit() -> Result<()> {
+    let unit = fs::read_to_string(UNIT).with_context(|| format!("cannot read {UNIT}"))?;
+    let unit = unit
+        .lines()
+        .map(|line| {
+            if line.starts_with("ExecStart=") {
+                "ExecStart=/bin/true"
+            } else {
+                line
+            }
+        })
+        .collect::<Vec<_>>()
+        .join("\n");
+    let folder = TempDir::new();
+    let file = folder.write(UNIT, unit + "\n");
+    let output = Command::new("systemd-analyze")
+        .args(["--man=no", "verify"])
+        .arg(file)
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run systemd-analyze")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    // It speaks of the units of this machine too, and calls it a success if it ignores a line.
+    let faults = said
+        .lines()
+        .filter(|line| line.contains(UNIT))
+        .collect::<Vec<_>>();
+    if !output.status.success() || !faults.is_empty() {
+        bail!(
+            "systemd-analyze verify {UNIT} ({}):\n{}",
+            output.status,
+            said.trim_end()
+        );
+    }
+    Ok(())
+}
+
+/// Passed and failed, if the line is the last one of a test program.
+fn results(line: &str) -> (u64, u64) {
+    let Some((_, counts)) = line.split_once("test result: ") else {
+        return (0, 0);
+    };
+    let count = |word: &str| {
+        let before = counts
+            .split(word)
+            .next()
+            .filter(|before| before.len() < counts.len())?;
+        before
+            .trim_end()
+            .rsplit(|c: char| !c.is_ascii_digit())
+            .next()?
+            .parse()
+            .ok()
+    };
+    (count(" passed").unwrap_or(0), count(" failed").unwrap_or(0))
+}
+
+fn seconds(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    if seconds < 60.0 {
+        format!("{seconds:.1} s")
+    } else {
+        format!("{} min {:02} s", duration.as_secs() / 60, duration.as_secs() % 60)
+    }
+}
+
+/// Each must build and pass its tests without the others.
+const BACKENDS: [&str; 3] = ["enable_apns_support", "enable_fcm_support", "enable_demo_support"];
+
+/// Features that change something else.
+const OPTIONS: [&str; 3] = [
+    "random_delay_before_push",
+    "release_max_level_warn",
+    "release_max_level_info",
+];
+
+/// Two versions of these would mean two TLS or HTTP stacks, or two runtimes, in one program.
+const ONCE: [&str; 4] = ["rustls", "hyper", "h2", "tokio"];
+
+/// Checks a lock file against the published advisories; it may stand beside the repository.
+const AUDIT: &str = "../shared/tools/audit";
+
+const UNIT: &str = "fpush.service";
+
+/// The exposure that systemd may find in the unit, in tenths.
+const EXPOSURE: u32 = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_results_are_read() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s";
+        assert_eq!(results(line), (12, 3));
+        let coloured = "test result: \x1b[32mok\x1b(B\x1b[m. 4 passed; 0 failed; 0 ignored; 0 measured";
+        assert_eq!(results(coloured), (4, 0));
+        assert_eq!(results("test a_test ... ok"), (0, 0));
+    }
+
+    #[test]
+    fn a_second_version_is_noticed() {
+        let package =
+            |name: &str, version: &str| format!("[[package]]\nname = \"{name}\"\nversion = \"{version}\"\n");
+        let lock = package("a", "1.0.0") + &package("b", "1.0.0") + &package("b", "2.0.0");
+        assert!(occur_once(&lock, &["a"]).is_ok());
+        let error = occur_once(&lock, &["a", "b", "c"])
+            .expect_err("b occurs twice, c never")
+            .to_string();
+        assert!(
+            error.contains("b occurs as 1.0.0 and 2.0.0, c does not occur"),
+            "{error}"
+        );
+    }
+}
