@@ -6,12 +6,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use fpush_client::{ClientSettings, Dialer, Identity, ProviderClient, Trust, parse_endpoint};
-use fpush_push::{
-    BackendType, Background, Built, Class,
-    settings::{Report, Section},
-};
-use http::Uri;
+use fpush_client::{ClientSettings, Endpoint, Identity, ProviderClient, Trust};
+use fpush_push::{BackendType, Background, Built, Class, settings::Section};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -55,7 +51,7 @@ impl BackendType for Apple {
         let mut apns = module.section("apns")?;
         let credentials = self.credentials(&mut apns);
         let endpoint = endpoint(&mut apns);
-        let trust = trust(&mut apns);
+        let trust = Trust::read(&mut apns);
         let request_timeout = apns.duration_or_seconds("requestTimeout", Duration::from_secs(5));
         let idle_timeout = apns.duration_or_seconds("poolIdleTimeout", Duration::from_secs(600));
         let payload = payload_settings(&mut apns);
@@ -67,18 +63,12 @@ impl BackendType for Apple {
             );
         }
         let mode = mode(&mut apns, payload.as_ref());
-        let dialer = endpoint.as_ref().and_then(|endpoint| {
-            Dialer::new(endpoint)
-                .inspect_err(|e| apns.error("endpoint", e))
-                .ok()
-        });
         let report = apns.report();
         let path = apns.path_of("");
         apns.finish();
 
-        let (credentials, endpoint, dialer, mode) = (credentials?, endpoint?, dialer?, mode?);
-        let mut facts = vec![("endpoint", endpoint.to_string())];
-        facts.extend(dialer.proxy_host(&endpoint).map(|host| ("proxy", host)));
+        let (credentials, endpoint, mode) = (credentials?, endpoint?, mode?);
+        let mut facts = endpoint.facts();
         facts.push(("topic", payload?.topic));
         let mut background: Vec<Background> = Vec::new();
         let (identity, authentication) = match credentials {
@@ -93,6 +83,7 @@ impl BackendType for Apple {
                 (None, Authentication::Token(token))
             }
         };
+        let Endpoint { uri, dialer } = endpoint;
         let client = ClientSettings {
             trust: trust?,
             identity,
@@ -103,7 +94,7 @@ impl BackendType for Apple {
         let client = ProviderClient::new(client)
             .inspect_err(|e| report.error(&path, e))
             .ok()?;
-        let authority = endpoint.authority()?.clone();
+        let authority = uri.authority()?.clone();
         let backend = Box::new(Apns {
             client,
             authority,
@@ -236,29 +227,13 @@ fn warn_of_expiry(apns: &Section<'_>, validity: &Validity, now: SystemTime) {
     }
 }
 
-fn endpoint(apns: &mut Section<'_>) -> Option<Uri> {
+fn endpoint(apns: &mut Section<'_>) -> Option<Endpoint> {
     const HOSTS: [(&str, &str); 2] = [
         ("production", "https://api.push.apple.com"),
         ("sandbox", "https://api.sandbox.push.apple.com"),
     ];
     let apples = apns.choice("environment", &HOSTS, HOSTS[0].1);
-    let text = apns.optional_string("endpoint").unwrap_or(apples);
-    parse_endpoint(text)
-        .inspect_err(|expected| apns.error("endpoint", format_args!("expected {expected}")))
-        .ok()
-}
-
-fn trust(apns: &mut Section<'_>) -> Option<Trust> {
-    let report: &Report = apns.report();
-    let file = apns.optional_file("caFilePath");
-    let path = apns.path_of("caFilePath");
-    let pem = match &file {
-        Some(file) => Some(report.read_file(&path, file)?),
-        None => None,
-    };
-    Trust::new(pem.as_deref())
-        .inspect_err(|e| report.error(&path, e))
-        .ok()
+    Endpoint::read(apns, apples)
 }
 
 fn payload_settings(apns: &mut Section<'_>) -> Option<PayloadSettings> {

@@ -3,7 +3,7 @@
 use std::{sync::Mutex, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, Uri};
+use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{
@@ -143,7 +143,7 @@ impl ProviderClient {
     }
 
     fn classify(&self, error: &ClientError, generation: u64) -> SendError {
-        let reason = innermost(error);
+        let reason = root_cause(error);
         if error.is_connect() {
             return SendError::Unreachable(reason);
         }
@@ -227,29 +227,13 @@ impl Current {
 }
 
 /// The first cause of an error: the outer ones only say that something failed.
-fn innermost(error: &ClientError) -> String {
-    let mut cause: &dyn std::error::Error = error;
+#[must_use]
+pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
     cause.to_string()
-}
-
-/// Whether a text can be used as a provider's endpoint: an https URL with nothing behind the port.
-///
-/// # Errors
-///
-/// What is wrong with it, as the end of a sentence that begins with "expected".
-pub fn parse_endpoint(text: &str) -> Result<Uri, &'static str> {
-    const EXPECTED: &str = "an https URL without a path, such as \"https://127.0.0.1:2197\"";
-    let uri: Uri = text.parse().map_err(|_| EXPECTED)?;
-    let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
-    if uri.scheme_str() == Some("https") && uri.authority().is_some_and(|a| !a.as_str().contains('@')) && bare
-    {
-        Ok(uri)
-    } else {
-        Err(EXPECTED)
-    }
 }
 
 const PING_INTERVAL: Duration = Duration::from_secs(30);

@@ -8,10 +8,12 @@ mod activity;
 mod client;
 mod dial;
 mod retry_after;
+mod settings;
 mod trust;
 
 pub use activity::Watched;
-pub use client::{Answer, ClientSettings, OauthClient, ProviderClient, SendError, parse_endpoint};
+pub use client::{Answer, ClientSettings, OauthClient, ProviderClient, SendError, root_cause};
 pub use dial::{Connector, Dialer, ProxyError};
 pub use retry_after::retry_after;
+pub use settings::Endpoint;
 pub use trust::{Identity, Trust, TrustError};

@@ -152,7 +152,7 @@ async fn watch(name: &str, outbox: &Outbox, last_read: &Cell<Instant>) -> End {
     loop {
         sleep(QUIET).await;
         let now = Instant::now();
-        if last_read.get() > looked {
+        if last_read.get() >= looked {
             misses = 0;
         }
         looked = now;

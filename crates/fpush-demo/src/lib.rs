@@ -1,1 +1,71 @@
-//! Placeholder.
+//! Backend that needs no credentials and sends nothing: for trying fpush out, for tests, and as the one to
+//! copy for a new backend.
+//!
+//! It answers by the token: accepted, unless the token begins with `dead` (the provider has forgotten it),
+//! `busy` (the device gets too many pushes) or `slow` (the answer takes longer than anybody waits).
+//!
+//! To make a backend of your own, copy this crate; write one type that implements [`PushTrait`] and one that
+//! implements [`BackendType`]; add a dependency and a feature in `crates/fpush/Cargo.toml` and a row to the
+//! table in `crates/fpush/src/backends.rs`.
+
+use fpush_push::{
+    BackendType, Built, Class, Failure, Push, PushError, PushTrait, Sending, Urgency, settings::Section,
+};
+use tokio::time::sleep_until;
+
+/// Builds the backends of all `demo` modules. They have no settings of their own.
+#[derive(Debug, Default)]
+pub struct Demo;
+
+impl BackendType for Demo {
+    fn build(&mut self, _module: &mut Section<'_>) -> Option<Built> {
+        let facts = vec![("pushes", "are accepted and go nowhere".to_owned())];
+        Some(Built {
+            backend: Box::new(DemoBackend),
+            facts,
+            background: Vec::new(),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct DemoBackend;
+
+impl PushTrait for DemoBackend {
+    fn accepts(&self, token: &str) -> bool {
+        (1..=MAX_TOKEN).contains(&token.len())
+    }
+
+    fn class(&self, _urgency: Urgency) -> Class {
+        Class::High
+    }
+
+    fn send<'a>(&'a self, push: &'a Push) -> Sending<'a> {
+        Box::pin(async {
+            let token = push.token.as_str();
+            if token.starts_with("dead") {
+                return Err(Failure::new(
+                    PushError::TokenGone { since: None },
+                    "the token is dead",
+                ));
+            }
+            if token.starts_with("busy") {
+                return Err(Failure::new(
+                    PushError::TokenBusy,
+                    "the device gets too many pushes",
+                ));
+            }
+            if token.starts_with("slow") {
+                sleep_until(push.deadline).await;
+                return Err(Failure::new(
+                    PushError::Later { after: None },
+                    "no answer in time",
+                ));
+            }
+            Ok(())
+        })
+    }
+}
+
+/// As much as anybody's token has.
+const MAX_TOKEN: usize = 4_096;

@@ -1,2 +1,34 @@
-//! Placeholder.
-fn main() {}
+//! fpush: wakes the phones of XMPP users. An XMPP server asks by XEP-0357; Apple's and Google's push services
+//! do it.
+
+mod backends;
+mod check;
+mod cli;
+mod logging;
+mod run;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let Cli { command, settings } = Cli::parse();
+    match command {
+        Some(Command::Check { settings }) => check::check(&settings),
+        None => {
+            logging::start();
+            run::run(&settings)
+        }
+    }
+}
+
+/// Exit statuses that mean something to systemd and to scripts (sysexits.h).
+mod exit {
+    /// Something in the machine failed.
+    pub(crate) const OS_ERROR: u8 = 71;
+    /// The settings are wrong: starting again does not help.
+    pub(crate) const CONFIG: u8 = 78;
+}

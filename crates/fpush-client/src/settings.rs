@@ -1,0 +1,90 @@
+//! The settings that every backend with a provider behind HTTP/2 has.
+
+use std::path::Path;
+
+use fpush_push::settings::Section;
+use http::Uri;
+
+use crate::{Dialer, Trust};
+
+/// Where the provider is and how to get there.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// An https URL without a path.
+    pub uri: Uri,
+    /// Connects there.
+    pub dialer: Dialer,
+}
+
+impl Endpoint {
+    /// Reads `endpoint`, which stands for the provider's own URL.
+    pub fn read(section: &mut Section<'_>, providers: &str) -> Option<Self> {
+        let text = section.optional_string("endpoint").unwrap_or(providers);
+        let Some(uri) = parse_endpoint(text) else {
+            section.error(
+                "endpoint",
+                "expected an https URL without a path, such as \"https://127.0.0.1:2197\"",
+            );
+            return None;
+        };
+        let dialer = Dialer::new(&uri)
+            .inspect_err(|e| section.error("endpoint", e))
+            .ok()?;
+        Some(Self { uri, dialer })
+    }
+
+    /// For `fpush check`: the URL, and the proxy on the way to it.
+    #[must_use]
+    pub fn facts(&self) -> Vec<(&'static str, String)> {
+        let proxy = self.dialer.proxy_host(&self.uri).map(|host| ("proxy", host));
+        [("endpoint", self.uri.to_string())]
+            .into_iter()
+            .chain(proxy)
+            .collect()
+    }
+}
+
+impl Trust {
+    /// Reads `caFilePath`: roots in PEM form that are trusted beside those of the system.
+    pub fn read(section: &mut Section<'_>) -> Option<Self> {
+        let path = section.path_of("caFilePath");
+        let report = section.report();
+        let pem = match section.optional_string("caFilePath") {
+            Some(file) => Some(report.read_file(&path, Path::new(file))?),
+            None => None,
+        };
+        Self::new(pem.as_deref())
+            .inspect_err(|e| report.error(&path, e))
+            .ok()
+    }
+}
+
+fn parse_endpoint(text: &str) -> Option<Uri> {
+    let uri: Uri = text.parse().ok()?;
+    let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
+    let plain = uri
+        .authority()
+        .is_some_and(|authority| !authority.as_str().contains('@'));
+    (uri.scheme_str() == Some("https") && bare && plain).then_some(uri)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_https_without_anything_behind_the_port() {
+        assert!(parse_endpoint("https://127.0.0.1:2197").is_some());
+        assert!(parse_endpoint("https://api.push.apple.com/").is_some());
+        for bad in [
+            "http://a",
+            "a",
+            "https://a/b",
+            "https://a?b",
+            "https://u:p@a",
+            "https://",
+        ] {
+            assert!(parse_endpoint(bad).is_none(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,623 @@
+//! Access tokens: what Google wants to see with each push, and takes for about an hour.
+//!
+//! One task gets the first one when the daemon starts and renews it ahead of its end, so that no push waits for
+//! it. Pushes that find it refused all the same ask the task for another: however many they are, that is one
+//! request.
+
+use std::{fmt, future::Future, time::Duration};
+
+use fpush_client::{Connector, root_cause};
+use fpush_push::{LogGate, jitter};
+use http::HeaderValue;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tracing::{debug, error, info, warn};
+use yup_oauth2::{
+    Error as OauthError,
+    authenticator::Authenticator,
+    error::{AuthErrorCode, SendError},
+};
+
+/// The pushes' side: where they find the token.
+pub(crate) struct AccessToken {
+    state: watch::Receiver<State>,
+    demand: watch::Sender<Option<Demand>>,
+    gate: LogGate,
+    path: String,
+}
+
+/// The task's side; see [`run`](Self::run).
+pub(crate) struct Renewal {
+    state: watch::Sender<State>,
+    demand: watch::Receiver<Option<Demand>>,
+    gate: LogGate,
+    path: String,
+}
+
+/// A token, and which one of many it is.
+#[derive(Clone)]
+pub(crate) struct Issued {
+    /// The value of the `authorization` header.
+    pub(crate) authorization: HeaderValue,
+    pub(crate) generation: u64,
+    pub(crate) since: Instant,
+    until: Instant,
+}
+
+/// A token as it comes from the token endpoint.
+pub(crate) struct Granted {
+    authorization: HeaderValue,
+    life: Duration,
+}
+
+/// Why no new token came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotRenewed {
+    /// The last one that was asked for is quite new.
+    TooSoon {
+        /// When another one can be asked for.
+        wait: Duration,
+    },
+    /// The token endpoint gave none, or not in time.
+    Failed,
+}
+
+#[derive(Default)]
+struct State {
+    issued: Option<Issued>,
+    /// How often no token came.
+    failures: u64,
+}
+
+/// The wish for a token to be replaced.
+#[derive(Clone, Copy)]
+struct Demand {
+    generation: u64,
+    at: Instant,
+}
+
+/// Why the token endpoint gave no token: in our own words, because what it said may hold what the log must not.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TokenError {
+    #[error(
+        "the service account is refused (invalid_grant): its key was deleted or disabled, or the clock of this \
+         machine is wrong; set the clock, or get a new file for fcmSecretPath"
+    )]
+    Grant,
+    #[error(
+        "the request is refused ({0}); check the service account in the Google Cloud console, and get a new file \
+         for fcmSecretPath"
+    )]
+    Refused(String),
+    #[error("the token endpoint is unwell ({0})")]
+    Unwell(String),
+    #[error(
+        "the token endpoint cannot be reached ({0}); check the network, HTTPS_PROXY and, if it has a certificate \
+         of your own, caFilePath"
+    )]
+    Unreachable(String),
+    #[error("the token endpoint does not answer in time; check the network and HTTPS_PROXY")]
+    TimedOut,
+    #[error(
+        "the token endpoint's answer holds no access token; check token_uri in the file of fcmSecretPath"
+    )]
+    Unreadable,
+}
+
+impl AccessToken {
+    /// Both sides of the access token of the module whose settings are at `path`.
+    pub(crate) fn new(path: &str) -> (Self, Renewal) {
+        let (state_sender, state) = watch::channel(State::default());
+        let (demand, demand_receiver) = watch::channel(None);
+        let token = Self {
+            state,
+            demand,
+            gate: LogGate::new(),
+            path: path.to_owned(),
+        };
+        let renewal = Renewal {
+            state: state_sender,
+            demand: demand_receiver,
+            gate: LogGate::new(),
+            path: path.to_owned(),
+        };
+        (token, renewal)
+    }
+
+    /// The token; if there is none now, the next one that comes before the deadline.
+    pub(crate) async fn current(&self, deadline: Instant) -> Option<Issued> {
+        let living = |state: &State| {
+            let issued = state.issued.as_ref();
+            issued.filter(|issued| Instant::now() < issued.until).cloned()
+        };
+        let generation = {
+            let state = self.state.borrow();
+            if let Some(issued) = living(&state) {
+                return Some(issued);
+            }
+            state.generation()
+        };
+        if generation > 0 {
+            // It has run out although the task renews it ahead of time: the task could not, or its life is very
+            // short. Whether it may be asked for now does not matter to who has to wait anyway.
+            let _ = self.ask_for_another(generation, Instant::now());
+        }
+        let mut state = self.state.clone();
+        let next = timeout_at(deadline, state.wait_for(|state| living(state).is_some())).await;
+        next.ok()?.ok().and_then(|state| living(&state))
+    }
+
+    /// Waits for another token than the one of this generation, which Google refused.
+    pub(crate) async fn renew(&self, seen: u64, deadline: Instant) -> Result<(), NotRenewed> {
+        let mut state = self.state.clone();
+        let failures = {
+            let state = state.borrow_and_update();
+            if state.generation() != seen {
+                return Ok(());
+            }
+            state.failures
+        };
+        let now = Instant::now();
+        if let Err(wait) = self.ask_for_another(seen, now) {
+            if let Some(withheld) = self.gate.pass(now) {
+                error!(settings = %self.path, withheld, "Google refuses an access token that it has just given: check \
+                    that the file in fcmSecretPath is of this project, and the clock of this machine");
+            }
+            return Err(NotRenewed::TooSoon { wait });
+        }
+        let news = state.wait_for(|state| state.generation() != seen || state.failures != failures);
+        match timeout_at(deadline, news).await {
+            Ok(Ok(state)) if state.generation() != seen => Ok(()),
+            Ok(_) | Err(_) => Err(NotRenewed::Failed),
+        }
+    }
+
+    /// Tells the task to replace the token of a generation, unless it has been told so before. If the last
+    /// such wish was not long ago, it returns how long to wait instead.
+    fn ask_for_another(&self, generation: u64, now: Instant) -> Result<(), Duration> {
+        let mut answer = Ok(());
+        self.demand.send_if_modified(|demand| {
+            if let Some(last) = demand {
+                let wait = DEMAND_INTERVAL.saturating_sub(now.saturating_duration_since(last.at));
+                if last.generation == generation {
+                    return false;
+                }
+                if !wait.is_zero() {
+                    answer = Err(wait);
+                    return false;
+                }
+            }
+            *demand = Some(Demand { generation, at: now });
+            true
+        });
+        answer
+    }
+}
+
+impl Renewal {
+    /// Gets tokens until the backend is gone.
+    pub(crate) async fn run(mut self, authenticator: Authenticator<Connector>, request_timeout: Duration) {
+        self.keep_fresh(|| fetch(&authenticator, request_timeout)).await;
+    }
+
+    async fn keep_fresh<F>(&mut self, mut fetch: impl FnMut() -> F)
+    where
+        F: Future<Output = Result<Granted, TokenError>>,
+    {
+        let (mut generation, mut failed) = (0, 0);
+        while !self.state.is_closed() {
+            match fetch().await {
+                Ok(granted) => {
+                    generation += 1;
+                    let life = granted.life;
+                    self.publish(granted, generation);
+                    if failed > 0 {
+                        info!(settings = %self.path, "there is an access token again");
+                    } else {
+                        debug!(settings = %self.path, seconds = life.as_secs(), "access token renewed");
+                    }
+                    failed = 0;
+                    let wanted = |demand: &Option<Demand>| demand.is_some_and(|d| d.generation == generation);
+                    tokio::select! {
+                        () = sleep(renew_after(life)) => {}
+                        _ = self.demand.wait_for(wanted) => {}
+                    }
+                }
+                Err(error) => {
+                    self.state.send_modify(|state| state.failures += 1);
+                    self.complain(&error);
+                    sleep(pause_after_failure(failed, jitter())).await;
+                    failed += 1;
+                }
+            }
+        }
+    }
+
+    fn publish(&self, granted: Granted, generation: u64) {
+        let Granted { authorization, life } = granted;
+        let since = Instant::now();
+        self.state.send_modify(|state| {
+            state.issued = Some(Issued {
+                authorization,
+                generation,
+                since,
+                until: since + life,
+            });
+        });
+    }
+
+    fn complain(&self, error: &TokenError) {
+        let Some(withheld) = self.gate.pass(Instant::now()) else {
+            return;
+        };
+        let settings = &self.path;
+        match error {
+            TokenError::Grant | TokenError::Refused(_) => {
+                error!(%settings, withheld, "no access token: {error}; no device is unregistered meanwhile");
+            }
+            TokenError::Unwell(_)
+            | TokenError::Unreachable(_)
+            | TokenError::TimedOut
+            | TokenError::Unreadable => {
+                warn!(%settings, withheld, "no access token: {error}; trying again");
+            }
+        }
+    }
+}
+
+impl State {
+    /// The generation of the last token; 0 before the first.
+    fn generation(&self) -> u64 {
+        self.issued.as_ref().map_or(0, |issued| issued.generation)
+    }
+}
+
+impl Granted {
+    fn new(token: &str, life: Duration) -> Result<Self, TokenError> {
+        let value = HeaderValue::try_from(format!("Bearer {token}"));
+        let mut authorization = value.map_err(|_| TokenError::Unreadable)?;
+        authorization.set_sensitive(true);
+        let life = life.min(LONGEST_LIFE);
+        Ok(Self { authorization, life })
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccessToken")
+    }
+}
+
+impl From<OauthError> for TokenError {
+    fn from(error: OauthError) -> Self {
+        match error {
+            OauthError::AuthError(refusal) => match refusal.error {
+                AuthErrorCode::InvalidGrant => Self::Grant,
+                AuthErrorCode::Other(name) => {
+                    let shown = name.chars().filter(|c| c.is_ascii_alphabetic() || *c == '_');
+                    let shown = shown.take(LONGEST_NAME).collect();
+                    match name.as_str() {
+                        "server_error" | "temporarily_unavailable" | "internal_failure" => {
+                            Self::Unwell(shown)
+                        }
+                        _ => Self::Refused(shown),
+                    }
+                }
+                known @ (AuthErrorCode::InvalidRequest
+                | AuthErrorCode::InvalidClient
+                | AuthErrorCode::UnauthorizedClient
+                | AuthErrorCode::UnsupportedGrantType
+                | AuthErrorCode::InvalidScope
+                | AuthErrorCode::AccessDenied
+                | AuthErrorCode::ExpiredToken) => Self::Refused(known.as_str().to_owned()),
+            },
+            OauthError::HttpClientError(SendError::Timeout) => Self::TimedOut,
+            OauthError::HttpClientError(SendError::Hyper(cause)) => Self::Unreachable(root_cause(&cause)),
+            OauthError::HttpError(cause) => Self::Unreachable(root_cause(&cause)),
+            OauthError::JSONError(_)
+            | OauthError::MissingAccessToken
+            | OauthError::UserError(_)
+            | OauthError::LowLevelError(_)
+            | OauthError::StorageError(_)
+            | OauthError::CredentialSourceError(_) => Self::Unreadable,
+        }
+    }
+}
+
+/// Asks for a token. The library keeps tokens itself, so it must be forced to ask; and it does not apply its own
+/// timeout to a client that is not its own.
+async fn fetch(
+    authenticator: &Authenticator<Connector>,
+    request_timeout: Duration,
+) -> Result<Granted, TokenError> {
+    let asking = authenticator.force_refreshed_token(&[SCOPE]);
+    let token = timeout(request_timeout, asking)
+        .await
+        .map_err(|_| TokenError::TimedOut)??;
+    let text = token.token().filter(|text| !text.is_empty());
+    let life = token
+        .expiration_time()
+        .map_or(USUAL_LIFE, |end| from_now(end.into()));
+    Granted::new(text.ok_or(TokenError::Unreadable)?, life)
+}
+
+fn from_now(time: std::time::SystemTime) -> Duration {
+    time.duration_since(std::time::SystemTime::now())
+        .unwrap_or_default()
+}
+
+/// When to renew a token of this life: five minutes before its end, or when four fifths of a short life are over.
+fn renew_after(life: Duration) -> Duration {
+    (life - MARGIN.min(life / 5)).max(LEAST_INTERVAL)
+}
+
+/// The pause after a number of failures in a row: a second, doubled each time up to a minute, of which `jitter` (0
+/// to 1) takes away up to a half.
+fn pause_after_failure(before: u32, jitter: f64) -> Duration {
+    let doubled = FIRST_PAUSE * 2u32.pow(before.min(10));
+    doubled
+        .min(LONGEST_PAUSE)
+        .mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
+}
+
+const SCOPE: &str = "https://www.googleapis.com/auth/firebase.messaging";
+/// What Google's tokens live, for an answer that does not say it.
+const USUAL_LIFE: Duration = Duration::from_secs(3_600);
+/// A token that lives longer is renewed all the same.
+const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
+const MARGIN: Duration = Duration::from_secs(300);
+/// However short tokens live, the task does not ask more often than this by itself.
+const LEAST_INTERVAL: Duration = Duration::from_secs(5);
+/// Refused tokens are replaced ahead of time at most this often.
+const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_NAME: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        sync::{Arc, Mutex},
+    };
+
+    use tokio::task::JoinHandle;
+    use yup_oauth2::error::AuthError;
+
+    use super::*;
+
+    /// A token endpoint: what it answers next (then tokens that live an hour), and when it was asked.
+    #[derive(Clone, Default)]
+    struct Endpoint {
+        answers: Arc<Mutex<VecDeque<Result<u64, TokenError>>>>,
+        asked: Arc<Mutex<Vec<Instant>>>,
+    }
+
+    impl Endpoint {
+        fn answering(answers: impl IntoIterator<Item = Result<u64, TokenError>>) -> Self {
+            let endpoint = Self::default();
+            endpoint.answers.lock().unwrap().extend(answers);
+            endpoint
+        }
+
+        /// Starts the task, whose requests take a tenth of a second.
+        fn serve(&self) -> (Arc<AccessToken>, JoinHandle<()>) {
+            let (token, mut renewal) = AccessToken::new("pushModules.x.fcm");
+            let endpoint = self.clone();
+            let task = tokio::spawn(async move {
+                renewal
+                    .keep_fresh(|| {
+                        endpoint.asked.lock().unwrap().push(Instant::now());
+                        let number = endpoint.count();
+                        let answer = endpoint.answers.lock().unwrap().pop_front().unwrap_or(Ok(3_600));
+                        async move {
+                            sleep(Duration::from_millis(100)).await;
+                            Granted::new(&format!("t{number}"), Duration::from_secs(answer?))
+                        }
+                    })
+                    .await;
+            });
+            (Arc::new(token), task)
+        }
+
+        fn count(&self) -> usize {
+            self.asked.lock().unwrap().len()
+        }
+
+        fn seconds_between(&self) -> Vec<u64> {
+            let asked = self.asked.lock().unwrap();
+            asked
+                .windows(2)
+                .map(|pair| (pair[1] - pair[0]).as_secs())
+                .collect()
+        }
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    async fn text(token: &AccessToken) -> String {
+        let issued = token.current(soon()).await.unwrap();
+        issued.authorization.to_str().unwrap().to_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_renewed_five_minutes_before_its_end() {
+        let endpoint = Endpoint::default();
+        let (token, _task) = endpoint.serve();
+        assert_eq!(text(&token).await, "Bearer t1");
+        sleep(Duration::from_secs(3_290)).await;
+        assert_eq!(endpoint.count(), 1);
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!(text(&token).await, "Bearer t2");
+        sleep(Duration::from_secs(86_400)).await;
+        assert_eq!(endpoint.count(), 2 + 86_400 / 3_300);
+    }
+
+    #[test]
+    fn short_lives_are_used_to_four_fifths_but_never_cause_a_storm() {
+        let after = |seconds| renew_after(Duration::from_secs(seconds)).as_secs();
+        assert_eq!(
+            [after(3_600), after(600), after(60), after(5), after(0)],
+            [3_300, 480, 48, 5, 5]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_pushes_wait_for_it_until_their_deadline() {
+        let endpoint = Endpoint::answering((0..3).map(|_| Err(TokenError::TimedOut)));
+        let (token, _task) = endpoint.serve();
+        assert!(
+            token
+                .current(Instant::now() + Duration::from_millis(500))
+                .await
+                .is_none()
+        );
+        let issued = token
+            .current(Instant::now() + Duration::from_secs(25))
+            .await
+            .unwrap();
+        assert_eq!(issued.authorization, "Bearer t4");
+        assert!(issued.authorization.is_sensitive());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_retried_ever_more_slowly() {
+        let endpoint = Endpoint::answering((0..12).map(|_| Err(TokenError::Grant)));
+        let (token, _task) = endpoint.serve();
+        assert!(
+            token
+                .current(Instant::now() + Duration::from_secs(600))
+                .await
+                .is_some()
+        );
+        let between = endpoint.seconds_between();
+        for (after, least) in [(0, 0), (1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 30), (11, 30)] {
+            assert!((least..=2 * least + 1).contains(&between[after]), "{between:?}");
+        }
+    }
+
+    #[test]
+    fn the_pause_after_a_failure_grows_to_a_minute() {
+        let pauses = |jitter| (0..40).map(move |before| pause_after_failure(before, jitter).as_millis());
+        let least: Vec<_> = pauses(1.0).take(8).collect();
+        assert_eq!(least, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
+        assert_eq!(pauses(0.0).max(), Some(60_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_who_find_it_refused_get_one_new_one() {
+        let endpoint = Endpoint::default();
+        let (token, _task) = endpoint.serve();
+        let seen = token.current(soon()).await.unwrap().generation;
+        let asking: Vec<_> = (0..500)
+            .map(|_| {
+                let token = Arc::clone(&token);
+                tokio::spawn(async move { token.renew(seen, soon()).await })
+            })
+            .collect();
+        for asking in asking {
+            assert_eq!(asking.await.unwrap(), Ok(()));
+        }
+        assert_eq!(token.renew(seen, soon()).await, Ok(()), "a late one");
+        assert_eq!(endpoint.count(), 2);
+        assert_eq!(text(&token).await, "Bearer t2");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_refused_right_away_is_not_replaced_at_once() {
+        let endpoint = Endpoint::default();
+        let (token, _task) = endpoint.serve();
+        let first = token.current(soon()).await.unwrap();
+        token.renew(first.generation, soon()).await.unwrap();
+        let second = token.current(soon()).await.unwrap();
+        let Err(NotRenewed::TooSoon { wait }) = token.renew(second.generation, soon()).await else {
+            panic!("too soon");
+        };
+        assert_eq!(endpoint.count(), 2);
+        sleep(wait).await;
+        assert_eq!(token.renew(second.generation, soon()).await, Ok(()));
+        assert_eq!(endpoint.count(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_hears_that_it_failed() {
+        let endpoint = Endpoint::answering([Ok(3_600), Err(TokenError::Grant), Err(TokenError::Grant)]);
+        let (token, _task) = endpoint.serve();
+        let seen = token.current(soon()).await.unwrap().generation;
+        let start = Instant::now();
+        assert_eq!(token.renew(seen, soon()).await, Err(NotRenewed::Failed));
+        assert!(start.elapsed() < Duration::from_secs(1), "at once");
+        assert_eq!(text(&token).await, "Bearer t1", "perhaps it is good after all");
+        assert_eq!(token.renew(seen, soon()).await, Err(NotRenewed::Failed));
+        assert_eq!(token.renew(seen, soon()).await, Ok(()));
+        assert_eq!(endpoint.count(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_has_run_out_is_not_used() {
+        let endpoint = Endpoint::answering([Ok(2), Ok(2)]);
+        let (token, _task) = endpoint.serve();
+        assert_eq!(text(&token).await, "Bearer t1");
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!(endpoint.count(), 1);
+        let pushes: Vec<_> = (0..500)
+            .map(|_| {
+                let token = Arc::clone(&token);
+                tokio::spawn(async move { text(&token).await })
+            })
+            .collect();
+        for push in pushes {
+            assert_eq!(push.await.unwrap(), "Bearer t2");
+        }
+        assert_eq!(endpoint.count(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_task_ends_with_the_backend() {
+        let (token, task) = Endpoint::default().serve();
+        text(&token).await;
+        drop(token);
+        task.await.unwrap();
+    }
+
+    #[test]
+    fn what_the_token_endpoint_says_is_not_repeated() {
+        let refused = |code: &str| {
+            TokenError::from(OauthError::AuthError(AuthError {
+                error: code.into(),
+                error_description: Some("s3cret".into()),
+                error_uri: Some("s3cret".into()),
+            }))
+        };
+        assert_eq!(refused("invalid_grant"), TokenError::Grant);
+        assert_eq!(
+            refused("invalid_scope"),
+            TokenError::Refused("invalid_scope".into())
+        );
+        assert_eq!(
+            refused("org/internal 1"),
+            TokenError::Refused("orginternal".into())
+        );
+        assert_eq!(refused("server_error"), TokenError::Unwell("server_error".into()));
+        let html = serde_json::from_str::<u8>("<html>s3cret").unwrap_err();
+        for error in [
+            refused("invalid_grant"),
+            refused("x"),
+            OauthError::from(html).into(),
+        ] {
+            assert!(!error.to_string().contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_header_is_no_token() {
+        assert!(matches!(
+            Granted::new("a\nb", USUAL_LIFE),
+            Err(TokenError::Unreadable)
+        ));
+    }
+}

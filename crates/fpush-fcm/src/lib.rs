@@ -1,0 +1,13 @@
+//! Backend for Firebase Cloud Messaging (HTTP v1 API).
+//!
+//! Facts come from Google's pages "projects.messages", "`ErrorCode`" and "Scale FCM", and from the answers that
+//! projects have seen on the wire.
+
+mod access_token;
+mod backend;
+mod credentials;
+mod message;
+mod response;
+mod settings;
+
+pub use settings::Google;

@@ -1,0 +1,191 @@
+//! What a push carries. Everything but the device's token is the same for every push, so it is made once when
+//! the daemon starts.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use fpush_push::{Class, Form};
+use serde::Serialize;
+
+/// What the settings say about the message.
+#[derive(Clone, Debug)]
+pub(crate) struct MessageSettings {
+    /// `priority`: [`Class::High`] for high, anything else for normal.
+    pub(crate) class: Class,
+    pub(crate) ttl: Duration,
+    pub(crate) collapse_key: Option<String>,
+    pub(crate) additional_data: BTreeMap<String, String>,
+}
+
+/// A message that lacks only the token.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    full: Box<str>,
+    minimal: Box<str>,
+}
+
+/// Why there is no message.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MessageError {
+    #[error("the keys and values have {size} bytes together; Google takes {LARGEST_DATA} at most")]
+    TooLarge { size: usize },
+    #[error("the message cannot be made: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// What stands behind the token in `message`. There is no `notification`: the app decides what to show.
+#[derive(Serialize)]
+struct Rest<'a> {
+    android: Android<'a>,
+    data: &'a BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct Android<'a> {
+    priority: &'static str,
+    ttl: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    collapse_key: Option<&'a str>,
+}
+
+impl Message {
+    pub(crate) fn new(settings: &MessageSettings) -> Result<Self, MessageError> {
+        let data = &settings.additional_data;
+        let size = data.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if size > LARGEST_DATA {
+            return Err(MessageError::TooLarge { size });
+        }
+        Ok(Self {
+            full: rest(settings, data)?,
+            minimal: rest(settings, &BTreeMap::new())?,
+        })
+    }
+
+    /// The request's body. The token needs no escaping: [`is_token`] lets nothing through that would.
+    pub(crate) fn body(&self, token: &str, form: Form) -> Bytes {
+        let rest = match form {
+            Form::Full => &self.full,
+            Form::Minimal => &self.minimal,
+        };
+        let mut body = Vec::with_capacity(START.len() + token.len() + rest.len());
+        body.extend_from_slice(START.as_bytes());
+        body.extend_from_slice(token.as_bytes());
+        body.extend_from_slice(rest.as_bytes());
+        Bytes::from(body)
+    }
+}
+
+/// Whether this can be a registration token. Google promises no form, so the rule is lenient: those of today
+/// have 140 to 200 characters, an instance id of 22 before a colon and base64url with dots behind it; the
+/// oldest had 119 and no colon. What is hexadecimal throughout is a token of Apple's whose module was lost on
+/// the way: Google would call it malformed, and a living device would be unregistered.
+pub(crate) fn is_token(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b':' | b'.');
+    (SHORTEST_TOKEN..=LONGEST_TOKEN).contains(&text.len())
+        && text.bytes().all(allowed)
+        && !text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn rest(settings: &MessageSettings, data: &BTreeMap<String, String>) -> Result<Box<str>, MessageError> {
+    let rest = Rest {
+        android: Android {
+            priority: match settings.class {
+                Class::High => "HIGH",
+                Class::Low | Class::Voip => "NORMAL",
+            },
+            // Google rounds down to seconds.
+            ttl: format!("{}s", settings.ttl.as_secs()),
+            collapse_key: settings.collapse_key.as_deref(),
+        },
+        data,
+    };
+    let json = serde_json::to_string(&rest)?;
+    // What is inside the object goes on where the token ends, and one more brace closes the whole.
+    Ok(format!("\",{}}}", &json[1..]).into())
+}
+
+const START: &str = r#"{"message":{"token":""#;
+const LARGEST_DATA: usize = 4_096;
+const SHORTEST_TOKEN: usize = 32;
+const LONGEST_TOKEN: usize = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn settings() -> MessageSettings {
+        MessageSettings {
+            class: Class::High,
+            ttl: Duration::from_secs(2_419_200),
+            collapse_key: None,
+            additional_data: BTreeMap::new(),
+        }
+    }
+
+    fn body(settings: &MessageSettings, form: Form) -> Value {
+        serde_json::from_slice(&Message::new(settings).unwrap().body("to:ken", form)).unwrap()
+    }
+
+    #[test]
+    fn a_message_has_data_only_even_if_there_is_none() {
+        let android = json!({ "priority": "HIGH", "ttl": "2419200s" });
+        assert_eq!(
+            body(&settings(), Form::Full),
+            json!({ "message": { "token": "to:ken", "android": android, "data": {} } })
+        );
+    }
+
+    #[test]
+    fn everything_that_can_be_set_is_there_and_escaped() {
+        let settings = MessageSettings {
+            class: Class::Low,
+            ttl: Duration::from_millis(90_900),
+            collapse_key: Some("a \"key\"".into()),
+            additional_data: BTreeMap::from_iter([("k\\".to_owned(), "v\"\n".to_owned())]),
+        };
+        let android = json!({ "priority": "NORMAL", "ttl": "90s", "collapse_key": "a \"key\"" });
+        assert_eq!(
+            body(&settings, Form::Full),
+            json!({ "message": { "token": "to:ken", "android": android, "data": { "k\\": "v\"\n" } } })
+        );
+        assert_eq!(
+            body(&settings, Form::Minimal),
+            json!({ "message": { "token": "to:ken", "android": android, "data": {} } })
+        );
+    }
+
+    #[test]
+    fn data_has_4096_bytes_at_most() {
+        let with = |length: usize| MessageSettings {
+            additional_data: BTreeMap::from_iter([("key".to_owned(), "v".repeat(length))]),
+            ..settings()
+        };
+        assert!(Message::new(&with(4_093)).is_ok());
+        assert!(matches!(
+            Message::new(&with(4_094)),
+            Err(MessageError::TooLarge { size: 4_097 })
+        ));
+    }
+
+    #[test]
+    fn tokens_of_google_are_accepted() {
+        let tail = "A_-z.".repeat(28);
+        assert!(is_token(&format!("dCXr7fTpTm2yXGVYTXJb6r:APA91b{tail}")));
+        assert!(is_token(&format!("APA91b{}", "xY-_9".repeat(23))), "an old one");
+        assert!(is_token(&"z".repeat(32)));
+        assert!(is_token(&"z".repeat(1_024)));
+    }
+
+    #[test]
+    fn what_cannot_be_a_token_of_google_is_not() {
+        let long = "z".repeat(1_025);
+        let quoted = format!("{}\"", "z".repeat(100));
+        let foreign = format!("{}ä", "z".repeat(100));
+        let apple = "0aF9".repeat(16);
+        for text in ["", &"z".repeat(31), &long, &quoted, &foreign, &apple, "a/../b"] {
+            assert!(!is_token(text), "{text}");
+        }
+    }
+}

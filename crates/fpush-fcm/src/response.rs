@@ -1,0 +1,575 @@
+//! What Google answers, and what must be done about it: the one table.
+
+use std::time::Duration;
+
+use fpush_push::PushError;
+use http::StatusCode;
+use serde_json::Value;
+
+/// Google's reasons: the code of the answer's `FcmError` where it has one, otherwise its status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// The `errorCode` of an `FcmError`.
+    Fcm(FcmCode),
+    /// There is no `FcmError`, as in the answers of Google's front: the `status` of the error.
+    Status(Status),
+    /// No error of Google's: HTML, nothing, or JSON of somebody else.
+    Unreadable,
+}
+
+/// The codes of FCM itself ("`ErrorCode`").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum FcmCode {
+    Unspecified,
+    InvalidArgument,
+    Unregistered,
+    SenderIdMismatch,
+    QuotaExceeded,
+    Unavailable,
+    Internal,
+    ThirdPartyAuthError,
+    /// One that is not in this list, cut and freed of what is no letter.
+    Unknown(String),
+}
+
+/// The canonical codes of Google's interfaces (google/rpc/code.proto).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Aborted,
+    AlreadyExists,
+    Cancelled,
+    DataLoss,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+    /// Google's own `UNKNOWN`, and every name that is not in this list, freed of what is no letter.
+    Unknown(String),
+}
+
+/// Which part of the request an answer blames (`google.rpc.BadRequest`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// No part.
+    Nothing,
+    /// The token, and nothing else. This is what Google said of a malformed token for years; today it
+    /// mostly leaves the detail out.
+    Token,
+    /// Something that comes from the settings or from us: the first such field.
+    Field(String),
+}
+
+/// Whose quota is used up (`google.rpc.QuotaFailure`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quota {
+    /// That of this device.
+    Device,
+    /// The project's, or nobody says whose.
+    Project,
+}
+
+/// An answer other than 200.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) reason: Reason,
+    pub(crate) blame: Blame,
+    pub(crate) quota: Quota,
+    /// Google says that the message is too big: a special case of `INVALID_ARGUMENT` without a code of its own.
+    pub(crate) too_big: bool,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// What to do; where only the backend itself can do it, what that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Remedy {
+    /// The module does it.
+    Module(PushError),
+    /// The access token is not good any more: renew it, then try again at once.
+    RenewToken,
+    /// The access token's owner may not do this: perhaps the token is older than the permission. Renew it,
+    /// then try again at once; if it is quite new, only the operator can help.
+    RenewTokenOnce,
+}
+
+impl Refusal {
+    pub(crate) fn read(status: StatusCode, body: &[u8], retry_after: Option<Duration>) -> Self {
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        // Google's front sometimes wraps the answer into a list.
+        let error = &body.get(0).unwrap_or(&body)["error"];
+        let details = || error["details"].as_array().into_iter().flatten();
+        let detail = |name: &'static str| {
+            details().filter(move |detail| detail["@type"].as_str().is_some_and(|kind| kind.ends_with(name)))
+        };
+        let fcm_code = detail("google.firebase.fcm.v1.FcmError").find_map(|fcm| fcm["errorCode"].as_str());
+        let reason = match (fcm_code, error["status"].as_str()) {
+            (Some(code), _) => Reason::Fcm(FcmCode::from_name(code)),
+            (None, Some(status)) => Reason::Status(Status::from_name(status)),
+            (None, None) => Reason::Unreadable,
+        };
+        let message = error["message"].as_str().unwrap_or_default();
+        Self {
+            status,
+            reason,
+            blame: Blame::find(detail("google.rpc.BadRequest")),
+            quota: Quota::find(detail("google.rpc.QuotaFailure")),
+            too_big: message.contains("too big"),
+            retry_after,
+        }
+    }
+
+    /// The table.
+    pub(crate) fn remedy(&self) -> Remedy {
+        match &self.reason {
+            Reason::Fcm(code) => match code {
+                FcmCode::Unregistered => Remedy::Module(PushError::TokenGone { since: None }),
+                FcmCode::SenderIdMismatch => Remedy::Module(PushError::TokenDoubted),
+                FcmCode::InvalidArgument => self.invalid_argument(PushError::TokenMalformed),
+                FcmCode::QuotaExceeded => self.quota_exceeded(),
+                FcmCode::Unavailable | FcmCode::Internal => self.later(),
+                FcmCode::ThirdPartyAuthError => Remedy::RenewTokenOnce,
+                FcmCode::Unspecified => Remedy::Module(PushError::Unexplained),
+                FcmCode::Unknown(_) => self.by_status(PushError::Unexplained),
+            },
+            Reason::Status(status) => match status {
+                Status::InvalidArgument => self.invalid_argument(PushError::Misconfigured),
+                Status::Unauthenticated => Remedy::RenewToken,
+                Status::PermissionDenied => Remedy::RenewTokenOnce,
+                Status::ResourceExhausted => self.quota_exceeded(),
+                Status::AlreadyExists
+                | Status::FailedPrecondition
+                | Status::NotFound
+                | Status::OutOfRange
+                | Status::Unimplemented => Remedy::Module(PushError::Misconfigured),
+                Status::Aborted
+                | Status::Cancelled
+                | Status::DataLoss
+                | Status::DeadlineExceeded
+                | Status::Internal
+                | Status::Unavailable => self.later(),
+                Status::Unknown(_) => self.by_status(PushError::Misconfigured),
+            },
+            Reason::Unreadable => self.by_status(PushError::Misconfigured),
+        }
+    }
+
+    /// For the log.
+    pub(crate) fn describe(&self) -> String {
+        let status = self.status.as_u16();
+        let reason = match &self.reason {
+            Reason::Fcm(FcmCode::Unknown(name)) => format!("with the unknown code {name}"),
+            Reason::Fcm(code) => code.name().to_owned(),
+            Reason::Status(Status::Unknown(name)) => format!("with the unknown status {name}"),
+            Reason::Status(status) => status.name().to_owned(),
+            Reason::Unreadable => "without a readable error".to_owned(),
+        };
+        match (&self.blame, self.quota) {
+            (Blame::Field(field), _) => format!("{status} {reason} at {field}"),
+            (Blame::Token, _) => format!("{status} {reason} at the token"),
+            (Blame::Nothing, Quota::Device) => format!("{status} {reason} for this device"),
+            (Blame::Nothing, Quota::Project) => format!("{status} {reason}"),
+        }
+    }
+
+    /// The token's fault, our fault, or, if Google blames nothing in particular, `unblamed`: FCM itself means
+    /// the token, its front means the request.
+    fn invalid_argument(&self, unblamed: PushError) -> Remedy {
+        Remedy::Module(match self.blame {
+            _ if self.too_big => PushError::TooLarge,
+            Blame::Nothing => unblamed,
+            Blame::Token => PushError::TokenMalformed,
+            Blame::Field(_) => PushError::Misconfigured,
+        })
+    }
+
+    fn quota_exceeded(&self) -> Remedy {
+        Remedy::Module(match self.quota {
+            Quota::Device => PushError::TokenBusy,
+            Quota::Project => PushError::Pause {
+                length: self.retry_after.unwrap_or(QUOTA_PAUSE).max(SHORTEST_PAUSE),
+                alarm: false,
+            },
+        })
+    }
+
+    fn later(&self) -> Remedy {
+        Remedy::Module(PushError::Later {
+            after: Some(self.retry_after.unwrap_or(OUTAGE_PAUSE).max(SHORTEST_PAUSE)),
+        })
+    }
+
+    /// What the HTTP status alone says; `bad_request` is what a 400 then means.
+    fn by_status(&self, bad_request: PushError) -> Remedy {
+        match self.status.as_u16() {
+            400 => Remedy::Module(bad_request),
+            401 => Remedy::RenewToken,
+            403 => Remedy::RenewTokenOnce,
+            // A wrong project or a wrong endpoint: a dead token has a code of its own.
+            404 | 405 | 410 => Remedy::Module(PushError::Misconfigured),
+            413 => Remedy::Module(PushError::TooLarge),
+            429 => self.quota_exceeded(),
+            _ => self.later(),
+        }
+    }
+}
+
+impl Blame {
+    fn find<'a>(bad_requests: impl Iterator<Item = &'a Value>) -> Self {
+        let mut blame = Self::Nothing;
+        for bad_request in bad_requests {
+            let mut fields = bad_request["fieldViolations"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|violation| violation["field"].as_str().unwrap_or_default())
+                .peekable();
+            if fields.peek().is_none() {
+                return Self::Field("an unnamed field".to_owned());
+            }
+            if let Some(other) = fields.find(|field| *field != "message.token") {
+                let named = other
+                    .chars()
+                    .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_'));
+                return Self::Field(named.take(LONGEST_NAME).collect());
+            }
+            blame = Self::Token;
+        }
+        blame
+    }
+}
+
+impl Quota {
+    /// Google names the limits "device message rate", "topic message rate" and "message rate" (of the project).
+    fn find<'a>(mut quota_failures: impl Iterator<Item = &'a Value>) -> Self {
+        let of_device = |violation: &Value| {
+            ["subject", "description"]
+                .iter()
+                .filter_map(|field| violation[field].as_str())
+                .any(|text| text.to_ascii_lowercase().contains("device"))
+        };
+        let any_of_device = quota_failures.any(|failure| {
+            failure["violations"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(of_device)
+        });
+        if any_of_device {
+            Self::Device
+        } else {
+            Self::Project
+        }
+    }
+}
+
+impl FcmCode {
+    const NAMES: [(&str, Self); 8] = [
+        ("UNSPECIFIED_ERROR", Self::Unspecified),
+        ("INVALID_ARGUMENT", Self::InvalidArgument),
+        ("UNREGISTERED", Self::Unregistered),
+        ("SENDER_ID_MISMATCH", Self::SenderIdMismatch),
+        ("QUOTA_EXCEEDED", Self::QuotaExceeded),
+        ("UNAVAILABLE", Self::Unavailable),
+        ("INTERNAL", Self::Internal),
+        ("THIRD_PARTY_AUTH_ERROR", Self::ThirdPartyAuthError),
+    ];
+
+    fn from_name(name: &str) -> Self {
+        find_name(&Self::NAMES, name).unwrap_or_else(|| Self::Unknown(letters(name)))
+    }
+
+    fn name(&self) -> &'static str {
+        name_of(&Self::NAMES, self)
+    }
+}
+
+impl Status {
+    const NAMES: [(&str, Self); 15] = [
+        ("ABORTED", Self::Aborted),
+        ("ALREADY_EXISTS", Self::AlreadyExists),
+        ("CANCELLED", Self::Cancelled),
+        ("DATA_LOSS", Self::DataLoss),
+        ("DEADLINE_EXCEEDED", Self::DeadlineExceeded),
+        ("FAILED_PRECONDITION", Self::FailedPrecondition),
+        ("INTERNAL", Self::Internal),
+        ("INVALID_ARGUMENT", Self::InvalidArgument),
+        ("NOT_FOUND", Self::NotFound),
+        ("OUT_OF_RANGE", Self::OutOfRange),
+        ("PERMISSION_DENIED", Self::PermissionDenied),
+        ("RESOURCE_EXHAUSTED", Self::ResourceExhausted),
+        ("UNAUTHENTICATED", Self::Unauthenticated),
+        ("UNAVAILABLE", Self::Unavailable),
+        ("UNIMPLEMENTED", Self::Unimplemented),
+    ];
+
+    fn from_name(name: &str) -> Self {
+        find_name(&Self::NAMES, name).unwrap_or_else(|| Self::Unknown(letters(name)))
+    }
+
+    fn name(&self) -> &'static str {
+        name_of(&Self::NAMES, self)
+    }
+}
+
+fn find_name<T: Clone>(names: &[(&str, T)], name: &str) -> Option<T> {
+    names
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, value)| value.clone())
+}
+
+fn name_of<T: PartialEq>(names: &[(&'static str, T)], value: &T) -> &'static str {
+    names
+        .iter()
+        .find(|(_, known)| known == value)
+        .map_or("without a name", |(name, _)| name)
+}
+
+fn letters(name: &str) -> String {
+    name.chars()
+        .filter(|c| c.is_ascii_alphabetic() || *c == '_')
+        .take(LONGEST_NAME)
+        .collect()
+}
+
+/// What Google asks for where a 429 does not say how long to wait ("Scale FCM").
+const QUOTA_PAUSE: Duration = Duration::from_secs(60);
+/// What Google asks for after a 5xx that does not say how long to wait.
+const OUTAGE_PAUSE: Duration = Duration::from_secs(10);
+/// A `Retry-After` of zero, or of a date that is over, must not become a storm.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_NAME: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn fcm_error(code: &str) -> Value {
+        json!({ "@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": code })
+    }
+
+    fn bad_request(fields: &[&str]) -> Value {
+        let violations: Vec<_> = fields
+            .iter()
+            .map(|field| json!({ "field": field, "description": "Invalid value" }))
+            .collect();
+        json!({ "@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": violations })
+    }
+
+    fn quota_failure(subject: &str, description: &str) -> Value {
+        let violation = json!({ "subject": subject, "description": description });
+        json!({ "@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [violation] })
+    }
+
+    fn help() -> Value {
+        json!({ "@type": "type.googleapis.com/google.rpc.Help", "links": [{ "url": "https://example.org" }] })
+    }
+
+    fn body(status: &str, details: &[Value]) -> String {
+        let error = json!({ "code": 0, "message": "Request contains an invalid argument.", "status": status,
+            "details": details });
+        json!({ "error": error }).to_string()
+    }
+
+    fn read(status: u16, body: &str) -> Refusal {
+        Refusal::read(StatusCode::from_u16(status).unwrap(), body.as_bytes(), None)
+    }
+
+    macro_rules! answers {
+        ($($name:ident: $status:literal $reason:literal $details:expr => $remedy:pat,)*) => {
+            $(#[test]
+            fn $name() {
+                let details: &[Value] = &$details;
+                let remedy = read($status, &body($reason, details)).remedy();
+                assert!(matches!(remedy, $remedy), "{remedy:?}");
+            })*
+        };
+    }
+
+    macro_rules! bodies {
+        ($($name:ident: $status:literal $body:expr => $remedy:pat,)*) => {
+            $(#[test]
+            fn $name() {
+                let remedy = read($status, $body).remedy();
+                assert!(matches!(remedy, $remedy), "{remedy:?}");
+            })*
+        };
+    }
+
+    const TEN_SECONDS: Duration = Duration::from_secs(10);
+    const A_MINUTE: Duration = Duration::from_secs(60);
+    const HTML: &str = "<html><title>Error 502 (Server Error)!!1</title></html>";
+
+    answers! {
+        unregistered: 404 "NOT_FOUND" [fcm_error("UNREGISTERED")]
+            => Remedy::Module(PushError::TokenGone { since: None }),
+        not_found_is_a_wrong_project: 404 "NOT_FOUND" [] => Remedy::Module(PushError::Misconfigured),
+        invalid_argument_is_the_token: 400 "INVALID_ARGUMENT" [fcm_error("INVALID_ARGUMENT")]
+            => Remedy::Module(PushError::TokenMalformed),
+        invalid_argument_at_the_token:
+            400 "INVALID_ARGUMENT" [fcm_error("INVALID_ARGUMENT"), bad_request(&["message.token"])]
+            => Remedy::Module(PushError::TokenMalformed),
+        invalid_argument_at_the_token_without_a_code: 400 "INVALID_ARGUMENT" [bad_request(&["message.token"])]
+            => Remedy::Module(PushError::TokenMalformed),
+        invalid_argument_with_bad_request:
+            400 "INVALID_ARGUMENT" [fcm_error("INVALID_ARGUMENT"), bad_request(&["message.android.ttl"])]
+            => Remedy::Module(PushError::Misconfigured),
+        invalid_argument_at_more_than_the_token:
+            400 "INVALID_ARGUMENT" [fcm_error("INVALID_ARGUMENT"), bad_request(&["message.token", "message.data"])]
+            => Remedy::Module(PushError::Misconfigured),
+        invalid_argument_with_an_empty_bad_request:
+            400 "INVALID_ARGUMENT" [fcm_error("INVALID_ARGUMENT"), bad_request(&[])]
+            => Remedy::Module(PushError::Misconfigured),
+        invalid_argument_without_a_code: 400 "INVALID_ARGUMENT" [] => Remedy::Module(PushError::Misconfigured),
+        sender_id_mismatch: 403 "PERMISSION_DENIED" [fcm_error("SENDER_ID_MISMATCH")]
+            => Remedy::Module(PushError::TokenDoubted),
+        permission_denied: 403 "PERMISSION_DENIED" [help()] => Remedy::RenewTokenOnce,
+        unauthenticated: 401 "UNAUTHENTICATED" [] => Remedy::RenewToken,
+        third_party_auth_error: 401 "UNAUTHENTICATED" [fcm_error("THIRD_PARTY_AUTH_ERROR")]
+            => Remedy::RenewTokenOnce,
+        quota_exceeded_of_the_device:
+            429 "RESOURCE_EXHAUSTED"
+            [quota_failure("token", "Device message rate exceeded"), fcm_error("QUOTA_EXCEEDED")]
+            => Remedy::Module(PushError::TokenBusy),
+        quota_exceeded_of_the_device_by_subject:
+            429 "RESOURCE_EXHAUSTED" [fcm_error("QUOTA_EXCEEDED"), quota_failure("device:1", "")]
+            => Remedy::Module(PushError::TokenBusy),
+        quota_exceeded_of_the_project:
+            429 "RESOURCE_EXHAUSTED"
+            [fcm_error("QUOTA_EXCEEDED"), quota_failure("project:1", "Message rate exceeded")]
+            => Remedy::Module(PushError::Pause { length: A_MINUTE, alarm: false }),
+        quota_exceeded_of_nobody_in_particular: 429 "RESOURCE_EXHAUSTED" [fcm_error("QUOTA_EXCEEDED")]
+            => Remedy::Module(PushError::Pause { length: A_MINUTE, alarm: false }),
+        resource_exhausted: 429 "RESOURCE_EXHAUSTED" []
+            => Remedy::Module(PushError::Pause { length: A_MINUTE, alarm: false }),
+        unavailable: 503 "UNAVAILABLE" [fcm_error("UNAVAILABLE")]
+            => Remedy::Module(PushError::Later { after: Some(TEN_SECONDS) }),
+        internal: 500 "INTERNAL" [fcm_error("INTERNAL")]
+            => Remedy::Module(PushError::Later { after: Some(TEN_SECONDS) }),
+        unspecified_error: 400 "INVALID_ARGUMENT" [fcm_error("UNSPECIFIED_ERROR")]
+            => Remedy::Module(PushError::Unexplained),
+        aborted: 409 "ABORTED" [] => Remedy::Module(PushError::Later { .. }),
+        already_exists: 409 "ALREADY_EXISTS" [] => Remedy::Module(PushError::Misconfigured),
+        cancelled: 499 "CANCELLED" [] => Remedy::Module(PushError::Later { .. }),
+        data_loss: 500 "DATA_LOSS" [] => Remedy::Module(PushError::Later { .. }),
+        deadline_exceeded: 504 "DEADLINE_EXCEEDED" [] => Remedy::Module(PushError::Later { .. }),
+        failed_precondition: 400 "FAILED_PRECONDITION" [] => Remedy::Module(PushError::Misconfigured),
+        internal_without_a_code: 500 "INTERNAL" [] => Remedy::Module(PushError::Later { .. }),
+        out_of_range: 400 "OUT_OF_RANGE" [] => Remedy::Module(PushError::Misconfigured),
+        unavailable_without_a_code: 503 "UNAVAILABLE" [] => Remedy::Module(PushError::Later { .. }),
+        unimplemented: 501 "UNIMPLEMENTED" [] => Remedy::Module(PushError::Misconfigured),
+        unknown_status_400: 400 "UNKNOWN" [] => Remedy::Module(PushError::Misconfigured),
+        unknown_status_500: 500 "UNKNOWN" [] => Remedy::Module(PushError::Later { .. }),
+        unknown_code_400: 400 "INVALID_ARGUMENT" [fcm_error("NEW_FANGLED")]
+            => Remedy::Module(PushError::Unexplained),
+        unknown_code_401: 401 "UNAUTHENTICATED" [fcm_error("NEW_FANGLED")] => Remedy::RenewToken,
+        unknown_code_403: 403 "PERMISSION_DENIED" [fcm_error("NEW_FANGLED")] => Remedy::RenewTokenOnce,
+        unknown_code_404: 404 "NOT_FOUND" [fcm_error("NEW_FANGLED")] => Remedy::Module(PushError::Misconfigured),
+        unknown_code_429: 429 "RESOURCE_EXHAUSTED" [fcm_error("NEW_FANGLED")]
+            => Remedy::Module(PushError::Pause { alarm: false, .. }),
+        unknown_code_503: 503 "UNAVAILABLE" [fcm_error("NEW_FANGLED")] => Remedy::Module(PushError::Later { .. }),
+        the_code_is_found_behind_other_details: 404 "NOT_FOUND" [help(), json!(7), fcm_error("UNREGISTERED")]
+            => Remedy::Module(PushError::TokenGone { .. }),
+    }
+
+    bodies! {
+        bad_gateway_in_html: 502 HTML => Remedy::Module(PushError::Later { after: Some(TEN_SECONDS) }),
+        service_unavailable_in_html: 503 HTML => Remedy::Module(PushError::Later { after: Some(TEN_SECONDS) }),
+        gateway_timeout_without_a_body: 504 "" => Remedy::Module(PushError::Later { after: Some(TEN_SECONDS) }),
+        internal_error_in_html: 500 HTML => Remedy::Module(PushError::Later { after: Some(TEN_SECONDS) }),
+        redirection: 302 "" => Remedy::Module(PushError::Later { .. }),
+        bad_request_in_html: 400 HTML => Remedy::Module(PushError::Misconfigured),
+        unauthorized_in_html: 401 HTML => Remedy::RenewToken,
+        forbidden_in_html: 403 HTML => Remedy::RenewTokenOnce,
+        not_found_in_html: 404 HTML => Remedy::Module(PushError::Misconfigured),
+        method_not_allowed: 405 "" => Remedy::Module(PushError::Misconfigured),
+        gone: 410 "" => Remedy::Module(PushError::Misconfigured),
+        payload_too_large: 413 "" => Remedy::Module(PushError::TooLarge),
+        too_many_requests_in_html: 429 HTML => Remedy::Module(PushError::Pause { length: A_MINUTE, alarm: false }),
+        json_of_somebody_else: 404 r#"{"error":"no such project"}"# => Remedy::Module(PushError::Misconfigured),
+        json_of_wrong_types: 503 r#"{"error":{"status":7,"details":{"@type":[]}}}"#
+            => Remedy::Module(PushError::Later { .. }),
+        an_answer_in_a_list: 404 &format!("[{}]", body("NOT_FOUND", &[fcm_error("UNREGISTERED")]))
+            => Remedy::Module(PushError::TokenGone { .. }),
+        message_too_big: 400 r#"{"error":{"code":400,"message":"Android message is too big","status":"INVALID_ARGUMENT",
+            "details":[{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"INVALID_ARGUMENT"}]}}"#
+            => Remedy::Module(PushError::TooLarge),
+        malformed_token_as_of_today: 400 r#"{"error":{"code":400,
+            "message":"The registration token is not a valid FCM registration token","status":"INVALID_ARGUMENT",
+            "details":[{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"INVALID_ARGUMENT"}]}}"#
+            => Remedy::Module(PushError::TokenMalformed),
+    }
+
+    #[test]
+    fn every_name_in_the_lists_is_known() {
+        for (name, code) in FcmCode::NAMES {
+            assert_eq!(FcmCode::from_name(name), code);
+            assert_eq!(code.name(), name);
+        }
+        for (name, status) in Status::NAMES {
+            assert_eq!(Status::from_name(name), status);
+            assert_eq!(status.name(), name);
+        }
+    }
+
+    #[test]
+    fn retry_after_is_honoured_but_never_zero() {
+        let after = |status: u16, seconds: u64| {
+            let status = StatusCode::from_u16(status).unwrap();
+            match Refusal::read(status, b"", Some(Duration::from_secs(seconds))).remedy() {
+                Remedy::Module(
+                    PushError::Later { after: Some(length) } | PushError::Pause { length, .. },
+                ) => length.as_secs(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!([after(503, 3), after(503, 120), after(503, 0)], [3, 120, 1]);
+        assert_eq!([after(429, 3), after(429, 120), after(429, 0)], [3, 120, 1]);
+    }
+
+    #[test]
+    fn the_log_names_what_google_said_but_nothing_that_could_be_a_token() {
+        let describe =
+            |status, reason: &str, details: &[Value]| read(status, &body(reason, details)).describe();
+        assert_eq!(
+            describe(404, "NOT_FOUND", &[fcm_error("UNREGISTERED")]),
+            "404 UNREGISTERED"
+        );
+        assert_eq!(describe(403, "PERMISSION_DENIED", &[]), "403 PERMISSION_DENIED");
+        assert_eq!(
+            describe(400, "INVALID_ARGUMENT", &[bad_request(&["message.android.ttl"])]),
+            "400 INVALID_ARGUMENT at message.android.ttl"
+        );
+        assert_eq!(
+            describe(400, "INVALID_ARGUMENT", &[bad_request(&["message.token"])]),
+            "400 INVALID_ARGUMENT at the token"
+        );
+        assert_eq!(
+            describe(
+                429,
+                "RESOURCE_EXHAUSTED",
+                &[quota_failure("", "device message rate")]
+            ),
+            "429 RESOURCE_EXHAUSTED for this device"
+        );
+        assert_eq!(read(502, HTML).describe(), "502 without a readable error");
+        let long = format!("NEW FANGLED_{}", "0123456789:".repeat(7));
+        assert_eq!(
+            describe(400, "INVALID_ARGUMENT", &[fcm_error(&long)]),
+            "400 with the unknown code NEWFANGLED_"
+        );
+        assert_eq!(
+            describe(400, &long, &[]),
+            "400 with the unknown status NEWFANGLED_"
+        );
+    }
+}

@@ -1,0 +1,428 @@
+//! The settings of a `google` module.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use fpush_client::{ClientSettings, Dialer, Endpoint, ProviderClient, Trust};
+use fpush_push::{BackendType, Built, Class, settings::Section};
+use http::Uri;
+use serde_json::Value;
+
+use crate::{
+    access_token::AccessToken,
+    backend::Fcm,
+    credentials::ServiceAccount,
+    message::{Message, MessageSettings},
+};
+
+/// Builds the backends of `google` modules.
+#[derive(Debug, Default)]
+pub struct Google;
+
+impl BackendType for Google {
+    fn build(&mut self, module: &mut Section<'_>) -> Option<Built> {
+        let mut fcm = module.section("fcm")?;
+        let account = service_account(&mut fcm);
+        let endpoint = Endpoint::read(&mut fcm, "https://fcm.googleapis.com");
+        let trust = Trust::read(&mut fcm);
+        let request_timeout = fcm.duration_or_seconds("requestTimeout", Duration::from_secs(10));
+        let settings = message_settings(&mut fcm);
+        let class = settings.as_ref().map(|settings| settings.class);
+        let message = settings.and_then(|settings| {
+            Message::new(&settings)
+                .inspect_err(|e| fcm.error("additionalData", e))
+                .ok()
+        });
+        let token_uri = account.as_ref().map(|account| &account.token_uri);
+        let proxy_serves = check_proxy(&fcm, token_uri);
+        let report = fcm.report();
+        let path = fcm.path_of("");
+        let secret_path = fcm.path_of("fcmSecretPath");
+        fcm.finish();
+
+        let client = match (trust, &endpoint) {
+            (Some(trust), Some(endpoint)) if proxy_serves => Some(ClientSettings {
+                trust,
+                identity: None,
+                dialer: endpoint.dialer.clone(),
+                request_timeout,
+                idle_timeout: IDLE_TIMEOUT,
+            }),
+            _ => None,
+        };
+        // Before the first of these is missed, so that a run shows all mistakes.
+        let oauth_client = client
+            .as_ref()
+            .and_then(|client| client.oauth_client().inspect_err(|e| report.error(&path, e)).ok());
+        let (project, token_uri, authenticator) = match (account, oauth_client) {
+            (Some(account), Some(client)) => {
+                let (project, token_uri) = (account.project.clone(), account.token_uri.clone());
+                let authenticator = account
+                    .authenticator(client)
+                    .inspect_err(|e| report.error(&secret_path, e))
+                    .ok()?;
+                (project, token_uri, authenticator)
+            }
+            _ => return None,
+        };
+        let (endpoint, client) = (endpoint?, client?);
+        let mut facts = endpoint.facts();
+        facts.push(("project", project.clone()));
+        facts.extend(token_uri.host().map(|host| ("token endpoint", host.to_owned())));
+
+        let uri = format!(
+            "{}://{}/v1/projects/{}/messages:send",
+            endpoint.uri.scheme_str()?,
+            endpoint.uri.authority()?,
+            project
+        );
+        let uri: Uri = uri
+            .parse()
+            .inspect_err(|_| report.error(&secret_path, "the project_id cannot be part of a URL"))
+            .ok()?;
+        let client = ProviderClient::new(client)
+            .inspect_err(|e| report.error(&path, e))
+            .ok()?;
+        let (access_token, renewal) = AccessToken::new(&path);
+        let backend = Box::new(Fcm {
+            client,
+            uri,
+            access_token,
+            message: message?,
+            class: class?,
+            request_timeout,
+        });
+        Some(Built {
+            backend,
+            facts,
+            background: vec![Box::pin(renewal.run(authenticator, request_timeout))],
+        })
+    }
+}
+
+fn service_account(fcm: &mut Section<'_>) -> Option<ServiceAccount> {
+    let file = fcm.secret_file("fcmSecretPath")?;
+    match ServiceAccount::read(&file) {
+        Ok(account) => Some(account),
+        Err(errors) => {
+            for error in errors {
+                fcm.error("fcmSecretPath", error);
+            }
+            None
+        }
+    }
+}
+
+/// The dialer reaches both; the proxy must do for both, because `NO_PROXY` may name one of them.
+fn check_proxy(fcm: &Section<'_>, token_uri: Option<&Uri>) -> bool {
+    let checked = token_uri.map_or(Ok(()), |uri| Dialer::new(uri).map(drop));
+    checked.inspect_err(|e| fcm.error("fcmSecretPath", e)).is_ok()
+}
+
+fn message_settings(fcm: &mut Section<'_>) -> Option<MessageSettings> {
+    let priorities = [("high", Class::High), ("normal", Class::Low)];
+    let class = fcm.choice("priority", &priorities, Class::High);
+    let ttl = fcm.duration("ttl", LONGEST_TTL);
+    if ttl > LONGEST_TTL {
+        fcm.error(
+            "ttl",
+            "expected at most 28 days, which is as long as Google keeps a push",
+        );
+    }
+    let collapse_key = fcm.optional_string("collapseKey");
+    if collapse_key == Some("") {
+        fcm.error("collapseKey", "expected a string that is not empty");
+    }
+    let additional_data = additional_data(fcm);
+    Some(MessageSettings {
+        class,
+        ttl,
+        collapse_key: collapse_key.map(str::to_owned),
+        additional_data: additional_data?,
+    })
+}
+
+/// Google takes strings only, and keeps some keys for itself.
+fn additional_data(fcm: &mut Section<'_>) -> Option<BTreeMap<String, String>> {
+    let data = match fcm.value("additionalData") {
+        None => return Some(BTreeMap::new()),
+        Some(Value::Object(data)) => data,
+        Some(_) => {
+            fcm.error("additionalData", "expected an object with strings");
+            return None;
+        }
+    };
+    let mut strings = BTreeMap::new();
+    for (key, value) in data {
+        let path = format!("additionalData.{key}");
+        let reserved = matches!(key.as_str(), "" | "from" | "message_type")
+            || ["google", "gcm"].iter().any(|prefix| key.starts_with(prefix));
+        if reserved {
+            fcm.error(
+                &path,
+                "Google keeps this key, as \"from\", \"message_type\" and those that begin with \"google\" or \
+                 \"gcm\", for itself; choose another name",
+            );
+        }
+        match value {
+            Value::String(value) => {
+                strings.insert(key.clone(), value.clone());
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                fcm.error(&path, "expected a string, which is all that Google takes here");
+            }
+        }
+    }
+    Some(strings)
+}
+
+const LONGEST_TTL: Duration = Duration::from_secs(28 * 86_400);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use fpush_push::settings::{Report, Severity};
+    use fpush_testkit::{TempDir, certs::service_account_json, fixture};
+    use serde_json::json;
+
+    use super::*;
+
+    struct Folder {
+        folder: TempDir,
+    }
+
+    impl Folder {
+        fn new() -> Self {
+            let folder = TempDir::new();
+            let file = folder.write(
+                "fcm.json",
+                service_account_json("project-1", "https://127.0.0.1:1/token"),
+            );
+            fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+            Self { folder }
+        }
+
+        /// What building says of `fcm` with these keys in addition to `fcmSecretPath`, and the facts.
+        fn build(&self, keys: Value) -> (Option<Built>, Vec<String>) {
+            let mut fcm = json!({ "fcmSecretPath": self.folder.path().join("fcm.json") });
+            for (key, value) in keys.as_object().unwrap() {
+                fcm[key] = value.clone();
+            }
+            let module = json!({ "fcm": fcm });
+            let report = Report::default();
+            let mut section = Section::root(module.as_object().unwrap(), &report);
+            let built = Google.build(&mut section);
+            section.finish();
+            let problems = report.into_problems();
+            assert!(problems.iter().all(|problem| problem.severity == Severity::Error));
+            (built, problems.iter().map(ToString::to_string).collect())
+        }
+
+        fn problems(&self, keys: Value) -> Vec<String> {
+            self.build(keys).1
+        }
+
+        fn secret(&self, content: &str) -> Vec<String> {
+            self.folder.write("fcm.json", content);
+            self.problems(json!({}))
+        }
+    }
+
+    #[test]
+    fn a_secret_is_enough() {
+        let (built, problems) = Folder::new().build(json!({}));
+        let built = built.unwrap();
+        assert_eq!(problems, [""; 0]);
+        let facts: Vec<_> = built
+            .facts
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        assert_eq!(
+            facts,
+            [
+                ("endpoint", "https://fcm.googleapis.com/"),
+                ("project", "project-1"),
+                ("token endpoint", "127.0.0.1")
+            ]
+        );
+        assert_eq!(built.background.len(), 1);
+        assert_eq!(built.backend.class(fpush_push::Urgency::Low), Class::High);
+    }
+
+    #[test]
+    fn everything_can_be_set() {
+        let keys = json!({ "endpoint": "https://127.0.0.1:8443", "priority": "normal", "ttl": "1h 30min",
+            "collapseKey": "wake", "additionalData": { "a": "b" }, "requestTimeout": 3 });
+        let (built, problems) = Folder::new().build(keys);
+        assert_eq!(problems, [""; 0]);
+        assert_eq!(
+            built.unwrap().backend.class(fpush_push::Urgency::High),
+            Class::Low
+        );
+    }
+
+    #[test]
+    fn a_missing_section_or_secret_is_reported() {
+        let report = Report::default();
+        let module = json!({});
+        let mut section = Section::root(module.as_object().unwrap(), &report);
+        assert!(Google.build(&mut section).is_none());
+        assert_eq!(
+            report.into_problems()[0].to_string(),
+            "fcm: this key is missing; expected an object"
+        );
+        let problems = Folder::new().problems(json!({ "fcmSecretPath": "" }));
+        assert_eq!(
+            problems,
+            ["fcm.fcmSecretPath: expected a string that is not empty"]
+        );
+        let problems = Folder::new().problems(json!({ "fcmSecretPath": "/nonexistent" }));
+        assert!(
+            problems[0].starts_with("fcm.fcmSecretPath: cannot read the file /nonexistent"),
+            "{problems:?}"
+        );
+    }
+
+    #[test]
+    fn a_secret_that_everybody_can_read_is_a_warning() {
+        let folder = Folder::new();
+        let file = folder.folder.path().join("fcm.json");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        let module = json!({ "fcm": { "fcmSecretPath": file } });
+        let report = Report::default();
+        assert!(
+            Google
+                .build(&mut Section::root(module.as_object().unwrap(), &report))
+                .is_some()
+        );
+        assert_eq!(report.into_problems()[0].severity, Severity::Warning);
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_secret_is_said_without_its_content() {
+        let folder = Folder::new();
+        let good = service_account_json("project-1", "https://127.0.0.1:1/token");
+        for (content, expected) in [
+            ("s3cret".to_owned(), "expected the JSON file of a service account"),
+            (
+                good.replace("service_account", "s3cret"),
+                "this is no file of a service account",
+            ),
+            (good.replace("project_id", "s3cret"), "has no project_id"),
+            (good.replace("project-1\",\n", "s3cret/1\",\n"), "the project_id"),
+            (good.replace("client_email", "s3cret"), "has no client_email"),
+            (
+                good.replace("\"private_key\"", "\"s3cret\""),
+                "has no private_key",
+            ),
+            (good.replace("token_uri", "s3cret"), "has no token_uri"),
+            (
+                good.replace("https://127.0.0.1:1", "http://s3cret"),
+                "the token_uri",
+            ),
+            (good.replace("BEGIN", "s3cret"), "the private_key"),
+            (good.replace("\\n", "s3cret"), "the private_key"),
+        ] {
+            let problems = folder.secret(&content);
+            assert_eq!(problems.len(), 1, "{expected}: {problems:?}");
+            assert!(problems[0].starts_with("fcm.fcmSecretPath: "), "{problems:?}");
+            assert!(problems[0].contains(expected), "{expected}: {problems:?}");
+            assert!(!problems[0].contains("s3cret"), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_kind_is_reported() {
+        let folder = Folder::new();
+        let rsa = fs::read_to_string(fixture("service-account.key.pem")).unwrap();
+        let elliptic = fpush_testkit::ApnsKey::generate().p8();
+        let good = service_account_json("project-1", "https://127.0.0.1:1/token");
+        let mut file: Value = serde_json::from_str(&good).unwrap();
+        assert_eq!(file["private_key"], *rsa);
+        file["private_key"] = elliptic.into();
+        let problems = folder.secret(&file.to_string());
+        assert!(problems[0].contains("must be an RSA key"), "{problems:?}");
+    }
+
+    #[test]
+    fn each_key_with_a_wrong_value_is_reported() {
+        let large = json!({ "a": "x".repeat(4_096) });
+        for (keys, expected) in [
+            (
+                json!({ "endpoint": "http://127.0.0.1" }),
+                "fcm.endpoint: expected an https URL",
+            ),
+            (
+                json!({ "endpoint": "https://127.0.0.1/v1" }),
+                "fcm.endpoint: expected an https URL",
+            ),
+            (
+                json!({ "caFilePath": "/nonexistent" }),
+                "fcm.caFilePath: cannot read the file",
+            ),
+            (
+                json!({ "caFilePath": fixture("aps.key.pem") }),
+                "fcm.caFilePath: expected trusted certificates",
+            ),
+            (
+                json!({ "priority": "hgih" }),
+                "fcm.priority: expected \"high\" or \"normal\"",
+            ),
+            (json!({ "ttl": "29days" }), "fcm.ttl: expected at most 28 days"),
+            (json!({ "ttl": 60 }), "fcm.ttl: expected a time span"),
+            (
+                json!({ "collapseKey": "" }),
+                "fcm.collapseKey: expected a string that is not empty",
+            ),
+            (json!({ "collapseKey": 1 }), "fcm.collapseKey: expected a string"),
+            (
+                json!({ "requestTimeout": 0 }),
+                "fcm.requestTimeout: expected a number of seconds",
+            ),
+            (
+                json!({ "additionalData": [] }),
+                "fcm.additionalData: expected an object with strings",
+            ),
+            (
+                json!({ "additionalData": { "a": 1 } }),
+                "fcm.additionalData.a: expected a string",
+            ),
+            (
+                json!({ "additionalData": { "from": "x" } }),
+                "fcm.additionalData.from: Google keeps this key",
+            ),
+            (
+                json!({ "additionalData": { "message_type": "x" } }),
+                "fcm.additionalData.message_type: Google keeps",
+            ),
+            (
+                json!({ "additionalData": { "google.x": "x" } }),
+                "fcm.additionalData.google.x: Google keeps",
+            ),
+            (
+                json!({ "additionalData": { "gcmx": "x" } }),
+                "fcm.additionalData.gcmx: Google keeps",
+            ),
+            (
+                json!({ "additionalData": large }),
+                "fcm.additionalData: the keys and values have 4097 bytes",
+            ),
+        ] {
+            let problems = Folder::new().problems(keys);
+            assert_eq!(problems.len(), 1, "{expected}: {problems:?}");
+            assert!(problems[0].starts_with(expected), "{expected}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_in_one_run() {
+        let folder = Folder::new();
+        let secret = service_account_json("project-1", "https://127.0.0.1:1/token").replace("BEGIN", "x");
+        folder.folder.write("fcm.json", secret);
+        let problems =
+            folder.problems(json!({ "endpoint": "x", "priority": 1, "additionalData": { "gcm": 1 } }));
+        assert_eq!(problems.len(), 5, "{problems:?}");
+    }
+}

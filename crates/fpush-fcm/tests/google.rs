@@ -1,0 +1,306 @@
+//! The backend as its module uses it, against a stand-in for Google with TLS and HTTP/2.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE};
+use fpush_fcm::Google;
+use fpush_push::{
+    BackendType as _, Class, Failure, Form, Push, PushError, PushTrait, Token,
+    settings::{Report, Section},
+};
+use fpush_testkit::{
+    Answer, FakeFcm, TempDir, TestCa,
+    certs::service_account_email,
+    fake_fcm::{self, fcm_error, token_error},
+};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+const TOKEN: &str = "dCXr7fTpTm2yXGVYTXJb6r:APA91bHun4MxP5egoKMwt2KZFBaFUH-1RYqx_synthetic.0123456789";
+
+/// The tokens that a fake gives: the assertion of yup-oauth2 has the `=` of base64, which Google takes and the
+/// fake's own token endpoint does not.
+#[derive(Clone, Default)]
+struct Tokens {
+    issued: Arc<AtomicUsize>,
+    revoked: Arc<AtomicUsize>,
+}
+
+impl Tokens {
+    /// Gives tokens at the fake's token endpoint, and refuses pushes whose token has been revoked.
+    fn of(fcm: &FakeFcm) -> Self {
+        let tokens = Self::default();
+        let issuer = tokens.clone();
+        fcm.answer_tokens_with(move |_| {
+            let number = issuer.issued.fetch_add(1, Ordering::Relaxed) + 1;
+            let token = format!("ya29.{number}");
+            let body = json!({ "access_token": token, "expires_in": 3600, "token_type": "Bearer" });
+            Answer::json(200, &body)
+        });
+        let checker = tokens.clone();
+        fcm.answer_with(move |send| {
+            let number = send
+                .bearer
+                .as_deref()
+                .and_then(|token| token.strip_prefix("ya29."));
+            let number = number.and_then(|number| number.parse::<usize>().ok());
+            if number.is_some_and(|number| number > checker.revoked.load(Ordering::Relaxed)) {
+                Answer::Normal
+            } else {
+                fcm_error(401, "UNAUTHENTICATED", None, &[])
+            }
+        });
+        tokens
+    }
+
+    fn revoke(&self) {
+        self.revoked
+            .store(self.issued.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+/// A backend whose task runs.
+fn backend(ca: &TestCa, fcm: &FakeFcm, keys: Value) -> Arc<dyn PushTrait> {
+    let folder = TempDir::new();
+    let mut section = json!({
+        "fcmSecretPath": folder.write("fcm.json", fcm.service_account("project-1")),
+        "caFilePath": folder.write("ca.pem", ca.pem()),
+        "endpoint": fcm.url(),
+    });
+    for (key, value) in keys.as_object().unwrap() {
+        section[key] = value.clone();
+    }
+    let module = json!({ "fcm": section });
+    let report = Report::default();
+    let built = Google.build(&mut Section::root(module.as_object().unwrap(), &report));
+    assert!(!report.has_errors(), "{:?}", report.into_problems());
+    let built = built.unwrap();
+    for task in built.background {
+        tokio::spawn(task);
+    }
+    built.backend.into()
+}
+
+fn push() -> Push {
+    Push {
+        token: Token::new(TOKEN),
+        class: Class::High,
+        form: Form::Full,
+        id: Uuid::new_v4(),
+        deadline: Instant::now() + Duration::from_secs(20),
+    }
+}
+
+/// One push with the one more attempt that a module makes at once after a renewal.
+async fn deliver(backend: &dyn PushTrait, push: &Push) -> Result<(), Failure> {
+    match backend.send(push).await {
+        Err(Failure {
+            error: PushError::Renewed,
+            ..
+        }) => backend.send(push).await,
+        other => other,
+    }
+}
+
+fn todo(result: Result<(), Failure>) -> PushError {
+    result.unwrap_err().error
+}
+
+#[tokio::test]
+async fn an_accepted_push() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    Tokens::of(&fcm);
+    let data = json!({ "kind": "wake" });
+    let backend = backend(
+        &ca,
+        &fcm,
+        json!({ "ttl": "1h", "collapseKey": "k", "additionalData": data }),
+    );
+    backend.send(&push()).await.unwrap();
+    backend
+        .send(&Push {
+            form: Form::Minimal,
+            ..push()
+        })
+        .await
+        .unwrap();
+
+    let sends = fcm.sends();
+    let android = json!({ "priority": "HIGH", "ttl": "3600s", "collapse_key": "k" });
+    assert_eq!(
+        sends[0].body,
+        json!({ "message": { "token": TOKEN, "android": android, "data": data } })
+    );
+    assert_eq!(sends[1].message["data"], json!({}));
+    assert_eq!(sends[0].project, "project-1");
+    assert_eq!(sends[0].bearer.as_deref(), Some("ya29.1"));
+    assert_eq!(sends[0].headers["content-type"], "application/json");
+    assert_eq!(fcm.connections(), 2, "one for the token, one for the pushes");
+    let form = &fcm.token_requests()[0].form;
+    assert_eq!(form["grant_type"], "urn:ietf:params:oauth:grant-type:jwt-bearer");
+    let claims = form["assertion"].split('.').nth(1).unwrap();
+    let claims: Value = serde_json::from_slice(&URL_SAFE.decode(claims).unwrap()).unwrap();
+    assert_eq!(claims["iss"], service_account_email("project-1"));
+    assert_eq!(
+        claims["scope"],
+        "https://www.googleapis.com/auth/firebase.messaging"
+    );
+    assert_eq!(claims["aud"], fcm.token_uri());
+}
+
+#[tokio::test]
+async fn an_expired_token_under_500_pushes_costs_one_token_request() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    let tokens = Tokens::of(&fcm);
+    let backend = backend(&ca, &fcm, json!({}));
+    backend.send(&push()).await.unwrap();
+    tokens.revoke();
+
+    let pushes: Vec<_> = (0..500)
+        .map(|_| {
+            let backend = Arc::clone(&backend);
+            tokio::spawn(async move { deliver(&*backend, &push()).await })
+        })
+        .collect();
+    for push in pushes {
+        push.await.unwrap().unwrap();
+    }
+    assert_eq!(fcm.count(), 1 + 2 * 500, "each was refused once");
+    assert_eq!(fcm.token_requests().len(), 2);
+}
+
+#[tokio::test]
+async fn pushes_wait_while_the_token_endpoint_is_down() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    Tokens::of(&fcm);
+    fcm.queue_tokens([Answer::raw(502, "<html>"), Answer::CloseConnection]);
+    let backend = backend(&ca, &fcm, json!({}));
+    let impatient = Push {
+        deadline: Instant::now() + Duration::from_millis(300),
+        ..push()
+    };
+    assert_eq!(
+        todo(backend.send(&impatient).await),
+        PushError::Later { after: None }
+    );
+    backend.send(&push()).await.unwrap();
+    assert_eq!(fcm.token_requests().len(), 3);
+    assert_eq!(fcm.count(), 1);
+}
+
+#[tokio::test]
+async fn a_refused_renewal_is_not_the_tokens_fault() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    let tokens = Tokens::of(&fcm);
+    let backend = backend(&ca, &fcm, json!({}));
+    backend.send(&push()).await.unwrap();
+    tokens.revoke();
+    fcm.queue_tokens([token_error(400, "invalid_grant", "Invalid JWT Signature.")]);
+    assert_eq!(
+        todo(backend.send(&push()).await),
+        PushError::Later { after: None }
+    );
+    deliver(&*backend, &push()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_token_that_is_refused_again_is_left_alone_for_a_while() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    Tokens::of(&fcm);
+    fcm.answer_with(|_| fcm_error(401, "UNAUTHENTICATED", None, &[]));
+    let backend = backend(&ca, &fcm, json!({}));
+    assert_eq!(todo(backend.send(&push()).await), PushError::Renewed);
+    for _ in 0..5 {
+        let error = todo(backend.send(&push()).await);
+        assert!(matches!(error, PushError::Later { after: Some(_) }), "{error:?}");
+    }
+    assert_eq!(fcm.token_requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_missing_permission_pauses_the_module_if_the_token_is_new() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    Tokens::of(&fcm);
+    fcm.queue([fcm_error(403, "PERMISSION_DENIED", None, &[])]);
+    let backend = backend(&ca, &fcm, json!({}));
+    let failure = backend.send(&push()).await.unwrap_err();
+    let length = Duration::from_secs(60);
+    assert_eq!(failure.error, PushError::Pause { length, alarm: true });
+    assert_eq!(failure.answer, "403 PERMISSION_DENIED");
+    assert_eq!(fcm.token_requests().len(), 1);
+}
+
+#[tokio::test]
+async fn html_instead_of_an_answer_is_an_outage() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    Tokens::of(&fcm);
+    let html = Answer::raw(502, "<html>502</html>");
+    fcm.queue([html.clone(), html.header("retry-after", "30")]);
+    let backend = backend(&ca, &fcm, json!({}));
+    for seconds in [10, 30] {
+        let after = Some(Duration::from_secs(seconds));
+        assert_eq!(todo(backend.send(&push()).await), PushError::Later { after });
+    }
+}
+
+#[tokio::test]
+async fn a_dead_token_and_a_busy_device_are_told_apart() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    Tokens::of(&fcm);
+    let quota = fake_fcm::quota_failure("token", "Device message rate exceeded");
+    fcm.queue([
+        fcm_error(404, "NOT_FOUND", Some("UNREGISTERED"), &[]),
+        fcm_error(429, "RESOURCE_EXHAUSTED", Some("QUOTA_EXCEEDED"), &[quota]),
+    ]);
+    let backend = backend(&ca, &fcm, json!({}));
+    assert_eq!(
+        todo(backend.send(&push()).await),
+        PushError::TokenGone { since: None }
+    );
+    assert_eq!(todo(backend.send(&push()).await), PushError::TokenBusy);
+}
+
+#[tokio::test]
+async fn a_reset_connection_is_replaced() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    Tokens::of(&fcm);
+    let backend = backend(&ca, &fcm, json!({}));
+    backend.send(&push()).await.unwrap();
+    fcm.queue([Answer::CloseConnection]);
+    assert_eq!(todo(backend.send(&push()).await), PushError::Reconnected);
+    backend.send(&push()).await.unwrap();
+    assert_eq!(fcm.connections(), 3);
+}
+
+#[tokio::test]
+async fn silence_ends_with_the_request_timeout() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    Tokens::of(&fcm);
+    fcm.queue([Answer::Silence]);
+    let backend = backend(&ca, &fcm, json!({ "requestTimeout": "400ms" }));
+    let start = Instant::now();
+    assert_eq!(
+        todo(backend.send(&push()).await),
+        PushError::Later { after: None }
+    );
+    assert!(start.elapsed() < Duration::from_secs(5));
+}

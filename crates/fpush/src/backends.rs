@@ -1,0 +1,35 @@
+//! The table of backends: the one place that names them.
+
+use fpush_push::BackendType;
+
+/// One kind of push module.
+pub(crate) struct Row {
+    /// `type` in the settings.
+    pub(crate) name: &'static str,
+    /// The Cargo feature that brings it.
+    pub(crate) feature: &'static str,
+    /// What builds its backends; `None` if this build leaves it out.
+    pub(crate) backend: Option<Box<dyn BackendType>>,
+}
+
+macro_rules! row {
+    ($name:literal, $feature:literal, $type:ty) => {{
+        #[cfg(feature = $feature)]
+        let backend: Option<Box<dyn BackendType>> = Some(Box::<$type>::default());
+        #[cfg(not(feature = $feature))]
+        let backend = None;
+        Row {
+            name: $name,
+            feature: $feature,
+            backend,
+        }
+    }};
+}
+
+pub(crate) fn table() -> [Row; 3] {
+    [
+        row!("apple", "enable_apns_support", fpush_apns::Apple),
+        row!("google", "enable_fcm_support", fpush_fcm::Google),
+        row!("demo", "enable_demo_support", fpush_demo::Demo),
+    ]
+}

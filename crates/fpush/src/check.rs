@@ -1,0 +1,64 @@
+//! `fpush check`: what is wrong with the settings, and what a start would do.
+
+use std::{path::Path, process::ExitCode};
+
+use fpush_push::settings::Severity;
+
+use crate::{
+    exit,
+    settings::{Loaded, LoadedModule, load},
+};
+
+pub(crate) fn check(file: &Path) -> ExitCode {
+    let (loaded, problems) = load(file);
+    for problem in &problems {
+        match problem.severity {
+            Severity::Error | Severity::UnknownKey => eprintln!("error: {problem}"),
+            Severity::Warning => eprintln!("warning: {problem}"),
+        }
+    }
+    let unknown = problems
+        .iter()
+        .any(|problem| problem.severity == Severity::UnknownKey);
+    match loaded {
+        Some(loaded) => {
+            describe(&loaded);
+            if unknown {
+                ExitCode::from(exit::CONFIG)
+            } else {
+                ExitCode::SUCCESS
+            }
+        }
+        None => ExitCode::from(exit::CONFIG),
+    }
+}
+
+fn describe(loaded: &Loaded) {
+    let Loaded { component, modules } = loaded;
+    println!("fpush {}", env!("CARGO_PKG_VERSION"));
+    println!(
+        "component {} at {} port {}",
+        component.hostname, component.server_host, component.server_port
+    );
+    for LoadedModule {
+        name,
+        kind,
+        is_default,
+        settings,
+        built,
+    } in modules
+    {
+        let default = if *is_default { ", default" } else { "" };
+        println!("module {name} ({kind}{default})");
+        for (what, value) in &built.facts {
+            println!("  {what}: {value}");
+        }
+        let limit = &settings.ratelimit;
+        if limit.enabled {
+            println!("  rate limit: {:?} between two pushes to a token", limit.spacing);
+        } else {
+            println!("  rate limit: none");
+        }
+        println!("  at the provider at a time: {}", settings.max_in_flight);
+    }
+}
