@@ -113,11 +113,7 @@ impl Component {
         let end = tokio::select! {
             end = linked => end,
             () = self.drained() => {
-                // The last replies may still be in the outbox; the server reads them before the footer.
                 let farewell = async {
-                    if !self.outbox.is_empty() {
-                        writer.write_all(self.outbox.take().await.bytes()).await?;
-                    }
                     writer.write_all(b"</stream:stream>").await?;
                     writer.shutdown().await
                 };
@@ -141,10 +137,11 @@ impl Component {
         Some(end)
     }
 
-    /// Resolves when the shutdown has begun and everything that was under way has its reply.
+    /// Resolves when the shutdown has begun and everything that was under way has its reply written.
     async fn drained(&self) {
         self.drain.until_begun().await;
         self.drain.until_idle().await;
+        self.outbox.until_written().await;
     }
 
     fn handle(&self, event: Event<'_>) {

@@ -137,6 +137,10 @@ async fn authenticate(socket: TcpStream, settings: &ComponentSettings) -> Result
                 ));
             }
             Some(Err(ReadError::SoftTimeout)) => {}
+            // Behind a good header, what is no XML is a stream that was cut off.
+            Some(Err(ReadError::HardError(e))) if e.kind() == io::ErrorKind::InvalidData => {
+                return Err(LoginError::Closed);
+            }
             Some(Err(ReadError::HardError(e))) => return Err(of_io(e)),
             Some(Err(ReadError::ParseError(_))) => {
                 return Err(LoginError::Refused("it sent what cannot be read".to_owned()));

@@ -21,9 +21,19 @@ pub(crate) struct Outbox {
 
 /// Replies that are written together.
 #[derive(Debug, Default)]
-pub(crate) struct Batch {
+struct Batch {
     bytes: Vec<u8>,
     /// Where each reply ends, and when it is worth nothing any more.
+    ends: Vec<(usize, Instant)>,
+    /// Whether other replies are being written at the moment.
+    writing: bool,
+}
+
+/// Replies that are being written. Unless that [`succeeds`](Self::written) they go back.
+#[derive(Debug)]
+pub(crate) struct Writing<'a> {
+    outbox: &'a Outbox,
+    bytes: Vec<u8>,
     ends: Vec<(usize, Instant)>,
 }
 
@@ -41,39 +51,34 @@ impl Outbox {
         }
     }
 
-    /// Waits for something to write. What could not be written must be [`put back`](Self::put_back).
-    pub(crate) async fn take(&self) -> Batch {
+    /// Waits for something to write.
+    pub(crate) async fn take(&self) -> Writing<'_> {
         loop {
-            let batch = mem::take(&mut *self.lock());
-            if !batch.bytes.is_empty() {
-                self.emptied.notify_waiters();
-                return batch;
+            {
+                let mut batch = self.lock();
+                if !batch.bytes.is_empty() {
+                    batch.writing = true;
+                    let (bytes, ends) = (mem::take(&mut batch.bytes), mem::take(&mut batch.ends));
+                    self.emptied.notify_waiters();
+                    return Writing {
+                        outbox: self,
+                        bytes,
+                        ends,
+                    };
+                }
             }
             self.filled.notified().await;
         }
     }
 
-    /// Takes back what a link could not write.
-    pub(crate) fn put_back(&self, mut unsent: Batch) {
-        let mut batch = self.lock();
-        let offset = unsent.bytes.len();
-        unsent.bytes.append(&mut batch.bytes);
-        unsent
-            .ends
-            .extend(batch.ends.drain(..).map(|(end, until)| (end + offset, until)));
-        *batch = unsent;
-        drop(batch);
-        self.filled.notify_one();
-    }
-
     /// Drops what came too late. Called when a link is new.
     pub(crate) fn drop_late(&self, now: Instant) {
         let mut batch = self.lock();
-        let late = mem::take(&mut *batch);
+        let (bytes, ends) = (mem::take(&mut batch.bytes), mem::take(&mut batch.ends));
         let mut start = 0;
-        for (end, until) in late.ends {
+        for (end, until) in ends {
             if now < until {
-                batch.bytes.extend_from_slice(&late.bytes[start..end]);
+                batch.bytes.extend_from_slice(&bytes[start..end]);
                 let end = batch.bytes.len();
                 batch.ends.push((end, until));
             }
@@ -92,9 +97,18 @@ impl Outbox {
         }
     }
 
-    /// Whether nothing waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lock().bytes.is_empty()
+    /// Waits until everything is written.
+    pub(crate) async fn until_written(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            {
+                let batch = self.lock();
+                if batch.bytes.is_empty() && !batch.writing {
+                    return;
+                }
+            }
+            emptied.await;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Batch> {
@@ -102,9 +116,35 @@ impl Outbox {
     }
 }
 
-impl Batch {
+impl Writing<'_> {
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The server has it.
+    pub(crate) fn written(mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+}
+
+impl Drop for Writing<'_> {
+    /// What arrived all the same will be repeated; a reply that nobody waits for does no harm.
+    fn drop(&mut self) {
+        let mut batch = self.outbox.lock();
+        batch.writing = false;
+        let offset = self.bytes.len();
+        if offset > 0 {
+            let later = mem::take(&mut batch.bytes);
+            self.bytes.extend_from_slice(&later);
+            self.ends
+                .extend(batch.ends.drain(..).map(|(end, until)| (end + offset, until)));
+            batch.bytes = mem::take(&mut self.bytes);
+            batch.ends = mem::take(&mut self.ends);
+            self.outbox.filled.notify_one();
+        }
+        drop(batch);
+        self.outbox.emptied.notify_waiters();
     }
 }
 
@@ -127,10 +167,12 @@ mod tests {
         push(&outbox, now, "a");
         let unsent = outbox.take().await;
         push(&outbox, now, "b");
-        outbox.put_back(unsent);
+        drop(unsent);
         outbox.drop_late(now);
-        assert_eq!(outbox.take().await.bytes(), b"ab");
-        assert!(outbox.is_empty());
+        let writing = outbox.take().await;
+        assert_eq!(writing.bytes(), b"ab");
+        writing.written();
+        outbox.until_written().await;
     }
 
     #[tokio::test]
@@ -143,13 +185,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_being_written_is_not_written_yet() {
+        let outbox = Outbox::default();
+        push(&outbox, Instant::now(), "a");
+        let writing = outbox.take().await;
+        let waiting = tokio::time::timeout(Duration::from_secs(1), outbox.until_written());
+        assert!(waiting.await.is_err());
+        writing.written();
+        outbox.until_written().await;
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn reading_waits_while_the_server_does_not_read() {
         let outbox = Outbox::default();
         outbox.until_bearable().await;
         push(&outbox, Instant::now(), &"x".repeat(MAX_BYTES));
         let waiting = tokio::time::timeout(Duration::from_secs(1), outbox.until_bearable());
         assert!(waiting.await.is_err());
-        outbox.take().await;
+        outbox.take().await.written();
         outbox.until_bearable().await;
     }
 }

@@ -152,7 +152,14 @@ impl<'a> Cursor<'a> {
                     Some(prefix) if prefix.starts_with(':') => &prefix[1..],
                     Some(_) | None => continue,
                 };
-                let namespace = unescape(value).map_err(|_| Malformed)?;
+                // Each element looks through the declarations in force and may copy the one it finds.
+                if self.scopes.len() == MAX_SCOPES {
+                    return Err(Malformed);
+                }
+                let namespace = match value.len() {
+                    ..=MAX_NAMESPACE => unescape(value).map_err(|_| Malformed)?,
+                    _ => Cow::Borrowed(value),
+                };
                 self.scopes.push(Scope {
                     depth,
                     prefix,
@@ -224,6 +231,11 @@ fn attributes(tag: &str, name: usize) -> impl Iterator<Item = Result<(&str, &str
         }
     })
 }
+
+/// Namespace declarations in force at a time; a stanza has a handful.
+const MAX_SCOPES: usize = 100;
+/// What is longer is none that we know, and stays as it is.
+const MAX_NAMESPACE: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -310,5 +322,33 @@ mod tests {
             assert_eq!(walk(), Err(Malformed), "{broken}");
         }
         assert!(Cursor::new(b"<iq a='\xff'/>").is_err());
+    }
+
+    /// Otherwise the work would grow with the square of the stanza's length.
+    #[test]
+    fn many_or_long_namespaces_make_no_work() {
+        let walk = |stanza: &str| -> Result<String, Malformed> {
+            let mut cursor = Cursor::new(stanza.as_bytes())?;
+            let root = cursor.root()?;
+            let mut last = String::new();
+            while let Some(child) = cursor.child(&root)? {
+                last = child.namespace.into_owned();
+            }
+            Ok(last)
+        };
+        let declare = |count: usize| (0..count).map(|n| format!(" xmlns:a{n}='x'")).collect::<String>();
+        assert_eq!(
+            walk(&format!("<iq{}><b/></iq>", declare(98))),
+            Ok(xmpp_parsers::ns::COMPONENT.into())
+        );
+        assert_eq!(walk(&format!("<iq{}><b/></iq>", declare(99))), Err(Malformed));
+        let siblings = "<a xmlns='b'/>".repeat(1_000);
+        assert_eq!(walk(&format!("<iq>{siblings}</iq>")), Ok("b".into()));
+        let long = format!("&amp;{}", "x".repeat(300));
+        assert_eq!(
+            walk(&format!("<iq><a xmlns='{long}'/></iq>")),
+            Ok(long),
+            "is not unescaped, so not copied"
+        );
     }
 }

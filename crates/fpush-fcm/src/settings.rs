@@ -32,18 +32,17 @@ impl BackendType for Google {
                 .inspect_err(|e| fcm.error("additionalData", e))
                 .ok()
         });
-        let token_uri = account.as_ref().map(|account| &account.token_uri);
-        let proxy_serves = check_proxy(&fcm, token_uri);
+        let dialer = dialer(&fcm, account.as_ref());
         let report = fcm.report();
         let path = fcm.path_of("");
         let secret_path = fcm.path_of("fcmSecretPath");
         fcm.finish();
 
-        let client = match (trust, &endpoint) {
-            (Some(trust), Some(endpoint)) if proxy_serves => Some(ClientSettings {
+        let client = match (trust, dialer) {
+            (Some(trust), Some(dialer)) => Some(ClientSettings {
                 trust,
                 identity: None,
-                dialer: endpoint.dialer.clone(),
+                dialer,
                 request_timeout,
                 idle_timeout: IDLE_TIMEOUT,
             }),
@@ -112,10 +111,12 @@ fn service_account(fcm: &mut Section<'_>) -> Option<ServiceAccount> {
     }
 }
 
-/// The dialer reaches both; the proxy must do for both, because `NO_PROXY` may name one of them.
-fn check_proxy(fcm: &Section<'_>, token_uri: Option<&Uri>) -> bool {
-    let checked = token_uri.map_or(Ok(()), |uri| Dialer::new(uri).map(drop));
-    checked.inspect_err(|e| fcm.error("fcmSecretPath", e)).is_ok()
+/// A dialer that reaches the token endpoint, whose proxy may be another than the endpoint's: `NO_PROXY` may
+/// name one of them.
+fn dialer(fcm: &Section<'_>, account: Option<&ServiceAccount>) -> Option<Dialer> {
+    Dialer::new(&account?.token_uri)
+        .inspect_err(|e| fcm.error("fcmSecretPath", e))
+        .ok()
 }
 
 fn message_settings(fcm: &mut Section<'_>) -> Option<MessageSettings> {
