@@ -51,6 +51,7 @@ pub struct Component {
     modules: Modules,
     drain: Drain,
     outbox: Arc<Outbox>,
+    failed_logins: LogGate,
     unknown_modules: LogGate,
     bad_tokens: LogGate,
 }
@@ -64,6 +65,7 @@ impl Component {
             modules,
             drain,
             outbox: Arc::default(),
+            failed_logins: LogGate::new(),
             unknown_modules: LogGate::new(),
             bad_tokens: LogGate::new(),
         }
@@ -89,8 +91,10 @@ impl Component {
                 }
                 Err(error) => {
                     let pause = pauses.after_login_error(&error, jitter());
-                    let advice = error.advice(&self.settings);
-                    error!(retry_in = ?pause, "no link: {error}; {advice}");
+                    if let Some(withheld) = self.failed_logins.pass(Instant::now()) {
+                        let advice = error.advice(&self.settings);
+                        error!(retry_in = ?pause, withheld, "no link: {error}; {advice}");
+                    }
                     pause
                 }
             };
@@ -163,8 +167,9 @@ impl Component {
                 Request::OtherPubsub => self.reply(&addresses, &Answer::UnsupportedPubsub, now),
                 Request::Unknown => self.reply(&addresses, &Answer::Unsupported, now),
                 Request::Malformed => self.reply(&addresses, &Answer::Malformed, now),
+                Request::Unreadable => self.reply(&addresses, &Answer::Unreadable, now),
             },
-            Event::TooLarge { addresses } => self.reply(&addresses, &Answer::TooLarge, now),
+            Event::TooLarge { addresses } => self.reply(&addresses, &Answer::Unreadable, now),
             Event::Subscribe { addresses } => {
                 self.outbox.push(now, |out| write_unsubscribed(&addresses, out));
             }
@@ -180,13 +185,16 @@ impl Component {
         let Some(node) = node else {
             return self.reply(&addresses, &Answer::NoNode, now);
         };
+        if !addresses.can_be_kept() {
+            return self.reply(&addresses, &Answer::Published(Outcome::Overloaded), now);
+        }
         let Some(resolved) = self.modules.resolve(&node, push_module.as_deref()) else {
             self.complain_of_module(push_module.as_deref(), domain, now);
             return self.reply(&addresses, &Answer::Published(Outcome::UnknownModule), now);
         };
         let request = PushRequest {
             token: resolved.token,
-            named: resolved.named,
+            choice: resolved.choice,
             urgency,
             domain,
         };

@@ -34,7 +34,6 @@ pub(crate) enum End {
 }
 
 /// Something that came over the link and wants to be handled.
-#[derive(Debug)]
 pub(crate) enum Event<'a> {
     Request {
         addresses: Addresses,
@@ -134,7 +133,11 @@ async fn write<W: AsyncWrite + Unpin>(writer: &mut W, outbox: &Outbox) -> End {
         });
         match written.await {
             Ok(Ok(())) => batch.written(),
-            Ok(Err(e)) => return End::Io(e),
+            Ok(Err(e)) => {
+                // What the server said last may still be to be read, and "conflict" must not be missed.
+                sleep(LAST_WORDS).await;
+                return End::Io(e);
+            }
             Err(_) => return End::Stuck,
         }
     }
@@ -179,6 +182,8 @@ const QUIET: Duration = Duration::from_secs(30);
 const MAX_MISSES: u32 = 3;
 /// Pings at a time.
 const PINGS: u32 = 3;
+/// How long to read on when nothing can be written any more.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long the server may take to accept what we write.
 const STUCK: Duration = Duration::from_secs(60);
 
@@ -242,6 +247,12 @@ mod tests {
         });
         let end = link(ours, &outbox).await;
         assert!(matches!(end, End::Stuck), "{end:?}");
-        assert!(outbox.take().await.bytes().starts_with(b"<iq type='result' id='1'/>"));
+        assert!(
+            outbox
+                .take()
+                .await
+                .bytes()
+                .starts_with(b"<iq type='result' id='1'/>")
+        );
     }
 }

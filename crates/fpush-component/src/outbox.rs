@@ -58,7 +58,13 @@ impl Outbox {
                 let mut batch = self.lock();
                 if !batch.bytes.is_empty() {
                     batch.writing = true;
-                    let (bytes, ends) = (mem::take(&mut batch.bytes), mem::take(&mut batch.ends));
+                    // The next batch is likely to be about as large.
+                    let (bytes, ends) = (
+                        Vec::with_capacity(batch.bytes.len()),
+                        Vec::with_capacity(batch.ends.len()),
+                    );
+                    let bytes = mem::replace(&mut batch.bytes, bytes);
+                    let ends = mem::replace(&mut batch.ends, ends);
                     self.emptied.notify_waiters();
                     return Writing {
                         outbox: self,

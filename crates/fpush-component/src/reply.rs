@@ -4,8 +4,6 @@
 //! Tigase on every condition but `remote-server-timeout`, `service-unavailable`, `internal-server-error` and
 //! `bad-request`. So for a device that may be alive only these conditions are used, with type `wait`.
 
-use std::borrow::Cow;
-
 use fpush_push::Outcome;
 
 use crate::xml::Open;
@@ -17,9 +15,9 @@ pub(crate) enum Answer {
     Published(Outcome),
     /// To a publish that names no node.
     NoNode,
-    /// To a stanza that was too large to be read.
-    TooLarge,
-    /// To an iq that is none.
+    /// To a stanza that was too large to be read, or that is not the XML that we know.
+    Unreadable,
+    /// To an iq with no child or several.
     Malformed,
     /// To what we do not do.
     Unsupported,
@@ -80,7 +78,7 @@ impl Answer {
                 | Outcome::UnknownModule => Verdict::Error(Wait, InternalServerError),
             },
             // It may be a publish for a living device.
-            Self::TooLarge => Verdict::Error(Wait, BadRequest),
+            Self::Unreadable => Verdict::Error(Wait, BadRequest),
             Self::NoNode | Self::Malformed => Verdict::Error(Modify, BadRequest),
             Self::Unsupported => Verdict::Error(Cancel, ServiceUnavailable),
             Self::UnsupportedPubsub => Verdict::Error(Cancel, FeatureNotImplemented),
@@ -148,7 +146,7 @@ impl Condition {
 
 /// The addresses of a reply, as attributes ready to be written: the request's own bytes, because Prosody
 /// compares them with what the client once registered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug, PartialEq))]
 pub(crate) struct Addresses {
     attributes: Box<[u8]>,
     has_id: bool,
@@ -180,6 +178,12 @@ impl Addresses {
     pub(crate) fn has_id(&self) -> bool {
         self.has_id
     }
+
+    /// Whether they are short enough to be kept until a provider has answered. An address has 3,071 bytes at
+    /// the most; ids of real servers have a hundred.
+    pub(crate) fn can_be_kept(&self) -> bool {
+        self.attributes.len() <= MAX_KEPT
+    }
 }
 
 /// A raw attribute value that every XML parser takes back. A server sends no other; but if one did, repeating
@@ -187,12 +191,10 @@ impl Addresses {
 fn echoable(value: &str) -> Option<&str> {
     let legal = |c: char| matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
     let decoded = quick_xml::escape::unescape(value).ok()?;
-    let legal = match &decoded {
-        Cow::Borrowed(text) => text.chars().all(legal) && !text.contains('<'),
-        Cow::Owned(text) => text.chars().all(legal) && !value.contains('<'),
-    };
-    legal.then_some(value)
+    (decoded.chars().all(legal) && !value.contains('<')).then_some(value)
 }
+
+const MAX_KEPT: usize = 8 * 1_024;
 
 #[cfg(test)]
 mod tests {

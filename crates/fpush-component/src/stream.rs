@@ -107,6 +107,7 @@ impl Cutter {
                         if self.depth == 0 {
                             self.start = self.scanned - 1;
                             self.head_end = None;
+                            self.dropped = None;
                         }
                         self.state = State::Angle;
                     }
@@ -345,6 +346,13 @@ mod tests {
             cut(1_000, &chunks),
             [Owned::Oversized(None), Owned::Stanza("<iq id='2'/>".into())]
         );
+    }
+
+    #[test]
+    fn a_large_comment_between_stanzas_costs_none_of_them() {
+        let stream = format!("<!--{}--><iq id='1'/>", "x".repeat(5_000));
+        let chunks: Vec<_> = stream.as_bytes().chunks(100).collect();
+        assert_eq!(cut(1_000, &chunks), [Owned::Stanza("<iq id='1'/>".into())]);
     }
 
     #[test]
