@@ -16,6 +16,8 @@ pub enum Urgency {
     High,
     /// Nothing that a person has to see.
     Low,
+    /// A call: in twenty seconds it is worth nothing.
+    Call,
 }
 
 /// The class of a push. Each class of a token has its own rate limit.

@@ -93,24 +93,35 @@ impl Blocklist {
 
     /// Whether a publish for the token must be turned away now. Asking prolongs a block in its second half.
     pub(crate) fn check(&mut self, token: Fingerprint, now: Instant) -> Option<BlockReason> {
-        let extension = self.settings.extension;
+        let (extension, longest) = (self.settings.extension, self.settings.unexplained.extended);
         let block = self.blocks.get_mut(token).filter(|block| now < block.end)?;
         if now.duration_since(block.start) >= block.end.duration_since(block.start) / 2 {
-            block.end = block.end.max(now + extension);
+            let prolonged = match block.reason {
+                BlockReason::Dead => now + extension,
+                // It may be alive, and must not be silenced for as long as it gets messages.
+                BlockReason::Unexplained | BlockReason::Malformed => {
+                    (now + extension).min(block.start + longest)
+                }
+            };
+            block.end = block.end.max(prolonged);
         }
         Some(block.reason)
     }
 
     /// Blocks a token: for longer if it was blocked for the same reason before. A block that still runs is
-    /// never shortened.
+    /// never shortened, and what is dead does not become less so by another answer that was under way.
     pub(crate) fn block(&mut self, token: Fingerprint, reason: BlockReason, now: Instant) {
         self.forget(now);
         let rule = self.rule(reason);
-        let before = self.blocks.get(token).filter(|block| block.reason == reason);
-        let end = match before {
-            Some(block) if now < block.end => block.end.max(now + rule.initial),
-            Some(_) => now + rule.extended,
-            None => now + rule.initial,
+        let end = match self.blocks.get(token) {
+            Some(block) if now < block.end => {
+                if block.reason == BlockReason::Dead && reason != BlockReason::Dead {
+                    return;
+                }
+                block.end.max(now + rule.initial)
+            }
+            Some(block) if block.reason == reason => now + rule.extended,
+            Some(_) | None => now + rule.initial,
         };
         self.blocks.touch(
             token,
@@ -239,6 +250,20 @@ mod tests {
         f.block(BlockReason::Dead, Duration::ZERO);
         f.block(BlockReason::Dead, SECOND);
         assert_eq!(f.check(25 * HOUR), None);
+    }
+
+    #[test]
+    fn a_lesser_verdict_does_not_shorten_the_block_of_a_dead_token() {
+        let mut f = Fixture::new();
+        f.block(BlockReason::Dead, Duration::ZERO);
+        f.block(BlockReason::Unexplained, SECOND);
+        f.block(BlockReason::Malformed, SECOND);
+        assert_eq!(f.check(11 * HOUR), Some(BlockReason::Dead));
+
+        let mut f = Fixture::new();
+        f.block(BlockReason::Unexplained, Duration::ZERO);
+        f.block(BlockReason::Dead, SECOND);
+        assert_eq!(f.check(11 * HOUR), Some(BlockReason::Dead));
     }
 
     #[test]

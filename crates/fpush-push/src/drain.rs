@@ -1,7 +1,8 @@
 //! The end of the daemon, as everybody who works for it sees it.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
+use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Shutdown in two steps: from [`begin`](Self::begin) on nothing new is accepted and everything held is sent
@@ -29,6 +30,12 @@ impl Drain {
     /// Waits for [`begin`](Self::begin).
     pub async fn until_begun(&self) {
         self.begun.cancelled().await;
+    }
+
+    /// Waits for [`begin`](Self::begin), and not longer than this.
+    pub(crate) async fn until_begun_or(&self, pause: Duration) {
+        // Either is a reason to go on.
+        drop(timeout(pause, self.until_begun()).await);
     }
 
     /// Ends all patience.

@@ -28,7 +28,7 @@ pub use drain::Drain;
 pub use limiter::RatelimitSettings;
 pub use log::{Cut, LogGate};
 pub use module::{Module, ModuleSettings, Request, Ticket, Verdict};
-pub use modules::{Modules, Resolved};
+pub use modules::{Choice, Modules, Resolved};
 pub use outcome::Outcome;
 pub use retry::jitter;
 pub use token::{Fingerprint, Token, TokenHasher};

@@ -33,7 +33,9 @@ impl RatelimitSettings {
         let settings = Self {
             enabled: section.boolean("enabled", true),
             spacing: section.duration("ratelimitTime", Duration::from_secs(20)),
-            hard_spacing: section.duration("hardRatelimitTime", Duration::from_secs(600)),
+            hard_spacing: section
+                .duration("hardRatelimitTime", Duration::from_secs(600))
+                .max(SHORTEST_SILENCE),
             cleanup: section.duration("ratelimitCleanupInterval", Duration::from_secs(300)),
             acknowledge_refused: section.choice("refusedReply", &[("wait", false), ("result", true)], false),
         };
@@ -131,7 +133,8 @@ impl Limiter {
     /// Silences a token that its provider called too busy. The push that met the refusal becomes the queued
     /// one where that is possible. `room` says whether one more can be queued.
     pub(crate) fn hold(&mut self, slot: Slot, room: bool, now: Instant) -> Hold {
-        let free_at = self.millis(now + self.settings.hard_spacing);
+        let already = self.marks.get(slot.key).map_or(0, |mark| mark.free_at());
+        let free_at = self.millis(now + self.settings.hard_spacing).max(already);
         let queued = self
             .marks
             .get(slot.key)
@@ -193,16 +196,22 @@ impl Limiter {
         Slot { key, class, mark }
     }
 
-    /// Forgets tokens whose last push is longer ago than the clean-up interval and whose window is over.
+    /// Forgets tokens whose last push is longer ago than the clean-up interval and whose window is over: a few
+    /// with each call, because nobody shall wait while a million are forgotten.
     fn forget(&mut self, now: Instant) {
         let keep = as_millis(self.settings.cleanup.saturating_sub(self.settings.spacing));
         let now = self.millis(now);
-        while self
-            .marks
-            .oldest()
-            .is_some_and(|mark| mark.state() != State::Queued && mark.free_at() + keep < now)
-        {
-            self.marks.pop_oldest();
+        for _ in 0..FORGOTTEN_AT_A_TIME {
+            match self.marks.oldest_entry() {
+                Some((_, mark)) if mark.state() != State::Queued && mark.free_at() + keep < now => {
+                    self.marks.pop_oldest();
+                }
+                // One that is held for long must not keep all others in memory.
+                Some((key, mark)) if mark.free_at() > now + keep + as_millis(self.settings.spacing) => {
+                    self.marks.touch(key, mark);
+                }
+                Some(_) | None => return,
+            }
         }
     }
 
@@ -256,6 +265,10 @@ fn as_millis(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX >> 3)
 }
 
+/// After a provider called a device too busy, whatever the settings say.
+const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
+/// More than are added at a time.
+const FORGOTTEN_AT_A_TIME: u32 = 8;
 /// Beyond it the token whose push is longest ago is forgotten.
 const MAX_TOKENS: u32 = 4_000_000;
 

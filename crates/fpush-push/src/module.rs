@@ -22,7 +22,7 @@ use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use crate::{
-    BlocklistSettings, Class, Drain, Failure, Fingerprint, Form, LogGate, Outcome, Push, PushError,
+    BlocklistSettings, Choice, Class, Drain, Failure, Fingerprint, Form, LogGate, Outcome, Push, PushError,
     PushTrait, RatelimitSettings, Token, TokenHasher, Urgency,
     blocklist::{BlockReason, Blocklist},
     doubt::{Doubt, Sign},
@@ -56,12 +56,12 @@ impl ModuleSettings {
 }
 
 /// A publish for a module.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// The token.
     pub token: &'a str,
-    /// Whether the publish named the module.
-    pub named: bool,
+    /// How certain it is that the publish means this module.
+    pub choice: Choice,
     /// What the publish says about its importance.
     pub urgency: Urgency,
     /// The domain of its sender.
@@ -83,6 +83,7 @@ pub struct Ticket {
     token: Token,
     fingerprint: Fingerprint,
     class: Class,
+    choice: Choice,
     domain: Box<str>,
     slot: Slot,
     place: Place,
@@ -101,9 +102,7 @@ pub struct Module {
     /// Wakes [`run`](Self::run) when a push was held that is due before all others.
     held: Notify,
     lost: AtomicU64,
-    alarms: LogGate,
-    problems: LogGate,
-    losses: LogGate,
+    gates: Gates,
 }
 
 struct State {
@@ -112,6 +111,26 @@ struct State {
     doubt: Doubt,
     queue: Queue,
     paused_until: Option<Instant>,
+}
+
+/// One gate for each kind of message that strangers or providers can cause.
+#[derive(Default)]
+struct Gates {
+    too_large: LogGate,
+    doubted: LogGate,
+    unexplained: LogGate,
+    misconfigured: LogGate,
+    problems: LogGate,
+    losses: LogGate,
+}
+
+impl LogGate {
+    /// Logs what a person has to look at.
+    fn error(&self, module: &str, failure: &Failure, message: &'static str) {
+        if let Some(withheld) = self.pass(Instant::now()) {
+            error!(module, answer = %failure.answer, withheld, "{message}");
+        }
+    }
 }
 
 /// How the attempts for one push ended.
@@ -139,11 +158,12 @@ impl Module {
             ratelimit,
             blocklist,
         } = settings;
+        let acknowledge_refused = ratelimit.acknowledge_refused;
         Arc::new(Self {
             name: name.into(),
             backend,
             hasher,
-            acknowledge_refused: ratelimit.acknowledge_refused,
+            acknowledge_refused,
             line: Line::new(max_in_flight),
             drain,
             state: Mutex::new(State {
@@ -155,9 +175,7 @@ impl Module {
             }),
             held: Notify::new(),
             lost: AtomicU64::new(0),
-            alarms: LogGate::new(),
-            problems: LogGate::new(),
-            losses: LogGate::new(),
+            gates: Gates::default(),
         })
     }
 
@@ -183,7 +201,7 @@ impl Module {
     pub fn admit(self: &Arc<Self>, request: Request<'_>, now: Instant) -> Verdict {
         let Request {
             token,
-            named,
+            choice,
             urgency,
             domain,
         } = request;
@@ -199,10 +217,9 @@ impl Module {
             });
         }
         if !self.backend.accepts(token) {
-            return Verdict::Settled(if named {
-                Outcome::TokenInvalid
-            } else {
-                Outcome::TokenForeign
+            return Verdict::Settled(match choice {
+                Choice::Named => Outcome::TokenInvalid,
+                Choice::Only | Choice::Default => Outcome::TokenForeign,
             });
         }
         if state.paused_until.is_some_and(|until| now < until) {
@@ -217,7 +234,9 @@ impl Module {
                     token: Token::new(token),
                     fingerprint,
                     class,
+                    choice,
                     domain: domain.into(),
+                    id: Uuid::new_v4(),
                     due,
                     give_up: None,
                     attempts: 0,
@@ -225,7 +244,7 @@ impl Module {
                 self.hold(state, held);
                 return Verdict::Settled(Outcome::Queued);
             }
-            Admission::Refuse => return Verdict::Settled(self.refused()),
+            Admission::Refuse => return Verdict::Settled(self.refused(class)),
             Admission::NoRoom => return Verdict::Settled(Outcome::Overloaded),
         };
         let place = self.line.enter(domain);
@@ -237,6 +256,7 @@ impl Module {
             token: Token::new(token),
             fingerprint,
             class,
+            choice,
             domain: domain.into(),
             slot,
             place,
@@ -251,6 +271,7 @@ impl Module {
             token,
             fingerprint,
             class,
+            choice,
             domain,
             slot,
             place,
@@ -280,7 +301,12 @@ impl Module {
             deadline: arrived + DEADLINE,
         };
         let ended = self
-            .attempts(&mut push, fingerprint, Backoff::default(), arrived + DEADLINE)
+            .attempts(
+                &mut push,
+                (fingerprint, choice),
+                Backoff::default(),
+                arrived + DEADLINE,
+            )
             .await;
         drop(permit);
         let outcome = match ended {
@@ -289,7 +315,9 @@ impl Module {
                     token: push.token,
                     fingerprint,
                     class,
+                    choice,
                     domain,
+                    id: push.id,
                     due: arrived,
                     give_up: None,
                     attempts: 0,
@@ -308,64 +336,59 @@ impl Module {
     /// Sends held pushes when their time has come, and all of them at once when the daemon is about to stop.
     /// Ends when none is left after that.
     pub async fn run(self: Arc<Self>) {
-        while !self.drain.has_begun() {
+        loop {
             let next_due = self.lock().queue.next_due();
             tokio::select! {
-                () = self.drain.until_begun() => {}
+                biased;
+                () = self.drain.until_begun() => break,
                 () = self.held.notified() => {}
                 () = sleep_until_some(next_due) => {}
             }
             let now = Instant::now();
             while let Some(held) = self.pop_due(now) {
-                self.start_held(held, now);
+                self.start_held(held, now).await;
             }
         }
-        self.drain.run(self.send_all_held()).await;
+        self.send_all_held().await;
     }
 
-    /// Starts a held push whose time has come, or puts it back.
-    fn start_held(self: &Arc<Self>, mut held: Held, now: Instant) {
-        let mut state = self.lock();
-        let slot = match state.limiter.release(held.fingerprint, held.class, now) {
+    /// Starts a held push whose time has come, or puts it back. One at a time stands in the line for its permit:
+    /// held pushes have more time than those who want a reply.
+    async fn start_held(self: &Arc<Self>, mut held: Held, now: Instant) {
+        let released = self.lock().limiter.release(held.fingerprint, held.class, now);
+        let slot = match released {
             Release::Go(slot) => slot,
             Release::NotBefore(due) => {
                 held.due = due;
-                return self.hold(state, held);
+                return self.hold(self.lock(), held);
             }
         };
-        if let Some(until) = state.paused_until.filter(|until| now < *until) {
-            return self.put_back(state, held, slot, until, now);
+        if let Some(until) = self.paused_until(now) {
+            return self.put_back(held, slot, until);
         }
-        match self.line.enter(&held.domain) {
-            Place::Full => self.put_back(state, held, slot, now + CROWDED_PAUSE, now),
-            Place::Now(permit) => {
-                drop(state);
-                self.drain
-                    .spawn(Arc::clone(self).deliver_held(held, slot, permit));
+        match self.permit(&held.domain).await {
+            Some(permit) => self
+                .drain
+                .spawn(Arc::clone(self).deliver_held(held, slot, permit)),
+            None => {
+                self.requeue(held, slot, now + CROWDED_PAUSE);
+                self.drain.until_begun_or(CROWDED_PAUSE).await;
             }
-            Place::Waiting(waiting) => {
-                drop(state);
-                let module = Arc::clone(self);
-                self.drain.spawn(async move {
-                    match waiting.permit().await {
-                        Some(permit) => module.deliver_held(held, slot, permit).await,
-                        None => {
-                            let now = Instant::now();
-                            module.put_back(module.lock(), held, slot, now + CROWDED_PAUSE, now);
-                        }
-                    }
-                });
-            }
+        }
+    }
+
+    /// A permit for a held push, however long that takes; `None` if there is not even a place in the line.
+    async fn permit(&self, domain: &str) -> Option<Permit> {
+        match self.line.enter(domain) {
+            Place::Now(permit) => Some(permit),
+            Place::Waiting(waiting) => self.drain.run(waiting.permit()).await.flatten(),
+            Place::Full => None,
         }
     }
 
     async fn send_all_held(self: &Arc<Self>) {
         while let Some(held) = self.pop() {
-            let permit = match self.line.enter(&held.domain) {
-                Place::Now(permit) => Some(permit),
-                Place::Waiting(waiting) => waiting.permit().await,
-                Place::Full => None,
-            };
+            let permit = self.permit(&held.domain).await;
             if let Some(permit) = permit {
                 let slot = self
                     .lock()
@@ -375,7 +398,9 @@ impl Module {
                     .spawn(Arc::clone(self).deliver_held(held, slot, permit));
             } else {
                 self.lock().queue.push(held);
-                sleep(CROWDED_PAUSE).await;
+                if self.drain.run(sleep(CROWDED_PAUSE)).await.is_none() {
+                    return;
+                }
             }
         }
     }
@@ -385,16 +410,24 @@ impl Module {
     async fn deliver_held(self: Arc<Self>, held: Held, slot: Slot, permit: Permit) {
         let now = Instant::now();
         let blocked = self.lock().blocklist.check(held.fingerprint, now);
-        if let Some(reason) = blocked {
-            debug!(module = %self.name, token = %held.fingerprint, ?reason, "queued push dropped: the token is blocked");
-            return;
+        match blocked {
+            None => {}
+            Some(BlockReason::Dead) => {
+                debug!(module = %self.name, token = %held.fingerprint, "queued push dropped: the token is dead");
+                return;
+            }
+            Some(BlockReason::Unexplained | BlockReason::Malformed) => {
+                return self.lose(held.fingerprint, Outcome::TokenBlocked);
+            }
         }
         delay_at_random().await;
         let Held {
             token,
             fingerprint,
             class,
+            choice,
             domain,
+            id,
             due,
             give_up,
             attempts,
@@ -404,17 +437,17 @@ impl Module {
             token,
             class,
             form: Form::Full,
-            id: Uuid::new_v4(),
+            id,
             deadline: now + DEADLINE,
         };
         let mut ended = self
-            .attempts(&mut push, fingerprint, Backoff::after(attempts), now)
+            .attempts(&mut push, (fingerprint, choice), Backoff::after(attempts), now)
             .await;
         if matches!(ended, Ended::Failed { .. }) && self.drain.has_begun() {
             push.deadline = Instant::now() + DEADLINE;
             let patience = push.deadline;
             ended = self
-                .attempts(&mut push, fingerprint, Backoff::default(), patience)
+                .attempts(&mut push, (fingerprint, choice), Backoff::default(), patience)
                 .await;
         }
         drop(permit);
@@ -423,7 +456,9 @@ impl Module {
             token: push.token,
             fingerprint,
             class,
+            choice,
             domain,
+            id,
             due,
             give_up: Some(give_up),
             attempts,
@@ -434,30 +469,28 @@ impl Module {
                 self.lock().limiter.give_back(slot);
                 self.lose(fingerprint, outcome);
             }
-            Ended::Failed { resume } => self.put_back(self.lock(), held, slot, resume, Instant::now()),
-            Ended::Busy if Instant::now() >= give_up => self.lose(fingerprint, Outcome::Refused),
+            Ended::Failed { resume } => self.put_back(held, slot, resume),
+            Ended::Busy if Instant::now() >= give_up => self.lose(fingerprint, Outcome::ProviderUnavailable),
             Ended::Busy => {
                 if self.hold_busy(held, slot) != Outcome::Queued {
-                    self.lose(fingerprint, Outcome::Refused);
+                    self.lose(fingerprint, Outcome::ProviderUnavailable);
                 }
             }
         }
     }
 
-    /// Puts an acknowledged push back in the queue, unless its time is over.
-    fn put_back(
-        &self,
-        mut state: MutexGuard<'_, State>,
-        mut held: Held,
-        slot: Slot,
-        due: Instant,
-        now: Instant,
-    ) {
-        if self.drain.has_begun() || held.give_up.is_some_and(|give_up| now >= give_up) {
-            state.limiter.give_back(slot);
-            drop(state);
+    /// Puts an acknowledged push back in the queue, unless its time will be over by then.
+    fn put_back(&self, held: Held, slot: Slot, due: Instant) {
+        let over = |give_up| Instant::now() >= give_up || due >= give_up + LAST_ATTEMPT;
+        if self.drain.has_begun() || held.give_up.is_some_and(over) {
+            self.lock().limiter.give_back(slot);
             return self.lose(held.fingerprint, Outcome::ProviderUnavailable);
         }
+        self.requeue(held, slot, due);
+    }
+
+    fn requeue(&self, mut held: Held, slot: Slot, due: Instant) {
+        let mut state = self.lock();
         match state.limiter.requeue(slot, due) {
             Hold::Queue(due) => {
                 held.due = due;
@@ -471,7 +504,8 @@ impl Module {
     /// Makes a push whose token is too busy the queued one of its token.
     fn hold_busy(&self, mut held: Held, slot: Slot) -> Outcome {
         let mut state = self.lock();
-        let room = state.queue.has_room() && !self.drain.has_begun();
+        // What was acknowledged before always has its place.
+        let room = (held.attempts > 0 || state.queue.has_room()) && !self.drain.has_begun();
         match state.limiter.hold(slot, room, Instant::now()) {
             Hold::Queue(due) => {
                 held.due = due;
@@ -479,7 +513,8 @@ impl Module {
                 Outcome::Queued
             }
             Hold::Covered => Outcome::Queued,
-            Hold::Refuse => self.refused(),
+            // Nothing is held that could stand for it.
+            Hold::Refuse => Outcome::Refused,
         }
     }
 
@@ -487,12 +522,15 @@ impl Module {
     async fn attempts(
         &self,
         push: &mut Push,
-        fingerprint: Fingerprint,
+        (fingerprint, choice): (Fingerprint, Choice),
         mut backoff: Backoff,
         patience: Instant,
     ) -> Ended {
         let (mut reconnects, mut renewed) = (0, false);
         loop {
+            if let Some(resume) = self.paused_until(Instant::now()) {
+                return Ended::Failed { resume };
+            }
             let Some(result) = self.drain.run(self.backend.send(push)).await else {
                 return Ended::Failed {
                     resume: Instant::now(),
@@ -521,9 +559,10 @@ impl Module {
                     continue;
                 }
                 PushError::TooLarge if push.form == Form::Full => {
-                    self.alarm(
-                        "the push is too large for the provider; sending the minimal form",
+                    self.gates.too_large.error(
+                        &self.name,
                         &failure,
+                        "the push is too large for the provider; sending the minimal form",
                     );
                     push.form = Form::Minimal;
                     continue;
@@ -543,19 +582,21 @@ impl Module {
                 | PushError::TokenMalformed
                 | PushError::TooLarge
                 | PushError::Misconfigured
-                | PushError::Unexplained => return Ended::Settled(self.judge(fingerprint, &failure, now)),
+                | PushError::Unexplained => {
+                    return Ended::Settled(self.judge(fingerprint, choice, &failure, now));
+                }
             };
             self.problem(&failure, now);
             let pause = backoff.pause(asked, jitter());
             let resume = now + pause;
-            if resume >= patience || self.drain.run(sleep(pause)).await.is_none() {
+            if resume + LEAST_ATTEMPT > patience || self.drain.run(sleep(pause)).await.is_none() {
                 return Ended::Failed { resume };
             }
         }
     }
 
     /// Draws the conclusion from an answer that no further attempt will change.
-    fn judge(&self, fingerprint: Fingerprint, failure: &Failure, now: Instant) -> Outcome {
+    fn judge(&self, fingerprint: Fingerprint, choice: Choice, failure: &Failure, now: Instant) -> Outcome {
         let mut state = self.lock();
         let wrong_token = matches!(failure.error, PushError::TokenDoubted | PushError::TokenMalformed);
         state.doubt.record(
@@ -571,15 +612,21 @@ impl Module {
                 state.blocklist.block(fingerprint, BlockReason::Dead, now);
                 Outcome::TokenDead
             }
+            // Of another module, as likely as not, whose name was lost on the way.
+            PushError::TokenDoubted | PushError::TokenMalformed if choice == Choice::Default => {
+                state.blocklist.block(fingerprint, BlockReason::Unexplained, now);
+                Outcome::TokenForeign
+            }
             PushError::TokenDoubted if state.doubt.believes(now) => {
                 state.blocklist.block(fingerprint, BlockReason::Dead, now);
                 Outcome::TokenDead
             }
             PushError::TokenDoubted => {
-                self.alarm(
+                self.gates.doubted.error(
+                    &self.name,
+                    failure,
                     "the provider calls too many tokens wrong: check environment, topic and project of this \
                      module; no device is unregistered meanwhile",
-                    failure,
                 );
                 Outcome::ProviderUnavailable
             }
@@ -592,7 +639,8 @@ impl Module {
                 Outcome::TokenBlocked
             }
             PushError::Unexplained => {
-                self.alarm("the provider gave an answer that is not known", failure);
+                let message = "the provider gave an answer that is not known";
+                self.gates.unexplained.error(&self.name, failure, message);
                 state.blocklist.block(fingerprint, BlockReason::Unexplained, now);
                 Outcome::TokenBlocked
             }
@@ -603,10 +651,8 @@ impl Module {
             | PushError::Renewed
             | PushError::Later { .. }
             | PushError::Pause { .. } => {
-                self.alarm(
-                    "the provider refuses the request; check the settings of this module",
-                    failure,
-                );
+                let message = "the provider refuses the request; check the settings of this module";
+                self.gates.misconfigured.error(&self.name, failure, message);
                 Outcome::ProviderUnavailable
             }
         }
@@ -632,6 +678,15 @@ impl Module {
         until
     }
 
+    /// The end of a pause, if there is one: for what was admitted before it began. When the daemon is about to
+    /// stop there is no later time to send at.
+    fn paused_until(&self, now: Instant) -> Option<Instant> {
+        if self.drain.has_begun() {
+            return None;
+        }
+        self.lock().paused_until.filter(|until| now < *until)
+    }
+
     fn hold(&self, mut state: MutexGuard<'_, State>, held: Held) {
         let first = state.queue.next_due().is_none_or(|due| held.due < due);
         state.queue.push(held);
@@ -641,31 +696,25 @@ impl Module {
         }
     }
 
-    fn refused(&self) -> Outcome {
-        if self.acknowledge_refused {
-            Outcome::Coalesced
-        } else {
-            Outcome::Refused
+    /// The outcome for a push that the limiter refuses: of a call none is queued that could stand for it.
+    fn refused(&self, class: Class) -> Outcome {
+        match class {
+            Class::High | Class::Low if self.acknowledge_refused => Outcome::Coalesced,
+            Class::High | Class::Low | Class::Voip => Outcome::Refused,
         }
     }
 
     fn lose(&self, fingerprint: Fingerprint, outcome: Outcome) {
         self.lost.fetch_add(1, Ordering::Relaxed);
-        if let Some(withheld) = self.losses.pass(Instant::now()) {
+        if let Some(withheld) = self.gates.losses.pass(Instant::now()) {
             warn!(module = %self.name, token = %fingerprint, ?outcome, withheld,
                 "an acknowledged push could not be delivered");
         }
     }
 
-    fn alarm(&self, message: &'static str, failure: &Failure) {
-        if let Some(withheld) = self.alarms.pass(Instant::now()) {
-            error!(module = %self.name, answer = %failure.answer, withheld, "{message}");
-        }
-    }
-
     fn problem(&self, failure: &Failure, now: Instant) {
-        if let Some(withheld) = self.problems.pass(now) {
-            warn!(module = %self.name, answer = %failure.answer, withheld, "the provider did not take a push; trying again");
+        if let Some(withheld) = self.gates.problems.pass(now) {
+            warn!(module = %self.name, answer = %failure.answer, withheld, "the provider did not take a push");
         }
     }
 
@@ -709,7 +758,14 @@ const DEADLINE: Duration = Duration::from_secs(25);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// An acknowledged push is tried for this long.
 const HELD_PATIENCE: Duration = Duration::from_secs(600);
+/// So much later than that its last attempt may be.
+const LAST_ATTEMPT: Duration = Duration::from_secs(90);
 /// How often one push tries again at once because its connection broke.
 const MAX_RECONNECTS: u32 = 2;
-/// Before a held push that found no place in the line tries again.
+/// An attempt with less time than this is not worth making.
+const LEAST_ATTEMPT: Duration = Duration::from_secs(1);
+/// Before a held push that found no permit tries again.
 const CROWDED_PAUSE: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests;

@@ -11,15 +11,26 @@ pub struct Modules {
     default: Option<Arc<Module>>,
 }
 
+/// How certain it is that a publish means the module that it goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// It names the module.
+    Named,
+    /// It names none, and there is only one.
+    Only,
+    /// It names none, and this is the default one of several: the name may have been lost on the way, as
+    /// Metronome loses it.
+    Default,
+}
+
 /// Where a publish goes.
-#[derive(Debug)]
 pub struct Resolved<'a> {
     /// The module.
     pub module: &'a Arc<Module>,
     /// The token, from the node.
     pub token: &'a str,
-    /// Whether the publish named the module, or it was only the default one.
-    pub named: bool,
+    /// How the module was found.
+    pub choice: Choice,
 }
 
 impl Modules {
@@ -48,12 +59,87 @@ impl Modules {
         Some(Resolved {
             module: module?,
             token: node,
-            named: named.is_some_and(|name| name != "default"),
+            choice: match named {
+                Some(name) if name == module?.name() => Choice::Named,
+                Some(_) | None if self.by_name.len() == 1 => Choice::Only,
+                Some(_) | None => Choice::Default,
+            },
         })
     }
+}
 
-    /// Every module, once.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Module>> {
-        self.by_name.values()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Class, Drain, ModuleSettings, Push, PushTrait, Sending, TokenHasher, Urgency,
+        settings::{Report, Section},
+    };
+
+    struct Nothing;
+
+    impl PushTrait for Nothing {
+        fn accepts(&self, _token: &str) -> bool {
+            true
+        }
+
+        fn class(&self, _urgency: Urgency) -> Class {
+            Class::High
+        }
+
+        fn send<'a>(&'a self, _push: &'a Push) -> Sending<'a> {
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    fn modules(names: &[&str], default: Option<&str>) -> Modules {
+        let build = |name: &&str| {
+            let (report, empty) = (Report::default(), serde_json::Map::new());
+            let settings = ModuleSettings::read(&mut Section::root(&empty, &report));
+            Module::new(
+                name,
+                Box::new(Nothing),
+                settings,
+                TokenHasher::new().unwrap(),
+                Drain::default(),
+            )
+        };
+        let modules: Vec<_> = names.iter().map(build).collect();
+        let default = modules
+            .iter()
+            .find(|module| Some(module.name()) == default)
+            .cloned();
+        Modules::new(modules, default)
+    }
+
+    fn resolve(modules: &Modules, push_module: Option<&str>) -> Option<(String, Choice)> {
+        modules
+            .resolve("t", push_module)
+            .map(|resolved| (resolved.module.name().to_owned(), resolved.choice))
+    }
+
+    #[test]
+    fn a_publish_goes_to_the_module_that_it_names_or_to_the_default_one() {
+        let two = modules(&["a", "b"], Some("a"));
+        assert_eq!(resolve(&two, Some("b")), Some(("b".to_owned(), Choice::Named)));
+        assert_eq!(resolve(&two, Some("a")), Some(("a".to_owned(), Choice::Named)));
+        for none in [None, Some(""), Some("default")] {
+            assert_eq!(
+                resolve(&two, none),
+                Some(("a".to_owned(), Choice::Default)),
+                "{none:?}"
+            );
+        }
+        assert_eq!(resolve(&two, Some("c")), None);
+        assert_eq!(
+            resolve(&modules(&["a"], Some("a")), None),
+            Some(("a".to_owned(), Choice::Only))
+        );
+        assert_eq!(resolve(&modules(&["a"], None), None), None);
+        let named_default = modules(&["a", "default"], Some("a"));
+        assert_eq!(
+            resolve(&named_default, Some("default")),
+            Some(("default".to_owned(), Choice::Named))
+        );
     }
 }

@@ -3,8 +3,9 @@
 use std::{cmp::Ordering, collections::BinaryHeap};
 
 use tokio::time::Instant;
+use uuid::Uuid;
 
-use crate::{Class, Fingerprint, Token};
+use crate::{Choice, Class, Fingerprint, Token};
 
 /// An acknowledged push.
 #[derive(Debug)]
@@ -12,8 +13,12 @@ pub(crate) struct Held {
     pub(crate) token: Token,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) class: Class,
+    /// How certain its module is.
+    pub(crate) choice: Choice,
     /// The sender's domain, for its place in the line.
     pub(crate) domain: Box<str>,
+    /// The push's id, the same for all its attempts.
+    pub(crate) id: Uuid,
     /// Not before then.
     pub(crate) due: Instant,
     /// When it is given up; unknown until its first attempt.
@@ -98,7 +103,9 @@ mod tests {
             token: Token::new("t"),
             fingerprint: hasher.fingerprint("t"),
             class: Class::High,
+            choice: Choice::Named,
             domain: "a.example".into(),
+            id: Uuid::nil(),
             due: start + Duration::from_secs(seconds),
             give_up: None,
             attempts: 0,

@@ -78,6 +78,14 @@ impl<V> Recency<V> {
         (self.oldest != NONE).then(|| &self.entries[self.oldest as usize].value)
     }
 
+    pub(crate) fn oldest_entry(&self) -> Option<(Fingerprint, V)>
+    where
+        V: Copy,
+    {
+        let entry = self.entries.get(self.oldest as usize)?;
+        Some((entry.key, entry.value))
+    }
+
     pub(crate) fn pop_oldest(&mut self) {
         if self.oldest != NONE {
             self.remove(self.entries[self.oldest as usize].key);
