@@ -62,6 +62,9 @@ impl PushTrait for Apns {
             (Mode::One(class, _), _) => *class,
             (Mode::Auto { .. }, Urgency::High) => Class::High,
             (Mode::Auto { .. }, Urgency::Low) => Class::Low,
+            // A visible push like others, because a call needs another kind of token for more; but none that
+            // is queued.
+            (Mode::Auto { .. }, Urgency::Call) => Class::Voip,
         }
     }
 

@@ -135,7 +135,7 @@ impl Refusal {
             | Reason::TopicDisallowed => Remedy::Module(PushError::Misconfigured),
             Reason::InternalServerError | Reason::ServiceUnavailable => later,
             Reason::Shutdown => Remedy::ReconnectLater,
-            Reason::Unknown(_) | Reason::Unreadable => match self.status.as_u16() {
+            Reason::Unknown(_) => match self.status.as_u16() {
                 // What the status alone promises, with the doubt that an unknown reason deserves.
                 410 => Remedy::Module(PushError::TokenDoubted),
                 413 => Remedy::Module(PushError::TooLarge),
@@ -143,7 +143,13 @@ impl Refusal {
                 401 | 403 | 407 => credentials_refused,
                 400 => Remedy::Module(PushError::Unexplained),
                 404 | 405 => Remedy::Module(PushError::Misconfigured),
-                500..=599 => later,
+                _ => later,
+            },
+            // Not Apple's words, but those of something in between, which knows nothing of the token.
+            Reason::Unreadable => match self.status.as_u16() {
+                401 | 403 | 407 => credentials_refused,
+                404 | 405 => Remedy::Module(PushError::Misconfigured),
+                413 => Remedy::Module(PushError::TooLarge),
                 _ => later,
             },
         }
@@ -320,6 +326,18 @@ mod tests {
         let refusal = Refusal::read(StatusCode::BAD_GATEWAY, b"<html>", wait);
         assert_eq!(refusal.remedy(), Remedy::Module(PushError::Later { after: wait }));
         assert_eq!(refusal.describe(), "502 without a readable reason");
+    }
+
+    #[test]
+    fn what_is_no_json_never_blames_the_token() {
+        for status in [400, 410, 429] {
+            let refusal = Refusal::read(StatusCode::from_u16(status).unwrap(), b"<html>", None);
+            assert_eq!(
+                refusal.remedy(),
+                Remedy::Module(PushError::Later { after: None }),
+                "{status}"
+            );
+        }
     }
 
     #[test]

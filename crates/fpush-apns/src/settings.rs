@@ -2,12 +2,14 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use fpush_client::{ClientSettings, Endpoint, Identity, ProviderClient, Trust};
 use fpush_push::{BackendType, Background, Built, Class, settings::Section};
+use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -19,16 +21,23 @@ use crate::{
 };
 
 /// Builds the backends of all `apple` modules; those with the same key and team share one provider token.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Apple {
     provider_tokens: HashMap<TokenKey, Arc<ProviderToken>>,
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
+/// What makes two provider tokens the same. It holds a private key and is never shown.
+#[derive(PartialEq, Eq, Hash)]
 struct TokenKey {
-    p8: Vec<u8>,
+    pkcs8: Vec<u8>,
     key_id: String,
     team_id: String,
+}
+
+impl fmt::Debug for Apple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Apple")
+    }
 }
 
 /// How the settings say that we prove who we are.
@@ -127,23 +136,38 @@ impl Apple {
                 None
             }
             (false, true) => self.provider_token(apns),
-            (true, false) | (false, false) => certificate(apns),
+            (true, false) => certificate(apns),
+            (false, false) => {
+                apns.error(
+                    "",
+                    "expected either certFilePath or tokenKeyFilePath with keyId and teamId, found neither",
+                );
+                // Known all the same.
+                for key in CREDENTIAL_KEYS {
+                    apns.value(key);
+                }
+                None
+            }
         }
     }
 
     fn provider_token(&mut self, apns: &mut Section<'_>) -> Option<Credentials> {
         let (p8, key_id, team_id) = read_token_keys(apns);
         let (p8, key_id, team_id) = (p8?, key_id?, team_id?);
-        let key = TokenKey { p8, key_id, team_id };
-        if let Some(token) = self.provider_tokens.get(&key) {
-            return Some(Credentials::Token(Arc::clone(token), key.key_id));
-        }
-        let token = ProviderToken::new(&key.p8, &key.key_id, &key.team_id, Instant::now())
+        let token = ProviderToken::new(&p8, &key_id, &team_id, Instant::now())
             .inspect_err(|e| apns.error("tokenKeyFilePath", e))
             .ok()?;
-        let (token, key_id) = (Arc::new(token), key.key_id.clone());
-        self.provider_tokens.insert(key, Arc::clone(&token));
-        Some(Credentials::Token(token, key_id))
+        let pkcs8 = PrivatePkcs8KeyDer::from_pem_slice(&p8)
+            .ok()?
+            .secret_pkcs8_der()
+            .to_vec();
+        let key = TokenKey {
+            pkcs8,
+            key_id: key_id.clone(),
+            team_id,
+        };
+        let token = self.provider_tokens.entry(key).or_insert_with(|| Arc::new(token));
+        Some(Credentials::Token(Arc::clone(token), key_id))
     }
 }
 
@@ -297,6 +321,15 @@ fn mode(apns: &mut Section<'_>, payload: Option<&PayloadSettings>) -> Option<Mod
     }
 }
 
+const CREDENTIAL_KEYS: [&str; 7] = [
+    "certFilePath",
+    "certPassword",
+    "certPasswordFile",
+    "certKeyFilePath",
+    "tokenKeyFilePath",
+    "keyId",
+    "teamId",
+];
 const DAY: u64 = 86_400;
 /// Apple stores a push for 30 days at most.
 const LONGEST_TTL: Duration = Duration::from_secs(30 * DAY);

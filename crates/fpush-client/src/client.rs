@@ -4,7 +4,7 @@ use std::{sync::Mutex, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{
     client::legacy::{Client, Error as ClientError},
@@ -104,14 +104,20 @@ impl ProviderClient {
             )
         };
         let reads = activity.reads();
-        let deadline = deadline.min(Instant::now() + self.settings.request_timeout);
+        let longest = Instant::now() + self.settings.request_timeout;
+        let cut_short = deadline < longest;
+        let deadline = deadline.min(longest);
         let exchange = async {
             let response = sending.await.map_err(|e| self.classify(&e, generation))?;
             let (head, body) = response.into_parts();
             let body = match Limited::new(body, MAX_BODY).collect().await {
                 Ok(body) => body.to_bytes(),
                 // The status alone says enough.
-                Err(_) => Bytes::new(),
+                Err(e) if e.is::<LengthLimitError>() => Bytes::new(),
+                Err(e) => {
+                    self.replace(generation);
+                    return Err(SendError::Broken(e.to_string()));
+                }
             };
             Ok(Answer {
                 status: head.status,
@@ -126,7 +132,10 @@ impl ProviderClient {
             }
             Ok(Err(error)) => Err(error),
             Err(_) => {
-                self.note_timeout(generation, activity.reads() == reads);
+                // A request that was given less time than it may take says nothing about the connection.
+                if !cut_short {
+                    self.note_timeout(generation, activity.reads() == reads);
+                }
                 Err(SendError::TimedOut)
             }
         }

@@ -134,7 +134,9 @@ impl Refusal {
                 FcmCode::InvalidArgument => self.invalid_argument(PushError::TokenMalformed),
                 FcmCode::QuotaExceeded => self.quota_exceeded(),
                 FcmCode::Unavailable | FcmCode::Internal => self.later(),
-                FcmCode::ThirdPartyAuthError => Remedy::RenewTokenOnce,
+                // About this device's platform (Apple's or the browser's push service behind Google): whoever
+                // owns such a token must not stop all others by publishing to it.
+                FcmCode::ThirdPartyAuthError => Remedy::Module(PushError::Misconfigured),
                 FcmCode::Unspecified => Remedy::Module(PushError::Unexplained),
                 FcmCode::Unknown(_) => self.by_status(PushError::Unexplained),
             },
@@ -435,7 +437,7 @@ mod tests {
         permission_denied: 403 "PERMISSION_DENIED" [help()] => Remedy::RenewTokenOnce,
         unauthenticated: 401 "UNAUTHENTICATED" [] => Remedy::RenewToken,
         third_party_auth_error: 401 "UNAUTHENTICATED" [fcm_error("THIRD_PARTY_AUTH_ERROR")]
-            => Remedy::RenewTokenOnce,
+            => Remedy::Module(PushError::Misconfigured),
         quota_exceeded_of_the_device:
             429 "RESOURCE_EXHAUSTED"
             [quota_failure("token", "Device message rate exceeded"), fcm_error("QUOTA_EXCEEDED")]
