@@ -26,8 +26,8 @@ macro_rules! row {
     }};
 }
 
-pub(crate) fn table() -> [Row; 3] {
-    [
+pub(crate) fn table() -> Vec<Row> {
+    vec![
         row!("apple", "enable_apns_support", fpush_apns::Apple),
         row!("google", "enable_fcm_support", fpush_fcm::Google),
         row!("demo", "enable_demo_support", fpush_demo::Demo),

@@ -77,9 +77,9 @@ async fn serve(loaded: Loaded) -> anyhow::Result<()> {
     let mut component = pin!(Component::new(component, by_name, drain.clone()).run());
 
     let name = tokio::select! {
+        biased;
         name = signals.next() => name,
-        // It ends only after the shutdown has begun.
-        () = &mut component => "nothing",
+        () = &mut component => anyhow::bail!("the component ended by itself"),
     };
     let held: usize = modules.iter().map(|module| module.held()).sum();
     info!(

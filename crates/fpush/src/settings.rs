@@ -59,11 +59,13 @@ fn read_file(file: &Path, report: &Report) -> Option<Map<String, Value>> {
         );
     })
     .ok()?;
-    let root = parsed.value?;
-    report_duplicates(text, &root, "", report);
-    match Value::from(root) {
+    let root = parsed.value.map_or(Value::Null, |root| {
+        report_duplicates(text, &root, "", report);
+        Value::from(root)
+    });
+    match root {
         Value::Object(object) => Some(object),
-        _ => {
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
             report.error(
                 "",
                 format_args!("expected an object in {shown}: {{ \"component\": … }}"),
@@ -135,7 +137,10 @@ fn read(object: &Map<String, Value>, report: &Report) -> Option<Loaded> {
     let mut timeout = root.section_or_empty("timeout");
     let retry_after = timeout.duration("xmppconnectionError", Duration::from_secs(10));
     if retry_after < SHORTEST_RETRY {
-        timeout.error("xmppconnectionError", "expected at least \"100ms\"");
+        timeout.warning(
+            "xmppconnectionError",
+            "too short for the server's sake; \"100ms\" is used",
+        );
     }
     timeout.finish();
     root.finish();
@@ -209,7 +214,8 @@ fn read_secret(component: &mut Section<'_>) -> Option<String> {
 fn read_modules(root: &mut Section<'_>) -> Vec<LoadedModule> {
     let mut table = backends::table();
     let sections = root.sections("pushModules");
-    if sections.is_empty() && root.has("pushModules") {
+    let modules = root.value("pushModules").and_then(Value::as_object);
+    if modules.is_some_and(Map::is_empty) {
         root.error("pushModules", "expected at least one push module");
     }
     let mut default: Option<&str> = None;
@@ -235,7 +241,7 @@ fn read_module(
     name: &str,
     is_default: bool,
     mut module: Section<'_>,
-    table: &mut [Row; 3],
+    table: &mut [Row],
 ) -> Option<LoadedModule> {
     let kinds: Vec<_> = table
         .iter()

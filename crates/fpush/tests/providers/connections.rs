@@ -1,0 +1,277 @@
+//! What becomes of a push when the connection to the provider, or the provider itself, fails.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use fpush_testkit::{Answer, FakeApns, NewConnections, Reason, TestCa};
+use serde_json::json;
+
+use crate::{
+    apns::{apple, token, tokens},
+    rig::{LONG, RESULT, Rig, SECOND, Scripts, UNAVAILABLE, merged, modules, unlimited},
+};
+
+#[test]
+fn what_breaks_is_sent_again_at_once_under_the_same_id() {
+    let ca = TestCa::new();
+    let apns = FakeApns::start(&ca);
+    let faults = [
+        Answer::CloseConnection,
+        Answer::go_away(Reason::NO_ERROR, true),
+        Answer::go_away(Reason::NO_ERROR, false),
+        Answer::go_away(Reason::ENHANCE_YOUR_CALM, true),
+        Answer::go_away(Reason::ENHANCE_YOUR_CALM, false),
+        Answer::ResetStream(Reason::REFUSED_STREAM),
+        Answer::ResetStream(Reason::INTERNAL_ERROR),
+        Answer::ResetStream(Reason::CANCEL),
+        Answer::reason(400, "IdleTimeout"),
+    ];
+    let scripts = Scripts::default();
+    apns.answer_with({
+        let scripts = scripts.clone();
+        move |request| scripts.next(&request.token)
+    });
+    let all = modules((0..faults.len()).map(|number| (format!("m{number}"), apple(&apns, json!({})))));
+    let mut rig = Rig::start(&ca, all, &[]);
+    for (number, fault) in faults.iter().enumerate() {
+        let (module, token) = (format!("m{number}"), token(number));
+        // Also when the new connection fails in the same way.
+        scripts.set(&token, [fault.clone(), fault.clone()]);
+        let (verdict, took) = rig.timed(&module, &token);
+        assert_eq!(verdict, RESULT, "{fault:?}");
+        assert!(took < 2 * SECOND, "{fault:?} {took:?}");
+        let requests: Vec<_> = apns.requests().into_iter().filter(|r| r.token == token).collect();
+        assert_eq!(requests.len(), 3, "{fault:?}");
+        assert!(
+            requests
+                .iter()
+                .all(|r| r.header("apns-id") == requests[0].header("apns-id"))
+        );
+        assert!(
+            requests
+                .windows(2)
+                .all(|pair| pair[0].connection != pair[1].connection),
+            "{fault:?}: on a new connection"
+        );
+    }
+}
+
+/// What was under way on a connection that ends is sent again, whether it is this push's fault or not.
+#[test]
+fn a_connection_that_ends_under_hundreds_of_pushes_costs_none() {
+    for fault in [
+        Answer::CloseConnection,
+        Answer::go_away(Reason::NO_ERROR, false),
+        Answer::Drain(Box::new(Answer::Normal)),
+    ] {
+        let ca = TestCa::new();
+        let apns = FakeApns::start(&ca);
+        let mut rig = Rig::start(&ca, modules([("m", apple(&apns, json!({})))]), &[]);
+        assert_eq!(rig.push("m", &token(0)), RESULT);
+        let last = token(200);
+        apns.answer_with({
+            let (fault, last) = (fault.clone(), last.clone());
+            move |request| match request.connection {
+                1 if request.token == last => fault.clone(),
+                1 => Answer::Normal.after(SECOND / 5),
+                _ => Answer::Normal,
+            }
+        });
+        let verdicts = rig.push_all("m", &tokens(1..201));
+        assert!(
+            verdicts.iter().all(|verdict| verdict == RESULT),
+            "{fault:?}: {verdicts:?}"
+        );
+        assert_eq!(rig.push("m", &token(201)), RESULT);
+        assert_eq!(apns.connections(), 2, "{fault:?}: one new connection for all");
+    }
+}
+
+#[test]
+fn a_connection_that_was_reset_while_idle_is_not_noticed() {
+    let ca = TestCa::new();
+    let apns = FakeApns::start(&ca);
+    let mut rig = Rig::start(&ca, modules([("m", apple(&apns, json!({})))]), &[]);
+    for number in 0..3 {
+        let (verdict, took) = rig.timed("m", &token(number));
+        assert_eq!(verdict, RESULT);
+        assert!(took < SECOND, "{took:?}");
+        apns.reset_existing_connections();
+    }
+}
+
+#[test]
+fn silence_ends_with_the_request_timeout_and_the_push_is_sent_again() {
+    let ca = TestCa::new();
+    let apns = FakeApns::start(&ca);
+    let keys = json!({ "apns": { "requestTimeout": 1 } });
+    let mut rig = Rig::start(&ca, modules([("m", apple(&apns, keys))]), &[]);
+    apns.queue([Answer::Silence]);
+    let (verdict, took) = rig.timed("m", &token(1));
+    assert_eq!(verdict, RESULT);
+    assert!((SECOND..5 * SECOND).contains(&took), "{took:?}");
+    let requests = apns.requests();
+    assert_eq!(requests.len(), 2);
+    assert_eq!(requests[0].header("apns-id"), requests[1].header("apns-id"));
+    assert_eq!(
+        requests[0].connection, requests[1].connection,
+        "one timeout is no reason to leave"
+    );
+}
+
+#[test]
+fn a_slow_answer_is_waited_for() {
+    let ca = TestCa::new();
+    let apns = FakeApns::start(&ca);
+    let mut rig = Rig::start(&ca, modules([("m", apple(&apns, json!({})))]), &[]);
+    apns.queue([Answer::Normal.after(3 * SECOND / 2)]);
+    let slow = rig.publish("m", &token(1));
+    let (verdict, took) = rig.timed("m", &token(2));
+    assert_eq!(verdict, RESULT);
+    assert!(took < SECOND, "the others do not wait: {took:?}");
+    assert_eq!(rig.verdict(&slow), RESULT);
+    assert_eq!(apns.count(), 2);
+}
+
+#[test]
+fn a_connection_that_has_gone_silent_is_left_after_three_timeouts() {
+    let ca = TestCa::new();
+    let apns = FakeApns::start(&ca);
+    let keys = json!({ "apns": { "requestTimeout": "300ms" } });
+    let mut rig = Rig::start(&ca, modules([("m", apple(&apns, keys))]), &[]);
+    assert_eq!(rig.push("m", &token(0)), RESULT);
+    apns.stall_existing_connections();
+    // Three timeouts at a time.
+    let verdicts = rig.push_all("m", &tokens(1..4));
+    assert_eq!(verdicts, [RESULT; 3]);
+    assert_eq!(apns.connections(), 2);
+    rig.daemon.wait_for_log("gone silent", LONG);
+    let (verdict, took) = rig.timed("m", &token(4));
+    assert_eq!(verdict, RESULT);
+    assert!(took < SECOND, "{took:?}");
+
+    // And three in a row, of one push.
+    apns.stall_existing_connections();
+    assert_eq!(rig.push("m", &token(5)), RESULT);
+    assert_eq!(apns.connections(), 3);
+}
+
+#[test]
+fn who_asks_for_more_time_than_there_is_is_answered_for_at_once() {
+    let ca = TestCa::new();
+    let apns = FakeApns::start(&ca);
+    let mut rig = Rig::start(&ca, modules([("m", apple(&apns, unlimited()))]), &[]);
+    let unwell = || Answer::reason(503, "ServiceUnavailable");
+    let date = "Fri, 01 Jan 2100 00:00:00 GMT";
+    apns.queue([
+        unwell().header("retry-after", "3600"),
+        unwell().header("retry-after", date),
+    ]);
+    for _ in 0..2 {
+        let (verdict, took) = rig.timed("m", &token(1));
+        assert_eq!(verdict, UNAVAILABLE);
+        assert!(took < 2 * SECOND, "{took:?}");
+    }
+    apns.queue([unwell().header("retry-after", "1")]);
+    let (verdict, took) = rig.timed("m", &token(1));
+    assert_eq!(verdict, RESULT);
+    assert!((SECOND..4 * SECOND).contains(&took), "{took:?}");
+}
+
+/// All faults at once, each answered early; the log at trace tells no token.
+#[test]
+fn no_outage_is_answered_with_anything_but_wait() {
+    let ca = TestCa::new();
+    let apns = FakeApns::start(&ca);
+    let mut rig = Rig::start(&ca, modules([("m", apple(&apns, json!({})))]), &[]);
+    apns.answer_with(|request| {
+        let number = usize::from_str_radix(&request.token[..8], 16).unwrap();
+        let later = |answer: Answer| answer.header("retry-after", "86400");
+        match number % 6 {
+            0 => later(Answer::reason(500, "InternalServerError")),
+            1 => later(Answer::reason(503, "ServiceUnavailable")),
+            2 => later(Answer::raw(502, "<html>no</html>")),
+            3 => later(Answer::raw(504, "")),
+            4 => later(Answer::json(500, &json!([1, 2, 3]))),
+            _ => later(Answer::reason(599, "What Is This")).after(SECOND / 10),
+        }
+    });
+    let all = tokens(0..300);
+    let verdicts = rig.push_all("m", &all);
+    assert!(
+        verdicts.iter().all(|verdict| verdict == UNAVAILABLE),
+        "{verdicts:?}"
+    );
+    apns.answer_normally();
+    let verdicts = rig.push_all("m", &all);
+    assert!(
+        verdicts.iter().all(|verdict| verdict == RESULT),
+        "no slot is used up: {verdicts:?}"
+    );
+    rig.assert_discreet(&all);
+}
+
+/// Nothing listens, nothing answers to TLS, nothing answers to requests, connections break for ever, and the answer
+/// is always 500: for each the reply comes within 25 seconds, and one that comes back in time is no outage.
+#[test]
+fn who_does_not_answer_at_all_is_answered_for_in_25_seconds() {
+    let ca = TestCa::new();
+    let fakes: Vec<_> = (0..6).map(|_| FakeApns::start(&ca)).collect();
+    fakes[0].new_connections(NewConnections::Reset);
+    fakes[1].new_connections(NewConnections::Ignore);
+    fakes[2].answer_with(|_| Answer::Silence);
+    fakes[3].answer_with(|_| Answer::CloseConnection);
+    fakes[4].answer_with(|_| Answer::reason(500, "InternalServerError"));
+    fakes[5].new_connections(NewConnections::Reset);
+    let patient = json!({ "apns": { "requestTimeout": 600 } });
+    let module = |(number, apns): (usize, &FakeApns)| {
+        let keys = if number == 2 { patient.clone() } else { json!({}) };
+        (format!("m{number}"), apple(apns, keys))
+    };
+    let mut rig = Rig::start(&ca, modules(fakes.iter().enumerate().map(module)), &[]);
+    let start = Instant::now();
+    let ids: Vec<_> = (0..6)
+        .map(|number| rig.publish(&format!("m{number}"), &token(number)))
+        .collect();
+    thread::sleep(SECOND);
+    fakes[5].new_connections(NewConnections::Serve);
+    assert_eq!(rig.verdict(&ids[5]), RESULT);
+    assert!(start.elapsed() < 10 * SECOND);
+    for id in &ids[..5] {
+        assert_eq!(rig.verdict(id), UNAVAILABLE, "{id}");
+    }
+    let took = start.elapsed();
+    assert!(
+        (Duration::from_secs(15)..Duration::from_secs(28)).contains(&took),
+        "{took:?}"
+    );
+    for fake in &fakes {
+        assert!(fake.count() < 30, "no hammering: {}", fake.count());
+        fake.answer_normally();
+        fake.new_connections(NewConnections::Serve);
+    }
+    for number in [0, 1, 3, 4] {
+        assert_eq!(rig.push(&format!("m{number}"), &token(number)), RESULT);
+    }
+}
+
+#[test]
+fn hundreds_of_pushes_share_one_connection() {
+    let ca = TestCa::new();
+    for streams in [1_000, 100] {
+        let apns = FakeApns::builder(&ca)
+            .delay(SECOND / 5)
+            .max_concurrent_streams(streams)
+            .start();
+        let mut rig = Rig::start(
+            &ca,
+            modules([("m", apple(&apns, merged(unlimited(), json!({}))))]),
+            &[],
+        );
+        let verdicts = rig.push_all("m", &tokens(0..512));
+        assert!(verdicts.iter().all(|verdict| verdict == RESULT), "{verdicts:?}");
+        assert_eq!((apns.count(), apns.connections()), (512, 1));
+    }
+}

@@ -1,0 +1,444 @@
+//! Google: what reaches it, and what becomes of every answer.
+
+use std::{collections::HashSet, time::Duration};
+
+use fpush_testkit::{
+    Answer, FakeFcm, FcmSend, NewConnections, TestCa,
+    certs::service_account_email,
+    fake_fcm::{bad_request, quota_failure, token_error},
+    fcm_error,
+    publish::ejabberd_publish,
+};
+use serde_json::{Value, json};
+
+use crate::rig::{
+    DEAD, LONG, OVERLOAD, REFUSED, RESULT, Rig, SECOND, Scripts, UNAVAILABLE, merged, modules, unlimited,
+};
+
+fn google(fcm: &FakeFcm, more: Value) -> Value {
+    let base = json!({
+        "type": "google",
+        "fcm": { "fcmSecretPath": "fcm.json", "endpoint": fcm.url(), "caFilePath": "ca.pem" },
+    });
+    merged(base, more)
+}
+
+fn start(ca: &TestCa, fcm: &FakeFcm, all: Value) -> Rig {
+    Rig::start(ca, all, &[("fcm.json", &fcm.service_account("project-1"))])
+}
+
+fn token(number: usize) -> String {
+    format!("dCXr7fTpTm2yXGVYTXJb6r:APA91bHun4MxP5egoKMwt2KZFBaFUH-1RYqx_{number:06}")
+}
+
+fn tokens(numbers: std::ops::Range<usize>) -> Vec<String> {
+    numbers.map(token).collect()
+}
+
+#[test]
+fn a_push_is_what_google_wants() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::builder(&ca).check_tokens(true).start();
+    let more = json!({ "fcm": {
+        "priority": "normal", "ttl": "1h", "collapseKey": "wake", "additionalData": { "a": "b" },
+    } });
+    let all = modules([("usual", google(&fcm, json!({}))), ("more", google(&fcm, more))]);
+    let mut rig = start(&ca, &fcm, all);
+    assert_eq!(rig.push("usual", &token(1)), RESULT);
+    assert_eq!(rig.push("more", &token(2)), RESULT);
+    let sends = fcm.wait_for(2, LONG);
+    assert_eq!(sends[0].project, "project-1");
+    assert_eq!(
+        sends[0].body,
+        json!({ "message": {
+            "token": token(1), "android": { "priority": "HIGH", "ttl": "2419200s" }, "data": {},
+        } })
+    );
+    assert_eq!(
+        sends[1].message,
+        json!({
+            "token": token(2), "android": { "priority": "NORMAL", "ttl": "3600s", "collapse_key": "wake" },
+            "data": { "a": "b" },
+        })
+    );
+    // The endpoint of the token is the one in the service account's file, and both modules have asked there.
+    let requests = fcm.wait_for_token_requests(2, LONG);
+    assert_eq!(requests.len(), 2);
+    for request in &requests {
+        let claims = &request.assertion.as_ref().unwrap().claims;
+        assert_eq!(claims["aud"], fcm.token_uri());
+        assert_eq!(claims["iss"], service_account_email("project-1"));
+        assert_eq!(
+            claims["scope"],
+            "https://www.googleapis.com/auth/firebase.messaging"
+        );
+    }
+    let bearer: Vec<_> = sends.iter().map(|send| send.bearer.clone().unwrap()).collect();
+    assert!(
+        bearer.iter().all(|bearer| bearer.starts_with("ya29.test-")),
+        "{bearer:?}"
+    );
+    rig.assert_discreet(&[bearer, tokens(1..3), vec!["PRIVATE KEY".to_owned()]].concat());
+}
+
+#[test]
+fn tokens_of_any_length_are_sent() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    let module = google(&fcm, json!({ "is_default_module": true }));
+    let mut rig = start(&ca, &fcm, modules([("g", module)]));
+    for node in ["x".repeat(50), "y".repeat(600)] {
+        assert_eq!(rig.push("g", &node), RESULT);
+    }
+    assert_eq!(fcm.wait_for(2, LONG)[1].token().len(), 600);
+    for node in [
+        "short".to_owned(),
+        "0123456789abcdef".repeat(4),
+        format!("{}\"}}", token(1)),
+        "z".repeat(1_025),
+    ] {
+        assert_eq!(rig.push("g", &node), DEAD, "{node}");
+        rig.link.send(ejabberd_publish("x", &node, None, true));
+        assert_eq!(rig.verdict("x"), OVERLOAD, "{node}: it may be another module's");
+    }
+    assert_eq!(fcm.count(), 2);
+}
+
+/// A token that is not good any more, under hundreds of pushes, is replaced by one request, and no push is lost.
+#[test]
+fn a_revoked_access_token_costs_one_request_whatever_is_under_way() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::builder(&ca).check_tokens(true).start();
+    let mut rig = start(&ca, &fcm, modules([("g", google(&fcm, json!({})))]));
+    assert_eq!(rig.push("g", &token(0)), RESULT);
+    fcm.revoke_tokens();
+    let verdicts = rig.push_all("g", &tokens(1..501));
+    assert!(verdicts.iter().all(|verdict| verdict == RESULT), "{verdicts:?}");
+    assert_eq!(fcm.token_requests().len(), 2, "exactly one more");
+    assert_eq!(fcm.connections(), 3, "one for the pushes, one for each token");
+    let delivered: HashSet<_> = fcm
+        .sends()
+        .into_iter()
+        .filter(|send| send.bearer.as_deref() == Some("ya29.test-2"))
+        .map(|send| send.token().to_owned())
+        .collect();
+    assert_eq!(delivered, tokens(1..501).into_iter().collect());
+
+    // A second one within ten seconds would not help either: the operator has to look.
+    fcm.revoke_tokens();
+    let id = rig.publish("g", &token(600));
+    std::thread::sleep(SECOND);
+    assert_eq!(fcm.token_requests().len(), 2);
+    drop(id);
+}
+
+#[test]
+fn a_token_that_runs_out_is_renewed_ahead_of_time() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::builder(&ca)
+        .check_tokens(true)
+        .expires_in(Duration::from_secs(6))
+        .start();
+    let mut rig = start(&ca, &fcm, modules([("g", google(&fcm, unlimited()))]));
+    for _ in 0..8 {
+        let (verdict, took) = rig.timed("g", &token(0));
+        assert_eq!(verdict, RESULT);
+        assert!(took < SECOND, "no push waits for a token: {took:?}");
+        std::thread::sleep(SECOND);
+    }
+    let refused = fcm.sends().len() - 8;
+    assert_eq!(refused, 0, "none was sent with a token that had run out");
+    assert!((2..=3).contains(&fcm.token_requests().len()));
+}
+
+#[test]
+fn without_an_access_token_pushes_wait_for_one() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    fcm.queue_tokens([
+        Answer::raw(503, "<html>"),
+        token_error(400, "invalid_grant", "Invalid JWT Signature."),
+    ]);
+    let mut rig = start(&ca, &fcm, modules([("g", google(&fcm, json!({})))]));
+    let verdicts = rig.push_all("g", &tokens(0..10));
+    assert!(verdicts.iter().all(|verdict| verdict == RESULT), "{verdicts:?}");
+    assert_eq!((fcm.token_requests().len(), fcm.count()), (3, 10));
+    rig.daemon.wait_for_log("invalid_grant", LONG);
+}
+
+/// What a publish after the one that met the answer comes to, when Google is well again.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    Sent,
+    Unasked(&'static str),
+}
+
+type Row = (Vec<Answer>, &'static str, usize, Next);
+
+fn rows() -> Vec<Row> {
+    use Next::{Sent, Unasked};
+    let error = |status, name: &str, code| vec![fcm_error(status, name, code, &[])];
+    let device = quota_failure("token:0", "device message rate exceeded");
+    let project = quota_failure(
+        "project:project-1",
+        "Quota exceeded for message rate of the project",
+    );
+    let field = bad_request("message.android.ttl", "Invalid ttl");
+    let its_token = bad_request("message.token", "Invalid registration token");
+    let other = json!({ "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "X" });
+    let later = |mut answers: Vec<Answer>| vec![answers.remove(0).header("retry-after", "3600")];
+    vec![
+        (vec![], RESULT, 1, Sent),
+        (
+            error(404, "NOT_FOUND", Some("UNREGISTERED")),
+            DEAD,
+            1,
+            Unasked(DEAD),
+        ),
+        (
+            vec![fcm_error(404, "NOT_FOUND", Some("UNREGISTERED"), &[other])],
+            DEAD,
+            1,
+            Unasked(DEAD),
+        ),
+        (error(404, "NOT_FOUND", None), UNAVAILABLE, 1, Sent),
+        (vec![Answer::raw(404, "<html>")], UNAVAILABLE, 1, Sent),
+        (
+            error(400, "INVALID_ARGUMENT", Some("INVALID_ARGUMENT")),
+            UNAVAILABLE,
+            1,
+            Unasked(UNAVAILABLE),
+        ),
+        (
+            vec![fcm_error(
+                400,
+                "INVALID_ARGUMENT",
+                Some("INVALID_ARGUMENT"),
+                &[its_token],
+            )],
+            UNAVAILABLE,
+            1,
+            Unasked(UNAVAILABLE),
+        ),
+        (
+            vec![fcm_error(
+                400,
+                "INVALID_ARGUMENT",
+                Some("INVALID_ARGUMENT"),
+                &[field],
+            )],
+            UNAVAILABLE,
+            1,
+            Sent,
+        ),
+        (error(400, "INVALID_ARGUMENT", None), UNAVAILABLE, 1, Sent),
+        (
+            error(400, "X", Some("UNSPECIFIED_ERROR")),
+            UNAVAILABLE,
+            1,
+            Unasked(UNAVAILABLE),
+        ),
+        (
+            error(400, "X", Some("NEW_FANGLED")),
+            UNAVAILABLE,
+            1,
+            Unasked(UNAVAILABLE),
+        ),
+        // No success yet.
+        (
+            error(403, "PERMISSION_DENIED", Some("SENDER_ID_MISMATCH")),
+            UNAVAILABLE,
+            1,
+            Sent,
+        ),
+        (
+            error(403, "PERMISSION_DENIED", None),
+            UNAVAILABLE,
+            1,
+            Unasked(UNAVAILABLE),
+        ),
+        (
+            error(401, "UNAUTHENTICATED", Some("THIRD_PARTY_AUTH_ERROR")),
+            UNAVAILABLE,
+            1,
+            Sent,
+        ),
+        (error(401, "UNAUTHENTICATED", None), RESULT, 2, Sent),
+        (
+            vec![fcm_error(
+                429,
+                "RESOURCE_EXHAUSTED",
+                Some("QUOTA_EXCEEDED"),
+                &[device],
+            )],
+            RESULT,
+            1,
+            Unasked(REFUSED),
+        ),
+        (
+            vec![fcm_error(
+                429,
+                "RESOURCE_EXHAUSTED",
+                Some("QUOTA_EXCEEDED"),
+                &[project],
+            )],
+            UNAVAILABLE,
+            1,
+            Unasked(UNAVAILABLE),
+        ),
+        (
+            error(429, "RESOURCE_EXHAUSTED", Some("QUOTA_EXCEEDED")),
+            UNAVAILABLE,
+            1,
+            Unasked(UNAVAILABLE),
+        ),
+        (
+            vec![Answer::raw(429, "<html>")],
+            UNAVAILABLE,
+            1,
+            Unasked(UNAVAILABLE),
+        ),
+        (
+            later(error(503, "UNAVAILABLE", Some("UNAVAILABLE"))),
+            UNAVAILABLE,
+            1,
+            Sent,
+        ),
+        (
+            later(error(500, "INTERNAL", Some("INTERNAL"))),
+            UNAVAILABLE,
+            1,
+            Sent,
+        ),
+        (later(error(500, "INTERNAL", None)), UNAVAILABLE, 1, Sent),
+        (
+            later(vec![Answer::raw(502, "<html>Error 502 (Server Error)</html>")]),
+            UNAVAILABLE,
+            1,
+            Sent,
+        ),
+        (later(vec![Answer::status(504)]), UNAVAILABLE, 1, Sent),
+        (
+            vec![Answer::raw(502, "<html>Error 502</html>").header("retry-after", "1")],
+            RESULT,
+            2,
+            Sent,
+        ),
+        (vec![Answer::CloseConnection], RESULT, 2, Sent),
+        (vec![Answer::raw(413, "")], RESULT, 2, Sent),
+    ]
+}
+
+#[test]
+fn every_answer_of_googles() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    let rows = rows();
+    let scripts = Scripts::default();
+    fcm.answer_with({
+        let scripts = scripts.clone();
+        move |send| scripts.next(send.token())
+    });
+    let module = |number: usize| (format!("g{number}"), google(&fcm, unlimited()));
+    let mut rig = start(&ca, &fcm, modules((0..rows.len()).map(module)));
+    let mut ids = Vec::new();
+    for (number, (answers, ..)) in rows.iter().enumerate() {
+        scripts.set(&token(number), answers.clone());
+        ids.push(rig.publish(&format!("g{number}"), &token(number)));
+    }
+    let of = |number: usize| -> Vec<FcmSend> {
+        fcm.sends()
+            .into_iter()
+            .filter(|send| send.token() == token(number))
+            .collect()
+    };
+    for (number, (answers, verdict, requests, next)) in rows.iter().enumerate() {
+        assert_eq!(rig.verdict(&ids[number]), *verdict, "{answers:?}");
+        assert_eq!(of(number).len(), *requests, "{answers:?}");
+        let module = format!("g{number}");
+        match next {
+            Next::Sent => {
+                assert_eq!(rig.push(&module, &token(number)), RESULT, "{answers:?}");
+                assert_eq!(of(number).len(), requests + 1, "{answers:?}");
+            }
+            Next::Unasked(verdict) => {
+                assert_eq!(rig.push(&module, &token(number)), *verdict, "{answers:?}");
+                assert_eq!(of(number).len(), *requests, "{answers:?}");
+            }
+        }
+    }
+    rig.assert_discreet(&tokens(0..rows.len()));
+}
+
+#[test]
+fn a_wrong_project_costs_no_device_its_registration() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    let mut rig = start(&ca, &fcm, modules([("g", google(&fcm, unlimited()))]));
+    fcm.answer_with(|_| fcm_error(403, "PERMISSION_DENIED", Some("SENDER_ID_MISMATCH"), &[]));
+    let verdicts = rig.push_all("g", &tokens(0..50));
+    assert!(
+        verdicts.iter().all(|verdict| verdict == UNAVAILABLE),
+        "{verdicts:?}"
+    );
+    fcm.answer_normally();
+    for living in tokens(0..60) {
+        assert_eq!(rig.push("g", &living), RESULT);
+    }
+    fcm.queue([fcm_error(
+        403,
+        "PERMISSION_DENIED",
+        Some("SENDER_ID_MISMATCH"),
+        &[],
+    )]);
+    let count = fcm.count();
+    assert_eq!(rig.push("g", &token(99)), DEAD);
+    assert_eq!(rig.push("g", &token(99)), DEAD);
+    assert_eq!(fcm.count(), count + 1);
+}
+
+#[test]
+fn the_projects_quota_pauses_the_module_and_the_devices_quota_one_token() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    let limit = json!({ "ratelimit": { "ratelimitTime": "100ms", "hardRatelimitTime": "1s" } });
+    let all = modules([
+        ("device", google(&fcm, limit)),
+        ("project", google(&fcm, json!({}))),
+    ]);
+    let mut rig = start(&ca, &fcm, all);
+    let exceeded = |details: &[Value]| fcm_error(429, "RESOURCE_EXHAUSTED", Some("QUOTA_EXCEEDED"), details);
+
+    fcm.queue([exceeded(&[quota_failure("token:1", "device message rate")])]);
+    assert_eq!(rig.push("device", &token(1)), RESULT, "it is held");
+    assert_eq!(rig.push("device", &token(1)), REFUSED);
+    assert_eq!(rig.push("device", &token(2)), RESULT);
+    let sends = fcm.wait_for(3, LONG);
+    assert_eq!(sends[2].token(), token(1));
+    assert!(sends[2].at - sends[0].at >= SECOND);
+
+    assert_eq!(rig.push("device", &token(3)), RESULT);
+    fcm.queue([exceeded(&[]).header("retry-after", "2")]);
+    assert_eq!(rig.push("project", &token(1)), UNAVAILABLE);
+    assert_eq!(rig.push("project", &token(2)), UNAVAILABLE, "others wait, too");
+    assert_eq!(fcm.count(), 5);
+    assert_eq!(rig.push("device", &token(4)), RESULT, "but not another module");
+}
+
+#[test]
+fn hundreds_of_pushes_share_one_connection() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::builder(&ca).delay(SECOND / 10).start();
+    let mut rig = start(&ca, &fcm, modules([("g", google(&fcm, json!({})))]));
+    let verdicts = rig.push_all("g", &tokens(0..512));
+    assert!(verdicts.iter().all(|verdict| verdict == RESULT), "{verdicts:?}");
+    assert_eq!(
+        (fcm.count(), fcm.connections()),
+        (512, 2),
+        "one for the pushes, one for the token"
+    );
+    fcm.new_connections(NewConnections::Reset);
+    fcm.reset_existing_connections();
+    fcm.new_connections(NewConnections::Serve);
+    assert_eq!(rig.push("g", &token(600)), RESULT);
+}

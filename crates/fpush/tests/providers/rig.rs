@@ -1,0 +1,156 @@
+//! A daemon with its XMPP server, and what the tests have in common.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use fpush_testkit::{Answer, Daemon, FakeXmpp, Link, TestCa, publish::ejabberd_publish};
+use serde_json::{Map, Value, json};
+
+/// Long enough for everything that should happen at once.
+pub(crate) const LONG: Duration = Duration::from_secs(15);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+
+pub(crate) const RESULT: &str = "result";
+pub(crate) const DEAD: &str = "cancel/item-not-found";
+pub(crate) const UNAVAILABLE: &str = "wait/remote-server-timeout";
+pub(crate) const REFUSED: &str = "wait/service-unavailable";
+pub(crate) const OVERLOAD: &str = "wait/internal-server-error";
+
+/// A daemon whose link is up.
+pub(crate) struct Rig {
+    pub(crate) link: Link,
+    pub(crate) daemon: Daemon,
+    _xmpp: FakeXmpp,
+    published: usize,
+}
+
+impl Rig {
+    /// Starts a daemon with these push modules. In their settings `ca.pem` is the authority, and the other files
+    /// are there under their names.
+    pub(crate) fn start(ca: &TestCa, modules: impl Into<Value>, files: &[(&str, &str)]) -> Self {
+        let xmpp = FakeXmpp::start("push.localhost", "secret");
+        let settings = json!({
+            "component": {
+                "componentHostname": "push.localhost", "componentKey": "secret",
+                "serverHostname": "127.0.0.1", "serverPort": xmpp.port(),
+            },
+            "pushModules": modules.into(),
+        });
+        let mut builder = Daemon::builder(env!("CARGO_BIN_EXE_fpush"))
+            .settings(&settings)
+            .rust_log("trace")
+            .file("ca.pem", ca.pem());
+        for (name, content) in files {
+            builder = builder.file(name, content);
+        }
+        let daemon = builder.start();
+        let link = match xmpp.try_accept(LONG) {
+            Ok(link) => link,
+            Err(e) => panic!("no link: {e:?}; the log:\n{}", daemon.log()),
+        };
+        Self {
+            link,
+            daemon,
+            _xmpp: xmpp,
+            published: 0,
+        }
+    }
+
+    /// Sends an urgent publish. Returns its id.
+    pub(crate) fn publish(&mut self, module: &str, token: &str) -> String {
+        self.publish_from("a.example", module, token)
+    }
+
+    pub(crate) fn publish_from(&mut self, domain: &str, module: &str, token: &str) -> String {
+        self.published += 1;
+        let id = format!("id-{}", self.published);
+        self.link
+            .send(ejabberd_publish(&id, token, Some(module), true).from(domain));
+        id
+    }
+
+    /// How a publish is answered.
+    #[track_caller]
+    pub(crate) fn verdict(&mut self, id: &str) -> String {
+        self.link.reply_to(id, 2 * LONG).verdict()
+    }
+
+    /// Publishes and waits for the answer.
+    #[track_caller]
+    pub(crate) fn push(&mut self, module: &str, token: &str) -> String {
+        let id = self.publish(module, token);
+        self.verdict(&id)
+    }
+
+    /// The same, and how long it took.
+    #[track_caller]
+    pub(crate) fn timed(&mut self, module: &str, token: &str) -> (String, Duration) {
+        let start = Instant::now();
+        (self.push(module, token), start.elapsed())
+    }
+
+    /// Publishes once for each token, and then waits for all answers.
+    #[track_caller]
+    pub(crate) fn push_all(&mut self, module: &str, tokens: &[String]) -> Vec<String> {
+        let ids: Vec<_> = tokens.iter().map(|token| self.publish(module, token)).collect();
+        ids.iter().map(|id| self.verdict(id)).collect()
+    }
+
+    /// Checks that no token and no secret is in the log, which is at trace level.
+    pub(crate) fn assert_discreet(&self, secrets: &[String]) {
+        let log = self.daemon.log();
+        for secret in secrets {
+            assert!(!log.contains(secret), "{secret} is in the log:\n{log}");
+        }
+    }
+}
+
+/// What the answer for each token is, one after the other; then the fake's usual one.
+#[derive(Clone, Default)]
+pub(crate) struct Scripts(Arc<Mutex<HashMap<String, VecDeque<Answer>>>>);
+
+impl Scripts {
+    pub(crate) fn set(&self, token: &str, answers: impl IntoIterator<Item = Answer>) {
+        let answers = answers.into_iter().collect();
+        self.0.lock().unwrap().insert(token.to_owned(), answers);
+    }
+
+    pub(crate) fn next(&self, token: &str) -> Answer {
+        let mut scripts = self.0.lock().unwrap();
+        let next = scripts.get_mut(token).and_then(VecDeque::pop_front);
+        next.unwrap_or(Answer::Normal)
+    }
+}
+
+/// The modules of a settings file.
+pub(crate) fn modules<N: Into<String>>(modules: impl IntoIterator<Item = (N, Value)>) -> Value {
+    let modules: Map<_, _> = modules
+        .into_iter()
+        .map(|(name, module)| (name.into(), module))
+        .collect();
+    modules.into()
+}
+
+/// Puts what `more` says over what `base` says; `null` takes a key away.
+pub(crate) fn merged(mut base: Value, more: Value) -> Value {
+    let Value::Object(more) = more else { return more };
+    for (key, value) in more {
+        let old = base[&key].take();
+        if value.is_null() {
+            base.as_object_mut().unwrap().remove(&key);
+        } else if old.is_object() && value.is_object() {
+            base[key] = merged(old, value);
+        } else {
+            base[key] = value;
+        }
+    }
+    base
+}
+
+/// Publishes for one token after the other are each sent.
+pub(crate) fn unlimited() -> Value {
+    json!({ "ratelimit": { "enabled": false } })
+}

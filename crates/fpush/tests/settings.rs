@@ -1,0 +1,483 @@
+//! Settings as operators write them, read by the real program.
+//!
+//! Each `settings/valid/NAME.json` and `settings/invalid/NAME.json` has a `NAME.expected` with what `fpush check`
+//! says about it; `UPDATE_EXPECT=1 cargo test -p fpush --test settings` writes these anew. The files that the settings
+//! name are those of [`Folder`]. A file with modules that this build leaves out is not looked at.
+//!
+//! The JSON in README.md and in settings.example.json is checked as well, with files of ours in the place of the
+//! operator's: see [`with_our_files`].
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+#[cfg(feature = "enable_demo_support")]
+mod common;
+
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpListener},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Output,
+};
+
+use fpush_testkit::{ApnsKey, TempDir, certs::service_account_json, fixture, run_to_end};
+use serde_json::Value;
+
+const BIN: &str = env!("CARGO_BIN_EXE_fpush");
+
+/// The port of the server in all settings here; another one takes its place when they are used.
+const PORT: &str = "5347";
+
+/// The exit status of a program with wrong settings (`EX_CONFIG` of sysexits.h).
+const CONFIG: i32 = 78;
+
+/// A folder with settings and all the files that they may name.
+struct Folder {
+    dir: TempDir,
+    /// Takes the connections of a daemon that starts.
+    server: TcpListener,
+}
+
+impl Folder {
+    fn with(settings: &str) -> Self {
+        let dir = TempDir::new();
+        let fixtures = fixture("aps.pem").parent().unwrap().to_owned();
+        for entry in fs::read_dir(fixtures).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if name.ends_with(".pem") || name.ends_with(".p12") {
+                private(&dir.write(name, fs::read(&path).unwrap()));
+            }
+        }
+        let account = service_account_json("project-1", "https://oauth2.googleapis.com/token");
+        let mut incomplete: Value = serde_json::from_str(&account).unwrap();
+        for key in ["project_id", "private_key"] {
+            incomplete.as_object_mut().unwrap().remove(key);
+        }
+        let mut broken: Value = serde_json::from_str(&account).unwrap();
+        broken["private_key"] = "-----BEGIN PRIVATE KEY-----\nbm9uZQ==\n-----END PRIVATE KEY-----\n".into();
+        for (name, content) in [
+            ("component.key", "secret\n"),
+            ("p12.password", "test\n"),
+            ("empty", ""),
+            ("AuthKey.p8", &ApnsKey::generate().p8()),
+            ("service-account.json", &account),
+            ("incomplete-account.json", &incomplete.to_string()),
+            ("broken-account.json", &broken.to_string()),
+            ("google-services.json", r#"{ "project_info": {}, "client": [] }"#),
+        ] {
+            private(&dir.write(name, content));
+        }
+        public(&dir.write("public.key", "secret\n"));
+        public(&dir.write("public-aps.key.pem", fs::read(fixture("aps.key.pem")).unwrap()));
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        server.set_nonblocking(true).unwrap();
+        let port = server.local_addr().unwrap().port().to_string();
+        private(&dir.write("settings.json", settings.replace(PORT, &port)));
+        Self { dir, server }
+    }
+
+    fn fpush(&self, args: &[&str]) -> Output {
+        run_to_end(BIN, args.iter().copied(), self.dir.path())
+    }
+
+    /// Runs `fpush check` and returns the exit status, what it wrote to stderr, and what to stdout.
+    fn check(&self) -> (Option<i32>, String, String) {
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = self.fpush(&["check", "settings.json"]);
+        (status.code(), self.plain(stderr), self.plain(stdout))
+    }
+
+    /// The text without what differs from run to run.
+    fn plain(&self, text: Vec<u8>) -> String {
+        let port = self.server.local_addr().unwrap().port().to_string();
+        let version = format!("fpush {}\n", env!("CARGO_PKG_VERSION"));
+        let text = String::from_utf8(text).unwrap();
+        text.replace(&port, PORT).replace(&version, "fpush VERSION\n")
+    }
+
+    fn was_contacted(&self) -> bool {
+        self.server.accept().is_ok()
+    }
+}
+
+fn private(file: &Path) {
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn public(file: &Path) {
+    fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+}
+
+/// The settings in a folder beside this file, and where to find what is expected of each.
+fn cases(folder: &str) -> Vec<(String, PathBuf)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/settings")
+        .join(folder);
+    let mut cases = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let settings = fs::read_to_string(&path).unwrap();
+            if is_built(&settings) {
+                cases.push((settings, path.with_extension("expected")));
+            }
+        }
+    }
+    cases.sort();
+    cases
+}
+
+/// Whether this build has all the types of modules that stand in these settings.
+fn is_built(settings: &str) -> bool {
+    let needs = |name: &str| settings.contains(&format!("\"{name}\""));
+    (cfg!(feature = "enable_apns_support") || !needs("apple"))
+        && (cfg!(feature = "enable_fcm_support") || !needs("google"))
+        && (cfg!(feature = "enable_demo_support") || !needs("demo"))
+}
+
+/// Compares with the expected text, or writes it.
+fn compare(expected: &Path, found: &str, wrong: &mut Vec<String>) {
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::write(expected, found).unwrap();
+        return;
+    }
+    let name = expected.file_stem().unwrap().to_str().unwrap();
+    match fs::read_to_string(expected) {
+        Ok(text) if text == found => {}
+        Ok(text) => wrong.push(format!("{name}: expected\n{text}found\n{found}")),
+        Err(e) => wrong.push(format!("{}: {e}; UPDATE_EXPECT=1 writes it", expected.display())),
+    }
+}
+
+#[track_caller]
+fn none_is(wrong: &[String]) {
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_is_wrong_is_said_and_nothing_starts() {
+    let mut wrong = Vec::new();
+    for (settings, expected) in cases("invalid") {
+        let name = expected.file_stem().unwrap().to_str().unwrap();
+        let folder = Folder::with(&settings);
+        let (status, errors, facts) = folder.check();
+        compare(&expected, &errors, &mut wrong);
+        if status != Some(CONFIG) {
+            wrong.push(format!("{name}: the exit status of check is {status:?}"));
+        }
+        let mistakes: Vec<_> = errors
+            .lines()
+            .filter_map(|line| line.strip_prefix("error: "))
+            .collect();
+        // A daemon starts with these.
+        if mistakes
+            .iter()
+            .all(|mistake| mistake.contains("this key is not known"))
+        {
+            continue;
+        }
+        if !facts.is_empty() {
+            wrong.push(format!(
+                "{name}: check describes a start that does not happen: {facts}"
+            ));
+        }
+        let run = folder.fpush(&["settings.json"]);
+        let log = folder.plain(run.stderr);
+        if run.status.code() != Some(CONFIG) || !log.contains("not started") || folder.was_contacted() {
+            wrong.push(format!(
+                "{name}: the daemon ended with {:?} and said {log}",
+                run.status
+            ));
+        }
+        for mistake in mistakes {
+            let level = if mistake.contains("this key is not known") {
+                " WARN "
+            } else {
+                "ERROR "
+            };
+            if !log
+                .lines()
+                .any(|line| line.contains(level) && line.ends_with(mistake))
+            {
+                wrong.push(format!("{name}: the daemon does not say {mistake:?} but {log}"));
+            }
+        }
+        for secret in ["s3cret", "wr0ng", "user:pw"] {
+            if errors.contains(secret) || log.contains(secret) {
+                wrong.push(format!("{name}: {secret} is shown"));
+            }
+        }
+    }
+    none_is(&wrong);
+}
+
+#[test]
+fn what_is_right_is_accepted_and_described() {
+    let mut wrong = Vec::new();
+    for (settings, expected) in cases("valid") {
+        let folder = Folder::with(&settings);
+        let (status, warnings, facts) = folder.check();
+        compare(&expected, &format!("{warnings}{facts}"), &mut wrong);
+        if status != Some(0) || folder.was_contacted() {
+            wrong.push(format!("{}: {status:?}", expected.display()));
+        }
+    }
+    none_is(&wrong);
+}
+
+#[test]
+fn every_expected_text_belongs_to_settings() {
+    for folder in ["valid", "invalid"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/settings")
+            .join(folder);
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            assert!(
+                path.with_extension("json").exists(),
+                "{} is left over",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_settings_file_that_is_not_there_is_reported() {
+    let folder = Folder::with("");
+    for args in [["check", "no-such-file.json"].as_slice(), &["no-such-file.json"]] {
+        let output = folder.fpush(args);
+        assert_eq!(output.status.code(), Some(CONFIG));
+        let said = folder.plain(output.stderr);
+        assert!(
+            said.contains("cannot read the settings file no-such-file.json"),
+            "{said}"
+        );
+        assert!(said.contains("No such file"), "{said}");
+    }
+}
+
+#[test]
+fn settings_in_another_encoding_are_reported() {
+    let folder = Folder::with("");
+    folder.dir.write("settings.json", b"{ \"component\": \"\xff\" }");
+    let (status, errors, _) = folder.check();
+    assert_eq!(status, Some(CONFIG));
+    assert!(errors.contains("cannot read the settings file"), "{errors}");
+}
+
+#[test]
+fn wrong_arguments_are_refused_and_help_is_given() {
+    let folder = Folder::with("");
+    for args in [["--nonsense"].as_slice(), &["a", "b"], &["check", "a", "b"]] {
+        let output = folder.fpush(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(String::from_utf8(output.stderr).unwrap().contains("Usage"));
+    }
+    let version = folder.fpush(&["--version"]);
+    assert_eq!(folder.plain(version.stdout), "fpush VERSION\n");
+    let help = folder.fpush(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(String::from_utf8(help.stdout).unwrap().contains("check"));
+}
+
+/// A build without a type says so, and not that the type is unknown.
+#[test]
+fn a_type_that_this_build_leaves_out_is_reported_with_its_feature() {
+    let types = [
+        (
+            "apple",
+            cfg!(feature = "enable_apns_support"),
+            "enable_apns_support",
+        ),
+        (
+            "google",
+            cfg!(feature = "enable_fcm_support"),
+            "enable_fcm_support",
+        ),
+        (
+            "demo",
+            cfg!(feature = "enable_demo_support"),
+            "enable_demo_support",
+        ),
+    ];
+    for (name, is_built, feature) in types {
+        let settings = format!(
+            r#"{{ "component": {{ "componentHostname": "push.example.org", "componentKey": "secret",
+                  "serverHostname": "127.0.0.1", "serverPort": {PORT} }},
+                 "pushModules": {{ "m": {{ "type": "{name}", "apns": {{}}, "fcm": {{}} }} }} }}"#
+        );
+        let (status, errors, _) = Folder::with(&settings).check();
+        assert_eq!(status, Some(CONFIG), "{errors}");
+        assert_eq!(errors.contains(feature), !is_built, "{errors}");
+        assert_eq!(errors.contains("built without"), !is_built, "{errors}");
+    }
+}
+
+#[cfg(feature = "enable_demo_support")]
+mod a_daemon {
+    use fpush_testkit::{Daemon, FakeXmpp, publish::prosody_publish};
+    use serde_json::json;
+
+    use super::{BIN, Folder, private, public};
+    use crate::common::{DOMAIN, SECRET, SOON, settings};
+
+    /// The original ignores keys that it does not know, and its files must go on working.
+    #[test]
+    fn starts_with_an_unknown_key_and_warns() {
+        let xmpp = FakeXmpp::start(DOMAIN, SECRET);
+        let modules = json!({ "demo": { "type": "demo", "is_default_module": true, "ratelimt": {} } });
+        let daemon = Daemon::builder(BIN).settings(&settings(&xmpp, &modules)).start();
+        let mut link = xmpp.accept(SOON);
+        link.send(prosody_publish("1", "t", None, true));
+        assert_eq!(link.reply_to("1", SOON).verdict(), "result");
+        let line = daemon.wait_for_log("pushModules.demo.ratelimt", SOON);
+        assert!(
+            line.contains("WARN") && line.contains("did you mean \"ratelimit\"?"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn reads_its_secret_from_a_file_and_its_settings_from_its_folder() {
+        let xmpp = FakeXmpp::start(DOMAIN, SECRET);
+        let mut settings = settings(&xmpp, &json!({ "demo": { "type": "demo" } }));
+        let component = settings["component"].as_object_mut().unwrap();
+        component.remove("componentKey");
+        component.insert("componentKeyFile".to_owned(), "component.key".into());
+        let _daemon = Daemon::builder(BIN)
+            .settings(&settings)
+            .file("component.key", format!("{SECRET}\r\n"))
+            .args::<&str>([])
+            .start();
+        xmpp.accept(SOON);
+    }
+
+    /// Settings without a secret in them may be read by everybody.
+    #[test]
+    fn warns_if_everybody_can_read_a_secret_in_the_settings() {
+        let xmpp = FakeXmpp::start(DOMAIN, SECRET);
+        let with_secret = settings(&xmpp, &json!({ "demo": { "type": "demo" } }));
+        let mut without = with_secret.clone();
+        let component = without["component"].as_object_mut().unwrap();
+        component.remove("componentKey");
+        component.insert("componentKeyFile".to_owned(), "component.key".into());
+        for (settings, is_public, warned) in [
+            (&with_secret, true, true),
+            (&with_secret, false, false),
+            (&without, true, false),
+        ] {
+            let folder = Folder::with(&settings.to_string());
+            let file = folder.dir.path().join("settings.json");
+            let set = if is_public { public } else { private };
+            set(&file);
+            let (status, warnings, _) = folder.check();
+            assert_eq!(status, Some(0), "{warnings}");
+            assert_eq!(
+                warnings.contains("everybody on this machine can read settings.json"),
+                warned,
+                "{warnings}"
+            );
+        }
+    }
+}
+
+/// The documents' settings need modules of all kinds.
+#[cfg(all(
+    feature = "enable_apns_support",
+    feature = "enable_fcm_support",
+    feature = "enable_demo_support"
+))]
+mod documents {
+    use super::{Folder, Path, fs};
+
+    /// Puts files of [`Folder`] in the place of those that a document names. Each key of the settings that names a file
+    /// has one, and the password of a PKCS#12 file becomes that of ours; nothing else is changed.
+    fn with_our_files(settings: &str) -> String {
+        let mut settings = settings.to_owned();
+        for (key, ours) in [
+            ("componentKeyFile", "component.key"),
+            ("certPasswordFile", "p12.password"),
+            ("certPassword", "test"),
+            ("certKeyFilePath", "aps.key.pem"),
+            ("tokenKeyFilePath", "AuthKey.p8"),
+            ("caFilePath", "client-ca.pem"),
+            ("fcmSecretPath", "service-account.json"),
+        ] {
+            settings = replace(&settings, key, |_| ours);
+        }
+        replace(&settings, "certFilePath", |file| {
+            if file.ends_with(".pem") {
+                "aps.pem"
+            } else {
+                "rc2.p12"
+            }
+        })
+    }
+
+    /// Replaces the strings that belong to a key.
+    fn replace(settings: &str, key: &str, ours: impl Fn(&str) -> &'static str) -> String {
+        let quoted = format!("\"{key}\"");
+        let mut parts = settings.split(quoted.as_str());
+        let mut replaced = parts.next().unwrap().to_owned();
+        for part in parts {
+            let mut pieces = part.splitn(3, '"');
+            let (colon, value, rest) = (pieces.next(), pieces.next(), pieces.next());
+            match (colon, value, rest) {
+                (Some(colon), Some(value), Some(rest)) if colon.trim() == ":" => {
+                    replaced += &format!("{quoted}{colon}\"{}\"{rest}", ours(value));
+                }
+                _ => replaced += &format!("{quoted}{part}"),
+            }
+        }
+        replaced
+    }
+
+    fn read(name: &str) -> String {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name);
+        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    }
+
+    #[track_caller]
+    fn passes(what: &str, settings: &str) {
+        let folder = Folder::with(&with_our_files(settings));
+        let (status, errors, _) = folder.check();
+        assert_eq!((status, errors.as_str()), (Some(0), ""), "{what}: {settings}");
+    }
+
+    #[test]
+    fn the_example_settings_are_right() {
+        passes("settings.example.json", &read("settings.example.json"));
+    }
+
+    #[test]
+    fn the_settings_in_the_readme_are_right() {
+        let readme = read("README.md");
+        let mut blocks = 0;
+        let mut rest = readme.as_str();
+        while let Some((_, block)) = rest.split_once("```json") {
+            let (_, block) = block.split_once('\n').unwrap();
+            let (block, after) = block.split_once("```").unwrap();
+            passes("README.md", block);
+            (blocks, rest) = (blocks + 1, after);
+        }
+        assert!(blocks > 0, "README.md shows no settings");
+    }
+
+    #[test]
+    fn files_are_replaced_whatever_stands_around_them() {
+        let settings = r#"{ "certFilePath" : "/etc/x.p12", // "certFilePath"
+            "certPassword":"", "other": "certFilePath" }"#;
+        let expected = r#"{ "certFilePath" : "rc2.p12", // "certFilePath"
+            "certPassword":"test", "other": "certFilePath" }"#;
+        assert_eq!(with_our_files(settings), expected);
+        assert_eq!(
+            with_our_files(r#""certFilePath": "a.pem""#),
+            r#""certFilePath": "aps.pem""#
+        );
+    }
+}
