@@ -1,5 +1,6 @@
-//! What a person or CI runs: `cargo xtask demo` and `cargo xtask test`.
+//! What a person or CI runs: `cargo xtask demo`, `cargo xtask test` and `cargo xtask bench`.
 
+mod bench;
 mod demo;
 mod install;
 mod interrupt;
@@ -19,6 +20,15 @@ fn main() -> ExitCode {
         ["demo"] => run(demo::run),
         ["test"] => run(|| test::run(test::Extent::Full)),
         ["test", "--quick"] => run(|| test::run(test::Extent::Quick)),
+        ["bench", options @ ..] => {
+            bench::Options::read(options).and_then(|options| run(|| bench::run(&options)))
+        }
+        // The parts of the bench that are programs of their own, so that their CPU can be told apart.
+        [bench::MEASURE, fpush, options @ ..] => {
+            bench::Options::read(options).and_then(|options| run(|| bench::measure(fpush.as_ref(), &options)))
+        }
+        [bench::STAND_IN, folder] => run(|| bench::stand_in(folder.as_ref())),
+        [bench::FLOOR, file] => run(|| bench::floor(file.as_ref())),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -68,4 +78,7 @@ fn root() -> Result<PathBuf> {
 const USAGE: &str = "\
 cargo xtask demo            a push from a real Prosody through fpush to stand-ins for Apple and Google
 cargo xtask test            everything that must hold before a change is merged
-cargo xtask test --quick    the same without the runs for each Cargo feature alone";
+cargo xtask test --quick    the same without the runs for each Cargo feature alone
+cargo xtask bench           what a push costs in time and memory, beside a bare HTTP/2 client; takes three minutes
+cargo xtask bench --short   whether the bench works, in a few seconds and without optimisation
+                            (either of them with --json FILE: the figures also as JSON)";

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use fpush_testkit::TempDir;
 
+use crate::bench;
 use crate::install::{self, Package};
 use crate::process::{self, cargo};
 
@@ -101,6 +102,10 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
             )?;
         }
     }
+
+    report.step("the bench, in its short form", |_| {
+        bench::run(&bench::Options::SHORT)
+    })?;
 
     if process::is_there("systemd-analyze") {
         let mut security = Command::new("systemd-analyze");
@@ -223,7 +228,7 @@ fn cargo_deny() -> Result<()> {
         println!("Installed already: cargo-deny.");
         return Ok(());
     }
-    println!("Installing cargo-deny from crates.io; this takes a minute or two.");
+    println!("Installing cargo-deny with cargo install; this takes a minute or two.");
     let mut install = cargo(&[
         "install",
         "cargo-deny",

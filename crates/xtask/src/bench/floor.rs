@@ -1,0 +1,156 @@
+//! The floor: nothing but hyper's HTTP/2 connection over TLS, with the requests that fpush sends.
+
+use std::fs;
+use std::io::{self, BufRead as _, Write as _};
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::runtime;
+use tokio::task::LocalSet;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+/// What the client has to be told, as a file.
+pub(super) fn config(port: u16, ca: &Path, headers: &HeaderMap, body: &str) -> Value {
+    let headers = headers
+        .iter()
+        .map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]))
+        .collect::<Vec<_>>();
+    json!({ "port": port, "ca": ca, "headers": headers, "body": body })
+}
+
+/// Connects and says so; then runs for every line `IN_FLIGHT MILLISECONDS` on standard input, and answers each with
+/// `REQUESTS MICROSECONDS`.
+pub(crate) fn floor(file: &Path) -> Result<()> {
+    let config = serde_json::from_slice::<Value>(&fs::read(file)?)?;
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = LocalSet::new();
+    let plan = Rc::new(Plan::read(&config)?);
+    let sender = local.block_on(&runtime, plan.connect(&config))?;
+    println!("ready");
+    for line in io::stdin().lock().lines() {
+        let line = line?;
+        let numbers = line.split(' ').map(str::parse).collect::<Result<Vec<u64>, _>>()?;
+        let [in_flight, millis] = numbers[..] else {
+            anyhow::bail!("expected two numbers, not {line:?}");
+        };
+        let time = Duration::from_millis(millis);
+        let start = Instant::now();
+        let requests = local.block_on(&runtime, run(&plan, &sender, in_flight, time))?;
+        println!("{requests} {}", start.elapsed().as_micros());
+        io::stdout().flush()?;
+    }
+    Ok(())
+}
+
+async fn run(
+    plan: &Rc<Plan>,
+    sender: &SendRequest<Full<Bytes>>,
+    in_flight: u64,
+    time: Duration,
+) -> Result<u64> {
+    let end = Instant::now() + time;
+    let workers = (0..in_flight).map(|worker| {
+        let (plan, mut sender) = (Rc::clone(plan), sender.clone());
+        tokio::task::spawn_local(async move {
+            let mut requests = 0;
+            while Instant::now() < end {
+                sender.ready().await?;
+                let response = sender
+                    .send_request(plan.request(worker << 32 | requests)?)
+                    .await?;
+                ensure!(
+                    response.status() == 200,
+                    "the stand-in answers {}",
+                    response.status()
+                );
+                response.into_body().collect().await?;
+                requests += 1;
+            }
+            Ok(requests)
+        })
+    });
+    let mut requests = 0;
+    for worker in workers.collect::<Vec<_>>() {
+        requests += worker.await??;
+    }
+    Ok(requests)
+}
+
+/// The requests.
+struct Plan {
+    base: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Plan {
+    fn read(config: &Value) -> Result<Self> {
+        let mut headers = HeaderMap::new();
+        for header in config["headers"].as_array().context("there are no headers")? {
+            let text = |index: usize| header[index].as_str().unwrap_or_default();
+            headers.insert(
+                HeaderName::from_bytes(text(0).as_bytes())?,
+                HeaderValue::from_str(text(1))?,
+            );
+        }
+        Ok(Self {
+            base: format!("https://127.0.0.1:{}/3/device/", config["port"]),
+            headers,
+            body: config["body"]
+                .as_str()
+                .context("there is no body")?
+                .to_owned()
+                .into(),
+        })
+    }
+
+    /// The request with this number: with a token and an id of its own, as every push has.
+    fn request(&self, number: u64) -> Result<Request<Full<Bytes>>> {
+        let mut request = Request::new(Full::new(self.body.clone()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = Uri::from_maybe_shared(Bytes::from(format!("{}{number:064x}", self.base)))?;
+        let mut headers = self.headers.clone();
+        let id = format!(
+            "{:08x}-0000-4000-8000-{:012x}",
+            number >> 32,
+            number & 0xffff_ffff
+        );
+        headers.insert("apns-id", HeaderValue::from_maybe_shared(Bytes::from(id))?);
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+
+    async fn connect(&self, config: &Value) -> Result<SendRequest<Full<Bytes>>> {
+        let port = u16::try_from(config["port"].as_u64().context("there is no port")?)?;
+        let ca = config["ca"].as_str().context("there is no authority")?;
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(ca)?)?;
+        let mut tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+        tcp.set_nodelay(true)?;
+        let name = ServerName::try_from("127.0.0.1")?;
+        let tls = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await?;
+        let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(tls)).await?;
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+}
