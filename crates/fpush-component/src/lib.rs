@@ -1,7 +1,7 @@
 //! The component: an XEP-0114 stream to the XMPP server, XEP-0357 publishes in, replies out.
 //!
-//! Bytes become stanzas in [`stream`], stanzas requests in [`request`], and what a module answers becomes
-//! a reply in [`reply`]. [`link`] is one connection, [`component`] the life with one connection after the
+//! Bytes become stanzas in `stream`, stanzas requests in `request`, and what a module answers becomes
+//! a reply in `reply`. `link` is one connection, `component` the life with one connection after the
 //! other.
 
 mod component;

@@ -2,7 +2,10 @@
 //! what it answers to publishes and to everything else, what strangers cannot do to it, its logins and its end.
 
 #![cfg(feature = "enable_demo_support")]
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![cfg_attr(
+    feature = "enable_apns_support",
+    expect(clippy::unwrap_used, reason = "in a test a panic is the report")
+)]
 
 mod common;
 
