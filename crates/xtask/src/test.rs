@@ -103,6 +103,19 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
         }
     }
 
+    if extent == Extent::Full {
+        report.tests(
+            "tests: the policy with random_delay_before_push",
+            cargo(&[
+                "test",
+                "-p",
+                "fpush-push",
+                "--features",
+                "random_delay_before_push",
+            ]),
+        )?;
+    }
+
     report.step("the bench, in its short form", |_| {
         bench::run(&bench::Options::SHORT)
     })?;
