@@ -112,8 +112,8 @@ impl ProviderClient {
             let (head, body) = response.into_parts();
             let body = match Limited::new(body, MAX_BODY).collect().await {
                 Ok(body) => body.to_bytes(),
-                // The status alone says enough.
-                Err(e) if e.is::<LengthLimitError>() => Bytes::new(),
+                // The status alone says enough; and what was accepted must not be sent again.
+                Err(e) if head.status.is_success() || e.is::<LengthLimitError>() => Bytes::new(),
                 Err(e) => {
                     self.replace(generation);
                     return Err(SendError::Broken(e.to_string()));
