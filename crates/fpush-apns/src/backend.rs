@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use fpush_client::{ProviderClient, SendError, retry_after};
+use fpush_client::{ProviderClient, retry_after};
 use fpush_push::{Class, Failure, Push, PushError, PushTrait, Sending, Urgency};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
@@ -76,13 +76,7 @@ impl PushTrait for Apns {
             let answer = match self.client.send(request, push.deadline).await {
                 Ok(answer) if answer.status == StatusCode::OK => return Ok(()),
                 Ok(answer) => answer,
-                Err(error) => {
-                    let todo = match error {
-                        SendError::Broken(_) => PushError::Reconnected,
-                        SendError::Unreachable(_) | SendError::TimedOut => PushError::Later { after: None },
-                    };
-                    return Err(Failure::new(todo, error.to_string()));
-                }
+                Err(error) => return Err(error.into()),
             };
             let wait = retry_after(&answer.headers, SystemTime::now());
             let refusal = Refusal::read(answer.status, &answer.body, wait);

@@ -3,6 +3,7 @@
 use std::{sync::Mutex, time::Duration};
 
 use bytes::Bytes;
+use fpush_push::{Failure, PushError};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_rustls::HttpsConnectorBuilder;
@@ -56,6 +57,16 @@ pub enum SendError {
     /// Nothing came in time.
     #[error("no answer from the provider in time")]
     TimedOut,
+}
+
+impl From<SendError> for Failure {
+    fn from(error: SendError) -> Self {
+        let todo = match error {
+            SendError::Broken(_) => PushError::Reconnected,
+            SendError::Unreachable(_) | SendError::TimedOut => PushError::Later { after: None },
+        };
+        Self::new(todo, error.to_string())
+    }
 }
 
 /// One provider's client.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use fpush_client::{ProviderClient, SendError, retry_after};
+use fpush_client::{ProviderClient, retry_after};
 use fpush_push::{Class, Failure, Push, PushError, PushTrait, Sending, Urgency};
 use http::{
     HeaderValue, Method, Request, StatusCode, Uri,
@@ -50,13 +50,7 @@ impl PushTrait for Fcm {
             let answer = match self.client.send(request, push.deadline).await {
                 Ok(answer) if answer.status == StatusCode::OK => return Ok(()),
                 Ok(answer) => answer,
-                Err(error) => {
-                    let todo = match error {
-                        SendError::Broken(_) => PushError::Reconnected,
-                        SendError::Unreachable(_) | SendError::TimedOut => PushError::Later { after: None },
-                    };
-                    return Err(Failure::new(todo, error.to_string()));
-                }
+                Err(error) => return Err(error.into()),
             };
             let wait = retry_after(&answer.headers, SystemTime::now());
             let refusal = Refusal::read(answer.status, &answer.body, wait);
