@@ -13,7 +13,6 @@ use http::{
     header::AUTHORIZATION,
     uri::{Authority, PathAndQuery, Scheme},
 };
-use http_body_util::Full;
 use tokio::time::Instant;
 
 use crate::{
@@ -90,7 +89,7 @@ impl PushTrait for Apns {
 
 impl Apns {
     /// The request, and the generation of the provider token in it.
-    fn request(&self, push: &Push) -> Option<(Request<Full<Bytes>>, u64)> {
+    fn request(&self, push: &Push) -> Option<(Request<Bytes>, u64)> {
         let ready = match (&self.mode, push.class) {
             (Mode::One(_, ready), _) | (Mode::Auto { high: ready, .. }, Class::High | Class::Voip) => ready,
             (Mode::Auto { low, .. }, Class::Low) => low,
@@ -125,7 +124,7 @@ impl Apns {
                 signed.generation
             }
         };
-        let mut request = Request::new(Full::new(ready.body(push.form)));
+        let mut request = Request::new(ready.body(push.form));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::from_parts(uri).ok()?;
         *request.headers_mut() = headers;

@@ -100,10 +100,10 @@ impl BackendType for Apple {
             request_timeout,
             idle_timeout,
         };
-        let client = ProviderClient::new(client)
+        let authority = uri.authority()?.clone();
+        let client = ProviderClient::new(client, uri)
             .inspect_err(|e| report.error(&path, e))
             .ok()?;
-        let authority = uri.authority()?.clone();
         let backend = Box::new(Apns {
             client,
             authority,

@@ -1,4 +1,4 @@
-//! Noticing whether anything arrives on a connection.
+//! Noticing whether anything happens on a connection.
 
 use std::{
     io,
@@ -10,23 +10,36 @@ use std::{
     task::{Context, Poll},
 };
 
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Counts reads over all connections of a client: no reading since a request began means that its connection
-/// brought not even a PING.
+/// Counts what happens on one connection. No reading since a request began means that the connection brought not
+/// even a PING.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Activity(Arc<AtomicU64>);
+pub(crate) struct Activity(Arc<Counters>);
+
+#[derive(Debug, Default)]
+struct Counters {
+    reads: AtomicU64,
+    requests: AtomicU64,
+}
 
 impl Activity {
     pub(crate) fn reads(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.reads.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn requests(&self) -> u64 {
+        self.0.requests.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_request(&self) {
+        self.0.requests.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// A connection whose reads are counted.
+/// A stream whose reads are counted.
 #[derive(Debug)]
-pub struct Watched<T> {
+pub(crate) struct Watched<T> {
     inner: T,
     activity: Activity,
 }
@@ -37,21 +50,21 @@ impl<T> Watched<T> {
     }
 }
 
-impl<T: Read + Unpin> Read for Watched<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
+        buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
         if matches!(read, Poll::Ready(Ok(()))) {
-            self.activity.0.fetch_add(1, Ordering::Relaxed);
+            self.activity.0.reads.fetch_add(1, Ordering::Relaxed);
         }
         read
     }
 }
 
-impl<T: Write + Unpin> Write for Watched<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
@@ -74,11 +87,5 @@ impl<T: Write + Unpin> Write for Watched<T> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
-    }
-}
-
-impl<T: Connection> Connection for Watched<T> {
-    fn connected(&self) -> Connected {
-        self.inner.connected()
     }
 }

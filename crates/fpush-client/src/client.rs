@@ -1,20 +1,22 @@
 //! Requests with deadlines over one connection that is replaced when it fails.
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use fpush_push::{Failure, PushError};
-use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use h2::{Reason, RecvStream, client::SendRequest};
+use http::{HeaderMap, Request, StatusCode, Uri, header::CONTENT_LENGTH};
 use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::{
-    client::legacy::{Client, Error as ClientError},
-    rt::{TokioExecutor, TokioTimer},
-};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::time::{Instant, timeout_at};
-use tracing::info;
 
-use crate::{Connector, Dialer, Identity, Trust, TrustError, activity::Activity};
+use crate::{
+    Connector, Dialer, Identity, Trust, TrustError,
+    connection::{Connection, Unusable},
+};
 
 /// How a client reaches its provider.
 #[derive(Clone, Debug)]
@@ -59,6 +61,15 @@ pub enum SendError {
     TimedOut,
 }
 
+impl From<Unusable> for SendError {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Unreachable(reason) => Self::Unreachable(reason),
+            Unusable::Over => Self::Broken("it was closed at once".to_owned()),
+        }
+    }
+}
+
 impl From<SendError> for Failure {
     fn from(error: SendError) -> Self {
         let todo = match error {
@@ -72,31 +83,33 @@ impl From<SendError> for Failure {
 /// One provider's client.
 #[derive(Debug)]
 pub struct ProviderClient {
-    settings: ClientSettings,
-    current: Mutex<Current>,
-}
-
-#[derive(Clone, Debug)]
-struct Current {
-    client: Client<Connector, Full<Bytes>>,
-    activity: Activity,
-    /// Tells whether somebody has replaced the connection already.
-    generation: u64,
-    /// Requests in a row that timed out while nothing at all was read.
-    silent: u32,
+    connector: Connector,
+    uri: Uri,
+    request_timeout: Duration,
+    idle_timeout: Duration,
+    current: Mutex<Option<Arc<Connection>>>,
 }
 
 impl ProviderClient {
-    /// A client that connects with its first request.
+    /// A client for the provider at this URL, of which only the authority matters. It connects with its first
+    /// request.
     ///
     /// # Errors
     ///
     /// TLS cannot be set up.
-    pub fn new(settings: ClientSettings) -> Result<Self, TrustError> {
-        let current = Current::new(&settings, 0)?;
+    pub fn new(settings: ClientSettings, uri: Uri) -> Result<Self, TrustError> {
+        let tls = settings.trust.client_config(settings.identity.as_ref())?;
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_only()
+            .enable_http2()
+            .wrap_connector(settings.dialer);
         Ok(Self {
-            settings,
-            current: Mutex::new(current),
+            connector,
+            uri,
+            request_timeout: settings.request_timeout,
+            idle_timeout: settings.idle_timeout,
+            current: Mutex::new(None),
         })
     }
 
@@ -105,100 +118,115 @@ impl ProviderClient {
     /// # Errors
     ///
     /// There is no answer; see [`SendError`].
-    pub async fn send(&self, request: Request<Full<Bytes>>, deadline: Instant) -> Result<Answer, SendError> {
-        let (sending, activity, generation) = {
-            let current = self.current.lock().expect("nobody panics with this lock");
-            (
-                current.client.request(request),
-                current.activity.clone(),
-                current.generation,
-            )
-        };
-        let reads = activity.reads();
-        let longest = Instant::now() + self.settings.request_timeout;
+    pub async fn send(&self, request: Request<Bytes>, deadline: Instant) -> Result<Answer, SendError> {
+        let connection = self.connection();
+        let reads = connection.reads();
+        let longest = Instant::now() + self.request_timeout;
         let cut_short = deadline < longest;
-        let deadline = deadline.min(longest);
-        let exchange = async {
-            let response = sending.await.map_err(|e| self.classify(&e, generation))?;
-            let (head, body) = response.into_parts();
-            let body = match Limited::new(body, MAX_BODY).collect().await {
-                Ok(body) => body.to_bytes(),
-                // The status alone says enough; and what was accepted must not be sent again.
-                Err(e) if head.status.is_success() || e.is::<LengthLimitError>() => Bytes::new(),
-                Err(e) => {
-                    self.replace(generation);
-                    return Err(SendError::Broken(e.to_string()));
-                }
-            };
-            Ok(Answer {
-                status: head.status,
-                headers: head.headers,
-                body,
-            })
-        };
-        match timeout_at(deadline, exchange).await {
-            Ok(Ok(answer)) => {
-                self.with_current(generation, |current| current.silent = 0);
-                Ok(answer)
-            }
-            Ok(Err(error)) => Err(error),
+        match timeout_at(deadline.min(longest), self.exchange(&connection, request)).await {
+            Ok(result) => result,
             Err(_) => {
                 // A request that was given less time than it may take says nothing about the connection.
-                if !cut_short {
-                    self.note_timeout(generation, activity.reads() == reads);
+                if !cut_short && connection.note_timeout(reads) {
+                    self.leave(&connection);
                 }
                 Err(SendError::TimedOut)
             }
         }
     }
 
+    async fn exchange(
+        &self,
+        connection: &Arc<Connection>,
+        request: Request<Bytes>,
+    ) -> Result<Answer, SendError> {
+        match connection.ready().await {
+            Ok(sender) => self.exchange_over(connection, sender, request).await,
+            // The provider has closed it, as it may at any time, and nothing was sent yet.
+            Err(Unusable::Over) => {
+                self.leave(connection);
+                let next = self.connection();
+                let sender = next.ready().await?;
+                self.exchange_over(&next, sender, request).await
+            }
+            Err(unreachable @ Unusable::Unreachable(_)) => Err(unreachable.into()),
+        }
+    }
+
+    async fn exchange_over(
+        &self,
+        connection: &Arc<Connection>,
+        mut sender: SendRequest<Bytes>,
+        request: Request<Bytes>,
+    ) -> Result<Answer, SendError> {
+        let broken = |e: h2::Error| {
+            // A stream that was refused was not looked at (RFC 9113 section 8.7), and the others go on.
+            if e.reason() != Some(Reason::REFUSED_STREAM) {
+                self.leave(connection);
+            }
+            SendError::Broken(root_cause(&e))
+        };
+        let (mut head, body) = request.into_parts();
+        head.headers.insert(CONTENT_LENGTH, body.len().into());
+        let (response, mut stream) = sender
+            .send_request(Request::from_parts(head, ()), false)
+            .map_err(broken)?;
+        drop(sender);
+        stream.send_data(body, true).map_err(broken)?;
+        let (head, body) = response.await.map_err(broken)?.into_parts();
+        connection.note_answer();
+        let body = match collect(body).await {
+            Ok(body) => body,
+            // The status alone says enough; and what was accepted must not be sent again.
+            Err(_) if head.status.is_success() => Bytes::new(),
+            Err(e) => return Err(broken(e)),
+        };
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body,
+        })
+    }
+
     /// Leaves the current connection: requests under way may finish on it, the next one opens a new one.
     pub fn reconnect(&self) {
-        let generation = self
-            .current
-            .lock()
-            .expect("nobody panics with this lock")
-            .generation;
-        self.replace(generation);
+        self.lock().take();
     }
 
-    fn classify(&self, error: &ClientError, generation: u64) -> SendError {
-        let reason = root_cause(error);
-        if error.is_connect() {
-            return SendError::Unreachable(reason);
-        }
-        self.replace(generation);
-        SendError::Broken(reason)
-    }
-
-    fn note_timeout(&self, generation: u64, silent: bool) {
-        let mut strikes = 0;
-        self.with_current(generation, |current| {
-            current.silent = if silent { current.silent + 1 } else { 0 };
-            strikes = current.silent;
-        });
-        if strikes >= MAX_SILENT {
-            info!("the provider's connection has gone silent; opening a new one");
-            self.replace(generation);
-        }
-    }
-
-    fn replace(&self, generation: u64) {
-        self.with_current(generation, |current| {
-            // It succeeded with the same settings when the client was made.
-            if let Ok(next) = Current::new(&self.settings, generation + 1) {
-                *current = next;
+    /// The connection to send over: the current one, or a new one if that has ended.
+    fn connection(&self) -> Arc<Connection> {
+        let mut current = self.lock();
+        match &*current {
+            Some(connection) if connection.is_usable() => Arc::clone(connection),
+            Some(_) | None => {
+                let next = Connection::open(self.connector.clone(), self.uri.clone(), self.idle_timeout);
+                Arc::clone(current.insert(next))
             }
-        });
-    }
-
-    /// Does something to the current connection, unless it is a later one than the caller knows.
-    fn with_current(&self, generation: u64, act: impl FnOnce(&mut Current)) {
-        let mut current = self.current.lock().expect("nobody panics with this lock");
-        if current.generation == generation {
-            act(&mut current);
         }
     }
+
+    /// Leaves this connection, unless that has happened already.
+    fn leave(&self, connection: &Arc<Connection>) {
+        self.lock().take_if(|current| Arc::ptr_eq(current, connection));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Connection>>> {
+        self.current.lock().expect("nobody panics with this lock")
+    }
+}
+
+/// The whole body, or none if it is longer than any that says something.
+async fn collect(mut body: RecvStream) -> Result<Bytes, h2::Error> {
+    let mut collected = Vec::new();
+    while let Some(chunk) = body.data().await {
+        let chunk = chunk?;
+        if collected.len() + chunk.len() > MAX_BODY {
+            return Ok(Bytes::new());
+        }
+        collected.extend_from_slice(&chunk);
+        body.flow_control().release_capacity(chunk.len())?;
+    }
+    Ok(collected.into())
 }
 
 impl ClientSettings {
@@ -216,33 +244,7 @@ impl ClientSettings {
             .wrap_connector(self.dialer.clone());
         Ok(Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(0)
-            .build(Connector::new(https, Activity::default())))
-    }
-}
-
-impl Current {
-    fn new(settings: &ClientSettings, generation: u64) -> Result<Self, TrustError> {
-        let activity = Activity::default();
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(settings.trust.client_config(settings.identity.as_ref())?)
-            .https_only()
-            .enable_http2()
-            .wrap_connector(settings.dialer.clone());
-        let client = Client::builder(TokioExecutor::new())
-            .http2_only(true)
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(settings.idle_timeout)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .http2_keep_alive_timeout(PING_TIMEOUT)
-            .http2_keep_alive_while_idle(true)
-            .build(Connector::new(https, activity.clone()));
-        Ok(Self {
-            client,
-            activity,
-            generation,
-            silent: 0,
-        })
+            .build(https))
     }
 }
 
@@ -256,7 +258,4 @@ pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     cause.to_string()
 }
 
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
-const MAX_SILENT: u32 = 3;
 const MAX_BODY: usize = 16 * 1_024;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use http::Uri;
-use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::{
         legacy::connect::{HttpConnector, proxy::Tunnel},
@@ -21,8 +21,6 @@ use hyper_util::{
 };
 use tokio::net::TcpStream;
 use tower_service::Service;
-
-use crate::activity::{Activity, Watched};
 
 /// The proxy of the environment cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -107,34 +105,8 @@ impl Service<Uri> for Dialer {
     }
 }
 
-/// Opens TLS connections whose reads are counted.
-#[derive(Clone, Debug)]
-pub struct Connector {
-    https: HttpsConnector<Dialer>,
-    activity: Activity,
-}
-
-impl Connector {
-    pub(crate) fn new(https: HttpsConnector<Dialer>, activity: Activity) -> Self {
-        Self { https, activity }
-    }
-}
-
-impl Service<Uri> for Connector {
-    type Response = Watched<MaybeHttpsStream<TokioIo<TcpStream>>>;
-    type Error = BoxError;
-    type Future = Dialing<Self::Response>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.https.poll_ready(cx)
-    }
-
-    fn call(&mut self, destination: Uri) -> Self::Future {
-        let dialing = self.https.call(destination);
-        let activity = self.activity.clone();
-        Box::pin(async { Ok(Watched::new(dialing.await?, activity)) })
-    }
-}
+/// Opens TLS connections.
+pub type Connector = HttpsConnector<Dialer>;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE: Duration = Duration::from_secs(60);

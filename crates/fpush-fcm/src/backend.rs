@@ -8,7 +8,6 @@ use http::{
     HeaderValue, Method, Request, StatusCode, Uri,
     header::{AUTHORIZATION, CONTENT_TYPE},
 };
-use http_body_util::Full;
 use tokio::time::Instant;
 
 use crate::{
@@ -65,8 +64,8 @@ impl PushTrait for Fcm {
 }
 
 impl Fcm {
-    fn request(&self, push: &Push, issued: &Issued) -> Request<Full<bytes::Bytes>> {
-        let mut request = Request::new(Full::new(self.message.body(push.token.as_str(), push.form)));
+    fn request(&self, push: &Push, issued: &Issued) -> Request<bytes::Bytes> {
+        let mut request = Request::new(self.message.body(push.token.as_str(), push.form));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         let headers = request.headers_mut();

@@ -78,7 +78,7 @@ impl BackendType for Google {
             .parse()
             .inspect_err(|_| report.error(&secret_path, "the project_id cannot be part of a URL"))
             .ok()?;
-        let client = ProviderClient::new(client)
+        let client = ProviderClient::new(client, endpoint.uri)
             .inspect_err(|e| report.error(&path, e))
             .ok()?;
         let (access_token, renewal) = AccessToken::new(&path);
