@@ -16,6 +16,7 @@ mod modules;
 mod outcome;
 mod queue;
 mod recency;
+mod registration;
 mod retry;
 pub mod settings;
 mod token;
@@ -30,5 +31,9 @@ pub use log::{Cut, LogGate};
 pub use module::{Module, ModuleSettings, Request, Ticket, Verdict};
 pub use modules::{Choice, Modules, Resolved};
 pub use outcome::Outcome;
+pub use registration::{
+    Command, CommandError, Commands, Completed, Directory, Executing, Field, Found, Lookup, Recipient,
+    Record, Unavailable,
+};
 pub use retry::jitter;
 pub use token::{Fingerprint, Token, TokenHasher};

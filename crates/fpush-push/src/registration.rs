@@ -1,0 +1,156 @@
+//! The border to registered devices: what the component and the policy ask of a registry, and what they tell it.
+
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use crate::Token;
+
+/// Finds registered devices.
+pub trait Directory: Send + Sync + 'static {
+    /// Looks up the node of a publish that carries this secret. Never waits: what has to be asked elsewhere is a
+    /// future.
+    fn find(&self, node: &str, secret: Option<&str>) -> Lookup;
+}
+
+/// What a directory knows of a node.
+pub enum Lookup {
+    /// It knows for certain.
+    Settled(Found),
+    /// Others have to be asked first.
+    Asking(Pin<Box<dyn Future<Output = Result<Found, Unavailable>> + Send>>),
+}
+
+/// What a node stands for.
+#[derive(Debug)]
+pub enum Found {
+    /// A device, whose secret matches, or that needs none.
+    Device(Recipient),
+    /// A device, but the secret is missing or another one.
+    WrongSecret,
+    /// Nothing.
+    Nothing,
+}
+
+/// The registry's database cannot be asked now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the database of registered devices is out of reach")]
+pub struct Unavailable;
+
+/// A registered device as a push needs it.
+#[derive(Clone)]
+pub struct Recipient {
+    /// The name of its push module.
+    pub module: Arc<str>,
+    /// Its token.
+    pub token: Token,
+    /// A second token, for calls (PushKit).
+    pub call_token: Option<Token>,
+    /// What tells the app which of its accounts is meant; it goes to the app as it is.
+    pub account: Option<Arc<str>>,
+    /// What tells the app which of the account's group chats is meant.
+    pub channel: Option<Arc<str>>,
+    /// Between two pushes to the device.
+    pub spacing: Duration,
+    /// Where the registry wants to hear what became of a push.
+    pub record: Arc<dyn Record>,
+}
+
+impl fmt::Debug for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recipient")
+            .field("module", &self.module)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Takes note of what became of a device's pushes. Nothing here waits or fails.
+pub trait Record: Send + Sync + 'static {
+    /// The provider accepted a push.
+    fn delivered(&self);
+
+    /// The provider refused a push.
+    fn failed(&self);
+
+    /// The provider declared the token dead since then, in milliseconds since 1970; since now, where it does not say.
+    /// Returns whether that ended the registration: it does not if the device has registered since.
+    fn gone(&self, since: Option<u64>) -> bool;
+}
+
+/// What the component offers beside publishes: ad-hoc commands (XEP-0050) of one step.
+pub trait Commands: Send + Sync + 'static {
+    /// The nodes of the commands, each with a name for persons.
+    fn list(&self) -> Vec<(&'static str, &'static str)>;
+
+    /// Features (XEP-0030) that show clients that they are welcome here.
+    fn features(&self) -> Vec<String>;
+
+    /// Executes a command.
+    fn execute(&self, command: Command) -> Executing;
+}
+
+/// A command under way.
+pub type Executing = Pin<Box<dyn Future<Output = Result<Completed, CommandError>> + Send>>;
+
+/// A command that somebody sent. It has no `Debug`: it holds addresses and tokens.
+pub struct Command {
+    /// Which command.
+    pub node: String,
+    /// The bare JID of the sender, as its server wrote it.
+    pub sender: String,
+    /// Our own address, as the sender wrote it, without a resource.
+    pub service: String,
+    /// The fields of its form: name and first value.
+    pub fields: Vec<(String, String)>,
+}
+
+/// The answer to a command that was executed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Completed {
+    /// `status` of the command.
+    pub status: &'static str,
+    /// `type` of the form.
+    pub form_type: &'static str,
+    /// The form.
+    pub fields: Vec<Field>,
+}
+
+/// A field of a form.
+#[derive(PartialEq, Eq)]
+pub struct Field {
+    /// Its name.
+    pub var: &'static str,
+    /// Its `type`, if it says one.
+    pub kind: Option<&'static str>,
+    /// Its values.
+    pub values: Vec<String>,
+}
+
+impl fmt::Debug for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Field")
+            .field("var", &self.var)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a command was not executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// There is no such command.
+    #[error("no such command")]
+    UnknownCommand,
+    /// A field is missing, or its value is impossible.
+    #[error("a field is missing or has an impossible value")]
+    BadPayload,
+    /// What is to be removed is not there, or is somebody else's.
+    #[error("no such registration")]
+    NotFound,
+    /// The node is somebody else's.
+    #[error("somebody else has registered this node")]
+    Forbidden,
+    /// The sender has as many registrations as one may have, or registers too often.
+    #[error("too many registrations")]
+    TooMany,
+    /// The database is out of reach.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
