@@ -45,6 +45,8 @@ pub(crate) struct Apns {
     pub(crate) authority: Authority,
     pub(crate) authentication: Authentication,
     pub(crate) mode: Mode,
+    /// What goes to a device's second token.
+    pub(crate) call: Box<Ready>,
     pub(crate) ttl: Duration,
 }
 
@@ -90,7 +92,9 @@ impl PushTrait for Apns {
 impl Apns {
     /// The request, and the generation of the provider token in it.
     fn request(&self, push: &Push) -> Option<(Request<Bytes>, u64)> {
+        let extra = push.extra.as_deref();
         let ready = match (&self.mode, push.class) {
+            _ if extra.is_some_and(|extra| extra.call) => &self.call,
             (Mode::One(_, ready), _) | (Mode::Auto { high: ready, .. }, Class::High | Class::Voip) => ready,
             (Mode::Auto { low, .. }, Class::Low) => low,
         };
@@ -124,7 +128,7 @@ impl Apns {
                 signed.generation
             }
         };
-        let mut request = Request::new(ready.body(push.form));
+        let mut request = Request::new(ready.body(push.form, extra));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::from_parts(uri).ok()?;
         *request.headers_mut() = headers;

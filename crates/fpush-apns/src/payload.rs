@@ -10,7 +10,7 @@ use a2::request::{
     payload::{APS, APSAlert, APSSound, Payload, PayloadLike as _},
 };
 use bytes::Bytes;
-use fpush_push::{Class, Form};
+use fpush_push::{Class, Extra, Form};
 use http::HeaderValue;
 use serde_json::{Map, Value};
 
@@ -35,6 +35,10 @@ pub(crate) struct Ready {
     pub(crate) collapse_id: Option<HeaderValue>,
     full: Bytes,
     minimal: Bytes,
+    /// The largest body that Apple takes.
+    limit: usize,
+    /// The keys of `additionalData`, which nothing else may stand under.
+    taken: Vec<String>,
 }
 
 /// Why there is no payload.
@@ -103,14 +107,45 @@ impl Ready {
             full,
             minimal: json(class, settings, &Map::new(), options)?,
             topic: text(&topic)?,
+            limit,
+            taken: settings.additional_data.keys().cloned().collect(),
         })
     }
 
-    pub(crate) fn body(&self, form: Form) -> Bytes {
-        match form {
-            Form::Full => self.full.clone(),
-            Form::Minimal => self.minimal.clone(),
+    /// The body for a device with this in addition: as much of it as Apple takes, because a ciphertext that is cut
+    /// cannot be read.
+    pub(crate) fn body(&self, form: Form, extra: Option<&Extra>) -> Bytes {
+        let base = match form {
+            Form::Full => &self.full,
+            Form::Minimal => &self.minimal,
+        };
+        let Some(extra) = extra else {
+            return base.clone();
+        };
+        let plain = extra.without_encrypted();
+        let candidates = match form {
+            Form::Full => [Some(extra), Some(&plain)],
+            Form::Minimal => [None, Some(&plain)],
+        };
+        candidates
+            .into_iter()
+            .flatten()
+            .map(|extra| self.extended(base, extra))
+            .find(|body| body.len() <= self.limit)
+            .unwrap_or_else(|| base.clone())
+    }
+
+    /// The body with more keys behind its own. There always are some of its own: `aps`.
+    fn extended(&self, base: &Bytes, extra: &Extra) -> Bytes {
+        let mut body = base[..base.len() - 1].to_vec();
+        for (name, value) in extra
+            .data()
+            .filter(|(name, _)| !self.taken.iter().any(|taken| taken == name))
+        {
+            body.extend_from_slice(format!(",\"{name}\":{}", Value::from(value)).as_bytes());
         }
+        body.push(b'}');
+        body.into()
     }
 }
 
@@ -181,7 +216,61 @@ mod tests {
     }
 
     fn body(ready: &Ready, form: Form) -> Value {
-        serde_json::from_slice(&ready.body(form)).unwrap()
+        serde_json::from_slice(&ready.body(form, None)).unwrap()
+    }
+
+    fn extra(ciphertext: &str) -> Extra {
+        Extra {
+            account: Some("a\"@b.example".into()),
+            channel: None,
+            encrypted: Some(fpush_push::Encrypted {
+                iv: "AAAA".into(),
+                ciphertext: ciphertext.into(),
+            }),
+            call: false,
+        }
+    }
+
+    #[test]
+    fn what_is_encrypted_goes_to_the_app_beside_its_account() {
+        let ready = Ready::new(Class::High, &settings()).unwrap();
+        let body: Value = serde_json::from_slice(&ready.body(Form::Full, Some(&extra("c2VjcmV0")))).unwrap();
+        assert_eq!(body["account"], "a\"@b.example");
+        assert_eq!(body["encrypted"], "c2VjcmV0");
+        assert_eq!(body["iv"], "AAAA");
+        assert_eq!(body["aps"]["mutable-content"], 1);
+        assert_eq!(body["extra"], json!({ "a": [1, 2] }));
+        let minimal: Value =
+            serde_json::from_slice(&ready.body(Form::Minimal, Some(&extra("c2VjcmV0")))).unwrap();
+        assert_eq!(
+            (&minimal["account"], &minimal["encrypted"]),
+            (&body["account"], &Value::Null)
+        );
+    }
+
+    #[test]
+    fn what_is_too_large_becomes_the_plain_push() {
+        let ready = Ready::new(Class::High, &settings()).unwrap();
+        let with = |ciphertext: &str| ready.body(Form::Full, Some(&extra(ciphertext)));
+        let room = 4_096 - with("").len();
+        assert_eq!(with(&"x".repeat(room)).len(), 4_096);
+        let body: Value = serde_json::from_slice(&with(&"x".repeat(room + 1))).unwrap();
+        assert_eq!(
+            (&body["account"], &body["encrypted"]),
+            (&json!("a\"@b.example"), &Value::Null)
+        );
+    }
+
+    #[test]
+    fn the_settings_own_keys_win() {
+        let settings = PayloadSettings {
+            additional_data: Map::from_iter([("account".to_owned(), json!(1))]),
+            ..settings()
+        };
+        let ready = Ready::new(Class::High, &settings).unwrap();
+        let text = ready.body(Form::Full, Some(&extra("x")));
+        let body: Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!((&body["account"], &body["encrypted"]), (&json!(1), &json!("x")));
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl BackendType for Apple {
         let path = apns.path_of("");
         apns.finish();
 
-        let (credentials, endpoint, mode) = (credentials?, endpoint?, mode?);
+        let (credentials, endpoint, (mode, call)) = (credentials?, endpoint?, mode?);
         let mut facts = endpoint.facts();
         facts.push(("topic", payload?.topic));
         let mut background: Vec<Background> = Vec::new();
@@ -109,6 +109,7 @@ impl BackendType for Apple {
             authority,
             authentication,
             mode,
+            call,
             ttl,
         });
         Some(Built {
@@ -294,7 +295,8 @@ fn additional_data(apns: &mut Section<'_>) -> Map<String, Value> {
     }
 }
 
-fn mode(apns: &mut Section<'_>, payload: Option<&PayloadSettings>) -> Option<Mode> {
+/// What pushes look like, and those to the second token of a device.
+fn mode(apns: &mut Section<'_>, payload: Option<&PayloadSettings>) -> Option<(Mode, Box<Ready>)> {
     let priorities = [
         ("high", PushPriority::High),
         ("silent", PushPriority::Silent),
@@ -310,15 +312,16 @@ fn mode(apns: &mut Section<'_>, payload: Option<&PayloadSettings>) -> Option<Mod
             .ok()
     };
     let one = |class| Some(Mode::One(class, ready(class)?));
-    match priority {
-        PushPriority::High => one(Class::High),
-        PushPriority::Silent => one(Class::Low),
-        PushPriority::Voip => one(Class::Voip),
-        PushPriority::Auto => Some(Mode::Auto {
+    let mode = match priority {
+        PushPriority::High => one(Class::High)?,
+        PushPriority::Silent => one(Class::Low)?,
+        PushPriority::Voip => one(Class::Voip)?,
+        PushPriority::Auto => Mode::Auto {
             high: ready(Class::High)?,
             low: ready(Class::Low)?,
-        }),
-    }
+        },
+    };
+    Some((mode, ready(Class::Voip)?))
 }
 
 const CREDENTIAL_KEYS: [&str; 7] = [

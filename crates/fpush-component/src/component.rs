@@ -197,6 +197,7 @@ impl Component {
             choice: resolved.choice,
             urgency,
             domain,
+            registered: None,
         };
         match resolved.module.admit(request, now) {
             Verdict::Settled(outcome) => {

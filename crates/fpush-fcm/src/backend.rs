@@ -65,7 +65,11 @@ impl PushTrait for Fcm {
 
 impl Fcm {
     fn request(&self, push: &Push, issued: &Issued) -> Request<bytes::Bytes> {
-        let mut request = Request::new(self.message.body(push.token.as_str(), push.form));
+        let mut request = Request::new(self.message.body(
+            push.token.as_str(),
+            push.form,
+            push.extra.as_deref(),
+        ));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         let headers = request.headers_mut();

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use fpush_push::{Class, Form};
+use fpush_push::{Class, Extra, Form};
 use serde::Serialize;
 
 /// What the settings say about the message.
@@ -22,6 +22,10 @@ pub(crate) struct MessageSettings {
 pub(crate) struct Message {
     full: Box<str>,
     minimal: Box<str>,
+    /// The keys of `additionalData`, which nothing else may stand under.
+    taken: Vec<String>,
+    /// How many bytes Google takes beside them.
+    room: usize,
 }
 
 /// Why there is no message.
@@ -58,20 +62,55 @@ impl Message {
         Ok(Self {
             full: rest(settings, data)?,
             minimal: rest(settings, &BTreeMap::new())?,
+            taken: data.keys().cloned().collect(),
+            room: LARGEST_DATA - size,
         })
     }
 
     /// The request's body. The token needs no escaping: [`is_token`] lets nothing through that would.
-    pub(crate) fn body(&self, token: &str, form: Form) -> Bytes {
+    pub(crate) fn body(&self, token: &str, form: Form, extra: Option<&Extra>) -> Bytes {
         let rest = match form {
             Form::Full => &self.full,
             Form::Minimal => &self.minimal,
         };
-        let mut body = Vec::with_capacity(START.len() + token.len() + rest.len());
+        let data = extra.map(|extra| self.data(form, extra)).unwrap_or_default();
+        let mut body = Vec::with_capacity(START.len() + token.len() + rest.len() + data.len());
         body.extend_from_slice(START.as_bytes());
         body.extend_from_slice(token.as_bytes());
-        body.extend_from_slice(rest.as_bytes());
+        let (before, braces) = rest.split_at(rest.len() - END.len());
+        body.extend_from_slice(before.as_bytes());
+        let first = before.ends_with('{');
+        body.extend_from_slice(
+            data.get(usize::from(first && !data.is_empty())..)
+                .unwrap_or_default()
+                .as_bytes(),
+        );
+        body.extend_from_slice(braces.as_bytes());
         Bytes::from(body)
+    }
+
+    /// More pairs for `data`, each behind a comma: as many as Google takes.
+    fn data(&self, form: Form, extra: &Extra) -> String {
+        let pairs = |extra: &Extra| {
+            let free = |(name, _): &(&str, &str)| !self.taken.iter().any(|taken| taken == name);
+            let pairs: Vec<_> = extra
+                .data()
+                .filter(free)
+                .map(|(name, value)| (name, value.to_owned()))
+                .collect();
+            let size: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
+            (size <= self.room).then_some(pairs)
+        };
+        let plain = || pairs(&extra.without_encrypted());
+        let pairs = match form {
+            Form::Full => pairs(extra).or_else(plain),
+            Form::Minimal => plain(),
+        };
+        pairs
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(name, value)| format!(",\"{name}\":{}", serde_json::Value::from(value)))
+            .collect()
     }
 }
 
@@ -105,6 +144,8 @@ fn rest(settings: &MessageSettings, data: &BTreeMap<String, String>) -> Result<B
 }
 
 const START: &str = r#"{"message":{"token":""#;
+/// What closes `data`, `message` and the whole.
+const END: &str = "}}}";
 const LARGEST_DATA: usize = 4_096;
 const SHORTEST_TOKEN: usize = 32;
 const LONGEST_TOKEN: usize = 1_024;
@@ -125,7 +166,35 @@ mod tests {
     }
 
     fn body(settings: &MessageSettings, form: Form) -> Value {
-        serde_json::from_slice(&Message::new(settings).unwrap().body("to:ken", form)).unwrap()
+        serde_json::from_slice(&Message::new(settings).unwrap().body("to:ken", form, None)).unwrap()
+    }
+
+    #[test]
+    fn what_a_registration_adds_is_in_the_data() {
+        let extra = |ciphertext: &str| Extra {
+            account: Some("0a1b".into()),
+            channel: Some("2c\"".into()),
+            encrypted: Some(fpush_push::Encrypted {
+                iv: "AAAA".into(),
+                ciphertext: ciphertext.into(),
+            }),
+            call: false,
+        };
+        let data = |settings: &MessageSettings, form, extra| {
+            let body = Message::new(settings).unwrap().body("to:ken", form, Some(&extra));
+            serde_json::from_slice::<Value>(&body).unwrap()["message"]["data"].clone()
+        };
+        let all = json!({ "account": "0a1b", "channel": "2c\"", "encrypted": "x", "iv": "AAAA" });
+        let plain = json!({ "account": "0a1b", "channel": "2c\"" });
+        assert_eq!(data(&settings(), Form::Full, extra("x")), all);
+        assert_eq!(data(&settings(), Form::Minimal, extra("x")), plain);
+        assert_eq!(data(&settings(), Form::Full, extra(&"x".repeat(4_096))), plain);
+        let own = MessageSettings {
+            additional_data: BTreeMap::from([("account".to_owned(), "mine".to_owned())]),
+            ..settings()
+        };
+        let expected = json!({ "account": "mine", "channel": "2c\"", "encrypted": "x", "iv": "AAAA" });
+        assert_eq!(data(&own, Form::Full, extra("x")), expected);
     }
 
     #[test]

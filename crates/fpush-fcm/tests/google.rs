@@ -95,6 +95,7 @@ fn push() -> Push {
         token: Token::new(TOKEN),
         class: Class::High,
         form: Form::Full,
+        extra: None,
         id: Uuid::new_v4(),
         deadline: Instant::now() + Duration::from_secs(20),
     }

@@ -1,6 +1,6 @@
 //! The contract between the policy and one push provider.
 
-use std::{borrow::Cow, future::Future, pin::Pin, time::Duration};
+use std::{borrow::Cow, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -40,6 +40,74 @@ pub enum Form {
     Minimal,
 }
 
+/// What a push to a registered device carries beside what the settings say.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Extra {
+    /// Tells the app which of its accounts is meant.
+    pub account: Option<Arc<str>>,
+    /// Tells the app which of the account's group chats is meant.
+    pub channel: Option<Arc<str>>,
+    /// What the account's server has for the app.
+    pub encrypted: Option<Encrypted>,
+    /// Whether the token is one for calls (PushKit).
+    pub call: bool,
+}
+
+/// A payload that the account's server has encrypted for the app (`tigase:push:encrypt:0`).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Encrypted {
+    /// The initialisation vector as it came, in base64.
+    pub iv: Box<str>,
+    /// The ciphertext as it came, in base64.
+    pub ciphertext: Box<str>,
+}
+
+impl Extra {
+    /// What the app gets, by the names under which the apps of this world look for it.
+    pub fn data(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let Self {
+            account,
+            channel,
+            encrypted,
+            call: _,
+        } = self;
+        [
+            ("account", account.as_deref()),
+            ("channel", channel.as_deref()),
+            (
+                "encrypted",
+                encrypted.as_ref().map(|encrypted| &*encrypted.ciphertext),
+            ),
+            ("iv", encrypted.as_ref().map(|encrypted| &*encrypted.iv)),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+    }
+
+    /// The same without what is encrypted: for a provider that takes no more.
+    #[must_use]
+    pub fn without_encrypted(&self) -> Self {
+        Self {
+            encrypted: None,
+            ..self.clone()
+        }
+    }
+}
+
+impl fmt::Debug for Extra {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Extra")
+            .field("call", &self.call)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Encrypted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Encrypted")
+    }
+}
+
 /// One push on its way to a backend; the same value for every attempt.
 #[derive(Clone, Debug)]
 pub struct Push {
@@ -49,6 +117,8 @@ pub struct Push {
     pub class: Class,
     /// How much to send.
     pub form: Form,
+    /// What only this push carries; none for devices that did not register.
+    pub extra: Option<Arc<Extra>>,
     /// Names the push towards the provider (`apns-id`), so that a repeated attempt is recognised.
     pub id: Uuid,
     /// The attempt must have ended by then.

@@ -13,6 +13,7 @@ mod line;
 mod log;
 mod module;
 mod modules;
+mod order;
 mod outcome;
 mod queue;
 mod recency;
@@ -22,13 +23,14 @@ pub mod settings;
 mod token;
 
 pub use backend::{
-    BackendType, Background, Built, Class, Failure, Form, Push, PushError, PushTrait, Sending, Urgency,
+    BackendType, Background, Built, Class, Encrypted, Extra, Failure, Form, Push, PushError, PushTrait,
+    Sending, Urgency,
 };
 pub use blocklist::{BlockRule, BlocklistSettings};
 pub use drain::Drain;
 pub use limiter::RatelimitSettings;
 pub use log::{Cut, LogGate};
-pub use module::{Module, ModuleSettings, Request, Ticket, Verdict};
+pub use module::{Module, ModuleSettings, Registered, Request, Ticket, Verdict};
 pub use modules::{Choice, Modules, Resolved};
 pub use outcome::Outcome;
 pub use registration::{

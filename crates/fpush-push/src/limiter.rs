@@ -102,8 +102,21 @@ impl Limiter {
         }
     }
 
-    /// Decides about a new push. `room` says whether one more can be queued.
-    pub(crate) fn admit(&mut self, token: Fingerprint, class: Class, room: bool, now: Instant) -> Admission {
+    /// Between two pushes to a token, unless its device has a time of its own.
+    pub(crate) fn spacing(&self) -> Duration {
+        self.settings.spacing
+    }
+
+    /// Decides about a new push. `spacing` is the time between two pushes to the token, `room` says whether one more
+    /// can be queued.
+    pub(crate) fn admit(
+        &mut self,
+        token: Fingerprint,
+        class: Class,
+        spacing: Duration,
+        room: bool,
+        now: Instant,
+    ) -> Admission {
         let key = token.with_class(class);
         self.forget(now);
         let now = self.millis(now);
@@ -119,7 +132,9 @@ impl Limiter {
                     Admission::NoRoom
                 }
             }
-            Some((State::Sent | State::Silenced, _)) | None => Admission::Go(self.take(key, class, now)),
+            Some((State::Sent | State::Silenced, _)) | None => {
+                Admission::Go(self.take(key, class, spacing, now))
+            }
         }
     }
 
@@ -165,19 +180,31 @@ impl Limiter {
     }
 
     /// Lets the queued push of a token out; with it a new window begins.
-    pub(crate) fn release(&mut self, token: Fingerprint, class: Class, now: Instant) -> Release {
+    pub(crate) fn release(
+        &mut self,
+        token: Fingerprint,
+        class: Class,
+        spacing: Duration,
+        now: Instant,
+    ) -> Release {
         let key = token.with_class(class);
         let now = self.millis(now);
         match self.marks.get(key).map(|mark| (mark.state(), mark.free_at())) {
             Some((State::Queued, free_at)) if now < free_at => Release::NotBefore(self.instant(free_at)),
-            Some(_) | None => Release::Go(self.take(key, class, now)),
+            Some(_) | None => Release::Go(self.take(key, class, spacing, now)),
         }
     }
 
     /// A slot for a push that goes out whatever the window says, because the daemon is about to stop.
-    pub(crate) fn occupy(&mut self, token: Fingerprint, class: Class, now: Instant) -> Slot {
+    pub(crate) fn occupy(
+        &mut self,
+        token: Fingerprint,
+        class: Class,
+        spacing: Duration,
+        now: Instant,
+    ) -> Slot {
         let now = self.millis(now);
-        self.take(token.with_class(class), class, now)
+        self.take(token.with_class(class), class, spacing, now)
     }
 
     /// How many tokens are remembered.
@@ -186,8 +213,8 @@ impl Limiter {
         self.marks.len()
     }
 
-    fn take(&mut self, key: Fingerprint, class: Class, now: u64) -> Slot {
-        let mark = Mark::new(State::Sent, now + as_millis(self.settings.spacing));
+    fn take(&mut self, key: Fingerprint, class: Class, spacing: Duration, now: u64) -> Slot {
+        let mark = Mark::new(State::Sent, now + as_millis(spacing));
         if self.settings.enabled {
             self.marks.touch(key, mark);
         } else {
@@ -291,6 +318,8 @@ mod tests {
         }
     }
 
+    const SPACING: Duration = Duration::from_secs(20);
+
     struct Fixture {
         limiter: Limiter,
         start: Instant,
@@ -316,7 +345,7 @@ mod tests {
 
         fn admit(&mut self, seconds: u64) -> Admission {
             self.limiter
-                .admit(self.token, Class::High, true, self.at(seconds))
+                .admit(self.token, Class::High, SPACING, true, self.at(seconds))
         }
 
         fn go(&mut self, seconds: u64) -> Slot {
@@ -335,13 +364,13 @@ mod tests {
         assert_eq!(f.admit(6), Admission::Refuse);
         let due = f.at(20);
         assert!(matches!(
-            f.limiter.release(f.token, Class::High, due),
+            f.limiter.release(f.token, Class::High, SPACING, due),
             Release::Go(_)
         ));
         assert_eq!(f.admit(21), Admission::Queue(f.at(40)));
         let due = f.at(40);
         assert!(matches!(
-            f.limiter.release(f.token, Class::High, due),
+            f.limiter.release(f.token, Class::High, SPACING, due),
             Release::Go(_)
         ));
         f.go(60);
@@ -370,7 +399,7 @@ mod tests {
         f.go(0);
         let now = f.at(0);
         assert!(matches!(
-            f.limiter.admit(f.token, Class::Low, true, now),
+            f.limiter.admit(f.token, Class::Low, SPACING, true, now),
             Admission::Go(_)
         ));
     }
@@ -379,21 +408,24 @@ mod tests {
     fn a_call_is_sent_or_refused_but_never_queued() {
         let mut f = Fixture::new(settings());
         let (start, token) = (f.start, f.token);
-        let slot = match f.limiter.admit(token, Class::Voip, true, start) {
+        let slot = match f.limiter.admit(token, Class::Voip, SPACING, true, start) {
             Admission::Go(slot) => slot,
             other => panic!("{other:?}"),
         };
         let soon = f.at(1);
-        assert_eq!(f.limiter.admit(token, Class::Voip, true, soon), Admission::Refuse);
+        assert_eq!(
+            f.limiter.admit(token, Class::Voip, SPACING, true, soon),
+            Admission::Refuse
+        );
         assert_eq!(f.limiter.hold(slot, true, soon), Hold::Refuse);
         let later = f.at(600);
         assert_eq!(
-            f.limiter.admit(token, Class::Voip, true, later),
+            f.limiter.admit(token, Class::Voip, SPACING, true, later),
             Admission::Refuse
         );
         let free = f.at(601);
         assert!(matches!(
-            f.limiter.admit(token, Class::Voip, true, free),
+            f.limiter.admit(token, Class::Voip, SPACING, true, free),
             Admission::Go(_)
         ));
     }
@@ -416,7 +448,7 @@ mod tests {
         assert_eq!(f.limiter.hold(slot, true, now), Hold::Covered);
         let due = f.at(20);
         assert_eq!(
-            f.limiter.release(f.token, Class::High, due),
+            f.limiter.release(f.token, Class::High, SPACING, due),
             Release::NotBefore(f.at(602))
         );
     }
@@ -441,7 +473,7 @@ mod tests {
         f.go(0);
         let now = f.at(1);
         assert_eq!(
-            f.limiter.admit(f.token, Class::High, false, now),
+            f.limiter.admit(f.token, Class::High, SPACING, false, now),
             Admission::NoRoom
         );
         assert_eq!(f.admit(1), Admission::Queue(f.at(20)));
@@ -453,15 +485,15 @@ mod tests {
         f.go(0);
         let other = f.hasher.fingerprint("other");
         let now = f.at(299);
-        f.limiter.admit(other, Class::High, true, now);
+        f.limiter.admit(other, Class::High, SPACING, true, now);
         assert_eq!(f.limiter.len(), 2);
         let now = f.at(301);
         f.limiter
-            .admit(f.hasher.fingerprint("third"), Class::High, true, now);
+            .admit(f.hasher.fingerprint("third"), Class::High, SPACING, true, now);
         assert_eq!(f.limiter.len(), 2, "the first one is forgotten");
         let now = f.at(305);
         assert_eq!(
-            f.limiter.admit(other, Class::High, true, now),
+            f.limiter.admit(other, Class::High, SPACING, true, now),
             Admission::Queue(f.at(319))
         );
     }
@@ -484,7 +516,7 @@ mod tests {
                 queue.sort();
                 while queue.first().is_some_and(|(due, _)| *due <= until) {
                     let (due, token) = queue.remove(0);
-                    assert!(matches!(limiter.release(fingerprints[token], Class::High, due), Release::Go(_)));
+                    assert!(matches!(limiter.release(fingerprints[token], Class::High, SPACING, due), Release::Go(_)));
                     sent.entry(token).or_default().push(due);
                 }
             };
@@ -493,7 +525,7 @@ mod tests {
                 run_queue(&mut f.limiter, &mut queue, &mut sent, now);
                 last_publish.insert(token, now);
                 let queued = queue.iter().any(|(_, other)| *other == token);
-                match f.limiter.admit(fingerprints[token], Class::High, true, now) {
+                match f.limiter.admit(fingerprints[token], Class::High, SPACING, true, now) {
                     Admission::Go(_) => {
                         prop_assert!(!queued);
                         sent.entry(token).or_default().push(now);
@@ -519,7 +551,7 @@ mod tests {
             f.limiter.marks = Recency::new(500);
             for token in 0..tokens {
                 let fingerprint = f.hasher.fingerprint(&token.to_string());
-                f.limiter.admit(fingerprint, Class::High, true, f.start);
+                f.limiter.admit(fingerprint, Class::High, SPACING, true, f.start);
             }
             prop_assert!(f.limiter.len() <= 500);
         }

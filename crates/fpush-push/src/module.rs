@@ -22,12 +22,13 @@ use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use crate::{
-    BlocklistSettings, Choice, Class, Drain, Failure, Fingerprint, Form, LogGate, Outcome, Push, PushError,
-    PushTrait, RatelimitSettings, Token, TokenHasher, Urgency,
+    BlocklistSettings, Choice, Class, Drain, Encrypted, Extra, Failure, Fingerprint, Form, LogGate, Outcome,
+    Push, PushError, PushTrait, RatelimitSettings, Recipient, Token, TokenHasher, Urgency,
     blocklist::{BlockReason, Blocklist},
     doubt::{Doubt, Sign},
     limiter::{Admission, Hold, Limiter, Release, Slot},
     line::{Line, Permit, Place},
+    order::Order,
     queue::{Held, Queue},
     retry::{Backoff, jitter},
     settings::Section,
@@ -66,6 +67,19 @@ pub struct Request<'a> {
     pub urgency: Urgency,
     /// The domain of its sender.
     pub domain: &'a str,
+    /// The device, if it is one that registered.
+    pub registered: Option<Registered<'a>>,
+}
+
+/// What a publish for a registered device says beside that.
+#[derive(Clone, Copy)]
+pub struct Registered<'a> {
+    /// The device.
+    pub recipient: &'a Recipient,
+    /// What its server has for the app.
+    pub encrypted: Option<&'a Encrypted>,
+    /// Whether the token is the device's second one, for calls.
+    pub call: bool,
 }
 
 /// What [`Module::admit`] decided.
@@ -80,11 +94,7 @@ pub enum Verdict {
 /// A push that was admitted.
 #[derive(Debug)]
 pub struct Ticket {
-    token: Token,
-    fingerprint: Fingerprint,
-    class: Class,
-    choice: Choice,
-    domain: Box<str>,
+    order: Box<Order>,
     slot: Slot,
     place: Place,
     arrived: Instant,
@@ -197,6 +207,18 @@ impl Module {
         self.lock().queue.len()
     }
 
+    /// Whether this can be a token of the module's provider.
+    #[must_use]
+    pub fn accepts(&self, token: &str) -> bool {
+        self.backend.accepts(token)
+    }
+
+    /// Forgets what it holds against a token: its device has registered anew.
+    pub fn forgive(&self, token: &str) {
+        let fingerprint = self.hasher.fingerprint(token);
+        self.lock().blocklist.forgive(fingerprint);
+    }
+
     /// Decides about a publish. Never waits.
     pub fn admit(self: &Arc<Self>, request: Request<'_>, now: Instant) -> Verdict {
         let Request {
@@ -204,6 +226,7 @@ impl Module {
             choice,
             urgency,
             domain,
+            registered,
         } = request;
         if self.drain.has_begun() {
             return Verdict::Settled(Outcome::ShuttingDown);
@@ -219,29 +242,41 @@ impl Module {
         if !self.backend.accepts(token) {
             return Verdict::Settled(match choice {
                 Choice::Named => Outcome::TokenInvalid,
-                Choice::Only | Choice::Default => Outcome::TokenForeign,
+                Choice::Registered | Choice::Only | Choice::Default => Outcome::TokenForeign,
             });
         }
         if state.paused_until.is_some_and(|until| now < until) {
             return Verdict::Settled(Outcome::ProviderUnavailable);
         }
-        let class = self.backend.class(urgency);
+        let class = match registered {
+            Some(Registered { call: true, .. }) => Class::Voip,
+            Some(_) | None => self.backend.class(urgency),
+        };
+        let spacing = registered.map_or(state.limiter.spacing(), |registered| registered.recipient.spacing);
         let room = state.queue.has_room();
-        let slot = match state.limiter.admit(fingerprint, class, room, now) {
+        let admission = state.limiter.admit(fingerprint, class, spacing, room, now);
+        let order = |encrypted| {
+            Box::new(Order {
+                push: Push {
+                    token: Token::new(token),
+                    class,
+                    form: Form::Full,
+                    extra: registered.and_then(|registered| registered.extra(encrypted)),
+                    id: Uuid::new_v4(),
+                    deadline: now + DEADLINE,
+                },
+                fingerprint,
+                choice,
+                domain: domain.into(),
+                spacing,
+                record: registered.map(|registered| Arc::clone(&registered.recipient.record)),
+            })
+        };
+        let slot = match admission {
             Admission::Go(slot) => slot,
             Admission::Queue(due) => {
-                let held = Held {
-                    token: Token::new(token),
-                    fingerprint,
-                    class,
-                    choice,
-                    domain: domain.into(),
-                    id: Uuid::new_v4(),
-                    due,
-                    give_up: None,
-                    attempts: 0,
-                };
-                self.hold(state, held);
+                let order = order(state.queue.len() < MAX_HELD_ENCRYPTED);
+                self.hold(state, Held::new(order, due));
                 return Verdict::Settled(Outcome::Queued);
             }
             Admission::Refuse => return Verdict::Settled(self.refused(class)),
@@ -253,11 +288,7 @@ impl Module {
             return Verdict::Settled(Outcome::Overloaded);
         }
         Verdict::Deliver(Ticket {
-            token: Token::new(token),
-            fingerprint,
-            class,
-            choice,
-            domain: domain.into(),
+            order: order(true),
             slot,
             place,
             arrived: now,
@@ -268,11 +299,7 @@ impl Module {
     /// answer or 25 s are over since the publish arrived.
     pub async fn deliver(self: Arc<Self>, ticket: Ticket) -> Outcome {
         let Ticket {
-            token,
-            fingerprint,
-            class,
-            choice,
-            domain,
+            mut order,
             slot,
             place,
             arrived,
@@ -293,37 +320,11 @@ impl Module {
             return Outcome::Overloaded;
         };
         delay_at_random().await;
-        let mut push = Push {
-            token,
-            class,
-            form: Form::Full,
-            id: Uuid::new_v4(),
-            deadline: arrived + DEADLINE,
-        };
-        let ended = self
-            .attempts(
-                &mut push,
-                (fingerprint, choice),
-                Backoff::default(),
-                arrived + DEADLINE,
-            )
-            .await;
+        let patience = order.push.deadline;
+        let ended = self.attempts(&mut order, Backoff::default(), patience).await;
         drop(permit);
         let outcome = match ended {
-            Ended::Busy => {
-                let held = Held {
-                    token: push.token,
-                    fingerprint,
-                    class,
-                    choice,
-                    domain,
-                    id: push.id,
-                    due: arrived,
-                    give_up: None,
-                    attempts: 0,
-                };
-                return self.hold_busy(held, slot);
-            }
+            Ended::Busy => return self.hold_busy(Held::new(order, arrived), slot),
             Ended::Failed { .. } => Outcome::ProviderUnavailable,
             Ended::Settled(outcome) => outcome,
         };
@@ -355,7 +356,13 @@ impl Module {
     /// Starts a held push whose time has come, or puts it back. One at a time stands in the line for its permit:
     /// held pushes have more time than those who want a reply.
     async fn start_held(self: &Arc<Self>, mut held: Held, now: Instant) {
-        let released = self.lock().limiter.release(held.fingerprint, held.class, now);
+        let Order {
+            fingerprint,
+            spacing,
+            ref push,
+            ..
+        } = *held.order;
+        let released = self.lock().limiter.release(fingerprint, push.class, spacing, now);
         let slot = match released {
             Release::Go(slot) => slot,
             Release::NotBefore(due) => {
@@ -366,7 +373,7 @@ impl Module {
         if let Some(until) = self.paused_until(now) {
             return self.put_back(held, slot, until);
         }
-        match self.permit(&held.domain).await {
+        match self.permit(&held.order.domain).await {
             Some(permit) => self
                 .drain
                 .spawn(Arc::clone(self).deliver_held(held, slot, permit)),
@@ -388,12 +395,18 @@ impl Module {
 
     async fn send_all_held(self: &Arc<Self>) {
         while let Some(held) = self.pop() {
-            let permit = self.permit(&held.domain).await;
+            let permit = self.permit(&held.order.domain).await;
             if let Some(permit) = permit {
+                let Order {
+                    fingerprint,
+                    spacing,
+                    ref push,
+                    ..
+                } = *held.order;
                 let slot = self
                     .lock()
                     .limiter
-                    .occupy(held.fingerprint, held.class, Instant::now());
+                    .occupy(fingerprint, push.class, spacing, Instant::now());
                 self.drain
                     .spawn(Arc::clone(self).deliver_held(held, slot, permit));
             } else {
@@ -407,62 +420,34 @@ impl Module {
 
     /// Makes one attempt for a held push, and puts it back if that failed. When the daemon is about to stop
     /// it tries again and again instead.
-    async fn deliver_held(self: Arc<Self>, held: Held, slot: Slot, permit: Permit) {
+    async fn deliver_held(self: Arc<Self>, mut held: Held, slot: Slot, permit: Permit) {
         let now = Instant::now();
-        let blocked = self.lock().blocklist.check(held.fingerprint, now);
+        let fingerprint = held.order.fingerprint;
+        let blocked = self.lock().blocklist.check(fingerprint, now);
         match blocked {
             None => {}
             Some(BlockReason::Dead) => {
-                debug!(module = %self.name, token = %held.fingerprint, "queued push dropped: the token is dead");
+                debug!(module = %self.name, token = %fingerprint, "queued push dropped: the token is dead");
                 return;
             }
             Some(BlockReason::Unexplained | BlockReason::Malformed) => {
-                return self.lose(held.fingerprint, Outcome::TokenBlocked);
+                return self.lose(fingerprint, Outcome::TokenBlocked);
             }
         }
         delay_at_random().await;
-        let Held {
-            token,
-            fingerprint,
-            class,
-            choice,
-            domain,
-            id,
-            due,
-            give_up,
-            attempts,
-        } = held;
-        let give_up = give_up.unwrap_or(now + HELD_PATIENCE);
-        let mut push = Push {
-            token,
-            class,
-            form: Form::Full,
-            id,
-            deadline: now + DEADLINE,
-        };
+        let give_up = *held.give_up.get_or_insert(now + HELD_PATIENCE);
+        held.order.push.form = Form::Full;
+        held.order.push.deadline = now + DEADLINE;
         let mut ended = self
-            .attempts(&mut push, (fingerprint, choice), Backoff::after(attempts), now)
+            .attempts(&mut held.order, Backoff::after(held.attempts), now)
             .await;
         if matches!(ended, Ended::Failed { .. }) && self.drain.has_begun() {
-            push.deadline = Instant::now() + DEADLINE;
-            let patience = push.deadline;
-            ended = self
-                .attempts(&mut push, (fingerprint, choice), Backoff::default(), patience)
-                .await;
+            let patience = Instant::now() + DEADLINE;
+            held.order.push.deadline = patience;
+            ended = self.attempts(&mut held.order, Backoff::default(), patience).await;
         }
         drop(permit);
-        let attempts = attempts + 1;
-        let held = Held {
-            token: push.token,
-            fingerprint,
-            class,
-            choice,
-            domain,
-            id,
-            due,
-            give_up: Some(give_up),
-            attempts,
-        };
+        held.attempts += 1;
         match ended {
             Ended::Settled(Outcome::Accepted | Outcome::TokenDead) => {}
             Ended::Settled(outcome) => {
@@ -484,7 +469,7 @@ impl Module {
         let over = |give_up| Instant::now() >= give_up || due >= give_up + LAST_ATTEMPT;
         if self.drain.has_begun() || held.give_up.is_some_and(over) {
             self.lock().limiter.give_back(slot);
-            return self.lose(held.fingerprint, Outcome::ProviderUnavailable);
+            return self.lose(held.order.fingerprint, Outcome::ProviderUnavailable);
         }
         self.requeue(held, slot, due);
     }
@@ -519,13 +504,8 @@ impl Module {
     }
 
     /// Tries until there is an answer, or until the next attempt would be later than `patience`.
-    async fn attempts(
-        &self,
-        push: &mut Push,
-        (fingerprint, choice): (Fingerprint, Choice),
-        mut backoff: Backoff,
-        patience: Instant,
-    ) -> Ended {
+    async fn attempts(&self, order: &mut Order, mut backoff: Backoff, patience: Instant) -> Ended {
+        let (fingerprint, push) = (order.fingerprint, &mut order.push);
         let (mut reconnects, mut renewed) = (0, false);
         loop {
             if let Some(resume) = self.paused_until(Instant::now()) {
@@ -543,12 +523,19 @@ impl Module {
                     let mut state = self.lock();
                     state.doubt.record(Sign::Accepted, now);
                     state.blocklist.forgive(fingerprint);
+                    drop(state);
+                    if let Some(record) = &order.record {
+                        record.delivered();
+                    }
                     return Ended::Settled(Outcome::Accepted);
                 }
                 Err(failure) => failure,
             };
             debug!(module = %self.name, token = %fingerprint, class = ?push.class, todo = ?failure.error,
                 answer = %failure.answer, "push failed");
+            if let Some(record) = &order.record {
+                record.failed();
+            }
             let asked = match failure.error {
                 PushError::Reconnected if reconnects < MAX_RECONNECTS => {
                     reconnects += 1;
@@ -583,7 +570,7 @@ impl Module {
                 | PushError::TooLarge
                 | PushError::Misconfigured
                 | PushError::Unexplained => {
-                    return Ended::Settled(self.judge(fingerprint, choice, &failure, now));
+                    return Ended::Settled(self.judge(order, &failure, now));
                 }
             };
             self.problem(&failure, now);
@@ -596,7 +583,8 @@ impl Module {
     }
 
     /// Draws the conclusion from an answer that no further attempt will change.
-    fn judge(&self, fingerprint: Fingerprint, choice: Choice, failure: &Failure, now: Instant) -> Outcome {
+    fn judge(&self, order: &Order, failure: &Failure, now: Instant) -> Outcome {
+        let (fingerprint, choice) = (order.fingerprint, order.choice);
         let mut state = self.lock();
         let wrong_token = matches!(failure.error, PushError::TokenDoubted | PushError::TokenMalformed);
         state.doubt.record(
@@ -608,19 +596,13 @@ impl Module {
             now,
         );
         match failure.error {
-            PushError::TokenGone { .. } => {
-                state.blocklist.block(fingerprint, BlockReason::Dead, now);
-                Outcome::TokenDead
-            }
+            PushError::TokenGone { since } => self.bury(order, since, state, now),
             // Of another module, as likely as not, whose name was lost on the way.
             PushError::TokenDoubted | PushError::TokenMalformed if choice == Choice::Default => {
                 state.blocklist.block(fingerprint, BlockReason::Unexplained, now);
                 Outcome::TokenForeign
             }
-            PushError::TokenDoubted if state.doubt.believes(now) => {
-                state.blocklist.block(fingerprint, BlockReason::Dead, now);
-                Outcome::TokenDead
-            }
+            PushError::TokenDoubted if state.doubt.believes(now) => self.bury(order, None, state, now),
             PushError::TokenDoubted => {
                 self.gates.doubted.error(
                     &self.name,
@@ -632,8 +614,7 @@ impl Module {
             }
             PushError::TokenMalformed => {
                 if state.blocklist.was_malformed(fingerprint, now) && state.doubt.believes(now) {
-                    state.blocklist.block(fingerprint, BlockReason::Dead, now);
-                    return Outcome::TokenDead;
+                    return self.bury(order, None, state, now);
                 }
                 state.blocklist.block(fingerprint, BlockReason::Malformed, now);
                 Outcome::TokenBlocked
@@ -656,6 +637,22 @@ impl Module {
                 Outcome::ProviderUnavailable
             }
         }
+    }
+
+    /// Takes a token for dead, unless its device has registered since it died.
+    fn bury(
+        &self,
+        order: &Order,
+        since: Option<u64>,
+        mut state: MutexGuard<'_, State>,
+        now: Instant,
+    ) -> Outcome {
+        let (reason, outcome) = match &order.record {
+            Some(record) if !record.gone(since) => (BlockReason::Unexplained, Outcome::TokenBlocked),
+            Some(_) | None => (BlockReason::Dead, Outcome::TokenDead),
+        };
+        state.blocklist.block(order.fingerprint, reason, now);
+        outcome
     }
 
     /// Sends nothing for a while. Returns when that is over.
@@ -731,6 +728,22 @@ impl Module {
     }
 }
 
+impl Registered<'_> {
+    /// What the push carries of it; without what is encrypted if `encrypted` says so.
+    fn extra(&self, encrypted: bool) -> Option<Arc<Extra>> {
+        let Recipient { account, channel, .. } = self.recipient;
+        let extra = Extra {
+            account: account.clone(),
+            channel: channel.clone(),
+            encrypted: self.encrypted.filter(|_| encrypted).cloned(),
+            call: self.call,
+        };
+        let empty =
+            extra.account.is_none() && extra.channel.is_none() && extra.encrypted.is_none() && !extra.call;
+        (!empty).then(|| Arc::new(extra))
+    }
+}
+
 impl fmt::Debug for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Module")
@@ -764,6 +777,8 @@ const LAST_ATTEMPT: Duration = Duration::from_secs(90);
 const MAX_RECONNECTS: u32 = 2;
 /// An attempt with less time than this is not worth making.
 const LEAST_ATTEMPT: Duration = Duration::from_secs(1);
+/// Of more held pushes than that nothing encrypted is kept, so that strangers do not fill the memory with it.
+const MAX_HELD_ENCRYPTED: usize = 10_000;
 /// Before a held push that found no permit tries again.
 const CROWDED_PAUSE: Duration = Duration::from_millis(200);
 

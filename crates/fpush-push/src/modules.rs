@@ -16,6 +16,8 @@ pub struct Modules {
 pub enum Choice {
     /// It names the module.
     Named,
+    /// The device has registered for it.
+    Registered,
     /// It names none, and there is only one.
     Only,
     /// It names none, and this is the default one of several: the name may have been lost on the way, as

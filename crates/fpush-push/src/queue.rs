@@ -3,28 +3,31 @@
 use std::{cmp::Ordering, collections::BinaryHeap};
 
 use tokio::time::Instant;
-use uuid::Uuid;
 
-use crate::{Choice, Class, Fingerprint, Token};
+use crate::order::Order;
 
 /// An acknowledged push.
 #[derive(Debug)]
 pub(crate) struct Held {
-    pub(crate) token: Token,
-    pub(crate) fingerprint: Fingerprint,
-    pub(crate) class: Class,
-    /// How certain its module is.
-    pub(crate) choice: Choice,
-    /// The sender's domain, for its place in the line.
-    pub(crate) domain: Box<str>,
-    /// The push's id, the same for all its attempts.
-    pub(crate) id: Uuid,
+    pub(crate) order: Box<Order>,
     /// Not before then.
     pub(crate) due: Instant,
     /// When it is given up; unknown until its first attempt.
     pub(crate) give_up: Option<Instant>,
     /// How often it has failed.
     pub(crate) attempts: u32,
+}
+
+impl Held {
+    /// A push that was not tried yet.
+    pub(crate) fn new(order: Box<Order>, due: Instant) -> Self {
+        Self {
+            order,
+            due,
+            give_up: None,
+            attempts: 0,
+        }
+    }
 }
 
 /// Held pushes in the order in which they are due.
@@ -99,16 +102,9 @@ mod tests {
     fn pushes_come_out_when_they_are_due_and_in_that_order() {
         let start = Instant::now();
         let hasher = TokenHasher::new().unwrap();
-        let held = |seconds: u64| Held {
-            token: Token::new("t"),
-            fingerprint: hasher.fingerprint("t"),
-            class: Class::High,
-            choice: Choice::Named,
-            domain: "a.example".into(),
-            id: Uuid::nil(),
-            due: start + Duration::from_secs(seconds),
-            give_up: None,
-            attempts: 0,
+        let held = |seconds: u64| {
+            let order = Order::any(hasher.fingerprint("t"));
+            Held::new(order, start + Duration::from_secs(seconds))
         };
         let mut queue = Queue::default();
         for seconds in [3, 1, 2] {

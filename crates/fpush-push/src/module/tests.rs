@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tokio::{runtime, task::JoinHandle};
 
 use super::*;
-use crate::{BlockRule, Sending};
+use crate::{BlockRule, Record, Sending};
 
 /// What the scripted provider does with one attempt.
 #[derive(Clone, Copy, Debug)]
@@ -176,6 +176,7 @@ impl Fixture {
             choice: Choice::Named,
             urgency: Urgency::High,
             domain,
+            registered: None,
         };
         self.module.admit(request, Instant::now())
     }
@@ -356,6 +357,7 @@ async fn a_token_of_the_wrong_format_reaches_no_provider_and_takes_no_slot() {
         choice,
         urgency: Urgency::High,
         domain: "a.example",
+        registered: None,
     };
     for (choice, outcome) in [
         (Choice::Named, Outcome::TokenInvalid),
@@ -652,6 +654,7 @@ async fn classes_of_a_token_have_windows_of_their_own() {
             choice: Choice::Named,
             urgency: Urgency::Low,
             domain: "a.example",
+            registered: None,
         };
         f.module.admit(request, Instant::now())
     };
@@ -862,17 +865,10 @@ async fn a_hundred_thousand_are_queued_and_not_one_more() {
 async fn a_busy_tokens_push_is_not_acknowledged_where_there_is_no_room() {
     let f = Fixture::with(acknowledging(), Class::High);
     for number in 0..MOST_HELD {
-        let held = Held {
-            token: Token::new("x"),
-            fingerprint: f.module.hasher.fingerprint(&number.to_string()),
-            class: Class::High,
-            choice: Choice::Named,
-            domain: "a.example".into(),
-            due: f.start + Duration::from_secs(86_400),
-            id: Uuid::nil(),
-            give_up: None,
-            attempts: 0,
-        };
+        let held = Held::new(
+            Order::any(f.module.hasher.fingerprint(&number.to_string())),
+            f.start + Duration::from_secs(86_400),
+        );
         f.module.lock().queue.push(held);
     }
     f.provider.queue([Step::Fail(PushError::TokenBusy)]);
@@ -1385,4 +1381,118 @@ proptest! {
             .unwrap();
         runtime.block_on(tell(story))?;
     }
+}
+
+/// A registered device, and what it heard of its pushes.
+#[derive(Default)]
+struct Device {
+    delivered: Mutex<u32>,
+    failed: Mutex<u32>,
+    /// Registered at that time, in milliseconds since 1970.
+    registered: u64,
+}
+
+impl Record for Device {
+    fn delivered(&self) {
+        *self.delivered.lock().unwrap() += 1;
+    }
+
+    fn failed(&self) {
+        *self.failed.lock().unwrap() += 1;
+    }
+
+    fn gone(&self, since: Option<u64>) -> bool {
+        since.is_none_or(|since| since > self.registered)
+    }
+}
+
+fn recipient(device: &Arc<Device>) -> Recipient {
+    Recipient {
+        module: "m".into(),
+        token: Token::new("t"),
+        call_token: None,
+        account: Some("account".into()),
+        channel: None,
+        spacing: Duration::from_secs(5),
+        record: Arc::<Device>::clone(device),
+    }
+}
+
+fn to_registered<'a>(recipient: &'a Recipient, encrypted: Option<&'a Encrypted>) -> Request<'a> {
+    Request {
+        token: "t",
+        choice: Choice::Registered,
+        urgency: Urgency::High,
+        domain: "a.example",
+        registered: Some(Registered {
+            recipient,
+            encrypted,
+            call: false,
+        }),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registered_device_has_a_window_of_its_own_and_hears_of_its_pushes() {
+    let f = Fixture::new();
+    let device = Arc::new(Device::default());
+    let recipient = recipient(&device);
+    let push = || match f.module.admit(to_registered(&recipient, None), Instant::now()) {
+        Verdict::Deliver(ticket) => Ok(ticket),
+        Verdict::Settled(outcome) => Err(outcome),
+    };
+    f.provider.queue([Step::Fail(LATER), Step::Take]);
+    let ticket = push().unwrap();
+    assert_eq!(Arc::clone(&f.module).deliver(ticket).await, Outcome::Accepted);
+    assert_eq!(
+        (*device.failed.lock().unwrap(), *device.delivered.lock().unwrap()),
+        (1, 1)
+    );
+    assert_eq!(push().unwrap_err(), Outcome::Queued);
+    assert_eq!(push().unwrap_err(), Outcome::Refused);
+    seconds(6).await;
+    assert_eq!(
+        f.provider.count(),
+        3,
+        "the queued one went out after 5 seconds, not after 20"
+    );
+    assert_eq!(*device.delivered.lock().unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_registered_after_its_tokens_death_is_not_dead() {
+    let f = Fixture::new();
+    let device = Arc::new(Device {
+        registered: 1_000,
+        ..Device::default()
+    });
+    let recipient = recipient(&device);
+    for (since, outcome) in [
+        (Some(999), Outcome::TokenBlocked),
+        (Some(1_001), Outcome::TokenDead),
+        (None, Outcome::TokenDead),
+    ] {
+        f.provider.queue([Step::Fail(PushError::TokenGone { since })]);
+        let Verdict::Deliver(ticket) = f.module.admit(to_registered(&recipient, None), Instant::now()) else {
+            panic!("it is not blocked")
+        };
+        assert_eq!(Arc::clone(&f.module).deliver(ticket).await, outcome, "{since:?}");
+        f.module.forgive("t");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_setting_that_makes_every_token_foreign_costs_no_registration() {
+    let f = Fixture::new();
+    let device = Arc::new(Device::default());
+    let recipient = recipient(&device);
+    let request = Request {
+        token: "foreign",
+        ..to_registered(&recipient, None)
+    };
+    let verdict = f.module.admit(request, Instant::now());
+    assert!(
+        matches!(verdict, Verdict::Settled(Outcome::TokenForeign)),
+        "{verdict:?}"
+    );
 }
