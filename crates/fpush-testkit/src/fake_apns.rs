@@ -172,6 +172,16 @@ impl FakeApns {
             .wait_for(n, timeout, "requests at the fake APNs")
     }
 
+    /// Keeps from now on how long each request takes here, from the arrival of its head to its answer.
+    pub fn start_timing(&self) {
+        self.server.start_timing();
+    }
+
+    /// Ends the timing, and returns the path and the time of each request that was answered since its start.
+    pub fn take_times(&self) -> Vec<(String, Duration)> {
+        self.server.take_times()
+    }
+
     /// How many connections finished their handshake until now. With TLS 1.3 a client is through a little earlier.
     pub fn connections(&self) -> usize {
         self.server.connections()

@@ -83,6 +83,7 @@ impl Server {
             failed_handshakes: AtomicUsize::new(0),
             new_connections: Mutex::new(NewConnections::Serve),
             sockets: Mutex::new(Vec::new()),
+            times: Mutex::new(None),
             panicked: AtomicBool::new(false),
         });
         let (stop, stopped) = oneshot::channel();
@@ -132,6 +133,16 @@ impl Server {
         *self.shared.new_connections.lock().unwrap() = what;
     }
 
+    /// Keeps from now on how long requests take.
+    pub(crate) fn start_timing(&self) {
+        *self.shared.times.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// Ends the timing: the paths and times since its start.
+    pub(crate) fn take_times(&self) -> Vec<(String, Duration)> {
+        self.shared.times.lock().unwrap().take().unwrap_or_default()
+    }
+
     /// From here on no byte is read from or written to the connections that exist.
     pub(crate) fn stall_existing_connections(&self) {
         for socket in self.shared.live_sockets() {
@@ -171,6 +182,8 @@ struct Shared {
     failed_handshakes: AtomicUsize,
     new_connections: Mutex<NewConnections>,
     sockets: Mutex<Vec<Weak<Mutex<SocketState>>>>,
+    /// The path of each request and the time that it took, if somebody wants to know.
+    times: Mutex<Option<Vec<(String, Duration)>>>,
     panicked: AtomicBool,
 }
 
@@ -179,6 +192,12 @@ impl Shared {
         let mut sockets = self.sockets.lock().unwrap();
         sockets.retain(|socket| socket.strong_count() > 0);
         sockets.iter().filter_map(Weak::upgrade).map(Socket).collect()
+    }
+
+    fn note_time(&self, path: &str, taken: Duration) {
+        if let Some(times) = &mut *self.times.lock().unwrap() {
+            times.push((path.to_owned(), taken));
+        }
     }
 }
 
@@ -316,7 +335,10 @@ async fn exchange(
     loop {
         match answer {
             Answer::Normal => unreachable!("a service leaves no normal answer"),
-            Answer::Reply(reply) => return send(&mut respond, reply),
+            Answer::Reply(reply) => {
+                send(&mut respond, reply);
+                return connection.shared.note_time(head.uri.path(), at.elapsed());
+            }
             Answer::ResetStream(reason) => return respond.send_reset(reason),
             Answer::After(delay, next) => {
                 tokio::time::sleep(delay).await;

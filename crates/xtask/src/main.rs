@@ -79,6 +79,6 @@ const USAGE: &str = "\
 cargo xtask demo            a push from a real Prosody through fpush to stand-ins for Apple and Google
 cargo xtask test            everything that must hold before a change is merged
 cargo xtask test --quick    the same without the runs for each Cargo feature alone
-cargo xtask bench           what a push costs in time and memory, beside a bare HTTP/2 client; takes three minutes
+cargo xtask bench           what a push costs in time and memory, beside a bare HTTP/2 client; takes eight minutes
 cargo xtask bench --short   whether the bench works, in a few seconds and without optimisation
-                            (either of them with --json FILE: the figures also as JSON)";
+                            (either of them with --json FILE and --markdown FILE: the figures also in files)";

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{self, BufRead as _, Write as _};
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,13 +23,12 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use super::sample::{self, Sample};
+use super::template::write_number;
+
 /// What the client has to be told, as a file.
-pub(super) fn config(port: u16, ca: &Path, headers: &HeaderMap, body: &str) -> Value {
-    let headers = headers
-        .iter()
-        .map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]))
-        .collect::<Vec<_>>();
-    json!({ "port": port, "ca": ca, "headers": headers, "body": body })
+pub(super) fn config(url: &str, ca: &Path, sample: &Sample) -> Value {
+    json!({ "url": url, "ca": ca, "sample": sample.json() })
 }
 
 /// Connects and says so; then runs for every line `IN_FLIGHT MILLISECONDS` on standard input, and answers each with
@@ -93,59 +91,89 @@ async fn run(
 
 /// The requests.
 struct Plan {
-    base: String,
+    authority: String,
+    uri: Numbered,
     headers: HeaderMap,
-    body: Bytes,
+    body: Numbered,
+}
+
+/// Bytes that hold the number of a request, or none.
+struct Numbered {
+    bytes: Bytes,
+    number: Option<usize>,
+}
+
+impl Numbered {
+    fn new(text: String) -> Self {
+        let mut digits = [0; 16];
+        write_number(sample::NUMBER, &mut digits);
+        Self {
+            number: memchr::memmem::find(text.as_bytes(), &digits),
+            bytes: text.into(),
+        }
+    }
+
+    fn with(&self, number: u64) -> Bytes {
+        let Some(position) = self.number else {
+            return self.bytes.clone();
+        };
+        let mut bytes = self.bytes.to_vec();
+        write_number(number, &mut bytes[position..]);
+        bytes.into()
+    }
 }
 
 impl Plan {
     fn read(config: &Value) -> Result<Self> {
+        let (url, sample) = (text(&config["url"])?, &config["sample"]);
         let mut headers = HeaderMap::new();
-        for header in config["headers"].as_array().context("there are no headers")? {
-            let text = |index: usize| header[index].as_str().unwrap_or_default();
-            headers.insert(
-                HeaderName::from_bytes(text(0).as_bytes())?,
-                HeaderValue::from_str(text(1))?,
-            );
+        for header in sample["headers"].as_array().context("there are no headers")? {
+            let mut value = HeaderValue::from_str(text(&header[1])?)?;
+            value.set_sensitive(header[2] == true);
+            headers.insert(HeaderName::from_bytes(text(&header[0])?.as_bytes())?, value);
         }
-        Ok(Self {
-            base: format!("https://127.0.0.1:{}/3/device/", config["port"]),
+        let plan = Self {
+            authority: url.strip_prefix("https://").context("no URL")?.to_owned(),
+            uri: Numbered::new(format!("{url}{}", text(&sample["path"])?)),
             headers,
-            body: config["body"]
-                .as_str()
-                .context("there is no body")?
-                .to_owned()
-                .into(),
-        })
+            body: Numbered::new(text(&sample["body"])?.to_owned()),
+        };
+        ensure!(
+            plan.uri.number.is_some() || plan.body.number.is_some(),
+            "the token is nowhere in the sample"
+        );
+        Ok(plan)
     }
 
     /// The request with this number: with a token and an id of its own, as every push has.
     fn request(&self, number: u64) -> Result<Request<Full<Bytes>>> {
-        let mut request = Request::new(Full::new(self.body.clone()));
+        let mut request = Request::new(Full::new(self.body.with(number)));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = Uri::from_maybe_shared(Bytes::from(format!("{}{number:064x}", self.base)))?;
+        *request.uri_mut() = Uri::from_maybe_shared(self.uri.with(number))?;
         let mut headers = self.headers.clone();
-        let id = format!(
-            "{:08x}-0000-4000-8000-{:012x}",
-            number >> 32,
-            number & 0xffff_ffff
-        );
-        headers.insert("apns-id", HeaderValue::from_maybe_shared(Bytes::from(id))?);
+        if let Some(id) = headers.get_mut("apns-id") {
+            let text = format!(
+                "{:08x}-0000-4000-8000-{:012x}",
+                number >> 32,
+                number & 0xffff_ffff
+            );
+            let sensitive = id.is_sensitive();
+            *id = HeaderValue::from_maybe_shared(Bytes::from(text))?;
+            id.set_sensitive(sensitive);
+        }
         *request.headers_mut() = headers;
         Ok(request)
     }
 
     async fn connect(&self, config: &Value) -> Result<SendRequest<Full<Bytes>>> {
-        let port = u16::try_from(config["port"].as_u64().context("there is no port")?)?;
-        let ca = config["ca"].as_str().context("there is no authority")?;
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(ca)?)?;
+        roots.add(CertificateDer::from_pem_file(text(&config["ca"])?)?)?;
         let mut tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"h2".to_vec()];
-        let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+        let tcp = TcpStream::connect(&self.authority).await?;
         tcp.set_nodelay(true)?;
         let name = ServerName::try_from("127.0.0.1")?;
         let tls = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await?;
@@ -153,4 +181,8 @@ impl Plan {
         tokio::spawn(connection);
         Ok(sender)
     }
+}
+
+fn text(value: &Value) -> Result<&str> {
+    value.as_str().context("a text is missing in the file")
 }

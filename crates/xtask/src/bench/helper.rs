@@ -1,15 +1,20 @@
 //! The parts of the bench that run as programs of their own.
 
+use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use fpush_testkit::{FakeApns, TempDir, TestCa};
+use fpush_testkit::TempDir;
 
 use super::load::Done;
+use super::providers::{Endpoints, Providers};
+use super::sample::Sample;
+use super::template::read_number;
 use super::{FLOOR, STAND_IN, floor, proc};
 use crate::interrupt;
 
@@ -42,6 +47,11 @@ impl Helper {
         })
     }
 
+    fn ask(&mut self, line: &str) -> Result<String> {
+        writeln!(self.input, "{line}")?;
+        self.line()
+    }
+
     fn line(&mut self) -> Result<String> {
         let mut line = String::new();
         self.output.read_line(&mut line)?;
@@ -50,6 +60,10 @@ impl Helper {
             bail!("a part of the bench ended ({})", self.child.wait()?);
         }
         Ok(line.trim_end().to_owned())
+    }
+
+    fn cpu_time(&self) -> Result<Duration> {
+        proc::cpu_time(self.child.id())
     }
 }
 
@@ -61,73 +75,91 @@ impl Drop for Helper {
     }
 }
 
-/// The stand-in for APNs. Its folder holds what a client needs: `ca.pem`, `client.pem` and `client.key.pem`.
+/// The providers.
 pub(super) struct StandIn {
-    _helper: Helper,
-    pub(super) folder: TempDir,
-    pub(super) port: u16,
-    pub(super) process: u32,
+    helper: Helper,
+    folder: TempDir,
+    pub(super) endpoints: Endpoints,
 }
 
 impl StandIn {
     pub(super) fn start() -> Result<Self> {
         let folder = TempDir::new();
         let mut helper = Helper::start(STAND_IN, folder.path())?;
-        let port = helper.line()?.parse().context("the stand-in names no port")?;
+        let endpoints = Endpoints::read(folder.path(), &helper.line()?)?;
         Ok(Self {
-            process: helper.child.id(),
-            _helper: helper,
+            helper,
             folder,
-            port,
+            endpoints,
         })
+    }
+
+    pub(super) fn cpu_time(&self) -> Result<Duration> {
+        self.helper.cpu_time()
+    }
+
+    /// Both of APNs note from now on how long each request takes there.
+    pub(super) fn start_timing(&mut self) -> Result<()> {
+        self.helper.ask(START_TIMING)?;
+        Ok(())
+    }
+
+    /// How long the request of each publish has taken since then, by the publish's number.
+    pub(super) fn take_times(&mut self) -> Result<HashMap<u64, Duration>> {
+        self.helper.ask(TAKE_TIMES)?;
+        let times = fs::read_to_string(self.folder.path().join(TIMES))?;
+        let time = |line: &str| {
+            let (path, nanos) = line.split_once(' ')?;
+            let token = path.strip_prefix("/3/device/")?;
+            let time = Duration::from_nanos(nanos.parse().ok()?);
+            Some((read_number(token.as_bytes())?, time))
+        };
+        let times = times.lines().map(time).collect::<Option<_>>();
+        times.context("the stand-in's times cannot be read")
     }
 }
 
 /// What [`StandIn`] starts. It ends with its standard input.
 pub(crate) fn stand_in(folder: &Path) -> Result<()> {
-    let ca = TestCa::new();
-    write_client_files(&ca, folder)?;
-    let apns = FakeApns::builder(&ca).recording(false).start();
-    println!("{}", apns.port());
-    io::stdin().read_to_end(&mut Vec::new())?;
+    let providers = Providers::start(folder, false)?;
+    println!("{}", providers.endpoints(folder).line());
+    let timed = [&providers.apns, &providers.slow_apns];
+    for line in io::stdin().lock().lines() {
+        match line?.as_str() {
+            START_TIMING => timed.iter().for_each(|apns| apns.start_timing()),
+            TAKE_TIMES => {
+                let mut text = String::new();
+                for (path, taken) in timed.iter().flat_map(|apns| apns.take_times()) {
+                    writeln!(text, "{path} {}", taken.as_nanos())?;
+                }
+                fs::write(folder.join(TIMES), text)?;
+            }
+            other => bail!("the stand-in does not understand {other:?}"),
+        }
+        println!("done");
+    }
     Ok(())
 }
 
-/// Writes the authority and a client certificate.
-pub(super) fn write_client_files(ca: &TestCa, folder: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let tomorrow = SystemTime::now() + Duration::from_secs(24 * 60 * 60);
-    let identity = ca.client_cert("org.example.app", tomorrow);
-    fs::write(folder.join("ca.pem"), ca.pem())?;
-    fs::write(folder.join("client.pem"), identity.cert_pem)?;
-    let key = folder.join("client.key.pem");
-    fs::write(&key, identity.key_pem)?;
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
-    Ok(())
-}
-
-/// The bare client, connected to the stand-in.
+/// The bare client, connected to a stand-in.
 pub(super) struct Floor {
     helper: Helper,
 }
 
 impl Floor {
-    pub(super) fn start(stand_in: &StandIn, headers: &http::HeaderMap, body: &str) -> Result<Self> {
-        let ca = stand_in.folder.path().join("ca.pem");
-        let config = floor::config(stand_in.port, &ca, headers, body);
+    pub(super) fn start(stand_in: &StandIn, url: &str, sample: &Sample) -> Result<Self> {
+        let config = floor::config(url, &stand_in.endpoints.ca(), sample);
         let file = stand_in.folder.write("floor.json", config.to_string());
         let mut helper = Helper::start(FLOOR, &file)?;
         helper.line()?;
         Ok(Self { helper })
     }
 
-    /// Sends requests for so long; returns what it did and what CPU time it took.
+    /// Sends requests for so long; returns what it did and what processor time it took.
     pub(super) fn run(&mut self, in_flight: u64, time: Duration) -> Result<(Done, Duration)> {
-        let process = self.helper.child.id();
-        let before = proc::cpu_time(process)?;
-        writeln!(self.helper.input, "{in_flight} {}", time.as_millis())?;
-        let line = self.helper.line()?;
-        let cpu = proc::cpu_time(process)? - before;
+        let before = self.helper.cpu_time()?;
+        let line = self.helper.ask(&format!("{in_flight} {}", time.as_millis()))?;
+        let cpu = self.helper.cpu_time()? - before;
         let (requests, micros) = line.split_once(' ').context("the bare client counts")?;
         let done = Done {
             pushes: requests.parse()?,
@@ -136,3 +168,9 @@ impl Floor {
         Ok((done, cpu))
     }
 }
+
+const START_TIMING: &str = "time";
+const TAKE_TIMES: &str = "times";
+
+/// The file in the stand-in's folder that they are written to.
+const TIMES: &str = "times";

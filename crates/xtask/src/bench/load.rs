@@ -1,5 +1,5 @@
 //! The XMPP server's side of the link, made to be faster than what it measures: publishes are copies of a template
-//! with another id and token, replies are counted by their ids, and one thread does both.
+//! with another id and token, replies are told apart by their ids, and one thread does both.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -7,9 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use fpush_testkit::publish::prosody_publish;
 use memchr::memmem::Finder;
 
+use super::template::{Template, read_number};
 use crate::interrupt;
 
 /// Where fpush connects to.
@@ -41,7 +41,8 @@ impl Listener {
             }
             interrupt::check()?;
             ensure!(Instant::now() < end, "fpush does not connect");
-            thread::sleep(Duration::from_millis(1));
+            // Short, because the time until the link is up is measured, too.
+            thread::sleep(Duration::from_micros(100));
         };
         socket.set_nonblocking(false)?;
         socket.set_nodelay(true)?;
@@ -73,44 +74,6 @@ fn read_until(socket: &mut TcpStream, end: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// A publish in Prosody's shape, in which id and token can be replaced.
-pub(super) struct Template {
-    bytes: Vec<u8>,
-    id: usize,
-    token: usize,
-}
-
-impl Template {
-    pub(super) fn new(module: &str) -> Self {
-        let (id, token) = ("1".repeat(64), "2".repeat(64));
-        let publish = prosody_publish(&id, &token, Some(module), true)
-            .from("localhost")
-            .to_string();
-        let position = |text: &str| {
-            publish
-                .find(text)
-                .expect("the publish holds its id and its token")
-        };
-        Self {
-            id: position(&id),
-            token: position(&token),
-            bytes: publish.into_bytes(),
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn write(&self, number: u64, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.extend_from_slice(&self.bytes);
-        for position in [self.id, self.token] {
-            write_hex(number, &mut out[start + position..][..DIGITS]);
-        }
-    }
-}
-
 /// How long to go on.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Amount {
@@ -127,22 +90,29 @@ pub(super) struct Done {
 
 /// A component that has logged in.
 pub(super) struct Link {
-    socket: TcpStream,
-    replies: Replies,
-    /// The number of the next publish. No number, and so no token, is used twice.
-    next: u64,
+    pub(super) socket: TcpStream,
+    pub(super) replies: Replies,
+    /// The number of the next publish. As long as nobody changes it, no token is used twice.
+    pub(super) next: u64,
     out: Vec<u8>,
 }
 
 impl Link {
-    /// Keeps so many publishes in flight, then waits for the last reply. A reply that is no `result`, that nobody
-    /// waits for or that comes twice is an error.
-    pub(super) fn run(&mut self, template: &Template, in_flight: u64, amount: Amount) -> Result<Done> {
+    /// Keeps so many publishes in flight, then waits for the last reply. They are made of the templates in turn. A
+    /// reply that is not the expected one, that nobody waits for or that comes twice is an error.
+    pub(super) fn run(
+        &mut self,
+        templates: &[Template],
+        in_flight: u64,
+        amount: Amount,
+        expected: Kind,
+    ) -> Result<Done> {
         let first = self.next;
         let mut answered = Vec::new();
         let mut pushes = 0;
         let start = Instant::now();
         let mut wanted = in_flight;
+        let mut template = templates.iter().cycle();
         loop {
             wanted = match amount {
                 Amount::Time(time) if start.elapsed() >= time || interrupt::happened() => 0,
@@ -151,7 +121,7 @@ impl Link {
                 Amount::Publishes(all) => wanted.min(all - (self.next - first)),
             };
             self.out.clear();
-            for _ in 0..wanted {
+            for template in template.by_ref().take(usize::try_from(wanted)?) {
                 template.write(self.next, &mut self.out);
                 self.next += 1;
             }
@@ -164,13 +134,12 @@ impl Link {
             if pushes == self.next - first {
                 break;
             }
-            wanted = self.replies.read(&mut self.socket, |number| {
-                let index = number
-                    .checked_sub(first)
-                    .and_then(|index| usize::try_from(index).ok());
+            wanted = self.replies.read(&self.socket, |reply| {
+                reply.expect(expected)?;
+                let index = reply.index_from(first);
                 match index.and_then(|index| answered.get_mut(index)) {
                     Some(answered) if !*answered => *answered = true,
-                    _ => bail!("there is no publish {number} to reply to"),
+                    _ => bail!("there is no publish {} to reply to", reply.number),
                 }
                 Ok(())
             })?;
@@ -184,13 +153,50 @@ impl Link {
     }
 }
 
+/// What a reply says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The push is with the provider, or held.
+    Result,
+    /// The token is dead.
+    Gone,
+    /// Something else.
+    Refused,
+}
+
+/// The reply to a publish.
+pub(super) struct Reply<'a> {
+    pub(super) number: u64,
+    pub(super) kind: Kind,
+    /// When it was read.
+    pub(super) at: Instant,
+    stanza: &'a [u8],
+}
+
+impl Reply<'_> {
+    /// The position of the publish among those from the number `first` on.
+    pub(super) fn index_from(&self, first: u64) -> Option<usize> {
+        usize::try_from(self.number.checked_sub(first)?).ok()
+    }
+
+    fn expect(&self, expected: Kind) -> Result<()> {
+        ensure!(
+            self.kind == expected,
+            "expected {expected:?}, but fpush answers {}",
+            String::from_utf8_lossy(self.stanza)
+        );
+        Ok(())
+    }
+}
+
 /// Reads the replies.
-struct Replies {
+pub(super) struct Replies {
     bytes: Vec<u8>,
     filled: usize,
-    iq: Finder<'static>,
+    end: Finder<'static>,
     id: Finder<'static>,
     result: Finder<'static>,
+    gone: Finder<'static>,
 }
 
 impl Replies {
@@ -198,57 +204,73 @@ impl Replies {
         Self {
             bytes: vec![0; 256 * 1024],
             filled: 0,
-            iq: Finder::new("<iq "),
+            end: Finder::new(END),
             id: Finder::new(" id='"),
             result: Finder::new(" type='result'"),
+            gone: Finder::new("<item-not-found "),
         }
     }
 
-    /// Reads once and calls back with the number of each publish that has its reply. Returns how many there were.
-    fn read(&mut self, socket: &mut TcpStream, mut reply: impl FnMut(u64) -> Result<()>) -> Result<u64> {
+    /// Reads once and calls back with each reply. Returns how many there were.
+    pub(super) fn read(
+        &mut self,
+        mut socket: &TcpStream,
+        mut take: impl FnMut(Reply<'_>) -> Result<()>,
+    ) -> Result<u64> {
         let count = socket
             .read(&mut self.bytes[self.filled..])
             .with_context(|| format!("no reply in {TIMEOUT:?}"))?;
+        let at = Instant::now();
         ensure!(count > 0, "fpush closed the stream");
         self.filled += count;
-        let (mut replies, mut at) = (0, 0);
-        while let Some(start) = self.iq.find(&self.bytes[at..self.filled]) {
-            let tag = &self.bytes[at + start..self.filled];
-            let Some(end) = memchr::memchr(b'>', tag) else {
-                break;
+        let (mut replies, mut done) = (0, 0);
+        while let Some(stanza) = self.stanza(done)? {
+            let id = self.id.find(stanza).and_then(|id| stanza.get(id + 5..));
+            let reply = Reply {
+                number: id.and_then(read_number).context("a reply has no id of ours")?,
+                kind: self.kind(stanza),
+                at,
+                stanza,
             };
-            let tag = &tag[..end];
-            ensure!(
-                self.result.find(tag).is_some(),
-                "fpush refuses a publish: {}",
-                String::from_utf8_lossy(&self.bytes[at + start..self.filled.min(at + start + 400)])
-            );
-            let number = self
-                .id
-                .find(tag)
-                .and_then(|id| read_hex(tag.get(id + 5..id + 5 + DIGITS)?));
-            reply(number.context("a reply has no id of ours")?)?;
+            take(reply)?;
             replies += 1;
-            at += start + end + 1;
+            done += stanza.len();
         }
-        self.bytes.copy_within(at..self.filled, 0);
-        self.filled -= at;
+        self.bytes.copy_within(done..self.filled, 0);
+        self.filled -= done;
         Ok(replies)
     }
-}
 
-fn write_hex(number: u64, digits: &mut [u8]) {
-    for (index, digit) in digits.iter_mut().rev().enumerate() {
-        *digit = b"0123456789abcdef"[(number >> (4 * index)) as usize & 15];
+    /// The stanza that begins there, if all of it has been read. Nothing stands between replies.
+    fn stanza(&self, start: usize) -> Result<Option<&[u8]>> {
+        let rest = &self.bytes[start..self.filled];
+        let Some(tag) = memchr::memchr(b'>', rest) else {
+            return Ok(None);
+        };
+        let tag = &rest[..=tag];
+        ensure!(
+            tag.starts_with(b"<iq "),
+            "fpush sends {}",
+            String::from_utf8_lossy(tag)
+        );
+        if tag.ends_with(b"/>") {
+            return Ok(Some(tag));
+        }
+        Ok(self.end.find(rest).map(|end| &rest[..end + END.len()]))
+    }
+
+    fn kind(&self, stanza: &[u8]) -> Kind {
+        if self.result.find(stanza).is_some() {
+            Kind::Result
+        } else if self.gone.find(stanza).is_some() {
+            Kind::Gone
+        } else {
+            Kind::Refused
+        }
     }
 }
 
-fn read_hex(digits: &[u8]) -> Option<u64> {
-    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
-}
-
-/// Digits of a number at the beginning of an id or token.
-const DIGITS: usize = 16;
+const END: &str = "</iq>";
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -256,17 +278,34 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_publish_has_its_own_id_and_token() {
-        let template = Template::new("demo");
-        let mut publishes = Vec::new();
-        template.write(0xabc, &mut publishes);
-        template.write(0xdef, &mut publishes);
-        let text = String::from_utf8(publishes).expect("a publish is text");
-        for number in ["0000000000000abc", "0000000000000def"] {
-            assert_eq!(text.matches(number).count(), 2, "{text}");
+    /// What [`Replies`] makes of bytes that come in parts.
+    fn read(parts: &[&str]) -> Vec<(u64, Kind)> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let mut fpush = TcpStream::connect(listener.local_addr().expect("an address")).expect("a link");
+        let (server, _) = listener.accept().expect("a link");
+        let (mut replies, mut read) = (Replies::new(), Vec::new());
+        for part in parts {
+            fpush.write_all(part.as_bytes()).expect("the link is up");
+            let count = replies.read(&server, |reply| {
+                read.push((reply.number, reply.kind));
+                Ok(())
+            });
+            count.expect("the replies can be read");
         }
-        assert_eq!(text.len(), 2 * template.len());
-        assert_eq!(read_hex(b"0000000000000def"), Some(0xdef));
+        read
+    }
+
+    #[test]
+    fn replies_are_cut_and_told_apart() {
+        let reply = "<iq type='result' from='a' id='00000000000000010000'/>\
+                     <iq type='error' id='0000000000000002'>\
+                     <error type='cancel'><item-not-found xmlns='x'/></error></iq>\
+                     <iq type='error' id='0000000000000003'>\
+                     <error type='wait'><service-unavailable xmlns='x'/></error></iq>";
+        let expected = [(1, Kind::Result), (2, Kind::Gone), (3, Kind::Refused)];
+        assert_eq!(read(&[reply]), expected);
+        for cut in [2, 30, 60, 110, 160, reply.len() - 1] {
+            assert_eq!(read(&[&reply[..cut], &reply[cut..]]), expected, "cut at {cut}");
+        }
     }
 }

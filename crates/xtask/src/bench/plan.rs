@@ -1,0 +1,146 @@
+//! How much is done.
+
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+use super::providers::Backend;
+use super::template::{Server, Template};
+
+/// A load that keeps so many publishes in flight.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    pub(super) backend: Backend,
+    pub(super) server: Server,
+    pub(super) in_flight: u64,
+}
+
+impl Load {
+    /// What it sends, to the module that has the backend's name.
+    pub(super) fn template(self) -> Template {
+        Template::new(self.server, self.backend.name(), &self.backend.token())
+    }
+}
+
+impl Display for Load {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self {
+            backend,
+            server,
+            in_flight,
+        } = self;
+        write!(f, "{}, {}, {in_flight} in flight", backend.name(), server.name())
+    }
+}
+
+pub(super) struct Plan {
+    /// The rounds of the main load, the first of [`LOADS`].
+    pub(super) main: Rounds,
+    /// Those of the others.
+    pub(super) others: Rounds,
+    /// Before the first round.
+    pub(super) warm_up: Duration,
+    /// Publishes a second at which times and costs are measured.
+    pub(super) rates: &'static [u64],
+    /// How long each.
+    pub(super) paced: Duration,
+    /// The one of these rates that has a target.
+    pub(super) target_rate: u64,
+    /// That one lasts this long, in two parts: memory must not grow in the second.
+    pub(super) soak: [Duration; 2],
+    /// The window of the rate limit meanwhile, and how long it keeps tokens: less than the first part, so that
+    /// afterwards as many are forgotten as come.
+    pub(super) soak_limit: [&'static str; 2],
+    /// How long nothing is sent.
+    pub(super) idle: Duration,
+    /// Numbers of modules without provider, and with one.
+    pub(super) demo_modules: &'static [u64],
+    pub(super) apns_modules: &'static [u64],
+    /// Tokens in the rate limit and on the block list.
+    pub(super) tokens: u64,
+    /// Pushes that wait for their turn.
+    pub(super) queued: u64,
+    pub(super) starts: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rounds {
+    pub(super) count: usize,
+    pub(super) time: Duration,
+}
+
+impl Plan {
+    pub(super) const FULL: Self = Self {
+        main: Rounds {
+            count: 7,
+            time: Duration::from_secs(3),
+        },
+        others: Rounds {
+            count: 3,
+            time: Duration::from_secs(2),
+        },
+        warm_up: Duration::from_secs(1),
+        rates: &[1_000, 2_000, 10_000, 20_000],
+        paced: Duration::from_secs(8),
+        target_rate: 5_000,
+        soak: [Duration::from_secs(30), Duration::from_secs(90)],
+        soak_limit: ["1s", "20s"],
+        // After 30 s of silence fpush would ping the server, which the load does not answer.
+        idle: Duration::from_secs(20),
+        demo_modules: &[1, 10, 100, 1_000],
+        apns_modules: &[1, 10, 100],
+        tokens: 1_000_000,
+        queued: 100_000,
+        starts: 7,
+    };
+
+    /// The same in miniature.
+    pub(super) const SHORT: Self = Self {
+        main: Rounds {
+            count: 1,
+            time: Duration::from_millis(100),
+        },
+        others: Rounds {
+            count: 1,
+            time: Duration::from_millis(50),
+        },
+        warm_up: Duration::from_millis(50),
+        rates: &[100],
+        paced: Duration::from_millis(100),
+        target_rate: 200,
+        soak: [Duration::from_millis(100), Duration::from_millis(100)],
+        soak_limit: ["10ms", "50ms"],
+        idle: Duration::from_millis(100),
+        demo_modules: &[1, 10],
+        apns_modules: &[1, 2],
+        tokens: 2_000,
+        queued: 500,
+        starts: 1,
+    };
+}
+
+/// Each kind of module, each server and each number in flight at least once; not all their combinations.
+pub(super) const LOADS: [Load; 11] = {
+    use Backend::{Certificate, Demo, Fcm, ProviderToken};
+    use Server::{Ejabberd, Prosody};
+    [
+        load(Certificate, Prosody, 512),
+        load(Certificate, Prosody, 64),
+        load(Certificate, Prosody, 1),
+        load(Certificate, Ejabberd, 512),
+        load(ProviderToken, Prosody, 512),
+        load(Fcm, Prosody, 512),
+        load(Fcm, Ejabberd, 64),
+        load(Demo, Prosody, 512),
+        load(Demo, Prosody, 64),
+        load(Demo, Prosody, 1),
+        load(Demo, Ejabberd, 512),
+    ]
+};
+
+const fn load(backend: Backend, server: Server, in_flight: u64) -> Load {
+    Load {
+        backend,
+        server,
+        in_flight,
+    }
+}

@@ -1,0 +1,88 @@
+//! A running fpush whose link is up.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use fpush_testkit::Daemon;
+use serde_json::{Value, json};
+
+use super::load::{Amount, Done, Kind, Link, Listener};
+use super::paced::{Pace, Sent};
+use super::proc;
+use super::template::Template;
+
+pub(super) struct Rig {
+    daemon: Daemon,
+    pub(super) link: Link,
+    /// From its start until the link was up.
+    pub(super) startup: Duration,
+}
+
+impl Rig {
+    /// Starts fpush with these modules, the log at info as by default.
+    pub(super) fn start(fpush: &Path, modules: &Value) -> Result<Self> {
+        let listener = Listener::bind()?;
+        let settings = json!({
+            "component": {
+                "componentHostname": "push.localhost",
+                "componentKey": "made-up-component-secret",
+                "serverHostname": "127.0.0.1",
+                "serverPort": listener.port(),
+            },
+            "pushModules": modules,
+        });
+        let builder = Daemon::builder(fpush).settings(&settings).rust_log("info");
+        let start = Instant::now();
+        let daemon = builder.start();
+        let link = listener.accept().map_err(|error| explain(error, &daemon))?;
+        Ok(Self {
+            daemon,
+            link,
+            startup: start.elapsed(),
+        })
+    }
+
+    /// Keeps so many publishes in flight. Returns what was done and what processor time it took fpush.
+    pub(super) fn run(
+        &mut self,
+        templates: &[Template],
+        in_flight: u64,
+        amount: Amount,
+        expected: Kind,
+    ) -> Result<(Done, Duration)> {
+        let before = self.cpu_time()?;
+        let done = self
+            .link
+            .run(templates, in_flight, amount, expected)
+            .map_err(|error| explain(error, &self.daemon))?;
+        Ok((done, self.cpu_time()? - before))
+    }
+
+    /// Sends publishes at that pace; returns the same.
+    pub(super) fn paced(
+        &mut self,
+        template: &Template,
+        pace: Pace,
+        time: Duration,
+    ) -> Result<(Sent, Duration)> {
+        let before = self.cpu_time()?;
+        let sent = self
+            .link
+            .paced(template, pace, time)
+            .map_err(|error| explain(error, &self.daemon))?;
+        Ok((sent, self.cpu_time()? - before))
+    }
+
+    pub(super) fn cpu_time(&self) -> Result<Duration> {
+        proc::cpu_time(self.daemon.pid())
+    }
+
+    pub(super) fn resident(&self) -> Result<u64> {
+        proc::resident(self.daemon.pid())
+    }
+}
+
+fn explain(error: anyhow::Error, daemon: &Daemon) -> anyhow::Error {
+    anyhow!("{error:#}\nfpush says:\n{}", daemon.log())
+}
