@@ -6,8 +6,6 @@
 
 use fpush_push::Outcome;
 
-use crate::xml::Open;
-
 /// What we say to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -68,14 +66,17 @@ impl Answer {
             Self::Published(outcome) => match outcome {
                 Outcome::Accepted | Outcome::Queued | Outcome::Coalesced => Verdict::Result(""),
                 Outcome::Refused => Verdict::Error(Wait, ServiceUnavailable),
-                Outcome::TokenDead | Outcome::TokenInvalid => Verdict::Error(Cancel, ItemNotFound),
+                Outcome::TokenDead | Outcome::TokenInvalid | Outcome::NotRegistered => {
+                    Verdict::Error(Cancel, ItemNotFound)
+                }
                 Outcome::TokenBlocked | Outcome::ProviderUnavailable => {
                     Verdict::Error(Wait, RemoteServerTimeout)
                 }
                 Outcome::TokenForeign
                 | Outcome::Overloaded
                 | Outcome::ShuttingDown
-                | Outcome::UnknownModule => Verdict::Error(Wait, InternalServerError),
+                | Outcome::UnknownModule
+                | Outcome::RegistryUnavailable => Verdict::Error(Wait, InternalServerError),
             },
             // It may be a publish for a living device.
             Self::Unreadable => Verdict::Error(Wait, BadRequest),
@@ -149,18 +150,19 @@ impl Condition {
 #[cfg_attr(test, derive(Debug, PartialEq))]
 pub(crate) struct Addresses {
     attributes: Box<[u8]>,
-    has_id: bool,
 }
 
 impl Addresses {
-    /// The addresses for the reply to a stanza; `None` if one of them is missing or could break our stream.
-    pub(crate) fn of(stanza: &Open<'_>) -> Option<Self> {
-        let attribute = |name| stanza.raw_attribute(name).ok();
-        let (from, to, id) = (attribute("to")??, attribute("from")??, attribute("id")?);
-        let mut attributes = Vec::with_capacity(from.len() + to.len() + id.map_or(0, str::len) + 24);
-        for (name, value) in [(" from=", Some(from)), (" to=", Some(to)), (" id=", id)] {
+    /// The addresses for the reply to a stanza with these, as they were sent; `None` if one of them could
+    /// break our stream.
+    pub(crate) fn of_reply(from: &str, to: &str, id: Option<&str>) -> Option<Self> {
+        let around = " from='' to='' id=''".len();
+        let mut attributes = Vec::with_capacity(from.len() + to.len() + id.map_or(0, str::len) + around);
+        for (name, value) in [(" from=", Some(to)), (" to=", Some(from)), (" id=", id)] {
             if let Some(value) = value {
-                let value = echoable(value)?;
+                if !is_echoable(value) {
+                    return None;
+                }
                 // In what quotes it came is not known, but it cannot hold both kinds.
                 let quote = if value.contains('\'') { b'"' } else { b'\'' };
                 attributes.extend_from_slice(name.as_bytes());
@@ -171,12 +173,7 @@ impl Addresses {
         }
         Some(Self {
             attributes: attributes.into_boxed_slice(),
-            has_id: id.is_some(),
         })
-    }
-
-    pub(crate) fn has_id(&self) -> bool {
-        self.has_id
     }
 
     /// Whether they are short enough to be kept until a provider has answered. An address has 3,071 bytes at
@@ -186,12 +183,17 @@ impl Addresses {
     }
 }
 
-/// A raw attribute value that every XML parser takes back. A server sends no other; but if one did, repeating
-/// it would end our stream.
-fn echoable(value: &str) -> Option<&str> {
+/// Whether every XML parser takes a raw attribute value back. A server sends no other; but if one did,
+/// repeating it would end our stream.
+fn is_echoable(value: &str) -> bool {
+    if value
+        .bytes()
+        .all(|b| matches!(b, b' '..=b'~') && b != b'&' && b != b'<')
+    {
+        return true;
+    }
     let legal = |c: char| matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
-    let decoded = quick_xml::escape::unescape(value).ok()?;
-    (decoded.chars().all(legal) && !value.contains('<')).then_some(value)
+    quick_xml::escape::unescape(value).is_ok_and(|decoded| decoded.chars().all(legal)) && !value.contains('<')
 }
 
 const MAX_KEPT: usize = 8 * 1_024;
@@ -199,12 +201,11 @@ const MAX_KEPT: usize = 8 * 1_024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::xml::Cursor;
+    use crate::request::Incoming;
 
     fn reply(answer: &Answer, stanza: &str) -> String {
-        let root = Cursor::new(stanza.as_bytes()).unwrap().root().unwrap();
         let mut out = Vec::new();
-        answer.write(&Addresses::of(&root).unwrap(), &mut out);
+        answer.write(&Incoming::sender_of(stanza.as_bytes()).unwrap(), &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -216,7 +217,7 @@ mod tests {
             reply(&Answer::Published(Outcome::Accepted), IQ),
             "<iq type='result' from='push.example' to='a.example/r' id='x=/+'/>"
         );
-        let quoted = "<iq id=\"it's\" from='&quot;a&amp;b' to='P@Push.Example/R'/>";
+        let quoted = "<iq type='get' id=\"it's\" from='&quot;a&amp;b' to='P@Push.Example/R'/>";
         assert_eq!(
             reply(&Answer::Nothing, quoted),
             "<iq type='result' from='P@Push.Example/R' to='&quot;a&amp;b' id=\"it's\"/>"
@@ -226,7 +227,7 @@ mod tests {
     #[test]
     fn what_could_break_our_stream_is_not_repeated() {
         for id in ["a<b", "&nope;", "a\u{1}", "&#1;", "a\u{ffff}"] {
-            assert_eq!(echoable(id), None, "{id:?}");
+            assert!(!is_echoable(id), "{id:?}");
         }
     }
 

@@ -7,10 +7,12 @@
 use std::borrow::Cow;
 
 use fpush_push::Urgency;
+use quick_xml::escape::unescape;
 use xmpp_parsers::ns;
 
 use crate::{
     reply::Addresses,
+    stream::Stanza,
     xml::{Cursor, Malformed, Open},
 };
 
@@ -79,17 +81,18 @@ enum Kind<'a> {
     Request {
         addresses: Addresses,
         domain: Cow<'a, str>,
+        /// Its type: set or get.
+        set: bool,
     },
     Subscribe {
         addresses: Addresses,
     },
     StreamError,
-    Nothing,
 }
 
 impl<'a> Incoming<'a> {
     /// Reads a stanza.
-    pub(crate) fn read(stanza: &'a [u8]) -> Self {
+    pub(crate) fn read(stanza: Stanza<'a>) -> Self {
         // Where not even the start tag can be read there is nobody to answer.
         let Ok(mut cursor) = Cursor::new(stanza) else {
             return Self::Nothing;
@@ -98,64 +101,63 @@ impl<'a> Incoming<'a> {
             return Self::Nothing;
         };
         match Kind::of(&root) {
-            Kind::Request { addresses, domain } => Self::Request {
+            Some(Kind::Request {
                 addresses,
                 domain,
-                request: Request::read(&mut cursor, &root),
+                set,
+            }) => Self::Request {
+                addresses,
+                domain,
+                request: Request::read(&mut cursor, &root, set).unwrap_or(Request::Unreadable),
             },
-            Kind::Subscribe { addresses } => Self::Subscribe { addresses },
-            Kind::StreamError => Self::StreamError(StreamError::read(&mut cursor, &root)),
-            Kind::Nothing => Self::Nothing,
+            Some(Kind::Subscribe { addresses }) => Self::Subscribe { addresses },
+            Some(Kind::StreamError) => Self::StreamError(StreamError::read(&mut cursor, &root)),
+            None => Self::Nothing,
         }
     }
 
     /// Reads the start tag of a stanza whose content was dropped: whom to tell so, if it wants a reply.
     pub(crate) fn sender_of(head: &[u8]) -> Option<Addresses> {
-        let root = Cursor::new(head).and_then(|mut cursor| cursor.root()).ok()?;
-        match Kind::of(&root) {
+        match Kind::of(&Open::alone(head).ok()?)? {
             Kind::Request { addresses, .. } => Some(addresses),
-            Kind::Subscribe { .. } | Kind::StreamError | Kind::Nothing => None,
+            Kind::Subscribe { .. } | Kind::StreamError => None,
         }
     }
 }
 
 impl<'a> Kind<'a> {
-    fn of(root: &Open<'a>) -> Self {
+    /// `None` for what wants no answer.
+    fn of(root: &Open<'a>) -> Option<Self> {
         if root.is(ns::STREAM, "error") {
-            return Self::StreamError;
+            return Some(Self::StreamError);
         }
         // A server that forgets to rename the namespace of what it passes on means it well.
         if !matches!(
             root.namespace.as_ref(),
             ns::COMPONENT | ns::JABBER_CLIENT | "jabber:server"
         ) {
-            return Self::Nothing;
+            return None;
         }
-        let addresses = || Addresses::of(root);
-        match (root.local, root.raw_attribute("type").ok().flatten()) {
-            ("iq", Some("get" | "set")) => match (addresses().filter(Addresses::has_id), sender_domain(root))
-            {
-                (Some(addresses), Some(domain)) => Self::Request { addresses, domain },
-                _ => Self::Nothing,
-            },
-            ("presence", Some("subscribe")) => {
-                addresses().map_or(Self::Nothing, |addresses| Self::Subscribe { addresses })
-            }
-            _ => Self::Nothing,
+        let [kind, from, to, id] = root.raw_attributes(["type", "from", "to", "id"]).ok()?;
+        match (root.local, kind?) {
+            ("iq", kind @ ("get" | "set")) => Some(Self::Request {
+                addresses: Addresses::of_reply(from?, to?, Some(id?))?,
+                domain: sender_domain(from?)?,
+                set: kind == "set",
+            }),
+            ("presence", "subscribe") => Some(Self::Subscribe {
+                addresses: Addresses::of_reply(from?, to?, id)?,
+            }),
+            _ => None,
         }
     }
 }
 
 impl<'a> Request<'a> {
-    fn read(cursor: &mut Cursor<'a>, iq: &Open<'a>) -> Self {
-        Self::try_read(cursor, iq).unwrap_or(Self::Unreadable)
-    }
-
-    fn try_read(cursor: &mut Cursor<'a>, iq: &Open<'a>) -> Result<Self, Malformed> {
-        let kind = iq.raw_attribute("type")?;
+    fn read(cursor: &mut Cursor<'a>, iq: &Open<'a>, set: bool) -> Result<Self, Malformed> {
         let mut found = None;
         while let Some(child) = cursor.child(iq)? {
-            let request = Self::of_child(cursor, &child, kind == Some("set"))?;
+            let request = Self::of_child(cursor, &child, set)?;
             if matches!(request, Self::Publish(_)) {
                 return Ok(request);
             }
@@ -363,10 +365,9 @@ impl StreamError {
     }
 }
 
-/// The domain of a stanza's sender.
-fn sender_domain<'a>(stanza: &Open<'a>) -> Option<Cow<'a, str>> {
-    let from = stanza.attribute("from").ok()??;
-    Some(match from {
+/// The domain of a sender, whose address is escaped yet.
+fn sender_domain(from: &str) -> Option<Cow<'_, str>> {
+    Some(match unescape(from).ok()? {
         Cow::Borrowed(from) => Cow::Borrowed(domain_of(from)),
         Cow::Owned(from) => Cow::Owned(domain_of(&from).to_owned()),
     })
@@ -386,13 +387,17 @@ const JINGLE: &str = "tigase:push:jingle:0";
 mod tests {
     use super::*;
 
+    fn read(stanza: &str) -> Incoming<'static> {
+        Incoming::read(Stanza::cut(stanza.as_bytes()).unwrap())
+    }
+
     fn publish(item: &str, options: &str) -> Publish<'static> {
         let stanza = format!(
             "<iq type='set' from='a.example/res' to='push.example' id='1'>\
              <pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='TOKEN'>{item}</publish>{options}\
              </pubsub></iq>"
         );
-        match Incoming::read(stanza.leak().as_bytes()) {
+        match read(&stanza) {
             Incoming::Request {
                 domain,
                 request: Request::Publish(publish),
@@ -505,7 +510,7 @@ mod tests {
     fn requests_are_told_apart() {
         let read = |kind: &str, children: &str| {
             let stanza = format!("<iq type='{kind}' from='a' to='b' id='1'>{children}</iq>");
-            match Incoming::read(stanza.leak().as_bytes()) {
+            match read(&stanza) {
                 Incoming::Request { request, .. } => Some(request),
                 Incoming::Nothing => None,
                 other => panic!("{other:?}"),
@@ -577,9 +582,10 @@ mod tests {
             "<something xmlns='else'/>",
             "<iq type='get' from='a<' to='b' id='1'><ping xmlns='urn:xmpp:ping'/></iq>",
             "<iq type='get' from='a' to='b' id='&nope;'><ping xmlns='urn:xmpp:ping'/></iq>",
-            "<<>>",
+            "<<></<>",
+            "<></>",
         ] {
-            assert_eq!(Incoming::read(stanza.as_bytes()), Incoming::Nothing, "{stanza}");
+            assert_eq!(read(stanza), Incoming::Nothing, "{stanza}");
         }
     }
 
@@ -589,7 +595,7 @@ mod tests {
             let error = format!(
                 "<stream:error><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>"
             );
-            Incoming::read(error.leak().as_bytes())
+            read(&error)
         };
         assert_eq!(read("conflict"), Incoming::StreamError(StreamError::Conflict));
         assert_eq!(

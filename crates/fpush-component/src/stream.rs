@@ -2,6 +2,11 @@
 //!
 //! Whatever one stanza holds, the next one is untouched: nothing is parsed here but what is needed to find
 //! where a stanza ends. A stanza above the limit is dropped up to its end.
+//!
+//! To find the end, all markup of a stanza must be found. Where it stands is noted, so that a
+//! [`Cursor`](crate::xml::Cursor) need not look for it again.
+
+use std::ops::Range;
 
 use memchr::{memchr, memchr3};
 
@@ -9,11 +14,43 @@ use memchr::{memchr, memchr3};
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Piece<'a> {
     /// A whole top-level element.
-    Stanza(&'a [u8]),
+    Stanza(Stanza<'a>),
     /// A top-level element that was too large; its start tag, if that was not.
     Oversized(Option<Vec<u8>>),
     /// The server closed its stream.
     End,
+}
+
+/// A whole top-level element, and its markup: tags, comments, CDATA sections and what else there is between
+/// `<` and `>`, in its order. What is between two of them is text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stanza<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) marks: &'a [Mark],
+}
+
+/// Where a piece of markup stands in its stanza, from `<` to behind `>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    start: u32,
+    end: u32,
+}
+
+#[cfg(test)]
+impl Stanza<'static> {
+    /// The stanza that a text begins with, if there is all of it.
+    pub(crate) fn cut(text: &[u8]) -> Option<Self> {
+        match Box::leak(Box::new(Cutter::new(text.len(), text))).next()? {
+            Piece::Stanza(stanza) => Some(stanza),
+            Piece::Oversized(_) | Piece::End => None,
+        }
+    }
+}
+
+impl Mark {
+    pub(crate) fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
 }
 
 /// Finds stanzas in what was read so far.
@@ -27,10 +64,14 @@ pub(crate) struct Cutter {
     /// How many elements are open, the stream's own not counted.
     depth: u32,
     state: State,
-    /// The byte before the one at `scanned`, which decides whether `>` closes an empty element.
+    /// The byte before the first one of the buffer.
     previous: u8,
     /// Where the start tag of the current stanza ends.
     head_end: Option<usize>,
+    /// Where the current markup begins, counted from the stanza's beginning.
+    markup: usize,
+    /// The markup of the current stanza so far. Empty while one is dropped.
+    marks: Vec<Mark>,
     /// The current stanza is too large; its start tag.
     dropped: Option<Option<Vec<u8>>>,
     limit: usize,
@@ -48,7 +89,9 @@ enum State {
     EndTag,
     /// Behind `<!`.
     Bang,
-    /// In a comment, behind this many dashes.
+    /// Behind `<!-`.
+    Dash,
+    /// In a comment, behind this many dashes that are not the ones it begins with.
     Comment(u8),
     /// In a CDATA section, behind this many closing brackets.
     Cdata(u8),
@@ -69,6 +112,8 @@ impl Cutter {
             state: State::Text,
             previous: 0,
             head_end: None,
+            markup: 0,
+            marks: Vec::new(),
             dropped: None,
             limit,
         }
@@ -81,12 +126,17 @@ impl Cutter {
         } else {
             self.start
         };
-        self.buffer.drain(..keep_from);
+        if let Some(last) = self.buffer.drain(..keep_from).next_back() {
+            self.previous = last;
+        }
         self.scanned -= keep_from;
         self.head_end = self.head_end.map(|end| end.saturating_sub(keep_from));
         self.start = 0;
         if self.buffer.is_empty() {
             self.buffer.shrink_to(READ);
+            // Nothing is left of the stanza that they were for, or it is being dropped.
+            self.marks.clear();
+            self.marks.shrink_to(KEPT_MARKS);
         }
         self.buffer.reserve(READ);
         &mut self.buffer
@@ -96,22 +146,24 @@ impl Cutter {
     pub(crate) fn next(&mut self) -> Option<Piece<'_>> {
         while self.scanned < self.buffer.len() {
             if self.dropped.is_none() && self.depth > 0 && self.scanned - self.start > self.limit {
-                self.dropped = Some(self.head());
+                self.drop_stanza();
             }
             let rest = &self.buffer[self.scanned..];
             let byte = rest[0];
             match self.state {
-                State::Text => match memchr(b'<', rest) {
+                State::Text => match find(b'<', rest) {
                     Some(at) => {
-                        self.advance(at + 1);
+                        self.scanned += at + 1;
                         if self.depth == 0 {
                             self.start = self.scanned - 1;
                             self.head_end = None;
                             self.dropped = None;
+                            self.marks.clear();
                         }
+                        self.markup = self.scanned - 1 - self.start;
                         self.state = State::Angle;
                     }
-                    None => self.advance(rest.len()),
+                    None => self.scanned = self.buffer.len(),
                 },
                 State::Angle => {
                     self.state = match byte {
@@ -120,13 +172,14 @@ impl Cutter {
                         b'?' => State::Instruction,
                         _ => State::StartTag,
                     };
-                    self.advance(1);
+                    self.scanned += 1;
                 }
                 State::StartTag => match memchr3(b'"', b'\'', b'>', rest) {
                     Some(at) if rest[at] == b'>' => {
-                        let empty = if at == 0 { self.previous } else { rest[at - 1] } == b'/';
-                        self.advance(at + 1);
-                        self.state = State::Text;
+                        self.scanned += at;
+                        let empty = self.previous() == b'/';
+                        self.scanned += 1;
+                        self.end_markup();
                         if self.depth == 0 {
                             self.head_end = Some(self.scanned);
                         }
@@ -138,21 +191,21 @@ impl Cutter {
                     }
                     Some(at) => {
                         self.state = State::Value(rest[at]);
-                        self.advance(at + 1);
+                        self.scanned += at + 1;
                     }
-                    None => self.advance(rest.len()),
+                    None => self.scanned = self.buffer.len(),
                 },
                 State::Value(quote) => match memchr(quote, rest) {
                     Some(at) => {
                         self.state = State::StartTag;
-                        self.advance(at + 1);
+                        self.scanned += at + 1;
                     }
-                    None => self.advance(rest.len()),
+                    None => self.scanned = self.buffer.len(),
                 },
                 State::EndTag => match memchr(b'>', rest) {
                     Some(at) => {
-                        self.advance(at + 1);
-                        self.state = State::Text;
+                        self.scanned += at + 1;
+                        self.end_markup();
                         match self.depth {
                             0 => return Some(Piece::End),
                             1 => {
@@ -162,49 +215,54 @@ impl Cutter {
                             _ => self.depth -= 1,
                         }
                     }
-                    None => self.advance(rest.len()),
+                    None => self.scanned = self.buffer.len(),
                 },
                 State::Bang => {
-                    self.state = match byte {
-                        b'-' => State::Comment(0),
-                        b'[' => State::Cdata(0),
-                        b'>' => State::Text,
-                        _ => State::Declaration,
-                    };
-                    self.advance(1);
+                    self.scanned += 1;
+                    match byte {
+                        b'-' => self.state = State::Dash,
+                        b'[' => self.state = State::Cdata(0),
+                        b'>' => self.end_markup(),
+                        _ => self.state = State::Declaration,
+                    }
+                }
+                State::Dash => {
+                    self.scanned += 1;
+                    self.state = State::Comment(0);
                 }
                 State::Comment(dashes) => {
-                    self.state = match byte {
-                        b'>' if dashes == 2 => State::Text,
-                        b'-' => State::Comment((dashes + 1).min(2)),
-                        _ => State::Comment(0),
-                    };
-                    self.advance(1);
+                    self.scanned += 1;
+                    match byte {
+                        b'>' if dashes == 2 => self.end_markup(),
+                        b'-' => self.state = State::Comment((dashes + 1).min(2)),
+                        _ => self.state = State::Comment(0),
+                    }
                 }
                 State::Cdata(brackets) => {
-                    self.state = match byte {
-                        b'>' if brackets == 2 => State::Text,
-                        b']' => State::Cdata((brackets + 1).min(2)),
-                        _ => State::Cdata(0),
-                    };
-                    self.advance(1);
+                    self.scanned += 1;
+                    match byte {
+                        b'>' if brackets == 2 => self.end_markup(),
+                        b']' => self.state = State::Cdata((brackets + 1).min(2)),
+                        _ => self.state = State::Cdata(0),
+                    }
                 }
                 State::Declaration => {
+                    self.scanned += 1;
                     if byte == b'>' {
-                        self.state = State::Text;
+                        self.end_markup();
                     }
-                    self.advance(1);
                 }
                 State::Instruction => {
-                    if byte == b'>' && self.previous == b'?' {
-                        self.state = State::Text;
+                    let ends = byte == b'>' && self.previous() == b'?';
+                    self.scanned += 1;
+                    if ends {
+                        self.end_markup();
                     }
-                    self.advance(1);
                 }
             }
         }
         if self.dropped.is_none() && self.in_stanza() && self.scanned - self.start > self.limit {
-            self.dropped = Some(self.head());
+            self.drop_stanza();
         }
         None
     }
@@ -213,16 +271,40 @@ impl Cutter {
         self.depth > 0 || self.state != State::Text
     }
 
-    fn advance(&mut self, count: usize) {
-        self.scanned += count;
-        self.previous = self.buffer[self.scanned - 1];
+    /// The byte before the one at `scanned`.
+    fn previous(&self) -> u8 {
+        match self.scanned {
+            0 => self.previous,
+            scanned => self.buffer[scanned - 1],
+        }
+    }
+
+    /// Notes the markup that ends here.
+    fn end_markup(&mut self) {
+        self.state = State::Text;
+        if self.dropped.is_none() {
+            // Stanzas are dropped long before they have 4 GiB.
+            self.marks.push(Mark {
+                start: self.markup as u32,
+                end: (self.scanned - self.start) as u32,
+            });
+        }
+    }
+
+    /// Drops the current stanza up to its end.
+    fn drop_stanza(&mut self) {
+        self.dropped = Some(self.head());
+        self.marks.clear();
     }
 
     fn finish(&mut self) -> Piece<'_> {
         match self.dropped.take() {
             Some(head) => Piece::Oversized(head),
             None if self.scanned - self.start > self.limit => Piece::Oversized(self.head()),
-            None => Piece::Stanza(&self.buffer[self.start..self.scanned]),
+            None => Piece::Stanza(Stanza {
+                bytes: &self.buffer[self.start..self.scanned],
+                marks: &self.marks,
+            }),
         }
     }
 
@@ -233,13 +315,27 @@ impl Cutter {
     }
 }
 
+/// Most often what is looked for is just there: tags follow on one another.
+fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
+    if bytes.first() == Some(&byte) {
+        Some(0)
+    } else {
+        memchr(byte, bytes)
+    }
+}
+
 /// How much to read at a time.
 const READ: usize = 64 * 1_024;
 const MAX_HEAD: usize = 64 * 1_024;
+/// How many marks to keep room for; a publish has about forty.
+const KEPT_MARKS: usize = 1_024;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::request::{Incoming, Request};
 
     #[derive(Debug, PartialEq, Eq)]
     enum Owned {
@@ -256,7 +352,7 @@ mod tests {
             cutter.space().extend_from_slice(chunk);
             while let Some(piece) = cutter.next() {
                 pieces.push(match piece {
-                    Piece::Stanza(bytes) => Owned::Stanza(text(bytes)),
+                    Piece::Stanza(stanza) => Owned::Stanza(text(stanza.bytes)),
                     Piece::Oversized(head) => Owned::Oversized(head.as_deref().map(text)),
                     Piece::End => Owned::End,
                 });
@@ -267,7 +363,7 @@ mod tests {
 
     const STREAM: &str = concat!(
         " <iq id='1'><a b='>'/><c>&lt;</c></iq>\n\n<message/>",
-        "<iq id=\"it's > you\"><x><!-- </iq> - -- --><![CDATA[</x>]]]></x></iq>",
+        "<iq id=\"it's > you\"><x><!-- </iq> - -- --><!--->--><![CDATA[</x>]]]></x></iq>",
         "<?pi </iq> ?><presence\n/></stream:stream>",
     );
 
@@ -275,7 +371,7 @@ mod tests {
         [
             "<iq id='1'><a b='>'/><c>&lt;</c></iq>",
             "<message/>",
-            "<iq id=\"it's > you\"><x><!-- </iq> - -- --><![CDATA[</x>]]]></x></iq>",
+            "<iq id=\"it's > you\"><x><!-- </iq> - -- --><!--->--><![CDATA[</x>]]]></x></iq>",
             "<presence\n/>",
         ]
         .map(|stanza| Owned::Stanza(stanza.to_owned()))
@@ -298,15 +394,18 @@ mod tests {
     #[test]
     fn what_was_read_with_the_header_is_not_lost() {
         let mut cutter = Cutter::new(100, b"<iq id='1'/><iq");
-        assert_eq!(cutter.next(), Some(Piece::Stanza(b"<iq id='1'/>")));
+        assert_eq!(cutter.next(), Stanza::cut(b"<iq id='1'/>").map(Piece::Stanza));
         assert_eq!(cutter.next(), None);
         cutter.space().extend_from_slice(b" id='2'/>");
-        assert_eq!(cutter.next(), Some(Piece::Stanza(b"<iq id='2'/>")));
+        assert_eq!(cutter.next(), Stanza::cut(b"<iq id='2'/>").map(Piece::Stanza));
     }
 
     #[test]
     fn a_stanza_above_the_limit_is_dropped_up_to_its_end_and_the_next_is_read() {
-        let large = format!("<iq id='1'><a>{}</a></iq><iq id='2'/>", "x".repeat(5_000));
+        let large = format!(
+            "<iq id='1'><a>{}</a><b/><?c?></iq><iq id='2'/>",
+            "x".repeat(5_000)
+        );
         let expected = [
             Owned::Oversized(Some("<iq id='1'>".into())),
             Owned::Stanza("<iq id='2'/>".into()),
@@ -339,6 +438,38 @@ mod tests {
     }
 
     #[test]
+    fn markup_is_noted_and_the_room_for_it_given_back() {
+        let mut cutter = Cutter::new(1 << 20, b"<!-- --><iq>x<a b='>'/><!--y--></iq>");
+        let Some(Piece::Stanza(Stanza { bytes, marks })) = cutter.next() else {
+            panic!()
+        };
+        let marks: Vec<_> = marks.iter().map(|mark| &bytes[mark.range()]).collect();
+        assert_eq!(marks, [&b"<iq>"[..], b"<a b='>'/>", b"<!--y-->", b"</iq>"]);
+
+        cutter.space().extend_from_slice("<iq>".as_bytes());
+        cutter
+            .space()
+            .extend_from_slice("<a/>".repeat(100_000).as_bytes());
+        assert_eq!(cutter.next(), None);
+        assert!(cutter.marks.len() == 100_001 && cutter.marks.capacity() > KEPT_MARKS);
+        cutter.space().extend_from_slice(b"</iq>");
+        assert!(matches!(cutter.next(), Some(Piece::Stanza(_))));
+        cutter.space().extend_from_slice(b"<iq>");
+        assert_eq!(cutter.marks.capacity(), KEPT_MARKS);
+    }
+
+    #[test]
+    fn no_markup_is_noted_of_a_stanza_that_is_dropped() {
+        let mut cutter = Cutter::new(1_000, b"<iq>");
+        for _ in 0..100 {
+            assert_eq!(cutter.next(), None);
+            cutter.space().extend_from_slice("<a/>".repeat(1_000).as_bytes());
+        }
+        assert_eq!(cutter.next(), None);
+        assert!(cutter.marks.is_empty() && cutter.marks.capacity() <= KEPT_MARKS);
+    }
+
+    #[test]
     fn a_start_tag_above_the_limit_is_dropped_without_a_head() {
         let large = format!("<iq id='{}'/><iq id='2'/>", "x".repeat(5_000));
         let chunks: Vec<_> = large.as_bytes().chunks(100).collect();
@@ -364,5 +495,94 @@ mod tests {
             cut(1 << 20, &[stream.as_bytes()]),
             [Owned::Stanza(deep), Owned::Stanza(broad)]
         );
+    }
+
+    /// Cuts and reads what was received; `true` for each piece that is a publish.
+    fn read_all(cutter: &mut Cutter, received: &[u8]) -> Vec<bool> {
+        cutter.space().extend_from_slice(received);
+        let mut publishes = Vec::new();
+        while let Some(piece) = cutter.next() {
+            publishes.push(match piece {
+                Piece::Stanza(stanza) => matches!(
+                    Incoming::read(stanza),
+                    Incoming::Request {
+                        request: Request::Publish(_),
+                        ..
+                    }
+                ),
+                Piece::Oversized(head) => {
+                    head.as_deref().and_then(Incoming::sender_of);
+                    false
+                }
+                Piece::End => false,
+            });
+        }
+        publishes
+    }
+
+    const PUBLISH: &[u8] = concat!(
+        "<iq type='set' from='a.example' to=\"push.example\" id='1'>",
+        "<pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='n'><item><!-- x -->",
+        "<notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data'><field var='message-count'>",
+        "<value>1&lt;é<![CDATA[>]]></value></field></x></notification></item></publish></pubsub></iq>"
+    )
+    .as_bytes();
+
+    /// Replaces pieces of a publish.
+    fn mutated() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..4),
+            "[<>/!?&;:='\"\\[\\] -]{0,4}".prop_map(String::into_bytes),
+            "<(/|!|\\?|!--|!\\[CDATA\\[|!DOCTYPE )?[a-z]?".prop_map(String::into_bytes),
+            " ?xmlns(:[a-z])?='?".prop_map(String::into_bytes),
+        ];
+        prop::collection::vec((0..PUBLISH.len(), 0..6_usize, piece), 0..6).prop_map(|pieces| {
+            let mut stanza = PUBLISH.to_vec();
+            for (at, length, piece) in pieces {
+                let at = at.min(stanza.len());
+                let end = (at + length).min(stanza.len());
+                stanza.splice(at..end, piece);
+            }
+            stanza
+        })
+    }
+
+    proptest! {
+        /// Whatever comes, nothing panics; and once a stanza has ended nothing of it is left.
+        #[test]
+        fn what_is_no_xml_harms_nothing(
+            stanzas in prop::collection::vec(mutated(), 1..4),
+            limit in 50..1_000_usize,
+            size in 1..200_usize,
+        ) {
+            let mut cutter = Cutter::new(limit.max(PUBLISH.len()), b"");
+            for chunk in stanzas.concat().chunks(size) {
+                read_all(&mut cutter, chunk);
+            }
+            if !cutter.in_stanza() {
+                prop_assert_eq!(read_all(&mut cutter, PUBLISH), [true]);
+            }
+        }
+
+        /// As long as its tags are in order, a stanza may hold any bytes.
+        #[test]
+        fn bytes_between_the_tags_do_not_matter(bytes in prop::collection::vec(any::<u8>(), 0..40), size in 1..50_usize) {
+            let without = |special: &[u8]| -> Vec<u8> {
+                bytes.iter().copied().filter(|byte| !special.contains(byte)).collect()
+            };
+            let stanza = [
+                b"<iq type='set' from='a' to='b' id='1' ", &without(b"<>'\"/")[..],
+                b" c='", &without(b"'"),
+                b"'><d", &without(b"<>'\"/"),
+                b">", &without(b"<"),
+                b"<!--", &without(b"-"),
+                b"--><![CDATA[", &without(b"]"),
+                b"]]></d", &without(b">"),
+                b"></iq>", PUBLISH,
+            ].concat();
+            let mut cutter = Cutter::new(1_000, b"");
+            let publishes: Vec<bool> = stanza.chunks(size).flat_map(|chunk| read_all(&mut cutter, chunk)).collect();
+            prop_assert_eq!(publishes, [false, true]);
+        }
     }
 }

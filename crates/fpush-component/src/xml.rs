@@ -1,15 +1,16 @@
 //! Walking through one stanza, without recursion and without a tree.
 //!
 //! A cursor gives the children of an element one after the other; what nobody asks for is skipped, however
-//! deep it is. Namespaces are resolved, because servers write them in different ways.
+//! deep it is. Where the tags stand is known already, because the stanza was cut along them. Namespaces are
+//! resolved, because servers write them in different ways.
 
 use std::borrow::Cow;
 
-use quick_xml::{
-    Reader,
-    escape::unescape,
-    events::{Event, attributes::Attributes},
-};
+use memchr::memchr;
+use quick_xml::escape::unescape;
+use xmpp_parsers::ns;
+
+use crate::stream::{Mark, Stanza};
 
 /// Somebody sent what is not XML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,61 +19,52 @@ pub(crate) struct Malformed;
 
 /// A position in a stanza.
 pub(crate) struct Cursor<'a> {
-    input: &'a str,
-    reader: Reader<&'a [u8]>,
-    depth: u32,
-    /// Namespace declarations in force, the innermost last.
+    text: &'a str,
+    /// How much of the text was walked over.
+    position: usize,
+    /// The markup that was not walked over yet.
+    marks: &'a [Mark],
+    /// The names of the elements that we are in.
+    names: Vec<&'a str>,
+    /// Namespace declarations of the stanza in force, the innermost last.
     scopes: Vec<Scope<'a>>,
 }
 
 struct Scope<'a> {
-    depth: u32,
+    depth: usize,
     prefix: &'a str,
     namespace: Cow<'a, str>,
 }
 
 /// An element whose start tag was read.
 pub(crate) struct Open<'a> {
-    /// Between `<` and `>`.
-    tag: &'a str,
-    name: usize,
     /// The local name.
     pub(crate) local: &'a str,
     /// The namespace; empty if there is none.
     pub(crate) namespace: Cow<'a, str>,
-    depth: u32,
+    attributes: &'a str,
+    depth: usize,
     empty: bool,
 }
 
 impl<'a> Cursor<'a> {
     /// A cursor at the beginning of a stanza of a component stream.
-    pub(crate) fn new(stanza: &'a [u8]) -> Result<Self, Malformed> {
-        let input = std::str::from_utf8(stanza).map_err(|_| Malformed)?;
-        let scope = |prefix, namespace| Scope {
-            depth: 0,
-            prefix,
-            namespace: Cow::Borrowed(namespace),
-        };
-        let scopes = vec![
-            scope("stream", xmpp_parsers::ns::STREAM),
-            scope("", xmpp_parsers::ns::COMPONENT),
-        ];
+    pub(crate) fn new(stanza: Stanza<'a>) -> Result<Self, Malformed> {
         Ok(Self {
-            input,
-            reader: Reader::from_str(input),
-            depth: 0,
-            scopes,
+            text: std::str::from_utf8(stanza.bytes).map_err(|_| Malformed)?,
+            position: 0,
+            marks: stanza.marks,
+            // As deep as a publish is.
+            names: Vec::with_capacity(8),
+            scopes: Vec::with_capacity(8),
         })
     }
 
     /// The stanza's own element.
     pub(crate) fn root(&mut self) -> Result<Open<'a>, Malformed> {
-        loop {
-            match self.walk()? {
-                Walked::Tag(tag) => return self.open(tag),
-                Walked::Other => {}
-                Walked::Close | Walked::Text(_) | Walked::End => return Err(Malformed),
-            }
+        match self.walk()? {
+            Walked::Tag(tag) => self.open(tag),
+            Walked::Close | Walked::Text(_) | Walked::Other => Err(Malformed),
         }
     }
 
@@ -85,8 +77,7 @@ impl<'a> Cursor<'a> {
         loop {
             match self.walk()? {
                 Walked::Tag(tag) if tag.depth == parent.depth + 1 => return self.open(tag).map(Some),
-                Walked::Close if self.depth < parent.depth => return Ok(None),
-                Walked::End => return Err(Malformed),
+                Walked::Close if self.names.len() < parent.depth => return Ok(None),
                 Walked::Tag(_) | Walked::Close | Walked::Text(_) | Walked::Other => {}
             }
         }
@@ -100,62 +91,68 @@ impl<'a> Cursor<'a> {
         }
         loop {
             match self.walk()? {
-                Walked::Text(more) if self.depth == element.depth => {
+                Walked::Text(more) if self.names.len() == element.depth => {
                     if text.is_empty() {
                         text = more;
                     } else {
                         text.to_mut().push_str(&more);
                     }
                 }
-                Walked::Close if self.depth < element.depth => return Ok(text),
-                Walked::End => return Err(Malformed),
+                Walked::Close if self.names.len() < element.depth => return Ok(text),
                 Walked::Tag(_) | Walked::Close | Walked::Text(_) | Walked::Other => {}
             }
         }
     }
 
+    /// Walks over a piece of markup, or over the text before it. Whoever wants more than there is was given
+    /// tags that do not match.
+    // What it gives is large, and to copy it would cost more than to find it.
+    #[inline(always)]
     fn walk(&mut self) -> Result<Walked<'a>, Malformed> {
-        let before = self.position();
-        let event = self.reader.read_event().map_err(|_| Malformed)?;
-        let raw = self.input.get(before..self.position()).ok_or(Malformed)?;
-        Ok(match event {
-            Event::Start(start) => {
-                self.depth += 1;
-                let text = raw.get(1..raw.len() - 1).ok_or(Malformed)?;
-                Walked::Tag(Tag {
-                    text,
-                    name: start.name().as_ref().len(),
-                    depth: self.depth,
-                    empty: false,
-                })
-            }
-            Event::Empty(start) => {
-                let text = raw.get(1..raw.len() - 2).ok_or(Malformed)?;
-                Walked::Tag(Tag {
-                    text,
-                    name: start.name().as_ref().len(),
-                    depth: self.depth + 1,
-                    empty: true,
-                })
-            }
-            Event::End(_) => {
-                self.depth -= 1;
+        let (mark, marks) = self.marks.split_first().ok_or(Malformed)?;
+        let range = mark.range();
+        if self.position < range.start {
+            let text = &self.text[self.position..range.start];
+            self.position = range.start;
+            return unescape(text).map(Walked::Text).map_err(|_| Malformed);
+        }
+        self.marks = marks;
+        self.position = range.end;
+        let markup = &self.text[range];
+        Ok(match markup.as_bytes() {
+            [b'<', b'/', ..] => {
+                let name = markup[2..markup.len() - 1].trim_end_matches(is_space);
+                if self.names.pop() != Some(name) {
+                    return Err(Malformed);
+                }
                 Walked::Close
             }
-            Event::Text(_) | Event::GeneralRef(_) => Walked::Text(unescape(raw).map_err(|_| Malformed)?),
-            Event::CData(text) => Walked::Text(Cow::Owned(text.into_inner().into_owned())),
-            Event::Comment(_) | Event::PI(_) | Event::Decl(_) | Event::DocType(_) => Walked::Other,
-            Event::Eof => Walked::End,
+            [b'<', b'!', b'[', ..] => {
+                let text = markup.strip_prefix("<![CDATA[").ok_or(Malformed)?;
+                Walked::Text(Cow::Borrowed(&text[..text.len() - 3]))
+            }
+            // A comment or a processing instruction.
+            [b'<', b'!', b'-', b'-', ..] | [b'<', b'?', _, _, ..] => Walked::Other,
+            [b'<', b'!' | b'?', ..] => return Err(Malformed),
+            _ => {
+                let tag = Tag::new(markup, self.names.len() + 1);
+                if !tag.empty {
+                    self.names.push(tag.name);
+                }
+                Walked::Tag(tag)
+            }
         })
     }
 
     /// Resolves the name of an element. Only for those that somebody asks for: all their ancestors have been
     /// opened as well, so that their declarations are known, and nobody can make us search through the
     /// declarations for each of a million elements that are skipped.
+    // For the same reason as `walk`.
+    #[inline(always)]
     fn open(&mut self, tag: Tag<'a>) -> Result<Open<'a>, Malformed> {
         let Tag {
-            text,
             name,
+            attributes,
             depth,
             empty,
         } = tag;
@@ -163,8 +160,8 @@ impl<'a> Cursor<'a> {
             self.scopes.pop();
         }
         // Most elements declare nothing, and looking is cheaper than reading all attributes.
-        if memchr::memmem::find(&text.as_bytes()[name..], b"xmlns").is_some() {
-            for attribute in attributes(text, name) {
+        if attributes.contains("xmlns") {
+            for attribute in Attributes(attributes) {
                 let (key, value) = attribute?;
                 let prefix = match key.strip_prefix("xmlns") {
                     Some("") => "",
@@ -182,7 +179,7 @@ impl<'a> Cursor<'a> {
                 });
             }
         }
-        let (prefix, local) = text[..name].split_once(':').unwrap_or(("", &text[..name]));
+        let (prefix, local) = name.split_once(':').unwrap_or(("", name));
         // Nearly every name is without a prefix, and comparing lengths is cheaper than comparing texts.
         let mut scopes = self.scopes.iter().rev();
         let scope = if prefix.is_empty() {
@@ -190,20 +187,17 @@ impl<'a> Cursor<'a> {
         } else {
             scopes.find(|scope| scope.prefix == prefix)
         };
-        let namespace = scope.map_or(Cow::Borrowed(""), |scope| scope.namespace.clone());
+        let namespace = scope.map_or_else(
+            || Cow::Borrowed(stream_namespace(prefix)),
+            |scope| scope.namespace.clone(),
+        );
         Ok(Open {
-            tag: text,
-            name,
             local,
             namespace,
+            attributes,
             depth,
             empty,
         })
-    }
-
-    fn position(&self) -> usize {
-        // A stanza is far smaller than any usize.
-        self.reader.buffer_position() as usize
     }
 }
 
@@ -212,18 +206,44 @@ enum Walked<'a> {
     Close,
     Text(Cow<'a, str>),
     Other,
-    End,
 }
 
-/// A start tag: what is between `<` and `>`, and where its name ends.
+/// A start tag.
 struct Tag<'a> {
-    text: &'a str,
-    name: usize,
-    depth: u32,
+    name: &'a str,
+    /// What is behind the name.
+    attributes: &'a str,
+    depth: usize,
     empty: bool,
 }
 
+impl<'a> Tag<'a> {
+    /// A start tag, from `<` to `>`.
+    fn new(markup: &'a str, depth: usize) -> Self {
+        let (inner, empty) = match markup.strip_suffix("/>") {
+            Some(before) => (&before[1..], true),
+            None => (&markup[1..markup.len() - 1], false),
+        };
+        let (name, attributes) = split_name(inner, is_space);
+        Self {
+            name,
+            attributes,
+            depth,
+            empty,
+        }
+    }
+}
+
 impl<'a> Open<'a> {
+    /// Reads the start tag of a stanza of which there is nothing else.
+    pub(crate) fn alone(tag: &'a [u8]) -> Result<Self, Malformed> {
+        let mut cursor = Cursor::new(Stanza {
+            bytes: tag,
+            marks: &[],
+        })?;
+        cursor.open(Tag::new(cursor.text, 1))
+    }
+
     /// Whether the element has this name.
     pub(crate) fn is(&self, namespace: &str, local: &str) -> bool {
         self.local == local && self.namespace == namespace
@@ -231,34 +251,85 @@ impl<'a> Open<'a> {
 
     /// The value of an attribute without a namespace.
     pub(crate) fn attribute(&self, name: &str) -> Result<Option<Cow<'a, str>>, Malformed> {
-        self.raw_attribute(name)?
+        let [value] = self.raw_attributes([name])?;
+        value
             .map(|value| unescape(value).map_err(|_| Malformed))
             .transpose()
     }
 
-    /// The value of an attribute as it was sent, escapes and all.
-    pub(crate) fn raw_attribute(&self, name: &str) -> Result<Option<&'a str>, Malformed> {
-        for attribute in attributes(self.tag, self.name) {
+    /// The values of attributes without a namespace as they were sent, escapes and all.
+    pub(crate) fn raw_attributes<const N: usize>(
+        &self,
+        names: [&str; N],
+    ) -> Result<[Option<&'a str>; N], Malformed> {
+        let mut values = [None; N];
+        let mut missing = N;
+        let mut attributes = Attributes(self.attributes);
+        while missing > 0
+            && let Some(attribute) = attributes.next()
+        {
             let (key, value) = attribute?;
-            if key == name {
-                return Ok(Some(value));
+            if let Some(at) = names.iter().position(|name| *name == key)
+                && values[at].is_none()
+            {
+                values[at] = Some(value);
+                missing -= 1;
             }
         }
-        Ok(None)
+        Ok(values)
     }
 }
 
-/// Names and raw values. Attributes that occur twice are not looked for: that takes quadratic time.
-fn attributes(tag: &str, name: usize) -> impl Iterator<Item = Result<(&str, &str), Malformed>> {
-    let mut attributes = Attributes::new(tag, name);
-    attributes.with_checks(false);
-    attributes.map(|attribute| {
-        let attribute = attribute.map_err(|_| Malformed)?;
-        match attribute.value {
-            Cow::Borrowed(value) => Ok((attribute.key.into_inner(), value)),
-            Cow::Owned(_) => Err(Malformed),
+/// Names and raw values of what stands behind the name in a start tag. Attributes that occur twice are not
+/// looked for: that takes quadratic time.
+struct Attributes<'a>(&'a str);
+
+impl<'a> Attributes<'a> {
+    fn read(&mut self) -> Result<(&'a str, &'a str), Malformed> {
+        let (name, rest) = split_name(self.0, |c| c == '=' || is_space(c));
+        let rest = rest
+            .trim_start_matches(is_space)
+            .strip_prefix('=')
+            .ok_or(Malformed)?;
+        let rest = rest.trim_start_matches(is_space);
+        let quote = *rest.as_bytes().first().ok_or(Malformed)?;
+        if name.is_empty() || !matches!(quote, b'\'' | b'"') {
+            return Err(Malformed);
         }
-    })
+        let end = 1 + memchr(quote, &rest.as_bytes()[1..]).ok_or(Malformed)?;
+        self.0 = &rest[end + 1..];
+        Ok((name, &rest[1..end]))
+    }
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = Result<(&'a str, &'a str), Malformed>;
+
+    /// Nobody goes on behind an attribute that cannot be read.
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0 = self.0.trim_start_matches(is_space);
+        (!self.0.is_empty()).then(|| self.read())
+    }
+}
+
+/// What a prefix means that the stanza does not declare: the stream did.
+fn stream_namespace(prefix: &str) -> &'static str {
+    match prefix {
+        "" => ns::COMPONENT,
+        "stream" => ns::STREAM,
+        _ => "",
+    }
+}
+
+/// Splits a tag behind the name that it begins with, and that only these ASCII characters end.
+fn split_name(tag: &str, ends: impl Fn(char) -> bool) -> (&str, &str) {
+    let name = tag.bytes().position(|byte| ends(char::from(byte)));
+    tag.split_at(name.unwrap_or(tag.len()))
+}
+
+/// What XML takes for white space.
+fn is_space(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\r')
 }
 
 /// More declarations in force than any server writes.
@@ -268,11 +339,23 @@ const MAX_NAMESPACE: usize = 1_024;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use quick_xml::{
+        NsReader,
+        events::Event,
+        name::{Namespace, ResolveResult},
+    };
+
     use super::*;
+    use crate::stream::{Cutter, Piece};
+
+    fn cursor(stanza: &[u8]) -> Cursor<'static> {
+        Cursor::new(Stanza::cut(stanza).unwrap()).unwrap()
+    }
 
     #[test]
     fn children_come_one_after_the_other_and_the_rest_is_skipped() {
-        let mut cursor = Cursor::new(b"<iq>t<a><b><c/></b></a><d/>u<e>x</e></iq>").unwrap();
+        let mut cursor = cursor(b"<iq>t<a><b><c/></b></a><d/>u<e>x</e></iq>");
         let root = cursor.root().unwrap();
         let mut names = Vec::new();
         while let Some(child) = cursor.child(&root).unwrap() {
@@ -283,8 +366,7 @@ mod tests {
 
     #[test]
     fn nested_children_and_texts_are_read() {
-        let mut cursor =
-            Cursor::new(b"<iq><a><b>x &lt;<i>no</i>&#65;<![CDATA[<z>]]></b><c/></a><d/></iq>").unwrap();
+        let mut cursor = cursor(b"<iq><a><b>x &lt;<i>no</i>&#65;<![CDATA[<z>]]></b><c/></a><d/></iq>");
         let root = cursor.root().unwrap();
         let a = cursor.child(&root).unwrap().unwrap();
         let b = cursor.child(&a).unwrap().unwrap();
@@ -300,7 +382,7 @@ mod tests {
     fn namespaces_are_resolved_with_and_without_prefix() {
         let stanza =
             b"<iq><a xmlns='urn:a'><b/><p:c xmlns:p='urn:c'><p:d/><e/></p:c><f xmlns=''/></a><g/></iq>";
-        let mut cursor = Cursor::new(stanza).unwrap();
+        let mut cursor = cursor(stanza);
         let root = cursor.root().unwrap();
         assert!(root.is("jabber:component:accept", "iq"));
         let a = cursor.child(&root).unwrap().unwrap();
@@ -322,12 +404,40 @@ mod tests {
 
     #[test]
     fn attributes_are_given_raw_and_unescaped() {
-        let mut cursor = Cursor::new(b"<iq id='a&amp;b' x:to='no' to=\"it's\"/>").unwrap();
-        let root = cursor.root().unwrap();
-        assert_eq!(root.raw_attribute("id").unwrap(), Some("a&amp;b"));
+        let root = Open::alone(b"<iq id='a&amp;b' x:to='no' to=\"it's\" id='c'>").unwrap();
+        assert_eq!(
+            root.raw_attributes(["to", "from", "id"]),
+            Ok([Some("it's"), None, Some("a&amp;b")])
+        );
         assert_eq!(root.attribute("id").unwrap().unwrap(), "a&b");
-        assert_eq!(root.raw_attribute("to").unwrap(), Some("it's"));
-        assert_eq!(root.raw_attribute("from").unwrap(), None);
+    }
+
+    #[test]
+    fn attributes_are_read_however_they_are_written() {
+        let read = |tag: &'static str| Open::alone(tag.as_bytes())?.raw_attributes(["b"]).map(|[b]| b);
+        for tag in [
+            "<a b='>'>",
+            "<a b='>'/>",
+            "<a\n\tb\r=\n\">\" >",
+            "<a c='='b='>'/>",
+            "<a b='>' c>",
+        ] {
+            assert_eq!(read(tag), Ok(Some(">")), "{tag}");
+        }
+        for tag in ["<a>", "<a />", "<a c='b'>"] {
+            assert_eq!(read(tag), Ok(None), "{tag}");
+        }
+        for tag in [
+            "<a b>",
+            "<a b=>",
+            "<a b=c>",
+            "<a c b='1'>",
+            "<a ='1'>",
+            "<a b='1>",
+            "<a b=\"1'>",
+        ] {
+            assert_eq!(read(tag), Err(Malformed), "{tag}");
+        }
     }
 
     #[test]
@@ -337,10 +447,15 @@ mod tests {
             "<iq",
             "<iq><a>&nope;</a></iq>",
             "<iq><a b></a></iq>",
+            "<iq><a></a b=''></iq>",
+            "<iq><![CDAT[x]]></iq>",
+            "<iq><!-x--></iq>",
+            "<iq><!DOCTYPE iq></iq>",
+            "<iq><?></iq>",
             "",
         ] {
             let walk = || -> Result<(), Malformed> {
-                let mut cursor = Cursor::new(broken.as_bytes())?;
+                let mut cursor = Cursor::new(Stanza::cut(broken.as_bytes()).ok_or(Malformed)?)?;
                 let root = cursor.root()?;
                 while let Some(child) = cursor.child(&root)? {
                     child.attribute("b")?;
@@ -350,14 +465,14 @@ mod tests {
             };
             assert_eq!(walk(), Err(Malformed), "{broken}");
         }
-        assert!(Cursor::new(b"<iq a='\xff'/>").is_err());
+        assert!(Cursor::new(Stanza::cut(b"<iq a='\xff'/>").unwrap()).is_err());
     }
 
     /// What a stranger can make us look at for each element is bounded.
     #[test]
     fn declarations_and_namespaces_are_bounded() {
         let walk = |stanza: &str| -> Result<usize, Malformed> {
-            let mut cursor = Cursor::new(stanza.as_bytes())?;
+            let mut cursor = cursor(stanza.as_bytes());
             let root = cursor.root()?;
             let mut children = 0;
             while cursor.child(&root)?.is_some() {
@@ -385,5 +500,196 @@ mod tests {
             Ok(2),
             "what nobody asks for may declare what it likes"
         );
+    }
+
+    /// Every step of a walk costs the same, whatever was walked over: these take minutes otherwise.
+    #[test]
+    fn large_stanzas_take_no_longer_than_their_length() {
+        let size = 1 << 20;
+        let broad = format!("<iq>{}<z/></iq>", "<a/>".repeat(size / 4));
+        let deep = format!(
+            "<iq><a>{}{}</a><z/></iq>",
+            "<a>".repeat(size / 7),
+            "</a>".repeat(size / 7)
+        );
+        let comments = format!("<iq>{}<z/></iq>", "<!---->&#65;".repeat(size / 12));
+        let attributes = format!("<iq><z{}/></iq>", " a=''".repeat(size / 5));
+        let spaces = format!("<iq><z{}/></iq>", " a".repeat(size / 2));
+        for stanza in [broad, deep, comments, attributes, spaces] {
+            let mut cursor = cursor(stanza.as_bytes());
+            let root = cursor.root().unwrap();
+            let mut last = None;
+            while let Some(child) = cursor.child(&root).unwrap() {
+                let _ = child.attribute("b");
+                last = Some(child.local);
+            }
+            assert_eq!(last, Some("z"));
+        }
+    }
+
+    /// What quick-xml makes of an element.
+    #[derive(Debug, Default)]
+    struct Node {
+        namespace: String,
+        local: String,
+        attributes: Vec<(String, String)>,
+        text: String,
+        children: Vec<Self>,
+    }
+
+    /// What quick-xml makes of stanzas.
+    fn oracle(stanzas: &[String]) -> Vec<Node> {
+        let stream = format!(
+            "<stream:stream xmlns='{}' xmlns:stream='{}'>{}</stream:stream>",
+            ns::COMPONENT,
+            ns::STREAM,
+            stanzas.concat()
+        );
+        let mut reader = NsReader::from_str(&stream);
+        let mut open = vec![Node::default()];
+        loop {
+            let event = reader.read_event().unwrap();
+            let top = open.last_mut().unwrap();
+            match &event {
+                Event::Start(start) | Event::Empty(start) => {
+                    let (namespace, local) = reader.resolver().resolve_element(start.name());
+                    let mut node = Node {
+                        local: local.as_ref().to_owned(),
+                        ..Node::default()
+                    };
+                    if let ResolveResult::Bound(Namespace(namespace)) = namespace {
+                        node.namespace = namespace.to_owned();
+                    }
+                    for attribute in start.attributes().with_checks(false) {
+                        let attribute = attribute.unwrap();
+                        let key = attribute.key.as_ref().to_owned();
+                        node.attributes.push((key, attribute.value.into_owned()));
+                    }
+                    if matches!(event, Event::Start(_)) {
+                        open.push(node);
+                    } else {
+                        top.children.push(node);
+                    }
+                }
+                Event::End(_) => {
+                    let node = open.pop().unwrap();
+                    open.last_mut().unwrap().children.push(node);
+                }
+                Event::Text(text) => top.text.push_str(text),
+                Event::GeneralRef(name) => top
+                    .text
+                    .push_str(&unescape(&format!("&{};", name.as_ref() as &str)).unwrap()),
+                Event::CData(text) => top.text.push_str(text),
+                Event::Eof => return open.pop().unwrap().children.pop().unwrap().children,
+                Event::Comment(_) | Event::PI(_) | Event::Decl(_) | Event::DocType(_) => {}
+            }
+        }
+    }
+
+    /// Reads an element as `choices` want it, and compares it with what quick-xml says: its text, all of its
+    /// children, some of them or nothing of it.
+    fn compare<'a>(
+        cursor: &mut Cursor<'a>,
+        element: &Open<'a>,
+        node: &Node,
+        choices: &mut impl Iterator<Item = u8>,
+    ) {
+        assert_eq!(
+            (element.local, &*element.namespace),
+            (&*node.local, &*node.namespace)
+        );
+        for (name, _) in &node.attributes {
+            let first = node.attributes.iter().find(|(other, _)| other == name);
+            let value = first.map(|(_, value)| &**value);
+            assert_eq!(element.raw_attributes([name, "none"]), Ok([value, None]));
+        }
+        match choices.next() {
+            Some(0) => assert_eq!(cursor.text(element).unwrap(), node.text),
+            Some(1) => {}
+            Some(2) => {
+                for node in node.children.iter().take(1) {
+                    let child = cursor.child(element).unwrap().unwrap();
+                    compare(cursor, &child, node, choices);
+                }
+            }
+            _ => {
+                for node in &node.children {
+                    let child = cursor.child(element).unwrap().unwrap();
+                    compare(cursor, &child, node, choices);
+                }
+                assert!(cursor.child(element).unwrap().is_none());
+            }
+        }
+    }
+
+    fn attribute() -> impl Strategy<Value = String> {
+        let plain = prop_oneof![
+            (
+                "[ \t\n]{1,2}(a|to|p:to|xml:lang|xmlnsish)[ \n]?=[ \t]?",
+                "[a-z/<>'=é &]{0,8}"
+            )
+                .prop_map(|(name, value)| format!("{name}\"{}\"", value.replace('&', "&amp;"))),
+            (" (b|from|f-1)[ \n]?=", "[a-z/<>\"=é ]{0,8}")
+                .prop_map(|(name, value)| format!("{name}'{value}'")),
+        ];
+        prop_oneof![4 => plain, 1 => " xmlns(:p|:q|:stream)?='urn:[a-c]'", 1 => Just(" xmlns=''".to_owned())]
+    }
+
+    fn element() -> impl Strategy<Value = String> {
+        let start = || {
+            (
+                "(iq|a|b|p:a|q:c|stream:error|é)",
+                prop::collection::vec(attribute(), 0..4),
+            )
+        };
+        let empty = (start(), "[ \n]?")
+            .prop_map(|((name, attributes), space)| format!("<{name}{}{space}/>", attributes.concat()));
+        empty.prop_recursive(4, 32, 5, move |inner| {
+            let content = prop_oneof![
+                4 => inner,
+                2 => "[a-z>\"' \n/é]{1,8}",
+                1 => "&(lt|gt|amp|apos|quot|#65|#xe9);",
+                1 => "<!--[a-z<>'\"/ ]{0,6}-->",
+                1 => "<!--->(<iq>)?-->",
+                1 => "<!\\[CDATA\\[[a-z<>&'\"\\]]{0,6}[a-z]\\]{0,2}\\]\\]>".prop_filter("one section", |text| text.find("]]>") == Some(text.len() - 3)),
+                1 => "<\\?[a-z<'\"/ ]{0,6}\\?>",
+            ];
+            (start(), prop::collection::vec(content, 0..5), "[ \n]?").prop_map(
+                |((name, attributes), content, space)| {
+                    format!("<{name}{}>{}</{name}{space}>", attributes.concat(), content.concat())
+                },
+            )
+        })
+    }
+
+    proptest! {
+        /// Whatever is in stanzas, and in whatever pieces they come: they are read as quick-xml reads them.
+        #[test]
+        fn stanzas_are_read_as_quick_xml_reads_them(
+            stanzas in prop::collection::vec(element(), 1..4),
+            chunks in prop::collection::vec(1..40_usize, 1..20),
+            choices in prop::collection::vec(0..6_u8, 0..20),
+        ) {
+            let expected = oracle(&stanzas);
+            let mut cutter = Cutter::new(1 << 20, b"");
+            let (mut chunks, mut choices) = (chunks.iter().cycle(), choices.into_iter());
+            let mut read = 0;
+            let stream = stanzas.join("<!-- > -->\n");
+            let mut rest = stream.as_bytes();
+            while !rest.is_empty() {
+                let (chunk, behind) = rest.split_at(rest.len().min(*chunks.next().unwrap()));
+                rest = behind;
+                cutter.space().extend_from_slice(chunk);
+                while let Some(piece) = cutter.next() {
+                    let Piece::Stanza(stanza) = piece else { panic!("{piece:?}") };
+                    prop_assert_eq!(stanza.bytes, stanzas[read].as_bytes());
+                    let mut cursor = Cursor::new(stanza).unwrap();
+                    let root = cursor.root().unwrap();
+                    compare(&mut cursor, &root, &expected[read], &mut choices);
+                    read += 1;
+                }
+            }
+            prop_assert_eq!(read, stanzas.len());
+        }
     }
 }

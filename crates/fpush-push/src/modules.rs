@@ -46,6 +46,12 @@ impl Modules {
         Self { by_name, default }
     }
 
+    /// The module of this name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Arc<Module>> {
+        self.by_name.get(name)
+    }
+
     /// Finds the module for a publish by the `pushModule` of its options; an empty one counts as none, and
     /// `default` means the default module unless a module has that very name. The node is the token.
     #[must_use]

@@ -29,4 +29,8 @@ pub enum Outcome {
     ShuttingDown,
     /// No module has the name, or no name was given and there is no default module.
     UnknownModule,
+    /// The node and the secret are not those of a registered device.
+    NotRegistered,
+    /// The database of registered devices cannot be asked.
+    RegistryUnavailable,
 }
