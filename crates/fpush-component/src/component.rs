@@ -2,20 +2,17 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use fpush_push::{Cut, Drain, LogGate, Modules, Outcome, Request as PushRequest, Verdict, jitter};
+use fpush_push::{Drain, LogGate, Modules, jitter};
 use tokio::{
     io::AsyncWriteExt as _,
     time::{Instant, sleep, timeout},
 };
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
-    link::{self, End, Event},
+    desk::{Desk, Registration},
+    link::{self, End},
     login::{Established, LoginError, login},
-    outbox::Outbox,
-    reply::{Addresses, Answer, write_unsubscribed},
-    request::{Publish, Request},
-    service,
     stream::Cutter,
 };
 
@@ -48,26 +45,25 @@ impl fmt::Debug for ComponentSettings {
 #[derive(Debug)]
 pub struct Component {
     settings: ComponentSettings,
-    modules: Modules,
+    desk: Arc<Desk>,
     drain: Drain,
-    outbox: Arc<Outbox>,
     failed_logins: LogGate,
-    unknown_modules: LogGate,
-    bad_tokens: LogGate,
 }
 
 impl Component {
-    /// A component that hands publishes to these modules.
+    /// A component that hands publishes to these modules, and serves registered devices where there are some.
     #[must_use]
-    pub fn new(settings: ComponentSettings, modules: Modules, drain: Drain) -> Self {
+    pub fn new(
+        settings: ComponentSettings,
+        modules: Arc<Modules>,
+        registration: Option<Registration>,
+        drain: Drain,
+    ) -> Self {
         Self {
-            settings,
-            modules,
+            desk: Desk::new(&settings.hostname, modules, registration, drain.clone()),
             drain,
-            outbox: Arc::default(),
             failed_logins: LogGate::new(),
-            unknown_modules: LogGate::new(),
-            bad_tokens: LogGate::new(),
+            settings,
         }
     }
 
@@ -111,8 +107,8 @@ impl Component {
         let (reader, mut writer) = socket.into_split();
         let cutter = Cutter::new(self.settings.max_stanza_size, &already_read);
         let name = &self.settings.hostname;
-        let linked = link::run((reader, &mut writer), cutter, name, &self.outbox, |event| {
-            self.handle(event);
+        let linked = link::run((reader, &mut writer), cutter, name, self.desk.outbox(), |event| {
+            self.desk.handle(event, Instant::now());
         });
         let end = tokio::select! {
             end = linked => end,
@@ -145,109 +141,8 @@ impl Component {
     async fn drained(&self) {
         self.drain.until_begun().await;
         self.drain.until_idle().await;
-        self.outbox.until_written().await;
+        self.desk.outbox().until_written().await;
     }
-
-    fn handle(&self, event: Event<'_>) {
-        let now = Instant::now();
-        match event {
-            Event::Request {
-                addresses,
-                domain,
-                request,
-            } => match request {
-                Request::Publish(publish) => self.publish(publish, addresses, domain, now),
-                Request::DiscoInfo(None) => {
-                    self.reply(&addresses, &Answer::Payload(service::disco_info()), now);
-                }
-                Request::DiscoInfo(Some(_)) => self.reply(&addresses, &Answer::UnknownNode, now),
-                Request::DiscoItems => self.reply(&addresses, &Answer::Payload(service::disco_items()), now),
-                Request::Ping => self.reply(&addresses, &Answer::Nothing, now),
-                Request::Version => self.reply(&addresses, &Answer::Payload(service::version()), now),
-                Request::OtherPubsub => self.reply(&addresses, &Answer::UnsupportedPubsub, now),
-                Request::Unknown => self.reply(&addresses, &Answer::Unsupported, now),
-                Request::Malformed => self.reply(&addresses, &Answer::Malformed, now),
-                Request::Unreadable => self.reply(&addresses, &Answer::Unreadable, now),
-            },
-            Event::TooLarge { addresses } => self.reply(&addresses, &Answer::Unreadable, now),
-            Event::Subscribe { addresses } => {
-                self.outbox.push(now, |out| write_unsubscribed(&addresses, out));
-            }
-        }
-    }
-
-    fn publish(&self, publish: Publish<'_>, addresses: Addresses, domain: &str, now: Instant) {
-        let Publish {
-            node,
-            push_module,
-            urgency,
-        } = publish;
-        let Some(node) = node else {
-            return self.reply(&addresses, &Answer::NoNode, now);
-        };
-        if !addresses.can_be_kept() {
-            return self.reply(&addresses, &Answer::Published(Outcome::Overloaded), now);
-        }
-        let Some(resolved) = self.modules.resolve(&node, push_module.as_deref()) else {
-            self.complain_of_module(push_module.as_deref(), domain, now);
-            return self.reply(&addresses, &Answer::Published(Outcome::UnknownModule), now);
-        };
-        let request = PushRequest {
-            token: resolved.token,
-            choice: resolved.choice,
-            urgency,
-            domain,
-            registered: None,
-        };
-        match resolved.module.admit(request, now) {
-            Verdict::Settled(outcome) => {
-                if matches!(outcome, Outcome::TokenInvalid | Outcome::TokenForeign) {
-                    self.complain_of_token(resolved.module.name(), outcome, domain, now);
-                }
-                self.reply(&addresses, &Answer::Published(outcome), now);
-            }
-            Verdict::Deliver(ticket) => {
-                let (module, outbox) = (Arc::clone(resolved.module), Arc::clone(&self.outbox));
-                self.drain.spawn(async move {
-                    let outcome = module.deliver(ticket).await;
-                    reply(&outbox, &addresses, &Answer::Published(outcome), now);
-                });
-            }
-        }
-    }
-
-    fn reply(&self, addresses: &Addresses, answer: &Answer, arrived: Instant) {
-        reply(&self.outbox, addresses, answer, arrived);
-    }
-
-    fn complain_of_module(&self, push_module: Option<&str>, domain: &str, now: Instant) {
-        let Some(withheld) = self.unknown_modules.pass(now) else {
-            return;
-        };
-        let sender = Cut(domain);
-        match push_module.filter(|name| !name.is_empty()) {
-            Some(name) => {
-                error!(%sender, withheld, "a publish names the push module {}, which is not in the settings: \
-                is a line missing there?", Cut(name));
-            }
-            None => {
-                error!(%sender, withheld, "a publish names no push module, and the settings have no default one \
-                (is_default_module)");
-            }
-        }
-    }
-
-    fn complain_of_token(&self, module: &str, outcome: Outcome, domain: &str, now: Instant) {
-        if let Some(withheld) = self.bad_tokens.pass(now) {
-            warn!(module, ?outcome, sender = %Cut(domain), withheld,
-                "a publish carries a token that cannot be one for this module's provider");
-        }
-    }
-}
-
-fn reply(outbox: &Outbox, addresses: &Addresses, answer: &Answer, arrived: Instant) {
-    debug!(?answer, "reply");
-    outbox.push(arrived, |out| answer.write(addresses, out));
 }
 
 /// How long to wait before the next login.

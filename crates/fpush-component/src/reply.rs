@@ -4,7 +4,9 @@
 //! Tigase on every condition but `remote-server-timeout`, `service-unavailable`, `internal-server-error` and
 //! `bad-request`. So for a device that may be alive only these conditions are used, with type `wait`.
 
-use fpush_push::Outcome;
+use fpush_push::{CommandError, Outcome};
+
+use crate::service::Xml;
 
 /// What we say to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,13 +27,18 @@ pub(crate) enum Answer {
     UnknownNode,
     /// To a question with an empty answer.
     Nothing,
-    /// To a question, as XML.
-    Payload(String),
+    /// To a question, or to a command that was executed, as XML.
+    Payload(Xml),
+    /// To a command that was not executed.
+    CommandFailed(CommandError),
+    /// To a command with an action that it does not have.
+    BadAction,
 }
 
 /// An error type of RFC 6120 section 8.3.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ErrorType {
+    Auth,
     Cancel,
     Modify,
     Wait,
@@ -42,26 +49,36 @@ enum ErrorType {
 enum Condition {
     BadRequest,
     FeatureNotImplemented,
+    Forbidden,
     InternalServerError,
     ItemNotFound,
     RemoteServerTimeout,
+    ResourceConstraint,
     ServiceUnavailable,
+}
+
+/// What XEP-0050 section 4.5 adds to a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CommandCondition {
+    BadAction,
+    BadPayload,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict<'a> {
     Result(&'a str),
     Error(ErrorType, Condition),
+    CommandError(ErrorType, Condition, CommandCondition),
 }
 
 impl Answer {
     /// The table.
     fn verdict(&self) -> Verdict<'_> {
         use Condition::{
-            BadRequest, FeatureNotImplemented, InternalServerError, ItemNotFound, RemoteServerTimeout,
-            ServiceUnavailable,
+            BadRequest, FeatureNotImplemented, Forbidden, InternalServerError, ItemNotFound,
+            RemoteServerTimeout, ResourceConstraint, ServiceUnavailable,
         };
-        use ErrorType::{Cancel, Modify, Wait};
+        use ErrorType::{Auth, Cancel, Modify, Wait};
         match self {
             Self::Published(outcome) => match outcome {
                 Outcome::Accepted | Outcome::Queued | Outcome::Coalesced => Verdict::Result(""),
@@ -85,7 +102,17 @@ impl Answer {
             Self::UnsupportedPubsub => Verdict::Error(Cancel, FeatureNotImplemented),
             Self::UnknownNode => Verdict::Error(Cancel, ItemNotFound),
             Self::Nothing => Verdict::Result(""),
-            Self::Payload(xml) => Verdict::Result(xml),
+            Self::Payload(xml) => Verdict::Result(xml.as_str()),
+            Self::CommandFailed(error) => match error {
+                CommandError::UnknownCommand | CommandError::NotFound => Verdict::Error(Cancel, ItemNotFound),
+                CommandError::BadPayload => {
+                    Verdict::CommandError(Modify, BadRequest, CommandCondition::BadPayload)
+                }
+                CommandError::Forbidden => Verdict::Error(Auth, Forbidden),
+                CommandError::TooMany => Verdict::Error(Wait, ResourceConstraint),
+                CommandError::Unavailable(_) => Verdict::Error(Wait, InternalServerError),
+            },
+            Self::BadAction => Verdict::CommandError(Modify, BadRequest, CommandCondition::BadAction),
         }
     }
 
@@ -107,6 +134,17 @@ impl Answer {
                 condition.name(),
                 b" xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>",
             ]),
+            Verdict::CommandError(kind, condition, more) => append(&[
+                b"<iq type='error'",
+                attributes,
+                b"><error type='",
+                kind.name(),
+                b"'><",
+                condition.name(),
+                b" xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><",
+                more.name(),
+                b" xmlns='http://jabber.org/protocol/commands'/></error></iq>",
+            ]),
         }
     }
 }
@@ -125,6 +163,7 @@ pub(crate) fn write_unsubscribed(addresses: &Addresses, out: &mut Vec<u8>) {
 impl ErrorType {
     fn name(self) -> &'static [u8] {
         match self {
+            Self::Auth => b"auth",
             Self::Cancel => b"cancel",
             Self::Modify => b"modify",
             Self::Wait => b"wait",
@@ -137,10 +176,21 @@ impl Condition {
         match self {
             Self::BadRequest => b"bad-request",
             Self::FeatureNotImplemented => b"feature-not-implemented",
+            Self::Forbidden => b"forbidden",
             Self::InternalServerError => b"internal-server-error",
             Self::ItemNotFound => b"item-not-found",
             Self::RemoteServerTimeout => b"remote-server-timeout",
+            Self::ResourceConstraint => b"resource-constraint",
             Self::ServiceUnavailable => b"service-unavailable",
+        }
+    }
+}
+
+impl CommandCondition {
+    fn name(self) -> &'static [u8] {
+        match self {
+            Self::BadAction => b"bad-action",
+            Self::BadPayload => b"bad-payload",
         }
     }
 }
@@ -240,6 +290,16 @@ mod tests {
         );
     }
 
+    #[test]
+    fn what_is_wrong_with_a_command_stands_behind_the_condition() {
+        assert_eq!(
+            reply(&Answer::CommandFailed(CommandError::BadPayload), IQ),
+            "<iq type='error' from='push.example' to='a.example/r' id='x=/+'><error type='modify'><bad-request \
+             xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><bad-payload xmlns='http://jabber.org/protocol/commands'/>\
+             </error></iq>"
+        );
+    }
+
     /// No server forgets a device on these.
     #[test]
     fn what_may_be_alive_is_kept_by_every_server() {
@@ -251,6 +311,7 @@ mod tests {
             Outcome::Overloaded,
             Outcome::ShuttingDown,
             Outcome::UnknownModule,
+            Outcome::RegistryUnavailable,
         ] {
             let answer = Answer::Published(outcome);
             let Verdict::Error(kind, condition) = answer.verdict() else {

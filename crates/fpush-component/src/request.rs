@@ -40,8 +40,10 @@ pub(crate) enum Request<'a> {
     Publish(Publish<'a>),
     /// XEP-0030: what are you? With the node asked about.
     DiscoInfo(Option<Cow<'a, str>>),
-    /// XEP-0030: what do you have?
-    DiscoItems,
+    /// XEP-0030: what do you have? With the node asked about.
+    DiscoItems(Option<Cow<'a, str>>),
+    /// XEP-0050: do something.
+    Command(AdHoc<'a>),
     /// XEP-0199.
     Ping,
     /// XEP-0092.
@@ -63,8 +65,46 @@ pub(crate) struct Publish<'a> {
     pub(crate) node: Option<Cow<'a, str>>,
     /// The publish option `pushModule`.
     pub(crate) push_module: Option<Cow<'a, str>>,
+    /// The publish option `secret`.
+    pub(crate) secret: Option<Cow<'a, str>>,
     /// What the notification says about its importance.
     pub(crate) urgency: Urgency,
+    /// What the account's server has for the app.
+    pub(crate) encrypted: Option<Ciphertext<'a>>,
+}
+
+/// `<encrypted xmlns='tigase:push:encrypt:0'/>` as it came: base64, which we cannot read.
+#[cfg_attr(test, derive(Debug, PartialEq))]
+pub(crate) struct Ciphertext<'a> {
+    pub(crate) iv: Cow<'a, str>,
+    pub(crate) text: Cow<'a, str>,
+}
+
+/// An ad-hoc command with its form. It has no `Debug` in the program: it holds addresses and tokens.
+#[cfg_attr(test, derive(Debug, PartialEq))]
+pub(crate) struct AdHoc<'a> {
+    /// Which command.
+    pub(crate) node: Cow<'a, str>,
+    pub(crate) action: Action,
+    pub(crate) session: Option<Cow<'a, str>>,
+    /// The bare JID of the sender.
+    pub(crate) sender: String,
+    /// Our own address as the sender wrote it, without a resource.
+    pub(crate) service: String,
+    /// Name and first value of each field.
+    pub(crate) fields: Vec<(String, String)>,
+}
+
+/// What is to be done with a command. Our commands have one step, so all that goes forward executes it: clients
+/// send nothing, `execute`, `complete` or `next` in the very first request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Execute it.
+    Execute,
+    /// Forget it.
+    Cancel,
+    /// Go back, or what nobody knows.
+    Other,
 }
 
 /// Why a server closes a stream (RFC 6120 section 4.9.3), as far as it makes a difference to us.
@@ -157,7 +197,7 @@ impl<'a> Request<'a> {
     fn read(cursor: &mut Cursor<'a>, iq: &Open<'a>, set: bool) -> Result<Self, Malformed> {
         let mut found = None;
         while let Some(child) = cursor.child(iq)? {
-            let request = Self::of_child(cursor, &child, set)?;
+            let request = Self::of_child(cursor, iq, &child, set)?;
             if matches!(request, Self::Publish(_)) {
                 return Ok(request);
             }
@@ -169,7 +209,12 @@ impl<'a> Request<'a> {
         Ok(found.unwrap_or(Self::Malformed))
     }
 
-    fn of_child(cursor: &mut Cursor<'a>, child: &Open<'a>, set: bool) -> Result<Self, Malformed> {
+    fn of_child(
+        cursor: &mut Cursor<'a>,
+        iq: &Open<'a>,
+        child: &Open<'a>,
+        set: bool,
+    ) -> Result<Self, Malformed> {
         Ok(match (child.namespace.as_ref(), child.local) {
             (ns::PUBSUB, "pubsub") if set => {
                 Publish::read(cursor, child)?.map_or(Self::OtherPubsub, Self::Publish)
@@ -178,7 +223,10 @@ impl<'a> Request<'a> {
             (ns::DISCO_INFO, "query") if !set => {
                 Self::DiscoInfo(child.attribute("node")?.filter(|node| !node.is_empty()))
             }
-            (ns::DISCO_ITEMS, "query") if !set => Self::DiscoItems,
+            (ns::DISCO_ITEMS, "query") if !set => {
+                Self::DiscoItems(child.attribute("node")?.filter(|node| !node.is_empty()))
+            }
+            (COMMANDS, "command") if set => Self::Command(AdHoc::read(cursor, iq, child)?),
             (ns::PING, "ping") if !set => Self::Ping,
             (ns::VERSION, "query") if !set => Self::Version,
             _ => Self::Unknown,
@@ -189,7 +237,7 @@ impl<'a> Request<'a> {
 impl<'a> Publish<'a> {
     /// Reads a pubsub element; `None` if it holds no publish.
     fn read(cursor: &mut Cursor<'a>, pubsub: &Open<'a>) -> Result<Option<Self>, Malformed> {
-        let (mut publish, mut push_module) = (None, None);
+        let (mut publish, mut options) = (None, None);
         while let Some(child) = cursor.child(pubsub)? {
             if child.namespace != ns::PUBSUB {
                 continue;
@@ -197,36 +245,77 @@ impl<'a> Publish<'a> {
             match child.local {
                 "publish" if publish.is_none() => {
                     let node = child.attribute("node")?.filter(|node| !node.is_empty());
-                    publish = Some((node, Signs::of_publish(cursor, &child)?.urgency()));
+                    publish = Some((node, Signs::of_publish(cursor, &child)?));
                 }
-                "publish-options" if push_module.is_none() => push_module = read_push_module(cursor, &child)?,
+                "publish-options" if options.is_none() => options = Some(Options::read(cursor, &child)?),
                 _ => {}
             }
         }
-        Ok(publish.map(|(node, urgency)| Self {
+        let Options { push_module, secret } = options.unwrap_or_default();
+        Ok(publish.map(|(node, signs)| Self {
             node,
             push_module,
-            urgency,
+            secret,
+            urgency: signs.urgency(),
+            encrypted: signs.encrypted,
         }))
     }
 }
 
-/// The field `pushModule` of a data form in the publish options, wherever it stands among the others.
-fn read_push_module<'a>(
-    cursor: &mut Cursor<'a>,
-    options: &Open<'a>,
-) -> Result<Option<Cow<'a, str>>, Malformed> {
-    let mut push_module = None;
-    while let Some(form) = cursor.child(options)? {
-        if form.is(ns::DATA_FORMS, "x") {
-            read_fields(cursor, &form, |var, value| {
-                if var == "pushModule" && push_module.is_none() {
-                    push_module = Some(value);
-                }
-            })?;
+/// The fields of the publish options that mean something here, wherever they stand among the others.
+#[derive(Default)]
+struct Options<'a> {
+    push_module: Option<Cow<'a, str>>,
+    secret: Option<Cow<'a, str>>,
+}
+
+impl<'a> Options<'a> {
+    fn read(cursor: &mut Cursor<'a>, options: &Open<'a>) -> Result<Self, Malformed> {
+        let mut found = Self::default();
+        while let Some(form) = cursor.child(options)? {
+            if form.is(ns::DATA_FORMS, "x") {
+                read_fields(cursor, &form, |var, value| {
+                    let field = match var {
+                        "pushModule" => &mut found.push_module,
+                        "secret" => &mut found.secret,
+                        _ => return,
+                    };
+                    field.get_or_insert(value);
+                })?;
+            }
         }
+        Ok(found)
     }
-    Ok(push_module)
+}
+
+impl<'a> AdHoc<'a> {
+    fn read(cursor: &mut Cursor<'a>, iq: &Open<'a>, command: &Open<'a>) -> Result<Self, Malformed> {
+        let bare = |address: &str| address.split('/').next().unwrap_or_default().to_owned();
+        let address = |name| Ok::<_, Malformed>(iq.attribute(name)?.as_deref().map(bare).unwrap_or_default());
+        let action = match command.attribute("action")?.as_deref() {
+            None | Some("execute" | "complete" | "next") => Action::Execute,
+            Some("cancel") => Action::Cancel,
+            Some(_) => Action::Other,
+        };
+        let mut fields = Vec::new();
+        while let Some(form) = cursor.child(command)? {
+            if form.is(ns::DATA_FORMS, "x") {
+                read_fields(cursor, &form, |var, value| {
+                    if fields.len() < MAX_FIELDS {
+                        fields.push((var.to_owned(), value.into_owned()));
+                    }
+                })?;
+            }
+        }
+        Ok(Self {
+            node: command.attribute("node")?.unwrap_or_default(),
+            action,
+            session: command.attribute("sessionid")?,
+            sender: address("from")?,
+            service: address("to")?,
+            fields,
+        })
+    }
 }
 
 /// Calls back with the name and the first value of each field of a data form; a field without a value has an
@@ -255,8 +344,8 @@ fn read_fields<'a>(
 }
 
 /// The signs in a notification that tell how much it matters.
-#[derive(Debug, Default)]
-struct Signs {
+#[derive(Default)]
+struct Signs<'a> {
     call: bool,
     high: bool,
     low: bool,
@@ -264,9 +353,10 @@ struct Signs {
     empty: bool,
     /// There is a summary beside the notification.
     beside: bool,
+    encrypted: Option<Ciphertext<'a>>,
 }
 
-impl Signs {
+impl<'a> Signs<'a> {
     /// High wins where the signs contradict each other, and where there is none.
     fn urgency(&self) -> Urgency {
         if self.call {
@@ -280,7 +370,7 @@ impl Signs {
         }
     }
 
-    fn of_publish<'a>(cursor: &mut Cursor<'a>, publish: &Open<'a>) -> Result<Self, Malformed> {
+    fn of_publish(cursor: &mut Cursor<'a>, publish: &Open<'a>) -> Result<Self, Malformed> {
         let mut signs = Self::default();
         let mut item_read = false;
         while let Some(item) = cursor.child(publish)? {
@@ -307,7 +397,7 @@ impl Signs {
         Ok(signs)
     }
 
-    fn read_notification<'a>(
+    fn read_notification(
         &mut self,
         cursor: &mut Cursor<'a>,
         notification: &Open<'a>,
@@ -329,6 +419,9 @@ impl Signs {
                 (ENCRYPT, "encrypted") => {
                     encrypted = true;
                     self.call |= child.attribute("type")?.as_deref() == Some("voip");
+                    if self.encrypted.is_none() {
+                        self.encrypted = Ciphertext::read(cursor, &child)?;
+                    }
                 }
                 (JINGLE, "jingle") => self.call |= child.attribute("action")?.as_deref() == Some("propose"),
                 _ => {}
@@ -338,13 +431,27 @@ impl Signs {
         Ok(())
     }
 
-    fn read_summary<'a>(&mut self, cursor: &mut Cursor<'a>, form: &Open<'a>) -> Result<(), Malformed> {
+    fn read_summary(&mut self, cursor: &mut Cursor<'a>, form: &Open<'a>) -> Result<(), Malformed> {
         read_fields(cursor, form, |var, value| match var {
             "last-message-body" if value.is_empty() => self.low = true,
             "last-message-body" => self.high = true,
             "message-count" => self.low |= value.trim() == "0",
             _ => {}
         })
+    }
+}
+
+impl<'a> Ciphertext<'a> {
+    /// `None` for what is no base64 or larger than what any provider takes.
+    fn read(cursor: &mut Cursor<'a>, encrypted: &Open<'a>) -> Result<Option<Self>, Malformed> {
+        let iv = encrypted.attribute("iv")?.unwrap_or_default();
+        let text = cursor.text(encrypted)?;
+        let is_base64 = |text: &str| {
+            let base64 =
+                |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'-' | b'_');
+            (1..=MAX_CIPHERTEXT).contains(&text.len()) && text.bytes().all(base64)
+        };
+        Ok((is_base64(&iv) && is_base64(&text)).then_some(Self { iv, text }))
     }
 }
 
@@ -381,6 +488,12 @@ fn domain_of(jid: &str) -> &str {
 
 const PRIORITY: &str = "tigase:push:priority:0";
 const ENCRYPT: &str = "tigase:push:encrypt:0";
+/// XEP-0050.
+const COMMANDS: &str = crate::service::COMMANDS;
+/// More than any form of ours has.
+const MAX_FIELDS: usize = 32;
+/// In bytes; Apple takes 5,120 for a whole push.
+const MAX_CIPHERTEXT: usize = 8 * 1_024;
 const JINGLE: &str = "tigase:push:jingle:0";
 
 #[cfg(test)]
@@ -507,6 +620,83 @@ mod tests {
     }
 
     #[test]
+    fn the_secret_is_found_beside_the_push_module() {
+        let read = |fields: &str| {
+            let options = format!("<publish-options><x xmlns='jabber:x:data'>{fields}</x></publish-options>");
+            let publish = publish("", &options);
+            [publish.secret, publish.push_module].map(|value| value.map(Cow::into_owned))
+        };
+        let field = |var: &str, value: &str| format!("<field var='{var}'><value>{value}</value></field>");
+        assert_eq!(read(&field("secret", "s")), [Some("s".to_owned()), None]);
+        let both = field("pushModule", "m") + &field("secret", "s") + &field("secret", "t");
+        assert_eq!(read(&both), [Some("s".to_owned()), Some("m".to_owned())]);
+    }
+
+    #[test]
+    fn what_is_encrypted_is_relayed_if_it_is_base64() {
+        let read = |iv: &str, text: &str| {
+            let item = format!(
+                "<item><notification xmlns='urn:xmpp:push:0'><encrypted xmlns='tigase:push:encrypt:0' iv='{iv}'>\
+                 {text}</encrypted></notification></item>"
+            );
+            publish(&item, "")
+                .encrypted
+                .map(|Ciphertext { iv, text }| (iv.into_owned(), text.into_owned()))
+        };
+        assert_eq!(
+            read("AA==", "c2Vj+/"),
+            Some(("AA==".to_owned(), "c2Vj+/".to_owned()))
+        );
+        assert_eq!(read("", "c2Vj"), None);
+        assert_eq!(read("AA==", ""), None);
+        assert_eq!(read("AA==", "a b"), None);
+        assert_eq!(read("AA==", &"x".repeat(MAX_CIPHERTEXT + 1)), None);
+    }
+
+    #[test]
+    fn commands_are_read_whatever_forward_action_they_have() {
+        let read = |attributes: &str, children: &str| {
+            let stanza = format!(
+                "<iq type='set' from='u@a.example/r' to='push.example/x' id='1'><command \
+                 xmlns='http://jabber.org/protocol/commands' node='n'{attributes}>{children}</command></iq>"
+            );
+            match self::read(&stanza) {
+                Incoming::Request {
+                    request: Request::Command(command),
+                    ..
+                } => command,
+                other => panic!("{other:?}"),
+            }
+        };
+        let form = "<x xmlns='jabber:x:data' type='submit'><field var='token'><value>t</value></field></x>";
+        for (attributes, action) in [
+            ("", Action::Execute),
+            (" action='execute'", Action::Execute),
+            (" action='complete' sessionid='s'", Action::Execute),
+            (" action='next'", Action::Execute),
+            (" action='cancel'", Action::Cancel),
+            (" action='prev'", Action::Other),
+            (" action='dance'", Action::Other),
+        ] {
+            let command = read(attributes, form);
+            assert_eq!(command.action, action, "{attributes}");
+            assert_eq!(command.node, "n");
+            assert_eq!(
+                (&*command.sender, &*command.service),
+                ("u@a.example", "push.example")
+            );
+            assert_eq!(command.fields, [("token".to_owned(), "t".to_owned())]);
+            assert_eq!(command.session.is_some(), attributes.contains("sessionid"));
+        }
+        assert_eq!(read("", "").fields, []);
+        let flood = format!(
+            "<x xmlns='jabber:x:data'>{}</x>",
+            "<field var='f'/>".repeat(1_000)
+        );
+        assert_eq!(read("", &flood).fields.len(), MAX_FIELDS);
+    }
+
+    #[test]
     fn requests_are_told_apart() {
         let read = |kind: &str, children: &str| {
             let stanza = format!("<iq type='{kind}' from='a' to='b' id='1'>{children}</iq>");
@@ -538,7 +728,7 @@ mod tests {
             (
                 "get",
                 "<query xmlns='http://jabber.org/protocol/disco#items'/>".into(),
-                Some(Request::DiscoItems),
+                Some(Request::DiscoItems(None)),
             ),
             (
                 "get",

@@ -49,7 +49,7 @@ pub struct Extra {
     pub channel: Option<Arc<str>>,
     /// What the account's server has for the app.
     pub encrypted: Option<Encrypted>,
-    /// Whether the token is one for calls (PushKit).
+    /// Whether the token is one for calls (`PushKit`).
     pub call: bool,
 }
 

@@ -252,7 +252,10 @@ impl Module {
             Some(Registered { call: true, .. }) => Class::Voip,
             Some(_) | None => self.backend.class(urgency),
         };
-        let spacing = registered.map_or(state.limiter.spacing(), |registered| registered.recipient.spacing);
+        let spacing = registered.map_or_else(
+            || state.limiter.spacing(),
+            |registered| registered.recipient.spacing,
+        );
         let room = state.queue.has_room();
         let admission = state.limiter.admit(fingerprint, class, spacing, room, now);
         let order = |encrypted| {

@@ -42,7 +42,7 @@ pub struct Recipient {
     pub module: Arc<str>,
     /// Its token.
     pub token: Token,
-    /// A second token, for calls (PushKit).
+    /// A second token, for calls (`PushKit`).
     pub call_token: Option<Token>,
     /// What tells the app which of its accounts is meant; it goes to the app as it is.
     pub account: Option<Arc<str>>,

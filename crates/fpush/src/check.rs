@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode};
 use fpush_push::settings::Severity;
 
 use crate::{
-    exit,
+    exit, registration,
     settings::{Loaded, LoadedModule, load},
 };
 
@@ -34,7 +34,11 @@ pub(crate) fn check(file: &Path) -> ExitCode {
 }
 
 fn describe(loaded: &Loaded) {
-    let Loaded { component, modules } = loaded;
+    let Loaded {
+        component,
+        modules,
+        registration,
+    } = loaded;
     println!("fpush {}", env!("CARGO_PKG_VERSION"));
     println!(
         "component {} at {} port {}",
@@ -60,5 +64,11 @@ fn describe(loaded: &Loaded) {
             println!("  rate limit: none");
         }
         println!("  at the provider at a time: {}", settings.max_in_flight);
+    }
+    if let Some(registration) = registration {
+        println!("registered devices");
+        for (what, value) in registration::facts(registration) {
+            println!("  {what}: {value}");
+        }
     }
 }

@@ -4,7 +4,10 @@
 mod backends;
 mod check;
 mod cli;
+#[cfg(feature = "enable_registration")]
+mod devices;
 mod logging;
+mod registration;
 mod run;
 mod settings;
 
@@ -18,6 +21,12 @@ fn main() -> ExitCode {
     let Cli { command, settings } = Cli::parse();
     match command {
         Some(Command::Check { settings }) => check::check(&settings),
+        #[cfg(feature = "enable_registration")]
+        Some(Command::Import(import)) => devices::import(&import),
+        #[cfg(feature = "enable_registration")]
+        Some(Command::Export { settings }) => devices::export(&settings),
+        #[cfg(feature = "enable_registration")]
+        Some(Command::Devices(devices)) => devices::devices(&devices),
         None => {
             logging::start();
             run::run(&settings)

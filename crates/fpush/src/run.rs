@@ -19,7 +19,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    exit,
+    exit, registration,
     settings::{Loaded, load},
 };
 
@@ -61,7 +61,11 @@ async fn serve(loaded: Loaded) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let hasher = TokenHasher::new().context("the operating system gives no random numbers")?;
     let drain = Drain::default();
-    let Loaded { component, modules } = loaded;
+    let Loaded {
+        component,
+        modules,
+        registration,
+    } = loaded;
     let (by_name, modules, background) = Loaded::build(modules, &hasher, &drain);
     for task in background {
         tokio::spawn(task);
@@ -69,12 +73,20 @@ async fn serve(loaded: Loaded) -> anyhow::Result<()> {
     for module in &modules {
         drain.spawn(Arc::clone(module).run());
     }
+    let by_name = Arc::new(by_name);
+    let (registration, registering) = match registration {
+        Some(settings) => {
+            let (registration, registering) = registration::start(settings, &by_name, &drain).await?;
+            (Some(registration), Some(registering))
+        }
+        None => (None, None),
+    };
     info!(
         version = env!("CARGO_PKG_VERSION"),
         modules = modules.len(),
         "started"
     );
-    let mut component = pin!(Component::new(component, by_name, drain.clone()).run());
+    let mut component = pin!(Component::new(component, by_name, registration, drain.clone()).run());
 
     let name = tokio::select! {
         biased;
@@ -90,6 +102,9 @@ async fn serve(loaded: Loaded) -> anyhow::Result<()> {
     tokio::select! {
         () = finish(component, &drain) => {}
         _ = signals.next() => warn!("a second signal: ended at once"),
+    }
+    if let Some(registering) = registering {
+        registering.close().await;
     }
     say_goodbye(&modules);
     Ok(())

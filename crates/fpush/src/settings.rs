@@ -10,12 +10,16 @@ use fpush_push::{
 use jsonc_parser::{CollectOptions, ParseOptions, ast, common::Ranged as _, parse_to_ast};
 use serde_json::{Map, Value};
 
-use crate::backends::{self, Row};
+use crate::{
+    backends::{self, Row},
+    registration::{self, RegistrySettings},
+};
 
 /// Everything that the settings say, checked and ready.
 pub(crate) struct Loaded {
     pub(crate) component: ComponentSettings,
     pub(crate) modules: Vec<LoadedModule>,
+    pub(crate) registration: Option<RegistrySettings>,
 }
 
 /// One push module, ready to be built.
@@ -134,6 +138,7 @@ fn read(object: &Map<String, Value>, report: &Report) -> Option<Loaded> {
     let mut root = Section::root(object, report);
     let component = read_component(&mut root);
     let modules = read_modules(&mut root);
+    let registration = read_registration(&mut root);
     let mut timeout = root.section_or_empty("timeout");
     let retry_after = timeout.duration("xmppconnectionError", Duration::from_secs(10));
     if retry_after < SHORTEST_RETRY {
@@ -150,7 +155,22 @@ fn read(object: &Map<String, Value>, report: &Report) -> Option<Loaded> {
             ..component?
         },
         modules,
+        registration,
     })
+}
+
+/// `registration`, whose push modules are to be those of the file.
+fn read_registration(root: &mut Section<'_>) -> Option<RegistrySettings> {
+    if !root.has("registration") {
+        return None;
+    }
+    let modules = root.value("pushModules").and_then(Value::as_object);
+    let names: Vec<_> = modules
+        .into_iter()
+        .flat_map(Map::keys)
+        .map(String::as_str)
+        .collect();
+    registration::read(root.section("registration")?, &names)
 }
 
 fn read_component(root: &mut Section<'_>) -> Option<ComponentSettings> {

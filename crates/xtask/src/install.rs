@@ -17,6 +17,10 @@ pub(crate) enum Package {
     Prosody,
     /// ejabberd.
     Ejabberd,
+    /// PostgreSQL, of whose programs the tests start an instance of their own.
+    Postgresql,
+    /// A browser.
+    Chromium,
 }
 
 impl Package {
@@ -24,6 +28,8 @@ impl Package {
         match self {
             Self::Prosody => Prosody::is_installed(),
             Self::Ejabberd => Ejabberd::is_installed(),
+            Self::Postgresql => Path::new("/usr/lib/postgresql").is_dir(),
+            Self::Chromium => process::is_there("chromium"),
         }
     }
 
@@ -31,6 +37,8 @@ impl Package {
         match self {
             Self::Prosody => &["prosody", "prosody-modules"],
             Self::Ejabberd => &["ejabberd"],
+            Self::Postgresql => &["postgresql"],
+            Self::Chromium => &["chromium"],
         }
     }
 }

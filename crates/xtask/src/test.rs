@@ -39,7 +39,12 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
 
 fn steps(extent: Extent, report: &mut Report) -> Result<()> {
     report.step("what the tests need", |_| {
-        install::ensure(&[Package::Prosody, Package::Ejabberd])?;
+        install::ensure(&[
+            Package::Prosody,
+            Package::Ejabberd,
+            Package::Postgresql,
+            Package::Chromium,
+        ])?;
         rust_tools()?;
         cargo_deny()
     })?;

@@ -1,0 +1,355 @@
+//! What is done with everything that wants an answer.
+
+use std::{fmt, sync::Arc};
+
+use fpush_push::{
+    Choice, Command, CommandError, Commands, Cut, Directory, Drain, Encrypted, Found, LogGate, Lookup,
+    Module, Modules, Outcome, Registered, Request as PushRequest, Unavailable, Urgency, Verdict,
+};
+use tokio::{sync::Semaphore, time::Instant};
+use tracing::{debug, error, warn};
+
+use crate::{
+    link::Event,
+    outbox::Outbox,
+    reply::{Addresses, Answer, write_unsubscribed},
+    request::{Action, AdHoc, Ciphertext, Publish, Request},
+    service,
+};
+
+/// Where registered devices are known, and how they register.
+#[derive(Clone)]
+pub struct Registration {
+    /// Who knows them.
+    pub directory: Arc<dyn Directory>,
+    /// How they register.
+    pub commands: Arc<dyn Commands>,
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Registration")
+    }
+}
+
+/// Handles requests, and has the replies written. It outlives the links.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    /// Our own address.
+    name: Box<str>,
+    modules: Arc<Modules>,
+    registration: Option<Registration>,
+    drain: Drain,
+    outbox: Outbox,
+    /// Publishes and commands that wait for a database.
+    waiting: Arc<Semaphore>,
+    unknown_modules: LogGate,
+    bad_tokens: LogGate,
+}
+
+/// A publish with everything that must be known of it once its device is found.
+struct Arrival<'a> {
+    node: &'a str,
+    push_module: Option<&'a str>,
+    has_secret: bool,
+    urgency: Urgency,
+    encrypted: Option<Encrypted>,
+    addresses: Addresses,
+    domain: &'a str,
+    at: Instant,
+}
+
+impl Desk {
+    pub(crate) fn new(
+        name: &str,
+        modules: Arc<Modules>,
+        registration: Option<Registration>,
+        drain: Drain,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.into(),
+            modules,
+            registration,
+            drain,
+            outbox: Outbox::default(),
+            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            unknown_modules: LogGate::new(),
+            bad_tokens: LogGate::new(),
+        })
+    }
+
+    pub(crate) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    pub(crate) fn handle(self: &Arc<Self>, event: Event<'_>, now: Instant) {
+        match event {
+            Event::Request {
+                addresses,
+                domain,
+                request,
+            } => match request {
+                Request::Publish(publish) => self.publish(publish, addresses, domain, now),
+                Request::Command(command) => self.command(command, addresses, now),
+                Request::DiscoInfo(node) => {
+                    let answer = self.describe(node.as_deref());
+                    self.reply(&addresses, &answer, now);
+                }
+                Request::DiscoItems(node) => {
+                    let answer = self.list(node.as_deref());
+                    self.reply(&addresses, &answer, now);
+                }
+                Request::Ping => self.reply(&addresses, &Answer::Nothing, now),
+                Request::Version => self.reply(&addresses, &Answer::Payload(service::version()), now),
+                Request::OtherPubsub => self.reply(&addresses, &Answer::UnsupportedPubsub, now),
+                Request::Unknown => self.reply(&addresses, &Answer::Unsupported, now),
+                Request::Malformed => self.reply(&addresses, &Answer::Malformed, now),
+                Request::Unreadable => self.reply(&addresses, &Answer::Unreadable, now),
+            },
+            Event::TooLarge { addresses } => self.reply(&addresses, &Answer::Unreadable, now),
+            Event::Subscribe { addresses } => {
+                self.outbox.push(now, |out| write_unsubscribed(&addresses, out));
+            }
+        }
+    }
+
+    fn publish(self: &Arc<Self>, publish: Publish<'_>, addresses: Addresses, domain: &str, now: Instant) {
+        let Publish {
+            node,
+            push_module,
+            secret,
+            urgency,
+            encrypted,
+        } = publish;
+        let Some(node) = node else {
+            return self.reply(&addresses, &Answer::NoNode, now);
+        };
+        if !addresses.can_be_kept() {
+            return self.reply(&addresses, &Answer::Published(Outcome::Overloaded), now);
+        }
+        let arrival = Arrival {
+            node: &node,
+            push_module: push_module.as_deref().filter(|name| !name.is_empty()),
+            has_secret: secret.is_some(),
+            urgency,
+            encrypted: None,
+            addresses,
+            domain,
+            at: now,
+        };
+        // Who names a module carries the token along.
+        let Some(registration) = self
+            .registration
+            .as_ref()
+            .filter(|_| arrival.push_module.is_none())
+        else {
+            return self.push_to_token(arrival);
+        };
+        let encrypted = encrypted.map(|Ciphertext { iv, text }| Encrypted {
+            iv: iv.into(),
+            ciphertext: text.into(),
+        });
+        match registration.directory.find(&node, secret.as_deref()) {
+            Lookup::Settled(found) => self.push_to_found(Ok(found), Arrival { encrypted, ..arrival }),
+            Lookup::Asking(asking) => {
+                let Ok(place) = Arc::clone(&self.waiting).try_acquire_owned() else {
+                    return self.reply(
+                        &arrival.addresses,
+                        &Answer::Published(Outcome::RegistryUnavailable),
+                        now,
+                    );
+                };
+                let (has_secret, addresses) = (arrival.has_secret, arrival.addresses);
+                let (desk, node, domain) = (Arc::clone(self), node.into_owned(), domain.to_owned());
+                self.drain.spawn(async move {
+                    let found = asking.await;
+                    drop(place);
+                    let arrival = Arrival {
+                        node: &node,
+                        push_module: None,
+                        has_secret,
+                        urgency,
+                        encrypted,
+                        addresses,
+                        domain: &domain,
+                        at: now,
+                    };
+                    desk.push_to_found(found, arrival);
+                });
+            }
+        }
+    }
+
+    fn push_to_found(self: &Arc<Self>, found: Result<Found, Unavailable>, arrival: Arrival<'_>) {
+        let recipient = match found {
+            Ok(Found::Device(recipient)) => recipient,
+            Ok(Found::Nothing) if !arrival.has_secret => return self.push_to_token(arrival),
+            Ok(Found::Nothing | Found::WrongSecret) => return self.settle(&arrival, Outcome::NotRegistered),
+            Err(Unavailable) => return self.settle(&arrival, Outcome::RegistryUnavailable),
+        };
+        let Some(module) = self.modules.named(&recipient.module) else {
+            return self.settle(&arrival, Outcome::UnknownModule);
+        };
+        // A call that the app cannot read would make the phone ring for nothing.
+        let call_token = recipient
+            .call_token
+            .as_ref()
+            .filter(|_| arrival.urgency == Urgency::Call && arrival.encrypted.is_some());
+        let request = PushRequest {
+            token: call_token.unwrap_or(&recipient.token).as_str(),
+            choice: Choice::Registered,
+            urgency: arrival.urgency,
+            domain: arrival.domain,
+            registered: Some(Registered {
+                recipient: &recipient,
+                encrypted: arrival.encrypted.as_ref(),
+                call: call_token.is_some(),
+            }),
+        };
+        self.push(module, request, arrival.addresses, arrival.at);
+    }
+
+    fn push_to_token(self: &Arc<Self>, arrival: Arrival<'_>) {
+        let Some(resolved) = self.modules.resolve(arrival.node, arrival.push_module) else {
+            self.complain_of_module(arrival.push_module, arrival.domain, arrival.at);
+            return self.settle(&arrival, Outcome::UnknownModule);
+        };
+        let request = PushRequest {
+            token: resolved.token,
+            choice: resolved.choice,
+            urgency: arrival.urgency,
+            domain: arrival.domain,
+            registered: None,
+        };
+        self.push(resolved.module, request, arrival.addresses, arrival.at);
+    }
+
+    fn push(
+        self: &Arc<Self>,
+        module: &Arc<Module>,
+        request: PushRequest<'_>,
+        addresses: Addresses,
+        now: Instant,
+    ) {
+        match module.admit(request, now) {
+            Verdict::Settled(outcome) => {
+                if matches!(outcome, Outcome::TokenInvalid | Outcome::TokenForeign) {
+                    self.complain_of_token(module.name(), outcome, request.domain, now);
+                }
+                self.reply(&addresses, &Answer::Published(outcome), now);
+            }
+            Verdict::Deliver(ticket) => {
+                let (desk, module) = (Arc::clone(self), Arc::clone(module));
+                self.drain.spawn(async move {
+                    let outcome = module.deliver(ticket).await;
+                    desk.reply(&addresses, &Answer::Published(outcome), now);
+                });
+            }
+        }
+    }
+
+    fn command(self: &Arc<Self>, command: AdHoc<'_>, addresses: Addresses, now: Instant) {
+        let Some(registration) = &self.registration else {
+            return self.reply(&addresses, &Answer::Unsupported, now);
+        };
+        match command.action {
+            Action::Execute => {}
+            Action::Cancel => {
+                let canceled = service::canceled(&command.node, command.session.as_deref());
+                return self.reply(&addresses, &Answer::Payload(canceled), now);
+            }
+            Action::Other => return self.reply(&addresses, &Answer::BadAction, now),
+        }
+        let place = Arc::clone(&self.waiting).try_acquire_owned();
+        let Some(place) = place.ok().filter(|_| addresses.can_be_kept()) else {
+            let error = CommandError::Unavailable(Unavailable);
+            return self.reply(&addresses, &Answer::CommandFailed(error), now);
+        };
+        let node = command.node.clone().into_owned();
+        let executing = registration.commands.execute(Command {
+            node: command.node.into_owned(),
+            sender: command.sender,
+            service: command.service,
+            fields: command.fields,
+        });
+        let desk = Arc::clone(self);
+        self.drain.spawn(async move {
+            let answer = match executing.await {
+                Ok(completed) => Answer::Payload(service::completed(&node, &completed)),
+                Err(error) => Answer::CommandFailed(error),
+            };
+            drop(place);
+            desk.reply(&addresses, &answer, now);
+        });
+    }
+
+    /// disco#info.
+    fn describe(&self, node: Option<&str>) -> Answer {
+        let commands = self
+            .registration
+            .as_ref()
+            .map(|registration| &registration.commands);
+        match (node, commands) {
+            (None, None) => Answer::Payload(service::disco_info(None)),
+            (None, Some(commands)) => Answer::Payload(service::disco_info(Some(&commands.features()))),
+            (Some(service::COMMANDS), Some(_)) => Answer::Payload(service::command_list_info()),
+            (Some(node), Some(commands)) => {
+                let command = commands.list().into_iter().find(|(command, _)| *command == node);
+                command.map_or(Answer::UnknownNode, |(node, name)| {
+                    Answer::Payload(service::command_info(node, name))
+                })
+            }
+            (Some(_), None) => Answer::UnknownNode,
+        }
+    }
+
+    /// disco#items.
+    fn list(&self, node: Option<&str>) -> Answer {
+        let commands = self
+            .registration
+            .as_ref()
+            .map(|registration| &registration.commands);
+        match (node, commands) {
+            (Some(service::COMMANDS), Some(commands)) => {
+                Answer::Payload(service::command_items(&self.name, &commands.list()))
+            }
+            (Some(_) | None, _) => Answer::Payload(service::disco_items()),
+        }
+    }
+
+    fn settle(&self, arrival: &Arrival<'_>, outcome: Outcome) {
+        self.reply(&arrival.addresses, &Answer::Published(outcome), arrival.at);
+    }
+
+    fn reply(&self, addresses: &Addresses, answer: &Answer, arrived: Instant) {
+        debug!(?answer, "reply");
+        self.outbox.push(arrived, |out| answer.write(addresses, out));
+    }
+
+    fn complain_of_module(&self, push_module: Option<&str>, domain: &str, now: Instant) {
+        let Some(withheld) = self.unknown_modules.pass(now) else {
+            return;
+        };
+        let sender = Cut(domain);
+        match push_module {
+            Some(name) => {
+                error!(%sender, withheld, "a publish names the push module {}, which is not in the settings: \
+                is a line missing there?", Cut(name));
+            }
+            None => {
+                error!(%sender, withheld, "a publish names no push module, and the settings have no default one \
+                (is_default_module)");
+            }
+        }
+    }
+
+    fn complain_of_token(&self, module: &str, outcome: Outcome, domain: &str, now: Instant) {
+        if let Some(withheld) = self.bad_tokens.pass(now) {
+            warn!(module, ?outcome, sender = %Cut(domain), withheld,
+                "a publish carries a token that cannot be one for this module's provider");
+        }
+    }
+}
+
+/// How many may wait for a database at a time.
+const MAX_WAITING: usize = 10_000;

@@ -1,0 +1,122 @@
+//! Beginning and end.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use fpush_http::{Server, StartError};
+use fpush_push::Modules;
+use fpush_registry::HttpSettings;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+use crate::rig::{Rig, post, read_reply};
+
+const MOMENT: Duration = Duration::from_millis(200);
+
+/// A push that waits for the provider.
+async fn waiting_push(rig: &Rig) -> TcpStream {
+    let secret = rig.register("n", "slow").await;
+    let mut stream = rig.connect().await;
+    // The connection would stay: the shutdown has to end it.
+    let request = post("push", &format!("node=n&secret={secret}"), "");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    sleep(MOMENT).await;
+    stream
+}
+
+#[tokio::test]
+async fn what_is_under_way_when_the_end_begins_is_answered() {
+    let rig = Rig::new().await;
+    let push = waiting_push(&rig).await;
+    let mut idle = rig.connect().await;
+    let mut half = rig.connect().await;
+    half.write_all(b"GET /push").await.unwrap();
+    sleep(MOMENT).await;
+    rig.drain.begin();
+    sleep(MOMENT).await;
+    let refused = TcpStream::connect(rig.address).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(
+        idle.read(&mut [0; 1]).await.unwrap(),
+        0,
+        "who has no request is let go at once"
+    );
+    assert!(!rig.server.is_finished());
+    rig.backend.go.add_permits(1);
+    assert_eq!(read_reply(push).await.body, "OK\nn");
+    timeout(Duration::from_secs(3), rig.server)
+        .await
+        .unwrap()
+        .unwrap();
+    timeout(Duration::from_secs(3), rig.drain.until_idle())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn at_the_end_of_all_patience_a_push_is_answered_too() {
+    let rig = Rig::new().await;
+    let push = waiting_push(&rig).await;
+    let mut slow = rig.connect().await;
+    let head = "POST /push_appserver/v1/register HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\ntype=fcm";
+    slow.write_all(head.as_bytes()).await.unwrap();
+    sleep(MOMENT).await;
+    rig.drain.begin();
+    sleep(MOMENT).await;
+    rig.drain.expire();
+    let reply = read_reply(push).await;
+    assert_eq!(reply.status, 200);
+    assert!(reply.body.starts_with("ERROR\n"), "{reply:?}");
+    assert_eq!(read_reply(slow).await.status, 503);
+    timeout(Duration::from_secs(2), rig.server)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_push_goes_on_when_its_client_has_gone() {
+    let rig = Rig::new().await;
+    drop(waiting_push(&rig).await);
+    sleep(MOMENT).await;
+    rig.backend.go.add_permits(1);
+    sleep(MOMENT).await;
+    assert_eq!(rig.backend.accepted.load(Ordering::SeqCst), 1);
+    let device = rig.registry.show("n").await.unwrap().unwrap();
+    assert!(device.delivered.is_some(), "the registry has heard of it");
+}
+
+#[tokio::test]
+async fn who_cannot_begin_says_what_to_do() {
+    let rig = Rig::new().await;
+    let settings = |listen: &str| HttpSettings {
+        listen: listen.parse().unwrap(),
+        debugging: false,
+        require_secret: false,
+        trusted_proxies: Vec::new(),
+        tls: None,
+    };
+    let error = async |listen: &str| {
+        let bound = Server::bind(settings(listen), rig.registry.clone(), Modules::default().into()).await;
+        let Err(error @ StartError::Bind { .. }) = bound else {
+            panic!("it must not begin");
+        };
+        error.to_string()
+    };
+    let taken = error(&rig.address.to_string()).await;
+    assert!(
+        taken.starts_with(&format!(
+            "cannot listen on {}: Address already in use",
+            rig.address
+        )),
+        "{taken}"
+    );
+    assert!(taken.contains("choose another port for listen"), "{taken}");
+    let elsewhere = error("192.0.2.1:8280").await;
+    assert!(
+        elsewhere.contains("this machine does not have the address"),
+        "{elsewhere}"
+    );
+}

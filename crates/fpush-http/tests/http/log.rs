@@ -1,0 +1,95 @@
+//! What the log says of a request, and what it does not.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+use fpush_registry::Network;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::rig::Rig;
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+#[tokio::test]
+async fn a_line_names_method_path_and_status_and_nobody() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(log.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let rig = Rig::with(|options| {
+        options.http.debugging = true;
+        options.http.trusted_proxies = vec![Network::parse("127.0.0.1").unwrap()];
+    })
+    .await;
+    let from = "X-Forwarded-For: 198.51.100.77\r\n";
+    let form = "type=fcm&node=hidden-node&token=hidden-token";
+    let reply = rig.post_with("register", form, from).await;
+    let secret = reply.body.rsplit('\n').next().unwrap().to_owned();
+    assert_eq!(rig.push("hidden-node", &secret).await, "OK\nhidden-node");
+    assert!(
+        rig.push("hidden-node", "hidden-secret")
+            .await
+            .starts_with("ERROR")
+    );
+    rig.get("/v1/settings/hidden-node").await;
+    rig.get("/v1/settings?after=hidden-node").await;
+    rig.get("/v1/hidden-path").await;
+    rig.raw("HIDDEN-METHOD /push_appserver/ HTTP/1.0\r\n\r\n").await;
+    rig.post_with("unregister", form, from).await;
+
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<_> = log
+        .lines()
+        .filter_map(|line| {
+            line.split_once("DEBUG fpush_http::listener: answered ")
+                .map(|(_, line)| line)
+        })
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "method=\"POST\" path=\"/push_appserver/v1/register\" status=200",
+            "method=\"POST\" path=\"/push_appserver/v1/push\" status=200",
+            "method=\"POST\" path=\"/push_appserver/v1/push\" status=200",
+            "method=\"GET\" path=\"/push_appserver/v1/settings/{node}\" status=200",
+            "method=\"GET\" path=\"/push_appserver/v1/settings\" status=200",
+            "method=\"GET\" path=\"none of ours\" status=404",
+            "method=\"another\" path=\"/push_appserver/\" status=405",
+            "method=\"POST\" path=\"/push_appserver/v1/unregister\" status=200",
+        ]
+    );
+    assert!(log.contains("registration.http.debugging is on"), "{log}");
+    // What sqlx says is for the program to silence.
+    let ours: Vec<_> = log.lines().filter(|line| line.contains(" fpush_")).collect();
+    for hidden in ["hidden", "HIDDEN", "198.51.100.77", &secret] {
+        assert!(
+            !ours.iter().any(|line| line.contains(hidden)),
+            "{hidden}: {ours:#?}"
+        );
+    }
+}

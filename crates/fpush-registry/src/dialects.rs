@@ -1,0 +1,77 @@
+//! The dialects in which clients register with ad-hoc commands (XEP-0050), one file each.
+//!
+//! A dialect reads the fields of a form, makes a [`Claim`] of them, and words the answer. What a claim may do is
+//! decided elsewhere, for all dialects alike.
+
+mod p2;
+mod seed;
+mod tigase;
+
+use fpush_push::{Command, CommandError, Completed, Field};
+
+use crate::{
+    device::{MAX_JID, is_sane},
+    registry::Shared,
+    targets::Targets,
+};
+
+/// The commands that the settings make possible, each with a name for persons.
+pub(crate) fn list(targets: &Targets) -> Vec<(&'static str, &'static str)> {
+    [seed::list(targets), p2::list(targets), tigase::list(targets)].concat()
+}
+
+/// Executes a command.
+pub(crate) async fn execute(shared: &Shared, mut command: Command) -> Result<Completed, CommandError> {
+    if !list(shared.targets())
+        .iter()
+        .any(|(node, _)| *node == command.node)
+    {
+        return Err(CommandError::UnknownCommand);
+    }
+    if let Some(resource) = command.sender.find('/') {
+        command.sender.truncate(resource);
+    }
+    if !is_sane(&command.sender, MAX_JID) {
+        return Err(CommandError::BadPayload);
+    }
+    if !shared.is_command_allowed(&command.sender) {
+        return Err(CommandError::TooMany);
+    }
+    match command.node.as_str() {
+        seed::REGISTER => seed::register(shared, &command).await,
+        seed::UNREGISTER => seed::unregister(shared, &command).await,
+        tigase::REGISTER => tigase::register(shared, &command).await,
+        tigase::UNREGISTER => tigase::unregister(shared, &command).await,
+        _ => match p2::Action::of(&command.node) {
+            Some(p2::Action::Register(kind)) => p2::register(shared, &command, kind).await,
+            Some(p2::Action::Unregister(kind)) => p2::unregister(shared, &command, kind).await,
+            None => Err(CommandError::UnknownCommand),
+        },
+    }
+}
+
+/// The value of a field that may be missing; an empty one counts as missing.
+fn optional<'a>(command: &'a Command, name: &str, max: usize) -> Result<Option<&'a str>, CommandError> {
+    let found = command
+        .fields
+        .iter()
+        .find(|(var, value)| var == name && !value.is_empty());
+    match found {
+        None => Ok(None),
+        Some((_, value)) if is_sane(value, max) => Ok(Some(value)),
+        Some(_) => Err(CommandError::BadPayload),
+    }
+}
+
+/// The value of a field that must be there.
+fn required<'a>(command: &'a Command, name: &str, max: usize) -> Result<&'a str, CommandError> {
+    optional(command, name, max)?.ok_or(CommandError::BadPayload)
+}
+
+fn field(var: &'static str, kind: &'static str, value: impl Into<String>) -> Field {
+    Field {
+        var,
+        kind: Some(kind),
+        values: vec![value.into()],
+    }
+}

@@ -1,0 +1,127 @@
+//! p2's commands, as Conversations and its descendants send them: the node is ours, and stays the same for one
+//! device of one account.
+
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use fpush_push::{Command, CommandError, Completed};
+
+use super::{field, optional, required};
+use crate::{
+    device::{Dialect, MAX_DEVICE_ID, MAX_JID, MAX_TOKEN, Time, hex},
+    registry::Shared,
+    rules::{By, Claim},
+    targets::Targets,
+};
+
+/// A command, and the push type in its name.
+#[derive(Clone, Copy)]
+pub(super) enum Action {
+    Register(&'static str),
+    Unregister(&'static str),
+}
+
+impl Action {
+    /// The command with this node.
+    pub(super) fn of(node: &str) -> Option<Self> {
+        let (_, _, action) = COMMANDS.iter().find(|(known, _, _)| *known == node)?;
+        Some(*action)
+    }
+}
+
+/// The commands of this dialect that the settings make possible.
+pub(super) fn list(targets: &Targets) -> Vec<(&'static str, &'static str)> {
+    let possible = COMMANDS.iter().filter(|(_, _, action)| {
+        let (Action::Register(kind) | Action::Unregister(kind)) = action;
+        targets.module(Dialect::P2, kind).is_some()
+    });
+    possible.map(|(node, name, _)| (*node, *name)).collect()
+}
+
+/// Fields `token`, `device-id` or `android-id`, and `muc` for the pushes of one group chat.
+pub(super) async fn register(
+    shared: &Shared,
+    command: &Command,
+    kind: &str,
+) -> Result<Completed, CommandError> {
+    let token = required(command, "token", MAX_TOKEN)?;
+    let device = shared
+        .register(claim(shared, command, kind, token)?, None)
+        .await?;
+    let mut completed = completed(command, device.node);
+    completed
+        .fields
+        .push(field("secret", "text-single", device.secret));
+    Ok(completed)
+}
+
+/// Fields `device-id` or `android-id`, and `muc` if it was registered with one.
+pub(super) async fn unregister(
+    shared: &Shared,
+    command: &Command,
+    kind: &str,
+) -> Result<Completed, CommandError> {
+    let device = shared.unregister(claim(shared, command, kind, "")?).await?;
+    Ok(completed(command, device.node))
+}
+
+fn claim(shared: &Shared, command: &Command, kind: &str, token: &str) -> Result<Claim, CommandError> {
+    let device_id = match optional(command, "device-id", MAX_DEVICE_ID)? {
+        Some(device_id) => device_id,
+        None => required(command, "android-id", MAX_DEVICE_ID)?,
+    };
+    let muc = optional(command, "muc", MAX_JID)?;
+    let owner = command.sender.as_str();
+    Ok(Claim {
+        dialect: Dialect::P2,
+        kind: kind.to_owned(),
+        node: shared.node(&["p2", kind, owner, device_id, muc.unwrap_or("")])?,
+        token: token.to_owned(),
+        account: Some(sha1(owner, device_id)),
+        channel: muc.map(|muc| sha1(muc, device_id)),
+        by: By::Owner(owner.to_owned()),
+        secret: None,
+        now: Time::now(),
+    })
+}
+
+/// By this hash the app finds the account or the group chat that a push is about.
+fn sha1(address: &str, device_id: &str) -> String {
+    hex(digest(
+        &SHA1_FOR_LEGACY_USE_ONLY,
+        format!("{address}\0{device_id}").as_bytes(),
+    )
+    .as_ref())
+}
+
+fn completed(command: &Command, node: String) -> Completed {
+    Completed {
+        status: "completed",
+        form_type: "result",
+        fields: vec![
+            field("jid", "jid-single", &command.service),
+            field("node", "text-single", node),
+        ],
+    }
+}
+
+const COMMANDS: [(&str, &str, Action); 4] = [
+    (
+        "register-push-fcm",
+        "Register this device (FCM)",
+        Action::Register("fcm"),
+    ),
+    (
+        "unregister-push-fcm",
+        "Unregister this device (FCM)",
+        Action::Unregister("fcm"),
+    ),
+    (
+        "register-push-apns",
+        "Register this device (APNs)",
+        Action::Register("apns"),
+    ),
+    (
+        "unregister-push-apns",
+        "Unregister this device (APNs)",
+        Action::Unregister("apns"),
+    ),
+];

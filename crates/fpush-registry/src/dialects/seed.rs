@@ -1,0 +1,68 @@
+//! mod_push_appserver's commands: the client chooses its node.
+
+use fpush_push::{Command, CommandError, Completed};
+
+use super::{field, optional, required};
+use crate::{
+    device::{Dialect, MAX_KIND, MAX_NODE, MAX_SECRET, MAX_TOKEN, Time},
+    registry::Shared,
+    rules::{By, Claim},
+    targets::Targets,
+};
+
+pub(super) const REGISTER: &str = "v1-register-push";
+pub(super) const UNREGISTER: &str = "v1-unregister-push";
+
+/// The commands of this dialect that the settings make possible.
+pub(super) fn list(targets: &Targets) -> Vec<(&'static str, &'static str)> {
+    if targets.has_types() {
+        vec![
+            (REGISTER, "Register for push"),
+            (UNREGISTER, "Unregister from push"),
+        ]
+    } else {
+        Vec::new()
+    }
+}
+
+/// Fields `type`, `node` and `token`; beyond the original's a `secret`, which proves that a node registered over
+/// HTTP is one's own.
+pub(super) async fn register(shared: &Shared, command: &Command) -> Result<Completed, CommandError> {
+    let token = required(command, "token", MAX_TOKEN)?;
+    let device = shared.register(claim(command, token)?, None).await?;
+    Ok(completed(command, device.node, Some(device.secret)))
+}
+
+/// Fields `type` and `node`.
+pub(super) async fn unregister(shared: &Shared, command: &Command) -> Result<Completed, CommandError> {
+    let device = shared.unregister(claim(command, "")?).await?;
+    Ok(completed(command, device.node, None))
+}
+
+fn claim(command: &Command, token: &str) -> Result<Claim, CommandError> {
+    Ok(Claim {
+        dialect: Dialect::Seed,
+        kind: required(command, "type", MAX_KIND)?.to_owned(),
+        node: required(command, "node", MAX_NODE)?.to_owned(),
+        token: token.to_owned(),
+        account: None,
+        channel: None,
+        by: By::Owner(command.sender.clone()),
+        secret: optional(command, "secret", MAX_SECRET)?.map(str::to_owned),
+        now: Time::now(),
+    })
+}
+
+/// The original answers with a status and a form type that no XEP knows, and its clients look for them.
+fn completed(command: &Command, node: String, secret: Option<String>) -> Completed {
+    let mut fields = vec![
+        field("jid", "jid-single", &command.service),
+        field("node", "text-single", node),
+    ];
+    fields.extend(secret.map(|secret| field("secret", "text-single", secret)));
+    Completed {
+        status: "complete",
+        form_type: "form",
+        fields,
+    }
+}

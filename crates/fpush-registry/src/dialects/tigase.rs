@@ -1,0 +1,72 @@
+//! Tigase's commands, as Siskin, Snikket for iOS and Stork send them. Their servers publish without a form, so that
+//! the node is all that proves that a push is meant: it is 256 bits that only we can make.
+
+use fpush_push::{Command, CommandError, Completed, Field};
+
+use super::{field, optional, required};
+use crate::{
+    device::{Dialect, MAX_KIND, MAX_TOKEN, Time},
+    registry::Shared,
+    rules::{By, Claim},
+    targets::Targets,
+};
+
+pub(super) const REGISTER: &str = "register-device";
+pub(super) const UNREGISTER: &str = "unregister-device";
+
+/// The commands of this dialect that the settings make possible.
+pub(super) fn list(targets: &Targets) -> Vec<(&'static str, &'static str)> {
+    if targets.has_providers() {
+        vec![(REGISTER, "Register device"), (UNREGISTER, "Unregister device")]
+    } else {
+        Vec::new()
+    }
+}
+
+/// Fields `provider`, `device-token`, and `device-second-token` for calls.
+pub(super) async fn register(shared: &Shared, command: &Command) -> Result<Completed, CommandError> {
+    let call_token = optional(command, "device-second-token", MAX_TOKEN)?.map(str::to_owned);
+    let device = shared.register(claim(shared, command)?, call_token).await?;
+    Ok(completed(vec![
+        field("node", "text-single", device.node),
+        field("features", "text-multi", ENCRYPTION),
+        field("max-payload-size", "text-single", MAX_PAYLOAD),
+    ]))
+}
+
+/// Fields `provider` and `device-token`.
+pub(super) async fn unregister(shared: &Shared, command: &Command) -> Result<Completed, CommandError> {
+    let device = shared.unregister(claim(shared, command)?).await?;
+    Ok(completed(vec![field("node", "text-single", device.node)]))
+}
+
+fn claim(shared: &Shared, command: &Command) -> Result<Claim, CommandError> {
+    let provider = required(command, "provider", MAX_KIND)?;
+    let token = required(command, "device-token", MAX_TOKEN)?;
+    let owner = command.sender.as_str();
+    Ok(Claim {
+        dialect: Dialect::Tigase,
+        kind: provider.to_owned(),
+        node: shared.node(&["tigase", provider, owner, token])?,
+        token: token.to_owned(),
+        account: Some(owner.to_owned()),
+        channel: None,
+        by: By::Owner(owner.to_owned()),
+        secret: None,
+        now: Time::now(),
+    })
+}
+
+fn completed(fields: Vec<Field>) -> Completed {
+    Completed {
+        status: "completed",
+        form_type: "result",
+        fields,
+    }
+}
+
+/// Tells the client that encrypted notifications reach it.
+const ENCRYPTION: &str = "tigase:push:encrypt:0";
+/// What servers cut a notification down to: in base64, with all that the providers want around it, it stays below the
+/// 4,096 bytes that both allow.
+const MAX_PAYLOAD: &str = "3000";

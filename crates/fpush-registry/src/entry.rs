@@ -1,0 +1,204 @@
+//! A device as the cache keeps it: one piece of memory with what a push needs, texts of hexadecimal digits as the
+//! bytes that they stand for.
+
+use std::sync::Arc;
+
+use crate::device::{Device, MAX_NODE, MAX_SECRET, Time};
+
+/// What a push to a device needs. Clones share their memory.
+///
+/// Eight bytes for the time of the last registration, four for the kind, two for each field (its length, and how it
+/// is written), then the fields.
+#[derive(Clone)]
+pub(crate) struct Entry(Arc<[u8]>);
+
+/// A text of an entry.
+#[derive(Clone, Copy)]
+pub(crate) enum Field {
+    Node,
+    Secret,
+    Token,
+    CallToken,
+    Account,
+    Channel,
+}
+
+impl Entry {
+    /// The entry of a device. The kind is whatever number the cache knows it by.
+    pub(crate) fn new(device: &Device, kind: u32) -> Self {
+        let fields = [
+            Some(&device.node),
+            Some(&device.secret),
+            Some(&device.token),
+            device.call_token.as_ref(),
+            device.account.as_ref(),
+            device.channel.as_ref(),
+        ];
+        let texts: usize = fields.iter().flatten().map(|text| text.len()).sum();
+        let mut bytes = Vec::with_capacity(TEXTS + texts);
+        bytes.extend(device.changed().millis().to_le_bytes());
+        bytes.extend(kind.to_le_bytes());
+        let mut end = TEXTS;
+        bytes.resize(end, 0);
+        for (index, text) in fields.into_iter().enumerate() {
+            let header = match text {
+                None => MISSING,
+                Some(text) => {
+                    let packed = pack(text, &mut bytes);
+                    let length = (bytes.len() - end) as u16;
+                    if packed { length | PACKED } else { length }
+                }
+            };
+            end = bytes.len();
+            bytes[HEADERS + 2 * index..][..2].copy_from_slice(&header.to_le_bytes());
+        }
+        Self(bytes.into())
+    }
+
+    /// When the device last registered.
+    pub(crate) fn changed(&self) -> Time {
+        Time(i64::from_le_bytes(self.array(0)))
+    }
+
+    /// The number that was given for its kind.
+    pub(crate) fn kind(&self) -> u32 {
+        u32::from_le_bytes(self.array(8))
+    }
+
+    /// A text.
+    pub(crate) fn text(&self, field: Field) -> Option<String> {
+        let (bytes, packed) = self.field(field)?;
+        let mut text = vec![0; bytes.len() * if packed { 2 } else { 1 }];
+        unpack(bytes, packed, &mut text);
+        String::from_utf8(text).ok()
+    }
+
+    /// Calls with the node, without allocating.
+    pub(crate) fn with_node<T>(&self, run: impl FnOnce(&[u8]) -> T) -> T {
+        self.with::<MAX_NODE, T>(Field::Node, run)
+    }
+
+    /// Calls with the secret, without allocating.
+    pub(crate) fn with_secret<T>(&self, run: impl FnOnce(&[u8]) -> T) -> T {
+        self.with::<MAX_SECRET, T>(Field::Secret, run)
+    }
+
+    fn with<const MAX: usize, T>(&self, field: Field, run: impl FnOnce(&[u8]) -> T) -> T {
+        match self.field(field) {
+            None => run(b""),
+            Some((bytes, false)) => run(bytes),
+            Some((bytes, true)) => {
+                let mut text = [0; MAX];
+                let text = &mut text[..2 * bytes.len()];
+                unpack(bytes, true, text);
+                run(text)
+            }
+        }
+    }
+
+    /// The bytes of a field, and whether they stand for hexadecimal digits.
+    fn field(&self, wanted: Field) -> Option<(&[u8], bool)> {
+        let header = |index: usize| u16::from_le_bytes(self.array(HEADERS + 2 * index));
+        let length = |header: u16| {
+            if header == MISSING {
+                0
+            } else {
+                usize::from(header & !PACKED)
+            }
+        };
+        let wanted = wanted as usize;
+        let start = TEXTS + (0..wanted).map(|index| length(header(index))).sum::<usize>();
+        let found = header(wanted);
+        (found != MISSING).then(|| (&self.0[start..][..length(found)], found & PACKED != 0))
+    }
+
+    fn array<const N: usize>(&self, at: usize) -> [u8; N] {
+        let mut array = [0; N];
+        array.copy_from_slice(&self.0[at..][..N]);
+        array
+    }
+}
+
+/// Appends a text; as half as many bytes if it consists of small hexadecimal digits. Returns whether it does.
+fn pack(text: &str, bytes: &mut Vec<u8>) -> bool {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let start = bytes.len();
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    for &[high, low] in pairs {
+        let (Some(high), Some(low)) = (digit(high), digit(low)) else {
+            break;
+        };
+        bytes.push(high << 4 | low);
+    }
+    let packed = rest.is_empty() && bytes.len() - start == pairs.len();
+    if !packed {
+        bytes.truncate(start);
+        bytes.extend(text.as_bytes());
+    }
+    packed
+}
+
+fn unpack(bytes: &[u8], packed: bool, text: &mut [u8]) {
+    if !packed {
+        text.copy_from_slice(bytes);
+        return;
+    }
+    let (pairs, _) = text.as_chunks_mut::<2>();
+    for (pair, byte) in pairs.iter_mut().zip(bytes) {
+        *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+    }
+}
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+const HEADERS: usize = 12;
+const TEXTS: usize = HEADERS + 2 * (Field::Channel as usize + 1);
+const PACKED: u16 = 0x8000;
+const MISSING: u16 = 0xffff;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::device::Dialect;
+
+    proptest! {
+        #[test]
+        fn an_entry_holds_what_the_device_has(
+            node in "[0-9a-f]{0,8}|.{1,20}",
+            secret in "[0-9a-f]{64}|.{1,20}",
+            token in "[0-9a-fA-F]{64}|.{1,300}",
+            call_token in proptest::option::of("[0-9a-f]{2,64}"),
+            account in proptest::option::of(".{0,40}"),
+            channel in proptest::option::of("[0-9a-f]{40}"),
+            kind: u32,
+            renewed: Option<i64>,
+        ) {
+            let device = Device {
+                dialect: Dialect::P2,
+                kind: "fcm".to_owned(),
+                node, secret, token, call_token, account, channel,
+                owner: None,
+                registered: Time(7),
+                renewed: renewed.map(Time),
+                delivered: None,
+                failed: None,
+            };
+            let entry = Entry::new(&device, kind);
+            prop_assert_eq!(entry.text(Field::Node), Some(device.node.clone()));
+            prop_assert_eq!(entry.with_node(<[u8]>::to_vec), device.node.as_bytes());
+            prop_assert_eq!(entry.with_secret(<[u8]>::to_vec), device.secret.as_bytes());
+            prop_assert_eq!(entry.text(Field::Secret), Some(device.secret.clone()));
+            prop_assert_eq!(entry.text(Field::Token), Some(device.token.clone()));
+            prop_assert_eq!(entry.text(Field::CallToken), device.call_token.clone());
+            prop_assert_eq!(entry.text(Field::Account), device.account.clone());
+            prop_assert_eq!(entry.text(Field::Channel), device.channel.clone());
+            prop_assert_eq!(entry.kind(), kind);
+            prop_assert_eq!(entry.changed(), device.changed());
+        }
+    }
+}

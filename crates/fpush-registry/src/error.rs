@@ -1,0 +1,74 @@
+//! What can go wrong.
+
+use fpush_push::{CommandError, Unavailable};
+
+/// Why a registration, or the end of one, was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegisterError {
+    /// A field is missing, too long, or has control characters.
+    #[error("the field {0} is missing or has an impossible value")]
+    BadField(&'static str),
+    /// The settings have no push module for this push type.
+    #[error("this push type is not known")]
+    UnknownType,
+    /// The token cannot be one for this push type.
+    #[error("the token cannot be one of this push type")]
+    BadToken,
+    /// The node belongs to somebody else, or the secret is missing or another one.
+    #[error("somebody else has registered this node")]
+    Forbidden,
+    /// There is no such registration.
+    #[error("no such registration")]
+    NotFound,
+    /// Too many registrations of one owner, or too many in a short time.
+    #[error("too many registrations")]
+    TooMany,
+    /// The database is out of reach.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+impl From<RegisterError> for CommandError {
+    fn from(error: RegisterError) -> Self {
+        match error {
+            RegisterError::BadField(_) | RegisterError::UnknownType | RegisterError::BadToken => {
+                Self::BadPayload
+            }
+            RegisterError::Forbidden => Self::Forbidden,
+            RegisterError::NotFound => Self::NotFound,
+            RegisterError::TooMany => Self::TooMany,
+            RegisterError::Unavailable(unavailable) => Self::Unavailable(unavailable),
+        }
+    }
+}
+
+/// Why a registry could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder of the SQLite file could not be made, or the file not be opened.
+    #[error(
+        "cannot open the database {path}: {problem}; the folder must exist and belong to the user of this program"
+    )]
+    File {
+        /// The file.
+        path: String,
+        /// What the operating system or SQLite said.
+        problem: String,
+    },
+    /// A newer version of this program made the database.
+    #[error(
+        "the database was made by a newer version of this program (schema {found}, known is {known}): use that one"
+    )]
+    Newer {
+        /// The version of the tables.
+        found: i64,
+        /// The last one that this program knows.
+        known: i64,
+    },
+    /// A database that is no registry, or a damaged one.
+    #[error("the database cannot be used: {0}")]
+    Database(String),
+    /// The operating system has no randomness to give.
+    #[error("the operating system has no randomness to give")]
+    Randomness(#[from] getrandom::Error),
+}

@@ -1,0 +1,30 @@
+//! Registered devices: what the settings block `registration` switches on.
+//!
+//! A client registers its token in one of three [`dialects`] (or over HTTP) and learns a node and a secret; a publish
+//! with these goes to that token. [`Registry`] is the whole of it: it finds devices ([`Directory`]), executes the
+//! clients' commands ([`Commands`]) and keeps the database, in which one [writer](writer) task writes.
+//!
+//! [`Directory`]: fpush_push::Directory
+//! [`Commands`]: fpush_push::Commands
+
+mod cache;
+mod device;
+mod dialects;
+mod entry;
+mod error;
+pub mod lines;
+pub mod prosody;
+mod registry;
+mod rules;
+mod settings;
+mod store;
+mod targets;
+mod throttle;
+mod times;
+mod writer;
+
+pub use device::{Device, Dialect, Time};
+pub use error::{OpenError, RegisterError};
+pub use registry::{Hooks, HttpRegistration, Registered, Registry};
+pub use settings::{HttpSettings, Network, RegistrySettings, StoreSettings, TlsFiles};
+pub use writer::Imported;

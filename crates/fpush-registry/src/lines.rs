@@ -1,0 +1,149 @@
+//! Devices as lines of JSON, for export and import.
+
+use serde::{Deserialize, Serialize};
+
+use crate::device::{Device, Dialect, Time};
+
+/// Why a line is no device. It holds nothing of what the line says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LineError {
+    /// It is no JSON object with the right keys.
+    #[error("this is no device as the export writes it")]
+    Malformed,
+    /// The dialect is not known.
+    #[error("the dialect is not known")]
+    Dialect,
+    /// A time is no RFC 3339 in UTC.
+    #[error("a time is not in the form 2017-03-18T04:07:44Z")]
+    Time,
+    /// A field is empty, too long, or has control characters.
+    #[error("a field is empty, too long, or has control characters")]
+    Field,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    dialect: String,
+    #[serde(rename = "type")]
+    kind: String,
+    node: String,
+    secret: String,
+    token: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    second_token: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    account: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    channel: Option<String>,
+    registered: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    renewed: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_successful_push: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_push_error: Option<String>,
+}
+
+/// A device as one line, without the line feed.
+#[must_use]
+pub fn to_line(device: &Device) -> String {
+    let time = |time: Option<Time>| time.map(|time| time.to_string());
+    let device = device.clone();
+    let line = Line {
+        dialect: device.dialect.name().to_owned(),
+        kind: device.kind,
+        node: device.node,
+        secret: device.secret,
+        token: device.token,
+        second_token: device.call_token,
+        owner: device.owner,
+        account: device.account,
+        channel: device.channel,
+        registered: device.registered.to_string(),
+        renewed: time(device.renewed),
+        last_successful_push: time(device.delivered),
+        last_push_error: time(device.failed),
+    };
+    // Strings and strings only: that cannot fail.
+    serde_json::to_string(&line).unwrap_or_default()
+}
+
+/// Reads a line.
+///
+/// # Errors
+///
+/// It is no device.
+pub fn from_line(line: &str) -> Result<Device, LineError> {
+    let line: Line = serde_json::from_str(line).map_err(|_| LineError::Malformed)?;
+    let time = |text: Option<String>| match text {
+        None => Ok(None),
+        Some(text) => Time::parse(&text).map(Some).ok_or(LineError::Time),
+    };
+    let device = Device {
+        dialect: Dialect::from_name(&line.dialect).ok_or(LineError::Dialect)?,
+        kind: line.kind,
+        node: line.node,
+        secret: line.secret,
+        token: line.token,
+        call_token: line.second_token,
+        owner: line.owner,
+        account: line.account,
+        channel: line.channel,
+        registered: Time::parse(&line.registered).ok_or(LineError::Time)?,
+        renewed: time(line.renewed)?,
+        delivered: time(line.last_successful_push)?,
+        failed: time(line.last_push_error)?,
+    };
+    if device.is_sane() {
+        Ok(device)
+    } else {
+        Err(LineError::Field)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_line_gives_back_its_device(
+            dialect in proptest::sample::select(&Dialect::ALL[..]),
+            texts in proptest::array::uniform4("[^\\p{Cc}]{1,40}"),
+            more in proptest::array::uniform4(proptest::option::of("[^\\p{Cc}]{1,40}")),
+            registered in 0..4_000_000_000_000_i64,
+            times in proptest::array::uniform3(proptest::option::of(0..4_000_000_000_000_i64)),
+        ) {
+            let [kind, node, secret, token] = texts;
+            let [call_token, owner, account, channel] = more;
+            let [renewed, delivered, failed] = times.map(|time| time.map(Time));
+            let registered = Time(registered);
+            let device = Device {
+                dialect, kind, node, secret, token, call_token, owner, account, channel,
+                registered, renewed, delivered, failed,
+            };
+            let line = to_line(&device);
+            prop_assert!(!line.contains('\n'));
+            prop_assert!(from_line(&line).unwrap() == device);
+        }
+    }
+
+    #[test]
+    fn what_is_no_device_is_refused() {
+        let line = r#"{"dialect":"p2","type":"fcm","node":"n","secret":"s","token":"t","registered":"2026-01-01T00:00:00Z"}"#;
+        assert!(from_line(line).is_ok());
+        let with = |from: &str, to: &str| from_line(&line.replace(from, to)).map(drop);
+        assert_eq!(with("p2", "p3"), Err(LineError::Dialect));
+        assert_eq!(with("2026", "soon"), Err(LineError::Time));
+        assert_eq!(with("\"n\"", "\"\""), Err(LineError::Field));
+        assert_eq!(with("\"n\"", "\"\\u0000\""), Err(LineError::Field));
+        assert_eq!(with("\"n\"", "1"), Err(LineError::Malformed));
+        assert_eq!(with("\"type\"", "\"tipe\""), Err(LineError::Malformed));
+        assert_eq!(from_line("").map(drop), Err(LineError::Malformed));
+    }
+}

@@ -1,0 +1,87 @@
+//! How often strangers may make the disk work.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, Hash, RandomState},
+    net::{IpAddr, Ipv6Addr},
+    sync::Mutex,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// Counts what each of many strangers did in the current span of time.
+pub(crate) struct Throttle {
+    span: Duration,
+    hasher: RandomState,
+    state: Mutex<State>,
+}
+
+struct State {
+    began: Instant,
+    counts: HashMap<u64, u32>,
+}
+
+impl Throttle {
+    /// Counts anew after each span.
+    pub(crate) fn new(span: Duration) -> Self {
+        Self {
+            span,
+            hasher: RandomState::new(),
+            state: Mutex::new(State {
+                began: Instant::now(),
+                counts: HashMap::new(),
+            }),
+        }
+    }
+
+    /// Counts one more for a stranger, and returns whether those are not too many.
+    pub(crate) fn allows(&self, who: impl Hash, most: u32, now: Instant) -> bool {
+        let key = self.hasher.hash_one(who);
+        let mut state = self.state.lock().expect("nobody panics with this lock");
+        if now.saturating_duration_since(state.began) >= self.span || state.counts.len() >= MOST_STRANGERS {
+            state.began = now;
+            state.counts.clear();
+        }
+        let count = state.counts.entry(key).or_insert(0);
+        *count = count.saturating_add(1);
+        *count <= most
+    }
+}
+
+/// Those who share an address, or a network of IPv6 that one household gets, are one.
+pub(crate) fn household(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
+/// Beyond that all are counted anew: it takes 5 MB.
+const MOST_STRANGERS: usize = 200_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_has_so_many_in_a_span() {
+        let throttle = Throttle::new(Duration::from_secs(60));
+        let now = Instant::now();
+        for _ in 0..3 {
+            assert!(throttle.allows("a", 3, now));
+        }
+        assert!(!throttle.allows("a", 3, now + Duration::from_secs(59)));
+        assert!(throttle.allows("b", 3, now));
+        assert!(throttle.allows("a", 3, now + Duration::from_secs(61)));
+    }
+
+    #[test]
+    fn a_household_is_one_stranger() {
+        let one = |text: &str| household(text.parse().unwrap());
+        assert_eq!(one("2001:db8:1:2:3::4"), one("2001:db8:1:2:ffff::1"));
+        assert_ne!(one("2001:db8:1:2::"), one("2001:db8:1:3::"));
+        assert_eq!(one("::ffff:192.0.2.1"), one("192.0.2.1"));
+        assert_ne!(one("192.0.2.2"), one("192.0.2.1"));
+    }
+}

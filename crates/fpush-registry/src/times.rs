@@ -1,0 +1,113 @@
+//! When pushes were accepted and refused, gathered until they are written together.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard},
+};
+
+use crate::device::{Device, Time};
+
+/// Times that are not written yet: at most one entry for each device.
+#[derive(Default)]
+pub(crate) struct Times {
+    gathered: Mutex<HashMap<Box<str>, Noted>>,
+}
+
+/// What was noted of one device.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Noted {
+    pub(crate) delivered: Option<Time>,
+    pub(crate) failed: Option<Time>,
+}
+
+impl Times {
+    /// Notes what became of a push. Does nothing while too much waits to be written.
+    pub(crate) fn note(&self, node: &str, noted: Noted) {
+        let mut gathered = self.lock();
+        if let Some(known) = gathered.get_mut(node) {
+            *known = noted.after(*known);
+        } else if gathered.len() < MOST {
+            gathered.insert(node.into(), noted);
+        }
+    }
+
+    /// Takes some of what was noted.
+    pub(crate) fn take(&self, most: usize) -> Vec<(Box<str>, Noted)> {
+        let mut gathered = self.lock();
+        if gathered.len() <= most {
+            return gathered.drain().collect();
+        }
+        let nodes: Vec<_> = gathered.keys().take(most).cloned().collect();
+        nodes
+            .into_iter()
+            .filter_map(|node| gathered.remove_entry(&node))
+            .collect()
+    }
+
+    /// Puts back what could not be written.
+    pub(crate) fn put_back(&self, taken: Vec<(Box<str>, Noted)>) {
+        let mut gathered = self.lock();
+        for (node, noted) in taken {
+            let later = gathered.get(&node).copied().unwrap_or_default();
+            gathered.insert(node, later.after(noted));
+        }
+    }
+
+    /// Adds what was noted of a device.
+    pub(crate) fn complete(&self, device: &mut Device) {
+        if let Some(noted) = self.lock().get(device.node.as_str()) {
+            device.delivered = noted.delivered.or(device.delivered);
+            device.failed = noted.failed.or(device.failed);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Noted>> {
+        self.gathered.lock().expect("nobody panics with this lock")
+    }
+}
+
+impl Noted {
+    fn after(self, earlier: Self) -> Self {
+        Self {
+            delivered: self.delivered.or(earlier.delivered),
+            failed: self.failed.or(earlier.failed),
+        }
+    }
+}
+
+/// Devices whose times may wait: it takes 30 MB at most.
+const MOST: usize = 200_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_times_are_kept() {
+        let times = Times::default();
+        let delivered = |at| Noted {
+            delivered: Some(Time(at)),
+            failed: None,
+        };
+        times.note("a", delivered(1));
+        times.note(
+            "a",
+            Noted {
+                delivered: None,
+                failed: Some(Time(2)),
+            },
+        );
+        times.note("b", delivered(1));
+        let taken = times.take(10);
+        assert_eq!(taken.len(), 2);
+        assert!(times.take(10).is_empty());
+        times.note("a", delivered(3));
+        times.put_back(taken);
+        let (_, a) = times
+            .take(10)
+            .into_iter()
+            .find(|(node, _)| &**node == "a")
+            .unwrap();
+        assert_eq!((a.delivered, a.failed), (Some(Time(3)), Some(Time(2))));
+    }
+}

@@ -1,0 +1,567 @@
+//! The one task that writes: what waits is written together, and memory follows what was committed.
+
+use std::{collections::HashSet, pin::Pin, sync::Arc, time::Duration};
+
+use fpush_push::LogGate;
+use tokio::{
+    select,
+    sync::{mpsc, oneshot},
+    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
+};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    device::{Device, Time, random_hex},
+    error::RegisterError,
+    registry::Shared,
+    rules::{self, By, Claim},
+    store::{MigrateError, Writing, describe, is_outage},
+    throttle::household,
+    times::Noted,
+};
+
+/// Something to be written, and who waits for it.
+pub(crate) struct Job {
+    pub(crate) change: Change,
+    pub(crate) reply: Option<oneshot::Sender<Result<Done, RegisterError>>>,
+}
+
+/// Something to be written.
+pub(crate) enum Change {
+    /// A device registers.
+    Register {
+        claim: Claim,
+        call_token: Option<String>,
+    },
+    /// A device is to be forgotten, if whoever says so may.
+    Unregister { claim: Claim },
+    /// The provider says that a token was dead before then.
+    Dead {
+        node: String,
+        token: String,
+        before: Time,
+    },
+    /// Devices from elsewhere.
+    Import { devices: Vec<Device> },
+    /// A device is to be forgotten, whoever owns it.
+    Remove { node: String },
+    /// Everything is to be written, because the end has come.
+    Close,
+}
+
+/// What an import did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Devices that were not there.
+    pub added: usize,
+    /// Devices in whose place a later registration came.
+    pub changed: usize,
+    /// Devices that were there already, as they are or later ones.
+    pub unchanged: usize,
+}
+
+/// What was written.
+pub(crate) enum Done {
+    /// The device that was registered or removed.
+    Device(Box<Device>),
+    Imported(Imported),
+    /// Whether there was something to remove.
+    Removed(bool),
+}
+
+/// What a transaction does to memory once it is committed.
+enum Effect {
+    Put(Box<Device>),
+    Remove(String),
+}
+
+/// Work on the database. Boxed, because the compiler cannot tell otherwise that it is `Send`.
+type Working<'a, T> = Pin<Box<dyn Future<Output = Result<T, sqlx::Error>> + Send + 'a>>;
+
+/// What became of the jobs of a transaction.
+type Written = (Vec<Result<Done, RegisterError>>, Vec<Effect>);
+
+/// The task.
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    queue: mpsc::Receiver<Job>,
+    /// Marks the changes that are ours.
+    source: String,
+    /// Whether the tables are there, and memory holds them if it is to.
+    ready: bool,
+    /// The last change of others that memory knows.
+    seen: i64,
+    /// When memory was last known to be as the database is.
+    fresh: Instant,
+    /// Since when nothing could be written, and how often that was tried.
+    trouble: Option<Trouble>,
+    gate: LogGate,
+}
+
+#[derive(Clone, Copy)]
+struct Trouble {
+    attempts: u32,
+    again: Instant,
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, queue: mpsc::Receiver<Job>) -> Result<Self, getrandom::Error> {
+        Ok(Self {
+            shared,
+            queue,
+            source: random_hex()?[..16].to_owned(),
+            ready: false,
+            seen: 0,
+            fresh: Instant::now(),
+            trouble: None,
+            gate: LogGate::new(),
+        })
+    }
+
+    /// Makes the tables if they are missing, and loads all devices if memory is to hold them.
+    pub(crate) async fn prepare(&mut self) -> Result<(), MigrateError> {
+        let key = self.shared.store.migrate().await?;
+        self.shared.set_key(&key);
+        self.load().await?;
+        self.ready = true;
+        Ok(())
+    }
+
+    async fn load(&mut self) -> Result<(), sqlx::Error> {
+        let Some(cache) = &self.shared.cache else {
+            return Ok(());
+        };
+        let (store, began) = (&self.shared.store, Instant::now());
+        // What changes meanwhile is read again afterwards.
+        self.seen = store.last_change().await?;
+        cache.clear();
+        let mut after = String::new();
+        loop {
+            let devices = store.page(&after, PAGE).await?;
+            cache.put_all(&devices);
+            match devices.into_iter().last() {
+                Some(last) => after = last.node,
+                None => break,
+            }
+        }
+        cache.complete();
+        self.fresh = began;
+        let seconds = began.elapsed().as_secs_f32();
+        debug!(devices = cache.len(), seconds, "registered devices loaded");
+        Ok(())
+    }
+
+    /// Writes until the registry is closed or forgotten.
+    pub(crate) async fn run(mut self) {
+        let mut jobs = Vec::new();
+        let mut news = every(NEWS, NEWS);
+        let mut times = every(TIMES, TIMES);
+        let mut cleaning = every(Duration::from_secs(60), CLEANING);
+        loop {
+            let again = self.trouble.map(|trouble| trouble.again);
+            let room = BATCH.saturating_sub(jobs.len());
+            select! {
+                received = self.queue.recv_many(&mut jobs, room), if room > 0 => {
+                    if received == 0 {
+                        self.finish(jobs).await;
+                        return;
+                    }
+                }
+                () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
+                    self.recover().await;
+                }
+                _ = news.tick(), if self.is_well() => self.read_news().await,
+                _ = times.tick(), if self.is_well() => {
+                    if self.write_times().await {
+                        times.reset_immediately();
+                    }
+                }
+                _ = cleaning.tick(), if self.is_well() => {
+                    if self.clean().await {
+                        cleaning.reset_after(Duration::from_secs(1));
+                    }
+                }
+            }
+            if let Some(end) = jobs.iter().position(|job| matches!(job.change, Change::Close)) {
+                let close = jobs.remove(end);
+                self.finish(jobs).await;
+                answer(close, Ok(Done::Removed(true)));
+                return;
+            }
+            if self.is_well() {
+                jobs = self.write(jobs).await;
+            }
+            // Whoever no longer waits was told that it failed.
+            jobs.retain(|job| job.reply.as_ref().is_none_or(|reply| !reply.is_closed()));
+        }
+    }
+
+    fn is_well(&self) -> bool {
+        self.ready && self.trouble.is_none()
+    }
+
+    /// Writes what is left, as far as that is possible.
+    async fn finish(mut self, jobs: Vec<Job>) {
+        if self.ready {
+            drop(self.write(jobs).await);
+            while self.write_times().await {}
+        }
+        self.shared.store.close().await;
+    }
+
+    /// Notes that the database is away, and when to try again.
+    fn fail(&mut self, problem: &str) {
+        let attempts = self.trouble.map_or(0, |trouble| trouble.attempts) + 1;
+        let pause = FIRST_PAUSE * 2_u32.pow(attempts.min(5) - 1);
+        self.trouble = Some(Trouble {
+            attempts,
+            again: Instant::now() + pause,
+        });
+        if let Some(withheld) = self.gate.pass(Instant::now()) {
+            warn!(
+                problem,
+                withheld, "the database of registered devices is out of reach; trying again"
+            );
+        }
+    }
+
+    /// Tries to reach the database.
+    async fn recover(&mut self) {
+        let tried = if self.ready {
+            self.shared
+                .store
+                .last_change()
+                .await
+                .map(drop)
+                .map_err(MigrateError::from)
+        } else {
+            self.prepare().await
+        };
+        match tried {
+            Ok(()) => {
+                self.trouble = None;
+                info!("the database of registered devices can be reached");
+            }
+            Err(MigrateError::Newer { found, known }) => {
+                error!(
+                    found,
+                    known, "the tables in the database were made by a newer version of this program"
+                );
+                self.fail("tables of a newer version");
+            }
+            Err(problem @ (MigrateError::Database(_) | MigrateError::Randomness(_))) => {
+                self.fail(&problem.to_string());
+            }
+        }
+    }
+
+    /// The first attempt was made elsewhere, and failed.
+    pub(crate) fn begin_in_trouble(&mut self, problem: &str) {
+        self.fail(problem);
+    }
+
+    /// Writes jobs and answers them. Returns those that have to wait.
+    async fn write(&mut self, mut jobs: Vec<Job>) -> Vec<Job> {
+        jobs.retain(|job| job.reply.as_ref().is_none_or(|reply| !reply.is_closed()));
+        if jobs.is_empty() {
+            return jobs;
+        }
+        match self.transact(&jobs).await {
+            Ok(written) => self.settle(jobs, written),
+            Err(problem) if is_outage(&problem) => {
+                self.fail(&describe(&problem));
+                return jobs;
+            }
+            // One of them is to blame: each on its own, so that the others are not refused for it.
+            Err(_) => {
+                let mut rest = jobs.into_iter();
+                while let Some(job) = rest.next() {
+                    let job = vec![job];
+                    match self.transact(&job).await {
+                        Ok(written) => self.settle(job, written),
+                        Err(problem) if is_outage(&problem) => {
+                            self.fail(&describe(&problem));
+                            return job.into_iter().chain(rest).collect();
+                        }
+                        Err(problem) => {
+                            if let Some(withheld) = self.gate.pass(Instant::now()) {
+                                let problem = describe(&problem);
+                                error!(problem, withheld, "the database refuses a registration");
+                            }
+                            for job in job {
+                                answer(job, Err(fpush_push::Unavailable.into()));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Vec::new()
+    }
+
+    /// Brings memory up to what was committed, and answers.
+    fn settle(&self, jobs: Vec<Job>, (results, effects): Written) {
+        self.take_effect(effects);
+        for (job, result) in jobs.into_iter().zip(results) {
+            answer(job, result);
+        }
+    }
+
+    fn take_effect(&self, effects: Vec<Effect>) {
+        let Some(cache) = &self.shared.cache else { return };
+        for effect in effects {
+            match effect {
+                Effect::Put(device) => cache.put(&device),
+                Effect::Remove(node) => cache.remove(&node),
+            }
+        }
+    }
+
+    fn transact<'a>(&'a self, jobs: &'a [Job]) -> Working<'a, Written> {
+        Box::pin(async move {
+            let mut writing = self.shared.store.begin().await?;
+            let mut results = Vec::with_capacity(jobs.len());
+            let mut effects = Vec::new();
+            for job in jobs {
+                results.push(self.step(&mut writing, &job.change, &mut effects).await?);
+            }
+            self.tell(&mut writing, effects.iter().map(Effect::node).collect())
+                .await?;
+            writing.commit().await?;
+            Ok((results, effects))
+        })
+    }
+
+    /// Tells the other processes what changed, once for each node.
+    async fn tell(&self, writing: &mut Writing, mut nodes: Vec<&str>) -> Result<(), sqlx::Error> {
+        nodes.sort_unstable();
+        nodes.dedup();
+        let now = Time::now();
+        for node in nodes {
+            writing.tell(node, now, &self.source).await?;
+        }
+        Ok(())
+    }
+
+    /// One job of a transaction. What it is refused for is a result; an error is the database's.
+    async fn step(
+        &self,
+        writing: &mut Writing,
+        change: &Change,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Result<Done, RegisterError>, sqlx::Error> {
+        let rules = self.shared.rules;
+        Ok(match change {
+            Change::Register { claim, call_token } => {
+                let (existing, owned) = find(writing, claim).await?;
+                if let By::Address(address) = claim.by
+                    && claim.adds(existing.as_ref())
+                    && !self.shared.is_new_allowed(household(address))
+                {
+                    return Ok(Err(RegisterError::TooMany));
+                }
+                let secret = random_hex().map_err(|e| sqlx::Error::Io(e.into()))?;
+                let device = rules::register(claim, call_token.clone(), existing, owned, secret, rules);
+                match device {
+                    Ok(device) => {
+                        writing.put(&device).await?;
+                        effects.push(Effect::Put(Box::new(device.clone())));
+                        Ok(Done::Device(Box::new(device)))
+                    }
+                    Err(refusal) => Err(refusal),
+                }
+            }
+            Change::Unregister { claim } => {
+                let (existing, _) = find(writing, claim).await?;
+                match rules::unregister(claim, existing, rules) {
+                    Ok(device) => {
+                        writing.remove(&device.node).await?;
+                        effects.push(Effect::Remove(device.node.clone()));
+                        Ok(Done::Device(Box::new(device)))
+                    }
+                    Err(refusal) => Err(refusal),
+                }
+            }
+            Change::Dead { node, token, before } => {
+                let removed = writing.remove_dead(node, token, *before).await?;
+                if removed {
+                    effects.push(Effect::Remove(node.clone()));
+                }
+                Ok(Done::Removed(removed))
+            }
+            Change::Import { devices } => {
+                let mut imported = Imported::default();
+                for device in devices {
+                    match writing.find(&device.node).await? {
+                        Some(existing) if !rules::is_later(device, &existing) => {
+                            imported.unchanged += 1;
+                            continue;
+                        }
+                        Some(_) => imported.changed += 1,
+                        None => imported.added += 1,
+                    }
+                    writing.put(device).await?;
+                    effects.push(Effect::Put(Box::new(device.clone())));
+                }
+                Ok(Done::Imported(imported))
+            }
+            Change::Remove { node } => {
+                let removed = writing.remove(node).await?;
+                if removed {
+                    effects.push(Effect::Remove(node.clone()));
+                }
+                Ok(Done::Removed(removed))
+            }
+            Change::Close => Ok(Done::Removed(false)),
+        })
+    }
+
+    /// Reads what other processes changed.
+    async fn read_news(&mut self) {
+        if let Err(problem) = self.try_to_read_news().await {
+            self.fail(&describe(&problem));
+        }
+    }
+
+    fn try_to_read_news(&mut self) -> Working<'_, ()> {
+        Box::pin(async move {
+            let Some(cache) = &self.shared.cache else {
+                return Ok(());
+            };
+            if self.fresh.elapsed() > KEEP_CHANGES / 2 {
+                // Some changes may be forgotten already.
+                return self.load().await;
+            }
+            let (store, began) = (&self.shared.store, Instant::now());
+            let last = store.last_change().await?;
+            loop {
+                let changes = store.changes(self.seen, &self.source, PAGE).await?;
+                let read: HashSet<_> = changes.iter().map(|change| change.node.as_str()).collect();
+                for node in read {
+                    match store.find(node).await? {
+                        Some(device) => cache.put(&device),
+                        None => cache.remove(node),
+                    }
+                }
+                match changes.last() {
+                    Some(change) => self.seen = change.id,
+                    None => break,
+                }
+            }
+            self.seen = self.seen.max(last);
+            self.fresh = began;
+            Ok(())
+        })
+    }
+
+    /// Writes some of the times of pushes. Returns whether there may be more.
+    async fn write_times(&mut self) -> bool {
+        let taken = self.shared.times.take(BATCH);
+        if taken.is_empty() {
+            return false;
+        }
+        match self.try_to_write_times(&taken).await {
+            Ok(()) => taken.len() == BATCH,
+            Err(problem) => {
+                self.shared.times.put_back(taken);
+                self.fail(&describe(&problem));
+                false
+            }
+        }
+    }
+
+    fn try_to_write_times<'a>(&'a self, taken: &'a [(Box<str>, Noted)]) -> Working<'a, ()> {
+        Box::pin(async move {
+            let mut writing = self.shared.store.begin().await?;
+            for (node, noted) in taken {
+                writing.note_pushes(node, noted.delivered, noted.failed).await?;
+            }
+            writing.commit().await
+        })
+    }
+
+    /// Removes some of the devices that nobody uses, and old changes. Returns whether there may be more.
+    async fn clean(&mut self) -> bool {
+        match self.try_to_clean().await {
+            Ok(more) => more,
+            Err(problem) => {
+                self.fail(&describe(&problem));
+                false
+            }
+        }
+    }
+
+    fn try_to_clean(&self) -> Working<'_, bool> {
+        Box::pin(async move {
+            let now = Time::now();
+            let mut writing = self.shared.store.begin().await?;
+            let unused = writing
+                .remove_unused(now.before(self.shared.expire_after), BATCH as i64)
+                .await?;
+            self.tell(&mut writing, unused.iter().map(String::as_str).collect())
+                .await?;
+            writing.forget_changes(now.before(KEEP_CHANGES)).await?;
+            writing.commit().await?;
+            let more = unused.len() == BATCH;
+            if !unused.is_empty() {
+                info!(
+                    devices = unused.len(),
+                    "registrations that nobody used were removed"
+                );
+            }
+            self.take_effect(unused.into_iter().map(Effect::Remove).collect());
+            Ok(more)
+        })
+    }
+}
+
+impl Effect {
+    fn node(&self) -> &str {
+        match self {
+            Self::Put(device) => &device.node,
+            Self::Remove(node) => node,
+        }
+    }
+}
+
+/// The registration that is meant, and how many its owner has.
+async fn find(writing: &mut Writing, claim: &Claim) -> Result<(Option<Device>, usize), sqlx::Error> {
+    let owned = match claim.owner() {
+        Some(owner) => writing.owned_by(owner).await?,
+        None => Vec::new(),
+    };
+    let number = owned.len();
+    let existing = match owned.into_iter().find(|device| claim.means(device)) {
+        Some(device) => Some(device),
+        None => writing.find(&claim.node).await?,
+    };
+    Ok((existing, number))
+}
+
+fn answer(job: Job, result: Result<Done, RegisterError>) {
+    if let Some(reply) = job.reply {
+        // Whoever no longer waits was told that it failed.
+        drop(reply.send(result));
+    }
+}
+
+fn every(first: Duration, period: Duration) -> Interval {
+    let mut interval = interval_at(Instant::now() + first, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// Jobs, or devices, of one transaction.
+const BATCH: usize = 1_000;
+/// Devices that are read at once.
+const PAGE: i64 = 5_000;
+/// Between two looks for what others changed.
+const NEWS: Duration = Duration::from_secs(5);
+/// Between two writings of the times of pushes.
+const TIMES: Duration = Duration::from_secs(10);
+/// Between two removals of what nobody uses.
+const CLEANING: Duration = Duration::from_secs(6 * 3_600);
+/// How long others have to learn of a change.
+const KEEP_CHANGES: Duration = Duration::from_secs(86_400);
+/// Before the second attempt to reach the database; it doubles with each, up to 3.2 s.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);

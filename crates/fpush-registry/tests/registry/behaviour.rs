@@ -1,0 +1,607 @@
+//! What clients, operators and push modules see.
+
+use std::{net::IpAddr, os::unix::fs::PermissionsExt as _, time::Duration};
+
+use fpush_push::{CommandError, Commands as _, Found};
+use fpush_registry::{
+    Device, Dialect, HttpRegistration, Imported, RegisterError, StoreSettings, Time, lines,
+};
+
+use crate::rig::{Database, http, value};
+
+const ALICE: &str = "alice@example.org";
+const BOB: &str = "bob@example.org";
+const PROVIDER: &str = "tigase:messenger:apns:1";
+
+fn address() -> IpAddr {
+    "192.0.2.7".parse().unwrap()
+}
+
+fn over_http<'a>(node: &'a str, token: &'a str, secret: Option<&'a str>) -> HttpRegistration<'a> {
+    HttpRegistration {
+        kind: "fcm",
+        node,
+        token,
+        secret,
+        address: address(),
+    }
+}
+
+#[tokio::test]
+async fn the_seeds_commands_register_renew_and_remove() {
+    for database in Database::all() {
+        let open = database.open().await;
+        let fields = [("type", "fcm"), ("node", "n-1"), ("token", "t-1")];
+        let completed = open.run("v1-register-push", ALICE, &fields).await.unwrap();
+        assert_eq!((completed.status, completed.form_type), ("complete", "form"));
+        let shape: Vec<_> = completed
+            .fields
+            .iter()
+            .map(|field| (field.var, field.kind.unwrap()))
+            .collect();
+        assert_eq!(
+            shape,
+            [
+                ("jid", "jid-single"),
+                ("node", "text-single"),
+                ("secret", "text-single")
+            ]
+        );
+        assert_eq!(value(&completed, "jid"), "push.example.org");
+        assert_eq!(value(&completed, "node"), "n-1");
+        let secret = value(&completed, "secret");
+        assert!(secret.len() == 64 && secret.bytes().all(|byte| byte.is_ascii_hexdigit()));
+
+        let device = open.device("n-1", Some(&secret)).await;
+        assert_eq!((&*device.module, device.token.as_str()), ("google", "t-1"));
+        assert_eq!(device.spacing, Duration::from_secs(5));
+        assert!(matches!(open.find("n-1", None).await, Ok(Found::WrongSecret)));
+        assert!(matches!(
+            open.find("n-1", Some(&"0".repeat(64))).await,
+            Ok(Found::WrongSecret)
+        ));
+        assert!(open.is_missing("n-2").await);
+
+        // Again: the secret stays, the token is another. A resource does not matter.
+        let sender = format!("{ALICE}/phone");
+        assert_eq!(open.register(&sender, "n-1", "t-2").await.unwrap(), secret);
+        assert_eq!(open.device("n-1", Some(&secret)).await.token.as_str(), "t-2");
+        let shown = open.registry.show("n-1").await.unwrap().unwrap();
+        assert!(shown.renewed.is_some() && shown.owner.as_deref() == Some(ALICE));
+        assert_eq!(
+            *open.told.lock().unwrap(),
+            [("google".into(), "t-1".into()), ("google".into(), "t-2".into())]
+        );
+
+        // Another type: another registration.
+        let fields = [("type", "apns"), ("node", "n-1"), ("token", "t-3")];
+        let other = value(
+            &open.run("v1-register-push", ALICE, &fields).await.unwrap(),
+            "secret",
+        );
+        assert_ne!(other, secret);
+        assert_eq!(&*open.device("n-1", Some(&other)).await.module, "apple");
+        assert!(
+            open.registry
+                .show("n-1")
+                .await
+                .unwrap()
+                .unwrap()
+                .renewed
+                .is_none()
+        );
+
+        // Nobody else's business.
+        assert_eq!(open.register(BOB, "n-1", "t").await, Err(CommandError::Forbidden));
+        let fields = [("type", "apns"), ("node", "n-1")];
+        let not_found = Err(CommandError::NotFound);
+        assert_eq!(open.run("v1-unregister-push", BOB, &fields).await, not_found);
+        let wrong_type = [("type", "fcm"), ("node", "n-1")];
+        assert_eq!(
+            open.run("v1-unregister-push", ALICE, &wrong_type).await,
+            not_found
+        );
+        let completed = open.run("v1-unregister-push", ALICE, &fields).await.unwrap();
+        assert_eq!(completed.fields.len(), 2);
+        assert!(open.is_missing("n-1").await);
+        assert_eq!(open.run("v1-unregister-push", ALICE, &fields).await, not_found);
+        open.close().await;
+    }
+}
+
+#[tokio::test]
+async fn p2s_commands_give_one_node_to_one_device() {
+    for database in Database::all() {
+        let open = database.open().await;
+        let fields = [("token", "t-1"), ("android-id", "0123")];
+        let completed = open.run("register-push-fcm", ALICE, &fields).await.unwrap();
+        assert_eq!((completed.status, completed.form_type), ("completed", "result"));
+        let (node, secret) = (value(&completed, "node"), value(&completed, "secret"));
+        assert_eq!(node.len(), 64);
+        let device = open.device(&node, Some(&secret)).await;
+        // printf 'alice@example.org\0000123' | sha1sum
+        assert_eq!(
+            device.account.as_deref(),
+            Some("127a2e08fec44b4a3c6d31c1325042f2460747a7")
+        );
+        assert_eq!(device.channel, None);
+
+        let again = [("token", "t-2"), ("device-id", "0123")];
+        let again = open.run("register-push-fcm", ALICE, &again).await.unwrap();
+        assert_eq!(
+            (value(&again, "node"), value(&again, "secret")),
+            (node.clone(), secret.clone())
+        );
+        let muc = [
+            ("token", "t-2"),
+            ("device-id", "0123"),
+            ("muc", "room@muc.example.org"),
+        ];
+        let muc = open.run("register-push-fcm", ALICE, &muc).await.unwrap();
+        assert_ne!(value(&muc, "node"), node);
+        let device = open
+            .device(&value(&muc, "node"), Some(&value(&muc, "secret")))
+            .await;
+        // printf 'room@muc.example.org\0000123' | sha1sum
+        assert_eq!(
+            device.channel.as_deref(),
+            Some("c3fab2c50ef207943b692289a6082f9e4ac2f0a0")
+        );
+        let others = open.run("register-push-fcm", BOB, &fields).await.unwrap();
+        assert_ne!(value(&others, "node"), node);
+
+        let not_found = Err(CommandError::NotFound);
+        let fields = [("device-id", "0123")];
+        assert_eq!(open.run("unregister-push-apns", ALICE, &fields).await, not_found);
+        open.run("unregister-push-fcm", ALICE, &fields).await.unwrap();
+        assert!(open.is_missing(&node).await);
+        assert_eq!(open.run("unregister-push-fcm", ALICE, &fields).await, not_found);
+        // It gets the same node again.
+        let fields = [("token", "t-2"), ("device-id", "0123")];
+        let again = open.run("register-push-fcm", ALICE, &fields).await.unwrap();
+        assert_eq!(value(&again, "node"), node);
+        open.close().await;
+    }
+}
+
+#[tokio::test]
+async fn tigases_commands_give_a_node_that_needs_no_secret() {
+    for database in Database::all() {
+        let open = database.open().await;
+        let fields = [
+            ("provider", PROVIDER),
+            ("device-token", "t-1"),
+            ("device-second-token", "t-2"),
+        ];
+        let completed = open.run("register-device", ALICE, &fields).await.unwrap();
+        assert_eq!((completed.status, completed.form_type), ("completed", "result"));
+        assert_eq!(value(&completed, "features"), "tigase:push:encrypt:0");
+        assert_eq!(value(&completed, "max-payload-size"), "3000");
+        let node = value(&completed, "node");
+        let device = open.device(&node, None).await;
+        assert_eq!((&*device.module, device.token.as_str()), ("siskin", "t-1"));
+        assert_eq!(device.call_token.unwrap().as_str(), "t-2");
+        assert_eq!(device.account.as_deref(), Some(ALICE));
+        let again = open.run("register-device", ALICE, &fields[..2]).await.unwrap();
+        assert_eq!(value(&again, "node"), node);
+        assert!(open.device(&node, None).await.call_token.is_none());
+        let not_found = Err(CommandError::NotFound);
+        assert_eq!(open.run("unregister-device", BOB, &fields[..2]).await, not_found);
+        open.run("unregister-device", ALICE, &fields[..2]).await.unwrap();
+        assert!(open.is_missing(&node).await);
+        open.close().await;
+    }
+}
+
+#[tokio::test]
+async fn only_what_the_settings_name_is_offered() {
+    let mut database = Database::sqlite(true);
+    let open = database.open().await;
+    assert_eq!(open.registry.list().len(), 8);
+    assert_eq!(open.registry.features(), [PROVIDER]);
+    open.close().await;
+    database.settings.types.remove("apns");
+    database.settings.providers.clear();
+    let open = database.open().await;
+    let nodes: Vec<_> = open.registry.list().into_iter().map(|(node, _)| node).collect();
+    assert_eq!(
+        nodes,
+        [
+            "v1-register-push",
+            "v1-unregister-push",
+            "register-push-fcm",
+            "unregister-push-fcm"
+        ]
+    );
+    let unknown = Err(CommandError::UnknownCommand);
+    for node in ["register-push-apns", "register-device", "register", ""] {
+        assert_eq!(
+            open.run(node, ALICE, &[("token", "t"), ("device-id", "d")]).await,
+            unknown
+        );
+    }
+    let bad = Err(CommandError::BadPayload);
+    let other_type = [("type", "apns"), ("node", "n"), ("token", "t")];
+    assert_eq!(open.run("v1-register-push", ALICE, &other_type).await, bad);
+    let bad_token = [("token", "bad"), ("device-id", "d")];
+    assert_eq!(open.run("register-push-fcm", ALICE, &bad_token).await, bad);
+    assert_eq!(open.run("register-push-fcm", ALICE, &[("token", "t")]).await, bad);
+    open.close().await;
+}
+
+#[tokio::test]
+async fn over_http_a_node_is_open_unless_somebody_owns_it() {
+    for database in Database::all() {
+        let open = database.open().await;
+        let first = open
+            .registry
+            .register_http(over_http("n-1", "t-1", None))
+            .await
+            .unwrap();
+        let again = open
+            .registry
+            .register_http(over_http("n-1", "t-2", None))
+            .await
+            .unwrap();
+        assert_eq!(first, again);
+        let pushed = open.registry.verify("n-1", &first.secret).await.unwrap().unwrap();
+        assert_eq!(pushed.token.as_str(), "t-2");
+        assert!(open.registry.verify("n-1", "").await.unwrap().is_none());
+        let removed = open
+            .registry
+            .unregister_http("fcm", "n-1", None, address())
+            .await
+            .unwrap();
+        assert_eq!(removed, first);
+        let gone = open.registry.unregister_http("fcm", "n-1", None, address()).await;
+        assert_eq!(gone, Err(RegisterError::NotFound));
+
+        open.register(ALICE, "n-2", "t").await.unwrap();
+        let taken = open.registry.register_http(over_http("n-2", "t", None)).await;
+        assert_eq!(taken, Err(RegisterError::Forbidden));
+        let kept = open.registry.unregister_http("fcm", "n-2", None, address()).await;
+        assert_eq!(kept, Err(RegisterError::NotFound));
+        open.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_secret_may_be_demanded_over_http() {
+    for mut database in [Database::sqlite(true), Database::postgres(false)] {
+        database.settings.http = Some(http(true));
+        let open = database.open().await;
+        let first = open
+            .registry
+            .register_http(over_http("n-1", "t-1", None))
+            .await
+            .unwrap();
+        for secret in [None, Some("wrong")] {
+            let renewed = open.registry.register_http(over_http("n-1", "t-2", secret)).await;
+            assert_eq!(renewed, Err(RegisterError::Forbidden));
+            let removed = open
+                .registry
+                .unregister_http("fcm", "n-1", secret, address())
+                .await;
+            assert_eq!(removed, Err(RegisterError::NotFound));
+        }
+        assert_eq!(
+            open.register(ALICE, "n-1", "t").await,
+            Err(CommandError::Forbidden)
+        );
+        let right = Some(first.secret.as_str());
+        open.registry
+            .register_http(over_http("n-1", "t-2", right))
+            .await
+            .unwrap();
+        open.registry
+            .unregister_http("fcm", "n-1", right, address())
+            .await
+            .unwrap();
+        open.close().await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_registers_without_end() {
+    for database in [Database::sqlite(true), Database::postgres(false)] {
+        let open = database.open().await;
+        for number in 0..4 {
+            open.register(ALICE, &format!("a-{number}"), "t").await.unwrap();
+        }
+        assert_eq!(open.register(ALICE, "a-4", "t").await, Err(CommandError::TooMany));
+        open.register(ALICE, "a-3", "t-2").await.unwrap();
+        open.register(BOB, "b-1", "t").await.unwrap();
+        let mut refused = 0;
+        for _ in 0..100 {
+            refused += usize::from(open.register(BOB, "b-1", "t").await == Err(CommandError::TooMany));
+        }
+        assert!((50..90).contains(&refused), "{refused}");
+
+        let mut results = Vec::new();
+        for number in 0..5 {
+            let node = format!("h-{number}");
+            results.push(
+                open.registry
+                    .register_http(over_http(&node, "t", None))
+                    .await
+                    .map(drop),
+            );
+        }
+        assert_eq!(results[3..], [Ok(()), Err(RegisterError::TooMany)]);
+        let mut last = Ok(());
+        for _ in 0..12 {
+            last = open
+                .registry
+                .register_http(over_http("h-0", "t", None))
+                .await
+                .map(drop);
+        }
+        assert_eq!(last, Err(RegisterError::TooMany));
+        open.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_dead_token_ends_a_registration_that_is_older() {
+    for database in Database::all() {
+        let open = database.open().await;
+        let secret = open.register(ALICE, "n-1", "t-1").await.unwrap();
+        let device = open.device("n-1", Some(&secret)).await;
+        let registered = open
+            .registry
+            .show("n-1")
+            .await
+            .unwrap()
+            .unwrap()
+            .changed()
+            .millis() as u64;
+        assert!(!device.record.gone(Some(registered)));
+        assert!(!device.record.gone(Some(1)));
+        assert!(device.record.gone(Some(registered + 1)));
+        until(async || open.is_missing("n-1").await).await;
+
+        let secret = open.register(ALICE, "n-1", "t-1").await.unwrap();
+        let pushed = open.device("n-1", Some(&secret)).await;
+        open.register(ALICE, "n-1", "t-2").await.unwrap();
+        // Another token: whatever the provider says, it is not about this one. Without a cache that is known only
+        // when the database was asked.
+        let later = Time::now().millis() as u64 + 1_000_000;
+        assert!(!pushed.record.gone(Some(later)) || !database.settings.cache);
+        assert!(!pushed.record.gone(None) || !database.settings.cache);
+        open.register(BOB, "fence", "t").await.unwrap();
+        assert_eq!(open.device("n-1", Some(&secret)).await.token.as_str(), "t-2");
+        assert!(open.device("n-1", Some(&secret)).await.record.gone(None));
+        until(async || open.is_missing("n-1").await).await;
+        open.close().await;
+    }
+}
+
+#[tokio::test]
+async fn times_of_pushes_are_written_together_and_at_the_end() {
+    for database in Database::all() {
+        let open = database.open().await;
+        let secret = open.register(ALICE, "n-1", "t-1").await.unwrap();
+        let device = open.device("n-1", Some(&secret)).await;
+        let before = Time::now();
+        device.record.delivered();
+        device.record.failed();
+        let shown = open.registry.show("n-1").await.unwrap().unwrap();
+        assert!(shown.delivered.unwrap() >= before && shown.failed.unwrap() >= before);
+        open.close().await;
+        let open = database.open().await;
+        let kept = open.registry.show("n-1").await.unwrap().unwrap();
+        assert!(kept == shown);
+        open.close().await;
+    }
+}
+
+#[tokio::test]
+async fn everything_is_there_after_a_restart() {
+    for database in Database::all() {
+        let open = database.open().await;
+        let secret = open.register(ALICE, "n-1", "t-1").await.unwrap();
+        let fields = [("token", "t-1"), ("device-id", "0123")];
+        let p2 = open.run("register-push-fcm", ALICE, &fields).await.unwrap();
+        open.close().await;
+        let open = database.open().await;
+        assert_eq!(open.device("n-1", Some(&secret)).await.token.as_str(), "t-1");
+        let again = open.run("register-push-fcm", ALICE, &fields).await.unwrap();
+        assert_eq!(value(&again, "node"), value(&p2, "node"));
+        assert_eq!(open.registry.count().await.unwrap(), 2);
+        open.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_another_process_changes_in_sqlite_is_seen() {
+    see_changes_of_others(Database::sqlite(true)).await;
+}
+
+#[tokio::test]
+async fn what_another_process_changes_in_postgres_is_seen() {
+    see_changes_of_others(Database::postgres(true)).await;
+}
+
+async fn see_changes_of_others(database: Database) {
+    {
+        let (one, other) = (database.open().await, database.open().await);
+        let secret = other.register(ALICE, "n-1", "t-1").await.unwrap();
+        until(async || !one.is_missing("n-1").await).await;
+        one.register(ALICE, "n-1", "t-2").await.unwrap();
+        until(async || other.device("n-1", Some(&secret)).await.token.as_str() == "t-2").await;
+        assert!(one.registry.remove("n-1").await.unwrap());
+        assert!(!one.registry.remove("n-1").await.unwrap());
+        until(async || other.is_missing("n-1").await).await;
+        one.close().await;
+        other.close().await;
+    }
+}
+
+#[tokio::test]
+async fn devices_that_nobody_uses_go() {
+    for mut database in [Database::sqlite(true), Database::postgres(true)] {
+        database.settings.expire_after = Duration::from_secs(10 * 86_400);
+        let open = database.open().await;
+        let now = Time::now().millis();
+        let day = |days: i64| Time::from_millis(now - days * 86_400_000);
+        let with = |node: &str, registered, renewed, delivered| Device {
+            registered,
+            renewed,
+            delivered,
+            ..device(node)
+        };
+        let devices = vec![
+            with("unused", day(30), Some(day(11)), None),
+            with("pushed", day(30), None, Some(day(9))),
+            with("renewed", day(30), Some(day(9)), None),
+            with("new", day(1), None, None),
+        ];
+        open.registry.import(devices).await.unwrap();
+        // The first look at what is unused comes after a minute.
+        tokio::time::pause();
+        for _ in 0..40 {
+            tokio::time::advance(Duration::from_secs(2)).await;
+            tokio::time::resume();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::pause();
+        }
+        tokio::time::resume();
+        until(async || open.is_missing("unused").await).await;
+        let left = open.registry.page(None, 10).await.unwrap();
+        assert_eq!(
+            left.iter().map(|device| device.node.as_str()).collect::<Vec<_>>(),
+            ["new", "pushed", "renewed"]
+        );
+        open.close().await;
+    }
+}
+
+#[tokio::test]
+async fn an_import_is_idempotent_and_leaves_later_registrations_alone() {
+    for database in Database::all() {
+        let open = database.open().await;
+        let devices: Vec<_> = (0..10).map(|number| device(&format!("n-{number}"))).collect();
+        let imported = |added, changed, unchanged| Imported {
+            added,
+            changed,
+            unchanged,
+        };
+        assert_eq!(
+            open.registry.import(devices.clone()).await.unwrap(),
+            imported(10, 0, 0)
+        );
+        assert_eq!(
+            open.registry.import(devices.clone()).await.unwrap(),
+            imported(0, 0, 10)
+        );
+        open.register(ALICE, "n-3", "new").await.unwrap();
+        assert_eq!(open.registry.import(devices).await.unwrap(), imported(0, 0, 10));
+        assert_eq!(open.device("n-3", Some("secret")).await.token.as_str(), "new");
+        let mut later = device("n-4");
+        later.renewed = Some(Time::now());
+        later.token = "later".to_owned();
+        assert_eq!(
+            open.registry.import(vec![later]).await.unwrap(),
+            imported(0, 1, 0)
+        );
+        assert_eq!(open.device("n-4", Some("secret")).await.token.as_str(), "later");
+
+        // Out and into another database, whose key makes other nodes: the client keeps its node all the same.
+        let fields = [("token", "t-1"), ("device-id", "0123")];
+        let p2 = open.run("register-push-fcm", BOB, &fields).await.unwrap();
+        let exported = open.registry.page(None, 100).await.unwrap();
+        let lines: Vec<_> = exported.iter().map(lines::to_line).collect();
+        let read: Vec<_> = lines.iter().map(|line| lines::from_line(line).unwrap()).collect();
+        assert!(read == exported);
+        let second = Database::sqlite(true);
+        let target = second.open().await;
+        assert_eq!(target.registry.import(read.clone()).await.unwrap().added, 11);
+        assert_eq!(target.registry.import(read).await.unwrap().unchanged, 11);
+        let again = target.run("register-push-fcm", BOB, &fields).await.unwrap();
+        assert_eq!(value(&again, "node"), value(&p2, "node"));
+        target.close().await;
+        open.close().await;
+    }
+}
+
+#[tokio::test]
+async fn devices_are_listed_in_pages() {
+    for database in Database::all() {
+        let open = database.open().await;
+        let devices = (0..25).map(|number| device(&format!("n-{number:02}"))).collect();
+        open.registry.import(devices).await.unwrap();
+        let (mut after, mut seen) = (None, Vec::new());
+        loop {
+            let page = open.registry.page(after.as_deref(), 10).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(last.node.clone());
+            seen.extend(page.into_iter().map(|device| device.node));
+        }
+        assert!(seen.is_sorted() && seen.len() == 25);
+        open.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_type_that_the_settings_lost_does_not_cost_a_device_its_registration() {
+    let mut database = Database::sqlite(true);
+    let open = database.open().await;
+    let secret = open.register(ALICE, "n-1", "t-1").await.unwrap();
+    open.close().await;
+    database.settings.types.remove("fcm");
+    for cache in [true, false] {
+        database.settings.cache = cache;
+        let open = database.open().await;
+        assert_eq!(
+            &*open.device("n-1", Some(&secret)).await.module,
+            "registration.types.fcm"
+        );
+        open.close().await;
+    }
+}
+
+#[tokio::test]
+async fn the_file_is_for_its_user_alone() {
+    let database = Database::sqlite(true);
+    let open = database.open().await;
+    open.register(ALICE, "n-1", "t-1").await.unwrap();
+    let StoreSettings::Sqlite { path } = &database.settings.store else {
+        unreachable!()
+    };
+    for suffix in ["", "-wal", "-shm"] {
+        let file = format!("{}{suffix}", path.display());
+        let mode = std::fs::metadata(file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    open.close().await;
+}
+
+/// A device as an import brings it.
+pub(crate) fn device(node: &str) -> Device {
+    Device {
+        dialect: Dialect::Seed,
+        kind: "fcm".to_owned(),
+        node: node.to_owned(),
+        secret: "secret".to_owned(),
+        token: "t".to_owned(),
+        call_token: None,
+        owner: None,
+        account: None,
+        channel: None,
+        registered: Time::parse("2026-01-01T00:00:00Z").unwrap(),
+        renewed: None,
+        delivered: None,
+        failed: None,
+    }
+}
+
+/// Waits for what another task does.
+pub(crate) async fn until(mut is_so: impl AsyncFnMut() -> bool) {
+    for _ in 0..400 {
+        if is_so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("it did not happen within 10 s");
+}

@@ -1,0 +1,143 @@
+//! What strangers send.
+
+use std::net::IpAddr;
+
+use fpush_push::{CommandError, Found};
+use fpush_registry::{HttpRegistration, RegisterError};
+
+use crate::rig::{Database, value};
+
+const INJECTIONS: [&str; 6] = [
+    "'; DROP TABLE devices; --",
+    "\" OR 1=1 --",
+    "$1",
+    "?1",
+    "x'); DELETE FROM devices WHERE ('1'='1",
+    "%_\\' || (SELECT value FROM meta)",
+];
+
+#[tokio::test]
+async fn sql_is_text_like_any_other() {
+    for mut database in Database::all() {
+        database.settings.max_per_owner = 100;
+        for text in INJECTIONS {
+            database.settings.types.insert(text.to_owned(), text.to_owned());
+            database
+                .settings
+                .providers
+                .insert(text.to_owned(), text.to_owned());
+        }
+        let open = database.open().await;
+        for text in INJECTIONS {
+            let fields = [("type", text), ("node", text), ("token", text), ("secret", text)];
+            let completed = open.run("v1-register-push", text, &fields).await.unwrap();
+            let device = open.device(text, Some(&value(&completed, "secret"))).await;
+            assert_eq!((&*device.module, device.token.as_str()), (text, text));
+            assert!(matches!(
+                open.find(text, Some(text)).await,
+                Ok(Found::WrongSecret)
+            ));
+            let fields = [("token", text), ("device-id", text), ("muc", text)];
+            let p2 = open.run("register-push-fcm", text, &fields).await.unwrap();
+            let node = value(&p2, "node");
+            assert_eq!(
+                open.registry.show(&node).await.unwrap().unwrap().owner.as_deref(),
+                Some(text)
+            );
+            let fields = [
+                ("provider", text),
+                ("device-token", text),
+                ("device-second-token", text),
+            ];
+            let tigase = open.run("register-device", text, &fields).await.unwrap();
+            open.device(&value(&tigase, "node"), None).await;
+        }
+        assert_eq!(
+            open.registry.page(None, 100).await.unwrap().len(),
+            3 * INJECTIONS.len()
+        );
+        for text in INJECTIONS {
+            assert!(open.registry.remove(text).await.unwrap());
+        }
+        assert_eq!(
+            open.registry.page(Some("'"), 100).await.unwrap().len(),
+            2 * INJECTIONS.len()
+        );
+        open.close().await;
+    }
+}
+
+#[tokio::test]
+async fn fields_without_measure_are_refused() {
+    let address: IpAddr = "192.0.2.7".parse().unwrap();
+    for database in [Database::sqlite(false), Database::postgres(false)] {
+        let open = database.open().await;
+        let long = "x".repeat(5_000);
+        for text in [long.as_str(), "", "a\0b", "a\nb", "\u{85}"] {
+            assert!(open.is_missing(text).await);
+            assert!(open.registry.show(text).await.unwrap().is_none());
+            assert!(!open.registry.remove(text).await.unwrap());
+            let fields = [("type", "fcm"), ("node", text), ("token", "t")];
+            let bad = Err(CommandError::BadPayload);
+            assert_eq!(open.run("v1-register-push", "a@b", &fields).await, bad);
+            assert_eq!(open.run("v1-unregister-push", "a@b", &fields).await, bad);
+            let fields = [("token", text), ("device-id", "d")];
+            assert_eq!(open.run("register-push-fcm", "a@b", &fields).await, bad);
+            let http = HttpRegistration {
+                kind: "fcm",
+                node: text,
+                token: "t",
+                secret: None,
+                address,
+            };
+            let refused = open.registry.register_http(http).await;
+            assert_eq!(refused, Err(RegisterError::BadField("node")));
+        }
+        let fields = [("type", "fcm"), ("node", "n"), ("token", "t")];
+        let bad = Err(CommandError::BadPayload);
+        assert_eq!(open.run("v1-register-push", &long, &fields).await, bad);
+        // As long as may be, and not in ASCII.
+        let (node, token) = ("ä".repeat(256), "t".repeat(4_096));
+        let secret = open.register("a@b", &node, &token).await.unwrap();
+        assert_eq!(open.device(&node, Some(&secret)).await.token.as_str(), token);
+        open.close().await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_shown_by_accident() {
+    let database = Database::sqlite(true);
+    let open = database.open().await;
+    let secret = open
+        .register("alice@example.org", "node-in-clear", "token-in-clear")
+        .await
+        .unwrap();
+    let recipient = open.device("node-in-clear", Some(&secret)).await;
+    let device = open.registry.show("node-in-clear").await.unwrap().unwrap();
+    let shown = format!(
+        "{recipient:?} {device:?} {:?} {:?}",
+        open.registry, database.settings
+    );
+    for private in ["node-in-clear", "token-in-clear", "alice", secret.as_str()] {
+        assert!(!shown.contains(private), "{shown}");
+    }
+    assert!(device.masked_secret().len() < 8 && secret.starts_with(&device.masked_secret()[..4]));
+    open.close().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_forms_writes_little() {
+    let database = Database::sqlite(true);
+    let open = database.open().await;
+    let mut answers = Vec::new();
+    for number in 0..2_000 {
+        answers.push(
+            open.register("mallory@example.org", &format!("n-{}", number % 7), "t")
+                .await
+                .is_ok(),
+        );
+    }
+    assert!(answers.iter().filter(|answer| **answer).count() <= 40);
+    assert!(open.register("alice@example.org", "a", "t").await.is_ok());
+    open.close().await;
+}

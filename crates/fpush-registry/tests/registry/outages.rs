@@ -1,0 +1,169 @@
+//! Databases that are away, or are none.
+
+use std::{sync::Arc, time::Duration};
+
+use fpush_push::{CommandError, Unavailable};
+use fpush_registry::{Hooks, OpenError, Registry, StoreSettings, Time};
+use fpush_testkit::TempDir;
+use tokio::time::Instant;
+
+use crate::{
+    behaviour::until,
+    postgres::Postgres,
+    rig::{Database, settings},
+};
+
+const ALICE: &str = "alice@example.org";
+
+fn on(server: &Arc<Postgres>, cache: bool) -> Database {
+    Database {
+        settings: settings(
+            StoreSettings::Postgres {
+                url: server.database(),
+            },
+            cache,
+        ),
+        _folder: TempDir::new(),
+        _server: Some(Arc::clone(server)),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_may_go_away_and_return() {
+    let server = Arc::new(Postgres::start_new());
+    let (cached, uncached) = (on(&server, true), on(&server, false));
+    let (cached, uncached) = (cached.open().await, uncached.open().await);
+    let secret = cached.register(ALICE, "n-1", "t-1").await.unwrap();
+    let other = uncached.register(ALICE, "n-1", "t-1").await.unwrap();
+
+    server.stop();
+    let began = Instant::now();
+    let unavailable = Err(CommandError::Unavailable(Unavailable));
+    let (one, two) = tokio::join!(
+        cached.register(ALICE, "n-2", "t"),
+        uncached.register(ALICE, "n-2", "t")
+    );
+    assert_eq!(one.map(drop), unavailable.clone().map(drop));
+    assert_eq!(two, unavailable);
+    assert!(uncached.find("n-1", Some(&other)).await.is_err());
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+    assert!(cached.registry.show("n-1").await.is_err());
+    let device = cached.device("n-1", Some(&secret)).await;
+    device.record.delivered();
+    assert!(cached.is_missing("n-2").await);
+
+    server.start();
+    until(async || cached.register(ALICE, "n-2", "t").await.is_ok()).await;
+    until(async || uncached.find("n-1", Some(&other)).await.is_ok()).await;
+    until(async || uncached.register(ALICE, "n-2", "t").await.is_ok()).await;
+    cached.registry.close().await;
+    cached.writer.await.unwrap();
+    uncached.close().await;
+    let kept = server.psql("test0", "SELECT delivered > 0 FROM devices WHERE node = 'n-1'");
+    assert_eq!(
+        kept.as_deref(),
+        Some("t\n"),
+        "times of pushes wait until they can be written"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_may_come_later_than_the_registry() {
+    let server = Arc::new(Postgres::start_new());
+    let (cached, uncached) = (on(&server, true), on(&server, false));
+    server.stop();
+    let began = Instant::now();
+    let (cached, uncached) = (cached.open().await, uncached.open().await);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    for open in [&cached, &uncached] {
+        assert!(open.find("n-1", None).await.is_err());
+        assert!(
+            open.run("register-push-fcm", ALICE, &[("token", "t"), ("device-id", "d")])
+                .await
+                .is_err()
+        );
+    }
+    server.start();
+    for open in [&cached, &uncached] {
+        until(async || open.register(ALICE, "n-1", "t").await.is_ok()).await;
+        assert!(open.is_missing("n-2").await);
+    }
+    cached.close().await;
+    uncached.close().await;
+}
+
+#[tokio::test]
+async fn what_is_no_registry_is_refused_in_words() {
+    let folder = TempDir::new();
+    let open = async |path| {
+        let opened = Registry::open(settings(StoreSettings::Sqlite { path }, true), Hooks::default()).await;
+        opened.map(drop).unwrap_err().to_string()
+    };
+    let message = open(folder.path().to_owned()).await;
+    assert!(message.starts_with("cannot open the database "), "{message}");
+    let message = open(folder.write(
+        "file",
+        "no database at all, but long enough to look like one".repeat(50),
+    ))
+    .await;
+    assert!(message.contains("not a database"), "{message}");
+    let message = open("/proc/nothing/devices.db".into()).await;
+    assert!(
+        message.contains("cannot open the database /proc/nothing/devices.db"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn tables_of_a_newer_version_are_left_alone() {
+    let database = Database::postgres(true);
+    database.open().await.close().await;
+    let StoreSettings::Postgres { url } = &database.settings.store else {
+        unreachable!()
+    };
+    let name = url.split_once("localhost/").unwrap().1.split_once('?').unwrap().0;
+    let server = database._server.as_ref().unwrap();
+    server
+        .psql(name, "UPDATE meta SET value = '99' WHERE name = 'schema'")
+        .unwrap();
+    let opened = Registry::open(database.settings.clone(), Hooks::default()).await;
+    assert!(matches!(
+        opened.map(drop),
+        Err(OpenError::Newer { found: 99, .. })
+    ));
+}
+
+#[tokio::test]
+async fn another_process_that_writes_for_long_is_an_outage() {
+    let database = Database::sqlite(true);
+    let open = database.open().await;
+    let secret = open.register(ALICE, "n-1", "t-1").await.unwrap();
+    let StoreSettings::Sqlite { path } = &database.settings.store else {
+        unreachable!()
+    };
+    // Another process that writes and does not end.
+    let lock =
+        sqlx::sqlite::SqlitePool::connect_with(sqlx::sqlite::SqliteConnectOptions::new().filename(path))
+            .await
+            .unwrap();
+    let writing = lock.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let refused = open.register(ALICE, "n-2", "t").await;
+    assert_eq!(refused, Err(CommandError::Unavailable(Unavailable)));
+    open.device("n-1", Some(&secret)).await.record.delivered();
+    writing.rollback().await.unwrap();
+    until(async || open.register(ALICE, "n-2", "t").await.is_ok()).await;
+    let before = Time::now();
+    open.close().await;
+    let open = database.open().await;
+    assert!(
+        open.registry
+            .show("n-1")
+            .await
+            .unwrap()
+            .unwrap()
+            .delivered
+            .unwrap()
+            <= before
+    );
+    open.close().await;
+}

@@ -1,0 +1,317 @@
+//! Many things at once, against a model.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use fpush_push::{CommandError, Recipient};
+use fpush_registry::{Device, HttpRegistration, RegisterError, Time};
+use proptest::prelude::*;
+use tokio::{runtime::Runtime, task::JoinSet};
+
+use crate::{
+    behaviour::until,
+    rig::{Database, Open, value},
+};
+
+const OWNERS: [&str; 2] = ["alice@example.org", "bob@example.org"];
+const KINDS: [&str; 2] = ["apns", "fcm"];
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// By an owner, or over HTTP.
+    Register {
+        by: Option<usize>,
+        node: usize,
+        kind: usize,
+        token: usize,
+    },
+    Unregister {
+        by: Option<usize>,
+        node: usize,
+        kind: usize,
+    },
+    /// Looks a node up and keeps what it found.
+    Look { node: usize },
+    /// What was found is said to be dead since so long after it last registered, or since now.
+    Dead { node: usize, since: Option<i64> },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let by = || proptest::option::of(0..2_usize);
+    let step = prop_oneof![
+        4 => (by(), 0..2_usize, 0..2_usize, 0..3_usize)
+            .prop_map(|(by, node, kind, token)| Step::Register { by, node, kind, token }),
+        1 => (by(), 0..2_usize, 0..2_usize).prop_map(|(by, node, kind)| Step::Unregister { by, node, kind }),
+        3 => (0..2_usize).prop_map(|node| Step::Look { node }),
+        3 => (0..2_usize, proptest::option::of(-1..2_i64)).prop_map(|(node, since)| Step::Dead { node, since }),
+    ];
+    proptest::collection::vec(step, 1..12)
+}
+
+/// What should be registered.
+#[derive(Default)]
+struct Model {
+    devices: BTreeMap<usize, Modelled>,
+    looked: BTreeMap<usize, (Recipient, Modelled)>,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+struct Modelled {
+    owner: Option<usize>,
+    kind: usize,
+    token: usize,
+    secret: String,
+    changed: i64,
+}
+
+async fn apply(open: &Open, model: &mut Model, step: Step) {
+    let address: IpAddr = "192.0.2.7".parse().unwrap();
+    match step {
+        Step::Register {
+            by,
+            node,
+            kind,
+            token,
+        } => {
+            // Two registrations in one millisecond are one to the provider's clock.
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            let (name, text) = (format!("n-{node}"), format!("t-{token}"));
+            let secret = match by {
+                Some(owner) => {
+                    let fields = [("type", KINDS[kind]), ("node", &name), ("token", &text)];
+                    let answer = open.run("v1-register-push", OWNERS[owner], &fields).await;
+                    answer.map(|completed| value(&completed, "secret"))
+                }
+                None => {
+                    let registration = HttpRegistration {
+                        kind: KINDS[kind],
+                        node: &name,
+                        token: &text,
+                        secret: None,
+                        address,
+                    };
+                    let answer = open.registry.register_http(registration).await;
+                    answer
+                        .map(|registered| registered.secret)
+                        .map_err(CommandError::from)
+                }
+            };
+            let existing = model.devices.get(&node);
+            if existing.is_some_and(|existing| existing.owner.is_some() && existing.owner != by) {
+                assert_eq!(secret, Err(CommandError::Forbidden));
+                return;
+            }
+            let secret = secret.unwrap();
+            let kept = existing.is_some_and(|existing| existing.kind == kind);
+            assert_eq!(kept, existing.is_some_and(|existing| existing.secret == secret));
+            let shown = open.registry.show(&name).await.unwrap().unwrap();
+            assert_eq!(kept, shown.renewed.is_some());
+            let changed = shown.changed().millis();
+            model.devices.insert(
+                node,
+                Modelled {
+                    owner: by,
+                    kind,
+                    token,
+                    secret,
+                    changed,
+                },
+            );
+        }
+        Step::Unregister { by, node, kind } => {
+            let name = format!("n-{node}");
+            let removed = match by {
+                Some(owner) => {
+                    let fields = [("type", KINDS[kind]), ("node", &name)];
+                    open.run("v1-unregister-push", OWNERS[owner], &fields)
+                        .await
+                        .map(drop)
+                }
+                None => {
+                    let answer = open
+                        .registry
+                        .unregister_http(KINDS[kind], &name, None, address)
+                        .await;
+                    answer.map(drop).map_err(CommandError::from)
+                }
+            };
+            let existing = model.devices.get(&node);
+            let may = existing.is_some_and(|existing| {
+                existing.kind == kind && (existing.owner.is_none() || existing.owner == by)
+            });
+            assert_eq!(removed, if may { Ok(()) } else { Err(CommandError::NotFound) });
+            if may {
+                model.devices.remove(&node);
+            }
+        }
+        Step::Look { node } => {
+            if let Some(modelled) = model.devices.get(&node) {
+                let recipient = open.device(&format!("n-{node}"), Some(&modelled.secret)).await;
+                assert_eq!(recipient.token.as_str(), format!("t-{}", modelled.token));
+                model.looked.insert(node, (recipient, modelled.clone()));
+            } else {
+                assert!(open.is_missing(&format!("n-{node}")).await);
+            }
+        }
+        Step::Dead { node, since } => {
+            let Some((recipient, then)) = model.looked.get(&node) else {
+                return;
+            };
+            let since = since.map(|since| u64::try_from(then.changed + since).unwrap());
+            recipient.record.gone(since);
+            // Dead is whoever has the token that was pushed to, and has not registered since.
+            let dies = model.devices.get(&node).is_some_and(|device| {
+                let later = match since {
+                    Some(since) => device.changed < i64::try_from(since).unwrap(),
+                    None => device.changed == then.changed,
+                };
+                device.token == then.token && later
+            });
+            if dies {
+                model.devices.remove(&node);
+            }
+            // What comes after it in the queue was written after it.
+            assert!(!open.registry.remove("no such node").await.unwrap());
+        }
+    }
+}
+
+async fn check(open: &Open, model: &Model) {
+    let devices = open.registry.page(None, 100).await.unwrap();
+    assert_eq!(devices.len(), model.devices.len());
+    for (node, modelled) in &model.devices {
+        let name = format!("n-{node}");
+        let device = devices.iter().find(|device| device.node == name).unwrap();
+        let is = Modelled {
+            owner: device
+                .owner
+                .as_ref()
+                .and_then(|owner| OWNERS.iter().position(|name| name == owner)),
+            kind: KINDS.iter().position(|kind| *kind == device.kind).unwrap(),
+            token: device.token[2..].parse().unwrap(),
+            secret: device.secret.clone(),
+            changed: device.changed().millis(),
+        };
+        assert_eq!(&is, modelled);
+        let found = open.device(&name, Some(&modelled.secret)).await;
+        assert_eq!(found.token.as_str(), device.token);
+    }
+}
+
+fn run(database: Database, steps: Vec<Step>) {
+    Runtime::new().unwrap().block_on(async {
+        let open = database.open().await;
+        let mut model = Model::default();
+        for step in steps {
+            apply(&open, &mut model, step).await;
+        }
+        check(&open, &model).await;
+        open.close().await;
+        let open = database.open().await;
+        check(&open, &model).await;
+        open.close().await;
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn in_any_order_sqlite_does_what_the_model_does(steps in steps(), cache: bool) {
+        run(Database::sqlite(cache), steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    #[test]
+    fn in_any_order_postgres_does_what_the_model_does(steps in steps(), cache: bool) {
+        run(Database::postgres(cache), steps);
+    }
+}
+
+/// Renewals and dead tokens at once, by two processes on one database.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_at_the_same_time_wins() {
+    for database in [
+        Database::sqlite(true),
+        Database::postgres(true),
+        Database::postgres(false),
+    ] {
+        let (one, other) = (database.open().await, database.open().await);
+        for round in 0..20 {
+            let (owner, node) = (format!("{round}@example.org"), format!("n-{round}"));
+            let secret = one.register(&owner, &node, "t").await.unwrap();
+            let pushed = one.device(&node, Some(&secret)).await;
+            let since = Time::now().millis() as u64;
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            let mut tasks = JoinSet::new();
+            for number in 0..6 {
+                let registry = if number % 2 == 0 {
+                    &one.registry
+                } else {
+                    &other.registry
+                };
+                let registry = std::sync::Arc::clone(registry);
+                let (owner, node) = (owner.clone(), node.clone());
+                tasks.spawn(async move {
+                    use fpush_push::Commands as _;
+                    let fields = [("type", "fcm"), ("node", node.as_str()), ("token", "t")];
+                    let command = crate::rig::command("v1-register-push", &owner, &fields);
+                    value(&registry.execute(command).await.unwrap(), "secret")
+                });
+                let record = std::sync::Arc::clone(&pushed.record);
+                tasks.spawn(async move {
+                    record.gone(Some(since));
+                    String::new()
+                });
+            }
+            let mut secrets = tasks.join_all().await;
+            secrets.retain(|secret| !secret.is_empty());
+            // At most one death came first, and whoever registered after it had a new secret.
+            let last = one.registry.show(&node).await.unwrap().expect("a renewal wins");
+            assert!(secrets.contains(&last.secret));
+            secrets.sort_unstable();
+            secrets.dedup();
+            assert!(secrets.len() <= 2, "{}", secrets.len());
+            until(async || memory_is(&one, &last).await && memory_is(&other, &last).await).await;
+        }
+        one.close().await;
+        other.close().await;
+    }
+}
+
+async fn memory_is(open: &Open, device: &Device) -> bool {
+    use fpush_push::Found;
+    matches!(
+        open.find(&device.node, Some(&device.secret)).await,
+        Ok(Found::Device(_))
+    )
+}
+
+/// A node that two want at once is one's alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_owners_of_one_node_are_never_both_told_yes() {
+    for database in [Database::sqlite(true), Database::postgres(false)] {
+        let (one, other) = (database.open().await, database.open().await);
+        for round in 0..20 {
+            let node = format!("n-{round}");
+            let (alice, bob) = (
+                format!("alice{round}@example.org"),
+                format!("bob{round}@example.org"),
+            );
+            let (first, second) =
+                tokio::join!(one.register(&alice, &node, "t"), other.register(&bob, &node, "t"));
+            assert!(first.is_ok() != second.is_ok());
+            let refused = first.and(second).unwrap_err();
+            assert_eq!(refused, CommandError::Forbidden);
+        }
+        one.close().await;
+        other.close().await;
+    }
+    // Whichever error it is over HTTP, it is this one over XMPP.
+    assert_eq!(
+        CommandError::from(RegisterError::Forbidden),
+        CommandError::Forbidden
+    );
+}

@@ -1,0 +1,174 @@
+//! A registry with what a test needs around it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use fpush_push::{
+    Command, CommandError, Commands as _, Completed, Directory as _, Found, Lookup, Recipient, Unavailable,
+};
+use fpush_registry::{Hooks, HttpSettings, Registry, RegistrySettings, StoreSettings};
+use fpush_testkit::TempDir;
+use tokio::task::JoinHandle;
+
+use crate::postgres::Postgres;
+
+/// A database for one test.
+pub(crate) struct Database {
+    pub(crate) settings: RegistrySettings,
+    pub(crate) _folder: TempDir,
+    pub(crate) _server: Option<Arc<Postgres>>,
+}
+
+/// An open registry.
+pub(crate) struct Open {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) writer: JoinHandle<()>,
+    /// What the hook was told.
+    pub(crate) told: Arc<Mutex<Vec<(String, String)>>>,
+}
+
+impl Database {
+    pub(crate) fn sqlite(cache: bool) -> Self {
+        let folder = TempDir::new();
+        let path = folder.path().join("folder").join("devices.db");
+        Self {
+            settings: settings(StoreSettings::Sqlite { path }, cache),
+            _folder: folder,
+            _server: None,
+        }
+    }
+
+    pub(crate) fn postgres(cache: bool) -> Self {
+        let server = Postgres::shared();
+        Self {
+            settings: settings(
+                StoreSettings::Postgres {
+                    url: server.database(),
+                },
+                cache,
+            ),
+            _folder: TempDir::new(),
+            _server: Some(server),
+        }
+    }
+
+    /// One of each kind.
+    pub(crate) fn all() -> Vec<Self> {
+        vec![
+            Self::sqlite(true),
+            Self::sqlite(false),
+            Self::postgres(true),
+            Self::postgres(false),
+        ]
+    }
+
+    pub(crate) async fn open(&self) -> Open {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let hooks = Hooks {
+            accepts: Arc::new(|_, token| !token.starts_with("bad")),
+            registered: Arc::new({
+                let told = Arc::clone(&told);
+                move |module, token| told.lock().unwrap().push((module.to_owned(), token.to_owned()))
+            }),
+        };
+        let (registry, writer) = Registry::open(self.settings.clone(), hooks).await.unwrap();
+        Open {
+            registry,
+            writer: tokio::spawn(writer),
+            told,
+        }
+    }
+}
+
+impl Open {
+    pub(crate) async fn close(self) {
+        self.registry.close().await;
+        self.writer.await.unwrap();
+    }
+
+    pub(crate) async fn find(&self, node: &str, secret: Option<&str>) -> Result<Found, Unavailable> {
+        match self.registry.find(node, secret) {
+            Lookup::Settled(found) => Ok(found),
+            Lookup::Asking(asking) => asking.await,
+        }
+    }
+
+    pub(crate) async fn device(&self, node: &str, secret: Option<&str>) -> Recipient {
+        match self.find(node, secret).await.unwrap() {
+            Found::Device(recipient) => recipient,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) async fn is_missing(&self, node: &str) -> bool {
+        matches!(self.find(node, None).await.unwrap(), Found::Nothing)
+    }
+
+    pub(crate) async fn run(
+        &self,
+        node: &str,
+        sender: &str,
+        fields: &[(&str, &str)],
+    ) -> Result<Completed, CommandError> {
+        self.registry.execute(command(node, sender, fields)).await
+    }
+
+    /// Registers with mod_push_appserver's command and returns the secret.
+    pub(crate) async fn register(
+        &self,
+        sender: &str,
+        node: &str,
+        token: &str,
+    ) -> Result<String, CommandError> {
+        let fields = [("type", "fcm"), ("node", node), ("token", token)];
+        let completed = self.run("v1-register-push", sender, &fields).await?;
+        Ok(value(&completed, "secret"))
+    }
+}
+
+pub(crate) fn command(node: &str, sender: &str, fields: &[(&str, &str)]) -> Command {
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    Command {
+        node: node.to_owned(),
+        sender: sender.to_owned(),
+        service: "push.example.org".to_owned(),
+        fields: fields.iter().map(owned).collect(),
+    }
+}
+
+pub(crate) fn value(completed: &Completed, name: &str) -> String {
+    let field = completed.fields.iter().find(|field| field.var == name);
+    field.unwrap_or_else(|| panic!("no field {name}")).values[0].clone()
+}
+
+pub(crate) fn settings(store: StoreSettings, cache: bool) -> RegistrySettings {
+    let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    };
+    RegistrySettings {
+        store,
+        cache,
+        types: map(&[("apns", "apple"), ("fcm", "google")]),
+        providers: map(&[("tigase:messenger:apns:1", "siskin")]),
+        rate_limit: Duration::from_secs(5),
+        max_per_owner: 4,
+        expire_after: Duration::from_secs(400 * 86_400),
+        http: None,
+    }
+}
+
+pub(crate) fn http(require_secret: bool) -> HttpSettings {
+    HttpSettings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        debugging: false,
+        require_secret,
+        trusted_proxies: Vec::new(),
+        tls: None,
+    }
+}
