@@ -10,7 +10,6 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow, bail};
-use fpush_push::settings::Severity;
 use fpush_registry::{Device, Hooks, Imported, Registry, Time, lines, prosody};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::runtime;
@@ -18,7 +17,7 @@ use tokio::runtime;
 use crate::{
     cli::{Devices, Import},
     exit,
-    settings::load,
+    settings::load_registration,
 };
 
 pub(crate) fn import(import: &Import) -> ExitCode {
@@ -184,18 +183,11 @@ fn with_registry<T>(
     settings: &Path,
     act: impl AsyncFnOnce(Arc<Registry>) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let (loaded, problems) = load(settings);
-    let registration = loaded.map(|loaded| loaded.registration);
-    if registration.is_none() {
-        for problem in problems
-            .iter()
-            .filter(|problem| problem.severity == Severity::Error)
-        {
-            eprintln!("error: {problem}");
-        }
-        bail!("the settings are wrong");
-    }
-    let mut registration = registration.flatten().with_context(|| {
+    let registration = load_registration(settings).map_err(|problems| {
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        anyhow!("{}", problems.join("\nerror: "))
+    })?;
+    let mut registration = registration.with_context(|| {
         format!(
             "{} has no block \"registration\", so there are no registered devices",
             settings.display()

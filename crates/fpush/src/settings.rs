@@ -43,6 +43,24 @@ pub(crate) fn load(file: &Path) -> (Option<Loaded>, Vec<Problem>) {
     (loaded, report.into_problems())
 }
 
+/// Reads nothing but the block `registration` of a settings file: for commands that need neither the secrets nor the
+/// credentials, which may be there only while the daemon runs. `Ok(None)` if there is no such block.
+///
+/// # Errors
+///
+/// What is wrong with the block or with the file.
+#[cfg(feature = "enable_registration")]
+pub(crate) fn load_registration(file: &Path) -> Result<Option<RegistrySettings>, Vec<Problem>> {
+    let report = Report::default();
+    let registration =
+        read_file(file, &report).and_then(|object| read_registration(&mut Section::root(&object, &report)));
+    if report.has_errors() {
+        Err(report.into_problems())
+    } else {
+        Ok(registration)
+    }
+}
+
 fn read_file(file: &Path, report: &Report) -> Option<Map<String, Value>> {
     let shown = file.display();
     let text = fs::read_to_string(file)
