@@ -143,7 +143,11 @@ fn warn_of_public_secrets(file: &Path, object: &Map<String, Value>, report: &Rep
         .and_then(Value::as_object)
         .into_iter()
         .flat_map(Map::values);
+    let store = object
+        .get("registration")
+        .and_then(|registration| registration.get("store"));
     let secret = holds(object.get("component"), "componentKey")
+        || holds(store, "url")
         || modules
             .filter_map(Value::as_object)
             .any(|module| holds(module.get("apns"), "certPassword"));

@@ -137,6 +137,7 @@ fn is_built(settings: &str) -> bool {
     (cfg!(feature = "enable_apns_support") || !needs("apple"))
         && (cfg!(feature = "enable_fcm_support") || !needs("google"))
         && (cfg!(feature = "enable_demo_support") || !needs("demo"))
+        && (cfg!(feature = "enable_registration") || !needs("registration"))
 }
 
 /// Compares with the expected text, or writes it.
@@ -244,6 +245,24 @@ fn every_expected_text_belongs_to_settings() {
             );
         }
     }
+}
+
+/// The default modules of a build without registration are known: nothing else is wrong with this file.
+#[test]
+#[cfg(all(feature = "enable_demo_support", not(feature = "enable_registration")))]
+fn registration_names_the_feature_that_brings_it() {
+    let settings = format!(
+        r#"{{ "component": {{ "componentHostname": "push.example.org", "componentKey": "secret",
+              "serverHostname": "127.0.0.1", "serverPort": {PORT} }},
+             "pushModules": {{ "m": {{ "type": "demo" }} }}, "registration": {{}} }}"#
+    );
+    let (status, errors, _) = Folder::with(&settings).check();
+    assert_eq!(status, Some(CONFIG));
+    assert!(
+        errors.contains("registration: this fpush was built without registration"),
+        "{errors}"
+    );
+    assert!(errors.contains("enable_registration"), "{errors}");
 }
 
 #[test]
