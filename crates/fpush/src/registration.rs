@@ -72,7 +72,7 @@ mod with {
         tokio::spawn(background);
         if let Some(http) = http {
             let server = Server::bind(http, Arc::clone(&registry), Arc::clone(modules)).await?;
-            tokio::spawn(server.serve(drain.clone()));
+            drain.spawn(server.serve(drain.clone()));
         }
         let registration = Registration {
             directory: Arc::<Registry>::clone(&registry),

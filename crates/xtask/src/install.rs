@@ -21,6 +21,8 @@ pub(crate) enum Package {
     Postgresql,
     /// A browser.
     Chromium,
+    /// The client of the HTTP API's examples.
+    Curl,
 }
 
 impl Package {
@@ -30,6 +32,7 @@ impl Package {
             Self::Ejabberd => Ejabberd::is_installed(),
             Self::Postgresql => Path::new("/usr/lib/postgresql").is_dir(),
             Self::Chromium => process::is_there("chromium"),
+            Self::Curl => process::is_there("curl"),
         }
     }
 
@@ -39,6 +42,7 @@ impl Package {
             Self::Ejabberd => &["ejabberd"],
             Self::Postgresql => &["postgresql"],
             Self::Chromium => &["chromium"],
+            Self::Curl => &["curl"],
         }
     }
 }

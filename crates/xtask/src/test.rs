@@ -44,6 +44,7 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
             Package::Ejabberd,
             Package::Postgresql,
             Package::Chromium,
+            Package::Curl,
         ])?;
         rust_tools()?;
         cargo_deny()

@@ -140,7 +140,12 @@ async fn a_form_may_have_4096_bytes() {
         let padded = |length: usize| format!("{form}&x={}", "y".repeat(length - form.len() - 3));
         for length in [4_097, 70_000] {
             let reply = rig.post(endpoint, &padded(length)).await;
-            assert_eq!(reply.status, 400, "{endpoint} {length}");
+            let said = (reply.status, &*reply.body);
+            assert_eq!(
+                said,
+                (400, "The form is larger than 4096 bytes.\n"),
+                "{endpoint} {length}"
+            );
         }
         let chunked = format!("{:x}\r\n{}\r\n0\r\n\r\n", 4_097, padded(4_097));
         let reply = rig
