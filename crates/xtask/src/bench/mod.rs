@@ -5,6 +5,7 @@
 //! stand-in; and this process, which plays the XMPP server. Absolute figures differ from machine to machine and from
 //! hour to hour; the ratio of fpush to the floor, measured in turns, does not.
 
+mod devices;
 mod floor;
 mod helper;
 mod latency;
@@ -138,6 +139,7 @@ pub(crate) fn measure(fpush: &Path, options: &Options) -> Result<()> {
     let latency = latency::measure(fpush, plan, &mut stand_in, throughput.per_second())?;
     let modules = modules::measure(fpush, plan, &stand_in)?;
     let memory = memory::measure(fpush, plan)?;
+    let devices = devices::measure(fpush, plan)?;
     let startup = startup::measure(fpush, plan, &stand_in)?;
 
     let report = Report {
@@ -148,6 +150,7 @@ pub(crate) fn measure(fpush: &Path, options: &Options) -> Result<()> {
         latency,
         modules,
         memory,
+        devices,
         startup,
         took: start.elapsed(),
     };

@@ -59,6 +59,8 @@ pub(super) struct Plan {
     pub(super) tokens: u64,
     /// Pushes that wait for their turn.
     pub(super) queued: u64,
+    /// Registered devices.
+    pub(super) devices: u64,
     pub(super) starts: usize,
 }
 
@@ -90,6 +92,7 @@ impl Plan {
         apns_modules: &[1, 10, 100],
         tokens: 1_000_000,
         queued: 100_000,
+        devices: 1_000_000,
         starts: 7,
     };
 
@@ -114,6 +117,7 @@ impl Plan {
         apns_modules: &[1, 2],
         tokens: 2_000,
         queued: 500,
+        devices: 3_000,
         starts: 1,
     };
 }

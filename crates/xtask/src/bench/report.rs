@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
+use super::devices::Devices;
 use super::latency::Latency;
 use super::memory::Memory;
 use super::modules::Modules;
@@ -27,6 +28,7 @@ pub(super) struct Report {
     pub(super) latency: Latency,
     pub(super) modules: Modules,
     pub(super) memory: Memory,
+    pub(super) devices: Devices,
     pub(super) startup: Startup,
     pub(super) took: Duration,
 }
@@ -101,6 +103,7 @@ impl Report {
             self.latency.table(),
             self.modules.table(),
             self.memory.table(self.latency.memory_rows()),
+            self.devices.table(),
             Table {
                 title: "Otherwise".to_owned(),
                 head: &["", "measured"],
@@ -208,6 +211,7 @@ impl Report {
             "paced": self.latency.json(),
             "modules": self.modules.json(),
             "memory": self.memory.json(),
+            "devices": self.devices.json(),
             "startup": self.startup.json(),
             "targets": targets.map(|targets| targets.iter().map(target).collect::<Vec<_>>()),
         })

@@ -22,8 +22,13 @@ pub(super) struct Rig {
 impl Rig {
     /// Starts fpush with these modules, the log at info as by default.
     pub(super) fn start(fpush: &Path, modules: &Value) -> Result<Self> {
+        Self::start_with(fpush, modules, None)
+    }
+
+    /// The same with a block `registration`.
+    pub(super) fn start_with(fpush: &Path, modules: &Value, registration: Option<&Value>) -> Result<Self> {
         let listener = Listener::bind()?;
-        let settings = json!({
+        let mut settings = json!({
             "component": {
                 "componentHostname": "push.localhost",
                 "componentKey": "made-up-component-secret",
@@ -32,6 +37,9 @@ impl Rig {
             },
             "pushModules": modules,
         });
+        if let Some(registration) = registration {
+            settings["registration"] = registration.clone();
+        }
         let builder = Daemon::builder(fpush).settings(&settings).rust_log("info");
         let start = Instant::now();
         let daemon = builder.start();

@@ -1,4 +1,4 @@
-//! Publishes that are written fast: copies of one, each with an id and a token of its own.
+//! Stanzas that are written fast: copies of one, each with a number of its own.
 
 use fpush_testkit::publish::{ejabberd_publish, prosody_publish};
 
@@ -18,39 +18,29 @@ impl Server {
     }
 }
 
-/// A publish, and where its number goes.
+/// A stanza, and where its number goes.
 pub(super) struct Template {
     bytes: Vec<u8>,
-    id: usize,
-    token: usize,
+    places: Vec<usize>,
 }
 
 impl Template {
     /// `token` holds [`NUMBER`] where its number goes.
     pub(super) fn new(server: Server, module: &str, token: &str) -> Self {
         // As long as those of the server.
-        let (mark, publish) = match server {
-            Server::Prosody => {
-                let id = "1".repeat(64);
-                let publish = prosody_publish(&id, token, Some(module), true);
-                (id, publish)
-            }
-            Server::Ejabberd => {
-                let id = "1".repeat(20);
-                let publish = ejabberd_publish(&id, token, Some(module), true);
-                (id, publish)
-            }
+        let id = |length: usize| NUMBER.to_owned() + &"1".repeat(length - DIGITS);
+        let publish = match server {
+            Server::Prosody => prosody_publish(&id(64), token, Some(module), true),
+            Server::Ejabberd => ejabberd_publish(&id(20), token, Some(module), true),
         };
-        let publish = publish.from("localhost").to_string();
-        let position = |text: &str| {
-            publish
-                .find(text)
-                .expect("the publish holds its id and its token")
-        };
+        Self::of(&publish.from("localhost").to_string())
+    }
+
+    /// A stanza that holds [`NUMBER`] wherever its number goes: in its id at least.
+    pub(super) fn of(stanza: &str) -> Self {
         Self {
-            id: position(&mark),
-            token: position(NUMBER),
-            bytes: publish.into_bytes(),
+            places: stanza.match_indices(NUMBER).map(|(at, _)| at).collect(),
+            bytes: stanza.as_bytes().to_vec(),
         }
     }
 
@@ -61,8 +51,8 @@ impl Template {
     pub(super) fn write(&self, number: u64, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&self.bytes);
-        for position in [self.id, self.token] {
-            write_number(number, &mut out[start + position..]);
+        for place in &self.places {
+            write_number(number, &mut out[start + place..]);
         }
     }
 }
@@ -79,7 +69,7 @@ pub(super) fn read_number(text: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(text.get(..DIGITS)?).ok()?, 16).ok()
 }
 
-/// Stands in a token for its number.
+/// Stands for the number.
 pub(super) const NUMBER: &str = "2222222222222222";
 
 const DIGITS: usize = NUMBER.len();
