@@ -91,7 +91,7 @@ impl PushTrait for Apns {
 
 impl Apns {
     /// The request, and the generation of the provider token in it.
-    fn request(&self, push: &Push) -> Option<(Request<Bytes>, u64)> {
+    pub(crate) fn request(&self, push: &Push) -> Option<(Request<Bytes>, u64)> {
         let extra = push.extra.as_deref();
         let ready = match (&self.mode, push.class) {
             _ if extra.is_some_and(|extra| extra.call) => &self.call,

@@ -5,6 +5,8 @@
 
 mod backend;
 mod credentials;
+#[doc(hidden)]
+pub mod hot;
 mod payload;
 mod provider_token;
 mod response;

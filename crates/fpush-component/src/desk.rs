@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use fpush_push::{
     Choice, Command, CommandError, Commands, Cut, Directory, Drain, Encrypted, Found, LogGate, Lookup,
-    Module, Modules, Outcome, Registered, Request as PushRequest, Unavailable, Urgency, Verdict,
+    Module, Modules, Outcome, Registered, Request as PushRequest, Token, Unavailable, Urgency, Verdict,
 };
 use tokio::{sync::Semaphore, time::Instant};
 use tracing::{debug, error, warn};
@@ -184,7 +184,9 @@ impl Desk {
         let recipient = match found {
             Ok(Found::Device(recipient)) => recipient,
             Ok(Found::Nothing) if !arrival.has_secret => return self.push_to_token(arrival),
-            Ok(Found::Nothing | Found::WrongSecret) => return self.settle(&arrival, Outcome::NotRegistered),
+            Ok(Found::Nothing | Found::WrongSecret | Found::Gone) => {
+                return self.settle(&arrival, Outcome::NotRegistered);
+            }
             Err(Unavailable) => return self.settle(&arrival, Outcome::RegistryUnavailable),
         };
         let Some(module) = self.modules.named(&recipient.module) else {
@@ -195,18 +197,26 @@ impl Desk {
             .call_token
             .as_ref()
             .filter(|_| arrival.urgency == Urgency::Call && arrival.encrypted.is_some());
-        let request = PushRequest {
-            token: call_token.unwrap_or(&recipient.token).as_str(),
-            choice: Choice::Registered,
-            urgency: arrival.urgency,
-            domain: arrival.domain,
-            registered: Some(Registered {
-                recipient: &recipient,
-                encrypted: arrival.encrypted.as_ref(),
-                call: call_token.is_some(),
-            }),
+        let admit = |token: &Token, call| {
+            let request = PushRequest {
+                token: token.as_str(),
+                choice: Choice::Registered,
+                urgency: arrival.urgency,
+                domain: arrival.domain,
+                registered: Some(Registered {
+                    recipient: &recipient,
+                    encrypted: arrival.encrypted.as_ref(),
+                    call,
+                }),
+            };
+            module.admit(request, arrival.at)
         };
-        self.push(module, request, arrival.addresses, arrival.at);
+        let verdict = match call_token.map(|token| admit(token, true)) {
+            // The second token does not work: then the phone shows a message.
+            None | Some(Verdict::Settled(Outcome::TokenBlocked)) => admit(&recipient.token, false),
+            Some(verdict) => verdict,
+        };
+        self.carry_out(verdict, module, arrival.domain, arrival.addresses, arrival.at);
     }
 
     fn push_to_token(self: &Arc<Self>, arrival: Arrival<'_>) {
@@ -221,20 +231,28 @@ impl Desk {
             domain: arrival.domain,
             registered: None,
         };
-        self.push(resolved.module, request, arrival.addresses, arrival.at);
+        let verdict = resolved.module.admit(request, arrival.at);
+        self.carry_out(
+            verdict,
+            resolved.module,
+            arrival.domain,
+            arrival.addresses,
+            arrival.at,
+        );
     }
 
-    fn push(
+    fn carry_out(
         self: &Arc<Self>,
+        verdict: Verdict,
         module: &Arc<Module>,
-        request: PushRequest<'_>,
+        domain: &str,
         addresses: Addresses,
         now: Instant,
     ) {
-        match module.admit(request, now) {
+        match verdict {
             Verdict::Settled(outcome) => {
                 if matches!(outcome, Outcome::TokenInvalid | Outcome::TokenForeign) {
-                    self.complain_of_token(module.name(), outcome, request.domain, now);
+                    self.complain_of_token(module.name(), outcome, domain, now);
                 }
                 self.reply(&addresses, &Answer::Published(outcome), now);
             }

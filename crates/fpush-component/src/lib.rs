@@ -6,6 +6,8 @@
 
 mod component;
 mod desk;
+#[doc(hidden)]
+pub mod hot;
 mod link;
 mod login;
 mod outbox;

@@ -660,7 +660,7 @@ mod tests {
                 "<iq type='set' from='u@a.example/r' to='push.example/x' id='1'><command \
                  xmlns='http://jabber.org/protocol/commands' node='n'{attributes}>{children}</command></iq>"
             );
-            match self::read(&stanza) {
+            match read(&stanza) {
                 Incoming::Request {
                     request: Request::Command(command),
                     ..

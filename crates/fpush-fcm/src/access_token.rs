@@ -43,7 +43,7 @@ pub(crate) struct Issued {
     pub(crate) authorization: HeaderValue,
     pub(crate) generation: u64,
     pub(crate) since: Instant,
-    until: Instant,
+    pub(crate) until: Instant,
 }
 
 /// A token as it comes from the token endpoint.

@@ -64,7 +64,7 @@ impl PushTrait for Fcm {
 }
 
 impl Fcm {
-    fn request(&self, push: &Push, issued: &Issued) -> Request<bytes::Bytes> {
+    pub(crate) fn request(&self, push: &Push, issued: &Issued) -> Request<bytes::Bytes> {
         let mut request = Request::new(self.message.body(
             push.token.as_str(),
             push.form,

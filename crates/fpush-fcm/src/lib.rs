@@ -6,6 +6,8 @@
 mod access_token;
 mod backend;
 mod credentials;
+#[doc(hidden)]
+pub mod hot;
 mod message;
 mod response;
 mod settings;

@@ -8,6 +8,8 @@ mod backend;
 mod blocklist;
 mod doubt;
 mod drain;
+#[doc(hidden)]
+pub mod hot;
 mod limiter;
 mod line;
 mod log;

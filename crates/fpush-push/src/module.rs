@@ -642,7 +642,8 @@ impl Module {
         }
     }
 
-    /// Takes a token for dead, unless its device has registered since it died.
+    /// Takes a token for dead, unless its device has registered since it died. A second token, for calls, is no reason
+    /// to give up the device: it is left alone for a while.
     fn bury(
         &self,
         order: &Order,
@@ -650,8 +651,11 @@ impl Module {
         mut state: MutexGuard<'_, State>,
         now: Instant,
     ) -> Outcome {
+        let is_second = order.push.extra.as_ref().is_some_and(|extra| extra.call);
         let (reason, outcome) = match &order.record {
-            Some(record) if !record.gone(since) => (BlockReason::Unexplained, Outcome::TokenBlocked),
+            Some(record) if is_second || !record.gone(since) => {
+                (BlockReason::Unexplained, Outcome::TokenBlocked)
+            }
             Some(_) | None => (BlockReason::Dead, Outcome::TokenDead),
         };
         state.blocklist.block(order.fingerprint, reason, now);

@@ -26,6 +26,8 @@ pub enum Found {
     Device(Recipient),
     /// A device, but the secret is missing or another one.
     WrongSecret,
+    /// Nothing any more: nobody but a registry makes such nodes.
+    Gone,
     /// Nothing.
     Nothing,
 }

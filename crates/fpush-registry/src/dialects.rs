@@ -7,7 +7,7 @@ mod p2;
 mod seed;
 mod tigase;
 
-use fpush_push::{Command, CommandError, Completed, Field};
+use fpush_push::{Command, CommandError, Completed, Field, Found};
 
 use crate::{
     device::{MAX_JID, is_sane},
@@ -47,6 +47,16 @@ pub(crate) async fn execute(shared: &Shared, mut command: Command) -> Result<Com
             Some(p2::Action::Unregister(kind)) => p2::unregister(shared, &command, kind).await,
             None => Err(CommandError::UnknownCommand),
         },
+    }
+}
+
+/// What a node stands for that nobody has registered, or not any more. One that looks like ours is no token, so that
+/// its publish, which may carry no secret, is not taken for one of the default module.
+pub(crate) fn nothing_at(node: &str) -> Found {
+    if tigase::is_node(node) {
+        Found::Gone
+    } else {
+        Found::Nothing
     }
 }
 

@@ -1,8 +1,8 @@
 //! Registered devices: what the settings block `registration` switches on.
 //!
-//! A client registers its token in one of three [`dialects`] (or over HTTP) and learns a node and a secret; a publish
+//! A client registers its token in one of three dialects (or over HTTP) and learns a node and a secret; a publish
 //! with these goes to that token. [`Registry`] is the whole of it: it finds devices ([`Directory`]), executes the
-//! clients' commands ([`Commands`]) and keeps the database, in which one [writer](writer) task writes.
+//! clients' commands ([`Commands`]) and keeps the database, in which one task writes.
 //!
 //! [`Directory`]: fpush_push::Directory
 //! [`Commands`]: fpush_push::Commands
@@ -25,6 +25,6 @@ mod writer;
 
 pub use device::{Device, Dialect, Time};
 pub use error::{OpenError, RegisterError};
-pub use registry::{Hooks, HttpRegistration, Registered, Registry};
+pub use registry::{Accepts, Heard, Hooks, HttpRegistration, Registered, Registry};
 pub use settings::{HttpSettings, Network, RegistrySettings, StoreSettings, TlsFiles};
 pub use writer::Imported;

@@ -35,10 +35,16 @@ use crate::{
 #[derive(Clone)]
 pub struct Hooks {
     /// Whether this can be a token of the module.
-    pub accepts: Arc<dyn Fn(&str, &str) -> bool + Send + Sync>,
+    pub accepts: Arc<Accepts>,
     /// A device with this token registered, anew or again: what is known against the token is outdated.
-    pub registered: Arc<dyn Fn(&str, &str) + Send + Sync>,
+    pub registered: Arc<Heard>,
 }
+
+/// Answers a question about a module and a token.
+pub type Accepts = dyn Fn(&str, &str) -> bool + Send + Sync;
+
+/// Is told of a module and a token.
+pub type Heard = dyn Fn(&str, &str) + Send + Sync;
 
 impl Default for Hooks {
     /// Accepts every token and tells nobody.
@@ -156,7 +162,7 @@ impl Registry {
             Err(MigrateError::Newer { found, known }) => return Err(OpenError::Newer { found, known }),
             Err(MigrateError::Randomness(problem)) => return Err(problem.into()),
             Err(MigrateError::Database(problem)) if may_come_later => {
-                writer.begin_in_trouble(&describe(&problem))
+                writer.fail(&describe(&problem));
             }
             Err(MigrateError::Database(problem)) => return Err(OpenError::Database(describe(&problem))),
         }
@@ -245,7 +251,7 @@ impl Registry {
         };
         Ok(match found {
             Found::Device(recipient) => Some(recipient),
-            Found::WrongSecret | Found::Nothing => None,
+            Found::WrongSecret | Found::Gone | Found::Nothing => None,
         })
     }
 
@@ -367,7 +373,7 @@ impl Directory for Registry {
                 Lookup::Settled(Found::Device(Arc::clone(&self.shared).recipient(entry, module)))
             }
             Some(Cached::WrongSecret) => Lookup::Settled(Found::WrongSecret),
-            Some(Cached::Nothing) => Lookup::Settled(Found::Nothing),
+            Some(Cached::Nothing) => Lookup::Settled(dialects::nothing_at(node)),
             Some(Cached::Incomplete) | None => {
                 let (shared, node) = (Arc::clone(&self.shared), node.to_owned());
                 let secret = secret.map(str::to_owned);
@@ -478,7 +484,7 @@ impl Shared {
             .map_err(|_| Unavailable)?;
         let device = ask(self.store.find(node)).await?;
         Ok(match device {
-            None => Found::Nothing,
+            None => dialects::nothing_at(node),
             Some(device) => {
                 if device.dialect == Dialect::Tigase || opens(device.secret.as_bytes(), secret) {
                     let module = self.targets.of(device.dialect, &device.kind);

@@ -7,12 +7,14 @@
 mod postgres;
 mod sqlite;
 
-use std::{path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use sqlx::{
     AssertSqlSafe, ColumnIndex, Database, Decode, Encode, Executor, IntoArguments, PgPool, Postgres, Row,
     Sqlite, SqlitePool, Transaction, Type, query::Query,
 };
+
+use tokio::time::timeout;
 
 use crate::{
     device::{Device, Dialect, Time, random_hex},
@@ -49,14 +51,22 @@ pub(crate) struct Change {
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
-/// Runs the same expression on the connection of either database.
+/// Runs the same work on the connection of either database, for 10 s at most: a server whose machine is gone never
+/// says so.
 macro_rules! on {
-    ($connection:expr, $name:ident => $do:expr) => {
+    ($connection:expr, $name:ident => $work:expr) => {
         match $connection {
-            Self::Sqlite($name) => $do,
-            Self::Postgres($name) => $do,
+            Self::Sqlite($name) => in_time($work).await,
+            Self::Postgres($name) => in_time($work).await,
         }
     };
+}
+
+async fn in_time<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    match timeout(LONGEST, work).await {
+        Ok(done) => done,
+        Err(_) => Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into())),
+    }
 }
 
 impl Store {
@@ -72,17 +82,20 @@ impl Store {
 
     /// Begins to write, alone.
     pub(crate) async fn begin(&self) -> Result<Writing> {
-        Ok(match self {
-            Self::Sqlite(pool) => Writing::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
-            Self::Postgres(pool) => {
-                let mut transaction = pool.begin().await?;
-                sqlx::query("SELECT pg_advisory_xact_lock($1)")
-                    .bind(WRITERS)
-                    .execute(&mut *transaction)
-                    .await?;
-                Writing::Postgres(transaction)
-            }
-        })
+        let beginning = async {
+            Ok(match self {
+                Self::Sqlite(pool) => Writing::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?),
+                Self::Postgres(pool) => {
+                    let mut transaction = pool.begin().await?;
+                    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+                        .bind(WRITERS)
+                        .execute(&mut *transaction)
+                        .await?;
+                    Writing::Postgres(transaction)
+                }
+            })
+        };
+        in_time(beginning).await
     }
 
     /// Makes and updates the tables. Returns the server's key.
@@ -123,34 +136,37 @@ impl Store {
     /// The device with this node.
     pub(crate) async fn find(&self, node: &str) -> Result<Option<Device>> {
         let values = [Value::Text(node)];
-        on!(self, pool => first(devices(pool, FIND, &values).await))
+        first(on!(self, pool => devices(pool, FIND, &values)))
     }
 
     /// Devices in the order of their nodes, after this one.
     pub(crate) async fn page(&self, after: &str, limit: i64) -> Result<Vec<Device>> {
         let values = [Value::Text(after), Value::Number(limit)];
-        on!(self, pool => devices(pool, PAGE, &values).await)
+        on!(self, pool => devices(pool, PAGE, &values))
     }
 
     /// How many devices there are.
     pub(crate) async fn count(&self) -> Result<i64> {
-        on!(self, pool => number(pool, COUNT).await)
+        only(on!(self, pool => numbers(pool, COUNT, &[])))
     }
 
     /// The id of the last change; 0 if there was none.
     pub(crate) async fn last_change(&self) -> Result<i64> {
-        on!(self, pool => number(pool, LAST_CHANGE).await)
+        only(on!(self, pool => numbers(pool, LAST_CHANGE, &[])))
     }
 
     /// Changes that others made after this one, the earliest first.
     pub(crate) async fn changes(&self, after: i64, not_from: &str, limit: i64) -> Result<Vec<Change>> {
         let values = [Value::Number(after), Value::Text(not_from), Value::Number(limit)];
-        on!(self, pool => changes(pool, CHANGES, &values).await)
+        on!(self, pool => changes(pool, CHANGES, &values))
     }
 
     /// Ends all connections.
     pub(crate) async fn close(&self) {
-        on!(self, pool => pool.close().await);
+        match self {
+            Self::Sqlite(pool) => pool.close().await,
+            Self::Postgres(pool) => pool.close().await,
+        }
     }
 }
 
@@ -158,13 +174,13 @@ impl Writing {
     /// The device with this node.
     pub(crate) async fn find(&mut self, node: &str) -> Result<Option<Device>> {
         let values = [Value::Text(node)];
-        on!(self, transaction => first(devices(&mut **transaction, FIND, &values).await))
+        first(on!(self, transaction => devices(&mut **transaction, FIND, &values)))
     }
 
     /// All devices of an owner.
     pub(crate) async fn owned_by(&mut self, owner: &str) -> Result<Vec<Device>> {
         let values = [Value::Text(owner)];
-        on!(self, transaction => devices(&mut **transaction, OWNED, &values).await)
+        on!(self, transaction => devices(&mut **transaction, OWNED, &values))
     }
 
     /// Writes a device, in the place of one with the same node.
@@ -205,7 +221,7 @@ impl Writing {
     /// Removes at most so many devices that were neither registered nor pushed to since then. Returns their nodes.
     pub(crate) async fn remove_unused(&mut self, since: Time, limit: i64) -> Result<Vec<String>> {
         let values = [Value::Number(since.millis()), Value::Number(limit)];
-        let nodes = on!(self, transaction => nodes(&mut **transaction, UNUSED, &values).await)?;
+        let nodes = on!(self, transaction => nodes(&mut **transaction, UNUSED, &values))?;
         for node in &nodes {
             self.remove(node).await?;
         }
@@ -246,12 +262,12 @@ impl Writing {
 
     /// Makes everything last.
     pub(crate) async fn commit(self) -> Result<()> {
-        on!(self, transaction => transaction.commit().await)
+        on!(self, transaction => transaction.commit())
     }
 
     async fn meta(&mut self, name: &str) -> Result<Option<String>> {
         let values = [Value::Text(name)];
-        let found = on!(self, transaction => nodes(&mut **transaction, META, &values).await)?;
+        let found = on!(self, transaction => nodes(&mut **transaction, META, &values))?;
         Ok(found.into_iter().next())
     }
 
@@ -262,15 +278,8 @@ impl Writing {
     }
 
     async fn execute(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<u64> {
-        Ok(match self {
-            Self::Sqlite(transaction) => bound(sql, values)
-                .execute(&mut **transaction)
-                .await?
-                .rows_affected(),
-            Self::Postgres(transaction) => bound(sql, values)
-                .execute(&mut **transaction)
-                .await?
-                .rows_affected(),
+        on!(self, transaction => async {
+            Ok(bound(sql, values).execute(&mut **transaction).await?.rows_affected())
         })
     }
 
@@ -284,10 +293,7 @@ impl Writing {
             ),
         };
         let sql = AssertSqlSafe(sql.replace("{node}", node).replace("{id}", id));
-        match self {
-            Self::Sqlite(transaction) => sqlx::query(sql).execute(&mut **transaction).await.map(drop),
-            Self::Postgres(transaction) => sqlx::query(sql).execute(&mut **transaction).await.map(drop),
-        }
+        on!(self, transaction => async { sqlx::query(sql).execute(&mut **transaction).await.map(drop) })
     }
 }
 
@@ -421,28 +427,18 @@ reading!(
     |row| row.try_get(0)
 );
 
-async fn number<'c, DB, E>(executor: E, sql: &'static str) -> Result<i64>
-where
-    DB: Database,
-    E: Executor<'c, Database = DB>,
-    DB::Arguments: IntoArguments<DB>,
-    for<'t> &'t str: Encode<'t, DB> + Type<DB>,
-    for<'t> Option<&'t str>: Encode<'t, DB> + Type<DB>,
-    for<'t> i64: Encode<'t, DB> + Decode<'t, DB> + Type<DB>,
-    for<'t> Option<i64>: Encode<'t, DB> + Type<DB>,
-    for<'t> String: Decode<'t, DB> + Type<DB>,
-    usize: ColumnIndex<DB::Row>,
-{
-    let numbers = numbers(executor, sql, &[]).await?;
-    numbers.first().copied().ok_or(sqlx::Error::RowNotFound)
-}
-
 fn first(devices: Result<Vec<Device>>) -> Result<Option<Device>> {
     Ok(devices?.into_iter().next())
 }
 
+fn only(numbers: Result<Vec<i64>>) -> Result<i64> {
+    numbers?.first().copied().ok_or(sqlx::Error::RowNotFound)
+}
+
 /// How long to wait for a connection, or for another process that writes.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long one statement may take.
+const LONGEST: Duration = Duration::from_secs(10);
 /// The lock that a writer on PostgreSQL holds: any number that nobody else takes in this database.
 const WRITERS: i64 = 0x6670_7573_6801;
 
@@ -498,7 +494,7 @@ const PUT: &str = concat!(
 );
 const REMOVE: &str = "DELETE FROM devices WHERE node = $1";
 const REMOVE_DEAD: &str =
-    "DELETE FROM devices WHERE node = $1 AND token = $2 AND coalesce($3, 1) > 0";
+    "DELETE FROM devices WHERE node = $1 AND token = $2 AND coalesce(renewed, registered) < $3";
 const UNUSED: &str = "SELECT node FROM devices WHERE coalesce(renewed, registered) < $1 AND coalesce(delivered, 0) < $1 LIMIT $2";
 const NOTE_PUSHES: &str =
     "UPDATE devices SET delivered = coalesce($2, delivered), failed = coalesce($3, failed) WHERE node = $1";

@@ -1,6 +1,6 @@
 //! The one task that writes: what waits is written together, and memory follows what was committed.
 
-use std::{collections::HashSet, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use fpush_push::LogGate;
 use tokio::{
@@ -75,9 +75,6 @@ enum Effect {
     Remove(String),
 }
 
-/// Work on the database. Boxed, because the compiler cannot tell otherwise that it is `Send`.
-type Working<'a, T> = Pin<Box<dyn Future<Output = Result<T, sqlx::Error>> + Send + 'a>>;
-
 /// What became of the jobs of a transaction.
 type Written = (Vec<Result<Done, RegisterError>>, Vec<Effect>);
 
@@ -96,6 +93,7 @@ pub(crate) struct Writer {
     /// Since when nothing could be written, and how often that was tried.
     trouble: Option<Trouble>,
     gate: LogGate,
+    good_gate: LogGate,
 }
 
 #[derive(Clone, Copy)]
@@ -115,6 +113,7 @@ impl Writer {
             fresh: Instant::now(),
             trouble: None,
             gate: LogGate::new(),
+            good_gate: LogGate::new(),
         })
     }
 
@@ -151,7 +150,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes until the registry is closed or forgotten.
+    /// Writes until the registry is closed.
     pub(crate) async fn run(mut self) {
         let mut jobs = Vec::new();
         let mut news = every(NEWS, NEWS);
@@ -161,16 +160,16 @@ impl Writer {
             let again = self.trouble.map(|trouble| trouble.again);
             let room = BATCH.saturating_sub(jobs.len());
             select! {
-                received = self.queue.recv_many(&mut jobs, room), if room > 0 => {
-                    if received == 0 {
-                        self.finish(jobs).await;
-                        return;
-                    }
-                }
+                // There is always a sender: ours.
+                _ = self.queue.recv_many(&mut jobs, room), if room > 0 => {}
                 () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
                     self.recover().await;
                 }
-                _ = news.tick(), if self.is_well() => self.read_news().await,
+                _ = news.tick(), if self.is_well() => {
+                    if self.read_news().await {
+                        news.reset_immediately();
+                    }
+                }
                 _ = times.tick(), if self.is_well() => {
                     if self.write_times().await {
                         times.reset_immediately();
@@ -210,7 +209,7 @@ impl Writer {
     }
 
     /// Notes that the database is away, and when to try again.
-    fn fail(&mut self, problem: &str) {
+    pub(crate) fn fail(&mut self, problem: &str) {
         let attempts = self.trouble.map_or(0, |trouble| trouble.attempts) + 1;
         let pause = FIRST_PAUSE * 2_u32.pow(attempts.min(5) - 1);
         self.trouble = Some(Trouble {
@@ -240,7 +239,9 @@ impl Writer {
         match tried {
             Ok(()) => {
                 self.trouble = None;
-                info!("the database of registered devices can be reached");
+                if let Some(withheld) = self.good_gate.pass(Instant::now()) {
+                    info!(withheld, "the database of registered devices can be reached");
+                }
             }
             Err(MigrateError::Newer { found, known }) => {
                 error!(
@@ -253,11 +254,6 @@ impl Writer {
                 self.fail(&problem.to_string());
             }
         }
-    }
-
-    /// The first attempt was made elsewhere, and failed.
-    pub(crate) fn begin_in_trouble(&mut self, problem: &str) {
-        self.fail(problem);
     }
 
     /// Writes jobs and answers them. Returns those that have to wait.
@@ -317,19 +313,17 @@ impl Writer {
         }
     }
 
-    fn transact<'a>(&'a self, jobs: &'a [Job]) -> Working<'a, Written> {
-        Box::pin(async move {
-            let mut writing = self.shared.store.begin().await?;
-            let mut results = Vec::with_capacity(jobs.len());
-            let mut effects = Vec::new();
-            for job in jobs {
-                results.push(self.step(&mut writing, &job.change, &mut effects).await?);
-            }
-            self.tell(&mut writing, effects.iter().map(Effect::node).collect())
-                .await?;
-            writing.commit().await?;
-            Ok((results, effects))
-        })
+    async fn transact(&self, jobs: &[Job]) -> Result<Written, sqlx::Error> {
+        let mut writing = self.shared.store.begin().await?;
+        let mut results = Vec::with_capacity(jobs.len());
+        let mut effects = Vec::new();
+        for job in jobs {
+            results.push(self.step(&mut writing, &job.change, &mut effects).await?);
+        }
+        self.tell(&mut writing, effects.iter().map(Effect::node).collect())
+            .await?;
+        writing.commit().await?;
+        Ok((results, effects))
     }
 
     /// Tells the other processes what changed, once for each node.
@@ -416,42 +410,43 @@ impl Writer {
         })
     }
 
-    /// Reads what other processes changed.
-    async fn read_news(&mut self) {
-        if let Err(problem) = self.try_to_read_news().await {
-            self.fail(&describe(&problem));
+    /// Reads some of what other processes changed. Returns whether there may be more.
+    async fn read_news(&mut self) -> bool {
+        match self.try_to_read_news().await {
+            Ok(more) => more,
+            Err(problem) => {
+                self.fail(&describe(&problem));
+                false
+            }
         }
     }
 
-    fn try_to_read_news(&mut self) -> Working<'_, ()> {
-        Box::pin(async move {
-            let Some(cache) = &self.shared.cache else {
-                return Ok(());
-            };
-            if self.fresh.elapsed() > KEEP_CHANGES / 2 {
-                // Some changes may be forgotten already.
-                return self.load().await;
+    async fn try_to_read_news(&mut self) -> Result<bool, sqlx::Error> {
+        let Some(cache) = &self.shared.cache else {
+            return Ok(false);
+        };
+        if self.fresh.elapsed() > KEEP_CHANGES / 2 {
+            // Some changes may be forgotten already.
+            self.load().await?;
+            return Ok(false);
+        }
+        let (store, began) = (&self.shared.store, Instant::now());
+        let last = store.last_change().await?;
+        let changes = store.changes(self.seen, &self.source, PAGE).await?;
+        let nodes: HashSet<_> = changes.iter().map(|change| change.node.as_str()).collect();
+        for node in nodes {
+            match store.find(node).await? {
+                Some(device) => cache.put(&device),
+                None => cache.remove(node),
             }
-            let (store, began) = (&self.shared.store, Instant::now());
-            let last = store.last_change().await?;
-            loop {
-                let changes = store.changes(self.seen, &self.source, PAGE).await?;
-                let read: HashSet<_> = changes.iter().map(|change| change.node.as_str()).collect();
-                for node in read {
-                    match store.find(node).await? {
-                        Some(device) => cache.put(&device),
-                        None => cache.remove(node),
-                    }
-                }
-                match changes.last() {
-                    Some(change) => self.seen = change.id,
-                    None => break,
-                }
-            }
-            self.seen = self.seen.max(last);
-            self.fresh = began;
-            Ok(())
-        })
+        }
+        let more = changes.len() as i64 == PAGE;
+        self.seen = match changes.last() {
+            Some(change) if more => change.id,
+            Some(_) | None => self.seen.max(last),
+        };
+        self.fresh = began;
+        Ok(more)
     }
 
     /// Writes some of the times of pushes. Returns whether there may be more.
@@ -470,14 +465,12 @@ impl Writer {
         }
     }
 
-    fn try_to_write_times<'a>(&'a self, taken: &'a [(Box<str>, Noted)]) -> Working<'a, ()> {
-        Box::pin(async move {
-            let mut writing = self.shared.store.begin().await?;
-            for (node, noted) in taken {
-                writing.note_pushes(node, noted.delivered, noted.failed).await?;
-            }
-            writing.commit().await
-        })
+    async fn try_to_write_times(&self, taken: &[(Box<str>, Noted)]) -> Result<(), sqlx::Error> {
+        let mut writing = self.shared.store.begin().await?;
+        for (node, noted) in taken {
+            writing.note_pushes(node, noted.delivered, noted.failed).await?;
+        }
+        writing.commit().await
     }
 
     /// Removes some of the devices that nobody uses, and old changes. Returns whether there may be more.
@@ -491,27 +484,25 @@ impl Writer {
         }
     }
 
-    fn try_to_clean(&self) -> Working<'_, bool> {
-        Box::pin(async move {
-            let now = Time::now();
-            let mut writing = self.shared.store.begin().await?;
-            let unused = writing
-                .remove_unused(now.before(self.shared.expire_after), BATCH as i64)
-                .await?;
-            self.tell(&mut writing, unused.iter().map(String::as_str).collect())
-                .await?;
-            writing.forget_changes(now.before(KEEP_CHANGES)).await?;
-            writing.commit().await?;
-            let more = unused.len() == BATCH;
-            if !unused.is_empty() {
-                info!(
-                    devices = unused.len(),
-                    "registrations that nobody used were removed"
-                );
-            }
-            self.take_effect(unused.into_iter().map(Effect::Remove).collect());
-            Ok(more)
-        })
+    async fn try_to_clean(&self) -> Result<bool, sqlx::Error> {
+        let now = Time::now();
+        let mut writing = self.shared.store.begin().await?;
+        let unused = writing
+            .remove_unused(now.before(self.shared.expire_after), BATCH as i64)
+            .await?;
+        self.tell(&mut writing, unused.iter().map(String::as_str).collect())
+            .await?;
+        writing.forget_changes(now.before(KEEP_CHANGES)).await?;
+        writing.commit().await?;
+        let more = unused.len() == BATCH;
+        if !unused.is_empty() {
+            info!(
+                devices = unused.len(),
+                "registrations that nobody used were removed"
+            );
+        }
+        self.take_effect(unused.into_iter().map(Effect::Remove).collect());
+        Ok(more)
     }
 }
 

@@ -21,7 +21,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use self::client::{Client, attribute, escape};
+pub use self::client::{Client, attribute, escape, form_value, submit_form};
 pub use self::guarded::{Guarded, Running};
 pub use self::tap::{Seen, Tap};
 use crate::temp_dir::TempDir;
@@ -152,10 +152,15 @@ VirtualHost "{HOST}"
             login_line: "External component successfully authenticated",
             programs: vec![command],
             running: Vec::new(),
-            _folder: folder,
+            folder,
         };
         instance.start()?;
         Ok(Self(instance))
+    }
+
+    /// The folder with everything that Prosody stores. It is removed with the server.
+    pub fn data(&self) -> PathBuf {
+        self.0.folder.path().join("data")
     }
 }
 
@@ -258,7 +263,7 @@ modules:
             login_line: "Accepted external component handshake",
             programs: vec![epmd, node],
             running: Vec::new(),
-            _folder: folder,
+            folder,
         };
         instance.start()?;
         Ok(Self(instance))
@@ -280,7 +285,7 @@ struct Instance {
     programs: Vec<Guarded>,
     /// Ends before `folder` is removed: fields are dropped in this order.
     running: Vec<Running>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Instance {

@@ -47,7 +47,7 @@ fn claim(shared: &Shared, command: &Command) -> Result<Claim, CommandError> {
     Ok(Claim {
         dialect: Dialect::Tigase,
         kind: provider.to_owned(),
-        node: shared.node(&["tigase", provider, owner, token])?,
+        node: format!("{NODE}{}", shared.node(&["tigase", provider, owner, token])?),
         token: token.to_owned(),
         account: Some(owner.to_owned()),
         channel: None,
@@ -55,6 +55,12 @@ fn claim(shared: &Shared, command: &Command) -> Result<Claim, CommandError> {
         secret: None,
         now: Time::now(),
     })
+}
+
+/// Whether a node is one of this dialect.
+pub(super) fn is_node(node: &str) -> bool {
+    node.strip_prefix(NODE)
+        .is_some_and(|rest| rest.len() == 64 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 fn completed(fields: Vec<Field>) -> Completed {
@@ -65,6 +71,8 @@ fn completed(fields: Vec<Field>) -> Completed {
     }
 }
 
+/// Begins every node, so that none looks like a token of Apple's.
+const NODE: &str = "tigase-";
 /// Tells the client that encrypted notifications reach it.
 const ENCRYPTION: &str = "tigase:push:encrypt:0";
 /// What servers cut a notification down to: in base64, with all that the providers want around it, it stays below the

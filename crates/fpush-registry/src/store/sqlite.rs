@@ -1,9 +1,9 @@
 //! The file of SQLite.
 
 use std::{
-    fs::{DirBuilder, OpenOptions},
+    fs::{self, DirBuilder, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown},
     path::Path,
 };
 
@@ -41,15 +41,24 @@ fn make(path: &Path) -> io::Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    OpenOptions::new()
+    let is_new = !path.exists();
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(path)
-        .map(drop)
+        .open(path)?;
+    // An import that root does before the first start must not lock the daemon out.
+    if is_new && let Some(folder) = path.parent().and_then(|folder| fs::metadata(folder).ok()) {
+        let owner = file.metadata()?;
+        if owner.uid() == ROOT && folder.uid() != ROOT {
+            chown(path, Some(folder.uid()), Some(folder.gid()))?;
+        }
+    }
+    Ok(())
 }
 
+const ROOT: u32 = 0;
 /// Each has a thread of its own.
 const CONNECTIONS: u32 = 4;

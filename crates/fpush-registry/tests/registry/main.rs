@@ -1,5 +1,7 @@
 //! The registry on real databases: SQLite, and a PostgreSQL server that the tests start.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 mod behaviour;
 mod hostile;
 mod outages;

@@ -24,7 +24,7 @@ fn on(server: &Arc<Postgres>, cache: bool) -> Database {
             cache,
         ),
         _folder: TempDir::new(),
-        _server: Some(Arc::clone(server)),
+        server: Some(Arc::clone(server)),
     }
 }
 
@@ -65,6 +65,25 @@ async fn a_database_may_go_away_and_return() {
         Some("t\n"),
         "times of pushes wait until they can be written"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_may_fall_silent_and_wake() {
+    let server = Arc::new(Postgres::start_new());
+    let database = on(&server, true);
+    let open = database.open().await;
+    let secret = open.register(ALICE, "n-1", "t-1").await.unwrap();
+    server.signal_all("STOP");
+    for _ in 0..3 {
+        let began = Instant::now();
+        assert!(open.register(ALICE, "n-2", "t").await.is_err());
+        assert!(open.registry.show("n-1").await.is_err());
+        assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    }
+    open.device("n-1", Some(&secret)).await;
+    server.signal_all("CONT");
+    until(async || open.register(ALICE, "n-2", "t").await.is_ok()).await;
+    open.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,7 +141,7 @@ async fn tables_of_a_newer_version_are_left_alone() {
         unreachable!()
     };
     let name = url.split_once("localhost/").unwrap().1.split_once('?').unwrap().0;
-    let server = database._server.as_ref().unwrap();
+    let server = database.server.as_ref().unwrap();
     server
         .psql(name, "UPDATE meta SET value = '99' WHERE name = 'schema'")
         .unwrap();

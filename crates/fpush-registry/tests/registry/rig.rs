@@ -19,7 +19,7 @@ use crate::postgres::Postgres;
 pub(crate) struct Database {
     pub(crate) settings: RegistrySettings,
     pub(crate) _folder: TempDir,
-    pub(crate) _server: Option<Arc<Postgres>>,
+    pub(crate) server: Option<Arc<Postgres>>,
 }
 
 /// An open registry.
@@ -37,7 +37,7 @@ impl Database {
         Self {
             settings: settings(StoreSettings::Sqlite { path }, cache),
             _folder: folder,
-            _server: None,
+            server: None,
         }
     }
 
@@ -51,7 +51,7 @@ impl Database {
                 cache,
             ),
             _folder: TempDir::new(),
-            _server: Some(server),
+            server: Some(server),
         }
     }
 
@@ -104,7 +104,7 @@ impl Open {
     }
 
     pub(crate) async fn is_missing(&self, node: &str) -> bool {
-        matches!(self.find(node, None).await.unwrap(), Found::Nothing)
+        matches!(self.find(node, None).await.unwrap(), Found::Nothing | Found::Gone)
     }
 
     pub(crate) async fn run(

@@ -70,21 +70,39 @@ impl Client {
 
     /// Turns push on for this account at the app server `jid`; `module` goes into the publish-options.
     pub fn enable_push(&mut self, jid: &str, node: &str, module: Option<&str>) -> io::Result<String> {
-        let field = module.map_or_else(String::new, |module| {
-            format!(
-                "<field var='pushModule'><value>{}</value></field>",
-                escape(module)
-            )
-        });
+        let mut fields = vec![("FORM_TYPE", PUBLISH_OPTIONS)];
+        fields.extend(module.map(|module| ("pushModule", module)));
+        self.enable_push_with(jid, node, &submit_form(&fields))
+    }
+
+    /// The same, with this XML inside of `<enable/>`: a [`submit_form`] with publish-options, extensions, or nothing.
+    pub fn enable_push_with(&mut self, jid: &str, node: &str, children: &str) -> io::Result<String> {
         self.request(
             "set",
             "",
             &format!(
-                "<enable xmlns='urn:xmpp:push:0' jid='{}' node='{}'><x xmlns='jabber:x:data' type='submit'>\
-                 <field var='FORM_TYPE'><value>http://jabber.org/protocol/pubsub#publish-options</value></field>\
-                 {field}</x></enable>",
+                "<enable xmlns='urn:xmpp:push:0' jid='{}' node='{}'>{children}</enable>",
                 escape(jid),
                 escape(node)
+            ),
+        )
+    }
+
+    /// Executes an ad-hoc command (XEP-0050) of one step at `jid` and returns the answer; see [`form_value`].
+    pub fn execute(
+        &mut self,
+        jid: &str,
+        command: &str,
+        action: Option<&str>,
+        fields: &[(&str, &str)],
+    ) -> io::Result<String> {
+        let action = action.map_or_else(String::new, |action| format!(" action='{action}'"));
+        self.request(
+            "set",
+            jid,
+            &format!(
+                "<command xmlns='http://jabber.org/protocol/commands' node='{command}'{action}>{}</command>",
+                submit_form(fields)
             ),
         )
     }
@@ -239,6 +257,47 @@ pub fn escape(text: &str) -> String {
         .replace('"', "&quot;")
 }
 
+/// A form (XEP-0004) with these fields, as clients send it.
+pub fn submit_form(fields: &[(&str, &str)]) -> String {
+    let fields: String = fields
+        .iter()
+        .map(|(var, value)| {
+            format!(
+                "<field var='{}'><value>{}</value></field>",
+                escape(var),
+                escape(value)
+            )
+        })
+        .collect();
+    format!("<x xmlns='jabber:x:data' type='submit'>{fields}</x>")
+}
+
+/// The first value of this field of a form anywhere in the stanza.
+pub fn form_value(stanza: &str, var: &str) -> Option<String> {
+    let field = stanza
+        .match_indices("<field ")
+        .map(|(at, _)| &stanza[at..])
+        .find(|field| attribute(field, "var") == Some(var))?;
+    let field = &field[..field.find("</field>")?];
+    // A field without a value may close its own tag.
+    let value = between(field, "<value>", "</value>").filter(|_| field.matches("<field ").count() == 1)?;
+    Some(unescape(value))
+}
+
+/// Takes back [`escape`], and what else servers escape.
+fn unescape(text: &str) -> String {
+    [
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&apos;", "'"),
+        ("&#39;", "'"),
+        ("&quot;", "\""),
+        ("&amp;", "&"),
+    ]
+    .iter()
+    .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
 /// The length of the tag at the start, up to its `>`; a `>` inside an attribute is none.
 fn tag_length(bytes: &[u8]) -> Option<usize> {
     let mut quote = None;
@@ -260,6 +319,8 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+const PUBLISH_OPTIONS: &str = "http://jabber.org/protocol/pubsub#publish-options";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,5 +332,18 @@ mod tests {
             Some("set")
         );
         assert_eq!(attribute("<iq id='1'><a from='x'/></iq>", "from"), None);
+    }
+
+    #[test]
+    fn a_form_gives_back_its_values() {
+        let values = [("a", "'<&>\" ä"), ("b", ""), ("c", "&lt;")];
+        let form = submit_form(&values);
+        for (var, value) in values {
+            assert_eq!(form_value(&form, var).as_deref(), Some(value), "{form}");
+        }
+        assert_eq!(form_value(&form, "d"), None);
+        let form = "<x><field var=\"a\" type='hidden'/><field type='x' var='b'><value>1</value></field></x>";
+        assert_eq!(form_value(form, "a"), None);
+        assert_eq!(form_value(form, "b").as_deref(), Some("1"));
     }
 }

@@ -1,0 +1,69 @@
+//! The hot pieces one by one. For the benches, and for nobody else: nothing here is part of the interface.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use fpush_client::{ClientSettings, Dialer, ProviderClient, Trust};
+use fpush_push::{Class, Push};
+use http::{Request, Uri, uri::Authority};
+use serde_json::Map;
+use tokio::time::Instant;
+
+use crate::{
+    backend::{Apns, Authentication, Mode},
+    payload::{PayloadSettings, Ready},
+    provider_token::ProviderToken,
+};
+
+/// Makes the requests of a module with the usual settings.
+pub struct Requests(Apns);
+
+impl Requests {
+    /// Of one with a client certificate, of which there is nothing in a request.
+    #[must_use]
+    pub fn with_certificate() -> Option<Self> {
+        Self::new(Authentication::Certificate)
+    }
+
+    /// Of one with a provider token, signed with the key in this .p8 file.
+    #[must_use]
+    pub fn with_provider_token(p8: &str) -> Option<Self> {
+        let token = ProviderToken::new(p8.as_bytes(), "ABC123DEFG", "DEF123GHIJ", Instant::now()).ok()?;
+        Self::new(Authentication::Token(Arc::new(token)))
+    }
+
+    fn new(authentication: Authentication) -> Option<Self> {
+        let uri = Uri::from_static("https://api.push.apple.com");
+        let settings = ClientSettings {
+            trust: Trust::new(None).ok()?,
+            identity: None,
+            dialer: Dialer::new(&uri).ok()?,
+            request_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(600),
+        };
+        let payload = PayloadSettings {
+            topic: "org.example.app".to_owned(),
+            alert_title: "New Message".to_owned(),
+            alert_body: "New Message?".to_owned(),
+            sound: "default".to_owned(),
+            mutable_content: true,
+            collapse: false,
+            additional_data: Map::new(),
+        };
+        let ready = |class| Ready::new(class, &payload).ok().map(Box::new);
+        Some(Self(Apns {
+            client: ProviderClient::new(settings, uri).ok()?,
+            authority: Authority::from_static("api.push.apple.com"),
+            authentication,
+            mode: Mode::One(Class::High, ready(Class::High)?),
+            call: ready(Class::Voip)?,
+            ttl: Duration::from_secs(28 * 86_400),
+        }))
+    }
+
+    /// The request for a push.
+    #[must_use]
+    pub fn build(&self, push: &Push) -> Option<Request<Bytes>> {
+        self.0.request(push).map(|(request, _)| request)
+    }
+}
