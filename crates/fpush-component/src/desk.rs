@@ -270,6 +270,9 @@ impl Desk {
         let Some(registration) = &self.registration else {
             return self.reply(&addresses, &Answer::Unsupported, now);
         };
+        if !command.is_sayable() {
+            return self.reply(&addresses, &Answer::CommandFailed(CommandError::BadPayload), now);
+        }
         match command.action {
             Action::Execute => {}
             Action::Cancel => {

@@ -242,8 +242,13 @@ fn is_echoable(value: &str) -> bool {
     {
         return true;
     }
+    quick_xml::escape::unescape(value).is_ok_and(|decoded| is_sayable(&decoded)) && !value.contains('<')
+}
+
+/// Whether XML has all these characters, escaped or not (XML 1.0 section 2.2).
+pub(crate) fn is_sayable(text: &str) -> bool {
     let legal = |c: char| matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
-    quick_xml::escape::unescape(value).is_ok_and(|decoded| decoded.chars().all(legal)) && !value.contains('<')
+    text.chars().all(legal)
 }
 
 const MAX_KEPT: usize = 8 * 1_024;

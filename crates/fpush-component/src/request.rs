@@ -11,7 +11,7 @@ use quick_xml::escape::unescape;
 use xmpp_parsers::ns;
 
 use crate::{
-    reply::Addresses,
+    reply::{Addresses, is_sayable},
     stream::Stanza,
     xml::{Cursor, Malformed, Open},
 };
@@ -315,6 +315,16 @@ impl<'a> AdHoc<'a> {
             service: address("to")?,
             fields,
         })
+    }
+
+    /// Whether XML can say everything that an answer might repeat: what came escaped need not be XML.
+    pub(crate) fn is_sayable(&self) -> bool {
+        let values = self.fields.iter().map(|(_, value)| value.as_str());
+        [&*self.node, &*self.service]
+            .into_iter()
+            .chain(self.session.as_deref())
+            .chain(values)
+            .all(is_sayable)
     }
 }
 
@@ -689,6 +699,9 @@ mod tests {
             assert_eq!(command.session.is_some(), attributes.contains("sessionid"));
         }
         assert_eq!(read("", "").fields, []);
+        assert!(read(" sessionid='s'", form).is_sayable());
+        let illegal = form.replace(">t<", ">&#xFFFE;<");
+        assert!(!read("", &illegal).is_sayable() && !read(" sessionid='&#xFFFF;'", "").is_sayable());
         let flood = format!(
             "<x xmlns='jabber:x:data'>{}</x>",
             "<field var='f'/>".repeat(1_000)

@@ -133,6 +133,15 @@ impl Store {
         Ok(key)
     }
 
+    /// Writes something, to see whether that is possible again.
+    pub(crate) async fn try_to_write(&self) -> Result<()> {
+        let mut writing = self.begin().await?;
+        writing
+            .set_meta("tried", &Time::now().millis().to_string())
+            .await?;
+        writing.commit().await
+    }
+
     /// The device with this node.
     pub(crate) async fn find(&self, node: &str) -> Result<Option<Device>> {
         let values = [Value::Text(node)];

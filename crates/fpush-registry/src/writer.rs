@@ -227,12 +227,7 @@ impl Writer {
     /// Tries to reach the database.
     async fn recover(&mut self) {
         let tried = if self.ready {
-            self.shared
-                .store
-                .last_change()
-                .await
-                .map(drop)
-                .map_err(MigrateError::from)
+            self.shared.store.try_to_write().await.map_err(MigrateError::from)
         } else {
             self.prepare().await
         };

@@ -20,6 +20,9 @@ pub struct Daemon {
     log: Arc<Log>,
     readers: Vec<JoinHandle<()>>,
     dir: TempDir,
+    bin: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(String, String)>,
 }
 
 /// How a [`Daemon`] is started.
@@ -57,6 +60,13 @@ impl Builder {
         self.dir.path()
     }
 
+    /// Starts another program, such as a shell that prepares something and then becomes the one under test.
+    #[must_use]
+    pub fn program(mut self, bin: impl Into<PathBuf>) -> Self {
+        self.bin = bin.into();
+        self
+    }
+
     /// Replaces the arguments, which otherwise are the path of the settings.
     #[must_use]
     pub fn args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
@@ -92,21 +102,16 @@ impl Builder {
         } else {
             args
         };
-        let mut child = command(&bin, &args, dir.path())
-            .envs(env)
-            .spawn()
-            .unwrap_or_else(|error| panic!("failed to start {}: {error}", bin.display()));
-        let log = Arc::new(Log::default());
-        let readers = vec![
-            Log::read(&log, child.stdout.take().unwrap()),
-            Log::read(&log, child.stderr.take().unwrap()),
-        ];
+        let (child, log, readers) = start(&bin, &args, &env, dir.path());
         Daemon {
             child,
             status: None,
             log,
             readers,
             dir,
+            bin,
+            args,
+            env,
         }
     }
 }
@@ -186,6 +191,24 @@ impl Daemon {
             .status()
             .unwrap();
         assert!(status.success(), "`{kill}` failed; the log:\n{}", self.log());
+    }
+
+    /// Ends the program as a power cut does: without a word.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.wait(Duration::from_secs(60));
+    }
+
+    /// Starts the program once more, in the same folder and with the same arguments, after it has ended. Its log begins
+    /// anew.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        assert!(!self.is_running(), "the program still runs");
+        let (child, log, readers) = start(&self.bin, &self.args, &self.env, self.dir.path());
+        self.child = child;
+        self.status = None;
+        self.log = log;
+        self.readers = readers;
     }
 
     /// Blocks until the program has ended and its log is complete. Panics when `timeout` is over.
@@ -286,6 +309,24 @@ pub fn run_to_end<A: Into<OsString>>(
             )
         }
     }
+}
+
+fn start(
+    bin: &Path,
+    args: &[OsString],
+    env: &[(String, String)],
+    dir: &Path,
+) -> (Child, Arc<Log>, Vec<JoinHandle<()>>) {
+    let mut child = command(bin, args, dir)
+        .envs(env.iter().map(|(name, value)| (name, value)))
+        .spawn()
+        .unwrap_or_else(|error| panic!("failed to start {}: {error}", bin.display()));
+    let log = Arc::new(Log::default());
+    let readers = vec![
+        Log::read(&log, child.stdout.take().unwrap()),
+        Log::read(&log, child.stderr.take().unwrap()),
+    ];
+    (child, log, readers)
 }
 
 fn command(bin: &Path, args: &[OsString], dir: &Path) -> Command {
@@ -430,6 +471,19 @@ mod tests {
             std::thread::sleep(Duration::from_millis(5));
         }
         assert!(daemon.cpu_time() <= start.elapsed() + Duration::from_millis(50));
+    }
+
+    #[test]
+    fn what_was_killed_starts_again_in_its_folder() {
+        let mut daemon = shell("cat file 2>/dev/null; echo $RUST_LOG > file; echo up; sleep 30");
+        daemon.wait_for_log("up", 10 * SECOND);
+        assert!(!daemon.log().contains("trace"));
+        daemon.kill();
+        assert!(!daemon.is_running());
+        daemon.start_again();
+        daemon.wait_for_log("up", 10 * SECOND);
+        assert_eq!(daemon.log(), "trace\nup");
+        assert!(daemon.is_running());
     }
 
     #[test]

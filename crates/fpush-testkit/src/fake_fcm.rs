@@ -212,6 +212,13 @@ impl FakeFcm {
         self.fcm.sends.snapshot()
     }
 
+    /// The data of each message to this token until now.
+    pub fn data_for(&self, token: &str) -> Vec<Value> {
+        let sends = self.sends().into_iter();
+        let to_it = sends.filter(|send| send.token() == token);
+        to_it.map(|send| send.message["data"].clone()).collect()
+    }
+
     /// How many messages arrived until now, also if they are not kept.
     pub fn count(&self) -> usize {
         self.fcm.sends.len()

@@ -8,17 +8,21 @@
 //! * [`certs`]: a certificate authority per test, provider keys, and the files in `fixtures/`
 //! * [`fake_apns`], [`fake_fcm`]: HTTP/2 servers whose every [`Answer`] a test can script
 //! * [`fake_xmpp`]: the server's side of XEP-0114, byte by byte; [`publish`]: what real servers send
+//! * [`command`]: what clients send to register, and the forms that come back
 //! * [`daemon`]: the program itself, its log, its signals and its use of memory and time
+//! * [`postgres`]: a database server that only the test knows
 
 #![expect(clippy::unwrap_used, reason = "in a test kit a panic is the report")]
 
 pub mod answer;
 pub mod certs;
+pub mod command;
 pub mod daemon;
 pub mod fake_apns;
 pub mod fake_fcm;
 pub mod fake_xmpp;
 pub mod jwt;
+pub mod postgres;
 pub mod publish;
 pub mod servers;
 pub mod temp_dir;
@@ -29,9 +33,11 @@ mod journal;
 
 pub use answer::{Answer, Reason};
 pub use certs::{ApnsKey, ClientAuth, TestCa, fixture};
+pub use command::{Command, Form};
 pub use daemon::{Daemon, run_to_end};
 pub use fake_apns::{ApnsRequest, FakeApns};
 pub use fake_fcm::{FakeFcm, FcmSend, TokenRequest, fcm_error};
 pub use fake_xmpp::{FakeXmpp, Link, Refusal, Reply};
 pub use http_server::NewConnections;
+pub use postgres::Postgres;
 pub use temp_dir::TempDir;

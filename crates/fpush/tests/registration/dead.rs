@@ -1,0 +1,171 @@
+//! Tokens that the provider calls dead, and tokens that are not.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fpush_testkit::{Answer, fcm_error};
+use serde_json::{Value, json};
+
+use crate::rig::{ALICE, MISSING, RESULT, Rig, UNAVAILABLE, apple, google};
+
+/// Apple's answer about a token that died at this time, in milliseconds since 1970.
+fn gone(timestamp: impl Into<Value>) -> Answer {
+    let timestamp = timestamp.into();
+    let mut body = json!({ "reason": "Unregistered" });
+    if !timestamp.is_null() {
+        body["timestamp"] = timestamp;
+    }
+    Answer::json(410, &body)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
+}
+
+const HOUR: u64 = 3_600_000;
+
+#[test]
+fn a_token_that_died_before_the_renewal_lives() {
+    let mut rig = Rig::start();
+    let before = now() - 1;
+    let secret = rig.register(ALICE, "n", &apple(1));
+    for timestamp in [0, before - HOUR, before] {
+        rig.apns.queue([gone(timestamp)]);
+        assert_eq!(rig.push("n", &secret), UNAVAILABLE, "{timestamp}");
+        let asked = rig.apns.count();
+        assert_eq!(rig.push("n", &secret), UNAVAILABLE);
+        assert_eq!(
+            rig.apns.count(),
+            asked,
+            "the provider is not asked again and again"
+        );
+        // The app registers again when it is opened, and is heard at once.
+        assert_eq!(rig.register(ALICE, "n", &apple(1)), secret);
+        rig.expect_apple("n", Some(&secret), "org.example.ios", &apple(1));
+    }
+    rig.apns.queue([gone(before)]);
+    assert_eq!(rig.push("n", &secret), UNAVAILABLE);
+    rig.stop();
+    rig.start_again();
+    rig.expect_apple("n", Some(&secret), "org.example.ios", &apple(1));
+}
+
+#[test]
+fn a_token_that_died_since_is_gone_for_good() {
+    let mut rig = Rig::start();
+    let devices: Vec<_> = (0..4)
+        .map(|number| {
+            let node = format!("n-{number}");
+            let secret = rig.register(ALICE, &node, &apple(number));
+            (node, secret)
+        })
+        .collect();
+    // Later than the registration, or without a time, which means now.
+    for ((node, secret), timestamp) in devices
+        .iter()
+        .zip([json!(now() + HOUR), Value::Null, json!(u64::MAX)])
+    {
+        rig.apns.queue([gone(timestamp)]);
+        assert_eq!(rig.push(node, secret), MISSING, "{node}");
+        let asked = rig.apns.count();
+        assert_eq!(rig.push(node, secret), MISSING);
+        assert_eq!(rig.apns.count(), asked);
+    }
+    let left: Vec<_> = rig.export().iter().map(|device| device["node"].clone()).collect();
+    assert_eq!(left, ["n-3"]);
+    rig.daemon.kill();
+    rig.start_again();
+    for (node, secret) in &devices[..3] {
+        assert_eq!(rig.push(node, secret), MISSING, "{node}, after a crash");
+    }
+    rig.expect_apple("n-3", Some(&devices[3].1), "org.example.ios", &apple(3));
+    // It is as if it never had been there, also for who registers the node anew.
+    assert_ne!(rig.register("bob@a.example", "n-0", &apple(0)), devices[0].1);
+}
+
+#[test]
+fn what_google_calls_unregistered_is_gone() {
+    let mut rig = Rig::start();
+    let secret = rig.register(ALICE, "n", &google(1));
+    let fields = [("token", google(1)), ("device-id", "d".to_owned())];
+    let fields = fields.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let other = rig.form(ALICE, "register-push-fcm", &fields);
+    rig.fcm
+        .queue([fcm_error(404, "NOT_FOUND", Some("UNREGISTERED"), &[])]);
+    assert_eq!(rig.push("n", &secret), MISSING);
+    assert_eq!(rig.push("n", &secret), MISSING);
+    assert_eq!(rig.fcm.count(), 1);
+    // The same token under another node: its own next publish finds out.
+    assert_eq!(rig.push(other.value("node"), other.value("secret")), MISSING);
+    // And with a new token both live again.
+    let secret = rig.register(ALICE, "n", &google(2));
+    rig.expect_google("n", Some(&secret), &google(2));
+}
+
+#[test]
+fn a_module_that_is_set_wrong_unregisters_nobody() {
+    let mut rig = Rig::start();
+    let devices: Vec<_> = (0..12)
+        .map(|number| {
+            let node = format!("n-{number}");
+            let secret = rig.register(ALICE, &node, &apple(number));
+            (node, secret)
+        })
+        .collect();
+    for reason in ["BadDeviceToken", "DeviceTokenNotForTopic"] {
+        let answer = Answer::json(400, &json!({ "reason": reason }));
+        rig.apns.answer_with(move |_| answer.clone());
+        for (node, secret) in &devices {
+            assert_eq!(rig.push(node, secret), UNAVAILABLE, "{node}");
+        }
+    }
+    rig.apns.answer_normally();
+    for (number, (node, secret)) in devices.iter().enumerate() {
+        rig.expect_apple(node, Some(secret), "org.example.ios", &apple(number));
+    }
+    assert_eq!(rig.export().len(), 12);
+
+    // Where all else is well a single wrong token is believed.
+    for _ in 0..2 {
+        for (node, secret) in &devices {
+            assert_eq!(rig.push(node, secret), RESULT);
+        }
+    }
+    rig.apns
+        .queue([Answer::json(400, &json!({ "reason": "BadDeviceToken" }))]);
+    assert_eq!(rig.push("n-0", &devices[0].1), MISSING);
+    assert_eq!(rig.export().len(), 11);
+}
+
+#[test]
+fn an_outage_or_wrong_credentials_unregister_nobody() {
+    let mut rig = Rig::start();
+    let secret = rig.register(ALICE, "n", &apple(1));
+    for (status, reason) in [(400, "BadTopic"), (403, "InvalidProviderToken")] {
+        rig.apns
+            .queue([Answer::json(status, &json!({ "reason": reason }))]);
+        assert_eq!(rig.push("n", &secret), UNAVAILABLE, "{reason}");
+    }
+    rig.fcm.queue([fcm_error(401, "UNAUTHENTICATED", None, &[])]);
+    let android = rig.register(ALICE, "m", &google(1));
+    assert_eq!(rig.push("m", &android), RESULT, "with a new access token");
+    assert_eq!(rig.export().len(), 2);
+}
+
+#[test]
+fn the_times_of_pushes_are_kept() {
+    let mut rig = Rig::start();
+    let secret = rig.register(ALICE, "good", &apple(1));
+    let bad = rig.register(ALICE, "bad", &apple(2));
+    assert_eq!(rig.push("good", &secret), RESULT);
+    rig.apns
+        .queue([Answer::json(400, &json!({ "reason": "BadTopic" }))]);
+    assert_eq!(rig.push("bad", &bad), UNAVAILABLE);
+    rig.stop();
+    let devices = rig.export();
+    let times = |node: &str| {
+        let device = devices.iter().find(|device| device["node"] == node).unwrap();
+        ["last_successful_push", "last_push_error"].map(|key| device[key].is_string())
+    };
+    assert_eq!(times("good"), [true, false]);
+    assert_eq!(times("bad"), [false, true]);
+}

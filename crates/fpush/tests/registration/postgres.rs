@@ -1,0 +1,185 @@
+//! Several daemons on one PostgreSQL server, which may go away.
+
+use std::{thread, time::Duration};
+
+use fpush_testkit::{Answer, Command, Postgres};
+use serde_json::json;
+
+use crate::rig::{
+    ALICE, LONG, MALLORY, MISSING, RESULT, Rig, TROUBLE, apple, google, http, important, until,
+};
+
+/// A daemon on this database.
+fn on(url: &str, cache: Option<bool>) -> Rig {
+    let mut store = json!({ "type": "postgres", "url": url, "path": null });
+    if let Some(cache) = cache {
+        store["cache"] = cache.into();
+    }
+    Rig::with(json!({ "store": store }))
+}
+
+#[test]
+fn what_one_daemon_registers_the_other_one_pushes() {
+    let server = Postgres::shared();
+    let url = server.database();
+    let (mut one, mut other, mut cached) = (on(&url, None), on(&url, None), on(&url, Some(true)));
+    let removed = cached.register(ALICE, "removed", &apple(8));
+    let died = cached.register(ALICE, "died", &apple(9));
+    let secret = one.register(ALICE, "n", &apple(1));
+    other.expect_apple("n", Some(&secret), "org.example.ios", &apple(1));
+    assert_eq!(other.push("n", "wrong"), MISSING);
+    assert_eq!(other.push_plain("n"), MISSING);
+    assert_eq!(other.register(ALICE, "n", &apple(2)), secret);
+    one.expect_apple("n", Some(&secret), "org.example.ios", &apple(2));
+    let stolen = [("type", "apns"), ("node", "n"), ("token", &apple(666))];
+    assert_eq!(
+        other.execute(MALLORY, "v1-register-push", &stolen).verdict(),
+        "auth/forbidden"
+    );
+
+    let p2 = [("token", google(1)), ("device-id", "d".to_owned())];
+    let p2 = p2.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let form = one.form(ALICE, "register-push-fcm", &p2);
+    assert_eq!(
+        other.form(ALICE, "register-push-fcm", &p2).value("node"),
+        form.value("node")
+    );
+    let data = other.expect_google(form.value("node"), Some(form.value("secret")), &google(1));
+    assert_eq!(data["account"], sha1_of_alice());
+    let tigase = [
+        ("provider", "tigase:messenger:apns:1"),
+        ("device-token", &apple(3)),
+    ];
+    let node = one
+        .form(ALICE, "register-device", &tigase)
+        .value("node")
+        .to_owned();
+    other.expect_apple(&node, None, "org.example.siskin", &apple(3));
+    let over_http = one
+        .post("register", &format!("type=fcm&node=h&token={}", google(2)))
+        .remove(2);
+    assert_eq!(
+        other.post("push", &format!("node=h&secret={over_http}")),
+        ["OK", "h"]
+    );
+    other.form(ALICE, "unregister-push-fcm", &p2[1..]);
+    assert_eq!(one.push(form.value("node"), form.value("secret")), MISSING);
+
+    // What dies at one is dead at all.
+    one.apns
+        .queue([Answer::json(410, &json!({ "reason": "Unregistered" }))]);
+    assert_eq!(one.push("died", &died), MISSING);
+    until(LONG, "the other daemon hears of the death", || {
+        other.push("died", &died) == MISSING
+    });
+    other.form(
+        ALICE,
+        "v1-unregister-push",
+        &[("type", "apns"), ("node", "removed")],
+    );
+    // A daemon that has all devices in memory hears of everything within 10 s.
+    until(
+        Duration::from_secs(12),
+        "the cached daemon has heard of it",
+        || {
+            cached.push("n", &secret) == RESULT
+                && cached.push("died", &died) == MISSING
+                && cached.push("removed", &removed) == MISSING
+        },
+    );
+    cached.expect_apple("n", Some(&secret), "org.example.ios", &apple(2));
+    assert_eq!(one.export(), other.export());
+    assert_eq!(one.export().len(), 3);
+    one.assert_discreet(&[&secret, &apple(1), &apple(2), &node, "alice"]);
+    for rig in [&mut one, &mut other, &mut cached] {
+        rig.stop();
+    }
+}
+
+#[test]
+fn a_database_may_go_away_and_return() {
+    let server = Postgres::start_new();
+    let url = server.database();
+    let (mut uncached, mut cached) = (on(&url, None), on(&url, Some(true)));
+    let secret = uncached.register(ALICE, "n", &apple(1));
+    let own = cached.register(ALICE, "m", &apple(2));
+    uncached.expect_apple("n", Some(&secret), "org.example.ios", &apple(1));
+
+    server.stop();
+    let mut late = on(&url, None);
+    let fields = [("type", "apns"), ("node", "new"), ("token", &apple(3))];
+    for rig in [&uncached, &cached, &late] {
+        rig.link.send(Command::new("new", "v1-register-push", &fields));
+    }
+    let lookups = [
+        ("right", "n", Some(secret.as_str())),
+        ("wrong", "n", Some("wrong")),
+        ("none", "n", None),
+        // It may be a device for all that can be known.
+        ("unknown", "nobody", Some("any")),
+    ];
+    for rig in [&uncached, &late] {
+        for (id, node, secret) in lookups {
+            rig.link.send(important(id, node, secret, None));
+        }
+    }
+    let addresses = [&uncached, &cached, &late].map(Rig::http_address);
+    let requests = [
+        ("register", format!("type=apns&node=h&token={}", apple(4))),
+        ("unregister", "type=apns&node=n".to_owned()),
+        ("push", format!("node=n&secret={secret}")),
+    ];
+    let posts: Vec<_> = addresses
+        .into_iter()
+        .flat_map(|address| requests.clone().map(|(endpoint, form)| (address, endpoint, form)))
+        // The cached daemon never heard of that node, and so it is none.
+        .filter(|(address, endpoint, _)| *address != addresses[1] || *endpoint != "push")
+        .map(|(address, endpoint, form)| {
+            thread::spawn(move || http(address, &format!("POST /push_appserver/v1/{endpoint}"), &form).body)
+        })
+        .collect();
+    for rig in [&mut uncached, &mut late] {
+        // Who names a module needs no database, and waits for nobody else's.
+        let stateless = rig.publish(&apple(9), None, Some("ios"));
+        assert_eq!(stateless.verdict(), RESULT);
+        for (id, _, _) in lookups {
+            assert_eq!(rig.link.reply_to(id, LONG).verdict(), TROUBLE, "{id}");
+        }
+    }
+    cached.expect_apple("m", Some(&own), "org.example.ios", &apple(2));
+    assert_eq!(cached.push("m", "wrong"), MISSING);
+    for rig in [&mut uncached, &mut cached, &mut late] {
+        assert_eq!(rig.link.reply_to("new", LONG).verdict(), TROUBLE);
+        assert!(rig.daemon.is_running());
+    }
+    for post in posts {
+        assert_eq!(
+            post.join().unwrap(),
+            "ERROR\nInternal server error, try again later!"
+        );
+    }
+
+    server.start();
+    for rig in [&mut uncached, &mut cached, &mut late] {
+        let from = format!("{}@a.example", rig.daemon.pid());
+        let fields = [("type", "apns"), ("node", from.as_str()), ("token", &apple(5))];
+        until(LONG, "devices register again", || {
+            rig.execute(&from, "v1-register-push", &fields).is_result()
+        });
+        let secret = rig.register(&from, &from, &apple(5));
+        rig.expect_apple(&from, Some(&secret), "org.example.ios", &apple(5));
+    }
+    for rig in [&mut uncached, &mut late] {
+        rig.expect_apple("n", Some(&secret), "org.example.ios", &apple(1));
+        assert_eq!(rig.push("n", "wrong"), MISSING);
+    }
+    for rig in [&mut uncached, &mut cached, &mut late] {
+        rig.stop();
+    }
+    assert_eq!(uncached.export().len(), 5);
+}
+
+/// `printf 'alice@a.example\0d' | sha1sum`
+fn sha1_of_alice() -> &'static str {
+    "246ba35cacd941353f93a51796f222417d20e2cb"
+}

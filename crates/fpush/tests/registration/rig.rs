@@ -1,0 +1,417 @@
+//! A daemon with registration, all that it talks to, and what the tests have in common.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::Output,
+    thread,
+    time::{Duration, Instant},
+};
+
+use fpush_testkit::{
+    Command, Daemon, FakeApns, FakeFcm, FakeXmpp, Form, Link, Reply, TestCa, fixture,
+    publish::{Publish, field, options},
+    run_to_end,
+};
+use serde_json::{Map, Value, json};
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_fpush");
+/// Long enough for everything that should happen at once.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+pub(crate) const ALICE: &str = "alice@a.example/phone";
+pub(crate) const MALLORY: &str = "mallory@a.example/phone";
+
+pub(crate) const RESULT: &str = "result";
+pub(crate) const MISSING: &str = "cancel/item-not-found";
+pub(crate) const TROUBLE: &str = "wait/internal-server-error";
+pub(crate) const UNAVAILABLE: &str = "wait/remote-server-timeout";
+pub(crate) const REFUSED: &str = "wait/service-unavailable";
+pub(crate) const TOO_MANY: &str = "wait/resource-constraint";
+
+/// A daemon whose link is up. Its push modules are `ios` and `siskin`, which are Apple's under topics of their names,
+/// `android`, which is Google's, and Apple's `plain`, the default one.
+pub(crate) struct Rig {
+    pub(crate) link: Link,
+    pub(crate) daemon: Daemon,
+    pub(crate) apns: FakeApns,
+    pub(crate) fcm: FakeFcm,
+    xmpp: FakeXmpp,
+    sent: usize,
+}
+
+impl Rig {
+    /// Starts a daemon with a SQLite database. It limits the pushes of a device only if `more` below speaks of
+    /// `rateLimit`.
+    pub(crate) fn start() -> Self {
+        Self::with(json!({}))
+    }
+
+    /// The same with what `more` says over the usual block `registration`; `null` takes a key away.
+    pub(crate) fn with(more: Value) -> Self {
+        Self::of(more, json!({}))
+    }
+
+    /// The same, and with what `modules` says over the usual push modules.
+    pub(crate) fn of(more: Value, modules: Value) -> Self {
+        Self::run(more, modules, |builder| builder)
+    }
+
+    /// The same, and started as `start` says.
+    pub(crate) fn run(
+        more: Value,
+        modules: Value,
+        start: impl FnOnce(fpush_testkit::daemon::Builder) -> fpush_testkit::daemon::Builder,
+    ) -> Self {
+        let ca = TestCa::new();
+        let (apns, fcm) = (FakeApns::start(&ca), FakeFcm::start(&ca));
+        let xmpp = FakeXmpp::start("push.localhost", "secret");
+        let limit = json!({ "enabled": more.get("rateLimit").is_some() });
+        let apple = |name: &str| {
+            json!({ "type": "apple", "ratelimit": limit, "apns": {
+                "certFilePath": fixture("aps.pem"), "certKeyFilePath": fixture("aps.key.pem"),
+                "topic": format!("org.example.{name}"), "endpoint": apns.url(), "caFilePath": "ca.pem",
+            } })
+        };
+        let fcm_settings =
+            json!({ "fcmSecretPath": "fcm.json", "endpoint": fcm.url(), "caFilePath": "ca.pem" });
+        let usual = json!({
+            "ios": apple("ios"),
+            "siskin": apple("siskin"),
+            "plain": merged(apple("plain"), json!({ "is_default_module": true })),
+            "android": { "type": "google", "ratelimit": limit, "fcm": fcm_settings },
+        });
+        let registration = json!({
+            "store": { "type": "sqlite", "path": "devices.db" },
+            "types": { "apns": "ios", "fcm": "android" },
+            "providers": { "tigase:messenger:apns:1": "siskin", "fcm-xmpp-api": "android" },
+            "http": { "listen": "127.0.0.1:0" },
+        });
+        let settings = json!({
+            "component": {
+                "componentHostname": "push.localhost", "componentKey": "secret",
+                "serverHostname": "127.0.0.1", "serverPort": xmpp.port(),
+            },
+            "timeout": { "xmppconnectionError": "100ms" },
+            "pushModules": merged(usual, modules),
+            "registration": merged(registration, more),
+        });
+        let builder = Daemon::builder(PROGRAM)
+            .settings(&settings)
+            .rust_log("trace")
+            .file("ca.pem", ca.pem())
+            .file("fcm.json", fcm.service_account("project-1"));
+        let daemon = start(builder).start();
+        let link = accept(&xmpp, &daemon);
+        Self {
+            link,
+            daemon,
+            apns,
+            fcm,
+            xmpp,
+            sent: 0,
+        }
+    }
+
+    /// Starts a daemon that has ended once more, on the same files.
+    pub(crate) fn start_again(&mut self) {
+        self.daemon.start_again();
+        self.link = accept(&self.xmpp, &self.daemon);
+    }
+
+    /// Ends the daemon as an operator does.
+    pub(crate) fn stop(&mut self) {
+        self.daemon.terminate();
+        self.link.close();
+        assert!(self.daemon.wait(LONG).success(), "{}", self.daemon.log());
+    }
+
+    /// Changes what the settings say of registration, for the next start.
+    pub(crate) fn change_settings(&self, more: Value) {
+        let file = self.daemon.dir().join("settings.json");
+        let settings: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        let changed = merged(settings, json!({ "registration": more }));
+        fs::write(&file, changed.to_string()).unwrap();
+    }
+
+    /// An id that no stanza had yet.
+    pub(crate) fn id(&mut self) -> String {
+        self.sent += 1;
+        format!("id-{}", self.sent)
+    }
+
+    /// Sends an iq with this content and returns the reply.
+    #[track_caller]
+    pub(crate) fn ask(&mut self, kind: &str, content: &str) -> Reply {
+        let id = self.id();
+        self.link.send(format!(
+            "<iq type='{kind}' from='{ALICE}' to='push.localhost' id='{id}'>{content}</iq>"
+        ));
+        self.link.reply_to(&id, LONG)
+    }
+
+    /// Sends a command that was made with this id, and returns the reply.
+    #[track_caller]
+    pub(crate) fn send(&mut self, command: impl FnOnce(&str) -> Command) -> Reply {
+        let id = self.id();
+        self.link.send(command(&id));
+        self.link.reply_to(&id, LONG)
+    }
+
+    /// Executes a command and returns the reply.
+    #[track_caller]
+    pub(crate) fn execute(&mut self, from: &str, node: &str, fields: &[(&str, &str)]) -> Reply {
+        self.send(|id| Command::new(id, node, fields).from(from).action("execute"))
+    }
+
+    /// The same for a command that must succeed.
+    #[track_caller]
+    pub(crate) fn form(&mut self, from: &str, node: &str, fields: &[(&str, &str)]) -> Form {
+        let reply = self.execute(from, node, fields);
+        assert!(reply.is_result(), "{node}: {}", reply.raw);
+        Form::of(&reply)
+    }
+
+    /// Registers in the first dialect, which must succeed. Returns the secret.
+    #[track_caller]
+    pub(crate) fn register(&mut self, from: &str, node: &str, token: &str) -> String {
+        let kind = if is_apple(token) { "apns" } else { "fcm" };
+        let fields = [("type", kind), ("node", node), ("token", token)];
+        self.form(from, "v1-register-push", &fields)
+            .value("secret")
+            .to_owned()
+    }
+
+    /// Publishes an important push, and returns the reply.
+    #[track_caller]
+    pub(crate) fn publish(&mut self, node: &str, secret: Option<&str>, module: Option<&str>) -> Reply {
+        let id = self.id();
+        self.link.send(important(&id, node, secret, module));
+        self.link.reply_to(&id, LONG)
+    }
+
+    /// Publishes with a node and a secret, and returns how that was answered.
+    #[track_caller]
+    pub(crate) fn push(&mut self, node: &str, secret: &str) -> String {
+        self.publish(node, Some(secret), None).verdict()
+    }
+
+    /// Publishes with a node alone, and returns how that was answered.
+    #[track_caller]
+    pub(crate) fn push_plain(&mut self, node: &str) -> String {
+        self.publish(node, None, None).verdict()
+    }
+
+    /// Publishes, and expects that exactly this token gets one more push, under this topic of Apple's.
+    #[track_caller]
+    pub(crate) fn expect_apple(&mut self, node: &str, secret: Option<&str>, topic: &str, token: &str) {
+        let seen = self.apns.count();
+        assert_eq!(self.publish(node, secret, None).verdict(), RESULT);
+        let requests = self.apns.wait_for(seen + 1, LONG);
+        assert_eq!(requests.len(), seen + 1);
+        let request = &requests[seen];
+        assert_eq!(
+            (request.header("apns-topic"), request.token.as_str()),
+            (Some(topic), token)
+        );
+    }
+
+    /// The same with Google. Returns the data of the message.
+    #[track_caller]
+    pub(crate) fn expect_google(&mut self, node: &str, secret: Option<&str>, token: &str) -> Value {
+        let seen = self.fcm.count();
+        assert_eq!(self.publish(node, secret, None).verdict(), RESULT);
+        let sends = self.fcm.wait_for(seen + 1, LONG);
+        assert_eq!(sends.len(), seen + 1);
+        assert_eq!(sends[seen].token(), token);
+        sends[seen].message["data"].clone()
+    }
+
+    /// A request to the HTTP API, which is written as it is.
+    #[track_caller]
+    pub(crate) fn http(&self, request: &str, body: &str) -> Http {
+        http(self.http_address(), request, body)
+    }
+
+    /// Where the HTTP API is.
+    #[track_caller]
+    pub(crate) fn http_address(&self) -> SocketAddr {
+        let line = self.daemon.wait_for_log("the HTTP API is open", LONG);
+        let (_, address) = line.split_once("listen=").unwrap();
+        address.split(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// Sends a form to an endpoint of the HTTP API, and returns the lines of the answer.
+    #[track_caller]
+    pub(crate) fn post(&self, endpoint: &str, form: &str) -> Vec<String> {
+        let answer = self.http(&format!("POST /push_appserver/v1/{endpoint}"), form);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.body.split('\n').map(str::to_owned).collect()
+    }
+
+    /// Runs the program with these arguments in the folder of the daemon.
+    #[track_caller]
+    pub(crate) fn operate(&self, arguments: &[&str]) -> Output {
+        run_to_end(PROGRAM, arguments, self.daemon.dir())
+    }
+
+    /// All devices, as the operator exports them.
+    #[track_caller]
+    pub(crate) fn export(&self) -> Vec<Value> {
+        let exported = self.operate(&["export", "settings.json"]);
+        assert!(exported.status.success(), "{exported:?}");
+        lines(&exported.stdout)
+            .iter()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// A path in the daemon's folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.daemon.dir().join(name)
+    }
+
+    /// Checks that nothing of this is in the log, which is at trace level.
+    #[track_caller]
+    pub(crate) fn assert_discreet(&self, private: &[&str]) {
+        let log = self.daemon.log();
+        assert!(log.contains("reply"), "it is no log at trace level");
+        for private in private {
+            assert!(
+                !private.is_empty() && !log.contains(private),
+                "{private} is in the log:\n{log}"
+            );
+        }
+    }
+}
+
+#[track_caller]
+fn accept(xmpp: &FakeXmpp, daemon: &Daemon) -> Link {
+    xmpp.try_accept(LONG)
+        .unwrap_or_else(|e| panic!("no link: {e:?}; the log:\n{}", daemon.log()))
+}
+
+/// What the HTTP API answers.
+#[derive(Debug)]
+pub(crate) struct Http {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+/// Sends `METHOD PATH` and a body, and reads the answer to its end.
+#[track_caller]
+pub(crate) fn http(address: SocketAddr, request: &str, body: &str) -> Http {
+    try_http(address, request, body).unwrap()
+}
+
+/// The same with a server that may end meanwhile.
+pub(crate) fn try_http(address: SocketAddr, request: &str, body: &str) -> std::io::Result<Http> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(2 * LONG))?;
+    write!(
+        stream,
+        "{request} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    Ok(Http {
+        status: status.ok_or(std::io::ErrorKind::InvalidData)?,
+        head: head.to_ascii_lowercase(),
+        body: body.to_owned(),
+    })
+}
+
+/// A publish with a body, and with these options.
+pub(crate) fn important(id: &str, node: &str, secret: Option<&str>, module: Option<&str>) -> Publish {
+    let body = field("last-message-body", "New message");
+    notification(
+        id,
+        node,
+        secret,
+        module,
+        &format!("<x xmlns='jabber:x:data'>{body}</x>"),
+    )
+}
+
+/// A publish of a notification with this content, and with these options.
+pub(crate) fn notification(
+    id: &str,
+    node: &str,
+    secret: Option<&str>,
+    module: Option<&str>,
+    content: &str,
+) -> Publish {
+    let item = format!("<item><notification xmlns='urn:xmpp:push:0'>{content}</notification></item>");
+    let fields: String = [("pushModule", module), ("secret", secret)]
+        .into_iter()
+        .filter_map(|(name, value)| Some(field(name, value?)))
+        .collect();
+    let form_type = field("FORM_TYPE", "http://jabber.org/protocol/pubsub#publish-options");
+    let options = match fields.as_str() {
+        "" => String::new(),
+        fields => options("submit", &format!("{form_type}{fields}")),
+    };
+    Publish::new(id, node, &item, &options)
+}
+
+/// Waits until something holds that no event tells of.
+#[track_caller]
+pub(crate) fn until(patience: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + patience;
+    while !holds() {
+        assert!(Instant::now() < end, "not within {patience:?}: {what}");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A token of Apple's.
+pub(crate) fn apple(number: usize) -> String {
+    format!("{number:08x}{}", &"fedcba9876543210".repeat(4)[8..])
+}
+
+/// A token of Google's.
+pub(crate) fn google(number: usize) -> String {
+    format!("dCXr7fTpTm2yXGVYTXJb6r:APA91bHun4MxP5egoKMwt2KZFBaFUH-1RYqx_{number:06}")
+}
+
+fn is_apple(token: &str) -> bool {
+    token.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Whether this is 256 bits in hex.
+pub(crate) fn is_random(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+pub(crate) fn lines(output: &[u8]) -> Vec<String> {
+    String::from_utf8(output.to_vec())
+        .unwrap()
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Puts what `more` says over what `base` says; `null` takes a key away.
+pub(crate) fn merged(mut base: Value, more: Value) -> Value {
+    let Value::Object(more) = more else { return more };
+    for (key, value) in more {
+        let old = base[&key].take();
+        if value.is_null() {
+            base.as_object_mut().map(|base: &mut Map<_, _>| base.remove(&key));
+        } else if old.is_object() && value.is_object() {
+            base[key] = merged(old, value);
+        } else {
+            base[key] = value;
+        }
+    }
+    base
+}
