@@ -119,6 +119,24 @@ impl Postgres {
         }
     }
 
+    /// Sends a signal, such as STOP, to the server and its children.
+    pub fn signal_all(&self, signal: &str) {
+        let server = self.child.lock().unwrap().as_ref().unwrap().id().to_string();
+        let is_child = |pid: &String| {
+            // The name of the process, in brackets, may hold spaces; its state and its parent come after.
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1));
+            parent == Some(server.as_str())
+        };
+        let pids = fs::read_dir("/proc").unwrap().flatten();
+        let pids = pids.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut kill = Command::new("kill");
+        kill.arg(format!("-{signal}"))
+            .arg(&server)
+            .args(pids.filter(is_child));
+        assert!(kill.status().unwrap().success());
+    }
+
     /// The URL of a new database.
     pub fn database(&self) -> String {
         let name = format!("test{}", self.databases.fetch_add(1, Ordering::Relaxed));

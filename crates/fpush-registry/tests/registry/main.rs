@@ -5,6 +5,5 @@
 mod behaviour;
 mod hostile;
 mod outages;
-mod postgres;
 mod races;
 mod rig;

@@ -4,12 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use fpush_push::{CommandError, Unavailable};
 use fpush_registry::{Hooks, OpenError, Registry, StoreSettings, Time};
-use fpush_testkit::TempDir;
+use fpush_testkit::{Postgres, TempDir};
 use tokio::time::Instant;
 
 use crate::{
     behaviour::until,
-    postgres::Postgres,
     rig::{Database, settings},
 };
 

@@ -10,10 +10,8 @@ use fpush_push::{
     Command, CommandError, Commands as _, Completed, Directory as _, Found, Lookup, Recipient, Unavailable,
 };
 use fpush_registry::{Hooks, HttpSettings, Registry, RegistrySettings, StoreSettings};
-use fpush_testkit::TempDir;
+use fpush_testkit::{Postgres, TempDir};
 use tokio::task::JoinHandle;
-
-use crate::postgres::Postgres;
 
 /// A database for one test.
 pub(crate) struct Database {
