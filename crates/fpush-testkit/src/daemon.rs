@@ -475,7 +475,7 @@ mod tests {
 
     #[test]
     fn what_was_killed_starts_again_in_its_folder() {
-        let mut daemon = shell("cat file 2>/dev/null; echo $RUST_LOG > file; echo up; sleep 30");
+        let mut daemon = shell("cat file 2>/dev/null; echo $RUST_LOG > file; echo up; exec sleep 30");
         daemon.wait_for_log("up", 10 * SECOND);
         assert!(!daemon.log().contains("trace"));
         daemon.kill();
