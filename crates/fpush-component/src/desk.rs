@@ -153,11 +153,7 @@ impl Desk {
             Lookup::Settled(found) => self.push_to_found(Ok(found), Arrival { encrypted, ..arrival }),
             Lookup::Asking(asking) => {
                 let Ok(place) = Arc::clone(&self.waiting).try_acquire_owned() else {
-                    return self.reply(
-                        &arrival.addresses,
-                        &Answer::Published(Outcome::RegistryUnavailable),
-                        now,
-                    );
+                    return self.settle(&arrival, Outcome::RegistryUnavailable);
                 };
                 let (has_secret, addresses) = (arrival.has_secret, arrival.addresses);
                 let (desk, node, domain) = (Arc::clone(self), node.into_owned(), domain.to_owned());

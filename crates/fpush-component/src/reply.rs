@@ -120,32 +120,31 @@ impl Answer {
     pub(crate) fn write(&self, addresses: &Addresses, out: &mut Vec<u8>) {
         let mut append = |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
         let attributes = &addresses.attributes;
-        match self.verdict() {
-            Verdict::Result("") => append(&[b"<iq type='result'", attributes, b"/>"]),
+        let (kind, condition, more) = match self.verdict() {
+            Verdict::Result("") => return append(&[b"<iq type='result'", attributes, b"/>"]),
             Verdict::Result(xml) => {
-                append(&[b"<iq type='result'", attributes, b">", xml.as_bytes(), b"</iq>"]);
+                return append(&[b"<iq type='result'", attributes, b">", xml.as_bytes(), b"</iq>"]);
             }
-            Verdict::Error(kind, condition) => append(&[
-                b"<iq type='error'",
-                attributes,
-                b"><error type='",
-                kind.name(),
-                b"'><",
-                condition.name(),
-                b" xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>",
-            ]),
-            Verdict::CommandError(kind, condition, more) => append(&[
-                b"<iq type='error'",
-                attributes,
-                b"><error type='",
-                kind.name(),
-                b"'><",
-                condition.name(),
-                b" xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><",
+            Verdict::Error(kind, condition) => (kind, condition, None),
+            Verdict::CommandError(kind, condition, more) => (kind, condition, Some(more)),
+        };
+        append(&[
+            b"<iq type='error'",
+            attributes,
+            b"><error type='",
+            kind.name(),
+            b"'><",
+            condition.name(),
+            b" xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>",
+        ]);
+        if let Some(more) = more {
+            append(&[
+                b"<",
                 more.name(),
-                b" xmlns='http://jabber.org/protocol/commands'/></error></iq>",
-            ]),
+                b" xmlns='http://jabber.org/protocol/commands'/>",
+            ]);
         }
+        append(&[b"</error></iq>"]);
     }
 }
 

@@ -121,6 +121,13 @@ impl Writer {
     pub(crate) async fn prepare(&mut self) -> Result<(), MigrateError> {
         let key = self.shared.store.migrate().await?;
         self.shared.set_key(&key);
+        // A path that is misspelt makes an empty database, and every device would be told that it is not registered.
+        if self.shared.store.page("", 1).await?.is_empty() {
+            warn!(
+                "no device is in the database of registered devices: if some should be, stop now and correct \
+                 registration.store, because servers forget a device that they are told is not registered"
+            );
+        }
         self.load().await?;
         self.ready = true;
         Ok(())

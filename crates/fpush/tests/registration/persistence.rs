@@ -147,6 +147,19 @@ fn a_crash_loses_nothing_that_was_acknowledged() {
     }
 }
 
+/// A path that is misspelt makes an empty database; who looks at the log learns of it before the servers do.
+#[test]
+fn an_empty_database_is_a_warning_at_the_start() {
+    let mut rig = Rig::start();
+    rig.daemon
+        .wait_for_log("no device is in the database of registered devices", LONG);
+    rig.register(ALICE, "n", &apple(1));
+    rig.daemon.kill();
+    rig.start_again();
+    let log = rig.daemon.log();
+    assert!(!log.contains("no device is in the database"), "{log}");
+}
+
 /// A disk that takes nothing any more, made with the limit of the size of files: every write to the database fails.
 #[test]
 fn while_the_disk_is_in_trouble_nothing_is_registered_and_pushes_go_on() {
