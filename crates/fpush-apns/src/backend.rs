@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use fpush_client::{ProviderClient, retry_after};
-use fpush_push::{Class, Failure, Push, PushError, PushTrait, Sending, Urgency};
+use fpush_push::{BackendStatus, Class, Failure, Push, PushError, PushTrait, Sending, Urgency, Verifying};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
     header::AUTHORIZATION,
@@ -71,9 +71,14 @@ impl PushTrait for Apns {
 
     fn send<'a>(&'a self, push: &'a Push) -> Sending<'a> {
         Box::pin(async move {
-            let (request, generation) = self
-                .request(push)
-                .ok_or_else(|| Failure::new(PushError::Misconfigured, "the request cannot be built"))?;
+            let (request, generation) = self.request(push).ok_or_else(|| {
+                Failure::new(
+                    PushError::Misconfigured,
+                    "unknown",
+                    "the request cannot be built",
+                    "",
+                )
+            })?;
             let answer = match self.client.send(request, push.deadline).await {
                 Ok(answer) if answer.status == StatusCode::OK => return Ok(()),
                 Ok(answer) => answer,
@@ -83,9 +88,19 @@ impl PushTrait for Apns {
             let refusal = Refusal::read(answer.status, &answer.body, wait);
             Err(Failure::new(
                 self.remedy(&refusal, generation),
+                "unknown",
                 refusal.describe(),
+                "",
             ))
         })
+    }
+
+    fn verify(&self, _deadline: Instant) -> Verifying<'_> {
+        Box::pin(async { Ok("nothing to prove".into()) })
+    }
+
+    fn status(&self) -> BackendStatus {
+        BackendStatus::default()
     }
 }
 

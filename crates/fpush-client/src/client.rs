@@ -76,7 +76,7 @@ impl From<SendError> for Failure {
             SendError::Broken(_) => PushError::Reconnected,
             SendError::Unreachable(_) | SendError::TimedOut => PushError::Later { after: None },
         };
-        Self::new(todo, error.to_string())
+        Self::new(todo, "unknown", error.to_string(), "")
     }
 }
 

@@ -9,9 +9,10 @@
 //! table in `crates/fpush/src/backends.rs`.
 
 use fpush_push::{
-    BackendType, Built, Class, Failure, Push, PushError, PushTrait, Sending, Urgency, settings::Section,
+    BackendStatus, BackendType, Built, Class, Failure, Push, PushError, PushTrait, Sending, Urgency,
+    Verifying, settings::Section,
 };
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
 /// Builds the backends of all `demo` modules. They have no settings of their own.
 #[derive(Debug, Default)]
@@ -46,24 +47,38 @@ impl PushTrait for DemoBackend {
             if token.starts_with("dead") {
                 return Err(Failure::new(
                     PushError::TokenGone { since: None },
+                    "gone",
                     "the token is dead",
+                    "tokens that begin with \"dead\" are dead here",
                 ));
             }
             if token.starts_with("busy") {
                 return Err(Failure::new(
                     PushError::TokenBusy,
+                    "busy",
                     "the device gets too many pushes",
+                    "tokens that begin with \"busy\" are busy here",
                 ));
             }
             if token.starts_with("slow") {
                 sleep_until(push.deadline).await;
                 return Err(Failure::new(
                     PushError::Later { after: None },
+                    "timeout",
                     "no answer in time",
+                    "tokens that begin with \"slow\" get no answer here",
                 ));
             }
             Ok(())
         })
+    }
+
+    fn verify(&self, _deadline: Instant) -> Verifying<'_> {
+        Box::pin(async { Ok("nobody wants to know who we are".into()) })
+    }
+
+    fn status(&self) -> BackendStatus {
+        BackendStatus::default()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use fpush_client::{ProviderClient, retry_after};
-use fpush_push::{Class, Failure, Push, PushError, PushTrait, Sending, Urgency};
+use fpush_push::{BackendStatus, Class, Failure, Push, PushError, PushTrait, Sending, Urgency, Verifying};
 use http::{
     HeaderValue, Method, Request, StatusCode, Uri,
     header::{AUTHORIZATION, CONTENT_TYPE},
@@ -42,7 +42,9 @@ impl PushTrait for Fcm {
             let Some(issued) = self.access_token.current(push.deadline).await else {
                 return Err(Failure::new(
                     PushError::Later { after: None },
+                    "no_access_token",
                     "no access token from Google in time",
+                    "",
                 ));
             };
             let request = self.request(push, &issued);
@@ -58,8 +60,16 @@ impl PushTrait for Fcm {
                 Remedy::RenewToken => self.renew(&issued, push.deadline).await,
                 Remedy::RenewTokenOnce => self.renew_once(&issued, push.deadline).await,
             };
-            Err(Failure::new(todo, refusal.describe()))
+            Err(Failure::new(todo, "unknown", refusal.describe(), ""))
         })
+    }
+
+    fn verify(&self, _deadline: Instant) -> Verifying<'_> {
+        Box::pin(async { Ok("nothing to prove".into()) })
+    }
+
+    fn status(&self) -> BackendStatus {
+        BackendStatus::default()
     }
 }
 

@@ -4,8 +4,8 @@ use std::{hint::black_box, sync::Arc, time::Duration};
 
 use criterion::Criterion;
 use fpush_push::{
-    Choice, Class, Drain, Failure, Fingerprint, Module, ModuleSettings, Outcome, Push, PushError, PushTrait,
-    RatelimitSettings, Request, Sending, TokenHasher, Urgency, Verdict,
+    BackendStatus, Choice, Class, Drain, Failure, Fingerprint, Module, ModuleSettings, Outcome, Push,
+    PushError, PushTrait, RatelimitSettings, Request, Sending, TokenHasher, Urgency, Verdict, Verifying,
     hot::RateLimit,
     settings::{Report, Section},
 };
@@ -170,6 +170,21 @@ impl PushTrait for Graveyard {
     }
 
     fn send<'a>(&'a self, _push: &'a Push) -> Sending<'a> {
-        Box::pin(async { Err(Failure::new(PushError::TokenGone { since: None }, "gone")) })
+        Box::pin(async {
+            Err(Failure::new(
+                PushError::TokenGone { since: None },
+                "gone",
+                "gone",
+                "",
+            ))
+        })
+    }
+
+    fn verify(&self, _deadline: Instant) -> Verifying<'_> {
+        Box::pin(async { Ok("nothing to prove".into()) })
+    }
+
+    fn status(&self) -> BackendStatus {
+        BackendStatus::default()
     }
 }

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, future::Future, pin::Pin, sync::Arc, time::Duration}
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::{Token, settings::Section};
+use crate::{BackendStatus, Token, settings::Section};
 
 /// What the publish says about how much the push matters: the signs that servers put into the notification
 /// (Tigase's priority tag, a body, a call, a message count of zero), already weighed against each other.
@@ -171,22 +171,37 @@ pub enum PushError {
 pub struct Failure {
     /// What to do.
     pub error: PushError,
+    /// The provider's reason by its own name, or what went wrong in a word such as `timeout`: one of few, for
+    /// metrics. What is not known is `unknown`.
+    pub reason: &'static str,
     /// What the provider said or what went wrong, for the log: never a token, a secret or an address.
     pub answer: Cow<'static, str>,
+    /// What that means and what the operator can do, for a person.
+    pub meaning: &'static str,
 }
 
 impl Failure {
-    /// A failure with the answer that caused it.
-    pub fn new(error: PushError, answer: impl Into<Cow<'static, str>>) -> Self {
+    /// A failure: what to do, the reason for metrics, the answer for the log, and what it means.
+    pub fn new(
+        error: PushError,
+        reason: &'static str,
+        answer: impl Into<Cow<'static, str>>,
+        meaning: &'static str,
+    ) -> Self {
         Self {
             error,
+            reason,
             answer: answer.into(),
+            meaning,
         }
     }
 }
 
 /// An attempt under way.
 pub type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
+
+/// A proof of identity under way: what the provider said to it, for a person.
+pub type Verifying<'a> = Pin<Box<dyn Future<Output = Result<Cow<'static, str>, Failure>> + Send + 'a>>;
 
 /// Something that a backend does by itself as long as the daemon runs, such as renewing its credentials.
 pub type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -205,6 +220,12 @@ pub trait PushTrait: Send + Sync + 'static {
 
     /// Makes one attempt. It ends at [`Push::deadline`] at the latest, and may be dropped at any time.
     fn send<'a>(&'a self, push: &'a Push) -> Sending<'a>;
+
+    /// Proves to the provider who we are, without a push to anybody. It ends at the deadline at the latest.
+    fn verify(&self, deadline: Instant) -> Verifying<'_>;
+
+    /// What there is to say about connection and credentials.
+    fn status(&self) -> BackendStatus;
 }
 
 /// One kind of backend, which builds backends from settings.

@@ -22,11 +22,12 @@ mod recency;
 mod registration;
 mod retry;
 pub mod settings;
+mod status;
 mod token;
 
 pub use backend::{
     BackendType, Background, Built, Class, Encrypted, Extra, Failure, Form, Push, PushError, PushTrait,
-    Sending, Urgency,
+    Sending, Urgency, Verifying,
 };
 pub use blocklist::{BlockRule, BlocklistSettings};
 pub use drain::Drain;
@@ -40,4 +41,7 @@ pub use registration::{
     Record, Unavailable,
 };
 pub use retry::jitter;
+pub use status::{
+    BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, Trouble, TroubleKind,
+};
 pub use token::{Fingerprint, Token, TokenHasher};

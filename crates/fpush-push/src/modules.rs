@@ -80,9 +80,12 @@ impl Modules {
 mod tests {
     use super::*;
     use crate::{
-        Class, Drain, ModuleSettings, Push, PushTrait, Sending, TokenHasher, Urgency,
+        BackendStatus, Class, Drain, ModuleSettings, Push, PushTrait, Sending, TokenHasher, Urgency,
+        Verifying,
         settings::{Report, Section},
     };
+
+    use tokio::time::Instant;
 
     struct Nothing;
 
@@ -97,6 +100,14 @@ mod tests {
 
         fn send<'a>(&'a self, _push: &'a Push) -> Sending<'a> {
             Box::pin(async { Ok(()) })
+        }
+
+        fn verify(&self, _deadline: Instant) -> Verifying<'_> {
+            Box::pin(async { Ok("nothing to prove".into()) })
+        }
+
+        fn status(&self) -> BackendStatus {
+            BackendStatus::default()
         }
     }
 

@@ -13,8 +13,8 @@ use std::{
 
 use fpush_http::{Limits, Server};
 use fpush_push::{
-    Class, Drain, Failure, Module, ModuleSettings, Modules, Push, PushError, PushTrait, Sending, TokenHasher,
-    Urgency,
+    BackendStatus, Class, Drain, Failure, Module, ModuleSettings, Modules, Push, PushError, PushTrait,
+    Sending, TokenHasher, Urgency, Verifying,
     settings::{Report, Section},
 };
 use fpush_registry::{Hooks, HttpSettings, Registry, RegistrySettings, StoreSettings};
@@ -79,8 +79,16 @@ impl PushTrait for Shared {
                     return Ok(());
                 }
             };
-            Err(Failure::new(error, "as the token says"))
+            Err(Failure::new(error, "scripted", "as the token says", ""))
         })
+    }
+
+    fn verify(&self, _deadline: tokio::time::Instant) -> Verifying<'_> {
+        Box::pin(async { Ok("nothing to prove".into()) })
+    }
+
+    fn status(&self) -> BackendStatus {
+        BackendStatus::default()
     }
 }
 

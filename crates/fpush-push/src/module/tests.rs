@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tokio::{runtime, task::JoinHandle};
 
 use super::*;
-use crate::{BlockRule, Record, Sending};
+use crate::{BackendStatus, BlockRule, Record, Sending, Verifying};
 
 /// What the scripted provider does with one attempt.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +92,7 @@ impl Provider {
             Err(LATER)
         };
         self.attempts.lock().unwrap()[number].answered = Some((Instant::now(), result));
-        result.map_err(|error| Failure::new(error, "scripted"))
+        result.map_err(|error| Failure::new(error, "scripted", "scripted", ""))
     }
 }
 
@@ -134,6 +134,14 @@ impl PushTrait for Backend {
 
     fn send<'a>(&'a self, push: &'a Push) -> Sending<'a> {
         Box::pin(self.provider.answer(push))
+    }
+
+    fn verify(&self, _deadline: Instant) -> Verifying<'_> {
+        Box::pin(async { Ok("nothing to prove".into()) })
+    }
+
+    fn status(&self) -> BackendStatus {
+        BackendStatus::default()
     }
 }
 

@@ -1,0 +1,115 @@
+//! What a module says of itself, for those who watch it.
+
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
+
+/// A module at one moment.
+#[derive(Clone, Debug)]
+pub struct ModuleStatus {
+    /// Its name.
+    pub name: String,
+    /// Pushes at the provider, those included that wait for their next attempt.
+    pub in_flight: usize,
+    /// Publishes in the line before the provider.
+    pub waiting: usize,
+    /// Acknowledged pushes that are held.
+    pub held: usize,
+    /// Tokens that the rate limit remembers.
+    pub limited_tokens: usize,
+    /// Tokens that the block list remembers.
+    pub blocked_tokens: usize,
+    /// Acknowledged pushes that could not be delivered.
+    pub lost: u64,
+    /// How long ago the provider last accepted a push.
+    pub last_accepted: Option<Duration>,
+    /// Why it does not work as it should.
+    pub trouble: Option<Trouble>,
+    /// What its backend says.
+    pub backend: BackendStatus,
+}
+
+/// What keeps a module from working as it should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Which kind it is.
+    pub kind: TroubleKind,
+    /// What it is and what to do, in words.
+    pub words: String,
+}
+
+/// Kinds of trouble, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TroubleKind {
+    /// It cannot prove to the provider who it is.
+    Authentication,
+    /// The provider calls too many tokens wrong.
+    WrongTokens,
+    /// The provider cannot be reached or is unwell.
+    Provider,
+    /// The provider wants less, and the module pauses.
+    Paused,
+    /// Credentials end soon.
+    Expiring,
+}
+
+/// A backend at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct BackendStatus {
+    /// Its connection; `None` if it needs none.
+    pub connection: Option<ConnectionStatus>,
+    /// What it proves its identity with.
+    pub credentials: Vec<Credential>,
+}
+
+/// The connection to a provider at one moment, and what there was since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionStatus {
+    /// Connections that are open, those included that only finish what is under way.
+    pub open: usize,
+    /// Requests that wait for their answer.
+    pub streams: usize,
+    /// Connections that came to be since the backend was built.
+    pub connects: u64,
+    /// Attempts to connect that failed.
+    pub failed_connects: u64,
+    /// How long the answer to the last PING took.
+    pub ping: Option<Duration>,
+}
+
+/// What a backend proves its identity with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// What it is.
+    pub kind: CredentialKind,
+    /// How old it is, if it is one that is renewed all the time.
+    pub age: Option<Duration>,
+    /// When it ends, if it does.
+    pub expires: Option<SystemTime>,
+    /// Why it cannot be used, in words with what to do.
+    pub trouble: Option<Cow<'static, str>>,
+}
+
+/// Kinds of credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialKind {
+    /// A client certificate.
+    Certificate,
+    /// A provider token, which we sign ourselves (a JWT).
+    ProviderToken,
+    /// An access token, which the provider gives (OAuth 2.0).
+    AccessToken,
+}
+
+impl CredentialKind {
+    /// Its name in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::ProviderToken => "provider_token",
+            Self::AccessToken => "access_token",
+        }
+    }
+}
