@@ -21,7 +21,7 @@ pub enum Urgency {
 }
 
 /// The class of a push. Each class of a token has its own rate limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Class {
     /// A visible push.
     High = 1,

@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{Fingerprint, recency::Recency, settings::Section};
+use crate::{
+    Fingerprint,
+    memory::{BlockRecord, Clocks},
+    recency::Recency,
+    settings::Section,
+};
 
 /// `blacklist` of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +64,7 @@ impl BlockRule {
 }
 
 /// Why a token is blocked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum BlockReason {
     /// The provider declared it dead.
     Dead,
@@ -81,6 +86,7 @@ struct Block {
 pub(crate) struct Blocklist {
     settings: BlocklistSettings,
     blocks: Recency<Block>,
+    changes: u64,
 }
 
 impl Blocklist {
@@ -88,6 +94,48 @@ impl Blocklist {
         Self {
             settings,
             blocks: Recency::new(MAX_TOKENS),
+            changes: 0,
+        }
+    }
+
+    /// Other rules from now on. Blocks that run keep their end.
+    pub(crate) fn set_settings(&mut self, settings: BlocklistSettings) {
+        self.settings = settings;
+    }
+
+    /// How often a token was blocked or forgiven.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// How many tokens are remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Everything that is remembered, the oldest first.
+    pub(crate) fn records(&self, clocks: Clocks) -> Vec<BlockRecord> {
+        let record = |(token, block): (Fingerprint, &Block)| BlockRecord {
+            token: token.to_parts(),
+            reason: block.reason,
+            start: clocks.to_millis(block.start),
+            end: clocks.to_millis(block.end),
+        };
+        self.blocks.iter().map(record).collect()
+    }
+
+    /// Remembers what was written down. The end of a block is never later than its rule has it: the clock may have been
+    /// wrong when it was written.
+    pub(crate) fn remember(&mut self, records: impl IntoIterator<Item = BlockRecord>, clocks: Clocks) {
+        for record in records {
+            let rule = self.rule(record.reason);
+            let latest = clocks.now + rule.extended.max(rule.initial);
+            let block = Block {
+                reason: record.reason,
+                start: clocks.to_instant(record.start).min(clocks.now),
+                end: clocks.to_instant(record.end).min(latest),
+            };
+            self.blocks.touch(Fingerprint::from_parts(record.token), block);
         }
     }
 
@@ -123,6 +171,7 @@ impl Blocklist {
             Some(block) if block.reason == reason => now + rule.extended,
             Some(_) | None => now + rule.initial,
         };
+        self.changes += 1;
         self.blocks.touch(
             token,
             Block {
@@ -142,8 +191,8 @@ impl Blocklist {
 
     /// Forgets a token that proved to be alive.
     pub(crate) fn forgive(&mut self, token: Fingerprint) {
-        if self.blocks.len() > 0 {
-            self.blocks.remove(token);
+        if self.blocks.len() > 0 && self.blocks.remove(token).is_some() {
+            self.changes += 1;
         }
     }
 

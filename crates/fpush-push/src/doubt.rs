@@ -49,6 +49,12 @@ impl Doubt {
         self.accepted > 0 && self.wrong * 2 < self.answers.len()
     }
 
+    /// Whether it looks as if the settings were wrong: several tokens were called wrong,
+    /// and the provider is not believed.
+    pub(crate) fn suspects_settings(&mut self, now: Instant) -> bool {
+        !self.believes(now) && self.wrong >= SUSPICIOUS
+    }
+
     fn drop_oldest(&mut self) {
         if let Some((_, sign)) = self.answers.pop_front() {
             *self.count(sign) -= 1;
@@ -65,6 +71,8 @@ impl Doubt {
 }
 
 const MEMORY: usize = 100;
+/// One wrong token, or two, say nothing.
+const SUSPICIOUS: usize = 3;
 const MEMORY_TIME: Duration = Duration::from_secs(600);
 
 #[cfg(test)]

@@ -8,11 +8,14 @@ mod backend;
 mod blocklist;
 mod doubt;
 mod drain;
+mod fitness;
 #[doc(hidden)]
 pub mod hot;
 mod limiter;
 mod line;
 mod log;
+mod memory;
+mod meters;
 mod module;
 mod modules;
 mod order;
@@ -33,7 +36,8 @@ pub use blocklist::{BlockRule, BlocklistSettings};
 pub use drain::Drain;
 pub use limiter::RatelimitSettings;
 pub use log::{Cut, LogGate};
-pub use module::{Module, ModuleSettings, Registered, Request, Ticket, Verdict};
+pub use memory::{BlockRecord, Clocks, HeldRecord};
+pub use module::{Module, ModuleSettings, NotSent, Registered, Request, Ticket, Verdict};
 pub use modules::{Choice, Modules, Resolved};
 pub use outcome::Outcome;
 pub use registration::{

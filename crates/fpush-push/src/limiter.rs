@@ -179,6 +179,13 @@ impl Limiter {
         Hold::Queue(due)
     }
 
+    /// Takes note of a push that was queued before the daemon started again.
+    pub(crate) fn restore(&mut self, token: Fingerprint, class: Class, due: Instant) {
+        let due = self.millis(due);
+        self.marks
+            .touch(token.with_class(class), Mark::new(State::Queued, due));
+    }
+
     /// Lets the queued push of a token out; with it a new window begins.
     pub(crate) fn release(
         &mut self,
@@ -207,8 +214,12 @@ impl Limiter {
         self.take(token.with_class(class), class, spacing, now)
     }
 
+    /// Other rules from now on. Windows that run keep their end.
+    pub(crate) fn set_settings(&mut self, settings: RatelimitSettings) {
+        self.settings = settings;
+    }
+
     /// How many tokens are remembered.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.marks.len()
     }

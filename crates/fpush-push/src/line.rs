@@ -14,13 +14,13 @@ use tokio::sync::oneshot;
 #[derive(Debug)]
 pub(crate) struct Line {
     state: Mutex<State>,
-    /// How many may wait at a time.
-    places: usize,
 }
 
 #[derive(Debug)]
 struct State {
-    free: usize,
+    /// How many permits there are. More may be out for a while after they became fewer.
+    permits: usize,
+    out: usize,
     waiting: usize,
     lines: HashMap<Box<str>, VecDeque<oneshot::Sender<Permit>>>,
     /// The domains with a line, in the order in which they are served.
@@ -30,7 +30,8 @@ struct State {
 /// The right to have one push at the provider; given to the next in line when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    line: Arc<Line>,
+    /// `None` if it was refused and counts no more.
+    line: Option<Arc<Line>>,
 }
 
 /// What somebody finds who arrives.
@@ -53,26 +54,41 @@ pub(crate) struct Waiting {
 impl Line {
     pub(crate) fn new(permits: usize) -> Arc<Self> {
         let state = State {
-            free: permits,
+            permits,
+            out: 0,
             waiting: 0,
             lines: HashMap::new(),
             turns: VecDeque::new(),
         };
         Arc::new(Self {
             state: Mutex::new(state),
-            places: permits.saturating_mul(PLACES_PER_PERMIT),
         })
+    }
+
+    /// How many permits are out, and how many wait for one.
+    pub(crate) fn lengths(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.out, state.waiting)
+    }
+
+    /// Changes how many permits there are. Those that are out stay out; those who wait get the new ones.
+    pub(crate) fn resize(self: &Arc<Self>, permits: usize) {
+        let mut state = self.lock();
+        state.permits = permits;
+        while state.out < state.permits && self.offer(&mut state) {
+            state.out += 1;
+        }
     }
 
     pub(crate) fn enter(self: &Arc<Self>, domain: &str) -> Place {
         let mut state = self.lock();
-        if state.free > 0 {
-            state.free -= 1;
+        if state.out < state.permits {
+            state.out += 1;
             return Place::Now(Permit {
-                line: Arc::clone(self),
+                line: Some(Arc::clone(self)),
             });
         }
-        if state.waiting >= self.places && !state.displace(domain) {
+        if state.waiting >= state.permits.saturating_mul(PLACES_PER_PERMIT) && !state.displace(domain) {
             return Place::Full;
         }
         let (sender, receiver) = oneshot::channel();
@@ -87,18 +103,24 @@ impl Line {
     /// Gives a permit to the next in line, or keeps it for the next who comes.
     fn pass_on(self: &Arc<Self>) {
         let mut state = self.lock();
-        let mut permit = Permit {
-            line: Arc::clone(self),
-        };
+        if state.out > state.permits || !self.offer(&mut state) {
+            state.out -= 1;
+        }
+    }
+
+    /// Gives a permit to the first in line who is still there. Returns whether there was one.
+    fn offer(self: &Arc<Self>, state: &mut State) -> bool {
         while let Some(sender) = state.next() {
+            let permit = Permit {
+                line: Some(Arc::clone(self)),
+            };
             match sender.send(permit) {
-                Ok(()) => return,
-                Err(refused) => permit = refused,
+                Ok(()) => return true,
+                // Dropped, it would come back here.
+                Err(mut refused) => drop(refused.line.take()),
             }
         }
-        state.free += 1;
-        // Dropped, it would come back here.
-        mem::forget(permit);
+        false
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -178,7 +200,9 @@ impl Drop for Waiting {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.line.pass_on();
+        if let Some(line) = &self.line {
+            line.pass_on();
+        }
     }
 }
 
@@ -266,7 +290,24 @@ mod tests {
         );
         drop(permit);
         drop(now(&line));
-        assert_eq!(line.lock().free, 1);
+        assert_eq!(line.lengths(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn more_permits_go_to_those_who_wait_and_fewer_are_taken_back_with_time() {
+        let line = Line::new(1);
+        let first = now(&line);
+        let (second, third) = (waiting(&line, "a"), waiting(&line, "b"));
+        line.resize(3);
+        let (second, third) = (second.permit().await.unwrap(), third.permit().await.unwrap());
+        assert_eq!(line.lengths(), (3, 0));
+        line.resize(1);
+        let fourth = waiting(&line, "a");
+        drop((first, second));
+        assert_eq!(line.lengths(), (1, 1));
+        drop(third);
+        drop(fourth.permit().await.unwrap());
+        assert_eq!(line.lengths(), (0, 0));
     }
 
     /// A permit that arrives at the very moment when its receiver gives up must not vanish.

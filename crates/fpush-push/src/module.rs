@@ -6,28 +6,33 @@
 //! by [`Module::run`].
 
 use std::{
+    borrow::Cow,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, sleep_until, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use crate::{
-    BlocklistSettings, Choice, Class, Drain, Encrypted, Extra, Failure, Fingerprint, Form, LogGate, Outcome,
-    Push, PushError, PushTrait, RatelimitSettings, Recipient, Token, TokenHasher, Urgency,
+    BackendStatus, BlockRecord, BlocklistSettings, Choice, Class, Clocks, Drain, Encrypted, Extra, Failure,
+    Fingerprint, Form, HeldRecord, ModuleStatus, Outcome, Push, PushError, PushTrait, RatelimitSettings,
+    Recipient, Token, TokenHasher, Trouble, TroubleKind, Urgency,
     blocklist::{BlockReason, Blocklist},
     doubt::{Doubt, Sign},
+    fitness::Fitness,
     limiter::{Admission, Hold, Limiter, Release, Slot},
     line::{Line, Permit, Place},
+    meters::Meters,
     order::Order,
     queue::{Held, Queue},
     retry::{Backoff, jitter},
@@ -103,44 +108,27 @@ pub struct Ticket {
 /// One push module.
 pub struct Module {
     name: Box<str>,
-    backend: Box<dyn PushTrait>,
     hasher: TokenHasher,
-    acknowledge_refused: bool,
     line: Arc<Line>,
     drain: Drain,
+    /// Set when no more publishes come, because the settings have no such module any more.
+    retired: CancellationToken,
     state: Mutex<State>,
     /// Wakes [`run`](Self::run) when a push was held that is due before all others.
     held: Notify,
     lost: AtomicU64,
-    gates: Gates,
+    meters: Meters,
 }
 
 struct State {
+    /// Another one takes its place when the settings change; attempts under way end on the one that they began on.
+    backend: Arc<dyn PushTrait>,
+    acknowledge_refused: bool,
     limiter: Limiter,
     blocklist: Blocklist,
     doubt: Doubt,
     queue: Queue,
-    paused_until: Option<Instant>,
-}
-
-/// One gate for each kind of message that strangers or providers can cause.
-#[derive(Default)]
-struct Gates {
-    too_large: LogGate,
-    doubted: LogGate,
-    unexplained: LogGate,
-    misconfigured: LogGate,
-    problems: LogGate,
-    losses: LogGate,
-}
-
-impl LogGate {
-    /// Logs what a person has to look at.
-    fn error(&self, module: &str, failure: &Failure, message: &'static str) {
-        if let Some(withheld) = self.pass(Instant::now()) {
-            error!(module, answer = %failure.answer, withheld, "{message}");
-        }
-    }
+    fitness: Fitness,
 }
 
 /// How the attempts for one push ended.
@@ -168,25 +156,51 @@ impl Module {
             ratelimit,
             blocklist,
         } = settings;
-        let acknowledge_refused = ratelimit.acknowledge_refused;
         Arc::new(Self {
             name: name.into(),
-            backend,
             hasher,
-            acknowledge_refused,
             line: Line::new(max_in_flight),
             drain,
+            retired: CancellationToken::new(),
             state: Mutex::new(State {
+                backend: backend.into(),
+                acknowledge_refused: ratelimit.acknowledge_refused,
                 limiter: Limiter::new(ratelimit, Instant::now()),
                 blocklist: Blocklist::new(blocklist),
                 doubt: Doubt::default(),
                 queue: Queue::default(),
-                paused_until: None,
+                fitness: Fitness::default(),
             }),
             held: Notify::new(),
             lost: AtomicU64::new(0),
-            gates: Gates::default(),
+            meters: Meters::new(name),
         })
+    }
+
+    /// Goes on with another backend and other settings. Attempts under way end on the old backend; what the rate
+    /// limit and the block list know, and what is held, stays.
+    pub fn replace(&self, backend: Box<dyn PushTrait>, settings: ModuleSettings) {
+        let ModuleSettings {
+            max_in_flight,
+            ratelimit,
+            blocklist,
+        } = settings;
+        let mut state = self.lock();
+        state.backend = backend.into();
+        state.acknowledge_refused = ratelimit.acknowledge_refused;
+        state.limiter.set_settings(ratelimit);
+        state.blocklist.set_settings(blocklist);
+        // What the provider said to the old settings says nothing about the new ones.
+        state.doubt = Doubt::default();
+        state.fitness = Fitness::default();
+        drop(state);
+        self.line.resize(max_in_flight);
+    }
+
+    /// Ends the module, to which no more publishes may come: [`run`](Self::run) sends what is held when its time has
+    /// come, and returns when nothing is left.
+    pub fn retire(&self) {
+        self.retired.cancel();
     }
 
     /// The name by which publishes mean this module.
@@ -207,10 +221,132 @@ impl Module {
         self.lock().queue.len()
     }
 
+    /// Everything that there is to say about the module now.
+    #[must_use]
+    pub fn status(&self, now: Instant, wall: SystemTime) -> ModuleStatus {
+        let (in_flight, waiting) = self.line.lengths();
+        let mut state = self.lock();
+        let backend = state.backend.status();
+        let trouble = state.trouble(&backend, now, wall);
+        ModuleStatus {
+            name: self.name.to_string(),
+            in_flight,
+            waiting,
+            held: state.queue.len(),
+            limited_tokens: state.limiter.len(),
+            blocked_tokens: state.blocklist.len(),
+            lost: self.lost(),
+            last_accepted: state
+                .fitness
+                .last_accepted()
+                .map(|accepted| now.saturating_duration_since(accepted)),
+            trouble,
+            backend,
+        }
+    }
+
+    /// Proves to the provider who we are, without a push to anybody. Returns what it said, for a person.
+    ///
+    /// # Errors
+    ///
+    /// The provider refuses, or does not answer before the deadline.
+    pub async fn verify(&self, deadline: Instant) -> Result<Cow<'static, str>, Failure> {
+        let backend = self.backend();
+        backend.verify(deadline).await
+    }
+
+    /// Sends one push because the operator wants it: once, at once, whatever rate limit and block list say, and without
+    /// a trace in them. Returns the class that the push had.
+    ///
+    /// # Errors
+    ///
+    /// The token cannot be one of the provider's, or the provider did not accept the push.
+    pub async fn try_out(&self, token: &str, urgency: Urgency) -> Result<Class, NotSent> {
+        let backend = self.backend();
+        if !backend.accepts(token) {
+            return Err(NotSent::Token);
+        }
+        let class = backend.class(urgency);
+        let mut push = Push {
+            token: Token::new(token),
+            class,
+            form: Form::Full,
+            extra: None,
+            id: Uuid::new_v4(),
+            deadline: Instant::now() + DEADLINE,
+        };
+        let mut again = MAX_RECONNECTS;
+        loop {
+            let failure = match self.attempt(&*backend, &push).await {
+                Ok(()) => return Ok(class),
+                Err(failure) => failure,
+            };
+            match failure.error {
+                PushError::Reconnected | PushError::Renewed if again > 0 => again -= 1,
+                PushError::TooLarge if push.form == Form::Full => push.form = Form::Minimal,
+                PushError::TokenGone { .. }
+                | PushError::TokenDoubted
+                | PushError::TokenMalformed
+                | PushError::TokenBusy
+                | PushError::Reconnected
+                | PushError::Renewed
+                | PushError::TooLarge
+                | PushError::Later { .. }
+                | PushError::Pause { .. }
+                | PushError::Misconfigured
+                | PushError::Unexplained => return Err(NotSent::Refused(failure)),
+            }
+        }
+    }
+
+    /// How often the block list and what is held have changed so far.
+    #[must_use]
+    pub fn changes(&self) -> [u64; 2] {
+        let state = self.lock();
+        [state.blocklist.changes(), state.queue.changes()]
+    }
+
+    /// The block list, to be written down.
+    #[must_use]
+    pub fn blocks(&self, clocks: Clocks) -> Vec<BlockRecord> {
+        self.lock().blocklist.records(clocks)
+    }
+
+    /// What is held, to be written down.
+    #[must_use]
+    pub fn held_records(&self, clocks: Clocks) -> Vec<HeldRecord> {
+        let state = self.lock();
+        state
+            .queue
+            .iter()
+            .map(|held| HeldRecord::of(held, clocks))
+            .collect()
+    }
+
+    /// Takes what was written down before the daemon started again. What is held goes out when its time has come.
+    pub fn remember(
+        &self,
+        blocks: impl IntoIterator<Item = BlockRecord>,
+        held: impl IntoIterator<Item = HeldRecord>,
+        clocks: Clocks,
+    ) {
+        let mut state = self.lock();
+        state.blocklist.remember(blocks, clocks);
+        for record in held {
+            let held = record.into_held(&self.hasher, clocks);
+            state
+                .limiter
+                .restore(held.order.fingerprint, held.order.push.class, held.due);
+            state.queue.push(held);
+        }
+        drop(state);
+        self.held.notify_one();
+    }
+
     /// Whether this can be a token of the module's provider.
     #[must_use]
     pub fn accepts(&self, token: &str) -> bool {
-        self.backend.accepts(token)
+        self.backend().accepts(token)
     }
 
     /// Forgets what it holds against a token: its device has registered anew.
@@ -221,6 +357,14 @@ impl Module {
 
     /// Decides about a publish. Never waits.
     pub fn admit(self: &Arc<Self>, request: Request<'_>, now: Instant) -> Verdict {
+        let verdict = self.decide(request, now);
+        if let Verdict::Settled(outcome) = verdict {
+            self.meters.outcome(outcome);
+        }
+        verdict
+    }
+
+    fn decide(self: &Arc<Self>, request: Request<'_>, now: Instant) -> Verdict {
         let Request {
             token,
             choice,
@@ -239,18 +383,18 @@ impl Module {
                 BlockReason::Unexplained | BlockReason::Malformed => Outcome::TokenBlocked,
             });
         }
-        if !self.backend.accepts(token) {
+        if !state.backend.accepts(token) {
             return Verdict::Settled(match choice {
                 Choice::Named => Outcome::TokenInvalid,
                 Choice::Registered | Choice::Only | Choice::Default => Outcome::TokenForeign,
             });
         }
-        if state.paused_until.is_some_and(|until| now < until) {
+        if state.fitness.paused_until(now).is_some() {
             return Verdict::Settled(Outcome::ProviderUnavailable);
         }
         let class = match registered {
             Some(Registered { call: true, .. }) => Class::Voip,
-            Some(_) | None => self.backend.class(urgency),
+            Some(_) | None => state.backend.class(urgency),
         };
         let spacing = registered.map_or_else(
             || state.limiter.spacing(),
@@ -282,7 +426,7 @@ impl Module {
                 self.hold(state, Held::new(order, due));
                 return Verdict::Settled(Outcome::Queued);
             }
-            Admission::Refuse => return Verdict::Settled(self.refused(class)),
+            Admission::Refuse => return Verdict::Settled(state.refused(class)),
             Admission::NoRoom => return Verdict::Settled(Outcome::Overloaded),
         };
         let place = self.line.enter(domain);
@@ -301,6 +445,12 @@ impl Module {
     /// Sends an admitted push: waits in the line for 5 s at most, then tries until the provider gave its
     /// answer or 25 s are over since the publish arrived.
     pub async fn deliver(self: Arc<Self>, ticket: Ticket) -> Outcome {
+        let outcome = self.carry_out(ticket).await;
+        self.meters.outcome(outcome);
+        outcome
+    }
+
+    async fn carry_out(&self, ticket: Ticket) -> Outcome {
         let Ticket {
             mut order,
             slot,
@@ -338,7 +488,7 @@ impl Module {
     }
 
     /// Sends held pushes when their time has come, and all of them at once when the daemon is about to stop.
-    /// Ends when none is left after that.
+    /// Ends when none is left after that, or after the module has retired.
     pub async fn run(self: Arc<Self>) {
         loop {
             let next_due = self.lock().queue.next_due();
@@ -347,6 +497,13 @@ impl Module {
                 () = self.drain.until_begun() => break,
                 () = self.held.notified() => {}
                 () = sleep_until_some(next_due) => {}
+                () = self.retired.cancelled(), if !self.retired.is_cancelled() => {}
+                // A push under way may be held yet.
+                () = sleep(RETIRING), if self.retired.is_cancelled() => {
+                    if self.is_idle() {
+                        return;
+                    }
+                }
             }
             let now = Instant::now();
             while let Some(held) = self.pop_due(now) {
@@ -430,6 +587,7 @@ impl Module {
         match blocked {
             None => {}
             Some(BlockReason::Dead) => {
+                self.meters.held_dropped();
                 debug!(module = %self.name, token = %fingerprint, "queued push dropped: the token is dead");
                 return;
             }
@@ -452,7 +610,8 @@ impl Module {
         drop(permit);
         held.attempts += 1;
         match ended {
-            Ended::Settled(Outcome::Accepted | Outcome::TokenDead) => {}
+            Ended::Settled(Outcome::Accepted) => self.meters.held_delivered(),
+            Ended::Settled(Outcome::TokenDead) => self.meters.held_dropped(),
             Ended::Settled(outcome) => {
                 self.lock().limiter.give_back(slot);
                 self.lose(fingerprint, outcome);
@@ -514,7 +673,8 @@ impl Module {
             if let Some(resume) = self.paused_until(Instant::now()) {
                 return Ended::Failed { resume };
             }
-            let Some(result) = self.drain.run(self.backend.send(push)).await else {
+            let backend = self.backend();
+            let Some(result) = self.drain.run(self.attempt(&*backend, push)).await else {
                 return Ended::Failed {
                     resume: Instant::now(),
                 };
@@ -525,6 +685,7 @@ impl Module {
                     debug!(module = %self.name, token = %fingerprint, class = ?push.class, "push accepted");
                     let mut state = self.lock();
                     state.doubt.record(Sign::Accepted, now);
+                    state.fitness.accepted(now);
                     state.blocklist.forgive(fingerprint);
                     drop(state);
                     if let Some(record) = &order.record {
@@ -549,18 +710,18 @@ impl Module {
                     continue;
                 }
                 PushError::TooLarge if push.form == Form::Full => {
-                    self.gates.too_large.error(
-                        &self.name,
-                        &failure,
-                        "the push is too large for the provider; sending the minimal form",
-                    );
+                    let message = "the push is too large for the provider; sending the minimal form";
+                    self.complain(&failure, message);
                     push.form = Form::Minimal;
                     continue;
                 }
                 PushError::Later { after } => after,
                 PushError::Reconnected | PushError::Renewed => None,
                 PushError::TokenBusy => {
-                    self.lock().doubt.record(Sign::Neutral, now);
+                    let mut state = self.lock();
+                    state.doubt.record(Sign::Neutral, now);
+                    state.fitness.answered();
+                    drop(state);
                     return Ended::Busy;
                 }
                 PushError::Pause { length, alarm } => {
@@ -576,7 +737,9 @@ impl Module {
                     return Ended::Settled(self.judge(order, &failure, now));
                 }
             };
-            self.problem(&failure, now);
+            self.lock().fitness.unwell(&failure);
+            warn!(module = %self.name, answer = %failure.answer, meaning = failure.meaning,
+                "the provider did not take a push");
             let pause = backoff.pause(asked, jitter());
             let resume = now + pause;
             if resume + LEAST_ATTEMPT > patience || self.drain.run(sleep(pause)).await.is_none() {
@@ -598,6 +761,11 @@ impl Module {
             },
             now,
         );
+        if failure.error == PushError::Misconfigured {
+            state.fitness.misconfigured(failure);
+        } else {
+            state.fitness.answered();
+        }
         match failure.error {
             PushError::TokenGone { since } => self.bury(order, since, state, now),
             // Of another module, as likely as not, whose name was lost on the way.
@@ -607,12 +775,7 @@ impl Module {
             }
             PushError::TokenDoubted if state.doubt.believes(now) => self.bury(order, None, state, now),
             PushError::TokenDoubted => {
-                self.gates.doubted.error(
-                    &self.name,
-                    failure,
-                    "the provider calls too many tokens wrong: check environment, topic and project of this \
-                     module; no device is unregistered meanwhile",
-                );
+                self.complain(failure, WRONG_TOKENS);
                 Outcome::ProviderUnavailable
             }
             PushError::TokenMalformed => {
@@ -624,7 +787,7 @@ impl Module {
             }
             PushError::Unexplained => {
                 let message = "the provider gave an answer that is not known";
-                self.gates.unexplained.error(&self.name, failure, message);
+                self.complain(failure, message);
                 state.blocklist.block(fingerprint, BlockReason::Unexplained, now);
                 Outcome::TokenBlocked
             }
@@ -636,7 +799,7 @@ impl Module {
             | PushError::Later { .. }
             | PushError::Pause { .. } => {
                 let message = "the provider refuses the request; check the settings of this module";
-                self.gates.misconfigured.error(&self.name, failure, message);
+                self.complain(failure, message);
                 Outcome::ProviderUnavailable
             }
         }
@@ -667,16 +830,16 @@ impl Module {
         let mut state = self.lock();
         state.doubt.record(Sign::Neutral, now);
         let until = now + length;
-        let paused = state.paused_until.filter(|paused| *paused > now);
-        state.paused_until = Some(paused.map_or(until, |paused| paused.max(until)));
+        let first = state.fitness.pause(until, alarm, failure, now);
         drop(state);
-        if paused.is_none() {
-            let (module, answer, seconds) = (&self.name, &failure.answer, length.as_secs());
+        if first {
+            let (module, answer, meaning) = (&self.name, &failure.answer, failure.meaning);
+            let seconds = length.as_secs();
             if alarm {
-                error!(%module, %answer, seconds, "the provider refuses this module's credentials or settings: correct \
-                    them; the module pauses, and no device is unregistered meanwhile");
+                error!(%module, %answer, meaning, seconds, "the provider refuses this module's credentials or settings: \
+                    correct them; the module pauses, and no device is unregistered meanwhile");
             } else {
-                warn!(%module, %answer, seconds, "the provider wants less from this module, which pauses");
+                warn!(%module, %answer, meaning, seconds, "the provider wants less from this module, which pauses");
             }
         }
         until
@@ -688,7 +851,7 @@ impl Module {
         if self.drain.has_begun() {
             return None;
         }
-        self.lock().paused_until.filter(|until| now < *until)
+        self.lock().fitness.paused_until(now)
     }
 
     fn hold(&self, mut state: MutexGuard<'_, State>, held: Held) {
@@ -700,26 +863,34 @@ impl Module {
         }
     }
 
-    /// The outcome for a push that the limiter refuses: of a call none is queued that could stand for it.
-    fn refused(&self, class: Class) -> Outcome {
-        match class {
-            Class::High | Class::Low if self.acknowledge_refused => Outcome::Coalesced,
-            Class::High | Class::Low | Class::Voip => Outcome::Refused,
-        }
-    }
-
     fn lose(&self, fingerprint: Fingerprint, outcome: Outcome) {
         self.lost.fetch_add(1, Ordering::Relaxed);
-        if let Some(withheld) = self.gates.losses.pass(Instant::now()) {
-            warn!(module = %self.name, token = %fingerprint, ?outcome, withheld,
-                "an acknowledged push could not be delivered");
-        }
+        self.meters.held_lost();
+        warn!(module = %self.name, token = %fingerprint, outcome = outcome.name(),
+            "an acknowledged push could not be delivered");
     }
 
-    fn problem(&self, failure: &Failure, now: Instant) {
-        if let Some(withheld) = self.gates.problems.pass(now) {
-            warn!(module = %self.name, answer = %failure.answer, withheld, "the provider did not take a push");
-        }
+    /// Logs what a person has to look at.
+    fn complain(&self, failure: &Failure, message: &'static str) {
+        error!(module = %self.name, answer = %failure.answer, meaning = failure.meaning, "{message}");
+    }
+
+    /// One attempt.
+    async fn attempt(&self, backend: &dyn PushTrait, push: &Push) -> Result<(), Failure> {
+        let start = Instant::now();
+        let result = backend.send(push).await;
+        let refused = result.as_ref().err().map(|failure| failure.reason);
+        self.meters.attempt(start.elapsed(), refused);
+        result
+    }
+
+    fn backend(&self) -> Arc<dyn PushTrait> {
+        Arc::clone(&self.lock().backend)
+    }
+
+    /// Whether nothing is held and nothing under way.
+    fn is_idle(&self) -> bool {
+        self.line.lengths() == (0, 0) && self.held() == 0
     }
 
     fn pop_due(&self, now: Instant) -> Option<Held> {
@@ -733,6 +904,56 @@ impl Module {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nobody panics with this lock")
     }
+}
+
+impl State {
+    /// The outcome for a push that the limiter refuses: of a call none is queued that could stand for it.
+    fn refused(&self, class: Class) -> Outcome {
+        match class {
+            Class::High | Class::Low if self.acknowledge_refused => Outcome::Coalesced,
+            Class::High | Class::Low | Class::Voip => Outcome::Refused,
+        }
+    }
+
+    /// The worst that there is to say about the module.
+    fn trouble(&mut self, backend: &BackendStatus, now: Instant, wall: SystemTime) -> Option<Trouble> {
+        let of_credentials = backend.credentials.iter().find_map(|credential| {
+            let words = credential.trouble.as_ref()?.to_string();
+            Some(Trouble {
+                kind: TroubleKind::Authentication,
+                words,
+            })
+        });
+        let wrong_tokens = self.doubt.suspects_settings(now).then(|| Trouble {
+            kind: TroubleKind::WrongTokens,
+            words: WRONG_TOKENS.to_owned(),
+        });
+        let expiring = backend.credentials.iter().find_map(|credential| {
+            // Others end all the time and are renewed.
+            let expires = credential.expires.filter(|_| credential.age.is_none())?;
+            let left = expires.duration_since(wall).unwrap_or_default();
+            let days = left.as_secs() / 86_400;
+            (left < EXPIRING).then(|| Trouble {
+                kind: TroubleKind::Expiring,
+                words: format!(
+                    "the certificate ends in {days} days: get a new one, and put it in the old one's place"
+                ),
+            })
+        });
+        [of_credentials, wrong_tokens, self.fitness.trouble(now), expiring]
+            .into_iter()
+            .flatten()
+            .min_by_key(|trouble| trouble.kind)
+    }
+}
+
+/// Why a push that the operator wanted was not sent.
+#[derive(Debug)]
+pub enum NotSent {
+    /// The token cannot be one of the provider's.
+    Token,
+    /// The provider did not accept it.
+    Refused(Failure),
 }
 
 impl Registered<'_> {
@@ -784,6 +1005,12 @@ const LAST_ATTEMPT: Duration = Duration::from_secs(90);
 const MAX_RECONNECTS: u32 = 2;
 /// An attempt with less time than this is not worth making.
 const LEAST_ATTEMPT: Duration = Duration::from_secs(1);
+/// Between two looks whether a retired module has nothing left to do.
+const RETIRING: Duration = Duration::from_secs(1);
+/// Before its end a certificate is trouble.
+const EXPIRING: Duration = Duration::from_secs(30 * 86_400);
+const WRONG_TOKENS: &str = "the provider calls too many tokens wrong: check environment, topic and project of this \
+    module; no device is unregistered meanwhile";
 /// Of more held pushes than that nothing encrypted is kept, so that strangers do not fill the memory with it.
 const MAX_HELD_ENCRYPTED: usize = 10_000;
 /// Before a held push that found no permit tries again.

@@ -1,18 +1,26 @@
 //! From what a publish names to the module and the token that it means.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, RwLock, RwLockReadGuard},
+};
 
 use crate::Module;
 
-/// All push modules by name.
+/// All push modules by name. They may become others while the daemon runs.
 #[derive(Debug, Default)]
 pub struct Modules {
+    table: RwLock<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
     by_name: HashMap<Box<str>, Arc<Module>>,
     default: Option<Arc<Module>>,
 }
 
 /// How certain it is that a publish means the module that it goes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Choice {
     /// It names the module.
     Named,
@@ -28,7 +36,7 @@ pub enum Choice {
 /// Where a publish goes.
 pub struct Resolved<'a> {
     /// The module.
-    pub module: &'a Arc<Module>,
+    pub module: Arc<Module>,
     /// The token, from the node.
     pub token: &'a str,
     /// How the module was found.
@@ -39,40 +47,60 @@ impl Modules {
     /// The modules, and which of them is meant when a publish names none.
     #[must_use]
     pub fn new(modules: Vec<Arc<Module>>, default: Option<Arc<Module>>) -> Self {
+        let all = Self::default();
+        all.set(modules, default);
+        all
+    }
+
+    /// From now on it is these modules that publishes may mean.
+    pub fn set(&self, modules: Vec<Arc<Module>>, default: Option<Arc<Module>>) {
         let by_name = modules
             .into_iter()
             .map(|module| (module.name().into(), module))
             .collect();
-        Self { by_name, default }
+        *self.table.write().expect("nobody panics with this lock") = Table { by_name, default };
+    }
+
+    /// All modules, in the order of their names.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Module>> {
+        let mut all: Vec<_> = self.read().by_name.values().cloned().collect();
+        all.sort_by(|a, b| a.name().cmp(b.name()));
+        all
     }
 
     /// The module of this name.
     #[must_use]
-    pub fn named(&self, name: &str) -> Option<&Arc<Module>> {
-        self.by_name.get(name)
+    pub fn named(&self, name: &str) -> Option<Arc<Module>> {
+        self.read().by_name.get(name).cloned()
     }
 
     /// Finds the module for a publish by the `pushModule` of its options; an empty one counts as none, and
     /// `default` means the default module unless a module has that very name. The node is the token.
     #[must_use]
-    pub fn resolve<'a>(&'a self, node: &'a str, push_module: Option<&str>) -> Option<Resolved<'a>> {
+    pub fn resolve<'a>(&self, node: &'a str, push_module: Option<&str>) -> Option<Resolved<'a>> {
+        let table = self.read();
         let named = push_module.filter(|name| !name.is_empty());
         let module = match named {
-            Some(name) => self
+            Some(name) => table
                 .by_name
                 .get(name)
-                .or_else(|| self.default.as_ref().filter(|_| name == "default")),
-            None => self.default.as_ref(),
-        };
+                .or_else(|| table.default.as_ref().filter(|_| name == "default")),
+            None => table.default.as_ref(),
+        }?;
         Some(Resolved {
-            module: module?,
             token: node,
             choice: match named {
-                Some(name) if name == module?.name() => Choice::Named,
-                Some(_) | None if self.by_name.len() == 1 => Choice::Only,
+                Some(name) if name == module.name() => Choice::Named,
+                Some(_) | None if table.by_name.len() == 1 => Choice::Only,
                 Some(_) | None => Choice::Default,
             },
+            module: Arc::clone(module),
         })
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().expect("nobody panics with this lock")
     }
 }
 

@@ -34,3 +34,56 @@ pub enum Outcome {
     /// The database of registered devices cannot be asked.
     RegistryUnavailable,
 }
+
+impl Outcome {
+    /// All of them, in their order.
+    pub(crate) const ALL: [Self; 14] = [
+        Self::Accepted,
+        Self::Queued,
+        Self::Coalesced,
+        Self::Refused,
+        Self::TokenDead,
+        Self::TokenBlocked,
+        Self::TokenInvalid,
+        Self::TokenForeign,
+        Self::ProviderUnavailable,
+        Self::Overloaded,
+        Self::ShuttingDown,
+        Self::UnknownModule,
+        Self::NotRegistered,
+        Self::RegistryUnavailable,
+    ];
+
+    /// Its name in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Queued => "queued",
+            Self::Coalesced => "coalesced",
+            Self::Refused => "refused",
+            Self::TokenDead => "token_dead",
+            Self::TokenBlocked => "token_blocked",
+            Self::TokenInvalid => "token_invalid",
+            Self::TokenForeign => "token_foreign",
+            Self::ProviderUnavailable => "provider_unavailable",
+            Self::Overloaded => "overloaded",
+            Self::ShuttingDown => "shutting_down",
+            Self::UnknownModule => "unknown_module",
+            Self::NotRegistered => "not_registered",
+            Self::RegistryUnavailable => "registry_unavailable",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_stands_at_its_own_place() {
+        for (place, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, place, "{}", outcome.name());
+        }
+    }
+}

@@ -34,6 +34,7 @@ impl Held {
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     heap: BinaryHeap<ByDue>,
+    changes: u64,
 }
 
 impl Queue {
@@ -47,7 +48,18 @@ impl Queue {
         self.heap.len()
     }
 
+    /// All that is held, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Held> {
+        self.heap.iter().map(|held| &held.0)
+    }
+
+    /// How often something came or went.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     pub(crate) fn push(&mut self, held: Held) {
+        self.changes += 1;
         self.heap.push(ByDue(held));
     }
 
@@ -62,6 +74,7 @@ impl Queue {
 
     /// The push that is due first, due or not.
     pub(crate) fn pop(&mut self) -> Option<Held> {
+        self.changes += 1;
         self.heap.pop().map(|held| held.0)
     }
 }

@@ -44,6 +44,8 @@ pub struct Trouble {
 pub enum TroubleKind {
     /// It cannot prove to the provider who it is.
     Authentication,
+    /// The provider refuses what it sends, because of the settings.
+    Settings,
     /// The provider calls too many tokens wrong.
     WrongTokens,
     /// The provider cannot be reached or is unwell.
@@ -54,6 +56,21 @@ pub enum TroubleKind {
     Expiring,
 }
 
+impl TroubleKind {
+    /// Its name in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Authentication => "authentication",
+            Self::Settings => "settings",
+            Self::WrongTokens => "wrong_tokens",
+            Self::Provider => "provider",
+            Self::Paused => "paused",
+            Self::Expiring => "expiring",
+        }
+    }
+}
+
 /// A backend at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct BackendStatus {
@@ -61,6 +78,25 @@ pub struct BackendStatus {
     pub connection: Option<ConnectionStatus>,
     /// What it proves its identity with.
     pub credentials: Vec<Credential>,
+    /// By how many seconds the clock of this machine is ahead of the provider's, or behind it if that is
+    /// negative: only if that is more than a minute, because providers refuse what was signed at a wrong time.
+    pub clock_offset: Option<i64>,
+}
+
+impl BackendStatus {
+    /// What is wrong with the clock of this machine, in words with what to do.
+    #[must_use]
+    pub fn clock_trouble(&self) -> Option<String> {
+        let offset = self.clock_offset?;
+        let (seconds, way) = (
+            offset.unsigned_abs(),
+            if offset < 0 { "behind" } else { "ahead of" },
+        );
+        Some(format!(
+            "the clock of this machine is {seconds} s {way} the provider's, which refuses credentials that were \
+             signed at a wrong time; set the clock, and let NTP keep it right"
+        ))
+    }
 }
 
 /// The connection to a provider at one moment, and what there was since the start.

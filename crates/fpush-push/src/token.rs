@@ -50,6 +50,18 @@ impl TokenHasher {
         Ok(Self { key })
     }
 
+    /// Takes the key of an earlier run, so that fingerprints that were written down are found again.
+    #[must_use]
+    pub fn with_key(key: [u8; 16]) -> Self {
+        Self { key }
+    }
+
+    /// The key, to be written down where nobody else reads it.
+    #[must_use]
+    pub fn key(&self) -> [u8; 16] {
+        self.key
+    }
+
     /// The fingerprint of a token.
     #[must_use]
     pub fn fingerprint(&self, token: &str) -> Fingerprint {
@@ -77,6 +89,14 @@ impl Fingerprint {
     pub(crate) fn with_class(self, class: Class) -> Self {
         let Self([first, second]) = self;
         Self([first, second ^ class as u64])
+    }
+
+    pub(crate) fn to_parts(self) -> [u64; 2] {
+        self.0
+    }
+
+    pub(crate) fn from_parts(parts: [u64; 2]) -> Self {
+        Self(parts)
     }
 
     /// The part of the hash that a hash table wants.

@@ -1504,3 +1504,185 @@ async fn a_setting_that_makes_every_token_foreign_costs_no_registration() {
         "{verdict:?}"
     );
 }
+
+/// Another provider and other settings, while the daemon runs.
+mod replaced {
+    use super::*;
+
+    fn other() -> (Arc<Provider>, Box<Backend>) {
+        let provider = Arc::<Provider>::default();
+        let backend = Box::new(Backend {
+            provider: Arc::clone(&provider),
+            high: Class::High,
+        });
+        (provider, backend)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_under_way_ends_where_it_began_and_all_else_goes_to_the_new_provider() {
+        let f = Fixture::new();
+        f.provider.queue([Step::Take, Step::SlowTake(3_000)]);
+        assert_eq!(f.push("a").await, Outcome::Accepted);
+        assert_eq!(f.push("a").await, Outcome::Queued);
+        let slow = f.publish("slow");
+        seconds(1).await;
+        let (provider, backend) = other();
+        f.module.replace(backend, settings());
+        assert_eq!(f.push("b").await, Outcome::Accepted);
+        assert_eq!(slow.await.unwrap(), Outcome::Accepted);
+        seconds(20).await;
+        let tokens = |provider: &Provider| -> Vec<_> {
+            provider
+                .attempts()
+                .into_iter()
+                .map(|attempt| attempt.token)
+                .collect()
+        };
+        assert_eq!(tokens(&f.provider), ["a", "slow"]);
+        assert_eq!(tokens(&provider), ["b", "a"], "the queued push, too");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn limiter_and_block_list_stay_and_the_pause_does_not() {
+        let f = Fixture::new();
+        f.earn_belief().await;
+        f.provider
+            .queue([Step::Take, Step::Fail(GONE), Step::Fail(pause(60))]);
+        assert_eq!(f.push("a").await, Outcome::Accepted);
+        assert_eq!(f.push("dead").await, Outcome::TokenDead);
+        assert_eq!(f.push("c").await, Outcome::ProviderUnavailable);
+        let trouble = |f: &Fixture| f.module.status(Instant::now(), SystemTime::now()).trouble;
+        assert_eq!(
+            trouble(&f).map(|trouble| trouble.kind),
+            Some(TroubleKind::Authentication)
+        );
+        let (_, backend) = other();
+        f.module.replace(backend, settings());
+        assert_eq!(trouble(&f), None);
+        assert_eq!(f.push("c").await, Outcome::Accepted);
+        assert_eq!(f.push("a").await, Outcome::Queued);
+        assert_eq!(f.settled("dead"), Outcome::TokenDead);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retired_module_sends_what_it_holds_and_then_ends() {
+        let f = Fixture::new();
+        let running = tokio::spawn(Arc::clone(&f.module).run());
+        assert_eq!(f.push("a").await, Outcome::Accepted);
+        assert_eq!(f.push("a").await, Outcome::Queued);
+        f.module.retire();
+        seconds(15).await;
+        assert!(!running.is_finished());
+        seconds(7).await;
+        assert_eq!(f.provider.count(), 2);
+        assert!(running.is_finished());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_pushes_may_be_at_the_new_provider() {
+        let f = Fixture::with(one_at_a_time(), Class::High);
+        f.provider.always(Step::SlowTake(4_000));
+        let pushes: Vec<_> = ["a", "b", "c"].map(|token| f.publish(token)).into();
+        seconds(1).await;
+        assert_eq!(f.provider.most_under_way(), 1);
+        let (provider, backend) = other();
+        provider.always(Step::SlowTake(1_000));
+        f.module.replace(backend, settings());
+        for push in pushes {
+            assert_eq!(push.await.unwrap(), Outcome::Accepted);
+        }
+        assert_eq!(provider.most_under_way(), 2);
+    }
+}
+
+/// What is written down and read again.
+mod remembered {
+    use super::*;
+
+    /// A module that knows what another one knew, as after a new start.
+    fn started_again(f: &Fixture) -> Fixture {
+        let hasher = TokenHasher::with_key(f.module.hasher.key());
+        let provider = Arc::<Provider>::default();
+        let drain = Drain::default();
+        let backend = Box::new(Backend {
+            provider: Arc::clone(&provider),
+            high: Class::High,
+        });
+        let module = Module::new("m", backend, settings(), hasher, drain.clone());
+        let clocks = Clocks::read();
+        let held: Vec<HeldRecord> =
+            serde_json::from_str(&serde_json::to_string(&f.module.held_records(clocks)).unwrap()).unwrap();
+        let blocks: Vec<BlockRecord> =
+            serde_json::from_str(&serde_json::to_string(&f.module.blocks(clocks)).unwrap()).unwrap();
+        module.remember(blocks, held, clocks);
+        drain.spawn(Arc::clone(&module).run());
+        Fixture {
+            module,
+            provider,
+            drain,
+            start: Instant::now(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn queued_pushes_go_out_when_their_time_has_come() {
+        let f = Fixture::new();
+        assert_eq!(f.push("a").await, Outcome::Accepted);
+        assert_eq!(f.push("a").await, Outcome::Queued);
+        seconds(5).await;
+        let again = started_again(&f);
+        assert_eq!(again.settled("a"), Outcome::Refused, "one is queued already");
+        seconds(30).await;
+        let times = again.times();
+        assert_eq!(times.len(), 1);
+        assert_about(times[0], 15.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dead_tokens_stay_dead() {
+        let f = Fixture::new();
+        f.provider.queue([Step::Fail(GONE)]);
+        assert_eq!(f.push("dead").await, Outcome::TokenDead);
+        let again = started_again(&f);
+        assert_eq!(again.settled("dead"), Outcome::TokenDead);
+        assert_eq!(again.push("living").await, Outcome::Accepted);
+        assert_eq!(f.module.changes()[0], 1);
+        seconds(60 * 60 * 25).await;
+        assert_eq!(again.push("dead").await, Outcome::Accepted);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_token_is_in_what_a_record_prints() {
+        let f = Fixture::new();
+        f.push("s3cret").await;
+        assert_eq!(f.push("s3cret").await, Outcome::Queued);
+        let records = f.module.held_records(Clocks::read());
+        assert!(!format!("{records:?}").contains("s3cret"));
+    }
+}
+
+mod tried_out {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_operators_push_goes_out_whatever_the_limiter_says_and_leaves_no_trace() {
+        let f = Fixture::new();
+        assert_eq!(f.push("a").await, Outcome::Accepted);
+        assert!(matches!(
+            f.module.try_out("a", Urgency::High).await,
+            Ok(Class::High)
+        ));
+        f.provider.queue([Step::Fail(GONE)]);
+        let refused = f.module.try_out("b", Urgency::Low).await;
+        assert!(matches!(refused, Err(NotSent::Refused(failure)) if failure.error == GONE));
+        assert_eq!(f.push("b").await, Outcome::Accepted, "nothing is held against it");
+        let no_token = f.module.try_out("foreign", Urgency::High).await;
+        assert!(matches!(no_token, Err(NotSent::Token)));
+        f.provider.queue([
+            Step::Fail(PushError::Reconnected),
+            Step::Fail(PushError::TooLarge),
+        ]);
+        assert!(f.module.try_out("c", Urgency::High).await.is_ok());
+        assert_eq!(f.provider.attempts().last().unwrap().form, Form::Minimal);
+    }
+}

@@ -1,0 +1,218 @@
+//! What a module knows of how well it works, from the answers of its provider.
+
+use std::borrow::Cow;
+
+use tokio::time::Instant;
+
+use crate::{Failure, Trouble, TroubleKind};
+
+/// How well a module works.
+#[derive(Debug, Default)]
+pub(crate) struct Fitness {
+    accepted: Option<Instant>,
+    paused_until: Option<Instant>,
+    /// Why the provider wants less, while the module pauses for that.
+    throttled: Option<Complaint>,
+    /// Why the provider refuses our credentials. It stands until the provider says something else.
+    refused: Option<Complaint>,
+    misconfigured: Streak,
+    unwell: Streak,
+}
+
+/// What the provider said, and what it means.
+#[derive(Clone, Debug)]
+struct Complaint {
+    answer: Cow<'static, str>,
+    meaning: &'static str,
+}
+
+/// The same trouble several times in a row.
+#[derive(Debug, Default)]
+struct Streak {
+    length: u32,
+    last: Option<Complaint>,
+}
+
+impl Fitness {
+    /// The provider accepted a push.
+    pub(crate) fn accepted(&mut self, now: Instant) {
+        self.answered();
+        self.accepted = Some(now);
+        self.misconfigured.end();
+    }
+
+    /// The provider said something about a token: it knows us, and is well.
+    pub(crate) fn answered(&mut self) {
+        self.refused = None;
+        self.unwell.end();
+    }
+
+    /// The provider could not be reached, or is unwell.
+    pub(crate) fn unwell(&mut self, failure: &Failure) {
+        self.unwell.note(failure);
+    }
+
+    /// The provider refused a push because of our settings.
+    pub(crate) fn misconfigured(&mut self, failure: &Failure) {
+        self.answered();
+        self.misconfigured.note(failure);
+    }
+
+    /// Nothing is to be sent until then. With `alarm` because the provider refuses our credentials. Returns whether
+    /// the module did not pause before.
+    pub(crate) fn pause(&mut self, until: Instant, alarm: bool, failure: &Failure, now: Instant) -> bool {
+        let running = self.paused_until(now);
+        self.paused_until = Some(running.map_or(until, |running| running.max(until)));
+        let complaint = Some(Complaint::of(failure));
+        if alarm {
+            self.refused = complaint;
+        } else {
+            self.answered();
+            self.throttled = complaint;
+        }
+        running.is_none()
+    }
+
+    /// The end of the pause, if there is one.
+    pub(crate) fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.paused_until.filter(|until| now < *until)
+    }
+
+    /// When the provider last accepted a push.
+    pub(crate) fn last_accepted(&self) -> Option<Instant> {
+        self.accepted
+    }
+
+    /// The worst that there is to say.
+    pub(crate) fn trouble(&self, now: Instant) -> Option<Trouble> {
+        let throttled = self
+            .throttled
+            .as_ref()
+            .filter(|_| self.paused_until(now).is_some());
+        [
+            (TroubleKind::Authentication, self.refused.as_ref()),
+            (TroubleKind::Settings, self.misconfigured.complaint()),
+            (TroubleKind::Provider, self.unwell.complaint()),
+            (TroubleKind::Paused, throttled),
+        ]
+        .into_iter()
+        .find_map(|(kind, complaint)| {
+            complaint.map(|complaint| Trouble {
+                kind,
+                words: complaint.words(),
+            })
+        })
+    }
+}
+
+impl Complaint {
+    fn of(failure: &Failure) -> Self {
+        Self {
+            answer: failure.answer.clone(),
+            meaning: failure.meaning,
+        }
+    }
+
+    fn words(&self) -> String {
+        let Self { answer, meaning } = self;
+        format!("the provider's answer is {answer}: {meaning}")
+    }
+}
+
+impl Streak {
+    fn note(&mut self, failure: &Failure) {
+        self.length = self.length.saturating_add(1);
+        self.last = Some(Complaint::of(failure));
+    }
+
+    fn end(&mut self) {
+        *self = Self::default();
+    }
+
+    fn complaint(&self) -> Option<&Complaint> {
+        self.last.as_ref().filter(|_| self.length >= SERIOUS)
+    }
+}
+
+/// One failure, or two, are nothing to speak of.
+const SERIOUS: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::PushError;
+
+    fn failure() -> Failure {
+        Failure::new(
+            PushError::Misconfigured,
+            "Reason",
+            "400 Reason",
+            "change something",
+        )
+    }
+
+    fn kind(fitness: &Fitness, now: Instant) -> Option<TroubleKind> {
+        fitness.trouble(now).map(|trouble| trouble.kind)
+    }
+
+    #[test]
+    fn three_failures_in_a_row_are_trouble_until_an_answer_comes() {
+        let (mut fitness, now) = (Fitness::default(), Instant::now());
+        for _ in 0..2 {
+            fitness.unwell(&failure());
+            assert_eq!(kind(&fitness, now), None);
+        }
+        fitness.unwell(&failure());
+        let trouble = fitness.trouble(now).unwrap();
+        assert_eq!(trouble.kind, TroubleKind::Provider);
+        assert_eq!(
+            trouble.words,
+            "the provider's answer is 400 Reason: change something"
+        );
+        fitness.answered();
+        assert_eq!(kind(&fitness, now), None);
+    }
+
+    #[test]
+    fn settings_are_wrong_until_a_push_is_accepted() {
+        let (mut fitness, now) = (Fitness::default(), Instant::now());
+        for _ in 0..3 {
+            fitness.misconfigured(&failure());
+        }
+        fitness.answered();
+        assert_eq!(kind(&fitness, now), Some(TroubleKind::Settings));
+        fitness.accepted(now);
+        assert_eq!(kind(&fitness, now), None);
+        assert_eq!(fitness.last_accepted(), Some(now));
+    }
+
+    #[test]
+    fn refused_credentials_are_trouble_beyond_the_pause() {
+        let (mut fitness, now) = (Fitness::default(), Instant::now());
+        let minute = Duration::from_secs(60);
+        assert!(fitness.pause(now + minute, true, &failure(), now));
+        assert!(
+            !fitness.pause(now + minute / 2, true, &failure(), now),
+            "it pauses already"
+        );
+        assert_eq!(fitness.paused_until(now), Some(now + minute));
+        assert_eq!(fitness.paused_until(now + minute), None);
+        assert_eq!(
+            kind(&fitness, now + 2 * minute),
+            Some(TroubleKind::Authentication)
+        );
+        fitness.accepted(now + 2 * minute);
+        assert_eq!(kind(&fitness, now + 2 * minute), None);
+    }
+
+    #[test]
+    fn a_provider_that_wants_less_is_trouble_while_the_module_pauses() {
+        let (mut fitness, now) = (Fitness::default(), Instant::now());
+        let minute = Duration::from_secs(60);
+        fitness.pause(now + minute, false, &failure(), now);
+        assert_eq!(kind(&fitness, now), Some(TroubleKind::Paused));
+        assert_eq!(kind(&fitness, now + minute), None);
+    }
+}

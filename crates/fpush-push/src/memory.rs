@@ -1,0 +1,211 @@
+//! What a module must not forget when the daemon starts again: its block list and what it holds.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{
+    Choice, Class, Extra, Form, Push, Record, Token, TokenHasher, blocklist::BlockReason, order::Order,
+    queue::Held,
+};
+
+/// A block, in a form that can be written down. Times are milliseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockRecord {
+    pub(crate) token: [u64; 2],
+    pub(crate) reason: BlockReason,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+/// An acknowledged push, in a form that can be written down. It holds a token: it must be kept where nobody else
+/// reads it. What somebody encrypted for the app is not in it. Times are milliseconds since 1970.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldRecord {
+    token: String,
+    class: Class,
+    choice: Choice,
+    domain: String,
+    /// In milliseconds.
+    spacing: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    account: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    channel: Option<String>,
+    /// Whether its device is a registered one.
+    registered: bool,
+    due: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    give_up: Option<u64>,
+    attempts: u32,
+}
+
+impl fmt::Debug for HeldRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HeldRecord")
+    }
+}
+
+/// The present moment on both clocks, to get from the one to the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    /// The clock that never jumps.
+    pub now: Instant,
+    /// The clock on the wall.
+    pub wall: SystemTime,
+}
+
+impl Clocks {
+    /// Now.
+    #[must_use]
+    pub fn read() -> Self {
+        Self {
+            now: Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
+
+    pub(crate) fn to_millis(self, instant: Instant) -> u64 {
+        let ahead = as_millis(instant.saturating_duration_since(self.now));
+        let behind = as_millis(self.now.saturating_duration_since(instant));
+        (self.wall_millis() + ahead).saturating_sub(behind)
+    }
+
+    /// An instant that the clock of this machine cannot name, because it had not started then, is as early as possible.
+    pub(crate) fn to_instant(self, millis: u64) -> Instant {
+        let wall = self.wall_millis();
+        if millis >= wall {
+            return self.now + Duration::from_millis(millis - wall).min(LONGEST);
+        }
+        let mut ago = Duration::from_millis(wall - millis);
+        loop {
+            match self.now.checked_sub(ago) {
+                Some(instant) => return instant,
+                None => ago /= 2,
+            }
+        }
+    }
+
+    fn wall_millis(self) -> u64 {
+        as_millis(
+            self.wall
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default(),
+        )
+    }
+}
+
+impl HeldRecord {
+    pub(crate) fn of(held: &Held, clocks: Clocks) -> Self {
+        let Held {
+            order,
+            due,
+            give_up,
+            attempts,
+        } = held;
+        let Order {
+            push,
+            fingerprint: _,
+            choice,
+            domain,
+            spacing,
+            record,
+        } = &**order;
+        let extra = push.extra.as_deref();
+        let text = |text: Option<&Arc<str>>| text.map(|text| text.to_string());
+        Self {
+            token: push.token.as_str().to_owned(),
+            class: push.class,
+            choice: *choice,
+            domain: domain.to_string(),
+            spacing: as_millis(*spacing),
+            account: text(extra.and_then(|extra| extra.account.as_ref())),
+            channel: text(extra.and_then(|extra| extra.channel.as_ref())),
+            registered: record.is_some(),
+            due: clocks.to_millis(*due),
+            give_up: give_up.map(|give_up| clocks.to_millis(give_up)),
+            attempts: *attempts,
+        }
+    }
+
+    pub(crate) fn into_held(self, hasher: &TokenHasher, clocks: Clocks) -> Held {
+        let fingerprint = hasher.fingerprint(&self.token);
+        let extra = Extra {
+            account: self.account.map(Arc::from),
+            channel: self.channel.map(Arc::from),
+            encrypted: None,
+            call: false,
+        };
+        let has_extra = extra.account.is_some() || extra.channel.is_some();
+        Held {
+            order: Box::new(Order {
+                push: Push {
+                    token: Token::new(&self.token),
+                    class: self.class,
+                    form: Form::Full,
+                    extra: has_extra.then(|| Arc::new(extra)),
+                    id: Uuid::new_v4(),
+                    deadline: clocks.now,
+                },
+                fingerprint,
+                choice: self.choice,
+                domain: self.domain.into(),
+                spacing: Duration::from_millis(self.spacing),
+                record: self.registered.then(|| Arc::new(Forgotten) as Arc<dyn Record>),
+            }),
+            due: clocks.to_instant(self.due),
+            give_up: self.give_up.map(|give_up| clocks.to_instant(give_up)),
+            attempts: self.attempts,
+        }
+    }
+}
+
+/// Stands for the record of a device that registered, which is not known any more: nothing may end its registration,
+/// because it may have registered anew since.
+struct Forgotten;
+
+impl Record for Forgotten {
+    fn delivered(&self) {}
+
+    fn failed(&self) {}
+
+    fn gone(&self, _since: Option<u64>) -> bool {
+        false
+    }
+}
+
+fn as_millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+/// What is later than that was written by a clock that was wrong.
+const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_survive_the_way_through_the_clock_on_the_wall() {
+        let then = Clocks::read();
+        let later = Clocks {
+            now: then.now + Duration::from_secs(100),
+            wall: then.wall + Duration::from_secs(100),
+        };
+        for ahead in [0, 50, 1_000] {
+            let written = then.to_millis(then.now + Duration::from_secs(ahead));
+            let read = later.to_instant(written);
+            let expected = then.now + Duration::from_secs(ahead);
+            let off = read.max(expected) - read.min(expected);
+            assert!(off <= Duration::from_millis(2), "{ahead}: {off:?}");
+        }
+        assert!(later.to_instant(0) <= later.now, "1970 is before every start");
+        assert!(later.to_instant(u64::MAX) <= later.now + LONGEST);
+    }
+}
