@@ -1,10 +1,16 @@
 //! The life of the component: one link after the other.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use fpush_push::{Drain, LogGate, Modules, jitter};
+use fpush_push::{Cut, Drain, Heart, Modules, jitter};
+use metrics::counter;
 use tokio::{
     io::AsyncWriteExt as _,
+    sync::watch,
     time::{Instant, sleep, timeout},
 };
 use tracing::{error, info, warn};
@@ -17,7 +23,7 @@ use crate::{
 };
 
 /// How to reach the server and who we are there.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ComponentSettings {
     /// `componentHostname`: our address.
     pub hostname: String,
@@ -44,111 +50,290 @@ impl fmt::Debug for ComponentSettings {
 /// The component.
 #[derive(Debug)]
 pub struct Component {
-    settings: ComponentSettings,
+    settings: watch::Receiver<ComponentSettings>,
     desk: Arc<Desk>,
     drain: Drain,
-    failed_logins: LogGate,
+    heart: Heart,
+    status: Arc<Mutex<Link>>,
+}
+
+/// Changes the component while it runs, and knows how it is.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    settings: watch::Sender<ComponentSettings>,
+    desk: Arc<Desk>,
+    status: Arc<Mutex<Link>>,
+}
+
+/// The link at one moment.
+#[derive(Clone, Debug)]
+pub struct LinkStatus {
+    /// Our address.
+    pub component: String,
+    /// The server, as `host:port`.
+    pub server: String,
+    /// Since when it is as it is.
+    pub since: Instant,
+    /// Why it is down, in words with what to do; `None` if it is up.
+    pub down: Option<String>,
+}
+
+#[derive(Debug)]
+struct Link {
+    since: Instant,
+    down: Option<String>,
 }
 
 impl Component {
-    /// A component that hands publishes to these modules, and serves registered devices where there are some.
+    /// A component that hands publishes to these modules, and serves registered devices where there are some; and the
+    /// handle to it.
     #[must_use]
     pub fn new(
         settings: ComponentSettings,
         modules: Arc<Modules>,
         registration: Option<Registration>,
         drain: Drain,
-    ) -> Self {
-        Self {
-            desk: Desk::new(&settings.hostname, modules, registration, drain.clone()),
-            drain,
-            failed_logins: LogGate::new(),
+        heart: Heart,
+    ) -> (Self, Handle) {
+        let desk = Desk::new(&settings.hostname, modules, registration, drain.clone());
+        let status = Arc::new(Mutex::new(Link {
+            since: Instant::now(),
+            down: Some("the login has not ended yet".to_owned()),
+        }));
+        let (sender, settings) = watch::channel(settings);
+        let handle = Handle {
+            settings: sender,
+            desk: Arc::clone(&desk),
+            status: Arc::clone(&status),
+        };
+        let component = Self {
             settings,
-        }
+            desk,
+            drain,
+            heart,
+            status,
+        };
+        (component, handle)
     }
 
-    /// Connects, and connects again whenever the link ends. When the shutdown begins, it answers what is
-    /// under way, closes the stream and returns.
-    pub async fn run(self) {
-        let mut pauses = Pauses::new(self.settings.retry_after);
+    /// Connects, and connects again whenever the link ends or its settings have become others. When the shutdown
+    /// begins, it answers what is under way, closes the stream and returns.
+    pub async fn run(mut self) {
+        let mut pauses = Pauses::default();
         loop {
+            let settings = self.settings.borrow_and_update().clone();
+            self.desk.set_name(&settings.hostname);
             let connected = tokio::select! {
-                connected = login(&self.settings) => connected,
+                connected = self.heart.beating(login(&settings)) => connected,
                 () = self.drain.until_begun() => return,
             };
             let pause = match connected {
                 Ok(established) => {
                     let start = Instant::now();
-                    info!(component = %self.settings.hostname, server = %self.settings.server_host, "link up");
-                    let Some(end) = self.serve(established).await else {
-                        return;
+                    info!(component = %settings.hostname, server = %settings.server_host, "link up");
+                    counter!("fpush_component_connects_total").increment(1);
+                    self.note(None);
+                    let end = match self.serve(established, &settings).await {
+                        Served::Until(end) => end,
+                        Served::Changed => {
+                            self.note(Some("it is being opened anew, with the new settings".to_owned()));
+                            continue;
+                        }
+                        Served::Stopped => return,
                     };
-                    pauses.after_link(&end, start.elapsed(), jitter())
+                    counter!("fpush_component_disconnects_total", "reason" => end.name()).increment(1);
+                    let why = end.describe(&settings.hostname);
+                    warn!("link down: {why}");
+                    self.note(Some(why));
+                    pauses.after_link(&end, start.elapsed(), settings.retry_after, jitter())
                 }
                 Err(error) => {
-                    let pause = pauses.after_login_error(&error, jitter());
-                    if let Some(withheld) = self.failed_logins.pass(Instant::now()) {
-                        let advice = error.advice(&self.settings);
-                        error!(retry_in = ?pause, withheld, "no link: {error}; {advice}");
-                    }
+                    let pause = pauses.after_login_error(&error, settings.retry_after, jitter());
+                    counter!("fpush_component_login_failures_total", "reason" => error.name()).increment(1);
+                    let why = format!("{error}; {}", error.advice(&settings));
+                    error!(retry_in = ?pause, "no link: {why}");
+                    self.note(Some(why));
                     pause
                 }
             };
+            let mut changed = self.settings.clone();
             tokio::select! {
-                () = sleep(pause) => {}
+                () = self.heart.beating(sleep(pause)) => {}
+                () = until_changed(&mut changed, &settings) => {}
                 () = self.drain.until_begun() => return,
             }
         }
     }
 
-    /// Serves one link. `None` if it was closed because the daemon is about to stop.
-    async fn serve(&self, established: Established) -> Option<End> {
+    /// Serves one link.
+    async fn serve(&mut self, established: Established, settings: &ComponentSettings) -> Served {
         let Established { socket, already_read } = established;
         let (reader, mut writer) = socket.into_split();
-        let cutter = Cutter::new(self.settings.max_stanza_size, &already_read);
-        let name = &self.settings.hostname;
-        let linked = link::run((reader, &mut writer), cutter, name, self.desk.outbox(), |event| {
-            self.desk.handle(event, Instant::now());
-        });
-        let end = tokio::select! {
-            end = linked => end,
-            () = self.drained() => {
-                let farewell = async {
-                    writer.write_all(b"</stream:stream>").await?;
-                    writer.shutdown().await
-                };
-                // Where the server does not take it, there is nobody to tell.
-                drop(timeout(FAREWELL, farewell).await);
-                info!("link closed");
-                return None;
+        let cutter = Cutter::new(settings.max_stanza_size, &already_read);
+        let (desk, drain) = (Arc::clone(&self.desk), self.drain.clone());
+        let mut changed = self.settings.clone();
+        let stop = async {
+            let end = tokio::select! {
+                () = drain.until_begun() => Served::Stopped,
+                () = until_changed(&mut changed, settings) => Served::Changed,
+            };
+            info!("closing the link as soon as all replies are written");
+            match end {
+                Served::Changed => drop(timeout(HANDOVER, written(&desk)).await),
+                Served::Stopped | Served::Until(_) => {
+                    drain.until_idle().await;
+                    desk.outbox().until_written().await;
+                }
             }
+            end
         };
-        match &end {
-            End::Closed => warn!("link down: the server closed it"),
-            End::Replaced => warn!(
-                "link down: another instance has logged in as {name}, and the server allows only one (Prosody: \
-                 component_conflict_resolve = \"kick_old\"); stop one of the two"
-            ),
-            End::StreamError(condition) => warn!("link down: the server closed it with {condition}"),
-            End::Io(e) => warn!("link down: {e}"),
-            End::Silent => warn!("link down: nothing came from the server, not even an answer to a ping"),
-            End::Stuck => warn!("link down: the server takes nothing from us"),
-        }
-        Some(end)
+        let linked = link::run(
+            (reader, &mut writer),
+            cutter,
+            &settings.hostname,
+            desk.outbox(),
+            &mut self.heart,
+            |event| desk.handle(event, Instant::now()),
+        );
+        let end = tokio::select! {
+            end = linked => return Served::Until(end),
+            end = stop => end,
+        };
+        let farewell = async {
+            writer.write_all(b"</stream:stream>").await?;
+            writer.shutdown().await
+        };
+        // Where the server does not take it, there is nobody to tell.
+        drop(timeout(FAREWELL, farewell).await);
+        info!("link closed");
+        end
     }
 
-    /// Resolves when the shutdown has begun and everything that was under way has its reply written.
-    async fn drained(&self) {
-        self.drain.until_begun().await;
-        self.drain.until_idle().await;
-        self.desk.outbox().until_written().await;
+    fn note(&self, down: Option<String>) {
+        let mut link = self.status.lock().expect("nobody panics with this lock");
+        if link.down.is_some() != down.is_some() {
+            link.since = Instant::now();
+        }
+        link.down = down;
     }
 }
 
+impl Handle {
+    /// Goes on with these settings. The link is opened anew if they are about it.
+    pub fn set_settings(&self, settings: ComponentSettings) {
+        self.settings.send_if_modified(|current| {
+            let changed = *current != settings;
+            *current = settings;
+            changed
+        });
+    }
+
+    /// Serves registered devices like this from now on.
+    pub fn set_registration(&self, registration: Option<Registration>) {
+        self.desk.set_registration(registration);
+    }
+
+    /// The link now.
+    #[must_use]
+    pub fn link(&self) -> LinkStatus {
+        let settings = self.settings.borrow();
+        let link = self.status.lock().expect("nobody panics with this lock");
+        LinkStatus {
+            component: settings.hostname.clone(),
+            server: format!("{}:{}", settings.server_host, settings.server_port),
+            since: link.since,
+            down: link.down.clone(),
+        }
+    }
+
+    /// The domains that sent most publishes in the last ten to twenty minutes, and how many: most first, twenty at most.
+    #[must_use]
+    pub fn senders(&self) -> Vec<(String, u64)> {
+        self.desk.senders().top(Instant::now())
+    }
+}
+
+impl ComponentSettings {
+    /// Whether a link that was opened with the others serves these, too.
+    fn has_link_of(&self, others: &Self) -> bool {
+        let retry_after = self.retry_after;
+        *self
+            == Self {
+                retry_after,
+                ..others.clone()
+            }
+    }
+
+    /// Logs in and out again. Returns nothing to say, or why that is not possible and what to do.
+    ///
+    /// # Errors
+    ///
+    /// What the server said or did, and what to change.
+    pub async fn try_login(&self) -> Result<(), String> {
+        let established = login(self)
+            .await
+            .map_err(|error| format!("{error}; {}", error.advice(self)))?;
+        let mut socket = established.socket;
+        let farewell = async {
+            socket.write_all(b"</stream:stream>").await?;
+            socket.shutdown().await
+        };
+        // It is logged in, and closing the connection will do, too.
+        drop(timeout(FAREWELL, farewell).await);
+        Ok(())
+    }
+}
+
+/// How serving a link ended.
+enum Served {
+    /// The link ended.
+    Until(End),
+    /// The settings have become others.
+    Changed,
+    /// The daemon is about to stop.
+    Stopped,
+}
+
+impl End {
+    /// For the log and the status page.
+    fn describe(&self, name: &str) -> String {
+        match self {
+            Self::Closed => "the server closed it".to_owned(),
+            Self::Replaced => format!(
+                "another instance has logged in as {name}, and the server allows only one (Prosody: \
+                 component_conflict_resolve = \"kick_old\"); stop one of the two"
+            ),
+            Self::StreamError(condition) => format!("the server closed it with {}", Cut(condition)),
+            Self::Io(e) => e.to_string(),
+            Self::Silent => "nothing came from the server, not even an answer to a ping".to_owned(),
+            Self::Stuck => "the server takes nothing from us".to_owned(),
+        }
+    }
+}
+
+/// Waits until the link's settings are others than these.
+async fn until_changed(settings: &mut watch::Receiver<ComponentSettings>, current: &ComponentSettings) {
+    if settings
+        .wait_for(|settings| !settings.has_link_of(current))
+        .await
+        .is_err()
+    {
+        // Nobody is left who could change them.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Waits until everything that came has its reply written.
+async fn written(desk: &Desk) {
+    while !desk.is_idle() {
+        sleep(Duration::from_millis(20)).await;
+    }
+    desk.outbox().until_written().await;
+}
+
 /// How long to wait before the next login.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Pauses {
-    retry_after: Duration,
     /// Whether the last link was followed by a login at once.
     at_once: bool,
     /// Logins in a row that failed for a reason that only an operator removes.
@@ -156,44 +341,36 @@ struct Pauses {
 }
 
 impl Pauses {
-    fn new(retry_after: Duration) -> Self {
-        Self {
-            retry_after,
-            at_once: false,
-            hopeless: 0,
-        }
-    }
-
     /// After a link that had been up for some time. At once the first time; but a server that closes each
     /// link as soon as it is up is not run against in a loop.
-    fn after_link(&mut self, end: &End, lived: Duration, jitter: f64) -> Duration {
+    fn after_link(&mut self, end: &End, lived: Duration, retry_after: Duration, jitter: f64) -> Duration {
         self.hopeless = 0;
         match end {
             End::Replaced => {
                 self.at_once = false;
                 // Only later, never earlier: whoever replaced us wants to stay.
-                REPLACED.max(self.retry_after).mul_f64(1.0 + jitter / 5.0)
+                REPLACED.max(retry_after).mul_f64(1.0 + jitter / 5.0)
             }
             End::Closed | End::StreamError(_) | End::Io(_) | End::Silent | End::Stuck => {
-                self.at_once = lived >= self.retry_after || !self.at_once;
+                self.at_once = lived >= retry_after || !self.at_once;
                 if self.at_once {
                     Duration::ZERO
                 } else {
-                    spread(self.retry_after, jitter)
+                    spread(retry_after, jitter)
                 }
             }
         }
     }
 
     /// After a login that failed; slower and slower where only an operator can help.
-    fn after_login_error(&mut self, error: &LoginError, jitter: f64) -> Duration {
+    fn after_login_error(&mut self, error: &LoginError, retry_after: Duration, jitter: f64) -> Duration {
         if !error.needs_the_operator() {
             self.hopeless = 0;
-            return spread(self.retry_after, jitter);
+            return spread(retry_after, jitter);
         }
-        let pause = self.retry_after * 2u32.pow(self.hopeless.min(10));
+        let pause = retry_after * 2u32.pow(self.hopeless.min(10));
         self.hopeless += 1;
-        spread(pause.min(SLOWEST.max(self.retry_after)), jitter)
+        spread(pause.min(SLOWEST.max(retry_after)), jitter)
     }
 }
 
@@ -206,6 +383,8 @@ fn spread(time: Duration, jitter: f64) -> Duration {
 const REPLACED: Duration = Duration::from_secs(60);
 /// The longest wait where an operator has to change something.
 const SLOWEST: Duration = Duration::from_secs(60);
+/// How long a link is kept for the replies that are due, after its settings have become others.
+const HANDOVER: Duration = Duration::from_secs(5);
 /// How long the end of the stream may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -217,48 +396,52 @@ mod tests {
 
     #[test]
     fn at_once_after_a_link_that_had_been_up_but_not_in_a_loop() {
-        let mut pauses = Pauses::new(BASE);
+        let mut pauses = Pauses::default();
         let hour = Duration::from_secs(3_600);
-        assert_eq!(pauses.after_link(&End::Closed, hour, 0.5), Duration::ZERO);
-        assert_eq!(pauses.after_link(&End::Closed, Duration::ZERO, 0.5), BASE);
+        assert_eq!(pauses.after_link(&End::Closed, hour, BASE, 0.5), Duration::ZERO);
+        assert_eq!(pauses.after_link(&End::Closed, Duration::ZERO, BASE, 0.5), BASE);
         assert_eq!(
-            pauses.after_link(&End::Closed, Duration::ZERO, 0.5),
+            pauses.after_link(&End::Closed, Duration::ZERO, BASE, 0.5),
             Duration::ZERO
         );
-        assert_eq!(pauses.after_link(&End::Closed, hour, 0.5), Duration::ZERO);
+        assert_eq!(pauses.after_link(&End::Closed, hour, BASE, 0.5), Duration::ZERO);
     }
 
     #[test]
     fn who_was_replaced_does_not_fight() {
         for jitter in [0.0, 1.0] {
-            let pause = Pauses::new(BASE).after_link(&End::Replaced, Duration::from_secs(3_600), jitter);
+            let pause =
+                Pauses::default().after_link(&End::Replaced, Duration::from_secs(3_600), BASE, jitter);
             assert!(pause >= REPLACED && pause <= REPLACED * 2, "{pause:?}");
         }
     }
 
     #[test]
     fn a_refused_connection_is_tried_again_with_jitter() {
-        let mut pauses = Pauses::new(BASE);
+        let mut pauses = Pauses::default();
         let refused = LoginError::Connect(std::io::ErrorKind::ConnectionRefused.into());
-        let pause = [0.0, 0.5, 1.0].map(|jitter| pauses.after_login_error(&refused, jitter).as_secs());
+        let pause = [0.0, 0.5, 1.0].map(|jitter| pauses.after_login_error(&refused, BASE, jitter).as_secs());
         assert_eq!(pause, [8, 10, 12]);
     }
 
     #[test]
     fn what_an_operator_must_change_is_tried_more_and_more_slowly() {
-        let mut pauses = Pauses::new(BASE);
+        let mut pauses = Pauses::default();
         for error in [
             LoginError::NotAuthorized,
             LoginError::HostUnknown,
             LoginError::Conflict,
         ] {
-            let first = pauses.after_login_error(&error, 0.5);
+            let first = pauses.after_login_error(&error, BASE, 0.5);
             assert!(first >= BASE, "{first:?}");
         }
-        assert_eq!(pauses.after_login_error(&LoginError::NotAuthorized, 0.5), SLOWEST);
-        assert_eq!(pauses.after_link(&End::Closed, BASE, 0.5), Duration::ZERO);
         assert_eq!(
-            pauses.after_login_error(&LoginError::NotAuthorized, 0.5),
+            pauses.after_login_error(&LoginError::NotAuthorized, BASE, 0.5),
+            SLOWEST
+        );
+        assert_eq!(pauses.after_link(&End::Closed, BASE, BASE, 0.5), Duration::ZERO);
+        assert_eq!(
+            pauses.after_login_error(&LoginError::NotAuthorized, BASE, 0.5),
             BASE,
             "it begins anew"
         );

@@ -1,11 +1,18 @@
 //! What is done with everything that wants an answer.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use fpush_push::{
-    Choice, Command, CommandError, Commands, Cut, Directory, Drain, Encrypted, Found, LogGate, Lookup,
-    Module, Modules, Outcome, Registered, Request as PushRequest, Token, Unavailable, Urgency, Verdict,
+    Choice, Command, CommandError, Commands, Cut, Directory, Drain, Encrypted, Found, Lookup, Module,
+    Modules, Outcome, Registered, Request as PushRequest, Token, Unavailable, Urgency, Verdict,
 };
+use metrics::{Histogram, counter, histogram};
 use tokio::{sync::Semaphore, time::Instant};
 use tracing::{debug, error, warn};
 
@@ -14,6 +21,7 @@ use crate::{
     outbox::Outbox,
     reply::{Addresses, Answer, write_unsubscribed},
     request::{Action, AdHoc, Ciphertext, Publish, Request},
+    senders::Senders,
     service,
 };
 
@@ -35,16 +43,40 @@ impl fmt::Debug for Registration {
 /// Handles requests, and has the replies written. It outlives the links.
 #[derive(Debug)]
 pub(crate) struct Desk {
-    /// Our own address.
-    name: Box<str>,
     modules: Arc<Modules>,
-    registration: Option<Registration>,
+    /// What the settings may change while the daemon runs.
+    terms: RwLock<Arc<Terms>>,
     drain: Drain,
     outbox: Outbox,
     /// Publishes and commands that wait for a database.
     waiting: Arc<Semaphore>,
-    unknown_modules: LogGate,
-    bad_tokens: LogGate,
+    /// Requests whose reply is not there yet.
+    under_way: AtomicUsize,
+    senders: Senders,
+    durations: Histogram,
+}
+
+#[derive(Clone, Debug)]
+struct Terms {
+    /// Our own address.
+    name: Box<str>,
+    registration: Option<Registration>,
+}
+
+/// A request whose reply is not there yet.
+struct UnderWay(Arc<Desk>);
+
+impl UnderWay {
+    fn new(desk: &Arc<Desk>) -> Self {
+        desk.under_way.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(desk))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A publish with everything that must be known of it once its device is found.
@@ -67,15 +99,47 @@ impl Desk {
         drain: Drain,
     ) -> Arc<Self> {
         Arc::new(Self {
-            name: name.into(),
             modules,
-            registration,
+            terms: RwLock::new(Arc::new(Terms {
+                name: name.into(),
+                registration,
+            })),
             drain,
             outbox: Outbox::default(),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
-            unknown_modules: LogGate::new(),
-            bad_tokens: LogGate::new(),
+            under_way: AtomicUsize::new(0),
+            senders: Senders::new(Instant::now()),
+            durations: histogram!("fpush_reply_duration_seconds"),
         })
+    }
+
+    /// Serves registered devices like this from now on.
+    pub(crate) fn set_registration(&self, registration: Option<Registration>) {
+        self.change_terms(|terms| terms.registration = registration);
+    }
+
+    /// Our address is this one from now on.
+    pub(crate) fn set_name(&self, name: &str) {
+        self.change_terms(|terms| terms.name = name.into());
+    }
+
+    /// Whether every request that came has its reply in the outbox.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) == 0
+    }
+
+    /// Which domains send most publishes.
+    pub(crate) fn senders(&self) -> &Senders {
+        &self.senders
+    }
+
+    fn change_terms(&self, change: impl FnOnce(&mut Terms)) {
+        let mut terms = self.terms.write().expect("nobody panics with this lock");
+        change(Arc::make_mut(&mut terms));
+    }
+
+    fn terms(&self) -> Arc<Terms> {
+        Arc::clone(&self.terms.read().expect("nobody panics with this lock"))
     }
 
     pub(crate) fn outbox(&self) -> &Outbox {
@@ -121,6 +185,7 @@ impl Desk {
             urgency,
             encrypted,
         } = publish;
+        self.senders.count(domain, now);
         let Some(node) = node else {
             return self.reply(&addresses, &Answer::NoNode, now);
         };
@@ -138,7 +203,8 @@ impl Desk {
             at: now,
         };
         // Who names a module carries the token along.
-        let Some(registration) = self
+        let terms = self.terms();
+        let Some(registration) = terms
             .registration
             .as_ref()
             .filter(|_| arrival.push_module.is_none())
@@ -157,6 +223,7 @@ impl Desk {
                 };
                 let (has_secret, addresses) = (arrival.has_secret, arrival.addresses);
                 let (desk, node, domain) = (Arc::clone(self), node.into_owned(), domain.to_owned());
+                let under_way = UnderWay::new(self);
                 self.drain.spawn(async move {
                     let found = asking.await;
                     drop(place);
@@ -171,6 +238,7 @@ impl Desk {
                         at: now,
                     };
                     desk.push_to_found(found, arrival);
+                    drop(under_way);
                 });
             }
         }
@@ -212,12 +280,12 @@ impl Desk {
             None | Some(Verdict::Settled(Outcome::TokenBlocked)) => admit(&recipient.token, false),
             Some(verdict) => verdict,
         };
-        self.carry_out(verdict, module, arrival.domain, arrival.addresses, arrival.at);
+        self.carry_out(verdict, &module, arrival.domain, arrival.addresses, arrival.at);
     }
 
     fn push_to_token(self: &Arc<Self>, arrival: Arrival<'_>) {
         let Some(resolved) = self.modules.resolve(arrival.node, arrival.push_module) else {
-            self.complain_of_module(arrival.push_module, arrival.domain, arrival.at);
+            complain_of_module(arrival.push_module, arrival.domain);
             return self.settle(&arrival, Outcome::UnknownModule);
         };
         let request = PushRequest {
@@ -230,7 +298,7 @@ impl Desk {
         let verdict = resolved.module.admit(request, arrival.at);
         self.carry_out(
             verdict,
-            resolved.module,
+            &resolved.module,
             arrival.domain,
             arrival.addresses,
             arrival.at,
@@ -248,22 +316,25 @@ impl Desk {
         match verdict {
             Verdict::Settled(outcome) => {
                 if matches!(outcome, Outcome::TokenInvalid | Outcome::TokenForeign) {
-                    self.complain_of_token(module.name(), outcome, domain, now);
+                    warn!(module = module.name(), outcome = outcome.name(), sender = %Cut(domain),
+                        "a publish carries a token that cannot be one for this module's provider: does the app name the \
+                        right module?");
                 }
                 self.reply(&addresses, &Answer::Published(outcome), now);
             }
             Verdict::Deliver(ticket) => {
-                let (desk, module) = (Arc::clone(self), Arc::clone(module));
+                let (under_way, module) = (UnderWay::new(self), Arc::clone(module));
                 self.drain.spawn(async move {
                     let outcome = module.deliver(ticket).await;
-                    desk.reply(&addresses, &Answer::Published(outcome), now);
+                    under_way.0.reply(&addresses, &Answer::Published(outcome), now);
                 });
             }
         }
     }
 
     fn command(self: &Arc<Self>, command: AdHoc<'_>, addresses: Addresses, now: Instant) {
-        let Some(registration) = &self.registration else {
+        let terms = self.terms();
+        let Some(registration) = &terms.registration else {
             return self.reply(&addresses, &Answer::Unsupported, now);
         };
         if !command.is_sayable() {
@@ -289,20 +360,21 @@ impl Desk {
             service: command.service,
             fields: command.fields,
         });
-        let desk = Arc::clone(self);
+        let under_way = UnderWay::new(self);
         self.drain.spawn(async move {
             let answer = match executing.await {
                 Ok(completed) => Answer::Payload(service::completed(&node, &completed)),
                 Err(error) => Answer::CommandFailed(error),
             };
             drop(place);
-            desk.reply(&addresses, &answer, now);
+            under_way.0.reply(&addresses, &answer, now);
         });
     }
 
     /// disco#info.
     fn describe(&self, node: Option<&str>) -> Answer {
-        let commands = self
+        let terms = self.terms();
+        let commands = terms
             .registration
             .as_ref()
             .map(|registration| &registration.commands);
@@ -322,48 +394,44 @@ impl Desk {
 
     /// disco#items.
     fn list(&self, node: Option<&str>) -> Answer {
-        let commands = self
+        let terms = self.terms();
+        let commands = terms
             .registration
             .as_ref()
             .map(|registration| &registration.commands);
         match (node, commands) {
             (Some(service::COMMANDS), Some(commands)) => {
-                Answer::Payload(service::command_items(&self.name, &commands.list()))
+                Answer::Payload(service::command_items(&terms.name, &commands.list()))
             }
             (Some(_) | None, _) => Answer::Payload(service::disco_items()),
         }
     }
 
+    /// Answers a publish that never came to a module.
     fn settle(&self, arrival: &Arrival<'_>, outcome: Outcome) {
+        counter!("fpush_pushes_total", "module" => "", "outcome" => outcome.name()).increment(1);
         self.reply(&arrival.addresses, &Answer::Published(outcome), arrival.at);
     }
 
     fn reply(&self, addresses: &Addresses, answer: &Answer, arrived: Instant) {
         debug!(?answer, "reply");
+        if matches!(answer, Answer::Published(_)) {
+            self.durations.record(arrived.elapsed());
+        }
         self.outbox.push(arrived, |out| answer.write(addresses, out));
     }
+}
 
-    fn complain_of_module(&self, push_module: Option<&str>, domain: &str, now: Instant) {
-        let Some(withheld) = self.unknown_modules.pass(now) else {
-            return;
-        };
-        let sender = Cut(domain);
-        match push_module {
-            Some(name) => {
-                error!(%sender, withheld, "a publish names the push module {}, which is not in the settings: \
-                is a line missing there?", Cut(name));
-            }
-            None => {
-                error!(%sender, withheld, "a publish names no push module, and the settings have no default one \
-                (is_default_module)");
-            }
+fn complain_of_module(push_module: Option<&str>, domain: &str) {
+    let sender = Cut(domain);
+    match push_module {
+        Some(name) => {
+            error!(%sender, "a publish names the push module {}, which is not in the settings: is a line missing there?",
+                Cut(name));
         }
-    }
-
-    fn complain_of_token(&self, module: &str, outcome: Outcome, domain: &str, now: Instant) {
-        if let Some(withheld) = self.bad_tokens.pass(now) {
-            warn!(module, ?outcome, sender = %Cut(domain), withheld,
-                "a publish carries a token that cannot be one for this module's provider");
+        None => {
+            error!(%sender, "a publish names no push module, and the settings have no default one \
+                (is_default_module)");
         }
     }
 }

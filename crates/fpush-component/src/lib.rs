@@ -13,9 +13,10 @@ mod login;
 mod outbox;
 mod reply;
 mod request;
+mod senders;
 mod service;
 mod stream;
 mod xml;
 
-pub use component::{Component, ComponentSettings};
+pub use component::{Component, ComponentSettings, Handle, LinkStatus};
 pub use desk::Registration;

@@ -2,6 +2,7 @@
 
 use std::{cell::Cell, io};
 
+use fpush_push::Heart;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     time::{Duration, Instant, sleep, timeout},
@@ -33,6 +34,23 @@ pub(crate) enum End {
     Stuck,
 }
 
+impl End {
+    /// Its name in metrics. Of a stream error that is its condition, if it is one of RFC 6120 section 4.9.3.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Replaced => "conflict",
+            Self::StreamError(condition) => CONDITIONS
+                .into_iter()
+                .find(|known| known == condition)
+                .unwrap_or("other_stream_error"),
+            Self::Io(_) => "io",
+            Self::Silent => "silent",
+            Self::Stuck => "stuck",
+        }
+    }
+}
+
 /// Something that came over the link and wants to be handled.
 pub(crate) enum Event<'a> {
     Request {
@@ -55,6 +73,7 @@ pub(crate) async fn run<R, W>(
     mut cutter: Cutter,
     name: &str,
     outbox: &Outbox,
+    heart: &mut Heart,
     handle: impl FnMut(Event<'_>),
 ) -> End
 where
@@ -64,7 +83,7 @@ where
     let last_read = Cell::new(Instant::now());
     outbox.drop_late(Instant::now());
     tokio::select! {
-        end = read(&mut reader, &mut cutter, outbox, &last_read, handle) => end,
+        end = read(&mut reader, &mut cutter, outbox, &last_read, heart, handle) => end,
         end = write(&mut writer, outbox) => end,
         end = watch(name, outbox, &last_read) => end,
     }
@@ -75,6 +94,7 @@ async fn read<R: AsyncRead + Unpin>(
     cutter: &mut Cutter,
     outbox: &Outbox,
     last_read: &Cell<Instant>,
+    heart: &mut Heart,
     mut handle: impl FnMut(Event<'_>),
 ) -> End {
     let mut stream_error = None;
@@ -106,8 +126,8 @@ async fn read<R: AsyncRead + Unpin>(
                 Piece::End => return closed(stream_error),
             }
         }
-        outbox.until_bearable().await;
-        match reader.read_buf(cutter.space()).await {
+        heart.beating(outbox.until_bearable()).await;
+        match heart.beating(reader.read_buf(cutter.space())).await {
             Ok(0) => return closed(stream_error),
             Ok(_) => last_read.set(Instant::now()),
             Err(e) => return stream_error.map_or(End::Io(e), |error| closed(Some(error))),
@@ -176,6 +196,33 @@ async fn watch(name: &str, outbox: &Outbox, last_read: &Cell<Instant>) -> End {
     }
 }
 
+/// RFC 6120 section 4.9.3, and what XEP-0114's servers are known to say beside it.
+const CONDITIONS: [&str; 24] = [
+    "bad-format",
+    "bad-namespace-prefix",
+    "connection-timeout",
+    "host-gone",
+    "host-unknown",
+    "improper-addressing",
+    "internal-server-error",
+    "invalid-from",
+    "invalid-namespace",
+    "invalid-xml",
+    "not-authorized",
+    "not-well-formed",
+    "policy-violation",
+    "remote-connection-failed",
+    "reset",
+    "resource-constraint",
+    "restricted-xml",
+    "see-other-host",
+    "system-shutdown",
+    "undefined-condition",
+    "unsupported-encoding",
+    "unsupported-feature",
+    "unsupported-stanza-type",
+    "unsupported-version",
+];
 /// Silence before the server is pinged.
 const QUIET: Duration = Duration::from_secs(30);
 /// Pings in vain before the link is given up.
@@ -200,6 +247,7 @@ mod tests {
             Cutter::new(1_000, b""),
             "push.example",
             outbox,
+            &mut fpush_push::Pulse::new().heart("reader"),
             |_| {},
         )
         .await

@@ -48,6 +48,19 @@ impl LoginError {
         }
     }
 
+    /// Its name in metrics.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::HostUnknown => "host-unknown",
+            Self::NotAuthorized => "not-authorized",
+            Self::Conflict => "conflict",
+            Self::Closed => "closed",
+            Self::Refused(_) => "refused",
+            Self::TimedOut => "timeout",
+        }
+    }
+
     /// What to change, on Prosody and on ejabberd.
     pub(crate) fn advice(&self, settings: &ComponentSettings) -> String {
         let (name, host, port) = (&settings.hostname, &settings.server_host, settings.server_port);

@@ -4,7 +4,10 @@
 //! Tigase on every condition but `remote-server-timeout`, `service-unavailable`, `internal-server-error` and
 //! `bad-request`. So for a device that may be alive only these conditions are used, with type `wait`.
 
+use std::sync::OnceLock;
+
 use fpush_push::{CommandError, Outcome};
+use metrics::{Counter, counter};
 
 use crate::service::Xml;
 
@@ -116,11 +119,13 @@ impl Answer {
         }
     }
 
-    /// Appends the reply as XML.
+    /// Appends the reply as XML, and counts it.
     pub(crate) fn write(&self, addresses: &Addresses, out: &mut Vec<u8>) {
+        let verdict = self.verdict();
+        verdict.count();
         let mut append = |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
         let attributes = &addresses.attributes;
-        let (kind, condition, more) = match self.verdict() {
+        let (kind, condition, more) = match verdict {
             Verdict::Result("") => return append(&[b"<iq type='result'", attributes, b"/>"]),
             Verdict::Result(xml) => {
                 return append(&[b"<iq type='result'", attributes, b">", xml.as_bytes(), b"</iq>"]);
@@ -132,9 +137,9 @@ impl Answer {
             b"<iq type='error'",
             attributes,
             b"><error type='",
-            kind.name(),
+            kind.text().as_bytes(),
             b"'><",
-            condition.name(),
+            condition.text().as_bytes(),
             b" xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>",
         ]);
         if let Some(more) = more {
@@ -148,6 +153,26 @@ impl Answer {
     }
 }
 
+impl Verdict<'_> {
+    fn count(&self) {
+        let (place, kind, condition) = match self {
+            Self::Result(_) => (RESULTS, "result", ""),
+            Self::Error(kind, condition) | Self::CommandError(kind, condition, _) => {
+                let place = *kind as usize * CONDITIONS + *condition as usize;
+                (place, kind.text(), condition.text())
+            }
+        };
+        let register = || counter!("fpush_replies_total", "type" => kind, "condition" => condition);
+        REPLIES[place].get_or_init(register).increment(1);
+    }
+}
+
+/// One counter for each pair of type and condition, and one for results; each from its first reply on, because most
+/// pairs never occur.
+static REPLIES: [OnceLock<Counter>; RESULTS + 1] = [const { OnceLock::new() }; RESULTS + 1];
+const RESULTS: usize = 4 * CONDITIONS;
+const CONDITIONS: usize = 8;
+
 /// The refusal of a presence subscription (RFC 6121 section 3.1.6).
 pub(crate) fn write_unsubscribed(addresses: &Addresses, out: &mut Vec<u8>) {
     for part in [
@@ -160,27 +185,27 @@ pub(crate) fn write_unsubscribed(addresses: &Addresses, out: &mut Vec<u8>) {
 }
 
 impl ErrorType {
-    fn name(self) -> &'static [u8] {
+    fn text(self) -> &'static str {
         match self {
-            Self::Auth => b"auth",
-            Self::Cancel => b"cancel",
-            Self::Modify => b"modify",
-            Self::Wait => b"wait",
+            Self::Auth => "auth",
+            Self::Cancel => "cancel",
+            Self::Modify => "modify",
+            Self::Wait => "wait",
         }
     }
 }
 
 impl Condition {
-    fn name(self) -> &'static [u8] {
+    fn text(self) -> &'static str {
         match self {
-            Self::BadRequest => b"bad-request",
-            Self::FeatureNotImplemented => b"feature-not-implemented",
-            Self::Forbidden => b"forbidden",
-            Self::InternalServerError => b"internal-server-error",
-            Self::ItemNotFound => b"item-not-found",
-            Self::RemoteServerTimeout => b"remote-server-timeout",
-            Self::ResourceConstraint => b"resource-constraint",
-            Self::ServiceUnavailable => b"service-unavailable",
+            Self::BadRequest => "bad-request",
+            Self::FeatureNotImplemented => "feature-not-implemented",
+            Self::Forbidden => "forbidden",
+            Self::InternalServerError => "internal-server-error",
+            Self::ItemNotFound => "item-not-found",
+            Self::RemoteServerTimeout => "remote-server-timeout",
+            Self::ResourceConstraint => "resource-constraint",
+            Self::ServiceUnavailable => "service-unavailable",
         }
     }
 }

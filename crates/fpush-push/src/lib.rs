@@ -20,6 +20,7 @@ mod module;
 mod modules;
 mod order;
 mod outcome;
+mod pulse;
 mod queue;
 mod recency;
 mod registration;
@@ -40,6 +41,7 @@ pub use memory::{BlockRecord, Clocks, HeldRecord};
 pub use module::{Module, ModuleSettings, NotSent, Registered, Request, Ticket, Verdict};
 pub use modules::{Choice, Modules, Resolved};
 pub use outcome::Outcome;
+pub use pulse::{Heart, Pulse};
 pub use registration::{
     Command, CommandError, Commands, Completed, Directory, Executing, Field, Found, Lookup, Recipient,
     Record, Unavailable,

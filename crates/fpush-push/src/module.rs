@@ -25,8 +25,8 @@ use uuid::Uuid;
 
 use crate::{
     BackendStatus, BlockRecord, BlocklistSettings, Choice, Class, Clocks, Drain, Encrypted, Extra, Failure,
-    Fingerprint, Form, HeldRecord, ModuleStatus, Outcome, Push, PushError, PushTrait, RatelimitSettings,
-    Recipient, Token, TokenHasher, Trouble, TroubleKind, Urgency,
+    Fingerprint, Form, Heart, HeldRecord, ModuleStatus, Outcome, Push, PushError, PushTrait,
+    RatelimitSettings, Recipient, Token, TokenHasher, Trouble, TroubleKind, Urgency,
     blocklist::{BlockReason, Blocklist},
     doubt::{Doubt, Sign},
     fitness::Fitness,
@@ -489,12 +489,14 @@ impl Module {
 
     /// Sends held pushes when their time has come, and all of them at once when the daemon is about to stop.
     /// Ends when none is left after that, or after the module has retired.
-    pub async fn run(self: Arc<Self>) {
+    pub async fn run(self: Arc<Self>, mut heart: Heart) {
         loop {
             let next_due = self.lock().queue.next_due();
             tokio::select! {
                 biased;
                 () = self.drain.until_begun() => break,
+                // Only who got through the loop, and had the lock above, is well.
+                () = heart.asked() => heart.beat(),
                 () = self.held.notified() => {}
                 () = sleep_until_some(next_due) => {}
                 () = self.retired.cancelled(), if !self.retired.is_cancelled() => {}
@@ -507,9 +509,11 @@ impl Module {
             }
             let now = Instant::now();
             while let Some(held) = self.pop_due(now) {
-                self.start_held(held, now).await;
+                heart.beating(self.start_held(held, now)).await;
             }
         }
+        // The end is bounded by the shutdown itself.
+        drop(heart);
         self.send_all_held().await;
     }
 

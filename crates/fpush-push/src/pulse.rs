@@ -2,6 +2,7 @@
 
 use std::{
     future,
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicU64, Ordering},
@@ -110,6 +111,18 @@ impl Heart {
         if self.round.wait_for(|round| *round > answered).await.is_err() {
             // Nobody is left who could ask.
             future::pending::<()>().await;
+        }
+    }
+
+    /// Answers while something is waited for.
+    pub async fn beating<F: Future>(&mut self, waiting: F) -> F::Output {
+        let mut waiting = pin!(waiting);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.asked() => self.beat(),
+                done = &mut waiting => return done,
+            }
         }
     }
 

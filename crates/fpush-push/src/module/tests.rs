@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tokio::{runtime, task::JoinHandle};
 
 use super::*;
-use crate::{BackendStatus, BlockRule, Record, Sending, Verifying};
+use crate::{BackendStatus, BlockRule, Pulse, Record, Sending, Verifying};
 
 /// What the scripted provider does with one attempt.
 #[derive(Clone, Copy, Debug)]
@@ -165,7 +165,7 @@ impl Fixture {
             high,
         });
         let module = Module::new("m", backend, settings, TokenHasher::new().unwrap(), drain.clone());
-        drain.spawn(Arc::clone(&module).run());
+        drain.spawn(Arc::clone(&module).run(Pulse::new().heart("m")));
         Self {
             module,
             provider,
@@ -1567,7 +1567,7 @@ mod replaced {
     #[tokio::test(start_paused = true)]
     async fn a_retired_module_sends_what_it_holds_and_then_ends() {
         let f = Fixture::new();
-        let running = tokio::spawn(Arc::clone(&f.module).run());
+        let running = tokio::spawn(Arc::clone(&f.module).run(Pulse::new().heart("m")));
         assert_eq!(f.push("a").await, Outcome::Accepted);
         assert_eq!(f.push("a").await, Outcome::Queued);
         f.module.retire();
@@ -1615,7 +1615,7 @@ mod remembered {
         let blocks: Vec<BlockRecord> =
             serde_json::from_str(&serde_json::to_string(&f.module.blocks(clocks)).unwrap()).unwrap();
         module.remember(blocks, held, clocks);
-        drain.spawn(Arc::clone(&module).run());
+        drain.spawn(Arc::clone(&module).run(Pulse::new().heart("m")));
         Fixture {
             module,
             provider,
