@@ -6,8 +6,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use fpush_client::{ProviderClient, retry_after};
-use fpush_push::{BackendStatus, Class, Failure, Push, PushError, PushTrait, Sending, Urgency, Verifying};
+use fpush_client::{CLOCK_WRONG, ProviderClient, retry_after};
+use fpush_push::{
+    BackendStatus, Class, Credential, CredentialKind, Failure, Form, Push, PushError, PushTrait, Sending,
+    Token, Urgency, Verifying,
+};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
     header::AUTHORIZATION,
@@ -16,16 +19,17 @@ use http::{
 use tokio::time::Instant;
 
 use crate::{
+    credentials::Validity,
     payload::Ready,
     provider_token::ProviderToken,
-    response::{Refusal, Remedy},
+    response::{Entry, Refusal, Remedy},
 };
 
 /// How we prove to Apple who we are.
 #[derive(Debug)]
 pub(crate) enum Authentication {
     /// By the client certificate of the connection.
-    Certificate,
+    Certificate(Box<Validity>),
     /// By a provider token in each request.
     Token(Arc<ProviderToken>),
 }
@@ -71,48 +75,129 @@ impl PushTrait for Apns {
 
     fn send<'a>(&'a self, push: &'a Push) -> Sending<'a> {
         Box::pin(async move {
-            let (request, generation) = self.request(push).ok_or_else(|| {
-                Failure::new(
-                    PushError::Misconfigured,
-                    "unknown",
-                    "the request cannot be built",
-                    "",
-                )
-            })?;
-            let answer = match self.client.send(request, push.deadline).await {
-                Ok(answer) if answer.status == StatusCode::OK => return Ok(()),
-                Ok(answer) => answer,
-                Err(error) => return Err(error.into()),
-            };
-            let wait = retry_after(&answer.headers, SystemTime::now());
-            let refusal = Refusal::read(answer.status, &answer.body, wait);
-            Err(Failure::new(
-                self.remedy(&refusal, generation),
-                "unknown",
-                refusal.describe(),
-                "",
-            ))
+            match self.attempt(push).await? {
+                None => Ok(()),
+                Some((refusal, generation)) => Err(self.failure(&refusal, generation)),
+            }
         })
     }
 
-    fn verify(&self, _deadline: Instant) -> Verifying<'_> {
-        Box::pin(async { Ok("nothing to prove".into()) })
+    fn verify(&self, deadline: Instant) -> Verifying<'_> {
+        Box::pin(async move {
+            let push = Push {
+                token: Token::new(NO_DEVICE),
+                class: self.class(Urgency::High),
+                form: Form::Full,
+                extra: None,
+                id: uuid::Uuid::new_v4(),
+                deadline,
+            };
+            let mut again = true;
+            loop {
+                let failure = match self.attempt(&push).await {
+                    Ok(None) => return Ok(self.accepted(&push, "it accepted the push").into()),
+                    Ok(Some((refusal, _))) if refusal.blames_only_the_token() => {
+                        let why = format!(
+                            "it blames only the device token, of which there is none ({})",
+                            refusal.describe()
+                        );
+                        return Ok(self.accepted(&push, &why).into());
+                    }
+                    Ok(Some((refusal, generation))) => self.failure(&refusal, generation),
+                    Err(failure) => failure,
+                };
+                // A connection may end and a provider token run out at any time, and pushes go on after it too.
+                let passing = matches!(failure.error, PushError::Reconnected | PushError::Renewed);
+                if !(passing && std::mem::take(&mut again)) {
+                    return Err(failure);
+                }
+            }
+        })
     }
 
     fn status(&self) -> BackendStatus {
-        BackendStatus::default()
+        let credential = match &self.authentication {
+            Authentication::Certificate(validity) => Credential {
+                kind: CredentialKind::Certificate,
+                age: None,
+                expires: Some(validity.not_after),
+                trouble: validity.trouble(SystemTime::now()),
+            },
+            Authentication::Token(token) => Credential {
+                kind: CredentialKind::ProviderToken,
+                age: Some(token.age(Instant::now())),
+                expires: None,
+                trouble: None,
+            },
+        };
+        BackendStatus {
+            connection: Some(self.client.status()),
+            credentials: vec![credential],
+            clock_offset: self.client.clock_offset(),
+        }
     }
 }
 
 impl Apns {
+    /// Sends a push: what Apple said if it did not take it, and the generation of the provider token.
+    async fn attempt(&self, push: &Push) -> Result<Option<(Refusal, u64)>, Failure> {
+        let (request, generation) = self.request(push).ok_or_else(|| {
+            Failure::new(
+                PushError::Misconfigured,
+                "unbuildable",
+                "the request cannot be built",
+                UNBUILDABLE,
+            )
+        })?;
+        let answer = self.client.send(request, push.deadline).await?;
+        if answer.status == StatusCode::OK {
+            return Ok(None);
+        }
+        let wait = retry_after(&answer.headers, SystemTime::now());
+        Ok(Some((
+            Refusal::read(answer.status, &answer.body, wait),
+            generation,
+        )))
+    }
+
+    /// What a refusal means, after what the backend itself can do about it.
+    fn failure(&self, refusal: &Refusal, generation: u64) -> Failure {
+        let Entry {
+            name,
+            remedy,
+            meaning,
+        } = refusal.entry();
+        let signed = matches!(self.authentication, Authentication::Token(_));
+        let meaning =
+            if signed && refusal.status == StatusCode::FORBIDDEN && self.client.clock_offset().is_some() {
+                CLOCK_WRONG
+            } else {
+                meaning
+            };
+        let error = self.remedy(remedy, refusal, generation);
+        Failure::new(error, name, refusal.describe(), meaning)
+    }
+
+    /// For a person: which topic where, and how we know.
+    fn accepted(&self, push: &Push, why: &str) -> String {
+        let topic = self.ready(push).topic.to_str().unwrap_or_default();
+        let host = self.authority.host();
+        format!("Apple accepts the credentials for topic {topic} at {host}: {why}")
+    }
+
+    /// What a push of this kind carries.
+    fn ready(&self, push: &Push) -> &Ready {
+        match (&self.mode, push.class) {
+            _ if push.extra.as_deref().is_some_and(|extra| extra.call) => &self.call,
+            (Mode::One(_, ready), _) | (Mode::Auto { high: ready, .. }, Class::High | Class::Voip) => ready,
+            (Mode::Auto { low, .. }, Class::Low) => low,
+        }
+    }
+
     /// The request, and the generation of the provider token in it.
     pub(crate) fn request(&self, push: &Push) -> Option<(Request<Bytes>, u64)> {
         let extra = push.extra.as_deref();
-        let ready = match (&self.mode, push.class) {
-            _ if extra.is_some_and(|extra| extra.call) => &self.call,
-            (Mode::One(_, ready), _) | (Mode::Auto { high: ready, .. }, Class::High | Class::Voip) => ready,
-            (Mode::Auto { low, .. }, Class::Low) => low,
-        };
+        let ready = self.ready(push);
         let mut path = String::with_capacity(PATH.len() + push.token.as_str().len());
         path.push_str(PATH);
         path.push_str(push.token.as_str());
@@ -136,9 +221,9 @@ impl Apns {
             headers.insert(APNS_COLLAPSE_ID, collapse_id.clone());
         }
         let generation = match &self.authentication {
-            Authentication::Certificate => 0,
+            Authentication::Certificate(_) => 0,
             Authentication::Token(token) => {
-                let signed = token.current();
+                let signed = token.current(Instant::now());
                 headers.insert(AUTHORIZATION, signed.authorization);
                 signed.generation
             }
@@ -159,8 +244,8 @@ impl Apns {
             .map_or(0, |since| (since + self.ttl).as_secs())
     }
 
-    fn remedy(&self, refusal: &Refusal, generation: u64) -> PushError {
-        match refusal.remedy() {
+    fn remedy(&self, remedy: Remedy, refusal: &Refusal, generation: u64) -> PushError {
+        match remedy {
             Remedy::Module(error) => error,
             Remedy::Reconnect => {
                 self.client.reconnect();
@@ -176,7 +261,7 @@ impl Apns {
                 Authentication::Token(token) if token.renew(generation, Instant::now()).is_ok() => {
                     PushError::Renewed
                 }
-                Authentication::Token(_) | Authentication::Certificate => PushError::Pause {
+                Authentication::Token(_) | Authentication::Certificate(_) => PushError::Pause {
                     length: RENEWAL_PAUSE,
                     alarm: true,
                 },
@@ -195,3 +280,7 @@ const APNS_COLLAPSE_ID: HeaderName = HeaderName::from_static("apns-collapse-id")
 
 /// When Apple calls a provider token expired that is too young to be renewed.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
+/// No device has this token; Apple answers `BadDeviceToken`, after it has looked at all the rest.
+const NO_DEVICE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+const UNBUILDABLE: &str = "Something in the request cannot be part of an HTTP request, which should never happen: check topic and \
+     endpoint, and report it as a mistake of fpush.";

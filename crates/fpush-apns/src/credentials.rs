@@ -1,11 +1,17 @@
 //! Reading what the operator got from Apple.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
 use fpush_client::{Identity, TrustError};
 use p12_keystore::KeyStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::{
+    prelude::{FromDer as _, X509Certificate},
+    time::ASN1Time,
+};
 
 /// What is wrong with a certificate or its key.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +67,10 @@ pub(crate) fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Identity, Crede
 #[derive(Debug)]
 pub(crate) struct Validity {
     pub(crate) subject: String,
+    pub(crate) not_before: SystemTime,
     pub(crate) not_after: SystemTime,
+    /// The beginning of the validity in words.
+    pub(crate) from: String,
     /// The end of the validity in words.
     pub(crate) until: String,
 }
@@ -70,12 +79,34 @@ impl Validity {
     pub(crate) fn of(identity: &Identity) -> Result<Self, CredentialError> {
         let (_, certificate) =
             X509Certificate::from_der(identity.certificate()).map_err(|_| CredentialError::Certificate)?;
-        let not_after = certificate.validity().not_after;
-        let seconds = u64::try_from(not_after.timestamp()).unwrap_or_default();
+        let validity = certificate.validity();
+        let time = |time: ASN1Time| {
+            let seconds = u64::try_from(time.timestamp()).unwrap_or_default();
+            SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+        };
         Ok(Self {
             subject: certificate.subject().to_string(),
-            not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
-            until: not_after.to_datetime().to_string(),
+            not_before: time(validity.not_before),
+            not_after: time(validity.not_after),
+            from: validity.not_before.to_datetime().to_string(),
+            until: validity.not_after.to_datetime().to_string(),
+        })
+    }
+
+    /// Why Apple does not take the certificate now, in words with what to do.
+    pub(crate) fn trouble(&self, now: SystemTime) -> Option<Cow<'static, str>> {
+        if now > self.not_after {
+            let until = &self.until;
+            let what = format!(
+                "the certificate expired on {until}: Apple refuses it; get a new one at developer.apple.com, under \
+                 Certificates, or check the clock of this machine if it says so by mistake"
+            );
+            return Some(what.into());
+        }
+        let from = &self.from;
+        (now < self.not_before).then(|| {
+            format!("the certificate is good only from {from} on: the clock of this machine is wrong; set it")
+                .into()
         })
     }
 }
@@ -152,5 +183,23 @@ mod tests {
         assert!(validity.subject.contains("Apple Push Services: org.example.app"));
         assert!(validity.not_after < SystemTime::now());
         assert!(validity.until.starts_with("2021-01-01"), "{}", validity.until);
+    }
+    #[test]
+    fn a_certificate_that_is_not_good_now_is_trouble() {
+        let validity = Validity::of(&from_pem(&file("aps.pem"), &file("aps.key.pem")).unwrap()).unwrap();
+        let second = Duration::from_secs(1);
+        let trouble = |now| validity.trouble(now).unwrap_or_default();
+        assert_eq!(trouble(validity.not_before), "");
+        assert_eq!(trouble(validity.not_after), "");
+        let early = trouble(validity.not_before - second);
+        assert!(
+            early.contains("clock") && early.contains(&validity.from),
+            "{early}"
+        );
+        let late = trouble(validity.not_after + second);
+        assert!(
+            late.contains("expired") && late.contains(&validity.until),
+            "{late}"
+        );
     }
 }

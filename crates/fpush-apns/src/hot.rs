@@ -1,6 +1,9 @@
 //! The hot pieces one by one. For the benches, and for nobody else: nothing here is part of the interface.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use fpush_client::{ClientSettings, Dialer, ProviderClient, Trust};
@@ -11,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::{
     backend::{Apns, Authentication, Mode},
+    credentials::Validity,
     payload::{PayloadSettings, Ready},
     provider_token::ProviderToken,
 };
@@ -22,7 +26,13 @@ impl Requests {
     /// Of one with a client certificate, of which there is nothing in a request.
     #[must_use]
     pub fn with_certificate() -> Option<Self> {
-        Self::new(Authentication::Certificate)
+        Self::new(Authentication::Certificate(Box::new(Validity {
+            subject: String::new(),
+            not_before: SystemTime::UNIX_EPOCH,
+            not_after: SystemTime::UNIX_EPOCH,
+            from: String::new(),
+            until: String::new(),
+        })))
     }
 
     /// Of one with a provider token, signed with the key in this .p8 file.

@@ -1,7 +1,8 @@
 //! Provider tokens: the signed statement that we may push for a team's apps.
 //!
 //! Apple wants a token that is between 20 and 60 minutes old, and refuses us when tokens change more often
-//! than every 20 minutes. So all modules with the same key and team share one, which one task renews.
+//! than every 20 minutes. So all modules with the same key and team share one, which one task renews. It outlives the
+//! modules: settings that are read again find the token that is in use.
 
 use std::{
     fmt,
@@ -24,6 +25,7 @@ pub(crate) struct ProviderToken {
     header: Header,
     team_id: String,
     state: Mutex<Signed>,
+    /// Whether the task runs that keeps it fresh.
     tended: AtomicBool,
 }
 
@@ -86,7 +88,24 @@ impl ProviderToken {
         })
     }
 
-    pub(crate) fn current(&self) -> Signed {
+    /// The token. One that nobody tends, because it was made for settings that were then refused, is renewed first if
+    /// it is as old as the task lets none become.
+    pub(crate) fn current(&self, now: Instant) -> Signed {
+        let signed = self.last();
+        let neglected =
+            !self.tended.load(Ordering::Relaxed) && now.duration_since(signed.issued) >= RENEW_FROM;
+        if neglected && self.renew(signed.generation, now).is_ok() {
+            return self.last();
+        }
+        signed
+    }
+
+    /// How old the token is.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.duration_since(self.last().issued)
+    }
+
+    fn last(&self) -> Signed {
         self.state.lock().expect("nobody panics with this lock").clone()
     }
 
@@ -110,15 +129,19 @@ impl ProviderToken {
         Ok(())
     }
 
-    /// The task that keeps the token fresh; `None` if another module's backend has it already.
-    pub(crate) fn tend(self: &Arc<Self>) -> Option<impl Future<Output = ()> + Send + use<>> {
+    /// The task that keeps the token fresh, as long as it is let live. All modules with this token bring one, also
+    /// those of settings that are read again: the first that runs stays, the others end at once.
+    pub(crate) fn tend(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
         let token = Arc::clone(self);
-        let first = !self.tended.swap(true, Ordering::Relaxed);
-        first.then_some(async move {
+        async move {
+            if token.tended.swap(true, Ordering::Relaxed) {
+                return;
+            }
+            let _tending = Tending(&token.tended);
             loop {
                 let Signed {
                     generation, issued, ..
-                } = token.current();
+                } = token.last();
                 let age = RENEW_FROM + RENEW_SPREAD.mul_f64(fpush_push::jitter());
                 sleep((issued + age).saturating_duration_since(Instant::now())).await;
                 match token.renew(generation, Instant::now()) {
@@ -129,7 +152,16 @@ impl ProviderToken {
                     }
                 }
             }
-        })
+        }
+    }
+}
+
+/// Notes the end of the task.
+struct Tending<'a>(&'a AtomicBool);
+
+impl Drop for Tending<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 
@@ -181,7 +213,8 @@ mod tests {
 
     #[test]
     fn a_token_is_a_jwt_with_key_team_and_time_in_base64url_without_padding() {
-        let token = token(Instant::now()).current();
+        let now = Instant::now();
+        let token = token(now).current(now);
         let value = token.authorization.to_str().unwrap();
         let jwt = value.strip_prefix("bearer ").unwrap();
         assert!(!jwt.contains(['=', '+', '/']));
@@ -202,26 +235,53 @@ mod tests {
             token.renew(0, start + LEAST_AGE / 2),
             Err(ProviderTokenError::TooSoon)
         ));
-        assert_eq!(token.current().generation, 0);
+        assert_eq!(token.last().generation, 0);
         for _ in 0..3 {
             token.renew(0, start + LEAST_AGE).unwrap();
         }
-        assert_eq!(token.current().generation, 1);
+        assert_eq!(token.last().generation, 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_task_renews_it_after_40_to_50_minutes() {
         let start = Instant::now();
         let token = Arc::new(token(start));
-        let task = tokio::spawn(token.tend().unwrap());
-        assert!(token.tend().is_none(), "one task for all modules");
+        drop(token.tend());
+        let task = tokio::spawn(token.tend());
+        sleep(Duration::from_millis(1)).await;
+        tokio::spawn(token.tend())
+            .await
+            .expect("one task for all modules, the others end");
         sleep(RENEW_FROM - Duration::from_secs(1)).await;
-        assert_eq!(token.current().generation, 0);
+        assert_eq!(token.last().generation, 0);
         sleep(RENEW_SPREAD + Duration::from_secs(2)).await;
-        assert_eq!(token.current().generation, 1);
+        assert_eq!(token.last().generation, 1);
         sleep(Duration::from_secs(24 * 3_600)).await;
-        let a_day = token.current().generation;
+        let a_day = token.last().generation;
         assert!((28..=37).contains(&a_day), "{a_day}");
+        task.abort();
+        assert!(task.await.is_err());
+        assert!(!token.tended.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_nobody_tends_is_renewed_before_it_is_used() {
+        let start = Instant::now();
+        let token = Arc::new(token(start));
+        // Settings that were refused: their task never ran.
+        drop(token.tend());
+        let old = start + RENEW_FROM;
+        assert_eq!(token.current(old - Duration::from_secs(1)).generation, 0);
+        assert_eq!(token.current(old).generation, 1);
+        assert_eq!(token.current(old).generation, 1);
+        assert_eq!(token.age(old + LEAST_AGE), LEAST_AGE);
+        let task = tokio::spawn(token.tend());
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(
+            token.current(old + RENEW_FROM).generation,
+            1,
+            "the task does that"
+        );
         task.abort();
     }
 

@@ -58,6 +58,17 @@ pub(crate) struct Refusal {
     pub(crate) retry_after: Option<Duration>,
 }
 
+/// What there is to say about a refusal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    /// The reason by its own name: one of few, for metrics.
+    pub(crate) name: &'static str,
+    /// What to do.
+    pub(crate) remedy: Remedy,
+    /// What it means, and what the operator can do.
+    pub(crate) meaning: &'static str,
+}
+
 /// What to do; where only the backend itself can do it, what that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Remedy {
@@ -93,65 +104,258 @@ impl Refusal {
     }
 
     /// The table.
-    pub(crate) fn remedy(&self) -> Remedy {
-        let credentials_refused = Remedy::Module(PushError::Pause {
+    pub(crate) fn entry(&self) -> Entry {
+        let refused = Remedy::Module(PushError::Pause {
             length: CREDENTIALS_PAUSE,
             alarm: true,
         });
         let later = Remedy::Module(PushError::Later {
             after: self.retry_after,
         });
-        match self.reason {
-            Reason::Unregistered | Reason::ExpiredToken => Remedy::Module(PushError::TokenGone {
-                since: self.timestamp,
-            }),
-            Reason::BadDeviceToken | Reason::DeviceTokenNotForTopic => {
-                Remedy::Module(PushError::TokenDoubted)
-            }
-            Reason::TooManyRequests => Remedy::Module(PushError::TokenBusy),
-            Reason::IdleTimeout => Remedy::Reconnect,
-            Reason::ExpiredProviderToken => Remedy::RenewToken,
-            Reason::BadCertificate
-            | Reason::BadCertificateEnvironment
-            | Reason::BadEnvironmentKey
-            | Reason::InvalidProviderToken
-            | Reason::MissingProviderToken
-            | Reason::UnrelatedKeyId
-            | Reason::TooManyProviderTokenUpdates => credentials_refused,
-            Reason::PayloadTooLarge => Remedy::Module(PushError::TooLarge),
-            Reason::BadCollapseId
-            | Reason::BadExpirationDate
-            | Reason::BadMessageId
-            | Reason::BadPath
-            | Reason::BadPriority
-            | Reason::BadTopic
-            | Reason::DuplicateHeaders
-            | Reason::Forbidden
-            | Reason::InvalidPushType
-            | Reason::MethodNotAllowed
-            | Reason::MissingDeviceToken
-            | Reason::MissingTopic
-            | Reason::PayloadEmpty
-            | Reason::TopicDisallowed => Remedy::Module(PushError::Misconfigured),
-            Reason::InternalServerError | Reason::ServiceUnavailable => later,
-            Reason::Shutdown => Remedy::ReconnectLater,
-            Reason::Unknown(_) => match self.status.as_u16() {
-                // What the status alone promises, with the doubt that an unknown reason deserves.
-                410 => Remedy::Module(PushError::TokenDoubted),
-                413 => Remedy::Module(PushError::TooLarge),
-                429 => Remedy::Module(PushError::TokenBusy),
-                401 | 403 | 407 => credentials_refused,
-                400 => Remedy::Module(PushError::Unexplained),
-                404 | 405 => Remedy::Module(PushError::Misconfigured),
-                _ => later,
-            },
+        let gone = Remedy::Module(PushError::TokenGone {
+            since: self.timestamp,
+        });
+        let doubted = Remedy::Module(PushError::TokenDoubted);
+        let misconfigured = Remedy::Module(PushError::Misconfigured);
+        let (name, remedy, meaning) = match self.reason {
+            Reason::BadCertificate => (
+                "BadCertificate",
+                refused,
+                "Apple does not take the client certificate: it was revoked, or it is none for pushes. Make a new \
+                 \"Apple Push Notification service SSL\" certificate for the app at developer.apple.com, under \
+                 Certificates, and put it into certFilePath.",
+            ),
+            Reason::BadCertificateEnvironment => (
+                "BadCertificateEnvironment",
+                refused,
+                "The client certificate is one of the other environment. A certificate named \"Apple Development IOS \
+                 Push Services\" works only with environment \"sandbox\"; one named \"Apple Push Services\" works with \
+                 both.",
+            ),
+            Reason::BadCollapseId => (
+                "BadCollapseId",
+                misconfigured,
+                "Apple does not take the apns-collapse-id, which should never happen: set collapsePushes to false, and \
+                 report it as a mistake of fpush.",
+            ),
+            Reason::BadDeviceToken => (
+                "BadDeviceToken",
+                doubted,
+                "The token is not one of this environment: builds from Xcode get tokens for environment \"sandbox\", \
+                 those from TestFlight and the App Store for \"production\". If only some devices meet this, their apps \
+                 registered something that is no token.",
+            ),
+            Reason::BadEnvironmentKey => (
+                "BadEnvironmentKeyIdInToken",
+                refused,
+                "The key of tokenKeyFilePath is bound to the other environment. Look at the key at \
+                 developer.apple.com, under Keys, and set environment to match, or make a key for both.",
+            ),
+            Reason::BadExpirationDate => (
+                "BadExpirationDate",
+                misconfigured,
+                "Apple does not take the time until which the push is good. Check the clock of this machine and \
+                 pushTtl.",
+            ),
+            Reason::BadMessageId => (
+                "BadMessageId",
+                misconfigured,
+                "Apple does not take the apns-id, which should never happen: report it as a mistake of fpush.",
+            ),
+            Reason::BadPath => (
+                "BadPath",
+                misconfigured,
+                "Apple does not know the path of the request, which should never happen: check that the relay at \
+                 endpoint, if there is one, leaves the path as it is.",
+            ),
+            Reason::BadPriority => (
+                "BadPriority",
+                misconfigured,
+                "Apple does not take the priority of the push, which should never happen: report it as a mistake of \
+                 fpush.",
+            ),
+            Reason::BadTopic => (
+                "BadTopic",
+                misconfigured,
+                "Apple does not take the topic. It must be the bundle ID of the app, without a suffix such as .voip, as \
+                 developer.apple.com shows it under Identifiers.",
+            ),
+            Reason::DeviceTokenNotForTopic => (
+                "DeviceTokenNotForTopic",
+                doubted,
+                "The token belongs to another app than the one whose bundle ID is the topic. Compare topic with the \
+                 bundle ID of the app; if only some devices meet this, their apps name the wrong pushModule.",
+            ),
+            Reason::DuplicateHeaders => (
+                "DuplicateHeaders",
+                misconfigured,
+                "A header of the request is there twice, which should never happen: check the relay at endpoint if there \
+                 is one.",
+            ),
+            Reason::ExpiredProviderToken => (
+                "ExpiredProviderToken",
+                Remedy::RenewToken,
+                "Apple calls the provider token older than an hour, although it is renewed long before: check the clock \
+                 of this machine, and let NTP keep it right.",
+            ),
+            Reason::ExpiredToken => (
+                "ExpiredToken",
+                gone,
+                "The device's token has run out, as after the app was removed. There is nothing to do: the device is \
+                 forgotten.",
+            ),
+            Reason::Forbidden => (
+                "Forbidden",
+                misconfigured,
+                "Apple does not allow this push. Check that the key or certificate may send to topic: at \
+                 developer.apple.com, under Keys, a key may be limited to some topics.",
+            ),
+            Reason::IdleTimeout => (
+                "IdleTimeout",
+                Remedy::Reconnect,
+                "Apple closes a connection that was idle. There is nothing to do: the push goes out over a new one.",
+            ),
+            Reason::InternalServerError => (
+                "InternalServerError",
+                later,
+                "Apple has an internal error. The push is repeated; if it goes on, look at \
+                 developer.apple.com/system-status.",
+            ),
+            Reason::InvalidProviderToken => (
+                "InvalidProviderToken",
+                refused,
+                "Apple does not take the provider token. Compare keyId and teamId with developer.apple.com (Keys, and \
+                 Membership), check that tokenKeyFilePath is the file of that key and that the key was not revoked, and \
+                 check the clock of this machine.",
+            ),
+            Reason::InvalidPushType => (
+                "InvalidPushType",
+                misconfigured,
+                "Apple does not take this kind of push for the topic. Check pushPriority: \"voip\" needs an app with the \
+                 capability for VoIP.",
+            ),
+            Reason::MethodNotAllowed => (
+                "MethodNotAllowed",
+                misconfigured,
+                "Apple takes no POST there, which should never happen: check that endpoint is a server of Apple's or a \
+                 relay to one.",
+            ),
+            Reason::MissingDeviceToken => (
+                "MissingDeviceToken",
+                misconfigured,
+                "The request names no device, which should never happen: check that the relay at endpoint, if there is \
+                 one, leaves the path as it is.",
+            ),
+            Reason::MissingProviderToken => (
+                "MissingProviderToken",
+                refused,
+                "Apple saw neither a client certificate nor a provider token. If a relay or a proxy stands between, it \
+                 must pass the connection through unopened; otherwise the certificate in certFilePath is none for \
+                 pushes.",
+            ),
+            Reason::MissingTopic => (
+                "MissingTopic",
+                misconfigured,
+                "Apple saw no topic. Set topic to the bundle ID of the app, and check that the relay at endpoint, if \
+                 there is one, passes headers on.",
+            ),
+            Reason::PayloadEmpty => (
+                "PayloadEmpty",
+                misconfigured,
+                "Apple saw no payload, which should never happen: check that the relay at endpoint, if there is one, \
+                 passes bodies on.",
+            ),
+            Reason::PayloadTooLarge => (
+                "PayloadTooLarge",
+                Remedy::Module(PushError::TooLarge),
+                "The push is larger than Apple takes, and goes out again with less. Shorten alertTitle, alertBody or \
+                 additionalData.",
+            ),
+            Reason::ServiceUnavailable => (
+                "ServiceUnavailable",
+                later,
+                "Apple's service is not available. The push is repeated; if it goes on, look at \
+                 developer.apple.com/system-status.",
+            ),
+            Reason::Shutdown => (
+                "Shutdown",
+                Remedy::ReconnectLater,
+                "Apple's server is being shut down. There is nothing to do: the push goes out over a new connection.",
+            ),
+            Reason::TooManyProviderTokenUpdates => (
+                "TooManyProviderTokenUpdates",
+                refused,
+                "Apple sees provider tokens change more than once in 20 minutes. Another program signs with the same \
+                 key, or fpush was started again and again: make a key for fpush alone at developer.apple.com, under \
+                 Keys.",
+            ),
+            Reason::TooManyRequests => (
+                "TooManyRequests",
+                Remedy::Module(PushError::TokenBusy),
+                "This device gets too many pushes one after the other, and is left alone for a while. If many devices \
+                 meet this, make ratelimit stricter.",
+            ),
+            Reason::TopicDisallowed => (
+                "TopicDisallowed",
+                misconfigured,
+                "The key or certificate may not send to topic. Check that topic is the bundle ID of an app of this team \
+                 (teamId), and that the key, at developer.apple.com under Keys, is not limited to other topics.",
+            ),
+            Reason::Unregistered => (
+                "Unregistered",
+                gone,
+                "The app was removed from the device, or got a new token. There is nothing to do: the device is \
+                 forgotten.",
+            ),
+            Reason::UnrelatedKeyId => (
+                "UnrelatedKeyIdInToken",
+                refused,
+                "Apple saw provider tokens of two keys on one connection. fpush keeps them apart; a relay at endpoint \
+                 must do so too.",
+            ),
+            Reason::Unknown(_) => (
+                "unknown",
+                match self.status.as_u16() {
+                    // What the status alone promises, with the doubt that an unknown reason deserves.
+                    410 => doubted,
+                    413 => Remedy::Module(PushError::TooLarge),
+                    429 => Remedy::Module(PushError::TokenBusy),
+                    401 | 403 | 407 => refused,
+                    400 => Remedy::Module(PushError::Unexplained),
+                    404 | 405 => misconfigured,
+                    _ => later,
+                },
+                "Apple gave a reason that this version of fpush does not know. Look for it on Apple's page \"Handling \
+                 notification responses from APNs\", and for a newer version of fpush.",
+            ),
             // Not Apple's words, but those of something in between, which knows nothing of the token.
-            Reason::Unreadable => match self.status.as_u16() {
-                401 | 403 | 407 => credentials_refused,
-                404 | 405 => Remedy::Module(PushError::Misconfigured),
-                413 => Remedy::Module(PushError::TooLarge),
-                _ => later,
-            },
+            Reason::Unreadable => (
+                "unreadable",
+                match self.status.as_u16() {
+                    401 | 403 | 407 => refused,
+                    404 | 405 => misconfigured,
+                    413 => Remedy::Module(PushError::TooLarge),
+                    _ => later,
+                },
+                "The answer is not in Apple's form, so it is probably not Apple's. Check endpoint, HTTPS_PROXY and \
+                 whatever else stands between this machine and Apple.",
+            ),
+        };
+        Entry {
+            name,
+            remedy,
+            meaning,
+        }
+    }
+
+    /// Whether Apple blames nothing but the token: for one that cannot exist, that means that all the rest is
+    /// right. Whoever names another topic than the credentials' is told `DeviceTokenNotForTopic`, which is
+    /// therefore none of these.
+    pub(crate) fn blames_only_the_token(&self) -> bool {
+        match self.entry().remedy {
+            Remedy::Module(PushError::TokenGone { .. }) => true,
+            Remedy::Module(PushError::TokenDoubted) => self.reason != Reason::DeviceTokenNotForTopic,
+            Remedy::Module(_) | Remedy::Reconnect | Remedy::ReconnectLater | Remedy::RenewToken => false,
         }
     }
 
@@ -161,7 +365,7 @@ impl Refusal {
         match &self.reason {
             Reason::Unknown(name) => format!("{status} with the unknown reason {name}"),
             Reason::Unreadable => format!("{status} without a readable reason"),
-            known => format!("{status} {known:?}"),
+            _ => format!("{status} {}", self.entry().name),
         }
     }
 }
@@ -222,9 +426,13 @@ const CREDENTIALS_PAUSE: Duration = Duration::from_secs(60);
 mod tests {
     use super::*;
 
-    fn remedy(status: u16, reason: &str) -> Remedy {
+    fn refused(status: u16, reason: &str) -> Refusal {
         let body = format!(r#"{{"reason":"{reason}"}}"#);
-        Refusal::read(StatusCode::from_u16(status).unwrap(), body.as_bytes(), None).remedy()
+        Refusal::read(StatusCode::from_u16(status).unwrap(), body.as_bytes(), None)
+    }
+
+    fn remedy(status: u16, reason: &str) -> Remedy {
+        refused(status, reason).entry().remedy
     }
 
     fn module(status: u16, reason: &str) -> PushError {
@@ -301,10 +509,59 @@ mod tests {
     }
 
     #[test]
-    fn every_name_in_the_list_is_known() {
+    fn every_name_in_the_list_is_known_and_goes_into_metrics() {
         for (name, reason) in NAMES {
             assert_eq!(Reason::from_name(name), *reason);
+            let shown = match *name {
+                "BadEnvironmentKeyInToken" => "BadEnvironmentKeyIdInToken",
+                name => name,
+            };
+            assert_eq!(refused(400, name).entry().name, shown);
+            assert_eq!(refused(400, name).describe(), format!("400 {shown}"));
         }
+        assert_eq!(refused(400, "NewFangled").entry().name, "unknown");
+        let unreadable = Refusal::read(StatusCode::BAD_GATEWAY, b"<html>", None);
+        assert_eq!(unreadable.entry().name, "unreadable");
+    }
+
+    #[test]
+    fn every_reason_is_explained_in_whole_sentences() {
+        let names = NAMES.iter().map(|(name, _)| *name).chain(["NewFangled"]);
+        let unreadable = Refusal::read(StatusCode::BAD_GATEWAY, b"<html>", None);
+        let refusals = names.map(|name| refused(400, name)).chain([unreadable]);
+        let mut meanings: Vec<_> = refusals.map(|refusal| refusal.entry().meaning).collect();
+        for meaning in &meanings {
+            assert!((60..400).contains(&meaning.len()), "{meaning}");
+            assert!(meaning.ends_with('.') && !meaning.contains("  "), "{meaning}");
+        }
+        meanings.sort_unstable();
+        let all = meanings.len();
+        meanings.dedup();
+        assert_eq!(meanings.len(), all - 1, "one reason has two names");
+    }
+
+    #[test]
+    fn credentials_are_good_if_the_token_alone_is_blamed() {
+        let good = [
+            (400, "BadDeviceToken"),
+            (410, "Unregistered"),
+            (410, "ExpiredToken"),
+            (410, "NewFangled"),
+        ];
+        for (status, reason) in good {
+            assert!(refused(status, reason).blames_only_the_token(), "{reason}");
+        }
+        let bad = [
+            (400, "DeviceTokenNotForTopic"),
+            (400, "TopicDisallowed"),
+            (400, "NewFangled"),
+            (403, "InvalidProviderToken"),
+            (429, "TooManyRequests"),
+        ];
+        for (status, reason) in bad {
+            assert!(!refused(status, reason).blames_only_the_token(), "{reason}");
+        }
+        assert!(!Refusal::read(StatusCode::GONE, b"<html>", None).blames_only_the_token());
     }
 
     #[test]
@@ -312,7 +569,7 @@ mod tests {
         let body = br#"{"reason":"Unregistered","timestamp":1454948015990}"#;
         let refusal = Refusal::read(StatusCode::GONE, body, None);
         assert_eq!(
-            refusal.remedy(),
+            refusal.entry().remedy,
             Remedy::Module(PushError::TokenGone {
                 since: Some(1_454_948_015_990)
             })
@@ -324,7 +581,10 @@ mod tests {
     fn what_is_no_json_is_judged_by_its_status() {
         let wait = Some(Duration::from_secs(7));
         let refusal = Refusal::read(StatusCode::BAD_GATEWAY, b"<html>", wait);
-        assert_eq!(refusal.remedy(), Remedy::Module(PushError::Later { after: wait }));
+        assert_eq!(
+            refusal.entry().remedy,
+            Remedy::Module(PushError::Later { after: wait })
+        );
         assert_eq!(refusal.describe(), "502 without a readable reason");
     }
 
@@ -333,7 +593,7 @@ mod tests {
         for status in [400, 410, 429] {
             let refusal = Refusal::read(StatusCode::from_u16(status).unwrap(), b"<html>", None);
             assert_eq!(
-                refusal.remedy(),
+                refusal.entry().remedy,
                 Remedy::Module(PushError::Later { after: None }),
                 "{status}"
             );

@@ -20,7 +20,8 @@ use crate::{
     provider_token::ProviderToken,
 };
 
-/// Builds the backends of all `apple` modules; those with the same key and team share one provider token.
+/// Builds the backends of all `apple` modules; those with the same key and team share one provider token, also with those
+/// of settings that were read before. So one value must serve as long as the process lives.
 #[derive(Default)]
 pub struct Apple {
     provider_tokens: HashMap<TokenKey, Arc<ProviderToken>>,
@@ -42,7 +43,7 @@ impl fmt::Debug for Apple {
 
 /// How the settings say that we prove who we are.
 enum Credentials {
-    Certificate(Identity, Validity),
+    Certificate(Identity, Box<Validity>),
     Token(Arc<ProviderToken>, String),
 }
 
@@ -82,13 +83,13 @@ impl BackendType for Apple {
         let mut background: Vec<Background> = Vec::new();
         let (identity, authentication) = match credentials {
             Credentials::Certificate(identity, validity) => {
-                facts.push(("certificate", validity.subject));
-                facts.push(("valid until", validity.until));
-                (Some(identity), Authentication::Certificate)
+                facts.push(("certificate", validity.subject.clone()));
+                facts.push(("valid until", validity.until.clone()));
+                (Some(identity), Authentication::Certificate(validity))
             }
             Credentials::Token(token, key_id) => {
                 facts.push(("provider token", format!("key {key_id}")));
-                background.extend(token.tend().map(|task| -> Background { Box::pin(task) }));
+                background.push(Box::pin(token.tend()));
                 (None, Authentication::Token(token))
             }
         };
@@ -232,23 +233,22 @@ fn certificate(apns: &mut Section<'_>) -> Option<Credentials> {
     let report_error = |e: &CredentialError| apns.error("certFilePath", e);
     let (validity, identity) = with_validity.inspect_err(report_error).ok()?;
     warn_of_expiry(apns, &validity, SystemTime::now());
-    Some(Credentials::Certificate(identity, validity))
+    Some(Credentials::Certificate(identity, Box::new(validity)))
 }
 
 fn warn_of_expiry(apns: &Section<'_>, validity: &Validity, now: SystemTime) {
-    let until = &validity.until;
-    match validity.not_after.duration_since(now) {
-        Err(_) => apns.warning(
+    if let Some(trouble) = validity.trouble(now) {
+        apns.warning("certFilePath", trouble);
+    } else if validity
+        .not_after
+        .duration_since(now)
+        .is_ok_and(|left| left < Duration::from_secs(30 * DAY))
+    {
+        let until = &validity.until;
+        apns.warning(
             "certFilePath",
-            format_args!("the certificate expired on {until}: Apple refuses it; get a new one"),
-        ),
-        Ok(left) if left < Duration::from_secs(30 * DAY) => {
-            apns.warning(
-                "certFilePath",
-                format_args!("the certificate expires on {until}; get a new one soon"),
-            );
-        }
-        Ok(_) => {}
+            format_args!("the certificate expires on {until}; get a new one soon"),
+        );
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use fpush_push::{Failure, PushError};
+use fpush_push::{ConnectionStatus, Failure, PushError};
 use h2::{Reason, RecvStream, client::SendRequest};
 use http::{HeaderMap, Request, StatusCode, Uri, header::CONTENT_LENGTH};
 use hyper_rustls::HttpsConnectorBuilder;
@@ -15,7 +15,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     Connector, Dialer, Identity, Trust, TrustError,
+    clock::Clock,
     connection::{Connection, Unusable},
+    tally::Tally,
 };
 
 /// How a client reaches its provider.
@@ -72,11 +74,13 @@ impl From<Unusable> for SendError {
 
 impl From<SendError> for Failure {
     fn from(error: SendError) -> Self {
-        let todo = match error {
-            SendError::Broken(_) => PushError::Reconnected,
-            SendError::Unreachable(_) | SendError::TimedOut => PushError::Later { after: None },
+        let later = PushError::Later { after: None };
+        let (todo, reason, meaning) = match error {
+            SendError::Broken(_) => (PushError::Reconnected, "broken", BROKEN),
+            SendError::Unreachable(_) => (later, "unreachable", UNREACHABLE),
+            SendError::TimedOut => (later, "timeout", TIMED_OUT),
         };
-        Self::new(todo, "unknown", error.to_string(), "")
+        Self::new(todo, reason, error.to_string(), meaning)
     }
 }
 
@@ -88,6 +92,8 @@ pub struct ProviderClient {
     request_timeout: Duration,
     idle_timeout: Duration,
     current: Mutex<Option<Arc<Connection>>>,
+    tally: Arc<Tally>,
+    clock: Clock,
 }
 
 impl ProviderClient {
@@ -110,6 +116,8 @@ impl ProviderClient {
             request_timeout: settings.request_timeout,
             idle_timeout: settings.idle_timeout,
             current: Mutex::new(None),
+            tally: Arc::default(),
+            clock: Clock::default(),
         })
     }
 
@@ -124,7 +132,12 @@ impl ProviderClient {
         let longest = Instant::now() + self.request_timeout;
         let cut_short = deadline < longest;
         match timeout_at(deadline.min(longest), self.exchange(&connection, request)).await {
-            Ok(result) => result,
+            Ok(result) => {
+                if let Ok(answer) = &result {
+                    self.clock.note(answer.status, &answer.headers, Instant::now());
+                }
+                result
+            }
             Err(_) => {
                 // A request that was given less time than it may take says nothing about the connection.
                 if !cut_short && connection.note_timeout(reads) {
@@ -166,6 +179,7 @@ impl ProviderClient {
             }
             SendError::Broken(root_cause(&e))
         };
+        let _request = self.tally.requested();
         let (mut head, body) = request.into_parts();
         head.headers.insert(CONTENT_LENGTH, body.len().into());
         let (response, mut stream) = sender
@@ -193,13 +207,31 @@ impl ProviderClient {
         self.lock().take();
     }
 
+    /// Its connection, and what there was since it was made.
+    #[must_use]
+    pub fn status(&self) -> ConnectionStatus {
+        self.tally.status()
+    }
+
+    /// By how many seconds the clock of this machine is ahead of the provider's (behind if negative), if the
+    /// provider's answers say that it is wrong by more than a minute.
+    #[must_use]
+    pub fn clock_offset(&self) -> Option<i64> {
+        self.clock.offset()
+    }
+
     /// The connection to send over: the current one, or a new one if that has ended.
     fn connection(&self) -> Arc<Connection> {
         let mut current = self.lock();
         match &*current {
             Some(connection) if connection.is_usable() => Arc::clone(connection),
             Some(_) | None => {
-                let next = Connection::open(self.connector.clone(), self.uri.clone(), self.idle_timeout);
+                let next = Connection::open(
+                    self.connector.clone(),
+                    self.uri.clone(),
+                    self.idle_timeout,
+                    Arc::clone(&self.tally),
+                );
                 Arc::clone(current.insert(next))
             }
         }
@@ -257,5 +289,15 @@ pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     }
     cause.to_string()
 }
+
+const BROKEN: &str = "The connection ended under the request, as connections do now and then; the request is repeated over a \
+     new one. If it happens all the time, look at the firewall and the proxy on the way, and at the client \
+     certificate if there is one: a provider that refuses it ends the connection.";
+const UNREACHABLE: &str = "No connection to the provider can be made. Check that this machine resolves the provider's name, that the \
+     firewall lets it out to the provider's port, HTTPS_PROXY, and, if the provider's certificate is not \
+     trusted, caFilePath and the package ca-certificates.";
+const TIMED_OUT: &str = "The provider did not answer within requestTimeout. Either it is unwell, or the network between it and \
+     this machine loses packets; if it happens often, look at the time of the last PING and raise \
+     requestTimeout.";
 
 const MAX_BODY: usize = 16 * 1_024;

@@ -29,6 +29,7 @@ use crate::{
     activity::{Activity, Watched},
     client::root_cause,
     dial::Connector,
+    tally::Tally,
 };
 
 /// A connection as those see it who send over it. Where none of them is left its task finishes what is under way
@@ -62,10 +63,22 @@ pub(crate) enum Unusable {
 
 impl Connection {
     /// Begins to dial. `uri` is the provider's, of which only the authority matters.
-    pub(crate) fn open(connector: Connector, uri: Uri, idle_timeout: Duration) -> Arc<Self> {
+    pub(crate) fn open(
+        connector: Connector,
+        uri: Uri,
+        idle_timeout: Duration,
+        tally: Arc<Tally>,
+    ) -> Arc<Self> {
         let (sender, state) = watch::channel(State::Dialing);
         let activity = Activity::default();
-        tokio::spawn(live(connector, uri, activity.clone(), idle_timeout, sender));
+        tokio::spawn(live(
+            connector,
+            uri,
+            activity.clone(),
+            idle_timeout,
+            tally,
+            sender,
+        ));
         Arc::new(Self {
             state,
             activity,
@@ -148,20 +161,20 @@ async fn live(
     uri: Uri,
     activity: Activity,
     idle_timeout: Duration,
+    tally: Arc<Tally>,
     state: watch::Sender<State>,
 ) {
     let dialing = dial(connector, uri, activity.clone());
-    let (sender, mut http2) = match timeout(DIALING, dialing).await {
-        Ok(Ok(up)) => up,
-        Ok(Err(reason)) => {
+    let dialed = timeout(DIALING, dialing).await;
+    let (sender, mut http2) = match dialed.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
+        Ok(up) => up,
+        Err(reason) => {
+            tally.count_failed_connect();
             state.send_replace(State::Unreachable(reason));
             return;
         }
-        Err(_) => {
-            state.send_replace(State::Unreachable("no answer in time".to_owned()));
-            return;
-        }
     };
+    let _open = tally.connected();
     let pings = http2.ping_pong();
     state.send_replace(State::Up(sender));
     let mut http2 = pin!(http2);
@@ -173,7 +186,7 @@ async fn live(
             state.send_replace(State::Over);
             return;
         }
-        leaving = upkeep(pings, &activity, idle_timeout) => leaving,
+        leaving = upkeep(pings, &activity, idle_timeout, &tally) => leaving,
         () = state.closed() => Leaving::Unwanted,
     };
     debug!(?leaving, "leaving the provider's connection");
@@ -214,26 +227,45 @@ async fn dial(
         .map_err(|e| root_cause(&e))
 }
 
-/// Sends a PING (RFC 9113 section 6.7) when nothing was read for a while, so that a connection that is dead is
-/// noticed before a push is. Resolves when the connection is to be left.
-async fn upkeep(pings: Option<PingPong>, activity: &Activity, idle_timeout: Duration) -> Leaving {
+/// Pings a connection (RFC 9113 section 6.7), soon after it is up and then every half a minute: so that one that is
+/// dead is noticed before a push is, and somebody who looks sees how far away the provider is. Resolves when the
+/// connection is to be left.
+async fn upkeep(
+    pings: Option<PingPong>,
+    activity: &Activity,
+    idle_timeout: Duration,
+    tally: &Tally,
+) -> Leaving {
     let mut pings = pings.expect("nobody else has taken it");
-    let (mut reads, mut requests) = (activity.reads(), activity.requests());
+    let mut requests = activity.requests();
     let mut idle_since = Instant::now();
+    let mut interval = FIRST_PING;
+    // When the PING went out that is not answered yet.
+    let mut unanswered = None;
     loop {
-        sleep(PING_INTERVAL.min(idle_timeout)).await;
+        sleep(interval.min(idle_timeout)).await;
+        interval = PING_INTERVAL;
         if activity.requests() != requests {
             requests = activity.requests();
             idle_since = Instant::now();
         } else if idle_since.elapsed() >= idle_timeout {
             return Leaving::Idle;
         }
-        if activity.reads() == reads
-            && !matches!(timeout(PING_TIMEOUT, pings.ping(Ping::opaque())).await, Ok(Ok(_)))
-        {
-            return Leaving::Silent;
+        let reads = activity.reads();
+        let sent = match unanswered {
+            Some(sent) => sent,
+            None if pings.send_ping(Ping::opaque()).is_ok() => Instant::now(),
+            None => return Leaving::Silent,
+        };
+        match timeout(PING_TIMEOUT, poll_fn(|cx| pings.poll_pong(cx))).await {
+            Ok(Ok(_)) => {
+                tally.note_ping(sent.elapsed());
+                unanswered = None;
+            }
+            // Busy, but not dead.
+            Err(_) if activity.reads() != reads => unanswered = Some(sent),
+            Ok(Err(_)) | Err(_) => return Leaving::Silent,
         }
-        reads = activity.reads();
     }
 }
 
@@ -241,8 +273,81 @@ async fn upkeep(pings: Option<PingPong>, activity: &Activity, idle_timeout: Dura
 const DIALING: Duration = Duration::from_secs(10);
 /// How long requests may go on that were sent before a connection was left.
 const FAREWELL: Duration = Duration::from_secs(60);
+/// When the first pushes that a new connection was opened for are through.
+const FIRST_PING: Duration = Duration::from_secs(1);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_SILENT: u32 = 3;
 const WINDOW: u32 = 1 << 20;
 const MAX_HEADERS: u32 = 16 * 1_024;
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, DuplexStream, duplex, empty},
+        task::JoinHandle,
+    };
+
+    use super::*;
+
+    /// Both ends of a connection, as tasks: what it is pinged with, and the task of the provider's end.
+    async fn connected() -> (Option<PingPong>, JoinHandle<()>) {
+        let (ours, theirs) = duplex(65_536);
+        let provider = tokio::spawn(serve(theirs));
+        let (sender, mut http2) = Builder::new().handshake::<_, Bytes>(ours).await.unwrap();
+        let pings = http2.ping_pong();
+        tokio::spawn(async move {
+            let _sender = sender;
+            drop(http2.await);
+        });
+        (pings, provider)
+    }
+
+    async fn serve(stream: DuplexStream) {
+        let mut http2 = h2::server::handshake(stream).await.unwrap();
+        while http2.accept().await.is_some() {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_ping_comes_soon_and_a_dead_connection_is_left() {
+        let (pings, provider) = connected().await;
+        let (activity, tally) = (Activity::default(), Tally::default());
+        let start = Instant::now();
+        let mut life = pin!(upkeep(pings, &activity, 100 * PING_INTERVAL, &tally));
+        assert!(timeout(2 * FIRST_PING, &mut life).await.is_err());
+        assert!(tally.status().ping < Some(PING_TIMEOUT));
+        assert!(tally.status().ping.is_some());
+        assert!(timeout(5 * PING_INTERVAL, &mut life).await.is_err());
+        provider.abort();
+        assert!(matches!(life.await, Leaving::Silent));
+        assert!(start.elapsed() < 2 * FIRST_PING + 6 * PING_INTERVAL + PING_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_connection_may_be_slow_to_answer() {
+        let (ours, silent) = duplex(65_536);
+        let (_sender, mut http2) = Builder::new().handshake::<_, Bytes>(ours).await.unwrap();
+        let pings = http2.ping_pong();
+        tokio::spawn(async move { drop(http2.await) });
+        let (activity, tally) = (Activity::default(), Tally::default());
+        let mut life = pin!(upkeep(pings, &activity, 100 * PING_INTERVAL, &tally));
+        let mut busy = Watched::new(empty(), activity.clone());
+        for _ in 0..100 {
+            assert!(timeout(PING_TIMEOUT / 2, &mut life).await.is_err());
+            busy.read_u8().await.unwrap_err();
+        }
+        assert_eq!(tally.status().ping, None);
+        assert!(matches!(life.await, Leaving::Silent), "nothing comes any more");
+        drop(silent);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pings_do_not_keep_an_idle_connection() {
+        let (pings, _provider) = connected().await;
+        let (activity, tally) = (Activity::default(), Tally::default());
+        let start = Instant::now();
+        let leaving = upkeep(pings, &activity, 3 * PING_INTERVAL, &tally).await;
+        assert!(matches!(leaving, Leaving::Idle));
+        assert!(start.elapsed() <= 4 * PING_INTERVAL);
+    }
+}

@@ -7,13 +7,16 @@
 
 mod activity;
 mod client;
+mod clock;
 mod connection;
 mod dial;
 mod retry_after;
 mod settings;
+mod tally;
 mod trust;
 
 pub use client::{Answer, ClientSettings, OauthClient, ProviderClient, SendError, root_cause};
+pub use clock::CLOCK_WRONG;
 pub use dial::{Connector, Dialer, ProxyError};
 pub use retry_after::retry_after;
 pub use settings::Endpoint;

@@ -1,6 +1,10 @@
 //! Whom the client trusts, and as whom it presents itself.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use rustls::{
     ClientConfig, RootCertStore,
@@ -42,7 +46,7 @@ impl Identity {
 /// The roots that a provider's certificate may come from.
 #[derive(Clone)]
 pub struct Trust {
-    roots: RootCertStore,
+    roots: Arc<RootCertStore>,
 }
 
 impl Trust {
@@ -52,10 +56,9 @@ impl Trust {
     ///
     /// The PEM file holds no certificate or a broken one, or there is no root at all.
     pub fn new(extra_pem: Option<&[u8]>) -> Result<Self, TrustError> {
-        let mut roots = RootCertStore::empty();
-        // A broken certificate in the system's store is no reason not to start.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let mut roots = systems_roots();
         if let Some(pem) = extra_pem {
+            let roots = Arc::make_mut(&mut roots);
             let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
             let certificates = certificates.map_err(|e| TrustError::Pem(e.to_string()))?;
             if certificates.is_empty() {
@@ -79,7 +82,7 @@ impl Trust {
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(TrustError::Tls)?
-            .with_root_certificates(self.roots.clone());
+            .with_root_certificates(Arc::clone(&self.roots));
         Ok(match identity {
             Some(identity) => {
                 let resolver: Arc<dyn ResolvesClientCert> =
@@ -88,6 +91,24 @@ impl Trust {
             }
             None => builder.with_no_client_auth(),
         })
+    }
+}
+
+/// The roots of the operating system. To read them takes some milliseconds, so all modules of one reading of the
+/// settings share them; the next reading sees what has changed.
+fn systems_roots() -> Arc<RootCertStore> {
+    static LAST: Mutex<Option<(Instant, Arc<RootCertStore>)>> = Mutex::new(None);
+    let mut last = LAST.lock().expect("nobody panics with this lock");
+    match &*last {
+        Some((at, roots)) if at.elapsed() < ONE_READING => Arc::clone(roots),
+        Some(_) | None => {
+            let mut roots = RootCertStore::empty();
+            // A broken certificate in the system's store is no reason not to start.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            let roots = Arc::new(roots);
+            *last = Some((Instant::now(), Arc::clone(&roots)));
+            roots
+        }
     }
 }
 
@@ -116,3 +137,6 @@ pub enum TrustError {
     #[error("TLS cannot be set up: {0}")]
     Tls(rustls::Error),
 }
+
+/// Longer than the settings take to be read, shorter than an operator takes to install a certificate.
+const ONE_READING: Duration = Duration::from_secs(1);

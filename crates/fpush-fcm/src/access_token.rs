@@ -4,10 +4,14 @@
 //! it. Pushes that find it refused all the same ask the task for another: however many they are, that is one
 //! request.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    time::{Duration, SystemTime},
+};
 
 use fpush_client::{Connector, root_cause};
-use fpush_push::{LogGate, jitter};
+use fpush_push::{Credential, CredentialKind, jitter};
 use http::HeaderValue;
 use tokio::{
     sync::watch,
@@ -24,7 +28,6 @@ use yup_oauth2::{
 pub(crate) struct AccessToken {
     state: watch::Receiver<State>,
     demand: watch::Sender<Option<Demand>>,
-    gate: LogGate,
     path: String,
 }
 
@@ -32,7 +35,6 @@ pub(crate) struct AccessToken {
 pub(crate) struct Renewal {
     state: watch::Sender<State>,
     demand: watch::Receiver<Option<Demand>>,
-    gate: LogGate,
     path: String,
 }
 
@@ -69,6 +71,8 @@ struct State {
     issued: Option<Issued>,
     /// How often no token came.
     failures: u64,
+    /// Why none came, if that is what happened last.
+    trouble: Option<TokenError>,
 }
 
 /// The wish for a token to be replaced.
@@ -79,31 +83,55 @@ struct Demand {
 }
 
 /// Why the token endpoint gave no token: in our own words, because what it said may hold what the log must not.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenError {
-    #[error(
-        "the service account is refused (invalid_grant): its key was deleted or disabled, or the clock of this \
-         machine is wrong; set the clock, or get a new file for fcmSecretPath"
-    )]
+    #[error("the service account is refused (invalid_grant)")]
     Grant,
-    #[error(
-        "the request is refused ({0}); check the service account in the Google Cloud console, and get a new file \
-         for fcmSecretPath"
-    )]
+    #[error("the request is refused ({0})")]
     Refused(String),
     #[error("the token endpoint is unwell ({0})")]
     Unwell(String),
-    #[error(
-        "the token endpoint cannot be reached ({0}); check the network, HTTPS_PROXY and, if it has a certificate \
-         of your own, caFilePath"
-    )]
+    #[error("the token endpoint cannot be reached ({0})")]
     Unreachable(String),
-    #[error("the token endpoint does not answer in time; check the network and HTTPS_PROXY")]
+    #[error("the token endpoint does not answer in time")]
     TimedOut,
-    #[error(
-        "the token endpoint's answer holds no access token; check token_uri in the file of fcmSecretPath"
-    )]
+    #[error("the token endpoint's answer holds no access token")]
     Unreadable,
+}
+
+impl TokenError {
+    /// What it means, and what the operator can do.
+    pub(crate) fn meaning(&self) -> &'static str {
+        match self {
+            Self::Grant => {
+                "Either the service account's key was deleted or disabled, or the clock of this machine is wrong: set \
+                 the clock, or get a new file for fcmSecretPath in the Firebase console, under Project settings, Service \
+                 accounts."
+            }
+            Self::Refused(_) => {
+                "Google does not let this service account ask for access tokens. Check it in the Google Cloud console, \
+                 under IAM & Admin, Service Accounts, and get a new file for fcmSecretPath."
+            }
+            Self::Unwell(_) => {
+                "Google's token endpoint has a problem of its own. It is asked again and again; if it goes on, look at \
+                 status.cloud.google.com."
+            }
+            Self::Unreachable(_) => {
+                "Check the network, the firewall, HTTPS_PROXY and, if the token endpoint has a certificate of your own, \
+                 caFilePath."
+            }
+            Self::TimedOut => "Check the network, the firewall and HTTPS_PROXY, or raise requestTimeout.",
+            Self::Unreadable => {
+                "What stands at token_uri in the file of fcmSecretPath is no token endpoint of Google's, or a proxy \
+                 answers in its place. Get a new file in the Firebase console, under Project settings, Service accounts."
+            }
+        }
+    }
+
+    /// What happened and what to do.
+    pub(crate) fn in_words(&self) -> String {
+        format!("{self}. {}", self.meaning())
+    }
 }
 
 impl AccessToken {
@@ -114,13 +142,11 @@ impl AccessToken {
         let token = Self {
             state,
             demand,
-            gate: LogGate::new(),
             path: path.to_owned(),
         };
         let renewal = Renewal {
             state: state_sender,
             demand: demand_receiver,
-            gate: LogGate::new(),
             path: path.to_owned(),
         };
         (token, renewal)
@@ -128,13 +154,33 @@ impl AccessToken {
 
     /// The token; if there is none now, the next one that comes before the deadline.
     pub(crate) async fn current(&self, deadline: Instant) -> Option<Issued> {
-        let living = |state: &State| {
-            let issued = state.issued.as_ref();
-            issued.filter(|issued| Instant::now() < issued.until).cloned()
-        };
+        if let Some(issued) = self.living() {
+            return Some(issued);
+        }
+        let mut state = self.state.clone();
+        let next = timeout_at(deadline, state.wait_for(|state| state.living().is_some())).await;
+        next.ok()?.ok().and_then(|state| state.living())
+    }
+
+    /// The same for somebody who wants to know why there is none: as soon as one attempt to get one has failed, the
+    /// error, or nothing if the deadline comes first.
+    pub(crate) async fn current_or_why(&self, deadline: Instant) -> Result<Issued, Option<TokenError>> {
+        if let Some(issued) = self.living() {
+            return Ok(issued);
+        }
+        let news = |state: &State| state.living().is_some() || state.trouble.is_some();
+        let mut state = self.state.clone();
+        match timeout_at(deadline, state.wait_for(news)).await {
+            Ok(Ok(state)) => state.living().ok_or_else(|| state.trouble.clone()),
+            Ok(Err(_)) | Err(_) => Err(None),
+        }
+    }
+
+    /// The token if there is one now. One that has run out is asked for again.
+    fn living(&self) -> Option<Issued> {
         let generation = {
             let state = self.state.borrow();
-            if let Some(issued) = living(&state) {
+            if let Some(issued) = state.living() {
                 return Some(issued);
             }
             state.generation()
@@ -144,9 +190,31 @@ impl AccessToken {
             // short. Whether it may be asked for now does not matter to who has to wait anyway.
             let _ = self.ask_for_another(generation, Instant::now());
         }
-        let mut state = self.state.clone();
-        let next = timeout_at(deadline, state.wait_for(|state| living(state).is_some())).await;
-        next.ok()?.ok().and_then(|state| living(&state))
+        None
+    }
+
+    /// Why no token came, if that is what happened last.
+    pub(crate) fn trouble(&self) -> Option<TokenError> {
+        self.state.borrow().trouble.clone()
+    }
+
+    /// For those who watch the module.
+    pub(crate) fn credential(&self) -> Credential {
+        let state = self.state.borrow();
+        let issued = state.issued.as_ref();
+        let now = Instant::now();
+        Credential {
+            kind: CredentialKind::AccessToken,
+            age: issued.map(|issued| now.duration_since(issued.since)),
+            expires: issued.map(|issued| {
+                let (left, over) = (
+                    issued.until.saturating_duration_since(now),
+                    now.saturating_duration_since(issued.until),
+                );
+                SystemTime::now() + left - over
+            }),
+            trouble: state.trouble.as_ref().map(|trouble| trouble.in_words().into()),
+        }
     }
 
     /// Waits for another token than the one of this generation, which Google refused.
@@ -161,10 +229,8 @@ impl AccessToken {
         };
         let now = Instant::now();
         if let Err(wait) = self.ask_for_another(seen, now) {
-            if let Some(withheld) = self.gate.pass(now) {
-                error!(settings = %self.path, withheld, "Google refuses an access token that it has just given: check \
-                    that the file in fcmSecretPath is of this project, and the clock of this machine");
-            }
+            error!(settings = %self.path, "Google refuses an access token that it has just given: check that the file \
+                in fcmSecretPath is of this project, and the clock of this machine");
             return Err(NotRenewed::TooSoon { wait });
         }
         let news = state.wait_for(|state| state.generation() != seen || state.failures != failures);
@@ -198,76 +264,100 @@ impl AccessToken {
 
 impl Renewal {
     /// Gets tokens until the backend is gone.
-    pub(crate) async fn run(mut self, authenticator: Authenticator<Connector>, request_timeout: Duration) {
+    pub(crate) async fn run(self, authenticator: Authenticator<Connector>, request_timeout: Duration) {
         self.keep_fresh(|| fetch(&authenticator, request_timeout)).await;
     }
 
-    async fn keep_fresh<F>(&mut self, mut fetch: impl FnMut() -> F)
+    async fn keep_fresh<F>(self, fetch: impl FnMut() -> F)
     where
         F: Future<Output = Result<Granted, TokenError>>,
     {
-        let (mut generation, mut failed) = (0, 0);
-        while !self.state.is_closed() {
-            match fetch().await {
-                Ok(granted) => {
-                    generation += 1;
-                    let life = granted.life;
-                    self.publish(granted, generation);
-                    if failed > 0 {
-                        info!(settings = %self.path, "there is an access token again");
-                    } else {
-                        debug!(settings = %self.path, seconds = life.as_secs(), "access token renewed");
-                    }
-                    failed = 0;
-                    let wanted = |demand: &Option<Demand>| demand.is_some_and(|d| d.generation == generation);
-                    tokio::select! {
-                        () = sleep(renew_after(life)) => {}
-                        _ = self.demand.wait_for(wanted) => {}
-                    }
-                }
-                Err(error) => {
-                    self.state.send_modify(|state| state.failures += 1);
-                    self.complain(&error);
-                    sleep(pause_after_failure(failed, jitter())).await;
-                    failed += 1;
-                }
-            }
+        let Self { state, demand, path } = self;
+        tokio::select! {
+            // First, so that for a backend that is gone already nobody is asked.
+            biased;
+            () = state.closed() => debug!(settings = %path, "nobody needs access tokens any more"),
+            () = renew_forever(&state, demand, &path, fetch) => {}
         }
     }
+}
 
-    fn publish(&self, granted: Granted, generation: u64) {
-        let Granted { authorization, life } = granted;
-        let since = Instant::now();
-        self.state.send_modify(|state| {
-            state.issued = Some(Issued {
-                authorization,
-                generation,
-                since,
-                until: since + life,
-            });
-        });
-    }
-
-    fn complain(&self, error: &TokenError) {
-        let Some(withheld) = self.gate.pass(Instant::now()) else {
-            return;
-        };
-        let settings = &self.path;
-        match error {
-            TokenError::Grant | TokenError::Refused(_) => {
-                error!(%settings, withheld, "no access token: {error}; no device is unregistered meanwhile");
+async fn renew_forever<F>(
+    state: &watch::Sender<State>,
+    mut demand: watch::Receiver<Option<Demand>>,
+    settings: &str,
+    mut fetch: impl FnMut() -> F,
+) where
+    F: Future<Output = Result<Granted, TokenError>>,
+{
+    let (mut generation, mut failed) = (0, 0);
+    loop {
+        match fetch().await {
+            Ok(granted) => {
+                generation += 1;
+                let life = granted.life;
+                publish(state, granted, generation);
+                if failed > 0 {
+                    info!(%settings, "there is an access token again");
+                } else {
+                    debug!(%settings, seconds = life.as_secs(), "access token renewed");
+                }
+                failed = 0;
+                let wanted = |demand: &Option<Demand>| demand.is_some_and(|d| d.generation == generation);
+                tokio::select! {
+                    () = sleep(renew_after(life)) => {}
+                    _ = demand.wait_for(wanted) => {}
+                }
             }
-            TokenError::Unwell(_)
-            | TokenError::Unreachable(_)
-            | TokenError::TimedOut
-            | TokenError::Unreadable => {
-                warn!(%settings, withheld, "no access token: {error}; trying again");
+            Err(error) => {
+                complain(settings, &error);
+                state.send_modify(|state| {
+                    state.failures += 1;
+                    state.trouble = Some(error);
+                });
+                sleep(pause_after_failure(failed, jitter())).await;
+                failed += 1;
             }
         }
     }
 }
 
+fn publish(state: &watch::Sender<State>, granted: Granted, generation: u64) {
+    let Granted { authorization, life } = granted;
+    let since = Instant::now();
+    state.send_modify(|state| {
+        state.trouble = None;
+        state.issued = Some(Issued {
+            authorization,
+            generation,
+            since,
+            until: since + life,
+        });
+    });
+}
+
+fn complain(settings: &str, error: &TokenError) {
+    let words = error.in_words();
+    match error {
+        TokenError::Grant | TokenError::Refused(_) => {
+            error!(%settings, "no access token: {words} No device is unregistered meanwhile");
+        }
+        TokenError::Unwell(_)
+        | TokenError::Unreachable(_)
+        | TokenError::TimedOut
+        | TokenError::Unreadable => {
+            warn!(%settings, "no access token: {words} Trying again");
+        }
+    }
+}
+
 impl State {
+    /// The token, if it has not run out.
+    fn living(&self) -> Option<Issued> {
+        let issued = self.issued.as_ref();
+        issued.filter(|issued| Instant::now() < issued.until).cloned()
+    }
+
     /// The generation of the last token; 0 before the first.
     fn generation(&self) -> u64 {
         self.issued.as_ref().map_or(0, |issued| issued.generation)
@@ -343,9 +433,8 @@ async fn fetch(
     Granted::new(text.ok_or(TokenError::Unreadable)?, life)
 }
 
-fn from_now(time: std::time::SystemTime) -> Duration {
-    time.duration_since(std::time::SystemTime::now())
-        .unwrap_or_default()
+fn from_now(time: SystemTime) -> Duration {
+    time.duration_since(SystemTime::now()).unwrap_or_default()
 }
 
 /// When to renew a token of this life: five minutes before its end, or when four fifths of a short life are over.
@@ -404,7 +493,7 @@ mod tests {
 
         /// Starts the task, whose requests take a tenth of a second.
         fn serve(&self) -> (Arc<AccessToken>, JoinHandle<()>) {
-            let (token, mut renewal) = AccessToken::new("pushModules.x.fcm");
+            let (token, renewal) = AccessToken::new("pushModules.x.fcm");
             let endpoint = self.clone();
             let task = tokio::spawn(async move {
                 renewal
@@ -577,11 +666,87 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_task_ends_with_the_backend() {
-        let (token, task) = Endpoint::default().serve();
-        text(&token).await;
+    async fn the_task_ends_with_the_backend_at_once() {
+        let (endpoint, failing) = (
+            Endpoint::default(),
+            Endpoint::answering([Err(TokenError::TimedOut)]),
+        );
+        // While it sleeps until the next renewal, or until the next attempt; and while it asks.
+        for (endpoint, wait) in [(&endpoint, 200), (&failing, 200), (&endpoint, 50)] {
+            let (token, task) = endpoint.serve();
+            sleep(Duration::from_millis(wait)).await;
+            let start = Instant::now();
+            drop(token);
+            task.await.unwrap();
+            assert_eq!(start.elapsed(), Duration::ZERO);
+        }
+        assert_eq!(endpoint.count(), 2);
+        let (token, task) = endpoint.serve();
         drop(token);
         task.await.unwrap();
+        assert_eq!(endpoint.count(), 2, "nobody is asked for a backend that is gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_watches_sees_age_and_end_and_what_went_wrong() {
+        let endpoint = Endpoint::answering([Ok(600), Err(TokenError::Grant), Err(TokenError::TimedOut)]);
+        let (token, _task) = endpoint.serve();
+        let nothing = token.credential();
+        assert_eq!(
+            (nothing.age, nothing.expires, nothing.trouble),
+            (None, None, None)
+        );
+        text(&token).await;
+        sleep(Duration::from_secs(100)).await;
+        let young = token.credential();
+        assert_eq!((young.age.unwrap().as_secs(), young.trouble), (100, None));
+        let left = young.expires.unwrap().duration_since(SystemTime::now()).unwrap();
+        assert!((490..=500).contains(&left.as_secs()), "{left:?}");
+        sleep(Duration::from_millis(380_250)).await;
+        let trouble = token.credential().trouble.unwrap();
+        assert!(
+            trouble.contains("invalid_grant") && trouble.contains("fcmSecretPath"),
+            "{trouble}"
+        );
+        assert_eq!(token.current(soon()).await.unwrap().generation, 1, "still good");
+        sleep(Duration::from_secs(30)).await;
+        assert_eq!(token.credential().trouble, None);
+        assert_eq!(token.current(soon()).await.unwrap().generation, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_wants_to_know_hears_at_once_why_there_is_none() {
+        let endpoint = Endpoint::answering((0..9).map(|_| Err(TokenError::Grant)));
+        let (token, _task) = endpoint.serve();
+        for _ in 0..2 {
+            let start = Instant::now();
+            let why = token.current_or_why(soon()).await.err();
+            assert_eq!(why, Some(Some(TokenError::Grant)));
+            assert!(start.elapsed() < Duration::from_secs(1));
+        }
+        let (waiting, renewal) = AccessToken::new("x");
+        assert_eq!(waiting.current_or_why(soon()).await.err(), Some(None));
+        drop(renewal);
+        let start = Instant::now();
+        assert_eq!(waiting.current_or_why(soon()).await.err(), Some(None));
+        assert_eq!(start.elapsed(), Duration::ZERO, "there is nobody who gets one");
+    }
+
+    #[test]
+    fn every_error_is_explained() {
+        let name = || "x".to_owned();
+        for error in [
+            TokenError::Grant,
+            TokenError::Refused(name()),
+            TokenError::Unwell(name()),
+            TokenError::Unreachable(name()),
+            TokenError::TimedOut,
+            TokenError::Unreadable,
+        ] {
+            let meaning = error.meaning();
+            assert!(meaning.len() > 50 && meaning.ends_with('.'), "{meaning}");
+            assert!(!error.in_words().contains("  "), "{error}");
+        }
     }
 
     #[test]

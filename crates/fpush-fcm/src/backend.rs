@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use fpush_client::{ProviderClient, retry_after};
+use bytes::Bytes;
+use fpush_client::{CLOCK_WRONG, ProviderClient, SendError, retry_after};
 use fpush_push::{BackendStatus, Class, Failure, Push, PushError, PushTrait, Sending, Urgency, Verifying};
 use http::{
     HeaderValue, Method, Request, StatusCode, Uri,
@@ -11,9 +12,9 @@ use http::{
 use tokio::time::Instant;
 
 use crate::{
-    access_token::{AccessToken, Issued, NotRenewed},
+    access_token::{AccessToken, Issued, NotRenewed, TokenError},
     message::{Message, is_token},
-    response::{Refusal, Remedy},
+    response::{Entry, Refusal, Remedy},
 };
 
 #[derive(Debug)]
@@ -40,52 +41,129 @@ impl PushTrait for Fcm {
     fn send<'a>(&'a self, push: &'a Push) -> Sending<'a> {
         Box::pin(async move {
             let Some(issued) = self.access_token.current(push.deadline).await else {
-                return Err(Failure::new(
-                    PushError::Later { after: None },
-                    "no_access_token",
-                    "no access token from Google in time",
-                    "",
-                ));
+                return Err(no_access_token(self.access_token.trouble()));
             };
-            let request = self.request(push, &issued);
-            let answer = match self.client.send(request, push.deadline).await {
-                Ok(answer) if answer.status == StatusCode::OK => return Ok(()),
-                Ok(answer) => answer,
-                Err(error) => return Err(error.into()),
-            };
-            let wait = retry_after(&answer.headers, SystemTime::now());
-            let refusal = Refusal::read(answer.status, &answer.body, wait);
-            let todo = match refusal.remedy() {
-                Remedy::Module(error) => error,
-                Remedy::RenewToken => self.renew(&issued, push.deadline).await,
-                Remedy::RenewTokenOnce => self.renew_once(&issued, push.deadline).await,
-            };
-            Err(Failure::new(todo, "unknown", refusal.describe(), ""))
+            match self.attempt(self.request(push, &issued), push.deadline).await? {
+                None => Ok(()),
+                Some(refusal) => Err(self.failure(&refusal, &issued, push.deadline).await),
+            }
         })
     }
 
-    fn verify(&self, _deadline: Instant) -> Verifying<'_> {
-        Box::pin(async { Ok("nothing to prove".into()) })
+    fn verify(&self, deadline: Instant) -> Verifying<'_> {
+        Box::pin(async move {
+            let mut again = true;
+            loop {
+                let issued = match self.access_token.current_or_why(deadline).await {
+                    Ok(issued) => issued,
+                    Err(why) => return Err(self.unauthenticated(why, deadline).await),
+                };
+                let request = self.dry_request(Some(&issued));
+                let failure = match self.attempt(request, deadline).await {
+                    Ok(None) => return Ok(self.accepted("it accepted the message").into()),
+                    Ok(Some(refusal)) if refusal.blames_only_the_token() => {
+                        let why = format!(
+                            "it blames only the device token, of which there is none ({})",
+                            refusal.describe()
+                        );
+                        return Ok(self.accepted(&why).into());
+                    }
+                    Ok(Some(refusal)) => self.failure(&refusal, &issued, deadline).await,
+                    Err(error) => error.into(),
+                };
+                // A connection may end and an access token be revoked at any time, and pushes go on after it too.
+                let passing = matches!(failure.error, PushError::Reconnected | PushError::Renewed);
+                if !(passing && std::mem::take(&mut again)) {
+                    return Err(failure);
+                }
+            }
+        })
     }
 
     fn status(&self) -> BackendStatus {
-        BackendStatus::default()
+        BackendStatus {
+            connection: Some(self.client.status()),
+            credentials: vec![self.access_token.credential()],
+            clock_offset: self.client.clock_offset(),
+        }
     }
 }
 
 impl Fcm {
-    pub(crate) fn request(&self, push: &Push, issued: &Issued) -> Request<bytes::Bytes> {
-        let mut request = Request::new(self.message.body(
-            push.token.as_str(),
-            push.form,
-            push.extra.as_deref(),
-        ));
+    pub(crate) fn request(&self, push: &Push, issued: &Issued) -> Request<Bytes> {
+        let extra = push.extra.as_deref();
+        let body = self.message.body(push.token.as_str(), push.form, extra);
+        self.request_with(body, Some(issued))
+    }
+
+    /// One that reaches nobody.
+    fn dry_request(&self, issued: Option<&Issued>) -> Request<Bytes> {
+        self.request_with(self.message.dry_body(NO_DEVICE), issued)
+    }
+
+    fn request_with(&self, body: Bytes, issued: Option<&Issued>) -> Request<Bytes> {
+        let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         let headers = request.headers_mut();
-        headers.insert(AUTHORIZATION, issued.authorization.clone());
+        if let Some(issued) = issued {
+            headers.insert(AUTHORIZATION, issued.authorization.clone());
+        }
         headers.insert(CONTENT_TYPE, JSON);
         request
+    }
+
+    /// Sends a request: what Google said if it did not take it.
+    async fn attempt(
+        &self,
+        request: Request<Bytes>,
+        deadline: Instant,
+    ) -> Result<Option<Refusal>, SendError> {
+        let answer = self.client.send(request, deadline).await?;
+        if answer.status == StatusCode::OK {
+            return Ok(None);
+        }
+        let wait = retry_after(&answer.headers, SystemTime::now());
+        Ok(Some(Refusal::read(answer.status, &answer.body, wait)))
+    }
+
+    /// What a refusal means, after what the backend itself can do about it.
+    async fn failure(&self, refusal: &Refusal, issued: &Issued, deadline: Instant) -> Failure {
+        let Entry {
+            name,
+            remedy,
+            meaning,
+        } = refusal.entry();
+        let meaning = match remedy {
+            Remedy::RenewToken if self.client.clock_offset().is_some() => CLOCK_WRONG,
+            Remedy::RenewToken | Remedy::RenewTokenOnce | Remedy::Module(_) => meaning,
+        };
+        let error = match remedy {
+            Remedy::Module(error) => error,
+            Remedy::RenewToken => self.renew(issued, deadline).await,
+            Remedy::RenewTokenOnce => self.renew_once(issued, deadline).await,
+        };
+        Failure::new(error, name, refusal.describe(), meaning)
+    }
+
+    /// Why there is no access token. Where the clock may be the reason, a request that Google must refuse tells what
+    /// time it is there.
+    async fn unauthenticated(&self, why: Option<TokenError>, deadline: Instant) -> Failure {
+        let perhaps_the_clock = why == Some(TokenError::Grant);
+        let mut failure = no_access_token(why);
+        if perhaps_the_clock {
+            let _ = self.attempt(self.dry_request(None), deadline).await;
+            if self.client.clock_offset().is_some() {
+                failure.meaning = CLOCK_WRONG;
+            }
+        }
+        failure
+    }
+
+    /// For a person: which project, and how we know.
+    fn accepted(&self, why: &str) -> String {
+        let project = self.uri.path().split('/').nth(3).unwrap_or_default();
+        format!("Google accepts the credentials for project {project}: {why}")
     }
 
     /// Replaces a token that is no longer good. If the new one is refused as well, only time can help.
@@ -117,7 +195,28 @@ impl Fcm {
     }
 }
 
+/// There is no token to send with, for the reason why the last attempt to get one failed if it did.
+fn no_access_token(why: Option<TokenError>) -> Failure {
+    let later = PushError::Later { after: None };
+    match why {
+        Some(error) => {
+            let answer = format!("no access token from Google: {error}");
+            Failure::new(later, "no_access_token", answer, error.meaning())
+        }
+        None => Failure::new(
+            later,
+            "no_access_token",
+            "no access token from Google in time",
+            NO_ACCESS_TOKEN,
+        ),
+    }
+}
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// After a permission was refused: long enough not to knock in vain, short enough to notice the operator's
 /// correction at Google's side.
 const PERMISSION_PAUSE: Duration = Duration::from_secs(60);
+/// No device has this token, which is not in the form of one either.
+const NO_DEVICE: &str = "fpush-asks-whether-its-credentials-are-good";
+const NO_ACCESS_TOKEN: &str = "Google's token endpoint has not answered yet. If this goes on, check the network, the firewall and \
+     HTTPS_PROXY.";

@@ -89,6 +89,16 @@ impl Message {
         Bytes::from(body)
     }
 
+    /// The body of a request that Google only checks (`validate_only` of projects.messages.send).
+    pub(crate) fn dry_body(&self, token: &str) -> Bytes {
+        let body = self.body(token, Form::Full, None);
+        let mut dry = Vec::with_capacity(DRY.len() + body.len());
+        dry.extend_from_slice(DRY.as_bytes());
+        // What is inside the object.
+        dry.extend_from_slice(body.get(1..).unwrap_or_default());
+        Bytes::from(dry)
+    }
+
     /// More pairs for `data`, each behind a comma: as many as Google takes.
     fn data(&self, form: Form, extra: &Extra) -> String {
         let pairs = |extra: &Extra| {
@@ -144,6 +154,7 @@ fn rest(settings: &MessageSettings, data: &BTreeMap<String, String>) -> Result<B
 }
 
 const START: &str = r#"{"message":{"token":""#;
+const DRY: &str = r#"{"validate_only":true,"#;
 /// What closes `data`, `message` and the whole.
 const END: &str = "}}}";
 const LARGEST_DATA: usize = 4_096;
@@ -204,6 +215,15 @@ mod tests {
             body(&settings(), Form::Full),
             json!({ "message": { "token": "to:ken", "android": android, "data": {} } })
         );
+    }
+
+    #[test]
+    fn a_message_that_is_only_checked_says_so() {
+        let message = Message::new(&settings()).unwrap();
+        let dry: Value = serde_json::from_slice(&message.dry_body("to:ken")).unwrap();
+        let mut expected = body(&settings(), Form::Full);
+        expected["validate_only"] = true.into();
+        assert_eq!(dry, expected);
     }
 
     #[test]

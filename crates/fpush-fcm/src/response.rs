@@ -87,6 +87,17 @@ pub(crate) struct Refusal {
     pub(crate) retry_after: Option<Duration>,
 }
 
+/// What there is to say about a refusal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    /// The reason by its own name: one of few, for metrics.
+    pub(crate) name: &'static str,
+    /// What to do.
+    pub(crate) remedy: Remedy,
+    /// What it means, and what the operator can do.
+    pub(crate) meaning: &'static str,
+}
+
 /// What to do; where only the backend itself can do it, what that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Remedy {
@@ -126,40 +137,93 @@ impl Refusal {
     }
 
     /// The table.
-    pub(crate) fn remedy(&self) -> Remedy {
-        match &self.reason {
-            Reason::Fcm(code) => match code {
-                FcmCode::Unregistered => Remedy::Module(PushError::TokenGone { since: None }),
-                FcmCode::SenderIdMismatch => Remedy::Module(PushError::TokenDoubted),
-                FcmCode::InvalidArgument => self.invalid_argument(PushError::TokenMalformed),
-                FcmCode::QuotaExceeded => self.quota_exceeded(),
-                FcmCode::Unavailable | FcmCode::Internal => self.later(),
-                // About this device's platform (Apple's or the browser's push service behind Google): whoever
-                // owns such a token must not stop all others by publishing to it.
-                FcmCode::ThirdPartyAuthError => Remedy::Module(PushError::Misconfigured),
-                FcmCode::Unspecified => Remedy::Module(PushError::Unexplained),
-                FcmCode::Unknown(_) => self.by_status(PushError::Unexplained),
-            },
-            Reason::Status(status) => match status {
-                Status::InvalidArgument => self.invalid_argument(PushError::Misconfigured),
-                Status::Unauthenticated => Remedy::RenewToken,
-                Status::PermissionDenied => Remedy::RenewTokenOnce,
-                Status::ResourceExhausted => self.quota_exceeded(),
-                Status::AlreadyExists
-                | Status::FailedPrecondition
-                | Status::NotFound
-                | Status::OutOfRange
-                | Status::Unimplemented => Remedy::Module(PushError::Misconfigured),
-                Status::Aborted
-                | Status::Cancelled
-                | Status::DataLoss
-                | Status::DeadlineExceeded
-                | Status::Internal
-                | Status::Unavailable => self.later(),
-                Status::Unknown(_) => self.by_status(PushError::Misconfigured),
-            },
-            Reason::Unreadable => self.by_status(PushError::Misconfigured),
+    pub(crate) fn entry(&self) -> Entry {
+        let misconfigured = Remedy::Module(PushError::Misconfigured);
+        let (name, (remedy, meaning)) = match &self.reason {
+            Reason::Fcm(code) => {
+                let row = match code {
+                    FcmCode::Unregistered => (
+                        Remedy::Module(PushError::TokenGone { since: None }),
+                        "The app was removed from the device, or got a new token. There is nothing to do: the device is \
+                         forgotten.",
+                    ),
+                    FcmCode::SenderIdMismatch => (
+                        Remedy::Module(PushError::TokenDoubted),
+                        "The file of fcmSecretPath belongs to another Firebase project than the app. Get it in the \
+                         Firebase console of the project whose google-services.json the app was built with, under \
+                         Project settings, Service accounts; if only some devices meet this, their apps name the wrong \
+                         pushModule.",
+                    ),
+                    FcmCode::InvalidArgument => self.invalid_argument(PushError::TokenMalformed, MALFORMED),
+                    FcmCode::QuotaExceeded => self.quota_exceeded(),
+                    FcmCode::Unavailable | FcmCode::Internal => (self.later(), UNWELL),
+                    // About this device's platform (Apple's or the browser's push service behind Google): whoever
+                    // owns such a token must not stop all others by publishing to it.
+                    FcmCode::ThirdPartyAuthError => (
+                        misconfigured,
+                        "The token is one of an iOS or a web app, and Google may not send to that platform for this \
+                         project. If the app means to get such pushes through Google, set its APNs key or web push \
+                         certificate in the Firebase console, under Project settings, Cloud Messaging.",
+                    ),
+                    FcmCode::Unspecified => (
+                        Remedy::Module(PushError::Unexplained),
+                        "Google refuses the push and says itself that it does not know why. If many devices meet this, \
+                         look at status.firebase.google.com.",
+                    ),
+                    FcmCode::Unknown(_) => (self.by_status(PushError::Unexplained), UNKNOWN),
+                };
+                (code.name(), row)
+            }
+            Reason::Status(status) => {
+                let row = match status {
+                    Status::InvalidArgument => self.invalid_argument(PushError::Misconfigured, OUR_FAULT),
+                    Status::Unauthenticated => (
+                        Remedy::RenewToken,
+                        "Google does not take the access token, and another one is asked for. If this goes on, check the \
+                         clock of this machine and, in the Google Cloud console under IAM & Admin, Service Accounts, \
+                         that the account and its key are enabled.",
+                    ),
+                    Status::PermissionDenied => (Remedy::RenewTokenOnce, FORBIDDEN),
+                    Status::ResourceExhausted => self.quota_exceeded(),
+                    Status::NotFound => (misconfigured, NO_PROJECT),
+                    Status::AlreadyExists
+                    | Status::FailedPrecondition
+                    | Status::OutOfRange
+                    | Status::Unimplemented => (misconfigured, OUR_FAULT),
+                    Status::Aborted
+                    | Status::Cancelled
+                    | Status::DataLoss
+                    | Status::DeadlineExceeded
+                    | Status::Internal
+                    | Status::Unavailable => (self.later(), UNWELL),
+                    Status::Unknown(_) => (self.by_status(PushError::Misconfigured), UNKNOWN),
+                };
+                (status.name(), row)
+            }
+            Reason::Unreadable => (
+                "unreadable",
+                (
+                    self.by_status(PushError::Misconfigured),
+                    "The answer is not in Google's form. With 404 the project_id in the file of fcmSecretPath is none \
+                     that Google knows; otherwise check endpoint, HTTPS_PROXY and whatever else stands between this \
+                     machine and Google.",
+                ),
+            ),
+        };
+        Entry {
+            name,
+            remedy,
+            meaning,
         }
+    }
+
+    /// Whether Google blames nothing but the token: for one that cannot exist, that means that all the rest is
+    /// right.
+    pub(crate) fn blames_only_the_token(&self) -> bool {
+        matches!(
+            self.entry().remedy,
+            Remedy::Module(PushError::TokenGone { .. } | PushError::TokenMalformed)
+        )
     }
 
     /// For the log.
@@ -167,10 +231,9 @@ impl Refusal {
         let status = self.status.as_u16();
         let reason = match &self.reason {
             Reason::Fcm(FcmCode::Unknown(name)) => format!("with the unknown code {name}"),
-            Reason::Fcm(code) => code.name().to_owned(),
             Reason::Status(Status::Unknown(name)) => format!("with the unknown status {name}"),
-            Reason::Status(status) => status.name().to_owned(),
             Reason::Unreadable => "without a readable error".to_owned(),
+            Reason::Fcm(_) | Reason::Status(_) => self.entry().name.to_owned(),
         };
         match (&self.blame, self.quota) {
             (Blame::Field(field), _) => format!("{status} {reason} at {field}"),
@@ -182,23 +245,34 @@ impl Refusal {
 
     /// The token's fault, our fault, or, if Google blames nothing in particular, `unblamed`: FCM itself means
     /// the token, its front means the request.
-    fn invalid_argument(&self, unblamed: PushError) -> Remedy {
-        Remedy::Module(match self.blame {
-            _ if self.too_big => PushError::TooLarge,
-            Blame::Nothing => unblamed,
-            Blame::Token => PushError::TokenMalformed,
-            Blame::Field(_) => PushError::Misconfigured,
-        })
+    fn invalid_argument(&self, unblamed: PushError, meaning: &'static str) -> (Remedy, &'static str) {
+        let (error, meaning) = match self.blame {
+            _ if self.too_big => (PushError::TooLarge, TOO_LARGE),
+            Blame::Nothing => (unblamed, meaning),
+            Blame::Token => (PushError::TokenMalformed, MALFORMED),
+            Blame::Field(_) => (PushError::Misconfigured, OUR_FAULT),
+        };
+        (Remedy::Module(error), meaning)
     }
 
-    fn quota_exceeded(&self) -> Remedy {
-        Remedy::Module(match self.quota {
-            Quota::Device => PushError::TokenBusy,
-            Quota::Project => PushError::Pause {
-                length: self.retry_after.unwrap_or(QUOTA_PAUSE).max(SHORTEST_PAUSE),
-                alarm: false,
-            },
-        })
+    fn quota_exceeded(&self) -> (Remedy, &'static str) {
+        let (error, meaning) = match self.quota {
+            Quota::Device => (
+                PushError::TokenBusy,
+                "This device gets more pushes than Google lets through, and is left alone for a while. If many devices \
+                 meet this, make ratelimit stricter.",
+            ),
+            Quota::Project => (
+                PushError::Pause {
+                    length: self.retry_after.unwrap_or(QUOTA_PAUSE).max(SHORTEST_PAUSE),
+                    alarm: false,
+                },
+                "The project has used up its quota of messages a minute, and nothing is sent for as long as Google \
+                 asks. If it happens often, ask for more in the Google Cloud console, under Firebase Cloud Messaging \
+                 API, Quotas.",
+            ),
+        };
+        (Remedy::Module(error), meaning)
     }
 
     fn later(&self) -> Remedy {
@@ -216,7 +290,7 @@ impl Refusal {
             // A wrong project or a wrong endpoint: a dead token has a code of its own.
             404 | 405 | 410 => Remedy::Module(PushError::Misconfigured),
             413 => Remedy::Module(PushError::TooLarge),
-            429 => self.quota_exceeded(),
+            429 => self.quota_exceeded().0,
             _ => self.later(),
         }
     }
@@ -327,11 +401,12 @@ fn find_name<T: Clone>(names: &[(&str, T)], name: &str) -> Option<T> {
         .map(|(_, value)| value.clone())
 }
 
+/// The name of a value that has one, and `unknown` for those that nobody knows.
 fn name_of<T: PartialEq>(names: &[(&'static str, T)], value: &T) -> &'static str {
     names
         .iter()
         .find(|(_, known)| known == value)
-        .map_or("without a name", |(name, _)| name)
+        .map_or("unknown", |(name, _)| name)
 }
 
 fn letters(name: &str) -> String {
@@ -340,6 +415,22 @@ fn letters(name: &str) -> String {
         .take(LONGEST_NAME)
         .collect()
 }
+
+const MALFORMED: &str = "Google cannot read the token: the app registered something that is no FCM token. If many devices meet \
+     this, look at what the app sends as its node.";
+const OUR_FAULT: &str = "Google does not take the message, whose token is innocent. The answer names the field if there is one: \
+     check ttl, collapseKey and additionalData, and otherwise report it as a mistake of fpush.";
+const TOO_LARGE: &str =
+    "The push is larger than Google takes, and goes out again with less. Shorten additionalData.";
+const NO_PROJECT: &str = "Google does not know the project of the file in fcmSecretPath: it was deleted, or the file is of another \
+     Google than the one at endpoint. Get a new file in the Firebase console, under Project settings, Service \
+     accounts.";
+const FORBIDDEN: &str = "The service account may not send. Either \"Firebase Cloud Messaging API (V1)\" is off (switch it on in \
+     the Firebase console, under Project settings, Cloud Messaging), or the account lacks the role \"Firebase \
+     Cloud Messaging API Admin\" (give it one in the Google Cloud console, under IAM).";
+const UNWELL: &str = "Google has a problem of its own. The push is repeated; if it goes on, look at status.firebase.google.com.";
+const UNKNOWN: &str = "Google gave a reason that this version of fpush does not know. Look for it on Google's page \"ErrorCode\" \
+     of the FCM reference, and for a newer version of fpush.";
 
 /// What Google asks for where a 429 does not say how long to wait ("Scale FCM").
 const QUOTA_PAUSE: Duration = Duration::from_secs(60);
@@ -391,7 +482,7 @@ mod tests {
             $(#[test]
             fn $name() {
                 let details: &[Value] = &$details;
-                let remedy = read($status, &body($reason, details)).remedy();
+                let remedy = read($status, &body($reason, details)).entry().remedy;
                 assert!(matches!(remedy, $remedy), "{remedy:?}");
             })*
         };
@@ -401,7 +492,7 @@ mod tests {
         ($($name:ident: $status:literal $body:expr => $remedy:pat,)*) => {
             $(#[test]
             fn $name() {
-                let remedy = read($status, $body).remedy();
+                let remedy = read($status, $body).entry().remedy;
                 assert!(matches!(remedy, $remedy), "{remedy:?}");
             })*
         };
@@ -516,18 +607,80 @@ mod tests {
         for (name, code) in FcmCode::NAMES {
             assert_eq!(FcmCode::from_name(name), code);
             assert_eq!(code.name(), name);
+            let refusal = read(400, &body("INVALID_ARGUMENT", &[fcm_error(name)]));
+            assert_eq!(refusal.entry().name, name);
         }
         for (name, status) in Status::NAMES {
             assert_eq!(Status::from_name(name), status);
             assert_eq!(status.name(), name);
+            assert_eq!(read(400, &body(name, &[])).entry().name, name);
         }
+        for unknown in [body("NEW", &[]), body("INTERNAL", &[fcm_error("NEW")])] {
+            assert_eq!(read(500, &unknown).entry().name, "unknown");
+        }
+        assert_eq!(read(502, HTML).entry().name, "unreadable");
+    }
+
+    #[test]
+    fn every_reason_is_explained_in_whole_sentences() {
+        let codes = FcmCode::NAMES.map(|(name, _)| name).into_iter().chain(["NEW"]);
+        let codes = codes.map(|name| body("INVALID_ARGUMENT", &[fcm_error(name)]));
+        let statuses = Status::NAMES.map(|(name, _)| name).into_iter().chain(["NEW"]);
+        let statuses = statuses.map(|name| body(name, &[]));
+        let others = [
+            HTML.to_owned(),
+            body(
+                "INVALID_ARGUMENT",
+                &[fcm_error("INVALID_ARGUMENT"), bad_request(&["message.data"])],
+            ),
+            body("RESOURCE_EXHAUSTED", &[quota_failure("", "device message rate")]),
+            r#"{"error":{"message":"Android message is too big","status":"INVALID_ARGUMENT"}}"#.to_owned(),
+        ];
+        for body in codes.chain(statuses).chain(others) {
+            let meaning = read(400, &body).entry().meaning;
+            assert!((60..400).contains(&meaning.len()), "{meaning}");
+            assert!(meaning.ends_with('.') && !meaning.contains("  "), "{meaning}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_good_if_the_token_alone_is_blamed() {
+        let good = |status, reason: &str, details: &[Value]| {
+            read(status, &body(reason, details)).blames_only_the_token()
+        };
+        let invalid = || fcm_error("INVALID_ARGUMENT");
+        assert!(good(400, "INVALID_ARGUMENT", &[invalid()]));
+        assert!(good(400, "INVALID_ARGUMENT", &[bad_request(&["message.token"])]));
+        assert!(good(404, "NOT_FOUND", &[fcm_error("UNREGISTERED")]));
+        assert!(!good(
+            400,
+            "INVALID_ARGUMENT",
+            &[invalid(), bad_request(&["message.android.ttl"])]
+        ));
+        assert!(!good(400, "INVALID_ARGUMENT", &[]));
+        assert!(!good(
+            403,
+            "PERMISSION_DENIED",
+            &[fcm_error("SENDER_ID_MISMATCH")]
+        ));
+        for (status, reason) in [
+            (401, "UNAUTHENTICATED"),
+            (403, "PERMISSION_DENIED"),
+            (404, "NOT_FOUND"),
+        ] {
+            assert!(!good(status, reason, &[]), "{reason}");
+        }
+        assert!(!read(410, HTML).blames_only_the_token());
     }
 
     #[test]
     fn retry_after_is_honoured_but_never_zero() {
         let after = |status: u16, seconds: u64| {
             let status = StatusCode::from_u16(status).unwrap();
-            match Refusal::read(status, b"", Some(Duration::from_secs(seconds))).remedy() {
+            match Refusal::read(status, b"", Some(Duration::from_secs(seconds)))
+                .entry()
+                .remedy
+            {
                 Remedy::Module(
                     PushError::Later { after: Some(length) } | PushError::Pause { length, .. },
                 ) => length.as_secs(),

@@ -7,13 +7,14 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE};
 use fpush_fcm::Google;
 use fpush_push::{
-    BackendType as _, Class, Failure, Form, Push, PushError, PushTrait, Token,
+    BackendType as _, Class, ConnectionStatus, CredentialKind, Failure, Form, Push, PushError, PushTrait,
+    Token,
     settings::{Report, Section},
 };
 use fpush_testkit::{
@@ -66,6 +67,15 @@ impl Tokens {
         self.revoked
             .store(self.issued.load(Ordering::Relaxed), Ordering::Relaxed);
     }
+}
+
+/// The shown date of an answer.
+fn date(time: SystemTime) -> String {
+    httpdate::fmt_http_date(time)
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(5)
 }
 
 /// A backend whose task runs.
@@ -304,4 +314,146 @@ async fn silence_ends_with_the_request_timeout() {
         PushError::Later { after: None }
     );
     assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn good_credentials_are_proved_without_a_push() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    Tokens::of(&fcm);
+    let backend = backend(&ca, &fcm, json!({}));
+    let accepted = backend.verify(soon()).await.unwrap();
+    assert!(accepted.contains("project-1"), "{accepted}");
+    let sends = fcm.sends();
+    assert_eq!(sends[0].body["validate_only"], true);
+    assert!(!sends[0].token().is_empty());
+
+    let invalid = fcm_error(400, "INVALID_ARGUMENT", Some("INVALID_ARGUMENT"), &[]);
+    let gone = fcm_error(404, "NOT_FOUND", Some("UNREGISTERED"), &[]);
+    fcm.queue([invalid, gone, Answer::CloseConnection]);
+    for said in ["400 INVALID_ARGUMENT", "404 UNREGISTERED", "accepted the message"] {
+        let accepted = backend.verify(soon()).await.unwrap();
+        assert!(accepted.contains(said), "{accepted}");
+    }
+    assert_eq!(fcm.token_requests().len(), 1);
+}
+
+#[tokio::test]
+async fn refused_credentials_are_explained() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    Tokens::of(&fcm);
+    fcm.queue([
+        fcm_error(403, "PERMISSION_DENIED", None, &[]),
+        fcm_error(404, "NOT_FOUND", None, &[]),
+        fcm_error(403, "PERMISSION_DENIED", Some("SENDER_ID_MISMATCH"), &[]),
+        Answer::raw(502, "<html>"),
+    ]);
+    let backend = backend(&ca, &fcm, json!({}));
+    for (reason, word) in [
+        ("PERMISSION_DENIED", "Firebase Cloud Messaging API (V1)"),
+        ("NOT_FOUND", "project"),
+        ("SENDER_ID_MISMATCH", "another Firebase project"),
+        ("unreadable", "HTTPS_PROXY"),
+    ] {
+        let failure = backend.verify(soon()).await.unwrap_err();
+        assert_eq!(failure.reason, reason);
+        assert!(failure.meaning.contains(word), "{failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_access_token_is_replaced_while_proving() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    let tokens = Tokens::of(&fcm);
+    let backend = backend(&ca, &fcm, json!({}));
+    backend.verify(soon()).await.unwrap();
+    tokens.revoke();
+    backend.verify(soon()).await.unwrap();
+    tokens.revoke();
+    let date = date(SystemTime::now() - Duration::from_secs(3_600));
+    fcm.answer_with(move |_| fcm_error(401, "UNAUTHENTICATED", None, &[]).header("date", &date));
+    let failure = backend.verify(soon()).await.unwrap_err();
+    assert_eq!(failure.reason, "UNAUTHENTICATED");
+    assert!(failure.meaning.contains("clock"), "{failure:?}");
+    let status = backend.status();
+    assert!((3_590..3_660).contains(&status.clock_offset.unwrap()));
+    assert!(status.clock_trouble().unwrap().contains("ahead"), "{status:?}");
+}
+
+#[tokio::test]
+async fn without_an_access_token_it_is_said_why() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    fcm.answer_tokens_with(|_| token_error(400, "invalid_grant", "Invalid JWT Signature."));
+    let unauthenticated = fcm_error(401, "UNAUTHENTICATED", None, &[]);
+    let dated = |time| unauthenticated.clone().header("date", &date(time));
+    let now = SystemTime::now();
+    fcm.queue([dated(now), dated(now + Duration::from_secs(600))]);
+    let backend = backend(&ca, &fcm, json!({}));
+    let start = Instant::now();
+    for (word, offset) in [("key was deleted", false), ("NTP", true)] {
+        let failure = backend.verify(Instant::now() + Duration::from_secs(20)).await;
+        let failure = failure.unwrap_err();
+        assert_eq!(failure.reason, "no_access_token");
+        assert!(failure.answer.contains("invalid_grant"), "{failure:?}");
+        assert!(failure.meaning.contains(word), "{failure:?}");
+        assert_eq!(backend.status().clock_offset.is_some(), offset);
+    }
+    assert!(start.elapsed() < Duration::from_secs(10));
+    assert_eq!(fcm.sends()[0].bearer, None);
+    let trouble = backend.status().credentials[0].trouble.clone().unwrap();
+    assert!(trouble.contains("invalid_grant"), "{trouble}");
+    let impatient = Push {
+        deadline: Instant::now() + Duration::from_millis(50),
+        ..push()
+    };
+    let failure = backend.send(&impatient).await.unwrap_err();
+    assert!(
+        failure.reason == "no_access_token" && failure.answer.contains("invalid_grant"),
+        "{failure:?}"
+    );
+}
+
+#[tokio::test]
+async fn who_watches_sees_connection_and_access_token() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    Tokens::of(&fcm);
+    let backend = backend(&ca, &fcm, json!({}));
+    assert_eq!(backend.status().connection, Some(ConnectionStatus::default()));
+    backend.send(&push()).await.unwrap();
+    let status = backend.status();
+    let connection = status.connection.unwrap();
+    assert_eq!((connection.open, connection.connects), (1, 1));
+    let credential = &status.credentials[0];
+    assert_eq!(credential.kind, CredentialKind::AccessToken);
+    assert_eq!(credential.trouble, None);
+    assert!(credential.age.unwrap() < Duration::from_secs(10));
+    let left = credential.expires.unwrap().duration_since(SystemTime::now());
+    assert!((3_590..=3_600).contains(&left.unwrap().as_secs()));
+}
+
+#[tokio::test]
+async fn the_task_ends_with_its_backend_and_before_it_runs_nobody_is_asked() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    Tokens::of(&fcm);
+    let folder = TempDir::new();
+    let module = json!({ "fcm": {
+        "fcmSecretPath": folder.write("fcm.json", fcm.service_account("project-1")),
+        "caFilePath": folder.write("ca.pem", ca.pem()),
+        "endpoint": fcm.url(),
+    } });
+    let report = Report::default();
+    let built = Google.build(&mut Section::root(module.as_object().unwrap(), &report));
+    let mut built = built.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(fcm.token_requests().len(), 0);
+    let task = tokio::spawn(built.background.remove(0));
+    built.backend.send(&push()).await.unwrap();
+    drop(built.backend);
+    let ended = tokio::time::timeout(Duration::from_secs(5), task).await;
+    ended.unwrap().unwrap();
 }

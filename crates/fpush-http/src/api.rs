@@ -12,23 +12,65 @@ use axum::{
     routing::get,
 };
 use fpush_push::{Choice, Drain, Modules, Outcome, Recipient, Unavailable, Urgency, Verdict};
-use fpush_registry::{HttpRegistration, HttpSettings, RegisterError, Registered, Registry};
+use fpush_registry::{HttpRegistration, RegisterError, Registered, Registry};
 use http_body_util::BodyExt as _;
 use tokio::{
     sync::oneshot,
     time::{Duration, Instant, timeout},
 };
+use tracing::warn;
 
 use crate::{
     form::Fields,
     listener::Limits,
     origin::Client,
     pages::{self, Page},
+    settings::HttpSettings,
     shares::{Share, Shares, neighbourhood},
 };
 
+/// All endpoints, for a [`Listener`](crate::Listener). What they begin ends with the drain.
+pub fn api(
+    settings: &HttpSettings,
+    limits: Limits,
+    registry: Arc<Registry>,
+    modules: Arc<Modules>,
+    drain: Drain,
+) -> Router {
+    if settings.debugging {
+        warn!(
+            "registration.http.debugging is on: whoever reaches the port sees all devices; switch it off when you are \
+             done"
+        );
+    }
+    let api = Api {
+        registry,
+        modules,
+        drain,
+        debugging: settings.debugging,
+        require_secret: settings.require_secret,
+        body_patience: limits.body,
+        pushes: Shares::new(limits.pushes, limits.pushes_per_address),
+        lookups: Shares::new(limits.lookups, limits.lookups_per_address),
+    };
+    Router::new()
+        .route("/push_appserver", get(async || pages::hello()))
+        .route("/push_appserver/", get(async || pages::hello()))
+        .route("/push_appserver/v1/health", get(async || pages::health()))
+        .route("/push_appserver/v1/register", get(register_form).post(register))
+        .route(
+            "/push_appserver/v1/unregister",
+            get(unregister_form).post(unregister),
+        )
+        .route("/push_appserver/v1/push", get(push_form).post(push))
+        .route("/push_appserver/v1/settings", get(devices))
+        .route("/push_appserver/v1/settings/", get(devices))
+        .route("/push_appserver/v1/settings/{node}", get(device))
+        .with_state(Arc::new(api))
+}
+
 /// What the endpoints share.
-pub(crate) struct Api {
+struct Api {
     registry: Arc<Registry>,
     modules: Arc<Modules>,
     drain: Drain,
@@ -40,40 +82,6 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// All endpoints.
-    pub(crate) fn router(
-        settings: &HttpSettings,
-        limits: Limits,
-        registry: Arc<Registry>,
-        modules: Arc<Modules>,
-        drain: Drain,
-    ) -> Router {
-        let api = Self {
-            registry,
-            modules,
-            drain,
-            debugging: settings.debugging,
-            require_secret: settings.require_secret,
-            body_patience: limits.body,
-            pushes: Shares::new(limits.pushes, limits.pushes_per_address),
-            lookups: Shares::new(limits.lookups, limits.lookups_per_address),
-        };
-        Router::new()
-            .route("/push_appserver", get(async || pages::hello()))
-            .route("/push_appserver/", get(async || pages::hello()))
-            .route("/push_appserver/v1/health", get(async || pages::health()))
-            .route("/push_appserver/v1/register", get(register_form).post(register))
-            .route(
-                "/push_appserver/v1/unregister",
-                get(unregister_form).post(unregister),
-            )
-            .route("/push_appserver/v1/push", get(push_form).post(push))
-            .route("/push_appserver/v1/settings", get(devices))
-            .route("/push_appserver/v1/settings/", get(devices))
-            .route("/push_appserver/v1/settings/{node}", get(device))
-            .with_state(Arc::new(api))
-    }
-
     /// The pages that are for debugging only.
     fn open(&self) -> Result<(), Refusal> {
         if self.debugging {
@@ -120,7 +128,7 @@ impl Api {
             Verdict::Deliver(ticket) => ticket,
         };
         let (done, outcome) = oneshot::channel();
-        let delivery = Arc::clone(module).deliver(ticket);
+        let delivery = module.deliver(ticket);
         self.drain.spawn(async move {
             let outcome = delivery.await;
             drop(share);

@@ -5,8 +5,8 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, Weak},
+    time::{Duration, SystemTime},
 };
 
 use axum::{
@@ -17,8 +17,7 @@ use axum::{
     middleware::{Next, from_fn},
     response::Response,
 };
-use fpush_push::{Drain, LogGate};
-use fpush_registry::{Network, TlsFiles};
+use fpush_push::Drain;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -35,26 +34,29 @@ use tracing::{debug, warn};
 
 use crate::{
     origin::Client,
-    pages::POLICY,
+    settings::{Network, Security},
     shares::Shares,
     tls::{Tls, TlsError},
 };
 
 /// A port that was opened.
-pub(crate) struct Listener {
-    listener: TcpListener,
+pub struct Listener {
+    /// The address that was asked for; the port may be 0.
+    asked: SocketAddr,
     address: SocketAddr,
-    tls: Option<Tls>,
+    socket: Arc<TcpListener>,
+    tls: Option<Arc<Tls>>,
     trusted_proxies: Arc<[Network]>,
     limits: Limits,
 }
 
-/// Who is believed, and with what we are.
-pub(crate) struct Security {
-    /// Certificate and key.
-    pub(crate) tls: Option<TlsFiles>,
-    /// Who may say which address a client has.
-    pub(crate) trusted_proxies: Vec<Network>,
+/// A listener as others see it. It does not keep the port open.
+#[derive(Clone)]
+pub struct Handle {
+    asked: SocketAddr,
+    address: SocketAddr,
+    socket: Weak<TcpListener>,
+    tls: Option<Arc<Tls>>,
 }
 
 /// The bounds of a listener and of what is behind it. The defaults fit.
@@ -93,6 +95,16 @@ pub enum StartError {
         /// What the operating system says.
         problem: io::Error,
     },
+    /// The port is our own: that of a running listener with another address.
+    #[error(
+        "cannot listen on {address} while this fpush listens on {running}; restart it, or choose another port for listen"
+    )]
+    Overlap {
+        /// The address and port of the settings.
+        address: SocketAddr,
+        /// Those of the listener that runs.
+        running: SocketAddr,
+    },
     /// The certificate cannot be used.
     #[error("cannot speak TLS: {0}; correct certFilePath and keyFilePath")]
     Tls(#[source] TlsError),
@@ -114,42 +126,76 @@ fn advice(problem: &io::Error) -> &'static str {
 }
 
 impl Listener {
-    /// Opens the port and reads the certificate.
-    pub(crate) async fn bind(
+    /// Opens the port and reads the certificate. Connections wait until [`serve`](Self::serve) takes them.
+    ///
+    /// Of the listeners that run, one with the same address shares its port with the new one, so that nobody is refused
+    /// when the one ends after the other was served.
+    ///
+    /// # Errors
+    ///
+    /// The port cannot be had, or the certificate or its key cannot be used. The text says what to do.
+    pub async fn bind(
         address: SocketAddr,
         security: Security,
         limits: Limits,
+        running: &[Handle],
     ) -> Result<Self, StartError> {
         let Security { tls, trusted_proxies } = security;
         let tls = tls.map(Tls::load).transpose().map_err(StartError::Tls)?;
         let bind_error = |problem| StartError::Bind { address, problem };
-        let listener = TcpListener::bind(address).await.map_err(bind_error)?;
+        let socket = match running.iter().find_map(|handle| handle.shared(address)) {
+            Some(socket) => socket,
+            None => TcpListener::bind(address)
+                .await
+                .map(Arc::new)
+                .map_err(|problem| {
+                    let ours = running.iter().find(|handle| handle.overlaps(address));
+                    match ours {
+                        Some(handle) if problem.kind() == io::ErrorKind::AddrInUse => StartError::Overlap {
+                            address,
+                            running: handle.address,
+                        },
+                        _ => bind_error(problem),
+                    }
+                })?,
+        };
         Ok(Self {
-            address: listener.local_addr().map_err(bind_error)?,
-            listener,
-            tls,
+            asked: address,
+            address: socket.local_addr().map_err(bind_error)?,
+            socket,
+            tls: tls.map(Arc::new),
             trusted_proxies: trusted_proxies.into(),
             limits,
         })
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
+    /// Where it listens: the port that was given where the settings ask for port 0.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub(crate) fn limits(&self) -> Limits {
-        self.limits
+    /// For those who want to know of the listener while it is served.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle {
+            asked: self.asked,
+            address: self.address,
+            socket: Arc::downgrade(&self.socket),
+            tls: self.tls.clone(),
+        }
     }
 
-    pub(crate) fn set_limits(&mut self, limits: Limits) {
-        self.limits = limits;
-    }
-
-    /// Serves the router until the daemon is about to stop, and then until what is under way has its answer.
-    pub(crate) async fn serve(self, router: Router, drain: Drain) {
+    /// Serves the router until the drain begins. Ends when what was under way then has its answer, or when all patience
+    /// has ended.
+    ///
+    /// Every request carries a [`Client`]. Every answer gets headers that keep browsers from doing more than showing
+    /// it, unless the router has set them itself.
+    pub async fn serve(self, router: Router, drain: Drain) {
         let Self {
-            listener,
+            asked: _,
             address: _,
+            socket,
             tls,
             trusted_proxies,
             limits,
@@ -163,12 +209,39 @@ impl Listener {
         };
         let mut connections = JoinSet::new();
         tokio::select! {
-            () = host.accept(&listener, tls.as_ref(), &mut connections) => {}
-            () = keep_fresh(tls.as_ref()) => {}
+            () = host.accept(&socket, tls.as_deref(), &mut connections) => {}
+            () = keep_fresh(tls.as_deref()) => {}
         }
-        // Who comes now is refused by the operating system, and knows that at once.
-        drop(listener);
+        // Who comes now comes to the next listener of this port. If there is none, the operating system refuses them.
+        drop(socket);
         while connections.join_next().await.is_some() {}
+    }
+}
+
+impl Handle {
+    /// Where the listener listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// When the certificate that the listener uses now expires; `None` without TLS, and if the certificate does not say
+    /// it in a way that can be read.
+    #[must_use]
+    pub fn certificate_expires(&self) -> Option<SystemTime> {
+        self.tls.as_ref()?.expires()
+    }
+
+    /// The socket, if it is the one for this address and still open.
+    fn shared(&self, address: SocketAddr) -> Option<Arc<TcpListener>> {
+        [self.asked, self.address]
+            .contains(&address)
+            .then(|| self.socket.upgrade())?
+    }
+
+    /// Whether the listener may be in the way of one with this address.
+    fn overlaps(&self, address: SocketAddr) -> bool {
+        self.address.port() == address.port() && self.socket.strong_count() > 0
     }
 }
 
@@ -196,9 +269,7 @@ impl Host {
             let (stream, peer) = match accepted {
                 Ok((stream, peer)) => (stream, peer.ip()),
                 Err(problem) => {
-                    if let Some(withheld) = ACCEPT_PROBLEMS.pass(Instant::now()) {
-                        warn!(%problem, withheld, "a connection could not be accepted");
-                    }
+                    warn!(%problem, "a connection could not be accepted");
                     // Usually there are no file descriptors left, until a connection has ended.
                     sleep(ACCEPT_PAUSE).await;
                     continue;
@@ -216,7 +287,7 @@ impl Host {
                 match acceptor {
                     Some(acceptor) => {
                         let handshake = timeout(host.limits.handshake, acceptor.accept(stream));
-                        if let Some(Ok(Ok(stream))) = host.until_begun(handshake).await {
+                        if let Some(Ok(Ok(stream))) = host.before_the_end(handshake).await {
                             host.connection(stream, peer).await;
                         }
                     }
@@ -227,15 +298,21 @@ impl Host {
         }
     }
 
-    async fn until_begun<F: Future>(&self, work: F) -> Option<F::Output> {
+    /// Works until shortly after the drain has begun: whoever had come by then has a request on the way.
+    async fn before_the_end<F: Future>(&self, work: F) -> Option<F::Output> {
         tokio::select! {
             done = work => Some(done),
-            () = self.drain.until_begun() => None,
+            () = self.end() => None,
         }
     }
 
-    /// One connection. It ends when the other side ends it, when it has no request for too long, and when the daemon
-    /// is about to stop; not before requests under way have their answers.
+    async fn end(&self) {
+        self.drain.until_begun().await;
+        sleep(WELCOME).await;
+    }
+
+    /// One connection. It ends when the other side ends it, when it has no request for too long, and when the drain
+    /// begins; not before requests under way have their answers, and the first one has had its time to come.
     async fn connection<S>(&self, stream: S, peer: IpAddr)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -254,6 +331,12 @@ impl Host {
             }
         });
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
+        let mut end = pin!(async {
+            self.drain.until_begun().await;
+            if activity.is_new() {
+                sleep(WELCOME).await;
+            }
+        });
         let mut ending = false;
         let mut check = Instant::now() + self.limits.first_request.min(self.limits.idle);
         loop {
@@ -261,7 +344,7 @@ impl Host {
                 biased;
                 // Errors are the other side's: it has gone, or does not speak HTTP.
                 _ = connection.as_mut() => return,
-                () = self.drain.until_begun(), if !ending => {}
+                () = end.as_mut(), if !ending => {}
                 () = sleep_until(check) => {
                     let now = Instant::now();
                     match activity.idle_until(self.limits) {
@@ -315,6 +398,11 @@ impl Activity {
         (state.under_way == 0).then(|| state.since + patience)
     }
 
+    /// Whether no request has come yet.
+    fn is_new(&self) -> bool {
+        !self.lock().any_yet
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().expect("nobody panics with this lock")
     }
@@ -342,7 +430,7 @@ impl Drop for Busy {
 }
 
 /// What every request gets: a line in the log that says nothing of anybody, and headers that keep browsers from doing
-/// more than showing the answer.
+/// more than showing the answer. What its router has set stays.
 async fn finish(request: Request, next: Next) -> Response {
     let method = name(request.method());
     let path = request.extensions().get::<MatchedPath>().cloned();
@@ -352,12 +440,12 @@ async fn finish(request: Request, next: Next) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CACHE_CONTROL, "no-store"),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::CONTENT_SECURITY_POLICY, STRICTEST),
         // Not `no-referrer`: browsers would hide from us, too, that a form came from our own page.
         (header::REFERRER_POLICY, "same-origin"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ] {
-        headers.insert(name, HeaderValue::from_static(value));
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
 }
@@ -408,14 +496,18 @@ impl Default for Limits {
     }
 }
 
-static ACCEPT_PROBLEMS: LogGate = LogGate::new();
-
 /// After a connection that could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// For the last words on a connection that is to end.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// Between two looks at the files of the certificate.
-const REREAD: Duration = Duration::from_secs(60);
+/// For the first request of whoever was accepted just before the end: it must not be lost when another listener takes the
+/// port over.
+const WELCOME: Duration = Duration::from_secs(1);
+/// Between two looks at the files of the certificate: a new pair is in use within a minute, even if it has to be read
+/// twice.
+const REREAD: Duration = Duration::from_secs(20);
+/// For answers that are no page: browsers may do nothing with them.
+const STRICTEST: &str = "default-src 'none'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 16 * 1_024;
 /// Requests at a time on one HTTP/2 connection.

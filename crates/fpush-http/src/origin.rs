@@ -3,15 +3,17 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{HeaderMap, Uri, header};
-use fpush_registry::Network;
 
-/// Who sent a request. There is no `Debug`: nobody's address belongs in a log.
+use crate::settings::Network;
+
+/// Who sent a request; every request of a [`Listener`](crate::Listener) carries it as an extension. There is no
+/// `Debug`: nobody's address belongs in a log.
 #[derive(Clone, Copy)]
-pub(crate) struct Client {
+pub struct Client {
     /// The address of the client itself, as far as it can be known.
-    pub(crate) address: IpAddr,
+    pub address: IpAddr,
     /// Whether a trusted proxy passed the request on.
-    pub(crate) proxied: bool,
+    pub proxied: bool,
 }
 
 impl Client {
@@ -52,7 +54,8 @@ impl Client {
     }
 
     /// Whether a browser says that a page of another site made it send this. Apps are no browsers and say nothing.
-    pub(crate) fn is_cross_site(self, uri: &Uri, headers: &HeaderMap) -> bool {
+    #[must_use]
+    pub fn is_cross_site(self, uri: &Uri, headers: &HeaderMap) -> bool {
         if let Some(site) = headers.get("sec-fetch-site") {
             return site != "same-origin" && site != "none";
         }

@@ -153,10 +153,14 @@ impl IntoResponse for Page {
              <style>{STYLE}</style></head><body>\n<h1>{heading}</h1>\n{body}</body></html>"
         );
         let mut response = Html(html).into_response();
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/html;charset=utf-8"),
-        );
+        for (name, value) in [
+            (header::CONTENT_TYPE, "text/html;charset=utf-8"),
+            (header::CONTENT_SECURITY_POLICY, POLICY),
+        ] {
+            response
+                .headers_mut()
+                .insert(name, HeaderValue::from_static(value));
+        }
         response
     }
 }
@@ -206,7 +210,7 @@ fn push(text: &mut String, more: fmt::Arguments<'_>) {
 }
 
 /// What browsers may do with our pages: nothing but show them, with this style, and send their forms back to us.
-pub(crate) const POLICY: &str = "default-src 'none'; style-src 'sha256-ydYZ5M8Q5RdEwZ0ltr3BCCOPXFC4jPnIFTy+MjMYLA0='; \
+const POLICY: &str = "default-src 'none'; style-src 'sha256-ydYZ5M8Q5RdEwZ0ltr3BCCOPXFC4jPnIFTy+MjMYLA0='; \
     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = ":root{color-scheme:light dark}\

@@ -3,11 +3,10 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, SystemTime},
 };
 
-use fpush_registry::TlsFiles;
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs::default_provider,
@@ -18,7 +17,10 @@ use rustls::{
 };
 use tokio::{task::spawn_blocking, time::sleep};
 use tokio_rustls::TlsAcceptor;
-use tracing::{info, warn};
+use tracing::{error, info};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::settings::TlsFiles;
 
 /// Why TLS cannot be spoken with these files.
 #[derive(Debug, thiserror::Error)]
@@ -56,87 +58,188 @@ pub enum TlsError {
 /// Certificate and key, as they are now.
 pub(crate) struct Tls {
     files: TlsFiles,
-    config: Mutex<Arc<ServerConfig>>,
+    /// As they were when they were read first.
+    watch: Watch,
+    current: Mutex<Current>,
+}
+
+/// What is in use.
+#[derive(Clone)]
+struct Current {
+    config: Arc<ServerConfig>,
+    expires: Option<SystemTime>,
 }
 
 impl Tls {
     pub(crate) fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        let config = Mutex::new(config(&files)?);
-        Ok(Self { files, config })
+        // Before they are read: a change that comes meanwhile must be seen later.
+        let watch = Watch::new(&files);
+        let current = Mutex::new(Current::read(&files)?);
+        Ok(Self {
+            files,
+            watch,
+            current,
+        })
     }
 
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        Arc::clone(&self.config.lock().expect("nobody panics with this lock")).into()
+        self.current().config.into()
+    }
+
+    /// When the certificate in use expires, as far as it can be read.
+    pub(crate) fn expires(&self) -> Option<SystemTime> {
+        self.current().expires
     }
 
     /// Reads the files again whenever they have changed. Files that cannot be used change nothing. Never ends.
     pub(crate) async fn keep_fresh(&self, pause: Duration) {
-        let mut seen = self.changed().await;
+        let mut watch = self.watch;
         loop {
             sleep(pause).await;
-            let changed = self.changed().await;
-            if changed == seen {
-                continue;
-            }
-            seen = changed;
             let files = self.files.clone();
-            match spawn_blocking(move || config(&files)).await {
-                Ok(Ok(config)) => {
-                    *self.config.lock().expect("nobody panics with this lock") = config;
+            let look = move || {
+                let news = watch.look(&files);
+                (watch, news)
+            };
+            // It would have panicked: then the next look is as this one was.
+            let Ok((looked, news)) = spawn_blocking(look).await else {
+                continue;
+            };
+            watch = looked;
+            match news {
+                News::Same | News::Unfit => {}
+                News::Renewed(current) => {
+                    *self.lock() = current;
                     info!("the certificate has changed and was read again");
                 }
-                Ok(Err(error)) => {
-                    warn!(%error, "the certificate has changed and cannot be used; the old one stays");
-                }
-                Err(_) => warn!("the certificate could not be read again; the old one stays"),
+                News::Unusable(error) => error!(
+                    %error,
+                    "the certificate has changed and cannot be used; the old one stays until certFilePath and \
+                     keyFilePath are right"
+                ),
             }
         }
     }
 
-    /// When the files were last changed.
-    async fn changed(&self) -> [Option<SystemTime>; 2] {
-        let TlsFiles { certificate, key } = self.files.clone();
-        let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-        spawn_blocking(move || [changed(&certificate), changed(&key)])
-            .await
-            .unwrap_or_default()
+    fn current(&self) -> Current {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().expect("nobody panics with this lock")
     }
 }
 
-fn config(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
-    let TlsFiles { certificate, key } = files;
-    let chain = CertificateDer::pem_slice_iter(&read(certificate)?)
-        .collect::<Result<Vec<_>, _>>()
-        .and_then(|chain| {
-            if chain.is_empty() {
-                Err(pem::Error::NoItemsFound)
-            } else {
-                Ok(chain)
+/// What is known of the files.
+#[derive(Clone, Copy)]
+struct Watch {
+    seen: Changed,
+    /// How often they could not be used since they have changed.
+    failures: u32,
+}
+
+/// When certificate and key were last changed.
+type Changed = [Option<SystemTime>; 2];
+
+/// What another look at the files brought.
+enum News {
+    /// Nothing has changed.
+    Same,
+    /// There is a new certificate.
+    Renewed(Current),
+    /// They cannot be used. Nobody has to know: often one of the two is not written yet, or it was said before.
+    Unfit,
+    /// They still cannot be used, and somebody has to know.
+    Unusable(TlsError),
+}
+
+impl Watch {
+    fn new(files: &TlsFiles) -> Self {
+        Self {
+            seen: changed(files),
+            failures: 0,
+        }
+    }
+
+    /// Reads the files if they have changed, and for as long as they cannot be used: a file can become readable without
+    /// a change.
+    fn look(&mut self, files: &TlsFiles) -> News {
+        let now = Self::new(files);
+        if now.seen != self.seen {
+            *self = now;
+        } else if self.failures == 0 {
+            return News::Same;
+        }
+        match Current::read(files) {
+            Ok(current) => {
+                self.failures = 0;
+                News::Renewed(current)
             }
-        })
-        .map_err(|problem| TlsError::Malformed {
-            path: certificate.clone(),
-            wanted: "certificate",
+            Err(error) => {
+                self.failures = self.failures.saturating_add(1);
+                if self.failures == 2 {
+                    News::Unusable(error)
+                } else {
+                    News::Unfit
+                }
+            }
+        }
+    }
+}
+
+fn changed(files: &TlsFiles) -> Changed {
+    let TlsFiles { certificate, key } = files;
+    let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    [changed(certificate), changed(key)]
+}
+
+impl Current {
+    fn read(files: &TlsFiles) -> Result<Self, TlsError> {
+        let TlsFiles { certificate, key } = files;
+        let chain = CertificateDer::pem_slice_iter(&read(certificate)?)
+            .collect::<Result<Vec<_>, _>>()
+            .and_then(|chain| {
+                if chain.is_empty() {
+                    Err(pem::Error::NoItemsFound)
+                } else {
+                    Ok(chain)
+                }
+            })
+            .map_err(|problem| TlsError::Malformed {
+                path: certificate.clone(),
+                wanted: "certificate",
+                problem,
+            })?;
+        let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|problem| TlsError::Malformed {
+            path: key.clone(),
+            wanted: "private key",
             problem,
         })?;
-    let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|problem| TlsError::Malformed {
-        path: key.clone(),
-        wanted: "private key",
-        problem,
-    })?;
-    let unusable = |problem| TlsError::Unusable {
-        certificate: certificate.clone(),
-        key: key.clone(),
-        problem,
-    };
-    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(unusable)?
-        .with_no_client_auth()
-        .with_single_cert(chain, private)
-        .map_err(unusable)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+        let unusable = |problem| TlsError::Unusable {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            problem,
+        };
+        let expires = chain.first().and_then(expiry);
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(unusable)?
+            .with_no_client_auth()
+            .with_single_cert(chain, private)
+            .map_err(unusable)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self {
+            config: Arc::new(config),
+            expires,
+        })
+    }
+}
+
+/// When a certificate expires, as far as it can be read.
+fn expiry(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let seconds = certificate.validity().not_after.timestamp();
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
@@ -149,7 +252,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 #[cfg(test)]
 mod tests {
     use fpush_testkit::temp_dir::TempDir;
-    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use rcgen::{CertificateParams, CertifiedKey, KeyPair, generate_simple_self_signed};
     use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
     use tokio::{io::duplex, time::timeout};
     use tokio_rustls::TlsConnector;
@@ -163,6 +266,20 @@ mod tests {
         dir.write("cert.pem", cert.pem());
         dir.write("key.pem", signing_key.serialize_pem());
         cert.der().clone()
+    }
+
+    fn files(dir: &TempDir) -> TlsFiles {
+        TlsFiles {
+            certificate: dir.path().join("cert.pem"),
+            key: dir.path().join("key.pem"),
+        }
+    }
+
+    /// Says that a file was changed at another time than before.
+    fn touch(file: &Path, seconds: u64) {
+        let file = fs::File::options().write(true).open(file).unwrap();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        file.set_modified(time).unwrap();
     }
 
     /// Whether a client that trusts this certificate alone is served.
@@ -187,16 +304,12 @@ mod tests {
     async fn a_renewed_certificate_is_served_and_a_broken_one_is_not() {
         let dir = TempDir::new();
         let first = renew(&dir);
-        let files = TlsFiles {
-            certificate: dir.path().join("cert.pem"),
-            key: dir.path().join("key.pem"),
-        };
-        let tls = Tls::load(files).unwrap();
+        let tls = Tls::load(files(&dir)).unwrap();
         let pause = Duration::from_millis(20);
         let change = async {
             sleep(5 * pause).await;
             dir.write("cert.pem", "-----BEGIN");
-            sleep(5 * pause).await;
+            sleep(10 * pause).await;
             assert!(serves(&tls, &first).await, "the old one stays");
             let second = renew(&dir);
             let renewed = async {
@@ -211,5 +324,55 @@ mod tests {
             () = tls.keep_fresh(pause) => unreachable!("it never ends"),
             () = change => {}
         }
+    }
+
+    #[test]
+    fn files_that_do_not_fit_are_a_problem_the_second_time_and_are_read_until_they_fit() {
+        let dir = TempDir::new();
+        renew(&dir);
+        let files = files(&dir);
+        let mut watch = Watch::new(&files);
+        assert!(matches!(watch.look(&files), News::Same));
+        let key = fs::read(&files.key).unwrap();
+        touch(&files.certificate, 1);
+        assert!(matches!(watch.look(&files), News::Renewed(_)));
+        renew(&dir);
+        let new_key = fs::read(&files.key).unwrap();
+
+        let half_way = |watch: &mut Watch, seconds| {
+            fs::write(&files.key, &key).unwrap();
+            touch(&files.key, seconds);
+            assert!(matches!(watch.look(&files), News::Unfit));
+        };
+        half_way(&mut watch, 2);
+        fs::write(&files.key, &new_key).unwrap();
+        touch(&files.key, 3);
+        assert!(matches!(watch.look(&files), News::Renewed(_)));
+        assert!(matches!(watch.look(&files), News::Same));
+
+        half_way(&mut watch, 4);
+        let News::Unusable(error) = watch.look(&files) else {
+            panic!("the second time");
+        };
+        assert!(error.to_string().contains("cannot be used together"), "{error}");
+        assert!(matches!(watch.look(&files), News::Unfit), "it was said");
+        fs::write(&files.key, &new_key).unwrap();
+        touch(&files.key, 4);
+        assert!(
+            matches!(watch.look(&files), News::Renewed(_)),
+            "though it seems unchanged"
+        );
+    }
+
+    #[test]
+    fn the_end_of_the_certificate_in_use_is_known() {
+        let dir = TempDir::new();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2033, 5, 18);
+        dir.write("cert.pem", params.self_signed(&key).unwrap().pem());
+        dir.write("key.pem", key.serialize_pem());
+        let midnight = SystemTime::UNIX_EPOCH + Duration::from_secs(1_999_987_200);
+        assert_eq!(Tls::load(files(&dir)).unwrap().expires(), Some(midnight));
     }
 }

@@ -229,7 +229,7 @@ pub trait PushTrait: Send + Sync + 'static {
 }
 
 /// One kind of backend, which builds backends from settings.
-pub trait BackendType {
+pub trait BackendType: Send {
     /// Builds a backend from what its module says. Every mistake goes into the settings' report, where it keeps
     /// the daemon from starting; `None` if there can be no backend at all. Nothing is connected and no task
     /// is started.

@@ -36,7 +36,7 @@ pub use backend::{
 pub use blocklist::{BlockRule, BlocklistSettings};
 pub use drain::Drain;
 pub use limiter::RatelimitSettings;
-pub use log::{Cut, LogGate};
+pub use log::Cut;
 pub use memory::{BlockRecord, Clocks, HeldRecord};
 pub use module::{Module, ModuleSettings, NotSent, Registered, Request, Ticket, Verdict};
 pub use modules::{Choice, Modules, Resolved};

@@ -10,7 +10,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -117,6 +117,8 @@ pub struct Module {
     /// Wakes [`run`](Self::run) when a push was held that is due before all others.
     held: Notify,
     lost: AtomicU64,
+    /// Whether what is held at the end is written down for the next start.
+    keeps: AtomicBool,
     meters: Meters,
 }
 
@@ -129,6 +131,13 @@ struct State {
     doubt: Doubt,
     queue: Queue,
     fitness: Fitness,
+}
+
+/// Logs what a person has to look at. It is no function because repeats are summed up by the place in the code.
+macro_rules! complain {
+    ($module:expr, $failure:expr, $message:literal) => {
+        error!(module = %$module.name, answer = %$failure.answer, meaning = $failure.meaning, $message)
+    };
 }
 
 /// How the attempts for one push ended.
@@ -173,6 +182,7 @@ impl Module {
             }),
             held: Notify::new(),
             lost: AtomicU64::new(0),
+            keeps: AtomicBool::new(false),
             meters: Meters::new(name),
         })
     }
@@ -321,6 +331,11 @@ impl Module {
             .iter()
             .map(|held| HeldRecord::of(held, clocks))
             .collect()
+    }
+
+    /// What is held when the daemon ends will be written down: it is not lost then.
+    pub fn keep_held(&self) {
+        self.keeps.store(true, Ordering::Relaxed);
     }
 
     /// Takes what was written down before the daemon started again. What is held goes out when its time has come.
@@ -633,7 +648,7 @@ impl Module {
     /// Puts an acknowledged push back in the queue, unless its time will be over by then.
     fn put_back(&self, held: Held, slot: Slot, due: Instant) {
         let over = |give_up| Instant::now() >= give_up || due >= give_up + LAST_ATTEMPT;
-        if self.drain.has_begun() || held.give_up.is_some_and(over) {
+        if self.is_last_chance() || held.give_up.is_some_and(over) {
             self.lock().limiter.give_back(slot);
             return self.lose(held.order.fingerprint, Outcome::ProviderUnavailable);
         }
@@ -656,7 +671,7 @@ impl Module {
     fn hold_busy(&self, mut held: Held, slot: Slot) -> Outcome {
         let mut state = self.lock();
         // What was acknowledged before always has its place.
-        let room = (held.attempts > 0 || state.queue.has_room()) && !self.drain.has_begun();
+        let room = (held.attempts > 0 || state.queue.has_room()) && !self.is_last_chance();
         match state.limiter.hold(slot, room, Instant::now()) {
             Hold::Queue(due) => {
                 held.due = due;
@@ -714,8 +729,11 @@ impl Module {
                     continue;
                 }
                 PushError::TooLarge if push.form == Form::Full => {
-                    let message = "the push is too large for the provider; sending the minimal form";
-                    self.complain(&failure, message);
+                    complain!(
+                        self,
+                        failure,
+                        "the push is too large for the provider; sending the minimal form"
+                    );
                     push.form = Form::Minimal;
                     continue;
                 }
@@ -779,7 +797,7 @@ impl Module {
             }
             PushError::TokenDoubted if state.doubt.believes(now) => self.bury(order, None, state, now),
             PushError::TokenDoubted => {
-                self.complain(failure, WRONG_TOKENS);
+                complain!(self, failure, "{WRONG_TOKENS}");
                 Outcome::ProviderUnavailable
             }
             PushError::TokenMalformed => {
@@ -790,8 +808,7 @@ impl Module {
                 Outcome::TokenBlocked
             }
             PushError::Unexplained => {
-                let message = "the provider gave an answer that is not known";
-                self.complain(failure, message);
+                complain!(self, failure, "the provider gave an answer that is not known");
                 state.blocklist.block(fingerprint, BlockReason::Unexplained, now);
                 Outcome::TokenBlocked
             }
@@ -802,8 +819,11 @@ impl Module {
             | PushError::Renewed
             | PushError::Later { .. }
             | PushError::Pause { .. } => {
-                let message = "the provider refuses the request; check the settings of this module";
-                self.complain(failure, message);
+                complain!(
+                    self,
+                    failure,
+                    "the provider refuses the request; check the settings of this module"
+                );
                 Outcome::ProviderUnavailable
             }
         }
@@ -874,11 +894,6 @@ impl Module {
             "an acknowledged push could not be delivered");
     }
 
-    /// Logs what a person has to look at.
-    fn complain(&self, failure: &Failure, message: &'static str) {
-        error!(module = %self.name, answer = %failure.answer, meaning = failure.meaning, "{message}");
-    }
-
     /// One attempt.
     async fn attempt(&self, backend: &dyn PushTrait, push: &Push) -> Result<(), Failure> {
         let start = Instant::now();
@@ -890,6 +905,11 @@ impl Module {
 
     fn backend(&self) -> Arc<dyn PushTrait> {
         Arc::clone(&self.lock().backend)
+    }
+
+    /// Whether what is not delivered now is lost.
+    fn is_last_chance(&self) -> bool {
+        self.drain.has_begun() && !self.keeps.load(Ordering::Relaxed)
     }
 
     /// Whether nothing is held and nothing under way.

@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde_json::{Map, Value};
+use siphasher::sip128::SipHasher13;
 
 /// How bad a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,10 +46,43 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Collects the problems of one file.
+/// Collects the problems of one file, and notes which other files were read for it.
 #[derive(Debug, Default)]
 pub struct Report {
     problems: RefCell<Vec<Problem>>,
+    files: RefCell<Vec<NamedFile>>,
+}
+
+/// A file that the settings name, as it was when it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedFile {
+    path: PathBuf,
+    /// Of its content; `None` if it could not be read.
+    imprint: Option<u128>,
+}
+
+impl NamedFile {
+    /// The file as it is now.
+    #[must_use]
+    pub fn read_again(&self) -> Self {
+        Self {
+            path: self.path.clone(),
+            imprint: fs::read(&self.path).ok().map(|content| imprint(&content)),
+        }
+    }
+
+    /// What stands for path and content.
+    #[must_use]
+    pub fn imprint(&self) -> u128 {
+        let content = self.imprint.unwrap_or_default();
+        imprint(self.path.as_os_str().as_encoded_bytes()) ^ content.rotate_left(1)
+    }
+}
+
+/// A number that stands for some bytes, to see whether they have changed. It is not kept beyond the process.
+#[must_use]
+pub fn imprint(bytes: &[u8]) -> u128 {
+    SipHasher13::new().hash(bytes).as_u128()
 }
 
 impl Report {
@@ -79,9 +113,20 @@ impl Report {
 
     /// Reads a file that the settings name, such as a certificate.
     pub fn read_file(&self, path: &str, file: &Path) -> Option<Vec<u8>> {
-        fs::read(file)
+        let content = fs::read(file)
             .inspect_err(|e| self.error(path, format_args!("cannot read the file {}: {e}", file.display())))
-            .ok()
+            .ok();
+        self.files.borrow_mut().push(NamedFile {
+            path: file.to_owned(),
+            imprint: content.as_deref().map(imprint),
+        });
+        content
+    }
+
+    /// The files that were read so far, in their order.
+    #[must_use]
+    pub fn files(&self) -> Vec<NamedFile> {
+        self.files.borrow().clone()
     }
 
     /// Reads a file that holds a secret; warns if everybody on the machine can read it.

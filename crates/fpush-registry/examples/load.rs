@@ -29,7 +29,7 @@ async fn main() {
         rate_limit: Duration::from_secs(5),
         max_per_owner: 32,
         expire_after: Duration::from_secs(400 * 86_400),
-        http: None,
+        require_secret: false,
     };
 
     let (registry, writer) = Registry::open(settings.clone(), Hooks::default()).await.unwrap();

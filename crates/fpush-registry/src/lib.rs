@@ -26,5 +26,5 @@ mod writer;
 pub use device::{Device, Dialect, Time};
 pub use error::{OpenError, RegisterError};
 pub use registry::{Accepts, Heard, Hooks, HttpRegistration, Registered, Registry};
-pub use settings::{HttpSettings, Network, RegistrySettings, StoreSettings, TlsFiles};
+pub use settings::{RegistrySettings, StoreSettings};
 pub use writer::Imported;

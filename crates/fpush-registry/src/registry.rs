@@ -144,7 +144,7 @@ impl Registry {
             times: Times::default(),
             rules: Rules {
                 max_per_owner: settings.max_per_owner,
-                require_secret: settings.http.is_some_and(|http| http.require_secret),
+                require_secret: settings.require_secret,
             },
             expire_after: settings.expire_after,
             targets,
@@ -294,11 +294,18 @@ impl Registry {
     ///
     /// The database is out of reach.
     pub async fn count(&self) -> Result<u64, Unavailable> {
-        if let Some(count) = self.shared.cache.as_ref().and_then(Cache::len) {
-            return Ok(count as u64);
+        if let Some(count) = self.counted() {
+            return Ok(count);
         }
         let count = ask(self.shared.store.count()).await?;
         Ok(u64::try_from(count).unwrap_or(0))
+    }
+
+    /// How many devices are registered, if that is known without asking the database.
+    #[must_use]
+    pub fn counted(&self) -> Option<u64> {
+        let count = self.shared.cache.as_ref().and_then(Cache::len)?;
+        Some(count as u64)
     }
 
     /// Removes the device with this node, whoever owns it. Returns whether there was one.

@@ -2,7 +2,6 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use fpush_push::LogGate;
 use tokio::{
     select,
     sync::{mpsc, oneshot},
@@ -92,8 +91,8 @@ pub(crate) struct Writer {
     fresh: Instant,
     /// Since when nothing could be written, and how often that was tried.
     trouble: Option<Trouble>,
-    gate: LogGate,
-    good_gate: LogGate,
+    /// When the log last said that the database can be reached.
+    good_news: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
@@ -112,8 +111,7 @@ impl Writer {
             seen: 0,
             fresh: Instant::now(),
             trouble: None,
-            gate: LogGate::new(),
-            good_gate: LogGate::new(),
+            good_news: None,
         })
     }
 
@@ -223,12 +221,10 @@ impl Writer {
             attempts,
             again: Instant::now() + pause,
         });
-        if let Some(withheld) = self.gate.pass(Instant::now()) {
-            warn!(
-                problem,
-                withheld, "the database of registered devices is out of reach; trying again"
-            );
-        }
+        warn!(
+            problem,
+            "the database of registered devices is out of reach; trying again"
+        );
     }
 
     /// Tries to reach the database.
@@ -241,8 +237,14 @@ impl Writer {
         match tried {
             Ok(()) => {
                 self.trouble = None;
-                if let Some(withheld) = self.good_gate.pass(Instant::now()) {
-                    info!(withheld, "the database of registered devices can be reached");
+                let now = Instant::now();
+                // One that comes and goes does not fill the log.
+                if self
+                    .good_news
+                    .is_none_or(|last| now.duration_since(last) >= NEWS_PAUSE)
+                {
+                    self.good_news = Some(now);
+                    info!("the database of registered devices can be reached");
                 }
             }
             Err(MigrateError::Newer { found, known }) => {
@@ -282,10 +284,8 @@ impl Writer {
                             return job.into_iter().chain(rest).collect();
                         }
                         Err(problem) => {
-                            if let Some(withheld) = self.gate.pass(Instant::now()) {
-                                let problem = describe(&problem);
-                                error!(problem, withheld, "the database refuses a registration");
-                            }
+                            let problem = describe(&problem);
+                            error!(problem, "the database refuses a registration");
                             for job in job {
                                 answer(job, Err(fpush_push::Unavailable.into()));
                             }
@@ -558,3 +558,5 @@ const CLEANING: Duration = Duration::from_secs(6 * 3_600);
 const KEEP_CHANGES: Duration = Duration::from_secs(86_400);
 /// Before the second attempt to reach the database; it doubles with each, up to 3.2 s.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Between two lines of good news.
+const NEWS_PAUSE: Duration = Duration::from_secs(60);

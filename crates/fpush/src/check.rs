@@ -5,12 +5,12 @@ use std::{path::Path, process::ExitCode};
 use fpush_push::settings::Severity;
 
 use crate::{
-    exit, registration,
+    backends, exit, registration, send,
     settings::{Loaded, LoadedModule, load},
 };
 
-pub(crate) fn check(file: &Path) -> ExitCode {
-    let (loaded, problems) = load(file);
+pub(crate) fn check(file: &Path, connect: bool) -> ExitCode {
+    let (loaded, problems) = load(file, &mut backends::table());
     for problem in &problems {
         match problem.severity {
             Severity::Error | Severity::UnknownKey => eprintln!("error: {problem}"),
@@ -25,6 +25,8 @@ pub(crate) fn check(file: &Path) -> ExitCode {
             describe(&loaded);
             if unknown {
                 ExitCode::from(exit::CONFIG)
+            } else if connect {
+                send::check(file)
             } else {
                 ExitCode::SUCCESS
             }
@@ -38,6 +40,11 @@ fn describe(loaded: &Loaded) {
         component,
         modules,
         registration,
+        monitoring,
+        format: _,
+        state_folder,
+        runtime_folder: _,
+        source: _,
     } = loaded;
     println!("fpush {}", env!("CARGO_PKG_VERSION"));
     println!(
@@ -50,6 +57,7 @@ fn describe(loaded: &Loaded) {
         is_default,
         settings,
         built,
+        imprint: _,
     } in modules
     {
         let default = if *is_default { ", default" } else { "" };
@@ -64,6 +72,20 @@ fn describe(loaded: &Loaded) {
             println!("  rate limit: none");
         }
         println!("  at the provider at a time: {}", settings.max_in_flight);
+    }
+    if let Some(monitoring) = monitoring {
+        let scheme = if monitoring.security.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        println!("metrics and status page at {scheme}://{}/", monitoring.listen);
+    }
+    if let Some(folder) = state_folder {
+        println!(
+            "block lists and held pushes survive a restart in {}",
+            folder.display()
+        );
     }
     if let Some(registration) = registration {
         println!("registered devices");

@@ -1,8 +1,15 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
-use clap::{Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::{Shell, generate};
+
+use crate::{exit, inquiry::Priority};
 
 /// Push server for XMPP: receives the publishes of XEP-0357 and wakes devices through Apple's and Google's
 /// push services.
@@ -26,7 +33,18 @@ pub(crate) enum Command {
         /// The settings file
         #[arg(default_value = "./settings.json")]
         settings: PathBuf,
+        /// Log in to the XMPP server and to every provider, too
+        ///
+        /// Nothing is sent to any device. While fpush runs, it is asked over its socket, because a second login would
+        /// disturb it. The exit status is 1 if somebody does not let us in.
+        #[arg(long)]
+        connect: bool,
     },
+    /// Send one push, and say what the provider answers and what that means
+    ///
+    /// It goes out at once, whatever rate limit and block list say. While fpush runs, it does that itself, asked over
+    /// its socket. The exit status is 0 only if the provider accepted the push.
+    Send(Send),
     /// Take over devices that have registered elsewhere
     ///
     /// What is there already stays as it is, so that doing it twice changes nothing. A running fpush takes notice
@@ -45,6 +63,28 @@ pub(crate) enum Command {
     #[cfg(feature = "enable_registration")]
     #[command(subcommand)]
     Devices(Devices),
+    /// Write what a shell needs to complete this command line
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// What to send, and where.
+#[derive(Debug, Args)]
+pub(crate) struct Send {
+    /// The settings file
+    #[arg(default_value = "./settings.json")]
+    pub(crate) settings: PathBuf,
+    /// The push module
+    #[arg(long)]
+    pub(crate) module: String,
+    /// The device's token; - reads it from standard input, so that it is not in the list of processes
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) token: String,
+    /// How much it matters, for modules whose pushPriority is "auto"
+    #[arg(long, value_enum, default_value_t = Priority::High)]
+    pub(crate) priority: Priority,
 }
 
 /// Where devices come from.
@@ -98,10 +138,22 @@ pub(crate) enum Devices {
     },
 }
 
+/// Writes the completions to standard output.
+pub(crate) fn completions(shell: Shell) -> ExitCode {
+    // In memory first: the generator takes a reader who has seen enough for a reason to panic.
+    let mut script = Vec::new();
+    generate(shell, &mut Cli::command(), env!("CARGO_PKG_NAME"), &mut script);
+    match io::stdout().write_all(&script) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("cannot write the completions: {e}");
+            ExitCode::from(exit::OS_ERROR)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
@@ -115,6 +167,6 @@ mod tests {
         assert_eq!(settings(&[]), PathBuf::from("./settings.json"));
         assert_eq!(settings(&["other.json"]), PathBuf::from("other.json"));
         let cli = Cli::parse_from(["fpush", "check", "other.json"]);
-        assert!(matches!(cli.command, Some(Command::Check { settings }) if settings.ends_with("other.json")));
+        assert!(matches!(cli.command, Some(Command::Check { settings, .. }) if settings.ends_with("other.json")));
     }
 }

@@ -187,19 +187,20 @@ fn with_registry<T>(
         let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
         anyhow!("{}", problems.join("\nerror: "))
     })?;
-    let mut registration = registration.with_context(|| {
+    let registration = registration.with_context(|| {
         format!(
             "{} has no block \"registration\", so there are no registered devices",
             settings.display()
         )
     })?;
-    registration.cache = false;
+    let mut registry = registration.registry;
+    registry.cache = false;
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
-        let (registry, background) = Registry::open(registration, Hooks::default()).await?;
+        let (registry, background) = Registry::open(registry, Hooks::default()).await?;
         let background = tokio::spawn(background);
         let result = act(Arc::clone(&registry)).await;
         registry.close().await;

@@ -4,11 +4,17 @@
 mod backends;
 mod check;
 mod cli;
+mod control;
+mod daemon;
 #[cfg(feature = "enable_registration")]
 mod devices;
+mod inquiry;
 mod logging;
+mod memory;
+mod notify;
 mod registration;
 mod run;
+mod send;
 mod settings;
 
 use std::process::ExitCode;
@@ -20,17 +26,16 @@ use crate::cli::{Cli, Command};
 fn main() -> ExitCode {
     let Cli { command, settings } = Cli::parse();
     match command {
-        Some(Command::Check { settings }) => check::check(&settings),
+        Some(Command::Check { settings, connect }) => check::check(&settings, connect),
+        Some(Command::Send(send)) => send::send(&send),
         #[cfg(feature = "enable_registration")]
         Some(Command::Import(import)) => devices::import(&import),
         #[cfg(feature = "enable_registration")]
         Some(Command::Export { settings }) => devices::export(&settings),
         #[cfg(feature = "enable_registration")]
         Some(Command::Devices(devices)) => devices::devices(&devices),
-        None => {
-            logging::start();
-            run::run(&settings)
-        }
+        Some(Command::Completions { shell }) => cli::completions(shell),
+        None => run::run(&settings),
     }
 }
 

@@ -7,28 +7,54 @@ pub(crate) use without::*;
 
 #[cfg(feature = "enable_registration")]
 mod with {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
     use anyhow::Context as _;
     use fpush_component::Registration;
-    use fpush_http::Server;
+    use fpush_http::{Handle, HttpSettings, Limits, Listener, api};
     use fpush_push::{Drain, Modules, settings::Section};
-    pub(crate) use fpush_registry::RegistrySettings;
-    use fpush_registry::{Hooks, Registry, StoreSettings};
+    use fpush_registry::{Hooks, Registry, RegistrySettings, StoreSettings};
+    use tokio::time::timeout;
+    use tracing::info;
 
-    pub(crate) fn read(section: Section<'_>, modules: &[&str]) -> Option<RegistrySettings> {
-        RegistrySettings::read(section, modules)
+    /// What the block `registration` says, checked.
+    #[derive(Clone, PartialEq, Eq)]
+    pub(crate) struct RegistrationSettings {
+        pub(crate) registry: RegistrySettings,
+        /// `http`: `None` if there is to be no listener.
+        pub(crate) http: Option<HttpSettings>,
+    }
+
+    pub(crate) fn read(mut section: Section<'_>, modules: &[&str]) -> Option<RegistrationSettings> {
+        let registry = RegistrySettings::read(&mut section, modules);
+        let http = if section.has("http") {
+            section.section("http").and_then(HttpSettings::read)
+        } else {
+            section.value("http");
+            None
+        };
+        section.finish();
+        let registry = RegistrySettings {
+            require_secret: http.as_ref().is_some_and(|http| http.require_secret),
+            ..registry?
+        };
+        Some(RegistrationSettings { registry, http })
     }
 
     /// For `fpush check`.
-    pub(crate) fn facts(settings: &RegistrySettings) -> Vec<(&'static str, String)> {
-        let store = match &settings.store {
+    pub(crate) fn facts(settings: &RegistrationSettings) -> Vec<(&'static str, String)> {
+        let RegistrationSettings { registry, http } = settings;
+        let store = match &registry.store {
             StoreSettings::Sqlite { path } => format!("SQLite, {}", path.display()),
             StoreSettings::Postgres { .. } => "PostgreSQL".to_owned(),
         };
-        let targets = settings.types.iter().chain(&settings.providers);
-        let listen = settings.http.iter().map(|http| {
-            let scheme = if http.tls.is_some() { "https" } else { "http" };
+        let targets = registry.types.iter().chain(&registry.providers);
+        let listen = http.iter().map(|http| {
+            let scheme = if http.security.tls.is_some() {
+                "https"
+            } else {
+                "http"
+            };
             (
                 "HTTP API",
                 format!("{scheme}://{}/push_appserver/v1/", http.listen),
@@ -44,14 +70,19 @@ mod with {
     /// What runs of it.
     pub(crate) struct Registering {
         registry: Arc<Registry>,
+        listener: Option<Handle>,
+        drain: Drain,
     }
 
-    /// Opens the registry and the HTTP listener.
+    /// Opens the registry and the HTTP listener, which may take over the port of one that is `running`.
     pub(crate) async fn start(
-        settings: RegistrySettings,
+        settings: RegistrationSettings,
         modules: &Arc<Modules>,
         drain: &Drain,
+        running: &[Handle],
     ) -> anyhow::Result<(Registration, Registering)> {
+        let drain = drain.child();
+        let RegistrationSettings { registry, http } = settings;
         let (accepting, forgiving) = (Arc::clone(modules), Arc::clone(modules));
         let hooks = Hooks {
             accepts: Arc::new(move |module, token| {
@@ -65,28 +96,61 @@ mod with {
                 }
             }),
         };
-        let http = settings.http.clone();
-        let (registry, background) = Registry::open(settings, hooks)
+        let (registry, background) = Registry::open(registry, hooks)
             .await
             .context("cannot open the database of registered devices")?;
         tokio::spawn(background);
+        let mut handle = None;
         if let Some(http) = http {
-            let server = Server::bind(http, Arc::clone(&registry), Arc::clone(modules)).await?;
-            drain.spawn(server.serve(drain.clone()));
+            let (limits, tls) = (Limits::default(), http.security.tls.is_some());
+            let bound = Listener::bind(http.listen, http.security.clone(), limits, running).await;
+            let listener = match bound {
+                Ok(listener) => listener,
+                Err(e) => {
+                    registry.close().await;
+                    return Err(e.into());
+                }
+            };
+            info!(listen = %listener.address(), tls, "the HTTP API is open");
+            handle = Some(listener.handle());
+            let (registry, modules) = (Arc::clone(&registry), Arc::clone(modules));
+            let router = api(&http, limits, registry, modules, drain.clone());
+            drain.spawn(listener.serve(router, drain.clone()));
         }
         let registration = Registration {
             directory: Arc::<Registry>::clone(&registry),
             commands: Arc::<Registry>::clone(&registry),
         };
-        Ok((registration, Registering { registry }))
+        let registering = Registering {
+            registry,
+            listener: handle,
+            drain,
+        };
+        Ok((registration, registering))
     }
 
     impl Registering {
-        /// Writes what is not written yet.
+        /// The HTTP listener, if there is one.
+        pub(crate) fn listener(&self) -> Option<Handle> {
+            self.listener.clone()
+        }
+
+        /// How many devices there are, if they are counted.
+        pub(crate) fn devices(&self) -> Option<u64> {
+            self.registry.counted()
+        }
+
+        /// Ends the listener and writes what is not written yet.
         pub(crate) async fn close(self) {
+            self.drain.begin();
+            // Who is not answered by then hears nothing from a registry that is closed either.
+            drop(timeout(CLOSING, self.drain.until_idle()).await);
             self.registry.close().await;
         }
     }
+
+    /// For the requests that are under way when the listener ends.
+    const CLOSING: Duration = Duration::from_secs(2);
 }
 
 #[cfg(not(feature = "enable_registration"))]
@@ -94,19 +158,20 @@ mod without {
     use std::{convert::Infallible, sync::Arc};
 
     use fpush_component::Registration;
+    use fpush_http::Handle;
     use fpush_push::{Drain, Modules, settings::Section};
 
     /// There are none.
-    pub(crate) type RegistrySettings = Infallible;
+    pub(crate) type RegistrationSettings = Infallible;
 
-    pub(crate) fn facts(settings: &RegistrySettings) -> Vec<(&'static str, String)> {
+    pub(crate) fn facts(settings: &RegistrationSettings) -> Vec<(&'static str, String)> {
         match *settings {}
     }
 
     /// Nothing runs.
     pub(crate) struct Registering(Infallible);
 
-    pub(crate) fn read(section: Section<'_>, _modules: &[&str]) -> Option<RegistrySettings> {
+    pub(crate) fn read(section: Section<'_>, _modules: &[&str]) -> Option<RegistrationSettings> {
         section.error(
             "",
             "this fpush was built without registration; build it with the Cargo feature enable_registration",
@@ -116,14 +181,23 @@ mod without {
 
     #[expect(clippy::unused_async, reason = "as the other one")]
     pub(crate) async fn start(
-        settings: RegistrySettings,
+        settings: RegistrationSettings,
         _modules: &Arc<Modules>,
         _drain: &Drain,
+        _running: &[Handle],
     ) -> anyhow::Result<(Registration, Registering)> {
         match settings {}
     }
 
     impl Registering {
+        pub(crate) fn listener(&self) -> Option<Handle> {
+            match self.0 {}
+        }
+
+        pub(crate) fn devices(&self) -> Option<u64> {
+            match self.0 {}
+        }
+
         #[expect(clippy::unused_async, reason = "as the other one")]
         pub(crate) async fn close(self) {
             match self.0 {}

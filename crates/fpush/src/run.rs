@@ -1,6 +1,7 @@
 //! The daemon from its start to its end.
 
 use std::{
+    future::Future,
     path::Path,
     pin::{Pin, pin},
     process::ExitCode,
@@ -9,36 +10,50 @@ use std::{
 };
 
 use anyhow::Context as _;
-use fpush_component::Component;
-use fpush_push::{Drain, Module, TokenHasher, settings::Severity};
+use fpush_monitor::Monitor;
+use fpush_push::{Drain, settings::Severity};
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
-    time::timeout,
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tracing::{error, info, warn};
 
 use crate::{
-    exit, registration,
+    backends::{self, Row},
+    daemon::Daemon,
+    exit,
+    logging::{self, Log},
+    notify::{self, Notifier},
     settings::{Loaded, load},
 };
 
 pub(crate) fn run(file: &Path) -> ExitCode {
-    let (loaded, problems) = load(file);
+    let log = logging::start();
+    let monitor = Monitor::install(env!("CARGO_PKG_VERSION"));
+    let mut backends = backends::table();
+    let (loaded, problems) = load(file, &mut backends);
+    log.set_format(loaded.as_ref().map(|loaded| loaded.format).unwrap_or_default());
     for problem in problems {
         match problem.severity {
-            Severity::Error => error!("{problem}"),
-            Severity::UnknownKey | Severity::Warning => warn!("{problem}"),
+            Severity::Error => error!(settings = %problem.path, "{problem}"),
+            Severity::UnknownKey | Severity::Warning => warn!(settings = %problem.path, "{problem}"),
         }
     }
     let Some(loaded) = loaded else {
         error!("not started, because the settings are wrong");
+        log.problems().finish();
         return ExitCode::from(exit::CONFIG);
     };
-    match start(loaded) {
+    let problems = Arc::clone(log.problems());
+    let started = monitor
+        .context("cannot count anything")
+        .and_then(|monitor| start(file, loaded, backends, log, monitor));
+    match started {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             error!("{e:#}");
+            problems.finish();
             ExitCode::from(exit::OS_ERROR)
         }
     }
@@ -46,67 +61,92 @@ pub(crate) fn run(file: &Path) -> ExitCode {
 
 /// One thread carries more pushes than any component link brings (see ARCHITECTURE.md), and spares every
 /// push the way between threads.
-fn start(loaded: Loaded) -> anyhow::Result<()> {
+fn start(
+    file: &Path,
+    loaded: Loaded,
+    backends: Vec<Row>,
+    log: Log,
+    monitor: Arc<Monitor>,
+) -> anyhow::Result<()> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let result = runtime.block_on(serve(loaded));
+    let result = runtime.block_on(serve(file, loaded, backends, log, monitor));
     // A name look-up that hangs in its thread keeps nobody from ending.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(loaded: Loaded) -> anyhow::Result<()> {
+async fn serve(
+    file: &Path,
+    loaded: Loaded,
+    backends: Vec<Row>,
+    log: Log,
+    monitor: Arc<Monitor>,
+) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
-    let hasher = TokenHasher::new().context("the operating system gives no random numbers")?;
-    let drain = Drain::default();
-    let Loaded {
-        component,
-        modules,
-        registration,
-    } = loaded;
-    let (by_name, modules, background) = Loaded::build(modules, &hasher, &drain);
-    for task in background {
-        tokio::spawn(task);
-    }
-    for module in &modules {
-        drain.spawn(Arc::clone(module).run());
-    }
-    let by_name = Arc::new(by_name);
-    let (registration, registering) = match registration {
-        Some(settings) => {
-            let (registration, registering) = registration::start(settings, &by_name, &drain).await?;
-            (Some(registration), Some(registering))
-        }
-        None => (None, None),
-    };
+    let notifier = Arc::new(Notifier::from_environment());
+    let (mut daemon, component) = Daemon::start(file, loaded, backends, log, monitor).await?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        modules = modules.len(),
+        modules = daemon.len(),
         "started"
     );
-    let mut component = pin!(Component::new(component, by_name, registration, drain.clone()).run());
-
-    let name = tokio::select! {
-        biased;
-        name = signals.next() => name,
-        () = &mut component => anyhow::bail!("the component ended by itself"),
+    notifier.ready();
+    if let Some(patience) = notify::watchdog() {
+        let (notifier, pulse) = (Arc::clone(&notifier), Arc::clone(daemon.pulse()));
+        tokio::spawn(async move { notify::feed_watchdog(&notifier, &pulse, patience).await });
+    }
+    let mut component = pin!(component.run());
+    let (mut seconds, mut looks) = (interval(SECOND), interval(LOOK));
+    for ticks in [&mut seconds, &mut looks] {
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
+    let mut line = String::new();
+    let name = loop {
+        // What takes time here must not keep the component from its work, and an end of the component is an end.
+        let mut turn = pin!(async {
+            tokio::select! {
+                biased;
+                signal = signals.next() => match signal {
+                    Asked::Stop(name) => return Some(name),
+                    Asked::Reload => {
+                        info!("SIGHUP: reading the settings again");
+                        notifier.reloading();
+                        daemon.reload().await;
+                        notifier.ready();
+                    }
+                },
+                _ = seconds.tick() => {
+                    daemon.tick().await;
+                    let now = daemon.line();
+                    if now != line {
+                        notifier.status(&now);
+                        line = now;
+                    }
+                }
+                _ = looks.tick() => daemon.look_at_files().await,
+            }
+            None
+        });
+        tokio::select! {
+            stop = &mut turn => if let Some(name) = stop { break name },
+            () = &mut component => anyhow::bail!("the component ended by itself"),
+        }
     };
-    let held: usize = modules.iter().map(|module| module.held()).sum();
+    notifier.stopping();
     info!(
-        held,
+        held = daemon.held(),
         "{name}: finishing what is under way and sending what is held; a second signal ends this at once"
     );
+    let drain = daemon.drain().clone();
     drain.begin();
     tokio::select! {
         () = finish(component, &drain) => {}
-        _ = signals.next() => warn!("a second signal: ended at once"),
+        () = signals.until_stop() => warn!("a second signal: ended at once"),
     }
-    if let Some(registering) = registering {
-        registering.close().await;
-    }
-    say_goodbye(&modules);
+    daemon.close().await;
     Ok(())
 }
 
@@ -119,25 +159,19 @@ async fn finish(component: Pin<&mut impl Future<Output = ()>>, drain: &Drain) {
     }
 }
 
-fn say_goodbye(modules: &[Arc<Module>]) {
-    let mut undelivered = 0;
-    for module in modules {
-        let lost = module.lost() + module.held() as u64;
-        undelivered += lost;
-        if lost > 0 {
-            warn!(
-                module = module.name(),
-                lost, "pushes were acknowledged and could not be delivered"
-            );
-        }
-    }
-    info!(undelivered, "stopped");
-}
-
-/// The signals that end the daemon.
+/// The signals that the daemon obeys.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
+}
+
+/// What a signal asks for.
+enum Asked {
+    /// To stop; the signal's name.
+    Stop(&'static str),
+    /// To read the settings again.
+    Reload,
 }
 
 impl Signals {
@@ -145,17 +179,28 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            biased;
+            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
+            _ = self.hang_up.recv() => Asked::Reload,
         }
+    }
+
+    async fn until_stop(&mut self) {
+        while let Asked::Reload = self.next().await {}
     }
 }
 
+const SECOND: Duration = Duration::from_secs(1);
+/// Between two looks whether files that the settings name have changed: a change is in force within a minute, also if
+/// it takes two looks.
+const LOOK: Duration = Duration::from_secs(20);
 /// For what is under way when the daemon is told to stop.
 const PATIENCE: Duration = Duration::from_secs(7);
 /// For saying that the rest will not come.

@@ -1,25 +1,64 @@
 //! From the settings file to everything that the daemon is made of.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use fpush_component::ComponentSettings;
+use fpush_http::{Security, read_listen};
 use fpush_push::{
-    Background, Built, Drain, Module, ModuleSettings, Modules, TokenHasher,
-    settings::{Problem, Report, Section},
+    Built, ModuleSettings,
+    settings::{NamedFile, Problem, Report, Section, imprint},
 };
 use jsonc_parser::{CollectOptions, ParseOptions, ast, common::Ranged as _, parse_to_ast};
 use serde_json::{Map, Value};
 
 use crate::{
-    backends::{self, Row},
-    registration::{self, RegistrySettings},
+    backends::Row,
+    control::RuntimeFolder,
+    logging::Format,
+    registration::{self, RegistrationSettings},
 };
 
 /// Everything that the settings say, checked and ready.
 pub(crate) struct Loaded {
     pub(crate) component: ComponentSettings,
     pub(crate) modules: Vec<LoadedModule>,
-    pub(crate) registration: Option<RegistrySettings>,
+    pub(crate) registration: Option<RegistrationSettings>,
+    pub(crate) monitoring: Option<MonitoringSettings>,
+    pub(crate) format: Format,
+    /// `stateDirectory`, or the one that systemd made for the service.
+    pub(crate) state_folder: Option<PathBuf>,
+    pub(crate) runtime_folder: RuntimeFolder,
+    pub(crate) source: Source,
+}
+
+/// `monitoring`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MonitoringSettings {
+    /// `listen`.
+    pub(crate) listen: SocketAddr,
+    /// TLS and proxies.
+    pub(crate) security: Security,
+}
+
+/// What was read: to read the files again that it names, and not the file itself, which may be half edited.
+#[derive(Clone, Default)]
+pub(crate) struct Source {
+    object: Map<String, Value>,
+    files: Vec<NamedFile>,
+}
+
+impl Source {
+    /// What stands for the files that the settings name, as they are now; `None` if they are as they were read.
+    pub(crate) fn imprint_of_changed_files(&self) -> Option<u128> {
+        let now: Vec<_> = self.files.iter().map(NamedFile::read_again).collect();
+        let all = |all: u128, file: &NamedFile| all.rotate_left(1) ^ file.imprint();
+        (now != self.files).then(|| now.iter().fold(0, all))
+    }
 }
 
 /// One push module, ready to be built.
@@ -29,18 +68,48 @@ pub(crate) struct LoadedModule {
     pub(crate) is_default: bool,
     pub(crate) settings: ModuleSettings,
     pub(crate) built: Built,
+    /// Stands for all that the settings and the files that they name say of the module.
+    pub(crate) imprint: u128,
 }
 
 /// Loads a settings file. `None` if the daemon cannot start with it; the problems say why, and what is wrong
 /// besides.
-pub(crate) fn load(file: &Path) -> (Option<Loaded>, Vec<Problem>) {
+pub(crate) fn load(file: &Path, backends: &mut [Row]) -> (Option<Loaded>, Vec<Problem>) {
     let report = Report::default();
-    let loaded = read_file(file, &report).and_then(|object| {
-        warn_of_public_secrets(file, &object, &report);
-        read(&object, &report)
+    let object = read_file(file, &report);
+    if let Some(object) = &object {
+        warn_of_public_secrets(file, object, &report);
+    }
+    load_object(object, backends, report)
+}
+
+/// Loads settings once more: their text is what it was, the files that they name may be others.
+pub(crate) fn load_again(source: &Source, backends: &mut [Row]) -> (Option<Loaded>, Vec<Problem>) {
+    load_object(Some(source.object.clone()), backends, Report::default())
+}
+
+fn load_object(
+    object: Option<Map<String, Value>>,
+    backends: &mut [Row],
+    report: Report,
+) -> (Option<Loaded>, Vec<Problem>) {
+    let loaded = object.and_then(|object| {
+        let loaded = read(&object, backends, &report)?;
+        let source = Source {
+            object,
+            files: report.files(),
+        };
+        Some(Loaded { source, ..loaded })
     });
     let loaded = loaded.filter(|_| !report.has_errors());
     (loaded, report.into_problems())
+}
+
+/// Reads where a running daemon can be asked, and nothing else: a file that cannot be read says nothing about it.
+pub(crate) fn load_runtime_folder(file: &Path) -> RuntimeFolder {
+    let report = Report::default();
+    let object = read_file(file, &report).unwrap_or_default();
+    RuntimeFolder::choose(Section::root(&object, &report).optional_file("runtimeDirectory"))
 }
 
 /// Reads nothing but the block `registration` of a settings file: for commands that need neither the secrets nor the
@@ -50,7 +119,7 @@ pub(crate) fn load(file: &Path) -> (Option<Loaded>, Vec<Problem>) {
 ///
 /// What is wrong with the block or with the file.
 #[cfg(feature = "enable_registration")]
-pub(crate) fn load_registration(file: &Path) -> Result<Option<RegistrySettings>, Vec<Problem>> {
+pub(crate) fn load_registration(file: &Path) -> Result<Option<RegistrationSettings>, Vec<Problem>> {
     let report = Report::default();
     let registration =
         read_file(file, &report).and_then(|object| read_registration(&mut Section::root(&object, &report)));
@@ -156,11 +225,20 @@ fn warn_of_public_secrets(file: &Path, object: &Map<String, Value>, report: &Rep
     }
 }
 
-fn read(object: &Map<String, Value>, report: &Report) -> Option<Loaded> {
+fn read(object: &Map<String, Value>, backends: &mut [Row], report: &Report) -> Option<Loaded> {
     let mut root = Section::root(object, report);
     let component = read_component(&mut root);
-    let modules = read_modules(&mut root);
+    let modules = read_modules(&mut root, backends);
     let registration = read_registration(&mut root);
+    let monitoring = read_monitoring(&mut root);
+    let mut logging = root.section_or_empty("logging");
+    let format = logging.choice("format", Format::CHOICES, Format::default());
+    logging.finish();
+    let state_folder = root.optional_file("stateDirectory").or_else(|| {
+        let made = std::env::var("STATE_DIRECTORY").ok()?;
+        made.split(':').next().map(PathBuf::from)
+    });
+    let runtime_folder = RuntimeFolder::choose(root.optional_file("runtimeDirectory"));
     let mut timeout = root.section_or_empty("timeout");
     let retry_after = timeout.duration("xmppconnectionError", Duration::from_secs(10));
     if retry_after < SHORTEST_RETRY {
@@ -178,11 +256,30 @@ fn read(object: &Map<String, Value>, report: &Report) -> Option<Loaded> {
         },
         modules,
         registration,
+        monitoring,
+        format,
+        state_folder,
+        runtime_folder,
+        source: Source::default(),
+    })
+}
+
+fn read_monitoring(root: &mut Section<'_>) -> Option<MonitoringSettings> {
+    if !root.has("monitoring") {
+        return None;
+    }
+    let mut monitoring = root.section("monitoring")?;
+    let security = Security::read(&mut monitoring);
+    let listen = read_listen(&mut monitoring);
+    monitoring.finish();
+    Some(MonitoringSettings {
+        listen: listen?,
+        security,
     })
 }
 
 /// `registration`, whose push modules are to be those of the file.
-fn read_registration(root: &mut Section<'_>) -> Option<RegistrySettings> {
+fn read_registration(root: &mut Section<'_>) -> Option<RegistrationSettings> {
     if !root.has("registration") {
         return None;
     }
@@ -253,8 +350,7 @@ fn read_secret(component: &mut Section<'_>) -> Option<String> {
     }
 }
 
-fn read_modules(root: &mut Section<'_>) -> Vec<LoadedModule> {
-    let mut table = backends::table();
+fn read_modules(root: &mut Section<'_>, backends: &mut [Row]) -> Vec<LoadedModule> {
     let sections = root.sections("pushModules");
     let modules = root.value("pushModules").and_then(Value::as_object);
     if modules.is_some_and(Map::is_empty) {
@@ -274,7 +370,16 @@ fn read_modules(root: &mut Section<'_>) -> Vec<LoadedModule> {
             Some(_) => {}
             None => default = is_default.then_some(name),
         }
-        modules.extend(read_module(name, is_default, module, &mut table));
+        let files_before = root.report().files().len();
+        let text = text_of_module(root, name);
+        let module = read_module(name, is_default, module, backends);
+        modules.extend(module.map(|module| {
+            let files = root.report().files().split_off(files_before);
+            let imprint = files
+                .iter()
+                .fold(text, |all, file| all.rotate_left(1) ^ file.imprint());
+            LoadedModule { imprint, ..module }
+        }));
     }
     modules
 }
@@ -321,7 +426,14 @@ fn read_module(
         is_default,
         settings,
         built: built?,
+        imprint: 0,
     })
+}
+
+/// Stands for what the settings say of a module.
+fn text_of_module(root: &mut Section<'_>, name: &str) -> u128 {
+    let module = root.value("pushModules").and_then(|modules| modules.get(name));
+    imprint(module.map(Value::to_string).unwrap_or_default().as_bytes())
 }
 
 /// Whether a text can stand in an address as its domain.
@@ -330,38 +442,6 @@ fn is_domain(name: &str) -> bool {
         && name
             .chars()
             .all(|c| !c.is_control() && !c.is_whitespace() && !"@/<>'\"&:".contains(c))
-}
-
-impl Loaded {
-    /// Builds the modules, and what has to be spawned with them.
-    pub(crate) fn build(
-        modules: Vec<LoadedModule>,
-        hasher: &TokenHasher,
-        drain: &Drain,
-    ) -> (Modules, Vec<Arc<Module>>, Vec<Background>) {
-        let (mut all, mut default, mut background) = (Vec::new(), None, Vec::new());
-        for LoadedModule {
-            name,
-            kind: _,
-            is_default,
-            settings,
-            built,
-        } in modules
-        {
-            let Built {
-                backend,
-                facts: _,
-                background: tasks,
-            } = built;
-            let module = Module::new(&name, backend, settings, hasher.clone(), drain.clone());
-            if is_default {
-                default = Some(Arc::clone(&module));
-            }
-            all.push(module);
-            background.extend(tasks);
-        }
-        (Modules::new(all.clone(), default), all, background)
-    }
 }
 
 /// Shorter would be an attack on the server.

@@ -246,7 +246,12 @@ mod publishes {
         session.daemon.terminate();
         session.daemon.wait(SOON);
         let log = session.daemon.log();
-        assert_eq!(log.matches("not in the settings").count(), 5, "{log}");
+        let (summaries, lines): (Vec<_>, Vec<_>) = log
+            .lines()
+            .filter(|line| line.contains("not in the settings"))
+            .partition(|line| line.contains("more in the last minute"));
+        assert_eq!(lines.len(), 5, "{log}");
+        assert!(summaries.len() == 1 && summaries[0].contains("… and 25 more"), "{log}");
         assert!(!log.contains('\u{1b}'), "{log}");
     }
 

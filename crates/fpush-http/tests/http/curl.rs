@@ -73,7 +73,7 @@ async fn they_work_over_tls_with_both_versions_of_http() {
     let dir = TempDir::new();
     let (_, files) = certificate(&dir);
     let authority = files.certificate.display().to_string();
-    let rig = Rig::with(|options| options.http.tls = Some(files)).await;
+    let rig = Rig::with(|options| options.http.security.tls = Some(files)).await;
     let url = format!(
         "https://localhost:{}/push_appserver/v1/register",
         rig.address.port()

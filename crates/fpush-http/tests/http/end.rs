@@ -2,9 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use fpush_http::{Server, StartError};
-use fpush_push::Modules;
-use fpush_registry::HttpSettings;
+use fpush_http::{Limits, Listener, Security, StartError};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -31,6 +29,9 @@ async fn what_is_under_way_when_the_end_begins_is_answered() {
     let rig = Rig::new().await;
     let push = waiting_push(&rig).await;
     let mut idle = rig.connect().await;
+    let health = "GET /push_appserver/v1/health HTTP/1.1\r\nHost: h\r\n\r\n";
+    idle.write_all(health.as_bytes()).await.unwrap();
+    let mut new = rig.connect().await;
     let mut half = rig.connect().await;
     half.write_all(b"GET /push").await.unwrap();
     sleep(MOMENT).await;
@@ -38,8 +39,16 @@ async fn what_is_under_way_when_the_end_begins_is_answered() {
     sleep(MOMENT).await;
     let refused = TcpStream::connect(rig.address).await.unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
-    let ended = timeout(MOMENT, idle.read(&mut [0; 1])).await;
-    assert_eq!(ended.expect("who has no request is let go at once").unwrap(), 0);
+    let mut answer = Vec::new();
+    let ended = timeout(MOMENT, idle.read_to_end(&mut answer)).await;
+    assert!(ended.is_ok(), "who has no request any more is let go at once");
+    new.write_all(health.as_bytes()).await.unwrap();
+    let reply = read_reply(new).await;
+    assert!(
+        reply.body.contains("RUNNING"),
+        "the first request may still be on the way"
+    );
+    assert_eq!(half.read(&mut [0; 1]).await.unwrap(), 0, "but not for long");
     assert!(!rig.server.is_finished());
     rig.backend.go.add_permits(1);
     assert_eq!(read_reply(push).await.body, "OK\nn");
@@ -88,15 +97,9 @@ async fn a_push_goes_on_when_its_client_has_gone() {
 #[tokio::test]
 async fn who_cannot_begin_says_what_to_do() {
     let rig = Rig::new().await;
-    let settings = |listen: &str| HttpSettings {
-        listen: listen.parse().unwrap(),
-        debugging: false,
-        require_secret: false,
-        trusted_proxies: Vec::new(),
-        tls: None,
-    };
     let error = async |listen: &str| {
-        let bound = Server::bind(settings(listen), rig.registry.clone(), Modules::default().into()).await;
+        let listen = listen.parse().unwrap();
+        let bound = Listener::bind(listen, Security::default(), Limits::default(), &[]).await;
         let Err(error @ StartError::Bind { .. }) = bound else {
             panic!("it must not begin");
         };

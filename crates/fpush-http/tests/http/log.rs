@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use fpush_registry::Network;
+use fpush_http::Network;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::rig::Rig;
@@ -48,7 +48,7 @@ async fn a_line_names_method_path_and_status_and_nobody() {
     let this_thread = format!(" {:0>2?} ", thread::current().id());
     let rig = Rig::with(|options| {
         options.http.debugging = true;
-        options.http.trusted_proxies = vec![Network::parse("127.0.0.1").unwrap()];
+        options.http.security.trusted_proxies = vec![Network::parse("127.0.0.1").unwrap()];
     })
     .await;
     let from = "X-Forwarded-For: 198.51.100.77\r\n";

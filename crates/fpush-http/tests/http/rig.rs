@@ -11,13 +11,13 @@ use std::{
     time::Duration,
 };
 
-use fpush_http::{Limits, Server};
+use fpush_http::{HttpSettings, Limits, Listener, Security, api};
 use fpush_push::{
-    BackendStatus, Class, Drain, Failure, Module, ModuleSettings, Modules, Push, PushError, PushTrait,
+    BackendStatus, Class, Drain, Failure, Module, ModuleSettings, Modules, Pulse, Push, PushError, PushTrait,
     Sending, TokenHasher, Urgency, Verifying,
     settings::{Report, Section},
 };
-use fpush_registry::{Hooks, HttpSettings, Registry, RegistrySettings, StoreSettings};
+use fpush_registry::{Hooks, Registry, RegistrySettings, StoreSettings};
 use fpush_testkit::temp_dir::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -107,8 +107,7 @@ impl Rig {
                 listen: "127.0.0.1:0".parse().unwrap(),
                 debugging: false,
                 require_secret: false,
-                trusted_proxies: Vec::new(),
-                tls: None,
+                security: Security::default(),
             },
             rate_limit: Duration::from_secs(3_600),
             limits: Limits::default(),
@@ -134,7 +133,7 @@ impl Rig {
             rate_limit,
             max_per_owner: 1_000,
             expire_after: Duration::from_secs(400 * 86_400),
-            http: Some(http.clone()),
+            require_secret: http.require_secret,
         };
         let drain = Drain::default();
         let backend = Arc::new(Backend {
@@ -149,7 +148,7 @@ impl Rig {
             TokenHasher::new().unwrap(),
             drain.clone(),
         );
-        drain.spawn(Arc::clone(&module).run());
+        drain.spawn(Arc::clone(&module).run(Pulse::new().heart("app")));
         let modules = Arc::new(Modules::new(vec![Arc::clone(&module)], None));
         let hooks = Hooks {
             accepts: Arc::new(move |name, token| name != "app" || module.accepts(token)),
@@ -157,15 +156,15 @@ impl Rig {
         };
         let (registry, background) = Registry::open(settings, hooks).await.unwrap();
         tokio::spawn(background);
-        let server = Server::bind(http, Arc::clone(&registry), modules)
+        let listener = Listener::bind(http.listen, http.security.clone(), limits, &[])
             .await
-            .unwrap()
-            .with_limits(limits);
-        let address = server.address();
+            .unwrap();
+        let address = listener.address();
+        let router = api(&http, limits, Arc::clone(&registry), modules, drain.clone());
         Self {
             address,
             registry,
-            server: tokio::spawn(server.serve(drain.clone())),
+            server: tokio::spawn(listener.serve(router, drain.clone())),
             drain,
             backend,
             _dir: dir,

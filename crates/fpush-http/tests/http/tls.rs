@@ -7,9 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use fpush_http::{Server, StartError};
-use fpush_push::Modules;
-use fpush_registry::{HttpSettings, TlsFiles};
+use fpush_http::{Limits, Listener, Security, StartError, TlsFiles};
 use fpush_testkit::temp_dir::TempDir;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{
@@ -39,7 +37,7 @@ pub(crate) fn certificate(dir: &TempDir) -> (String, TlsFiles) {
 async fn rig() -> (Rig, String, TempDir) {
     let dir = TempDir::new();
     let (pem, files) = certificate(&dir);
-    let rig = Rig::with(|options| options.http.tls = Some(files)).await;
+    let rig = Rig::with(|options| options.http.security.tls = Some(files)).await;
     (rig, pem, dir)
 }
 
@@ -135,7 +133,7 @@ async fn who_does_not_speak_tls_is_let_go() {
 
     let dir = TempDir::new();
     let rig = Rig::with(|options| {
-        options.http.tls = Some(certificate(&dir).1);
+        options.http.security.tls = Some(certificate(&dir).1);
         options.limits.handshake = Duration::from_millis(300);
     })
     .await;
@@ -146,7 +144,6 @@ async fn who_does_not_speak_tls_is_let_go() {
 
 #[tokio::test]
 async fn files_that_are_no_certificate_are_named() {
-    let rig = Rig::new().await;
     let dir = TempDir::new();
     let (_, good) = certificate(&dir);
     let other = TempDir::new();
@@ -165,14 +162,12 @@ async fn files_that_are_no_certificate_are_named() {
             "cannot be used together",
         ),
     ] {
-        let settings = HttpSettings {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            debugging: false,
-            require_secret: false,
-            trusted_proxies: Vec::new(),
+        let security = Security {
             tls: Some(TlsFiles { certificate, key }),
+            ..Security::default()
         };
-        let bound = Server::bind(settings, rig.registry.clone(), Modules::default().into()).await;
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let bound = Listener::bind(listen, security, Limits::default(), &[]).await;
         let Err(error @ StartError::Tls(_)) = bound else {
             panic!("{said}");
         };

@@ -7,7 +7,7 @@ use fpush_registry::{
     Device, Dialect, HttpRegistration, Imported, RegisterError, StoreSettings, Time, lines,
 };
 
-use crate::rig::{Database, http, value};
+use crate::rig::{Database, value};
 
 const ALICE: &str = "alice@example.org";
 const BOB: &str = "bob@example.org";
@@ -268,7 +268,7 @@ async fn over_http_a_node_is_open_unless_somebody_owns_it() {
 #[tokio::test]
 async fn a_secret_may_be_demanded_over_http() {
     for mut database in [Database::sqlite(true), Database::postgres(false)] {
-        database.settings.http = Some(http(true));
+        database.settings.require_secret = true;
         let open = database.open().await;
         let first = open
             .registry

@@ -9,7 +9,7 @@ use std::{
 use fpush_push::{
     Command, CommandError, Commands as _, Completed, Directory as _, Found, Lookup, Recipient, Unavailable,
 };
-use fpush_registry::{Hooks, HttpSettings, Registry, RegistrySettings, StoreSettings};
+use fpush_registry::{Hooks, Registry, RegistrySettings, StoreSettings};
 use fpush_testkit::{Postgres, TempDir};
 use tokio::task::JoinHandle;
 
@@ -157,16 +157,6 @@ pub(crate) fn settings(store: StoreSettings, cache: bool) -> RegistrySettings {
         rate_limit: Duration::from_secs(5),
         max_per_owner: 4,
         expire_after: Duration::from_secs(400 * 86_400),
-        http: None,
-    }
-}
-
-pub(crate) fn http(require_secret: bool) -> HttpSettings {
-    HttpSettings {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        debugging: false,
-        require_secret,
-        trusted_proxies: Vec::new(),
-        tls: None,
+        require_secret: false,
     }
 }

@@ -1,0 +1,266 @@
+//! What the settings say of a listener.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use fpush_push::settings::Section;
+use serde_json::Value;
+
+/// Who is believed, and with what we are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Security {
+    /// TLS, if the listener speaks it.
+    pub tls: Option<TlsFiles>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
+}
+
+impl Security {
+    /// Reads `trustedProxies`, `certFilePath` and `keyFilePath`. Every mistake goes into the settings' report.
+    pub fn read(section: &mut Section<'_>) -> Self {
+        Self {
+            trusted_proxies: read_proxies(section),
+            tls: TlsFiles::read(section),
+        }
+    }
+}
+
+/// The PEM files for TLS. They could be read when the settings were.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate and what it was issued by.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// A network of addresses: `10.0.0.0/8`, or a single address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    /// Reads an address, or an address and the number of its leading bits that count.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            Some(prefix) if prefix.bytes().all(|byte| byte.is_ascii_digit()) => prefix.parse().ok()?,
+            Some(_) => return None,
+            None => longest,
+        };
+        (prefix <= longest).then_some(Self { address, prefix })
+    }
+
+    /// Whether an address is in the network. An IPv4 address in IPv6's clothes is an IPv4 address.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let differing = network.to_bits() ^ address.to_bits();
+                differing.checked_shr(32 - u32::from(self.prefix)).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let differing = network.to_bits() ^ address.to_bits();
+                differing.checked_shr(128 - u32::from(self.prefix)).unwrap_or(0) == 0
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+/// Reads `listen`, an address and a port. Every mistake goes into the settings' report.
+pub fn read_listen(section: &mut Section<'_>) -> Option<SocketAddr> {
+    let listen = section.string("listen")?;
+    let parsed = listen.parse().ok();
+    if parsed.is_none() {
+        section.error(
+            "listen",
+            "expected an address and a port, such as \"127.0.0.1:8280\" or \"[::1]:8280\"",
+        );
+    }
+    parsed
+}
+
+impl TlsFiles {
+    fn read(section: &mut Section<'_>) -> Option<Self> {
+        match (section.has("certFilePath"), section.has("keyFilePath")) {
+            (true, true) => Self::read_both(section),
+            (false, false) => {
+                section.optional_file("certFilePath");
+                section.optional_file("keyFilePath");
+                None
+            }
+            (certificate, _) => {
+                section.optional_file("certFilePath");
+                section.optional_file("keyFilePath");
+                let (found, missing) = if certificate {
+                    ("certFilePath", "keyFilePath")
+                } else {
+                    ("keyFilePath", "certFilePath")
+                };
+                section.error(missing, format_args!("this key is missing; {found} needs it"));
+                None
+            }
+        }
+    }
+
+    fn read_both(section: &mut Section<'_>) -> Option<Self> {
+        let certificate = section.string("certFilePath").map(PathBuf::from);
+        let readable = certificate
+            .as_ref()
+            .and_then(|file| section.report().read_file(&section.path_of("certFilePath"), file));
+        let key = section.secret_file("keyFilePath");
+        let path = section.optional_file("keyFilePath");
+        (readable.is_some() && key.is_some()).then_some(())?;
+        Some(Self {
+            certificate: certificate?,
+            key: path?,
+        })
+    }
+}
+
+fn read_proxies(section: &mut Section<'_>) -> Vec<Network> {
+    let list = match section.value("trustedProxies") {
+        None => return Vec::new(),
+        Some(Value::Array(list)) => list
+            .iter()
+            .map(|entry| entry.as_str().and_then(Network::parse))
+            .collect(),
+        Some(_) => None,
+    };
+    list.unwrap_or_else(|| {
+        section.error(
+            "trustedProxies",
+            "expected a list of addresses and networks, such as [\"127.0.0.1\", \"10.0.0.0/8\"]",
+        );
+        Vec::new()
+    })
+}
+
+/// What `registration.http` says.
+#[cfg(feature = "registration")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpSettings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Whether the HTML forms and the settings pages are open.
+    pub debugging: bool,
+    /// Whether a known node can be registered again or removed only with its secret. The registry has to know it, too.
+    pub require_secret: bool,
+    /// TLS and proxies.
+    pub security: Security,
+}
+
+#[cfg(feature = "registration")]
+impl HttpSettings {
+    /// Reads the whole block. Every mistake goes into the settings' report; `None` if nothing can be made of the block.
+    pub fn read(mut section: Section<'_>) -> Option<Self> {
+        let listen = read_listen(&mut section);
+        let debugging = section.boolean("debugging", false);
+        let require_secret = section.boolean("requireSecret", false);
+        let security = Security::read(&mut section);
+        section.finish();
+        Some(Self {
+            listen: listen?,
+            debugging,
+            require_secret,
+            security,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fpush_push::settings::Report;
+    use fpush_testkit::TempDir;
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(block: &Value) -> (Option<SocketAddr>, Security, Vec<String>) {
+        let report = Report::default();
+        let all = json!({ "http": block });
+        let mut root = Section::root(all.as_object().unwrap(), &report);
+        let mut section = root.section("http").unwrap();
+        let (listen, security) = (read_listen(&mut section), Security::read(&mut section));
+        section.finish();
+        let problems = report.into_problems().iter().map(ToString::to_string).collect();
+        (listen, security, problems)
+    }
+
+    #[test]
+    fn a_listener_can_have_all_keys_or_its_address_only() {
+        let (listen, security, problems) = read(&json!({ "listen": "[::1]:8280" }));
+        assert_eq!(problems, [""; 0]);
+        assert_eq!(
+            (listen, security),
+            ("[::1]:8280".parse().ok(), Security::default())
+        );
+
+        let folder = TempDir::new();
+        let (certificate, key) = (folder.write("cert.pem", ""), folder.write("key.pem", ""));
+        let (_, security, problems) = read(&json!({
+            "listen": "127.0.0.1:8280", "trustedProxies": ["127.0.0.1", "10.0.0.0/8", "2001:db8::/32"],
+            "certFilePath": certificate, "keyFilePath": key,
+        }));
+        assert!(
+            problems.iter().all(|problem| problem.contains("chmod")),
+            "{problems:?}"
+        );
+        assert_eq!(security.tls, Some(TlsFiles { certificate, key }));
+        assert_eq!(security.trusted_proxies.len(), 3);
+    }
+
+    #[test]
+    fn every_mistake_is_named() {
+        let (listen, security, problems) = read(&json!({
+            "listen": "localhost", "trustedProxies": ["10.0.0.0/33"], "certFilePath": "c.pem", "tls": true,
+        }));
+        assert_eq!((listen, security), (None, Security::default()));
+        assert_eq!(
+            problems,
+            [
+                "http.listen: expected an address and a port, such as \"127.0.0.1:8280\" or \"[::1]:8280\"",
+                "http.trustedProxies: expected a list of addresses and networks, such as [\"127.0.0.1\", \
+                 \"10.0.0.0/8\"]",
+                "http.keyFilePath: this key is missing; certFilePath needs it",
+                "http.tls: this key is not known",
+            ]
+        );
+    }
+
+    #[test]
+    fn networks_contain_addresses() {
+        let contains = |network: &str, address: &str| {
+            Network::parse(network)
+                .unwrap()
+                .contains(address.parse().unwrap())
+        };
+        assert!(contains("10.0.0.0/8", "10.200.3.4") && !contains("10.0.0.0/8", "11.0.0.1"));
+        assert!(contains("127.0.0.1", "::ffff:127.0.0.1") && !contains("127.0.0.1", "127.0.0.2"));
+        assert!(contains("0.0.0.0/0", "192.0.2.1") && !contains("0.0.0.0/0", "2001:db8::1"));
+        assert!(contains("2001:db8::/32", "2001:db8:1::1") && !contains("2001:db8::/32", "2001:db9::1"));
+        assert!(contains("::/0", "2001:db9::1"));
+        for wrong in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "::/129",
+            "host",
+            "10.0.0.0/8/8",
+        ] {
+            assert!(Network::parse(wrong).is_none(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Listeners alone: any router behind them, and one listener after the other on the same port.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use axum::{
+    Extension, Router,
+    http::header,
+    routing::{get, post},
+};
+use fpush_http::{Client, Handle, Limits, Listener, Network, Security, StartError, TlsFiles};
+use fpush_push::Drain;
+use fpush_testkit::TempDir;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+const MOMENT: Duration = Duration::from_millis(200);
+const LONG: Duration = Duration::from_secs(10);
+
+async fn bind(address: SocketAddr, running: &[Handle]) -> Result<Listener, StartError> {
+    Listener::bind(address, Security::default(), Limits::default(), running).await
+}
+
+fn any_port() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+/// Serves a router that says a name.
+fn serve(listener: Listener, name: &'static str, drain: &Drain) -> JoinHandle<()> {
+    let router = Router::new().route("/", get(async move || name)).route(
+        "/slow",
+        post(async move || {
+            sleep(3 * MOMENT).await;
+            name
+        }),
+    );
+    tokio::spawn(listener.serve(router, drain.clone()))
+}
+
+async fn ask(address: SocketAddr, request: &str, headers: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("{request} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    timeout(LONG, stream.read_to_string(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    answer
+}
+
+/// The body of the answer to `GET /`.
+async fn name(address: SocketAddr) -> String {
+    let answer = ask(address, "GET /", "").await;
+    let (_, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    body.to_owned()
+}
+
+#[tokio::test]
+async fn a_router_is_served_and_knows_its_clients() {
+    let security = Security {
+        trusted_proxies: vec![Network::parse("127.0.0.1").unwrap()],
+        ..Security::default()
+    };
+    let listener = Listener::bind(any_port(), security, Limits::default(), &[])
+        .await
+        .unwrap();
+    let address = listener.address();
+    assert!(listener.handle().certificate_expires().is_none());
+    let who = async |Extension(client): Extension<Client>| client.address.to_string();
+    let drain = Drain::default();
+    tokio::spawn(listener.serve(Router::new().route("/", get(who)), drain.clone()));
+    let answer = ask(address, "GET /", "X-Forwarded-For: 192.0.2.7\r\n").await;
+    assert!(answer.ends_with("\r\n\r\n192.0.2.7"), "{answer}");
+    assert!(ask(address, "GET /none", "").await.starts_with("HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn what_a_router_says_to_browsers_stays() {
+    let listener = bind(any_port(), &[]).await.unwrap();
+    let address = listener.address();
+    let own = async || {
+        let policy = "default-src 'self'";
+        (
+            [
+                (header::CONTENT_SECURITY_POLICY, policy),
+                (header::CACHE_CONTROL, "max-age=5"),
+            ],
+            "",
+        )
+    };
+    let router = Router::new()
+        .route("/own", get(own))
+        .route("/none", get(async || ""));
+    tokio::spawn(listener.serve(router, Drain::default()));
+    let answer = ask(address, "GET /own", "").await.to_ascii_lowercase();
+    assert!(
+        answer.contains("content-security-policy: default-src 'self'\r\n"),
+        "{answer}"
+    );
+    assert!(answer.contains("cache-control: max-age=5\r\n"), "{answer}");
+    assert_eq!(answer.matches("content-security-policy").count(), 1, "{answer}");
+    assert!(answer.contains("x-content-type-options: nosniff\r\n"), "{answer}");
+    let answer = ask(address, "GET /none", "").await.to_ascii_lowercase();
+    assert!(
+        answer.contains("content-security-policy: default-src 'none'; "),
+        "{answer}"
+    );
+    assert!(answer.contains("cache-control: no-store\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn nobody_is_refused_while_one_listener_takes_over_from_the_other() {
+    let all = Drain::default();
+    let listener = bind(any_port(), &[]).await.unwrap();
+    let (address, mut handle, mut drain) = (listener.address(), listener.handle(), all.child());
+    let mut server = serve(listener, "first", &drain);
+    assert_eq!(name(address).await, "first");
+
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let all = all.clone();
+            tokio::spawn(async move {
+                let mut count = 0;
+                while !all.has_begun() {
+                    // Who has been accepted by the old one has its answer even if the request comes later.
+                    let mut stream = TcpStream::connect(address).await.expect("nobody is refused");
+                    sleep(Duration::from_millis(count % 5)).await;
+                    stream
+                        .write_all(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+                        .await
+                        .unwrap();
+                    let mut answer = String::new();
+                    stream.read_to_string(&mut answer).await.unwrap();
+                    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+
+    let slow = tokio::spawn(async move { ask(address, "POST /slow", "").await });
+    sleep(MOMENT).await;
+    for turn in ["second", "third", "fourth"] {
+        let listener = bind(address, std::slice::from_ref(&handle)).await.unwrap();
+        let (new_handle, new_drain) = (listener.handle(), all.child());
+        let new_server = serve(listener, turn, &new_drain);
+        drain.begin();
+        timeout(LONG, server).await.expect("the old one ends").unwrap();
+        (handle, drain, server) = (new_handle, new_drain, new_server);
+        assert_eq!(name(address).await, turn);
+        sleep(MOMENT / 4).await;
+    }
+    assert!(
+        slow.await.unwrap().ends_with("\r\n\r\nfirst"),
+        "what was under way is finished"
+    );
+
+    all.begin();
+    for client in clients {
+        assert!(client.await.unwrap() > 10);
+    }
+    timeout(LONG, server).await.unwrap().unwrap();
+    let refused = TcpStream::connect(address).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    drop(handle);
+}
+
+#[tokio::test]
+async fn a_port_is_shared_with_the_same_address_only() {
+    let drain = Drain::default();
+    let listener = bind(any_port(), &[]).await.unwrap();
+    let (address, handle) = (listener.address(), listener.handle());
+    let server = serve(listener, "first", &drain);
+
+    let same = bind(any_port(), &[handle.clone()]).await.unwrap();
+    assert_eq!(same.address(), address, "a port that the system gave stays");
+    drop(same);
+    assert_eq!(
+        name(address).await,
+        "first",
+        "one that was never served takes nothing away"
+    );
+
+    let everywhere = SocketAddr::new(IpAddr::from([0, 0, 0, 0]), address.port());
+    let Err(error @ StartError::Overlap { .. }) = bind(everywhere, &[handle.clone()]).await else {
+        panic!("the port is taken");
+    };
+    let expected = format!(
+        "cannot listen on {everywhere} while this fpush listens on {address}; restart it, or choose another port for \
+         listen"
+    );
+    assert_eq!(error.to_string(), expected);
+    assert!(matches!(bind(address, &[]).await, Err(StartError::Bind { .. })));
+
+    drain.begin();
+    timeout(LONG, server).await.unwrap().unwrap();
+    let anew = bind(address, &[handle]).await.unwrap();
+    serve(anew, "anew", &Drain::default());
+    assert_eq!(name(address).await, "anew", "a handle keeps no port open");
+}
+
+#[tokio::test]
+async fn the_end_of_the_certificate_is_told() {
+    let dir = TempDir::new();
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let security = Security {
+        tls: Some(TlsFiles {
+            certificate: dir.write("cert.pem", cert.pem()),
+            key: dir.write("key.pem", signing_key.serialize_pem()),
+        }),
+        ..Security::default()
+    };
+    let listener = Listener::bind(any_port(), security, Limits::default(), &[])
+        .await
+        .unwrap();
+    let expires = listener.handle().certificate_expires().expect("it says so");
+    assert!(expires > std::time::SystemTime::now());
+}

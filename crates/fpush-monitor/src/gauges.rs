@@ -1,0 +1,231 @@
+//! From the status to metrics.
+//!
+//! They are written at each scrape and not kept by the recorder: what is gone, such as a module after a reload, is
+//! gone at once, and domains that come and go leave nothing behind. (The recorder drops idle gauges only while it is
+//! scraped, and one that nobody scrapes would keep them all.)
+
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
+
+use fpush_push::{Credential, TroubleKind};
+
+use crate::{
+    Module, Status,
+    exposition::Exposition,
+    table::{
+        BLOCKLIST_TOKENS, CERTIFICATE_EXPIRES, COMPONENT_UP, CREDENTIAL_AGE, CREDENTIAL_EXPIRES,
+        LAST_RELOAD_SUCCESSFUL, LAST_RELOAD_TIMESTAMP, MODULE_TROUBLE, MODULE_UP, Metric,
+        PROVIDER_CONNECT_FAILURES, PROVIDER_CONNECTIONS, PROVIDER_CONNECTS, PROVIDER_PING, PROVIDER_STREAMS,
+        PUSHES_IN_FLIGHT, PUSHES_LOST, PUSHES_QUEUED, PUSHES_WAITING, RATELIMIT_TOKENS, REGISTERED_DEVICES,
+        SENDER_PUBLISHES, STATE_DIRECTORY_OK,
+    },
+};
+
+/// Counters of modules, which begin anew when a reload replaces a module or its backend; here they go on.
+#[derive(Default)]
+pub(crate) struct Totals(HashMap<String, ModuleTotals>);
+
+#[derive(Default)]
+struct ModuleTotals {
+    lost: Total,
+    connects: Total,
+    failed_connects: Total,
+    seen: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Total {
+    last: u64,
+    sum: u64,
+}
+
+impl Total {
+    fn add(&mut self, now: u64) {
+        // What is less than before began anew.
+        self.sum += now.checked_sub(self.last).unwrap_or(now);
+        self.last = now;
+    }
+}
+
+impl Totals {
+    /// Adds what has changed.
+    pub(crate) fn add(&mut self, status: &Status) {
+        for totals in self.0.values_mut() {
+            totals.seen = false;
+        }
+        for Module { status, .. } in &status.modules {
+            if !self.0.contains_key(&status.name) {
+                self.0.insert(status.name.clone(), ModuleTotals::default());
+            }
+            if let Some(totals) = self.0.get_mut(&status.name) {
+                totals.seen = true;
+                totals.lost.add(status.lost);
+                let connection = status.backend.connection.unwrap_or_default();
+                totals.connects.add(connection.connects);
+                totals.failed_connects.add(connection.failed_connects);
+            }
+        }
+        self.0.retain(|_, totals| totals.seen);
+    }
+
+    fn of(&self, module: &Module, total: impl Fn(&ModuleTotals) -> Total) -> f64 {
+        self.0
+            .get(&module.status.name)
+            .map_or(0.0, |totals| total(totals).sum as f64)
+    }
+}
+
+/// Appends what the status says. `start` is when the daemon was started.
+pub(crate) fn write(
+    text: &mut Exposition,
+    status: &Status,
+    totals: &Totals,
+    start: SystemTime,
+    wall: SystemTime,
+) {
+    text.single(&COMPONENT_UP, flag(status.link.down.is_none()));
+    text.single(&STATE_DIRECTORY_OK, flag(status.state_trouble.is_none()));
+    if let Some(devices) = status.registered_devices {
+        text.single(&REGISTERED_DEVICES, devices as f64);
+    }
+    let reload = status.reload.as_ref();
+    text.single(
+        &LAST_RELOAD_SUCCESSFUL,
+        flag(reload.is_none_or(|reload| reload.refused.is_none())),
+    );
+    text.single(
+        &LAST_RELOAD_TIMESTAMP,
+        seconds_from(SystemTime::UNIX_EPOCH, reload.map_or(start, |reload| reload.at)),
+    );
+    let mut certificates: Vec<_> = status.certificates.iter().collect();
+    // Of several with one name the first to end counts.
+    certificates.sort_by_key(|certificate| certificate.expires);
+    text.family(
+        &CERTIFICATE_EXPIRES,
+        certificates
+            .into_iter()
+            .map(|certificate| ([&*certificate.name], seconds_from(wall, certificate.expires))),
+    );
+    text.family(
+        &SENDER_PUBLISHES,
+        status
+            .senders
+            .iter()
+            .take(MAX_SENDERS)
+            .map(|(domain, count)| ([&**domain], *count as f64)),
+    );
+    write_modules(text, &status.modules, totals, wall);
+}
+
+fn write_modules(text: &mut Exposition, modules: &[Module], totals: &Totals, wall: SystemTime) {
+    let mut each = |metric: &Metric, value: &dyn Fn(&Module) -> Option<f64>| {
+        let samples = modules
+            .iter()
+            .filter_map(|module| Some(([&*module.status.name], value(module)?)));
+        text.family(metric, samples);
+    };
+    each(&PUSHES_IN_FLIGHT, &|module| Some(module.status.in_flight as f64));
+    each(&PUSHES_WAITING, &|module| Some(module.status.waiting as f64));
+    each(&PUSHES_QUEUED, &|module| Some(module.status.held as f64));
+    each(&RATELIMIT_TOKENS, &|module| {
+        Some(module.status.limited_tokens as f64)
+    });
+    each(&BLOCKLIST_TOKENS, &|module| {
+        Some(module.status.blocked_tokens as f64)
+    });
+    each(&PUSHES_LOST, &|module| {
+        Some(totals.of(module, |totals| totals.lost))
+    });
+    each(&MODULE_UP, &|module| Some(flag(is_up(module))));
+    let connection = |module: &Module| module.status.backend.connection;
+    each(&PROVIDER_CONNECTIONS, &|module| {
+        Some(connection(module)?.open as f64)
+    });
+    each(&PROVIDER_STREAMS, &|module| {
+        Some(connection(module)?.streams as f64)
+    });
+    each(&PROVIDER_PING, &|module| {
+        Some(connection(module)?.ping?.as_secs_f64())
+    });
+    each(&PROVIDER_CONNECTS, &|module| {
+        connection(module).map(|_| totals.of(module, |totals| totals.connects))
+    });
+    each(&PROVIDER_CONNECT_FAILURES, &|module| {
+        connection(module).map(|_| totals.of(module, |totals| totals.failed_connects))
+    });
+
+    let troubles = modules.iter().filter_map(|module| {
+        let trouble = module.status.trouble.as_ref()?;
+        Some(([&*module.status.name, trouble.kind.name()], 1.0))
+    });
+    text.family(&MODULE_TROUBLE, troubles);
+    let credentials = |value: &dyn Fn(&Credential) -> Option<f64>| {
+        let mut samples = Vec::new();
+        for Module { status, .. } in modules {
+            for credential in &status.backend.credentials {
+                if let Some(value) = value(credential) {
+                    samples.push(([&*status.name, credential.kind.name()], value));
+                }
+            }
+        }
+        samples
+    };
+    // Of several of one kind the worst one counts.
+    let mut ages = credentials(&|credential| Some(credential.age?.as_secs_f64()));
+    ages.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    text.family(&CREDENTIAL_AGE, ages);
+    let mut ends = credentials(&|credential| Some(seconds_from(wall, credential.expires?)));
+    ends.sort_by(|(_, one), (_, other)| one.total_cmp(other));
+    text.family(&CREDENTIAL_EXPIRES, ends);
+}
+
+/// Whether a module can deliver.
+pub(crate) fn is_up(module: &Module) -> bool {
+    match module.status.trouble.as_ref().map(|trouble| trouble.kind) {
+        Some(
+            TroubleKind::Authentication
+            | TroubleKind::Settings
+            | TroubleKind::WrongTokens
+            | TroubleKind::Provider,
+        ) => false,
+        Some(TroubleKind::Paused | TroubleKind::Expiring) | None => true,
+    }
+}
+
+/// From one time to the other; negative if that is earlier.
+pub(crate) fn seconds_from(begin: SystemTime, end: SystemTime) -> f64 {
+    match end.duration_since(begin) {
+        Ok(time) => time.as_secs_f64(),
+        Err(error) => -Duration::as_secs_f64(&error.duration()),
+    }
+}
+
+fn flag(flag: bool) -> f64 {
+    if flag { 1.0 } else { 0.0 }
+}
+
+/// Domains that are shown: strangers choose them.
+pub(crate) const MAX_SENDERS: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_that_begins_anew_goes_on() {
+        let mut total = Total::default();
+        for now in [5, 5, 7, 2, 3, 0, 1] {
+            total.add(now);
+        }
+        assert_eq!(total.sum, 7 + 3 + 1);
+    }
+
+    #[test]
+    fn times_may_be_in_the_past() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(10);
+        assert_eq!(seconds_from(now, now + Duration::from_millis(1_500)), 1.5);
+        assert_eq!(seconds_from(now, SystemTime::UNIX_EPOCH), -10.0);
+    }
+}

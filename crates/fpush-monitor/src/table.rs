@@ -1,0 +1,184 @@
+//! All metrics: their names, types, labels and help texts. The one list.
+//!
+//! Counters and histograms are emitted where things happen, through the `metrics` facade; whatever is written there
+//! and not here has no HELP. All others are written by this crate: from the [`Status`](crate::Status), from its own
+//! knowledge, and from `/proc/self`.
+//!
+//! No label holds what a stranger can choose freely, but `domain`, which is a top list.
+
+/// A metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it tells.
+    pub help: &'static str,
+}
+
+/// Types of metrics.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// It only goes up.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// How often a value was in which range: the upper ends of the ranges.
+    Histogram(&'static [f64]),
+}
+
+impl Kind {
+    /// Its name in the exposition.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
+macro_rules! table {
+    ($($constant:ident: $kind:expr, $name:literal, [$($label:literal),*], $help:literal;)*) => {
+        $(pub(crate) const $constant: Metric = Metric {
+            name: $name,
+            kind: $kind,
+            labels: &[$($label),*],
+            help: $help,
+        };)*
+
+        /// The table.
+        pub const METRICS: &[Metric] = &[$($constant),*];
+    };
+}
+
+/// Seconds that an attempt at a provider takes: tens of milliseconds usually, ten seconds at most.
+const PROVIDER_SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Seconds until a reply: at once if the push is queued or refused, 5 s at most.
+const REPLY_SECONDS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+use Kind::{Counter, Gauge, Histogram};
+
+table! {
+    // Through the facade.
+    PUSHES: Counter, "fpush_pushes_total", ["module", "outcome"],
+        "Publishes by push module and what became of them; the module is empty if they came to none.";
+    HELD_PUSHES: Counter, "fpush_held_pushes_total", ["module", "outcome"],
+        "Acknowledged pushes that were held and sent later, by push module and what became of them.";
+    PROVIDER_ANSWERS: Counter, "fpush_provider_answers_total", ["module", "reason"],
+        "Answers of the provider to single attempts, by push module and reason.";
+    PROVIDER_DURATION: Histogram(PROVIDER_SECONDS), "fpush_provider_duration_seconds", ["module"],
+        "Seconds that one attempt at the provider took.";
+    REPLY_DURATION: Histogram(REPLY_SECONDS), "fpush_reply_duration_seconds", [],
+        "Seconds from a publish to its reply.";
+    REPLIES: Counter, "fpush_replies_total", ["type", "condition"],
+        "Replies to the XMPP server by type and error condition.";
+    COMPONENT_CONNECTS: Counter, "fpush_component_connects_total", [],
+        "Logins at the XMPP server that worked.";
+    COMPONENT_DISCONNECTS: Counter, "fpush_component_disconnects_total", ["reason"],
+        "Ends of the link to the XMPP server by reason.";
+    COMPONENT_LOGIN_FAILURES: Counter, "fpush_component_login_failures_total", ["reason"],
+        "Attempts to connect and log in at the XMPP server that failed, by reason.";
+    RELOADS: Counter, "fpush_reloads_total", ["result"],
+        "Reloads of the settings by result.";
+    STATE_WRITES: Counter, "fpush_state_writes_total", ["result"],
+        "Writes of the state directory by result.";
+    PROBLEMS: Counter, "fpush_problems_total", ["level"],
+        "Errors and warnings in the log by level, those included that were withheld.";
+
+    // The daemon.
+    BUILD_INFO: Gauge, "fpush_build_info", ["version"],
+        "1, with the version of fpush.";
+    COMPONENT_UP: Gauge, "fpush_component_up", [],
+        "Whether the link to the XMPP server is up.";
+    REGISTERED_DEVICES: Gauge, "fpush_registered_devices", [],
+        "Devices that are registered.";
+    LAST_RELOAD_SUCCESSFUL: Gauge, "fpush_last_reload_successful", [],
+        "Whether the last reload of the settings was accepted; 1 if there was none.";
+    LAST_RELOAD_TIMESTAMP: Gauge, "fpush_last_reload_timestamp_seconds", [],
+        "When settings were last read and accepted or refused, as a Unix time; the start if there was no reload.";
+    STATE_DIRECTORY_OK: Gauge, "fpush_state_directory_ok", [],
+        "Whether the state directory can be written.";
+    CERTIFICATE_EXPIRES: Gauge, "fpush_certificate_expires_in_seconds", ["name"],
+        "Seconds until the certificate of a listener ends; negative if it has ended.";
+    SENDER_PUBLISHES: Gauge, "fpush_sender_publishes", ["domain"],
+        "Publishes of the domains that lately sent most, twenty at most.";
+
+    // The modules.
+    PUSHES_IN_FLIGHT: Gauge, "fpush_pushes_in_flight", ["module"],
+        "Pushes at the provider, those included that wait for their next attempt.";
+    PUSHES_WAITING: Gauge, "fpush_pushes_waiting", ["module"],
+        "Publishes in the line before the provider.";
+    PUSHES_QUEUED: Gauge, "fpush_pushes_queued", ["module"],
+        "Acknowledged pushes that are held and go out later.";
+    RATELIMIT_TOKENS: Gauge, "fpush_ratelimit_tokens", ["module"],
+        "Tokens that the rate limit remembers.";
+    BLOCKLIST_TOKENS: Gauge, "fpush_blocklist_tokens", ["module"],
+        "Tokens that the block list remembers.";
+    MODULE_UP: Gauge, "fpush_module_up", ["module"],
+        "Whether the push module can deliver: its credentials are taken, tokens fit, and the provider is well.";
+    MODULE_TROUBLE: Gauge, "fpush_module_trouble", ["module", "kind"],
+        "1 for what keeps the push module from working as it should.";
+    PUSHES_LOST: Counter, "fpush_pushes_lost_total", ["module"],
+        "Acknowledged pushes that could not be delivered.";
+    PROVIDER_CONNECTIONS: Gauge, "fpush_provider_connections", ["module"],
+        "Open connections to the provider.";
+    PROVIDER_STREAMS: Gauge, "fpush_provider_streams", ["module"],
+        "Requests to the provider that wait for their answer.";
+    PROVIDER_PING: Gauge, "fpush_provider_ping_seconds", ["module"],
+        "Seconds that the answer to the last PING took.";
+    PROVIDER_CONNECTS: Counter, "fpush_provider_connects_total", ["module"],
+        "Connections to the provider that came to be.";
+    PROVIDER_CONNECT_FAILURES: Counter, "fpush_provider_connect_failures_total", ["module"],
+        "Attempts to connect to the provider that failed.";
+    CREDENTIAL_AGE: Gauge, "fpush_credential_age_seconds", ["module", "kind"],
+        "Age of a credential that is renewed all the time.";
+    CREDENTIAL_EXPIRES: Gauge, "fpush_credential_expires_in_seconds", ["module", "kind"],
+        "Seconds until a credential ends; negative if it has ended.";
+
+    // The process.
+    PROCESS_CPU: Counter, "process_cpu_seconds_total", [],
+        "Total user and system CPU time spent in seconds.";
+    PROCESS_RESIDENT_MEMORY: Gauge, "process_resident_memory_bytes", [],
+        "Resident memory size in bytes.";
+    PROCESS_VIRTUAL_MEMORY: Gauge, "process_virtual_memory_bytes", [],
+        "Virtual memory size in bytes.";
+    PROCESS_OPEN_FDS: Gauge, "process_open_fds", [],
+        "Number of open file descriptors.";
+    PROCESS_MAX_FDS: Gauge, "process_max_fds", [],
+        "Maximum number of open file descriptors.";
+    PROCESS_START_TIME: Gauge, "process_start_time_seconds", [],
+        "Start time of the process since unix epoch in seconds.";
+    PROCESS_THREADS: Gauge, "process_threads", [],
+        "Number of OS threads in the process.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions() {
+        for (at, metric) in METRICS.iter().enumerate() {
+            let name = metric.name;
+            assert!(
+                METRICS[..at].iter().all(|earlier| earlier.name != name),
+                "{name} twice"
+            );
+            assert_eq!(name.ends_with("_total"), metric.kind == Counter, "{name}");
+            assert!(
+                metric.help.ends_with('.') && !metric.help.contains(['\n', '\\']),
+                "{name}"
+            );
+            if let Histogram(buckets) = metric.kind {
+                assert!(buckets.is_sorted(), "{name}");
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! A headless Chromium that is told what to do over its `DevTools` protocol.
+
+use std::{fs, process::Stdio, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use fpush_testkit::temp_dir::TempDir;
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpStream,
+    process::{Child, Command},
+    time::{Instant, sleep, timeout},
+};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
+
+/// A tab, which ends with the test.
+pub(crate) struct Browser {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    session: Option<String>,
+    commands: u64,
+    /// What it wrote to its console.
+    pub(crate) complaints: Vec<String>,
+    process: Child,
+    profile: TempDir,
+}
+
+impl Browser {
+    pub(crate) async fn start() -> Self {
+        let profile = TempDir::new();
+        let process = Command::new("chromium")
+            .args([
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+            ])
+            .args([
+                "--disable-quic",
+                "--no-first-run",
+                "--disable-extensions",
+                "--disable-sync",
+            ])
+            .args(["--disable-background-networking", "--disable-component-update"])
+            .args(["--hide-scrollbars", "--remote-debugging-port=0"])
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg("about:blank")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("this test needs Chromium: apt-get install chromium");
+        let port_file = profile.path().join("DevToolsActivePort");
+        let start = Instant::now();
+        let (port, path) = loop {
+            let content = fs::read_to_string(&port_file).unwrap_or_default();
+            if let Some((port, path)) = content.split_once('\n').filter(|(_, path)| !path.is_empty()) {
+                break (port.to_owned(), path.trim().to_owned());
+            }
+            assert!(start.elapsed() < PATIENCE, "Chromium does not begin");
+            sleep(Duration::from_millis(50)).await;
+        };
+        let url = format!("ws://127.0.0.1:{port}{path}");
+        let (socket, _) = connect_async(url).await.unwrap();
+        let mut browser = Self {
+            socket,
+            session: None,
+            commands: 0,
+            complaints: Vec::new(),
+            process,
+            profile,
+        };
+        let blank = json!({ "url": "about:blank" });
+        let target = browser.command("Target.createTarget", blank).await;
+        let attach = json!({ "targetId": target["targetId"], "flatten": true });
+        let attached = browser.command("Target.attachToTarget", attach).await;
+        browser.session = Some(attached["sessionId"].as_str().unwrap().to_owned());
+        for domain in ["Page", "Runtime", "Log"] {
+            browser.command(&format!("{domain}.enable"), json!({})).await;
+        }
+        browser
+    }
+
+    /// Sends a command and returns its result.
+    pub(crate) async fn command(&mut self, method: &str, parameters: Value) -> Value {
+        let result = self.try_command(method, parameters).await;
+        result.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    async fn try_command(&mut self, method: &str, parameters: Value) -> Result<Value, Value> {
+        self.commands += 1;
+        let id = self.commands;
+        let mut command = json!({ "id": id, "method": method, "params": parameters });
+        if let Some(session) = &self.session {
+            command["sessionId"] = json!(session);
+        }
+        self.socket
+            .send(Message::text(command.to_string()))
+            .await
+            .unwrap();
+        loop {
+            let message = timeout(PATIENCE, self.socket.next()).await;
+            let message = message.unwrap_or_else(|_| panic!("Chromium does not answer {method}"));
+            let Message::Text(text) = message.expect("Chromium has gone").unwrap() else {
+                continue;
+            };
+            let mut answer: Value = serde_json::from_str(&text).unwrap();
+            if let Some("Log.entryAdded" | "Runtime.exceptionThrown" | "Runtime.consoleAPICalled") =
+                answer["method"].as_str()
+            {
+                self.complaints.push(answer["params"].to_string());
+            }
+            if answer["id"] == id {
+                return match answer.get_mut("error") {
+                    Some(error) => Err(error.take()),
+                    None => Ok(answer["result"].take()),
+                };
+            }
+        }
+    }
+
+    /// The value of an expression in the page.
+    pub(crate) async fn evaluate(&mut self, expression: &str) -> Value {
+        let value = self.try_evaluate(expression).await;
+        value.unwrap_or_else(|error| panic!("{expression}: {error}"))
+    }
+
+    async fn try_evaluate(&mut self, expression: &str) -> Result<Value, Value> {
+        let parameters = json!({ "expression": expression, "returnByValue": true });
+        let mut result = self.try_command("Runtime.evaluate", parameters).await?;
+        match result.get_mut("exceptionDetails") {
+            Some(exception) => Err(exception.take()),
+            None => Ok(result["result"]["value"].take()),
+        }
+    }
+
+    /// Waits until an expression is true.
+    pub(crate) async fn wait_for(&mut self, expression: &str) {
+        let start = Instant::now();
+        while self.try_evaluate(expression).await != Ok(json!(true)) {
+            if start.elapsed() > PATIENCE {
+                let text = self
+                    .try_evaluate("location.href + document.body?.innerText")
+                    .await;
+                panic!(
+                    "{expression} does not come true on {text:?}; {:?}",
+                    self.complaints
+                );
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Opens a page and waits until an expression is true there.
+    pub(crate) async fn open(&mut self, url: &str, expression: &str) {
+        self.command("Page.navigate", json!({ "url": url })).await;
+        let here = format!(
+            "document.readyState === 'complete' && location.href === {}",
+            json!(url)
+        );
+        self.wait_for(&format!("{here} && ({expression})")).await;
+    }
+
+    pub(crate) async fn text(&mut self) -> String {
+        let text = self.evaluate("document.body.innerText").await;
+        text.as_str().unwrap().to_owned()
+    }
+
+    /// Makes it a screen of this width, light or dark.
+    pub(crate) async fn screen(&mut self, width: u32, scheme: &str) {
+        let metrics = json!({ "width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600 });
+        self.command("Emulation.setDeviceMetricsOverride", metrics).await;
+        let scheme = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        self.command("Emulation.setEmulatedMedia", scheme).await;
+    }
+
+    /// The whole page as a PNG.
+    pub(crate) async fn picture(&mut self) -> Vec<u8> {
+        let whole = json!({ "format": "png", "captureBeyondViewport": true });
+        let picture = self.command("Page.captureScreenshot", whole).await;
+        STANDARD.decode(picture["data"].as_str().unwrap()).unwrap()
+    }
+
+    pub(crate) async fn end(mut self) {
+        self.session = None;
+        // It may have gone before it answers.
+        let close = json!({ "id": 0, "method": "Browser.close" });
+        self.socket.send(Message::text(close.to_string())).await.unwrap();
+        if timeout(PATIENCE, self.process.wait()).await.is_err() {
+            self.process.kill().await.unwrap();
+        }
+        // Its processes go one after the other, and write until then.
+        let (profile, start) = (self.profile.path(), Instant::now());
+        while profile.exists() && start.elapsed() < PATIENCE {
+            if fs::remove_dir_all(profile).is_err() {
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// Nothing takes a browser that long.
+const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,217 @@
+//! Dashboard and alerts name only metrics and labels that there are.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+use crate::{METRICS, Metric};
+
+/// Labels that Prometheus adds, or that a histogram has.
+const ALWAYS: [&str; 3] = ["instance", "job", "le"];
+
+fn contrib() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contrib")
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The names of metrics in a text, each with the text behind it.
+fn named(text: &str) -> Vec<(&str, &str)> {
+    let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(part) {
+        let word = &rest[at..];
+        let (name, behind) = word.split_at(word.find(|c| !part(c)).unwrap_or(word.len()));
+        if name.starts_with("fpush_") || name.starts_with("process_") {
+            found.push((name, behind));
+        }
+        rest = behind;
+    }
+    found
+}
+
+fn metric(name: &str) -> Option<&'static Metric> {
+    let find = |name| METRICS.iter().find(|metric| metric.name == name);
+    let of_histogram =
+        |suffix| find(name.strip_suffix(suffix)?).filter(|metric| metric.kind.name() == "histogram");
+    find(name).or_else(|| ["_bucket", "_sum", "_count"].into_iter().find_map(of_histogram))
+}
+
+/// The names of the labels in what follows the name of a metric.
+fn selected(behind: &str) -> Vec<&str> {
+    let inside = behind.strip_prefix('{').and_then(|inside| inside.split_once('}'));
+    let mut quoted = false;
+    inside.map_or_else(Vec::new, |(inside, _)| {
+        inside
+            .split(|c| {
+                quoted ^= c == '"';
+                c == ',' && !quoted
+            })
+            .filter_map(|matcher| matcher.split_once(['=', '!']))
+            .map(|(label, _)| label.trim())
+            .collect()
+    })
+}
+
+/// The names in `by (…)`, `{{…}}` and `$labels.…`.
+fn used(text: &str) -> Vec<&str> {
+    let between = |begin: &'static str, end: &'static str| {
+        text.split(begin)
+            .skip(1)
+            .filter_map(move |part| Some(part.split_once(end)?.0))
+    };
+    let grouped = between("by (", ")").flat_map(|labels| labels.split(','));
+    let templates = between("{{", "}}").filter_map(|template| match template.trim() {
+        template if template.starts_with("$labels.") => template.strip_prefix("$labels."),
+        template => (!template.contains('$')).then_some(template),
+    });
+    grouped.chain(templates).map(str::trim).collect()
+}
+
+#[test]
+fn every_name_is_in_the_table() {
+    let labels: BTreeSet<_> = METRICS
+        .iter()
+        .flat_map(|metric| metric.labels)
+        .chain(&ALWAYS)
+        .collect();
+    let mut seen = BTreeSet::new();
+    for file in files(&contrib()) {
+        // JSON escapes the quotation marks of PromQL.
+        let text = fs::read_to_string(&file).unwrap().replace("\\\"", "\"");
+        let file = file.display();
+        for (name, behind) in named(&text) {
+            let metric = metric(name).unwrap_or_else(|| panic!("{file}: there is no metric {name}"));
+            seen.insert(metric.name);
+            for label in selected(behind) {
+                let known = metric.labels.contains(&label) || ALWAYS.contains(&label);
+                assert!(known, "{file}: {name} has no label {label}");
+            }
+        }
+        for label in used(&text) {
+            assert!(labels.contains(&label), "{file}: no metric has a label {label}");
+        }
+    }
+    for metric in METRICS {
+        let shown = seen.contains(metric.name) || metric.name == "process_threads";
+        assert!(
+            shown,
+            "{} is neither on the dashboard nor in an alert",
+            metric.name
+        );
+    }
+}
+
+/// What has no line in the table would come without HELP.
+#[test]
+fn every_metric_that_is_counted_anywhere_is_in_the_table() {
+    let mut seen = BTreeSet::new();
+    for file in files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..")) {
+        let ours = file.components().any(|part| part.as_os_str() == "fpush-monitor");
+        if ours || file.extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        for (macro_name, kind) in [
+            ("counter!(", "counter"),
+            ("gauge!(", "gauge"),
+            ("histogram!(", "histogram"),
+        ] {
+            for call in text.split(macro_name).skip(1) {
+                let Some(quoted) = call.trim_start().strip_prefix('"') else {
+                    continue;
+                };
+                let name = quoted.split('"').next().unwrap();
+                let metric = METRICS.iter().find(|metric| metric.name == name);
+                let metric =
+                    metric.unwrap_or_else(|| panic!("{}: {name} is not in the table", file.display()));
+                assert_eq!(metric.kind.name(), kind, "{}: {name}", file.display());
+                seen.insert(name.to_owned());
+            }
+        }
+    }
+    println!("{} metrics are counted elsewhere", seen.len());
+}
+
+#[test]
+fn the_outcomes_of_the_error_ratio_are_those_that_count_as_failed_here() {
+    use crate::history::{Group, OUTCOMES};
+    let failed: BTreeSet<_> = OUTCOMES
+        .into_iter()
+        .filter(|outcome| Group::of(*outcome) == Group::Failed)
+        .map(fpush_push::Outcome::name)
+        // A stop is no error.
+        .filter(|name| *name != "shutting_down")
+        .collect();
+    for file in ["prometheus/alerts.yml", "grafana/fpush.json"] {
+        let text = fs::read_to_string(contrib().join(file))
+            .unwrap()
+            .replace("\\\"", "\"");
+        let (_, list) = text.split_once("outcome=~\"").unwrap();
+        let (list, _) = list.split_once('"').unwrap();
+        assert_eq!(list.split('|').collect::<BTreeSet<_>>(), failed, "{file}");
+    }
+}
+
+#[test]
+fn the_dashboard_asks_for_its_datasource() {
+    let text = fs::read_to_string(contrib().join("grafana/fpush.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(dashboard["templating"]["list"][0]["type"], "datasource");
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let datasource = &panel["datasource"]["uid"];
+        assert!(panel["type"] == "row" || datasource == "${datasource}", "{panel}");
+    }
+}
+
+/// Where there is a promtool.
+#[test]
+fn promtool_takes_the_alerts() {
+    for arguments in [
+        ["check", "rules", "alerts.yml"],
+        ["test", "rules", "alerts_test.yml"],
+    ] {
+        let folder = contrib().join("prometheus");
+        let Ok(output) = Command::new("promtool")
+            .args(arguments)
+            .current_dir(folder)
+            .output()
+        else {
+            println!("there is no promtool: apt-get install prometheus");
+            return;
+        };
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+#[test]
+fn the_readers_of_this_test_find_what_they_look_for() {
+    let text =
+        "rate(fpush_x_total{a=~\"b,c\", d!=\"e\"}[5m]) by (f, g) {{h}} {{ $labels.i }} {{ $value | x }}";
+    assert_eq!(named(text)[0].0, "fpush_x_total");
+    assert_eq!(selected(named(text)[0].1), ["a", "d"]);
+    assert_eq!(used(text), ["f", "g", "h", "i"]);
+    assert_eq!(
+        metric("fpush_reply_duration_seconds_bucket").unwrap().name,
+        "fpush_reply_duration_seconds"
+    );
+    assert!(metric("fpush_pushes_total_bucket").is_none());
+}

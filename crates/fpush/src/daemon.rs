@@ -1,0 +1,600 @@
+//! Everything that runs, and how it becomes what new settings say without losing a push.
+
+use std::{
+    mem,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use anyhow::Context as _;
+use fpush_component::{Component, ComponentSettings, Handle};
+use fpush_http::{Limits, Listener};
+use fpush_monitor::{Certificate, Link, Monitor, Reload, Status};
+use fpush_push::{
+    Built, Drain, Module, Modules, Pulse, TokenHasher,
+    settings::{Problem, Severity},
+};
+use metrics::counter;
+use tokio::{task::spawn_blocking, time::Instant};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    backends::Row,
+    control::{Control, Desk, RuntimeFolder},
+    logging::Log,
+    memory::{Memory, Remembered, Typed},
+    registration::{self, Registering, RegistrationSettings},
+    settings::{Loaded, LoadedModule, MonitoringSettings, Source, load, load_again},
+};
+
+/// Everything that runs.
+pub(crate) struct Daemon {
+    file: PathBuf,
+    /// What builds backends; it lives as long as the daemon, because what backends share must not be made twice.
+    backends: Vec<Row>,
+    log: Log,
+    monitor: Arc<Monitor>,
+    drain: Drain,
+    pulse: Arc<Pulse>,
+    hasher: TokenHasher,
+    modules: Arc<Modules>,
+    active: Vec<Active>,
+    /// Modules that are not in the settings any more and still send what they hold.
+    retired: Vec<Typed>,
+    component: Handle,
+    component_settings: ComponentSettings,
+    registration: Option<(RegistrationSettings, Registering)>,
+    monitoring: Option<(MonitoringSettings, Listening)>,
+    memory: Option<Memory>,
+    state_folder: Option<PathBuf>,
+    runtime_folder: RuntimeFolder,
+    source: Source,
+    files: Files,
+    reload: Option<Reload>,
+}
+
+/// A module of the settings in force.
+struct Active {
+    module: Arc<Module>,
+    kind: &'static str,
+    imprint: u128,
+}
+
+/// A listener of ours that is being served.
+struct Listening {
+    handle: fpush_http::Handle,
+    drain: Drain,
+}
+
+/// What is known of the files that the settings name, when they are other ones than those in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Files {
+    /// They are those in force.
+    InForce,
+    /// They could not be used when they were looked at: certificate and key are often written one after the other.
+    Unusable,
+    /// They were refused, and this was said.
+    Refused(u128),
+}
+
+/// Why settings are read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// The operator wants it.
+    Asked,
+    /// A file that they name has changed.
+    Files,
+}
+
+impl Daemon {
+    /// Starts everything. Returns the component, too, which has to be run.
+    pub(crate) async fn start(
+        file: &Path,
+        loaded: Loaded,
+        backends: Vec<Row>,
+        log: Log,
+        monitor: Arc<Monitor>,
+    ) -> anyhow::Result<(Self, Component)> {
+        let Loaded {
+            component: component_settings,
+            modules: loaded_modules,
+            registration,
+            monitoring,
+            format: _,
+            state_folder,
+            runtime_folder,
+            source,
+        } = loaded;
+        let (memory, hasher, remembered) = match &state_folder {
+            Some(folder) => {
+                let (memory, hasher, remembered) = Memory::open(folder, Instant::now())?;
+                (Some(memory), hasher, remembered)
+            }
+            None => {
+                let hasher = TokenHasher::new().context("the operating system gives no random numbers")?;
+                (None, hasher, Remembered::default())
+            }
+        };
+        let (drain, pulse) = (Drain::default(), Arc::new(Pulse::new()));
+        let modules = Arc::<Modules>::default();
+        let (component, handle) = Component::new(
+            component_settings.clone(),
+            Arc::clone(&modules),
+            None,
+            drain.clone(),
+            pulse.heart("component"),
+        );
+        let mut daemon = Self {
+            file: file.to_owned(),
+            backends,
+            log,
+            monitor,
+            drain,
+            pulse,
+            hasher,
+            modules,
+            active: Vec::new(),
+            retired: Vec::new(),
+            component: handle,
+            component_settings,
+            registration: None,
+            monitoring: None,
+            memory,
+            state_folder,
+            runtime_folder,
+            source,
+            files: Files::InForce,
+            reload: None,
+        };
+        daemon.set_modules(loaded_modules, remembered);
+        if let Some(settings) = registration {
+            let (registration, registering) =
+                registration::start(settings.clone(), &daemon.modules, &daemon.drain, &[]).await?;
+            daemon.component.set_registration(Some(registration));
+            daemon.registration = Some((settings, registering));
+        }
+        if let Some(settings) = monitoring {
+            let listener = daemon.listener(&settings).await?;
+            daemon.listen(settings, listener);
+        }
+        if let Some(control) = Control::open(&daemon.runtime_folder).await? {
+            let desk = Desk {
+                modules: Arc::clone(&daemon.modules),
+                component: daemon.component.clone(),
+            };
+            tokio::spawn(control.serve(desk));
+        }
+        Ok((daemon, component))
+    }
+
+    /// What everybody shares for the end.
+    pub(crate) fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
+    /// Who is asked whether they are alive.
+    pub(crate) fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
+    }
+
+    /// How many push modules there are.
+    pub(crate) fn len(&self) -> usize {
+        self.active.len()
+    }
+
+    /// How many acknowledged pushes are held.
+    pub(crate) fn held(&self) -> usize {
+        self.typed().iter().map(|(module, _)| module.held()).sum()
+    }
+
+    /// The line for `systemctl status`.
+    pub(crate) fn line(&self) -> String {
+        let link = self.component.link();
+        let modules = self.len();
+        match link.down {
+            None => format!("link up; push modules: {modules}"),
+            Some(why) => format!("link down: {why}"),
+        }
+    }
+
+    /// What has to be done once a second.
+    pub(crate) async fn tick(&mut self) {
+        let now = Instant::now();
+        self.log.problems().tick(now);
+        self.retired
+            .retain(|(module, _)| module.held() > 0 || Arc::strong_count(module) > 1);
+        let typed = self.typed();
+        if let Some(memory) = &mut self.memory {
+            memory.tick(&typed, now).await;
+        }
+        let wall = SystemTime::now();
+        self.monitor.tick(self.status(now, wall), now, wall);
+    }
+
+    /// Reads the settings again and goes on with them, or with the old ones if anything is wrong with the new ones.
+    pub(crate) async fn reload(&mut self) {
+        let imprint = self.imprint_of_files().await;
+        match self.load(Cause::Asked).await {
+            Ok(loaded) => self.go_on_with(loaded).await,
+            Err(problems) => {
+                self.files = imprint.map_or(Files::InForce, Files::Refused);
+                self.refuse(problems);
+            }
+        }
+    }
+
+    /// Looks whether a file that the settings name has changed, and goes on with what it says now.
+    pub(crate) async fn look_at_files(&mut self) {
+        let Some(imprint) = self.imprint_of_files().await else {
+            self.files = Files::InForce;
+            return;
+        };
+        if self.files == Files::Refused(imprint) {
+            return;
+        }
+        match self.load(Cause::Files).await {
+            Ok(loaded) => {
+                info!("a file that the settings name has changed");
+                self.go_on_with(loaded).await;
+            }
+            Err(problems) if self.files == Files::Unusable => {
+                self.files = Files::Refused(imprint);
+                self.refuse(problems);
+            }
+            Err(_) => {
+                debug!("files that the settings name have changed and cannot be used; looking again soon");
+                self.files = Files::Unusable;
+            }
+        }
+    }
+
+    /// Ends everything that has to be ended, after the drain, and says what is lost.
+    pub(crate) async fn close(self) {
+        let typed = self.typed();
+        if let Some((_, registering)) = self.registration {
+            registering.close().await;
+        }
+        let kept = self.memory.is_some();
+        if let Some(memory) = self.memory {
+            memory.close(&typed).await;
+        }
+        let (mut undelivered, mut held) = (0, 0);
+        for (module, _) in &typed {
+            let lost = module.lost() + if kept { 0 } else { module.held() as u64 };
+            held += if kept { module.held() } else { 0 };
+            undelivered += lost;
+            if lost > 0 {
+                let module = module.name();
+                warn!(
+                    module,
+                    lost, "pushes were acknowledged and could not be delivered"
+                );
+            }
+        }
+        self.log.problems().finish();
+        info!(undelivered, kept = held, "stopped");
+    }
+
+    /// The imprint of the files that the settings name; `None` if they are those in force.
+    async fn imprint_of_files(&self) -> Option<u128> {
+        let source = self.source.clone();
+        spawn_blocking(move || source.imprint_of_changed_files())
+            .await
+            .ok()
+            .flatten()
+    }
+
+    /// Reads settings beside the thread that pushes.
+    async fn load(&mut self, cause: Cause) -> Result<Loaded, Vec<Problem>> {
+        let (file, source) = (self.file.clone(), self.source.clone());
+        let mut backends = mem::take(&mut self.backends);
+        let loading = spawn_blocking(move || {
+            let (loaded, problems) = match cause {
+                Cause::Asked => load(&file, &mut backends),
+                Cause::Files => load_again(&source, &mut backends),
+            };
+            (loaded, problems, backends)
+        });
+        let Ok((loaded, problems, backends)) = loading.await else {
+            unreachable!("a panic ends the whole daemon");
+        };
+        self.backends = backends;
+        match loaded {
+            Some(loaded) => {
+                for problem in problems {
+                    warn!(settings = %problem.path, "{problem}");
+                }
+                Ok(loaded)
+            }
+            None => Err(problems),
+        }
+    }
+
+    async fn go_on_with(&mut self, loaded: Loaded) {
+        let source = loaded.source.clone();
+        match self.apply(loaded).await {
+            Ok(()) => {
+                self.source = source;
+                self.files = Files::InForce;
+                counter!("fpush_reloads_total", "result" => "ok").increment(1);
+                self.reload = Some(Reload {
+                    at: SystemTime::now(),
+                    refused: None,
+                });
+            }
+            Err(e) => self.refuse(vec![Problem {
+                severity: Severity::Error,
+                path: String::new(),
+                message: format!("{e:#}"),
+            }]),
+        }
+    }
+
+    fn refuse(&mut self, problems: Vec<Problem>) {
+        counter!("fpush_reloads_total", "result" => "refused").increment(1);
+        let all: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        for problem in problems {
+            match problem.severity {
+                Severity::Error => error!(settings = %problem.path, "{problem}"),
+                Severity::UnknownKey | Severity::Warning => warn!(settings = %problem.path, "{problem}"),
+            }
+        }
+        error!("the settings were not taken over, because something is wrong with them; the old ones go on");
+        self.reload = Some(Reload {
+            at: SystemTime::now(),
+            refused: Some(all.join("; ")),
+        });
+    }
+
+    /// Goes on with other settings. First comes what may fail, and changes nothing.
+    async fn apply(&mut self, loaded: Loaded) -> anyhow::Result<()> {
+        let Loaded {
+            component,
+            modules,
+            registration,
+            monitoring,
+            format,
+            state_folder,
+            runtime_folder,
+            source: _,
+        } = loaded;
+        let listener = match &monitoring {
+            Some(settings) if !self.monitors_with(settings) => Some(self.listener(settings).await?),
+            Some(_) | None => None,
+        };
+        let same_registration =
+            registration.as_ref() == self.registration.as_ref().map(|(settings, _)| settings);
+        let registering = match &registration {
+            Some(settings) if !same_registration => {
+                let running = self
+                    .registration
+                    .iter()
+                    .filter_map(|(_, registering)| registering.listener());
+                let running: Vec<_> = running.collect();
+                Some(registration::start(settings.clone(), &self.modules, &self.drain, &running).await?)
+            }
+            Some(_) | None => None,
+        };
+
+        self.log.set_format(format);
+        self.set_modules(modules, Remembered::default());
+        if !same_registration {
+            let old = self.registration.take();
+            match (registering, registration) {
+                (Some((offered, registering)), Some(settings)) => {
+                    self.component.set_registration(Some(offered));
+                    self.registration = Some((settings, registering));
+                }
+                _ => self.component.set_registration(None),
+            }
+            if let Some((_, old)) = old {
+                self.drain.spawn(old.close());
+            }
+            info!("registered devices: the settings have changed");
+        }
+        match (listener, monitoring) {
+            (Some(listener), Some(settings)) => self.listen(settings, listener),
+            (None, Some(_)) | (Some(_), None) => {}
+            (None, None) => {
+                if let Some((_, old)) = self.monitoring.take() {
+                    old.drain.begin();
+                }
+            }
+        }
+        if component != self.component_settings {
+            self.component.set_settings(component.clone());
+            self.component_settings = component;
+            info!("component: the settings have changed");
+        }
+        if state_folder != self.state_folder {
+            warn!("stateDirectory has changed, which takes effect with the next start");
+        }
+        if runtime_folder != self.runtime_folder {
+            warn!("runtimeDirectory has changed, which takes effect with the next start");
+        }
+        Ok(())
+    }
+
+    /// Goes on with these modules: what is the same stays, what is another one goes on with what the old one knew and
+    /// held, and what is not there any more ends by itself.
+    fn set_modules(&mut self, loaded: Vec<LoadedModule>, mut remembered: Remembered) {
+        let mut old = mem::take(&mut self.active);
+        let (mut default, mut added, mut changed) = (None, 0, 0);
+        for module in loaded {
+            let LoadedModule {
+                name,
+                kind,
+                is_default,
+                settings,
+                built,
+                imprint,
+            } = module;
+            let Built {
+                backend,
+                facts: _,
+                background,
+            } = built;
+            let known = old
+                .iter()
+                .position(|old| old.module.name() == name && old.kind == kind);
+            let module = match known.map(|place| old.swap_remove(place)) {
+                Some(same) if same.imprint == imprint => same.module,
+                known => {
+                    let module = match known {
+                        Some(Active { module, .. }) => {
+                            changed += 1;
+                            info!(module = module.name(), "the settings of this module have changed");
+                            module.replace(backend, settings);
+                            module
+                        }
+                        None => {
+                            added += 1;
+                            let module = Module::new(
+                                &name,
+                                backend,
+                                settings,
+                                self.hasher.clone(),
+                                self.drain.clone(),
+                            );
+                            if self.memory.is_some() {
+                                module.keep_held();
+                            }
+                            remembered.tell(&module, kind);
+                            let heart = self.pulse.heart(format!("module {name}"));
+                            self.drain.spawn(Arc::clone(&module).run(heart));
+                            module
+                        }
+                    };
+                    background.into_iter().for_each(|task| drop(tokio::spawn(task)));
+                    module
+                }
+            };
+            if is_default {
+                default = Some(Arc::clone(&module));
+            }
+            self.active.push(Active {
+                module,
+                kind,
+                imprint,
+            });
+        }
+        let all = self
+            .active
+            .iter()
+            .map(|active| Arc::clone(&active.module))
+            .collect();
+        self.modules.set(all, default);
+        let removed = old.len();
+        for Active { module, kind, .. } in old {
+            info!(
+                module = module.name(),
+                held = module.held(),
+                "this module is not in the settings any more"
+            );
+            module.retire();
+            self.retired.push((module, kind));
+        }
+        remembered.finish();
+        if self.reload.is_some() || changed + removed > 0 {
+            info!(added, changed, removed, "push modules");
+        }
+    }
+
+    fn monitors_with(&self, settings: &MonitoringSettings) -> bool {
+        self.monitoring
+            .as_ref()
+            .is_some_and(|(present, _)| present == settings)
+    }
+
+    async fn listener(&self, settings: &MonitoringSettings) -> anyhow::Result<Listener> {
+        let running: Vec<_> = self
+            .monitoring
+            .iter()
+            .map(|(_, listening)| listening.handle.clone())
+            .collect();
+        Listener::bind(
+            settings.listen,
+            settings.security.clone(),
+            Limits::default(),
+            &running,
+        )
+        .await
+        .context("monitoring")
+    }
+
+    fn listen(&mut self, settings: MonitoringSettings, listener: Listener) {
+        info!(listen = %listener.address(), "metrics and status page are open");
+        let drain = self.drain.child();
+        let listening = Listening {
+            handle: listener.handle(),
+            drain: drain.clone(),
+        };
+        drain.spawn(listener.serve(self.monitor.router(), drain.clone()));
+        if let Some((_, old)) = self.monitoring.replace((settings, listening)) {
+            old.drain.begin();
+        }
+    }
+
+    /// All modules that may hold something.
+    fn typed(&self) -> Vec<Typed> {
+        let active = self
+            .active
+            .iter()
+            .map(|active| (Arc::clone(&active.module), active.kind));
+        active.chain(self.retired.iter().cloned()).collect()
+    }
+
+    fn status(&self, now: Instant, wall: SystemTime) -> Status {
+        let link = self.component.link();
+        let mut modules: Vec<_> = self
+            .active
+            .iter()
+            .map(|active| fpush_monitor::Module {
+                kind: active.kind,
+                status: active.module.status(now, wall),
+            })
+            .collect();
+        modules.sort_by(|a, b| a.status.name.cmp(&b.status.name));
+        let listeners = [
+            (
+                "monitoring",
+                self.monitoring
+                    .as_ref()
+                    .map(|(_, listening)| listening.handle.clone()),
+            ),
+            (
+                "registration.http",
+                self.registration
+                    .as_ref()
+                    .and_then(|(_, registering)| registering.listener()),
+            ),
+        ];
+        let certificates = listeners
+            .into_iter()
+            .filter_map(|(name, handle)| {
+                let expires = handle?.certificate_expires()?;
+                let name = name.to_owned();
+                Some(Certificate { name, expires })
+            })
+            .collect();
+        Status {
+            link: Link {
+                component: link.component,
+                server: link.server,
+                since: link.since,
+                down: link.down,
+            },
+            modules,
+            certificates,
+            registered_devices: self
+                .registration
+                .as_ref()
+                .and_then(|(_, registering)| registering.devices()),
+            reload: self.reload.clone(),
+            state_trouble: self.memory.as_ref().and_then(Memory::trouble).map(str::to_owned),
+            senders: self.component.senders(),
+            problems: self.log.problems().recent(),
+        }
+    }
+}

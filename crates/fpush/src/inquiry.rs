@@ -1,0 +1,158 @@
+//! What an operator may ask for: one push, or a proof that everybody lets us in. A running daemon does it with its own
+//! connections, otherwise the command does.
+
+use std::{sync::Arc, time::Duration};
+
+use fpush_push::{Class, Module, Modules, NotSent, Urgency};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+/// A question to the daemon: one line of JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Inquiry {
+    /// Send one push.
+    Send {
+        /// The name of the push module.
+        module: String,
+        /// The device's token.
+        token: String,
+        /// How much it matters.
+        priority: Priority,
+    },
+    /// Prove to everybody who we are.
+    Check,
+}
+
+/// How much a push matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Priority {
+    /// A visible push.
+    High,
+    /// A silent one.
+    #[value(alias = "silent", alias = "normal")]
+    Low,
+    /// A call.
+    #[value(alias = "voip")]
+    Call,
+}
+
+/// The answer: one line of JSON.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Findings {
+    /// Whether all is well.
+    pub(crate) ok: bool,
+    /// What was found, for a person.
+    pub(crate) lines: Vec<String>,
+}
+
+impl Findings {
+    /// Nothing found yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            ok: true,
+            lines: Vec::new(),
+        }
+    }
+
+    fn good(&mut self, line: String) {
+        self.lines.push(line);
+    }
+
+    fn bad(&mut self, line: String) {
+        self.ok = false;
+        self.lines.push(line);
+    }
+
+    /// What there is to say about the link.
+    pub(crate) fn link(&mut self, component: &str, problem: Option<String>) {
+        match problem {
+            None => self.good(format!("component {component}: the XMPP server lets us in")),
+            Some(problem) => self.bad(format!("component {component}: {problem}")),
+        }
+    }
+
+    /// Proves to the providers of all modules who we are.
+    pub(crate) async fn providers(&mut self, modules: &[Arc<Module>]) {
+        let deadline = Instant::now() + PATIENCE;
+        let proofs: Vec<_> = modules
+            .iter()
+            .map(|module| {
+                let module = Arc::clone(module);
+                tokio::spawn(async move { module.verify(deadline).await })
+            })
+            .collect();
+        for (module, proof) in modules.iter().zip(proofs) {
+            let name = module.name();
+            let Ok(proof) = proof.await else {
+                self.bad(format!("module {name}: could not be asked"));
+                continue;
+            };
+            match proof {
+                Ok(said) => self.good(format!("module {name}: {said}")),
+                Err(failure) => {
+                    self.bad(format!("module {name}: {}", failure.answer));
+                    self.explain(failure.meaning);
+                }
+            }
+        }
+    }
+
+    /// Sends one push.
+    pub(crate) async fn push(&mut self, modules: &Modules, name: &str, token: &str, priority: Priority) {
+        let Some(module) = modules.named(name) else {
+            let names: Vec<_> = modules
+                .all()
+                .iter()
+                .map(|module| module.name().to_owned())
+                .collect();
+            let names = names.join(", ");
+            return self.bad(format!(
+                "there is no push module {name}; the settings have {names}"
+            ));
+        };
+        let urgency = match priority {
+            Priority::High => Urgency::High,
+            Priority::Low => Urgency::Low,
+            Priority::Call => Urgency::Call,
+        };
+        match module.try_out(token, urgency).await {
+            Ok(class) => {
+                let class = match class {
+                    Class::High => "a visible push",
+                    Class::Low => "a silent push",
+                    Class::Voip => "a call",
+                };
+                self.good(format!("module {name}: the provider accepted the push ({class})"));
+                self.explain(
+                    "That the device shows it is not certain: it may be off, or the app may handle pushes wrongly.",
+                );
+            }
+            Err(NotSent::Token) => {
+                self.bad(format!(
+                    "module {name}: not sent: this cannot be a token of its provider"
+                ));
+                self.explain(
+                    "APNs: 64 or more hexadecimal digits; FCM: the registration token as the app got it.",
+                );
+            }
+            Err(NotSent::Refused(failure)) => {
+                self.bad(format!(
+                    "module {name}: the provider did not accept the push: {}",
+                    failure.answer
+                ));
+                self.explain(failure.meaning);
+            }
+        }
+    }
+
+    fn explain(&mut self, meaning: &str) {
+        if !meaning.is_empty() {
+            self.lines.push(format!("  {meaning}"));
+        }
+    }
+}
+
+/// For the answer of one provider.
+const PATIENCE: Duration = Duration::from_secs(15);

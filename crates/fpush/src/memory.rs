@@ -1,0 +1,463 @@
+//! What must survive a restart, in `stateDirectory`: block lists and acknowledged pushes that are held.
+//!
+//! Two files of JSON lines. Each is written whole under another name and then renamed, so that there is always one that
+//! is complete. The first line of the block list holds the key under which its tokens are hashed; the tokens of held
+//! pushes stand in the other one as they are, because they have to be sent. Both can be read by fpush alone.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, BufRead as _, BufReader, BufWriter, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use fpush_push::{BlockRecord, Clocks, HeldRecord, Module, TokenHasher};
+use metrics::counter;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::Instant,
+};
+use tracing::{error, info, warn};
+
+/// A module and its type in the settings.
+pub(crate) type Typed = (Arc<Module>, &'static str);
+
+/// The folder in use.
+pub(crate) struct Memory {
+    folder: PathBuf,
+    key: [u8; 16],
+    /// Held as long as the daemon runs, so that no other one uses the folder.
+    _lock: File,
+    blocks: Cadence,
+    held: Cadence,
+    writing: Option<JoinHandle<Vec<Written>>>,
+    /// Why the last attempt to write failed.
+    trouble: Option<String>,
+}
+
+/// When a file was last written, and with what.
+struct Cadence {
+    file: &'static str,
+    interval: Duration,
+    next: Instant,
+    written: Vec<u64>,
+}
+
+/// What the files said when the daemon started.
+#[derive(Default)]
+pub(crate) struct Remembered {
+    blocks: HashMap<(String, String), Vec<BlockRecord>>,
+    held: HashMap<(String, String), Vec<HeldRecord>>,
+}
+
+/// A file to write: all its lines.
+struct Page {
+    file: &'static str,
+    bytes: Vec<u8>,
+}
+
+/// What became of a [`Page`].
+type Written = (&'static str, io::Result<()>);
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    /// The version of the format.
+    fpush: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<[u8; 16]>,
+}
+
+/// A line: the module, its type, and the record.
+type Line<T> = (String, String, T);
+
+impl Memory {
+    /// Opens the folder, makes it if it is not there, and reads what was written before. Returns the hasher of tokens
+    /// whose fingerprints are in the files.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be used, or another fpush uses it. The text says what to do.
+    pub(crate) fn open(folder: &Path, now: Instant) -> anyhow::Result<(Self, TokenHasher, Remembered)> {
+        let shown = folder.display();
+        let advice = "make it a folder that belongs to fpush's user, or choose another one";
+        let unusable = |e: io::Error| anyhow::anyhow!("cannot use stateDirectory {shown}: {e}; {advice}");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(unusable)?;
+        let lock = private(&folder.join("lock"), false).map_err(unusable)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                anyhow::bail!("another fpush uses stateDirectory {shown}: stop it, or choose another folder")
+            }
+            Err(TryLockError::Error(e)) => return Err(unusable(e)),
+        }
+        let blocks = read::<BlockRecord>(&folder.join(BLOCKS));
+        let held = read::<HeldRecord>(&folder.join(HELD));
+        let hasher = match blocks.head.and_then(|head| head.key) {
+            Some(key) => TokenHasher::with_key(key),
+            None => TokenHasher::new()?,
+        };
+        let remembered = Remembered {
+            blocks: sorted(blocks.lines),
+            held: sorted(held.lines),
+        };
+        let memory = Self {
+            folder: folder.to_owned(),
+            key: hasher.key(),
+            _lock: lock,
+            blocks: Cadence::new(BLOCKS, BLOCKS_INTERVAL, now),
+            held: Cadence::new(HELD, HELD_INTERVAL, now),
+            writing: None,
+            trouble: None,
+        };
+        Ok((memory, hasher, remembered))
+    }
+
+    /// Why nothing can be written, in words.
+    pub(crate) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// Writes what has changed, if it is time; somewhere else, without waiting for it. To be called once a second.
+    pub(crate) async fn tick(&mut self, modules: &[Typed], now: Instant) {
+        if let Some(writing) = self.writing.take_if(|writing| writing.is_finished()) {
+            self.take_note(writing.await.unwrap_or_default());
+        }
+        if self.writing.is_some() {
+            return;
+        }
+        let pages = self.pages(modules, Some(now));
+        if !pages.is_empty() {
+            let folder = self.folder.clone();
+            self.writing = Some(spawn_blocking(move || write_all(&folder, pages)));
+        }
+    }
+
+    /// Writes everything, and returns when that is done: before the daemon ends.
+    pub(crate) async fn close(mut self, modules: &[Typed]) {
+        if let Some(writing) = self.writing.take() {
+            self.take_note(writing.await.unwrap_or_default());
+        }
+        let pages = self.pages(modules, None);
+        let written = write_all(&self.folder, pages);
+        self.take_note(written);
+    }
+
+    /// The files whose content has changed, those only whose time has come if there is a `now`.
+    fn pages(&mut self, modules: &[Typed], now: Option<Instant>) -> Vec<Page> {
+        let is_due = |cadence: &Cadence| now.is_none_or(|now| cadence.next <= now);
+        let clocks = Clocks::read();
+        let mut pages = Vec::new();
+        let changes = |which: usize| {
+            modules
+                .iter()
+                .map(|(module, _)| module.changes()[which])
+                .collect::<Vec<_>>()
+        };
+        if is_due(&self.blocks) && self.blocks.is_news(changes(0), now) {
+            let key = Some(self.key);
+            let lines = lines(modules, |module| module.blocks(clocks));
+            pages.push(Page::new(BLOCKS, key, lines));
+        }
+        if is_due(&self.held) && self.held.is_news(changes(1), now) {
+            let lines = lines(modules, |module| module.held_records(clocks));
+            pages.push(Page::new(HELD, None, lines));
+        }
+        pages
+    }
+
+    fn take_note(&mut self, written: Vec<Written>) {
+        for (file, result) in written {
+            match result {
+                Ok(()) => {
+                    counter!("fpush_state_writes_total", "result" => "ok").increment(1);
+                    if self.trouble.take().is_some() {
+                        info!("stateDirectory can be written to again");
+                    }
+                }
+                Err(e) => {
+                    counter!("fpush_state_writes_total", "result" => "failed").increment(1);
+                    let folder = self.folder.display();
+                    let trouble = format!(
+                        "cannot write {file} in stateDirectory {folder}: {e}; pushes go on, but what is held would not \
+                         survive a restart: is the disk full, does the folder belong to fpush's user?"
+                    );
+                    error!("{trouble}");
+                    self.trouble = Some(trouble);
+                    for cadence in [&mut self.blocks, &mut self.held] {
+                        if cadence.file == file {
+                            cadence.written.clear();
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Cadence {
+    fn new(file: &'static str, interval: Duration, now: Instant) -> Self {
+        Self {
+            file,
+            interval,
+            next: now + interval,
+            written: Vec::new(),
+        }
+    }
+
+    /// Takes note of what is to be written; returns whether that is something else than last time.
+    fn is_news(&mut self, changes: Vec<u64>, now: Option<Instant>) -> bool {
+        if let Some(now) = now {
+            self.next = now + self.interval;
+        }
+        let news = self.written != changes;
+        self.written = changes;
+        news
+    }
+}
+
+impl Remembered {
+    /// What was known of a module.
+    pub(crate) fn tell(&mut self, module: &Module, kind: &str) {
+        let name = (module.name().to_owned(), kind.to_owned());
+        let blocks = self.blocks.remove(&name).unwrap_or_default();
+        let held = self.held.remove(&name).unwrap_or_default();
+        if !held.is_empty() {
+            info!(
+                module = module.name(),
+                held = held.len(),
+                "held since before the start"
+            );
+        }
+        module.remember(blocks, held, Clocks::read());
+    }
+
+    /// Says what is lost because its module is gone.
+    pub(crate) fn finish(self) {
+        for ((module, kind), held) in self.held {
+            warn!(
+                module,
+                kind,
+                lost = held.len(),
+                "pushes were held for a module that is not in the settings any more"
+            );
+        }
+    }
+}
+
+impl Page {
+    fn new<T: Serialize>(file: &'static str, key: Option<[u8; 16]>, lines: Vec<Line<T>>) -> Self {
+        let mut bytes = Vec::new();
+        let mut line = |value: &dyn Fn(&mut Vec<u8>) -> serde_json::Result<()>| {
+            let before = bytes.len();
+            // It cannot fail: the keys are texts, and a vector takes everything.
+            if value(&mut bytes).is_err() {
+                bytes.truncate(before);
+            } else {
+                bytes.push(b'\n');
+            }
+        };
+        line(&|out| serde_json::to_writer(out, &Head { fpush: VERSION, key }));
+        for record in &lines {
+            line(&|out| serde_json::to_writer(out, record));
+        }
+        Self { file, bytes }
+    }
+}
+
+fn lines<T>(modules: &[Typed], records: impl Fn(&Module) -> Vec<T>) -> Vec<Line<T>> {
+    let of_module = |(module, kind): &Typed| {
+        let (name, kind) = (module.name().to_owned(), (*kind).to_owned());
+        let with_names = move |record| (name.clone(), kind.clone(), record);
+        records(module).into_iter().map(with_names).collect::<Vec<_>>()
+    };
+    modules.iter().flat_map(of_module).collect()
+}
+
+fn sorted<T>(lines: Vec<Line<T>>) -> HashMap<(String, String), Vec<T>> {
+    let mut sorted: HashMap<_, Vec<T>> = HashMap::new();
+    for (module, kind, record) in lines {
+        sorted.entry((module, kind)).or_default().push(record);
+    }
+    sorted
+}
+
+/// What a file says.
+struct Content<T> {
+    head: Option<Head>,
+    lines: Vec<Line<T>>,
+}
+
+/// Reads a file as far as it can be read. One that is not there is empty.
+fn read<T: DeserializeOwned>(path: &Path) -> Content<T> {
+    let mut content = Content {
+        head: None,
+        lines: Vec::new(),
+    };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return content,
+        Err(e) => {
+            error!(
+                "cannot read {}: {e}; going on without what it holds",
+                path.display()
+            );
+            return content;
+        }
+    };
+    let mut lines = BufReader::new(file).lines().map_while(Result::ok);
+    let head = lines
+        .next()
+        .and_then(|line| serde_json::from_str::<Head>(&line).ok());
+    content.head = head.filter(|head| head.fpush == VERSION);
+    let mut unreadable = 0;
+    if content.head.is_some() {
+        for line in lines {
+            match serde_json::from_str(&line) {
+                Ok(record) => content.lines.push(record),
+                Err(_) => unreadable += 1,
+            }
+        }
+    }
+    if content.head.is_none() || unreadable > 0 {
+        let aside = path.with_extension("unreadable");
+        // If that cannot be done, it is lost with the next writing.
+        drop(fs::copy(path, &aside));
+        error!(
+            unreadable,
+            "{} is not all readable; going on with the rest, and a copy of it is {}",
+            path.display(),
+            aside.display()
+        );
+    }
+    content
+}
+
+fn write_all(folder: &Path, pages: Vec<Page>) -> Vec<Written> {
+    pages
+        .into_iter()
+        .map(|page| (page.file, write(&folder.join(page.file), &page.bytes)))
+        .collect()
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let written = private(&new, true).and_then(|file| {
+        let mut file = BufWriter::new(file);
+        file.write_all(bytes)?;
+        file.into_inner()
+            .map_err(io::IntoInnerError::into_error)?
+            .sync_all()
+    });
+    if let Err(e) = written {
+        // What is only half there would fill the disk.
+        drop(fs::remove_file(&new));
+        return Err(e);
+    }
+    fs::rename(&new, path)
+}
+
+fn private(path: &Path, empty: bool) -> io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(empty)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+}
+
+const BLOCKS: &str = "blocklist.jsonl";
+const HELD: &str = "held.jsonl";
+const VERSION: u32 = 1;
+/// A crash costs at most that much of what was acknowledged.
+const HELD_INTERVAL: Duration = Duration::from_secs(5);
+/// What is forgotten of the block list is asked of the provider once more.
+const BLOCKS_INTERVAL: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use fpush_testkit::TempDir;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn one_folder_serves_one_daemon() {
+        let dir = TempDir::new();
+        let folder = dir.path().join("state");
+        let now = Instant::now();
+        let (memory, hasher, _) = Memory::open(&folder, now).unwrap();
+        let refused = Memory::open(&folder, now).err().unwrap().to_string();
+        assert!(refused.contains("another fpush uses"), "{refused}");
+        drop(memory);
+        let (_, other, _) = Memory::open(&folder, now).unwrap();
+        assert_ne!(hasher.key(), other.key(), "nothing was written");
+    }
+
+    #[tokio::test]
+    async fn the_key_survives_and_nobody_else_reads_the_files() {
+        let dir = TempDir::new();
+        let now = Instant::now();
+        let (memory, hasher, _) = Memory::open(dir.path(), now).unwrap();
+        let settings = fpush_push::settings::Report::default();
+        let empty = serde_json::Map::new();
+        let settings =
+            fpush_push::ModuleSettings::read(&mut fpush_push::settings::Section::root(&empty, &settings));
+        let module = Module::new(
+            "m",
+            Box::new(Nobody),
+            settings,
+            hasher.clone(),
+            fpush_push::Drain::default(),
+        );
+        memory.close(&[(module, "demo")]).await;
+        for file in [BLOCKS, HELD, "lock"] {
+            let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{file}");
+        }
+        let (_, again, _) = Memory::open(dir.path(), now).unwrap();
+        assert_eq!(hasher.key(), again.key());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_put_aside() {
+        let dir = TempDir::new();
+        dir.write(HELD, "{\"fpush\":1}\nnonsense\n");
+        dir.write(BLOCKS, "nonsense");
+        drop(Memory::open(dir.path(), Instant::now()).unwrap());
+        for aside in ["held.unreadable", "blocklist.unreadable"] {
+            assert!(dir.path().join(aside).exists(), "{aside}");
+        }
+    }
+
+    struct Nobody;
+
+    impl fpush_push::PushTrait for Nobody {
+        fn accepts(&self, _token: &str) -> bool {
+            true
+        }
+
+        fn class(&self, _urgency: fpush_push::Urgency) -> fpush_push::Class {
+            fpush_push::Class::High
+        }
+
+        fn send<'a>(&'a self, _push: &'a fpush_push::Push) -> fpush_push::Sending<'a> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn verify(&self, _deadline: Instant) -> fpush_push::Verifying<'_> {
+            Box::pin(async { Ok("nobody asks".into()) })
+        }
+
+        fn status(&self) -> fpush_push::BackendStatus {
+            fpush_push::BackendStatus::default()
+        }
+    }
+}
