@@ -190,7 +190,7 @@ pub(crate) fn is_up(module: &Module) -> bool {
             | TroubleKind::WrongTokens
             | TroubleKind::Provider,
         ) => false,
-        Some(TroubleKind::Paused | TroubleKind::Expiring) | None => true,
+        Some(TroubleKind::Paused | TroubleKind::Clock | TroubleKind::Expiring) | None => true,
     }
 }
 

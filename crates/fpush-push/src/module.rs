@@ -943,10 +943,18 @@ impl State {
     fn trouble(&mut self, backend: &BackendStatus, now: Instant, wall: SystemTime) -> Option<Trouble> {
         let of_credentials = backend.credentials.iter().find_map(|credential| {
             let words = credential.trouble.as_ref()?.to_string();
-            Some(Trouble {
-                kind: TroubleKind::Authentication,
-                words,
-            })
+            // A token that could not be renewed is good until its end.
+            let still_good = credential.age.is_some() && credential.expires.is_some_and(|end| wall < end);
+            let kind = if still_good {
+                TroubleKind::Expiring
+            } else {
+                TroubleKind::Authentication
+            };
+            Some(Trouble { kind, words })
+        });
+        let clock = backend.clock_trouble().map(|words| Trouble {
+            kind: TroubleKind::Clock,
+            words,
         });
         let wrong_tokens = self.doubt.suspects_settings(now).then(|| Trouble {
             kind: TroubleKind::WrongTokens,
@@ -964,10 +972,16 @@ impl State {
                 ),
             })
         });
-        [of_credentials, wrong_tokens, self.fitness.trouble(now), expiring]
-            .into_iter()
-            .flatten()
-            .min_by_key(|trouble| trouble.kind)
+        [
+            of_credentials,
+            wrong_tokens,
+            self.fitness.trouble(now),
+            clock,
+            expiring,
+        ]
+        .into_iter()
+        .flatten()
+        .min_by_key(|trouble| trouble.kind)
     }
 }
 

@@ -52,6 +52,8 @@ pub enum TroubleKind {
     Provider,
     /// The provider wants less, and the module pauses.
     Paused,
+    /// The clock of this machine is wrong, so that credentials are or will be refused.
+    Clock,
     /// Credentials end soon.
     Expiring,
 }
@@ -66,6 +68,7 @@ impl TroubleKind {
             Self::WrongTokens => "wrong_tokens",
             Self::Provider => "provider",
             Self::Paused => "paused",
+            Self::Clock => "clock",
             Self::Expiring => "expiring",
         }
     }
