@@ -203,12 +203,11 @@ impl Desk {
             at: now,
         };
         // Who names a module carries the token along.
+        if arrival.push_module.is_some() {
+            return self.push_to_token(arrival);
+        }
         let terms = self.terms();
-        let Some(registration) = terms
-            .registration
-            .as_ref()
-            .filter(|_| arrival.push_module.is_none())
-        else {
+        let Some(registration) = &terms.registration else {
             return self.push_to_token(arrival);
         };
         let encrypted = encrypted.map(|Ciphertext { iv, text }| Encrypted {

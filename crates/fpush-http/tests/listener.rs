@@ -4,7 +4,8 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    time::Duration,
+    slice::from_ref,
+    time::{Duration, SystemTime},
 };
 
 use axum::{
@@ -152,7 +153,7 @@ async fn nobody_is_refused_while_one_listener_takes_over_from_the_other() {
     let slow = tokio::spawn(async move { ask(address, "POST /slow", "").await });
     sleep(MOMENT).await;
     for turn in ["second", "third", "fourth"] {
-        let listener = bind(address, std::slice::from_ref(&handle)).await.unwrap();
+        let listener = bind(address, from_ref(&handle)).await.unwrap();
         let (new_handle, new_drain) = (listener.handle(), all.child());
         let new_server = serve(listener, turn, &new_drain);
         drain.begin();
@@ -183,7 +184,7 @@ async fn a_port_is_shared_with_the_same_address_only() {
     let (address, handle) = (listener.address(), listener.handle());
     let server = serve(listener, "first", &drain);
 
-    let same = bind(any_port(), &[handle.clone()]).await.unwrap();
+    let same = bind(any_port(), from_ref(&handle)).await.unwrap();
     assert_eq!(same.address(), address, "a port that the system gave stays");
     drop(same);
     assert_eq!(
@@ -193,7 +194,7 @@ async fn a_port_is_shared_with_the_same_address_only() {
     );
 
     let everywhere = SocketAddr::new(IpAddr::from([0, 0, 0, 0]), address.port());
-    let Err(error @ StartError::Overlap { .. }) = bind(everywhere, &[handle.clone()]).await else {
+    let Err(error @ StartError::Overlap { .. }) = bind(everywhere, from_ref(&handle)).await else {
         panic!("the port is taken");
     };
     let expected = format!(
@@ -225,5 +226,5 @@ async fn the_end_of_the_certificate_is_told() {
         .await
         .unwrap();
     let expires = listener.handle().certificate_expires().expect("it says so");
-    assert!(expires > std::time::SystemTime::now());
+    assert!(expires > SystemTime::now());
 }

@@ -689,10 +689,10 @@ impl Module {
         let (fingerprint, push) = (order.fingerprint, &mut order.push);
         let (mut reconnects, mut renewed) = (0, false);
         loop {
-            if let Some(resume) = self.paused_until(Instant::now()) {
-                return Ended::Failed { resume };
-            }
-            let backend = self.backend();
+            let backend = match self.backend_unless_paused(Instant::now()) {
+                Ok(backend) => backend,
+                Err(resume) => return Ended::Failed { resume },
+            };
             let Some(result) = self.drain.run(self.attempt(&*backend, push)).await else {
                 return Ended::Failed {
                     resume: Instant::now(),
@@ -869,13 +869,18 @@ impl Module {
         until
     }
 
-    /// The end of a pause, if there is one: for what was admitted before it began. When the daemon is about to
-    /// stop there is no later time to send at.
+    /// The end of a pause, if there is one: for what was admitted before it began.
     fn paused_until(&self, now: Instant) -> Option<Instant> {
-        if self.drain.has_begun() {
-            return None;
+        self.backend_unless_paused(now).err()
+    }
+
+    /// The backend, or the end of a pause. When the daemon is about to stop there is no later time to send at.
+    fn backend_unless_paused(&self, now: Instant) -> Result<Arc<dyn PushTrait>, Instant> {
+        let state = self.lock();
+        match state.fitness.paused_until(now) {
+            Some(until) if !self.drain.has_begun() => Err(until),
+            Some(_) | None => Ok(Arc::clone(&state.backend)),
         }
-        self.lock().fitness.paused_until(now)
     }
 
     fn hold(&self, mut state: MutexGuard<'_, State>, held: Held) {
