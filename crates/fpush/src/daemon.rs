@@ -25,6 +25,7 @@ use crate::{
     logging::Log,
     memory::{Memory, Remembered, Typed},
     registration::{self, Registering, RegistrationSettings},
+    run::log_problems,
     settings::{Loaded, LoadedModule, MonitoringSettings, Source, load, load_again},
 };
 
@@ -302,9 +303,7 @@ impl Daemon {
         self.backends = backends;
         match loaded {
             Some(loaded) => {
-                for problem in problems {
-                    warn!(settings = %problem.path, "{problem}");
-                }
+                log_problems(&problems);
                 Ok(loaded)
             }
             None => Err(problems),
@@ -334,12 +333,7 @@ impl Daemon {
     fn refuse(&mut self, problems: Vec<Problem>) {
         counter!("fpush_reloads_total", "result" => "refused").increment(1);
         let all: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        for problem in problems {
-            match problem.severity {
-                Severity::Error => error!(settings = %problem.path, "{problem}"),
-                Severity::UnknownKey | Severity::Warning => warn!(settings = %problem.path, "{problem}"),
-            }
-        }
+        log_problems(&problems);
         error!("the settings were not taken over, because something is wrong with them; the old ones go on");
         self.reload = Some(Reload {
             at: SystemTime::now(),

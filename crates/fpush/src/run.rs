@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 use fpush_monitor::Monitor;
-use fpush_push::{Drain, settings::Severity};
+use fpush_push::{Drain, settings::{Problem, Severity}};
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
@@ -34,12 +34,7 @@ pub(crate) fn run(file: &Path) -> ExitCode {
     let mut backends = backends::table();
     let (loaded, problems) = load(file, &mut backends);
     log.set_format(loaded.as_ref().map(|loaded| loaded.format).unwrap_or_default());
-    for problem in problems {
-        match problem.severity {
-            Severity::Error => error!(settings = %problem.path, "{problem}"),
-            Severity::UnknownKey | Severity::Warning => warn!(settings = %problem.path, "{problem}"),
-        }
-    }
+    log_problems(&problems);
     let Some(loaded) = loaded else {
         error!("not started, because the settings are wrong");
         log.problems().finish();
@@ -55,6 +50,19 @@ pub(crate) fn run(file: &Path) -> ExitCode {
             error!("{e:#}");
             problems.finish();
             ExitCode::from(exit::OS_ERROR)
+        }
+    }
+}
+
+/// Writes what is wrong with the settings to the log.
+pub(crate) fn log_problems(problems: &[Problem]) {
+    for problem in problems {
+        let settings = Some(&problem.path).filter(|path| !path.is_empty());
+        let settings = settings.map(tracing::field::display);
+        let message = &problem.message;
+        match problem.severity {
+            Severity::Error => error!(settings, "{message}"),
+            Severity::UnknownKey | Severity::Warning => warn!(settings, "{message}"),
         }
     }
 }
