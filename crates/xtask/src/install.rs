@@ -5,10 +5,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use fpush_testkit::servers::{Ejabberd, Prosody};
 
-use crate::process;
+use crate::process::{self, cargo};
 
 /// A server and what has to be installed for it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,10 @@ pub(crate) enum Package {
     Chromium,
     /// The client of the HTTP API's examples.
     Curl,
+    /// What reads alert rules and metrics.
+    Promtool,
+    /// What fpush's own package depends on.
+    Dependencies,
 }
 
 impl Package {
@@ -33,6 +37,14 @@ impl Package {
             Self::Postgresql => Path::new("/usr/lib/postgresql").is_dir(),
             Self::Chromium => process::is_there("chromium"),
             Self::Curl => process::is_there("curl"),
+            Self::Promtool => process::is_there("promtool"),
+            Self::Dependencies => [
+                "/usr/sbin/adduser",
+                "/usr/sbin/update-ca-certificates",
+                "/bin/kill",
+            ]
+            .iter()
+            .all(|program| Path::new(program).exists()),
         }
     }
 
@@ -43,6 +55,8 @@ impl Package {
             Self::Postgresql => &["postgresql"],
             Self::Chromium => &["chromium"],
             Self::Curl => &["curl"],
+            Self::Promtool => &["prometheus"],
+            Self::Dependencies => &["adduser", "ca-certificates", "procps"],
         }
     }
 }
@@ -113,7 +127,36 @@ pub(crate) fn ensure(wanted: &[Package]) -> Result<()> {
     Ok(())
 }
 
-fn is_root() -> bool {
+/// A subcommand of cargo that is installed with cargo.
+#[derive(Clone, Copy)]
+pub(crate) enum CargoTool {
+    /// Checks dependencies and their licences.
+    Deny,
+    /// Makes Debian packages.
+    Deb,
+}
+
+/// Installs it if it is missing, and says so first.
+pub(crate) fn cargo_tool(tool: CargoTool) -> Result<()> {
+    let (command, version) = match tool {
+        CargoTool::Deny => ("deny", "^0.20"),
+        CargoTool::Deb => ("deb", "^3"),
+    };
+    if process::succeeds(cargo(&[command, "--version"])) {
+        println!("Installed already: cargo-{command}.");
+        return Ok(());
+    }
+    println!("Installing cargo-{command} with cargo install; this takes a minute or two.");
+    let package = format!("cargo-{command}");
+    let mut install = cargo(&["install", &package, "--locked", "--version", version, "--debug"]);
+    // It is built once and runs for seconds: neither optimised nor with debug information.
+    install.env("CARGO_PROFILE_DEV_DEBUG", "0").stdin(Stdio::null());
+    process::run(&mut install)
+        .map_err(|error| anyhow!("{error:#}\nto repeat it: {}", process::line(&install)))
+}
+
+/// Whether this process may do everything.
+pub(crate) fn is_root() -> bool {
     fs::metadata(Path::new("/proc/self")).is_ok_and(|process| process.uid() == 0)
 }
 

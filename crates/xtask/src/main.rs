@@ -1,9 +1,10 @@
-//! What a person or CI runs: `cargo xtask demo`, `cargo xtask test` and `cargo xtask bench`.
+//! What a person or CI runs: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench` and `cargo xtask package`.
 
 mod bench;
 mod demo;
 mod install;
 mod interrupt;
+mod package;
 mod process;
 mod test;
 
@@ -29,6 +30,12 @@ fn main() -> ExitCode {
         }
         [bench::STAND_IN, folder] => run(|| bench::stand_in(folder.as_ref())),
         [bench::FLOOR, file] => run(|| bench::floor(file.as_ref())),
+        ["package"] => run(package::run),
+        ["package", "--test"] => run(|| package::run_test(None)),
+        ["package", "--test", file] => run(|| package::run_test(Some(file))),
+        // The parts of its test that run in namespaces of their own.
+        [package::PROBE, place] => run(|| package::probe(place.as_ref())),
+        [package::CHECK, place, file] => run(|| package::check(place.as_ref(), file.as_ref())),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -81,4 +88,8 @@ cargo xtask test            everything that must hold before a change is merged
 cargo xtask test --quick    the same without the runs for each Cargo feature alone
 cargo xtask bench           what a push costs in time and memory, beside a bare HTTP/2 client; takes eight minutes
 cargo xtask bench --short   whether the bench works, in a few seconds and without optimisation
-                            (either of them with --json FILE and --markdown FILE: the figures also in files)";
+                            (either of them with --json FILE and --markdown FILE: the figures also in files)
+cargo xtask package         the Debian package, in target/debian
+cargo xtask package --test [FILE]
+                            whether a package (without FILE one of the debug build) can be installed, started,
+                            upgraded and removed; this machine stays as it is";

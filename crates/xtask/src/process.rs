@@ -4,11 +4,13 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use serde_json::Value;
 
 use crate::interrupt;
 
@@ -17,6 +19,23 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     command.args(arguments);
     command
+}
+
+/// Builds the program of a package, and returns its path.
+pub(crate) fn build(package: &str, profile: &[&str]) -> Result<PathBuf> {
+    println!("Building {package} {}", profile.join(" "));
+    let mut command = cargo(&["build", "--message-format", "json-render-diagnostics"]);
+    command.args(["--package", package]).args(profile);
+    let mut program = None;
+    run_reading(command.stdin(Stdio::null()), &mut |line| {
+        let message = serde_json::from_str::<Value>(line).unwrap_or_default();
+        if message["target"]["name"] == package
+            && let Some(path) = message["executable"].as_str()
+        {
+            program = Some(PathBuf::from(path));
+        }
+    })?;
+    program.with_context(|| format!("cargo names no program for {package}"))
 }
 
 /// Whether there is a program of that name.

@@ -11,7 +11,8 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use fpush_testkit::TempDir;
 
 use crate::bench;
-use crate::install::{self, Package};
+use crate::install::{self, CargoTool, Package};
+use crate::package::{self, Tested};
 use crate::process::{self, cargo};
 
 /// How much is run.
@@ -33,6 +34,9 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
         report.failed = report.failed.max(1);
     }
     println!("\n{} steps in {}", report.steps, seconds(report.start.elapsed()));
+    for skipped in &report.skipped {
+        println!("skipped: {skipped}");
+    }
     println!("{} passed, {} failed", report.passed, report.failed);
     outcome.map_err(|_| anyhow::Error::new(Reported))
 }
@@ -45,9 +49,12 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
             Package::Postgresql,
             Package::Chromium,
             Package::Curl,
+            Package::Promtool,
+            Package::Dependencies,
         ])?;
         rust_tools()?;
-        cargo_deny()
+        install::cargo_tool(CargoTool::Deny)?;
+        install::cargo_tool(CargoTool::Deb)
     })?;
     report.run("formatting", cargo(&["fmt", "--all", "--check"]))?;
 
@@ -140,6 +147,15 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
     } else {
         report.skip("the unit file", "there is no systemd-analyze");
     }
+
+    let mut tested = Tested::Yes;
+    report.step("the Debian package", |_| {
+        tested = package::test(None)?;
+        Ok(())
+    })?;
+    if let Tested::No(reason) = tested {
+        report.skip("the Debian package, installed", &reason);
+    }
     Ok(())
 }
 
@@ -166,6 +182,8 @@ struct Report {
     steps: u32,
     passed: u64,
     failed: u64,
+    /// Steps that could not be done here, and why.
+    skipped: Vec<String>,
 }
 
 impl Default for Report {
@@ -175,6 +193,7 @@ impl Default for Report {
             steps: 0,
             passed: 0,
             failed: 0,
+            skipped: Vec::new(),
         }
     }
 }
@@ -189,8 +208,10 @@ impl Report {
         Ok(())
     }
 
+    /// Says so now, and once more at the end, where it is not overlooked.
     fn skip(&mut self, title: &str, reason: &str) {
         println!("\n=== {title}: skipped, {reason}");
+        self.skipped.push(format!("{title}, because {reason}"));
     }
 
     /// A step that is one command.
@@ -240,25 +261,6 @@ fn rust_tools() -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn cargo_deny() -> Result<()> {
-    if process::succeeds(cargo(&["deny", "--version"])) {
-        println!("Installed already: cargo-deny.");
-        return Ok(());
-    }
-    println!("Installing cargo-deny with cargo install; this takes a minute or two.");
-    let mut install = cargo(&[
-        "install",
-        "cargo-deny",
-        "--locked",
-        "--version",
-        "^0.20",
-        "--debug",
-    ]);
-    // It is built once and runs for a second: neither optimised nor with debug information.
-    install.env("CARGO_PROFILE_DEV_DEBUG", "0").stdin(Stdio::null());
-    process::run(&mut install).map_err(|error| repeatable(error, &process::line(&install)))
 }
 
 /// Fails unless each of `names` is exactly one package of the lock file.

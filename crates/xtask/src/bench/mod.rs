@@ -27,11 +27,10 @@ mod throughput;
 
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::Value;
 
 pub(crate) use self::floor::floor;
 use self::helper::StandIn;
@@ -39,7 +38,7 @@ pub(crate) use self::helper::stand_in;
 use self::plan::Plan;
 use self::report::Report;
 use self::sample::Samples;
-use crate::process::{self, cargo};
+use crate::process;
 
 /// The task that measures, once everything is built.
 pub(crate) const MEASURE: &str = "bench-measure";
@@ -96,11 +95,11 @@ impl Options {
 /// Builds everything and measures. The short form takes the debug build, which is there already.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let profile: &[&str] = if options.short { &[] } else { &["--release"] };
-    let fpush = build("fpush", profile)?;
+    let fpush = process::build("fpush", profile)?;
     if options.short {
         return measure(&fpush, options);
     }
-    let xtask = build("xtask", profile)?;
+    let xtask = process::build("xtask", profile)?;
     let mut measure = Command::new(xtask);
     measure.arg(MEASURE).arg(fpush);
     for (option, file) in [("--json", &options.json), ("--markdown", &options.markdown)] {
@@ -109,22 +108,6 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     Err(anyhow::Error::from(measure.exec()).context("cannot start the measuring"))
-}
-
-fn build(package: &str, profile: &[&str]) -> Result<PathBuf> {
-    println!("Building {package} {}", profile.join(" "));
-    let mut command = cargo(&["build", "--message-format", "json-render-diagnostics"]);
-    command.args(["--package", package]).args(profile);
-    let mut program = None;
-    process::run_reading(command.stdin(Stdio::null()), &mut |line| {
-        let message = serde_json::from_str::<Value>(line).unwrap_or_default();
-        if message["target"]["name"] == package
-            && let Some(path) = message["executable"].as_str()
-        {
-            program = Some(PathBuf::from(path));
-        }
-    })?;
-    program.with_context(|| format!("cargo names no program for {package}"))
 }
 
 /// Measures this fpush, prints the tables and writes the files.
