@@ -442,11 +442,17 @@ impl Module {
                 return Verdict::Settled(Outcome::Queued);
             }
             Admission::Refuse => return Verdict::Settled(state.refused(class)),
-            Admission::NoRoom => return Verdict::Settled(Outcome::Overloaded),
+            Admission::NoRoom => {
+                drop(state);
+                warn!(module = %self.name, "{NO_ROOM}");
+                return Verdict::Settled(Outcome::Overloaded);
+            }
         };
         let place = self.line.enter(domain);
         if matches!(place, Place::Full) {
             state.limiter.give_back(slot);
+            drop(state);
+            self.complain_of_crowd();
             return Verdict::Settled(Outcome::Overloaded);
         }
         Verdict::Deliver(Ticket {
@@ -485,6 +491,9 @@ impl Module {
         };
         let Some(permit) = permit else {
             self.lock().limiter.give_back(slot);
+            if !self.drain.has_begun() {
+                self.complain_of_crowd();
+            }
             return Outcome::Overloaded;
         };
         delay_at_random().await;
@@ -500,6 +509,11 @@ impl Module {
             self.lock().limiter.give_back(slot);
         }
         outcome
+    }
+
+    /// In one place, so that it is one kind of problem.
+    fn complain_of_crowd(&self) {
+        warn!(module = %self.name, "{CROWDED}");
     }
 
     /// Sends held pushes when their time has come, and all of them at once when the daemon is about to stop.
@@ -970,10 +984,11 @@ impl State {
             let expires = credential.expires.filter(|_| credential.age.is_none())?;
             let left = expires.duration_since(wall).unwrap_or_default();
             let days = left.as_secs() / 86_400;
+            let unit = if days == 1 { "day" } else { "days" };
             (left < EXPIRING).then(|| Trouble {
                 kind: TroubleKind::Expiring,
                 words: format!(
-                    "the certificate ends in {days} days: get a new one, and put it in the old one's place"
+                    "the certificate ends in {days} {unit}: get a new one, and put it in the old one's place"
                 ),
             })
         });
@@ -1054,6 +1069,10 @@ const RETIRING: Duration = Duration::from_secs(1);
 const EXPIRING: Duration = Duration::from_secs(30 * 86_400);
 const WRONG_TOKENS: &str = "the provider calls too many tokens wrong: check environment, topic and project of this \
     module; no device is unregistered meanwhile";
+const CROWDED: &str = "more publishes come than the provider takes at a time, and some get no place: is the provider slow, \
+    does a domain flood, or is maxInFlight too small?";
+const NO_ROOM: &str = "a publish gets no place, because as many pushes are held as may be: does a domain flood, or does the \
+    provider want less for many devices?";
 /// Of more held pushes than that nothing encrypted is kept, so that strangers do not fill the memory with it.
 const MAX_HELD_ENCRYPTED: usize = 10_000;
 /// Before a held push that found no permit tries again.

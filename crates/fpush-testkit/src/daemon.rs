@@ -343,6 +343,15 @@ fn command(bin: &Path, args: &[OsString], dir: &Path) -> Command {
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
         command.env_remove(name).env_remove(name.to_ascii_lowercase());
     }
+    // Nor is it a service of systemd's, if the test should be a part of one.
+    for name in [
+        "STATE_DIRECTORY",
+        "RUNTIME_DIRECTORY",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+    ] {
+        command.env_remove(name);
+    }
     command
 }
 

@@ -10,6 +10,7 @@
 //! * [`fake_xmpp`]: the server's side of XEP-0114, byte by byte; [`publish`]: what real servers send
 //! * [`command`]: what clients send to register, and the forms that come back
 //! * [`daemon`]: the program itself, its log, its signals and its use of memory and time
+//! * [`scrape`]: what its operator sees: metrics, readiness, the status page
 //! * [`postgres`]: a database server that only the test knows
 
 #![expect(clippy::unwrap_used, reason = "in a test kit a panic is the report")]
@@ -24,6 +25,7 @@ pub mod fake_xmpp;
 pub mod jwt;
 pub mod postgres;
 pub mod publish;
+pub mod scrape;
 pub mod servers;
 pub mod temp_dir;
 
@@ -40,4 +42,5 @@ pub use fake_fcm::{FakeFcm, FcmSend, TokenRequest, fcm_error};
 pub use fake_xmpp::{FakeXmpp, Link, Refusal, Reply};
 pub use http_server::NewConnections;
 pub use postgres::Postgres;
+pub use scrape::{Monitoring, Scrape};
 pub use temp_dir::TempDir;

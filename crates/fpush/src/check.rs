@@ -43,7 +43,7 @@ fn describe(loaded: &Loaded) {
         monitoring,
         format: _,
         state_folder,
-        runtime_folder: _,
+        runtime_folder,
         source: _,
     } = loaded;
     println!("fpush {}", env!("CARGO_PKG_VERSION"));
@@ -83,8 +83,14 @@ fn describe(loaded: &Loaded) {
     }
     if let Some(folder) = state_folder {
         println!(
-            "block lists and held pushes survive a restart in {}",
+            "state directory: {}, where block lists and held pushes survive a restart",
             folder.display()
+        );
+    }
+    if let Some(socket) = runtime_folder.socket_by_settings() {
+        println!(
+            "runtime directory: fpush send and fpush check --connect ask it at {}",
+            socket.display()
         );
     }
     if let Some(registration) = registration {

@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueHint};
 use clap_complete::{Shell, generate};
 
 use crate::{exit, inquiry::Priority};
@@ -36,14 +36,16 @@ pub(crate) enum Command {
         /// Log in to the XMPP server and to every provider, too
         ///
         /// Nothing is sent to any device. While fpush runs, it is asked over its socket, because a second login would
-        /// disturb it. The exit status is 1 if somebody does not let us in.
+        /// disturb it: then it is the settings that it has in force which are tried. The exit status is 1 if somebody
+        /// does not let us in, and 71 if the fpush that runs cannot be asked.
         #[arg(long)]
         connect: bool,
     },
     /// Send one push, and say what the provider answers and what that means
     ///
     /// It goes out at once, whatever rate limit and block list say. While fpush runs, it does that itself, asked over
-    /// its socket. The exit status is 0 only if the provider accepted the push.
+    /// its socket. The exit status is 0 only if the provider accepted the push, 1 if it did not, 78 if the settings are
+    /// wrong, and 71 if the fpush that runs cannot be asked.
     Send(Send),
     /// Take over devices that have registered elsewhere
     ///
@@ -76,11 +78,11 @@ pub(crate) struct Send {
     /// The settings file
     #[arg(default_value = "./settings.json")]
     pub(crate) settings: PathBuf,
-    /// The push module
-    #[arg(long)]
+    /// The push module: its name in pushModules of the settings
+    #[arg(long, value_hint = ValueHint::Other)]
     pub(crate) module: String,
     /// The device's token; - reads it from standard input, so that it is not in the list of processes
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, allow_hyphen_values = true, value_hint = ValueHint::Other)]
     pub(crate) token: String,
     /// How much it matters, for modules whose pushPriority is "auto"
     #[arg(long, value_enum, default_value_t = Priority::High)]
@@ -167,6 +169,8 @@ mod tests {
         assert_eq!(settings(&[]), PathBuf::from("./settings.json"));
         assert_eq!(settings(&["other.json"]), PathBuf::from("other.json"));
         let cli = Cli::parse_from(["fpush", "check", "other.json"]);
-        assert!(matches!(cli.command, Some(Command::Check { settings, .. }) if settings.ends_with("other.json")));
+        assert!(
+            matches!(cli.command, Some(Command::Check { settings, .. }) if settings.ends_with("other.json"))
+        );
     }
 }

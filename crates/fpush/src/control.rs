@@ -4,7 +4,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -57,8 +57,14 @@ impl RuntimeFolder {
         }
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Where the socket is.
+    pub(crate) fn socket(&self) -> PathBuf {
         self.path.join(SOCKET)
+    }
+
+    /// Where the socket is, if that is what the settings say.
+    pub(crate) fn socket_by_settings(&self) -> Option<PathBuf> {
+        self.named.then(|| self.socket())
     }
 }
 
@@ -69,12 +75,25 @@ impl Control {
         let opened = open(folder, &path).await;
         match opened {
             Ok(listener) => Ok(Some(Self { listener, path })),
-            Err(e) if folder.named => Err(e).with_context(|| {
-                let folder = folder.path.display();
-                format!("cannot use runtimeDirectory {folder}: make it a folder that belongs to fpush's user")
-            }),
-            Err(e) => {
-                debug!("no socket for fpush send and fpush check --connect: {e:#}");
+            Err(NoSocket::Taken) if folder.named => bail!(
+                "another fpush uses runtimeDirectory {}: stop it, or choose another folder",
+                folder.path.display()
+            ),
+            Err(NoSocket::Io(e)) if folder.named => bail!(
+                "cannot use runtimeDirectory {}: {e}; make it a folder that belongs to fpush's user, or choose \
+                 another one",
+                folder.path.display()
+            ),
+            Err(NoSocket::Taken) => {
+                warn!(
+                    "another fpush answers at {}, and fpush send and fpush check --connect ask that one; give each a \
+                     runtimeDirectory of its own",
+                    path.display()
+                );
+                Ok(None)
+            }
+            Err(NoSocket::Io(e)) => {
+                debug!("no socket for fpush send and fpush check --connect: {e}");
                 Ok(None)
             }
         }
@@ -112,7 +131,21 @@ impl Drop for Control {
     }
 }
 
-async fn open(folder: &RuntimeFolder, path: &Path) -> anyhow::Result<UnixListener> {
+/// Why there is no socket.
+enum NoSocket {
+    /// Another daemon has it.
+    Taken,
+    /// There is no place for it.
+    Io(io::Error),
+}
+
+impl From<io::Error> for NoSocket {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+async fn open(folder: &RuntimeFolder, path: &Path) -> Result<UnixListener, NoSocket> {
     if folder.named {
         fs::DirBuilder::new()
             .recursive(true)
@@ -120,14 +153,18 @@ async fn open(folder: &RuntimeFolder, path: &Path) -> anyhow::Result<UnixListene
             .create(&folder.path)?;
     }
     match UnixStream::connect(path).await {
-        Ok(_) => bail!("another fpush answers at {}", path.display()),
-        // Left behind by one that was killed.
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
+        Ok(_) => return Err(NoSocket::Taken),
+        // Left behind by one that was killed; what is no socket is not ours.
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused && is_socket(path)? => fs::remove_file(path)?,
         Err(_) => {}
     }
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+fn is_socket(path: &Path) -> io::Result<bool> {
+    Ok(fs::symlink_metadata(path)?.file_type().is_socket())
 }
 
 async fn answer(stream: UnixStream, desk: &Desk) -> io::Result<()> {
@@ -176,7 +213,12 @@ pub(crate) async fn ask(folder: &RuntimeFolder, inquiry: &Inquiry) -> anyhow::Re
         {
             return Ok(None);
         }
-        Err(e) => bail!("cannot ask the running fpush at {shown}: {e}; run this as root or as fpush's user"),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            bail!("cannot ask the running fpush at {shown}: {e}; run this as root or as fpush's user")
+        }
+        Err(e) => {
+            bail!("cannot ask the running fpush at {shown}: {e}; check runtimeDirectory in the settings")
+        }
     };
     let asking = async {
         let (reader, mut writer) = stream.into_split();
@@ -185,21 +227,89 @@ pub(crate) async fn ask(folder: &RuntimeFolder, inquiry: &Inquiry) -> anyhow::Re
         writer.write_all(&line).await?;
         let mut answer = String::new();
         BufReader::new(reader).read_line(&mut answer).await?;
-        Ok::<_, anyhow::Error>(serde_json::from_str(&answer)?)
+        Ok::<_, io::Error>(answer)
     };
-    let findings = timeout(2 * PATIENCE, asking)
+    let answer = timeout(2 * PATIENCE, asking)
         .await
         .with_context(|| format!("the running fpush at {shown} does not answer"))?
-        .with_context(|| format!("the answer of the running fpush at {shown} cannot be read"))?;
+        .with_context(|| format!("cannot ask the running fpush at {shown}"))?;
+    if answer.is_empty() {
+        bail!("the running fpush at {shown} gave no answer: was it stopped meanwhile?");
+    }
+    let findings = serde_json::from_str(&answer).with_context(|| {
+        format!("the answer of the running fpush at {shown} cannot be read: is it of another version?")
+    })?;
     Ok(Some(findings))
 }
 
 const USUAL: &str = "/run/fpush";
 const SOCKET: &str = "control.sock";
-/// A question is not longer.
-const LONGEST: u64 = 16 * 1_024;
+/// A question is not longer: whatever fits on a command line, and who asks is not to be guarded against.
+const LONGEST: u64 = 1_024 * 1_024;
 /// Questions at a time.
 const AT_A_TIME: usize = 4;
 /// A push and all its attempts take 25 s; a check of many modules may take longer.
 const PATIENCE: Duration = Duration::from_secs(120);
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use fpush_testkit::TempDir;
+
+    use super::*;
+
+    fn named(dir: &TempDir) -> RuntimeFolder {
+        RuntimeFolder::choose(Some(dir.path().join("run")))
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_opened_once_and_goes_with_its_owner() {
+        let dir = TempDir::new();
+        let folder = named(&dir);
+        assert!(ask(&folder, &Inquiry::Check).await.unwrap().is_none());
+        let control = Control::open(&folder).await.unwrap().unwrap();
+        let refused = Control::open(&folder).await.err().unwrap().to_string();
+        assert!(
+            refused.starts_with("another fpush uses runtimeDirectory"),
+            "{refused}"
+        );
+        assert!(folder.socket().exists(), "it is still the first one's");
+        drop(control);
+        assert!(!folder.socket().exists());
+    }
+
+    #[tokio::test]
+    async fn what_was_left_behind_is_nobody_and_is_replaced() {
+        let dir = TempDir::new();
+        let folder = named(&dir);
+        fs::create_dir(dir.path().join("run")).unwrap();
+        drop(UnixListener::bind(folder.socket()).unwrap());
+        assert!(folder.socket().exists());
+        assert!(ask(&folder, &Inquiry::Check).await.unwrap().is_none());
+        assert!(Control::open(&folder).await.unwrap().is_some());
+    }
+
+    /// Without systemd, and without a word about it in the settings, it is missed by nobody.
+    #[tokio::test]
+    async fn only_a_folder_that_was_named_must_be_usable() {
+        let dir = TempDir::new();
+        let file = dir.write("file", "");
+        let folder = |named| RuntimeFolder {
+            path: file.join("run"),
+            named,
+        };
+        assert!(Control::open(&folder(false)).await.unwrap().is_none());
+        let refused = Control::open(&folder(true)).await.err().unwrap().to_string();
+        assert!(
+            refused.contains("make it a folder that belongs to fpush's user"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn only_what_the_settings_say_is_described() {
+        let dir = TempDir::new();
+        assert_eq!(named(&dir).socket_by_settings(), Some(named(&dir).socket()));
+        assert_eq!(RuntimeFolder::choose(None).socket_by_settings(), None);
+    }
+}

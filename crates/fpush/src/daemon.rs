@@ -53,6 +53,9 @@ pub(crate) struct Daemon {
     source: Source,
     files: Files,
     reload: Option<Reload>,
+    /// The settings file that the operator asked for last, if it was refused: what else is taken over later does not
+    /// make that good.
+    refused: Option<Reload>,
 }
 
 /// A module of the settings in force.
@@ -147,6 +150,7 @@ impl Daemon {
             source,
             files: Files::InForce,
             reload: None,
+            refused: None,
         };
         daemon.set_modules(loaded_modules, remembered);
         if let Some(settings) = registration {
@@ -217,10 +221,10 @@ impl Daemon {
     pub(crate) async fn reload(&mut self) {
         let imprint = self.imprint_of_files().await;
         match self.load(Cause::Asked).await {
-            Ok(loaded) => self.go_on_with(loaded).await,
+            Ok(loaded) => self.go_on_with(loaded, Cause::Asked).await,
             Err(problems) => {
                 self.files = imprint.map_or(Files::InForce, Files::Refused);
-                self.refuse(problems);
+                self.refuse(problems, Cause::Asked);
             }
         }
     }
@@ -237,11 +241,11 @@ impl Daemon {
         match self.load(Cause::Files).await {
             Ok(loaded) => {
                 info!("a file that the settings name has changed");
-                self.go_on_with(loaded).await;
+                self.go_on_with(loaded, Cause::Files).await;
             }
             Err(problems) if self.files == Files::Unusable => {
                 self.files = Files::Refused(imprint);
-                self.refuse(problems);
+                self.refuse(problems, Cause::Files);
             }
             Err(_) => {
                 debug!("files that the settings name have changed and cannot be used; looking again soon");
@@ -310,27 +314,39 @@ impl Daemon {
         }
     }
 
-    async fn go_on_with(&mut self, loaded: Loaded) {
+    async fn go_on_with(&mut self, loaded: Loaded, cause: Cause) {
         let source = loaded.source.clone();
         match self.apply(loaded).await {
             Ok(()) => {
                 self.source = source;
                 self.files = Files::InForce;
                 counter!("fpush_reloads_total", "result" => "ok").increment(1);
-                self.reload = Some(Reload {
-                    at: SystemTime::now(),
-                    refused: None,
+                match cause {
+                    Cause::Asked => {
+                        info!("the settings were taken over");
+                        self.refused = None;
+                    }
+                    Cause::Files => info!("the files were taken over"),
+                }
+                self.reload = self.refused.clone().or_else(|| {
+                    Some(Reload {
+                        at: SystemTime::now(),
+                        refused: None,
+                    })
                 });
             }
-            Err(e) => self.refuse(vec![Problem {
-                severity: Severity::Error,
-                path: String::new(),
-                message: format!("{e:#}"),
-            }]),
+            Err(e) => self.refuse(
+                vec![Problem {
+                    severity: Severity::Error,
+                    path: String::new(),
+                    message: format!("{e:#}"),
+                }],
+                cause,
+            ),
         }
     }
 
-    fn refuse(&mut self, problems: Vec<Problem>) {
+    fn refuse(&mut self, problems: Vec<Problem>, cause: Cause) {
         counter!("fpush_reloads_total", "result" => "refused").increment(1);
         let all: Vec<_> = problems.iter().map(ToString::to_string).collect();
         log_problems(&problems);
@@ -339,6 +355,9 @@ impl Daemon {
             at: SystemTime::now(),
             refused: Some(all.join("; ")),
         });
+        if cause == Cause::Asked {
+            self.refused.clone_from(&self.reload);
+        }
     }
 
     /// Goes on with other settings. First comes what may fail, and changes nothing.

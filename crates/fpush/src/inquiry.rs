@@ -69,7 +69,12 @@ impl Findings {
     pub(crate) fn link(&mut self, component: &str, problem: Option<String>) {
         match problem {
             None => self.good(format!("component {component}: the XMPP server lets us in")),
-            Some(problem) => self.bad(format!("component {component}: {problem}")),
+            Some(problem) => {
+                // What happened, and what to do about it.
+                let (problem, advice) = problem.split_once("; ").unwrap_or((&problem, ""));
+                self.bad(format!("component {component}: {problem}"));
+                self.explain(advice);
+            }
         }
     }
 
@@ -92,7 +97,10 @@ impl Findings {
             match proof {
                 Ok(said) => self.good(format!("module {name}: {said}")),
                 Err(failure) => {
-                    self.bad(format!("module {name}: {}", failure.answer));
+                    self.bad(format!(
+                        "module {name}: the provider did not let us in: {}",
+                        failure.answer
+                    ));
                     self.explain(failure.meaning);
                 }
             }
@@ -109,7 +117,7 @@ impl Findings {
                 .collect();
             let names = names.join(", ");
             return self.bad(format!(
-                "there is no push module {name}; the settings have {names}"
+                "there is no push module {name} in the settings; there are: {names}"
             ));
         };
         let urgency = match priority {
@@ -126,7 +134,7 @@ impl Findings {
                 };
                 self.good(format!("module {name}: the provider accepted the push ({class})"));
                 self.explain(
-                    "That the device shows it is not certain: it may be off, or the app may handle pushes wrongly.",
+                    "It does not follow that the device shows it: it may be off, or the app may handle pushes wrongly.",
                 );
             }
             Err(NotSent::Token) => {
@@ -156,3 +164,61 @@ impl Findings {
 
 /// For the answer of one provider.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The program on disk and the daemon that runs may be of different versions.
+    #[test]
+    fn questions_and_answers_stay_as_they_are() {
+        let send = Inquiry::Send {
+            module: "ios".to_owned(),
+            token: "a\"b\n".to_owned(),
+            priority: Priority::Low,
+        };
+        let text = serde_json::to_string(&send).unwrap();
+        assert_eq!(
+            text,
+            r#"{"send":{"module":"ios","token":"a\"b\n","priority":"low"}}"#
+        );
+        assert!(!text.contains('\n'), "a question is one line");
+        assert_eq!(serde_json::to_string(&Inquiry::Check).unwrap(), r#""check""#);
+        assert!(matches!(serde_json::from_str(r#""check""#), Ok(Inquiry::Check)));
+        let findings: Findings = serde_json::from_str(r#"{"ok":false,"lines":["no"]}"#).unwrap();
+        assert_eq!((findings.ok, findings.lines.len()), (false, 1));
+    }
+
+    #[test]
+    fn one_bad_thing_is_enough() {
+        let mut findings = Findings::new();
+        findings.link("push.example.org", None);
+        assert!(findings.ok);
+        findings.link(
+            "push.example.org",
+            Some("host-unknown; do this; or that".to_owned()),
+        );
+        findings.link("push.example.org", Some("no link yet".to_owned()));
+        findings.link("push.example.org", None);
+        assert!(!findings.ok);
+        assert_eq!(
+            findings.lines[1..],
+            [
+                "component push.example.org: host-unknown",
+                "  do this; or that",
+                "component push.example.org: no link yet",
+                "component push.example.org: the XMPP server lets us in",
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn who_names_no_module_is_told_which_there_are() {
+        let mut findings = Findings::new();
+        findings
+            .push(&Modules::default(), "ios", "t", Priority::High)
+            .await;
+        assert!(!findings.ok);
+        assert!(findings.lines[0].starts_with("there is no push module ios"));
+    }
+}

@@ -35,8 +35,6 @@ pub(crate) struct Memory {
     blocks: Cadence,
     held: Cadence,
     writing: Option<JoinHandle<Vec<Written>>>,
-    /// Why the last attempt to write failed.
-    trouble: Option<String>,
 }
 
 /// When a file was last written, and with what.
@@ -45,6 +43,8 @@ struct Cadence {
     interval: Duration,
     next: Instant,
     written: Vec<u64>,
+    /// Why the last attempt to write it failed.
+    trouble: Option<String>,
 }
 
 /// What the files said when the daemon started.
@@ -115,20 +115,20 @@ impl Memory {
             blocks: Cadence::new(BLOCKS, BLOCKS_INTERVAL, now),
             held: Cadence::new(HELD, HELD_INTERVAL, now),
             writing: None,
-            trouble: None,
         };
         Ok((memory, hasher, remembered))
     }
 
     /// Why nothing can be written, in words.
     pub(crate) fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
+        let mut both = [&self.held, &self.blocks].into_iter();
+        both.find_map(|cadence| cadence.trouble.as_deref())
     }
 
     /// Writes what has changed, if it is time; somewhere else, without waiting for it. To be called once a second.
     pub(crate) async fn tick(&mut self, modules: &[Typed], now: Instant) {
         if let Some(writing) = self.writing.take_if(|writing| writing.is_finished()) {
-            self.take_note(writing.await.unwrap_or_default());
+            self.take_note(writing.await.unwrap_or_default(), now);
         }
         if self.writing.is_some() {
             return;
@@ -143,11 +143,11 @@ impl Memory {
     /// Writes everything, and returns when that is done: before the daemon ends.
     pub(crate) async fn close(mut self, modules: &[Typed]) {
         if let Some(writing) = self.writing.take() {
-            self.take_note(writing.await.unwrap_or_default());
+            self.take_note(writing.await.unwrap_or_default(), Instant::now());
         }
         let pages = self.pages(modules, None);
         let written = write_all(&self.folder, pages);
-        self.take_note(written);
+        self.take_note(written, Instant::now());
     }
 
     /// The files whose content has changed, those only whose time has come if there is a `now`.
@@ -173,12 +173,20 @@ impl Memory {
         pages
     }
 
-    fn take_note(&mut self, written: Vec<Written>) {
+    fn take_note(&mut self, written: Vec<Written>, now: Instant) {
         for (file, result) in written {
+            let Some(cadence) = [&mut self.blocks, &mut self.held]
+                .into_iter()
+                .find(|cadence| cadence.file == file)
+            else {
+                continue;
+            };
+            let before = cadence.trouble.take();
             match result {
                 Ok(()) => {
                     counter!("fpush_state_writes_total", "result" => "ok").increment(1);
-                    if self.trouble.take().is_some() {
+                    // A short file may find room where a long one does not.
+                    if before.is_some() && self.trouble().is_none() {
                         info!("stateDirectory can be written to again");
                     }
                 }
@@ -190,12 +198,9 @@ impl Memory {
                          survive a restart: is the disk full, does the folder belong to fpush's user?"
                     );
                     error!("{trouble}");
-                    self.trouble = Some(trouble);
-                    for cadence in [&mut self.blocks, &mut self.held] {
-                        if cadence.file == file {
-                            cadence.written.clear();
-                        }
-                    }
+                    cadence.trouble = Some(trouble);
+                    cadence.written.clear();
+                    cadence.next = cadence.next.min(now + RETRY_INTERVAL);
                 }
             }
         }
@@ -209,6 +214,7 @@ impl Cadence {
             interval,
             next: now + interval,
             written: Vec::new(),
+            trouble: None,
         }
     }
 
@@ -312,15 +318,21 @@ fn read<T: DeserializeOwned>(path: &Path) -> Content<T> {
             return content;
         }
     };
-    let mut lines = BufReader::new(file).lines().map_while(Result::ok);
+    // Not as text: what is no UTF-8 must cost its own line alone.
+    let mut lines = BufReader::new(file).split(b'\n');
     let head = lines
         .next()
-        .and_then(|line| serde_json::from_str::<Head>(&line).ok());
+        .and_then(|line| serde_json::from_slice::<Head>(&line.ok()?).ok());
     content.head = head.filter(|head| head.fpush == VERSION);
     let mut unreadable = 0;
     if content.head.is_some() {
         for line in lines {
-            match serde_json::from_str(&line) {
+            let Ok(line) = line else {
+                // The disk fails, and would fail again and again.
+                unreadable += 1;
+                break;
+            };
+            match serde_json::from_slice(&line) {
                 Ok(record) => content.lines.push(record),
                 Err(_) => unreadable += 1,
             }
@@ -380,11 +392,19 @@ const VERSION: u32 = 1;
 const HELD_INTERVAL: Duration = Duration::from_secs(5);
 /// What is forgotten of the block list is asked of the provider once more.
 const BLOCKS_INTERVAL: Duration = Duration::from_secs(60);
+/// After a failure, however long the usual interval is.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
+    use std::{borrow::Cow, os::unix::fs::PermissionsExt as _};
+
+    use fpush_push::{
+        BackendStatus, Choice, Class, Drain, Failure, ModuleSettings, Outcome, Push, PushError, PushTrait,
+        Request, Sending, Urgency, Verdict, Verifying,
+        settings::{Report, Section},
+    };
     use fpush_testkit::TempDir;
-    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 
@@ -406,18 +426,7 @@ mod tests {
         let dir = TempDir::new();
         let now = Instant::now();
         let (memory, hasher, _) = Memory::open(dir.path(), now).unwrap();
-        let settings = fpush_push::settings::Report::default();
-        let empty = serde_json::Map::new();
-        let settings =
-            fpush_push::ModuleSettings::read(&mut fpush_push::settings::Section::root(&empty, &settings));
-        let module = Module::new(
-            "m",
-            Box::new(Nobody),
-            settings,
-            hasher.clone(),
-            fpush_push::Drain::default(),
-        );
-        memory.close(&[(module, "demo")]).await;
+        memory.close(&[(module(&hasher), "demo")]).await;
         for file in [BLOCKS, HELD, "lock"] {
             let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
@@ -426,38 +435,200 @@ mod tests {
         assert_eq!(hasher.key(), again.key());
     }
 
-    #[test]
-    fn what_cannot_be_read_is_put_aside() {
+    #[tokio::test]
+    async fn a_module_of_the_same_name_and_type_gets_everything_back() {
         let dir = TempDir::new();
-        dir.write(HELD, "{\"fpush\":1}\nnonsense\n");
-        dir.write(BLOCKS, "nonsense");
-        drop(Memory::open(dir.path(), Instant::now()).unwrap());
-        for aside in ["held.unreadable", "blocklist.unreadable"] {
-            assert!(dir.path().join(aside).exists(), "{aside}");
+        let now = Instant::now();
+        let (memory, hasher, _) = Memory::open(dir.path(), now).unwrap();
+        let known = module(&hasher);
+        publish(&known, "dead").await;
+        for _ in 0..2 {
+            publish(&known, "alive").await;
+        }
+        memory.close(&[(known, "demo")]).await;
+        for (kind, held, dead) in [("demo", 1, true), ("apple", 0, false)] {
+            let (_memory, hasher, mut remembered) = Memory::open(dir.path(), now).unwrap();
+            let module = module(&hasher);
+            remembered.tell(&module, kind);
+            assert_eq!(module.held(), held, "{kind}");
+            let verdict = module.admit(request("dead"), now);
+            let blocked = matches!(verdict, Verdict::Settled(Outcome::TokenDead));
+            assert_eq!(blocked, dead, "{kind}: {verdict:?}");
+            assert_eq!(
+                remembered.held.len(),
+                1 - held,
+                "the rest is what is reported as lost"
+            );
         }
     }
 
-    struct Nobody;
+    /// A crash costs five seconds of what is held, and a minute of blocks.
+    #[tokio::test]
+    async fn each_file_is_written_when_it_is_due_and_only_if_there_is_news() {
+        let dir = TempDir::new();
+        let start = Instant::now();
+        let (mut memory, hasher, _) = Memory::open(dir.path(), start).unwrap();
+        let modules = [(module(&hasher), "demo")];
+        publish(&modules[0].0, "dead").await;
+        let mut due = async |seconds: u64| {
+            let now = start + Duration::from_secs(seconds);
+            memory.tick(&modules, now).await;
+            if let Some(writing) = memory.writing.take() {
+                memory.take_note(writing.await.unwrap(), now);
+            }
+            let written: Vec<_> = [BLOCKS, HELD]
+                .into_iter()
+                .filter(|file| fs::remove_file(dir.path().join(file)).is_ok())
+                .collect();
+            for _ in 0..2 {
+                publish(&modules[0].0, &format!("token-{seconds}")).await;
+            }
+            written
+        };
+        assert!(due(4).await.is_empty());
+        assert_eq!(due(5).await, [HELD]);
+        assert!(due(9).await.is_empty());
+        assert_eq!(due(10).await, [HELD]);
+        assert_eq!(due(60).await, [BLOCKS, HELD]);
+        assert_eq!(due(120).await, [HELD], "nothing was blocked since");
+    }
 
-    impl fpush_push::PushTrait for Nobody {
+    /// A full disk leaves what there was, and the next attempt makes up for it.
+    #[tokio::test]
+    async fn what_could_not_be_written_is_written_later() {
+        let dir = TempDir::new();
+        let start = Instant::now();
+        let (mut memory, hasher, _) = Memory::open(dir.path(), start).unwrap();
+        let modules = [(module(&hasher), "demo")];
+        // In the place of the file that is to be renamed.
+        fs::create_dir(dir.path().join("held.new")).unwrap();
+        let mut due = async |seconds: u64| {
+            let now = start + Duration::from_secs(seconds);
+            memory.tick(&modules, now).await;
+            let writing = memory.writing.take().unwrap();
+            memory.take_note(writing.await.unwrap(), now);
+            memory.trouble().map(str::to_owned)
+        };
+        let trouble = due(5).await.unwrap();
+        assert!(
+            trouble.starts_with("cannot write held.jsonl in stateDirectory"),
+            "{trouble}"
+        );
+        assert!(!dir.path().join(HELD).exists());
+        fs::remove_dir(dir.path().join("held.new")).unwrap();
+        assert_eq!(due(10).await, None);
+        assert!(dir.path().join(HELD).exists());
+    }
+
+    #[test]
+    fn trouble_lasts_until_the_file_that_failed_is_written_and_that_is_tried_soon() {
+        let dir = TempDir::new();
+        let now = Instant::now();
+        let (mut memory, _, _) = Memory::open(dir.path(), now).unwrap();
+        let full = || Err(io::ErrorKind::StorageFull.into());
+        memory.take_note(vec![(BLOCKS, full()), (HELD, Ok(()))], now);
+        assert!(memory.trouble().unwrap().contains(BLOCKS));
+        assert!(memory.blocks.next <= now + RETRY_INTERVAL);
+        memory.take_note(vec![(HELD, full())], now);
+        memory.take_note(vec![(BLOCKS, Ok(()))], now);
+        assert!(memory.trouble().unwrap().contains(HELD));
+        memory.take_note(vec![(HELD, Ok(()))], now);
+        assert_eq!(memory.trouble(), None);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_put_aside_and_costs_nothing_else() {
+        let dir = TempDir::new();
+        let now = Instant::now();
+        let (memory, hasher, _) = Memory::open(dir.path(), now).unwrap();
+        let known = module(&hasher);
+        for token in ["a", "a", "b", "b"] {
+            publish(&known, token).await;
+        }
+        memory.close(&[(known, "demo")]).await;
+        let held = fs::read(dir.path().join(HELD)).unwrap();
+        let lines: Vec<_> = held.split(|byte| *byte == b'\n').collect();
+        // Nonsense, no text at all, and a line that ends too early.
+        let broken = [
+            lines[0],
+            b"nonsense",
+            lines[1],
+            b"\xff",
+            lines[2],
+            &lines[1][..20],
+        ]
+        .join(&b'\n');
+        dir.write(HELD, &broken);
+        dir.write(BLOCKS, "nonsense");
+        let (_memory, other, remembered) = Memory::open(dir.path(), now).unwrap();
+        assert_ne!(hasher.key(), other.key(), "the key was not readable either");
+        let held: Vec<_> = remembered.held.values().map(Vec::len).collect();
+        assert_eq!(held, [2]);
+        assert_eq!(fs::read(dir.path().join("held.unreadable")).unwrap(), broken);
+        assert_eq!(
+            fs::read(dir.path().join("blocklist.unreadable")).unwrap(),
+            b"nonsense"
+        );
+    }
+
+    fn module(hasher: &TokenHasher) -> Arc<Module> {
+        let (report, empty) = (Report::default(), serde_json::Map::new());
+        let settings = ModuleSettings::read(&mut Section::root(&empty, &report));
+        Module::new(
+            "m",
+            Box::new(Provider),
+            settings,
+            hasher.clone(),
+            Drain::default(),
+        )
+    }
+
+    fn request(token: &str) -> Request<'_> {
+        Request {
+            token,
+            choice: Choice::Named,
+            urgency: Urgency::High,
+            domain: "a.example",
+            registered: None,
+        }
+    }
+
+    async fn publish(module: &Arc<Module>, token: &str) {
+        match module.admit(request(token), Instant::now()) {
+            Verdict::Settled(_) => {}
+            Verdict::Deliver(ticket) => drop(Arc::clone(module).deliver(ticket).await),
+        }
+    }
+
+    /// Knows one dead token.
+    struct Provider;
+
+    impl PushTrait for Provider {
         fn accepts(&self, _token: &str) -> bool {
             true
         }
 
-        fn class(&self, _urgency: fpush_push::Urgency) -> fpush_push::Class {
-            fpush_push::Class::High
+        fn class(&self, _urgency: Urgency) -> Class {
+            Class::High
         }
 
-        fn send<'a>(&'a self, _push: &'a fpush_push::Push) -> fpush_push::Sending<'a> {
-            Box::pin(async { Ok(()) })
+        fn send<'a>(&'a self, push: &'a Push) -> Sending<'a> {
+            Box::pin(async {
+                if push.token.as_str() == "dead" {
+                    let gone = PushError::TokenGone { since: None };
+                    Err(Failure::new(gone, "gone", "it is gone", ""))
+                } else {
+                    Ok(())
+                }
+            })
         }
 
-        fn verify(&self, _deadline: Instant) -> fpush_push::Verifying<'_> {
-            Box::pin(async { Ok("nobody asks".into()) })
+        fn verify(&self, _deadline: Instant) -> Verifying<'_> {
+            Box::pin(async { Ok(Cow::Borrowed("nobody asks")) })
         }
 
-        fn status(&self) -> fpush_push::BackendStatus {
-            fpush_push::BackendStatus::default()
+        fn status(&self) -> BackendStatus {
+            BackendStatus::default()
         }
     }
 }

@@ -2,7 +2,12 @@
 //! away from it (ejabberd) or throw it out (Prosody with `kick_old`), and a second provider token breaks Apple's rule.
 //! Only where none runs the command does it itself.
 
-use std::{io, path::Path, process::ExitCode, sync::Arc};
+use std::{
+    io::{self, BufRead as _, Read as _},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use fpush_push::{Built, Drain, Module, Modules, TokenHasher, settings::Severity};
@@ -19,6 +24,10 @@ use crate::{
 /// `fpush send`.
 pub(crate) fn send(send: &Send) -> ExitCode {
     let token = match read_token(&send.token) {
+        Ok(token) if token.is_empty() && send.token == STDIN => {
+            eprintln!("error: there is no token on standard input");
+            return ExitCode::FAILURE;
+        }
         Ok(token) => token,
         Err(e) => {
             eprintln!("error: cannot read the token from standard input: {e}");
@@ -64,11 +73,13 @@ fn ask(file: &Path, inquiry: Inquiry) -> ExitCode {
 
 /// `None` if the settings are wrong, which was said.
 async fn find(file: &Path, inquiry: Inquiry) -> anyhow::Result<Option<Findings>> {
-    if let Some(findings) = control::ask(&load_runtime_folder(file), &inquiry).await? {
-        println!("asked the running fpush");
+    let folder = load_runtime_folder(file);
+    let socket = folder.socket();
+    let socket = socket.display();
+    if let Some(findings) = control::ask(&folder, &inquiry).await? {
+        println!("asked the fpush that runs (at {socket}), with the settings that it has in force");
         return Ok(Some(findings));
     }
-    println!("no fpush answers in its runtime directory, so this command connects by itself");
     let (loaded, problems) = load(file, &mut backends::table());
     for problem in problems
         .iter()
@@ -82,7 +93,12 @@ async fn find(file: &Path, inquiry: Inquiry) -> anyhow::Result<Option<Findings>>
     else {
         return Ok(None);
     };
-    let modules = Arc::new(Modules::new(build(modules)?, None));
+    println!("no fpush runs (none answers at {socket}), so this command connects by itself");
+    let only = match &inquiry {
+        Inquiry::Send { module, .. } => Some(module.as_str()),
+        Inquiry::Check => None,
+    };
+    let modules = Modules::new(build(modules, only)?, None);
     let mut findings = Findings::new();
     match inquiry {
         Inquiry::Send {
@@ -98,7 +114,8 @@ async fn find(file: &Path, inquiry: Inquiry) -> anyhow::Result<Option<Findings>>
     Ok(Some(findings))
 }
 
-fn build(loaded: Vec<LoadedModule>) -> anyhow::Result<Vec<Arc<Module>>> {
+/// If only one is to be used, the others ask nobody for credentials.
+fn build(loaded: Vec<LoadedModule>, only: Option<&str>) -> anyhow::Result<Vec<Arc<Module>>> {
     let (hasher, drain) = (TokenHasher::new()?, Drain::default());
     let module = |loaded: LoadedModule| {
         let Built {
@@ -106,7 +123,9 @@ fn build(loaded: Vec<LoadedModule>) -> anyhow::Result<Vec<Arc<Module>>> {
             facts: _,
             background,
         } = loaded.built;
-        background.into_iter().for_each(|task| drop(tokio::spawn(task)));
+        if only.is_none_or(|only| only == loaded.name) {
+            background.into_iter().for_each(|task| drop(tokio::spawn(task)));
+        }
         Module::new(
             &loaded.name,
             backend,
@@ -120,10 +139,14 @@ fn build(loaded: Vec<LoadedModule>) -> anyhow::Result<Vec<Arc<Module>>> {
 
 /// The token, from standard input if it is `-`: what stands on the command line is in the list of processes.
 fn read_token(token: &str) -> io::Result<String> {
-    if token != "-" {
+    if token != STDIN {
         return Ok(token.to_owned());
     }
     let mut line = String::new();
-    io::stdin().read_line(&mut line)?;
+    io::stdin().lock().take(LONGEST_LINE).read_line(&mut line)?;
     Ok(line.trim().to_owned())
 }
+
+const STDIN: &str = "-";
+/// As long as an argument may be.
+const LONGEST_LINE: u64 = 128 * 1_024;

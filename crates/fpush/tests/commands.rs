@@ -1,0 +1,18 @@
+//! `fpush send` and `fpush check --connect`, with the real program beside a daemon and without one: who connects to
+//! whom, what the operator reads, and what scripts learn from the exit status.
+
+#![cfg(all(feature = "enable_apns_support", feature = "enable_fcm_support"))]
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+#[path = "commands/check.rs"]
+mod check;
+#[path = "commands/help.rs"]
+mod help;
+#[path = "commands/rig.rs"]
+mod rig;
+#[path = "commands/send.rs"]
+mod send;
+#[path = "commands/servers.rs"]
+mod servers;
+#[path = "commands/socket.rs"]
+mod socket;

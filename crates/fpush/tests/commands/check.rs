@@ -1,0 +1,218 @@
+//! `fpush check --connect`.
+
+use std::time::Instant;
+
+use fpush_testkit::{Answer, Daemon, NewConnections, Refusal, fake_fcm::token_error, fcm_error};
+use serde_json::json;
+
+use crate::rig::{ALONE, ASKED, CONFIG, LONG, NO, PROGRAM, Place, RESULT, SECOND, apple};
+
+/// The token that no device has, which asks Apple for its opinion of everything else.
+const NO_DEVICE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+const APPLE_SAYS: &str = "module ios: Apple accepts the credentials for topic org.example.app at 127.0.0.1: it blames \
+    only the device token, of which there is none (400 BadDeviceToken)";
+const GOOGLE_SAYS: &str = "module android: Google accepts the credentials for project project-1: it blames only the \
+    device token, of which there is none (";
+const LINK_UP: &str = "component push.localhost: the XMPP server lets us in";
+
+/// The providers answer as the real ones do.
+fn answer_as_usual(place: &Place) {
+    place.apns.answer_with(|request| {
+        if request.token == NO_DEVICE {
+            Answer::reason(400, "BadDeviceToken")
+        } else {
+            Answer::Normal
+        }
+    });
+    place.fcm.answer_with(|send| {
+        if send.body["validate_only"] == json!(true) {
+            fcm_error(400, "INVALID_ARGUMENT", Some("INVALID_ARGUMENT"), &[])
+        } else {
+            Answer::Normal
+        }
+    });
+}
+
+/// No device could get anything of what has reached the providers so far.
+#[track_caller]
+fn assert_harmless(place: &Place) {
+    for request in place.apns.requests() {
+        assert_eq!(request.token, NO_DEVICE);
+    }
+    for send in place.fcm.sends() {
+        assert_eq!(send.body["validate_only"], json!(true), "{}", send.body);
+    }
+}
+
+#[test]
+fn a_running_daemon_is_asked_for_what_it_knows() {
+    let place = Place::new();
+    answer_as_usual(&place);
+    let mut running = place.start();
+    for count in 1..=2 {
+        place.check().expect(
+            0,
+            &[
+                "module ios (apple)",
+                "module android (google)",
+                ASKED,
+                LINK_UP,
+                GOOGLE_SAYS,
+                APPLE_SAYS,
+            ],
+        );
+        assert_eq!((place.apns.count(), place.fcm.count()), (count, count));
+    }
+    assert_harmless(&place);
+    assert!(
+        !place.somebody_knocks(),
+        "a second login would disturb the first one"
+    );
+
+    assert_eq!(running.push("ios", &apple(1)), RESULT);
+    let requests = place.apns.wait_for(3, LONG);
+    assert_eq!(
+        requests[0].header("authorization"),
+        requests[2].header("authorization")
+    );
+    assert_eq!(
+        (place.apns.connections(), place.fcm.token_requests().len()),
+        (1, 1)
+    );
+    running.link.expect_silence(SECOND / 10);
+}
+
+#[test]
+fn a_link_that_is_down_and_providers_that_refuse_are_found() {
+    let place = Place::new();
+    answer_as_usual(&place);
+    let running = place.start();
+    place.xmpp.close_port();
+    running.link.drop_tcp();
+    running.daemon.wait_for_log("no link", LONG);
+    place.check().expect(
+        NO,
+        &[
+            ASKED,
+            "component push.localhost: ",
+            "refused",
+            "component_ports",
+            GOOGLE_SAYS,
+            APPLE_SAYS,
+        ],
+    );
+    place.xmpp.open_port();
+    let _link = place.accept(&running.daemon);
+    running.daemon.wait_for_nth_log("link up", 2, LONG);
+
+    place.apns.queue([Answer::reason(403, "InvalidProviderToken")]);
+    place.check().expect(
+        NO,
+        &[
+            ASKED,
+            LINK_UP,
+            GOOGLE_SAYS,
+            "module ios: ",
+            "InvalidProviderToken",
+            "\n  ",
+            "Compare keyId and teamId",
+        ],
+    );
+    place.fcm.queue([fcm_error(404, "NOT_FOUND", None, &[])]);
+    place.check().expect(
+        NO,
+        &[
+            ASKED,
+            LINK_UP,
+            "module android: ",
+            "NOT_FOUND",
+            "\n  ",
+            APPLE_SAYS,
+        ],
+    );
+    assert_harmless(&place);
+}
+
+/// It says goodbye as a component does, so that the server has nothing to complain of.
+#[test]
+fn without_a_daemon_it_logs_in_and_out() {
+    let place = Place::new();
+    answer_as_usual(&place);
+    let mut command = Daemon::builder(PROGRAM)
+        .args(["check".into(), "--connect".into(), place.settings()])
+        .start();
+    let mut link = place.accept(&command);
+    assert!(link.expect_end(LONG).stream_closed);
+    assert!(link.pending().is_empty(), "it asks the server nothing");
+    assert!(command.wait(LONG).success(), "{}", command.log());
+    let log = command.log();
+    for part in [ALONE, LINK_UP, GOOGLE_SAYS, APPLE_SAYS] {
+        assert!(log.contains(part), "no {part} in {log}");
+    }
+    assert_harmless(&place);
+    assert_eq!(
+        (
+            place.apns.count(),
+            place.fcm.count(),
+            place.fcm.token_requests().len()
+        ),
+        (1, 1, 1)
+    );
+    assert!(!place.somebody_knocks() && !place.socket().exists());
+}
+
+#[test]
+fn without_a_daemon_whoever_does_not_let_us_in_is_named() {
+    let place = Place::new();
+    answer_as_usual(&place);
+    place
+        .fcm
+        .answer_tokens_with(|_| token_error(400, "invalid_grant", "Invalid JWT Signature."));
+    let mut command = Daemon::builder(PROGRAM)
+        .args(["check".into(), "--connect".into(), place.settings()])
+        .start();
+    place.xmpp.refuse(Refusal::NotAuthorized, LONG);
+    assert_eq!(command.wait(2 * LONG).code(), Some(NO), "{}", command.log());
+    let log = command.log();
+    for part in [
+        "component push.localhost: the server answered not-authorized\n  the server does not accept \
+         component.componentKey",
+        "module android: the provider did not let us in: no access token from Google: ",
+        APPLE_SAYS,
+    ] {
+        assert!(log.contains(part), "no {part} in {log}");
+    }
+    assert_harmless(&place);
+}
+
+/// Firewalls drop what they do not let through.
+#[test]
+fn a_provider_that_says_nothing_is_not_waited_for_long() {
+    let place = Place::new();
+    answer_as_usual(&place);
+    place.apns.new_connections(NewConnections::Ignore);
+    let running = place.start();
+    let start = Instant::now();
+    place
+        .check()
+        .expect(NO, &[ASKED, LINK_UP, GOOGLE_SAYS, "module ios: ", "\n  "]);
+    assert!(start.elapsed() < 2 * LONG, "{:?}", start.elapsed());
+    drop(running);
+}
+
+/// Here a key that is not known is wrong, too.
+#[test]
+fn wrong_settings_connect_to_nobody() {
+    let place = Place::new();
+    let wrong: [(&str, _); 2] = [("monitorring", json!({})), ("pushModules", json!({}))];
+    for (key, value) in wrong {
+        place.set(|settings| settings[key] = value);
+        let said = place.check();
+        assert_eq!(said.status, Some(CONFIG), "{}\n{}", said.out, said.err);
+        assert!(said.err.contains(&format!("error: {key}: ")), "{}", said.err);
+        assert!(!said.out.contains(ALONE), "{}", said.out);
+    }
+    assert!(!place.somebody_knocks());
+    assert_eq!((place.apns.count(), place.fcm.token_requests().len()), (0, 0));
+}

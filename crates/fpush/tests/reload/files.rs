@@ -1,0 +1,131 @@
+//! Certificates and keys that change on disk, without a word to the daemon.
+
+use std::{
+    net::SocketAddr,
+    process::Command,
+    time::{Duration, Instant, SystemTime},
+};
+
+use fpush_testkit::{Scrape, certs::Identity};
+use serde_json::json;
+
+use crate::rig::{LONG, RESULT, SECOND, World, apple, google, until};
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// What the documents promise.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The metrics of a listener with TLS, whose certificate is not looked at.
+#[track_caller]
+fn scrape(address: SocketAddr) -> Scrape {
+    let url = format!("https://{address}/metrics");
+    let output = Command::new("curl")
+        .args(["-sSkf", "--noproxy", "*", &url])
+        .output()
+        .expect("this test needs curl: apt-get install curl");
+    assert!(output.status.success(), "{output:?}");
+    Scrape::parse(&String::from_utf8(output.stdout).unwrap()).unwrap()
+}
+
+#[track_caller]
+fn days(scrape: &Scrape, metric: &str) -> f64 {
+    scrape.value(metric, &[]).unwrap_or_default() / DAY.as_secs_f64()
+}
+
+#[test]
+fn certificates_and_keys_that_change_are_taken_up_within_a_minute() {
+    let world = World::new();
+    let lasting = |days: u32| -> Identity { world.ca().client_cert("one", SystemTime::now() + days * DAY) };
+    let [old, new, old_tls, new_tls] = [100, 200, 110, 210].map(lasting);
+    let ios = world.apple(json!({ "apns": {
+        "certFilePath": "client.pem", "certKeyFilePath": "client.key.pem", "alertTitle": "Old",
+    } }));
+    let mut settings = world.settings(json!({ "ios": ios, "android": world.google(json!({})) }));
+    settings["monitoring"]["certFilePath"] = "tls.pem".into();
+    settings["monitoring"]["keyFilePath"] = "tls.key.pem".into();
+    let files = [
+        ("client.pem", &*old.cert_pem),
+        ("client.key.pem", &old.key_pem),
+        ("tls.pem", &old_tls.cert_pem),
+        ("tls.key.pem", &old_tls.key_pem),
+    ];
+    let second_project = world.fcm.service_account("project-2");
+    let mut rig = world.start(settings, &files);
+    assert_eq!(rig.push("ios", &apple(1)), RESULT);
+    assert_eq!(rig.push("android", &google(1)), RESULT);
+    let address = rig.conductor.monitoring().address();
+    until(LONG, "the first status", || {
+        days(&scrape(address), "fpush_credential_expires_in_seconds") > 0.0
+    });
+    let now = scrape(address);
+    assert!((99.0..101.0).contains(&days(&now, "fpush_credential_expires_in_seconds")));
+    assert!((109.0..111.0).contains(&days(&now, "fpush_certificate_expires_in_seconds")));
+
+    // What the operator wants is refused, and the file with the mistake stays where it is …
+    let wrong = rig.conductor.changed(json!({ "pushModules": {
+        "ios": { "apns": { "alertTitle": "New" } }, "fresh": { "type": "unknown" },
+    } }));
+    rig.conductor.refuse(&wrong.to_string());
+    let errors = |log: String| log.lines().filter(|line| line.contains("ERROR")).count();
+    let before = errors(rig.conductor.daemon.log());
+
+    // … while certificates change, before their keys.
+    let start = Instant::now();
+    rig.conductor.put("client.pem", &new.cert_pem);
+    rig.conductor.put("tls.pem", &new_tls.cert_pem);
+    rig.conductor.put("fcm.json", &second_project);
+    rig.conductor
+        .daemon
+        .wait_for_log("cannot be used; looking again soon", MINUTE);
+    assert_eq!(rig.title("ios", &apple(2)), "Old");
+    assert_eq!(rig.push("android", &google(2)), RESULT);
+    assert_eq!(rig.world.apns.requests()[1].connection, 1, "the old one goes on");
+    assert_eq!(rig.world.fcm.sends()[1].project, "project-1");
+    let keys = Instant::now();
+    rig.conductor.put("client.key.pem", &new.key_pem);
+    rig.conductor.put("tls.key.pem", &new_tls.key_pem);
+    rig.conductor
+        .daemon
+        .wait_for_log("the files were taken over", MINUTE);
+    rig.conductor
+        .daemon
+        .wait_for_log("the certificate has changed and was read again", MINUTE);
+    until(LONG, "the certificates are new ones", || {
+        let now = scrape(address);
+        days(&now, "fpush_credential_expires_in_seconds") > 199.0
+            && days(&now, "fpush_certificate_expires_in_seconds") > 209.0
+    });
+    println!(
+        "{:.1?} after the keys, {:.1?} after the first change",
+        keys.elapsed(),
+        start.elapsed()
+    );
+    assert!(keys.elapsed() < MINUTE + 5 * SECOND);
+
+    assert_eq!(
+        rig.title("ios", &apple(3)),
+        "Old",
+        "nobody asked for the new settings"
+    );
+    let requests = rig.world.apns.requests();
+    assert!(requests.iter().all(|request| request.client_cert));
+    assert_eq!(requests[2].connection, 2, "with the new certificate");
+    assert_eq!(rig.push("android", &google(3)), RESULT);
+    assert_eq!(rig.world.fcm.wait_for(3, LONG)[2].project, "project-2");
+    let log = rig.conductor.daemon.log();
+    assert_eq!(errors(log.clone()), before, "{log}");
+    let value = |name: &str, labels: &[(&str, &str)]| scrape(address).value(name, labels);
+    let reloads = |result: &str| value("fpush_reloads_total", &[("result", result)]);
+    assert_eq!((reloads("ok"), reloads("refused")), (Some(1.0), Some(1.0)));
+    assert_eq!(value("fpush_component_connects_total", &[]), Some(1.0));
+    assert_eq!(
+        value("fpush_last_reload_successful", &[]),
+        Some(0.0),
+        "what the operator wanted is still not in force"
+    );
+    rig.reload(json!({ "pushModules": { "ios": { "apns": { "alertTitle": "New" } } } }));
+    until(LONG, "now it is", || {
+        value("fpush_last_reload_successful", &[]) == Some(1.0)
+    });
+    assert_eq!(rig.title("ios", &apple(4)), "New");
+}

@@ -1,0 +1,198 @@
+//! The folder and its files.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use fpush_testkit::{Answer, Daemon};
+use serde_json::json;
+
+use crate::rig::{BLOCKS, DEAD, HELD, LONG, PROGRAM, RESULT, Rig, SECOND, token};
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn nobody_else_reads_them() {
+    // Whatever the umask of the daemon is.
+    let mut rig = Rig::with(
+        "10min",
+        |_| {},
+        |builder| {
+            let settings = builder.dir().join("settings.json");
+            let command = format!("umask 0; exec \"$0\" {}", settings.display());
+            builder.program("/bin/sh").args(["-c", &command, PROGRAM])
+        },
+    );
+    rig.apns.queue([Answer::reason(410, "Unregistered")]);
+    assert_eq!(rig.push(&token(1)), DEAD);
+    rig.hold(&token(2));
+    rig.wait_for(HELD, |text| text.contains(&token(2)));
+    assert_eq!(mode(&rig.file("")), 0o700);
+    rig.apns
+        .answer_with(|_| Answer::reason(503, "ServiceUnavailable"));
+    rig.stop();
+    for file in fs::read_dir(rig.file("")).unwrap() {
+        let path = file.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+    let blocks = rig.read(BLOCKS);
+    assert!(
+        !blocks.contains(&token(1)) && !blocks.contains(&token(2)),
+        "{blocks}"
+    );
+    assert!(rig.read(HELD).contains(&token(2)), "it must be sent");
+}
+
+#[test]
+fn what_cannot_be_read_is_put_aside_and_the_rest_is_used() {
+    let mut rig = Rig::start("10min");
+    rig.apns.queue([Answer::reason(410, "Unregistered")]);
+    assert_eq!(rig.push(&token(1)), DEAD);
+    rig.hold(&token(2));
+    rig.hold(&token(3));
+    rig.apns
+        .answer_with(|_| Answer::reason(503, "ServiceUnavailable"));
+    rig.stop();
+    rig.apns.answer_normally();
+
+    // As a disk that was full or broke might leave them; what is no text at all is in the middle.
+    let held = rig.read(HELD);
+    let lines: Vec<_> = held.lines().collect();
+    let broken = [
+        lines[0].as_bytes(),
+        lines[1].as_bytes(),
+        b"\xff\xfe",
+        lines[2].as_bytes(),
+        &lines[1].as_bytes()[..40],
+    ];
+    let broken = broken.join(&b'\n');
+    fs::write(rig.file(HELD), &broken).unwrap();
+    fs::write(rig.file(BLOCKS), "no block list").unwrap();
+    let seen = rig.apns.count();
+    rig.start_again();
+    let line = rig.daemon.wait_for_log("held.jsonl is not all readable", LONG);
+    assert!(
+        line.contains("ERROR") && line.contains("unreadable=2") && line.contains("held.unreadable"),
+        "{line}"
+    );
+    let line = rig
+        .daemon
+        .wait_for_log("blocklist.jsonl is not all readable", LONG);
+    assert!(
+        line.contains("ERROR") && line.contains("blocklist.unreadable"),
+        "{line}"
+    );
+    for (aside, content) in [
+        ("held.unreadable", broken.as_slice()),
+        ("blocklist.unreadable", b"no block list"),
+    ] {
+        assert_eq!(fs::read(rig.file(aside)).unwrap(), content, "{aside}");
+        assert_eq!(mode(&rig.file(aside)), 0o600, "{aside}");
+    }
+    let log = rig.daemon.log();
+    assert!(!log.contains(&token(2)) && !log.contains(&token(3)), "{log}");
+    rig.apns.wait_for(seen + 2, LONG);
+    assert_eq!(rig.push(&token(1)), RESULT, "its block is forgotten");
+    rig.stop();
+    assert_eq!(rig.apns.count(), seen + 3);
+}
+
+#[test]
+fn files_of_another_version_are_put_aside() {
+    let mut rig = Rig::start("10min");
+    rig.stop();
+    fs::write(rig.file(HELD), "{\"fpush\":2}\n[\"m\",\"apple\",{}]\n").unwrap();
+    rig.start_again();
+    rig.daemon.wait_for_log("held.jsonl is not all readable", LONG);
+    assert!(rig.file("held.unreadable").exists());
+    assert_eq!(rig.push(&token(1)), RESULT);
+}
+
+/// systemd makes it and says where it is, and fpush uses it without being told in the settings.
+#[test]
+fn the_folder_that_systemd_made_is_used_where_the_settings_name_none() {
+    let without = |settings: &mut serde_json::Value| {
+        settings.as_object_mut().unwrap().remove("stateDirectory");
+    };
+    let mut rig = Rig::with("20s", without, |builder| {
+        let folders = format!("{0}/made:{0}/other", builder.dir().display());
+        builder.env("STATE_DIRECTORY", &folders)
+    });
+    rig.apns.queue([Answer::reason(410, "Unregistered")]);
+    assert_eq!(rig.push(&token(1)), DEAD);
+    rig.stop();
+    let made = rig.daemon.dir().join("made");
+    assert!(made.join(BLOCKS).exists() && !rig.daemon.dir().join("other").exists());
+    rig.start_again();
+    assert_eq!(rig.push(&token(1)), DEAD);
+    assert_eq!(rig.apns.count(), 1);
+    rig.stop();
+
+    // What the settings say counts more.
+    let named = rig.daemon.dir().join("named");
+    rig.change_settings(|settings| settings["stateDirectory"] = json!(named));
+    rig.start_again();
+    assert_eq!(rig.push(&token(1)), RESULT);
+    rig.stop();
+    assert!(named.join(BLOCKS).exists());
+}
+
+#[test]
+fn a_second_daemon_does_not_use_it_and_says_so() {
+    let mut rig = Rig::start("10min");
+    rig.hold(&token(1));
+    let settings = rig.daemon.dir().join("settings.json");
+    let mut second = Daemon::builder(PROGRAM)
+        .args([settings])
+        .file("ca.pem", fs::read(rig.daemon.dir().join("ca.pem")).unwrap())
+        .start();
+    assert_eq!(second.wait(LONG).code(), Some(71), "{}", second.log());
+    let words = format!(
+        "another fpush uses stateDirectory {}: stop it, or choose another folder",
+        rig.daemon.dir().join("state").display()
+    );
+    assert!(second.log().contains(&words), "{}", second.log());
+    rig.link.expect_silence(SECOND / 10);
+    let last = rig.stop();
+    assert!(last.contains("undelivered=0 kept=0"), "{last}");
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_keeps_a_daemon_from_starting() {
+    let rig = Rig::start("10min");
+    let folder = rig.daemon.dir().join("settings.json/state");
+    rig.change_settings(|settings| settings["stateDirectory"] = json!(folder));
+    let mut daemon = Daemon::builder(PROGRAM)
+        .args([rig.daemon.dir().join("settings.json")])
+        .file("ca.pem", fs::read(rig.daemon.dir().join("ca.pem")).unwrap())
+        .start();
+    assert_eq!(daemon.wait(LONG).code(), Some(71), "{}", daemon.log());
+    let words = format!("cannot use stateDirectory {}: Not a directory", folder.display());
+    assert!(daemon.log().contains(&words), "{}", daemon.log());
+    assert!(
+        daemon
+            .log()
+            .contains("make it a folder that belongs to fpush's user, or choose another one")
+    );
+}
+
+/// Pushes go on; that they would not survive is said once, and again that they would.
+#[test]
+fn a_folder_that_vanishes_is_trouble_and_no_end() {
+    let mut rig = Rig::start("10min");
+    let (state, away) = (rig.file(""), rig.daemon.dir().join("away"));
+    fs::rename(&state, &away).unwrap();
+    rig.hold(&token(1));
+    let line = rig
+        .daemon
+        .wait_for_log("cannot write held.jsonl in stateDirectory", LONG);
+    assert!(
+        line.contains("ERROR") && line.contains("would not survive a restart"),
+        "{line}"
+    );
+    assert_eq!(rig.push(&token(2)), RESULT);
+    fs::rename(&away, &state).unwrap();
+    rig.daemon
+        .wait_for_log("stateDirectory can be written to again", LONG);
+    rig.wait_for(HELD, |text| text.contains(&token(1)));
+}

@@ -1,0 +1,72 @@
+//! Devices that registered.
+
+use fpush_testkit::{
+    Answer, Command, Form,
+    publish::{Publish, field, options},
+};
+use serde_json::json;
+
+use crate::rig::{HELD, LONG, RESULT, Rig, token};
+
+impl Rig {
+    /// Registers a device. Returns its secret.
+    fn register(&mut self, node: &str, token: &str) -> String {
+        let fields = [("type", "apns"), ("node", node), ("token", token)];
+        let command = Command::new(node, "v1-register-push", &fields)
+            .from("alice@a.example/phone")
+            .action("execute");
+        self.link.send(command);
+        let reply = self.link.reply_to(node, LONG);
+        assert!(reply.is_result(), "{}", reply.raw);
+        Form::of(&reply).value("secret").to_owned()
+    }
+
+    fn push_to_device(&mut self, id: &str, node: &str, secret: &str) -> String {
+        let item = "<item><notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data' type='submit'>\
+                    <field var='FORM_TYPE'><value>urn:xmpp:push:summary</value></field>\
+                    <field var='last-message-body'><value>New message</value></field></x></notification></item>";
+        let options = options("submit", &field("secret", secret));
+        self.link.send(Publish::new(id, node, item, &options));
+        self.link.reply_to(id, 2 * LONG).verdict()
+    }
+}
+
+/// Between a crash and the next start a device may have registered anew, and what is held does not know that.
+#[test]
+fn what_was_held_never_ends_a_registration() {
+    let registration = json!({
+        "store": { "type": "sqlite", "path": "devices.db" }, "types": { "apns": "m" }, "rateLimit": "10min",
+    });
+    let mut rig = Rig::with(
+        "10min",
+        |settings| settings["registration"] = registration,
+        |builder| builder,
+    );
+    let secret = rig.register("phone", &token(1));
+    assert_eq!(rig.push_to_device("1", "phone", &secret), RESULT);
+    assert_eq!(rig.push_to_device("2", "phone", &secret), RESULT);
+    rig.wait_for(HELD, |text| text.contains(&token(1)));
+    assert!(
+        rig.read(HELD).contains("\"registered\":true"),
+        "{}",
+        rig.read(HELD)
+    );
+    rig.daemon.kill();
+
+    rig.start_again();
+    rig.daemon.wait_for_log("held since before the start", LONG);
+    rig.apns.queue([Answer::reason(410, "Unregistered")]);
+    let last = rig.stop();
+    assert_eq!(rig.sent(&token(1)), 2);
+    assert!(last.contains("undelivered=1 kept=0"), "{last}");
+
+    rig.start_again();
+    let verdict = rig.push_to_device("3", "phone", &secret);
+    assert!(
+        verdict == RESULT || verdict.starts_with("wait/"),
+        "{verdict}: the device is still registered"
+    );
+    let secret = rig.register("phone", &token(2));
+    assert_eq!(rig.push_to_device("4", "phone", &secret), RESULT);
+    assert_eq!(rig.sent(&token(2)), 1);
+}

@@ -1,0 +1,169 @@
+//! A daemon that can end in every way and start again on the same files, and what it writes there.
+
+use std::{
+    fs,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use fpush_testkit::{
+    Daemon, FakeApns, FakeXmpp, Link, TestCa, daemon::Builder, fixture, publish::ejabberd_publish,
+};
+use serde_json::{Value, json};
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_fpush");
+/// Long enough for everything that should happen at once, and for the end of a daemon.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+
+pub(crate) const RESULT: &str = "result";
+pub(crate) const DEAD: &str = "cancel/item-not-found";
+pub(crate) const REFUSED: &str = "wait/service-unavailable";
+
+pub(crate) const HELD: &str = "held.jsonl";
+pub(crate) const BLOCKS: &str = "blocklist.jsonl";
+
+/// A daemon whose link is up. Its only push module is Apple's `m`.
+pub(crate) struct Rig {
+    pub(crate) link: Link,
+    pub(crate) daemon: Daemon,
+    pub(crate) apns: FakeApns,
+    xmpp: FakeXmpp,
+    published: usize,
+}
+
+impl Rig {
+    /// Starts a daemon whose state is in the folder `state`, and which sends a second push to a token after this time.
+    pub(crate) fn start(spacing: &str) -> Self {
+        Self::with(spacing, |_| {}, |builder| builder)
+    }
+
+    /// The same with changed settings, and started as `prepare` says.
+    pub(crate) fn with(
+        spacing: &str,
+        change: impl FnOnce(&mut Value),
+        prepare: impl FnOnce(Builder) -> Builder,
+    ) -> Self {
+        let ca = TestCa::new();
+        let apns = FakeApns::start(&ca);
+        let xmpp = FakeXmpp::start("push.localhost", "secret");
+        let builder = Daemon::builder(PROGRAM)
+            .rust_log("debug")
+            .file("ca.pem", ca.pem());
+        let mut settings = json!({
+            "component": {
+                "componentHostname": "push.localhost", "componentKey": "secret",
+                "serverHostname": "127.0.0.1", "serverPort": xmpp.port(),
+            },
+            "pushModules": { "m": {
+                "type": "apple",
+                "ratelimit": { "ratelimitTime": spacing },
+                "apns": {
+                    "certFilePath": fixture("aps.pem"), "certKeyFilePath": fixture("aps.key.pem"),
+                    "topic": "org.example.app", "endpoint": apns.url(), "caFilePath": "ca.pem",
+                },
+            } },
+            "stateDirectory": builder.dir().join("state"),
+            "timeout": { "xmppconnectionError": "100ms" },
+        });
+        change(&mut settings);
+        let daemon = prepare(builder.settings(&settings)).start();
+        let link = accept(&xmpp, &daemon);
+        Self {
+            link,
+            daemon,
+            apns,
+            xmpp,
+            published: 0,
+        }
+    }
+
+    /// Changes the settings, for the next start.
+    pub(crate) fn change_settings(&self, change: impl FnOnce(&mut Value)) {
+        let file = self.daemon.dir().join("settings.json");
+        let mut settings: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        change(&mut settings);
+        fs::write(&file, settings.to_string()).unwrap();
+    }
+
+    /// Ends the daemon as systemd does. Returns its last line.
+    #[track_caller]
+    pub(crate) fn stop(&mut self) -> String {
+        self.daemon.terminate();
+        self.link.close();
+        assert!(self.daemon.wait(LONG).success(), "{}", self.daemon.log());
+        self.daemon.log().lines().last().unwrap().to_owned()
+    }
+
+    /// Starts a daemon that has ended once more.
+    #[track_caller]
+    pub(crate) fn start_again(&mut self) {
+        self.daemon.start_again();
+        self.link = accept(&self.xmpp, &self.daemon);
+    }
+
+    /// Publishes, and returns how that was answered.
+    #[track_caller]
+    pub(crate) fn push(&mut self, token: &str) -> String {
+        self.published += 1;
+        let id = format!("id-{}", self.published);
+        self.link.send(ejabberd_publish(&id, token, Some("m"), true));
+        self.link.reply_to(&id, 2 * LONG).verdict()
+    }
+
+    /// Publishes twice, so that a push to the token is held. Returns when the first one reached the provider.
+    #[track_caller]
+    pub(crate) fn hold(&mut self, token: &str) -> Instant {
+        assert_eq!(self.push(token), RESULT);
+        assert_eq!(self.push(token), RESULT);
+        let requests = self.apns.requests();
+        let first = requests.iter().rfind(|request| request.token == token).unwrap();
+        first.at
+    }
+
+    /// How many pushes have reached the provider for this token.
+    pub(crate) fn sent(&self, token: &str) -> usize {
+        self.apns
+            .requests()
+            .iter()
+            .filter(|request| request.token == token)
+            .count()
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.daemon.dir().join("state").join(name)
+    }
+
+    /// What a file says; nothing if it is not there.
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.file(name)).unwrap_or_default()
+    }
+
+    /// Waits until a file says what is wanted.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, name: &str, wanted: impl Fn(&str) -> bool) {
+        let end = Instant::now() + LONG;
+        while !wanted(&self.read(name)) {
+            assert!(
+                Instant::now() < end,
+                "{name} is still {:?}\n{}",
+                self.read(name),
+                self.daemon.log()
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn accept(xmpp: &FakeXmpp, daemon: &Daemon) -> Link {
+    match xmpp.try_accept(LONG) {
+        Ok(link) => link,
+        Err(e) => panic!("no link: {e}; the log:\n{}", daemon.log()),
+    }
+}
+
+/// A token of Apple's.
+pub(crate) fn token(number: usize) -> String {
+    format!("{number:08x}{}", "89abcdef".repeat(7))
+}
