@@ -47,6 +47,14 @@ impl Fitness {
         self.unwell.end();
     }
 
+    /// The provider has accepted our credentials: there is nothing to wait for, if that was the reason.
+    pub(crate) fn verified(&mut self) {
+        if self.refused.take().is_some() {
+            self.paused_until = None;
+        }
+        self.unwell.end();
+    }
+
     /// The provider could not be reached, or is unwell.
     pub(crate) fn unwell(&mut self, failure: &Failure) {
         self.unwell.note(failure);
@@ -205,6 +213,19 @@ mod tests {
         );
         fitness.accepted(now + 2 * minute);
         assert_eq!(kind(&fitness, now + 2 * minute), None);
+    }
+
+    #[test]
+    fn credentials_that_are_accepted_again_end_the_pause_that_they_were_refused_with() {
+        let (mut fitness, now) = (Fitness::default(), Instant::now());
+        let minute = Duration::from_secs(60);
+        fitness.pause(now + minute, true, &failure(), now);
+        fitness.verified();
+        assert_eq!(kind(&fitness, now), None);
+        assert_eq!(fitness.paused_until(now), None);
+        fitness.pause(now + minute, false, &failure(), now);
+        fitness.verified();
+        assert_eq!(fitness.paused_until(now), Some(now + minute), "it wants less");
     }
 
     #[test]

@@ -19,7 +19,6 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep, sleep_until, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 use uuid::Uuid;
 
@@ -111,11 +110,9 @@ pub struct Module {
     hasher: TokenHasher,
     line: Arc<Line>,
     drain: Drain,
-    /// Set when no more publishes come, because the settings have no such module any more.
-    retired: CancellationToken,
     state: Mutex<State>,
-    /// Wakes [`run`](Self::run) when a push was held that is due before all others.
-    held: Notify,
+    /// Wakes [`run`](Self::run) when a push was held that is due before all others, and at the end of the module.
+    wake: Notify,
     lost: AtomicU64,
     /// Whether what is held at the end is written down for the next start.
     keeps: AtomicBool,
@@ -123,6 +120,7 @@ pub struct Module {
 }
 
 struct State {
+    life: Life,
     /// Another one takes its place when the settings change; attempts under way end on the one that they began on.
     backend: Arc<dyn PushTrait>,
     acknowledge_refused: bool,
@@ -131,6 +129,16 @@ struct State {
     doubt: Doubt,
     queue: Queue,
     fitness: Fitness,
+}
+
+/// Whether the settings have such a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Wanted,
+    /// No more publishes come, and [`Module::run`] ends when nothing is held any more.
+    Retired,
+    /// It has ended.
+    Ended,
 }
 
 /// Logs what a person has to look at. It is no function because repeats are summed up by the place in the code.
@@ -170,8 +178,8 @@ impl Module {
             hasher,
             line: Line::new(max_in_flight),
             drain,
-            retired: CancellationToken::new(),
             state: Mutex::new(State {
+                life: Life::Wanted,
                 backend: backend.into(),
                 acknowledge_refused: ratelimit.acknowledge_refused,
                 limiter: Limiter::new(ratelimit, Instant::now()),
@@ -180,7 +188,7 @@ impl Module {
                 queue: Queue::default(),
                 fitness: Fitness::default(),
             }),
-            held: Notify::new(),
+            wake: Notify::new(),
             lost: AtomicU64::new(0),
             keeps: AtomicBool::new(false),
             meters: Meters::new(name),
@@ -210,7 +218,24 @@ impl Module {
     /// Ends the module, to which no more publishes may come: [`run`](Self::run) sends what is held when its time has
     /// come, and returns when nothing is left.
     pub fn retire(&self) {
-        self.retired.cancel();
+        self.lock().life = Life::Retired;
+        self.wake.notify_one();
+    }
+
+    /// Takes [`retire`](Self::retire) back. Returns whether it was not too late for that.
+    pub fn resume(&self) -> bool {
+        let mut state = self.lock();
+        if state.life == Life::Ended {
+            return false;
+        }
+        state.life = Life::Wanted;
+        true
+    }
+
+    /// Whether a retired module has nothing left to do.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.lock().life == Life::Ended
     }
 
     /// The name by which publishes mean this module.
@@ -262,7 +287,12 @@ impl Module {
     /// The provider refuses, or does not answer before the deadline.
     pub async fn verify(&self, deadline: Instant) -> Result<Cow<'static, str>, Failure> {
         let backend = self.backend();
-        backend.verify(deadline).await
+        let verified = backend.verify(deadline).await?;
+        let mut state = self.lock();
+        if state.is_current(&backend) {
+            state.fitness.verified();
+        }
+        Ok(verified)
     }
 
     /// Sends one push because the operator wants it: once, at once, whatever rate limit and block list say, and without
@@ -325,12 +355,7 @@ impl Module {
     /// What is held, to be written down.
     #[must_use]
     pub fn held_records(&self, clocks: Clocks) -> Vec<HeldRecord> {
-        let state = self.lock();
-        state
-            .queue
-            .iter()
-            .map(|held| HeldRecord::of(held, clocks))
-            .collect()
+        self.lock().queue.records(clocks)
     }
 
     /// What is held when the daemon ends will be written down: it is not lost then.
@@ -348,14 +373,18 @@ impl Module {
         let mut state = self.lock();
         state.blocklist.remember(blocks, clocks);
         for record in held {
-            let held = record.into_held(&self.hasher, clocks);
+            let mut held = record.into_held(&self.hasher, clocks);
+            // The clock may have been wrong when it was written.
+            let patience = clocks.now + HELD_PATIENCE;
+            held.due = held.due.min(patience.max(clocks.now + held.order.spacing));
+            held.give_up = held.give_up.map(|give_up| give_up.min(patience));
             state
                 .limiter
                 .restore(held.order.fingerprint, held.order.push.class, held.due);
             state.queue.push(held);
         }
         drop(state);
-        self.held.notify_one();
+        self.wake.notify_one();
     }
 
     /// Whether this can be a token of the module's provider.
@@ -392,7 +421,10 @@ impl Module {
         }
         let fingerprint = self.hasher.fingerprint(token);
         let mut state = self.lock();
-        if let Some(reason) = state.blocklist.check(fingerprint, now) {
+        if state.life == Life::Ended {
+            return Verdict::Settled(Outcome::ShuttingDown);
+        }
+        if let Some(reason) = state.blocked(fingerprint, registered.is_some(), now) {
             return Verdict::Settled(match reason {
                 BlockReason::Dead => Outcome::TokenDead,
                 BlockReason::Unexplained | BlockReason::Malformed => Outcome::TokenBlocked,
@@ -520,18 +552,19 @@ impl Module {
     /// Ends when none is left after that, or after the module has retired.
     pub async fn run(self: Arc<Self>, mut heart: Heart) {
         loop {
-            let next_due = self.lock().queue.next_due();
+            let (next_due, retired) = {
+                let state = self.lock();
+                (state.queue.next_due(), state.life == Life::Retired)
+            };
             tokio::select! {
                 biased;
                 () = self.drain.until_begun() => break,
                 // Only who got through the loop, and had the lock above, is well.
                 () = heart.asked() => heart.beat(),
-                () = self.held.notified() => {}
+                () = self.wake.notified() => {}
                 () = sleep_until_some(next_due) => {}
-                () = self.retired.cancelled(), if !self.retired.is_cancelled() => {}
-                // A push under way may be held yet.
-                () = sleep(RETIRING), if self.retired.is_cancelled() => {
-                    if self.is_idle() {
+                () = sleep(RETIRING), if retired => {
+                    if self.has_come_to_its_end() {
                         return;
                     }
                 }
@@ -586,37 +619,47 @@ impl Module {
         }
     }
 
+    /// Sends everything that is held now. What fails is kept for the next start, or lost.
     async fn send_all_held(self: &Arc<Self>) {
-        while let Some(held) = self.pop() {
-            let permit = self.permit(&held.order.domain).await;
-            if let Some(permit) = permit {
-                let Order {
-                    fingerprint,
-                    spacing,
-                    ref push,
-                    ..
-                } = *held.order;
-                let slot = self
-                    .lock()
-                    .limiter
-                    .occupy(fingerprint, push.class, spacing, Instant::now());
-                self.drain
-                    .spawn(Arc::clone(self).deliver_held(held, slot, permit));
-            } else {
-                self.lock().queue.push(held);
+        let all = self.lock().queue.take_all();
+        for held in all {
+            let permit = loop {
+                if let Some(permit) = self.permit(&held.order.domain).await {
+                    break permit;
+                }
                 if self.drain.run(sleep(CROWDED_PAUSE)).await.is_none() {
+                    // This one and the rest count as under way.
                     return;
                 }
-            }
+            };
+            let Order {
+                fingerprint,
+                spacing,
+                ref push,
+                ..
+            } = *held.order;
+            let slot = self
+                .lock()
+                .limiter
+                .occupy(fingerprint, push.class, spacing, Instant::now());
+            self.drain
+                .spawn(Arc::clone(self).deliver_held(held, slot, permit));
         }
     }
 
-    /// Makes one attempt for a held push, and puts it back if that failed. When the daemon is about to stop
-    /// it tries again and again instead.
-    async fn deliver_held(self: Arc<Self>, mut held: Held, slot: Slot, permit: Permit) {
+    /// Makes one attempt for a held push, and puts it back if that failed. Where that would lose it, because the
+    /// daemon is about to stop, it tries again and again instead.
+    async fn deliver_held(self: Arc<Self>, held: Held, slot: Slot, permit: Permit) {
+        let id = held.order.push.id;
+        self.try_held(held, slot, permit).await;
+        self.lock().queue.done(id);
+    }
+
+    async fn try_held(&self, mut held: Held, slot: Slot, permit: Permit) {
         let now = Instant::now();
         let fingerprint = held.order.fingerprint;
-        let blocked = self.lock().blocklist.check(fingerprint, now);
+        let registered = held.order.record.is_some();
+        let blocked = self.lock().blocked(fingerprint, registered, now);
         match blocked {
             None => {}
             Some(BlockReason::Dead) => {
@@ -635,7 +678,7 @@ impl Module {
         let mut ended = self
             .attempts(&mut held.order, Backoff::after(held.attempts), now)
             .await;
-        if matches!(ended, Ended::Failed { .. }) && self.drain.has_begun() {
+        if matches!(ended, Ended::Failed { .. }) && self.is_last_chance() {
             let patience = Instant::now() + DEADLINE;
             held.order.push.deadline = patience;
             ended = self.attempts(&mut held.order, Backoff::default(), patience).await;
@@ -663,7 +706,10 @@ impl Module {
     fn put_back(&self, held: Held, slot: Slot, due: Instant) {
         let over = |give_up| Instant::now() >= give_up || due >= give_up + LAST_ATTEMPT;
         if self.is_last_chance() || held.give_up.is_some_and(over) {
-            self.lock().limiter.give_back(slot);
+            let mut state = self.lock();
+            state.limiter.give_back(slot);
+            state.queue.done(held.order.push.id);
+            drop(state);
             return self.lose(held.order.fingerprint, Outcome::ProviderUnavailable);
         }
         self.requeue(held, slot, due);
@@ -677,7 +723,7 @@ impl Module {
                 self.hold(state, held);
             }
             // The one that is queued wakes the device for this one too.
-            Hold::Covered | Hold::Refuse => {}
+            Hold::Covered | Hold::Refuse => state.queue.done(held.order.push.id),
         }
     }
 
@@ -717,8 +763,10 @@ impl Module {
                 Ok(()) => {
                     debug!(module = %self.name, token = %fingerprint, class = ?push.class, "push accepted");
                     let mut state = self.lock();
-                    state.doubt.record(Sign::Accepted, now);
-                    state.fitness.accepted(now);
+                    if state.is_current(&backend) {
+                        state.doubt.record(Sign::Accepted, now);
+                        state.fitness.accepted(now);
+                    }
                     state.blocklist.forgive(fingerprint);
                     drop(state);
                     if let Some(record) = &order.record {
@@ -730,6 +778,10 @@ impl Module {
             };
             debug!(module = %self.name, token = %fingerprint, class = ?push.class, todo = ?failure.error,
                 answer = %failure.answer, "push failed");
+            if !self.lock().is_current(&backend) {
+                // The settings have changed meanwhile: what was refused with the old ones says nothing.
+                continue;
+            }
             if let Some(record) = &order.record {
                 record.failed();
             }
@@ -888,11 +940,11 @@ impl Module {
         self.backend_unless_paused(now).err()
     }
 
-    /// The backend, or the end of a pause. When the daemon is about to stop there is no later time to send at.
+    /// The backend, or the end of a pause, unless there is no later time to send at.
     fn backend_unless_paused(&self, now: Instant) -> Result<Arc<dyn PushTrait>, Instant> {
         let state = self.lock();
         match state.fitness.paused_until(now) {
-            Some(until) if !self.drain.has_begun() => Err(until),
+            Some(until) if !self.is_last_chance() => Err(until),
             Some(_) | None => Ok(Arc::clone(&state.backend)),
         }
     }
@@ -902,7 +954,7 @@ impl Module {
         state.queue.push(held);
         drop(state);
         if first {
-            self.held.notify_one();
+            self.wake.notify_one();
         }
     }
 
@@ -931,17 +983,18 @@ impl Module {
         self.drain.has_begun() && !self.keeps.load(Ordering::Relaxed)
     }
 
-    /// Whether nothing is held and nothing under way.
-    fn is_idle(&self) -> bool {
-        self.line.lengths() == (0, 0) && self.held() == 0
+    /// Ends a retired module that holds nothing. A push under way may be held yet.
+    fn has_come_to_its_end(&self) -> bool {
+        let mut state = self.lock();
+        let idle = state.life == Life::Retired && state.queue.len() == 0 && self.line.lengths() == (0, 0);
+        if idle {
+            state.life = Life::Ended;
+        }
+        idle
     }
 
     fn pop_due(&self, now: Instant) -> Option<Held> {
         self.lock().queue.pop_due(now)
-    }
-
-    fn pop(&self) -> Option<Held> {
-        self.lock().queue.pop()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -950,6 +1003,23 @@ impl Module {
 }
 
 impl State {
+    /// Whether this is the backend that pushes are sent with now.
+    fn is_current(&self, backend: &Arc<dyn PushTrait>) -> bool {
+        Arc::ptr_eq(&self.backend, backend)
+    }
+
+    /// Why nothing is to be sent to a token. What is registered is not dead: that its device has registered anew may have
+    /// been forgotten by a restart, or was not heard of at all.
+    fn blocked(&mut self, fingerprint: Fingerprint, registered: bool, now: Instant) -> Option<BlockReason> {
+        match self.blocklist.check(fingerprint, now)? {
+            BlockReason::Dead if registered => {
+                self.blocklist.forgive(fingerprint);
+                None
+            }
+            reason @ (BlockReason::Dead | BlockReason::Unexplained | BlockReason::Malformed) => Some(reason),
+        }
+    }
+
     /// The outcome for a push that the limiter refuses: of a call none is queued that could stand for it.
     fn refused(&self, class: Class) -> Outcome {
         match class {

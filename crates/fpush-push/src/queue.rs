@@ -1,10 +1,14 @@
 //! Pushes that were acknowledged and wait for their time.
 
-use std::{cmp::Ordering, collections::BinaryHeap};
+use std::{
+    cmp::Ordering,
+    collections::{BinaryHeap, HashMap},
+};
 
 use tokio::time::Instant;
+use uuid::Uuid;
 
-use crate::order::Order;
+use crate::{Clocks, HeldRecord, order::Order};
 
 /// An acknowledged push.
 #[derive(Debug)]
@@ -34,6 +38,8 @@ impl Held {
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     heap: BinaryHeap<ByDue>,
+    /// Taken out to be sent, and not done with: whoever ends now must write these down as well.
+    under_way: HashMap<Uuid, HeldRecord>,
     changes: u64,
 }
 
@@ -44,13 +50,15 @@ impl Queue {
         self.heap.len() < MAX_HELD
     }
 
+    /// How many there are, those included that are being sent.
     pub(crate) fn len(&self) -> usize {
-        self.heap.len()
+        self.heap.len() + self.under_way.len()
     }
 
-    /// All that is held, in no order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Held> {
-        self.heap.iter().map(|held| &held.0)
+    /// All that is held or being sent, in no order.
+    pub(crate) fn records(&self, clocks: Clocks) -> Vec<HeldRecord> {
+        let waiting = self.heap.iter().map(|held| HeldRecord::of(&held.0, clocks));
+        waiting.chain(self.under_way.values().cloned()).collect()
     }
 
     /// How often something came or went.
@@ -60,6 +68,7 @@ impl Queue {
 
     pub(crate) fn push(&mut self, held: Held) {
         self.changes += 1;
+        self.under_way.remove(&held.order.push.id);
         self.heap.push(ByDue(held));
     }
 
@@ -72,10 +81,24 @@ impl Queue {
         if self.next_due()? <= now { self.pop() } else { None }
     }
 
-    /// The push that is due first, due or not.
-    pub(crate) fn pop(&mut self) -> Option<Held> {
+    /// Takes out everything, due or not; what is due first comes first.
+    pub(crate) fn take_all(&mut self) -> Vec<Held> {
+        std::iter::from_fn(|| self.pop()).collect()
+    }
+
+    fn pop(&mut self) -> Option<Held> {
+        let ByDue(held) = self.heap.pop()?;
         self.changes += 1;
-        self.heap.pop().map(|held| held.0)
+        self.under_way
+            .insert(held.order.push.id, HeldRecord::of(&held, Clocks::read()));
+        Some(held)
+    }
+
+    /// One that was taken out needs nothing more.
+    pub(crate) fn done(&mut self, id: Uuid) {
+        if self.under_way.remove(&id).is_some() {
+            self.changes += 1;
+        }
     }
 }
 
@@ -131,7 +154,7 @@ mod tests {
         );
         assert_eq!(queue.pop_due(now).map(|held| held.due), Some(now));
         assert!(queue.pop_due(now).is_none());
-        assert_eq!(queue.len(), 1);
+        assert_eq!(queue.heap.len(), 1);
         assert!(queue.has_room());
     }
 }

@@ -249,6 +249,16 @@ impl<'a> Section<'a> {
         self.optional_string(key).map(PathBuf::from)
     }
 
+    /// A path of a folder that may be missing in the settings.
+    pub fn optional_folder(&mut self, key: &'static str) -> Option<PathBuf> {
+        if self.has(key) {
+            self.string(key).map(PathBuf::from)
+        } else {
+            self.value(key);
+            None
+        }
+    }
+
     /// The content of a file that holds a secret and whose path must be there.
     pub fn secret_file(&mut self, key: &'static str) -> Option<Vec<u8>> {
         let file = self.string(key)?;

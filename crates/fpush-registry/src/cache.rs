@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
-    sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -21,6 +24,8 @@ pub(crate) struct Cache {
     /// Nodes are chosen by strangers: the hash has a key.
     hasher: RandomState,
     state: RwLock<State>,
+    /// Whether a complete cache is believed.
+    trusted: AtomicBool,
 }
 
 #[derive(Default)]
@@ -56,6 +61,7 @@ impl Cache {
             targets,
             hasher: RandomState::new(),
             state: RwLock::default(),
+            trusted: AtomicBool::new(true),
         }
     }
 
@@ -75,7 +81,7 @@ impl Cache {
                     Cached::WrongSecret
                 }
             }
-            None if state.complete => Cached::Nothing,
+            None if state.complete && self.trusted.load(Ordering::Relaxed) => Cached::Nothing,
             None => Cached::Incomplete,
         }
     }
@@ -125,6 +131,11 @@ impl Cache {
         state.complete = true;
         let hasher = |entry: &Entry| entry.with_node(|node| self.hasher.hash_one(node));
         state.devices.shrink_to_fit(hasher);
+    }
+
+    /// Whether a node that is not here is none, once all devices are here.
+    pub(crate) fn trust(&self, trusted: bool) {
+        self.trusted.store(trusted, Ordering::Relaxed);
     }
 
     /// How many devices there are, if all are here.

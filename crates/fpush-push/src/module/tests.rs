@@ -1567,15 +1567,85 @@ mod replaced {
     #[tokio::test(start_paused = true)]
     async fn a_retired_module_sends_what_it_holds_and_then_ends() {
         let f = Fixture::new();
-        let running = tokio::spawn(Arc::clone(&f.module).run(Pulse::new().heart("m")));
         assert_eq!(f.push("a").await, Outcome::Accepted);
         assert_eq!(f.push("a").await, Outcome::Queued);
         f.module.retire();
         seconds(15).await;
-        assert!(!running.is_finished());
+        assert!(!f.module.has_ended());
         seconds(7).await;
         assert_eq!(f.provider.count(), 2);
-        assert!(running.is_finished());
+        assert!(f.module.has_ended());
+        assert!(!f.module.resume(), "too late");
+        assert_eq!(f.settled("b"), Outcome::ShuttingDown);
+        f.drain.begin();
+        f.drain.until_idle().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_module_that_is_wanted_again_goes_on() {
+        let f = Fixture::new();
+        assert_eq!(f.push("a").await, Outcome::Accepted);
+        assert_eq!(f.push("a").await, Outcome::Queued);
+        f.module.retire();
+        seconds(15).await;
+        assert!(f.module.resume());
+        seconds(15).await;
+        assert!(!f.module.has_ended());
+        assert_eq!(f.provider.count(), 2);
+        assert_eq!(
+            f.push("a").await,
+            Outcome::Queued,
+            "the queued one began a window"
+        );
+        seconds(30).await;
+        assert_eq!(f.provider.count(), 3, "it still runs");
+    }
+
+    /// Wrong credentials, topic or environment made it fail, as likely as not.
+    #[tokio::test(start_paused = true)]
+    async fn what_the_old_provider_refuses_goes_to_the_new_one_and_says_nothing_of_that() {
+        for refused in [
+            GONE,
+            PushError::TokenDoubted,
+            PushError::TokenMalformed,
+            PushError::Misconfigured,
+            PushError::Unexplained,
+            PushError::TokenBusy,
+            LATER,
+            pause(60),
+        ] {
+            let f = Fixture::new();
+            f.earn_belief().await;
+            f.provider.queue([Step::SlowFail(3_000, refused)]);
+            let slow = f.publish("slow");
+            seconds(1).await;
+            let (provider, backend) = other();
+            f.module.replace(backend, settings());
+            assert_eq!(slow.await.unwrap(), Outcome::Accepted, "{refused:?}");
+            assert_eq!((f.provider.count(), provider.count()), (1, 1), "{refused:?}");
+            let status = f.module.status(Instant::now(), SystemTime::now());
+            assert_eq!((status.trouble, status.blocked_tokens), (None, 0), "{refused:?}");
+            assert_eq!(f.push("next").await, Outcome::Accepted, "{refused:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_old_provider_accepts_says_nothing_of_the_new_one() {
+        let f = Fixture::new();
+        f.provider.always(Step::SlowTake(3_000));
+        let slow = ["a", "b", "c"].map(|token| f.publish(token));
+        seconds(1).await;
+        let (provider, backend) = other();
+        f.module.replace(backend, settings());
+        for push in slow {
+            assert_eq!(push.await.unwrap(), Outcome::Accepted);
+        }
+        provider.queue([Step::Fail(PushError::TokenDoubted)]);
+        assert_eq!(
+            f.push("d").await,
+            Outcome::ProviderUnavailable,
+            "it is not believed yet"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -1601,6 +1671,11 @@ mod remembered {
 
     /// A module that knows what another one knew, as after a new start.
     fn started_again(f: &Fixture) -> Fixture {
+        started_again_with(f, Clocks::read())
+    }
+
+    /// The same with a clock that was wrong when things were written down.
+    fn started_again_with(f: &Fixture, written: Clocks) -> Fixture {
         let hasher = TokenHasher::with_key(f.module.hasher.key());
         let provider = Arc::<Provider>::default();
         let drain = Drain::default();
@@ -1609,12 +1684,11 @@ mod remembered {
             high: Class::High,
         });
         let module = Module::new("m", backend, settings(), hasher, drain.clone());
-        let clocks = Clocks::read();
         let held: Vec<HeldRecord> =
-            serde_json::from_str(&serde_json::to_string(&f.module.held_records(clocks)).unwrap()).unwrap();
+            serde_json::from_str(&serde_json::to_string(&f.module.held_records(written)).unwrap()).unwrap();
         let blocks: Vec<BlockRecord> =
-            serde_json::from_str(&serde_json::to_string(&f.module.blocks(clocks)).unwrap()).unwrap();
-        module.remember(blocks, held, clocks);
+            serde_json::from_str(&serde_json::to_string(&f.module.blocks(written)).unwrap()).unwrap();
+        module.remember(blocks, held, Clocks::read());
         drain.spawn(Arc::clone(&module).run(Pulse::new().heart("m")));
         Fixture {
             module,
@@ -1649,6 +1723,90 @@ mod remembered {
         assert_eq!(f.module.changes()[0], 1);
         seconds(60 * 60 * 25).await;
         assert_eq!(again.push("dead").await, Outcome::Accepted);
+    }
+
+    /// The clock was a year ahead when it was written.
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_was_wrong_delays_no_push_for_long() {
+        let f = Fixture::new();
+        let clocks = Clocks::read();
+        let wrong = Clocks {
+            wall: clocks.wall + Duration::from_secs(365 * 86_400),
+            ..clocks
+        };
+        assert_eq!(f.push("a").await, Outcome::Accepted);
+        assert_eq!(f.push("a").await, Outcome::Queued);
+        let again = started_again_with(&f, wrong);
+        again.provider.always(Step::Fail(LATER));
+        seconds(601).await;
+        assert!(again.provider.count() > 0);
+        seconds(2_000).await;
+        assert_eq!((again.module.held(), again.module.lost()), (0, 1), "not for ever");
+    }
+
+    /// That it has registered anew may have been forgotten, or another process may have been told.
+    #[tokio::test(start_paused = true)]
+    async fn a_registered_device_is_not_dead_whatever_was_written() {
+        let f = Fixture::new();
+        f.provider.queue([Step::Fail(GONE)]);
+        assert_eq!(f.push("t").await, Outcome::TokenDead);
+        let again = started_again(&f);
+        assert_eq!(again.settled("t"), Outcome::TokenDead);
+        let device = Arc::new(Device::default());
+        let recipient = recipient(&device);
+        let Verdict::Deliver(ticket) = again
+            .module
+            .admit(to_registered(&recipient, None), Instant::now())
+        else {
+            panic!("it is dead")
+        };
+        let outcome = Arc::clone(&again.module).deliver(ticket).await;
+        assert_eq!(outcome, Outcome::Accepted);
+    }
+
+    /// There is the next start to send them: the provider is not pressed.
+    #[tokio::test(start_paused = true)]
+    async fn at_the_end_each_is_tried_once_and_none_during_a_pause() {
+        for (answer, attempts) in [(LATER, 2), (pause(600), 2), (PushError::TokenBusy, 2)] {
+            let f = Fixture::new();
+            f.module.keep_held();
+            assert_eq!(f.push("a").await, Outcome::Accepted);
+            assert_eq!(f.push("a").await, Outcome::Queued);
+            f.provider.always(Step::Fail(answer));
+            f.drain.begin();
+            f.drain.until_idle().await;
+            assert_eq!(f.provider.count(), attempts, "{answer:?}");
+            assert_eq!((f.module.held(), f.module.lost()), (1, 0), "{answer:?}");
+        }
+        let f = Fixture::new();
+        f.module.keep_held();
+        assert_eq!(f.push("a").await, Outcome::Accepted);
+        assert_eq!(f.push("a").await, Outcome::Queued);
+        f.provider.queue([Step::Fail(pause(600))]);
+        assert_eq!(f.push("b").await, Outcome::ProviderUnavailable);
+        f.drain.begin();
+        f.drain.until_idle().await;
+        assert_eq!((f.provider.count(), f.module.held(), f.module.lost()), (2, 1, 0));
+    }
+
+    /// Nobody knows whether the provider got it: twice is better than never.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_under_way_is_held_until_the_provider_has_answered() {
+        let f = Fixture::new();
+        assert_eq!(f.push("a").await, Outcome::Accepted);
+        assert_eq!(f.push("a").await, Outcome::Queued);
+        f.provider.queue([Step::SlowTake(10_000)]);
+        seconds(25).await;
+        assert_eq!(f.provider.count(), 2);
+        assert_eq!(
+            (f.module.held(), f.module.held_records(Clocks::read()).len()),
+            (1, 1)
+        );
+        seconds(10).await;
+        assert_eq!(
+            (f.module.held(), f.module.held_records(Clocks::read()).len()),
+            (0, 0)
+        );
     }
 
     #[tokio::test(start_paused = true)]
