@@ -21,7 +21,10 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::inquiry::{Findings, Inquiry};
+use crate::{
+    inquiry::{Findings, Inquiry},
+    settings::made_by_systemd,
+};
 
 /// Where the socket is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +54,7 @@ impl RuntimeFolder {
         match named {
             Some(path) => Self { path, named: true },
             None => Self {
-                path: std::env::var_os("RUNTIME_DIRECTORY").map_or_else(|| USUAL.into(), PathBuf::from),
+                path: made_by_systemd("RUNTIME_DIRECTORY").unwrap_or_else(|| USUAL.into()),
                 named: false,
             },
         }
@@ -158,9 +161,21 @@ async fn open(folder: &RuntimeFolder, path: &Path) -> Result<UnixListener, NoSoc
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused && is_socket(path)? => fs::remove_file(path)?,
         Err(_) => {}
     }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    // Nobody reaches the socket before its mode is right.
+    let hidden = folder.path.join(HIDDEN);
+    let new = hidden.join(SOCKET);
+    let remove = || (fs::remove_file(&new), fs::remove_dir(&hidden));
+    // What a killed one has left.
+    drop(remove());
+    fs::DirBuilder::new().mode(0o700).create(&hidden)?;
+    let bound = UnixListener::bind(&new).and_then(|listener| {
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
+        // Unlike a renaming, it replaces nothing.
+        fs::hard_link(&new, path)?;
+        Ok(listener)
+    });
+    drop(remove());
+    Ok(bound?)
 }
 
 fn is_socket(path: &Path) -> io::Result<bool> {
@@ -244,6 +259,8 @@ pub(crate) async fn ask(folder: &RuntimeFolder, inquiry: &Inquiry) -> anyhow::Re
 
 const USUAL: &str = "/run/fpush";
 const SOCKET: &str = "control.sock";
+/// The folder in which the socket is made.
+const HIDDEN: &str = ".control";
 /// A question is not longer: whatever fits on a command line, and who asks is not to be guarded against.
 const LONGEST: u64 = 1_024 * 1_024;
 /// Questions at a time.
@@ -287,6 +304,20 @@ mod tests {
         assert!(folder.socket().exists());
         assert!(ask(&folder, &Inquiry::Check).await.unwrap().is_none());
         assert!(Control::open(&folder).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn the_socket_is_the_only_thing_there_and_is_for_its_user_alone() {
+        let dir = TempDir::new();
+        let folder = named(&dir);
+        let control = Control::open(&folder).await.unwrap().unwrap();
+        let mode = fs::metadata(folder.socket()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path().join("run")).unwrap().count(), 1);
+        drop(control);
+        fs::write(folder.socket(), "somebody's").unwrap();
+        assert!(Control::open(&folder).await.is_err());
+        assert_eq!(fs::read(folder.socket()).unwrap(), b"somebody's");
     }
 
     /// Without systemd, and without a word about it in the settings, it is missed by nobody.

@@ -4,11 +4,11 @@ use std::{
     mem,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
-use fpush_component::{Component, ComponentSettings, Handle};
+use fpush_component::{Component, ComponentSettings, Handle, Registration};
 use fpush_http::{Limits, Listener};
 use fpush_monitor::{Certificate, Link, Monitor, Reload, Status};
 use fpush_push::{
@@ -16,7 +16,10 @@ use fpush_push::{
     settings::{Problem, Severity},
 };
 use metrics::counter;
-use tokio::{task::spawn_blocking, time::Instant};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -43,6 +46,8 @@ pub(crate) struct Daemon {
     active: Vec<Active>,
     /// Modules that are not in the settings any more and still send what they hold.
     retired: Vec<Typed>,
+    /// Acknowledged pushes that those could not deliver which have ended since.
+    lost_by_retired: u64,
     component: Handle,
     component_settings: ComponentSettings,
     registration: Option<(RegistrationSettings, Registering)>,
@@ -140,6 +145,7 @@ impl Daemon {
             modules,
             active: Vec::new(),
             retired: Vec::new(),
+            lost_by_retired: 0,
             component: handle,
             component_settings,
             registration: None,
@@ -207,8 +213,11 @@ impl Daemon {
     pub(crate) async fn tick(&mut self) {
         let now = Instant::now();
         self.log.problems().tick(now);
-        self.retired
-            .retain(|(module, _)| module.held() > 0 || Arc::strong_count(module) > 1);
+        self.retired.retain(|(module, _)| {
+            let ended = module.has_ended();
+            self.lost_by_retired += if ended { module.lost() } else { 0 };
+            !ended
+        });
         let typed = self.typed();
         if let Some(memory) = &mut self.memory {
             memory.tick(&typed, now).await;
@@ -221,7 +230,7 @@ impl Daemon {
     pub(crate) async fn reload(&mut self) {
         let imprint = self.imprint_of_files().await;
         match self.load(Cause::Asked).await {
-            Ok(loaded) => self.go_on_with(loaded, Cause::Asked).await,
+            Ok(loaded) => self.go_on_with(loaded, Cause::Asked, imprint).await,
             Err(problems) => {
                 self.files = imprint.map_or(Files::InForce, Files::Refused);
                 self.refuse(problems, Cause::Asked);
@@ -232,6 +241,10 @@ impl Daemon {
     /// Looks whether a file that the settings name has changed, and goes on with what it says now.
     pub(crate) async fn look_at_files(&mut self) {
         let Some(imprint) = self.imprint_of_files().await else {
+            if matches!(self.files, Files::Refused(_)) {
+                // They are again what they were: only what the operator asked for may still be refused.
+                self.reload.clone_from(&self.refused);
+            }
             self.files = Files::InForce;
             return;
         };
@@ -241,7 +254,7 @@ impl Daemon {
         match self.load(Cause::Files).await {
             Ok(loaded) => {
                 info!("a file that the settings name has changed");
-                self.go_on_with(loaded, Cause::Files).await;
+                self.go_on_with(loaded, Cause::Files, Some(imprint)).await;
             }
             Err(problems) if self.files == Files::Unusable => {
                 self.files = Files::Refused(imprint);
@@ -254,17 +267,18 @@ impl Daemon {
         }
     }
 
-    /// Ends everything that has to be ended, after the drain, and says what is lost.
+    /// Ends everything that has to be ended, after the drain, and says what is lost. What is acknowledged comes first:
+    /// a database that hangs must not cost it.
     pub(crate) async fn close(self) {
         let typed = self.typed();
+        let kept = match self.memory {
+            Some(memory) => memory.close(&typed).await,
+            None => false,
+        };
         if let Some((_, registering)) = self.registration {
             registering.close().await;
         }
-        let kept = self.memory.is_some();
-        if let Some(memory) = self.memory {
-            memory.close(&typed).await;
-        }
-        let (mut undelivered, mut held) = (0, 0);
+        let (mut undelivered, mut held) = (self.lost_by_retired, 0);
         for (module, _) in &typed {
             let lost = module.lost() + if kept { 0 } else { module.held() as u64 };
             held += if kept { module.held() } else { 0 };
@@ -314,7 +328,9 @@ impl Daemon {
         }
     }
 
-    async fn go_on_with(&mut self, loaded: Loaded, cause: Cause) {
+    /// Goes on with settings that could be read. `imprint` is that of the files that they name, if they are other ones
+    /// than those in force.
+    async fn go_on_with(&mut self, loaded: Loaded, cause: Cause, imprint: Option<u128>) {
         let source = loaded.source.clone();
         match self.apply(loaded).await {
             Ok(()) => {
@@ -335,14 +351,15 @@ impl Daemon {
                     })
                 });
             }
-            Err(e) => self.refuse(
-                vec![Problem {
+            Err(e) => {
+                self.files = imprint.map_or(Files::InForce, Files::Refused);
+                let problem = Problem {
                     severity: Severity::Error,
                     path: String::new(),
                     message: format!("{e:#}"),
-                }],
-                cause,
-            ),
+                };
+                self.refuse(vec![problem], cause);
+            }
         }
     }
 
@@ -379,14 +396,7 @@ impl Daemon {
         let same_registration =
             registration.as_ref() == self.registration.as_ref().map(|(settings, _)| settings);
         let registering = match &registration {
-            Some(settings) if !same_registration => {
-                let running = self
-                    .registration
-                    .iter()
-                    .filter_map(|(_, registering)| registering.listener());
-                let running: Vec<_> = running.collect();
-                Some(registration::start(settings.clone(), &self.modules, &self.drain, &running).await?)
-            }
+            Some(settings) if !same_registration => Some(self.start_registration(settings.clone()).await?),
             Some(_) | None => None,
         };
 
@@ -402,7 +412,16 @@ impl Daemon {
                 _ => self.component.set_registration(None),
             }
             if let Some((_, old)) = old {
-                self.drain.spawn(old.close());
+                // Until the old one has ended, devices register there of which the new one hears a little later.
+                let trust = self.registration.as_ref().map(|(_, new)| new.distrust());
+                self.drain.spawn(async move {
+                    old.close().await;
+                    // The end of the daemon does not wait for that.
+                    tokio::spawn(async move {
+                        sleep(SETTLING).await;
+                        trust.into_iter().for_each(|trust| trust());
+                    });
+                });
             }
             info!("registered devices: the settings have changed");
         }
@@ -427,6 +446,28 @@ impl Daemon {
             warn!("runtimeDirectory has changed, which takes effect with the next start");
         }
         Ok(())
+    }
+
+    /// Opens another registry. One without devices in the place of one that has some is refused: its path is misspelt, as
+    /// likely as not, and each publish for one of them would make its server forget it.
+    async fn start_registration(
+        &self,
+        settings: RegistrationSettings,
+    ) -> anyhow::Result<(Registration, Registering)> {
+        let old = self.registration.as_ref().map(|(_, registering)| registering);
+        let running: Vec<_> = old.into_iter().filter_map(Registering::listener).collect();
+        let started = registration::start(settings, &self.modules, &self.drain, &running).await?;
+        if let Some(old) = old
+            && old.has_devices().await == Some(true)
+            && started.1.has_devices().await == Some(false)
+        {
+            started.1.close().await;
+            anyhow::bail!(
+                "registration.store: the database there has no device, and the one in use has some; restart fpush if \
+                 that is meant"
+            );
+        }
+        Ok(started)
     }
 
     /// Goes on with these modules: what is the same stays, what is another one goes on with what the old one knew and
@@ -463,20 +504,20 @@ impl Daemon {
                         }
                         None => {
                             added += 1;
-                            let module = Module::new(
-                                &name,
-                                backend,
-                                settings,
-                                self.hasher.clone(),
-                                self.drain.clone(),
-                            );
-                            if self.memory.is_some() {
-                                module.keep_held();
+                            if let Some(module) = self.take_back(&name, kind) {
+                                module.replace(backend, settings);
+                                module
+                            } else {
+                                let (hasher, drain) = (self.hasher.clone(), self.drain.clone());
+                                let module = Module::new(&name, backend, settings, hasher, drain);
+                                if self.memory.is_some() {
+                                    module.keep_held();
+                                }
+                                remembered.tell(&module, kind);
+                                let heart = self.pulse.heart(format!("module {name}"));
+                                self.drain.spawn(Arc::clone(&module).run(heart));
+                                module
                             }
-                            remembered.tell(&module, kind);
-                            let heart = self.pulse.heart(format!("module {name}"));
-                            self.drain.spawn(Arc::clone(&module).run(heart));
-                            module
                         }
                     };
                     background.into_iter().for_each(|task| drop(tokio::spawn(task)));
@@ -512,6 +553,14 @@ impl Daemon {
         if self.reload.is_some() || changed + removed > 0 {
             info!(added, changed, removed, "push modules");
         }
+    }
+
+    /// A module that was removed and has not ended yet, with all that it knows.
+    fn take_back(&mut self, name: &str, kind: &str) -> Option<Arc<Module>> {
+        let is_it = |(module, its): &Typed| module.name() == name && *its == kind && module.resume();
+        let place = self.retired.iter().position(is_it)?;
+        let (module, _) = self.retired.swap_remove(place);
+        Some(module)
     }
 
     fn monitors_with(&self, settings: &MonitoringSettings) -> bool {
@@ -611,3 +660,6 @@ impl Daemon {
         }
     }
 }
+
+/// A registry hears of what another one has changed within this time.
+const SETTLING: Duration = Duration::from_secs(15);

@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, BufRead as _, BufReader, BufWriter, Write as _},
+    io::{self, BufRead as _, BufReader, BufWriter},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,7 +19,7 @@ use metrics::counter;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     task::{JoinHandle, spawn_blocking},
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tracing::{error, info, warn};
 
@@ -34,7 +34,10 @@ pub(crate) struct Memory {
     _lock: File,
     blocks: Cadence,
     held: Cadence,
-    writing: Option<JoinHandle<Vec<Written>>>,
+    /// What writes, and since when.
+    writing: Option<(JoinHandle<Vec<Written>>, Instant)>,
+    /// That it does not end, in words.
+    stuck: Option<String>,
 }
 
 /// When a file was last written, and with what.
@@ -54,11 +57,16 @@ pub(crate) struct Remembered {
     held: HashMap<(String, String), Vec<HeldRecord>>,
 }
 
-/// A file to write: all its lines.
-struct Page {
-    file: &'static str,
-    bytes: Vec<u8>,
+/// A file to write, with the records of all modules.
+enum Page {
+    /// The block lists, and the key under which their tokens are hashed.
+    Blocks([u8; 16], Vec<Of<BlockRecord>>),
+    /// What is held.
+    Held(Vec<Of<HeldRecord>>),
 }
+
+/// The records of one module, with its name and its type.
+type Of<T> = (String, &'static str, Vec<T>);
 
 /// What became of a [`Page`].
 type Written = (&'static str, io::Result<()>);
@@ -115,39 +123,59 @@ impl Memory {
             blocks: Cadence::new(BLOCKS, BLOCKS_INTERVAL, now),
             held: Cadence::new(HELD, HELD_INTERVAL, now),
             writing: None,
+            stuck: None,
         };
         Ok((memory, hasher, remembered))
     }
 
     /// Why nothing can be written, in words.
     pub(crate) fn trouble(&self) -> Option<&str> {
-        let mut both = [&self.held, &self.blocks].into_iter();
-        both.find_map(|cadence| cadence.trouble.as_deref())
+        let [held, blocks] = [&self.held, &self.blocks].map(|cadence| cadence.trouble.as_deref());
+        self.stuck.as_deref().or(held).or(blocks)
     }
 
     /// Writes what has changed, if it is time; somewhere else, without waiting for it. To be called once a second.
     pub(crate) async fn tick(&mut self, modules: &[Typed], now: Instant) {
-        if let Some(writing) = self.writing.take_if(|writing| writing.is_finished()) {
+        if let Some((writing, _)) = self.writing.take_if(|(writing, _)| writing.is_finished()) {
             self.take_note(writing.await.unwrap_or_default(), now);
+            if self.stuck.take().is_some() {
+                info!("stateDirectory: writing has ended");
+            }
         }
-        if self.writing.is_some() {
+        if let Some((_, began)) = &self.writing {
+            if self.stuck.is_none() && now.duration_since(*began) >= STUCK {
+                let folder = self.folder.display();
+                let trouble = format!(
+                    "writing in stateDirectory {folder} does not end; pushes go on, but what is held would not survive a \
+                     restart: does the disk, or the server that it is on, still answer?"
+                );
+                error!("{trouble}");
+                self.stuck = Some(trouble);
+            }
             return;
         }
         let pages = self.pages(modules, Some(now));
         if !pages.is_empty() {
             let folder = self.folder.clone();
-            self.writing = Some(spawn_blocking(move || write_all(&folder, pages)));
+            self.writing = Some((spawn_blocking(move || write_all(&folder, &pages)), now));
         }
     }
 
-    /// Writes everything, and returns when that is done: before the daemon ends.
-    pub(crate) async fn close(mut self, modules: &[Typed]) {
-        if let Some(writing) = self.writing.take() {
-            self.take_note(writing.await.unwrap_or_default(), Instant::now());
+    /// Writes everything before the daemon ends. Returns whether what is held is on disk.
+    pub(crate) async fn close(mut self, modules: &[Typed]) -> bool {
+        let closing = async {
+            if let Some((writing, _)) = self.writing.take() {
+                self.take_note(writing.await.unwrap_or_default(), Instant::now());
+            }
+            let (pages, folder) = (self.pages(modules, None), self.folder.clone());
+            let written = spawn_blocking(move || write_all(&folder, &pages)).await;
+            self.take_note(written.unwrap_or_default(), Instant::now());
+        };
+        if timeout(CLOSING, closing).await.is_err() {
+            error!("stateDirectory: writing does not end; what is held is lost");
+            return false;
         }
-        let pages = self.pages(modules, None);
-        let written = write_all(&self.folder, pages);
-        self.take_note(written, Instant::now());
+        self.held.trouble.is_none()
     }
 
     /// The files whose content has changed, those only whose time has come if there is a `now`.
@@ -162,13 +190,11 @@ impl Memory {
                 .collect::<Vec<_>>()
         };
         if is_due(&self.blocks) && self.blocks.is_news(changes(0), now) {
-            let key = Some(self.key);
-            let lines = lines(modules, |module| module.blocks(clocks));
-            pages.push(Page::new(BLOCKS, key, lines));
+            let blocks = records(modules, |module| module.blocks(clocks));
+            pages.push(Page::Blocks(self.key, blocks));
         }
         if is_due(&self.held) && self.held.is_news(changes(1), now) {
-            let lines = lines(modules, |module| module.held_records(clocks));
-            pages.push(Page::new(HELD, None, lines));
+            pages.push(Page::Held(records(modules, |module| module.held_records(clocks))));
         }
         pages
     }
@@ -259,32 +285,25 @@ impl Remembered {
 }
 
 impl Page {
-    fn new<T: Serialize>(file: &'static str, key: Option<[u8; 16]>, lines: Vec<Line<T>>) -> Self {
-        let mut bytes = Vec::new();
-        let mut line = |value: &dyn Fn(&mut Vec<u8>) -> serde_json::Result<()>| {
-            let before = bytes.len();
-            // It cannot fail: the keys are texts, and a vector takes everything.
-            if value(&mut bytes).is_err() {
-                bytes.truncate(before);
-            } else {
-                bytes.push(b'\n');
-            }
-        };
-        line(&|out| serde_json::to_writer(out, &Head { fpush: VERSION, key }));
-        for record in &lines {
-            line(&|out| serde_json::to_writer(out, record));
+    fn file(&self) -> &'static str {
+        match self {
+            Self::Blocks(..) => BLOCKS,
+            Self::Held(_) => HELD,
         }
-        Self { file, bytes }
+    }
+
+    fn write(&self, folder: &Path) -> io::Result<()> {
+        let path = folder.join(self.file());
+        match self {
+            Self::Blocks(key, blocks) => write(&path, Some(*key), blocks),
+            Self::Held(held) => write(&path, None, held),
+        }
     }
 }
 
-fn lines<T>(modules: &[Typed], records: impl Fn(&Module) -> Vec<T>) -> Vec<Line<T>> {
-    let of_module = |(module, kind): &Typed| {
-        let (name, kind) = (module.name().to_owned(), (*kind).to_owned());
-        let with_names = move |record| (name.clone(), kind.clone(), record);
-        records(module).into_iter().map(with_names).collect::<Vec<_>>()
-    };
-    modules.iter().flat_map(of_module).collect()
+fn records<T>(modules: &[Typed], of_module: impl Fn(&Module) -> Vec<T>) -> Vec<Of<T>> {
+    let named = |(module, kind): &Typed| (module.name().to_owned(), *kind, of_module(module));
+    modules.iter().map(named).collect()
 }
 
 fn sorted<T>(lines: Vec<Line<T>>) -> HashMap<(String, String), Vec<T>> {
@@ -352,18 +371,21 @@ fn read<T: DeserializeOwned>(path: &Path) -> Content<T> {
     content
 }
 
-fn write_all(folder: &Path, pages: Vec<Page>) -> Vec<Written> {
-    pages
-        .into_iter()
-        .map(|page| (page.file, write(&folder.join(page.file), &page.bytes)))
-        .collect()
+fn write_all(folder: &Path, pages: &[Page]) -> Vec<Written> {
+    let written = |page: &Page| (page.file(), page.write(folder));
+    pages.iter().map(written).collect()
 }
 
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write<T: Serialize>(path: &Path, key: Option<[u8; 16]>, records: &[Of<T>]) -> io::Result<()> {
     let new = path.with_extension("new");
     let written = private(&new, true).and_then(|file| {
         let mut file = BufWriter::new(file);
-        file.write_all(bytes)?;
+        write_line(&mut file, &Head { fpush: VERSION, key })?;
+        for (module, kind, of_module) in records {
+            for record in of_module {
+                write_line(&mut file, &(module, kind, record))?;
+            }
+        }
         file.into_inner()
             .map_err(io::IntoInnerError::into_error)?
             .sync_all()
@@ -374,6 +396,11 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         return Err(e);
     }
     fs::rename(&new, path)
+}
+
+fn write_line(file: &mut impl io::Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *file, value)?;
+    file.write_all(b"\n")
 }
 
 fn private(path: &Path, empty: bool) -> io::Result<File> {
@@ -392,6 +419,10 @@ const VERSION: u32 = 1;
 const HELD_INTERVAL: Duration = Duration::from_secs(5);
 /// What is forgotten of the block list is asked of the provider once more.
 const BLOCKS_INTERVAL: Duration = Duration::from_secs(60);
+/// A file system that does not answer for so long is a problem.
+const STUCK: Duration = Duration::from_secs(30);
+/// That long the end of the daemon waits for it; the drain has taken up to seven seconds of the ten that there are.
+const CLOSING: Duration = Duration::from_secs(2);
 /// After a failure, however long the usual interval is.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -473,7 +504,7 @@ mod tests {
         let mut due = async |seconds: u64| {
             let now = start + Duration::from_secs(seconds);
             memory.tick(&modules, now).await;
-            if let Some(writing) = memory.writing.take() {
+            if let Some((writing, _)) = memory.writing.take() {
                 memory.take_note(writing.await.unwrap(), now);
             }
             let written: Vec<_> = [BLOCKS, HELD]
@@ -505,7 +536,7 @@ mod tests {
         let mut due = async |seconds: u64| {
             let now = start + Duration::from_secs(seconds);
             memory.tick(&modules, now).await;
-            let writing = memory.writing.take().unwrap();
+            let (writing, _) = memory.writing.take().unwrap();
             memory.take_note(writing.await.unwrap(), now);
             memory.trouble().map(str::to_owned)
         };

@@ -135,6 +135,19 @@ mod with {
             self.listener.clone()
         }
 
+        /// Whether any device is registered; `None` if the database does not say.
+        pub(crate) async fn has_devices(&self) -> Option<bool> {
+            self.registry.count().await.ok().map(|count| count > 0)
+        }
+
+        /// A node that is not in memory is looked for in the database until the returned function is called: while
+        /// another registry still takes registrations.
+        pub(crate) fn distrust(&self) -> Box<dyn FnOnce() + Send> {
+            let registry = Arc::clone(&self.registry);
+            registry.trust_memory(false);
+            Box::new(move || registry.trust_memory(true))
+        }
+
         /// How many devices there are, if they are counted.
         pub(crate) fn devices(&self) -> Option<u64> {
             self.registry.counted()
@@ -162,10 +175,11 @@ mod without {
     use fpush_push::{Drain, Modules, settings::Section};
 
     /// There are none.
-    pub(crate) type RegistrationSettings = Infallible;
+    #[derive(Clone, PartialEq, Eq)]
+    pub(crate) struct RegistrationSettings(Infallible);
 
     pub(crate) fn facts(settings: &RegistrationSettings) -> Vec<(&'static str, String)> {
-        match *settings {}
+        match settings.0 {}
     }
 
     /// Nothing runs.
@@ -186,7 +200,7 @@ mod without {
         _drain: &Drain,
         _running: &[Handle],
     ) -> anyhow::Result<(Registration, Registering)> {
-        match settings {}
+        match settings.0 {}
     }
 
     impl Registering {
@@ -195,6 +209,15 @@ mod without {
         }
 
         pub(crate) fn devices(&self) -> Option<u64> {
+            match self.0 {}
+        }
+
+        #[expect(clippy::unused_async, reason = "as the other one")]
+        pub(crate) async fn has_devices(&self) -> Option<bool> {
+            match self.0 {}
+        }
+
+        pub(crate) fn distrust(&self) -> Box<dyn FnOnce() + Send> {
             match self.0 {}
         }
 

@@ -11,7 +11,10 @@ use std::{
 
 use anyhow::Context as _;
 use fpush_monitor::Monitor;
-use fpush_push::{Drain, settings::{Problem, Severity}};
+use fpush_push::{
+    Drain,
+    settings::{Problem, Severity},
+};
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
@@ -93,7 +96,8 @@ async fn serve(
     log: Log,
     monitor: Arc<Monitor>,
 ) -> anyhow::Result<()> {
-    let mut signals = Signals::new().context("cannot listen for signals")?;
+    let mut stops = Stops::new().context("cannot listen for signals")?;
+    let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     let notifier = Arc::new(Notifier::from_environment());
     let (mut daemon, component) = Daemon::start(file, loaded, backends, log, monitor).await?;
     info!(
@@ -113,19 +117,17 @@ async fn serve(
     }
     let mut line = String::new();
     let name = loop {
-        // What takes time here must not keep the component from its work, and an end of the component is an end.
+        // What takes time here, such as a database that does not answer, must keep neither the component from its work
+        // nor anybody from stopping it: where a reload waits, nothing has changed yet.
         let mut turn = pin!(async {
             tokio::select! {
                 biased;
-                signal = signals.next() => match signal {
-                    Asked::Stop(name) => return Some(name),
-                    Asked::Reload => {
-                        info!("SIGHUP: reading the settings again");
-                        notifier.reloading();
-                        daemon.reload().await;
-                        notifier.ready();
-                    }
-                },
+                _ = hang_up.recv() => {
+                    info!("SIGHUP: reading the settings again");
+                    notifier.reloading();
+                    daemon.reload().await;
+                    notifier.ready();
+                }
                 _ = seconds.tick() => {
                     daemon.tick().await;
                     let now = daemon.line();
@@ -136,10 +138,11 @@ async fn serve(
                 }
                 _ = looks.tick() => daemon.look_at_files().await,
             }
-            None
         });
         tokio::select! {
-            stop = &mut turn => if let Some(name) = stop { break name },
+            biased;
+            name = stops.next() => break name,
+            () = &mut turn => {}
             () = &mut component => anyhow::bail!("the component ended by itself"),
         }
     };
@@ -152,7 +155,12 @@ async fn serve(
     drain.begin();
     tokio::select! {
         () = finish(component, &drain) => {}
-        () = signals.until_stop() => warn!("a second signal: ended at once"),
+        _ = stops.next() => {
+            warn!("a second signal: ended at once");
+            // Whatever is under way gives up and is counted, or kept for the next start.
+            drain.expire();
+            drop(timeout(LAST_WORDS, drain.until_idle()).await);
+        }
     }
     daemon.close().await;
     Ok(())
@@ -167,44 +175,30 @@ async fn finish(component: Pin<&mut impl Future<Output = ()>>, drain: &Drain) {
     }
 }
 
-/// The signals that the daemon obeys.
-struct Signals {
+/// The signals that end the daemon.
+struct Stops {
     terminate: Signal,
     interrupt: Signal,
-    hang_up: Signal,
 }
 
-/// What a signal asks for.
-enum Asked {
-    /// To stop; the signal's name.
-    Stop(&'static str),
-    /// To read the settings again.
-    Reload,
-}
-
-impl Signals {
+impl Stops {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
         })
     }
 
-    async fn next(&mut self) -> Asked {
+    async fn next(&mut self) -> &'static str {
         tokio::select! {
-            biased;
-            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
-            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
-            _ = self.hang_up.recv() => Asked::Reload,
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         }
-    }
-
-    async fn until_stop(&mut self) {
-        while let Asked::Reload = self.next().await {}
     }
 }
 
+/// For what gives up after a second signal.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 const SECOND: Duration = Duration::from_secs(1);
 /// Between two looks whether files that the settings name have changed: a change is in force within a minute, also if
 /// it takes two looks.

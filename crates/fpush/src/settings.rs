@@ -109,7 +109,7 @@ fn load_object(
 pub(crate) fn load_runtime_folder(file: &Path) -> RuntimeFolder {
     let report = Report::default();
     let object = read_file(file, &report).unwrap_or_default();
-    RuntimeFolder::choose(Section::root(&object, &report).optional_file("runtimeDirectory"))
+    RuntimeFolder::choose(Section::root(&object, &report).optional_folder("runtimeDirectory"))
 }
 
 /// Reads nothing but the block `registration` of a settings file: for commands that need neither the secrets nor the
@@ -225,6 +225,14 @@ fn warn_of_public_secrets(file: &Path, object: &Map<String, Value>, report: &Rep
     }
 }
 
+/// The first folder that systemd made for the service, from the variable of the environment that names them
+/// (systemd.exec(5)).
+pub(crate) fn made_by_systemd(variable: &str) -> Option<PathBuf> {
+    let folders = std::env::var(variable).ok()?;
+    let first = folders.split(':').next().filter(|first| !first.is_empty());
+    first.map(PathBuf::from)
+}
+
 fn read(object: &Map<String, Value>, backends: &mut [Row], report: &Report) -> Option<Loaded> {
     let mut root = Section::root(object, report);
     let component = read_component(&mut root);
@@ -234,11 +242,10 @@ fn read(object: &Map<String, Value>, backends: &mut [Row], report: &Report) -> O
     let mut logging = root.section_or_empty("logging");
     let format = logging.choice("format", Format::CHOICES, Format::default());
     logging.finish();
-    let state_folder = root.optional_file("stateDirectory").or_else(|| {
-        let made = std::env::var("STATE_DIRECTORY").ok()?;
-        made.split(':').next().map(PathBuf::from)
-    });
-    let runtime_folder = RuntimeFolder::choose(root.optional_file("runtimeDirectory"));
+    let state_folder = root
+        .optional_folder("stateDirectory")
+        .or_else(|| made_by_systemd("STATE_DIRECTORY"));
+    let runtime_folder = RuntimeFolder::choose(root.optional_folder("runtimeDirectory"));
     let mut timeout = root.section_or_empty("timeout");
     let retry_after = timeout.duration("xmppconnectionError", Duration::from_secs(10));
     if retry_after < SHORTEST_RETRY {

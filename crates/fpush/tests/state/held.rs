@@ -196,3 +196,33 @@ fn a_file_from_the_future_or_the_past_does_no_harm() {
     assert!(last.contains("stopped undelivered=0 kept=0"), "{last}");
     assert_eq!(rig.sent(&token(2)), 2, "sent at the end at the latest");
 }
+
+/// Nobody knows whether the provider got it: twice is better than never.
+#[test]
+fn a_second_signal_forgets_nothing_that_was_under_way() {
+    let mut rig = Rig::start("10min");
+    rig.hold(&token(1));
+    rig.apns.answer_with(|_| Answer::Silence);
+    rig.daemon.terminate();
+    rig.apns.wait_for(2, LONG);
+    rig.daemon.terminate();
+    assert!(rig.daemon.wait(LONG).success());
+    let log = rig.daemon.log();
+    assert!(
+        log.contains("ended at once") && log.contains("stopped undelivered=0 kept=1"),
+        "{log}"
+    );
+    assert!(rig.read(HELD).contains(&token(1)), "{}", rig.read(HELD));
+}
+
+/// The same for a crash: what is at the provider has not been delivered yet.
+#[test]
+fn a_crash_forgets_nothing_that_was_under_way() {
+    let mut rig = Rig::start("3s");
+    rig.hold(&token(1));
+    rig.apns.answer_with(|_| Answer::Silence);
+    rig.apns.wait_for(2, LONG);
+    thread::sleep(7 * SECOND);
+    rig.daemon.kill();
+    assert!(rig.read(HELD).contains(&token(1)), "{}", rig.read(HELD));
+}
