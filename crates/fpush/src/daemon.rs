@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use fpush_component::{Component, ComponentSettings, Handle, Registration};
+use fpush_component::{Component, ComponentSettings, Handle};
 use fpush_http::{Limits, Listener};
 use fpush_monitor::{Certificate, Link, Monitor, Reload, Status};
 use fpush_push::{
@@ -161,7 +161,7 @@ impl Daemon {
         daemon.set_modules(loaded_modules, remembered);
         if let Some(settings) = registration {
             let (registration, registering) =
-                registration::start(settings.clone(), &daemon.modules, &daemon.drain, &[]).await?;
+                registration::start(settings.clone(), &daemon.modules, &daemon.drain, None).await?;
             daemon.component.set_registration(Some(registration));
             daemon.registration = Some((settings, registering));
         }
@@ -396,7 +396,10 @@ impl Daemon {
         let same_registration =
             registration.as_ref() == self.registration.as_ref().map(|(settings, _)| settings);
         let registering = match &registration {
-            Some(settings) if !same_registration => Some(self.start_registration(settings.clone()).await?),
+            Some(settings) if !same_registration => {
+                let old = self.registration.as_ref().map(|(_, registering)| registering);
+                Some(registration::start(settings.clone(), &self.modules, &self.drain, old).await?)
+            }
             Some(_) | None => None,
         };
 
@@ -446,28 +449,6 @@ impl Daemon {
             warn!("runtimeDirectory has changed, which takes effect with the next start");
         }
         Ok(())
-    }
-
-    /// Opens another registry. One without devices in the place of one that has some is refused: its path is misspelt, as
-    /// likely as not, and each publish for one of them would make its server forget it.
-    async fn start_registration(
-        &self,
-        settings: RegistrationSettings,
-    ) -> anyhow::Result<(Registration, Registering)> {
-        let old = self.registration.as_ref().map(|(_, registering)| registering);
-        let running: Vec<_> = old.into_iter().filter_map(Registering::listener).collect();
-        let started = registration::start(settings, &self.modules, &self.drain, &running).await?;
-        if let Some(old) = old
-            && old.has_devices().await == Some(true)
-            && started.1.has_devices().await == Some(false)
-        {
-            started.1.close().await;
-            anyhow::bail!(
-                "registration.store: the database there has no device, and the one in use has some; restart fpush if \
-                 that is meant"
-            );
-        }
-        Ok(started)
     }
 
     /// Goes on with these modules: what is the same stays, what is another one goes on with what the old one knew and

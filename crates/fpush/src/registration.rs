@@ -9,7 +9,7 @@ pub(crate) use without::*;
 mod with {
     use std::{sync::Arc, time::Duration};
 
-    use anyhow::Context as _;
+    use anyhow::{Context as _, bail};
     use fpush_component::Registration;
     use fpush_http::{Handle, HttpSettings, Limits, Listener, api};
     use fpush_push::{Drain, Modules, settings::Section};
@@ -74,12 +74,14 @@ mod with {
         drain: Drain,
     }
 
-    /// Opens the registry and the HTTP listener, which may take over the port of one that is `running`.
+    /// Opens the registry and the HTTP listener. They may take the place of others: the listener takes over their port,
+    /// and a registry without devices is refused where there are some. Its path is misspelt, as likely as not, and each
+    /// publish for one of them would make its server forget it.
     pub(crate) async fn start(
         settings: RegistrationSettings,
         modules: &Arc<Modules>,
         drain: &Drain,
-        running: &[Handle],
+        old: Option<&Registering>,
     ) -> anyhow::Result<(Registration, Registering)> {
         let drain = drain.child();
         let RegistrationSettings { registry, http } = settings;
@@ -100,17 +102,32 @@ mod with {
             .await
             .context("cannot open the database of registered devices")?;
         tokio::spawn(background);
+        let limits = Limits::default();
+        let bound = async {
+            if let Some(old) = old
+                && has_devices(&old.registry).await == Some(true)
+                && has_devices(&registry).await == Some(false)
+            {
+                bail!(
+                    "registration.store: the database there has no device, and the one in use has some; restart fpush if \
+                     that is meant"
+                );
+            }
+            let Some(http) = http else { return Ok(None) };
+            let running: Vec<_> = old.into_iter().filter_map(Registering::listener).collect();
+            let listener = Listener::bind(http.listen, http.security.clone(), limits, &running).await?;
+            Ok(Some((http, listener)))
+        };
+        let bound = match bound.await {
+            Ok(bound) => bound,
+            Err(e) => {
+                registry.close().await;
+                return Err(e);
+            }
+        };
         let mut handle = None;
-        if let Some(http) = http {
-            let (limits, tls) = (Limits::default(), http.security.tls.is_some());
-            let bound = Listener::bind(http.listen, http.security.clone(), limits, running).await;
-            let listener = match bound {
-                Ok(listener) => listener,
-                Err(e) => {
-                    registry.close().await;
-                    return Err(e.into());
-                }
-            };
+        if let Some((http, listener)) = bound {
+            let tls = http.security.tls.is_some();
             info!(listen = %listener.address(), tls, "the HTTP API is open");
             handle = Some(listener.handle());
             let (registry, modules) = (Arc::clone(&registry), Arc::clone(modules));
@@ -135,11 +152,6 @@ mod with {
             self.listener.clone()
         }
 
-        /// Whether any device is registered; `None` if the database does not say.
-        pub(crate) async fn has_devices(&self) -> Option<bool> {
-            self.registry.count().await.ok().map(|count| count > 0)
-        }
-
         /// A node that is not in memory is looked for in the database until the returned function is called: while
         /// another registry still takes registrations.
         pub(crate) fn distrust(&self) -> Box<dyn FnOnce() + Send> {
@@ -160,6 +172,11 @@ mod with {
             drop(timeout(CLOSING, self.drain.until_idle()).await);
             self.registry.close().await;
         }
+    }
+
+    /// Whether any device is registered; `None` if the database does not say.
+    async fn has_devices(registry: &Registry) -> Option<bool> {
+        registry.count().await.ok().map(|count| count > 0)
     }
 
     /// For the requests that are under way when the listener ends.
@@ -198,7 +215,7 @@ mod without {
         settings: RegistrationSettings,
         _modules: &Arc<Modules>,
         _drain: &Drain,
-        _running: &[Handle],
+        _old: Option<&Registering>,
     ) -> anyhow::Result<(Registration, Registering)> {
         match settings.0 {}
     }
@@ -209,11 +226,6 @@ mod without {
         }
 
         pub(crate) fn devices(&self) -> Option<u64> {
-            match self.0 {}
-        }
-
-        #[expect(clippy::unused_async, reason = "as the other one")]
-        pub(crate) async fn has_devices(&self) -> Option<bool> {
             match self.0 {}
         }
 

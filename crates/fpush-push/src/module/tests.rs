@@ -1822,6 +1822,17 @@ mod remembered {
 mod tried_out {
     use super::*;
 
+    /// The operator has mended something at the provider.
+    #[tokio::test(start_paused = true)]
+    async fn credentials_that_the_provider_accepts_again_end_the_pause() {
+        let f = Fixture::new();
+        f.provider.queue([Step::Fail(pause(600))]);
+        assert_eq!(f.push("a").await, Outcome::ProviderUnavailable);
+        assert_eq!(f.settled("a"), Outcome::ProviderUnavailable);
+        assert!(f.module.verify(Instant::now()).await.is_ok());
+        assert_eq!(f.push("a").await, Outcome::Accepted);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_operators_push_goes_out_whatever_the_limiter_says_and_leaves_no_trace() {
         let f = Fixture::new();

@@ -141,6 +141,14 @@ fn registered_devices_outlive_reloads() {
     assert_eq!(publish(&mut rig, "fourth", "carol", &carol), RESULT);
     assert_eq!(rig.world.fcm.wait_for(1, LONG)[0].token(), google(3));
 
+    // … is refused where it would lose them …
+    let misspelt = rig
+        .conductor
+        .changed(json!({ "registration": { "store": { "path": "device.db" } } }));
+    let log = rig.conductor.refuse(&misspelt.to_string());
+    assert!(log.contains("the database there has no device"), "{log}");
+    assert_eq!(publish(&mut rig, "misspelt", "alice", &alice), RESULT);
+
     // … goes …
     rig.reload(json!({ "registration": null }));
     assert_eq!(publish(&mut rig, "fifth", "alice", &alice), OVERLOAD);
