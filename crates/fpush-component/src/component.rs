@@ -1,6 +1,7 @@
 //! The life of the component: one link after the other.
 
 use std::{
+    cell::Cell,
     fmt,
     sync::{Arc, Mutex},
     time::Duration,
@@ -168,8 +169,8 @@ impl Component {
     /// Serves one link.
     async fn serve(&mut self, established: Established, settings: &ComponentSettings) -> Served {
         let Established { socket, already_read } = established;
-        let (reader, mut writer) = socket.into_split();
-        let cutter = Cutter::new(settings.max_stanza_size, &already_read);
+        let (mut reader, mut writer) = socket.into_split();
+        let mut cutter = Cutter::new(settings.max_stanza_size, &already_read);
         let (desk, drain) = (Arc::clone(&self.desk), self.drain.clone());
         let mut changed = self.settings.clone();
         let stop = async {
@@ -187,13 +188,14 @@ impl Component {
             }
             end
         };
+        let handle = |event: link::Event<'_>| desk.handle(event, Instant::now());
         let linked = link::run(
-            (reader, &mut writer),
-            cutter,
+            (&mut reader, &mut writer),
+            &mut cutter,
             &settings.hostname,
             desk.outbox(),
             &mut self.heart,
-            |event| desk.handle(event, Instant::now()),
+            handle,
         );
         let end = tokio::select! {
             end = linked => return Served::Until(end),
@@ -205,6 +207,22 @@ impl Component {
         };
         // Where the server does not take it, there is nobody to tell.
         drop(timeout(FAREWELL, farewell).await);
+        // A busy server sends until it sees the end of the stream, and does not send again what it has sent: whatever is
+        // on its way by then is read. The stream takes no more replies, but the next one does. Before the next login that
+        // costs nothing: Prosody refuses it while it holds the old connection. A daemon that stops could not answer, nor
+        // push any more.
+        if matches!(end, Served::Changed) {
+            let (outbox, last_read) = (desk.outbox(), Cell::new(Instant::now()));
+            let rest = link::read(
+                &mut reader,
+                &mut cutter,
+                outbox,
+                &last_read,
+                &mut self.heart,
+                handle,
+            );
+            drop(timeout(FAREWELL, rest).await);
+        }
         info!("link closed");
         end
     }

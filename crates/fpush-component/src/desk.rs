@@ -120,6 +120,9 @@ impl Desk {
 
     /// Our address is this one from now on.
     pub(crate) fn set_name(&self, name: &str) {
+        if *self.terms().name != *name {
+            self.outbox.drop_former(Instant::now());
+        }
         self.change_terms(|terms| terms.name = name.into());
     }
 
@@ -287,9 +290,15 @@ impl Desk {
             complain_of_module(arrival.push_module, arrival.domain);
             return self.settle(&arrival, Outcome::UnknownModule);
         };
+        let choice = match resolved.choice {
+            // With a secret and no module, its node is that of a registered device, and the registry may be missing by
+            // mistake: no server may forget the device because a provider does not know the node.
+            Choice::Only if arrival.has_secret && arrival.push_module.is_none() => Choice::Default,
+            choice => choice,
+        };
         let request = PushRequest {
             token: resolved.token,
-            choice: resolved.choice,
+            choice,
             urgency: arrival.urgency,
             domain: arrival.domain,
             registered: None,

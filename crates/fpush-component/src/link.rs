@@ -69,8 +69,8 @@ pub(crate) enum Event<'a> {
 /// Reads until the link ends, calling `handle` with everything that wants an answer, and writes what is in
 /// the outbox. `name` is our own address.
 pub(crate) async fn run<R, W>(
-    (mut reader, mut writer): (R, &mut W),
-    mut cutter: Cutter,
+    (reader, mut writer): (&mut R, &mut W),
+    cutter: &mut Cutter,
     name: &str,
     outbox: &Outbox,
     heart: &mut Heart,
@@ -83,13 +83,14 @@ where
     let last_read = Cell::new(Instant::now());
     outbox.drop_late(Instant::now());
     tokio::select! {
-        end = read(&mut reader, &mut cutter, outbox, &last_read, heart, handle) => end,
+        end = read(reader, cutter, outbox, &last_read, heart, handle) => end,
         end = write(&mut writer, outbox) => end,
         end = watch(name, outbox, &last_read) => end,
     }
 }
 
-async fn read<R: AsyncRead + Unpin>(
+/// Reads until the link ends. What was cut off by an end of ours can be read on.
+pub(crate) async fn read<R: AsyncRead + Unpin>(
     reader: &mut R,
     cutter: &mut Cutter,
     outbox: &Outbox,
@@ -241,10 +242,10 @@ mod tests {
     use super::*;
 
     async fn link(socket: DuplexStream, outbox: &Outbox) -> End {
-        let (reader, mut writer) = split(socket);
+        let (mut reader, mut writer) = split(socket);
         run(
-            (reader, &mut writer),
-            Cutter::new(1_000, b""),
+            (&mut reader, &mut writer),
+            &mut Cutter::new(1_000, b""),
             "push.example",
             outbox,
             &mut fpush_push::Pulse::new().heart("reader"),

@@ -6,6 +6,7 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
+use metrics::counter;
 use tokio::{
     sync::Notify,
     time::{Duration, Instant},
@@ -23,8 +24,10 @@ pub(crate) struct Outbox {
 #[derive(Debug, Default)]
 struct Batch {
     bytes: Vec<u8>,
-    /// Where each reply ends, and when it is worth nothing any more.
+    /// Where each reply ends, and when its request arrived.
     ends: Vec<(usize, Instant)>,
+    /// Replies to what arrived before are not wanted any more.
+    since: Option<Instant>,
     /// Whether other replies are being written at the moment.
     writing: bool,
 }
@@ -41,10 +44,13 @@ impl Outbox {
     /// Adds a reply to something that arrived then.
     pub(crate) fn push(&self, arrived: Instant, write: impl FnOnce(&mut Vec<u8>)) {
         let mut batch = self.lock();
+        if batch.since.is_some_and(|since| arrived < since) {
+            return count_dropped(1);
+        }
         let first = batch.bytes.is_empty();
         write(&mut batch.bytes);
         let end = batch.bytes.len();
-        batch.ends.push((end, arrived + WORTH));
+        batch.ends.push((end, arrived));
         drop(batch);
         if first {
             self.filled.notify_one();
@@ -79,17 +85,18 @@ impl Outbox {
 
     /// Drops what came too late. Called when a link is new.
     pub(crate) fn drop_late(&self, now: Instant) {
+        self.lock().retain(|arrived| now < arrived + WORTH);
+    }
+
+    /// Drops the replies to everything that arrived before now, those included that are not here yet. Called when our
+    /// address has become another: a server ends the stream of a component that speaks under an address that is not its
+    /// own.
+    pub(crate) fn drop_former(&self, now: Instant) {
         let mut batch = self.lock();
-        let (bytes, ends) = (mem::take(&mut batch.bytes), mem::take(&mut batch.ends));
-        let mut start = 0;
-        for (end, until) in ends {
-            if now < until {
-                batch.bytes.extend_from_slice(&bytes[start..end]);
-                let end = batch.bytes.len();
-                batch.ends.push((end, until));
-            }
-            start = end;
-        }
+        batch.since = Some(now);
+        let dropped = batch.retain(|arrived| arrived >= now);
+        drop(batch);
+        count_dropped(dropped);
     }
 
     /// Waits while the server reads our replies more slowly than it causes them.
@@ -122,6 +129,27 @@ impl Outbox {
     }
 }
 
+impl Batch {
+    /// Keeps the replies to what arrived at certain times; returns how many are dropped.
+    fn retain(&mut self, keep: impl Fn(Instant) -> bool) -> usize {
+        let (bytes, ends) = (mem::take(&mut self.bytes), mem::take(&mut self.ends));
+        let (all, mut start) = (ends.len(), 0);
+        for (end, arrived) in ends {
+            if keep(arrived) {
+                self.bytes.extend_from_slice(&bytes[start..end]);
+                self.ends.push((self.bytes.len(), arrived));
+            }
+            start = end;
+        }
+        all - self.ends.len()
+    }
+}
+
+/// They have been counted by type and condition as well, when they were written.
+fn count_dropped(replies: usize) {
+    counter!("fpush_replies_total", "type" => "dropped", "condition" => "").increment(replies as u64);
+}
+
 impl Writing<'_> {
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -144,7 +172,7 @@ impl Drop for Writing<'_> {
             let later = mem::take(&mut batch.bytes);
             self.bytes.extend_from_slice(&later);
             self.ends
-                .extend(batch.ends.drain(..).map(|(end, until)| (end + offset, until)));
+                .extend(batch.ends.drain(..).map(|(end, arrived)| (end + offset, arrived)));
             batch.bytes = mem::take(&mut self.bytes);
             batch.ends = mem::take(&mut self.ends);
             self.outbox.filled.notify_one();
@@ -188,6 +216,18 @@ mod tests {
         push(&outbox, now + Duration::from_secs(2), "late");
         outbox.drop_late(now + WORTH + Duration::from_secs(1));
         assert_eq!(outbox.take().await.bytes(), b"late");
+    }
+
+    #[tokio::test]
+    async fn under_another_address_only_later_requests_are_answered() {
+        let (outbox, now) = (Outbox::default(), Instant::now());
+        let later = now + Duration::from_secs(1);
+        push(&outbox, now, "waits");
+        drop(outbox.take().await);
+        outbox.drop_former(later);
+        push(&outbox, now, "comes late");
+        push(&outbox, later, "new");
+        assert_eq!(outbox.take().await.bytes(), b"new");
     }
 
     #[tokio::test(start_paused = true)]

@@ -38,26 +38,49 @@ pub(crate) enum Answer {
     BadAction,
 }
 
-/// An error type of RFC 6120 section 8.3.2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ErrorType {
-    Auth,
-    Cancel,
-    Modify,
-    Wait,
+/// An enum of words, with all of them in their order: what counts by them has a place for each.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($word:ident = $text:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        enum $name {
+            $($word,)*
+        }
+
+        impl $name {
+            const ALL: &[Self] = &[$(Self::$word,)*];
+
+            fn text(self) -> &'static str {
+                match self {
+                    $(Self::$word => $text,)*
+                }
+            }
+        }
+    };
 }
 
-/// A defined condition of RFC 6120 section 8.3.3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Condition {
-    BadRequest,
-    FeatureNotImplemented,
-    Forbidden,
-    InternalServerError,
-    ItemNotFound,
-    RemoteServerTimeout,
-    ResourceConstraint,
-    ServiceUnavailable,
+words! {
+    /// An error type of RFC 6120 section 8.3.2.
+    ErrorType {
+        Auth = "auth",
+        Cancel = "cancel",
+        Modify = "modify",
+        Wait = "wait",
+    }
+}
+
+words! {
+    /// A defined condition of RFC 6120 section 8.3.3.
+    Condition {
+        BadRequest = "bad-request",
+        FeatureNotImplemented = "feature-not-implemented",
+        Forbidden = "forbidden",
+        InternalServerError = "internal-server-error",
+        ItemNotFound = "item-not-found",
+        RemoteServerTimeout = "remote-server-timeout",
+        ResourceConstraint = "resource-constraint",
+        ServiceUnavailable = "service-unavailable",
+    }
 }
 
 /// What XEP-0050 section 4.5 adds to a condition.
@@ -158,8 +181,7 @@ impl Verdict<'_> {
         let (place, kind, condition) = match self {
             Self::Result(_) => (RESULTS, "result", ""),
             Self::Error(kind, condition) | Self::CommandError(kind, condition, _) => {
-                let place = *kind as usize * CONDITIONS + *condition as usize;
-                (place, kind.text(), condition.text())
+                (place(*kind, *condition), kind.text(), condition.text())
             }
         };
         let register = || counter!("fpush_replies_total", "type" => kind, "condition" => condition);
@@ -170,8 +192,11 @@ impl Verdict<'_> {
 /// One counter for each pair of type and condition, and one for results; each from its first reply on, because most
 /// pairs never occur.
 static REPLIES: [OnceLock<Counter>; RESULTS + 1] = [const { OnceLock::new() }; RESULTS + 1];
-const RESULTS: usize = 4 * CONDITIONS;
-const CONDITIONS: usize = 8;
+const RESULTS: usize = ErrorType::ALL.len() * Condition::ALL.len();
+
+fn place(kind: ErrorType, condition: Condition) -> usize {
+    kind as usize * Condition::ALL.len() + condition as usize
+}
 
 /// The refusal of a presence subscription (RFC 6121 section 3.1.6).
 pub(crate) fn write_unsubscribed(addresses: &Addresses, out: &mut Vec<u8>) {
@@ -181,32 +206,6 @@ pub(crate) fn write_unsubscribed(addresses: &Addresses, out: &mut Vec<u8>) {
         b"/>",
     ] {
         out.extend_from_slice(part);
-    }
-}
-
-impl ErrorType {
-    fn text(self) -> &'static str {
-        match self {
-            Self::Auth => "auth",
-            Self::Cancel => "cancel",
-            Self::Modify => "modify",
-            Self::Wait => "wait",
-        }
-    }
-}
-
-impl Condition {
-    fn text(self) -> &'static str {
-        match self {
-            Self::BadRequest => "bad-request",
-            Self::FeatureNotImplemented => "feature-not-implemented",
-            Self::Forbidden => "forbidden",
-            Self::InternalServerError => "internal-server-error",
-            Self::ItemNotFound => "item-not-found",
-            Self::RemoteServerTimeout => "remote-server-timeout",
-            Self::ResourceConstraint => "resource-constraint",
-            Self::ServiceUnavailable => "service-unavailable",
-        }
     }
 }
 
@@ -327,6 +326,15 @@ mod tests {
              xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><bad-payload xmlns='http://jabber.org/protocol/commands'/>\
              </error></iq>"
         );
+    }
+
+    #[test]
+    fn every_pair_of_type_and_condition_has_a_counter_of_its_own() {
+        let pairs = ErrorType::ALL
+            .iter()
+            .flat_map(|kind| Condition::ALL.iter().map(|condition| place(*kind, *condition)));
+        assert!(pairs.eq(0..RESULTS));
+        assert_eq!(REPLIES.len(), RESULTS + 1);
     }
 
     /// No server forgets a device on these.

@@ -107,7 +107,7 @@ pub enum StartError {
     },
     /// The certificate cannot be used.
     #[error("cannot speak TLS: {0}; correct certFilePath and keyFilePath")]
-    Tls(#[source] TlsError),
+    Tls(TlsError),
 }
 
 fn advice(problem: &io::Error) -> &'static str {

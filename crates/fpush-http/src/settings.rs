@@ -3,10 +3,13 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    time::SystemTime,
 };
 
 use fpush_push::settings::Section;
 use serde_json::Value;
+
+use crate::tls::{self, Current};
 
 /// Who is believed, and with what we are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,7 +30,7 @@ impl Security {
     }
 }
 
-/// The PEM files for TLS. They could be read when the settings were.
+/// The PEM files for TLS. They could be used when the settings were read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The certificate and what it was issued by.
@@ -116,16 +119,28 @@ impl TlsFiles {
 
     fn read_both(section: &mut Section<'_>) -> Option<Self> {
         let certificate = section.string("certFilePath").map(PathBuf::from);
-        let readable = certificate
+        let chain = certificate
             .as_ref()
             .and_then(|file| section.report().read_file(&section.path_of("certFilePath"), file));
-        let key = section.secret_file("keyFilePath");
-        let path = section.optional_file("keyFilePath");
-        (readable.is_some() && key.is_some()).then_some(())?;
-        Some(Self {
+        let private_key = section.secret_file("keyFilePath");
+        let files = Self {
             certificate: certificate?,
-            key: path?,
-        })
+            key: section.optional_file("keyFilePath")?,
+        };
+        let chain = chain.map(|content| tls::chain(&files.certificate, &content));
+        let private_key = private_key.map(|content| tls::private_key(&files.key, &content));
+        if let Some(Err(e)) = &chain {
+            section.error("certFilePath", e);
+        }
+        if let Some(Err(e)) = &private_key {
+            section.error("keyFilePath", e);
+        }
+        let current = Current::of(&files, chain?.ok()?, private_key?.ok()?);
+        let current = current.inspect_err(|e| section.error("certFilePath", e)).ok()?;
+        if let Some(trouble) = current.trouble(SystemTime::now()) {
+            section.warning("certFilePath", trouble);
+        }
+        Some(files)
     }
 }
 
@@ -183,9 +198,22 @@ impl HttpSettings {
 mod tests {
     use fpush_push::settings::Report;
     use fpush_testkit::TempDir;
+    use rcgen::{CertificateParams, KeyPair};
     use serde_json::json;
 
     use super::*;
+
+    /// A certificate that ends in this year, and its key.
+    fn pair(folder: &TempDir, end: i32) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(end, 1, 1);
+        let certificate = params.self_signed(&key).unwrap();
+        (
+            folder.write("cert.pem", certificate.pem()),
+            folder.write("key.pem", key.serialize_pem()),
+        )
+    }
 
     fn read(block: &Value) -> (Option<SocketAddr>, Security, Vec<String>) {
         let report = Report::default();
@@ -208,7 +236,7 @@ mod tests {
         );
 
         let folder = TempDir::new();
-        let (certificate, key) = (folder.write("cert.pem", ""), folder.write("key.pem", ""));
+        let (certificate, key) = pair(&folder, 2_100);
         let (_, security, problems) = read(&json!({
             "listen": "127.0.0.1:8280", "trustedProxies": ["127.0.0.1", "10.0.0.0/8", "2001:db8::/32"],
             "certFilePath": certificate, "keyFilePath": key,
@@ -236,6 +264,63 @@ mod tests {
                 "http.keyFilePath: this key is missing; certFilePath needs it",
                 "http.tls: this key is not known",
             ]
+        );
+    }
+
+    #[test]
+    fn files_that_no_listener_could_use_are_named() {
+        let (folder, other) = (TempDir::new(), TempDir::new());
+        let (certificate, key) = pair(&folder, 2_100);
+        let (_, foreign) = pair(&other, 2_100);
+        let empty = folder.write("empty", "");
+        let problems = |certificate: &PathBuf, key: &PathBuf| {
+            let block = json!({ "listen": "[::1]:80", "certFilePath": certificate, "keyFilePath": key });
+            let (_, security, mut problems) = read(&block);
+            assert_eq!(security.tls, None);
+            problems.retain(|problem| !problem.contains("chmod"));
+            problems
+                .iter()
+                .map(|problem| problem.replace(&format!("{}/", folder.path().display()), ""))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            problems(&empty, &empty),
+            [
+                "http.certFilePath: empty holds no certificate in PEM (BEGIN CERTIFICATE): no items found",
+                "http.keyFilePath: empty holds no private key in PEM without a password (BEGIN PRIVATE KEY): no items \
+                 found",
+            ]
+        );
+        assert_eq!(
+            problems(&key, &certificate),
+            [
+                "http.certFilePath: key.pem holds no certificate in PEM (BEGIN CERTIFICATE), but a private key: are \
+                 certFilePath and keyFilePath exchanged?",
+                "http.keyFilePath: cert.pem holds no private key in PEM without a password (BEGIN PRIVATE KEY), but a \
+                 certificate: are certFilePath and keyFilePath exchanged?",
+            ]
+        );
+        let mismatch = problems(&certificate, &foreign);
+        assert_eq!(mismatch.len(), 1, "{mismatch:?}");
+        assert!(
+            mismatch[0].starts_with("http.certFilePath: cert.pem and "),
+            "{mismatch:?}"
+        );
+        assert!(mismatch[0].contains("issued for another key"), "{mismatch:?}");
+    }
+
+    #[test]
+    fn a_certificate_that_has_expired_is_a_warning() {
+        let folder = TempDir::new();
+        let (certificate, key) = pair(&folder, 2_021);
+        let (_, security, problems) = read(&json!({
+            "listen": "[::1]:80", "certFilePath": certificate, "keyFilePath": key,
+        }));
+        assert!(security.tls.is_some());
+        let says = |words| problems.iter().any(|problem| problem.contains(words));
+        assert!(
+            says("http.certFilePath: the certificate expired on 2021-01-01"),
+            "{problems:?}"
         );
     }
 

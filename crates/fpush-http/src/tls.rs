@@ -15,9 +15,12 @@ use rustls::{
         pem::{self, PemObject as _},
     },
 };
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
 use tokio_rustls::TlsAcceptor;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::settings::TlsFiles;
@@ -34,7 +37,7 @@ pub enum TlsError {
         problem: io::Error,
     },
     /// A file holds no certificate or no key.
-    #[error("{path} holds no {wanted} in PEM: {problem}")]
+    #[error("{path} holds no {wanted}: {problem}")]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -43,8 +46,26 @@ pub enum TlsError {
         /// What was found.
         problem: pem::Error,
     },
-    /// Certificate and key do not belong together, or are of a kind that TLS does not take.
-    #[error("{certificate} and {key} cannot be used together: {problem}")]
+    /// A file holds what the other one should.
+    #[error("{path} holds no {wanted}, but a {found}: are certFilePath and keyFilePath exchanged?")]
+    Exchanged {
+        /// The file.
+        path: PathBuf,
+        /// What should be in it.
+        wanted: &'static str,
+        /// What is in it.
+        found: &'static str,
+    },
+    /// Certificate and key do not belong together.
+    #[error("{certificate} and {key} cannot be used together: the certificate was issued for another key")]
+    Mismatch {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+    },
+    /// Certificate or key is of a kind that TLS does not take.
+    #[error("{certificate} and {key} cannot be used: {problem}")]
     Unusable {
         /// The file of the certificate.
         certificate: PathBuf,
@@ -65,9 +86,17 @@ pub(crate) struct Tls {
 
 /// What is in use.
 #[derive(Clone)]
-struct Current {
+pub(crate) struct Current {
     config: Arc<ServerConfig>,
-    expires: Option<SystemTime>,
+    expiry: Option<Expiry>,
+}
+
+/// The end of a certificate.
+#[derive(Clone)]
+struct Expiry {
+    at: SystemTime,
+    /// The same in words.
+    date: String,
 }
 
 impl Tls {
@@ -88,14 +117,22 @@ impl Tls {
 
     /// When the certificate in use expires, as far as it can be read.
     pub(crate) fn expires(&self) -> Option<SystemTime> {
-        self.current().expires
+        self.current().expiry.map(|expiry| expiry.at)
     }
 
-    /// Reads the files again whenever they have changed. Files that cannot be used change nothing. Never ends.
+    /// Reads the files again whenever they have changed. Files that cannot be used change nothing. Says every day that
+    /// the certificate is about to expire; at first the settings have said so. Never ends.
     pub(crate) async fn keep_fresh(&self, pause: Duration) {
         let mut watch = self.watch;
+        let mut said = Instant::now();
         loop {
             sleep(pause).await;
+            if said.elapsed() >= DAY {
+                said = Instant::now();
+                if let Some(trouble) = self.current().trouble(SystemTime::now()) {
+                    warn!(file = %self.files.certificate.display(), "{trouble}");
+                }
+            }
             let files = self.files.clone();
             let look = move || {
                 let news = watch.look(&files);
@@ -196,50 +233,111 @@ fn changed(files: &TlsFiles) -> Changed {
 impl Current {
     fn read(files: &TlsFiles) -> Result<Self, TlsError> {
         let TlsFiles { certificate, key } = files;
-        let chain = CertificateDer::pem_slice_iter(&read(certificate)?)
-            .collect::<Result<Vec<_>, _>>()
-            .and_then(|chain| {
-                if chain.is_empty() {
-                    Err(pem::Error::NoItemsFound)
-                } else {
-                    Ok(chain)
-                }
-            })
-            .map_err(|problem| TlsError::Malformed {
-                path: certificate.clone(),
-                wanted: "certificate",
-                problem,
-            })?;
-        let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|problem| TlsError::Malformed {
-            path: key.clone(),
-            wanted: "private key",
-            problem,
-        })?;
-        let unusable = |problem| TlsError::Unusable {
-            certificate: certificate.clone(),
-            key: key.clone(),
-            problem,
+        let chain = chain(certificate, &read(certificate)?)?;
+        let key = private_key(key, &read(key)?)?;
+        Self::of(files, chain, key)
+    }
+
+    /// What the files held.
+    pub(crate) fn of(
+        files: &TlsFiles,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, TlsError> {
+        let unusable = |problem| {
+            let TlsFiles { certificate, key } = files.clone();
+            match problem {
+                rustls::Error::InconsistentKeys(_) => TlsError::Mismatch { certificate, key },
+                problem => TlsError::Unusable {
+                    certificate,
+                    key,
+                    problem,
+                },
+            }
         };
-        let expires = chain.first().and_then(expiry);
+        let expiry = chain.first().and_then(Expiry::of);
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(unusable)?
             .with_no_client_auth()
-            .with_single_cert(chain, private)
+            .with_single_cert(chain, key)
             .map_err(unusable)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self {
             config: Arc::new(config),
-            expires,
+            expiry,
         })
+    }
+
+    /// Why clients refuse the certificate or will soon, in words with what to do.
+    pub(crate) fn trouble(&self, now: SystemTime) -> Option<String> {
+        self.expiry.as_ref()?.trouble(now)
     }
 }
 
-/// When a certificate expires, as far as it can be read.
-fn expiry(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let seconds = certificate.validity().not_after.timestamp();
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
+/// The certificates in a file.
+pub(crate) fn chain(file: &Path, content: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let wanted = "certificate in PEM (BEGIN CERTIFICATE)";
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(content).collect();
+    match chain {
+        Ok(chain) if !chain.is_empty() => Ok(chain),
+        Ok(_) if PrivateKeyDer::from_pem_slice(content).is_ok() => Err(TlsError::Exchanged {
+            path: file.to_owned(),
+            wanted,
+            found: "private key",
+        }),
+        chain => Err(TlsError::Malformed {
+            path: file.to_owned(),
+            wanted,
+            problem: chain.err().unwrap_or(pem::Error::NoItemsFound),
+        }),
+    }
+}
+
+/// The key in a file.
+pub(crate) fn private_key(file: &Path, content: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let wanted = "private key in PEM without a password (BEGIN PRIVATE KEY)";
+    PrivateKeyDer::from_pem_slice(content).map_err(|problem| {
+        let path = file.to_owned();
+        match CertificateDer::from_pem_slice(content) {
+            Ok(_) => TlsError::Exchanged {
+                path,
+                wanted,
+                found: "certificate",
+            },
+            Err(_) => TlsError::Malformed {
+                path,
+                wanted,
+                problem,
+            },
+        }
+    })
+}
+
+impl Expiry {
+    /// That of a certificate, as far as it can be read.
+    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        let end = certificate.validity().not_after;
+        let seconds = u64::try_from(end.timestamp()).ok()?;
+        Some(Self {
+            at: SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?,
+            date: end.to_datetime().to_string(),
+        })
+    }
+
+    /// Why clients refuse the certificate or will soon, in words with what to do.
+    fn trouble(&self, now: SystemTime) -> Option<String> {
+        let date = &self.date;
+        match self.at.duration_since(now) {
+            Ok(left) if left >= 30 * DAY => None,
+            Ok(_) => Some(format!("the certificate expires on {date}; renew it soon")),
+            Err(_) => Some(format!(
+                "the certificate expired on {date}: clients refuse it; renew it, or check the clock of this machine if \
+                 it says so by mistake"
+            )),
+        }
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
@@ -248,6 +346,8 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
         problem,
     })
 }
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 #[cfg(test)]
 mod tests {
@@ -258,6 +358,29 @@ mod tests {
     use tokio_rustls::TlsConnector;
 
     use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Writes a certificate that ends then and its key.
+    fn write_pair(dir: &TempDir, (year, month, day): (i32, u8, u8)) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, month, day);
+        dir.write("cert.pem", params.self_signed(&key).unwrap().pem());
+        dir.write("key.pem", key.serialize_pem());
+    }
 
     /// Writes a new certificate and its key, and returns the certificate.
     fn renew(dir: &TempDir) -> CertificateDer<'static> {
@@ -367,12 +490,36 @@ mod tests {
     #[test]
     fn the_end_of_the_certificate_in_use_is_known() {
         let dir = TempDir::new();
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
-        params.not_after = rcgen::date_time_ymd(2033, 5, 18);
-        dir.write("cert.pem", params.self_signed(&key).unwrap().pem());
-        dir.write("key.pem", key.serialize_pem());
+        write_pair(&dir, (2033, 5, 18));
         let midnight = SystemTime::UNIX_EPOCH + Duration::from_secs(1_999_987_200);
-        assert_eq!(Tls::load(files(&dir)).unwrap().expires(), Some(midnight));
+        let tls = Tls::load(files(&dir)).unwrap();
+        assert_eq!(tls.expires(), Some(midnight));
+        let trouble = |now| tls.current().trouble(now).unwrap_or_default();
+        assert_eq!(trouble(midnight - 30 * DAY), "");
+        let soon = trouble(midnight - 30 * DAY + Duration::from_secs(1));
+        assert!(soon.contains("expires on 2033-05-18"), "{soon}");
+        let late = trouble(midnight + Duration::from_secs(1));
+        assert!(late.contains("expired on 2033-05-18"), "{late}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_day_the_log_says_that_a_certificate_has_expired() {
+        let dir = TempDir::new();
+        write_pair(&dir, (2021, 1, 1));
+        let tls = Tls::load(files(&dir)).unwrap();
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let days = DAY * 2 + DAY / 2;
+        assert!(timeout(days, tls.keep_fresh(DAY / 4)).await.is_err());
+        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(
+            log.matches("the certificate expired on 2021-01-01").count(),
+            2,
+            "{log}"
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! TLS, and HTTP/2 with and without it.
 
 use std::{
+    error::Error,
+    iter::successors,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -171,7 +173,11 @@ async fn files_that_are_no_certificate_are_named() {
         let Err(error @ StartError::Tls(_)) = bound else {
             panic!("{said}");
         };
-        let error = error.to_string();
-        assert!(error.contains(said) && error.contains("certFilePath"), "{error}");
+        // As a program says it: each cause behind what it caused.
+        let causes = successors(Some(&error as &dyn Error), |&error| error.source());
+        let text: Vec<_> = causes.map(ToString::to_string).collect();
+        let text = text.join(": ");
+        assert_eq!(text.matches(said).count(), 1, "{text}");
+        assert!(text.contains("certFilePath"), "{text}");
     }
 }
