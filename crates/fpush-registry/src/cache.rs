@@ -24,7 +24,7 @@ pub(crate) struct Cache {
     /// Nodes are chosen by strangers: the hash has a key.
     hasher: RandomState,
     state: RwLock<State>,
-    /// Whether a complete cache is believed.
+    /// Whether the cache is believed when it has no device to find.
     trusted: AtomicBool,
 }
 
@@ -77,8 +77,10 @@ impl Cache {
                 let kind = &state.kinds[entry.kind() as usize];
                 if kind.dialect == Dialect::Tigase || entry.with_secret(|its| opens(its, secret)) {
                     Cached::Device(entry.clone(), Arc::clone(&kind.module))
-                } else {
+                } else if self.trusted.load(Ordering::Relaxed) {
                     Cached::WrongSecret
+                } else {
+                    Cached::Incomplete
                 }
             }
             None if state.complete && self.trusted.load(Ordering::Relaxed) => Cached::Nothing,
@@ -133,7 +135,7 @@ impl Cache {
         state.devices.shrink_to_fit(hasher);
     }
 
-    /// Whether a node that is not here is none, once all devices are here.
+    /// Whether a node that is not here is none, once all devices are here, and another secret is wrong.
     pub(crate) fn trust(&self, trusted: bool) {
         self.trusted.store(trusted, Ordering::Relaxed);
     }

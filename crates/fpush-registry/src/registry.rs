@@ -301,8 +301,9 @@ impl Registry {
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
-    /// Whether a node that is not in memory is none. It is not while another process, or another registry of this one,
-    /// has registered devices of which this one has not heard yet: then the database is asked.
+    /// Whether a node that is not in memory is none, and a secret that is another one there is wrong. It is not while
+    /// another process, or another registry of this one, has registered devices of which this one has not heard yet:
+    /// then the database is asked.
     pub fn trust_memory(&self, trusted: bool) {
         if let Some(cache) = &self.shared.cache {
             cache.trust(trusted);

@@ -297,6 +297,29 @@ async fn a_renewal_at_the_same_time_wins() {
     }
 }
 
+/// As when a registry takes the place of another one, which still takes registrations for a moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_one_has_registered_is_found_at_once_where_memory_is_not_trusted() {
+    use fpush_push::Found;
+    for database in [Database::sqlite(true), Database::postgres(true)] {
+        let (one, other) = (database.open().await, database.open().await);
+        until(async || other.registry.counted().is_some()).await;
+        other.registry.trust_memory(false);
+        for round in 0..20 {
+            let (owner, node) = (format!("{round}@example.org"), format!("n-{round}"));
+            let secret = one.register(&owner, &node, "t").await.unwrap();
+            let found = other.find(&node, Some(&secret)).await;
+            assert!(matches!(found, Ok(Found::Device(_))), "{round}");
+            let found = other.find(&node, Some("another")).await;
+            assert!(matches!(found, Ok(Found::WrongSecret)), "{round}");
+        }
+        let found = other.find("nobody", Some("x")).await;
+        assert!(matches!(found, Ok(Found::Nothing)));
+        one.close().await;
+        other.close().await;
+    }
+}
+
 async fn memory_is(open: &Open, device: &Device) -> bool {
     use fpush_push::Found;
     matches!(
