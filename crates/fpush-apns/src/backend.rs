@@ -98,7 +98,7 @@ impl PushTrait for Apns {
                     Ok(None) => return Ok(self.accepted(&push, "it accepted the push").into()),
                     Ok(Some((refusal, _))) if refusal.blames_only_the_token() => {
                         let why = format!(
-                            "it blames only the device token, of which there is none ({})",
+                            "it refused only the invented device token, as it should ({})",
                             refusal.describe()
                         );
                         return Ok(self.accepted(&push, &why).into());

@@ -104,8 +104,8 @@ async fn good_credentials_are_proved_without_a_push_to_anybody() {
         Answer::reason(400, "BadDeviceToken"),
     ]);
     for said in [
-        "400 BadDeviceToken",
-        "410 Unregistered",
+        "only the invented device token, as it should (400 BadDeviceToken)",
+        "only the invented device token, as it should (410 Unregistered)",
         "it accepted the push",
         "400 BadDeviceToken",
     ] {

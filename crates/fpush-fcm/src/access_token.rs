@@ -100,6 +100,16 @@ pub(crate) enum TokenError {
 }
 
 impl TokenError {
+    /// Whether Google has looked at what we sign with, and does not take it: it will not until somebody does something.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Grant | Self::Refused(_))
+    }
+
+    /// Whether something is wrong with the credential itself, and not only with the way to the token endpoint.
+    fn blames_the_credential(&self) -> bool {
+        self.is_refusal() || *self == Self::Unreadable
+    }
+
     /// What it means, and what the operator can do.
     pub(crate) fn meaning(&self) -> &'static str {
         match self {
@@ -152,27 +162,32 @@ impl AccessToken {
         (token, renewal)
     }
 
-    /// The token; if there is none now, the next one that comes before the deadline.
-    pub(crate) async fn current(&self, deadline: Instant) -> Option<Issued> {
-        if let Some(issued) = self.living() {
-            return Some(issued);
-        }
-        let mut state = self.state.clone();
-        let next = timeout_at(deadline, state.wait_for(|state| state.living().is_some())).await;
-        next.ok()?.ok().and_then(|state| state.living())
+    /// The token; if there is none now, the next one that comes before the deadline. If Google refuses to give one, nobody
+    /// waits for it: the error.
+    pub(crate) async fn current(&self, deadline: Instant) -> Result<Issued, Option<TokenError>> {
+        self.current_unless(TokenError::is_refusal, deadline).await
     }
 
     /// The same for somebody who wants to know why there is none: as soon as one attempt to get one has failed, the
     /// error, or nothing if the deadline comes first.
     pub(crate) async fn current_or_why(&self, deadline: Instant) -> Result<Issued, Option<TokenError>> {
+        self.current_unless(|_| true, deadline).await
+    }
+
+    /// The token, the next one that comes, or the last error: at the deadline, or as soon as it is one that is final.
+    async fn current_unless(
+        &self,
+        is_final: impl Fn(&TokenError) -> bool,
+        deadline: Instant,
+    ) -> Result<Issued, Option<TokenError>> {
         if let Some(issued) = self.living() {
             return Ok(issued);
         }
-        let news = |state: &State| state.living().is_some() || state.trouble.is_some();
+        let news = |state: &State| state.living().is_some() || state.trouble.as_ref().is_some_and(&is_final);
         let mut state = self.state.clone();
         match timeout_at(deadline, state.wait_for(news)).await {
             Ok(Ok(state)) => state.living().ok_or_else(|| state.trouble.clone()),
-            Ok(Err(_)) | Err(_) => Err(None),
+            Ok(Err(_)) | Err(_) => Err(self.state.borrow().trouble.clone()),
         }
     }
 
@@ -193,11 +208,6 @@ impl AccessToken {
         None
     }
 
-    /// Why no token came, if that is what happened last.
-    pub(crate) fn trouble(&self) -> Option<TokenError> {
-        self.state.borrow().trouble.clone()
-    }
-
     /// For those who watch the module.
     pub(crate) fn credential(&self) -> Credential {
         let state = self.state.borrow();
@@ -213,7 +223,11 @@ impl AccessToken {
                 );
                 SystemTime::now() + left - over
             }),
-            trouble: state.trouble.as_ref().map(|trouble| trouble.in_words().into()),
+            trouble: state
+                .trouble
+                .as_ref()
+                .filter(|trouble| trouble.blames_the_credential())
+                .map(|trouble| trouble.in_words().into()),
         }
     }
 
@@ -563,7 +577,7 @@ mod tests {
             token
                 .current(Instant::now() + Duration::from_millis(500))
                 .await
-                .is_none()
+                .is_err()
         );
         let issued = token
             .current(Instant::now() + Duration::from_secs(25))
@@ -574,14 +588,49 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_one_that_google_refuses_to_give() {
+        let refused = || TokenError::Refused("access_denied".into());
+        let endpoint =
+            Endpoint::answering([Err(TokenError::TimedOut), Err(TokenError::Grant), Err(refused())]);
+        let (token, _task) = endpoint.serve();
+        // The first waits until it is known, and the next one hears it at once.
+        assert_eq!(token.current(soon()).await.err(), Some(Some(TokenError::Grant)));
+        let start = Instant::now();
+        assert_eq!(token.current(soon()).await.err(), Some(Some(TokenError::Grant)));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!(token.current(soon()).await.err(), Some(Some(refused())));
+        sleep(Duration::from_secs(6)).await;
+        assert_eq!(text(&token).await, "Bearer t4");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_is_wrong_with_the_credential_is_said_of_it() {
+        let name = || "x".to_owned();
+        for (error, said) in [
+            (TokenError::Grant, true),
+            (TokenError::Refused(name()), true),
+            (TokenError::Unreadable, true),
+            (TokenError::Unwell(name()), false),
+            (TokenError::Unreachable(name()), false),
+            (TokenError::TimedOut, false),
+        ] {
+            let (token, _task) = Endpoint::answering([Err(error.clone())]).serve();
+            sleep(Duration::from_millis(200)).await;
+            let trouble = token.credential().trouble;
+            assert_eq!(trouble, said.then(|| error.in_words().into()), "{error}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn failures_are_retried_ever_more_slowly() {
-        let endpoint = Endpoint::answering((0..12).map(|_| Err(TokenError::Grant)));
+        let endpoint = Endpoint::answering((0..12).map(|_| Err(TokenError::TimedOut)));
         let (token, _task) = endpoint.serve();
         assert!(
             token
                 .current(Instant::now() + Duration::from_secs(600))
                 .await
-                .is_some()
+                .is_ok()
         );
         let between = endpoint.seconds_between();
         for (after, least) in [(0, 0), (1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 30), (11, 30)] {

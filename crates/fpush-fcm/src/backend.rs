@@ -40,9 +40,8 @@ impl PushTrait for Fcm {
 
     fn send<'a>(&'a self, push: &'a Push) -> Sending<'a> {
         Box::pin(async move {
-            let Some(issued) = self.access_token.current(push.deadline).await else {
-                return Err(no_access_token(self.access_token.trouble()));
-            };
+            let issued = self.access_token.current(push.deadline).await;
+            let issued = issued.map_err(|why| no_access_token(why, push.deadline))?;
             match self.attempt(self.request(push, &issued), push.deadline).await? {
                 None => Ok(()),
                 Some(refusal) => Err(self.failure(&refusal, &issued, push.deadline).await),
@@ -63,7 +62,7 @@ impl PushTrait for Fcm {
                     Ok(None) => return Ok(self.accepted("it accepted the message").into()),
                     Ok(Some(refusal)) if refusal.blames_only_the_token() => {
                         let why = format!(
-                            "it blames only the device token, of which there is none ({})",
+                            "it refused only the invented device token, as it should ({})",
                             refusal.describe()
                         );
                         return Ok(self.accepted(&why).into());
@@ -150,7 +149,7 @@ impl Fcm {
     /// time it is there.
     async fn unauthenticated(&self, why: Option<TokenError>, deadline: Instant) -> Failure {
         let perhaps_the_clock = why == Some(TokenError::Grant);
-        let mut failure = no_access_token(why);
+        let mut failure = no_access_token(why, deadline);
         if perhaps_the_clock {
             let _ = self.attempt(self.dry_request(None), deadline).await;
             if self.client.clock_offset().is_some() {
@@ -195,9 +194,13 @@ impl Fcm {
     }
 }
 
-/// There is no token to send with, for the reason why the last attempt to get one failed if it did.
-fn no_access_token(why: Option<TokenError>) -> Failure {
-    let later = PushError::Later { after: None };
+/// There is no token to send with, for the reason why the last attempt to get one failed if it did. While Google refuses to
+/// give one, another attempt before the deadline is of no use.
+fn no_access_token(why: Option<TokenError>, deadline: Instant) -> Failure {
+    let refused = why.as_ref().is_some_and(TokenError::is_refusal);
+    let later = PushError::Later {
+        after: refused.then(|| deadline.saturating_duration_since(Instant::now())),
+    };
     match why {
         Some(error) => {
             let answer = format!("no access token from Google: {error}");

@@ -196,7 +196,7 @@ async fn pushes_wait_while_the_token_endpoint_is_down() {
     let ca = TestCa::new();
     let fcm = FakeFcm::start(&ca);
     Tokens::of(&fcm);
-    fcm.queue_tokens([Answer::raw(502, "<html>"), Answer::CloseConnection]);
+    fcm.queue_tokens([Answer::CloseConnection, Answer::raw(502, "<html>")]);
     let backend = backend(&ca, &fcm, json!({}));
     let impatient = Push {
         deadline: Instant::now() + Duration::from_millis(300),
@@ -205,6 +205,11 @@ async fn pushes_wait_while_the_token_endpoint_is_down() {
     assert_eq!(
         todo(backend.send(&impatient).await),
         PushError::Later { after: None }
+    );
+    assert_eq!(
+        backend.status().credentials[0].trouble,
+        None,
+        "nobody has said anything about it"
     );
     backend.send(&push()).await.unwrap();
     assert_eq!(fcm.token_requests().len(), 3);
@@ -331,7 +336,11 @@ async fn good_credentials_are_proved_without_a_push() {
     let invalid = fcm_error(400, "INVALID_ARGUMENT", Some("INVALID_ARGUMENT"), &[]);
     let gone = fcm_error(404, "NOT_FOUND", Some("UNREGISTERED"), &[]);
     fcm.queue([invalid, gone, Answer::CloseConnection]);
-    for said in ["400 INVALID_ARGUMENT", "404 UNREGISTERED", "accepted the message"] {
+    for said in [
+        "only the invented device token, as it should (400 INVALID_ARGUMENT)",
+        "only the invented device token, as it should (404 UNREGISTERED)",
+        "accepted the message",
+    ] {
         let accepted = backend.verify(soon()).await.unwrap();
         assert!(accepted.contains(said), "{accepted}");
     }
@@ -405,14 +414,22 @@ async fn without_an_access_token_it_is_said_why() {
     assert_eq!(fcm.sends()[0].bearer, None);
     let trouble = backend.status().credentials[0].trouble.clone().unwrap();
     assert!(trouble.contains("invalid_grant"), "{trouble}");
-    let impatient = Push {
-        deadline: Instant::now() + Duration::from_millis(50),
-        ..push()
-    };
-    let failure = backend.send(&impatient).await.unwrap_err();
+    let start = Instant::now();
+    let failure = backend.send(&push()).await.unwrap_err();
     assert!(
         failure.reason == "no_access_token" && failure.answer.contains("invalid_grant"),
         "{failure:?}"
+    );
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "it does not wait for a token"
+    );
+    let PushError::Later { after: Some(wait) } = failure.error else {
+        panic!("{failure:?}");
+    };
+    assert!(
+        wait > Duration::from_secs(18),
+        "no attempt before its deadline is of use: {wait:?}"
     );
 }
 

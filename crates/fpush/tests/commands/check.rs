@@ -10,10 +10,10 @@ use crate::rig::{ALONE, ASKED, CONFIG, LONG, NO, PROGRAM, Place, RESULT, SECOND,
 /// The token that no device has, which asks Apple for its opinion of everything else.
 const NO_DEVICE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-const APPLE_SAYS: &str = "module ios: Apple accepts the credentials for topic org.example.app at 127.0.0.1: it blames \
-    only the device token, of which there is none (400 BadDeviceToken)";
-const GOOGLE_SAYS: &str = "module android: Google accepts the credentials for project project-1: it blames only the \
-    device token, of which there is none (";
+const APPLE_SAYS: &str = "module ios: Apple accepts the credentials for topic org.example.app at 127.0.0.1: it refused \
+    only the invented device token, as it should (400 BadDeviceToken)";
+const GOOGLE_SAYS: &str = "module android: Google accepts the credentials for project project-1: it refused only the \
+    invented device token, as it should (";
 const LINK_UP: &str = "component push.localhost: the XMPP server lets us in";
 
 /// The providers answer as the real ones do.

@@ -1,6 +1,6 @@
 //! Google, as its operator sees it.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use fpush_testkit::{
     Answer, FakeFcm, TestCa,
@@ -92,14 +92,43 @@ fn the_service_account_is_refused() {
         )],
         unready: &["module m: the service account is refused (invalid_grant)"],
     });
-    let ids: Vec<_> = google_tokens(0..5).map(|token| rig.publish(&token)).collect();
+    let start = Instant::now();
+    assert_eq!(rig.push_all(google_tokens(0..5)), [UNAVAILABLE; 5]);
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "they do not wait for a token"
+    );
     fcm.answer_normally();
-    assert_eq!(rig.verdicts(&ids), [RESULT; 5], "they have waited for the token");
+    rig.scrape_when(&["fpush_credential_age_seconds{module=\"m\",kind=\"access_token\"} < 60"]);
+    // Until a push has arrived, those that failed count.
+    assert_eq!(rig.push_all([google_token(5)]), [RESULT]);
     rig.expect(Sight {
-        metrics: &["fpush_credential_age_seconds{module=\"m\",kind=\"access_token\"} < 60"],
         log: &[("INFO", "there is an access token again")],
         ..GREEN
     });
+}
+
+/// That says nothing of the credentials: pushes wait, and fpush stays ready.
+#[test]
+fn the_token_endpoint_is_down_and_comes_back() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    fcm.answer_tokens_with(|_| Answer::CloseConnection);
+    let mut rig = start(&ca, &fcm);
+    rig.expect(Sight {
+        page: &[(
+            "warning",
+            "m",
+            &["there is no access token", "the problems below"],
+        )],
+        metrics: &["fpush_module_up{module=\"m\"} == 1"],
+        log: &[("WARN", "no access token: the token endpoint cannot be reached")],
+        unready: &[],
+    });
+    let ids: Vec<_> = google_tokens(0..5).map(|token| rig.publish(&token)).collect();
+    fcm.answer_normally();
+    assert_eq!(rig.verdicts(&ids), [RESULT; 5], "they have waited for the token");
+    rig.expect(GREEN);
 }
 
 /// First the clock is off and the access token is still good; then Google wants another one, and gives none to who

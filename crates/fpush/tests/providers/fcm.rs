@@ -155,15 +155,25 @@ fn a_token_that_runs_out_is_renewed_ahead_of_time() {
 fn without_an_access_token_pushes_wait_for_one() {
     let ca = TestCa::new();
     let fcm = FakeFcm::start(&ca);
-    fcm.queue_tokens([
-        Answer::raw(503, "<html>"),
-        token_error(400, "invalid_grant", "Invalid JWT Signature."),
-    ]);
+    fcm.queue_tokens([Answer::raw(503, "<html>"), Answer::CloseConnection]);
     let mut rig = start(&ca, &fcm, modules([("g", google(&fcm, json!({})))]));
     let verdicts = rig.push_all("g", &tokens(0..10));
     assert!(verdicts.iter().all(|verdict| verdict == RESULT), "{verdicts:?}");
     assert_eq!((fcm.token_requests().len(), fcm.count()), (3, 10));
+    rig.daemon
+        .wait_for_log("the token endpoint cannot be reached", LONG);
+}
+
+#[test]
+fn nobody_waits_for_an_access_token_that_google_refuses_to_give() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    fcm.answer_tokens_with(|_| token_error(400, "invalid_grant", "Invalid JWT Signature."));
+    let mut rig = start(&ca, &fcm, modules([("g", google(&fcm, json!({})))]));
     rig.daemon.wait_for_log("invalid_grant", LONG);
+    let (verdict, took) = rig.timed("g", &token(0));
+    assert_eq!(verdict, UNAVAILABLE);
+    assert!(took < SECOND, "{took:?}");
 }
 
 /// What a publish after the one that met the answer comes to, when Google is well again.
