@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use fpush_push::{CredentialKind, TroubleKind};
+use fpush_push::{Credential, CredentialKind, TroubleKind};
 
 use crate::{
     Severity, Status,
@@ -41,30 +41,45 @@ pub(crate) fn concerns(status: &Status, wall: SystemTime) -> Vec<Concern> {
     }
     for module in &status.modules {
         let (name, backend) = (&*module.status.name, &module.status.backend);
-        if let Some(trouble) = &module.status.trouble {
-            let severity = if is_up(module) {
-                Severity::Warning
-            } else {
-                Severity::Error
+        let trouble = module.status.trouble.as_ref();
+        // All other credentials are renewed before they end, and of one in trouble that is what is said.
+        let certificate_end = backend
+            .credentials
+            .iter()
+            .filter(|credential| {
+                credential.kind == CredentialKind::Certificate && credential.trouble.is_none()
+            })
+            .filter_map(|credential| credential.expires)
+            .min()
+            .and_then(|end| ending(end, wall));
+        let end_is_said = trouble.is_some_and(|trouble| trouble.kind == TroubleKind::Expiring);
+        if let Some(trouble) = trouble {
+            let severity = match &certificate_end {
+                Some((severity, _)) if end_is_said => *severity,
+                Some(_) | None if is_up(module) => Severity::Warning,
+                Some(_) | None => Severity::Error,
             };
             add(severity, name, trouble.words.clone());
         }
         if let Some(words) = backend.clock_trouble() {
             add(Severity::Warning, name, words);
         }
-        for credential in &backend.credentials {
-            if let Some(words) = &credential.trouble {
-                add(Severity::Warning, name, words.clone().into_owned());
-            }
-            // The others are renewed before they end, and that an end is near may already have been said.
-            let said =
-                module.status.trouble.as_ref().map(|trouble| trouble.kind) == Some(TroubleKind::Expiring);
-            let end = credential
-                .expires
-                .filter(|_| !said && credential.kind == CredentialKind::Certificate);
-            if let Some((severity, when)) = end.and_then(|end| ending(end, wall)) {
-                add(severity, name, format!("its client certificate {when}; renew it"));
-            }
+        for words in backend
+            .credentials
+            .iter()
+            .filter_map(|credential| credential.trouble.as_ref())
+        {
+            add(Severity::Warning, name, words.clone().into_owned());
+        }
+        // The module itself hears of it only when pushes have waited in vain.
+        let is_missing = |credential: &Credential| {
+            credential.kind == CredentialKind::AccessToken && credential.expires.is_none_or(|end| end <= wall)
+        };
+        if trouble.is_none() && backend.credentials.iter().any(is_missing) {
+            add(Severity::Warning, name, NO_ACCESS_TOKEN.to_owned());
+        }
+        if let Some((severity, when)) = certificate_end.filter(|_| !end_is_said) {
+            add(severity, name, format!("its client certificate {when}; renew it"));
         }
     }
     for certificate in &status.certificates {
@@ -133,10 +148,94 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Days before an end at which it is said, and at which it is an error.
 const SOON: u32 = 30;
 const VERY_SOON: u32 = 7;
+const NO_ACCESS_TOKEN: &str =
+    "there is no access token, which pushes wait for; if this goes on, the problems below say why";
 
 #[cfg(test)]
 mod tests {
+    use fpush_push::Trouble;
+
     use super::*;
+    use crate::tests::made_up::{good, module};
+
+    /// The lines about a module whose certificate ends after these days, where it and its credential say this.
+    fn lines(
+        days: i64,
+        trouble: Option<(TroubleKind, &str)>,
+        of_credential: Option<&'static str>,
+    ) -> Vec<(Severity, String)> {
+        let wall = SystemTime::UNIX_EPOCH + DAY * 1_000;
+        let mut module = module("m", "apple");
+        module.status.backend.credentials = vec![Credential {
+            kind: CredentialKind::Certificate,
+            age: None,
+            expires: Some(SystemTime::UNIX_EPOCH + DAY * u32::try_from(1_000 + days).unwrap() + DAY / 2),
+            trouble: of_credential.map(Into::into),
+        }];
+        module.status.trouble = trouble.map(|(kind, words)| Trouble {
+            kind,
+            words: words.to_owned(),
+        });
+        let status = Status {
+            modules: vec![module],
+            certificates: Vec::new(),
+            ..good()
+        };
+        let concerns = concerns(&status, wall);
+        concerns
+            .into_iter()
+            .map(|concern| (concern.severity, concern.words))
+            .collect()
+    }
+
+    #[test]
+    fn a_certificate_has_one_line_amber_for_a_month_and_red_for_its_last_week() {
+        let expiring = Some((TroubleKind::Expiring, "the certificate ends"));
+        assert_eq!(lines(31, None, None), []);
+        for (days, severity) in [
+            (29, Severity::Warning),
+            (7, Severity::Warning),
+            (6, Severity::Error),
+        ] {
+            assert_eq!(
+                lines(days, expiring, None),
+                [(severity, "the certificate ends".to_owned())]
+            );
+        }
+        let expired = "the certificate expired";
+        let trouble = Some((TroubleKind::Authentication, expired));
+        assert_eq!(
+            lines(-3, trouble, Some(expired)),
+            [(Severity::Error, expired.to_owned())]
+        );
+        // What is worse than the near end hides it in the module's trouble, and not here.
+        let lines = lines(6, Some((TroubleKind::Provider, "down")), None);
+        let words = "its client certificate ends in 6 days; renew it";
+        assert_eq!(
+            lines,
+            [
+                (Severity::Error, "down".to_owned()),
+                (Severity::Error, words.to_owned())
+            ]
+        );
+    }
+
+    #[test]
+    fn a_missing_access_token_is_said_unless_the_module_says_it() {
+        let wall = SystemTime::now();
+        let mut status = good();
+        let lines = |status: &Status| concerns(status, wall).len();
+        assert_eq!(lines(&status), 0);
+        for end in [None, Some(wall - DAY)] {
+            status.modules[0].status.backend.credentials[0].expires = end;
+            assert_eq!(concerns(&status, wall)[0].words, NO_ACCESS_TOKEN);
+        }
+        status.modules[0].status.trouble = Some(Trouble {
+            kind: TroubleKind::Provider,
+            words: "no access token".to_owned(),
+        });
+        assert_eq!(lines(&status), 1);
+    }
 
     #[test]
     fn an_end_is_said_a_month_before() {

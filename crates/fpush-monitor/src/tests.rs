@@ -3,7 +3,7 @@
 mod browser;
 mod contrib;
 mod health;
-mod made_up;
+pub(crate) mod made_up;
 mod page;
 mod scrape;
 

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{METRICS, Metric};
 
@@ -175,15 +175,119 @@ fn the_outcomes_of_the_error_ratio_are_those_that_count_as_failed_here() {
     }
 }
 
-#[test]
-fn the_dashboard_asks_for_its_datasource() {
+fn dashboard() -> Value {
     let text = fs::read_to_string(contrib().join("grafana/fpush.json")).unwrap();
-    let dashboard: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(dashboard["templating"]["list"][0]["type"], "datasource");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// What Grafana expects and does not complain of: it shows an empty panel instead.
+#[test]
+fn the_dashboard_is_one_that_grafana_shows() {
+    let dashboard = dashboard();
+    // From 36 on a datasource is an object, and Grafana 10 has 38; what is newer migrates older ones.
+    assert!((36..=38).contains(&dashboard["schemaVersion"].as_u64().unwrap()));
+    assert!(dashboard["uid"].as_str().unwrap().len() <= 40);
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    assert_eq!(variables[0]["type"], "datasource");
+    let variables: BTreeSet<_> = variables
+        .iter()
+        .map(|variable| variable["name"].as_str().unwrap())
+        .chain(["__rate_interval"])
+        .collect();
+    let (mut ids, mut taken) = (BTreeSet::new(), BTreeSet::new());
     for panel in dashboard["panels"].as_array().unwrap() {
-        let datasource = &panel["datasource"]["uid"];
-        assert!(panel["type"] == "row" || datasource == "${datasource}", "{panel}");
+        let title = panel["title"].as_str().unwrap();
+        assert!(
+            ids.insert(panel["id"].as_u64().unwrap()),
+            "{title}: its id is taken"
+        );
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().unwrap());
+        assert!(x + w <= 24 && w > 0 && h > 0, "{title} is too wide, or nothing");
+        for place in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+            assert!(taken.insert(place), "{title} lies on another panel");
+        }
+        let kind = panel["type"].as_str().unwrap();
+        if kind == "row" {
+            assert_eq!(
+                panel["collapsed"], false,
+                "{title}: its panels would have to be inside"
+            );
+            continue;
+        }
+        assert!(KINDS.contains(&kind), "{title}: {kind}");
+        let look = &panel["fieldConfig"]["defaults"];
+        let turns_red = look["thresholds"]["steps"].as_array().unwrap().len() > 1;
+        assert!(
+            !turns_red || look["color"]["mode"] == "thresholds",
+            "{title} keeps its colour"
+        );
+        let targets = panel["targets"].as_array().unwrap();
+        assert!(!targets.is_empty(), "{title} asks for nothing");
+        let mut names = BTreeSet::new();
+        for target in targets {
+            assert!(
+                names.insert(target["refId"].as_str().unwrap()),
+                "{title}: two of one refId"
+            );
+            assert_ne!(target["instant"], target["range"], "{title}");
+            for part in target["expr"].as_str().unwrap().split('$').skip(1) {
+                let end = part.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+                let variable = &part[..end.unwrap_or(part.len())];
+                assert!(
+                    variables.contains(variable),
+                    "{title}: there is no variable {variable}"
+                );
+            }
+        }
+        for asking in targets.iter().chain([panel]) {
+            let datasource = &asking["datasource"];
+            assert_eq!(
+                (&datasource["type"], &datasource["uid"]),
+                (&json!("prometheus"), &json!("${datasource}")),
+                "{title}"
+            );
+        }
     }
+}
+
+/// Panels that every Grafana has.
+const KINDS: [&str; 5] = ["bargauge", "stat", "state-timeline", "table", "timeseries"];
+
+/// Where there is a promtool.
+#[test]
+fn promtool_takes_the_questions_of_the_dashboard() {
+    let dashboard = dashboard();
+    let targets = dashboard["panels"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|panel| panel["targets"].as_array());
+    let rules: Vec<_> = targets
+        .flatten()
+        .enumerate()
+        .map(|(at, target)| {
+            let question = target["expr"].as_str().unwrap().replace("$__rate_interval", "5m");
+            json!({ "record": format!("question_{at}"), "expr": question })
+        })
+        .collect();
+    assert!(rules.len() > 30, "{rules:?}");
+    // JSON is YAML.
+    let folder = fpush_testkit::temp_dir::TempDir::new();
+    let file = folder.path().join("rules.yml");
+    fs::write(
+        &file,
+        json!({ "groups": [{ "name": "questions", "rules": rules }] }).to_string(),
+    )
+    .unwrap();
+    let Ok(output) = Command::new("promtool")
+        .args(["check", "rules"])
+        .arg(file)
+        .output()
+    else {
+        println!("there is no promtool: apt-get install prometheus");
+        return;
+    };
+    assert!(output.status.success(), "{output:?}");
 }
 
 /// Where there is a promtool.
