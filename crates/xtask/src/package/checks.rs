@@ -122,6 +122,7 @@ impl Checks<'_> {
             ("/usr/share/doc/fpush/changelog.Debian.gz", "644"),
             ("/usr/share/doc/fpush/README.md", "644"),
             ("/usr/share/doc/fpush/CHANGELOG.md", "644"),
+            ("/usr/share/doc/fpush/THIRD-PARTY", "644"),
             ("/usr/share/doc/fpush/examples/settings.example.json", "644"),
         ] {
             self.same(file, &root.owner(file), &format!("{mode} root root"));
@@ -150,6 +151,19 @@ impl Checks<'_> {
             "the program has the package's version",
             root.sh("fpush --version")?.trim(),
             &format!("fpush {}", version.replace('~', "-")),
+        );
+        let licences = root.read("/usr/share/doc/fpush/THIRD-PARTY").unwrap_or_default();
+        self.that(
+            "the licences of what the program contains are there",
+            [
+                "\nrustls ",
+                "\ntokio ",
+                "\ntokio-xmpp ",
+                "Mozilla Public License",
+                "Permission is hereby granted",
+            ]
+            .iter()
+            .all(|part| licences.contains(part)),
         );
         self.that(
             "the manual page is readable",

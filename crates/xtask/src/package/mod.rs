@@ -1,6 +1,7 @@
 //! `cargo xtask package`: the Debian package, and whether it can be installed, run, upgraded and removed.
 
 mod checks;
+mod licences;
 mod root;
 mod service;
 mod stage;

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::licences;
 use crate::process;
 
 /// Makes them, and returns the time of this version in seconds since 1970.
@@ -53,6 +54,7 @@ pub(super) fn stage(program: &Path) -> Result<String> {
     for file in ["README.md", "CHANGELOG.md"] {
         copy(Path::new(file), &doc.join(file))?;
     }
+    write(&doc.join("THIRD-PARTY"), &licences::third_party()?)?;
     copy(
         Path::new("settings.example.json"),
         &doc.join("examples/settings.example.json"),
@@ -86,7 +88,7 @@ fn time() -> Result<String> {
 }
 
 /// What a program writes to standard output.
-fn said_by(command: &mut Command) -> Result<String> {
+pub(super) fn said_by(command: &mut Command) -> Result<String> {
     let shown = process::line(command);
     let output = command
         .stdin(Stdio::null())
