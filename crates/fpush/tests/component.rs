@@ -251,7 +251,10 @@ mod publishes {
             .filter(|line| line.contains("not in the settings"))
             .partition(|line| line.contains("more in the last minute"));
         assert_eq!(lines.len(), 5, "{log}");
-        assert!(summaries.len() == 1 && summaries[0].contains("… and 25 more"), "{log}");
+        assert!(
+            summaries.len() == 1 && summaries[0].contains("… and 25 more"),
+            "{log}"
+        );
         assert!(!log.contains('\u{1b}'), "{log}");
     }
 
