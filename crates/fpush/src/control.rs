@@ -22,7 +22,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    inquiry::{Findings, Inquiry},
+    inquiry::{Findings, Inquiry, Question},
     settings::made_by_systemd,
 };
 
@@ -187,17 +187,23 @@ async fn answer(stream: UnixStream, desk: &Desk) -> io::Result<()> {
     let mut line = String::new();
     BufReader::new(reader.take(LONGEST)).read_line(&mut line).await?;
     let mut findings = Findings::new();
+    let link = desk.component.link();
     match serde_json::from_str(&line) {
-        Ok(Inquiry::Send {
-            module,
-            token,
-            priority,
-        }) => findings.push(&desk.modules, &module, &token, priority).await,
-        Ok(Inquiry::Check) => {
-            let link = desk.component.link();
-            findings.link(&link.component, link.down);
-            findings.providers(&desk.modules.all()).await;
-        }
+        Ok(Question {
+            component: Some(meant),
+            ..
+        }) if meant != link.component => findings.not_meant(&link.component, &meant),
+        Ok(Question { inquiry, .. }) => match inquiry {
+            Inquiry::Send {
+                module,
+                token,
+                priority,
+            } => findings.push(&desk.modules, &module, &token, priority).await,
+            Inquiry::Check => {
+                findings.link(&link.component, link.down);
+                findings.providers(&desk.modules.all()).await;
+            }
+        },
         Err(_) => {
             findings.ok = false;
             findings.lines.push(
@@ -215,7 +221,7 @@ async fn answer(stream: UnixStream, desk: &Desk) -> io::Result<()> {
 /// # Errors
 ///
 /// One runs and cannot be asked.
-pub(crate) async fn ask(folder: &RuntimeFolder, inquiry: &Inquiry) -> anyhow::Result<Option<Findings>> {
+pub(crate) async fn ask(folder: &RuntimeFolder, question: &Question) -> anyhow::Result<Option<Findings>> {
     let path = folder.socket();
     let shown = path.display();
     let stream = match UnixStream::connect(&path).await {
@@ -237,7 +243,7 @@ pub(crate) async fn ask(folder: &RuntimeFolder, inquiry: &Inquiry) -> anyhow::Re
     };
     let asking = async {
         let (reader, mut writer) = stream.into_split();
-        let mut line = serde_json::to_vec(inquiry)?;
+        let mut line = serde_json::to_vec(question)?;
         line.push(b'\n');
         writer.write_all(&line).await?;
         let mut answer = String::new();
@@ -275,6 +281,13 @@ mod tests {
 
     use super::*;
 
+    fn check() -> Question {
+        Question {
+            component: None,
+            inquiry: Inquiry::Check,
+        }
+    }
+
     fn named(dir: &TempDir) -> RuntimeFolder {
         RuntimeFolder::choose(Some(dir.path().join("run")))
     }
@@ -283,7 +296,7 @@ mod tests {
     async fn a_socket_is_opened_once_and_goes_with_its_owner() {
         let dir = TempDir::new();
         let folder = named(&dir);
-        assert!(ask(&folder, &Inquiry::Check).await.unwrap().is_none());
+        assert!(ask(&folder, &check()).await.unwrap().is_none());
         let control = Control::open(&folder).await.unwrap().unwrap();
         let refused = Control::open(&folder).await.err().unwrap().to_string();
         assert!(
@@ -302,7 +315,7 @@ mod tests {
         fs::create_dir(dir.path().join("run")).unwrap();
         drop(UnixListener::bind(folder.socket()).unwrap());
         assert!(folder.socket().exists());
-        assert!(ask(&folder, &Inquiry::Check).await.unwrap().is_none());
+        assert!(ask(&folder, &check()).await.unwrap().is_none());
         assert!(Control::open(&folder).await.unwrap().is_some());
     }
 

@@ -9,6 +9,14 @@ use tokio::time::Instant;
 
 /// A question to the daemon: one line of JSON.
 #[derive(Serialize, Deserialize)]
+pub(crate) struct Question {
+    /// `componentHostname` in the settings of whoever asks, if they say it: another fpush must not answer for this one.
+    pub(crate) component: Option<String>,
+    pub(crate) inquiry: Inquiry,
+}
+
+/// What is asked.
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Inquiry {
     /// Send one push.
@@ -63,6 +71,16 @@ impl Findings {
     fn bad(&mut self, line: String) {
         self.ok = false;
         self.lines.push(line);
+    }
+
+    /// The question was meant for another daemon.
+    pub(crate) fn not_meant(&mut self, component: &str, meant: &str) {
+        self.bad(format!(
+            "this is the fpush of {component}, and the settings are those of {meant}"
+        ));
+        self.explain(
+            "Give each fpush a runtimeDirectory of its own. If the settings of this one have changed, reload it first.",
+        );
     }
 
     /// What there is to say about the link.

@@ -17,8 +17,8 @@ use crate::{
     backends,
     cli::Send,
     control, exit,
-    inquiry::{Findings, Inquiry},
-    settings::{Loaded, LoadedModule, load, load_runtime_folder},
+    inquiry::{Findings, Inquiry, Question},
+    settings::{Loaded, LoadedModule, load, load_whom_to_ask},
 };
 
 /// `fpush send`.
@@ -73,10 +73,11 @@ fn ask(file: &Path, inquiry: Inquiry) -> ExitCode {
 
 /// `None` if the settings are wrong, which was said.
 async fn find(file: &Path, inquiry: Inquiry) -> anyhow::Result<Option<Findings>> {
-    let folder = load_runtime_folder(file);
+    let (folder, component) = load_whom_to_ask(file);
     let socket = folder.socket();
     let socket = socket.display();
-    if let Some(findings) = control::ask(&folder, &inquiry).await? {
+    let question = Question { component, inquiry };
+    if let Some(findings) = control::ask(&folder, &question).await? {
         println!("asked the fpush that runs (at {socket}), with the settings that it has in force");
         return Ok(Some(findings));
     }
@@ -94,6 +95,7 @@ async fn find(file: &Path, inquiry: Inquiry) -> anyhow::Result<Option<Findings>>
         return Ok(None);
     };
     println!("no fpush runs (none answers at {socket}), so this command connects by itself");
+    let inquiry = question.inquiry;
     let only = match &inquiry {
         Inquiry::Send { module, .. } => Some(module.as_str()),
         Inquiry::Check => None,

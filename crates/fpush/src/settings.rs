@@ -105,11 +105,16 @@ fn load_object(
     (loaded, report.into_problems())
 }
 
-/// Reads where a running daemon can be asked, and nothing else: a file that cannot be read says nothing about it.
-pub(crate) fn load_runtime_folder(file: &Path) -> RuntimeFolder {
+/// Reads where a running daemon can be asked, and its `componentHostname`, and nothing else: a file that cannot be read
+/// says nothing about it.
+pub(crate) fn load_whom_to_ask(file: &Path) -> (RuntimeFolder, Option<String>) {
     let report = Report::default();
     let object = read_file(file, &report).unwrap_or_default();
-    RuntimeFolder::choose(Section::root(&object, &report).optional_folder("runtimeDirectory"))
+    let folder = RuntimeFolder::choose(Section::root(&object, &report).optional_folder("runtimeDirectory"));
+    let component = object
+        .get("component")
+        .and_then(|component| component.get("componentHostname"));
+    (folder, component.and_then(Value::as_str).map(str::to_owned))
 }
 
 /// Reads nothing but the block `registration` of a settings file: for commands that need neither the secrets nor the

@@ -17,7 +17,7 @@
 //! | project's quota used up | amber: `429 QUOTA_EXCEEDED`, until the pause is over | trouble `paused`* | WARN `the provider wants less from this module, which pauses` | ready |
 //! | certificate expired | red: `the certificate expired on …` | trouble `authentication`, `fpush_credential_expires_in_seconds` below 0 | WARN at the start | 503 `module …: the certificate expired …` |
 //! | certificate ends in less than 30 days | amber, in the last 7 days red: `the certificate ends in … days` | trouble `expiring`*, `fpush_credential_expires_in_seconds` | WARN at the start | ready |
-//! | a listener's certificate ends | amber from 30 days before, red from 7 | `fpush_certificate_expires_in_seconds` | none | ready |
+//! | a listener's certificate ends | amber from 30 days before, red from 7 | `fpush_certificate_expires_in_seconds` | WARN at the start, then once a day | ready |
 //! | wrong `environment`: all tokens are bad | red: `the provider calls too many tokens wrong: …`; publishes get `wait` | trouble `wrong_tokens`, `fpush_provider_answers_total{reason="BadDeviceToken"}`; no `token_dead` | ERROR, the same words | ready |
 //! | service account of another project (SENDER_ID_MISMATCH) | the same | the same with its reason | ERROR, the same words and `belongs to another Firebase project` | ready |
 //! | service account may not send (403 PERMISSION_DENIED) | red: `403 PERMISSION_DENIED`, and what to allow | trouble `authentication` | ERROR `the provider refuses this module's credentials or settings` | 503 `module …: …` |

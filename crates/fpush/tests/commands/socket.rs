@@ -16,7 +16,7 @@ use std::{
 use fpush_testkit::Daemon;
 use serde_json::json;
 
-use crate::rig::{ALONE, ASKED, LONG, OS_ERROR, PROGRAM, Place, RESULT, Said, apple};
+use crate::rig::{ALONE, ASKED, LONG, NO, OS_ERROR, PROGRAM, Place, RESULT, Said, apple};
 
 /// A user that owns nothing.
 const NOBODY: u32 = 65_534;
@@ -62,6 +62,22 @@ fn a_second_daemon_says_so_and_takes_nothing_from_the_first() {
     assert!(!place.somebody_knocks(), "it did not log in either");
     place.send("ios", &apple(1)).expect(0, &[ASKED]);
     assert_eq!(running.push("ios", &apple(1)), RESULT);
+}
+
+/// What it said of its own modules would be no answer.
+#[test]
+fn a_daemon_does_not_answer_for_another_one() {
+    let place = Place::new();
+    let _running = place.start();
+    place.set(|settings| settings["component"]["componentHostname"] = json!("other.localhost"));
+    let words = [
+        ASKED,
+        "this is the fpush of push.localhost, and the settings are those of other.localhost",
+        "a runtimeDirectory of its own",
+    ];
+    place.send("ios", &apple(1)).expect(NO, &words);
+    place.check().expect(NO, &words);
+    assert_eq!(place.apns.count(), 0);
 }
 
 /// With the folder that systemd makes there may be several daemons, of which one is asked.

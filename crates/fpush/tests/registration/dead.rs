@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use fpush_testkit::{Answer, fcm_error};
 use serde_json::{Value, json};
 
-use crate::rig::{ALICE, MISSING, RESULT, Rig, UNAVAILABLE, apple, google};
+use crate::rig::{ALICE, LONG, MISSING, RESULT, Rig, UNAVAILABLE, apple, google, until};
 
 /// Apple's answer about a token that died at this time, in milliseconds since 1970.
 fn gone(timestamp: impl Into<Value>) -> Answer {
@@ -64,12 +64,16 @@ fn a_token_that_died_since_is_gone_for_good() {
         .iter()
         .zip([json!(now() + HOUR), Value::Null, json!(u64::MAX)])
     {
-        rig.apns.queue([gone(timestamp)]);
+        rig.apns.answer_with(move |_| gone(timestamp.clone()));
         assert_eq!(rig.push(node, secret), MISSING, "{node}");
-        let asked = rig.apns.count();
-        assert_eq!(rig.push(node, secret), MISSING);
-        assert_eq!(rig.apns.count(), asked);
+        // As long as it is registered, the provider is asked and nobody else.
+        until(LONG, "its registration has ended", || {
+            let asked = rig.apns.count();
+            assert_eq!(rig.push(node, secret), MISSING, "{node}");
+            rig.apns.count() == asked
+        });
     }
+    rig.apns.answer_normally();
     let left: Vec<_> = rig.export().iter().map(|device| device["node"].clone()).collect();
     assert_eq!(left, ["n-3"]);
     rig.daemon.kill();
@@ -89,11 +93,16 @@ fn what_google_calls_unregistered_is_gone() {
     let fields = [("token", google(1)), ("device-id", "d".to_owned())];
     let fields = fields.each_ref().map(|(name, value)| (*name, value.as_str()));
     let other = rig.form(ALICE, "register-push-fcm", &fields);
-    rig.fcm
-        .queue([fcm_error(404, "NOT_FOUND", Some("UNREGISTERED"), &[])]);
+    rig.fcm.answer_with(|send| match send.token() == google(1) {
+        true => fcm_error(404, "NOT_FOUND", Some("UNREGISTERED"), &[]),
+        false => Answer::Normal,
+    });
     assert_eq!(rig.push("n", &secret), MISSING);
-    assert_eq!(rig.push("n", &secret), MISSING);
-    assert_eq!(rig.fcm.count(), 1);
+    until(LONG, "its registration has ended", || {
+        let asked = rig.fcm.count();
+        assert_eq!(rig.push("n", &secret), MISSING);
+        rig.fcm.count() == asked
+    });
     // The same token under another node: its own next publish finds out.
     assert_eq!(rig.push(other.value("node"), other.value("secret")), MISSING);
     // And with a new token both live again.

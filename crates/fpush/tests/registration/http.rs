@@ -105,11 +105,12 @@ fn a_push_waits_for_the_provider_and_says_what_became_of_it() {
         assert_eq!(push("slow", &secret), ["ERROR", line], "{reason}");
     }
     register("slow", &apple(1));
-    rig.apns
-        .queue([Answer::json(410, &json!({ "reason": "Unregistered" }))]);
+    let dead = Answer::json(410, &json!({ "reason": "Unregistered" }));
+    rig.apns.answer_with(move |_| dead.clone());
     assert_eq!(push("slow", &secret), ["ERROR", "Token is dead, register again!"]);
-    let asked = rig.apns.count();
     until(LONG, "the device is gone", || push("slow", &secret) == FORBIDDEN);
+    let asked = rig.apns.count();
+    assert_eq!(push("slow", &secret), FORBIDDEN);
     assert_eq!(rig.apns.count(), asked, "a dead token is not asked for again");
 }
 
