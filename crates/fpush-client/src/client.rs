@@ -7,7 +7,10 @@ use std::{
 
 use bytes::Bytes;
 use fpush_push::{ConnectionStatus, Failure, PushError};
-use h2::{Reason, RecvStream, client::SendRequest};
+use h2::{
+    Reason, RecvStream,
+    client::{ResponseFuture, SendRequest},
+};
 use http::{HeaderMap, Request, StatusCode, Uri, header::CONTENT_LENGTH};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -126,7 +129,16 @@ impl ProviderClient {
     /// # Errors
     ///
     /// There is no answer; see [`SendError`].
-    pub async fn send(&self, request: Request<Bytes>, deadline: Instant) -> Result<Answer, SendError> {
+    pub fn send(
+        &self,
+        request: Request<Bytes>,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Answer, SendError>> {
+        // By value it would take its place several times in the future, which every push has on the heap.
+        self.send_boxed(Box::new(request), deadline)
+    }
+
+    async fn send_boxed(&self, request: Box<Request<Bytes>>, deadline: Instant) -> Result<Answer, SendError> {
         let connection = self.connection();
         let reads = connection.reads();
         let longest = Instant::now() + self.request_timeout;
@@ -151,7 +163,7 @@ impl ProviderClient {
     async fn exchange(
         &self,
         connection: &Arc<Connection>,
-        request: Request<Bytes>,
+        request: Box<Request<Bytes>>,
     ) -> Result<Answer, SendError> {
         match connection.ready().await {
             Ok(sender) => self.exchange_over(connection, sender, request).await,
@@ -169,8 +181,8 @@ impl ProviderClient {
     async fn exchange_over(
         &self,
         connection: &Arc<Connection>,
-        mut sender: SendRequest<Bytes>,
-        request: Request<Bytes>,
+        sender: SendRequest<Bytes>,
+        request: Box<Request<Bytes>>,
     ) -> Result<Answer, SendError> {
         let broken = |e: h2::Error| {
             // A stream that was refused was not looked at (RFC 9113 section 8.7), and the others go on.
@@ -180,13 +192,7 @@ impl ProviderClient {
             SendError::Broken(root_cause(&e))
         };
         let _request = self.tally.requested();
-        let (mut head, body) = request.into_parts();
-        head.headers.insert(CONTENT_LENGTH, body.len().into());
-        let (response, mut stream) = sender
-            .send_request(Request::from_parts(head, ()), false)
-            .map_err(broken)?;
-        drop(sender);
-        stream.send_data(body, true).map_err(broken)?;
+        let response = begin(sender, *request).map_err(broken)?;
         let (head, body) = response.await.map_err(broken)?.into_parts();
         connection.note_answer();
         let body = match collect(body).await {
@@ -245,6 +251,15 @@ impl ProviderClient {
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Connection>>> {
         self.current.lock().expect("nobody panics with this lock")
     }
+}
+
+/// Hands a request over to its connection.
+fn begin(mut sender: SendRequest<Bytes>, request: Request<Bytes>) -> Result<ResponseFuture, h2::Error> {
+    let (mut head, body) = request.into_parts();
+    head.headers.insert(CONTENT_LENGTH, body.len().into());
+    let (response, mut stream) = sender.send_request(Request::from_parts(head, ()), false)?;
+    stream.send_data(body, true)?;
+    Ok(response)
 }
 
 /// The whole body, or none if it is longer than any that says something.

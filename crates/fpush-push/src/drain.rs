@@ -59,8 +59,8 @@ impl Drain {
     }
 
     /// Runs the work until it is done (`Some`) or all patience ends (`None`).
-    pub async fn run<F: Future>(&self, work: F) -> Option<F::Output> {
-        self.expired.run_until_cancelled(work).await
+    pub fn run<F: Future>(&self, work: F) -> impl Future<Output = Option<F::Output>> {
+        self.expired.run_until_cancelled(work)
     }
 
     /// Spawns work that the shutdown has to wait for.

@@ -830,7 +830,7 @@ impl Module {
                 "the provider did not take a push");
             let pause = backoff.pause(asked, jitter());
             let resume = now + pause;
-            if resume + LEAST_ATTEMPT > patience || self.drain.run(sleep(pause)).await.is_none() {
+            if resume + LEAST_ATTEMPT > patience || self.drain.run(Box::pin(sleep(pause))).await.is_none() {
                 return Ended::Failed { resume };
             }
         }
