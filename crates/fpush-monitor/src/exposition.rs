@@ -1,6 +1,10 @@
 //! Prometheus's text format: writing metrics of the table, and reading samples.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+};
 
 use crate::table::Metric;
 
@@ -27,26 +31,40 @@ impl Exposition {
         if unique.is_empty() {
             return;
         }
-        let Metric { name, kind, help, .. } = metric;
-        self.write(format_args!(
-            "# HELP {name} {help}\n# TYPE {name} {}\n{name}",
-            kind.name()
-        ));
-        let mut samples = unique.into_iter().peekable();
-        while let Some((labels, value)) = samples.next() {
-            for (at, (label, value)) in metric.labels.iter().zip(labels).enumerate() {
-                let before = if at == 0 { '{' } else { ',' };
-                self.write(format_args!("{before}{label}=\"{}\"", escaped(value)));
-            }
-            let after = if LABELS == 0 { "" } else { "}" };
-            self.write(format_args!("{after} {value}\n"));
-            if samples.peek().is_some() {
-                self.write(format_args!("{name}"));
-            }
+        self.head(metric);
+        for (labels, value) in unique {
+            let labels = metric.labels.iter().copied().zip(labels);
+            self.sample(format_args!("{}", metric.name), labels, value);
         }
     }
 
-    fn write(&mut self, what: std::fmt::Arguments<'_>) {
+    /// Appends what comes before the samples of a metric.
+    pub(crate) fn head(&mut self, metric: &Metric) {
+        let Metric { name, kind, help, .. } = metric;
+        self.write(format_args!(
+            "# HELP {name} {help}\n# TYPE {name} {}\n",
+            kind.name()
+        ));
+    }
+
+    /// Appends a sample.
+    pub(crate) fn sample<'a>(
+        &mut self,
+        name: fmt::Arguments<'_>,
+        labels: impl IntoIterator<Item = (&'a str, &'a str)>,
+        value: f64,
+    ) {
+        self.write(name);
+        let mut before = '{';
+        for (label, value) in labels {
+            self.write(format_args!("{before}{label}=\"{}\"", escaped(value)));
+            before = ',';
+        }
+        let after = if before == '{' { "" } else { "}" };
+        self.write(format_args!("{after} {value}\n"));
+    }
+
+    fn write(&mut self, what: fmt::Arguments<'_>) {
         // A String takes everything.
         let _ = self.0.write_fmt(what);
     }

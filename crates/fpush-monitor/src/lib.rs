@@ -6,6 +6,7 @@
 mod concerns;
 mod exposition;
 mod gauges;
+mod histograms;
 mod history;
 mod process;
 mod routes;
@@ -22,9 +23,7 @@ use std::{
 
 use axum::Router;
 use metrics::Recorder as _;
-use metrics_exporter_prometheus::{
-    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
-};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -34,12 +33,14 @@ pub use table::{Kind, METRICS, Metric};
 use crate::{
     exposition::Exposition,
     gauges::Totals,
+    histograms::{Histograms, Recording},
     history::{Counts, History},
 };
 
 /// What is known about the daemon, for those who watch it.
 pub struct Monitor {
-    recorder: PrometheusHandle,
+    exporter: PrometheusHandle,
+    histograms: Arc<Histograms>,
     version: &'static str,
     start: SystemTime,
     started: Instant,
@@ -54,53 +55,45 @@ struct State {
 }
 
 impl Monitor {
-    /// Begins to watch: installs the recorder of all metrics of this process. Once, before anything is counted.
-    ///
-    /// # Errors
-    ///
-    /// There is a recorder already.
-    pub fn install(version: &'static str) -> Result<Arc<Self>, BuildError> {
-        let (recorder, monitor) = Self::build(version)?;
-        metrics::set_global_recorder(recorder)?;
-        Ok(monitor)
+    /// Begins to watch: installs the recorder of all metrics of this process. Once, before anything is counted; `None` if
+    /// there is a recorder already.
+    #[must_use]
+    pub fn install(version: &'static str) -> Option<Arc<Self>> {
+        let (recording, monitor) = Self::build(version);
+        metrics::set_global_recorder(recording).ok()?;
+        Some(monitor)
     }
 
     /// A monitor and its recorder, which is not installed.
-    fn build(version: &'static str) -> Result<(PrometheusRecorder, Arc<Self>), BuildError> {
-        let mut builder = PrometheusBuilder::new();
-        for metric in METRICS {
-            if let Kind::Histogram(buckets) = metric.kind {
-                let name = Matcher::Full(metric.name.to_owned());
-                builder = builder.set_buckets_for_metric(name, buckets)?;
-            }
-        }
-        let recorder = builder.build_recorder();
+    fn build(version: &'static str) -> (Recording, Arc<Self>) {
+        let exporter = PrometheusBuilder::new().build_recorder();
         for metric in METRICS {
             let (name, help) = (metric.name.into(), metric.help.into());
             match metric.kind {
-                Kind::Counter => recorder.describe_counter(name, None, help),
-                Kind::Gauge => recorder.describe_gauge(name, None, help),
-                Kind::Histogram(_) => recorder.describe_histogram(name, None, help),
+                Kind::Counter => exporter.describe_counter(name, None, help),
+                // Those are written here.
+                Kind::Gauge | Kind::Histogram(_) => {}
             }
         }
+        let histograms = Arc::<Histograms>::default();
         let monitor = Arc::new(Self {
-            recorder: recorder.handle(),
+            exporter: exporter.handle(),
+            histograms: Arc::clone(&histograms),
             version,
             start: SystemTime::now(),
             started: Instant::now(),
             state: Mutex::default(),
         });
-        Ok((recorder, monitor))
+        let recording = Recording { exporter, histograms };
+        (recording, monitor)
     }
 
     /// Takes note of the status. Once a second.
     pub fn tick(&self, status: Status, now: Instant, wall: SystemTime) {
-        // Otherwise the samples of histograms pile up until the next scrape.
-        self.recorder.run_upkeep();
         let mut state = self.state();
         state.totals.add(&status);
         if state.history.wants(now) {
-            let counts = Counts::of(&self.recorder.render());
+            let counts = Counts::of(&self.exporter.render());
             state.history.add(counts, now, wall);
         }
         state.last = Some((now, status));
@@ -114,7 +107,8 @@ impl Monitor {
 
     /// All metrics as Prometheus wants them.
     fn metrics(&self, wall: SystemTime) -> String {
-        let mut text = Exposition(self.recorder.render());
+        let mut text = Exposition(self.exporter.render());
+        self.histograms.write(&mut text);
         text.family(&table::BUILD_INFO, [([self.version], 1.0)]);
         let state = self.state();
         if let Some(status) = state.current() {

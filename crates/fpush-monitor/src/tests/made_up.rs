@@ -6,10 +6,9 @@ use fpush_push::{
     BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, Trouble, TroubleKind,
 };
 use metrics::counter;
-use metrics_exporter_prometheus::PrometheusRecorder;
 use tokio::time::Instant;
 
-use crate::{Certificate, Link, Module, Monitor, Problem, Reload, Severity, Status};
+use crate::{Certificate, Link, Module, Monitor, Problem, Reload, Severity, Status, histograms::Recording};
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
@@ -245,7 +244,7 @@ fn problem(severity: Severity, about: &str, text: &str, ago: (Duration, Duration
 }
 
 /// An hour of pushes, as counters and ticks.
-pub(crate) fn spend_an_hour(monitor: &Monitor, recorder: &PrometheusRecorder, status: &Status) {
+pub(crate) fn spend_an_hour(monitor: &Monitor, recorder: &Recording, status: &Status) {
     let (now, wall) = (Instant::now(), SystemTime::now());
     let mut state = 1_u64;
     let mut random = || {

@@ -15,7 +15,7 @@ use crate::{Monitor, Status};
 const SHOWN: &str = "!document.getElementById('main').hidden";
 
 fn monitor(status: &Status) -> Arc<Monitor> {
-    let (recorder, mut monitor) = Monitor::build("1.2.3").unwrap();
+    let (recorder, mut monitor) = Monitor::build("1.2.3");
     Arc::get_mut(&mut monitor).unwrap().started = Instant::now() - DAY * 12;
     spend_an_hour(&monitor, &recorder, status);
     monitor
@@ -142,7 +142,7 @@ async fn without_script_it_says_what_is_needed() {
 
 #[tokio::test]
 async fn the_page_is_complete_and_strict() {
-    let (_, monitor) = Monitor::build("1.2.3").unwrap();
+    let (_, monitor) = Monitor::build("1.2.3");
     let (address, _serving) = serve(&monitor).await;
     for path in ["/", "/status.js", "/status.css", "/icon.svg"] {
         let answer = request(address, "GET", path).await;

@@ -8,14 +8,13 @@ use std::{
 
 use fpush_push::{ConnectionStatus, Credential, CredentialKind, Trouble, TroubleKind};
 use metrics::{counter, histogram};
-use metrics_exporter_prometheus::PrometheusRecorder;
 use tokio::time::Instant;
 
 use super::{
     made_up::{DAY, good, module},
     request, serve,
 };
-use crate::{Kind, METRICS, Monitor, Status, exposition::sample, history::OUTCOMES};
+use crate::{Kind, METRICS, Monitor, Status, exposition::sample, histograms::Recording, history::OUTCOMES};
 
 const MODULES: usize = 10;
 /// More than any provider has.
@@ -57,7 +56,7 @@ fn name(module: usize) -> String {
 }
 
 /// What a million pushes leave behind.
-fn push(recorder: &PrometheusRecorder) {
+fn push(recorder: &Recording) {
     metrics::with_local_recorder(recorder, || {
         for at in 0..MODULES {
             let provider = histogram!("fpush_provider_duration_seconds", "module" => name(at));
@@ -92,7 +91,7 @@ fn push(recorder: &PrometheusRecorder) {
 
 #[tokio::test]
 async fn a_scrape_is_small_and_quick_and_says_what_each_number_is() {
-    let (recorder, monitor) = Monitor::build("1.2.3").unwrap();
+    let (recorder, monitor) = Monitor::build("1.2.3");
     push(&recorder);
     monitor.tick(full(), Instant::now(), SystemTime::now());
     let start = Instant::now();
@@ -160,7 +159,7 @@ async fn a_scrape_is_small_and_quick_and_says_what_each_number_is() {
 
 #[tokio::test]
 async fn what_is_gone_is_gone_at_once_and_counters_go_on() {
-    let (_, monitor) = Monitor::build("1.2.3").unwrap();
+    let (_, monitor) = Monitor::build("1.2.3");
     let tick = |status: &Status| monitor.tick(status.clone(), Instant::now(), SystemTime::now());
     let mut status = full();
     status.modules[1].status.lost = 5;
@@ -186,7 +185,7 @@ async fn what_is_gone_is_gone_at_once_and_counters_go_on() {
 /// What the listener gives is what `promtool check metrics` takes, where there is one.
 #[tokio::test]
 async fn promtool_finds_nothing_to_say() {
-    let (recorder, monitor) = Monitor::build("1.2.3").unwrap();
+    let (recorder, monitor) = Monitor::build("1.2.3");
     push(&recorder);
     monitor.tick(full(), Instant::now(), SystemTime::now());
     let (address, _serving) = serve(&monitor).await;
