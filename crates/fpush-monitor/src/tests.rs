@@ -1,6 +1,5 @@
 //! The whole crate, as Prometheus, systemd and a person see it.
 
-mod browser;
 mod contrib;
 mod health;
 pub(crate) mod made_up;

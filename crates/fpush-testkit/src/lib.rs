@@ -11,11 +11,13 @@
 //! * [`command`]: what clients send to register, and the forms that come back
 //! * [`daemon`]: the program itself, its log, its signals and its use of memory and time
 //! * [`scrape`]: what its operator sees: metrics, readiness, the status page
+//! * [`browser`]: what a person sees in Chromium
 //! * [`postgres`]: a database server that only the test knows
 
 #![expect(clippy::unwrap_used, reason = "in a test kit a panic is the report")]
 
 pub mod answer;
+pub mod browser;
 pub mod certs;
 pub mod command;
 pub mod daemon;
@@ -34,6 +36,7 @@ mod http_server;
 mod journal;
 
 pub use answer::{Answer, Reason};
+pub use browser::Browser;
 pub use certs::{ApnsKey, ClientAuth, TestCa, fixture};
 pub use command::{Command, Form};
 pub use daemon::{Daemon, run_to_end};

@@ -2,11 +2,11 @@
 
 use std::{fs, sync::Arc, time::SystemTime};
 
+use fpush_testkit::Browser;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
-    browser::Browser,
     made_up::{DAY, bad, good, spend_an_hour},
     request, serve,
 };

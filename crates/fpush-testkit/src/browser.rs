@@ -1,9 +1,8 @@
-//! A headless Chromium that is told what to do over its `DevTools` protocol.
+//! A headless Chromium that is told what to do over its `DevTools` protocol. Unlike the fakes it wants a runtime.
 
 use std::{fs, process::Stdio, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use fpush_testkit::temp_dir::TempDir;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::{
@@ -13,19 +12,22 @@ use tokio::{
 };
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
 
+use crate::TempDir;
+
 /// A tab, which ends with the test.
-pub(crate) struct Browser {
+pub struct Browser {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     session: Option<String>,
     commands: u64,
     /// What it wrote to its console.
-    pub(crate) complaints: Vec<String>,
+    pub complaints: Vec<String>,
     process: Child,
     profile: TempDir,
 }
 
 impl Browser {
-    pub(crate) async fn start() -> Self {
+    /// Starts Chromium.
+    pub async fn start() -> Self {
         let profile = TempDir::new();
         let process = Command::new("chromium")
             .args([
@@ -82,7 +84,7 @@ impl Browser {
     }
 
     /// Sends a command and returns its result.
-    pub(crate) async fn command(&mut self, method: &str, parameters: Value) -> Value {
+    pub async fn command(&mut self, method: &str, parameters: Value) -> Value {
         let result = self.try_command(method, parameters).await;
         result.unwrap_or_else(|error| panic!("{method}: {error}"))
     }
@@ -120,7 +122,7 @@ impl Browser {
     }
 
     /// The value of an expression in the page.
-    pub(crate) async fn evaluate(&mut self, expression: &str) -> Value {
+    pub async fn evaluate(&mut self, expression: &str) -> Value {
         let value = self.try_evaluate(expression).await;
         value.unwrap_or_else(|error| panic!("{expression}: {error}"))
     }
@@ -134,16 +136,17 @@ impl Browser {
         }
     }
 
-    /// Waits until an expression is true.
-    pub(crate) async fn wait_for(&mut self, expression: &str) {
+    /// Waits until an expression is true on a page that is complete: this one, or one that comes next. Between two
+    /// pages there is nothing to evaluate it on.
+    pub async fn wait_for(&mut self, expression: &str) {
         let start = Instant::now();
-        while self.try_evaluate(expression).await != Ok(json!(true)) {
+        let complete = format!("document.readyState === 'complete' && ({expression})");
+        while self.try_evaluate(&complete).await != Ok(json!(true)) {
+            let text = "location.href + ' ' + document.body?.innerText";
             if start.elapsed() > PATIENCE {
-                let text = self
-                    .try_evaluate("location.href + document.body?.innerText")
-                    .await;
                 panic!(
-                    "{expression} does not come true on {text:?}; {:?}",
+                    "{expression} does not come true on {:?}; {:?}",
+                    self.try_evaluate(text).await,
                     self.complaints
                 );
             }
@@ -152,22 +155,20 @@ impl Browser {
     }
 
     /// Opens a page and waits until an expression is true there.
-    pub(crate) async fn open(&mut self, url: &str, expression: &str) {
+    pub async fn open(&mut self, url: &str, expression: &str) {
         self.command("Page.navigate", json!({ "url": url })).await;
-        let here = format!(
-            "document.readyState === 'complete' && location.href === {}",
-            json!(url)
-        );
-        self.wait_for(&format!("{here} && ({expression})")).await;
+        self.wait_for(&format!("location.href === {} && ({expression})", json!(url)))
+            .await;
     }
 
-    pub(crate) async fn text(&mut self) -> String {
+    /// What a person reads there.
+    pub async fn text(&mut self) -> String {
         let text = self.evaluate("document.body.innerText").await;
         text.as_str().unwrap().to_owned()
     }
 
     /// Makes it a screen of this width, light or dark.
-    pub(crate) async fn screen(&mut self, width: u32, scheme: &str) {
+    pub async fn screen(&mut self, width: u32, scheme: &str) {
         let metrics = json!({ "width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600 });
         self.command("Emulation.setDeviceMetricsOverride", metrics).await;
         let scheme = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
@@ -175,13 +176,36 @@ impl Browser {
     }
 
     /// The whole page as a PNG.
-    pub(crate) async fn picture(&mut self) -> Vec<u8> {
+    pub async fn picture(&mut self) -> Vec<u8> {
         let whole = json!({ "format": "png", "captureBeyondViewport": true });
         let picture = self.command("Page.captureScreenshot", whole).await;
         STANDARD.decode(picture["data"].as_str().unwrap()).unwrap()
     }
 
-    pub(crate) async fn end(mut self) {
+    /// Types into the field of this name, as a keyboard does.
+    pub async fn fill_in(&mut self, field: &str, text: &str) {
+        self.evaluate(&format!("document.querySelector('[name={field}]').focus()"))
+            .await;
+        self.command("Input.insertText", json!({ "text": text })).await;
+    }
+
+    /// Clicks into the middle of an element, as a mouse does.
+    pub async fn click(&mut self, selector: &str) {
+        let place = format!(
+            "(() => {{ const r = document.querySelector({}).getBoundingClientRect(); \
+             return [r.x + r.width / 2, r.y + r.height / 2] }})()",
+            json!(selector)
+        );
+        let place = self.evaluate(&place).await;
+        for kind in ["mousePressed", "mouseReleased"] {
+            let event =
+                json!({ "type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1 });
+            self.command("Input.dispatchMouseEvent", event).await;
+        }
+    }
+
+    /// Ends Chromium, and returns what it wrote to its console.
+    pub async fn end(mut self) -> Vec<String> {
         self.session = None;
         // It may have gone before it answers.
         let close = json!({ "id": 0, "method": "Browser.close" });
@@ -196,6 +220,7 @@ impl Browser {
                 sleep(Duration::from_millis(50)).await;
             }
         }
+        self.complaints
     }
 }
 
