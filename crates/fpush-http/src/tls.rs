@@ -351,27 +351,13 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 #[cfg(test)]
 mod tests {
-    use fpush_testkit::temp_dir::TempDir;
+    use fpush_testkit::{TempDir, Written};
     use rcgen::{CertificateParams, CertifiedKey, KeyPair, generate_simple_self_signed};
     use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
     use tokio::{io::duplex, time::timeout};
     use tokio_rustls::TlsConnector;
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     /// Writes a certificate that ends then and its key.
     fn write_pair(dir: &TempDir, (year, month, day): (i32, u8, u8)) {
@@ -507,7 +493,7 @@ mod tests {
         let dir = TempDir::new();
         write_pair(&dir, (2021, 1, 1));
         let tls = Tls::load(files(&dir)).unwrap();
-        let log = Log::default();
+        let log = Written::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(move || writer.clone())
@@ -515,7 +501,7 @@ mod tests {
         let _guard = tracing::subscriber::set_default(subscriber);
         let days = DAY * 2 + DAY / 2;
         assert!(timeout(days, tls.keep_fresh(DAY / 4)).await.is_err());
-        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let log = log.text();
         assert_eq!(
             log.matches("the certificate expired on 2021-01-01").count(),
             2,

@@ -12,6 +12,7 @@
 //! * [`daemon`]: the program itself, its log, its signals and its use of memory and time
 //! * [`scrape`]: what its operator sees: metrics, readiness, the status page
 //! * [`browser`]: what a person sees in Chromium
+//! * [`helpers`]: what many tests need and no fake is
 //! * [`postgres`]: a database server that only the test knows
 
 #![expect(clippy::unwrap_used, reason = "in a test kit a panic is the report")]
@@ -24,6 +25,7 @@ pub mod daemon;
 pub mod fake_apns;
 pub mod fake_fcm;
 pub mod fake_xmpp;
+pub mod helpers;
 pub mod jwt;
 pub mod postgres;
 pub mod publish;
@@ -43,6 +45,7 @@ pub use daemon::{Daemon, run_to_end};
 pub use fake_apns::{ApnsRequest, FakeApns};
 pub use fake_fcm::{FakeFcm, FcmSend, TokenRequest, fcm_error};
 pub use fake_xmpp::{FakeXmpp, Link, Refusal, Reply};
+pub use helpers::{Written, merged, until};
 pub use http_server::NewConnections;
 pub use postgres::Postgres;
 pub use scrape::{Monitoring, Scrape};

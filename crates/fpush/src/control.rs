@@ -204,12 +204,8 @@ async fn answer(stream: UnixStream, desk: &Desk) -> io::Result<()> {
                 findings.providers(&desk.modules.all()).await;
             }
         },
-        Err(_) => {
-            findings.ok = false;
-            findings.lines.push(
-                "the running fpush does not understand the question: is it of another version?".to_owned(),
-            );
-        }
+        Err(_) => findings
+            .bad("the running fpush does not understand the question: is it of another version?".to_owned()),
     }
     let mut line = serde_json::to_vec(&findings)?;
     line.push(b'\n');

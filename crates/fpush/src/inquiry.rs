@@ -68,7 +68,8 @@ impl Findings {
         self.lines.push(line);
     }
 
-    fn bad(&mut self, line: String) {
+    /// Something is not well.
+    pub(crate) fn bad(&mut self, line: String) {
         self.ok = false;
         self.lines.push(line);
     }
@@ -203,6 +204,20 @@ mod tests {
         assert!(!text.contains('\n'), "a question is one line");
         assert_eq!(serde_json::to_string(&Inquiry::Check).unwrap(), r#""check""#);
         assert!(matches!(serde_json::from_str(r#""check""#), Ok(Inquiry::Check)));
+        let question = Question {
+            component: Some("push.example.org".to_owned()),
+            inquiry: Inquiry::Check,
+        };
+        let text = r#"{"component":"push.example.org","inquiry":"check"}"#;
+        assert_eq!(serde_json::to_string(&question).unwrap(), text);
+        let nobody = serde_json::from_str(r#"{"inquiry":"check"}"#);
+        assert!(matches!(
+            nobody,
+            Ok(Question {
+                component: None,
+                inquiry: Inquiry::Check
+            })
+        ));
         let findings: Findings = serde_json::from_str(r#"{"ok":false,"lines":["no"]}"#).unwrap();
         assert_eq!((findings.ok, findings.lines.len()), (false, 1));
     }

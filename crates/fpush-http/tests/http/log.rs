@@ -1,46 +1,21 @@
 //! What the log says of a request, and what it does not.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-    thread,
-};
+use std::thread;
 
 use fpush_http::Network;
-use tracing_subscriber::fmt::MakeWriter;
+use fpush_testkit::Written;
 
 use crate::rig::Rig;
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
 #[tokio::test]
 async fn a_line_names_method_path_and_status_and_nobody() {
-    let log = Log::default();
+    let log = Written::default();
+    let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
         .with_ansi(false)
         .with_thread_ids(true)
-        .with_writer(log.clone())
+        .with_writer(move || writer.clone())
         .finish();
     // A subscriber of one thread might come too late for a line that another test has written already: this one
     // hears all threads, and what others wrote is left out below.
@@ -67,7 +42,7 @@ async fn a_line_names_method_path_and_status_and_nobody() {
     rig.raw("HIDDEN-METHOD /push_appserver/ HTTP/1.0\r\n\r\n").await;
     rig.post_with("unregister", form, from).await;
 
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     let log: Vec<_> = log
         .lines()
         .filter_map(|line| line.split_once(&this_thread).map(|(_, line)| line))

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+pub(crate) use fpush_testkit::merged;
 use fpush_testkit::{
     Daemon, FakeApns, FakeFcm, FakeXmpp, Link, Monitoring, Scrape, TestCa, daemon::Builder, fixture,
     publish::ejabberd_publish,
@@ -242,22 +243,6 @@ impl Rig {
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.daemon.dir().join(name)
     }
-}
-
-/// Puts what `more` says over what `base` says; `null` takes a key away.
-pub(crate) fn merged(mut base: Value, more: Value) -> Value {
-    let Value::Object(more) = more else { return more };
-    for (key, value) in more {
-        let old = base[&key].take();
-        if value.is_null() {
-            base.as_object_mut().unwrap().remove(&key);
-        } else if old.is_object() && value.is_object() {
-            base[key] = merged(old, value);
-        } else {
-            base[key] = value;
-        }
-    }
-    base
 }
 
 /// An `apple` module with a certificate that is good, at this address, and with what `more` says.

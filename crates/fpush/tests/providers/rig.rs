@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use fpush_testkit::merged;
 use fpush_testkit::{Answer, Daemon, FakeXmpp, Link, TestCa, publish::ejabberd_publish};
 use serde_json::{Map, Value, json};
 
@@ -132,22 +133,6 @@ pub(crate) fn modules<N: Into<String>>(modules: impl IntoIterator<Item = (N, Val
         .map(|(name, module)| (name.into(), module))
         .collect();
     modules.into()
-}
-
-/// Puts what `more` says over what `base` says; `null` takes a key away.
-pub(crate) fn merged(mut base: Value, more: Value) -> Value {
-    let Value::Object(more) = more else { return more };
-    for (key, value) in more {
-        let old = base[&key].take();
-        if value.is_null() {
-            base.as_object_mut().unwrap().remove(&key);
-        } else if old.is_object() && value.is_object() {
-            base[key] = merged(old, value);
-        } else {
-            base[key] = value;
-        }
-    }
-    base
 }
 
 /// Publishes for one token after the other are each sent.

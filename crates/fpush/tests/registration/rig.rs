@@ -6,8 +6,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::Output,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use fpush_testkit::{
@@ -15,7 +14,8 @@ use fpush_testkit::{
     publish::{Publish, field, options},
     run_to_end,
 };
-use serde_json::{Map, Value, json};
+pub(crate) use fpush_testkit::{merged, until};
+use serde_json::{Value, json};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_fpush");
 /// Long enough for everything that should happen at once.
@@ -363,16 +363,6 @@ pub(crate) fn notification(
     Publish::new(id, node, &item, &options)
 }
 
-/// Waits until something holds that no event tells of.
-#[track_caller]
-pub(crate) fn until(patience: Duration, what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + patience;
-    while !holds() {
-        assert!(Instant::now() < end, "not within {patience:?}: {what}");
-        thread::sleep(Duration::from_millis(100));
-    }
-}
-
 /// A token of Apple's.
 pub(crate) fn apple(number: usize) -> String {
     format!("{number:08x}{}", &"fedcba9876543210".repeat(4)[8..])
@@ -398,20 +388,4 @@ pub(crate) fn lines(output: &[u8]) -> Vec<String> {
         .lines()
         .map(str::to_owned)
         .collect()
-}
-
-/// Puts what `more` says over what `base` says; `null` takes a key away.
-pub(crate) fn merged(mut base: Value, more: Value) -> Value {
-    let Value::Object(more) = more else { return more };
-    for (key, value) in more {
-        let old = base[&key].take();
-        if value.is_null() {
-            base.as_object_mut().map(|base: &mut Map<_, _>| base.remove(&key));
-        } else if old.is_object() && value.is_object() {
-            base[key] = merged(old, value);
-        } else {
-            base[key] = value;
-        }
-    }
-    base
 }

@@ -1,14 +1,12 @@
 //! A daemon whose settings change while it runs, all that it talks to, and what the tests have in common.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::{fs, time::Duration};
 
 use fpush_testkit::{
     Daemon, FakeApns, FakeFcm, FakeXmpp, Link, Monitoring, TestCa, fixture, publish::ejabberd_publish,
 };
-use serde_json::{Map, Value, json};
+pub(crate) use fpush_testkit::{merged, until};
+use serde_json::{Value, json};
 
 /// Long enough for everything that should happen at once.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
@@ -245,30 +243,4 @@ pub(crate) fn apple(number: usize) -> String {
 /// A token of Google's.
 pub(crate) fn google(number: usize) -> String {
     format!("dCXr7fTpTm2yXGVYTXJb6r:APA91bHun4MxP5egoKMwt2KZFBaFUH-1RYqx_{number:06}")
-}
-
-/// Waits until something holds that no event tells of.
-#[track_caller]
-pub(crate) fn until(patience: Duration, what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + patience;
-    while !holds() {
-        assert!(Instant::now() < end, "not within {patience:?}: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-/// Puts what `more` says over what `base` says; `null` takes a key away.
-pub(crate) fn merged(mut base: Value, more: Value) -> Value {
-    let Value::Object(more) = more else { return more };
-    for (key, value) in more {
-        let old = base[&key].take();
-        if value.is_null() {
-            base.as_object_mut().map(|base: &mut Map<_, _>| base.remove(&key));
-        } else if old.is_object() && value.is_object() {
-            base[key] = merged(old, value);
-        } else {
-            base[key] = value;
-        }
-    }
-    base
 }

@@ -1,0 +1,64 @@
+//! What many tests need and no fake is.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// Puts what `more` says over what `base` says; `null` takes a key away.
+#[must_use]
+pub fn merged(mut base: Value, more: Value) -> Value {
+    let Value::Object(more) = more else { return more };
+    for (key, value) in more {
+        let old = base[&key].take();
+        if value.is_null() {
+            base.as_object_mut().unwrap().remove(&key);
+        } else if old.is_object() && value.is_object() {
+            base[key] = merged(old, value);
+        } else {
+            base[key] = value;
+        }
+    }
+    base
+}
+
+/// Waits until something holds that no event tells of. `what` says it in words.
+///
+/// # Panics
+///
+/// It does not hold in time.
+#[track_caller]
+pub fn until(patience: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + patience;
+    while !holds() {
+        assert!(Instant::now() < end, "not within {patience:?}: {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Keeps what is written to it; its clones share that.
+#[derive(Clone, Debug, Default)]
+pub struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Written {
+    /// Everything so far.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
