@@ -13,7 +13,7 @@ use crate::{exposition::sample, table::PUSHES};
 /// What the counters said at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Counts {
-    by_outcome: [u64; OUTCOMES.len()],
+    by_outcome: [u64; Outcome::ALL.len()],
     by_module: BTreeMap<String, u64>,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Point {
     pub(crate) end: SystemTime,
     /// How long it took.
     pub(crate) length: Duration,
-    outcomes: [u64; OUTCOMES.len()],
+    outcomes: [u64; Outcome::ALL.len()],
 }
 
 /// What outcomes have in common for those who look at a plot.
@@ -94,24 +94,6 @@ impl Group {
     }
 }
 
-/// All outcomes.
-pub(crate) const OUTCOMES: [Outcome; 14] = [
-    Outcome::Accepted,
-    Outcome::Queued,
-    Outcome::Coalesced,
-    Outcome::Refused,
-    Outcome::TokenDead,
-    Outcome::TokenBlocked,
-    Outcome::TokenInvalid,
-    Outcome::TokenForeign,
-    Outcome::ProviderUnavailable,
-    Outcome::Overloaded,
-    Outcome::ShuttingDown,
-    Outcome::UnknownModule,
-    Outcome::NotRegistered,
-    Outcome::RegistryUnavailable,
-];
-
 impl Counts {
     /// What a rendering of all metrics says: the recorder offers no other way to a counter's value.
     pub(crate) fn of(exposition: &str) -> Self {
@@ -122,7 +104,7 @@ impl Counts {
             for (label, text) in labels {
                 match &*label {
                     "outcome" => {
-                        let outcome = OUTCOMES.iter().position(|outcome| outcome.name() == text);
+                        let outcome = Outcome::ALL.iter().position(|outcome| outcome.name() == text);
                         if let Some(at) = outcome {
                             counts.by_outcome[at] += value;
                         }
@@ -173,7 +155,7 @@ impl History {
 
     /// How often there was each outcome in the last hour.
     pub(crate) fn totals(&self) -> impl Iterator<Item = (Outcome, u64)> {
-        OUTCOMES.iter().enumerate().map(|(at, outcome)| {
+        Outcome::ALL.iter().enumerate().map(|(at, outcome)| {
             let total = self.points.iter().map(|point| point.outcomes[at]).sum();
             (*outcome, total)
         })
@@ -192,7 +174,7 @@ impl History {
 impl Point {
     /// Pushes per second with an outcome of this group.
     pub(crate) fn rate(&self, group: Group) -> f64 {
-        let outcomes = OUTCOMES.iter().zip(self.outcomes);
+        let outcomes = Outcome::ALL.iter().zip(self.outcomes);
         let count = outcomes.filter(|(outcome, _)| Group::of(**outcome) == group);
         per_second(count.map(|(_, count)| count).sum(), self.length)
     }
@@ -266,7 +248,7 @@ mod tests {
 
     #[test]
     fn every_outcome_is_in_the_list() {
-        for (at, outcome) in OUTCOMES.into_iter().enumerate() {
+        for (at, outcome) in Outcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome as usize, at);
         }
     }

@@ -37,7 +37,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them, in their order.
-    pub(crate) const ALL: [Self; 14] = [
+    pub const ALL: [Self; 14] = [
         Self::Accepted,
         Self::Queued,
         Self::Coalesced,

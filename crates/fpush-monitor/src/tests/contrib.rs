@@ -157,11 +157,13 @@ fn every_metric_that_is_counted_anywhere_is_in_the_table() {
 
 #[test]
 fn the_outcomes_of_the_error_ratio_are_those_that_count_as_failed_here() {
-    use crate::history::{Group, OUTCOMES};
-    let failed: BTreeSet<_> = OUTCOMES
+    use fpush_push::Outcome;
+
+    use crate::history::Group;
+    let failed: BTreeSet<_> = Outcome::ALL
         .into_iter()
         .filter(|outcome| Group::of(*outcome) == Group::Failed)
-        .map(fpush_push::Outcome::name)
+        .map(Outcome::name)
         // A stop is no error.
         .filter(|name| *name != "shutting_down")
         .collect();

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use fpush_push::{ConnectionStatus, Credential, CredentialKind, Trouble, TroubleKind};
+use fpush_push::{ConnectionStatus, Credential, CredentialKind, Outcome, Trouble, TroubleKind};
 use metrics::{counter, histogram};
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use super::{
     made_up::{DAY, good, module},
     request, serve,
 };
-use crate::{Kind, METRICS, Monitor, Status, exposition::sample, histograms::Recording, history::OUTCOMES};
+use crate::{Kind, METRICS, Monitor, Status, exposition::sample, histograms::Recording};
 
 const MODULES: usize = 10;
 /// More than any provider has.
@@ -66,9 +66,10 @@ fn push(recorder: &Recording) {
                 provider.record(seconds);
                 reply.record(seconds);
             }
-            for outcome in OUTCOMES {
+            for outcome in Outcome::ALL {
                 let labels = [("module", name(at)), ("outcome", outcome.name().to_owned())];
-                counter!("fpush_pushes_total", &labels).increment((PUSHES / MODULES / OUTCOMES.len()) as u64);
+                counter!("fpush_pushes_total", &labels)
+                    .increment((PUSHES / MODULES / Outcome::ALL.len()) as u64);
                 counter!("fpush_held_pushes_total", &labels).increment(1);
             }
             for reason in 0..REASONS {
