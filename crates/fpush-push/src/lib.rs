@@ -23,6 +23,7 @@ mod outcome;
 mod pulse;
 mod queue;
 mod recency;
+mod registrable;
 mod registration;
 mod retry;
 pub mod settings;
@@ -42,6 +43,7 @@ pub use module::{Module, ModuleSettings, NotSent, Registered, Request, Ticket, V
 pub use modules::{Choice, Modules, Resolved};
 pub use outcome::Outcome;
 pub use pulse::{Heart, Pulse};
+pub use registrable::registrable;
 pub use registration::{
     Command, CommandError, Commands, Completed, Directory, Executing, Field, Found, Lookup, Recipient,
     Record, Unavailable,
