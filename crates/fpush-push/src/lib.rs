@@ -8,6 +8,7 @@ mod backend;
 mod blocklist;
 mod doubt;
 mod drain;
+pub mod files;
 mod fitness;
 #[doc(hidden)]
 pub mod hot;

@@ -16,6 +16,7 @@ mod registration;
 mod run;
 mod send;
 mod settings;
+mod state_dir;
 
 use std::process::ExitCode;
 

@@ -1,37 +1,28 @@
 //! What must survive a restart, in `stateDirectory`: block lists and acknowledged pushes that are held.
 //!
-//! Two files of JSON lines. Each is written whole under another name and then renamed, so that there is always one that
-//! is complete. The first line of the block list holds the key under which its tokens are hashed; the tokens of held
-//! pushes stand in the other one as they are, because they have to be sent. Both can be read by fpush alone.
+//! The head of the block list holds the key under which its tokens are hashed; the tokens of held pushes are in the other
+//! file as they are, because they have to be sent. Both can be read by fpush alone.
 
-use std::{
-    collections::HashMap,
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{self, BufRead as _, BufReader, BufWriter},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
 
 use fpush_push::{BlockRecord, Clocks, HeldRecord, Module, TokenHasher};
 use metrics::counter;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::{Instant, timeout},
 };
 use tracing::{error, info, warn};
 
+use crate::state_dir::{StateDir, StateFile};
+
 /// A module and its type in the settings.
 pub(crate) type Typed = (Arc<Module>, &'static str);
 
 /// The folder in use.
 pub(crate) struct Memory {
-    folder: PathBuf,
+    dir: Arc<StateDir>,
     key: [u8; 16],
-    /// Held as long as the daemon runs, so that no other one uses the folder.
-    _lock: File,
     blocks: Cadence,
     held: Cadence,
     /// What writes, and since when.
@@ -42,7 +33,7 @@ pub(crate) struct Memory {
 
 /// When a file was last written, and with what.
 struct Cadence {
-    file: &'static str,
+    file: StateFile,
     interval: Duration,
     next: Instant,
     written: Vec<u64>,
@@ -69,15 +60,18 @@ enum Page {
 type Of<T> = (String, &'static str, Vec<T>);
 
 /// What became of a [`Page`].
-type Written = (&'static str, io::Result<()>);
+type Written = (StateFile, io::Result<()>);
 
+/// The head of the block list.
 #[derive(Serialize, Deserialize)]
-struct Head {
-    /// The version of the format.
-    fpush: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    key: Option<[u8; 16]>,
+struct Hashed {
+    /// Under which the tokens are hashed.
+    key: [u8; 16],
 }
+
+/// The head of a file that needs none.
+#[derive(Serialize, Deserialize)]
+struct Plain {}
 
 /// A line: the module, its type, and the record.
 type Line<T> = (String, String, T);
@@ -90,36 +84,20 @@ impl Memory {
     ///
     /// The folder cannot be used, or another fpush uses it. The text says what to do.
     pub(crate) fn open(folder: &Path, now: Instant) -> anyhow::Result<(Self, TokenHasher, Remembered)> {
-        let shown = folder.display();
-        let advice = "make it a folder that belongs to fpush's user, or choose another one";
-        let unusable = |e: io::Error| anyhow::anyhow!("cannot use stateDirectory {shown}: {e}; {advice}");
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(unusable)?;
-        let lock = private(&folder.join("lock"), false).map_err(unusable)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                anyhow::bail!("another fpush uses stateDirectory {shown}: stop it, or choose another folder")
-            }
-            Err(TryLockError::Error(e)) => return Err(unusable(e)),
-        }
-        let blocks = read::<BlockRecord>(&folder.join(BLOCKS));
-        let held = read::<HeldRecord>(&folder.join(HELD));
-        let hasher = match blocks.head.and_then(|head| head.key) {
-            Some(key) => TokenHasher::with_key(key),
+        let dir = Arc::new(StateDir::open(folder)?);
+        let blocks = dir.read(BLOCKS, Some::<Line<BlockRecord>>);
+        let held = dir.read::<Plain, _, _>(HELD, Some::<Line<HeldRecord>>);
+        let hasher = match blocks.head {
+            Some(Hashed { key }) => TokenHasher::with_key(key),
             None => TokenHasher::new()?,
         };
         let remembered = Remembered {
-            blocks: sorted(blocks.lines),
-            held: sorted(held.lines),
+            blocks: sorted(blocks.records),
+            held: sorted(held.records),
         };
         let memory = Self {
-            folder: folder.to_owned(),
+            dir,
             key: hasher.key(),
-            _lock: lock,
             blocks: Cadence::new(BLOCKS, BLOCKS_INTERVAL, now),
             held: Cadence::new(HELD, HELD_INTERVAL, now),
             writing: None,
@@ -144,7 +122,7 @@ impl Memory {
         }
         if let Some((_, began)) = &self.writing {
             if self.stuck.is_none() && now.duration_since(*began) >= STUCK {
-                let folder = self.folder.display();
+                let folder = self.dir.folder().display();
                 let trouble = format!(
                     "writing in stateDirectory {folder} does not end; pushes go on, but what is held would not survive a \
                      restart: does the disk, or the server that it is on, still answer?"
@@ -156,8 +134,8 @@ impl Memory {
         }
         let pages = self.pages(modules, Some(now));
         if !pages.is_empty() {
-            let folder = self.folder.clone();
-            self.writing = Some((spawn_blocking(move || write_all(&folder, &pages)), now));
+            let dir = Arc::clone(&self.dir);
+            self.writing = Some((spawn_blocking(move || write_all(&dir, &pages)), now));
         }
     }
 
@@ -167,8 +145,8 @@ impl Memory {
             if let Some((writing, _)) = self.writing.take() {
                 self.take_note(writing.await.unwrap_or_default(), Instant::now());
             }
-            let (pages, folder) = (self.pages(modules, None), self.folder.clone());
-            let written = spawn_blocking(move || write_all(&folder, &pages)).await;
+            let (pages, dir) = (self.pages(modules, None), Arc::clone(&self.dir));
+            let written = spawn_blocking(move || write_all(&dir, &pages)).await;
             self.take_note(written.unwrap_or_default(), Instant::now());
         };
         if timeout(CLOSING, closing).await.is_err() {
@@ -218,10 +196,11 @@ impl Memory {
                 }
                 Err(e) => {
                     counter!("fpush_state_writes_total", "result" => "failed").increment(1);
-                    let folder = self.folder.display();
+                    let folder = self.dir.folder().display();
                     let trouble = format!(
-                        "cannot write {file} in stateDirectory {folder}: {e}; pushes go on, but what is held would not \
-                         survive a restart: is the disk full, does the folder belong to fpush's user?"
+                        "cannot write {} in stateDirectory {folder}: {e}; pushes go on, but what is held would not \
+                         survive a restart: is the disk full, does the folder belong to fpush's user?",
+                        file.name
                     );
                     error!("{trouble}");
                     cadence.trouble = Some(trouble);
@@ -234,7 +213,7 @@ impl Memory {
 }
 
 impl Cadence {
-    fn new(file: &'static str, interval: Duration, now: Instant) -> Self {
+    fn new(file: StateFile, interval: Duration, now: Instant) -> Self {
         Self {
             file,
             interval,
@@ -285,18 +264,10 @@ impl Remembered {
 }
 
 impl Page {
-    fn file(&self) -> &'static str {
+    fn write(&self, dir: &StateDir) -> Written {
         match self {
-            Self::Blocks(..) => BLOCKS,
-            Self::Held(_) => HELD,
-        }
-    }
-
-    fn write(&self, folder: &Path) -> io::Result<()> {
-        let path = folder.join(self.file());
-        match self {
-            Self::Blocks(key, blocks) => write(&path, Some(*key), blocks),
-            Self::Held(held) => write(&path, None, held),
+            Self::Blocks(key, blocks) => (BLOCKS, write(dir, BLOCKS, Hashed { key: *key }, blocks)),
+            Self::Held(held) => (HELD, write(dir, HELD, Plain {}, held)),
         }
     }
 }
@@ -314,107 +285,34 @@ fn sorted<T>(lines: Vec<Line<T>>) -> HashMap<(String, String), Vec<T>> {
     sorted
 }
 
-/// What a file says.
-struct Content<T> {
-    head: Option<Head>,
-    lines: Vec<Line<T>>,
+fn write_all(dir: &StateDir, pages: &[Page]) -> Vec<Written> {
+    pages.iter().map(|page| page.write(dir)).collect()
 }
 
-/// Reads a file as far as it can be read. One that is not there is empty.
-fn read<T: DeserializeOwned>(path: &Path) -> Content<T> {
-    let mut content = Content {
-        head: None,
-        lines: Vec::new(),
-    };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return content,
-        Err(e) => {
-            error!(
-                "cannot read {}: {e}; going on without what it holds",
-                path.display()
-            );
-            return content;
-        }
-    };
-    // Not as text: what is no UTF-8 must cost its own line alone.
-    let mut lines = BufReader::new(file).split(b'\n');
-    let head = lines
-        .next()
-        .and_then(|line| serde_json::from_slice::<Head>(&line.ok()?).ok());
-    content.head = head.filter(|head| head.fpush == VERSION);
-    let mut unreadable = 0;
-    if content.head.is_some() {
-        for line in lines {
-            let Ok(line) = line else {
-                // The disk fails, and would fail again and again.
-                unreadable += 1;
-                break;
-            };
-            match serde_json::from_slice(&line) {
-                Ok(record) => content.lines.push(record),
-                Err(_) => unreadable += 1,
-            }
-        }
-    }
-    if content.head.is_none() || unreadable > 0 {
-        let aside = path.with_extension("unreadable");
-        // If that cannot be done, it is lost with the next writing.
-        drop(fs::copy(path, &aside));
-        error!(
-            unreadable,
-            "{} is not all readable; going on with the rest, and a copy of it is {}",
-            path.display(),
-            aside.display()
-        );
-    }
-    content
-}
-
-fn write_all(folder: &Path, pages: &[Page]) -> Vec<Written> {
-    let written = |page: &Page| (page.file(), page.write(folder));
-    pages.iter().map(written).collect()
-}
-
-fn write<T: Serialize>(path: &Path, key: Option<[u8; 16]>, records: &[Of<T>]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let written = private(&new, true).and_then(|file| {
-        let mut file = BufWriter::new(file);
-        write_line(&mut file, &Head { fpush: VERSION, key })?;
+fn write<T: Serialize>(
+    dir: &StateDir,
+    file: StateFile,
+    head: impl Serialize,
+    records: &[Of<T>],
+) -> io::Result<()> {
+    dir.write(file, head, |lines| {
         for (module, kind, of_module) in records {
             for record in of_module {
-                write_line(&mut file, &(module, kind, record))?;
+                lines.write(&(module, kind, record))?;
             }
         }
-        file.into_inner()
-            .map_err(io::IntoInnerError::into_error)?
-            .sync_all()
-    });
-    if let Err(e) = written {
-        // What is only half there would fill the disk.
-        drop(fs::remove_file(&new));
-        return Err(e);
-    }
-    fs::rename(&new, path)
+        Ok(())
+    })
 }
 
-fn write_line(file: &mut impl io::Write, value: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *file, value)?;
-    file.write_all(b"\n")
-}
-
-fn private(path: &Path, empty: bool) -> io::Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(empty)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-}
-
-const BLOCKS: &str = "blocklist.jsonl";
-const HELD: &str = "held.jsonl";
-const VERSION: u32 = 1;
+const BLOCKS: StateFile = StateFile {
+    name: "blocklist.jsonl",
+    most: 4_000_000,
+};
+const HELD: StateFile = StateFile {
+    name: "held.jsonl",
+    most: 1_000_000,
+};
 /// A crash costs at most that much of what was acknowledged.
 const HELD_INTERVAL: Duration = Duration::from_secs(5);
 /// What is forgotten of the block list is asked of the provider once more.
@@ -428,7 +326,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use std::{borrow::Cow, os::unix::fs::PermissionsExt as _};
+    use std::{borrow::Cow, fs, os::unix::fs::PermissionsExt as _};
 
     use fpush_push::{
         BackendStatus, Choice, Class, Drain, Failure, ModuleSettings, Outcome, Push, PushError, PushTrait,
@@ -458,7 +356,7 @@ mod tests {
         let now = Instant::now();
         let (memory, hasher, _) = Memory::open(dir.path(), now).unwrap();
         memory.close(&[(module(&hasher), "demo")]).await;
-        for file in [BLOCKS, HELD, "lock"] {
+        for file in [BLOCKS.name, HELD.name, "lock"] {
             let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }
@@ -509,7 +407,7 @@ mod tests {
             }
             let written: Vec<_> = [BLOCKS, HELD]
                 .into_iter()
-                .filter(|file| fs::remove_file(dir.path().join(file)).is_ok())
+                .filter(|file| fs::remove_file(dir.path().join(file.name)).is_ok())
                 .collect();
             for _ in 0..2 {
                 publish(&modules[0].0, &format!("token-{seconds}")).await;
@@ -545,10 +443,10 @@ mod tests {
             trouble.starts_with("cannot write held.jsonl in stateDirectory"),
             "{trouble}"
         );
-        assert!(!dir.path().join(HELD).exists());
+        assert!(!dir.path().join(HELD.name).exists());
         fs::remove_dir(dir.path().join("held.new")).unwrap();
         assert_eq!(due(10).await, None);
-        assert!(dir.path().join(HELD).exists());
+        assert!(dir.path().join(HELD.name).exists());
     }
 
     #[test]
@@ -558,11 +456,11 @@ mod tests {
         let (mut memory, _, _) = Memory::open(dir.path(), now).unwrap();
         let full = || Err(io::ErrorKind::StorageFull.into());
         memory.take_note(vec![(BLOCKS, full()), (HELD, Ok(()))], now);
-        assert!(memory.trouble().unwrap().contains(BLOCKS));
+        assert!(memory.trouble().unwrap().contains(BLOCKS.name));
         assert!(memory.blocks.next <= now + RETRY_INTERVAL);
         memory.take_note(vec![(HELD, full())], now);
         memory.take_note(vec![(BLOCKS, Ok(()))], now);
-        assert!(memory.trouble().unwrap().contains(HELD));
+        assert!(memory.trouble().unwrap().contains(HELD.name));
         memory.take_note(vec![(HELD, Ok(()))], now);
         assert_eq!(memory.trouble(), None);
     }
@@ -577,7 +475,7 @@ mod tests {
             publish(&known, token).await;
         }
         memory.close(&[(known, "demo")]).await;
-        let held = fs::read(dir.path().join(HELD)).unwrap();
+        let held = fs::read(dir.path().join(HELD.name)).unwrap();
         let lines: Vec<_> = held.split(|byte| *byte == b'\n').collect();
         // Nonsense, no text at all, and a line that ends too early.
         let broken = [
@@ -589,8 +487,8 @@ mod tests {
             &lines[1][..20],
         ]
         .join(&b'\n');
-        dir.write(HELD, &broken);
-        dir.write(BLOCKS, "nonsense");
+        dir.write(HELD.name, &broken);
+        dir.write(BLOCKS.name, "nonsense");
         let (_memory, other, remembered) = Memory::open(dir.path(), now).unwrap();
         assert_ne!(hasher.key(), other.key(), "the key was not readable either");
         let held: Vec<_> = remembered.held.values().map(Vec::len).collect();
