@@ -348,11 +348,18 @@ impl Desk {
         if !command.is_sayable() {
             return self.reply(&addresses, &Answer::CommandFailed(CommandError::BadPayload), now);
         }
+        let commands = registration.commands.list();
+        let Some((node, _)) = commands.into_iter().find(|(node, _)| *node == command.node) else {
+            return self.reply(
+                &addresses,
+                &Answer::CommandFailed(CommandError::UnknownCommand),
+                now,
+            );
+        };
         match command.action {
             Action::Execute => {}
             Action::Cancel => {
-                let canceled = service::canceled(&command.node, command.session.as_deref());
-                return self.reply(&addresses, &Answer::Payload(canceled), now);
+                return self.reply(&addresses, &Answer::Payload(service::canceled(node)), now);
             }
             Action::Other => return self.reply(&addresses, &Answer::BadAction, now),
         }
@@ -361,9 +368,8 @@ impl Desk {
             let error = CommandError::Unavailable(Unavailable);
             return self.reply(&addresses, &Answer::CommandFailed(error), now);
         };
-        let node = command.node.clone().into_owned();
         let executing = registration.commands.execute(Command {
-            node: command.node.into_owned(),
+            node: node.to_owned(),
             sender: command.sender,
             service: command.service,
             fields: command.fields,
@@ -371,7 +377,7 @@ impl Desk {
         let under_way = UnderWay::new(self);
         self.drain.spawn(async move {
             let answer = match executing.await {
-                Ok(completed) => Answer::Payload(service::completed(&node, &completed)),
+                Ok(completed) => Answer::Payload(service::completed(node, &completed)),
                 Err(error) => Answer::CommandFailed(error),
             };
             drop(place);

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use fpush_push::{CommandError, Outcome};
 use metrics::{Counter, counter};
+use quick_xml::escape::unescape;
 
 use crate::service::Xml;
 
@@ -227,13 +228,17 @@ pub(crate) struct Addresses {
 
 impl Addresses {
     /// The addresses for the reply to a stanza with these, as they were sent; `None` if one of them could
-    /// break our stream.
+    /// break our stream, or is longer than real ones are.
     pub(crate) fn of_reply(from: &str, to: &str, id: Option<&str>) -> Option<Self> {
         let around = " from='' to='' id=''".len();
         let mut attributes = Vec::with_capacity(from.len() + to.len() + id.map_or(0, str::len) + around);
-        for (name, value) in [(" from=", Some(to)), (" to=", Some(from)), (" id=", id)] {
+        for (name, value, longest) in [
+            (" from=", Some(to), MAX_JID),
+            (" to=", Some(from), MAX_JID),
+            (" id=", id, MAX_WRITTEN),
+        ] {
             if let Some(value) = value {
-                if !is_echoable(value) {
+                if !is_echoable(value, longest) {
                     return None;
                 }
                 // In what quotes it came is not known, but it cannot hold both kinds.
@@ -249,23 +254,32 @@ impl Addresses {
         })
     }
 
-    /// Whether they are short enough to be kept until a provider has answered. An address has 3,071 bytes at
-    /// the most; ids of real servers have a hundred.
+    /// Whether they are short enough to be kept until a provider has answered. Ids of real servers have a hundred bytes.
     pub(crate) fn can_be_kept(&self) -> bool {
         self.attributes.len() <= MAX_KEPT
     }
 }
 
-/// Whether every XML parser takes a raw attribute value back. A server sends no other; but if one did,
-/// repeating it would end our stream.
-fn is_echoable(value: &str) -> bool {
-    if value
-        .bytes()
-        .all(|b| matches!(b, b' '..=b'~') && b != b'&' && b != b'<')
-    {
-        return true;
+/// Whether a raw attribute value may be repeated: every XML parser takes it back, it has at most this many bytes, and no
+/// server makes more of it than it may have. A server sends no other; but if one did, repeating it would end our stream.
+fn is_echoable(value: &str, longest: usize) -> bool {
+    if value.len() > MAX_WRITTEN || value.contains('<') {
+        return false;
     }
-    quick_xml::escape::unescape(value).is_ok_and(|decoded| is_sayable(&decoded)) && !value.contains('<')
+    let Ok(meant) = unescape(value) else {
+        return false;
+    };
+    meant.len() <= longest && written(&meant) <= MAX_WRITTEN && is_sayable(&meant)
+}
+
+/// How many bytes a text has when a peer writes every character as a reference that may be one. Prosody writes each
+/// quote as `&apos;`: then a reply that repeats a large text is larger than a server takes, and the stream ends.
+fn written(text: &str) -> usize {
+    let references = text
+        .bytes()
+        .filter(|byte| matches!(byte, b'&' | b'<' | b'>' | b'\'' | b'"' | b'\t' | b'\n' | b'\r'))
+        .count();
+    text.len() + references * ("&quot;".len() - 1)
 }
 
 /// Whether XML has all these characters, escaped or not (XML 1.0 section 2.2).
@@ -274,6 +288,11 @@ pub(crate) fn is_sayable(text: &str) -> bool {
     text.chars().all(legal)
 }
 
+/// Bytes of an address (RFC 7622 section 3.1).
+const MAX_JID: usize = 3_071;
+/// Bytes of an id or an address in what any peer makes of a reply: the longest address there can be has no more, nor has
+/// any id. With three of them and what is ours a reply stays far below the 64 KiB that every server takes.
+const MAX_WRITTEN: usize = 8 * 1_024;
 const MAX_KEPT: usize = 8 * 1_024;
 
 #[cfg(test)]
@@ -305,8 +324,32 @@ mod tests {
     #[test]
     fn what_could_break_our_stream_is_not_repeated() {
         for id in ["a<b", "&nope;", "a\u{1}", "&#1;", "a\u{ffff}"] {
-            assert!(!is_echoable(id), "{id:?}");
+            assert!(!is_echoable(id, MAX_WRITTEN), "{id:?}");
         }
+    }
+
+    #[test]
+    fn what_is_longer_than_real_ones_is_not_repeated() {
+        let (most, quotes) = ("x".repeat(MAX_WRITTEN), "&apos;".repeat(MAX_WRITTEN / 6));
+        assert!(is_echoable(&most, MAX_WRITTEN) && is_echoable(&quotes, MAX_WRITTEN));
+        for id in [
+            most + "x",
+            quotes.clone() + "&apos;",
+            // Short as it came, long as others write it.
+            "'".repeat(MAX_WRITTEN / 6 + 1),
+            "\"&gt;".repeat(MAX_WRITTEN / 12 + 1),
+            // Long as it came.
+            format!("&#x{}41;", "0".repeat(MAX_WRITTEN)),
+        ] {
+            assert!(!is_echoable(&id, MAX_WRITTEN), "{id:.20}");
+        }
+        let longest = format!(
+            "{}@{}/{}",
+            "l".repeat(1_023),
+            "d".repeat(1_023),
+            "'".repeat(1_023)
+        );
+        assert!(is_echoable(&longest, MAX_JID) && !is_echoable(&"x".repeat(MAX_JID + 1), MAX_JID));
     }
 
     #[test]

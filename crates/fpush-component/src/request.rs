@@ -86,7 +86,6 @@ pub(crate) struct AdHoc<'a> {
     /// Which command.
     pub(crate) node: Cow<'a, str>,
     pub(crate) action: Action,
-    pub(crate) session: Option<Cow<'a, str>>,
     /// The bare JID of the sender.
     pub(crate) sender: String,
     /// Our own address as the sender wrote it, without a resource.
@@ -310,7 +309,6 @@ impl<'a> AdHoc<'a> {
         Ok(Self {
             node: command.attribute("node")?.unwrap_or_default(),
             action,
-            session: command.attribute("sessionid")?,
             sender: address("from")?,
             service: address("to")?,
             fields,
@@ -322,7 +320,6 @@ impl<'a> AdHoc<'a> {
         let values = self.fields.iter().map(|(_, value)| value.as_str());
         [&*self.node, &*self.service]
             .into_iter()
-            .chain(self.session.as_deref())
             .chain(values)
             .all(is_sayable)
     }
@@ -696,12 +693,11 @@ mod tests {
                 ("u@a.example", "push.example")
             );
             assert_eq!(command.fields, [("token".to_owned(), "t".to_owned())]);
-            assert_eq!(command.session.is_some(), attributes.contains("sessionid"));
         }
         assert_eq!(read("", "").fields, []);
         assert!(read(" sessionid='s'", form).is_sayable());
         let illegal = form.replace(">t<", ">&#xFFFE;<");
-        assert!(!read("", &illegal).is_sayable() && !read(" sessionid='&#xFFFF;'", "").is_sayable());
+        assert!(!read("", &illegal).is_sayable());
         let flood = format!(
             "<x xmlns='jabber:x:data'>{}</x>",
             "<field var='f'/>".repeat(1_000)

@@ -117,18 +117,19 @@ pub(crate) fn completed(node: &str, completed: &Completed) -> Xml {
         .attr(xml_ncname!("type").into(), completed.form_type)
         .append_all(fields);
     let session = Uuid::new_v4().to_string();
-    xml(command(node, &session, completed.status).append(form).build())
+    let command = command(node, completed.status).attr(xml_ncname!("sessionid").into(), session);
+    xml(command.append(form).build())
 }
 
-/// The answer to who does not want a command any more.
-pub(crate) fn canceled(node: &str, session: Option<&str>) -> Xml {
-    xml(command(node, session.unwrap_or_default(), "canceled").build())
+/// The answer to who does not want a command any more. It names no session: commands of one step leave none behind, and
+/// what was sent is not repeated.
+pub(crate) fn canceled(node: &str) -> Xml {
+    xml(command(node, "canceled").build())
 }
 
-fn command(node: &str, session: &str, status: &str) -> ElementBuilder {
+fn command(node: &str, status: &str) -> ElementBuilder {
     Element::builder("command", COMMANDS)
         .attr(xml_ncname!("node").into(), node)
-        .attr(xml_ncname!("sessionid").into(), session)
         .attr(xml_ncname!("status").into(), status)
 }
 

@@ -568,6 +568,14 @@ impl Shared {
             Ok(start) => start,
             Err(why) => return Some(Received::End(Err(format!("{why} in {raw}")))),
         };
+        match written(&raw) {
+            Ok(..=MAX_STANZA) => {}
+            Ok(bytes) => {
+                let why = format!("{bytes} bytes where every reference is written out: {raw:.100}");
+                return Some(Received::End(Err(why)));
+            }
+            Err(why) => return Some(Received::End(Err(format!("{why} in {raw}")))),
+        }
         if start.name == "iq" && self.route_self.load(Ordering::SeqCst) && start.to_domain(&self.domain) {
             // If the component does not read any more it has ended the stream or will.
             let _ = self.write(raw.as_bytes());
@@ -735,6 +743,35 @@ impl Start {
     }
 }
 
+/// How many bytes a stanza has when a server writes every character as a reference that may be one, as Prosody does with
+/// quotes in attributes.
+fn written(raw: &str) -> Result<usize, String> {
+    let written = |text: &str| -> usize {
+        let width = |byte| match byte {
+            b'&' | b'<' | b'>' | b'\'' | b'"' | b'\t' | b'\n' | b'\r' => "&quot;".len(),
+            _ => 1,
+        };
+        text.bytes().map(width).sum()
+    };
+    let mut reader = Reader::from_str(raw);
+    let mut bytes = 0;
+    loop {
+        match reader.read_event().map_err(|error| error.to_string())? {
+            Event::Start(tag) | Event::Empty(tag) => {
+                bytes += "<></>".len() + 2 * tag.name().as_ref().len();
+                for (name, value) in raw_attributes(&tag)? {
+                    bytes += " =''".len() + name.len() + written(&unescape(&value));
+                }
+            }
+            Event::Text(text) => bytes += written(&text),
+            Event::CData(text) => bytes += written(&text),
+            Event::GeneralRef(_) => bytes += "&quot;".len(),
+            Event::Eof => return Ok(bytes),
+            Event::End(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_) => {}
+        }
+    }
+}
+
 /// Checks a stream header against XEP-0114 and returns the domain it asks for.
 fn check_header(header: &str) -> Result<String, String> {
     let start = Start::parse(header)?;
@@ -771,5 +808,7 @@ fn unescape(escaped: &str) -> String {
     quick_xml::escape::unescape(escaped).map_or_else(|_| escaped.to_owned(), Into::into)
 }
 
+/// More than that is never sent to a server, which would end the stream: how much it takes is its own decision.
+const MAX_STANZA: usize = 64 * 1_024;
 const COMPONENT: &str = "jabber:component:accept";
 const STREAMS: &str = "http://etherx.jabber.org/streams";

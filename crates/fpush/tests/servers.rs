@@ -49,6 +49,7 @@ on_both_servers! {
     after_a_restart_of_the_server_pushes_go_on,
     a_second_message_is_acknowledged_at_once_and_delivered_later,
     nothing_that_a_user_sends_ends_the_link,
+    what_a_server_makes_longer_ends_no_link,
     who_cannot_log_in_is_told_what_to_change,
     sigterm_sends_what_is_queued_and_ends_the_stream,
 }
@@ -217,7 +218,7 @@ fn nothing_that_a_user_sends_ends_the_link(kind: Kind) {
     let token = module.token(1);
     stage.register("alice", &token, module.name());
 
-    let long_id = "x".repeat(9_000);
+    let (long_id, longer_id) = ("x".repeat(8_000), "x".repeat(9_000));
     let large_body = "x".repeat(100_000);
     let deep = format!("{}{}", "<a>".repeat(3_000), "</a>".repeat(3_000));
     // What is sent, and how the answer begins to differ from others; empty if there must be none.
@@ -225,6 +226,10 @@ fn nothing_that_a_user_sends_ends_the_link(kind: Kind) {
         (
             format!("<iq type='get' id='{long_id}' to='{COMPONENT}'><ping xmlns='urn:xmpp:ping'/></iq>"),
             "type='result'",
+        ),
+        (
+            format!("<iq type='get' id='{longer_id}' to='{COMPONENT}'><ping xmlns='urn:xmpp:ping'/></iq>"),
+            "",
         ),
         (
             format!("<iq type='get' id='unknown' to='{COMPONENT}'><query xmlns='urn:example:unknown'/></iq>"),
@@ -277,6 +282,56 @@ fn nothing_that_a_user_sends_ends_the_link(kind: Kind) {
         stage.write_to("alice");
         stage.exchange(&token, count);
         assert_eq!(stage.sent(module, &token), count);
+    }
+    assert_eq!(stage.server.component_logins(), 1);
+    assert!(!stage.daemon.log().contains("link down"));
+}
+
+/// Prosody writes each quote as `&apos;`: six times what the user sent, and twice what it takes from a component itself.
+/// What is repeated of that ends the stream.
+fn what_a_server_makes_longer_ends_no_link(kind: Kind) {
+    let mut stage = Stage::start(kind, &json!({ "enabled": false }));
+    let module = Type::any();
+    let token = module.token(1);
+    stage.register("alice", &token, module.name());
+    stage.server.register("mallory", PASSWORD).unwrap();
+    let (quotes, brackets) = ("'".repeat(95_000), ">".repeat(200_000));
+    let mut count = 0;
+    for round in 1..=3 {
+        let id = format!("round-{round}-");
+        for stanza in [
+            format!(
+                "<iq type='get' to='{COMPONENT}' id=\"{id}ping-{quotes}\"><ping xmlns='urn:xmpp:ping'/></iq>"
+            ),
+            format!(
+                "<iq type='set' to='{COMPONENT}' id=\"{id}publish-{quotes}\"><pubsub \
+                 xmlns='http://jabber.org/protocol/pubsub'><publish node='t'/></pubsub></iq>"
+            ),
+            format!("<presence type='subscribe' to='{COMPONENT}' id=\"{id}presence-{quotes}\"/>"),
+            format!(
+                "<iq type='set' to='{COMPONENT}' id='{id}command'><command node='v1-register-push' \
+                 action='cancel' xmlns='http://jabber.org/protocol/commands' sessionid='{brackets}'/></iq>"
+            ),
+            format!(
+                "<iq type='get' to='{COMPONENT}' id='{id}node'><query \
+                 xmlns='http://jabber.org/protocol/disco#info' node=\"{quotes}\"/></iq>"
+            ),
+        ] {
+            let mut mallory = stage.server.login("mallory", PASSWORD).unwrap();
+            let seen = stage.tap.seen().len();
+            mallory.send_raw(&stanza).unwrap();
+            until_some(PATIENCE, || {
+                let all = stage.tap.seen();
+                let mut new = all.iter().skip(seen);
+                new.any(|seen| seen.from_server && seen.xml.contains(&id))
+                    .then_some(())
+            })
+            .unwrap_or_else(|| panic!("{stanza:.80} does not reach us"));
+            count += 1;
+            stage.write_to("alice");
+            stage.exchange(&token, count);
+            assert_eq!(stage.sent(module, &token), count);
+        }
     }
     assert_eq!(stage.server.component_logins(), 1);
     assert!(!stage.daemon.log().contains("link down"));

@@ -262,10 +262,9 @@ fn commands_can_be_canceled_and_have_no_way_back() {
         command.action("cancel").session("it's <mine>")
     });
     let form = Form::of(&canceled);
-    assert_eq!(
-        (form.status.as_str(), form.session.as_str()),
-        ("canceled", "it's <mine>")
-    );
+    // A session is not repeated: nobody has one, and it may be of any size.
+    assert_eq!((form.status.as_str(), form.session.as_str()), ("canceled", ""));
+    assert_eq!(form.node, "v1-register-push");
     assert_eq!((form.kind.as_str(), form.fields.len()), ("", 0));
     for action in ["prev", "dance", "EXECUTE", ""] {
         let reply = rig.send(command("v1-register-push", &fields, Some(action)));

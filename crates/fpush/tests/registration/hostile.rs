@@ -181,10 +181,11 @@ fn characters_that_no_xml_has_end_nothing() {
             command(usual, &format!("a{text}b")),
             command(&format!("node='v1{text}'"), "n"),
             command(&format!("node='v1{text}' action='cancel'"), "n"),
-            command(&format!("{usual} action='cancel' sessionid='{text}'"), "n"),
         ] {
             assert_bad_payload(&rig.ask("set", &content), &content);
         }
+        let session = command(&format!("{usual} action='cancel' sessionid='{text}'"), "n");
+        assert_eq!(Form::of(&rig.ask("set", &session)).session, "");
     }
     for text in ["&#0;", "a&nope;b", "&#x110000;", "&#xD800;"] {
         assert_eq!(
@@ -202,6 +203,48 @@ fn characters_that_no_xml_has_end_nothing() {
         "org.example.ios",
         &apple(1),
     );
+}
+
+/// What a server makes of a reply must stay below what it takes: of that the fake one makes sure.
+#[test]
+fn nothing_large_comes_back_from_a_command() {
+    let mut rig = Rig::start();
+    let (quotes, brackets) = ("'".repeat(200_000), ">".repeat(200_000));
+    for large in [&quotes, &brackets] {
+        for (node, fields) in commands() {
+            let of = |attributes: &str, fields: &[(&str, String)]| {
+                let fields: String = fields
+                    .iter()
+                    .map(|(name, value)| format!("<field var='{name}'><value>{value}</value></field>"))
+                    .collect();
+                format!(
+                    "<command xmlns='http://jabber.org/protocol/commands' {attributes}>\
+                     <x xmlns='jabber:x:data' type='submit'>{fields}</x></command>"
+                )
+            };
+            let canceled = of(
+                &format!("node='{node}' action='cancel' sessionid=\"{large}\""),
+                &fields,
+            );
+            assert_eq!(Form::of(&rig.ask("set", &canceled)).status, "canceled");
+            for field in 0..fields.len() {
+                let mut fields = fields.clone();
+                fields[field].1.clone_from(large);
+                let reply = rig.ask("set", &of(&format!("node='{node}'"), &fields));
+                assert_bad_payload(&reply, &format!("{node} {}", fields[field].0));
+            }
+        }
+        let unknown = format!("<command xmlns='http://jabber.org/protocol/commands' node=\"{large}\"/>");
+        assert_eq!(rig.ask("set", &unknown).verdict(), MISSING);
+        for query in ["info", "items"] {
+            let reply = rig.ask(
+                "get",
+                &format!("<query xmlns='http://jabber.org/protocol/disco#{query}' node=\"{large}\"/>"),
+            );
+            assert!(reply.raw.len() < 1_000, "{query}");
+        }
+    }
+    assert!(rig.export().is_empty());
 }
 
 #[test]
