@@ -46,8 +46,8 @@ pub use outcome::Outcome;
 pub use pulse::{Heart, Pulse};
 pub use registrable::registrable;
 pub use registration::{
-    Command, CommandError, Commands, Completed, Directory, Executing, Field, Found, Lookup, Recipient,
-    Record, Unavailable,
+    Command, CommandError, Commands, Completed, Directory, Ending, Executing, Field, Found, Lookup,
+    Recipient, Record, Unavailable,
 };
 pub use retry::jitter;
 pub use status::{

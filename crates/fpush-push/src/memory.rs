@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
-    Choice, Class, Extra, Form, Push, Record, Token, TokenHasher, blocklist::BlockReason, order::Order,
-    queue::Held,
+    Choice, Class, Ending, Extra, Form, Push, Record, Token, TokenHasher, blocklist::BlockReason,
+    order::Order, queue::Held,
 };
 
 /// A block, in a form that can be written down. Times are milliseconds since 1970.
@@ -175,8 +175,8 @@ impl Record for Forgotten {
 
     fn failed(&self) {}
 
-    fn gone(&self, _since: Option<u64>) -> bool {
-        false
+    fn gone(&self, _since: Option<u64>) -> Ending {
+        Box::pin(async { Ok(false) })
     }
 }
 

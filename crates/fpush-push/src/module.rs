@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::{
     BackendStatus, BlockRecord, BlocklistSettings, Choice, Class, Clocks, Drain, Encrypted, Extra, Failure,
     Fingerprint, Form, Heart, HeldRecord, ModuleStatus, Outcome, Push, PushError, PushTrait,
-    RatelimitSettings, Recipient, Token, TokenHasher, Trouble, TroubleKind, Urgency,
+    RatelimitSettings, Recipient, Token, TokenHasher, Trouble, TroubleKind, Unavailable, Urgency,
     blocklist::{BlockReason, Blocklist},
     doubt::{Doubt, Sign},
     fitness::Fitness,
@@ -156,6 +156,14 @@ enum Ended {
     Busy,
     /// Nobody could say yes or no; another attempt may help from then on.
     Failed { resume: Instant },
+}
+
+/// What an answer means that no further attempt will change.
+enum Judged {
+    /// This became of the push.
+    Settled(Outcome),
+    /// The token is dead: since then, in milliseconds since 1970, if the provider says so.
+    Dead { since: Option<u64> },
 }
 
 impl Module {
@@ -822,7 +830,10 @@ impl Module {
                 | PushError::TooLarge
                 | PushError::Misconfigured
                 | PushError::Unexplained => {
-                    return Ended::Settled(self.judge(order, &failure, now));
+                    return Ended::Settled(match self.judge(order, &failure, now) {
+                        Judged::Settled(outcome) => outcome,
+                        Judged::Dead { since } => self.bury(order, since).await,
+                    });
                 }
             };
             self.lock().fitness.unwell(&failure);
@@ -837,7 +848,7 @@ impl Module {
     }
 
     /// Draws the conclusion from an answer that no further attempt will change.
-    fn judge(&self, order: &Order, failure: &Failure, now: Instant) -> Outcome {
+    fn judge(&self, order: &Order, failure: &Failure, now: Instant) -> Judged {
         let (fingerprint, choice) = (order.fingerprint, order.choice);
         let mut state = self.lock();
         let wrong_token = matches!(failure.error, PushError::TokenDoubted | PushError::TokenMalformed);
@@ -854,21 +865,21 @@ impl Module {
         } else {
             state.fitness.answered();
         }
-        match failure.error {
-            PushError::TokenGone { since } => self.bury(order, since, state, now),
+        let outcome = match failure.error {
+            PushError::TokenGone { since } => return Judged::Dead { since },
             // Of another module, as likely as not, whose name was lost on the way.
             PushError::TokenDoubted | PushError::TokenMalformed if choice == Choice::Default => {
                 state.blocklist.block(fingerprint, BlockReason::Unexplained, now);
                 Outcome::TokenForeign
             }
-            PushError::TokenDoubted if state.doubt.believes(now) => self.bury(order, None, state, now),
+            PushError::TokenDoubted if state.doubt.believes(now) => return Judged::Dead { since: None },
             PushError::TokenDoubted => {
                 complain!(self, failure, "{WRONG_TOKENS}");
                 Outcome::ProviderUnavailable
             }
             PushError::TokenMalformed => {
                 if state.blocklist.was_malformed(fingerprint, now) && state.doubt.believes(now) {
-                    return self.bury(order, None, state, now);
+                    return Judged::Dead { since: None };
                 }
                 state.blocklist.block(fingerprint, BlockReason::Malformed, now);
                 Outcome::TokenBlocked
@@ -892,26 +903,34 @@ impl Module {
                 );
                 Outcome::ProviderUnavailable
             }
-        }
+        };
+        Judged::Settled(outcome)
     }
 
-    /// Takes a token for dead, unless its device has registered since it died. A second token, for calls, is no reason
-    /// to give up the device: it is left alone for a while.
-    fn bury(
-        &self,
-        order: &Order,
-        since: Option<u64>,
-        mut state: MutexGuard<'_, State>,
-        now: Instant,
-    ) -> Outcome {
+    /// Takes a token for dead, unless its device has registered since it died: that is for the database to say, which
+    /// has as long as the reply. A second token, for calls, is no reason to give up the device: it is left alone for a
+    /// while.
+    async fn bury(&self, order: &Order, since: Option<u64>) -> Outcome {
         let is_second = order.push.extra.as_ref().is_some_and(|extra| extra.call);
-        let (reason, outcome) = match &order.record {
-            Some(record) if is_second || !record.gone(since) => {
-                (BlockReason::Unexplained, Outcome::TokenBlocked)
+        let ended = match &order.record {
+            None => Ok(true),
+            Some(_) if is_second => Ok(false),
+            Some(record) => {
+                let asking = timeout_at(order.push.deadline, record.gone(since));
+                match self.drain.run(asking).await {
+                    Some(Ok(answer)) => answer,
+                    Some(Err(_)) | None => Err(Unavailable),
+                }
             }
-            Some(_) | None => (BlockReason::Dead, Outcome::TokenDead),
         };
-        state.blocklist.block(order.fingerprint, reason, now);
+        let (reason, outcome) = match ended {
+            Ok(true) => (BlockReason::Dead, Outcome::TokenDead),
+            Ok(false) => (BlockReason::Unexplained, Outcome::TokenBlocked),
+            // The provider will say it again.
+            Err(Unavailable) => return Outcome::RegistryUnavailable,
+        };
+        let mut state = self.lock();
+        state.blocklist.block(order.fingerprint, reason, Instant::now());
         outcome
     }
 

@@ -64,7 +64,7 @@ impl fmt::Debug for Recipient {
     }
 }
 
-/// Takes note of what became of a device's pushes. Nothing here waits or fails.
+/// Takes note of what became of a device's pushes.
 pub trait Record: Send + Sync + 'static {
     /// The provider accepted a push.
     fn delivered(&self);
@@ -72,10 +72,13 @@ pub trait Record: Send + Sync + 'static {
     /// The provider refused a push.
     fn failed(&self);
 
-    /// The provider declared the token dead since then, in milliseconds since 1970; since now, where it does not say.
-    /// Returns whether that ended the registration: it does not if the device has registered since.
-    fn gone(&self, since: Option<u64>) -> bool;
+    /// The provider declared the token dead since then, in milliseconds since 1970; since the push, where it does not
+    /// say. The database decides whether that ends the registration.
+    fn gone(&self, since: Option<u64>) -> Ending;
 }
+
+/// Whether a registration has ended: false if the device has registered since.
+pub type Ending = Pin<Box<dyn Future<Output = Result<bool, Unavailable>> + Send>>;
 
 /// What the component offers beside publishes: ad-hoc commands (XEP-0050) of one step.
 pub trait Commands: Send + Sync + 'static {

@@ -88,16 +88,6 @@ impl Cache {
         }
     }
 
-    /// The entry of a node, whatever its secret.
-    pub(crate) fn get(&self, node: &str) -> Option<Entry> {
-        let state = self.read();
-        let hash = self.hasher.hash_one(node.as_bytes());
-        let found = state
-            .devices
-            .find(hash, |entry| entry.with_node(|its| its == node.as_bytes()));
-        found.cloned()
-    }
-
     /// Puts a device in the place of one with the same node.
     pub(crate) fn put(&self, device: &Device) {
         let mut state = self.write();

@@ -125,6 +125,10 @@ impl Time {
         humantime::parse_rfc3339(text).ok().map(Self::from)
     }
 
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
     pub(crate) fn before(self, span: Duration) -> Self {
         Self(
             self.0

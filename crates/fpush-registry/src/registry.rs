@@ -9,7 +9,8 @@ use std::{
 
 use aws_lc_rs::hmac;
 use fpush_push::{
-    Background, Command, Commands, Directory, Executing, Found, Lookup, Recipient, Record, Token, Unavailable,
+    Background, Command, Commands, Directory, Ending, Executing, Found, Lookup, Recipient, Record, Token,
+    Unavailable,
 };
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
@@ -521,11 +522,7 @@ impl Shared {
             account: text(Field::Account).map(Arc::from),
             channel: text(Field::Channel).map(Arc::from),
             spacing: self.spacing,
-            record: Arc::new(Pushed {
-                entry,
-                found: Time::now(),
-                shared: self,
-            }),
+            record: Arc::new(Pushed { entry, shared: self }),
         }
     }
 }
@@ -535,7 +532,6 @@ struct Pushed {
     shared: Arc<Shared>,
     /// The device as it was when it was found.
     entry: Entry,
-    found: Time,
 }
 
 impl Pushed {
@@ -561,25 +557,22 @@ impl Record for Pushed {
         });
     }
 
-    fn gone(&self, since: Option<u64>) -> bool {
-        let (Some(node), Some(token)) = (self.entry.text(Field::Node), self.entry.text(Field::Token)) else {
-            return false;
-        };
-        // A provider that names no time speaks of the push, and so of no time before the device was found for it.
+    fn gone(&self, since: Option<u64>) -> Ending {
+        // A provider that names no time speaks of the registration that the push was for.
         let before = match since {
             Some(since) => Time(i64::try_from(since).unwrap_or(i64::MAX)),
-            None => Time(self.found.max(self.entry.changed()).0.saturating_add(1)),
+            None => self.entry.changed().next(),
         };
-        let present = match self.shared.cache.as_ref().map(|cache| cache.get(&node)) {
-            Some(Some(entry)) => entry,
-            Some(None) | None => self.entry.clone(),
-        };
-        if present.changed() >= before || present.text(Field::Token).as_deref() != Some(&token) {
-            return false;
-        }
-        let change = Change::Dead { node, token, before };
-        // If the queue is full the provider will say it again.
-        self.shared.queue.try_send(Job { change, reply: None }).is_ok()
+        let (shared, entry) = (Arc::clone(&self.shared), self.entry.clone());
+        Box::pin(async move {
+            let (Some(node), Some(token)) = (entry.text(Field::Node), entry.text(Field::Token)) else {
+                return Err(Unavailable);
+            };
+            match shared.write(Change::Dead { node, token, before }).await {
+                Ok(Done::Removed(removed)) => Ok(removed),
+                Ok(Done::Device(_) | Done::Imported(_)) | Err(_) => Err(Unavailable),
+            }
+        })
     }
 }
 

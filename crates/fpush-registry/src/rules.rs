@@ -110,8 +110,9 @@ pub(crate) fn register(
             owner,
             account: claim.account.clone(),
             channel: claim.channel.clone(),
-            // A clock that was set back must not make a renewal older than what it renews.
-            renewed: Some(claim.now.max(device.changed())),
+            // A clock that was set back must not make a renewal older than what it renews, nor as old: what is said of
+            // the registration before it is not said of this one.
+            renewed: Some(claim.now.max(device.changed().next())),
             ..device
         },
         Some(_) | None => Device {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tokio::{runtime, task::JoinHandle};
 
 use super::*;
-use crate::{BackendStatus, BlockRule, Pulse, Record, Sending, Verifying};
+use crate::{BackendStatus, BlockRule, Ending, Pulse, Record, Sending, Verifying};
 
 /// What the scripted provider does with one attempt.
 #[derive(Clone, Copy, Debug)]
@@ -1398,6 +1398,8 @@ struct Device {
     failed: Mutex<u32>,
     /// Registered at that time, in milliseconds since 1970.
     registered: u64,
+    /// Its database is away.
+    unavailable: bool,
 }
 
 impl Record for Device {
@@ -1409,8 +1411,10 @@ impl Record for Device {
         *self.failed.lock().unwrap() += 1;
     }
 
-    fn gone(&self, since: Option<u64>) -> bool {
-        since.is_none_or(|since| since > self.registered)
+    fn gone(&self, since: Option<u64>) -> Ending {
+        let ended = since.is_none_or(|since| since > self.registered);
+        let unavailable = self.unavailable;
+        Box::pin(async move { if unavailable { Err(Unavailable) } else { Ok(ended) } })
     }
 }
 
@@ -1486,6 +1490,25 @@ async fn a_device_that_registered_after_its_tokens_death_is_not_dead() {
         };
         assert_eq!(Arc::clone(&f.module).deliver(ticket).await, outcome, "{since:?}");
         f.module.forgive("t");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_its_database_is_away_no_device_is_dead_and_its_token_is_not_blocked() {
+    let f = Fixture::new();
+    let device = Arc::new(Device {
+        unavailable: true,
+        ..Device::default()
+    });
+    let recipient = recipient(&device);
+    for _ in 0..2 {
+        f.provider
+            .queue([Step::Fail(PushError::TokenGone { since: None })]);
+        let Verdict::Deliver(ticket) = f.module.admit(to_registered(&recipient, None), Instant::now()) else {
+            panic!("it is not blocked")
+        };
+        let outcome = Arc::clone(&f.module).deliver(ticket).await;
+        assert_eq!(outcome, Outcome::RegistryUnavailable);
     }
 }
 
