@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::{
     access_token::{AccessToken, Issued},
     backend::Fcm,
-    message::{Message, MessageSettings},
+    message::{Message, MessageSettings, Target},
 };
 
 /// Makes the requests of a module with the usual settings.
@@ -38,6 +38,7 @@ impl Requests {
             ttl: Duration::from_secs(28 * 86_400),
             collapse_key: None,
             additional_data: BTreeMap::new(),
+            target: Target::Auto,
         };
         let mut authorization = HeaderValue::try_from(format!("Bearer {}", "x".repeat(1_024))).ok()?;
         authorization.set_sensitive(true);

@@ -15,11 +15,25 @@ pub(crate) struct MessageSettings {
     pub(crate) ttl: Duration,
     pub(crate) collapse_key: Option<String>,
     pub(crate) additional_data: BTreeMap<String, String>,
+    pub(crate) target: Target,
+}
+
+/// Which field of the message names the device (`fcm.target`). A device has either a registration token or a Firebase
+/// installation ID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// `fid` for what has the form of an installation ID, `token` for all else.
+    Auto,
+    /// Always `token`. Google takes installation IDs there too.
+    Token,
+    /// Always `fid`.
+    Fid,
 }
 
 /// A message that lacks only the token.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
+    target: Target,
     full: Box<str>,
     minimal: Box<str>,
     /// The keys of `additionalData`, which nothing else may stand under.
@@ -60,6 +74,7 @@ impl Message {
             return Err(MessageError::TooLarge { size });
         }
         Ok(Self {
+            target: settings.target,
             full: rest(settings, data)?,
             minimal: rest(settings, &BTreeMap::new())?,
             taken: data.keys().cloned().collect(),
@@ -74,8 +89,9 @@ impl Message {
             Form::Minimal => &self.minimal,
         };
         let data = extra.map(|extra| self.data(form, extra)).unwrap_or_default();
-        let mut body = Vec::with_capacity(START.len() + token.len() + rest.len() + data.len());
-        body.extend_from_slice(START.as_bytes());
+        let start = self.target.start(token);
+        let mut body = Vec::with_capacity(start.len() + token.len() + rest.len() + data.len());
+        body.extend_from_slice(start.as_bytes());
         body.extend_from_slice(token.as_bytes());
         let (before, braces) = rest.split_at(rest.len() - END.len());
         body.extend_from_slice(before.as_bytes());
@@ -124,15 +140,35 @@ impl Message {
     }
 }
 
-/// Whether this can be a registration token. Google promises no form, so the rule is lenient: those of today
-/// have 140 to 200 characters, an instance id of 22 before a colon and base64url with dots behind it; the
-/// oldest had 119 and no colon. What is hexadecimal throughout is a token of Apple's whose module was lost on
-/// the way: Google would call it malformed, and a living device would be unregistered.
+impl Target {
+    /// What stands before the device's token in the body.
+    fn start(self, token: &str) -> &'static str {
+        match self {
+            Self::Auto if is_installation_id(token) => START_FID,
+            Self::Auto | Self::Token => START_TOKEN,
+            Self::Fid => START_FID,
+        }
+    }
+}
+
+/// Whether this can be a registration token or an installation ID. Google promises no form and changes it, so the rule
+/// is lenient: tokens have 140 to 200 characters today, an installation ID of 22 before a colon and base64url with dots
+/// behind it; the oldest had 119 and no colon; and apps may have the installation ID alone. What is hexadecimal
+/// throughout is a token of Apple's whose module was lost on the way: Google would call it malformed.
 pub(crate) fn is_token(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b':' | b'.');
     (SHORTEST_TOKEN..=LONGEST_TOKEN).contains(&text.len())
         && text.bytes().all(allowed)
-        && !text.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && (is_installation_id(text) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Whether this has the form of a Firebase installation ID: base64url of 17 bytes without the last character. The first
+/// character is one of c, d, e and f today, which is no rule to rely on.
+fn is_installation_id(text: &str) -> bool {
+    text.len() == INSTALLATION_ID
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
 fn rest(settings: &MessageSettings, data: &BTreeMap<String, String>) -> Result<Box<str>, MessageError> {
@@ -153,13 +189,15 @@ fn rest(settings: &MessageSettings, data: &BTreeMap<String, String>) -> Result<B
     Ok(format!("\",{}}}", &json[1..]).into())
 }
 
-const START: &str = r#"{"message":{"token":""#;
+const START_TOKEN: &str = r#"{"message":{"token":""#;
+const START_FID: &str = r#"{"message":{"fid":""#;
 const DRY: &str = r#"{"validate_only":true,"#;
 /// What closes `data`, `message` and the whole.
 const END: &str = "}}}";
 const LARGEST_DATA: usize = 4_096;
-const SHORTEST_TOKEN: usize = 32;
-const LONGEST_TOKEN: usize = 1_024;
+const INSTALLATION_ID: usize = 22;
+const SHORTEST_TOKEN: usize = 20;
+const LONGEST_TOKEN: usize = 4_096;
 
 #[cfg(test)]
 mod tests {
@@ -167,12 +205,15 @@ mod tests {
 
     use super::*;
 
+    const FID: &str = "dCXr7fTpTm2yXGVYTXJb6r";
+
     fn settings() -> MessageSettings {
         MessageSettings {
             class: Class::High,
             ttl: Duration::from_secs(2_419_200),
             collapse_key: None,
             additional_data: BTreeMap::new(),
+            target: Target::Auto,
         }
     }
 
@@ -227,12 +268,40 @@ mod tests {
     }
 
     #[test]
+    fn an_installation_id_has_a_field_of_its_own_unless_the_settings_say_otherwise() {
+        let named_by = |target, token: &str| {
+            let settings = MessageSettings { target, ..settings() };
+            let body = Message::new(&settings).unwrap().body(token, Form::Full, None);
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            let message = body["message"].as_object().unwrap();
+            let fields = ["token", "fid"].map(|field| message.get(field).is_some_and(|value| value == token));
+            assert_eq!(message.len(), 3, "{body}");
+            fields
+        };
+        let (token, fid) = ([true, false], [false, true]);
+        for id in [FID, "-_AZaz09AZaz09AZaz09az"] {
+            assert_eq!(named_by(Target::Auto, id), fid, "{id}");
+            assert_eq!(named_by(Target::Token, id), token, "{id}");
+        }
+        for other in [
+            &format!("{FID}:APA91b"),
+            &FID[1..],
+            "dCXr7fTpTm2yXGVYTXJb6.",
+            &format!("{FID}r"),
+        ] {
+            assert_eq!(named_by(Target::Auto, other), token, "{other}");
+            assert_eq!(named_by(Target::Fid, other), fid, "{other}");
+        }
+    }
+
+    #[test]
     fn everything_that_can_be_set_is_there_and_escaped() {
         let settings = MessageSettings {
             class: Class::Low,
             ttl: Duration::from_millis(90_900),
             collapse_key: Some("a \"key\"".into()),
             additional_data: BTreeMap::from_iter([("k\\".to_owned(), "v\"\n".to_owned())]),
+            ..settings()
         };
         let android = json!({ "priority": "NORMAL", "ttl": "90s", "collapse_key": "a \"key\"" });
         assert_eq!(
@@ -263,17 +332,19 @@ mod tests {
         let tail = "A_-z.".repeat(28);
         assert!(is_token(&format!("dCXr7fTpTm2yXGVYTXJb6r:APA91b{tail}")));
         assert!(is_token(&format!("APA91b{}", "xY-_9".repeat(23))), "an old one");
-        assert!(is_token(&"z".repeat(32)));
-        assert!(is_token(&"z".repeat(1_024)));
+        assert!(is_token(FID));
+        assert!(is_token("c0ffeec0ffeec0ffeec0ff"), "an installation ID by chance");
+        assert!(is_token(&"z".repeat(20)));
+        assert!(is_token(&"z".repeat(4_096)));
     }
 
     #[test]
     fn what_cannot_be_a_token_of_google_is_not() {
-        let long = "z".repeat(1_025);
+        let long = "z".repeat(4_097);
         let quoted = format!("{}\"", "z".repeat(100));
         let foreign = format!("{}ä", "z".repeat(100));
         let apple = "0aF9".repeat(16);
-        for text in ["", &"z".repeat(31), &long, &quoted, &foreign, &apple, "a/../b"] {
+        for text in ["", &"z".repeat(19), &long, &quoted, &foreign, &apple, "a/../b"] {
             assert!(!is_token(text), "{text}");
         }
     }

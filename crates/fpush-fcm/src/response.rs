@@ -59,7 +59,7 @@ pub(crate) enum Status {
 pub(crate) enum Blame {
     /// No part.
     Nothing,
-    /// The token, and nothing else. This is what Google said of a malformed token for years; today it
+    /// The device's token or installation ID, and nothing else. This is what Google said of a malformed token for years; today it
     /// mostly leaves the detail out.
     Token,
     /// Something that comes from the settings or from us: the first such field.
@@ -309,7 +309,7 @@ impl Blame {
             if fields.peek().is_none() {
                 return Self::Field("an unnamed field".to_owned());
             }
-            if let Some(other) = fields.find(|field| *field != "message.token") {
+            if let Some(other) = fields.find(|field| !DEVICE_FIELDS.contains(field)) {
                 let named = other
                     .chars()
                     .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_'));
@@ -416,10 +416,14 @@ fn letters(name: &str) -> String {
         .collect()
 }
 
-const MALFORMED: &str = "Google cannot read the token: the app registered something that is no FCM token. If many devices meet \
-     this, look at what the app sends as its node.";
+/// The fields of a message that name the device.
+const DEVICE_FIELDS: [&str; 2] = ["message.token", "message.fid"];
+
+const MALFORMED: &str = "Google cannot read the token: the app registered something that is neither an FCM token nor a Firebase \
+     installation ID. If many devices meet this, look at what the app sends as its node, and at target.";
 const OUR_FAULT: &str = "Google does not take the message, whose token is innocent. The answer names the field if there is one: \
-     check ttl, collapseKey and additionalData, and otherwise report it as a mistake of fpush.";
+     check ttl, collapseKey and additionalData, for an installation ID target, and otherwise report it as a mistake \
+     of fpush.";
 const TOO_LARGE: &str =
     "The push is larger than Google takes, and goes out again with less. Shorten additionalData.";
 const NO_PROJECT: &str = "Google does not know the project of the file in fcmSecretPath: it was deleted, or the file is of another \
@@ -513,6 +517,15 @@ mod tests {
             => Remedy::Module(PushError::TokenMalformed),
         invalid_argument_at_the_token_without_a_code: 400 "INVALID_ARGUMENT" [bad_request(&["message.token"])]
             => Remedy::Module(PushError::TokenMalformed),
+        invalid_argument_at_the_installation_id:
+            400 "INVALID_ARGUMENT" [fcm_error("INVALID_ARGUMENT"), bad_request(&["message.fid"])]
+            => Remedy::Module(PushError::TokenMalformed),
+        invalid_argument_at_the_installation_id_without_a_code:
+            400 "INVALID_ARGUMENT" [bad_request(&["message.fid", "message.token"])]
+            => Remedy::Module(PushError::TokenMalformed),
+        invalid_argument_at_more_than_the_installation_id:
+            400 "INVALID_ARGUMENT" [bad_request(&["message.fid", "message"])]
+            => Remedy::Module(PushError::Misconfigured),
         invalid_argument_with_bad_request:
             400 "INVALID_ARGUMENT" [fcm_error("INVALID_ARGUMENT"), bad_request(&["message.android.ttl"])]
             => Remedy::Module(PushError::Misconfigured),

@@ -11,7 +11,7 @@ use crate::{
     access_token::AccessToken,
     backend::Fcm,
     credentials::ServiceAccount,
-    message::{Message, MessageSettings},
+    message::{Message, MessageSettings, Target},
 };
 
 /// Builds the backends of `google` modules.
@@ -133,12 +133,19 @@ fn message_settings(fcm: &mut Section<'_>) -> Option<MessageSettings> {
     if collapse_key == Some("") {
         fcm.error("collapseKey", "expected a string that is not empty");
     }
+    let targets = [
+        ("auto", Target::Auto),
+        ("token", Target::Token),
+        ("fid", Target::Fid),
+    ];
+    let target = fcm.choice("target", &targets, Target::Auto);
     let additional_data = additional_data(fcm);
     Some(MessageSettings {
         class,
         ttl,
         collapse_key: collapse_key.map(str::to_owned),
         additional_data: additional_data?,
+        target,
     })
 }
 
@@ -255,7 +262,7 @@ mod tests {
     #[test]
     fn everything_can_be_set() {
         let keys = json!({ "endpoint": "https://127.0.0.1:8443", "priority": "normal", "ttl": "1h 30min",
-            "collapseKey": "wake", "additionalData": { "a": "b" }, "requestTimeout": 3 });
+            "collapseKey": "wake", "target": "fid", "additionalData": { "a": "b" }, "requestTimeout": 3 });
         let (built, problems) = Folder::new().build(keys);
         assert_eq!(problems, [""; 0]);
         assert_eq!(
@@ -370,6 +377,10 @@ mod tests {
             (
                 json!({ "priority": "hgih" }),
                 "fcm.priority: expected \"high\" or \"normal\"",
+            ),
+            (
+                json!({ "target": "topic" }),
+                "fcm.target: expected \"auto\" or \"token\" or \"fid\"",
             ),
             (json!({ "ttl": "29days" }), "fcm.ttl: expected at most 28 days"),
             (json!({ "ttl": 60 }), "fcm.ttl: expected a time span"),

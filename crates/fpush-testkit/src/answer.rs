@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 pub use h2::Reason;
 
@@ -18,6 +19,8 @@ pub enum Answer {
     Silence,
     /// The answer inside, after a while.
     After(Duration, Box<Self>),
+    /// The answer inside, once the gate is open.
+    Behind(Gate, Box<Self>),
     /// `RST_STREAM` with this reason.
     ResetStream(Reason),
     /// The TCP connection is reset at once, with all requests on it.
@@ -37,6 +40,27 @@ pub struct HttpReply {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Bytes,
+}
+
+/// Keeps answers back until the test opens it.
+#[derive(Debug, Clone)]
+pub struct Gate(watch::Sender<bool>);
+
+impl Gate {
+    /// One that is closed.
+    #[expect(clippy::new_without_default, reason = "a closed gate is no usual value")]
+    pub fn new() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    /// Lets all answers behind it go, also those that come later.
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    pub(crate) async fn opened(&self) {
+        let _ = self.0.subscribe().wait_for(|open| *open).await;
+    }
 }
 
 /// The `GOAWAY` of [`Answer::GoAway`].
@@ -103,10 +127,16 @@ impl Answer {
         Self::After(delay, Box::new(self))
     }
 
+    /// The same answer, once the gate is open.
+    #[must_use]
+    pub fn behind(self, gate: &Gate) -> Self {
+        Self::Behind(gate.clone(), Box::new(self))
+    }
+
     fn reply_mut(&mut self) -> &mut HttpReply {
         match self {
             Self::Reply(reply) => reply,
-            Self::After(_, inner) | Self::Drain(inner) => inner.reply_mut(),
+            Self::After(_, inner) | Self::Behind(_, inner) | Self::Drain(inner) => inner.reply_mut(),
             Self::Normal | Self::Silence | Self::ResetStream(_) | Self::CloseConnection | Self::GoAway(_) => {
                 panic!("{self:?} is no response that could have a header")
             }
@@ -118,6 +148,7 @@ impl Answer {
         match self {
             Self::Normal => normal(),
             Self::After(delay, inner) => Self::After(delay, Box::new(inner.or_normal(normal))),
+            Self::Behind(gate, inner) => Self::Behind(gate, Box::new(inner.or_normal(normal))),
             Self::Drain(inner) => Self::Drain(Box::new(inner.or_normal(normal))),
             other @ (Self::Reply(_)
             | Self::Silence

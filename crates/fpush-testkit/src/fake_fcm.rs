@@ -1,6 +1,6 @@
 //! A stand-in for Firebase Cloud Messaging (HTTP v1) and for Google's token endpoint.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,6 +16,9 @@ use crate::jwt::Jwt;
 
 /// A fake FCM on `127.0.0.1`, with TLS and HTTP/2. Unless told otherwise it accepts every message, and gives an access
 /// token for every assertion that the key of [`service_account_json`] signed for it. It stops on drop.
+///
+/// Like Google it takes a Firebase installation ID in `fid` and in `token`. Once a device has got a message by its
+/// installation ID, its registration tokens, which begin with the same ID and a colon, are UNREGISTERED.
 pub struct FakeFcm {
     server: Server,
     fcm: Arc<Fcm>,
@@ -44,6 +47,19 @@ impl FcmSend {
     /// The device token of the message, or an empty string.
     pub fn token(&self) -> &str {
         self.message["token"].as_str().unwrap_or_default()
+    }
+
+    /// The Firebase installation ID of the message, or an empty string.
+    pub fn fid(&self) -> &str {
+        self.message["fid"].as_str().unwrap_or_default()
+    }
+
+    /// What the message names its device by: its token or its installation ID.
+    pub fn target(&self) -> &str {
+        match self.fid() {
+            "" => self.token(),
+            fid => fid,
+        }
     }
 }
 
@@ -125,6 +141,7 @@ impl Builder<'_> {
             expires_in: Mutex::new(expires_in),
             issued: AtomicUsize::new(0),
             valid: Mutex::new(HashMap::new()),
+            used_fids: Mutex::new(HashSet::new()),
         });
         let options = Options {
             tls: ca.server_config(&["h2"], ClientAuth::Off),
@@ -212,10 +229,10 @@ impl FakeFcm {
         self.fcm.sends.snapshot()
     }
 
-    /// The data of each message to this token until now.
+    /// The data of each message to this token or installation ID until now.
     pub fn data_for(&self, token: &str) -> Vec<Value> {
         let sends = self.sends().into_iter();
-        let to_it = sends.filter(|send| send.token() == token);
+        let to_it = sends.filter(|send| send.target() == token);
         to_it.map(|send| send.message["data"].clone()).collect()
     }
 
@@ -312,6 +329,8 @@ struct Fcm {
     expires_in: Mutex<Duration>,
     issued: AtomicUsize,
     valid: Mutex<HashMap<String, Instant>>,
+    /// The installation IDs that messages went to.
+    used_fids: Mutex<HashSet<String>>,
 }
 
 impl Service for Fcm {
@@ -344,10 +363,40 @@ impl Fcm {
         if self.check_tokens && !self.is_valid(send.bearer.as_deref()) {
             return fcm_error(401, "UNAUTHENTICATED", None, &[]);
         }
-        self.send_script.next(&send).or_normal(&|| {
-            let name = format!("projects/{}/messages/0:{}", send.project, self.sends.len());
-            Answer::json(200, &json!({ "name": name }))
-        })
+        self.send_script
+            .next(&send)
+            .or_normal(&|| self.deliver(&send).unwrap_or_else(|refusal| refusal))
+    }
+
+    /// What Google does with a message that there is no trouble with.
+    fn deliver(&self, send: &FcmSend) -> Result<Answer, Answer> {
+        let targets = ["token", "fid", "topic", "condition"];
+        let invalid = |field| {
+            let violation = bad_request(field, "Invalid value");
+            fcm_error(400, "INVALID_ARGUMENT", Some("INVALID_ARGUMENT"), &[violation])
+        };
+        if targets
+            .iter()
+            .filter(|name| send.message.get(name).is_some())
+            .count()
+            != 1
+        {
+            return Err(invalid("message"));
+        }
+        if !send.fid().is_empty() && !is_fid(send.fid()) {
+            return Err(invalid("message.fid"));
+        }
+        let mut used = self.used_fids.lock().unwrap();
+        let dry = send.body["validate_only"] == true;
+        if is_fid(send.target()) && !dry {
+            used.insert(send.target().to_owned());
+        }
+        let is_replaced = |(fid, _rest): (&str, &str)| used.contains(fid);
+        if send.token().split_once(':').is_some_and(is_replaced) {
+            return Err(fcm_error(404, "NOT_FOUND", Some("UNREGISTERED"), &[]));
+        }
+        let name = format!("projects/{}/messages/0:{}", send.project, self.sends.len());
+        Ok(Answer::json(200, &json!({ "name": name })))
     }
 
     fn is_valid(&self, bearer: Option<&str>) -> bool {
@@ -419,6 +468,15 @@ impl FcmSend {
             at,
         }
     }
+}
+
+/// Whether this is a Firebase installation ID as Google makes them today.
+fn is_fid(text: &str) -> bool {
+    text.len() == 22
+        && text.starts_with(['c', 'd', 'e', 'f'])
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
 /// `application/x-www-form-urlencoded`

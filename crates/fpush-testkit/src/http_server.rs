@@ -344,6 +344,10 @@ async fn exchange(
                 tokio::time::sleep(delay).await;
                 answer = *next;
             }
+            Answer::Behind(gate, next) => {
+                gate.opened().await;
+                answer = *next;
+            }
             Answer::Drain(next) => {
                 command(Command::Drain);
                 answer = *next;

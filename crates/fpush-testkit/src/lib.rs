@@ -37,7 +37,7 @@ mod cutter;
 mod http_server;
 mod journal;
 
-pub use answer::{Answer, Reason};
+pub use answer::{Answer, Gate, Reason};
 pub use browser::Browser;
 pub use certs::{ApnsKey, ClientAuth, TestCa, fixture};
 pub use command::{Command, Form};

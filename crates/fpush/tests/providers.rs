@@ -44,6 +44,9 @@ mod connections;
 #[cfg(feature = "enable_fcm_support")]
 #[path = "providers/fcm.rs"]
 mod fcm;
+#[cfg(feature = "enable_fcm_support")]
+#[path = "providers/installation_ids.rs"]
+mod installation_ids;
 #[cfg(feature = "enable_apns_support")]
 #[path = "providers/limits.rs"]
 mod limits;

@@ -34,6 +34,8 @@ mod encrypted;
 mod hostile;
 #[path = "registration/http.rs"]
 mod http;
+#[path = "registration/installation_ids.rs"]
+mod installation_ids;
 #[path = "registration/limits.rs"]
 mod limits;
 #[path = "registration/operators.rs"]

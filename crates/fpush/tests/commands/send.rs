@@ -416,3 +416,14 @@ fn wrong_settings_send_nothing() {
     assert!(said.err.contains("cannot read the settings file"), "{}", said.err);
     assert_eq!((place.fcm.count(), place.fcm.token_requests().len()), (0, 0));
 }
+
+#[test]
+fn an_installation_id_is_as_good_as_a_token() {
+    let place = Place::new();
+    let fid = "dCXr7fTpTm2yXGVYTXJb6r";
+    place
+        .send("android", fid)
+        .expect(0, &["module android: the provider accepted the push"]);
+    let sends = place.fcm.wait_for(1, LONG);
+    assert_eq!((sends[0].fid(), sends[0].token()), (fid, ""));
+}

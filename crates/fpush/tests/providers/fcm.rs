@@ -15,7 +15,7 @@ use crate::rig::{
     DEAD, LONG, OVERLOAD, REFUSED, RESULT, Rig, SECOND, Scripts, UNAVAILABLE, merged, modules, unlimited,
 };
 
-fn google(fcm: &FakeFcm, more: Value) -> Value {
+pub(crate) fn google(fcm: &FakeFcm, more: Value) -> Value {
     let base = json!({
         "type": "google",
         "fcm": { "fcmSecretPath": "fcm.json", "endpoint": fcm.url(), "caFilePath": "ca.pem" },
@@ -23,15 +23,15 @@ fn google(fcm: &FakeFcm, more: Value) -> Value {
     merged(base, more)
 }
 
-fn start(ca: &TestCa, fcm: &FakeFcm, all: Value) -> Rig {
+pub(crate) fn start(ca: &TestCa, fcm: &FakeFcm, all: Value) -> Rig {
     Rig::start(ca, all, &[("fcm.json", &fcm.service_account("project-1"))])
 }
 
-fn token(number: usize) -> String {
+pub(crate) fn token(number: usize) -> String {
     format!("dCXr7fTpTm2yXGVYTXJb6r:APA91bHun4MxP5egoKMwt2KZFBaFUH-1RYqx_{number:06}")
 }
 
-fn tokens(numbers: std::ops::Range<usize>) -> Vec<String> {
+pub(crate) fn tokens(numbers: std::ops::Range<usize>) -> Vec<String> {
     numbers.map(token).collect()
 }
 
