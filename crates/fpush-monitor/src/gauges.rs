@@ -16,7 +16,7 @@ use crate::{
     exposition::Exposition,
     table::{
         BLOCKLIST_TOKENS, CERTIFICATE_EXPIRES, COMPONENT_UP, CREDENTIAL_AGE, CREDENTIAL_EXPIRES,
-        LAST_RELOAD_SUCCESSFUL, LAST_RELOAD_TIMESTAMP, MODULE_TROUBLE, MODULE_UP, Metric,
+        LAST_RELOAD_SUCCESSFUL, LAST_RELOAD_TIMESTAMP, MODULE_PROOF, MODULE_TROUBLE, MODULE_UP, Metric,
         PROVIDER_CONNECT_FAILURES, PROVIDER_CONNECTIONS, PROVIDER_CONNECTS, PROVIDER_PING, PROVIDER_STREAMS,
         PUSHES_IN_FLIGHT, PUSHES_LOST, PUSHES_QUEUED, PUSHES_WAITING, RATELIMIT_TOKENS, REGISTERED_DEVICES,
         SENDER_PUBLISHES, STATE_DIRECTORY_OK,
@@ -161,6 +161,10 @@ fn write_modules(text: &mut Exposition, modules: &[Module], totals: &Totals, wal
         Some(([&*module.status.name, trouble.kind.name()], 1.0))
     });
     text.family(&MODULE_TROUBLE, troubles);
+    let proofs = modules
+        .iter()
+        .map(|module| ([&*module.status.name, module.status.proof.name()], 1.0));
+    text.family(&MODULE_PROOF, proofs);
     let credentials = |value: &dyn Fn(&Credential) -> Option<f64>| {
         let mut samples = Vec::new();
         for Module { status, .. } in modules {
@@ -190,7 +194,8 @@ pub(crate) fn is_up(module: &Module) -> bool {
             | TroubleKind::WrongTokens
             | TroubleKind::Provider,
         ) => false,
-        Some(TroubleKind::Paused | TroubleKind::Clock | TroubleKind::Expiring) | None => true,
+        Some(TroubleKind::Paused | TroubleKind::Unproven | TroubleKind::Clock | TroubleKind::Expiring)
+        | None => true,
     }
 }
 

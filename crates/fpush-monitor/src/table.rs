@@ -127,9 +127,11 @@ table! {
     BLOCKLIST_TOKENS: Gauge, "fpush_blocklist_tokens", ["module"],
         "Tokens that the block list remembers.";
     MODULE_UP: Gauge, "fpush_module_up", ["module"],
-        "Whether the push module can deliver: its credentials are taken, tokens fit, and the provider is well.";
+        "Whether the push module can deliver, as far as is known: its credentials are not refused, tokens fit, and the provider is well.";
     MODULE_TROUBLE: Gauge, "fpush_module_trouble", ["module", "kind"],
         "1 for what keeps the push module from working as it should.";
+    MODULE_PROOF: Gauge, "fpush_module_proof", ["module", "state"],
+        "1 for what is known of the push module's credentials: proven, not_tried or refused.";
     PUSHES_LOST: Counter, "fpush_pushes_lost_total", ["module"],
         "Acknowledged pushes that could not be delivered.";
     PROVIDER_CONNECTIONS: Gauge, "fpush_provider_connections", ["module"],

@@ -97,6 +97,7 @@ fn module(module: &Module, history: &History, wall: SystemTime) -> Value {
         "name": status.name,
         "kind": kind,
         "level": level,
+        "proof": status.proof.name(),
         "trouble": status.trouble.as_ref().map(|trouble| &trouble.words),
         "clock": status.backend.clock_trouble(),
         "rate": rounded(history.rate(&status.name)),

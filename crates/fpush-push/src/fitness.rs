@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use tokio::time::Instant;
 
-use crate::{Failure, Trouble, TroubleKind};
+use crate::{Failure, PushError, Trouble, TroubleKind};
 
 /// How well a module works.
 #[derive(Debug, Default)]
@@ -17,6 +17,10 @@ pub(crate) struct Fitness {
     refused: Option<Complaint>,
     misconfigured: Streak,
     unwell: Streak,
+    /// Whether the provider has shown that it knows us, since these settings are in force.
+    proven: bool,
+    /// Why the last attempt to prove it was in vain, until something does.
+    in_vain: Option<Complaint>,
 }
 
 /// What the provider said, and what it means.
@@ -45,6 +49,8 @@ impl Fitness {
     pub(crate) fn answered(&mut self) {
         self.refused = None;
         self.unwell.end();
+        self.proven = true;
+        self.in_vain = None;
     }
 
     /// The provider has accepted our credentials: there is nothing to wait for, if that was the reason.
@@ -52,7 +58,46 @@ impl Fitness {
         if self.refused.take().is_some() {
             self.paused_until = None;
         }
-        self.unwell.end();
+        self.answered();
+    }
+
+    /// The provider was asked whether it accepts our credentials, and did not say yes. This pauses nothing: the next push
+    /// finds out for itself.
+    pub(crate) fn not_verified(&mut self, failure: &Failure) {
+        match failure.error {
+            PushError::Pause { alarm: true, .. } => self.refuse(failure),
+            PushError::Misconfigured | PushError::TooLarge => {
+                self.answered();
+                self.misconfigured.note_for_certain(failure);
+            }
+            // The provider is away or wants less: that says nothing about us.
+            PushError::Later { .. }
+            | PushError::Reconnected
+            | PushError::Renewed
+            | PushError::Pause { alarm: false, .. }
+            | PushError::Unexplained
+            // Tokens that are invented for the question are nobody's.
+            | PushError::TokenGone { .. }
+            | PushError::TokenDoubted
+            | PushError::TokenMalformed
+            | PushError::TokenBusy => {
+                self.unwell.note(failure);
+                if !self.proven {
+                    self.in_vain = Some(Complaint::of(failure));
+                }
+            }
+        }
+    }
+
+    /// Whether the provider has shown that it accepts our credentials.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    fn refuse(&mut self, failure: &Failure) {
+        self.refused = Some(Complaint::of(failure));
+        self.proven = false;
+        self.in_vain = None;
     }
 
     /// The provider could not be reached, or is unwell.
@@ -71,12 +116,11 @@ impl Fitness {
     pub(crate) fn pause(&mut self, until: Instant, alarm: bool, failure: &Failure, now: Instant) -> bool {
         let running = self.paused_until(now);
         self.paused_until = Some(running.map_or(until, |running| running.max(until)));
-        let complaint = Some(Complaint::of(failure));
         if alarm {
-            self.refused = complaint;
+            self.refuse(failure);
         } else {
             self.answered();
-            self.throttled = complaint;
+            self.throttled = Some(Complaint::of(failure));
         }
         running.is_none()
     }
@@ -110,6 +154,15 @@ impl Fitness {
                 words: complaint.words(),
             })
         })
+        .or_else(|| {
+            let Complaint { answer, meaning } = self.in_vain.as_ref()?;
+            Some(Trouble {
+                kind: TroubleKind::Unproven,
+                words: format!(
+                    "not proven yet that the provider accepts its credentials; the last attempt failed: {answer}: {meaning}"
+                ),
+            })
+        })
     }
 }
 
@@ -133,6 +186,12 @@ impl Streak {
         self.last = Some(Complaint::of(failure));
     }
 
+    /// Once is enough.
+    fn note_for_certain(&mut self, failure: &Failure) {
+        self.note(failure);
+        self.length = self.length.max(SERIOUS);
+    }
+
     fn end(&mut self) {
         *self = Self::default();
     }
@@ -150,7 +209,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::PushError;
 
     fn failure() -> Failure {
         Failure::new(

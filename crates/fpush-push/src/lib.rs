@@ -51,6 +51,6 @@ pub use registration::{
 };
 pub use retry::jitter;
 pub use status::{
-    BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, Trouble, TroubleKind,
+    BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, Proof, Trouble, TroubleKind,
 };
 pub use token::{Fingerprint, Token, TokenHasher};

@@ -5,8 +5,11 @@
 //! the line, send, retry until the deadline. Pushes that were acknowledged because they have to wait are sent
 //! by [`Module::run`].
 
+mod proof;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    borrow::Cow,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -24,7 +27,7 @@ use uuid::Uuid;
 
 use crate::{
     BackendStatus, BlockRecord, BlocklistSettings, Choice, Class, Clocks, Drain, Encrypted, Extra, Failure,
-    Fingerprint, Form, Heart, HeldRecord, ModuleStatus, Outcome, Push, PushError, PushTrait,
+    Fingerprint, Form, Heart, HeldRecord, ModuleStatus, Outcome, Proof, Push, PushError, PushTrait,
     RatelimitSettings, Recipient, Token, TokenHasher, Trouble, TroubleKind, Unavailable, Urgency,
     blocklist::{BlockReason, Blocklist},
     doubt::{Doubt, Sign},
@@ -271,6 +274,11 @@ impl Module {
         let mut state = self.lock();
         let backend = state.backend.status();
         let trouble = state.trouble(&backend, now, wall);
+        let proof = match trouble.as_ref().map(|trouble| trouble.kind) {
+            Some(TroubleKind::Authentication) => Proof::Refused,
+            Some(_) | None if state.fitness.is_proven() => Proof::Proven,
+            Some(_) | None => Proof::NotTried,
+        };
         ModuleStatus {
             name: self.name.to_string(),
             in_flight,
@@ -283,24 +291,10 @@ impl Module {
                 .fitness
                 .last_accepted()
                 .map(|accepted| now.saturating_duration_since(accepted)),
+            proof,
             trouble,
             backend,
         }
-    }
-
-    /// Proves to the provider who we are, without a push to anybody. Returns what it said, for a person.
-    ///
-    /// # Errors
-    ///
-    /// The provider refuses, or does not answer before the deadline.
-    pub async fn verify(&self, deadline: Instant) -> Result<Cow<'static, str>, Failure> {
-        let backend = self.backend();
-        let verified = backend.verify(deadline).await?;
-        let mut state = self.lock();
-        if state.is_current(&backend) {
-            state.fitness.verified();
-        }
-        Ok(verified)
     }
 
     /// Sends one push because the operator wants it: once, at once, whatever rate limit and block list say, and without
@@ -1166,6 +1160,3 @@ const NO_ROOM: &str = "a publish gets no place, because as many pushes are held 
 const MAX_HELD_ENCRYPTED: usize = 10_000;
 /// Before a held push that found no permit tries again.
 const CROWDED_PAUSE: Duration = Duration::from_millis(200);
-
-#[cfg(test)]
-mod tests;

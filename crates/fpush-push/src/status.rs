@@ -24,10 +24,35 @@ pub struct ModuleStatus {
     pub lost: u64,
     /// How long ago the provider last accepted a push.
     pub last_accepted: Option<Duration>,
+    /// Whether the provider is known to accept its credentials.
+    pub proof: Proof,
     /// Why it does not work as it should.
     pub trouble: Option<Trouble>,
     /// What its backend says.
     pub backend: BackendStatus,
+}
+
+/// What is known of a module's credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// The provider has accepted them, since the settings are in force.
+    Proven,
+    /// The provider has not been asked yet, or could not be.
+    NotTried,
+    /// The provider refuses them.
+    Refused,
+}
+
+impl Proof {
+    /// Its name in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Proven => "proven",
+            Self::NotTried => "not_tried",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 /// What keeps a module from working as it should.
@@ -52,6 +77,8 @@ pub enum TroubleKind {
     Provider,
     /// The provider wants less, and the module pauses.
     Paused,
+    /// The provider could not be asked whether it accepts the credentials, and nothing else has shown it.
+    Unproven,
     /// The clock of this machine is wrong, so that credentials are or will be refused.
     Clock,
     /// Credentials end soon.
@@ -68,6 +95,7 @@ impl TroubleKind {
             Self::WrongTokens => "wrong_tokens",
             Self::Provider => "provider",
             Self::Paused => "paused",
+            Self::Unproven => "unproven",
             Self::Clock => "clock",
             Self::Expiring => "expiring",
         }

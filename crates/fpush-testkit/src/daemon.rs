@@ -337,6 +337,9 @@ fn command(bin: &Path, args: &[OsString], dir: &Path) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // Nothing is asked of a provider but what the test is about, and no installed service is a part of it.
+        .env("FPUSH_VERIFY", "off")
+        .env("SYSTEMD_UNIT_PATH", "/nonexistent")
         .env_remove("RUST_LOG")
         .env_remove("RUST_BACKTRACE");
     // What the machine that runs the test goes through must not be what the program goes through.
@@ -347,6 +350,7 @@ fn command(bin: &Path, args: &[OsString], dir: &Path) -> Command {
     for name in [
         "STATE_DIRECTORY",
         "RUNTIME_DIRECTORY",
+        "CREDENTIALS_DIRECTORY",
         "NOTIFY_SOCKET",
         "WATCHDOG_USEC",
     ] {

@@ -1,7 +1,7 @@
 //! Everything that runs, and how it becomes what new settings say without losing a push.
 
 use std::{
-    mem,
+    env, mem,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -451,11 +451,20 @@ impl Daemon {
         Ok(())
     }
 
+    /// Asks the module's provider whether it accepts the credentials, soon: not all providers at one moment.
+    fn verify_soon(module: &Arc<Module>, modules: usize) {
+        if env::var_os(VERIFY).is_none_or(|verify| verify != "off") {
+            let spread = VERIFICATION.min(VERIFICATION_OF_ONE * u32::try_from(modules).unwrap_or(u32::MAX));
+            tokio::spawn(module.prove(spread));
+        }
+    }
+
     /// Goes on with these modules: what is the same stays, what is another one goes on with what the old one knew and
     /// held, and what is not there any more ends by itself.
     fn set_modules(&mut self, loaded: Vec<LoadedModule>, mut remembered: Remembered) {
         let mut old = mem::take(&mut self.active);
         let (mut default, mut added, mut changed) = (None, 0, 0);
+        let count = loaded.len();
         for module in loaded {
             let LoadedModule {
                 name,
@@ -502,6 +511,7 @@ impl Daemon {
                         }
                     };
                     background.into_iter().for_each(|task| drop(tokio::spawn(task)));
+                    Self::verify_soon(&module, count);
                     module
                 }
             };
@@ -642,5 +652,11 @@ impl Daemon {
     }
 }
 
+/// `off`: no provider is asked for anything but pushes.
+const VERIFY: &str = "FPUSH_VERIFY";
+/// Within this time after the start or a reload each new module has been verified.
+const VERIFICATION: Duration = Duration::from_secs(60);
+/// One module has less time, as there is nothing to spread.
+const VERIFICATION_OF_ONE: Duration = Duration::from_secs(2);
 /// A registry hears of what another one has changed within this time.
 const SETTLING: Duration = Duration::from_secs(15);

@@ -12,6 +12,7 @@
 //! | another instance takes the name | red, link: `another instance has logged in as …`; the next attempt comes after a minute | `fpush_component_up 0`, `fpush_component_disconnects_total{reason="conflict"}` | WARN `link down: another instance …` | 503 `link down: …` |
 //! | XMPP server down | red, link: `cannot connect to the server: …` | `fpush_component_up 0`, `…login_failures_total{reason="connect"}` | WARN `link down: …`, then ERROR `no link: …` | 503 `link down: …` |
 //! | provider down | red: `no connection to the provider: Connection refused`, and where to look | trouble `provider`, `fpush_provider_connect_failures_total`, `fpush_provider_connections 0` | WARN `the provider did not take a push` | ready |
+//! | provider down since the start | amber: `not proven yet that the provider accepts its credentials; the last attempt failed: …` | trouble `unproven`, `fpush_module_proof{state="not_tried"}` | WARN `the provider cannot be asked …` | ready |
 //! | provider does not answer | red: `no answer from the provider in time` | trouble `provider`, `fpush_provider_answers_total{reason="timeout"}` | the same | ready |
 //! | provider slow, line full | no line, the module works; among the problems: `more publishes come than the provider takes at a time …` | `fpush_pushes_waiting`, `fpush_pushes_total{outcome="overloaded"}` | WARN, the same words | ready |
 //! | project's quota used up | amber: `429 QUOTA_EXCEEDED`, until the pause is over | trouble `paused`* | WARN `the provider wants less from this module, which pauses` | ready |
@@ -58,3 +59,5 @@ mod rig;
 mod state;
 #[path = "operating/systemd.rs"]
 mod systemd;
+#[path = "operating/verification.rs"]
+mod verification;

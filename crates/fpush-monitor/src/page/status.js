@@ -124,10 +124,12 @@ function mark(level, word = MARKS[level][1]) {
 function verdict({ concerns, link, modules }) {
   const errors = concerns.filter((concern) => concern.level === "error").length;
   const level = errors > 0 ? "error" : concerns.length > 0 ? "warning" : "ok";
-  const fine = `The link to ${link.server} is up, and ${
-    modules.length === 1 ? "the push module works" : `all ${modules.length} push modules work`
-  }.`;
-  const title = errors > 0 ? "Somebody has to act" : concerns.length > 0 ? "Works, with a warning" : "All is well";
+  const unproven = modules.filter((module) => module.proof === "not_tried").map((module) => module.name);
+  const all = modules.length === 1 ? "the push module works" : `all ${modules.length} push modules work`;
+  const some = `it is not proven yet that the provider accepts the credentials of ${several(unproven)}`;
+  const fine = `The link to ${link.server} is up${unproven.length > 0 ? `; ${some}` : `, and ${all}`}.`;
+  const good = unproven.length > 0 ? "No problem is known" : "All is well";
+  const title = errors > 0 ? "Somebody has to act" : concerns.length > 0 ? "Works, with a warning" : good;
   document.title = `${MARKS[level][0]} fpush: ${title.toLowerCase()}`;
   return h(
     `div.verdict.${level}`,
@@ -143,6 +145,11 @@ function verdict({ concerns, link, modules }) {
         ),
       ),
   );
+}
+
+/// A few names; of many the number.
+function several(names) {
+  return names.length > 3 ? `${number(names.length)} push modules` : names.join(", ");
 }
 
 function figure(name, value, more, level = null) {
@@ -256,7 +263,11 @@ function modules({ modules, wall }) {
   if (modules.length === 0) return [h("p.quiet", null, "There is no push module.")];
   return modules.map((module) => {
     const { connection } = module;
-    const works = { ok: "works", warning: "works, with trouble", error: "does not work" }[module.level];
+    const works = {
+      ok: module.proof === "proven" ? "works" : "not proven yet",
+      warning: module.proof === "proven" ? "works, with trouble" : "not proven yet",
+      error: "does not work",
+    }[module.level];
     const accepted = module.last_accepted === null ? "none yet" : `${duration(module.last_accepted)} ago`;
     return h(
       `article.module.${module.level}`,

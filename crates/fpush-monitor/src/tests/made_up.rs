@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use fpush_push::{
-    BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, Trouble, TroubleKind,
+    BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, Proof, Trouble, TroubleKind,
 };
 use metrics::counter;
 use tokio::time::Instant;
@@ -225,6 +225,7 @@ pub(crate) fn module(name: &str, kind: &'static str) -> Module {
         blocked_tokens: 14,
         lost: 0,
         last_accepted: Some(Duration::from_secs(1)),
+        proof: Proof::Proven,
         trouble: None,
         backend: BackendStatus::default(),
     };

@@ -2,6 +2,7 @@
 
 use std::{fs, sync::Arc, time::SystemTime};
 
+use fpush_push::Proof;
 use fpush_testkit::Browser;
 use serde_json::json;
 use tokio::time::Instant;
@@ -72,6 +73,15 @@ async fn a_person_sees_how_it_goes_and_what_to_do() {
 
     // An update comes without a reload, and says all there is to say.
     browser.evaluate("document.body.dataset.same = 'page'").await;
+    let mut unproven = good();
+    unproven.modules[0].status.proof = Proof::NotTried;
+    monitor.tick(unproven, Instant::now(), SystemTime::now());
+    browser
+        .wait_for("document.body.innerText.includes('No problem is known')")
+        .await;
+    let text = browser.text().await;
+    let words = "it is not proven yet that the provider accepts the credentials of example-android.";
+    assert!(text.contains(words) && !text.contains("All is well"), "{text}");
     monitor.tick(bad(), Instant::now(), SystemTime::now());
     browser
         .wait_for("document.body.innerText.includes('Somebody has to act')")
