@@ -1,0 +1,26 @@
+//! The promise: no reply of fpush's costs a living device its push registration.
+//!
+//! Each test is a row of one table: a mistake of the operator's, or news from a provider, against what every server
+//! would do with each reply. The program is the real one; its clocks are moved, so that it lives through days.
+//!
+//! * No mistake of an operator's unregisters a device: [`mistakes`], [`registry`].
+//! * No incident at a provider unregisters more than ten: [`incidents`].
+//! * What is really dead is unregistered: [`dead`].
+
+#![cfg(all(
+    feature = "enable_registration",
+    feature = "enable_apns_support",
+    feature = "enable_fcm_support"
+))]
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+#[path = "promise/dead.rs"]
+mod dead;
+#[path = "promise/incidents.rs"]
+mod incidents;
+#[path = "promise/mistakes.rs"]
+mod mistakes;
+#[path = "promise/registry.rs"]
+mod registry;
+#[path = "promise/rig.rs"]
+mod rig;

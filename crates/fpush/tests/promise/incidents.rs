@@ -1,0 +1,229 @@
+//! A provider has an incident: for a while it calls every token dead, or wrong. However long that lasts, at most ten
+//! devices may lose their registration; with words that may be about us, none.
+
+use std::time::Duration;
+
+use fpush_testkit::Answer;
+
+use super::rig::{DAY, Device, End, HOUR, MINUTE, Provider, World, lost};
+
+/// What an incident may cost.
+const MOST: usize = 10;
+
+/// One incident.
+#[derive(Clone, Copy)]
+struct Incident {
+    provider: Provider,
+    devices: usize,
+    length: Duration,
+    /// Whether the daemon is started again in its middle, and once more at its end.
+    restarts: Option<End>,
+    /// Whether there was another one a day before.
+    second: bool,
+}
+
+const ONE: Incident = Incident {
+    provider: Provider::Apple,
+    devices: 60,
+    length: Duration::from_secs(600),
+    restarts: None,
+    second: false,
+};
+
+impl Incident {
+    /// Lets it happen with this answer to every push, and returns how many devices were lost.
+    #[track_caller]
+    fn happen(self, word: &Answer) -> usize {
+        let mut world = World::start();
+        let mut devices = world.devices(self.provider, self.devices);
+        // The lane is calm.
+        for _ in 0..3 {
+            world.expect_all_arrive(&mut devices);
+            world.pass(MINUTE);
+        }
+        if self.second {
+            self.strike(&mut world, &mut devices, word, 11 * MINUTE);
+            // A part of the devices gets no push in between.
+            world.pass(DAY);
+            let part = devices.len() / 3;
+            world.publish(&mut devices[..part]);
+        }
+        self.strike(&mut world, &mut devices, word, self.length);
+        world.pass(21 * MINUTE);
+
+        world.publish(&mut devices);
+        // Each that was not lost is as before.
+        for device in devices.iter().filter(|device| device.registration.is_kept()) {
+            assert_eq!(device.last, "result", "{}", world.daemon.log());
+        }
+        lost(&devices).len()
+    }
+
+    fn strike(self, world: &mut World, devices: &mut [Device], word: &Answer, length: Duration) {
+        world.everybody_gets(Some(word.clone()));
+        let steps = 8;
+        for step in 0..=steps {
+            world.publish(devices);
+            world.pass(length / steps);
+            if step == steps / 2
+                && let Some(end) = self.restarts
+            {
+                world.restart(end);
+            }
+        }
+        if let Some(end) = self.restarts {
+            world.restart(end);
+        }
+        world.everybody_gets(None);
+    }
+
+    /// Checks it with every word of the provider's.
+    #[track_caller]
+    fn costs_at_most_ten(self) {
+        for word in self.provider.words_beyond_doubt() {
+            let lost = self.happen(&word);
+            assert!(lost <= MOST, "{lost} of {} lost by {word:?}", self.devices);
+        }
+        for word in self.provider.words_about_us() {
+            assert_eq!(self.happen(&word), 0, "of {} lost by {word:?}", self.devices);
+        }
+    }
+}
+
+#[test]
+fn ten_minutes_at_apple() {
+    ONE.costs_at_most_ten();
+}
+
+#[test]
+fn ten_minutes_at_google() {
+    Incident {
+        provider: Provider::Google,
+        ..ONE
+    }
+    .costs_at_most_ten();
+}
+
+#[test]
+fn an_hour_and_a_minute() {
+    for provider in [Provider::Apple, Provider::Google] {
+        Incident {
+            provider,
+            length: 61 * MINUTE,
+            ..ONE
+        }
+        .costs_at_most_ten();
+    }
+}
+
+#[test]
+fn three_days() {
+    for provider in [Provider::Apple, Provider::Google] {
+        Incident {
+            provider,
+            length: 3 * DAY + HOUR,
+            ..ONE
+        }
+        .costs_at_most_ten();
+    }
+}
+
+#[test]
+fn ten_days() {
+    Incident {
+        length: 10 * DAY,
+        ..ONE
+    }
+    .costs_at_most_ten();
+}
+
+#[test]
+fn five_devices() {
+    for length in [10 * MINUTE, 61 * MINUTE, 2 * DAY] {
+        Incident {
+            devices: 5,
+            length,
+            ..ONE
+        }
+        .costs_at_most_ten();
+    }
+}
+
+#[test]
+fn restarts_in_the_middle() {
+    for end in [End::Stop, End::Kill] {
+        for length in [61 * MINUTE, 4 * DAY] {
+            Incident {
+                length,
+                restarts: Some(end),
+                ..ONE
+            }
+            .costs_at_most_ten();
+        }
+    }
+}
+
+#[test]
+fn a_second_one_a_day_later() {
+    for provider in [Provider::Apple, Provider::Google] {
+        Incident {
+            provider,
+            devices: 400,
+            length: 90 * MINUTE,
+            second: true,
+            ..ONE
+        }
+        .costs_at_most_ten();
+    }
+}
+
+#[test]
+fn two_thousand_devices() {
+    for provider in [Provider::Apple, Provider::Google] {
+        let word = &provider.words_beyond_doubt()[0];
+        let incident = Incident {
+            provider,
+            devices: 2_000,
+            length: 61 * MINUTE,
+            ..ONE
+        };
+        let lost = incident.happen(word);
+        assert!(lost <= MOST, "{lost} lost by {word:?}");
+    }
+}
+
+#[test]
+#[ignore = "takes minutes: `cargo xtask test --long` runs it"]
+fn a_hundred_thousand_devices() {
+    for provider in [Provider::Apple, Provider::Google] {
+        let word = &provider.words_beyond_doubt()[0];
+        let incident = Incident {
+            provider,
+            devices: 100_000,
+            length: 4 * DAY,
+            ..ONE
+        };
+        let lost = incident.happen(word);
+        assert!(lost <= MOST, "{lost} lost by {word:?}");
+    }
+}
+
+#[test]
+fn at_a_service_with_one_sender() {
+    let mut world = World::start();
+    let mut devices = world.devices(Provider::Apple, 60);
+    for device in &mut devices {
+        "home.example".clone_into(&mut device.domain);
+    }
+    for _ in 0..3 {
+        world.expect_all_arrive(&mut devices);
+        world.pass(MINUTE);
+    }
+    world.everybody_gets(Some(Answer::reason(410, "Unregistered")));
+    for _ in 0..10 {
+        world.publish(&mut devices);
+        world.pass(8 * HOUR);
+    }
+    let lost = lost(&devices).len();
+    assert!(lost <= MOST, "{lost} lost");
+}
