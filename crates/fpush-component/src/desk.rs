@@ -440,7 +440,7 @@ fn complain_of_module(push_module: Option<&str>, domain: &str) {
     let sender = Cut(domain);
     match push_module {
         Some(name) => {
-            error!(%sender, "a publish names the push module {}, which is not in the settings: is a line missing there?",
+            error!(%sender, "a publish names the push module {}, which is not in the settings: add it back, or correct the name in the app",
                 Cut(name));
         }
         None => {

@@ -942,7 +942,7 @@ impl Module {
                 error!(%module, %answer, meaning, seconds, "the provider refuses this module's credentials or settings: \
                     correct them; the module pauses, and no device is unregistered meanwhile");
             } else {
-                warn!(%module, %answer, meaning, seconds, "the provider wants less from this module, which pauses");
+                warn!(%module, %answer, meaning, seconds, "throttled by the provider; pausing this module");
             }
         }
         until
@@ -1150,12 +1150,12 @@ const LEAST_ATTEMPT: Duration = Duration::from_secs(1);
 const RETIRING: Duration = Duration::from_secs(1);
 /// Before its end a certificate is trouble.
 const EXPIRING: Duration = Duration::from_secs(30 * 86_400);
-const WRONG_TOKENS: &str = "the provider calls too many tokens wrong: check environment, topic and project of this \
+const WRONG_TOKENS: &str = "the provider rejects too many tokens: check environment, topic and project of this \
     module; no device is unregistered meanwhile";
-const CROWDED: &str = "more publishes come than the provider takes at a time, and some get no place: is the provider slow, \
-    does a domain flood, or is maxInFlight too small?";
-const NO_ROOM: &str = "a publish gets no place, because as many pushes are held as may be: does a domain flood, or does the \
-    provider want less for many devices?";
+const CROWDED: &str = "overloaded: publishes arrive faster than the provider accepts them; some were refused: is the provider \
+    slow, does a domain flood, or is maxInFlight too small?";
+const NO_ROOM: &str = "the hold queue is full; publish refused: does a domain flood, or does the provider throttle many \
+    devices?";
 /// Of more held pushes than that nothing encrypted is kept, so that strangers do not fill the memory with it.
 const MAX_HELD_ENCRYPTED: usize = 10_000;
 /// Before a held push that found no permit tries again.

@@ -50,6 +50,10 @@ impl fmt::Display for Problem {
 #[derive(Debug, Default)]
 pub struct Report {
     problems: RefCell<Vec<Problem>>,
+    /// The keys that each section knows.
+    known: RefCell<Vec<(String, Vec<&'static str>)>>,
+    /// Keys that their section does not know, and nothing like them: the problem, the section and the key.
+    strays: RefCell<Vec<(usize, String, String)>>,
     files: RefCell<Vec<NamedFile>>,
 }
 
@@ -108,7 +112,21 @@ impl Report {
     /// Everything found, in the order in which it was found.
     #[must_use]
     pub fn into_problems(self) -> Vec<Problem> {
-        self.problems.into_inner()
+        let Self {
+            problems,
+            known,
+            strays,
+            files: _,
+        } = self;
+        let (mut problems, known) = (problems.into_inner(), known.into_inner());
+        for (problem, section, key) in strays.into_inner() {
+            let homes = homes(&section, &key, &known);
+            if !homes.is_empty() {
+                let hint = format!("; it belongs into {}", homes.join(" or "));
+                problems[problem].message.push_str(&hint);
+            }
+        }
+        problems
     }
 
     /// Reads a file that the settings name, such as a certificate.
@@ -416,19 +434,31 @@ impl<'a> Section<'a> {
 
     /// Reports the keys that nobody asked for.
     pub fn finish(self) {
-        for key in self
-            .object
-            .keys()
-            .filter(|key| !self.known.contains(&key.as_str()))
-        {
-            let unused = self.known.iter().copied().filter(|known| !self.has(known));
-            let hint =
-                nearest(key, unused).map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"));
+        let Self {
+            path,
+            object,
+            known,
+            report,
+        } = &self;
+        for key in object.keys().filter(|key| !known.contains(&key.as_str())) {
+            let unused = known.iter().copied().filter(|known| !self.has(known));
+            let used = known.iter().copied().filter(|known| self.has(known));
+            let hint = match (nearest(key, unused), nearest(key, used)) {
+                (Some(near), _) => format!("; did you mean \"{near}\"?"),
+                (None, Some(near)) => format!("; \"{near}\" is there already"),
+                (None, None) => {
+                    let problem = report.problems.borrow().len();
+                    let stray = (problem, path.clone(), key.clone());
+                    report.strays.borrow_mut().push(stray);
+                    String::new()
+                }
+            };
             let message = format!("this key is not known{hint}");
-            self.report.add(Severity::UnknownKey, &self.path_of(key), message);
+            report.add(Severity::UnknownKey, &self.path_of(key), message);
         }
+        let Self { path, known, .. } = self;
+        self.report.known.borrow_mut().push((path, known));
     }
-
     fn missing(&self, key: &str, expected: &str) {
         self.error(key, format_args!("this key is missing; expected {expected}"));
     }
@@ -458,20 +488,47 @@ fn shown(value: &Value) -> &'static str {
 }
 
 /// The candidate that a misspelt word most likely means.
-fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let word = word.to_lowercase();
+#[must_use]
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let word = folded(word);
     candidates
-        .map(|candidate| {
-            (
-                strsim::damerau_levenshtein(&word, &candidate.to_lowercase()),
-                candidate,
-            )
-        })
+        .map(|candidate| (strsim::damerau_levenshtein(&word, &folded(candidate)), candidate))
         .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 
+/// A word without what people write differently: `isDefaultModule` is `is_default_module`.
+fn folded(word: &str) -> String {
+    word.to_lowercase().replace(['_', '-'], "")
+}
+
+/// The other sections that know a key: those that are nearest to where it is.
+fn homes<'a>(section: &str, key: &str, known: &'a [(String, Vec<&'static str>)]) -> Vec<&'a str> {
+    let key = folded(key);
+    let in_common = |other: &str| {
+        let parts = section.split('.').zip(other.split('.'));
+        parts.take_while(|(one, other)| one == other).count()
+    };
+    let homes = known
+        .iter()
+        .filter(|(path, keys)| path != section && keys.iter().any(|known| folded(known) == key))
+        .map(|(path, _)| match path.as_str() {
+            "" => "the outermost object",
+            path => path,
+        });
+    let homes: Vec<_> = homes.collect();
+    let nearest = homes.iter().map(|home| in_common(home)).max();
+    let mut homes: Vec<_> = homes
+        .into_iter()
+        .filter(|home| Some(in_common(home)) == nearest)
+        .collect();
+    homes.truncate(MAX_HOMES);
+    homes
+}
+
+/// Of the places where a key belongs no more are named.
+const MAX_HOMES: usize = 3;
 static EMPTY: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
 const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 86_400);
 
@@ -514,6 +571,38 @@ mod tests {
                 "span: expected a time span such as \"20s\", \"10min\" or \"1h 30min\", found a string that does \
                  not fit",
                 "n: expected a whole number from 1 to 65535, found a number that does not fit",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_key_in_the_wrong_section_is_told_where_it_belongs() {
+        let json = json!({
+            "a": { "topic": 1, "apns": {} }, "b": { "apns": { "isDefault": true } },
+            "listen": 1, "c": { "listen": 1 }, "d": { "logging": {} },
+        });
+        let ((), problems) = read(&json, |root| {
+            for module in ["a", "b"] {
+                let mut module = root.section(module).unwrap();
+                module.boolean("is_default", false);
+                let mut apns = module.section("apns").unwrap();
+                apns.value("topic");
+                apns.finish();
+                module.finish();
+            }
+            let mut c = root.section("c").unwrap();
+            c.value("listen");
+            c.finish();
+            root.section("d").unwrap().finish();
+            root.value("logging");
+        });
+        assert_eq!(
+            problems,
+            [
+                "a.topic: this key is not known; it belongs into a.apns",
+                "b.apns.isDefault: this key is not known; it belongs into b",
+                "d.logging: this key is not known; it belongs into the outermost object",
+                "listen: this key is not known; it belongs into c",
             ]
         );
     }

@@ -1,6 +1,7 @@
 //! Measures the registry: `cargo run --release -p fpush-registry --example load [DEVICES]`.
 
 #![expect(clippy::unwrap_used, reason = "a measurement, not a program")]
+#![expect(clippy::disallowed_macros, reason = "a measurement, not a program")]
 
 use std::{
     collections::BTreeMap,

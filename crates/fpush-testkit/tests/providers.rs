@@ -1,6 +1,10 @@
 //! The fake APNs and the fake FCM, as a client sees them.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(
+    clippy::disallowed_macros,
+    reason = "the harness of the tests catches what they print"
+)]
 
 mod common;
 

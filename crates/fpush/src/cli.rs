@@ -1,83 +1,123 @@
 //! The command line.
 
 use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
+    env,
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
 };
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueHint};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueHint, error::ErrorKind};
 use clap_complete::{Shell, generate};
 
-use crate::{exit, inquiry::Priority};
+use crate::{
+    console::{Console, Exit},
+    inquiry::Priority,
+};
+
+mod help;
 
 /// Push server for XMPP: receives the publishes of XEP-0357 and wakes devices through Apple's and Google's
 /// push services.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(name = "fpush", version = VERSION, args_conflicts_with_subcommands = true, after_long_help = help::FPUSH)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 
-    /// The settings file
-    #[arg(default_value = "./settings.json")]
-    pub(crate) settings: PathBuf,
+    #[command(flatten)]
+    pub(crate) settings: SettingsFile,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Load everything that a start would load, say what it would do, and start nothing
     ///
-    /// The exit status is 0, or 78 if something is wrong; here a key that is not known is wrong, too.
-    Check {
-        /// The settings file
-        #[arg(default_value = "./settings.json")]
-        settings: PathBuf,
-        /// Log in to the XMPP server and to every provider, too
-        ///
-        /// Nothing is sent to any device. While fpush runs, it is asked over its socket, because a second login would
-        /// disturb it: then it is the settings that it has in force which are tried. The exit status is 1 if somebody
-        /// does not let us in, and 71 if the fpush that runs cannot be asked.
-        #[arg(long)]
-        connect: bool,
-    },
+    /// All mistakes are listed in one run. A key that is not known is a mistake here, and a warning when fpush runs.
+    #[command(after_long_help = help::CHECK)]
+    Check(Check),
     /// Send one push, and say what the provider answers and what that means
     ///
     /// It goes out at once, whatever rate limit and block list say. While fpush runs, it does that itself, asked over
-    /// its socket. The exit status is 0 only if the provider accepted the push, 1 if it did not, 78 if the settings are
-    /// wrong, and 71 if the fpush that runs cannot be asked.
+    /// its socket.
+    #[command(after_long_help = help::SEND)]
     Send(Send),
+    /// Let the running fpush read its settings again, and wait for the verdict
+    ///
+    /// If anything is wrong with them, every mistake is listed and the old ones stay in force. Only root and fpush's user
+    /// can ask. The running fpush reads the file that it was started with, which must be this one.
+    #[command(after_long_help = help::RELOAD)]
+    Reload(Reload),
     /// Take over devices that have registered elsewhere
     ///
     /// What is there already stays as it is, so that doing it twice changes nothing. A running fpush takes notice
     /// within ten seconds.
     #[cfg(feature = "enable_registration")]
-    #[command(subcommand)]
+    #[command(subcommand, after_long_help = help::IMPORT)]
     Import(Import),
     /// Write all registered devices to standard output, one JSON object a line, secrets and tokens included
     #[cfg(feature = "enable_registration")]
-    Export {
-        /// The settings file
-        #[arg(default_value = "./settings.json")]
-        settings: PathBuf,
-    },
+    #[command(after_long_help = help::EXPORT)]
+    Export(SettingsFile),
     /// Look at registered devices, or remove them
     #[cfg(feature = "enable_registration")]
-    #[command(subcommand)]
+    #[command(subcommand, after_long_help = help::DEVICES)]
     Devices(Devices),
     /// Write what a shell needs to complete this command line
+    #[command(after_long_help = help::COMPLETIONS)]
     Completions {
         /// The shell
         shell: Shell,
     },
 }
 
+/// Which settings file.
+#[derive(Debug, Default, Args)]
+pub(crate) struct SettingsFile {
+    /// The settings file. Without it: the one that FPUSH_SETTINGS names, ./settings.json, or /etc/fpush/settings.json
+    #[arg(value_name = "SETTINGS", value_hint = ValueHint::FilePath, conflicts_with = "config")]
+    settings: Option<PathBuf>,
+    /// The settings file, as an option
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
+}
+
+/// What to check.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) settings: SettingsFile,
+    /// Log in to the XMPP server and to every provider, too
+    ///
+    /// Nothing is sent to any device. While fpush runs, it is asked over its socket, because a second login would
+    /// disturb it: then it is the settings that it has in force which are tried.
+    #[arg(long)]
+    pub(crate) connect: bool,
+    #[command(flatten)]
+    pub(crate) form: Form,
+}
+
+/// For whom the output is.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Form {
+    /// Write JSON for scripts, one value a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What to reload.
+#[derive(Debug, Args)]
+pub(crate) struct Reload {
+    #[command(flatten)]
+    pub(crate) settings: SettingsFile,
+    #[command(flatten)]
+    pub(crate) form: Form,
+}
+
 /// What to send, and where.
 #[derive(Debug, Args)]
 pub(crate) struct Send {
-    /// The settings file
-    #[arg(default_value = "./settings.json")]
-    pub(crate) settings: PathBuf,
+    #[command(flatten)]
+    pub(crate) settings: SettingsFile,
     /// The push module: its name in pushModules of the settings
     #[arg(long, value_hint = ValueHint::Other)]
     pub(crate) module: String,
@@ -87,6 +127,8 @@ pub(crate) struct Send {
     /// How much it matters, for modules whose pushPriority is "auto"
     #[arg(long, value_enum, default_value_t = Priority::High)]
     pub(crate) priority: Priority,
+    #[command(flatten)]
+    pub(crate) form: Form,
 }
 
 /// Where devices come from.
@@ -98,17 +140,15 @@ pub(crate) enum Import {
     ModPushAppserver {
         /// The folder: /var/lib/prosody, or that of one host in it
         folder: PathBuf,
-        /// The settings file
-        #[arg(default_value = "./settings.json")]
-        settings: PathBuf,
+        #[command(flatten)]
+        settings: SettingsFile,
     },
     /// From what `fpush export` wrote
     Json {
         /// The file; - for standard input
         file: PathBuf,
-        /// The settings file
-        #[arg(default_value = "./settings.json")]
-        settings: PathBuf,
+        #[command(flatten)]
+        settings: SettingsFile,
     },
 }
 
@@ -118,41 +158,117 @@ pub(crate) enum Import {
 pub(crate) enum Devices {
     /// Write the node, the type and the dates of each device
     List {
-        /// The settings file
-        #[arg(default_value = "./settings.json")]
-        settings: PathBuf,
+        #[command(flatten)]
+        settings: SettingsFile,
+        #[command(flatten)]
+        form: Form,
     },
     /// Write everything that is known of a device but its secret and its token
     Show {
         /// The device's node
         node: String,
-        /// The settings file
-        #[arg(default_value = "./settings.json")]
-        settings: PathBuf,
+        #[command(flatten)]
+        settings: SettingsFile,
+        #[command(flatten)]
+        form: Form,
     },
     /// Remove a device. A running fpush takes notice within ten seconds
     Remove {
         /// The device's node
         node: String,
-        /// The settings file
-        #[arg(default_value = "./settings.json")]
-        settings: PathBuf,
+        #[command(flatten)]
+        settings: SettingsFile,
+        #[command(flatten)]
+        form: Form,
     },
 }
 
-/// Writes the completions to standard output.
-pub(crate) fn completions(shell: Shell) -> ExitCode {
-    // In memory first: the generator takes a reader who has seen enough for a reason to panic.
-    let mut script = Vec::new();
-    generate(shell, &mut Cli::command(), env!("CARGO_PKG_NAME"), &mut script);
-    match io::stdout().write_all(&script) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("cannot write the completions: {e}");
-            ExitCode::from(exit::OS_ERROR)
+impl SettingsFile {
+    /// The file that is meant. A default is said, because nobody asked for it by name.
+    pub(crate) fn choose(&self, console: &mut Console) -> PathBuf {
+        let named = self.settings.as_ref().or(self.config.as_ref());
+        let variable = env::var_os(VARIABLE).filter(|name| !name.is_empty());
+        if let Some(named) = named.cloned().or_else(|| variable.map(PathBuf::from)) {
+            return named;
         }
+        let chosen = default_of(Path::new(HERE).exists(), Path::new(INSTALLED).exists());
+        console.complain(format_args!(
+            "note: no settings file is named; using {}",
+            chosen.display()
+        ));
+        chosen.to_owned()
     }
 }
+
+/// The first default that is there. If none is, it is the first that is missed.
+fn default_of(here: bool, installed: bool) -> &'static Path {
+    Path::new(if installed && !here { INSTALLED } else { HERE })
+}
+
+/// Reads the command line. What there is to say of it is said.
+///
+/// # Errors
+///
+/// The status of a command line that is wrong, or asks for nothing but help or the version.
+pub(crate) fn parse(console: &mut Console) -> Result<Cli, Exit> {
+    let args: Vec<_> = env::args_os().collect();
+    let mistyped = mistyped(args.get(1..).unwrap_or_default(), |name| Path::new(name).exists());
+    let parsed = match mistyped {
+        Some(mistake) => Err(Cli::command().error(ErrorKind::InvalidSubcommand, mistake)),
+        None => Cli::try_parse_from(args),
+    };
+    parsed.map_err(|e| {
+        let text = e.render().to_string();
+        if e.use_stderr() {
+            console.complain(text.trim_end());
+            Exit::Usage
+        } else {
+            console.say(text.trim_end());
+            Exit::Success
+        }
+    })
+}
+
+/// What to say of a first word that is neither a command nor a settings file. Without this it would be taken for the name
+/// of a file, or the words after it would be blamed.
+fn mistyped(args: &[OsString], is_there: impl Fn(&OsStr) -> bool) -> Option<String> {
+    let first = args.first()?;
+    let word = first.to_str()?;
+    let is_path = word.contains(['/', '.']) || is_there(first);
+    if word.starts_with('-') || word.is_empty() || is_path {
+        return None;
+    }
+    let mut cli = Cli::command();
+    cli.build();
+    let commands: Vec<_> = cli.get_subcommands().map(clap::Command::get_name).collect();
+    if commands.contains(&word) {
+        return None;
+    }
+    let near = fpush_push::settings::nearest(word, commands.iter().copied());
+    let hint = match near {
+        Some(near) => format!("did you mean: fpush {near}"),
+        None => format!("the commands are: {}", commands.join(", ")),
+    };
+    Some(format!(
+        "there is no command \"{word}\", and no settings file of that name; {hint}"
+    ))
+}
+
+/// Writes the completions to standard output.
+pub(crate) fn completions(shell: Shell, console: &mut Console) -> Exit {
+    // In memory first: the generator panics if it cannot write.
+    let mut script = Vec::new();
+    generate(shell, &mut Cli::command(), env!("CARGO_PKG_NAME"), &mut script);
+    console.say(String::from_utf8_lossy(&script).trim_end());
+    Exit::Success
+}
+
+/// The version, with the commit where the build knows it.
+pub(crate) const VERSION: &str = env!("FPUSH_VERSION");
+const VARIABLE: &str = "FPUSH_SETTINGS";
+const HERE: &str = "./settings.json";
+/// Where the package and the unit file have it.
+const INSTALLED: &str = "/etc/fpush/settings.json";
 
 #[cfg(test)]
 mod tests {
@@ -164,13 +280,52 @@ mod tests {
     }
 
     #[test]
-    fn the_settings_file_may_be_left_out() {
-        let settings = |args: &[&str]| Cli::parse_from([&["fpush"], args].concat()).settings;
-        assert_eq!(settings(&[]), PathBuf::from("./settings.json"));
-        assert_eq!(settings(&["other.json"]), PathBuf::from("other.json"));
-        let cli = Cli::parse_from(["fpush", "check", "other.json"]);
-        assert!(
-            matches!(cli.command, Some(Command::Check { settings, .. }) if settings.ends_with("other.json"))
-        );
+    fn the_settings_file_is_an_argument_or_an_option() {
+        for args in [
+            ["fpush", "check", "a.json"].as_slice(),
+            &["fpush", "check", "-c", "a.json"],
+            &["fpush", "check", "--config=a.json"],
+        ] {
+            let Some(Command::Check(check)) = Cli::parse_from(args).command else {
+                panic!("{args:?}");
+            };
+            assert_eq!(
+                check.settings.choose(&mut Console::default()),
+                Path::new("a.json")
+            );
+        }
+        Cli::try_parse_from(["fpush", "check", "a.json", "-c", "b.json"]).unwrap_err();
+    }
+
+    #[test]
+    fn the_first_default_that_is_there_is_taken() {
+        for here in [true, false] {
+            assert_eq!(default_of(here, false), Path::new(HERE));
+        }
+        assert_eq!(default_of(true, true), Path::new(HERE));
+        assert_eq!(default_of(false, true), Path::new(INSTALLED));
+    }
+
+    #[test]
+    fn a_word_that_is_neither_command_nor_file_is_told_so() {
+        let said = |args: &[&str]| {
+            let args: Vec<_> = args.iter().map(OsString::from).collect();
+            mistyped(&args, |name| name == "settings")
+        };
+        for args in [
+            [].as_slice(),
+            &["check"],
+            &["help", "check"],
+            &["--help"],
+            &["other.json"],
+            &["/etc/x"],
+            &["settings"],
+        ] {
+            assert_eq!(said(args), None, "{args:?}");
+        }
+        let mistake = said(&["chek", "settings.json"]).unwrap();
+        assert!(mistake.ends_with("did you mean: fpush check"), "{mistake}");
+        let mistake = said(&["frobnicate"]).unwrap();
+        assert!(mistake.contains("the commands are: check, send"), "{mistake}");
     }
 }

@@ -1,4 +1,4 @@
-//! The socket in the runtime directory, over which `fpush send` and `fpush check --connect` ask a running daemon.
+//! The socket in the runtime directory, over which `fpush send`, `check --connect` and `reload` ask a running daemon.
 //!
 //! One line of JSON goes in, one comes back. Only the daemon's user and root can open the socket.
 
@@ -16,13 +16,13 @@ use fpush_push::Modules;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
-    sync::Semaphore,
+    sync::{Semaphore, mpsc, oneshot},
     time::{sleep, timeout},
 };
 use tracing::{debug, warn};
 
 use crate::{
-    inquiry::{Findings, Inquiry, Question},
+    inquiry::{Findings, Inquiry, Question, Verdict},
     settings::made_by_systemd,
 };
 
@@ -45,7 +45,13 @@ pub(crate) struct Control {
 pub(crate) struct Desk {
     pub(crate) modules: Arc<Modules>,
     pub(crate) component: Handle,
+    /// The settings file of the daemon.
+    pub(crate) settings: PathBuf,
+    pub(crate) reloads: Reloads,
 }
+
+/// Where the daemon is asked to reload. What comes back is the verdict.
+pub(crate) type Reloads = mpsc::Sender<oneshot::Sender<Verdict>>;
 
 impl RuntimeFolder {
     /// The folder that the settings name (`runtimeDirectory`), or the one that systemd made for the service
@@ -89,14 +95,14 @@ impl Control {
             ),
             Err(NoSocket::Taken) => {
                 warn!(
-                    "another fpush answers at {}, and fpush send and fpush check --connect ask that one; give each a \
+                    "another fpush answers at {}, and fpush send, check --connect and reload ask that one; give each a \
                      runtimeDirectory of its own",
                     path.display()
                 );
                 Ok(None)
             }
             Err(NoSocket::Io(e)) => {
-                debug!("no socket for fpush send and fpush check --connect: {e}");
+                debug!("no socket for fpush send, check --connect and reload: {e}");
                 Ok(None)
             }
         }
@@ -119,7 +125,7 @@ impl Control {
                     });
                 }
                 Err(e) => {
-                    warn!("cannot accept a connection of fpush send or fpush check --connect: {e}");
+                    warn!("cannot accept a connection at the control socket: {e}");
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -203,6 +209,7 @@ async fn answer(stream: UnixStream, desk: &Desk) -> io::Result<()> {
                 findings.link(&link.component, link.down);
                 findings.providers(&desk.modules.all()).await;
             }
+            Inquiry::Reload { settings } => reload(&mut findings, desk, &settings).await,
         },
         Err(_) => findings
             .bad("the running fpush does not understand the question: is it of another version?".to_owned()),
@@ -210,6 +217,31 @@ async fn answer(stream: UnixStream, desk: &Desk) -> io::Result<()> {
     let mut line = serde_json::to_vec(&findings)?;
     line.push(b'\n');
     writer.write_all(&line).await
+}
+
+async fn reload(findings: &mut Findings, desk: &Desk, asked: &Path) {
+    let own = desk.settings.display();
+    if !is_same_file(asked, &desk.settings) {
+        return findings.bad(format!(
+            "the running fpush is that of {}, and its settings file is {own}, not {}",
+            desk.component.link().component,
+            asked.display()
+        ));
+    }
+    let (answer, verdict) = oneshot::channel();
+    // Both fail only while the daemon ends.
+    let verdict = match desk.reloads.send(answer).await {
+        Ok(()) => verdict.await.ok(),
+        Err(_) => None,
+    };
+    match verdict {
+        Some(verdict) => findings.reload(&own.to_string(), &verdict),
+        None => findings.bad("the running fpush is stopping".to_owned()),
+    }
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    one == other || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Asks the daemon that runs with this folder; `None` if none runs.

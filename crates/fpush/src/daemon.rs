@@ -2,7 +2,8 @@
 
 use std::{
     env, mem,
-    path::{Path, PathBuf},
+    path::{Path, PathBuf, absolute},
+    slice,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -24,7 +25,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     backends::Row,
-    control::{Control, Desk, RuntimeFolder},
+    control::{Control, Desk, Reloads, RuntimeFolder},
+    inquiry::Verdict,
     logging::Log,
     memory::{Memory, Remembered, Typed},
     registration::{self, Registering, RegistrationSettings},
@@ -104,6 +106,7 @@ impl Daemon {
         backends: Vec<Row>,
         log: Log,
         monitor: Arc<Monitor>,
+        reloads: Reloads,
     ) -> anyhow::Result<(Self, Component)> {
         let Loaded {
             component: component_settings,
@@ -173,6 +176,8 @@ impl Daemon {
             let desk = Desk {
                 modules: Arc::clone(&daemon.modules),
                 component: daemon.component.clone(),
+                settings: absolute(file).unwrap_or_else(|_| file.to_owned()),
+                reloads,
             };
             tokio::spawn(control.serve(desk));
         }
@@ -227,13 +232,23 @@ impl Daemon {
     }
 
     /// Reads the settings again and goes on with them, or with the old ones if anything is wrong with the new ones.
-    pub(crate) async fn reload(&mut self) {
+    /// What was found has been logged.
+    pub(crate) async fn reload(&mut self) -> Verdict {
         let imprint = self.imprint_of_files().await;
         match self.load(Cause::Asked).await {
-            Ok(loaded) => self.go_on_with(loaded, Cause::Asked, imprint).await,
+            Ok((loaded, mut problems)) => {
+                let refused = self.go_on_with(loaded, Cause::Asked, imprint).await.err();
+                let is_taken = refused.is_none();
+                problems.extend(refused);
+                Verdict { is_taken, problems }
+            }
             Err(problems) => {
                 self.files = imprint.map_or(Files::InForce, Files::Refused);
-                self.refuse(problems, Cause::Asked);
+                self.refuse(&problems, Cause::Asked);
+                Verdict {
+                    is_taken: false,
+                    problems,
+                }
             }
         }
     }
@@ -252,13 +267,14 @@ impl Daemon {
             return;
         }
         match self.load(Cause::Files).await {
-            Ok(loaded) => {
+            Ok((loaded, _)) => {
                 info!("a file that the settings name has changed");
-                self.go_on_with(loaded, Cause::Files, Some(imprint)).await;
+                // What was refused has been said.
+                drop(self.go_on_with(loaded, Cause::Files, Some(imprint)).await);
             }
             Err(problems) if self.files == Files::Unusable => {
                 self.files = Files::Refused(imprint);
-                self.refuse(problems, Cause::Files);
+                self.refuse(&problems, Cause::Files);
             }
             Err(_) => {
                 debug!("files that the settings name have changed and cannot be used; looking again soon");
@@ -304,8 +320,8 @@ impl Daemon {
             .flatten()
     }
 
-    /// Reads settings beside the thread that pushes.
-    async fn load(&mut self, cause: Cause) -> Result<Loaded, Vec<Problem>> {
+    /// Reads settings beside the thread that pushes. Returns what is wrong with them, also if they can be used.
+    async fn load(&mut self, cause: Cause) -> Result<(Loaded, Vec<Problem>), Vec<Problem>> {
         let (file, source) = (self.file.clone(), self.source.clone());
         let mut backends = mem::take(&mut self.backends);
         let loading = spawn_blocking(move || {
@@ -322,7 +338,7 @@ impl Daemon {
         match loaded {
             Some(loaded) => {
                 log_problems(&problems);
-                Ok(loaded)
+                Ok((loaded, problems))
             }
             None => Err(problems),
         }
@@ -330,7 +346,12 @@ impl Daemon {
 
     /// Goes on with settings that could be read. `imprint` is that of the files that they name, if they are other ones
     /// than those in force.
-    async fn go_on_with(&mut self, loaded: Loaded, cause: Cause, imprint: Option<u128>) {
+    async fn go_on_with(
+        &mut self,
+        loaded: Loaded,
+        cause: Cause,
+        imprint: Option<u128>,
+    ) -> Result<(), Problem> {
         let source = loaded.source.clone();
         match self.apply(loaded).await {
             Ok(()) => {
@@ -339,10 +360,10 @@ impl Daemon {
                 counter!("fpush_reloads_total", "result" => "ok").increment(1);
                 match cause {
                     Cause::Asked => {
-                        info!("the settings were taken over");
+                        info!("settings reloaded");
                         self.refused = None;
                     }
-                    Cause::Files => info!("the files were taken over"),
+                    Cause::Files => info!("files reloaded"),
                 }
                 self.reload = self.refused.clone().or_else(|| {
                     Some(Reload {
@@ -350,6 +371,7 @@ impl Daemon {
                         refused: None,
                     })
                 });
+                Ok(())
             }
             Err(e) => {
                 self.files = imprint.map_or(Files::InForce, Files::Refused);
@@ -358,16 +380,17 @@ impl Daemon {
                     path: String::new(),
                     message: format!("{e:#}"),
                 };
-                self.refuse(vec![problem], cause);
+                self.refuse(slice::from_ref(&problem), cause);
+                Err(problem)
             }
         }
     }
 
-    fn refuse(&mut self, problems: Vec<Problem>, cause: Cause) {
+    fn refuse(&mut self, problems: &[Problem], cause: Cause) {
         counter!("fpush_reloads_total", "result" => "refused").increment(1);
         let all: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        log_problems(&problems);
-        error!("the settings were not taken over, because something is wrong with them; the old ones go on");
+        log_problems(problems);
+        error!("reload rejected, keeping the old settings");
         self.reload = Some(Reload {
             at: SystemTime::now(),
             refused: Some(all.join("; ")),

@@ -2,41 +2,46 @@
 
 use std::{
     collections::HashSet,
+    env,
+    fmt::Write as _,
     fs::File,
-    io::{self, BufRead, BufReader, Write as _},
-    path::Path,
-    process::ExitCode,
+    io::{self, BufRead, BufReader},
     sync::Arc,
 };
 
 use anyhow::{Context as _, anyhow, bail};
 use fpush_registry::{Device, Hooks, Imported, Registry, Time, lines, prosody};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
 use tokio::runtime;
 
 use crate::{
-    cli::{Devices, Import},
-    exit,
+    check::tell,
+    cli::{Devices, Import, SettingsFile},
+    console::{Console, Exit},
     settings::load_registration,
 };
 
-pub(crate) fn import(import: &Import) -> ExitCode {
+pub(crate) fn import(import: &Import, console: &mut Console) -> Exit {
     match import {
-        Import::ModPushAppserver { folder, settings } => finish(with_registry(settings, async |registry| {
-            let files = prosody::find(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-            if files.is_empty() {
-                bail!(
-                    "there is no file HOST/push_appserver/NODE.dat below {}: expected Prosody's data folder, such as \
-                     /var/lib/prosody",
-                    folder.display()
-                );
-            }
-            let devices = files
-                .iter()
-                .map(|file| prosody::read(file).map_err(|error| anyhow!("{}: {error}", file.display())));
-            take_over(&registry, devices, files.len()).await
-        })),
-        Import::Json { file, settings } => finish(with_registry(settings, async |registry| {
+        Import::ModPushAppserver { folder, settings } => {
+            with_registry(settings, console, async |registry, console| {
+                let files =
+                    prosody::find(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+                if files.is_empty() {
+                    bail!(
+                        "there is no file HOST/push_appserver/NODE.dat below {}: expected Prosody's data folder, such \
+                         as /var/lib/prosody",
+                        folder.display()
+                    );
+                }
+                let devices = files
+                    .iter()
+                    .map(|file| prosody::read(file).map_err(|error| anyhow!("{}: {error}", file.display())));
+                take_over(&registry, devices, files.len(), console).await
+            })
+        }
+        Import::Json { file, settings } => with_registry(settings, console, async |registry, console| {
             let name = file.display();
             let reader: Box<dyn BufRead> = if file.as_os_str() == "-" {
                 Box::new(io::stdin().lock())
@@ -48,65 +53,93 @@ pub(crate) fn import(import: &Import) -> ExitCode {
                 let line = line.with_context(|| format!("{name}, line {number}"))?;
                 lines::from_line(&line).map_err(|error| anyhow!("{name}, line {number}: {error}"))
             });
-            take_over(&registry, devices, 0).await
-        })),
+            take_over(&registry, devices, 0, console).await
+        }),
     }
 }
 
-pub(crate) fn export(settings: &Path) -> ExitCode {
-    finish(with_registry(settings, async |registry| {
-        let mut out = io::BufWriter::new(io::stdout().lock());
-        for_each(&registry, |device| writeln!(out, "{}", lines::to_line(device))).await?;
-        out.flush().context("cannot write to standard output")?;
-        Ok(ExitCode::SUCCESS)
-    }))
+pub(crate) fn export(settings: &SettingsFile, console: &mut Console) -> Exit {
+    with_registry(settings, console, async |registry, console| {
+        write_all(&registry, console, lines::to_line).await
+    })
 }
 
-pub(crate) fn devices(devices: &Devices) -> ExitCode {
+pub(crate) fn devices(devices: &Devices, console: &mut Console) -> Exit {
     match devices {
-        Devices::List { settings } => finish(with_registry(settings, async |registry| {
-            let mut out = io::BufWriter::new(io::stdout().lock());
-            for_each(&registry, |device| {
+        Devices::List { settings, form } => with_registry(settings, console, async |registry, console| {
+            let line = |device: &Device| {
+                if form.json {
+                    return as_json(device).to_string();
+                }
                 let renewed = device.renewed.unwrap_or(device.registered);
-                writeln!(
-                    out,
+                format!(
                     "{}\t{}\tregistered {}\trenewed {renewed}",
                     device.node, device.kind, device.registered
                 )
-            })
-            .await?;
-            out.flush().context("cannot write to standard output")?;
-            Ok(ExitCode::SUCCESS)
-        })),
-        Devices::Show { node, settings } => finish(with_registry(settings, async |registry| {
-            let Some(device) = registry.show(node).await? else {
-                eprintln!("no device is registered under this node");
-                return Ok(ExitCode::FAILURE);
             };
-            let time = |time: Option<Time>| time.map_or_else(|| "never".to_owned(), |time| time.to_string());
-            println!("node: {}", device.node);
-            println!("dialect: {}", device.dialect.name());
-            println!("type: {}", device.kind);
-            println!(
-                "owner: {}",
-                device.owner.as_deref().unwrap_or("none (registered over HTTP)")
-            );
-            println!("registered: {}", device.registered);
-            println!("renewed: {}", time(device.renewed));
-            println!("last_successful_push: {}", time(device.delivered));
-            println!("last_push_error: {}", time(device.failed));
-            Ok(ExitCode::SUCCESS)
-        })),
-        Devices::Remove { node, settings } => finish(with_registry(settings, async |registry| {
-            if registry.remove(node).await? {
-                println!("removed");
-                Ok(ExitCode::SUCCESS)
-            } else {
-                eprintln!("no device is registered under this node");
-                Ok(ExitCode::FAILURE)
-            }
-        })),
+            write_all(&registry, console, line).await
+        }),
+        Devices::Show { node, settings, form } => {
+            with_registry(settings, console, async |registry, console| {
+                let Some(device) = registry.show(node).await? else {
+                    return Ok(unknown(console));
+                };
+                if form.json {
+                    console.json(&as_json(&device));
+                    return Ok(Exit::Success);
+                }
+                let time =
+                    |time: Option<Time>| time.map_or_else(|| "never".to_owned(), |time| time.to_string());
+                let owner = device.owner.as_deref().unwrap_or("none (registered over HTTP)");
+                for (name, value) in [
+                    ("node", device.node.as_str()),
+                    ("dialect", device.dialect.name()),
+                    ("type", device.kind.as_ref()),
+                    ("owner", owner),
+                    ("registered", &device.registered.to_string()),
+                    ("renewed", &time(device.renewed)),
+                    ("last_successful_push", &time(device.delivered)),
+                    ("last_push_error", &time(device.failed)),
+                ] {
+                    console.say(format_args!("{name}: {value}"));
+                }
+                Ok(Exit::Success)
+            })
+        }
+        Devices::Remove { node, settings, form } => {
+            with_registry(settings, console, async |registry, console| {
+                if !registry.remove(node).await? {
+                    return Ok(unknown(console));
+                }
+                if form.json {
+                    console.json(&json!({ "removed": node }));
+                } else {
+                    console.say("removed");
+                }
+                Ok(Exit::Success)
+            })
+        }
     }
+}
+
+fn unknown(console: &mut Console) -> Exit {
+    console.complain("no device is registered under this node");
+    Exit::No
+}
+
+/// What is known of a device but its secret and its token.
+fn as_json(device: &Device) -> serde_json::Value {
+    let time = |time: Option<Time>| time.map(|time| time.to_string());
+    json!({
+        "node": device.node,
+        "dialect": device.dialect.name(),
+        "type": device.kind,
+        "owner": device.owner,
+        "registered": device.registered.to_string(),
+        "renewed": time(device.renewed),
+        "last_successful_push": time(device.delivered),
+        "last_push_error": time(device.failed),
+    })
 }
 
 /// Imports devices in batches, with a progress bar where there is somebody to see it, and says what was not read.
@@ -114,26 +147,28 @@ async fn take_over(
     registry: &Registry,
     devices: impl Iterator<Item = anyhow::Result<Device>>,
     count: usize,
-) -> anyhow::Result<ExitCode> {
-    let style = if count > 0 {
-        "{bar:40} {human_pos} of {human_len}"
-    } else {
-        "{spinner} {human_pos}"
+    console: &mut Console,
+) -> anyhow::Result<Exit> {
+    let bar = progress(count)?;
+    let (mut total, mut unread, mut first) = (Imported::default(), 0_u64, Vec::new());
+    let mut skip = |error: anyhow::Error| {
+        unread += 1;
+        if first.len() < NAMED {
+            first.push(error);
+        }
     };
-    let bar = ProgressBar::new(count as u64).with_style(ProgressStyle::with_template(style)?);
-    let (mut total, mut unread) = (Imported::default(), Vec::new());
     let (mut batch, mut nodes) = (Vec::with_capacity(BATCH), HashSet::new());
     let mut devices = devices.peekable();
     while let Some(device) = devices.next() {
         match device {
             Ok(device) => {
-                if !nodes.insert(device.node.clone()) {
-                    unread.push(anyhow!("a node occurs twice; the first one counts"));
-                } else {
+                if nodes.insert(device.node.clone()) {
                     batch.push(device);
+                } else {
+                    skip(anyhow!("a node occurs twice; the first one counts"));
                 }
             }
-            Err(error) => unread.push(error),
+            Err(error) => skip(error),
         }
         bar.inc(1);
         if batch.len() == BATCH || devices.peek().is_none() {
@@ -148,73 +183,96 @@ async fn take_over(
         }
     }
     bar.finish_and_clear();
-    for error in &unread {
-        eprintln!("not imported: {error:#}");
+    for error in &first {
+        console.complain(format_args!("not imported: {error:#}"));
     }
-    println!(
-        "{} devices added, {} changed, {} there already, {} not imported",
-        total.added,
-        total.changed,
-        total.unchanged,
-        unread.len()
-    );
-    Ok(if unread.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    let more = unread - first.len() as u64;
+    if more > 0 {
+        console.complain(format_args!("not imported: {more} more"));
+    }
+    console.say(format_args!(
+        "{} devices added, {} changed, {} there already, {unread} not imported",
+        total.added, total.changed, total.unchanged,
+    ));
+    Ok(if unread == 0 { Exit::Success } else { Exit::No })
 }
 
-/// Calls back with every device, a page at a time.
-async fn for_each(registry: &Registry, mut act: impl FnMut(&Device) -> io::Result<()>) -> anyhow::Result<()> {
+/// A bar, or what turns if nobody knows how much there is; nothing where a terminal cannot show it.
+fn progress(count: usize) -> anyhow::Result<ProgressBar> {
+    let style = if count > 0 {
+        "{bar:40} {human_pos} of {human_len}"
+    } else {
+        "{spinner} {human_pos}"
+    };
+    let bar = ProgressBar::new(count as u64).with_style(ProgressStyle::with_template(style)?);
+    if env::var_os("TERM").is_some_and(|terminal| terminal == "dumb") {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    Ok(bar)
+}
+
+/// Writes a line for each device, a page at a time, until nobody reads it any more.
+async fn write_all(
+    registry: &Registry,
+    console: &mut Console,
+    line: impl Fn(&Device) -> String,
+) -> anyhow::Result<Exit> {
     let mut after: Option<String> = None;
     loop {
         let page = registry.page(after.as_deref(), BATCH).await?;
-        let Some(last) = page.last() else { return Ok(()) };
+        let Some(last) = page.last() else { break };
         after = Some(last.node.clone());
+        let mut text = String::new();
         for device in &page {
-            act(device).context("cannot write to standard output")?;
+            writeln!(text, "{}", line(device))?;
+        }
+        if console.write(text).is_err() {
+            break;
         }
     }
+    Ok(Exit::Success)
 }
 
-/// Opens the registry of the settings without loading all of it, and closes it in the end.
-fn with_registry<T>(
-    settings: &Path,
-    act: impl AsyncFnOnce(Arc<Registry>) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let registration = load_registration(settings).map_err(|problems| {
-        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        anyhow!("{}", problems.join("\nerror: "))
-    })?;
-    let registration = registration.with_context(|| {
-        format!(
-            "{} has no block \"registration\", so there are no registered devices",
-            settings.display()
-        )
-    })?;
-    let mut registry = registration.registry;
+/// Opens the registry of the settings without loading all of it, and closes it in the end. Says what goes wrong.
+fn with_registry(
+    settings: &SettingsFile,
+    console: &mut Console,
+    act: impl AsyncFnOnce(Arc<Registry>, &mut Console) -> anyhow::Result<Exit>,
+) -> Exit {
+    let file = settings.choose(console);
+    let mut registry = match load_registration(&file) {
+        Ok(Some(registration)) => registration.registry,
+        Ok(None) => {
+            console.error(format_args!(
+                "{} has no block \"registration\", so there are no registered devices",
+                file.display()
+            ));
+            return Exit::Config;
+        }
+        Err(problems) => {
+            tell(&problems, console);
+            return Exit::Config;
+        }
+    };
     registry.cache = false;
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    runtime.block_on(async {
-        let (registry, background) = Registry::open(registry, Hooks::default()).await?;
-        let background = tokio::spawn(background);
-        let result = act(Arc::clone(&registry)).await;
-        registry.close().await;
-        background.abort();
-        result
-    })
-}
-
-fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let result = runtime.context("cannot start the runtime").and_then(|runtime| {
+        runtime.block_on(async {
+            let (registry, background) = Registry::open(registry, Hooks::default()).await?;
+            let background = tokio::spawn(background);
+            let result = act(Arc::clone(&registry), console).await;
+            registry.close().await;
+            background.abort();
+            result
+        })
+    });
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        ExitCode::from(exit::OS_ERROR)
+        console.error(format_args!("{error:#}"));
+        Exit::OsError
     })
 }
 
 /// Devices at a time.
 const BATCH: usize = 1_000;
+/// Mistakes that are named in full.
+const NAMED: usize = 10;

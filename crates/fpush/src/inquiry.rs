@@ -1,9 +1,12 @@
 //! What an operator may ask for: one push, or a proof that everybody lets us in. A running daemon does it with its own
 //! connections, otherwise the command does.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use fpush_push::{Class, Module, Modules, NotSent, Urgency};
+use fpush_push::{
+    Class, Module, Modules, NotSent, Urgency,
+    settings::{Problem, Severity},
+};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -30,6 +33,11 @@ pub(crate) enum Inquiry {
     },
     /// Prove to everybody who we are.
     Check,
+    /// Read the settings again.
+    Reload {
+        /// The absolute path of the settings file, so that nobody reloads another one than is meant.
+        settings: PathBuf,
+    },
 }
 
 /// How much a push matters.
@@ -51,8 +59,72 @@ pub(crate) enum Priority {
 pub(crate) struct Findings {
     /// Whether all is well.
     pub(crate) ok: bool,
-    /// What was found, for a person.
+    /// What was found, for a person: what explains the line before it is indented.
     pub(crate) lines: Vec<String>,
+    /// What is wrong with settings that were to be reloaded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) mistakes: Vec<Mistake>,
+}
+
+/// What became of new settings.
+pub(crate) struct Verdict {
+    /// Whether they are in force.
+    pub(crate) is_taken: bool,
+    pub(crate) problems: Vec<Problem>,
+}
+
+/// One thing that is wrong with the settings, for the socket and for scripts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mistake {
+    severity: Grade,
+    /// Empty for the file as a whole.
+    key: String,
+    message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Grade {
+    Error,
+    UnknownKey,
+    Warning,
+}
+
+impl From<&Problem> for Mistake {
+    fn from(problem: &Problem) -> Self {
+        Self {
+            severity: match problem.severity {
+                Severity::Error => Grade::Error,
+                Severity::UnknownKey => Grade::UnknownKey,
+                Severity::Warning => Grade::Warning,
+            },
+            key: problem.path.clone(),
+            message: problem.message.clone(),
+        }
+    }
+}
+
+impl From<Mistake> for Problem {
+    fn from(mistake: Mistake) -> Self {
+        Self {
+            severity: match mistake.severity {
+                Grade::Error => Severity::Error,
+                // A daemon ignores such a key.
+                Grade::UnknownKey | Grade::Warning => Severity::Warning,
+            },
+            path: mistake.key,
+            message: mistake.message,
+        }
+    }
+}
+
+/// One thing that was found, for a script.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding<'a> {
+    pub(crate) message: &'a str,
+    /// What it means, and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) meaning: Option<&'a str>,
 }
 
 impl Findings {
@@ -61,7 +133,23 @@ impl Findings {
         Self {
             ok: true,
             lines: Vec::new(),
+            mistakes: Vec::new(),
         }
+    }
+
+    /// Each line with what explains it.
+    pub(crate) fn each(&self) -> Vec<Finding<'_>> {
+        let mut findings: Vec<Finding<'_>> = Vec::new();
+        for line in &self.lines {
+            match (line.strip_prefix(INDENT), findings.last_mut()) {
+                (Some(meaning), Some(last)) => last.meaning = Some(meaning),
+                (_, _) => findings.push(Finding {
+                    message: line,
+                    meaning: None,
+                }),
+            }
+        }
+        findings
     }
 
     fn good(&mut self, line: String) {
@@ -84,10 +172,23 @@ impl Findings {
         );
     }
 
+    /// What became of a reload of the settings in `file`.
+    pub(crate) fn reload(&mut self, file: &str, verdict: &Verdict) {
+        let Verdict { is_taken, problems } = verdict;
+        self.mistakes = problems.iter().map(Mistake::from).collect();
+        if *is_taken {
+            self.good(format!("settings reloaded from {file}"));
+        } else {
+            self.bad("reload rejected, keeping the old settings".to_owned());
+        }
+    }
+
     /// What there is to say about the link.
     pub(crate) fn link(&mut self, component: &str, problem: Option<String>) {
         match problem {
-            None => self.good(format!("component {component}: the XMPP server lets us in")),
+            None => self.good(format!(
+                "component {component}: the XMPP server accepted the login"
+            )),
             Some(problem) => {
                 // What happened, and what to do about it.
                 let (problem, advice) = problem.split_once("; ").unwrap_or((&problem, ""));
@@ -117,7 +218,7 @@ impl Findings {
                 Ok(said) => self.good(format!("module {name}: {said}")),
                 Err(failure) => {
                     self.bad(format!(
-                        "module {name}: the provider did not let us in: {}",
+                        "module {name}: the provider did not accept the credentials: {}",
                         failure.answer
                     ));
                     self.explain(failure.meaning);
@@ -176,11 +277,12 @@ impl Findings {
 
     fn explain(&mut self, meaning: &str) {
         if !meaning.is_empty() {
-            self.lines.push(format!("  {meaning}"));
+            self.lines.push(format!("{INDENT}{meaning}"));
         }
     }
 }
 
+const INDENT: &str = "  ";
 /// For the answer of one provider.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -240,7 +342,7 @@ mod tests {
                 "component push.example.org: host-unknown",
                 "  do this; or that",
                 "component push.example.org: no link yet",
-                "component push.example.org: the XMPP server lets us in",
+                "component push.example.org: the XMPP server accepted the login",
             ]
         );
     }

@@ -4,6 +4,7 @@
 mod backends;
 mod check;
 mod cli;
+mod console;
 mod control;
 mod daemon;
 #[cfg(feature = "enable_registration")]
@@ -13,6 +14,7 @@ mod logging;
 mod memory;
 mod notify;
 mod registration;
+mod reload;
 mod run;
 mod send;
 mod settings;
@@ -20,30 +22,34 @@ mod state_dir;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use crate::cli::{Cli, Command};
+use crate::{
+    cli::{Cli, Command},
+    console::{Console, Exit},
+};
 
 fn main() -> ExitCode {
-    let Cli { command, settings } = Cli::parse();
-    match command {
-        Some(Command::Check { settings, connect }) => check::check(&settings, connect),
-        Some(Command::Send(send)) => send::send(&send),
-        #[cfg(feature = "enable_registration")]
-        Some(Command::Import(import)) => devices::import(&import),
-        #[cfg(feature = "enable_registration")]
-        Some(Command::Export { settings }) => devices::export(&settings),
-        #[cfg(feature = "enable_registration")]
-        Some(Command::Devices(devices)) => devices::devices(&devices),
-        Some(Command::Completions { shell }) => cli::completions(shell),
-        None => run::run(&settings),
-    }
+    let mut console = Console::default();
+    let exit = match cli::parse(&mut console) {
+        Ok(Cli { command, settings }) => match command {
+            Some(command) => obey(&command, &mut console),
+            None => run::run(&settings.choose(&mut console)),
+        },
+        Err(exit) => exit,
+    };
+    console.end(exit).into()
 }
 
-/// Exit statuses that mean something to systemd and to scripts (sysexits.h).
-mod exit {
-    /// Something in the machine failed.
-    pub(crate) const OS_ERROR: u8 = 71;
-    /// The settings are wrong: starting again does not help.
-    pub(crate) const CONFIG: u8 = 78;
+fn obey(command: &Command, console: &mut Console) -> Exit {
+    match command {
+        Command::Check(check) => check::check(check, console),
+        Command::Reload(reload) => reload::reload(reload, console),
+        Command::Send(send) => send::send(send, console),
+        #[cfg(feature = "enable_registration")]
+        Command::Import(import) => devices::import(import, console),
+        #[cfg(feature = "enable_registration")]
+        Command::Export(settings) => devices::export(settings, console),
+        #[cfg(feature = "enable_registration")]
+        Command::Devices(devices) => devices::devices(devices, console),
+        Command::Completions { shell } => cli::completions(*shell, console),
+    }
 }

@@ -4,7 +4,6 @@ use std::{
     future::Future,
     path::Path,
     pin::{Pin, pin},
-    process::ExitCode,
     sync::Arc,
     time::Duration,
 };
@@ -18,20 +17,22 @@ use fpush_push::{
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
     time::{MissedTickBehavior, interval, timeout},
 };
 use tracing::{error, info, warn};
 
 use crate::{
     backends::{self, Row},
+    cli,
+    console::Exit,
     daemon::Daemon,
-    exit,
     logging::{self, Log},
     notify::{self, Notifier},
     settings::{Loaded, load},
 };
 
-pub(crate) fn run(file: &Path) -> ExitCode {
+pub(crate) fn run(file: &Path) -> Exit {
     let log = logging::start();
     let monitor = Monitor::install(env!("CARGO_PKG_VERSION"));
     let mut backends = backends::table();
@@ -41,18 +42,18 @@ pub(crate) fn run(file: &Path) -> ExitCode {
     let Some(loaded) = loaded else {
         error!("not started, because the settings are wrong");
         log.problems().finish();
-        return ExitCode::from(exit::CONFIG);
+        return Exit::Config;
     };
     let problems = Arc::clone(log.problems());
     let started = monitor
         .context("cannot count anything")
         .and_then(|monitor| start(file, loaded, backends, log, monitor));
     match started {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => Exit::Success,
         Err(e) => {
             error!("{e:#}");
             problems.finish();
-            ExitCode::from(exit::OS_ERROR)
+            Exit::OsError
         }
     }
 }
@@ -99,9 +100,11 @@ async fn serve(
     let mut stops = Stops::new().context("cannot listen for signals")?;
     let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     let notifier = Arc::new(Notifier::from_environment());
-    let (mut daemon, component) = Daemon::start(file, loaded, backends, log, monitor).await?;
+    let (reloads, mut asked) = mpsc::channel(1);
+    let (mut daemon, component) = Daemon::start(file, loaded, backends, log, monitor, reloads).await?;
     info!(
-        version = env!("CARGO_PKG_VERSION"),
+        version = cli::VERSION,
+        settings = %file.display(),
         modules = daemon.len(),
         "started"
     );
@@ -125,8 +128,17 @@ async fn serve(
                 _ = hang_up.recv() => {
                     info!("SIGHUP: reading the settings again");
                     notifier.reloading();
-                    daemon.reload().await;
+                    // All of it is in the log.
+                    drop(daemon.reload().await);
                     notifier.ready();
+                }
+                Some(answer) = asked.recv() => {
+                    info!("fpush reload: reading the settings again");
+                    notifier.reloading();
+                    let verdict = daemon.reload().await;
+                    notifier.ready();
+                    // Nobody waits for it any more.
+                    drop(answer.send(verdict));
                 }
                 _ = seconds.tick() => {
                     daemon.tick().await;

@@ -5,100 +5,144 @@
 use std::{
     io::{self, BufRead as _, Read as _},
     path::Path,
-    process::ExitCode,
     sync::Arc,
 };
 
 use anyhow::Context as _;
-use fpush_push::{Built, Drain, Module, Modules, TokenHasher, settings::Severity};
+use fpush_push::{
+    Built, Drain, Module, Modules, TokenHasher,
+    settings::{Problem, Severity},
+};
+use serde_json::{Value, json};
 use tokio::runtime;
 
 use crate::{
     backends,
-    cli::Send,
-    control, exit,
-    inquiry::{Findings, Inquiry, Question},
+    check::tell,
+    cli::{Form, Send},
+    console::{Console, Exit},
+    control,
+    inquiry::{Findings, Inquiry, Mistake, Question},
     settings::{Loaded, LoadedModule, load, load_whom_to_ask},
 };
 
 /// `fpush send`.
-pub(crate) fn send(send: &Send) -> ExitCode {
-    let token = match read_token(&send.token) {
-        Ok(token) if token.is_empty() && send.token == STDIN => {
-            eprintln!("error: there is no token on standard input");
-            return ExitCode::FAILURE;
+pub(crate) fn send(send: &Send, console: &mut Console) -> Exit {
+    let Send {
+        settings,
+        module,
+        token,
+        priority,
+        form,
+    } = send;
+    let token = match read_token(token) {
+        Ok(read) if read.is_empty() && token == STDIN => {
+            console.error("there is no token on standard input");
+            return Exit::No;
         }
         Ok(token) => token,
         Err(e) => {
-            eprintln!("error: cannot read the token from standard input: {e}");
-            return ExitCode::from(exit::OS_ERROR);
+            console.error(format_args!("cannot read the token from standard input: {e}"));
+            return Exit::OsError;
         }
     };
+    let file = settings.choose(console);
     let inquiry = Inquiry::Send {
-        module: send.module.clone(),
+        module: module.clone(),
         token,
-        priority: send.priority,
+        priority: *priority,
     };
-    ask(&send.settings, inquiry)
+    let (answer, exit) = ask(&file, inquiry, *form, console);
+    if form.json
+        && let Some(answer) = answer
+    {
+        console.json(&answer);
+    }
+    exit
 }
 
-/// `fpush check --connect`, after the settings have been checked.
-pub(crate) fn check(file: &Path) -> ExitCode {
-    ask(file, Inquiry::Check)
+/// `fpush check --connect`, after the settings have been checked. With `--json` it says nothing but what keeps it from an
+/// answer.
+pub(crate) fn check(file: &Path, form: Form, console: &mut Console) -> (Option<Value>, Exit) {
+    ask(file, Inquiry::Check, form, console)
 }
 
-fn ask(file: &Path, inquiry: Inquiry) -> ExitCode {
+/// The answer as JSON, and the exit status. The answer is said unless it is wanted as JSON.
+fn ask(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) -> (Option<Value>, Exit) {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
-    let findings = runtime
+    let answer = runtime
         .context("cannot start the runtime")
-        .and_then(|runtime| runtime.block_on(find(file, inquiry)));
-    match findings {
-        Ok(Some(findings)) => {
-            for line in &findings.lines {
-                println!("{line}");
+        .and_then(|runtime| runtime.block_on(find(file, inquiry, form, console)));
+    match answer {
+        Ok(Answer::Found { asked, findings }) => {
+            let Findings {
+                ok,
+                lines,
+                mistakes: _,
+            } = &findings;
+            if !form.json {
+                lines.iter().for_each(|line| console.say(line));
             }
-            if findings.ok {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
+            let answer = json!({ "ok": ok, "asked": asked, "findings": findings.each() });
+            (Some(answer), if *ok { Exit::Success } else { Exit::No })
         }
-        Ok(None) => ExitCode::from(exit::CONFIG),
+        Ok(Answer::WrongSettings(problems)) => {
+            let problems: Vec<_> = problems
+                .into_iter()
+                .filter(|problem| problem.severity == Severity::Error)
+                .collect();
+            if !form.json {
+                tell(&problems, console);
+            }
+            let problems: Vec<_> = problems.iter().map(Mistake::from).collect();
+            (Some(json!({ "ok": false, "problems": problems })), Exit::Config)
+        }
         Err(e) => {
-            eprintln!("error: {e:#}");
-            ExitCode::from(exit::OS_ERROR)
+            console.error(format_args!("{e:#}"));
+            (None, Exit::OsError)
         }
     }
 }
 
-/// `None` if the settings are wrong, which was said.
-async fn find(file: &Path, inquiry: Inquiry) -> anyhow::Result<Option<Findings>> {
+enum Answer {
+    /// What was found, by the daemon that was asked at this socket, or by the command itself.
+    Found {
+        asked: Option<String>,
+        findings: Findings,
+    },
+    /// Nobody runs, and the command cannot use the settings.
+    WrongSettings(Vec<Problem>),
+}
+
+async fn find(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) -> anyhow::Result<Answer> {
     let (folder, component) = load_whom_to_ask(file);
-    let socket = folder.socket();
-    let socket = socket.display();
+    let socket = folder.socket().display().to_string();
     let question = Question { component, inquiry };
     if let Some(findings) = control::ask(&folder, &question).await? {
-        println!("asked the fpush that runs (at {socket}), with the settings that it has in force");
-        return Ok(Some(findings));
+        if !form.json {
+            console.say(format_args!(
+                "asked the running fpush (at {socket}), with the settings that it has in force"
+            ));
+        }
+        let asked = Some(socket);
+        return Ok(Answer::Found { asked, findings });
     }
     let (loaded, problems) = load(file, &mut backends::table());
-    for problem in problems
-        .iter()
-        .filter(|problem| problem.severity == Severity::Error)
-    {
-        eprintln!("error: {problem}");
-    }
     let Some(Loaded {
         component, modules, ..
     }) = loaded
     else {
-        return Ok(None);
+        return Ok(Answer::WrongSettings(problems));
     };
-    println!("no fpush runs (none answers at {socket}), so this command connects by itself");
+    if !form.json {
+        console.say(format_args!(
+            "no fpush runs (none answers at {socket}), so this command connects by itself"
+        ));
+    }
     let inquiry = question.inquiry;
     let only = match &inquiry {
         Inquiry::Send { module, .. } => Some(module.as_str()),
-        Inquiry::Check => None,
+        Inquiry::Check | Inquiry::Reload { .. } => None,
     };
     let modules = Modules::new(build(modules, only)?, None);
     let mut findings = Findings::new();
@@ -112,8 +156,12 @@ async fn find(file: &Path, inquiry: Inquiry) -> anyhow::Result<Option<Findings>>
             findings.link(&component.hostname, component.try_login().await.err());
             findings.providers(&modules.all()).await;
         }
+        Inquiry::Reload { .. } => findings.bad("only a running fpush can reload its settings".to_owned()),
     }
-    Ok(Some(findings))
+    Ok(Answer::Found {
+        asked: None,
+        findings,
+    })
 }
 
 /// If only one is to be used, the others ask nobody for credentials.

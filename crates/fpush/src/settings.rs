@@ -117,6 +117,13 @@ pub(crate) fn load_whom_to_ask(file: &Path) -> (RuntimeFolder, Option<String>) {
     (folder, component.and_then(Value::as_str).map(str::to_owned))
 }
 
+/// What keeps a settings file from being read at all.
+pub(crate) fn unreadable(file: &Path) -> Vec<Problem> {
+    let report = Report::default();
+    read_file(file, &report);
+    report.into_problems()
+}
+
 /// Reads nothing but the block `registration` of a settings file: for commands that need neither the secrets nor the
 /// credentials, which may be there only while the daemon runs. `Ok(None)` if there is no such block.
 ///
@@ -151,7 +158,10 @@ fn read_file(file: &Path, report: &Report) -> Option<Map<String, Value>> {
         let (line, column) = (e.line_display(), e.column_display());
         report.error(
             "",
-            format_args!("{shown} is no JSON: {} in line {line}, column {column}", e.kind()),
+            format_args!(
+                "{shown} is not valid JSON: {} in line {line}, column {column}",
+                e.kind()
+            ),
         );
     })
     .ok()?;
@@ -277,9 +287,7 @@ fn read(object: &Map<String, Value>, backends: &mut [Row], report: &Report) -> O
 }
 
 fn read_monitoring(root: &mut Section<'_>) -> Option<MonitoringSettings> {
-    if !root.has("monitoring") {
-        return None;
-    }
+    root.value("monitoring")?;
     let mut monitoring = root.section("monitoring")?;
     let security = Security::read(&mut monitoring);
     let listen = read_listen(&mut monitoring);
@@ -292,9 +300,7 @@ fn read_monitoring(root: &mut Section<'_>) -> Option<MonitoringSettings> {
 
 /// `registration`, whose push modules are to be those of the file.
 fn read_registration(root: &mut Section<'_>) -> Option<RegistrationSettings> {
-    if !root.has("registration") {
-        return None;
-    }
+    root.value("registration")?;
     let modules = root.value("pushModules").and_then(Value::as_object);
     let names: Vec<_> = modules
         .into_iter()
@@ -376,7 +382,7 @@ fn read_modules(root: &mut Section<'_>, backends: &mut [Row]) -> Vec<LoadedModul
             Some(first) if is_default => {
                 module.error(
                     "is_default_module",
-                    format_args!("{first} is the default module already; one can be"),
+                    format_args!("{first} is already the default module; only one module can be the default"),
                 );
             }
             Some(_) => {}

@@ -8,6 +8,11 @@
 mod check;
 #[path = "commands/help.rs"]
 mod help;
+#[cfg(feature = "enable_registration")]
+#[path = "commands/output.rs"]
+mod output;
+#[path = "commands/reload.rs"]
+mod reload;
 #[path = "commands/rig.rs"]
 mod rig;
 #[path = "commands/send.rs"]

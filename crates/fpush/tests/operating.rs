@@ -14,12 +14,12 @@
 //! | provider down | red: `no connection to the provider: Connection refused`, and where to look | trouble `provider`, `fpush_provider_connect_failures_total`, `fpush_provider_connections 0` | WARN `the provider did not take a push` | ready |
 //! | provider down since the start | amber: `not proven yet that the provider accepts its credentials; the last attempt failed: …` | trouble `unproven`, `fpush_module_proof{state="not_tried"}` | WARN `the provider cannot be asked …` | ready |
 //! | provider does not answer | red: `no answer from the provider in time` | trouble `provider`, `fpush_provider_answers_total{reason="timeout"}` | the same | ready |
-//! | provider slow, line full | no line, the module works; among the problems: `more publishes come than the provider takes at a time …` | `fpush_pushes_waiting`, `fpush_pushes_total{outcome="overloaded"}` | WARN, the same words | ready |
-//! | project's quota used up | amber: `429 QUOTA_EXCEEDED`, until the pause is over | trouble `paused`* | WARN `the provider wants less from this module, which pauses` | ready |
+//! | provider slow, line full | no line, the module works; among the problems: `overloaded: publishes arrive faster than the provider accepts them …` | `fpush_pushes_waiting`, `fpush_pushes_total{outcome="overloaded"}` | WARN, the same words | ready |
+//! | project's quota used up | amber: `429 QUOTA_EXCEEDED`, until the pause is over | trouble `paused`* | WARN `throttled by the provider; pausing this module` | ready |
 //! | certificate expired | red: `the certificate expired on …` | trouble `authentication`, `fpush_credential_expires_in_seconds` below 0 | WARN at the start | 503 `module …: the certificate expired …` |
 //! | certificate ends in less than 30 days | amber, in the last 7 days red: `the certificate ends in … days` | trouble `expiring`*, `fpush_credential_expires_in_seconds` | WARN at the start | ready |
 //! | a listener's certificate ends | amber from 30 days before, red from 7 | `fpush_certificate_expires_in_seconds` | WARN at the start, then once a day | ready |
-//! | wrong `environment`: all tokens are bad | red: `the provider calls too many tokens wrong: …`; publishes get `wait` | trouble `wrong_tokens`, `fpush_provider_answers_total{reason="BadDeviceToken"}`; no `token_dead` | ERROR, the same words | ready |
+//! | wrong `environment`: all tokens are bad | red: `the provider rejects too many tokens: …`; publishes get `wait` | trouble `wrong_tokens`, `fpush_provider_answers_total{reason="BadDeviceToken"}`; no `token_dead` | ERROR, the same words | ready |
 //! | service account of another project (SENDER_ID_MISMATCH) | the same | the same with its reason | ERROR, the same words and `belongs to another Firebase project` | ready |
 //! | service account may not send (403 PERMISSION_DENIED) | red: `403 PERMISSION_DENIED`, and what to allow | trouble `authentication` | ERROR `the provider refuses this module's credentials or settings` | 503 `module …: …` |
 //! | APNs key refused (403 InvalidProviderToken) | red: `403 InvalidProviderToken: …` | trouble `authentication` | the same | 503 `module …: …` |
@@ -29,7 +29,7 @@
 //! | clock off by 2 h, Google | amber while the access token is taken: `the clock of this machine is 7200 s ahead of the provider's …`; then red: `401 UNAUTHENTICATED: The clock …`, amber: `invalid_grant` | trouble `clock`*, then `provider` | ERROR `no access token: … (invalid_grant)`, WARN with the clock | ready: the token is good until its end, as far as we know |
 //! | disk full in the state directory | red, state directory: `cannot write held.jsonl …`; pushes go on | `fpush_state_directory_ok 0`, `fpush_state_writes_total{result="failed"}` | ERROR, the same words; INFO `stateDirectory can be written to again` | ready |
 //! | another fpush uses the state directory | none: it does not start, exit status 71 | none | ERROR `another fpush uses stateDirectory …: stop it, or choose another folder` | none |
-//! | a mistake in new settings | amber, settings: `the last reload was refused …` with every mistake | `fpush_last_reload_successful 0`, `fpush_reloads_total{result="refused"}` | ERROR with every mistake, then `the settings were not taken over` | ready |
+//! | a mistake in new settings | amber, settings: `the last reload was refused …` with every mistake | `fpush_last_reload_successful 0`, `fpush_reloads_total{result="refused"}` | ERROR with every mistake, then `reload rejected, keeping the old settings` | ready |
 
 #![cfg(all(
     feature = "enable_registration",
@@ -38,6 +38,10 @@
     feature = "enable_demo_support"
 ))]
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![expect(
+    clippy::disallowed_macros,
+    reason = "the harness of the tests catches what they print"
+)]
 
 mod common;
 

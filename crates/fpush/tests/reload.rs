@@ -7,6 +7,10 @@
     feature = "enable_fcm_support"
 ))]
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![expect(
+    clippy::disallowed_macros,
+    reason = "the harness of the tests catches what they print"
+)]
 
 #[path = "reload/component.rs"]
 mod component;

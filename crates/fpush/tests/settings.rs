@@ -94,7 +94,7 @@ impl Folder {
     /// The text without what differs from run to run.
     fn plain(&self, text: Vec<u8>) -> String {
         let port = self.server.local_addr().unwrap().port().to_string();
-        let version = format!("fpush {}\n", env!("CARGO_PKG_VERSION"));
+        let version = String::from_utf8(self.fpush(&["--version"]).stdout).unwrap();
         let text = String::from_utf8(text).unwrap();
         text.replace(&port, PORT).replace(&version, "fpush VERSION\n")
     }

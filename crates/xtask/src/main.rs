@@ -1,5 +1,10 @@
 //! What a person or CI runs: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench` and `cargo xtask package`.
 
+#![expect(
+    clippy::disallowed_macros,
+    reason = "who runs it at a terminal reads it to the end"
+)]
+
 mod bench;
 mod demo;
 mod install;

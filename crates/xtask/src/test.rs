@@ -50,7 +50,6 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
             Package::Chromium,
             Package::Curl,
             Package::Promtool,
-            Package::Faketime,
             Package::Dependencies,
         ])?;
         rust_tools()?;

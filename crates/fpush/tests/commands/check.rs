@@ -14,7 +14,7 @@ const APPLE_SAYS: &str = "module ios: Apple accepts the credentials for topic or
     only the invented device token, as it should (400 BadDeviceToken)";
 const GOOGLE_SAYS: &str = "module android: Google accepts the credentials for project project-1: it refused only the \
     invented device token, as it should (";
-const LINK_UP: &str = "component push.localhost: the XMPP server lets us in";
+const LINK_UP: &str = "component push.localhost: the XMPP server accepted the login";
 
 /// The providers answer as the real ones do.
 fn answer_as_usual(place: &Place) {
@@ -178,7 +178,7 @@ fn without_a_daemon_whoever_does_not_let_us_in_is_named() {
     for part in [
         "component push.localhost: the server answered not-authorized\n  the server does not accept \
          component.componentKey",
-        "module android: the provider did not let us in: no access token from Google: ",
+        "module android: the provider did not accept the credentials: no access token from Google: ",
         APPLE_SAYS,
     ] {
         assert!(log.contains(part), "no {part} in {log}");

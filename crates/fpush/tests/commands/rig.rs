@@ -18,7 +18,7 @@ pub(crate) const DEAD: &str = "cancel/item-not-found";
 pub(crate) const REFUSED: &str = "wait/service-unavailable";
 
 /// What the commands begin with.
-pub(crate) const ASKED: &str = "asked the fpush that runs (at ";
+pub(crate) const ASKED: &str = "asked the running fpush (at ";
 pub(crate) const ALONE: &str = "no fpush runs (none answers at ";
 
 /// Exit statuses: of sysexits.h but the first one.

@@ -12,7 +12,7 @@ use crate::rig::{ALONE, ASKED, LONG, NO, PROGRAM, SECOND, Said};
 
 const COMPONENT: &str = "push.localhost";
 const SECRET: &str = "made-up-component-secret";
-const LET_IN: &str = "component push.localhost: the XMPP server lets us in";
+const LET_IN: &str = "component push.localhost: the XMPP server accepted the login";
 
 macro_rules! on_both_servers {
     ($($name:ident,)*) => {

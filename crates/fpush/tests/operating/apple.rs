@@ -131,7 +131,7 @@ fn all_tokens_are_of_another_environment() {
         page: &[(
             "error",
             "m",
-            &["too many tokens wrong: check environment, topic and project"],
+            &["rejects too many tokens: check environment, topic and project"],
         )],
         metrics: &[
             "fpush_module_up{module=\"m\"} == 0",
@@ -142,7 +142,7 @@ fn all_tokens_are_of_another_environment() {
             "fpush_blocklist_tokens{module=\"m\"} == 0",
             "fpush_problems_total{level=\"error\"} == 20",
         ],
-        log: &[("ERROR", "the provider calls too many tokens wrong")],
+        log: &[("ERROR", "the provider rejects too many tokens")],
         unready: &[],
     });
 }
@@ -324,7 +324,10 @@ fn apple_is_slow_and_the_line_fills() {
             "fpush_pushes_total{module=\"m\",outcome=\"overloaded\"} >= 10",
             "fpush_pushes_waiting{module=\"m\"} == 0",
         ],
-        log: &[("WARN", "more publishes come than the provider takes at a time")],
+        log: &[(
+            "WARN",
+            "overloaded: publishes arrive faster than the provider accepts them",
+        )],
         ..GREEN
     });
     let status = rig.monitoring.status();

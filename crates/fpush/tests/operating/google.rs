@@ -30,7 +30,7 @@ fn all_tokens_are_of_another_project() {
         page: &[(
             "error",
             "m",
-            &["too many tokens wrong: check environment, topic and project"],
+            &["rejects too many tokens: check environment, topic and project"],
         )],
         metrics: &[
             "fpush_module_up{module=\"m\"} == 0",
@@ -220,7 +220,7 @@ fn the_quota_of_the_project_is_used_up() {
             "fpush_module_trouble{module=\"m\",kind=\"paused\"} == 1",
             "fpush_provider_answers_total{module=\"m\",reason=\"QUOTA_EXCEEDED\"} == 1",
         ],
-        log: &[("WARN", "the provider wants less from this module, which pauses")],
+        log: &[("WARN", "throttled by the provider; pausing this module")],
         unready: &[],
     });
     assert_eq!(fcm.count(), 1);

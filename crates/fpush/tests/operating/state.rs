@@ -126,7 +126,7 @@ fn new_settings_have_a_mistake() {
         log: &[
             ("INFO", "SIGHUP: reading the settings again"),
             ("ERROR", "pushModules.m.maxInFlight"),
-            ("ERROR", "the settings were not taken over"),
+            ("ERROR", "reload rejected, keeping the old settings"),
         ],
         unready: &[],
     });

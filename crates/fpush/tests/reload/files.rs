@@ -84,9 +84,7 @@ fn certificates_and_keys_that_change_are_taken_up_within_a_minute() {
     let keys = Instant::now();
     rig.conductor.put("client.key.pem", &new.key_pem);
     rig.conductor.put("tls.key.pem", &new_tls.key_pem);
-    rig.conductor
-        .daemon
-        .wait_for_log("the files were taken over", MINUTE);
+    rig.conductor.daemon.wait_for_log("files reloaded", MINUTE);
     rig.conductor
         .daemon
         .wait_for_log("the certificate has changed and was read again", MINUTE);

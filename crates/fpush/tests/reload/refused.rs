@@ -43,7 +43,7 @@ fn expect_refusals(rig: &mut Rig, mistakes: &[(&str, String)]) {
             line.is_some_and(|line| line.contains("ERROR")),
             "nothing of {word:?} in the log:\n{log}"
         );
-        assert!(log.contains("the old ones go on"), "{log}");
+        assert!(log.contains("reload rejected, keeping the old settings"), "{log}");
         assert!(!log.contains("\"message\""), "the format has changed:\n{log}");
         assert_eq!(rig.title("ios", &apple(number)), "Old", "{word}");
         assert_eq!(rig.push("fresh", &apple(number)), OVERLOAD, "{word}");
@@ -101,7 +101,7 @@ fn a_mistake_in_the_settings_is_refused_as_a_whole_and_the_old_ones_go_on() {
             "cannot read the file nothing.pem",
             with(&rig, ios(json!({ "certFilePath": "nothing.pem" }))),
         ),
-        ("is no JSON", broken[..broken.len() - 1].to_owned()),
+        ("is not valid JSON", broken[..broken.len() - 1].to_owned()),
         (
             "the private key does not belong to the certificate",
             with(&rig, ios(json!({ "certKeyFilePath": fixture("other.key.pem") }))),

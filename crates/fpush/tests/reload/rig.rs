@@ -181,7 +181,7 @@ impl Conductor {
         self.taken_over += 1;
         self.daemon.signal("HUP");
         self.daemon
-            .wait_for_nth_log("the settings were taken over", self.taken_over, LONG);
+            .wait_for_nth_log("settings reloaded", self.taken_over, LONG);
     }
 
     /// Makes this the settings file, which the daemon must refuse. Returns what the log says from the reload on.
@@ -192,7 +192,7 @@ impl Conductor {
         self.refused += 1;
         self.daemon.signal("HUP");
         self.daemon
-            .wait_for_nth_log("the settings were not taken over", self.refused, LONG);
+            .wait_for_nth_log("reload rejected, keeping the old settings", self.refused, LONG);
         self.daemon.log().split_off(before)
     }
 

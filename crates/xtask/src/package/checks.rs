@@ -262,11 +262,26 @@ impl Checks<'_> {
             self.that(&format!("the {count} sign of life comes in time"), alive);
         }
 
-        service.reload()?;
+        let (status, said) = service.reload()?;
+        self.same("ExecReload", &format!("{status:?} {said}"), RELOADED);
         let reloading = service.tells("RELOADING=1", A_MOMENT)?;
         self.that("RELOADING=1 after ExecReload", reloading);
         let ready = service.tells("READY=1", A_MOMENT)?;
         self.that("READY=1 after the reload", ready);
+        root.write("/etc/fpush/settings.json", "{}", 0o640)?;
+        root.sh("chown root:fpush /etc/fpush/settings.json")?;
+        let (status, said) = service.reload()?;
+        self.same(
+            "ExecReload with wrong settings",
+            &format!("{status:?}"),
+            "Some(78)",
+        );
+        self.that(
+            "it says what is wrong",
+            said.contains("error: component: this key is missing"),
+        );
+        root.write("/etc/fpush/settings.json", SETTINGS, 0o640)?;
+        root.sh("chown root:fpush /etc/fpush/settings.json")?;
         self.that(
             "it runs after the reload",
             service.end_within(Duration::ZERO)?.is_none(),
@@ -425,6 +440,9 @@ fn said(line: &str) -> Result<String> {
     let output = std::process::Command::new("sh").args(["-c", line]).output()?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
+
+/// The exit status and the output of a reload.
+const RELOADED: &str = "Some(0) settings reloaded from /etc/fpush/settings.json\n";
 
 /// Settings that need no provider, and an XMPP server that is not there: fpush is ready without its link.
 const SETTINGS: &str = r#"{

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use super::root::Root;
 use super::unit::Unit;
@@ -173,21 +173,13 @@ impl<'a> Service<'a> {
         }
     }
 
-    /// Runs the unit's `ExecReload`, as the user of the service.
-    pub(super) fn reload(&self) -> Result<()> {
-        let pid = self.pid().to_string();
-        let words = self.unit.words("ExecReload")?;
-        let words = words
-            .into_iter()
-            .map(|word| if word == "$MAINPID" { pid.as_str() } else { word });
-        let output = as_service(self.root, &self.unit)?.args(words).output()?;
-        ensure!(
-            output.status.success(),
-            "ExecReload failed ({}): {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-        Ok(())
+    /// Runs the unit's `ExecReload`, as the user of the service. Returns its exit status, and what it wrote.
+    pub(super) fn reload(&self) -> Result<(Option<i32>, String)> {
+        let output = as_service(self.root, &self.unit)?
+            .args(self.unit.words("ExecReload")?)
+            .output()?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
     }
 
     /// Sends the unit's `KillSignal`.

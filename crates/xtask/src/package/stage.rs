@@ -67,14 +67,17 @@ pub(super) fn stage(program: &Path) -> Result<String> {
 
 /// The unit file with the program where a package has it. There is one unit file, and this is all that differs.
 fn packaged(unit: &str) -> Result<String> {
-    ensure!(
-        unit.matches(BY_HAND).count() == 1,
-        "fpush.service does not name {BY_HAND} once"
-    );
+    for key in ["ExecStart", "ExecReload"] {
+        let line = format!("\n{key}={BY_HAND}");
+        ensure!(
+            unit.matches(&line).count() == 1,
+            "fpush.service has not one {key}={BY_HAND}"
+        );
+    }
     Ok(unit
         .lines()
         .filter(|line| !line.starts_with("# The package has the program"))
-        .map(|line| line.replace(BY_HAND, "ExecStart=/usr/bin/fpush ") + "\n")
+        .map(|line| line.replace(BY_HAND, "/usr/bin/fpush ") + "\n")
         .collect())
 }
 
@@ -122,8 +125,8 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The line of the unit file for an installation by hand.
-const BY_HAND: &str = "ExecStart=/usr/local/bin/fpush ";
+/// The program in the unit file, for an installation by hand.
+const BY_HAND: &str = "/usr/local/bin/fpush ";
 
 /// As `crates/fpush/Cargo.toml` has it.
 const MAINTAINER: &str = "The fpush authors <fpush@localhost>";
@@ -134,11 +137,14 @@ mod tests {
 
     #[test]
     fn the_path_of_the_program_is_all_that_differs() {
-        let unit = "[Service]\n# The package has the program elsewhere.\nExecStart=/usr/local/bin/fpush /etc/a\nUser=b\n";
+        let unit = "[Service]\n# The package has the program elsewhere.\nExecStart=/usr/local/bin/fpush /etc/a\n\
+            ExecReload=/usr/local/bin/fpush reload /etc/a\nUser=b\n";
         assert_eq!(
             packaged(unit).unwrap(),
-            "[Service]\nExecStart=/usr/bin/fpush /etc/a\nUser=b\n"
+            "[Service]\nExecStart=/usr/bin/fpush /etc/a\nExecReload=/usr/bin/fpush reload /etc/a\nUser=b\n"
         );
-        packaged("[Service]\nExecStart=/opt/fpush /etc/a\n").unwrap_err();
+        packaged("[Service]\nExecStart=/usr/local/bin/fpush /etc/a\nExecReload=/bin/kill $MAINPID\n")
+            .unwrap_err();
+        packaged("[Service]\nExecStart=/opt/fpush /etc/a\nExecReload=/usr/local/bin/fpush\n").unwrap_err();
     }
 }
