@@ -1,6 +1,7 @@
 //! One request to Apple for one push.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -55,11 +56,20 @@ pub(crate) struct Apns {
 }
 
 impl PushTrait for Apns {
-    /// Hexadecimal, of a length that Apple has used or announced: 32 bytes today, and "do not hard-code it".
-    fn accepts(&self, token: &str) -> bool {
-        (64..=512).contains(&token.len())
-            && token.len().is_multiple_of(2)
-            && token.bytes().all(|byte| byte.is_ascii_hexdigit())
+    /// The digits of a number of bytes, in lower case: 32 bytes today, and Apple says "do not hard-code it". To Apple
+    /// both cases of a digit are one.
+    fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>> {
+        let bytes = token.len() / 2;
+        let known = token.len().is_multiple_of(2)
+            && (1..=MOST_BYTES).contains(&bytes)
+            && token.bytes().all(|byte| byte.is_ascii_hexdigit());
+        known.then(|| {
+            if token.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                Cow::Owned(token.to_ascii_lowercase())
+            } else {
+                Cow::Borrowed(token)
+            }
+        })
     }
 
     fn class(&self, urgency: Urgency) -> Class {
@@ -280,6 +290,8 @@ const APNS_COLLAPSE_ID: HeaderName = HeaderName::from_static("apns-collapse-id")
 
 /// When Apple calls a provider token expired that is too young to be renewed.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
+/// Of a token.
+const MOST_BYTES: usize = 100;
 /// No device has this token; Apple answers `BadDeviceToken`, after it has looked at all the rest.
 const NO_DEVICE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 const UNBUILDABLE: &str = "Something in the request cannot be part of an HTTP request, which should never happen: check topic and \

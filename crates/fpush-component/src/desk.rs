@@ -279,7 +279,9 @@ impl Desk {
         };
         let verdict = match call_token.map(|token| admit(token, true)) {
             // The second token does not work: then the phone shows a message.
-            None | Some(Verdict::Settled(Outcome::TokenBlocked)) => admit(&recipient.token, false),
+            None | Some(Verdict::Settled(Outcome::TokenBlocked | Outcome::TokenInvalid)) => {
+                admit(&recipient.token, false)
+            }
             Some(verdict) => verdict,
         };
         self.carry_out(verdict, &module, arrival.domain, arrival.addresses, arrival.at);
@@ -323,8 +325,8 @@ impl Desk {
     ) {
         match verdict {
             Verdict::Settled(outcome) => {
-                if matches!(outcome, Outcome::TokenInvalid | Outcome::TokenForeign) {
-                    warn!(module = module.name(), outcome = outcome.name(), sender = %Cut(domain),
+                if outcome == Outcome::TokenInvalid {
+                    warn!(module = module.name(), sender = %Cut(domain),
                         "a publish carries a token that cannot be one for this module's provider: does the app name the \
                         right module?");
                 }

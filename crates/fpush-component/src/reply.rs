@@ -110,13 +110,11 @@ impl Answer {
             Self::Published(outcome) => match outcome {
                 Outcome::Accepted | Outcome::Queued | Outcome::Coalesced => Verdict::Result(""),
                 Outcome::Refused => Verdict::Error(Wait, ServiceUnavailable),
-                Outcome::TokenDead | Outcome::TokenInvalid | Outcome::NotRegistered => {
-                    Verdict::Error(Cancel, ItemNotFound)
-                }
+                Outcome::TokenDead | Outcome::NotRegistered => Verdict::Error(Cancel, ItemNotFound),
                 Outcome::TokenBlocked | Outcome::ProviderUnavailable => {
                     Verdict::Error(Wait, RemoteServerTimeout)
                 }
-                Outcome::TokenForeign
+                Outcome::TokenInvalid
                 | Outcome::Overloaded
                 | Outcome::ShuttingDown
                 | Outcome::UnknownModule
@@ -386,7 +384,7 @@ mod tests {
         for outcome in [
             Outcome::Refused,
             Outcome::TokenBlocked,
-            Outcome::TokenForeign,
+            Outcome::TokenInvalid,
             Outcome::ProviderUnavailable,
             Outcome::Overloaded,
             Outcome::ShuttingDown,

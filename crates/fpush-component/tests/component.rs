@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::{
+    borrow::Cow,
     sync::{Arc, Mutex},
     thread,
     time::Duration,
@@ -31,8 +32,8 @@ struct Provider {
 }
 
 impl PushTrait for Provider {
-    fn accepts(&self, _token: &str) -> bool {
-        true
+    fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>> {
+        Some(token.into())
     }
 
     fn class(&self, _urgency: Urgency) -> Class {
@@ -199,7 +200,7 @@ fn no_server_forgets_a_registered_device_because_there_is_no_registry() {
     }
     rig.link
         .send(metronome_publish("1", "unknown device", Some("of a device")));
-    assert_eq!(rig.verdict("1"), "wait/internal-server-error");
+    assert_eq!(rig.verdict("1"), "wait/remote-server-timeout");
     rig.publish("unknown token");
     assert_eq!(rig.verdict("unknown token"), "cancel/item-not-found");
 }

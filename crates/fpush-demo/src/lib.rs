@@ -8,6 +8,8 @@
 //! implements [`BackendType`]; add a dependency and a feature in `crates/fpush/Cargo.toml` and a row to the
 //! table in `crates/fpush/src/backends.rs`.
 
+use std::borrow::Cow;
+
 use fpush_push::{
     BackendStatus, BackendType, Built, Class, Failure, Push, PushError, PushTrait, Sending, Urgency,
     Verifying, settings::Section,
@@ -33,8 +35,10 @@ impl BackendType for Demo {
 struct DemoBackend;
 
 impl PushTrait for DemoBackend {
-    fn accepts(&self, token: &str) -> bool {
-        (1..=MAX_TOKEN).contains(&token.len())
+    fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>> {
+        (1..=MAX_TOKEN)
+            .contains(&token.len())
+            .then_some(Cow::Borrowed(token))
     }
 
     fn class(&self, _urgency: Urgency) -> Class {

@@ -1,6 +1,9 @@
 //! One request to Google for one push.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use fpush_client::{CLOCK_WRONG, ProviderClient, SendError, retry_after};
@@ -29,8 +32,9 @@ pub(crate) struct Fcm {
 }
 
 impl PushTrait for Fcm {
-    fn accepts(&self, token: &str) -> bool {
-        is_token(token)
+    /// Google's tokens have one spelling.
+    fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>> {
+        is_token(token).then_some(Cow::Borrowed(token))
     }
 
     /// One class per module: the priority is the settings', not the publish's.

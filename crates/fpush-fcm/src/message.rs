@@ -153,13 +153,18 @@ impl Target {
 
 /// Whether this can be a registration token or an installation ID. Google promises no form and changes it, so the rule
 /// is lenient: tokens have 140 to 200 characters today, an installation ID of 22 before a colon and base64url with dots
-/// behind it; the oldest had 119 and no colon; and apps may have the installation ID alone. What is hexadecimal
-/// throughout is a token of Apple's whose module was lost on the way: Google would call it malformed.
+/// behind it; the oldest had 119 and no colon; and apps may have the installation ID alone. Only a text that is a token
+/// of Apple's, whose module was lost or exchanged on the way, is none of Google's.
 pub(crate) fn is_token(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b':' | b'.');
-    (SHORTEST_TOKEN..=LONGEST_TOKEN).contains(&text.len())
-        && text.bytes().all(allowed)
-        && (is_installation_id(text) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    (SHORTEST_TOKEN..=LONGEST_TOKEN).contains(&text.len()) && text.bytes().all(allowed) && !is_apples(text)
+}
+
+/// Whether these are the digits of 32 bytes or more.
+fn is_apples(text: &str) -> bool {
+    text.len() >= APPLES_DIGITS
+        && text.len().is_multiple_of(2)
+        && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Whether this has the form of a Firebase installation ID: base64url of 17 bytes without the last character. The first
@@ -198,6 +203,8 @@ const LARGEST_DATA: usize = 4_096;
 const INSTALLATION_ID: usize = 22;
 const SHORTEST_TOKEN: usize = 20;
 const LONGEST_TOKEN: usize = 4_096;
+/// Apple's tokens have 64 digits, and may grow.
+const APPLES_DIGITS: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -277,7 +277,7 @@ fn answer_to_push(outcome: Outcome, node: &str) -> Answer {
         Outcome::Refused => Answer::Error(RATELIMIT),
         Outcome::TokenDead => Answer::Error("Token is dead, register again!"),
         Outcome::TokenBlocked => Answer::Error("Token is blocked for a while!"),
-        Outcome::TokenInvalid | Outcome::TokenForeign => Answer::Error("Token does not fit the push type!"),
+        Outcome::TokenInvalid => Answer::Error("Token does not fit the push type!"),
         Outcome::ProviderUnavailable => {
             Answer::Error("Push service does not take the push, try again later!")
         }

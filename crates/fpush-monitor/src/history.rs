@@ -66,8 +66,8 @@ impl Group {
             Outcome::Accepted => Self::Delivered,
             Outcome::Queued | Outcome::Coalesced => Self::Held,
             Outcome::Refused | Outcome::TokenBlocked => Self::Refused,
-            Outcome::TokenDead | Outcome::TokenInvalid | Outcome::NotRegistered => Self::Gone,
-            Outcome::TokenForeign
+            Outcome::TokenDead | Outcome::NotRegistered => Self::Gone,
+            Outcome::TokenInvalid
             | Outcome::ProviderUnavailable
             | Outcome::Overloaded
             | Outcome::ShuttingDown

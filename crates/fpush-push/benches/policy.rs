@@ -1,6 +1,6 @@
 //! What it costs to decide about a publish.
 
-use std::{hint::black_box, sync::Arc, time::Duration};
+use std::{borrow::Cow, hint::black_box, sync::Arc, time::Duration};
 
 use criterion::Criterion;
 use fpush_push::{
@@ -161,8 +161,9 @@ fn settings() -> ModuleSettings {
 struct Graveyard;
 
 impl PushTrait for Graveyard {
-    fn accepts(&self, token: &str) -> bool {
-        token.len() == 64 && token.bytes().all(|byte| byte.is_ascii_hexdigit())
+    fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>> {
+        let known = token.len() == 64 && token.bytes().all(|byte| byte.is_ascii_hexdigit());
+        known.then_some(Cow::Borrowed(token))
     }
 
     fn class(&self, _urgency: Urgency) -> Class {

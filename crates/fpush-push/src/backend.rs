@@ -111,7 +111,7 @@ impl fmt::Debug for Encrypted {
 /// One push on its way to a backend; the same value for every attempt.
 #[derive(Clone, Debug)]
 pub struct Push {
-    /// The device, in a form that [`PushTrait::accepts`] agreed to.
+    /// The device, as [`PushTrait::canonical`] spells it.
     pub token: Token,
     /// As [`PushTrait::class`] gave it.
     pub class: Class,
@@ -212,8 +212,10 @@ pub type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// no rate, blocks no token and repeats nothing: all that is the module's, so that it is the same for every
 /// provider. It writes no log line per push.
 pub trait PushTrait: Send + Sync + 'static {
-    /// Whether this can be a token of the provider. What it refuses never reaches a URL.
-    fn accepts(&self, token: &str) -> bool;
+    /// The one spelling under which the provider's token is known: everything that is remembered of a token, and every
+    /// request, goes by it. `None` for what cannot be a token of the provider: it never reaches a URL. That is an
+    /// opinion of ours, which providers have outdated before, so it is generous, and costs no device its registration.
+    fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>>;
 
     /// The class that a push of this urgency has here.
     fn class(&self, urgency: Urgency) -> Class;

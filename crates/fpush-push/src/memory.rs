@@ -134,8 +134,14 @@ impl HeldRecord {
         }
     }
 
-    pub(crate) fn into_held(self, hasher: &TokenHasher, clocks: Clocks) -> Held {
-        let fingerprint = hasher.fingerprint(&self.token);
+    /// The token as it was written down.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// The push again, to the token in the spelling of its module.
+    pub(crate) fn into_held(self, token: Token, hasher: &TokenHasher, clocks: Clocks) -> Held {
+        let fingerprint = hasher.fingerprint(token.as_str());
         let extra = Extra {
             account: self.account.map(Arc::from),
             channel: self.channel.map(Arc::from),
@@ -146,7 +152,7 @@ impl HeldRecord {
         Held {
             order: Box::new(Order {
                 push: Push {
-                    token: Token::new(&self.token),
+                    token,
                     class: self.class,
                     form: Form::Full,
                     extra: has_extra.then(|| Arc::new(extra)),

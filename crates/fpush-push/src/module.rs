@@ -305,12 +305,10 @@ impl Module {
     /// The token cannot be one of the provider's, or the provider did not accept the push.
     pub async fn try_out(&self, token: &str, urgency: Urgency) -> Result<Class, NotSent> {
         let backend = self.backend();
-        if !backend.accepts(token) {
-            return Err(NotSent::Token);
-        }
+        let token = backend.canonical(token).ok_or(NotSent::Token)?;
         let class = backend.class(urgency);
         let mut push = Push {
-            token: Token::new(token),
+            token: Token::new(&token),
             class,
             form: Form::Full,
             extra: None,
@@ -375,7 +373,16 @@ impl Module {
         let mut state = self.lock();
         state.blocklist.remember(blocks, clocks);
         for record in held {
-            let mut held = record.into_held(&self.hasher, clocks);
+            // The settings may have changed since, and the file too.
+            let Some(token) = state
+                .backend
+                .canonical(record.token())
+                .map(|token| Token::new(&token))
+            else {
+                self.lose(self.hasher.fingerprint(record.token()), Outcome::TokenInvalid);
+                continue;
+            };
+            let mut held = record.into_held(token, &self.hasher, clocks);
             // The clock may have been wrong when it was written.
             let patience = clocks.now + HELD_PATIENCE;
             held.due = held.due.min(patience.max(clocks.now + held.order.spacing));
@@ -389,15 +396,18 @@ impl Module {
         self.wake.notify_one();
     }
 
-    /// Whether this can be a token of the module's provider.
+    /// The one spelling of a token of the module's provider; `None` for what cannot be one.
     #[must_use]
-    pub fn accepts(&self, token: &str) -> bool {
-        self.backend().accepts(token)
+    pub fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>> {
+        self.backend().canonical(token)
     }
 
     /// Forgets what it holds against a token: its device has registered anew.
     pub fn forgive(&self, token: &str) {
-        let fingerprint = self.hasher.fingerprint(token);
+        let Some(token) = self.canonical(token) else {
+            return;
+        };
+        let fingerprint = self.hasher.fingerprint(&token);
         self.lock().blocklist.forgive(fingerprint);
     }
 
@@ -421,21 +431,18 @@ impl Module {
         if self.drain.has_begun() {
             return Verdict::Settled(Outcome::ShuttingDown);
         }
-        let fingerprint = self.hasher.fingerprint(token);
         let mut state = self.lock();
         if state.life == Life::Ended {
             return Verdict::Settled(Outcome::ShuttingDown);
         }
+        let Some(token) = state.backend.canonical(token) else {
+            return Verdict::Settled(Outcome::TokenInvalid);
+        };
+        let fingerprint = self.hasher.fingerprint(&token);
         if let Some(reason) = state.blocked(fingerprint, registered.is_some(), now) {
             return Verdict::Settled(match reason {
                 BlockReason::Dead => Outcome::TokenDead,
                 BlockReason::Unexplained | BlockReason::Malformed => Outcome::TokenBlocked,
-            });
-        }
-        if !state.backend.accepts(token) {
-            return Verdict::Settled(match choice {
-                Choice::Named => Outcome::TokenInvalid,
-                Choice::Registered | Choice::Only | Choice::Default => Outcome::TokenForeign,
             });
         }
         if state.fitness.paused_until(now).is_some() {
@@ -454,7 +461,7 @@ impl Module {
         let order = |encrypted| {
             Box::new(Order {
                 push: Push {
-                    token: Token::new(token),
+                    token: Token::new(&token),
                     class,
                     form: Form::Full,
                     extra: registered.and_then(|registered| registered.extra(encrypted)),
@@ -864,7 +871,7 @@ impl Module {
             // Of another module, as likely as not, whose name was lost on the way.
             PushError::TokenDoubted | PushError::TokenMalformed if choice == Choice::Default => {
                 state.blocklist.block(fingerprint, BlockReason::Unexplained, now);
-                Outcome::TokenForeign
+                Outcome::TokenBlocked
             }
             PushError::TokenDoubted if state.doubt.believes(now) => return Judged::Dead { since: None },
             PushError::TokenDoubted => {

@@ -106,6 +106,8 @@ impl Modules {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
     use crate::{
         BackendStatus, Class, Drain, ModuleSettings, Push, PushTrait, Sending, TokenHasher, Urgency,
@@ -118,8 +120,8 @@ mod tests {
     struct Nothing;
 
     impl PushTrait for Nothing {
-        fn accepts(&self, _token: &str) -> bool {
-            true
+        fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>> {
+            Some(token.into())
         }
 
         fn class(&self, _urgency: Urgency) -> Class {

@@ -16,11 +16,9 @@ pub enum Outcome {
     TokenDead,
     /// Nothing is sent to the token for a while, after an error that nobody could explain.
     TokenBlocked,
-    /// The token cannot be one for the module that the publish named.
+    /// The token cannot be one of the module's provider, as far as we know. It may well be a living one: of another
+    /// module, or of a form that the provider has introduced since.
     TokenInvalid,
-    /// The token cannot be one for the default module, which the publish did not name: it may well be a
-    /// living token of another module whose name was lost on the way.
-    TokenForeign,
     /// The provider cannot be reached, refuses us, or took too long.
     ProviderUnavailable,
     /// Too much is going on.
@@ -37,7 +35,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them, in their order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 13] = [
         Self::Accepted,
         Self::Queued,
         Self::Coalesced,
@@ -45,7 +43,6 @@ impl Outcome {
         Self::TokenDead,
         Self::TokenBlocked,
         Self::TokenInvalid,
-        Self::TokenForeign,
         Self::ProviderUnavailable,
         Self::Overloaded,
         Self::ShuttingDown,
@@ -65,7 +62,6 @@ impl Outcome {
             Self::TokenDead => "token_dead",
             Self::TokenBlocked => "token_blocked",
             Self::TokenInvalid => "token_invalid",
-            Self::TokenForeign => "token_foreign",
             Self::ProviderUnavailable => "provider_unavailable",
             Self::Overloaded => "overloaded",
             Self::ShuttingDown => "shutting_down",

@@ -12,7 +12,7 @@ pub struct Token(Box<str>);
 
 impl Token {
     /// Takes the token as it stands; whether it can be one for a provider is
-    /// [`PushTrait::accepts`](crate::PushTrait::accepts)'s to say.
+    /// [`PushTrait::canonical`](crate::PushTrait::canonical)'s to say.
     #[must_use]
     pub fn new(token: &str) -> Self {
         Self(token.into())

@@ -25,6 +25,6 @@ mod writer;
 
 pub use device::{Device, Dialect, Time};
 pub use error::{OpenError, RegisterError};
-pub use registry::{Accepts, Heard, Hooks, HttpRegistration, Registered, Registry};
+pub use registry::{Canonical, Heard, Hooks, HttpRegistration, Registered, Registry};
 pub use settings::{RegistrySettings, StoreSettings};
 pub use writer::Imported;

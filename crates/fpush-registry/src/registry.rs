@@ -35,23 +35,23 @@ use crate::{
 /// What the registry asks and tells the push modules. Both are called with the name of a module and a token.
 #[derive(Clone)]
 pub struct Hooks {
-    /// Whether this can be a token of the module.
-    pub accepts: Arc<Accepts>,
+    /// The one spelling in which the module knows the token; `None` for what cannot be one of its tokens.
+    pub canonical: Arc<Canonical>,
     /// A device with this token registered, anew or again: what is known against the token is outdated.
     pub registered: Arc<Heard>,
 }
 
-/// Answers a question about a module and a token.
-pub type Accepts = dyn Fn(&str, &str) -> bool + Send + Sync;
+/// Spells a token as a module does.
+pub type Canonical = dyn Fn(&str, &str) -> Option<String> + Send + Sync;
 
 /// Is told of a module and a token.
 pub type Heard = dyn Fn(&str, &str) + Send + Sync;
 
 impl Default for Hooks {
-    /// Accepts every token and tells nobody.
+    /// Takes every token as it is and tells nobody.
     fn default() -> Self {
         Self {
-            accepts: Arc::new(|_, _| true),
+            canonical: Arc::new(|_, token| Some(token.to_owned())),
             registered: Arc::new(|_, _| {}),
         }
     }
@@ -421,17 +421,16 @@ impl Shared {
     /// Registers a device: returns it when it is on disk.
     pub(crate) async fn register(
         &self,
-        claim: Claim,
+        mut claim: Claim,
         call_token: Option<String>,
     ) -> Result<Device, RegisterError> {
         let module = self
             .targets
             .module(claim.dialect, &claim.kind)
             .ok_or(RegisterError::UnknownType)?;
-        let accepts = |token: &str| (self.hooks.accepts)(module, token);
-        if !accepts(&claim.token) || !call_token.as_deref().is_none_or(accepts) {
-            return Err(RegisterError::BadToken);
-        }
+        let canonical = |token: String| (self.hooks.canonical)(module, &token).ok_or(RegisterError::BadToken);
+        claim.token = canonical(claim.token)?;
+        let call_token = call_token.map(canonical).transpose()?;
         match self.write(Change::Register { claim, call_token }).await? {
             Done::Device(device) => {
                 (self.hooks.registered)(module, &device.token);

@@ -60,7 +60,8 @@ impl Claim {
         match self.dialect {
             Dialect::Seed => device.node == self.node,
             Dialect::P2 => alike && device.account == self.account && device.channel == self.channel,
-            Dialect::Tigase => alike && device.token == self.token,
+            // Old versions kept a token as the client had spelt it, in whichever case; no two tokens differ in that only.
+            Dialect::Tigase => alike && device.token.eq_ignore_ascii_case(&self.token),
         }
     }
 

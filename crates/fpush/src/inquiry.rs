@@ -262,7 +262,7 @@ impl Findings {
                     "module {name}: not sent: this cannot be a token of its provider"
                 ));
                 self.explain(
-                    "APNs: 64 or more hexadecimal digits; FCM: the registration token as the app got it.",
+                    "APNs: hexadecimal digits, 64 of them today; FCM: the token as the app got it, 20 characters or more.",
                 );
             }
             Err(NotSent::Refused(failure)) => {

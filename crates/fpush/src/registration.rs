@@ -85,12 +85,11 @@ mod with {
     ) -> anyhow::Result<(Registration, Registering)> {
         let drain = drain.child();
         let RegistrationSettings { registry, http } = settings;
-        let (accepting, forgiving) = (Arc::clone(modules), Arc::clone(modules));
+        let (spelling, forgiving) = (Arc::clone(modules), Arc::clone(modules));
         let hooks = Hooks {
-            accepts: Arc::new(move |module, token| {
-                accepting
-                    .named(module)
-                    .is_some_and(|module| module.accepts(token))
+            canonical: Arc::new(move |module, token| {
+                let module = spelling.named(module)?;
+                Some(module.canonical(token)?.into_owned())
             }),
             registered: Arc::new(move |module, token| {
                 if let Some(module) = forgiving.named(module) {

@@ -2,6 +2,7 @@
 //! and a client that shows every byte.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
@@ -53,8 +54,8 @@ pub(crate) struct Backend {
 struct Shared(Arc<Backend>);
 
 impl PushTrait for Shared {
-    fn accepts(&self, token: &str) -> bool {
-        !token.contains(' ')
+    fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>> {
+        (!token.contains(' ')).then_some(Cow::Borrowed(token))
     }
 
     fn class(&self, _urgency: Urgency) -> Class {
@@ -151,7 +152,10 @@ impl Rig {
         drain.spawn(Arc::clone(&module).run(Pulse::new().heart("app")));
         let modules = Arc::new(Modules::new(vec![Arc::clone(&module)], None));
         let hooks = Hooks {
-            accepts: Arc::new(move |name, token| name != "app" || module.accepts(token)),
+            canonical: Arc::new(move |name, token| match name {
+                "app" => module.canonical(token).map(Cow::into_owned),
+                _ => Some(token.to_owned()),
+            }),
             ..Hooks::default()
         };
         let (registry, background) = Registry::open(settings, hooks).await.unwrap();

@@ -120,8 +120,14 @@ struct Backend {
 }
 
 impl PushTrait for Backend {
-    fn accepts(&self, token: &str) -> bool {
-        !token.starts_with("foreign")
+    fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>> {
+        if token.starts_with("foreign") {
+            None
+        } else if token.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            Some(token.to_ascii_lowercase().into())
+        } else {
+            Some(token.into())
+        }
     }
 
     fn class(&self, urgency: Urgency) -> Class {
@@ -367,13 +373,10 @@ async fn a_token_of_the_wrong_format_reaches_no_provider_and_takes_no_slot() {
         domain: "a.example",
         registered: None,
     };
-    for (choice, outcome) in [
-        (Choice::Named, Outcome::TokenInvalid),
-        (Choice::Default, Outcome::TokenForeign),
-    ] {
+    for choice in [Choice::Named, Choice::Only, Choice::Default] {
         for _ in 0..3 {
             match f.module.admit(request(choice), Instant::now()) {
-                Verdict::Settled(settled) => assert_eq!(settled, outcome),
+                Verdict::Settled(settled) => assert_eq!(settled, Outcome::TokenInvalid, "{choice:?}"),
                 Verdict::Deliver(_) => panic!("it must not be delivered"),
             }
         }
@@ -1523,7 +1526,7 @@ async fn a_setting_that_makes_every_token_foreign_costs_no_registration() {
     };
     let verdict = f.module.admit(request, Instant::now());
     assert!(
-        matches!(verdict, Verdict::Settled(Outcome::TokenForeign)),
+        matches!(verdict, Verdict::Settled(Outcome::TokenInvalid)),
         "{verdict:?}"
     );
 }

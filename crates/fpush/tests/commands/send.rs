@@ -217,7 +217,7 @@ fn what_names_no_module_and_what_is_no_token_reaches_nobody() {
                 &[
                     first_line,
                     "module ios: not sent: this cannot be a token of its provider",
-                    "64 or more hexadecimal digits",
+                    "APNs: hexadecimal digits, 64 of them today; FCM:",
                 ],
             );
         }

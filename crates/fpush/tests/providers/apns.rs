@@ -9,7 +9,7 @@ use fpush_testkit::{
 use serde_json::{Value, json};
 
 use crate::rig::{
-    DEAD, LONG, REFUSED, RESULT, Rig, SECOND, Scripts, UNAVAILABLE, merged, modules, unlimited,
+    DEAD, LONG, OVERLOAD, REFUSED, RESULT, Rig, SECOND, Scripts, UNAVAILABLE, merged, modules, unlimited,
 };
 
 /// An `apple` module with a PEM certificate and what `more` says.
@@ -336,9 +336,10 @@ fn what_is_no_token_of_apples_reaches_no_url() {
     let apns = FakeApns::start(&ca);
     let module = apple(&apns, json!({ "is_default_module": true }));
     let mut rig = Rig::start(&ca, modules([("m", module)]), &[]);
-    let long = "ab".repeat(257);
+    let (long, odd) = ("ab".repeat(101), "a".repeat(63));
     let mut nodes = vec![
-        "abcdef0123",
+        odd.as_str(),
+        "a",
         "../../3/device/x",
         "dCXr7fTpTm2yXGVYTXJb6r:APA91bHun4MxP5egoKMwt2KZF",
         &long,
@@ -346,16 +347,17 @@ fn what_is_no_token_of_apples_reaches_no_url() {
     let spaced = format!(" {}", token(1));
     nodes.push(&spaced);
     for node in nodes {
-        assert_eq!(rig.push("m", node), DEAD, "{node}: the publish named the module");
-        rig.link.send(ejabberd_publish("x", node, None, true));
-        assert_eq!(
-            rig.verdict("x"),
-            "wait/internal-server-error",
-            "{node}: it may be another module's"
-        );
+        for module in [Some("m"), Some("default"), None] {
+            rig.link.send(ejabberd_publish("x", node, module, true));
+            assert_eq!(
+                rig.verdict("x"),
+                OVERLOAD,
+                "{node} at {module:?}: Apple may have a new form of tokens"
+            );
+        }
     }
     assert_eq!(apns.count(), 0);
-    for node in [token(1).to_uppercase(), "ab".repeat(256)] {
+    for node in [token(1).to_uppercase(), "ab".repeat(100), "ab".to_owned()] {
         assert_eq!(rig.push("m", &node), RESULT, "{node}");
     }
 }

@@ -87,21 +87,27 @@ fn tokens_of_any_length_are_sent() {
     let fcm = FakeFcm::start(&ca);
     let module = google(&fcm, json!({ "is_default_module": true }));
     let mut rig = start(&ca, &fcm, modules([("g", module)]));
-    for node in ["x".repeat(50), "y".repeat(600)] {
+    for node in [
+        "x".repeat(50),
+        "y".repeat(600),
+        "c0ffee".repeat(4),
+        "z".repeat(4_096),
+    ] {
         assert_eq!(rig.push("g", &node), RESULT);
     }
-    assert_eq!(fcm.wait_for(2, LONG)[1].token().len(), 600);
+    assert_eq!(fcm.wait_for(4, LONG)[1].token().len(), 600);
     for node in [
         "short".to_owned(),
         "0123456789abcdef".repeat(4),
         format!("{}\"}}", token(1)),
-        "z".repeat(1_025),
+        "z".repeat(4_097),
     ] {
-        assert_eq!(rig.push("g", &node), DEAD, "{node}");
-        rig.link.send(ejabberd_publish("x", &node, None, true));
-        assert_eq!(rig.verdict("x"), OVERLOAD, "{node}: it may be another module's");
+        for module in [Some("g"), Some("default"), None] {
+            rig.link.send(ejabberd_publish("x", &node, module, true));
+            assert_eq!(rig.verdict("x"), OVERLOAD, "{node} at {module:?}");
+        }
     }
-    assert_eq!(fcm.count(), 2);
+    assert_eq!(fcm.count(), 4);
 }
 
 /// A token that is not good any more, under hundreds of pushes, is replaced by one request, and no push is lost.
