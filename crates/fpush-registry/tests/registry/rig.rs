@@ -66,7 +66,7 @@ impl Database {
     pub(crate) async fn open(&self) -> Open {
         let told = Arc::new(Mutex::new(Vec::new()));
         let hooks = Hooks {
-            canonical: Arc::new(|_, token| (!token.starts_with("bad")).then(|| token.to_ascii_lowercase())),
+            canonical: Arc::new(|_, token| (!token.starts_with("bad")).then(|| token.to_owned())),
             registered: Arc::new({
                 let told = Arc::clone(&told);
                 move |module, token| told.lock().unwrap().push((module.to_owned(), token.to_owned()))
