@@ -10,6 +10,7 @@ mod proof;
 mod tests;
 
 use std::{
+    borrow::Cow,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard,

@@ -129,8 +129,8 @@ mod tests {
     });
 
     impl PushTrait for Provider {
-        fn accepts(&self, _token: &str) -> bool {
-            true
+        fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>> {
+            Some(token.into())
         }
 
         fn class(&self, _urgency: Urgency) -> Class {
