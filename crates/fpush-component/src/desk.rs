@@ -1,25 +1,30 @@
 //! What is done with everything that wants an answer.
 
 use std::{
+    borrow::Cow,
     fmt,
     sync::{
         Arc, RwLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use fpush_push::{
-    Choice, Command, CommandError, Commands, Cut, Directory, Drain, Encrypted, Found, Lookup, Module,
-    Modules, Outcome, Registered, Request as PushRequest, Token, Unavailable, Urgency, Verdict,
+    BadPayload, Choice, Command, CommandError, Commands, Cut, Directory, Drain, Encrypted, Found, Lookup,
+    Module, Modules, Outcome, Registered, Request as PushRequest, Token, Unavailable, Urgency, Verdict,
+    canonical_jid,
 };
 use metrics::{Histogram, counter, histogram};
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use tracing::{debug, error, warn};
 
 use crate::{
     link::Event,
     outbox::Outbox,
-    reply::{Addresses, Answer, write_unsubscribed},
+    reply::{Addresses, Answer, Named, write_unsubscribed},
     request::{Action, AdHoc, Ciphertext, Publish, Request},
     senders::Senders,
     service,
@@ -48,8 +53,10 @@ pub(crate) struct Desk {
     terms: RwLock<Arc<Terms>>,
     drain: Drain,
     outbox: Outbox,
-    /// Publishes and commands that wait for a database.
-    waiting: Arc<Semaphore>,
+    /// Bytes of the publishes and commands that may yet wait for a database.
+    room: Arc<Semaphore>,
+    /// Publishes so far.
+    publishes: AtomicU64,
     /// Requests whose reply is not there yet.
     under_way: AtomicUsize,
     senders: Senders,
@@ -86,8 +93,15 @@ struct Arrival<'a> {
     has_secret: bool,
     urgency: Urgency,
     encrypted: Option<Encrypted>,
-    addresses: Addresses,
     domain: &'a str,
+    asked: Asked,
+}
+
+/// What is needed to answer a publish.
+struct Asked {
+    /// By that the lines of the log about one publish are found.
+    number: u64,
+    addresses: Addresses,
     at: Instant,
 }
 
@@ -106,7 +120,8 @@ impl Desk {
             })),
             drain,
             outbox: Outbox::default(),
-            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            room: Arc::new(Semaphore::new(MAX_WAITING)),
+            publishes: AtomicU64::new(0),
             under_way: AtomicUsize::new(0),
             senders: Senders::new(Instant::now()),
             durations: histogram!("fpush_reply_duration_seconds"),
@@ -192,18 +207,23 @@ impl Desk {
         let Some(node) = node else {
             return self.reply(&addresses, &Answer::NoNode, now);
         };
-        if !addresses.can_be_kept() {
-            return self.reply(&addresses, &Answer::Published(Outcome::Overloaded), now);
+        let asked = Asked {
+            number: self.publishes.fetch_add(1, Ordering::Relaxed) + 1,
+            addresses,
+            at: now,
+        };
+        let push_module = push_module.as_deref().filter(|name| !name.is_empty());
+        if !asked.addresses.can_be_kept() {
+            return self.published(&asked, Outcome::Overloaded, Named::of(push_module));
         }
         let arrival = Arrival {
             node: &node,
-            push_module: push_module.as_deref().filter(|name| !name.is_empty()),
+            push_module,
             has_secret: secret.is_some(),
             urgency,
             encrypted: None,
-            addresses,
             domain,
-            at: now,
+            asked,
         };
         // Who names a module carries the token along.
         if arrival.push_module.is_some() {
@@ -217,27 +237,42 @@ impl Desk {
             iv: iv.into(),
             ciphertext: text.into(),
         });
-        match registration.directory.find(&node, secret.as_deref()) {
+        let secret = secret.as_deref();
+        let lookup = if [Some(&*node), secret].into_iter().flatten().all(fits) {
+            registration.directory.find(&node, secret)
+        } else {
+            Lookup::Settled(Found::Nothing)
+        };
+        match lookup {
             Lookup::Settled(found) => self.push_to_found(Ok(found), Arrival { encrypted, ..arrival }),
             Lookup::Asking(asking) => {
-                let Ok(place) = Arc::clone(&self.waiting).try_acquire_owned() else {
-                    return self.settle(&arrival, Outcome::RegistryUnavailable);
+                let kept = encrypted
+                    .as_ref()
+                    .map_or(0, |encrypted| encrypted.iv.len() + encrypted.ciphertext.len());
+                let bytes = [
+                    kept,
+                    arrival.asked.addresses.size(),
+                    domain.len(),
+                    node.len(),
+                    secret.map_or(0, str::len),
+                ];
+                let Some(room) = self.room_for(bytes) else {
+                    return self.settle(&arrival, Outcome::RegistryUnavailable, Named::Missing);
                 };
-                let (has_secret, addresses) = (arrival.has_secret, arrival.addresses);
+                let (has_secret, asked) = (arrival.has_secret, arrival.asked);
                 let (desk, node, domain) = (Arc::clone(self), node.into_owned(), domain.to_owned());
                 let under_way = UnderWay::new(self);
                 self.drain.spawn(async move {
                     let found = asking.await;
-                    drop(place);
+                    drop(room);
                     let arrival = Arrival {
                         node: &node,
                         push_module: None,
                         has_secret,
                         urgency,
                         encrypted,
-                        addresses,
                         domain: &domain,
-                        at: now,
+                        asked,
                     };
                     desk.push_to_found(found, arrival);
                     drop(under_way);
@@ -246,17 +281,26 @@ impl Desk {
         }
     }
 
+    /// Room for what is kept of a request while a database is asked; `None` if there is none left.
+    fn room_for(&self, bytes: impl IntoIterator<Item = usize>) -> Option<OwnedSemaphorePermit> {
+        let bytes: usize = bytes.into_iter().chain([OVERHEAD]).sum();
+        let permits = u32::try_from(bytes).ok()?;
+        Arc::clone(&self.room).try_acquire_many_owned(permits).ok()
+    }
+
     fn push_to_found(self: &Arc<Self>, found: Result<Found, Unavailable>, arrival: Arrival<'_>) {
         let recipient = match found {
             Ok(Found::Device(recipient)) => recipient,
             Ok(Found::Nothing) if !arrival.has_secret => return self.push_to_token(arrival),
             Ok(Found::Nothing | Found::WrongSecret | Found::Gone) => {
-                return self.settle(&arrival, Outcome::NotRegistered);
+                return self.settle(&arrival, Outcome::NotRegistered, Named::Missing);
             }
-            Err(Unavailable) => return self.settle(&arrival, Outcome::RegistryUnavailable),
+            Err(Unavailable) => {
+                return self.settle(&arrival, Outcome::RegistryUnavailable, Named::Missing);
+            }
         };
         let Some(module) = self.modules.named(&recipient.module) else {
-            return self.settle(&arrival, Outcome::UnknownModule);
+            return self.settle(&arrival, Outcome::UnknownModule, Named::OfDevice);
         };
         // A call that the app cannot read would make the phone ring for nothing.
         let call_token = recipient
@@ -275,7 +319,7 @@ impl Desk {
                     call,
                 }),
             };
-            module.admit(request, arrival.at)
+            module.admit(request, arrival.asked.at)
         };
         let verdict = match call_token.map(|token| admit(token, true)) {
             // The second token does not work: then the phone shows a message.
@@ -284,13 +328,13 @@ impl Desk {
             }
             Some(verdict) => verdict,
         };
-        self.carry_out(verdict, &module, arrival.domain, arrival.addresses, arrival.at);
+        self.carry_out(verdict, &module, recipient.token.as_str(), arrival);
     }
 
     fn push_to_token(self: &Arc<Self>, arrival: Arrival<'_>) {
         let Some(resolved) = self.modules.resolve(arrival.node, arrival.push_module) else {
             complain_of_module(arrival.push_module, arrival.domain);
-            return self.settle(&arrival, Outcome::UnknownModule);
+            return self.settle(&arrival, Outcome::UnknownModule, Named::of(arrival.push_module));
         };
         let choice = match resolved.choice {
             // With a secret and no module, its node is that of a registered device, and the registry may be missing by
@@ -305,24 +349,20 @@ impl Desk {
             domain: arrival.domain,
             registered: None,
         };
-        let verdict = resolved.module.admit(request, arrival.at);
-        self.carry_out(
-            verdict,
-            &resolved.module,
-            arrival.domain,
-            arrival.addresses,
-            arrival.at,
-        );
+        let verdict = resolved.module.admit(request, arrival.asked.at);
+        self.carry_out(verdict, &resolved.module, resolved.token, arrival);
     }
 
     fn carry_out(
         self: &Arc<Self>,
         verdict: Verdict,
         module: &Arc<Module>,
-        domain: &str,
-        addresses: Addresses,
-        now: Instant,
+        token: &str,
+        arrival: Arrival<'_>,
     ) {
+        let Arrival { domain, asked, .. } = arrival;
+        debug!(publish = asked.number, sender = %Cut(domain), module = %module.name(),
+            token = %module.fingerprint(token), "publish");
         match verdict {
             Verdict::Settled(outcome) => {
                 if outcome == Outcome::TokenInvalid {
@@ -330,13 +370,15 @@ impl Desk {
                         "a publish carries a token that cannot be one for this module's provider: does the app name the \
                         right module?");
                 }
-                self.reply(&addresses, &Answer::Published(outcome), now);
+                self.published(&asked, outcome, Named::Known(module.name()));
             }
             Verdict::Deliver(ticket) => {
                 let (under_way, module) = (UnderWay::new(self), Arc::clone(module));
                 self.drain.spawn(async move {
-                    let outcome = module.deliver(ticket).await;
-                    under_way.0.reply(&addresses, &Answer::Published(outcome), now);
+                    let outcome = Arc::clone(&module).deliver(ticket).await;
+                    under_way
+                        .0
+                        .published(&asked, outcome, Named::Known(module.name()));
                 });
             }
         }
@@ -345,10 +387,10 @@ impl Desk {
     fn command(self: &Arc<Self>, command: AdHoc<'_>, addresses: Addresses, now: Instant) {
         let terms = self.terms();
         let Some(registration) = &terms.registration else {
-            return self.reply(&addresses, &Answer::Unsupported, now);
+            return self.reply(&addresses, &Answer::NoRegistration, now);
         };
         if !command.is_sayable() {
-            return self.reply(&addresses, &Answer::CommandFailed(CommandError::BadPayload), now);
+            return self.reply(&addresses, &Answer::CommandFailed(BadPayload::NotXml.into()), now);
         }
         let commands = registration.commands.list();
         let Some((node, _)) = commands.into_iter().find(|(node, _)| *node == command.node) else {
@@ -365,16 +407,30 @@ impl Desk {
             }
             Action::Other => return self.reply(&addresses, &Answer::BadAction, now),
         }
-        let place = Arc::clone(&self.waiting).try_acquire_owned();
-        let Some(place) = place.ok().filter(|_| addresses.can_be_kept()) else {
+        let fields = match known_fields(command.fields, registration.commands.fields()) {
+            Ok(fields) => fields,
+            Err(bad) => return self.reply(&addresses, &Answer::CommandFailed(bad.into()), now),
+        };
+        let sender = canonical_jid(&command.sender).into_owned();
+        let kept = [
+            addresses.size(),
+            sender.len(),
+            command.sender.len(),
+            command.service.len(),
+        ];
+        let bytes = kept
+            .into_iter()
+            .chain(fields.iter().map(|(var, value)| var.len() + value.len()));
+        let Some(room) = self.room_for(bytes).filter(|_| addresses.can_be_kept()) else {
             let error = CommandError::Unavailable(Unavailable);
             return self.reply(&addresses, &Answer::CommandFailed(error), now);
         };
         let executing = registration.commands.execute(Command {
             node: node.to_owned(),
-            sender: command.sender,
+            sender,
+            written: command.sender,
             service: command.service,
-            fields: command.fields,
+            fields,
         });
         let under_way = UnderWay::new(self);
         self.drain.spawn(async move {
@@ -382,13 +438,13 @@ impl Desk {
                 Ok(completed) => Answer::Payload(service::completed(node, &completed)),
                 Err(error) => Answer::CommandFailed(error),
             };
-            drop(place);
+            drop(room);
             under_way.0.reply(&addresses, &answer, now);
         });
     }
 
     /// disco#info.
-    fn describe(&self, node: Option<&str>) -> Answer {
+    fn describe(&self, node: Option<&str>) -> Answer<'static> {
         let terms = self.terms();
         let commands = terms
             .registration
@@ -409,7 +465,7 @@ impl Desk {
     }
 
     /// disco#items.
-    fn list(&self, node: Option<&str>) -> Answer {
+    fn list(&self, node: Option<&str>) -> Answer<'static> {
         let terms = self.terms();
         let commands = terms
             .registration
@@ -424,18 +480,59 @@ impl Desk {
     }
 
     /// Answers a publish that never came to a module.
-    fn settle(&self, arrival: &Arrival<'_>, outcome: Outcome) {
+    fn settle(&self, arrival: &Arrival<'_>, outcome: Outcome, named: Named<'_>) {
         counter!("fpush_pushes_total", "module" => "", "outcome" => outcome.name()).increment(1);
-        self.reply(&arrival.addresses, &Answer::Published(outcome), arrival.at);
+        debug!(publish = arrival.asked.number, sender = %Cut(arrival.domain), "publish without a module");
+        self.published(&arrival.asked, outcome, named);
     }
 
-    fn reply(&self, addresses: &Addresses, answer: &Answer, arrived: Instant) {
+    /// Answers a publish.
+    fn published(&self, asked: &Asked, outcome: Outcome, named: Named<'_>) {
+        let answer = Answer::Published(outcome, named);
+        debug!(?answer, publish = asked.number, outcome = %outcome.name(), "reply");
+        self.durations.record(asked.at.elapsed());
+        self.outbox
+            .push(asked.at, |out| answer.write(&asked.addresses, out));
+    }
+
+    /// Answers everything else.
+    fn reply(&self, addresses: &Addresses, answer: &Answer<'_>, arrived: Instant) {
         debug!(?answer, "reply");
-        if matches!(answer, Answer::Published(_)) {
-            self.durations.record(arrived.elapsed());
-        }
         self.outbox.push(arrived, |out| answer.write(addresses, out));
     }
+}
+
+impl<'a> Named<'a> {
+    /// What a publish says that came to no module.
+    fn of(push_module: Option<&str>) -> Self {
+        push_module.map_or(Self::Missing, |_| Self::Unknown)
+    }
+}
+
+/// Of the fields that were sent those that commands read, each once; an error if one is larger than any that makes sense.
+fn known_fields(
+    sent: Vec<(Cow<'_, str>, Cow<'_, str>)>,
+    known: &[&'static str],
+) -> Result<Vec<(String, String)>, BadPayload> {
+    let mut fields: Vec<(String, String)> = Vec::new();
+    for (var, value) in sent {
+        let Some(name) = known.iter().find(|name| **name == var) else {
+            continue;
+        };
+        if !fits(&value) {
+            return Err(BadPayload::Impossible(name));
+        }
+        // Of several the first one with a value counts.
+        if !value.is_empty() && !fields.iter().any(|(var, _)| var == name) {
+            fields.push((var.into_owned(), value.into_owned()));
+        }
+    }
+    Ok(fields)
+}
+
+/// Whether a node, a secret or a field is of a size that makes sense.
+fn fits(value: &str) -> bool {
+    value.len() <= MAX_VALUE
 }
 
 fn complain_of_module(push_module: Option<&str>, domain: &str) {
@@ -452,5 +549,9 @@ fn complain_of_module(push_module: Option<&str>, domain: &str) {
     }
 }
 
-/// How many may wait for a database at a time.
-const MAX_WAITING: usize = 10_000;
+/// Bytes of what may wait for a database at a time.
+const MAX_WAITING: usize = 16 * 1_024 * 1_024;
+/// Bytes that each takes beside what is counted.
+const OVERHEAD: usize = 1_024;
+/// Bytes of a node, a secret or a field: the longest tokens have as many.
+const MAX_VALUE: usize = 4_096;

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use fpush_push::Outcome;
 
 use crate::{
-    reply::{Addresses, Answer},
+    reply::{Addresses, Answer, Named},
     request::{Incoming, Request},
     stream::{Cutter, Mark, Piece, Stanza},
 };
@@ -85,7 +85,7 @@ pub struct Sender(Addresses);
 impl Sender {
     /// Appends the reply to a publish.
     pub fn reply(&self, outcome: Outcome, out: &mut Vec<u8>) {
-        Answer::Published(outcome).write(&self.0, out);
+        Answer::Published(outcome, Named::Known("demo")).write(&self.0, out);
     }
 }
 

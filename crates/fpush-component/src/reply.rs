@@ -4,19 +4,19 @@
 //! Tigase on every condition but `remote-server-timeout`, `service-unavailable`, `internal-server-error` and
 //! `bad-request`. So for a device that may be alive only these conditions are used, with type `wait`.
 
-use std::sync::OnceLock;
+use std::{borrow::Cow, sync::OnceLock};
 
-use fpush_push::{CommandError, Outcome};
+use fpush_push::{CommandError, Cut, Outcome};
 use metrics::{Counter, counter};
-use quick_xml::escape::unescape;
+use quick_xml::escape::{escape, unescape};
 
 use crate::service::Xml;
 
 /// What we say to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// To a publish, by what became of it.
-    Published(Outcome),
+pub(crate) enum Answer<'a> {
+    /// To a publish, by what became of it, and the push module that it is about.
+    Published(Outcome, Named<'a>),
     /// To a publish that names no node.
     NoNode,
     /// To a stanza that was too large to be read, or that is not the XML that we know.
@@ -25,6 +25,8 @@ pub(crate) enum Answer {
     Malformed,
     /// To what we do not do.
     Unsupported,
+    /// To a command where the settings let nobody register.
+    NoRegistration,
     /// To a use of pubsub that we do not support.
     UnsupportedPubsub,
     /// To a question about a node that we do not have.
@@ -37,6 +39,19 @@ pub(crate) enum Answer {
     CommandFailed(CommandError),
     /// To a command with an action that it does not have.
     BadAction,
+}
+
+/// The push module that a publish is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Named<'a> {
+    /// One of the settings, with this name.
+    Known(&'a str),
+    /// One that the publish named, and nobody knows.
+    Unknown,
+    /// The publish named none.
+    Missing,
+    /// That of a registered device.
+    OfDevice,
 }
 
 /// An enum of words, with all of them in their order: what counts by them has a place for each.
@@ -98,7 +113,7 @@ enum Verdict<'a> {
     CommandError(ErrorType, Condition, CommandCondition),
 }
 
-impl Answer {
+impl Answer<'_> {
     /// The table.
     fn verdict(&self) -> Verdict<'_> {
         use Condition::{
@@ -107,7 +122,7 @@ impl Answer {
         };
         use ErrorType::{Auth, Cancel, Modify, Wait};
         match self {
-            Self::Published(outcome) => match outcome {
+            Self::Published(outcome, _) => match outcome {
                 Outcome::Accepted | Outcome::Queued | Outcome::Coalesced => Verdict::Result(""),
                 Outcome::Refused => Verdict::Error(Wait, ServiceUnavailable),
                 Outcome::TokenDead | Outcome::NotRegistered => Verdict::Error(Cancel, ItemNotFound),
@@ -123,14 +138,14 @@ impl Answer {
             // It may be a publish for a living device.
             Self::Unreadable => Verdict::Error(Wait, BadRequest),
             Self::NoNode | Self::Malformed => Verdict::Error(Modify, BadRequest),
-            Self::Unsupported => Verdict::Error(Cancel, ServiceUnavailable),
+            Self::Unsupported | Self::NoRegistration => Verdict::Error(Cancel, ServiceUnavailable),
             Self::UnsupportedPubsub => Verdict::Error(Cancel, FeatureNotImplemented),
             Self::UnknownNode => Verdict::Error(Cancel, ItemNotFound),
             Self::Nothing => Verdict::Result(""),
             Self::Payload(xml) => Verdict::Result(xml.as_str()),
             Self::CommandFailed(error) => match error {
                 CommandError::UnknownCommand | CommandError::NotFound => Verdict::Error(Cancel, ItemNotFound),
-                CommandError::BadPayload => {
+                CommandError::BadPayload(_) => {
                     Verdict::CommandError(Modify, BadRequest, CommandCondition::BadPayload)
                 }
                 CommandError::Forbidden => Verdict::Error(Auth, Forbidden),
@@ -139,6 +154,25 @@ impl Answer {
             },
             Self::BadAction => Verdict::CommandError(Modify, BadRequest, CommandCondition::BadAction),
         }
+    }
+
+    /// What an error says to whoever looks for its cause: which field or which push module. It repeats nothing that was
+    /// sent; the names of push modules are those of the settings.
+    fn text(&self) -> Cow<'static, str> {
+        let text = match self {
+            Self::Published(outcome, named) => return published_text(*outcome, *named),
+            Self::NoNode => "attribute node of the publish is missing",
+            Self::Unreadable => "this stanza is too large, or is not XML that can be read",
+            Self::Malformed => "an iq has exactly one child",
+            Self::Unsupported => "this request is not supported here",
+            Self::NoRegistration => "no device can register here: registration is not configured",
+            Self::UnsupportedPubsub => "of pubsub only publish is supported here",
+            Self::UnknownNode => "there is no such node here",
+            Self::CommandFailed(error) => return error.to_string().into(),
+            Self::BadAction => "this command has one step: its action is execute or cancel",
+            Self::Nothing | Self::Payload(_) => "",
+        };
+        text.into()
     }
 
     /// Appends the reply as XML, and counts it.
@@ -163,6 +197,9 @@ impl Answer {
             b"'><",
             condition.text().as_bytes(),
             b" xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>",
+            b"<text xmlns='urn:ietf:params:xml:ns:xmpp-stanzas' xml:lang='en'>",
+            escape(self.text()).as_bytes(),
+            b"</text>",
         ]);
         if let Some(more) = more {
             append(&[
@@ -172,6 +209,34 @@ impl Answer {
             ]);
         }
         append(&[b"</error></iq>"]);
+    }
+}
+
+fn published_text(outcome: Outcome, named: Named<'_>) -> Cow<'static, str> {
+    let text = match outcome {
+        Outcome::Accepted | Outcome::Queued | Outcome::Coalesced => "",
+        Outcome::Refused => "a push for this device is queued already, or a call came too soon after another",
+        Outcome::TokenDead => "the push provider says that the app is not on this device any more",
+        Outcome::TokenBlocked => {
+            "nothing is sent to this device for a while, because the push provider does not take its token"
+        }
+        Outcome::TokenInvalid => {
+            "the token cannot be one for this push module: does the app name the right one in field pushModule?"
+        }
+        Outcome::ProviderUnavailable => "the push provider does not take the push now",
+        Outcome::Overloaded => "too many pushes are under way",
+        Outcome::ShuttingDown => "this service is about to stop",
+        Outcome::UnknownModule => match named {
+            Named::Unknown => "no push module of this name is configured: look at field pushModule",
+            Named::Missing => "field pushModule is missing, and there is no default push module",
+            Named::OfDevice | Named::Known(_) => "the push module of this device is not configured any more",
+        },
+        Outcome::NotRegistered => "no device is registered with this node and this secret",
+        Outcome::RegistryUnavailable => "the database of registered devices is out of reach",
+    };
+    match named {
+        Named::Known(name) => format!("{text} (push module {})", Cut(name)).into(),
+        Named::Unknown | Named::Missing | Named::OfDevice => text.into(),
     }
 }
 
@@ -252,6 +317,11 @@ impl Addresses {
         })
     }
 
+    /// How many bytes they take.
+    pub(crate) fn size(&self) -> usize {
+        self.attributes.len()
+    }
+
     /// Whether they are short enough to be kept until a provider has answered. Ids of real servers have a hundred bytes.
     pub(crate) fn can_be_kept(&self) -> bool {
         self.attributes.len() <= MAX_KEPT
@@ -295,10 +365,12 @@ const MAX_KEPT: usize = 8 * 1_024;
 
 #[cfg(test)]
 mod tests {
+    use fpush_push::{BadPayload, Unavailable};
+
     use super::*;
     use crate::request::Incoming;
 
-    fn reply(answer: &Answer, stanza: &str) -> String {
+    fn reply(answer: &Answer<'_>, stanza: &str) -> String {
         let mut out = Vec::new();
         answer.write(&Incoming::sender_of(stanza.as_bytes()).unwrap(), &mut out);
         String::from_utf8(out).unwrap()
@@ -309,7 +381,7 @@ mod tests {
     #[test]
     fn addresses_are_swapped_and_otherwise_untouched() {
         assert_eq!(
-            reply(&Answer::Published(Outcome::Accepted), IQ),
+            reply(&Answer::Published(Outcome::Accepted, Named::Known("m")), IQ),
             "<iq type='result' from='push.example' to='a.example/r' id='x=/+'/>"
         );
         let quoted = "<iq type='get' id=\"it's\" from='&quot;a&amp;b' to='P@Push.Example/R'/>";
@@ -351,22 +423,62 @@ mod tests {
     }
 
     #[test]
-    fn errors_have_the_condition_first() {
+    fn errors_have_the_condition_first_and_a_text_second() {
         assert_eq!(
-            reply(&Answer::Published(Outcome::TokenDead), IQ),
+            reply(&Answer::Published(Outcome::TokenDead, Named::Known("a<b&c")), IQ),
             "<iq type='error' from='push.example' to='a.example/r' id='x=/+'><error type='cancel'><item-not-found \
-             xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+             xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><text xmlns='urn:ietf:params:xml:ns:xmpp-stanzas' \
+             xml:lang='en'>the push provider says that the app is not on this device any more (push module \
+             a&lt;b&amp;c)</text></error></iq>"
         );
     }
 
     #[test]
-    fn what_is_wrong_with_a_command_stands_behind_the_condition() {
+    fn what_is_wrong_with_a_command_stands_last() {
+        let bad = CommandError::BadPayload(BadPayload::Missing("token"));
         assert_eq!(
-            reply(&Answer::CommandFailed(CommandError::BadPayload), IQ),
+            reply(&Answer::CommandFailed(bad), IQ),
             "<iq type='error' from='push.example' to='a.example/r' id='x=/+'><error type='modify'><bad-request \
-             xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><bad-payload xmlns='http://jabber.org/protocol/commands'/>\
-             </error></iq>"
+             xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><text xmlns='urn:ietf:params:xml:ns:xmpp-stanzas' \
+             xml:lang='en'>field token is missing</text><bad-payload \
+             xmlns='http://jabber.org/protocol/commands'/></error></iq>"
         );
+    }
+
+    #[test]
+    fn every_error_has_a_text_and_no_result_has_one() {
+        let names = [Named::Known("m"), Named::Unknown, Named::Missing, Named::OfDevice];
+        let published = Outcome::ALL
+            .into_iter()
+            .map(|outcome| Answer::Published(outcome, names[1]));
+        let unknown = names.map(|named| Answer::Published(Outcome::UnknownModule, named));
+        let others = [
+            Answer::NoNode,
+            Answer::Unreadable,
+            Answer::Malformed,
+            Answer::Unsupported,
+            Answer::NoRegistration,
+            Answer::UnsupportedPubsub,
+            Answer::UnknownNode,
+            Answer::Nothing,
+            Answer::BadAction,
+        ];
+        let failed = [
+            CommandError::UnknownCommand,
+            BadPayload::Impossible("node").into(),
+            CommandError::NotFound,
+            CommandError::Forbidden,
+            CommandError::TooMany,
+            CommandError::Unavailable(Unavailable),
+        ];
+        let all = published
+            .chain(unknown)
+            .chain(others)
+            .chain(failed.map(Answer::CommandFailed));
+        for answer in all {
+            let is_error = !matches!(answer.verdict(), Verdict::Result(_));
+            assert_eq!(is_error, !answer.text().is_empty(), "{answer:?}");
+        }
     }
 
     #[test]
@@ -391,7 +503,7 @@ mod tests {
             Outcome::UnknownModule,
             Outcome::RegistryUnavailable,
         ] {
-            let answer = Answer::Published(outcome);
+            let answer = Answer::Published(outcome, Named::Known("m"));
             let Verdict::Error(kind, condition) = answer.verdict() else {
                 panic!("{outcome:?}")
             };

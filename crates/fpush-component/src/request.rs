@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use fpush_push::Urgency;
+use fpush_push::{Urgency, canonical_domain};
 use quick_xml::escape::unescape;
 use xmpp_parsers::ns;
 
@@ -86,12 +86,12 @@ pub(crate) struct AdHoc<'a> {
     /// Which command.
     pub(crate) node: Cow<'a, str>,
     pub(crate) action: Action,
-    /// The bare JID of the sender.
+    /// The bare JID of the sender, as its server wrote it.
     pub(crate) sender: String,
     /// Our own address as the sender wrote it, without a resource.
     pub(crate) service: String,
     /// Name and first value of each field.
-    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) fields: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
 /// What is to be done with a command. Our commands have one step, so all that goes forward executes it: clients
@@ -274,7 +274,7 @@ impl<'a> Options<'a> {
         while let Some(form) = cursor.child(options)? {
             if form.is(ns::DATA_FORMS, "x") {
                 read_fields(cursor, &form, |var, value| {
-                    let field = match var {
+                    let field = match &*var {
                         "pushModule" => &mut found.push_module,
                         "secret" => &mut found.secret,
                         _ => return,
@@ -301,7 +301,7 @@ impl<'a> AdHoc<'a> {
             if form.is(ns::DATA_FORMS, "x") {
                 read_fields(cursor, &form, |var, value| {
                     if fields.len() < MAX_FIELDS {
-                        fields.push((var.to_owned(), value.into_owned()));
+                        fields.push((var, value));
                     }
                 })?;
             }
@@ -317,7 +317,7 @@ impl<'a> AdHoc<'a> {
 
     /// Whether XML can say everything that an answer might repeat: what came escaped need not be XML.
     pub(crate) fn is_sayable(&self) -> bool {
-        let values = self.fields.iter().map(|(_, value)| value.as_str());
+        let values = self.fields.iter().map(|(_, value)| &**value);
         [&*self.node, &*self.service]
             .into_iter()
             .chain(values)
@@ -330,7 +330,7 @@ impl<'a> AdHoc<'a> {
 fn read_fields<'a>(
     cursor: &mut Cursor<'a>,
     form: &Open<'a>,
-    mut field: impl FnMut(&str, Cow<'a, str>),
+    mut field: impl FnMut(Cow<'a, str>, Cow<'a, str>),
 ) -> Result<(), Malformed> {
     while let Some(child) = cursor.child(form)? {
         if !child.is(ns::DATA_FORMS, "field") {
@@ -345,7 +345,7 @@ fn read_fields<'a>(
                 first = Some(cursor.text(&value)?);
             }
         }
-        field(&var, first.unwrap_or_default());
+        field(var, first.unwrap_or_default());
     }
     Ok(())
 }
@@ -439,7 +439,7 @@ impl<'a> Signs<'a> {
     }
 
     fn read_summary(&mut self, cursor: &mut Cursor<'a>, form: &Open<'a>) -> Result<(), Malformed> {
-        read_fields(cursor, form, |var, value| match var {
+        read_fields(cursor, form, |var, value| match &*var {
             "last-message-body" if value.is_empty() => self.low = true,
             "last-message-body" => self.high = true,
             "message-count" => self.low |= value.trim() == "0",
@@ -453,12 +453,12 @@ impl<'a> Ciphertext<'a> {
     fn read(cursor: &mut Cursor<'a>, encrypted: &Open<'a>) -> Result<Option<Self>, Malformed> {
         let iv = encrypted.attribute("iv")?.unwrap_or_default();
         let text = cursor.text(encrypted)?;
-        let is_base64 = |text: &str| {
+        let is_base64 = |text: &str, most: usize| {
             let base64 =
                 |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'-' | b'_');
-            (1..=MAX_CIPHERTEXT).contains(&text.len()) && text.bytes().all(base64)
+            (1..=most).contains(&text.len()) && text.bytes().all(base64)
         };
-        Ok((is_base64(&iv) && is_base64(&text)).then_some(Self { iv, text }))
+        Ok((is_base64(&iv, MAX_IV) && is_base64(&text, MAX_CIPHERTEXT)).then_some(Self { iv, text }))
     }
 }
 
@@ -479,11 +479,11 @@ impl StreamError {
     }
 }
 
-/// The domain of a sender, whose address is escaped yet.
+/// The domain of a sender, whose address is escaped yet, in the one spelling in which domains are compared.
 fn sender_domain(from: &str) -> Option<Cow<'_, str>> {
     Some(match unescape(from).ok()? {
-        Cow::Borrowed(from) => Cow::Borrowed(domain_of(from)),
-        Cow::Owned(from) => Cow::Owned(domain_of(&from).to_owned()),
+        Cow::Borrowed(from) => canonical_domain(domain_of(from)),
+        Cow::Owned(from) => Cow::Owned(canonical_domain(domain_of(&from)).into_owned()),
     })
 }
 
@@ -499,8 +499,10 @@ const ENCRYPT: &str = "tigase:push:encrypt:0";
 const COMMANDS: &str = crate::service::COMMANDS;
 /// More than any form of ours has.
 const MAX_FIELDS: usize = 32;
-/// In bytes; Apple takes 5,120 for a whole push.
-const MAX_CIPHERTEXT: usize = 8 * 1_024;
+/// In bytes; Apple takes as many for a whole push.
+const MAX_CIPHERTEXT: usize = 5 * 1_024;
+/// In bytes; what is used has 12 or 16, and a third more in base64.
+const MAX_IV: usize = 64;
 const JINGLE: &str = "tigase:push:jingle:0";
 
 #[cfg(test)]
@@ -658,6 +660,7 @@ mod tests {
         assert_eq!(read("AA==", ""), None);
         assert_eq!(read("AA==", "a b"), None);
         assert_eq!(read("AA==", &"x".repeat(MAX_CIPHERTEXT + 1)), None);
+        assert_eq!(read(&"A".repeat(MAX_IV + 1), "c2Vj"), None);
     }
 
     #[test]
@@ -692,7 +695,7 @@ mod tests {
                 (&*command.sender, &*command.service),
                 ("u@a.example", "push.example")
             );
-            assert_eq!(command.fields, [("token".to_owned(), "t".to_owned())]);
+            assert_eq!(command.fields, [("token".into(), "t".into())]);
         }
         assert_eq!(read("", "").fields, []);
         assert!(read(" sessionid='s'", form).is_sayable());
@@ -801,6 +804,13 @@ mod tests {
             read("system-shutdown"),
             Incoming::StreamError(StreamError::Other("system-shutdown".into()))
         );
+    }
+
+    #[test]
+    fn a_sender_is_known_by_its_domain_however_that_is_written() {
+        for from in ["u@A.Example./r", "a.example", "&#65;.example", "\u{ff41}.example"] {
+            assert_eq!(sender_domain(from).unwrap(), "a.example", "{from}");
+        }
     }
 
     #[test]

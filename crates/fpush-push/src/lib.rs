@@ -12,6 +12,7 @@ pub mod files;
 mod fitness;
 #[doc(hidden)]
 pub mod hot;
+mod jid;
 mod limiter;
 mod line;
 mod log;
@@ -37,6 +38,7 @@ pub use backend::{
 };
 pub use blocklist::{BlockRule, BlocklistSettings};
 pub use drain::Drain;
+pub use jid::{canonical_domain, canonical_jid};
 pub use limiter::RatelimitSettings;
 pub use log::Cut;
 pub use memory::{BlockRecord, Clocks, HeldRecord};
@@ -46,8 +48,8 @@ pub use outcome::Outcome;
 pub use pulse::{Heart, Pulse};
 pub use registrable::registrable;
 pub use registration::{
-    Command, CommandError, Commands, Completed, Directory, Ending, Executing, Field, Found, Lookup,
-    Recipient, Record, Unavailable,
+    BadPayload, Command, CommandError, Commands, Completed, Directory, Ending, Executing, Field, Found,
+    Lookup, Recipient, Record, Unavailable,
 };
 pub use retry::jitter;
 pub use status::{

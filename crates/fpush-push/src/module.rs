@@ -403,6 +403,12 @@ impl Module {
         self.backend().canonical(token)
     }
 
+    /// The hash by which the log names a token.
+    #[must_use]
+    pub fn fingerprint(&self, token: &str) -> Fingerprint {
+        self.hasher.fingerprint(token)
+    }
+
     /// Forgets what it holds against a token: its device has registered anew.
     pub fn forgive(&self, token: &str) {
         let Some(token) = self.canonical(token) else {

@@ -23,7 +23,7 @@ pub fn registrable(domain: &str) -> Cow<'_, str> {
 }
 
 /// The domain as all others are written.
-fn spelling(domain: &str) -> Cow<'_, str> {
+pub(crate) fn spelling(domain: &str) -> Cow<'_, str> {
     let domain = domain.trim_end_matches(is_dot);
     if let Some(address) = address(domain) {
         return Cow::Owned(address.to_canonical().to_string());

@@ -88,6 +88,9 @@ pub trait Commands: Send + Sync + 'static {
     /// Features (XEP-0030) that show clients that they are welcome here.
     fn features(&self) -> Vec<String>;
 
+    /// The names of all fields that the commands read. Others are dropped before a command is executed.
+    fn fields(&self) -> &'static [&'static str];
+
     /// Executes a command.
     fn execute(&self, command: Command) -> Executing;
 }
@@ -99,8 +102,10 @@ pub type Executing = Pin<Box<dyn Future<Output = Result<Completed, CommandError>
 pub struct Command {
     /// Which command.
     pub node: String,
-    /// The bare JID of the sender, as its server wrote it.
+    /// Who sent it: the bare JID in the spelling of [`canonical_jid`](crate::canonical_jid), in which owners are compared.
     pub sender: String,
+    /// The same as its server wrote it: by that an app knows its account.
+    pub written: String,
     /// Our own address, as the sender wrote it, without a resource.
     pub service: String,
     /// The fields of its form: name and first value.
@@ -144,8 +149,8 @@ pub enum CommandError {
     #[error("no such command")]
     UnknownCommand,
     /// A field is missing, or its value is impossible.
-    #[error("a field is missing or has an impossible value")]
-    BadPayload,
+    #[error(transparent)]
+    BadPayload(#[from] BadPayload),
     /// What is to be removed is not there, or is somebody else's.
     #[error("no such registration")]
     NotFound,
@@ -158,4 +163,24 @@ pub enum CommandError {
     /// The database is out of reach.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
+}
+
+/// What is wrong with the form of a command, in words for those who write apps. They repeat nothing that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadPayload {
+    /// The field is not there, or is empty.
+    #[error("field {0} is missing")]
+    Missing(&'static str),
+    /// The field's value cannot be one.
+    #[error("field {0} is too long or has control characters")]
+    Impossible(&'static str),
+    /// The settings have no push module for the push type, or the provider, that the form names.
+    #[error("no push module is configured for this push type or provider")]
+    UnknownType,
+    /// The token cannot be one of the push module's provider.
+    #[error("the token cannot be one for this push type or provider")]
+    BadToken,
+    /// XML has no such characters, so that an answer could not hold them.
+    #[error("a value has characters that XML does not allow")]
+    NotXml,
 }

@@ -85,9 +85,11 @@ async fn main() {
             let mut done = 0_usize;
             while began.elapsed() < Duration::from_secs(5) {
                 let field = |name: &str, value: String| (name.to_owned(), value);
+                let sender = format!("user{task}-{}@example.org", done / 8);
                 let command = Command {
                     node: "register-push-fcm".to_owned(),
-                    sender: format!("user{task}-{}@example.org", done / 8),
+                    written: sender.clone(),
+                    sender,
                     service: "push.example.org".to_owned(),
                     fields: vec![
                         field("token", "t".repeat(163)),

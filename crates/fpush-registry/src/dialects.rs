@@ -7,7 +7,7 @@ mod p2;
 mod seed;
 mod tigase;
 
-use fpush_push::{Command, CommandError, Completed, Field, Found};
+use fpush_push::{BadPayload, Command, CommandError, Completed, Field, Found};
 
 use crate::{
     device::{MAX_JID, is_sane},
@@ -21,18 +21,15 @@ pub(crate) fn list(targets: &Targets) -> Vec<(&'static str, &'static str)> {
 }
 
 /// Executes a command.
-pub(crate) async fn execute(shared: &Shared, mut command: Command) -> Result<Completed, CommandError> {
+pub(crate) async fn execute(shared: &Shared, command: Command) -> Result<Completed, CommandError> {
     if !list(shared.targets())
         .iter()
         .any(|(node, _)| *node == command.node)
     {
         return Err(CommandError::UnknownCommand);
     }
-    if let Some(resource) = command.sender.find('/') {
-        command.sender.truncate(resource);
-    }
-    if !is_sane(&command.sender, MAX_JID) {
-        return Err(CommandError::BadPayload);
+    if !is_sane(&command.sender, MAX_JID) || !is_sane(&command.written, MAX_JID) {
+        return Err(BadPayload::Impossible("from").into());
     }
     if !shared.is_command_allowed(&command.sender) {
         return Err(CommandError::TooMany);
@@ -61,7 +58,12 @@ pub(crate) fn nothing_at(node: &str) -> Found {
 }
 
 /// The value of a field that may be missing; an empty one counts as missing.
-fn optional<'a>(command: &'a Command, name: &str, max: usize) -> Result<Option<&'a str>, CommandError> {
+fn optional<'a>(
+    command: &'a Command,
+    name: &'static str,
+    max: usize,
+) -> Result<Option<&'a str>, CommandError> {
+    debug_assert!(FIELDS.contains(&name), "{name} is dropped before it comes here");
     let found = command
         .fields
         .iter()
@@ -69,13 +71,13 @@ fn optional<'a>(command: &'a Command, name: &str, max: usize) -> Result<Option<&
     match found {
         None => Ok(None),
         Some((_, value)) if is_sane(value, max) => Ok(Some(value)),
-        Some(_) => Err(CommandError::BadPayload),
+        Some(_) => Err(BadPayload::Impossible(name).into()),
     }
 }
 
 /// The value of a field that must be there.
-fn required<'a>(command: &'a Command, name: &str, max: usize) -> Result<&'a str, CommandError> {
-    optional(command, name, max)?.ok_or(CommandError::BadPayload)
+fn required<'a>(command: &'a Command, name: &'static str, max: usize) -> Result<&'a str, CommandError> {
+    optional(command, name, max)?.ok_or(BadPayload::Missing(name).into())
 }
 
 fn field(var: &'static str, kind: &'static str, value: impl Into<String>) -> Field {
@@ -85,3 +87,18 @@ fn field(var: &'static str, kind: &'static str, value: impl Into<String>) -> Fie
         values: vec![value.into()],
     }
 }
+
+/// The fields of all forms.
+pub(crate) const FIELDS: &[&str] = &[
+    "android-id",
+    "channel",
+    "device-id",
+    "device-second-token",
+    "device-token",
+    "muc",
+    "node",
+    "provider",
+    "secret",
+    "token",
+    "type",
+];

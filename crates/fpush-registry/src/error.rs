@@ -1,6 +1,6 @@
 //! What can go wrong.
 
-use fpush_push::{CommandError, Unavailable};
+use fpush_push::{BadPayload, CommandError, Unavailable};
 
 /// Why a registration, or the end of one, was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,9 +31,9 @@ pub enum RegisterError {
 impl From<RegisterError> for CommandError {
     fn from(error: RegisterError) -> Self {
         match error {
-            RegisterError::BadField(_) | RegisterError::UnknownType | RegisterError::BadToken => {
-                Self::BadPayload
-            }
+            RegisterError::BadField(field) => BadPayload::Impossible(field).into(),
+            RegisterError::UnknownType => BadPayload::UnknownType.into(),
+            RegisterError::BadToken => BadPayload::BadToken.into(),
             RegisterError::Forbidden => Self::Forbidden,
             RegisterError::NotFound => Self::NotFound,
             RegisterError::TooMany => Self::TooMany,

@@ -411,6 +411,10 @@ impl Commands for Registry {
         self.shared.targets.providers().map(str::to_owned).collect()
     }
 
+    fn fields(&self) -> &'static [&'static str] {
+        dialects::FIELDS
+    }
+
     fn execute(&self, command: Command) -> Executing {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move { dialects::execute(&shared, command).await })

@@ -636,6 +636,13 @@ impl Reply {
         self.kind == "result"
     }
 
+    /// What an error says for people: only where it stands behind the condition, as RFC 6120 has it.
+    pub fn text(&self) -> Option<&str> {
+        let text = self.error_children.get(1)?;
+        let is_text = text.name == "text" && text.namespace == "urn:ietf:params:xml:ns:xmpp-stanzas";
+        is_text.then_some(text.text.as_str())
+    }
+
     /// Type and condition of an error, as `wait/remote-server-timeout`; `result` for a result.
     pub fn verdict(&self) -> String {
         if self.is_result() {

@@ -711,6 +711,85 @@ mod other_traffic {
         assert_eq!(reply.from.as_deref(), Some(DOMAIN));
     }
 
+    /// For whoever writes an app: which field, or which push module. Nothing that was sent is repeated.
+    #[test]
+    fn errors_say_which_field_or_which_module() {
+        let module = json!({ "type": "demo" });
+        let modules = json!({ "one": module, "two": module });
+        let mut session = Session::start(&modules);
+        let unnamed = Publish::new("unnamed", "a-token", "", "");
+        let unknown = Publish::new("unknown", "a-token", "", &push_module(Some("nobody")));
+        let dead = Publish::new("dead", "dead-token", "", &push_module(Some("one")));
+        for (id, stanza, said) in [
+            ("unnamed", unnamed.to_string(), "field pushModule is missing"),
+            ("unknown", unknown.to_string(), "no push module of this name"),
+            ("dead", dead.to_string(), "(push module one)"),
+            ("no-node", iq("set", "no-node", &pubsub("<publish/>")), "node"),
+            ("two", iq("get", "two", "<a/><b/>"), "exactly one child"),
+            (
+                "command",
+                iq(
+                    "set",
+                    "command",
+                    "<command xmlns='http://jabber.org/protocol/commands' node='register-push-fcm'/>",
+                ),
+                "registration",
+            ),
+        ] {
+            session.link.send(stanza);
+            let reply = session.link.reply_to(id, SOON);
+            let text = reply.text().unwrap_or_default();
+            assert!(text.contains(said), "{}", reply.raw);
+            for sent in ["nobody", "a-token", "dead-token", "register-push-fcm"] {
+                assert!(!text.contains(sent), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_publish_and_its_reply_are_joined_in_the_log() {
+        let mut session =
+            Session::start_with(&demo(), |settings| settings, |daemon| daemon.rust_log("debug"));
+        let field = |line: &str, name: &str| {
+            let value = line.split_once(&format!("{name}=")).map(|(_, rest)| rest);
+            value
+                .and_then(|rest| rest.split_whitespace().next())
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let mut hashes = Vec::new();
+        for (number, node, outcome) in [
+            (1, "t", "accepted"),
+            (2, "dead-t", "token_dead"),
+            (3, "t", "accepted"),
+        ] {
+            session.publish(node, None);
+            let reply = session.daemon.wait_for_log(&format!("outcome={outcome}"), SOON);
+            let number = format!("publish={number} ");
+            let log = session.daemon.log();
+            let of_it: Vec<_> = log
+                .lines()
+                .filter(|line| format!("{line} ").contains(&number))
+                .collect();
+            assert_eq!(of_it.len(), 2, "{reply} {of_it:#?}");
+            assert_eq!(field(of_it[0], "sender"), "a.example");
+            assert_eq!(field(of_it[0], "module"), "demo");
+            assert_eq!(field(of_it[1], "outcome"), outcome);
+            hashes.push(field(of_it[0], "token"));
+        }
+        assert!(
+            !hashes[0].is_empty() && hashes[0] == hashes[2] && hashes[0] != hashes[1],
+            "{hashes:?}"
+        );
+        assert!(
+            session
+                .daemon
+                .log()
+                .lines()
+                .any(|line| { line.contains("push accepted") && field(line, "token") == hashes[0] })
+        );
+    }
+
     #[test]
     fn what_asks_for_nothing_gets_nothing() {
         let mut session = Session::start(&demo());

@@ -735,7 +735,7 @@ impl Stage {
             }
             (Kind::Prosody, Effect::Dead) => (
                 [
-                    "Got error <cancel:item-not-found:>".to_owned(),
+                    "Got error <cancel:item-not-found:the push provider says".to_owned(),
                     format!("'{COMPONENT}<{token}'"),
                     format!("error count for this identifier is now at {count}"),
                 ],
@@ -743,7 +743,7 @@ impl Stage {
             ),
             (Kind::Prosody, Effect::Kept(condition)) => (
                 [
-                    format!("Got error <wait:{condition}:>"),
+                    format!("Got error <wait:{condition}:"),
                     format!("'{COMPONENT}<{token}'"),
                     "NOT increasing error count".to_owned(),
                 ],

@@ -811,16 +811,15 @@ impl Stage {
     /// Waits until the server has taken note that a node is gone: ejabberd unregisters it, Prosody begins to count.
     fn expect_server_to_count_it_out(&self, user: &str, node: &str) {
         let line = match self.kind {
-            Kind::Prosody => format!(
-                "Got error <cancel:item-not-found:> for identifier '{COMPONENT}<{node}': error count for this identifier \
-                 is now at 1"
-            ),
+            Kind::Prosody => {
+                format!("for identifier '{COMPONENT}<{node}': error count for this identifier is now at 1")
+            }
             Kind::Ejabberd => {
                 format!("{COMPONENT} rejected notification for {user}@localhost")
             }
         };
         let more = match self.kind {
-            Kind::Prosody => "",
+            Kind::Prosody => "Got error <cancel:item-not-found:",
             Kind::Ejabberd => "disabling push",
         };
         until("the server's note", || {

@@ -75,7 +75,7 @@ fn claim(shared: &Shared, command: &Command, kind: &str, token: &str) -> Result<
         kind: kind.to_owned(),
         node: shared.node(&["p2", kind, owner, device_id, muc.unwrap_or("")])?,
         token: token.to_owned(),
-        account: Some(sha1(owner, device_id)),
+        account: Some(sha1(&command.written, device_id)),
         channel: muc.map(|muc| sha1(muc, device_id)),
         by: By::Owner(owner.to_owned()),
         secret: None,

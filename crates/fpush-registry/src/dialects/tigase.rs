@@ -49,7 +49,7 @@ fn claim(shared: &Shared, command: &Command) -> Result<Claim, CommandError> {
         kind: provider.to_owned(),
         node: format!("{NODE}{}", shared.node(&["tigase", provider, owner, token])?),
         token: token.to_owned(),
-        account: Some(owner.to_owned()),
+        account: Some(command.written.clone()),
         channel: None,
         by: By::Owner(owner.to_owned()),
         secret: None,

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, os::unix::fs::PermissionsExt as _, time::Duration};
 
-use fpush_push::{CommandError, Commands as _, Found};
+use fpush_push::{BadPayload, CommandError, Commands as _, Found};
 use fpush_registry::{
     Device, Dialect, HttpRegistration, Imported, RegisterError, StoreSettings, Time, lines,
 };
@@ -220,12 +220,19 @@ async fn only_what_the_settings_name_is_offered() {
             unknown
         );
     }
-    let bad = Err(CommandError::BadPayload);
+    let bad = |bad| Err(CommandError::BadPayload(bad));
     let other_type = [("type", "apns"), ("node", "n"), ("token", "t")];
-    assert_eq!(open.run("v1-register-push", ALICE, &other_type).await, bad);
+    assert_eq!(
+        open.run("v1-register-push", ALICE, &other_type).await,
+        bad(BadPayload::UnknownType)
+    );
     let bad_token = [("token", "bad"), ("device-id", "d")];
-    assert_eq!(open.run("register-push-fcm", ALICE, &bad_token).await, bad);
-    assert_eq!(open.run("register-push-fcm", ALICE, &[("token", "t")]).await, bad);
+    assert_eq!(
+        open.run("register-push-fcm", ALICE, &bad_token).await,
+        bad(BadPayload::BadToken)
+    );
+    let without_device = open.run("register-push-fcm", ALICE, &[("token", "t")]).await;
+    assert_eq!(without_device, bad(BadPayload::Missing("android-id")));
     open.close().await;
 }
 

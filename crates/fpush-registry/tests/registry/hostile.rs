@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use fpush_push::{CommandError, Found};
+use fpush_push::{BadPayload, CommandError, Found, canonical_jid};
 use fpush_registry::{HttpRegistration, RegisterError};
 
 use crate::rig::{Database, value};
@@ -42,7 +42,7 @@ async fn sql_is_text_like_any_other() {
             let node = value(&p2, "node");
             assert_eq!(
                 open.registry.show(&node).await.unwrap().unwrap().owner.as_deref(),
-                Some(text)
+                Some(&*canonical_jid(text))
             );
             let fields = [
                 ("provider", text),
@@ -78,11 +78,17 @@ async fn fields_without_measure_are_refused() {
             assert!(open.registry.show(text).await.unwrap().is_none());
             assert!(!open.registry.remove(text).await.unwrap());
             let fields = [("type", "fcm"), ("node", text), ("token", "t")];
-            let bad = Err(CommandError::BadPayload);
-            assert_eq!(open.run("v1-register-push", "a@b", &fields).await, bad);
-            assert_eq!(open.run("v1-unregister-push", "a@b", &fields).await, bad);
+            let bad = |field| {
+                let bad = match text {
+                    "" => BadPayload::Missing(field),
+                    _ => BadPayload::Impossible(field),
+                };
+                Err(CommandError::BadPayload(bad))
+            };
+            assert_eq!(open.run("v1-register-push", "a@b", &fields).await, bad("node"));
+            assert_eq!(open.run("v1-unregister-push", "a@b", &fields).await, bad("node"));
             let fields = [("token", text), ("device-id", "d")];
-            assert_eq!(open.run("register-push-fcm", "a@b", &fields).await, bad);
+            assert_eq!(open.run("register-push-fcm", "a@b", &fields).await, bad("token"));
             let http = HttpRegistration {
                 kind: "fcm",
                 node: text,
@@ -94,7 +100,7 @@ async fn fields_without_measure_are_refused() {
             assert_eq!(refused, Err(RegisterError::BadField("node")));
         }
         let fields = [("type", "fcm"), ("node", "n"), ("token", "t")];
-        let bad = Err(CommandError::BadPayload);
+        let bad = Err(CommandError::BadPayload(BadPayload::Impossible("from")));
         assert_eq!(open.run("v1-register-push", &long, &fields).await, bad);
         // As long as may be, and not in ASCII.
         let (node, token) = ("ä".repeat(256), "t".repeat(4_096));

@@ -8,6 +8,7 @@ use std::{
 
 use fpush_push::{
     Command, CommandError, Commands as _, Completed, Directory as _, Found, Lookup, Recipient, Unavailable,
+    canonical_jid,
 };
 use fpush_registry::{Hooks, Registry, RegistrySettings, StoreSettings};
 use fpush_testkit::{Postgres, TempDir};
@@ -131,7 +132,8 @@ pub(crate) fn command(node: &str, sender: &str, fields: &[(&str, &str)]) -> Comm
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     Command {
         node: node.to_owned(),
-        sender: sender.to_owned(),
+        sender: canonical_jid(sender).into_owned(),
+        written: sender.split('/').next().unwrap_or_default().to_owned(),
         service: "push.example.org".to_owned(),
         fields: fields.iter().map(owned).collect(),
     }

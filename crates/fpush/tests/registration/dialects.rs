@@ -269,7 +269,7 @@ fn commands_can_be_canceled_and_have_no_way_back() {
     for action in ["prev", "dance", "EXECUTE", ""] {
         let reply = rig.send(command("v1-register-push", &fields, Some(action)));
         assert_eq!(reply.verdict(), "modify/bad-request", "{action}");
-        let more = &reply.error_children[1];
+        let more = &reply.error_children[2];
         assert_eq!(
             (more.name.as_str(), more.namespace.as_str()),
             ("bad-action", "http://jabber.org/protocol/commands")

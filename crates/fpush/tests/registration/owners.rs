@@ -46,6 +46,56 @@ fn a_renewal_keeps_node_and_secret_and_swaps_the_token() {
     }
 }
 
+/// Servers write one address in many ways: ejabberd passes on what a foreign server wrote.
+#[test]
+fn an_owner_is_the_same_however_its_address_is_written() {
+    let mut rig = Rig::with(json!({ "maxPerOwner": 2 }));
+    let secret = rig.register("jürgen@müller.example/phone", "n", &apple(1));
+    for from in [
+        "JÜRGEN@MÜLLER.Example/x",
+        "jürgen@müller.example.",
+        "ju\u{308}rgen@mu\u{308}ller.example/x",
+        "ｊürgen@ｍüller。example",
+        "jürgen@xn--mller-kva.example/x",
+        "jürgen@XN--MLLER-KVA.EXAMPLE./x",
+    ] {
+        assert_eq!(rig.register(from, "n", &apple(1)), secret, "{from}");
+    }
+    let devices = rig.export();
+    assert_eq!(devices.len(), 1);
+    assert_eq!(devices[0]["owner"], "jürgen@müller.example");
+
+    // No more devices by another spelling either.
+    rig.register("JÜRGEN@müller.example", "m", &apple(2));
+    let third = [("type", "apns"), ("node", "o"), ("token", &apple(3))];
+    let from = "jürgen@xn--mller-kva.example";
+    assert_eq!(rig.execute(from, "v1-register-push", &third).verdict(), TOO_MANY);
+
+    // Who only looks alike is somebody else; and an app knows its account as its server writes it.
+    let mine = [("type", "apns"), ("node", "n"), ("token", &apple(4))];
+    for from in ["jürgen@muller.example", "jurgen@müller.example", "müller.example"] {
+        assert_eq!(
+            rig.execute(from, "v1-register-push", &mine).verdict(),
+            FORBIDDEN,
+            "{from}"
+        );
+    }
+    let siskin = [
+        ("provider", "tigase:messenger:apns:1"),
+        ("device-token", &apple(5)),
+    ];
+    let form = rig.form("Bob@A.Example/x", "register-device", &siskin);
+    let devices = rig.export();
+    let bob = devices
+        .iter()
+        .find(|device| device["node"] == form.value("node"))
+        .unwrap();
+    assert_eq!(
+        (&bob["owner"], &bob["account"]),
+        (&json!("bob@a.example"), &json!("Bob@A.Example"))
+    );
+}
+
 #[test]
 fn another_type_is_another_registration() {
     let mut rig = Rig::start();

@@ -96,6 +96,46 @@ fn what_one_daemon_registers_the_other_one_pushes() {
     }
 }
 
+/// Of what waits is kept what is needed, and of all together no more than fits.
+#[test]
+fn what_waits_for_a_database_that_hangs_is_bounded_in_bytes() {
+    let server = Postgres::start_new();
+    let mut rig = on(&server.database(), Some(false));
+    rig.register(ALICE, "mine", &apple(1));
+    server.signal_all("STOP");
+    let before = rig.daemon.peak_rss_kib();
+    let large = "x".repeat(480_000);
+    for number in 0..200 {
+        let (from, token) = (format!("user{number}@a.example/x"), apple(number));
+        let fields = [
+            ("type", "apns"),
+            ("node", "n"),
+            ("token", token.as_str()),
+            ("of nobody", large.as_str()),
+        ];
+        let command = Command::new(&format!("command-{number}"), "v1-register-push", &fields);
+        rig.link.send(command.from(&from));
+        let encrypted = format!(
+            "<iq type='set' from='a.example' to='push.localhost' id='publish-{number}'><pubsub \
+             xmlns='http://jabber.org/protocol/pubsub'><publish node='mine'><item><notification \
+             xmlns='urn:xmpp:push:0'><encrypted xmlns='tigase:push:encrypt:0' iv='{large}'>{large}</encrypted>\
+             </notification></item></publish></pubsub></iq>"
+        );
+        rig.link.send(encrypted);
+    }
+    let ping = rig.ask("get", "<ping xmlns='urn:xmpp:ping'/>");
+    assert!(ping.is_result());
+    let grown = rig.daemon.peak_rss_kib() - before;
+    assert!(grown < 32 * 1_024, "{grown} KiB");
+    server.signal_all("CONT");
+    for number in 0..200 {
+        // None is lost, whatever the database had time for.
+        rig.link.reply_to(&format!("command-{number}"), LONG);
+        let publish = rig.link.reply_to(&format!("publish-{number}"), LONG).verdict();
+        assert!([TROUBLE, MISSING].contains(&publish.as_str()), "{publish}");
+    }
+}
+
 #[test]
 fn a_database_may_go_away_and_return() {
     let server = Postgres::start_new();
