@@ -151,6 +151,17 @@ impl PushTrait for Apns {
 impl Apns {
     /// Sends a push: what Apple said if it did not take it, and the generation of the provider token.
     async fn attempt(&self, push: &Push) -> Result<Option<(Refusal, u64)>, Failure> {
+        if let Authentication::Certificate(validity) = &self.authentication
+            && validity.has_expired(SystemTime::now())
+        {
+            // Nobody knocks at Apple's door with it again and again.
+            let pause = PushError::Pause {
+                length: EXPIRED_PAUSE,
+                alarm: true,
+            };
+            let answer = format!("the client certificate expired on {}", validity.until);
+            return Err(Failure::new(pause, "certificate_expired", answer, EXPIRED));
+        }
         let (request, generation) = self.request(push).ok_or_else(|| {
             Failure::new(
                 PushError::Misconfigured,
@@ -292,6 +303,10 @@ const APNS_COLLAPSE_ID: HeaderName = HeaderName::from_static("apns-collapse-id")
 const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
 /// Of a token.
 const MOST_BYTES: usize = 100;
+/// Until it is looked again whether the certificate is good, after somebody has set the clock.
+const EXPIRED_PAUSE: Duration = Duration::from_secs(60);
+const EXPIRED: &str = "Get a new one at developer.apple.com, under Certificates, and put it in the old one's place; or set the clock \
+     of this machine, if it is wrong.";
 /// No device has this token; Apple answers `BadDeviceToken`, after it has looked at all the rest.
 const NO_DEVICE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 const UNBUILDABLE: &str = "Something in the request cannot be part of an HTTP request, which should never happen: check topic and \

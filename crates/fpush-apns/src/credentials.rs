@@ -93,9 +93,14 @@ impl Validity {
         })
     }
 
+    /// Whether Apple refuses the certificate because its time is over.
+    pub(crate) fn has_expired(&self, now: SystemTime) -> bool {
+        now > self.not_after
+    }
+
     /// Why Apple does not take the certificate now, in words with what to do.
     pub(crate) fn trouble(&self, now: SystemTime) -> Option<Cow<'static, str>> {
-        if now > self.not_after {
+        if self.has_expired(now) {
             let until = &self.until;
             let what = format!(
                 "the certificate expired on {until}: Apple refuses it; get a new one at developer.apple.com, under \

@@ -238,7 +238,11 @@ fn certificate(apns: &mut Section<'_>) -> Option<Credentials> {
 
 fn warn_of_expiry(apns: &Section<'_>, validity: &Validity, now: SystemTime) {
     if let Some(trouble) = validity.trouble(now) {
-        apns.warning("certFilePath", trouble);
+        if validity.has_expired(now) {
+            apns.unusable("certFilePath", trouble);
+        } else {
+            apns.warning("certFilePath", trouble);
+        }
     } else if validity
         .not_after
         .duration_since(now)

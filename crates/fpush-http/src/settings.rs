@@ -137,8 +137,11 @@ impl TlsFiles {
         }
         let current = Current::of(&files, chain?.ok()?, private_key?.ok()?);
         let current = current.inspect_err(|e| section.error("certFilePath", e)).ok()?;
-        if let Some(trouble) = current.trouble(SystemTime::now()) {
-            section.warning("certFilePath", trouble);
+        let now = SystemTime::now();
+        match current.trouble(now) {
+            Some(trouble) if current.has_expired(now) => section.unusable("certFilePath", trouble),
+            Some(trouble) => section.warning("certFilePath", trouble),
+            None => {}
         }
         Some(files)
     }

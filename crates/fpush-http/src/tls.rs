@@ -269,6 +269,11 @@ impl Current {
         })
     }
 
+    /// Whether clients refuse the certificate because its time is over.
+    pub(crate) fn has_expired(&self, now: SystemTime) -> bool {
+        self.expiry.as_ref().is_some_and(|expiry| expiry.at < now)
+    }
+
     /// Why clients refuse the certificate or will soon, in words with what to do.
     pub(crate) fn trouble(&self, now: SystemTime) -> Option<String> {
         self.expiry.as_ref()?.trouble(now)

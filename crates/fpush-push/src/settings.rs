@@ -3,7 +3,7 @@
 
 use std::{
     cell::RefCell,
-    fmt, fs,
+    fmt, fs, io,
     ops::RangeInclusive,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -21,8 +21,13 @@ pub enum Severity {
     /// A key that nobody reads: a warning when the daemon starts, because the original ignored such keys, and
     /// an error in `fpush check`.
     UnknownKey,
+    /// The daemon starts, but this part of it cannot work, such as a module whose certificate has expired: a warning when
+    /// the daemon starts, because the other parts work, and an error in `fpush check`.
+    Unusable,
     /// The daemon starts, but the operator should know.
     Warning,
+    /// Nothing is wrong: what `fpush check` finds otherwise than a start will, and why.
+    Note,
 }
 
 /// One thing that is wrong with the settings.
@@ -55,6 +60,29 @@ pub struct Report {
     /// Keys that their section does not know, and nothing like them: the problem, the section and the key.
     strays: RefCell<Vec<(usize, String, String)>>,
     files: RefCell<Vec<NamedFile>>,
+    provided: Vec<ProvidedFile>,
+}
+
+/// A file that is there only while the service runs, because systemd makes it for the service from another one.
+#[derive(Debug)]
+pub struct ProvidedFile {
+    /// Where the settings expect it.
+    pub path: PathBuf,
+    /// The unit file's name.
+    pub unit: String,
+    /// Where its content comes from, if that is a file.
+    pub source: Option<PathBuf>,
+    /// The content, or why it is not known.
+    pub content: Result<Vec<u8>, NotSeen>,
+}
+
+/// Why the content of a [`ProvidedFile`] is not known.
+#[derive(Debug)]
+pub enum NotSeen {
+    /// Its source is not there, or not even systemd can read it.
+    Missing(io::Error),
+    /// Who looks may not read its source, which may well be right; or the source is encrypted.
+    Hidden,
 }
 
 /// A file that the settings name, as it was when it was read.
@@ -90,6 +118,15 @@ pub fn imprint(bytes: &[u8]) -> u128 {
 }
 
 impl Report {
+    /// A report in which these files stand for those that systemd will make of them.
+    #[must_use]
+    pub fn with(provided: Vec<ProvidedFile>) -> Self {
+        Self {
+            provided,
+            ..Self::default()
+        }
+    }
+
     /// Adds an error at a place.
     pub fn error(&self, path: &str, message: impl fmt::Display) {
         self.add(Severity::Error, path, message);
@@ -98,6 +135,11 @@ impl Report {
     /// Adds a warning at a place.
     pub fn warning(&self, path: &str, message: impl fmt::Display) {
         self.add(Severity::Warning, path, message);
+    }
+
+    /// Adds a part that cannot work, at a place.
+    pub fn unusable(&self, path: &str, message: impl fmt::Display) {
+        self.add(Severity::Unusable, path, message);
     }
 
     /// Whether something keeps the daemon from starting.
@@ -117,6 +159,7 @@ impl Report {
             known,
             strays,
             files: _,
+            provided: _,
         } = self;
         let (mut problems, known) = (problems.into_inner(), known.into_inner());
         for (problem, section, key) in strays.into_inner() {
@@ -131,9 +174,18 @@ impl Report {
 
     /// Reads a file that the settings name, such as a certificate.
     pub fn read_file(&self, path: &str, file: &Path) -> Option<Vec<u8>> {
-        let content = fs::read(file)
-            .inspect_err(|e| self.error(path, format_args!("cannot read the file {}: {e}", file.display())))
-            .ok();
+        let content = match fs::read(file) {
+            Ok(content) => Some(content),
+            Err(e) => self.provided(path, file).unwrap_or_else(|| {
+                let hint = if file.starts_with(CREDENTIALS) {
+                    "; systemd makes it while the service runs: is it in LoadCredential= of the unit file, under this name?"
+                } else {
+                    ""
+                };
+                self.error(path, format_args!("cannot read the file {}: {e}{hint}", file.display()));
+                None
+            }),
+        };
         self.files.borrow_mut().push(NamedFile {
             path: file.to_owned(),
             imprint: content.as_deref().map(imprint),
@@ -156,12 +208,61 @@ impl Report {
 
     /// Warns if everybody on the machine can read a file.
     pub fn warn_if_public(&self, path: &str, file: &Path) {
+        let provided = self.provided.iter().find(|provided| provided.path == file);
+        let file = provided
+            .and_then(|provided| provided.source.as_deref())
+            .unwrap_or(file);
         if fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0) {
             let file = file.display();
             self.warning(
                 path,
                 format_args!("everybody on this machine can read {file}; do: chmod o= {file}"),
             );
+        }
+    }
+
+    /// The content that a file will have which is not there yet; says so. `None` if nobody is known who makes it.
+    fn provided(&self, path: &str, file: &Path) -> Option<Option<Vec<u8>>> {
+        let provided = self.provided.iter().find(|provided| provided.path == file)?;
+        let ProvidedFile {
+            unit,
+            source,
+            content,
+            ..
+        } = provided;
+        let source = source
+            .as_deref()
+            .map_or_else(|| "the unit file".into(), Path::to_string_lossy);
+        let file = file.display();
+        let normal =
+            format!("{file} is not there until systemd makes it for {unit} from {source}, which is normal");
+        match content {
+            Ok(content) => {
+                self.add(
+                    Severity::Note,
+                    path,
+                    format_args!("{normal}; {source} was read instead"),
+                );
+                Some(Some(content.clone()))
+            }
+            Err(NotSeen::Hidden) => {
+                self.add(
+                    Severity::Note,
+                    path,
+                    format_args!("{normal}; its content was not checked, which only root could do"),
+                );
+                Some(None)
+            }
+            Err(NotSeen::Missing(e)) => {
+                self.error(
+                    path,
+                    format_args!(
+                        "systemd makes {file} for {unit} from {source}, which cannot be read: {e}; make it, or correct \
+                         LoadCredential= in the unit file"
+                    ),
+                );
+                Some(None)
+            }
         }
     }
 
@@ -224,6 +325,11 @@ impl<'a> Section<'a> {
     /// Adds a warning at one of this section's keys.
     pub fn warning(&self, key: &str, message: impl fmt::Display) {
         self.report.warning(&self.path_of(key), message);
+    }
+
+    /// Adds at one of this section's keys that this part cannot work.
+    pub fn unusable(&self, key: &str, message: impl fmt::Display) {
+        self.report.unusable(&self.path_of(key), message);
     }
 
     /// Whether the key is there, with any value.
@@ -529,6 +635,8 @@ fn homes<'a>(section: &str, key: &str, known: &'a [(String, Vec<&'static str>)])
 
 /// Of the places where a key belongs no more are named.
 const MAX_HOMES: usize = 3;
+/// Where systemd puts credentials.
+const CREDENTIALS: &str = "/run/credentials";
 static EMPTY: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
 const MAX_DURATION: Duration = Duration::from_secs(10 * 366 * 86_400);
 

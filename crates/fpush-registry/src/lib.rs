@@ -27,4 +27,5 @@ pub use device::{Device, Dialect, Time};
 pub use error::{OpenError, RegisterError};
 pub use registry::{Canonical, Heard, Hooks, HttpRegistration, Registered, Registry};
 pub use settings::{RegistrySettings, StoreSettings};
+pub use store::Probe;
 pub use writer::Imported;

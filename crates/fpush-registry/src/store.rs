@@ -5,10 +5,12 @@
 //! of the commits.
 
 mod postgres;
+mod probe;
 mod sqlite;
 
 use std::{io, path::Path, time::Duration};
 
+pub use probe::Probe;
 use sqlx::{
     AssertSqlSafe, ColumnIndex, Database, Decode, Encode, Executor, IntoArguments, PgPool, Postgres, Row,
     Sqlite, SqlitePool, Transaction, Type, query::Query,

@@ -1,16 +1,27 @@
-//! `fpush check`: what is wrong with the settings, and what a start would do.
+//! `fpush check`: what is wrong with the settings and with what they need, and what a start would do.
 
+mod place;
+mod service;
+mod system;
+mod user;
+
+use std::path::Path;
+
+use anyhow::Context as _;
 use fpush_push::settings::{Problem, Severity};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::runtime;
 
 use crate::{
     backends,
+    check::{place::Place, service::Service, system::Situation},
     cli::{self, Check},
     console::{Console, Exit},
+    control,
     inquiry::Mistake,
     registration, send,
-    settings::{Loaded, LoadedModule, load},
+    settings::{Loaded, LoadedModule, load_as},
 };
 
 /// What `fpush check --json` writes.
@@ -46,14 +57,35 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
     let Check {
         settings,
         connect,
+        user,
         form,
     } = check;
-    let file = settings.choose(console);
-    let (loaded, problems) = load(&file, &mut backends::table());
+    let place = match Place::take(&settings.choose(console), user.as_deref()) {
+        Ok(place) => place,
+        Err(e) => {
+            console.error(format_args!("{e:#}"));
+            return Exit::Config;
+        }
+    };
+    let (loaded, mut problems) = load_as(&place.file, &mut backends::table(), place.surroundings);
+    if let Some(loaded) = &loaded {
+        match problems_of_the_system(&place.file, loaded, place.service.as_ref(), &place.user, *connect) {
+            Ok(more) => problems.extend(more),
+            Err(e) => {
+                console.error(format_args!("{e:#}"));
+                return Exit::OsError;
+            }
+        }
+    }
     if !form.json {
         tell(&problems, console);
     }
-    let start = loaded.as_ref().map(describe).unwrap_or_default();
+    let starts = problems.iter().all(|problem| problem.severity != Severity::Error);
+    // Without the content of a credential there is no more to say.
+    let start = match loaded.as_ref().filter(|_| starts) {
+        Some(loaded) => describe(loaded, place.acting),
+        None => Vec::new(),
+    };
     if !form.json {
         for Part { what, facts } in &start {
             console.say(what);
@@ -62,23 +94,20 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
             }
         }
     }
-    let unknown = problems
-        .iter()
-        .any(|problem| problem.severity == Severity::UnknownKey);
-    let mut exit = if unknown || loaded.is_none() {
-        Exit::Config
-    } else {
-        Exit::Success
-    };
+    let passes = problems.iter().all(|problem| match problem.severity {
+        Severity::Error | Severity::UnknownKey | Severity::Unusable => false,
+        Severity::Warning | Severity::Note => true,
+    });
+    let mut exit = if passes { Exit::Success } else { Exit::Config };
     let mut answer = None;
-    if *connect && exit == Exit::Success {
-        (answer, exit) = send::check(&file, *form, console);
+    if *connect && passes && loaded.is_some() {
+        (answer, exit) = send::check(&place.file, *form, console);
     }
     if form.json {
         console.json(&Report {
             ok: exit == Exit::Success,
             version: cli::VERSION,
-            settings: file.display().to_string(),
+            settings: place.file.display().to_string(),
             problems: problems.iter().map(Mistake::from).collect(),
             start,
             connect: answer,
@@ -87,17 +116,44 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
     exit
 }
 
+/// What would keep a start with good settings from its ports, folders and database.
+fn problems_of_the_system(
+    file: &Path,
+    loaded: &Loaded,
+    service: Option<&Service>,
+    user: &str,
+    connect: bool,
+) -> anyhow::Result<Vec<Problem>> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(async {
+        let running = control::ask_for_holding(&loaded.runtime_folder).await;
+        // One with these settings from before a change of the name is the same one.
+        let running = running.filter(|running| {
+            running.component == loaded.component.hostname
+                || running.settings.is_some() && running.settings == file.canonicalize().ok()
+        });
+        let situation = Situation {
+            running: running.as_ref(),
+            service,
+            user,
+            connect,
+        };
+        Ok(situation.problems(loaded).await)
+    })
+}
+
 /// Says what is wrong with the settings.
 pub(crate) fn tell(problems: &[Problem], console: &mut Console) {
     for problem in problems {
         match problem.severity {
-            Severity::Error | Severity::UnknownKey => console.error(problem),
+            Severity::Error | Severity::UnknownKey | Severity::Unusable => console.error(problem),
             Severity::Warning => console.warning(problem),
+            Severity::Note => console.complain(format_args!("note: {problem}")),
         }
     }
 }
 
-fn describe(loaded: &Loaded) -> Vec<Part> {
+fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {
     let Loaded {
         component,
         modules,
@@ -108,13 +164,12 @@ fn describe(loaded: &Loaded) -> Vec<Part> {
         runtime_folder,
         source: _,
     } = loaded;
-    let mut parts = vec![
-        Part::new(format!("fpush {}", cli::VERSION)),
-        Part::new(format!(
-            "component {} at {} port {}",
-            component.hostname, component.server_host, component.server_port
-        )),
-    ];
+    let mut parts = vec![Part::new(format!("fpush {}", cli::VERSION))];
+    parts.extend(acting.map(Part::new));
+    parts.push(Part::new(format!(
+        "component {} at {} port {}",
+        component.hostname, component.server_host, component.server_port
+    )));
     parts.extend(modules.iter().map(describe_module));
     if let Some(monitoring) = monitoring {
         let scheme = if monitoring.security.tls.is_some() {

@@ -30,9 +30,11 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Load everything that a start would load, say what it would do, and start nothing
+    /// Try everything that a start would do, say what it would do, and start nothing
     ///
-    /// All mistakes are listed in one run. A key that is not known is a mistake here, and a warning when fpush runs.
+    /// Settings, credentials, ports, folders and the database are tried with the rights of the user who will run fpush,
+    /// and left as they were. What a running fpush of the same settings holds is fine. All mistakes are listed in one run.
+    /// A key that is not known, and a certificate that has expired, are mistakes here, and warnings when fpush runs.
     #[command(after_long_help = help::CHECK)]
     Check(Check),
     /// Send one push, and say what the provider answers and what that means
@@ -92,6 +94,11 @@ pub(crate) struct Check {
     /// disturb it: then it is the settings that it has in force which are tried.
     #[arg(long)]
     pub(crate) connect: bool,
+    /// Check with the rights of this user; only root can do that for another one
+    ///
+    /// If root checks, that is the user of the installed fpush.service unless this option names another one.
+    #[arg(long, value_hint = ValueHint::Username)]
+    pub(crate) user: Option<String>,
     #[command(flatten)]
     pub(crate) form: Form,
 }

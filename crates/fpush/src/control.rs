@@ -4,15 +4,17 @@
 
 use std::{
     fs, io,
+    net::SocketAddr,
     os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use fpush_component::Handle;
 use fpush_push::Modules;
+use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
@@ -48,6 +50,32 @@ pub(crate) struct Desk {
     /// The settings file of the daemon.
     pub(crate) settings: PathBuf,
     pub(crate) reloads: Reloads,
+    pub(crate) holding: Arc<Mutex<Holding>>,
+}
+
+/// What a running daemon holds, so that nobody else can have it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Holding {
+    /// The settings file, without links.
+    pub(crate) settings: Option<PathBuf>,
+    /// `componentHostname`.
+    pub(crate) component: String,
+    /// Where it listens, as the settings say it.
+    pub(crate) listens: Vec<SocketAddr>,
+    /// The state directory, without links.
+    pub(crate) state_folder: Option<PathBuf>,
+}
+
+impl Holding {
+    /// Whether it is the reason why nobody else can listen there.
+    pub(crate) fn listens_at(&self, address: SocketAddr) -> bool {
+        let overlaps = |ours: &SocketAddr| {
+            let same =
+                ours.ip() == address.ip() || ours.ip().is_unspecified() || address.ip().is_unspecified();
+            ours.port() == address.port() && same
+        };
+        self.listens.iter().any(overlaps)
+    }
 }
 
 /// Where the daemon is asked to reload. What comes back is the verdict.
@@ -210,6 +238,9 @@ async fn answer(stream: UnixStream, desk: &Desk) -> io::Result<()> {
                 findings.providers(&desk.modules.all()).await;
             }
             Inquiry::Reload { settings } => reload(&mut findings, desk, &settings).await,
+            Inquiry::Holding => {
+                findings.holding = Some(desk.holding.lock().expect("mutex poisoned").clone());
+            }
         },
         Err(_) => findings
             .bad("the running fpush does not understand the question: is it of another version?".to_owned()),
@@ -291,6 +322,16 @@ pub(crate) async fn ask(folder: &RuntimeFolder, question: &Question) -> anyhow::
     Ok(Some(findings))
 }
 
+/// What the daemon that runs with this folder holds; `None` if none runs, or none that says so in time.
+pub(crate) async fn ask_for_holding(folder: &RuntimeFolder) -> Option<Holding> {
+    let question = Question {
+        component: None,
+        inquiry: Inquiry::Holding,
+    };
+    let findings = timeout(QUICK, ask(folder, &question)).await;
+    findings.ok()?.ok()??.holding
+}
+
 const USUAL: &str = "/run/fpush";
 const SOCKET: &str = "control.sock";
 /// The folder in which the socket is made.
@@ -301,6 +342,8 @@ const LONGEST: u64 = 1_024 * 1_024;
 const AT_A_TIME: usize = 4;
 /// A push and all its attempts take 25 s; a check of many modules may take longer.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// For what the daemon knows without asking anybody.
+const QUICK: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{
     env, mem,
     path::{Path, PathBuf, absolute},
     slice,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
@@ -25,7 +25,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     backends::Row,
-    control::{Control, Desk, Reloads, RuntimeFolder},
+    control::{Control, Desk, Holding, Reloads, RuntimeFolder},
     inquiry::Verdict,
     logging::Log,
     memory::{Memory, Remembered, Typed},
@@ -57,6 +57,8 @@ pub(crate) struct Daemon {
     memory: Option<Memory>,
     state_folder: Option<PathBuf>,
     runtime_folder: RuntimeFolder,
+    /// For those who ask what is taken.
+    holding: Arc<Mutex<Holding>>,
     source: Source,
     files: Files,
     reload: Option<Reload>,
@@ -156,6 +158,7 @@ impl Daemon {
             memory,
             state_folder,
             runtime_folder,
+            holding: Arc::default(),
             source,
             files: Files::InForce,
             reload: None,
@@ -172,12 +175,14 @@ impl Daemon {
             let listener = daemon.listener(&settings).await?;
             daemon.listen(settings, listener);
         }
+        daemon.note_holding();
         if let Some(control) = Control::open(&daemon.runtime_folder).await? {
             let desk = Desk {
                 modules: Arc::clone(&daemon.modules),
                 component: daemon.component.clone(),
                 settings: absolute(file).unwrap_or_else(|_| file.to_owned()),
                 reloads,
+                holding: Arc::clone(&daemon.holding),
             };
             tokio::spawn(control.serve(desk));
         }
@@ -465,6 +470,7 @@ impl Daemon {
             self.component_settings = component;
             info!("component: the settings have changed");
         }
+        self.note_holding();
         if state_folder != self.state_folder {
             warn!("stateDirectory has changed, which takes effect with the next start");
         }
@@ -472,6 +478,20 @@ impl Daemon {
             warn!("runtimeDirectory has changed, which takes effect with the next start");
         }
         Ok(())
+    }
+
+    /// Takes note of the ports and folders that nobody else can have now.
+    fn note_holding(&self) {
+        let monitoring = self.monitoring.as_ref().map(|(settings, _)| settings.listen);
+        let registration = self.registration.as_ref();
+        let http = registration.and_then(|(settings, _)| registration::listen(settings));
+        let state_folder = self.memory.as_ref().and(self.state_folder.as_deref());
+        *self.holding.lock().expect("mutex poisoned") = Holding {
+            settings: self.file.canonicalize().ok(),
+            component: self.component_settings.hostname.clone(),
+            listens: monitoring.into_iter().chain(http).collect(),
+            state_folder: state_folder.and_then(|folder| folder.canonicalize().ok()),
+        };
     }
 
     /// Asks the module's provider whether it accepts the credentials, soon: not all providers at one moment.

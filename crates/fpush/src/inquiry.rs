@@ -10,6 +10,8 @@ use fpush_push::{
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::control::Holding;
+
 /// A question to the daemon: one line of JSON.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Question {
@@ -38,6 +40,8 @@ pub(crate) enum Inquiry {
         /// The absolute path of the settings file, so that nobody reloads another one than is meant.
         settings: PathBuf,
     },
+    /// Say which ports and folders are taken.
+    Holding,
 }
 
 /// How much a push matters.
@@ -64,6 +68,9 @@ pub(crate) struct Findings {
     /// What is wrong with settings that were to be reloaded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) mistakes: Vec<Mistake>,
+    /// The answer to [`Inquiry::Holding`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) holding: Option<Holding>,
 }
 
 /// What became of new settings.
@@ -87,7 +94,9 @@ pub(crate) struct Mistake {
 enum Grade {
     Error,
     UnknownKey,
+    Unusable,
     Warning,
+    Note,
 }
 
 impl From<&Problem> for Mistake {
@@ -96,7 +105,9 @@ impl From<&Problem> for Mistake {
             severity: match problem.severity {
                 Severity::Error => Grade::Error,
                 Severity::UnknownKey => Grade::UnknownKey,
+                Severity::Unusable => Grade::Unusable,
                 Severity::Warning => Grade::Warning,
+                Severity::Note => Grade::Note,
             },
             key: problem.path.clone(),
             message: problem.message.clone(),
@@ -109,8 +120,9 @@ impl From<Mistake> for Problem {
         Self {
             severity: match mistake.severity {
                 Grade::Error => Severity::Error,
-                // A daemon ignores such a key.
-                Grade::UnknownKey | Grade::Warning => Severity::Warning,
+                // A daemon ignores such a key, and goes on with the parts that work.
+                Grade::UnknownKey | Grade::Unusable | Grade::Warning => Severity::Warning,
+                Grade::Note => Severity::Note,
             },
             path: mistake.key,
             message: mistake.message,
@@ -134,6 +146,7 @@ impl Findings {
             ok: true,
             lines: Vec::new(),
             mistakes: Vec::new(),
+            holding: None,
         }
     }
 
@@ -306,6 +319,7 @@ mod tests {
         assert!(!text.contains('\n'), "a question is one line");
         assert_eq!(serde_json::to_string(&Inquiry::Check).unwrap(), r#""check""#);
         assert!(matches!(serde_json::from_str(r#""check""#), Ok(Inquiry::Check)));
+        assert_eq!(serde_json::to_string(&Inquiry::Holding).unwrap(), r#""holding""#);
         let question = Question {
             component: Some("push.example.org".to_owned()),
             inquiry: Inquiry::Check,

@@ -7,7 +7,7 @@ pub(crate) use without::*;
 
 #[cfg(feature = "enable_registration")]
 mod with {
-    use std::{sync::Arc, time::Duration};
+    use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
     use anyhow::{Context as _, bail};
     use fpush_component::Registration;
@@ -65,6 +65,30 @@ mod with {
             .chain(targets.map(|(name, module)| ("devices", format!("{name} to module {module}"))))
             .chain(listen)
             .collect()
+    }
+
+    /// Where the HTTP API listens.
+    pub(crate) fn listen(settings: &RegistrationSettings) -> Option<SocketAddr> {
+        settings.http.as_ref().map(|http| http.listen)
+    }
+
+    /// The file of the database, if it is one.
+    pub(crate) fn database_file(settings: &RegistrationSettings) -> Option<&Path> {
+        match &settings.registry.store {
+            StoreSettings::Sqlite { path } => Some(path),
+            StoreSettings::Postgres { .. } => None,
+        }
+    }
+
+    /// Looks whether a start could use the database. A server is asked only if `connect` says so.
+    pub(crate) async fn probe(settings: &RegistrationSettings, connect: bool) -> Result<(), String> {
+        let store = &settings.registry.store;
+        match store {
+            StoreSettings::Postgres { .. } if !connect => Ok(()),
+            StoreSettings::Sqlite { .. } | StoreSettings::Postgres { .. } => {
+                store.probe().await.map(drop).map_err(|e| e.to_string())
+            }
+        }
     }
 
     /// What runs of it.
@@ -184,7 +208,7 @@ mod with {
 
 #[cfg(not(feature = "enable_registration"))]
 mod without {
-    use std::{convert::Infallible, sync::Arc};
+    use std::{convert::Infallible, net::SocketAddr, path::Path, sync::Arc};
 
     use fpush_component::Registration;
     use fpush_http::Handle;
@@ -195,6 +219,19 @@ mod without {
     pub(crate) struct RegistrationSettings(Infallible);
 
     pub(crate) fn facts(settings: &RegistrationSettings) -> Vec<(&'static str, String)> {
+        match settings.0 {}
+    }
+
+    pub(crate) fn listen(settings: &RegistrationSettings) -> Option<SocketAddr> {
+        match settings.0 {}
+    }
+
+    pub(crate) fn database_file(settings: &RegistrationSettings) -> Option<&Path> {
+        match settings.0 {}
+    }
+
+    #[expect(clippy::unused_async, reason = "as the other one")]
+    pub(crate) async fn probe(settings: &RegistrationSettings, _connect: bool) -> Result<(), String> {
         match settings.0 {}
     }
 

@@ -41,7 +41,9 @@ pub(crate) fn reload(reload: &Reload, console: &mut Console) -> Exit {
             return Exit::OsError;
         }
     };
-    let Findings { ok, lines, mistakes } = &findings;
+    let Findings {
+        ok, lines, mistakes, ..
+    } = &findings;
     if form.json {
         console.json(&json!({
             "ok": ok, "asked": socket, "findings": findings.each(), "problems": mistakes,

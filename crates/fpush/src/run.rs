@@ -66,7 +66,8 @@ pub(crate) fn log_problems(problems: &[Problem]) {
         let message = &problem.message;
         match problem.severity {
             Severity::Error => error!(settings, "{message}"),
-            Severity::UnknownKey | Severity::Warning => warn!(settings, "{message}"),
+            Severity::UnknownKey | Severity::Unusable | Severity::Warning => warn!(settings, "{message}"),
+            Severity::Note => info!(settings, "{message}"),
         }
     }
 }

@@ -75,11 +75,7 @@ fn ask(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) -> (Opt
         .and_then(|runtime| runtime.block_on(find(file, inquiry, form, console)));
     match answer {
         Ok(Answer::Found { asked, findings }) => {
-            let Findings {
-                ok,
-                lines,
-                mistakes: _,
-            } = &findings;
+            let Findings { ok, lines, .. } = &findings;
             if !form.json {
                 lines.iter().for_each(|line| console.say(line));
             }
@@ -142,7 +138,7 @@ async fn find(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) 
     let inquiry = question.inquiry;
     let only = match &inquiry {
         Inquiry::Send { module, .. } => Some(module.as_str()),
-        Inquiry::Check | Inquiry::Reload { .. } => None,
+        Inquiry::Check | Inquiry::Reload { .. } | Inquiry::Holding => None,
     };
     let modules = Modules::new(build(modules, only)?, None);
     let mut findings = Findings::new();
@@ -157,6 +153,8 @@ async fn find(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) 
             findings.providers(&modules.all()).await;
         }
         Inquiry::Reload { .. } => findings.bad("only a running fpush can reload its settings".to_owned()),
+        // Nothing runs that could hold anything.
+        Inquiry::Holding => {}
     }
     Ok(Answer::Found {
         asked: None,

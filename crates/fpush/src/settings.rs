@@ -11,7 +11,7 @@ use fpush_component::ComponentSettings;
 use fpush_http::{Security, read_listen};
 use fpush_push::{
     Built, ModuleSettings,
-    settings::{NamedFile, Problem, Report, Section, imprint},
+    settings::{NamedFile, Problem, ProvidedFile, Report, Section, imprint},
 };
 use jsonc_parser::{CollectOptions, ParseOptions, ast, common::Ranged as _, parse_to_ast};
 use serde_json::{Map, Value};
@@ -72,15 +72,42 @@ pub(crate) struct LoadedModule {
     pub(crate) imprint: u128,
 }
 
+/// What `fpush check` knows of the service that will run, and what that finds by itself.
+#[derive(Default)]
+pub(crate) struct Surroundings {
+    /// Files that systemd makes when the service starts.
+    pub(crate) provided: Vec<ProvidedFile>,
+    /// The folder that systemd makes for what must survive a restart.
+    pub(crate) state_folder: Option<PathBuf>,
+}
+
 /// Loads a settings file. `None` if the daemon cannot start with it; the problems say why, and what is wrong
 /// besides.
 pub(crate) fn load(file: &Path, backends: &mut [Row]) -> (Option<Loaded>, Vec<Problem>) {
-    let report = Report::default();
+    load_as(file, backends, Surroundings::default())
+}
+
+/// The same as another process would do it.
+pub(crate) fn load_as(
+    file: &Path,
+    backends: &mut [Row],
+    surroundings: Surroundings,
+) -> (Option<Loaded>, Vec<Problem>) {
+    let Surroundings {
+        provided,
+        state_folder,
+    } = surroundings;
+    let report = Report::with(provided);
     let object = read_file(file, &report);
     if let Some(object) = &object {
         warn_of_public_secrets(file, object, &report);
     }
-    load_object(object, backends, report)
+    let (loaded, problems) = load_object(object, backends, report);
+    let loaded = loaded.map(|loaded| Loaded {
+        state_folder: loaded.state_folder.or(state_folder),
+        ..loaded
+    });
+    (loaded, problems)
 }
 
 /// Loads settings once more: their text is what it was, the files that they name may be others.

@@ -266,21 +266,29 @@ impl Lines {
     }
 }
 
-/// Takes care that nobody else may write to the folder. Returns its owner.
-fn keep_to_ourselves(folder: &Path) -> io::Result<u32> {
+/// Who owns the folder, and which rights of others to write to it have to be taken away.
+struct Ownership {
+    owner: u32,
+    mode: u32,
+    excess: u32,
+}
+
+/// Looks whether the folder can be kept to ourselves; changes nothing.
+///
+/// # Errors
+///
+/// It cannot. The text says what to do.
+pub(crate) fn examine(folder: &Path) -> io::Result<()> {
+    ownership(folder).map(drop)
+}
+
+fn ownership(folder: &Path) -> io::Result<Ownership> {
     let refused = |text: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     let metadata = fs::metadata(folder)?;
     let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
     let me = rustix::process::geteuid().as_raw();
-    let shown = folder.display();
-    if !files::is_trusted(owner) {
-        if me != 0 {
-            return refused(format!("it belongs to another user (uid {owner})"));
-        }
-        warn!(
-            "stateDirectory {shown} belongs to another user (uid {owner}), who can change what fpush does; start fpush as \
-             that user, or do: chown root {shown}"
-        );
+    if !files::is_trusted(owner) && me != 0 {
+        return refused(format!("it belongs to another user (uid {owner})"));
     }
     let excess = mode
         & if is_our_group(metadata.gid()) {
@@ -288,16 +296,31 @@ fn keep_to_ourselves(folder: &Path) -> io::Result<u32> {
         } else {
             0o022
         };
-    if excess == 0 {
-        return Ok(owner);
-    }
-    if owner != me && me != 0 {
+    if excess != 0 && owner != me && me != 0 {
         return refused(format!(
-            "others may write to it (mode {mode:o}); do: chmod go-w {shown}"
+            "others may write to it (mode {mode:o}); do: chmod go-w {}",
+            folder.display()
         ));
     }
-    fs::set_permissions(folder, fs::Permissions::from_mode(mode & !excess))?;
-    warn!("others could write to stateDirectory {shown} (mode {mode:o}); fpush has taken that right away");
+    Ok(Ownership { owner, mode, excess })
+}
+
+/// Takes care that nobody else may write to the folder. Returns its owner.
+fn keep_to_ourselves(folder: &Path) -> io::Result<u32> {
+    let Ownership { owner, mode, excess } = ownership(folder)?;
+    let shown = folder.display();
+    if !files::is_trusted(owner) {
+        warn!(
+            "stateDirectory {shown} belongs to another user (uid {owner}), who can change what fpush does; start fpush as \
+             that user, or do: chown root {shown}"
+        );
+    }
+    if excess != 0 {
+        fs::set_permissions(folder, fs::Permissions::from_mode(mode & !excess))?;
+        warn!(
+            "others could write to stateDirectory {shown} (mode {mode:o}); fpush has taken that right away"
+        );
+    }
     Ok(owner)
 }
 

@@ -1,4 +1,4 @@
-//! `fpush send` and `fpush check --connect`, with the real program beside a daemon and without one: who connects to
+//! `fpush check` and `fpush send`, with the real program beside a daemon and without one: who connects to
 //! whom, what the operator reads, and what scripts learn from the exit status.
 
 #![cfg(all(feature = "enable_apns_support", feature = "enable_fcm_support"))]
@@ -21,3 +21,5 @@ mod send;
 mod servers;
 #[path = "commands/socket.rs"]
 mod socket;
+#[path = "commands/start.rs"]
+mod start;

@@ -1,7 +1,7 @@
 //! Settings as operators write them, read by the real program.
 //!
 //! Each `settings/valid/NAME.json` and `settings/invalid/NAME.json` has a `NAME.expected` with what `fpush check`
-//! says about it; `UPDATE_EXPECT=1 cargo test -p fpush --test settings` writes these anew. The files that the settings
+//! says about it, and so has each `settings/expired/NAME.json`, which a daemon starts with; `UPDATE_EXPECT=1 cargo test -p fpush --test settings` writes these anew. The files that the settings
 //! name are those of [`Folder`]. A file with modules that this build leaves out is not looked at.
 //!
 //! The JSON in README.md and in settings.example.json is checked as well, with files of ours in the place of the
@@ -73,8 +73,31 @@ impl Folder {
         let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         server.set_nonblocking(true).unwrap();
         let port = server.local_addr().unwrap().port().to_string();
-        private(&dir.write("settings.json", settings.replace(PORT, &port)));
-        Self { dir, server }
+        let folder = Self { dir, server };
+        let settings = folder
+            .ours()
+            .iter()
+            .fold(settings.replace(PORT, &port), |settings, (theirs, ours)| {
+                settings.replace(theirs, ours)
+            });
+        private(&folder.dir.write("settings.json", settings));
+        folder
+    }
+
+    /// What stands in the settings for places that `fpush check` tries, and what is tried here: it must neither depend on what
+    /// else this machine does, nor be in the way of another test.
+    fn ours(&self) -> [(&'static str, String); 5] {
+        let port = self.server.local_addr().unwrap().port();
+        let [high, low] = port.to_be_bytes();
+        let listen = |port: u16| format!("127.99.{high}.{low}:{port}");
+        let path = |name: &str| self.dir.path().join(name).display().to_string();
+        [
+            ("127.0.0.1:9115", listen(9115)),
+            ("127.0.0.1:9114", listen(9114)),
+            ("127.0.0.1:8280", listen(8280)),
+            ("/var/lib/fpush", path("lib")),
+            ("/run/fpush-of-this-test", path("run")),
+        ]
     }
 
     fn fpush(&self, args: &[&str]) -> Output {
@@ -96,6 +119,10 @@ impl Folder {
         let port = self.server.local_addr().unwrap().port().to_string();
         let version = String::from_utf8(self.fpush(&["--version"]).stdout).unwrap();
         let text = String::from_utf8(text).unwrap();
+        let ours = self.ours();
+        let text = ours
+            .iter()
+            .fold(text, |text, (theirs, ours)| text.replace(ours, theirs));
         text.replace(&port, PORT).replace(&version, "fpush VERSION\n")
     }
 
@@ -238,9 +265,24 @@ fn what_is_right_is_accepted_and_described() {
     none_is(&wrong);
 }
 
+/// The daemon starts with these, because only a part of it cannot work; that is a test of its own.
+#[test]
+fn what_has_expired_is_described_and_fails_the_check() {
+    let mut wrong = Vec::new();
+    for (settings, expected) in cases("expired") {
+        let folder = Folder::with(&settings);
+        let (status, errors, facts) = folder.check();
+        compare(&expected, &format!("{errors}{facts}"), &mut wrong);
+        if status != Some(CONFIG) {
+            wrong.push(format!("{}: {status:?}", expected.display()));
+        }
+    }
+    none_is(&wrong);
+}
+
 #[test]
 fn every_expected_text_belongs_to_settings() {
-    for folder in ["valid", "invalid"] {
+    for folder in ["valid", "invalid", "expired"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/settings")
             .join(folder);

@@ -12,6 +12,7 @@ Examples:
 
 Environment:
   FPUSH_SETTINGS         the settings file, unless it is named on the command line
+  FPUSH_VERIFY           off: do not ask the providers after the start whether they accept the credentials
   RUST_LOG               how much is logged, such as debug or info,fpush_apns=debug; before logging.level
   NO_COLOR               no colours in the log, whatever its value
   TERM                   dumb: no colours and no progress bar
@@ -32,6 +33,7 @@ Exit statuses:
 pub(super) const CHECK: &str = "\
 Examples:
   fpush check /etc/fpush/settings.json
+  sudo fpush check /etc/fpush/settings.json     with the rights of the service's user
   fpush check --connect --json | jq -r '.problems[].message'
 
 Exit statuses:
@@ -39,7 +41,7 @@ Exit statuses:
   1    with --connect: the server or a provider refuses the login, or does not answer
   2    the command line is wrong
   71   the running fpush cannot be asked, or something in the machine failed
-  78   the settings are wrong";
+  78   the settings are wrong, or a start with them would not get what it needs";
 
 /// `fpush send --help`.
 pub(super) const SEND: &str = "\

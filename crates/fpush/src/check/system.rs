@@ -1,0 +1,239 @@
+//! What a start would take hold of: ports, folders, the database. All of it is tried, and let go without a trace: a port is
+//! bound and freed, a folder that is missing is not made, the database is opened for reading alone.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, ErrorKind},
+    net::{SocketAddr, TcpListener},
+    os::unix::{fs::FileTypeExt as _, net::UnixStream},
+    path::{Path, PathBuf},
+};
+
+use fpush_push::settings::{Problem, Severity};
+use rustix::fs::{Access, access};
+
+use super::Service;
+use crate::{control::Holding, registration, settings::Loaded, state_dir};
+
+/// What there is to know besides the settings.
+pub(super) struct Situation<'a> {
+    /// What the running fpush of these settings holds, if one runs.
+    pub(super) running: Option<&'a Holding>,
+    /// The service that is started with these settings, if there is one.
+    pub(super) service: Option<&'a Service>,
+    /// Whose rights the check has, for messages.
+    pub(super) user: &'a str,
+    /// Whether servers are asked, too.
+    pub(super) connect: bool,
+}
+
+impl Situation<'_> {
+    /// Everything that would keep a start with these settings from what it needs.
+    pub(super) async fn problems(&self, loaded: &Loaded) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut add = |path: &str, result: Result<(), String>| {
+            if let Err(message) = result {
+                problems.push(Problem {
+                    severity: Severity::Error,
+                    path: path.to_owned(),
+                    message,
+                });
+            }
+        };
+        let monitoring = loaded
+            .monitoring
+            .as_ref()
+            .map(|monitoring| ("monitoring.listen", monitoring.listen));
+        let http = loaded.registration.as_ref().and_then(registration::listen);
+        let http = http.map(|listen| ("registration.http.listen", listen));
+        // Two that want the same port find each other.
+        let mut bound = Vec::new();
+        for (path, listen) in monitoring.into_iter().chain(http) {
+            add(path, self.bind(listen).map(|listener| bound.push(listener)));
+        }
+        drop(bound);
+        if let Some(folder) = &loaded.state_folder {
+            add("stateDirectory", self.state_folder(folder));
+        }
+        if let Some(socket) = loaded.runtime_folder.socket_by_settings() {
+            add("runtimeDirectory", self.runtime_folder(&socket));
+        }
+        if let Some(settings) = &loaded.registration {
+            if let Some(file) = registration::database_file(settings) {
+                add("registration.store.path", self.database_file(file));
+            }
+            if problems
+                .iter()
+                .all(|problem| problem.path != "registration.store.path")
+            {
+                let probed = registration::probe(settings, self.connect).await;
+                add_all(&mut problems, probed);
+            }
+        }
+        problems
+    }
+
+    /// Binds a port, unless the running fpush has it.
+    fn bind(&self, listen: SocketAddr) -> Result<Option<TcpListener>, String> {
+        let error = match TcpListener::bind(listen) {
+            Ok(listener) => return Ok(Some(listener)),
+            Err(error) => error,
+        };
+        let port = listen.port();
+        match error.kind() {
+            ErrorKind::AddrInUse if self.running.is_some_and(|running| running.listens_at(listen)) => {
+                Ok(None)
+            }
+            ErrorKind::AddrInUse => Err(format!(
+                "another program listens at {listen}; stop it (ss -ltnp shows which it is), or choose another port"
+            )),
+            ErrorKind::PermissionDenied if self.service.is_some_and(|service| service.low_ports) => Ok(None),
+            ErrorKind::PermissionDenied => Err(format!(
+                "user {} may not listen at port {port}, because it is below 1024; choose a higher one and let a proxy have this \
+                 one, or add AmbientCapabilities=CAP_NET_BIND_SERVICE and CapabilityBoundingSet=CAP_NET_BIND_SERVICE to \
+                 the unit file, with PrivateUsers=no",
+                self.user
+            )),
+            ErrorKind::AddrNotAvailable => Err(format!(
+                "{} is no address of this machine; use one of those that ip addr shows, 127.0.0.1 or 0.0.0.0",
+                listen.ip()
+            )),
+            _ => Err(format!("cannot listen at {listen}: {error}")),
+        }
+    }
+
+    fn state_folder(&self, folder: &Path) -> Result<(), String> {
+        if self.service.and_then(|service| service.state_folder.as_deref()) == Some(folder)
+            && !folder.exists()
+        {
+            // systemd makes it.
+            return Ok(());
+        }
+        self.folder(folder)?;
+        if !folder.exists() {
+            return Ok(());
+        }
+        state_dir::examine(folder).map_err(|e| format!("cannot use {}: {e}", folder.display()))?;
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let ours = path.file_name().is_some_and(|name| name == "lock")
+                || path.extension().is_some_and(|e| e == "jsonl");
+            if ours {
+                self.file(&path)?;
+            }
+        }
+        let lock = folder.join("lock");
+        match File::open(&lock).map(|lock| lock.try_lock()) {
+            Ok(Err(TryLockError::WouldBlock))
+                if self
+                    .running
+                    .is_none_or(|running| running.state_folder != folder.canonicalize().ok()) =>
+            {
+                Err(format!(
+                    "another fpush uses {}; stop it, or choose another folder",
+                    folder.display()
+                ))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    fn runtime_folder(&self, socket: &Path) -> Result<(), String> {
+        let folder = socket.parent().unwrap_or(Path::new("/"));
+        self.folder(folder)?;
+        match fs::symlink_metadata(socket) {
+            Ok(there) if !there.file_type().is_socket() => Err(format!(
+                "{} is not a socket; remove it, or choose another folder",
+                socket.display()
+            )),
+            Ok(_) if self.running.is_none() && UnixStream::connect(socket).is_ok() => Err(format!(
+                "another fpush answers at {}; give each a folder of its own",
+                socket.display()
+            )),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    fn database_file(&self, file: &Path) -> Result<(), String> {
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        self.folder(folder.unwrap_or(Path::new(".")))?;
+        for suffix in ["", "-wal", "-shm"] {
+            let mut path = file.as_os_str().to_owned();
+            path.push(suffix);
+            let path = PathBuf::from(path);
+            match fs::metadata(&path) {
+                Ok(there) if there.is_dir() => {
+                    return Err(format!("{} is a folder; name a file", path.display()));
+                }
+                Ok(_) => self.file(&path)?,
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether files can be made in a folder, or the folder itself where it is missing.
+    fn folder(&self, folder: &Path) -> Result<(), String> {
+        let shown = folder.display();
+        let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        if self.service.is_some_and(|service| !service.may_write(&absolute)) {
+            return Err(format!(
+                "systemd keeps the service from writing to {shown} (ProtectSystem=strict in the unit file); choose a place \
+                 below /var/lib/fpush, or do: systemctl edit fpush, and add ReadWritePaths={}",
+                absolute.display()
+            ));
+        }
+        let there = absolute
+            .ancestors()
+            .find(|ancestor| fs::symlink_metadata(ancestor).is_ok());
+        let there = there.unwrap_or(Path::new("/"));
+        let error = match fs::metadata(there) {
+            Ok(metadata) if !metadata.is_dir() => {
+                return Err(format!("{} is not a folder", there.display()));
+            }
+            Ok(_) => match access(there, Access::WRITE_OK | Access::EXEC_OK) {
+                Ok(()) => return Ok(()),
+                Err(e) => io::Error::from(e),
+            },
+            Err(e) => e,
+        };
+        Err(if there == absolute {
+            format!(
+                "user {} cannot write to {shown}: {error}; {}",
+                self.user,
+                self.chown(there)
+            )
+        } else {
+            format!(
+                "user {} cannot make {shown}: {}: {error}; make it, and {}",
+                self.user,
+                there.display(),
+                self.chown(folder)
+            )
+        })
+    }
+
+    fn file(&self, file: &Path) -> Result<(), String> {
+        access(file, Access::READ_OK | Access::WRITE_OK).map_err(|e| {
+            format!(
+                "user {} cannot read and write {}: {}; {}",
+                self.user,
+                file.display(),
+                io::Error::from(e),
+                self.chown(file)
+            )
+        })
+    }
+
+    fn chown(&self, path: &Path) -> String {
+        format!("do: chown {} {}", self.user, path.display())
+    }
+}
+
+fn add_all(problems: &mut Vec<Problem>, probed: Result<(), String>) {
+    problems.extend(probed.err().map(|message| Problem {
+        severity: Severity::Error,
+        path: "registration.store".to_owned(),
+        message,
+    }));
+}
