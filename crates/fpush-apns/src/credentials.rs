@@ -2,65 +2,276 @@
 
 use std::{
     borrow::Cow,
+    cmp::Reverse,
     time::{Duration, SystemTime},
 };
 
 use fpush_client::{Identity, TrustError};
-use p12_keystore::KeyStore;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
+use fpush_push::files::{self, NotText};
+use rustls::{
+    crypto::aws_lc_rs::sign::any_supported_type,
+    pki_types::{
+        CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer,
+        pem::{self, PemObject as _},
+    },
+};
 use x509_parser::{
     prelude::{FromDer as _, X509Certificate},
     time::ASN1Time,
 };
 
+use crate::{
+    pkcs12::{self, Pkcs12Error},
+    purpose::{Objection, Wanted, objection},
+};
+
 /// What is wrong with a certificate or its key.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CredentialError {
-    #[error("the PKCS#12 file cannot be opened: the password is wrong")]
-    Password,
-    #[error("expected a PKCS#12 file (.p12 or .pfx): {0}")]
-    Pkcs12(String),
+    #[error("{0}")]
+    Pkcs12(#[from] Pkcs12Error),
+    #[error("expected a PKCS#12 file (.p12 or .pfx), found PEM; name the file of its key in certKeyFilePath")]
+    PemForPkcs12,
+    #[error("expected a certificate in PEM form, found a PKCS#12 file; name its password in certPassword")]
+    Pkcs12ForPem,
     #[error(
-        "the PKCS#12 file holds no private key that one of its certificates names; export the certificate \
-         together with its private key"
+        "the PKCS#12 file holds no private key that belongs to one of its certificates; export the certificate together \
+         with its private key"
     )]
     Orphan,
-    #[error("expected a certificate in PEM form (BEGIN CERTIFICATE)")]
-    CertificatePem,
-    #[error("expected a private key in PEM form (BEGIN PRIVATE KEY) without a password")]
-    KeyPem,
+    #[error("expected a certificate in PEM form (BEGIN CERTIFICATE){0}")]
+    CertificatePem(Found),
+    #[error("expected a private key in PEM form (BEGIN PRIVATE KEY) without a password{0}")]
+    KeyPem(Found),
+    #[error(
+        "the private key is encrypted with a password; take it off: openssl pkey -in key.pem -out new.pem"
+    )]
+    Encrypted,
+    #[error("{0}")]
+    CertificateText(NotText),
+    #[error("{0}")]
+    KeyText(NotText),
     #[error("{0}")]
     Identity(#[from] TrustError),
     #[error("the certificate cannot be read")]
     Certificate,
 }
 
-/// Reads certificate and key from a PKCS#12 file, also from one with the old RC2 and 3DES suites that
-/// Keychain exports.
-pub(crate) fn from_pkcs12(file: &[u8], password: &str) -> Result<Identity, CredentialError> {
-    let store = KeyStore::from_pkcs12(file, password).map_err(|e| match e {
-        p12_keystore::error::Error::MacError(_) => CredentialError::Password,
-        other => CredentialError::Pkcs12(other.to_string()),
-    })?;
-    let (_, entry) = store.private_key_chain().ok_or(CredentialError::Orphan)?;
-    let chain = entry
-        .chain()
-        .iter()
-        .map(|certificate| CertificateDer::from(certificate.as_der().to_vec()));
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(entry.key().to_vec()));
-    Ok(Identity::new(chain.collect(), key)?)
+impl CredentialError {
+    /// The key in the settings whose file is wrong.
+    pub(crate) fn key(&self) -> &'static str {
+        match self {
+            Self::KeyPem(_) | Self::KeyText(_) | Self::Encrypted => "certKeyFilePath",
+            Self::Pkcs12(_)
+            | Self::PemForPkcs12
+            | Self::Pkcs12ForPem
+            | Self::Orphan
+            | Self::CertificatePem(_)
+            | Self::CertificateText(_)
+            | Self::Identity(_)
+            | Self::Certificate => "certFilePath",
+        }
+    }
 }
 
-/// Puts a certificate (chain) and a key in PEM form together.
-pub(crate) fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Identity, CredentialError> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate)
-        .collect::<Result<_, _>>()
-        .map_err(|_| CredentialError::CertificatePem)?;
-    if chain.is_empty() {
-        return Err(CredentialError::CertificatePem);
+/// What was found in the place of something else, as the end of a sentence: the labels of a PEM file, which are no secret.
+#[derive(Debug, Default)]
+pub(crate) struct Found(String);
+
+impl std::fmt::Display for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
     }
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| CredentialError::KeyPem)?;
-    Ok(Identity::new(chain, key)?)
+}
+
+impl Found {
+    fn labels_of(pem: &str) -> Self {
+        let labels = pem
+            .lines()
+            .filter_map(|line| line.strip_prefix("-----BEGIN ")?.strip_suffix("-----"));
+        let is_plain =
+            |label: &&str| label.len() <= 32 && label.bytes().all(|b| b.is_ascii_uppercase() || b == b' ');
+        match labels.filter(is_plain).take(3).collect::<Vec<_>>().join(", ") {
+            labels if labels.is_empty() => Self::default(),
+            labels => Self(format!(", found {labels}")),
+        }
+    }
+}
+
+/// All keys and certificates that the operator's files hold, in any order.
+#[derive(Debug)]
+pub(crate) struct Material {
+    keys: Vec<PrivateKeyDer<'static>>,
+    certificates: Vec<CertificateDer<'static>>,
+    is_pkcs12: bool,
+}
+
+/// How well a certificate fits: whether it can send what is wanted, whether it is good now, and for how long.
+type Rank = (u8, bool, SystemTime);
+
+/// The one certificate of them that is used.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    pub(crate) identity: Identity,
+    pub(crate) validity: Validity,
+    /// Why it cannot send the pushes that are wanted.
+    pub(crate) objection: Option<Objection>,
+}
+
+impl Material {
+    /// All of a PKCS#12 file.
+    pub(crate) fn from_pkcs12(file: &[u8], password: &str) -> Result<Self, CredentialError> {
+        let contents = pkcs12::read(file, password).map_err(|e| match e {
+            Pkcs12Error::Malformed if is_pem(file) => CredentialError::PemForPkcs12,
+            other => CredentialError::Pkcs12(other),
+        })?;
+        Ok(Self {
+            keys: contents
+                .keys
+                .into_iter()
+                .map(|key| PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key)))
+                .collect(),
+            certificates: contents
+                .certificates
+                .into_iter()
+                .map(CertificateDer::from)
+                .collect(),
+            is_pkcs12: true,
+        })
+    }
+
+    /// All of two files in PEM form, which may be one and the same; a file in DER holds one certificate or key.
+    pub(crate) fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, CredentialError> {
+        let certificates = if is_der(certificate) {
+            if X509Certificate::from_der(certificate).is_err() {
+                return Err(CredentialError::Pkcs12ForPem);
+            }
+            vec![CertificateDer::from(certificate.to_vec())]
+        } else {
+            let pem = files::pem(certificate).map_err(CredentialError::CertificateText)?;
+            match CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, pem::Error>>() {
+                Ok(certificates) if !certificates.is_empty() => certificates,
+                Ok(_) | Err(_) => return Err(CredentialError::CertificatePem(Found::labels_of(&pem))),
+            }
+        };
+        let keys = if is_der(key) {
+            let key = PrivateKeyDer::try_from(key.to_vec());
+            vec![key.map_err(|_| CredentialError::KeyPem(Found::default()))?]
+        } else {
+            let pem = files::pem(key).map_err(CredentialError::KeyText)?;
+            match PrivateKeyDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, pem::Error>>() {
+                Ok(keys) if !keys.is_empty() => keys,
+                _ if pem.contains("ENCRYPTED") => return Err(CredentialError::Encrypted),
+                Ok(_) | Err(_) => return Err(CredentialError::KeyPem(Found::labels_of(&pem))),
+            }
+        };
+        Ok(Self {
+            keys,
+            certificates,
+            is_pkcs12: false,
+        })
+    }
+
+    /// The key and its certificate that fit best: that can send what is wanted, that are good now, that are good for the
+    /// longest time. Key and certificate belong together by the public key, whatever their labels and order.
+    pub(crate) fn choose(
+        &self,
+        wanted: Option<Wanted<'_>>,
+        now: SystemTime,
+    ) -> Result<Chosen, CredentialError> {
+        let mut best: Option<(Rank, _, _, _, _)> = None;
+        let mut unusable = None;
+        for key in self.keys.iter().take(MOST_KEYS) {
+            let usable = match any_supported_type(key) {
+                Ok(usable) => usable,
+                Err(e) => {
+                    unusable = Some(e);
+                    continue;
+                }
+            };
+            let public = usable.public_key();
+            for certificate in &self.certificates {
+                let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+                    continue;
+                };
+                if public
+                    .as_ref()
+                    .is_none_or(|public| public.as_ref() != parsed.public_key().raw)
+                {
+                    continue;
+                }
+                let validity = Validity::of(&parsed);
+                let objection = wanted.and_then(|wanted| objection(&parsed, wanted));
+                let rank = (
+                    match &objection {
+                        None => 2,
+                        Some(Objection::Likely(_)) => 1,
+                        Some(Objection::Certain(_)) => 0,
+                    },
+                    validity.trouble(now).is_none(),
+                    validity.not_after,
+                );
+                if best.as_ref().is_none_or(|(best, ..)| rank > *best) {
+                    best = Some((rank, key, certificate, validity, objection));
+                }
+            }
+        }
+        let Some((_, key, certificate, validity, objection)) = best else {
+            return Err(match unusable {
+                Some(e) => TrustError::Key(e).into(),
+                None if self.is_pkcs12 => CredentialError::Orphan,
+                None if self
+                    .certificates
+                    .iter()
+                    .all(|der| X509Certificate::from_der(der).is_err()) =>
+                {
+                    CredentialError::Certificate
+                }
+                None => TrustError::KeyMismatch.into(),
+            });
+        };
+        let identity = Identity::new(self.chain(certificate), key.clone_key())?;
+        Ok(Chosen {
+            identity,
+            validity,
+            objection,
+        })
+    }
+
+    /// A certificate and those that vouch for it, each once: two authorities may vouch for each other.
+    fn chain(&self, leaf: &CertificateDer<'static>) -> Vec<CertificateDer<'static>> {
+        let mut chain = vec![leaf.clone()];
+        let mut rest: Vec<_> = self
+            .certificates
+            .iter()
+            .filter(|certificate| *certificate != leaf)
+            .filter_map(|der| Some((der, X509Certificate::from_der(der).ok()?.1)))
+            .collect();
+        // Of several of one name the one that is good for longest.
+        rest.sort_by_key(|(_, parsed)| Reverse(parsed.validity().not_after.timestamp()));
+        while chain.len() < LONGEST_CHAIN {
+            let next = chain.last().and_then(|last| {
+                let (_, last) = X509Certificate::from_der(last).ok()?;
+                let issuer = last.issuer().as_raw();
+                rest.iter()
+                    .position(|(_, parsed)| parsed.subject().as_raw() == issuer)
+            });
+            match next {
+                Some(index) => chain.push(rest.remove(index).0.clone()),
+                None => break,
+            }
+        }
+        chain
+    }
+}
+
+/// Whether a file is in DER: it begins with a sequence of 128 bytes or more, which is not the beginning of a text.
+fn is_der(file: &[u8]) -> bool {
+    matches!(file, [0x30, length, ..] if *length >= 0x80)
+}
+
+fn is_pem(file: &[u8]) -> bool {
+    files::pem(file).is_ok_and(|pem| pem.contains("-----BEGIN "))
 }
 
 /// What a certificate says of itself.
@@ -76,21 +287,19 @@ pub(crate) struct Validity {
 }
 
 impl Validity {
-    pub(crate) fn of(identity: &Identity) -> Result<Self, CredentialError> {
-        let (_, certificate) =
-            X509Certificate::from_der(identity.certificate()).map_err(|_| CredentialError::Certificate)?;
+    fn of(certificate: &X509Certificate<'_>) -> Self {
         let validity = certificate.validity();
         let time = |time: ASN1Time| {
             let seconds = u64::try_from(time.timestamp()).unwrap_or_default();
             SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
         };
-        Ok(Self {
+        Self {
             subject: certificate.subject().to_string(),
             not_before: time(validity.not_before),
             not_after: time(validity.not_after),
             from: validity.not_before.to_datetime().to_string(),
             until: validity.not_after.to_datetime().to_string(),
-        })
+        }
     }
 
     /// Whether Apple refuses the certificate because its time is over.
@@ -116,6 +325,11 @@ impl Validity {
     }
 }
 
+/// Nobody has more in one file.
+const MOST_KEYS: usize = 100;
+/// Apple's have three certificates.
+const LONGEST_CHAIN: usize = 8;
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -128,40 +342,47 @@ mod tests {
         fs::read(fixture(name)).unwrap()
     }
 
-    #[test]
-    fn all_three_kinds_of_pkcs12_hold_the_same_certificate() {
-        let pem = from_pem(&file("aps.pem"), &file("aps.key.pem")).unwrap();
-        for name in ["aes.p12", "3des.p12", "rc2.p12"] {
-            let identity = from_pkcs12(&file(name), "test").unwrap();
-            assert_eq!(identity.certificate(), pem.certificate(), "{name}");
-        }
+    fn pem(certificate: &str, key: &str) -> Result<Material, CredentialError> {
+        Material::from_pem(&file(certificate), &file(key))
+    }
+
+    fn chosen(material: Result<Material, CredentialError>) -> Chosen {
+        material.unwrap().choose(None, SystemTime::now()).unwrap()
     }
 
     #[test]
     fn a_wrong_password_is_called_so() {
         for name in ["aes.p12", "3des.p12", "rc2.p12"] {
-            let error = from_pkcs12(&file(name), "wrong").unwrap_err();
-            assert!(matches!(error, CredentialError::Password), "{name}: {error}");
+            let error = Material::from_pkcs12(&file(name), "wrong").unwrap_err();
+            assert!(
+                matches!(error, CredentialError::Pkcs12(Pkcs12Error::Password)),
+                "{name}: {error}"
+            );
         }
-        assert!(matches!(
-            from_pkcs12(b"no file", "test"),
-            Err(CredentialError::Pkcs12(_))
-        ));
+        let error = Material::from_pkcs12(b"no file", "test").unwrap_err();
+        assert!(matches!(error, CredentialError::Pkcs12(Pkcs12Error::Malformed)));
+        let error = Material::from_pkcs12(&file("aps.pem"), "test").unwrap_err();
+        assert!(matches!(error, CredentialError::PemForPkcs12));
     }
 
     #[test]
-    fn a_key_that_no_certificate_names_is_reported() {
-        for name in ["orphan.p12", "no-key-id.p12"] {
-            assert!(
-                matches!(from_pkcs12(&file(name), "test"), Err(CredentialError::Orphan)),
+    fn key_and_certificate_belong_together_by_the_public_key() {
+        let expected = chosen(pem("aps.pem", "aps.key.pem"));
+        for name in ["aes.p12", "3des.p12", "rc2.p12", "no-key-id.p12"] {
+            let found = chosen(Material::from_pkcs12(&file(name), "test"));
+            assert_eq!(
+                found.identity.certificate(),
+                expected.identity.certificate(),
                 "{name}"
             );
         }
-    }
-
-    #[test]
-    fn a_key_of_another_certificate_is_reported() {
-        let error = from_pem(&file("aps.pem"), &file("other.key.pem")).unwrap_err();
+        let orphan = Material::from_pkcs12(&file("orphan.p12"), "test").unwrap();
+        let error = orphan.choose(None, SystemTime::now()).unwrap_err();
+        assert!(matches!(error, CredentialError::Orphan), "{error}");
+        let error = pem("aps.pem", "other.key.pem")
+            .unwrap()
+            .choose(None, SystemTime::now())
+            .unwrap_err();
         assert!(
             matches!(error, CredentialError::Identity(TrustError::KeyMismatch)),
             "{error}"
@@ -170,28 +391,26 @@ mod tests {
 
     #[test]
     fn files_that_are_something_else_are_reported() {
-        let (certificate, key) = (file("aps.pem"), file("aps.key.pem"));
-        assert!(matches!(
-            from_pem(&key, &key),
-            Err(CredentialError::CertificatePem)
-        ));
-        assert!(matches!(
-            from_pem(&certificate, &certificate),
-            Err(CredentialError::KeyPem)
-        ));
+        let error = pem("aps.key.pem", "aps.key.pem").unwrap_err();
+        assert!(matches!(error, CredentialError::CertificatePem(_)), "{error}");
+        let error = pem("aps.pem", "aps.pem").unwrap_err();
+        assert!(matches!(error, CredentialError::KeyPem(_)), "{error}");
+        assert!(error.to_string().ends_with("found CERTIFICATE"), "{error}");
+        let error = pem("aes.p12", "aps.key.pem").unwrap_err();
+        assert!(matches!(error, CredentialError::Pkcs12ForPem), "{error}");
     }
 
     #[test]
     fn subject_and_expiry_are_read() {
-        let identity = from_pem(&file("expired.pem"), &file("expired.key.pem")).unwrap();
-        let validity = Validity::of(&identity).unwrap();
+        let validity = chosen(pem("expired.pem", "expired.key.pem")).validity;
         assert!(validity.subject.contains("Apple Push Services: org.example.app"));
         assert!(validity.not_after < SystemTime::now());
         assert!(validity.until.starts_with("2021-01-01"), "{}", validity.until);
     }
+
     #[test]
     fn a_certificate_that_is_not_good_now_is_trouble() {
-        let validity = Validity::of(&from_pem(&file("aps.pem"), &file("aps.key.pem")).unwrap()).unwrap();
+        let validity = chosen(pem("aps.pem", "aps.key.pem")).validity;
         let second = Duration::from_secs(1);
         let trouble = |now| validity.trouble(now).unwrap_or_default();
         assert_eq!(trouble(validity.not_before), "");

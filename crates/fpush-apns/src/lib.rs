@@ -8,8 +8,11 @@ mod credentials;
 #[doc(hidden)]
 pub mod hot;
 mod payload;
+mod pkcs12;
 mod provider_token;
+mod purpose;
 mod response;
 mod settings;
+mod topic;
 
 pub use settings::Apple;

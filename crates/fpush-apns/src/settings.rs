@@ -7,17 +7,19 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use fpush_client::{ClientSettings, Endpoint, Identity, ProviderClient, Trust};
-use fpush_push::{BackendType, Background, Built, Class, settings::Section};
+use fpush_client::{ClientSettings, Endpoint, ProviderClient, Trust};
+use fpush_push::{BackendType, Background, Built, Class, files, settings::Section};
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::{
     backend::{Apns, Authentication, Mode},
-    credentials::{self, CredentialError, Validity},
+    credentials::{Chosen, CredentialError, Material, Validity},
     payload::{PayloadSettings, Ready},
     provider_token::ProviderToken,
+    purpose::{Objection, Wanted},
+    topic,
 };
 
 /// Builds the backends of all `apple` modules; those with the same key and team share one provider token, also with those
@@ -43,8 +45,13 @@ impl fmt::Debug for Apple {
 
 /// How the settings say that we prove who we are.
 enum Credentials {
-    Certificate(Identity, Box<Validity>),
-    Token(Arc<ProviderToken>, String),
+    /// All that the files hold; which certificate of it is used is decided when topic and environment are known.
+    Certificate(Material),
+    Token {
+        token: Arc<ProviderToken>,
+        key_id: String,
+        team_id: String,
+    },
 }
 
 /// `apns.pushPriority`.
@@ -60,7 +67,7 @@ impl BackendType for Apple {
     fn build(&mut self, module: &mut Section<'_>) -> Option<Built> {
         let mut apns = module.section("apns")?;
         let credentials = self.credentials(&mut apns);
-        let endpoint = endpoint(&mut apns);
+        let (endpoint, sandbox) = endpoint(&mut apns);
         let trust = Trust::read(&mut apns);
         let request_timeout = apns.duration_or_seconds("requestTimeout", Duration::from_secs(5));
         let idle_timeout = apns.duration_or_seconds("poolIdleTimeout", Duration::from_secs(600));
@@ -73,6 +80,26 @@ impl BackendType for Apple {
             );
         }
         let mode = mode(&mut apns, payload.as_ref());
+        let calls = mode
+            .as_ref()
+            .is_some_and(|(mode, _)| matches!(mode, Mode::One(Class::Voip, _)));
+        let certificate = match &credentials {
+            Some(Credentials::Certificate(material)) => {
+                let wanted = payload.as_ref().map(|payload| Wanted {
+                    topic: &payload.topic,
+                    calls,
+                    sandbox,
+                });
+                choose(&apns, material, wanted, SystemTime::now())
+            }
+            Some(Credentials::Token { team_id, .. }) => {
+                if let Some(payload) = &payload {
+                    topic::check(&apns, &payload.topic, team_id, calls);
+                }
+                None
+            }
+            None => None,
+        };
         let report = apns.report();
         let path = apns.path_of("");
         apns.finish();
@@ -82,12 +109,15 @@ impl BackendType for Apple {
         facts.push(("topic", payload?.topic));
         let mut background: Vec<Background> = Vec::new();
         let (identity, authentication) = match credentials {
-            Credentials::Certificate(identity, validity) => {
+            Credentials::Certificate(_) => {
+                let Chosen {
+                    identity, validity, ..
+                } = certificate?;
                 facts.push(("certificate", validity.subject.clone()));
                 facts.push(("valid until", validity.until.clone()));
-                (Some(identity), Authentication::Certificate(validity))
+                (Some(identity), Authentication::Certificate(Box::new(validity)))
             }
-            Credentials::Token(token, key_id) => {
+            Credentials::Token { token, key_id, .. } => {
                 facts.push(("provider token", format!("key {key_id}")));
                 background.push(Box::pin(token.tend()));
                 (None, Authentication::Token(token))
@@ -156,6 +186,10 @@ impl Apple {
     fn provider_token(&mut self, apns: &mut Section<'_>) -> Option<Credentials> {
         let (p8, key_id, team_id) = read_token_keys(apns);
         let (p8, key_id, team_id) = (p8?, key_id?, team_id?);
+        let p8 = files::pem(&p8)
+            .inspect_err(|e| apns.error("tokenKeyFilePath", e))
+            .ok()?
+            .into_bytes();
         let token = ProviderToken::new(&p8, &key_id, &team_id, Instant::now())
             .inspect_err(|e| apns.error("tokenKeyFilePath", e))
             .ok()?;
@@ -166,17 +200,21 @@ impl Apple {
         let key = TokenKey {
             pkcs8,
             key_id: key_id.clone(),
-            team_id,
+            team_id: team_id.clone(),
         };
         let token = self.provider_tokens.entry(key).or_insert_with(|| Arc::new(token));
-        Some(Credentials::Token(Arc::clone(token), key_id))
+        Some(Credentials::Token {
+            token: Arc::clone(token),
+            key_id,
+            team_id,
+        })
     }
 }
 
 fn read_token_keys(apns: &mut Section<'_>) -> (Option<Vec<u8>>, Option<String>, Option<String>) {
     let p8 = apns.secret_file("tokenKeyFilePath");
-    let key_id = apns.string("keyId").map(str::to_owned);
-    let team_id = apns.string("teamId").map(str::to_owned);
+    let key_id = topic::read_id(apns, "keyId");
+    let team_id = topic::read_id(apns, "teamId");
     (p8, key_id, team_id)
 }
 
@@ -210,30 +248,39 @@ fn certificate(apns: &mut Section<'_>) -> Option<Credentials> {
         return None;
     }
     let read_secret = |key: &str, file: &str| report.read_secret_file(&apns.path_of(key), file.as_ref());
-    let identity = if let Some(key_file) = keys.key_file {
+    let material = if let Some(key_file) = keys.key_file {
         let key = read_secret("certKeyFilePath", key_file);
         let certificate = report.read_file(&apns.path_of("certFilePath"), file?.as_ref());
-        credentials::from_pem(&certificate?, &key?)
+        Material::from_pem(&certificate?, &key?)
     } else {
         let password = match (keys.password, keys.password_file) {
             (Some(password), _) => Some(password.to_owned()),
-            (None, Some(file)) => read_secret("certPasswordFile", file).and_then(|password| {
-                let password = String::from_utf8(password).ok();
-                if password.is_none() {
-                    apns.error("certPasswordFile", "expected a file with text in UTF-8");
-                }
-                password.map(|password| password.trim_end_matches(['\r', '\n']).to_owned())
-            }),
+            (None, Some(file)) => report.read_secret_line(&apns.path_of("certPasswordFile"), file.as_ref()),
             (None, None) => None,
         };
         let pkcs12 = read_secret("certFilePath", file?);
-        credentials::from_pkcs12(&pkcs12?, &password?)
+        Material::from_pkcs12(&pkcs12?, &password?)
     };
-    let with_validity = identity.and_then(|identity| Ok((Validity::of(&identity)?, identity)));
+    let material = material.inspect_err(|e| apns.error(e.key(), e)).ok()?;
+    Some(Credentials::Certificate(material))
+}
+
+/// Decides which certificate is used, and says what is wrong with it.
+fn choose(
+    apns: &Section<'_>,
+    material: &Material,
+    wanted: Option<Wanted<'_>>,
+    now: SystemTime,
+) -> Option<Chosen> {
     let report_error = |e: &CredentialError| apns.error("certFilePath", e);
-    let (validity, identity) = with_validity.inspect_err(report_error).ok()?;
-    warn_of_expiry(apns, &validity, SystemTime::now());
-    Some(Credentials::Certificate(identity, Box::new(validity)))
+    let chosen = material.choose(wanted, now).inspect_err(report_error).ok()?;
+    match &chosen.objection {
+        Some(Objection::Certain(what)) => apns.unusable("certFilePath", what),
+        Some(Objection::Likely(what)) => apns.warning("certFilePath", what),
+        None => {}
+    }
+    warn_of_expiry(apns, &chosen.validity, now);
+    Some(chosen)
 }
 
 fn warn_of_expiry(apns: &Section<'_>, validity: &Validity, now: SystemTime) {
@@ -256,20 +303,22 @@ fn warn_of_expiry(apns: &Section<'_>, validity: &Validity, now: SystemTime) {
     }
 }
 
-fn endpoint(apns: &mut Section<'_>) -> Option<Endpoint> {
+/// Where pushes go, and whether that is Apple's sandbox; `None` for that if it is not Apple at all.
+fn endpoint(apns: &mut Section<'_>) -> (Option<Endpoint>, Option<bool>) {
     const HOSTS: [(&str, &str); 2] = [
         ("production", "https://api.push.apple.com"),
         ("sandbox", "https://api.sandbox.push.apple.com"),
     ];
     let apples = apns.choice("environment", &HOSTS, HOSTS[0].1);
-    Endpoint::read(apns, apples)
+    let sandbox = (!apns.has("endpoint")).then_some(apples != HOSTS[0].1);
+    (Endpoint::read(apns, apples), sandbox)
 }
 
 fn payload_settings(apns: &mut Section<'_>) -> Option<PayloadSettings> {
-    let topic = apns.string("topic");
+    let topic = topic::read(apns);
     let text = |text: Option<&str>, default: &str| text.unwrap_or(default).to_owned();
-    let settings = PayloadSettings {
-        topic: topic.unwrap_or_default().to_owned(),
+    let mut settings = PayloadSettings {
+        topic: String::new(),
         alert_title: text(apns.optional_string("alertTitle"), "New Message"),
         alert_body: text(apns.optional_string("alertBody"), "New Message?"),
         sound: text(apns.optional_string("sound"), "default"),
@@ -277,7 +326,8 @@ fn payload_settings(apns: &mut Section<'_>) -> Option<PayloadSettings> {
         collapse: apns.boolean("collapsePushes", false),
         additional_data: additional_data(apns),
     };
-    topic.map(|_| settings)
+    settings.topic = topic?;
+    Some(settings)
 }
 
 fn additional_data(apns: &mut Section<'_>) -> Map<String, Value> {

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fpush_push::files;
 use rustls::{
     ClientConfig, RootCertStore,
     client::ResolvesClientCert,
@@ -59,7 +60,8 @@ impl Trust {
         let mut roots = systems_roots();
         if let Some(pem) = extra_pem {
             let roots = Arc::make_mut(&mut roots);
-            let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+            let pem = files::pem(pem).map_err(|e| TrustError::Pem(e.to_string()))?;
+            let certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
             let certificates = certificates.map_err(|e| TrustError::Pem(e.to_string()))?;
             if certificates.is_empty() {
                 return Err(TrustError::Pem("it holds no certificate".to_owned()));

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use fpush_client::{ClientSettings, Dialer, Endpoint, ProviderClient, Trust};
-use fpush_push::{BackendType, Built, Class, settings::Section};
+use fpush_push::{BackendType, Built, Class, files, settings::Section};
 use http::Uri;
 use serde_json::Value;
 
@@ -100,7 +100,10 @@ impl BackendType for Google {
 
 fn service_account(fcm: &mut Section<'_>) -> Option<ServiceAccount> {
     let file = fcm.secret_file("fcmSecretPath")?;
-    match ServiceAccount::read(&file) {
+    let text = files::text(&file)
+        .inspect_err(|e| fcm.error("fcmSecretPath", e))
+        .ok()?;
+    match ServiceAccount::read(text.as_bytes()) {
         Ok(account) => Some(account),
         Err(errors) => {
             for error in errors {

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use fpush_push::files;
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs::default_provider,
@@ -283,6 +284,7 @@ impl Current {
 /// The certificates in a file.
 pub(crate) fn chain(file: &Path, content: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let wanted = "certificate in PEM (BEGIN CERTIFICATE)";
+    let content = &text(file, content)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(content).collect();
     match chain {
         Ok(chain) if !chain.is_empty() => Ok(chain),
@@ -302,6 +304,7 @@ pub(crate) fn chain(file: &Path, content: &[u8]) -> Result<Vec<CertificateDer<'s
 /// The key in a file.
 pub(crate) fn private_key(file: &Path, content: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
     let wanted = "private key in PEM without a password (BEGIN PRIVATE KEY)";
+    let content = &text(file, content)?;
     PrivateKeyDer::from_pem_slice(content).map_err(|problem| {
         let path = file.to_owned();
         match CertificateDer::from_pem_slice(content) {
@@ -345,8 +348,17 @@ impl Expiry {
     }
 }
 
+/// What a file in PEM form says, whatever editor wrote it.
+fn text(path: &Path, content: &[u8]) -> Result<Vec<u8>, TlsError> {
+    let text = files::pem(content).map(String::into_bytes);
+    text.map_err(|problem| TlsError::Unreadable {
+        path: path.to_owned(),
+        problem: io::Error::new(io::ErrorKind::InvalidData, problem),
+    })
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|problem| TlsError::Unreadable {
+    files::read(path, files::LARGEST).map_err(|problem| TlsError::Unreadable {
         path: path.to_owned(),
         problem,
     })

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read as _},
+    io::{self, BufRead, Read as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
 };
@@ -34,7 +34,7 @@ pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 ///
 /// There is none, it cannot be read, or it is not a regular file.
 pub fn open(path: &Path) -> io::Result<File> {
-    regular(OpenOptions::new().read(true), path, OFlags::empty())
+    regular(OpenOptions::new().read(true), path)
 }
 
 /// Opens a file of a folder that is our own: a regular file itself and no link to one, that belongs to our user, to root,
@@ -44,7 +44,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 ///
 /// It cannot be opened with these options, it is not a regular file, or it is somebody else's.
 pub fn open_own(options: &mut OpenOptions, path: &Path, folder_owner: u32) -> io::Result<File> {
-    let file = regular(options, path, OFlags::NOFOLLOW)?;
+    let file = open_flags(options, path, OFlags::NOFOLLOW)?;
     let owner = file.metadata()?.uid();
     if owner != folder_owner && !is_trusted(owner) {
         let error = format!("it belongs to another user (uid {owner})");
@@ -59,8 +59,17 @@ pub fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
+/// Opens a regular file with these options.
+///
+/// # Errors
+///
+/// It cannot be opened so, or it is not a regular file.
+pub fn regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    open_flags(options, path, OFlags::empty())
+}
+
 /// Opening a FIFO would wait for its other end without `NONBLOCK`, which changes nothing for a regular file.
-fn regular(options: &mut OpenOptions, path: &Path, flags: OFlags) -> io::Result<File> {
+fn open_flags(options: &mut OpenOptions, path: &Path, flags: OFlags) -> io::Result<File> {
     let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = options
         .custom_flags(flags.bits().cast_signed())
@@ -70,7 +79,11 @@ fn regular(options: &mut OpenOptions, path: &Path, flags: OFlags) -> io::Result<
             Some(code) if code == rustix::io::Errno::NXIO.raw_os_error() => not_regular(),
             _ => e,
         })?;
-    if file.metadata()?.is_file() {
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if metadata.is_file() {
         Ok(file)
     } else {
         Err(not_regular())
@@ -80,6 +93,139 @@ fn regular(options: &mut OpenOptions, path: &Path, flags: OFlags) -> io::Result<
 fn not_regular() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
 }
+
+/// Why the content of a file is not text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotText {
+    /// As some editors on Windows write it.
+    #[error("the file is in UTF-16; save it as UTF-8")]
+    Utf16,
+    /// Another encoding, or no text at all.
+    #[error("the file is not text in UTF-8")]
+    NotUtf8,
+}
+
+/// The text in a file: without a byte order mark, and with line feeds at the ends of lines, whatever editor wrote it.
+///
+/// # Errors
+///
+/// It is not text in UTF-8.
+pub fn text(content: &[u8]) -> Result<String, NotText> {
+    let content = without_mark(content)?;
+    let text = str::from_utf8(content).map_err(|_| NotText::NotUtf8)?;
+    Ok(text.replace("\r\n", "\n").replace('\r', "\n"))
+}
+
+/// The text of a file with certificates or keys in PEM form: lines without blanks around them. What is around the PEM may
+/// be in any encoding.
+///
+/// # Errors
+///
+/// It is in UTF-16.
+pub fn pem(content: &[u8]) -> Result<String, NotText> {
+    let content = without_mark(content)?;
+    let text = String::from_utf8_lossy(content);
+    let lines = text.split(['\n', '\r']);
+    // Files that were put together have a mark before each part.
+    let lines = lines.map(|line| line.trim_matches(|c: char| c == MARK || c.is_whitespace()));
+    Ok(lines.flat_map(|line| [line, "\n"]).collect())
+}
+
+/// The secret in a file of one line, such as a password: without what editors leave behind it.
+///
+/// # Errors
+///
+/// It is not text in UTF-8.
+pub fn secret(content: &[u8]) -> Result<String, NotText> {
+    text(content).map(|text| text.trim_end().to_owned())
+}
+
+/// The content of a file without a byte order mark.
+///
+/// # Errors
+///
+/// The file is in UTF-16.
+pub fn without_mark(content: &[u8]) -> Result<&[u8], NotText> {
+    let mut rest = content;
+    while let Some(after) = rest.strip_prefix(MARK_IN_UTF8) {
+        rest = after;
+    }
+    // Text has no zeros; the first character of a text in UTF-16 that anybody puts here has one.
+    match rest {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err(NotText::Utf16),
+        [0, other, ..] | [other, 0, ..] if *other != 0 => Err(NotText::Utf16),
+        _ => Ok(rest),
+    }
+}
+
+/// The lines of a text that comes in pieces, as bytes: what is not UTF-8 costs its own line alone. A line ends as in
+/// [`text`], and a byte order mark before the first one is left out.
+#[derive(Debug)]
+pub struct Lines<R> {
+    reader: R,
+    longest: usize,
+    line: Vec<u8>,
+    is_first: bool,
+    /// The last line ended with a carriage return, so that a line feed belongs to it.
+    after_return: bool,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// The lines that a reader has. A line of more than `longest` bytes is cut there.
+    pub fn new(reader: R, longest: usize) -> Self {
+        Self {
+            reader,
+            longest,
+            line: Vec::new(),
+            is_first: true,
+            after_return: false,
+        }
+    }
+
+    /// The next line without its end.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or the text is in UTF-16.
+    pub fn next_line(&mut self) -> io::Result<Option<&[u8]>> {
+        self.line.clear();
+        let mut is_there = false;
+        loop {
+            let buffer = self.reader.fill_buf()?;
+            if buffer.is_empty() {
+                break;
+            }
+            if std::mem::take(&mut self.after_return) && buffer[0] == b'\n' {
+                self.reader.consume(1);
+                continue;
+            }
+            is_there = true;
+            let end = buffer.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            let piece = &buffer[..end.unwrap_or(buffer.len())];
+            let room = self.longest - self.line.len();
+            self.line.extend_from_slice(&piece[..piece.len().min(room)]);
+            self.after_return = end.is_some_and(|end| buffer[end] == b'\r');
+            let used = piece.len() + usize::from(end.is_some());
+            self.reader.consume(used);
+            if end.is_some() {
+                break;
+            }
+        }
+        if !is_there {
+            return Ok(None);
+        }
+        if std::mem::take(&mut self.is_first) {
+            let without =
+                without_mark(&self.line).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+            let mark = self.line.len() - without.len();
+            self.line.drain(..mark);
+        }
+        Ok(Some(&self.line))
+    }
+}
+
+const MARK: char = '\u{feff}';
+const MARK_IN_UTF8: &[u8] = b"\xef\xbb\xbf";
 
 #[cfg(test)]
 mod tests {
@@ -109,17 +255,72 @@ mod tests {
         }
         let error = |name: &str| read(&path(name), 4).unwrap_err().to_string();
         assert_eq!(error("file"), "it is larger than 4 bytes");
-        for name in ["fifo", "folder", "zero"] {
+        assert_eq!(error("folder"), "is a directory");
+        for name in ["fifo", "zero"] {
             assert_eq!(error(name), "it is not a regular file", "{name}");
         }
         let own = |name: &str| open_own(OpenOptions::new().read(true), &path(name), 0).map(drop);
         assert!(own("file").is_ok());
-        for name in ["link", "fifo", "folder", "zero"] {
+        for name in ["link", "fifo", "zero"] {
             assert_eq!(
                 own(name).unwrap_err().to_string(),
                 "it is not a regular file",
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn text_is_read_whatever_editor_wrote_it() {
+        for content in ["a\nb\n", "\u{feff}a\nb\n", "\u{feff}\u{feff}a\r\nb\r\n", "a\rb\r"] {
+            assert_eq!(text(content.as_bytes()).unwrap(), "a\nb\n", "{content:?}");
+            let mut lines = Lines::new(content.as_bytes(), 9);
+            for expected in [b"a", b"b"] {
+                assert_eq!(lines.next_line().unwrap().unwrap(), expected, "{content:?}");
+            }
+            assert!(lines.next_line().unwrap().is_none(), "{content:?}");
+        }
+        assert_eq!(secret(b"\xef\xbb\xbfs3 cret \t\r\n\r\n").unwrap(), "s3 cret");
+        let lines = "\u{feff}\t-----BEGIN X-----  \r\n\u{feff}  YQ==\r-----END X-----";
+        assert_eq!(
+            pem(lines.as_bytes()).unwrap(),
+            "-----BEGIN X-----\n\nYQ==\n-----END X-----\n"
+        );
+        assert!(pem(b"Subject: M\xfcller\nx").is_ok());
+    }
+
+    #[test]
+    fn utf_16_and_other_encodings_are_named() {
+        let utf16 = |mark: &[u16], swap: bool| {
+            let units = mark.iter().copied().chain("{ }".encode_utf16());
+            units
+                .flat_map(|unit| {
+                    if swap {
+                        unit.to_be_bytes()
+                    } else {
+                        unit.to_le_bytes()
+                    }
+                })
+                .collect::<Vec<_>>()
+        };
+        for content in [
+            utf16(&[0xfeff], true),
+            utf16(&[0xfeff], false),
+            utf16(&[], true),
+            utf16(&[], false),
+        ] {
+            assert_eq!(text(&content), Err(NotText::Utf16));
+            assert_eq!(pem(&content), Err(NotText::Utf16));
+            assert!(Lines::new(content.as_slice(), 9).next_line().is_err());
+        }
+        assert_eq!(text(b"M\xfcller"), Err(NotText::NotUtf8));
+    }
+
+    #[test]
+    fn lines_are_cut_and_cost_no_memory() {
+        let content = ["x".repeat(100_000).as_str(), "ok"].join("\n");
+        let mut lines = Lines::new(content.as_bytes(), 10);
+        assert_eq!(lines.next_line().unwrap().unwrap().len(), 10);
+        assert_eq!(lines.next_line().unwrap().unwrap(), b"ok");
     }
 }

@@ -13,6 +13,8 @@ use std::{
 use serde_json::{Map, Value};
 use siphasher::sip128::SipHasher13;
 
+use crate::files;
+
 /// How bad a problem is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -99,7 +101,9 @@ impl NamedFile {
     pub fn read_again(&self) -> Self {
         Self {
             path: self.path.clone(),
-            imprint: fs::read(&self.path).ok().map(|content| imprint(&content)),
+            imprint: files::read(&self.path, files::LARGEST)
+                .ok()
+                .map(|content| imprint(&content)),
         }
     }
 
@@ -174,7 +178,7 @@ impl Report {
 
     /// Reads a file that the settings name, such as a certificate.
     pub fn read_file(&self, path: &str, file: &Path) -> Option<Vec<u8>> {
-        let content = match fs::read(file) {
+        let content = match files::read(file, files::LARGEST) {
             Ok(content) => Some(content),
             Err(e) => self.provided(path, file).unwrap_or_else(|| {
                 let hint = if file.starts_with(CREDENTIALS) {
@@ -197,6 +201,12 @@ impl Report {
     #[must_use]
     pub fn files(&self) -> Vec<NamedFile> {
         self.files.borrow().clone()
+    }
+
+    /// Reads a file of one line that holds a secret, such as a password.
+    pub fn read_secret_line(&self, path: &str, file: &Path) -> Option<String> {
+        let content = self.read_secret_file(path, file)?;
+        files::secret(&content).inspect_err(|e| self.error(path, e)).ok()
     }
 
     /// Reads a file that holds a secret; warns if everybody on the machine can read it.

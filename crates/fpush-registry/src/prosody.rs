@@ -5,10 +5,12 @@
 //! and words, and nothing that could be executed.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
 };
+
+use fpush_push::files;
 
 use crate::device::{Device, Dialect, Time};
 
@@ -70,15 +72,16 @@ pub fn find(folder: &Path) -> io::Result<Vec<PathBuf>> {
 /// There is none; see [`ImportError`].
 pub fn read(file: &Path) -> Result<Device, ImportError> {
     let mut content = Vec::new();
-    let opened = File::open(file)?;
+    let opened = files::open(file)?;
     // For a device that has not even a time: the same one each time that it is imported.
     let written = opened.metadata()?.modified()?;
     opened.take(LARGEST + 1).read_to_end(&mut content)?;
     if content.len() as u64 > LARGEST {
         return Err(ImportError::TooLarge);
     }
+    let content = files::without_mark(&content).map_err(|_| ImportError::Syntax(0))?;
     let name = file.file_stem().and_then(|name| name.to_str()).and_then(unescape);
-    device(&content, name.as_deref(), written.into())
+    device(content, name.as_deref(), written.into())
 }
 
 fn device(content: &[u8], name: Option<&str>, written: Time) -> Result<Device, ImportError> {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow, bail};
+use fpush_push::files;
 use fpush_registry::{Device, Hooks, Imported, Registry, Time, lines, prosody};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -49,7 +50,16 @@ pub(crate) fn import(import: &Import, console: &mut Console) -> Exit {
                 let file = File::open(file).with_context(|| format!("cannot read {name}"))?;
                 Box::new(BufReader::new(file))
             };
-            let devices = (1..).zip(reader.lines()).map(|(number, line)| {
+            let mut text = files::Lines::new(reader, LONGEST_LINE);
+            let mut next = || {
+                let line = text.next_line().transpose()?;
+                Some(line.and_then(|line| {
+                    let line =
+                        str::from_utf8(line).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+                    Ok(line.to_owned())
+                }))
+            };
+            let devices = (1..).zip(std::iter::from_fn(&mut next)).map(|(number, line)| {
                 let line = line.with_context(|| format!("{name}, line {number}"))?;
                 lines::from_line(&line).map_err(|error| anyhow!("{name}, line {number}: {error}"))
             });
@@ -276,3 +286,5 @@ fn with_registry(
 const BATCH: usize = 1_000;
 /// Mistakes that are named in full.
 const NAMED: usize = 10;
+/// A device has a dozen fields, the longest of 4 KiB.
+const LONGEST_LINE: usize = 64 << 10;

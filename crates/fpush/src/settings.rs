@@ -1,8 +1,8 @@
 //! From the settings file to everything that the daemon is made of.
 
 use std::{
-    fs,
-    net::SocketAddr,
+    fmt,
+    net::{Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,7 +10,7 @@ use std::{
 use fpush_component::ComponentSettings;
 use fpush_http::{Security, read_listen};
 use fpush_push::{
-    Built, ModuleSettings,
+    Built, ModuleSettings, files,
     settings::{NamedFile, Problem, ProvidedFile, Report, Section, imprint},
 };
 use jsonc_parser::{CollectOptions, ParseOptions, ast, common::Ranged as _, parse_to_ast};
@@ -171,11 +171,12 @@ pub(crate) fn load_registration(file: &Path) -> Result<Option<RegistrationSettin
 
 fn read_file(file: &Path, report: &Report) -> Option<Map<String, Value>> {
     let shown = file.display();
-    let text = fs::read_to_string(file)
-        .inspect_err(|e| report.error("", format_args!("cannot read the settings file {shown}: {e}")))
+    let unreadable =
+        |e: &dyn fmt::Display| report.error("", format_args!("cannot read the settings file {shown}: {e}"));
+    let content = files::read(file, files::LARGEST)
+        .inspect_err(|e| unreadable(e))
         .ok()?;
-    // A byte order mark is no mistake that anybody sees.
-    let text = text.trim_start_matches('\u{feff}');
+    let text = &files::text(&content).inspect_err(|e| unreadable(e)).ok()?;
     let parsed = parse_to_ast(
         text,
         &CollectOptions::default(),
@@ -346,8 +347,14 @@ fn read_component(root: &mut Section<'_>) -> Option<ComponentSettings> {
             "expected a domain name, such as \"push.example.org\"",
         );
     }
+    if hostname.is_some_and(|name| is_domain(name) && name.split('.').any(str::is_empty)) {
+        component.unusable(
+            "componentHostname",
+            "expected a domain name without a dot at its start or end, such as \"push.example.org\"",
+        );
+    }
     let secret = read_secret(&mut component);
-    let server_host = component.string("serverHostname").map(str::to_owned);
+    let server_host = read_host(&mut component);
     let server_port = component.required_integer("serverPort", 1..=65_535);
     let max_stanza_size = component.integer("maxStanzaSize", 16 * 1_024..=64 * MEBIBYTE, MEBIBYTE) as usize;
     component.finish();
@@ -361,6 +368,37 @@ fn read_component(root: &mut Section<'_>) -> Option<ComponentSettings> {
     })
 }
 
+/// `serverHostname`: a name or an address, which may be in brackets.
+fn read_host(component: &mut Section<'_>) -> Option<String> {
+    let host = component.string("serverHostname")?.trim();
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let address = bare.unwrap_or(host);
+    let without_zone = address.split_once('%').map_or(address, |(address, _)| address);
+    if without_zone.parse::<Ipv6Addr>().is_ok() {
+        return Some(address.to_owned());
+    }
+    let (name, port) = host.rsplit_once(':').unwrap_or((host, ""));
+    let fits = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let is_name = |name: &str| !name.is_empty() && name.len() <= 253 && name.chars().all(fits);
+    if is_name(host) {
+        return Some(host.to_owned());
+    }
+    if is_name(name) && port.parse::<u16>().is_ok() {
+        component.error(
+            "serverHostname",
+            format_args!(
+                "expected a name or an address without a port; the port {port} belongs into serverPort"
+            ),
+        );
+    } else {
+        component.error(
+            "serverHostname",
+            "expected the name or the address of the XMPP server, such as \"127.0.0.1\", \"::1\" or \"xmpp.example.org\"",
+        );
+    }
+    None
+}
+
 /// `componentKey` or `componentKeyFile`, exactly one of them.
 fn read_secret(component: &mut Section<'_>) -> Option<String> {
     match (component.has("componentKey"), component.has("componentKeyFile")) {
@@ -371,16 +409,17 @@ fn read_secret(component: &mut Section<'_>) -> Option<String> {
         (false, true) => {
             component.optional_string("componentKey");
             let secret = component.secret_file("componentKeyFile")?;
-            let secret = String::from_utf8(secret).ok();
-            let secret = secret.map(|secret| secret.trim_end_matches(['\r', '\n']).to_owned());
-            let secret = secret.filter(|secret| !secret.is_empty());
-            if secret.is_none() {
+            let secret = files::secret(&secret)
+                .inspect_err(|e| component.error("componentKeyFile", e))
+                .ok()?;
+            if secret.is_empty() {
                 component.error(
                     "componentKeyFile",
-                    "expected a file that holds the secret, as text in UTF-8",
+                    "expected a file that holds the secret, found an empty one",
                 );
+                return None;
             }
-            secret
+            Some(secret)
         }
         (both, _) => {
             let found = if both { "found both" } else { "found neither" };
@@ -500,7 +539,14 @@ mod tests {
     #[test]
     fn domains_are_told_from_addresses() {
         assert!(is_domain("push.example.org") && is_domain("localhost") && is_domain("müller.example"));
-        for no_domain in ["u@example.org", "example.org/r", "a b", "a'b", "<a>"] {
+        for no_domain in [
+            "example.org:5347",
+            "u@example.org",
+            "example.org/r",
+            "a b",
+            "a'b",
+            "<a>",
+        ] {
             assert!(!is_domain(no_domain), "{no_domain}");
         }
     }

@@ -8,7 +8,7 @@
 use std::{
     fmt,
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _},
+    io::{self, BufReader, BufWriter, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
@@ -125,11 +125,11 @@ impl StateDir {
                 return records;
             }
         };
-        let mut lines = Lines::new(opened);
+        let mut unreadable = usize::from(opened.metadata().map_or(0, |metadata| metadata.len()) > LARGEST);
+        let mut lines = files::Lines::new(BufReader::new(opened.take(LARGEST)), LONGEST_LINE);
         let head = lines.next_line().ok().flatten();
         let head = head.and_then(|line| serde_json::from_slice::<Head<H>>(line).ok());
         records.head = head.filter(|head| head.fpush == VERSION).map(|head| head.rest);
-        let mut unreadable = 0;
         while records.head.is_some() {
             match lines.next_line() {
                 Ok(None) => break,
@@ -142,7 +142,7 @@ impl StateDir {
                     None => unreadable += 1,
                 },
                 Err(_) => {
-                    // The disk fails, and would fail again and again; or there is no end of it.
+                    // The disk fails, and would fail again and again.
                     unreadable += 1;
                     break;
                 }
@@ -218,51 +218,6 @@ impl RecordWriter {
     pub(crate) fn write(&mut self, record: &impl Serialize) -> io::Result<()> {
         serde_json::to_writer(&mut self.0, record)?;
         self.0.write_all(b"\n")
-    }
-}
-
-/// The lines of a file, as bytes: what is no UTF-8 must cost its own line alone. A line that is too long is an empty one,
-/// which is no record.
-struct Lines {
-    file: BufReader<io::Take<File>>,
-    line: Vec<u8>,
-}
-
-impl Lines {
-    fn new(file: File) -> Self {
-        Self {
-            file: BufReader::new(file.take(LARGEST)),
-            line: Vec::new(),
-        }
-    }
-
-    fn next_line(&mut self) -> io::Result<Option<&[u8]>> {
-        self.line.clear();
-        let (mut read, mut too_long) = (0, false);
-        loop {
-            let buffer = self.file.fill_buf()?;
-            let end = buffer.iter().position(|byte| *byte == b'\n');
-            let piece = end.map_or(buffer, |end| &buffer[..end]);
-            too_long |= self.line.len() + piece.len() > LONGEST_LINE;
-            if too_long {
-                self.line.clear();
-            } else {
-                self.line.extend_from_slice(piece);
-            }
-            let used = piece.len() + usize::from(end.is_some());
-            self.file.consume(used);
-            read += used;
-            if end.is_some() {
-                break;
-            }
-            if used == 0 {
-                if self.file.get_ref().limit() == 0 {
-                    return Err(io::ErrorKind::FileTooLarge.into());
-                }
-                break;
-            }
-        }
-        Ok((read > 0).then_some(self.line.as_slice()))
     }
 }
 

@@ -15,12 +15,14 @@ mod common;
 use std::{
     fs,
     net::{Ipv4Addr, TcpListener},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
-    process::Output,
+    process::{Command, Output},
+    time::Duration,
 };
 
-use fpush_testkit::{ApnsKey, TempDir, certs::service_account_json, fixture, run_to_end};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use fpush_testkit::{ApnsKey, Daemon, TempDir, certs::service_account_json, fixture, run_to_end};
 use serde_json::Value;
 
 const BIN: &str = env!("CARGO_BIN_EXE_fpush");
@@ -68,6 +70,7 @@ impl Folder {
         ] {
             private(&dir.write(name, content));
         }
+        Self::add_field_files(&dir, &account);
         public(&dir.write("public.key", "secret\n"));
         public(&dir.write("public-aps.key.pem", fs::read(fixture("aps.key.pem")).unwrap()));
         let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -98,6 +101,56 @@ impl Folder {
             ("/var/lib/fpush", path("lib")),
             ("/run/fpush-of-this-test", path("run")),
         ]
+    }
+
+    /// Files as operators have them: from other tools, from other editors, and what is not a file.
+    fn add_field_files(dir: &TempDir, account: &str) {
+        let apple = fixture("apple/key.pem").parent().unwrap().to_owned();
+        for entry in fs::read_dir(apple).unwrap() {
+            let path = entry.unwrap().path();
+            let name = format!("apple-{}", path.file_name().unwrap().to_str().unwrap());
+            private(&dir.write(&name, fs::read(&path).unwrap()));
+        }
+        for name in ["endless-mac.p12", "endless-keys.p12"] {
+            private(&dir.write(name, fs::read(fixture(&format!("pkcs12/{name}"))).unwrap()));
+        }
+        let text = |name: &str| fs::read_to_string(fixture(name)).unwrap();
+        let (key, push) = (text("apple/key.pem"), text("apple/push.pem"));
+        let marked = |text: &str| format!("\u{feff}{}", text.replace('\n', "\r\n")).into_bytes();
+        let utf16 = |text: &str| {
+            let units = "\u{feff}".encode_utf16().chain(text.encode_utf16());
+            units.flat_map(u16::to_le_bytes).collect::<Vec<_>>()
+        };
+        let p8 = ApnsKey::generate().p8();
+        let der = |pem: &str| {
+            let lines = pem.lines().filter(|line| !line.starts_with("---"));
+            BASE64_STANDARD.decode(lines.collect::<String>()).unwrap()
+        };
+        let around = format!("Bag Attributes\n    friendlyName: push\n{key}\nsubject=M\u{fc}ller\n{push}");
+        let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nYQ==\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        for (name, content) in [
+            ("apple-all.pem", around.into_bytes()),
+            ("apple-push.cer", der(&push)),
+            ("apple-key.der", der(&key)),
+            ("apple-push-mark.pem", marked(&push)),
+            ("apple-push-mac.pem", push.replace('\n', "\r").into_bytes()),
+            ("apple-key-mark.pem", marked(&key)),
+            ("apple-key-utf16.pem", utf16(&key)),
+            ("apple-key-encrypted.pem", encrypted.as_bytes().to_vec()),
+            ("account-mark.json", marked(account)),
+            ("account-utf16.json", utf16(account)),
+            ("AuthKey-mark.p8", marked(&p8)),
+            ("ca-mark.pem", marked(&text("client-ca.pem"))),
+            ("component-mark.key", marked("secret \n")),
+            ("component-utf16.key", utf16("secret\n")),
+            ("p12-mark.password", marked("test12\t\n\n")),
+            ("large", vec![b' '; 5 << 20]),
+        ] {
+            private(&dir.write(name, content));
+        }
+        symlink("/dev/zero", dir.path().join("endless")).unwrap();
+        let fifo = Command::new("mkfifo").arg(dir.path().join("fifo")).status();
+        assert!(fifo.unwrap().success());
     }
 
     fn fpush(&self, args: &[&str]) -> Output {
@@ -280,9 +333,38 @@ fn what_has_expired_is_described_and_fails_the_check() {
     none_is(&wrong);
 }
 
+/// What cannot work is an error of `fpush check`. A daemon starts all the same and says it: everything else works, and a
+/// service that was upgraded must not end over it.
+#[test]
+fn what_cannot_work_is_an_error_of_check_and_no_end_of_a_service() {
+    let mut wrong = Vec::new();
+    for (settings, expected) in cases("mistaken") {
+        let name = expected.file_stem().unwrap().to_str().unwrap();
+        let folder = Folder::with(&settings);
+        let (status, errors, facts) = folder.check();
+        compare(&expected, &format!("{errors}{facts}"), &mut wrong);
+        if status != Some(CONFIG) || facts.is_empty() {
+            wrong.push(format!("{name}: the exit status of check is {status:?}"));
+        }
+        let command = format!("cd {} && exec {BIN} settings.json", folder.dir.path().display());
+        let daemon = Daemon::builder("/bin/sh").args(["-c", &command]).start();
+        daemon.wait_for_log(" started version=", Duration::from_secs(20));
+        let log = folder.plain(daemon.log().into_bytes());
+        for mistake in errors.lines().filter_map(|line| line.strip_prefix("error: ")) {
+            if !log
+                .lines()
+                .any(|line| line.contains(" WARN ") && ends_with(line, mistake))
+            {
+                wrong.push(format!("{name}: the daemon does not say {mistake:?} but {log}"));
+            }
+        }
+    }
+    none_is(&wrong);
+}
+
 #[test]
 fn every_expected_text_belongs_to_settings() {
-    for folder in ["valid", "invalid", "expired"] {
+    for folder in ["valid", "invalid", "expired", "mistaken"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/settings")
             .join(folder);

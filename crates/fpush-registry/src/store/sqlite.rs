@@ -7,6 +7,7 @@ use std::{
     path::Path,
 };
 
+use fpush_push::files;
 use sqlx::{
     ConnectOptions as _, Connection as _, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -45,13 +46,15 @@ fn make(path: &Path) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
     let is_new = !path.exists();
-    let file = OpenOptions::new()
+    // A FIFO or a device in its place must not hang the start.
+    let mut options = OpenOptions::new();
+    options
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(0o600)
-        .open(path)?;
+        .mode(0o600);
+    let file = files::regular(&mut options, path)?;
     // An import that root does before the first start must not lock the daemon out.
     if is_new && let Some(folder) = path.parent().and_then(|folder| fs::metadata(folder).ok()) {
         let owner = file.metadata()?;

@@ -1,0 +1,200 @@
+//! What a certificate of Apple's is for, and whether it can send a module's pushes.
+//!
+//! Apple says it twice: in the subject, whose UID is the topic and whose common name begins with the kind, and in extensions.
+//! Not every certificate has both.
+
+use x509_parser::{
+    der_parser::{Oid, oid},
+    prelude::X509Certificate,
+};
+
+/// What the module needs of its certificate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    /// The bundle ID of the app.
+    pub(crate) topic: &'a str,
+    /// Whether all pushes are calls, whose topic ends in `.voip`.
+    pub(crate) calls: bool,
+    /// Whether they go to Apple's sandbox; `None` if they go to a relay.
+    pub(crate) sandbox: Option<bool>,
+}
+
+/// Why a certificate cannot send the pushes that are wanted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Objection {
+    /// Apple will refuse them.
+    Certain(String),
+    /// Apple is likely to refuse them.
+    Likely(String),
+}
+
+/// What a certificate says.
+#[derive(Debug, Default)]
+struct Purpose {
+    uid: Option<String>,
+    /// What the common name begins with.
+    kind: Option<String>,
+    /// From the extensions that list them; empty if there are none.
+    topics: Vec<String>,
+    sandbox: bool,
+    production: bool,
+}
+
+/// What speaks against a certificate; `None` if nothing is known to.
+pub(crate) fn objection(certificate: &X509Certificate<'_>, wanted: Wanted<'_>) -> Option<Objection> {
+    Purpose::of(certificate).objection(wanted)
+}
+
+impl Purpose {
+    fn of(certificate: &X509Certificate<'_>) -> Self {
+        let mut purpose = Self::default();
+        for attribute in certificate.subject().iter_attributes() {
+            let text = attribute.as_str().ok().map(str::to_owned);
+            if *attribute.attr_type() == USER_ID {
+                purpose.uid = text;
+            } else if *attribute.attr_type() == COMMON_NAME {
+                let kind = |name: String| name.split_once(':').map(|(kind, _)| kind.trim().to_owned());
+                purpose.kind = text.and_then(kind);
+            }
+        }
+        for extension in certificate.extensions() {
+            let id = &extension.oid;
+            purpose.sandbox |= *id == SANDBOX;
+            purpose.production |= *id == PRODUCTION;
+            if *id == TOPICS || *id == VOIP_TOPICS {
+                purpose.topics.extend(topics(extension.value));
+            }
+        }
+        match purpose.kind.as_deref() {
+            Some("Apple Development IOS Push Services" | "Apple Development Mac Push Services") => {
+                purpose.sandbox = true;
+            }
+            Some("Apple Production IOS Push Services" | "Apple Production Mac Push Services") => {
+                purpose.production = true;
+            }
+            _ => {}
+        }
+        purpose
+    }
+
+    fn objection(&self, wanted: Wanted<'_>) -> Option<Objection> {
+        let topic = wanted.topic;
+        let needed = if wanted.calls {
+            format!("{topic}.voip")
+        } else {
+            topic.to_owned()
+        };
+        let kind = self.kind.as_deref().unwrap_or_default();
+        let certain = |what: String| {
+            // A relay may have rules of its own.
+            Some(if wanted.sandbox.is_some() {
+                Objection::Certain(what)
+            } else {
+                Objection::Likely(what)
+            })
+        };
+        if !self.topics.is_empty() {
+            if !self.topics.contains(&needed) {
+                let topics = self.topics.join(", ");
+                return certain(format!(
+                    "the certificate is for the topics {topics}, and cannot send pushes to {needed}"
+                ));
+            }
+        } else if let Some(uid) = self.uid.as_deref() {
+            let base = uid.strip_suffix(".voip").unwrap_or(uid);
+            if SIGNING.contains(&kind) {
+                return certain(format!(
+                    "this is a certificate that signs apps (\"{kind}\"), and no push certificate; get one at \
+                     developer.apple.com, under Certificates, Apple Push Notification service SSL"
+                ));
+            }
+            if base != topic && uid != topic {
+                let what =
+                    format!("the certificate (\"{kind}\") is for {uid}, and cannot send pushes to {topic}");
+                // An extension of the app has a topic below the app's.
+                let below = topic.strip_prefix(base).is_some_and(|rest| rest.starts_with('.'));
+                return if below {
+                    Some(Objection::Likely(what))
+                } else {
+                    certain(what)
+                };
+            }
+        } else if SIGNING.contains(&kind) {
+            return certain(format!(
+                "this is a certificate that signs apps (\"{kind}\"), and no push certificate"
+            ));
+        }
+        if kind == "VoIP Services" && !wanted.calls {
+            return certain(
+                "this is a certificate for calls alone (\"VoIP Services\"), and cannot send messages; set pushPriority to \
+                 \"voip\", or get a certificate for the Apple Push Notification service"
+                    .to_owned(),
+            );
+        }
+        match (wanted.sandbox, self.sandbox, self.production) {
+            (Some(false), true, false) => certain(
+                "the certificate is for Apple's sandbox alone; set environment to \"sandbox\", or get one for production"
+                    .to_owned(),
+            ),
+            (Some(true), false, true) => certain(
+                "the certificate is for production alone; set environment to \"production\", or get one for the sandbox"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// The topics in an extension: texts in sequences, each with the kinds of pushes in a sequence behind it. In the VoIP
+/// extension there is one text.
+fn topics(value: &[u8]) -> Vec<String> {
+    let mut topics = Vec::new();
+    let Some((tag, mut content, _)) = element(value) else {
+        return topics;
+    };
+    if tag == UTF8 {
+        topics.extend(str::from_utf8(content).ok().map(str::to_owned));
+        return topics;
+    }
+    while let Some((tag, content_of, rest)) = element(content) {
+        if tag == UTF8 {
+            topics.extend(str::from_utf8(content_of).ok().map(str::to_owned));
+        }
+        content = rest;
+    }
+    topics
+}
+
+/// The first element of some DER: its tag, its content, and what follows it.
+fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&tag, rest) = der.split_first()?;
+    let (&length, rest) = rest.split_first()?;
+    let (length, rest) = match length {
+        0..=0x7f => (usize::from(length), rest),
+        0x81 => (usize::from(*rest.first()?), &rest[1..]),
+        0x82 => (usize::from(u16::from_be_bytes(*rest.first_chunk()?)), &rest[2..]),
+        _ => return None,
+    };
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((tag, content, rest))
+}
+
+const UTF8: u8 = 0x0c;
+const USER_ID: Oid<'static> = oid!(0.9.2342.19200300.100.1.1);
+const COMMON_NAME: Oid<'static> = oid!(2.5.4.3);
+const SANDBOX: Oid<'static> = oid!(1.2.840.113635.100.6.3.1);
+const PRODUCTION: Oid<'static> = oid!(1.2.840.113635.100.6.3.2);
+const VOIP_TOPICS: Oid<'static> = oid!(1.2.840.113635.100.6.3.4);
+const TOPICS: Oid<'static> = oid!(1.2.840.113635.100.6.3.6);
+/// How the common names of certificates begin that sign apps.
+const SIGNING: [&str; 9] = [
+    "Apple Development",
+    "Apple Distribution",
+    "iPhone Developer",
+    "iPhone Distribution",
+    "Mac Developer",
+    "3rd Party Mac Developer Application",
+    "3rd Party Mac Developer Installer",
+    "Developer ID Application",
+    "Developer ID Installer",
+];
