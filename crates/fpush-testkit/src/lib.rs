@@ -13,6 +13,8 @@
 //! * [`scrape`]: what its operator sees: metrics, readiness, the status page
 //! * [`browser`]: what a person sees in Chromium
 //! * [`helpers`]: what many tests need and no fake is
+//! * [`senders`]: which server forgets a device at which reply
+//! * [`clock`]: time that a test moves, for the real program
 //! * [`postgres`]: a database server that only the test knows
 
 #![expect(clippy::unwrap_used, reason = "in a test kit a panic is the report")]
@@ -20,6 +22,7 @@
 pub mod answer;
 pub mod browser;
 pub mod certs;
+pub mod clock;
 pub mod command;
 pub mod daemon;
 pub mod fake_apns;
@@ -30,6 +33,7 @@ pub mod jwt;
 pub mod postgres;
 pub mod publish;
 pub mod scrape;
+pub mod senders;
 pub mod servers;
 pub mod temp_dir;
 
@@ -40,6 +44,7 @@ mod journal;
 pub use answer::{Answer, Gate, Reason};
 pub use browser::Browser;
 pub use certs::{ApnsKey, ClientAuth, TestCa, fixture};
+pub use clock::{Clock, Moves};
 pub use command::{Command, Form};
 pub use daemon::{Daemon, run_to_end};
 pub use fake_apns::{ApnsRequest, FakeApns};
@@ -49,4 +54,5 @@ pub use helpers::{Written, merged, until};
 pub use http_server::NewConnections;
 pub use postgres::Postgres;
 pub use scrape::{Monitoring, Scrape};
+pub use senders::Registration;
 pub use temp_dir::TempDir;

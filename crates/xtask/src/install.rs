@@ -25,6 +25,8 @@ pub(crate) enum Package {
     Curl,
     /// What reads alert rules and metrics.
     Promtool,
+    /// What moves the clocks of a program.
+    Faketime,
     /// What fpush's own package depends on.
     Dependencies,
 }
@@ -38,6 +40,7 @@ impl Package {
             Self::Chromium => process::is_there("chromium"),
             Self::Curl => process::is_there("curl"),
             Self::Promtool => process::is_there("promtool"),
+            Self::Faketime => process::is_there("faketime"),
             Self::Dependencies => ["/usr/sbin/adduser", "/usr/sbin/update-ca-certificates"]
                 .iter()
                 .all(|program| Path::new(program).exists()),
@@ -52,6 +55,7 @@ impl Package {
             Self::Chromium => &["chromium"],
             Self::Curl => &["curl"],
             Self::Promtool => &["prometheus"],
+            Self::Faketime => &["faketime"],
             Self::Dependencies => &["adduser", "ca-certificates"],
         }
     }

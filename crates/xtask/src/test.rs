@@ -50,6 +50,7 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
             Package::Chromium,
             Package::Curl,
             Package::Promtool,
+            Package::Faketime,
             Package::Dependencies,
         ])?;
         rust_tools()?;
