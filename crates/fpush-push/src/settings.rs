@@ -559,7 +559,7 @@ impl<'a> Section<'a> {
         for key in object.keys().filter(|key| !known.contains(&key.as_str())) {
             let unused = known.iter().copied().filter(|known| !self.has(known));
             let used = known.iter().copied().filter(|known| self.has(known));
-            let hint = match (nearest(key, unused), nearest(key, used)) {
+            let hint = match (nearest(key, unused), nearest_within(key, used, |_| 1)) {
                 (Some(near), _) => format!("; did you mean \"{near}\"?"),
                 (None, Some(near)) => format!("; \"{near}\" is there already"),
                 (None, None) => {
@@ -606,10 +606,19 @@ fn shown(value: &Value) -> &'static str {
 /// The candidate that a misspelt word most likely means.
 #[must_use]
 pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    nearest_within(word, candidates, |candidate| 1 + candidate.len() / 4)
+}
+
+/// The same, with this many mistakes at most.
+fn nearest_within<'a>(
+    word: &str,
+    candidates: impl Iterator<Item = &'a str>,
+    most: impl Fn(&str) -> usize,
+) -> Option<&'a str> {
     let word = folded(word);
     candidates
         .map(|candidate| (strsim::damerau_levenshtein(&word, &folded(candidate)), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
+        .filter(|(distance, candidate)| *distance <= most(candidate))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }

@@ -159,7 +159,7 @@ fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {
         modules,
         registration,
         monitoring,
-        format: _,
+        logging,
         state_folder,
         runtime_folder,
         source: _,
@@ -181,6 +181,9 @@ fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {
             "metrics and status page at {scheme}://{}/",
             monitoring.listen
         )));
+    }
+    if let Some(level) = &logging.level {
+        parts.push(Part::new(format!("log level: {level}, unless RUST_LOG is set")));
     }
     if let Some(folder) = state_folder {
         parts.push(Part::new(format!(

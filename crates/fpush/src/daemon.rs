@@ -29,6 +29,7 @@ use crate::{
     inquiry::Verdict,
     logging::Log,
     memory::{Memory, Remembered, Typed},
+    recovery::{Recovered, Recovery},
     registration::{self, Registering, RegistrationSettings},
     run::log_problems,
     settings::{Loaded, LoadedModule, MonitoringSettings, Source, load, load_again},
@@ -62,6 +63,7 @@ pub(crate) struct Daemon {
     source: Source,
     files: Files,
     reload: Option<Reload>,
+    recovery: Recovery,
     /// The settings file that the operator asked for last, if it was refused: what else is taken over later does not
     /// make that good.
     refused: Option<Reload>,
@@ -115,7 +117,7 @@ impl Daemon {
             modules: loaded_modules,
             registration,
             monitoring,
-            format: _,
+            logging: _,
             state_folder,
             runtime_folder,
             source,
@@ -162,6 +164,7 @@ impl Daemon {
             source,
             files: Files::InForce,
             reload: None,
+            recovery: Recovery::default(),
             refused: None,
         };
         daemon.set_modules(loaded_modules, remembered);
@@ -233,7 +236,18 @@ impl Daemon {
             memory.tick(&typed, now).await;
         }
         let wall = SystemTime::now();
-        self.monitor.tick(self.status(now, wall), now, wall);
+        let status = self.status(now, wall);
+        let modules = status.modules.iter().map(|module| &module.status);
+        for Recovered { module, kind, lasted } in self.recovery.look(modules, now) {
+            let trouble = kind.name();
+            info!(
+                module,
+                trouble,
+                seconds = lasted.as_secs(),
+                "the module works again"
+            );
+        }
+        self.monitor.tick(status, now, wall);
     }
 
     /// Reads the settings again and goes on with them, or with the old ones if anything is wrong with the new ones.
@@ -412,7 +426,7 @@ impl Daemon {
             modules,
             registration,
             monitoring,
-            format,
+            logging,
             state_folder,
             runtime_folder,
             source: _,
@@ -431,7 +445,7 @@ impl Daemon {
             Some(_) | None => None,
         };
 
-        self.log.set_format(format);
+        self.log.set(&logging);
         self.set_modules(modules, Remembered::default());
         if !same_registration {
             let old = self.registration.take();

@@ -1,6 +1,7 @@
-//! The log: to standard error, in the original's way governed by `RUST_LOG`.
+//! The log: to standard error, as much of it as `RUST_LOG` says, or else the settings.
 
 mod gates;
+mod level;
 mod lines;
 mod problems;
 
@@ -9,31 +10,43 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tracing::{Subscriber, level_filters::LevelFilter, warn};
+use tracing::{Subscriber, info, warn};
 use tracing_subscriber::{
-    filter::Targets,
     fmt::{self, MakeWriter},
     layer::SubscriberExt as _,
     util::SubscriberInitExt as _,
 };
 
-pub(crate) use self::{lines::Format, problems::Problems};
 use self::{
+    level::InForce,
     lines::{Chosen, Lines, Output},
     problems::Watch,
 };
+pub(crate) use self::{level::Level, lines::Format, problems::Problems};
+
+/// `logging` of the settings.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct LoggingSettings {
+    /// `format`.
+    pub(crate) format: Format,
+    /// `level`, if it is there.
+    pub(crate) level: Option<Level>,
+}
 
 /// The log in use.
 #[derive(Debug)]
 pub(crate) struct Log {
     format: Chosen,
+    level: InForce,
+    /// Whether `RUST_LOG` says how much is logged, and not the settings.
+    by_environment: bool,
     problems: Arc<Problems>,
     /// What is wrong with `RUST_LOG`, until it is said.
     complaint: Mutex<Option<String>>,
 }
 
 /// Starts the log. `RUST_LOG` says how much of it there is, such as `debug` or
-/// `info,fpush_apns=debug`; info if it says nothing.
+/// `info,fpush_apns=debug`. If it says nothing the settings do; until they are read it is info.
 pub(crate) fn start() -> Log {
     let wanted = env::var("RUST_LOG").ok();
     let (subscriber, log) = Log::new(wanted.as_deref(), Output::detect(), io::stderr);
@@ -47,14 +60,15 @@ impl Log {
         W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
     {
         let wanted = wanted.filter(|wanted| !wanted.trim().is_empty());
-        let usual = || Targets::new().with_default(LevelFilter::INFO);
-        let (wanted, complaint) = match wanted.map(str::parse::<Targets>) {
-            Some(Ok(wanted)) => (wanted, None),
-            Some(Err(e)) => (usual(), Some(e.to_string())),
-            None => (usual(), None),
+        let (wanted, complaint) = match wanted.map(str::parse::<Level>) {
+            Some(Ok(wanted)) => (Some(wanted), None),
+            Some(Err(e)) => (None, Some(e)),
+            None => (None, None),
         };
         let log = Self {
             format: Chosen::default(),
+            by_environment: wanted.is_some(),
+            level: InForce::new(wanted.unwrap_or_default()),
             problems: Arc::default(),
             complaint: Mutex::new(complaint),
         };
@@ -64,22 +78,34 @@ impl Log {
             // It would tell of a pipe that is broken by writing to it, and end the program with that.
             .log_internal_errors(false)
             .with_writer(writer);
-        let watch = Watch::new(wanted, Arc::clone(&log.problems));
+        let watch = Watch::new(log.level.clone(), Arc::clone(&log.problems));
         // The filter is the last one, because tracing asks the first one alone for the level that it needs.
         (tracing_subscriber::registry().with(lines).with(watch), log)
     }
 
-    /// Changes the format. To be called as soon as the settings are read, even if they are the usual ones: what there
+    /// Does what the settings say. To be called as soon as they are read, even if they are the usual ones: what there
     /// is to say of `RUST_LOG` waits for it.
-    pub(crate) fn set_format(&self, format: Format) {
-        self.format.set(format);
+    pub(crate) fn set(&self, settings: &LoggingSettings) {
+        let LoggingSettings { format, level } = settings;
+        self.format.set(*format);
         let complaint = self
             .complaint
             .lock()
             .expect("nobody panics with this lock")
             .take();
         if let Some(complaint) = complaint {
-            warn!("RUST_LOG cannot be read, so the level is info: {complaint}");
+            warn!("RUST_LOG cannot be read and is ignored: {complaint}");
+        }
+        if self.by_environment {
+            if let Some(level) = level {
+                info!("RUST_LOG is set, so logging.level ({level}) is ignored");
+            }
+        } else {
+            let level = level.clone().unwrap_or_default();
+            let shown = level.to_string();
+            if self.level.set(level) {
+                info!("the log's level is {shown} now");
+            }
         }
     }
 
@@ -91,7 +117,7 @@ impl Log {
 
 #[cfg(test)]
 mod tests {
-    use tracing::{error, info, subscriber::with_default};
+    use tracing::{debug, error, info, subscriber::with_default};
 
     use super::*;
 
@@ -123,6 +149,10 @@ mod tests {
         }
     }
 
+    pub(super) fn as_format(format: Format) -> LoggingSettings {
+        LoggingSettings { format, level: None }
+    }
+
     #[test]
     fn a_level_that_cannot_be_read_is_told_in_the_format_of_the_settings() {
         let memory = Memory::default();
@@ -130,8 +160,8 @@ mod tests {
         with_default(subscriber, || {
             info!("info is the level");
             assert_eq!(memory.text().lines().count(), 1);
-            log.set_format(Format::Json);
-            log.set_format(Format::Json);
+            log.set(&as_format(Format::Json));
+            log.set(&as_format(Format::Json));
         });
         let text = memory.text();
         let lines: Vec<_> = text.lines().skip(1).collect();
@@ -140,11 +170,32 @@ mod tests {
     }
 
     #[test]
+    fn the_level_of_the_settings_may_change_and_rust_log_wins() {
+        let settings = |level: &str| LoggingSettings {
+            format: Format::Human,
+            level: Some(level.parse().unwrap()),
+        };
+        for (variable, lines) in [(None, 3), (Some("warn"), 0)] {
+            let memory = Memory::default();
+            let (subscriber, log) = Log::new(variable, Output::Plain, memory.clone());
+            with_default(subscriber, || {
+                let say = || debug!("a detail");
+                say();
+                log.set(&settings("debug"));
+                say();
+                log.set(&settings("info"));
+                say();
+            });
+            assert_eq!(memory.text().lines().count(), lines, "{}", memory.text());
+        }
+    }
+
+    #[test]
     fn an_empty_level_is_none() {
         let memory = Memory::default();
         let (subscriber, log) = Log::new(Some(" "), Output::Plain, memory.clone());
         with_default(subscriber, || {
-            log.set_format(Format::Human);
+            log.set(&LoggingSettings::default());
             info!("info is the level");
         });
         assert_eq!(memory.text().lines().count(), 1);

@@ -13,6 +13,7 @@ mod inquiry;
 mod logging;
 mod memory;
 mod notify;
+mod recovery;
 mod registration;
 mod reload;
 mod run;

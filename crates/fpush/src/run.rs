@@ -37,7 +37,12 @@ pub(crate) fn run(file: &Path) -> Exit {
     let monitor = Monitor::install(env!("CARGO_PKG_VERSION"));
     let mut backends = backends::table();
     let (loaded, problems) = load(file, &mut backends);
-    log.set_format(loaded.as_ref().map(|loaded| loaded.format).unwrap_or_default());
+    log.set(
+        &loaded
+            .as_ref()
+            .map(|loaded| loaded.logging.clone())
+            .unwrap_or_default(),
+    );
     log_problems(&problems);
     let Some(loaded) = loaded else {
         error!("not started, because the settings are wrong");

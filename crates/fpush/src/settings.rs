@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use crate::{
     backends::Row,
     control::RuntimeFolder,
-    logging::Format,
+    logging::{Format, Level, LoggingSettings},
     registration::{self, RegistrationSettings},
 };
 
@@ -29,7 +29,7 @@ pub(crate) struct Loaded {
     pub(crate) modules: Vec<LoadedModule>,
     pub(crate) registration: Option<RegistrationSettings>,
     pub(crate) monitoring: Option<MonitoringSettings>,
-    pub(crate) format: Format,
+    pub(crate) logging: LoggingSettings,
     /// `stateDirectory`, or the one that systemd made for the service.
     pub(crate) state_folder: Option<PathBuf>,
     pub(crate) runtime_folder: RuntimeFolder,
@@ -282,9 +282,7 @@ fn read(object: &Map<String, Value>, backends: &mut [Row], report: &Report) -> O
     let modules = read_modules(&mut root, backends);
     let registration = read_registration(&mut root);
     let monitoring = read_monitoring(&mut root);
-    let mut logging = root.section_or_empty("logging");
-    let format = logging.choice("format", Format::CHOICES, Format::default());
-    logging.finish();
+    let logging = read_logging(&mut root);
     let state_folder = root
         .optional_folder("stateDirectory")
         .or_else(|| made_by_systemd("STATE_DIRECTORY"));
@@ -307,7 +305,7 @@ fn read(object: &Map<String, Value>, backends: &mut [Row], report: &Report) -> O
         modules,
         registration,
         monitoring,
-        format,
+        logging,
         state_folder,
         runtime_folder,
         source: Source::default(),
@@ -336,6 +334,26 @@ fn read_registration(root: &mut Section<'_>) -> Option<RegistrationSettings> {
         .map(String::as_str)
         .collect();
     registration::read(root.section("registration")?, &names)
+}
+
+fn read_logging(root: &mut Section<'_>) -> LoggingSettings {
+    let mut logging = root.section_or_empty("logging");
+    let format = logging.choice("format", Format::CHOICES, Format::default());
+    let level = logging.optional_string("level").and_then(|level| {
+        let parsed = level.parse::<Level>();
+        parsed
+            .inspect_err(|e| {
+                logging.error(
+                    "level",
+                    format_args!(
+                        "expected a level such as \"info\", \"debug\" or \"info,fpush_apns=debug\": {e}"
+                    ),
+                );
+            })
+            .ok()
+    });
+    logging.finish();
+    LoggingSettings { format, level }
 }
 
 fn read_component(root: &mut Section<'_>) -> Option<ComponentSettings> {

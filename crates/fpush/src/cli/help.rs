@@ -16,6 +16,7 @@ Environment:
   RUST_LOG               how much is logged, such as debug or info,fpush_apns=debug; before logging.level
   NO_COLOR               no colours in the log, whatever its value
   TERM                   dumb: no colours and no progress bar
+  FPUSH_VERIFY           off: do not ask the providers after the start whether they accept the credentials
   HTTPS_PROXY, ALL_PROXY, NO_PROXY
                          the way to the providers
   NOTIFY_SOCKET, WATCHDOG_USEC, JOURNAL_STREAM, STATE_DIRECTORY, RUNTIME_DIRECTORY

@@ -1,7 +1,9 @@
 //! What a line of the log looks like.
 
 use std::{
-    env, fmt,
+    env,
+    ffi::OsString,
+    fmt,
     fs::File,
     io::{self, IsTerminal as _},
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
@@ -52,9 +54,9 @@ impl Chosen {
 /// Where the lines go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Output {
-    /// A terminal, which can show colours.
+    /// A terminal that shows colours.
     Terminal,
-    /// A file or a pipe.
+    /// A file, a pipe, or a terminal without colours.
     Plain,
     /// systemd's journal, which takes the level from the beginning of a line and knows the time by itself.
     Journal,
@@ -66,12 +68,17 @@ impl Output {
         let stream = env::var("JOURNAL_STREAM").ok();
         if stream.is_some_and(|stream| standard_error().is_ok_and(|file| is_stream(&file, &stream))) {
             Self::Journal
-        } else if io::stderr().is_terminal() {
+        } else if io::stderr().is_terminal() && shows_colours(env::var_os("NO_COLOR"), env::var_os("TERM")) {
             Self::Terminal
         } else {
             Self::Plain
         }
     }
+}
+
+/// Whether a terminal shows colours, and its user wants them (<https://no-color.org>).
+fn shows_colours(no_color: Option<OsString>, terminal: Option<OsString>) -> bool {
+    no_color.is_none_or(|value| value.is_empty()) && terminal.is_none_or(|terminal| terminal != "dumb")
 }
 
 fn standard_error() -> io::Result<File> {
@@ -159,12 +166,15 @@ mod tests {
     use tracing::{debug, error, info, trace, warn};
 
     use super::*;
-    use crate::logging::{Log, tests::Memory};
+    use crate::logging::{
+        Log,
+        tests::{Memory, as_format},
+    };
 
     fn written(output: Output, format: Format, log: impl FnOnce(&Log)) -> String {
         let memory = Memory::default();
         let (subscriber, control) = Log::new(Some("trace"), output, memory.clone());
-        control.set_format(format);
+        control.set(&as_format(format));
         tracing::subscriber::with_default(subscriber, || log(&control));
         memory.text()
     }
@@ -229,9 +239,9 @@ mod tests {
     fn the_format_changes_while_the_log_is_in_use() {
         let text = written(Output::Plain, Format::Human, |log| {
             info!("first");
-            log.set_format(Format::Json);
+            log.set(&as_format(Format::Json));
             info!("second");
-            log.set_format(Format::Human);
+            log.set(&as_format(Format::Human));
             info!("third");
         });
         let starts: Vec<_> = text.lines().map(|line| &line[..1]).collect();

@@ -17,12 +17,12 @@ use tracing::{
     level_filters::LevelFilter,
     subscriber::Interest,
 };
-use tracing_subscriber::{
-    filter::Targets,
-    layer::{Context, Filter, Layer},
-};
+use tracing_subscriber::layer::{Context, Layer};
 
-use super::gates::{Gates, Kind, Named, Summary, Words};
+use super::{
+    gates::{Gates, Kind, Named, Summary, Words},
+    level::{InForce, OURS},
+};
 
 /// Warnings and errors, whether the log shows them or not.
 #[derive(Debug, Default)]
@@ -117,30 +117,29 @@ thread_local! {
 /// Decides what the log shows. A filter for all layers below it, because a filter of one layer would not do: it must
 /// see warnings that `RUST_LOG` does not want.
 pub(super) struct Watch {
-    wanted: Targets,
+    wanted: InForce,
     problems: Arc<Problems>,
 }
 
 impl Watch {
-    pub(super) fn new(wanted: Targets, problems: Arc<Problems>) -> Self {
+    pub(super) fn new(wanted: InForce, problems: Arc<Problems>) -> Self {
         Self { wanted, problems }
     }
 
     fn is_enabled(&self, metadata: &Metadata<'_>) -> bool {
-        is_problem(metadata)
-            || is_ours(metadata) && self.wanted.would_enable(metadata.target(), metadata.level())
+        is_problem(metadata) || is_ours(metadata) && self.wanted.wants_place(metadata)
     }
 
     fn is_wanted(&self, event: &Event<'_>) -> bool {
         let metadata = event.metadata();
         if metadata.target() != LOG_CRATE {
-            return self.wanted.would_enable(metadata.target(), metadata.level());
+            return self.wanted.wants_place(metadata);
         }
         // A message of the crate `log`: its target is a field.
         let mut target = TargetField(None);
         event.record(&mut target);
         let target = target.0.as_deref().unwrap_or(LOG_CRATE);
-        self.wanted.would_enable(target, metadata.level())
+        self.wanted.wants(target, metadata.level())
     }
 }
 
@@ -158,7 +157,7 @@ impl<S: Subscriber> Layer<S> for Watch {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Filter::<S>::max_level_hint(&self.wanted).map(|wanted| wanted.max(LevelFilter::WARN))
+        Some(self.wanted.most().max(LevelFilter::WARN))
     }
 
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
@@ -173,7 +172,7 @@ impl<S: Subscriber> Layer<S> for Watch {
 /// Whatever `RUST_LOG` says, other people's crates are heard from warn on: yup-oauth2 writes access tokens at
 /// debug.
 fn is_ours(metadata: &Metadata<'_>) -> bool {
-    metadata.target().starts_with("fpush")
+    metadata.target().starts_with(OURS)
 }
 
 fn is_problem(metadata: &Metadata<'_>) -> bool {
@@ -338,7 +337,11 @@ mod tests {
     use tracing::{debug, error, info, subscriber::with_default, warn};
 
     use super::*;
-    use crate::logging::{Format, Log, lines::Output, tests::Memory};
+    use crate::logging::{
+        Format, Log,
+        lines::Output,
+        tests::{Memory, as_format},
+    };
 
     /// What was written, without times.
     fn run(wanted: Option<&str>, work: impl FnOnce(&Log)) -> Vec<String> {
@@ -376,7 +379,7 @@ mod tests {
     fn a_summary_is_an_object_too() {
         let memory = Memory::default();
         let (subscriber, log) = Log::new(None, Output::Plain, memory.clone());
-        log.set_format(Format::Json);
+        log.set(&as_format(Format::Json));
         with_default(subscriber, || {
             for number in 0..7 {
                 error!(settings = %"a.b", number, "no token");

@@ -196,3 +196,59 @@ fn a_folder_that_is_none_is_said() {
         said.err
     );
 }
+
+/// Debug lines on and off again without a restart.
+#[test]
+fn the_level_of_the_log_changes_with_a_reload() {
+    let place = Place::new();
+    let level = |level: &str| {
+        place.set(|settings| settings["logging"] = json!({ "level": level }));
+    };
+    level("warn");
+    let daemon = fpush_testkit::Daemon::builder(crate::rig::PROGRAM)
+        .args([place.settings()])
+        .start();
+    let mut link = place.accept(&daemon);
+    let mut publish = |id: &str, token: &str| {
+        link.send(fpush_testkit::publish::ejabberd_publish(
+            id,
+            token,
+            Some("ios"),
+            true,
+        ));
+        assert_eq!(link.reply_to(id, LONG).verdict(), RESULT);
+    };
+    publish("id-1", &apple(1));
+    assert_eq!(daemon.log(), "", "not even that it has started");
+    level("debug");
+    reload(&place).expect(0, &[]);
+    daemon.wait_for_log("the log's level is debug now", LONG);
+    publish("id-2", &apple(2));
+    daemon.wait_for_log("DEBUG fpush_", LONG);
+    level("info");
+    reload(&place).expect(0, &[]);
+    daemon.wait_for_log("the log's level is info now", LONG);
+    let before = daemon.log().matches("DEBUG").count();
+    publish("id-3", &apple(3));
+    assert_eq!(daemon.log().matches("DEBUG").count(), before, "{}", daemon.log());
+    level("debgu");
+    let said = reload(&place);
+    assert!(
+        rejected(&said).contains("did you mean \"debug\"?"),
+        "{}",
+        said.err
+    );
+}
+
+#[test]
+fn rust_log_wins_and_that_is_said() {
+    let place = Place::new();
+    place.set(|settings| settings["logging"] = json!({ "level": "debug" }));
+    let daemon = fpush_testkit::Daemon::builder(crate::rig::PROGRAM)
+        .args([place.settings()])
+        .rust_log("info")
+        .start();
+    let _link = place.accept(&daemon);
+    daemon.wait_for_log("RUST_LOG is set, so logging.level (debug) is ignored", LONG);
+    assert!(!daemon.log().contains("DEBUG"), "{}", daemon.log());
+}

@@ -294,9 +294,13 @@ fn apple_does_not_answer_in_time() {
         log: &[("WARN", "the provider did not take a push")],
         unready: &[],
     });
+    assert!(!rig.daemon.log().contains("works again"), "{}", rig.daemon.log());
     apns.answer_normally();
     assert_eq!(rig.verdicts(&ids), [RESULT; 4]);
-    rig.expect(GREEN);
+    rig.expect(Sight {
+        log: &[("INFO", "the module works again module=\"m\" trouble=\"provider\"")],
+        ..GREEN
+    });
 }
 
 /// Apple answers, but so slowly that publishes wait in the line, and then that there is no place in it. That is no trouble

@@ -141,3 +141,30 @@ fn an_outage_is_a_few_lines() {
         "{summary}"
     );
 }
+
+/// The program at a terminal, which `script` gives it, with these variables.
+fn at_a_terminal(variables: &str) -> String {
+    let dir = fpush_testkit::TempDir::new();
+    let command = format!("{variables} {PROGRAM} nothing.json");
+    let args = ["--quiet", "--return", "--command", &command, "/dev/null"];
+    let output = fpush_testkit::run_to_end("script", args, dir.path());
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn only_a_terminal_whose_user_wants_them_gets_colours() {
+    for (variables, coloured) in [
+        ("env -u NO_COLOR TERM=xterm", true),
+        ("NO_COLOR= TERM=xterm", true),
+        ("NO_COLOR=1 TERM=xterm", false),
+        ("env -u NO_COLOR TERM=dumb", false),
+    ] {
+        let log = at_a_terminal(variables);
+        assert!(
+            log.contains("cannot read the settings file nothing.json"),
+            "{log}"
+        );
+        assert_eq!(log.contains('\x1b'), coloured, "{variables}: {log:?}");
+    }
+}
