@@ -136,8 +136,8 @@ impl Answer<'_> {
                 | Outcome::RegistryUnavailable => Verdict::Error(Wait, InternalServerError),
             },
             // It may be a publish for a living device.
-            Self::Unreadable => Verdict::Error(Wait, BadRequest),
-            Self::NoNode | Self::Malformed => Verdict::Error(Modify, BadRequest),
+            Self::Unreadable | Self::NoNode => Verdict::Error(Wait, BadRequest),
+            Self::Malformed => Verdict::Error(Modify, BadRequest),
             Self::Unsupported | Self::NoRegistration => Verdict::Error(Cancel, ServiceUnavailable),
             Self::UnsupportedPubsub => Verdict::Error(Cancel, FeatureNotImplemented),
             Self::UnknownNode => Verdict::Error(Cancel, ItemNotFound),

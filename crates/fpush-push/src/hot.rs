@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use crate::{
     Class, Fingerprint, RatelimitSettings,
-    limiter::{Admission, Limiter},
+    limiter::{Admission, Limiter, Target},
 };
 
 /// The rate limit by itself.
@@ -20,7 +20,12 @@ impl RateLimit {
     /// Whether a push for this token goes out at once.
     pub fn admit(&mut self, token: Fingerprint, now: Instant) -> bool {
         let spacing = self.0.spacing();
-        let admission = self.0.admit(token, Class::High, spacing, true, now);
+        let target = Target {
+            key: token,
+            token,
+            class: Class::High,
+        };
+        let admission = self.0.admit(target, spacing, true, now);
         matches!(admission, Admission::Go(_))
     }
 }

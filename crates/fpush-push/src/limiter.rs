@@ -1,9 +1,11 @@
 //! The rate limit: one push at once, one queued behind it, the rest refused.
 //!
 //! A phone that is woken for each of fifty messages has an empty battery, and Apple throttles it. So the
-//! first push for a token goes out at once; the next within the window is queued until the window ends; any
-//! further one is refused, because the queued one will wake the phone for it too. The rules are functions of
-//! the state and `now`; sleeping and sending is the module's.
+//! first push for a key goes out at once; the next within the window is queued until the window ends; any
+//! further one is refused, because the queued one will wake the phone for it too. A key is a registered device or a
+//! token that did not register: accounts and chats on one phone have one token and a key each, and do not stand for
+//! each other. Only the silence that a provider asks for is the token's. The rules are functions of the state and
+//! `now`; sleeping and sending is the module's.
 
 use std::time::Duration;
 
@@ -60,17 +62,33 @@ pub(crate) enum Admission {
 /// The right to send one push, valid until it is sent or given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot {
-    key: Fingerprint,
-    class: Class,
+    target: Target,
     mark: Mark,
 }
 
-/// What happens to a push whose token is too busy.
+/// What a push is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// A registered device, or a token that did not register.
+    pub(crate) key: Fingerprint,
+    /// The token; of a push to one that did not register it is the key as well.
+    pub(crate) token: Fingerprint,
+    pub(crate) class: Class,
+}
+
+impl Target {
+    /// The key of its window and its queued push: each class has its own.
+    fn slot_key(self) -> Fingerprint {
+        self.key.with_class(self.class)
+    }
+}
+
+/// What happens to a push that has to wait after it was tried.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
-    /// It is the token's queued push now, due then.
+    /// It is its key's queued push now, due then.
     Queue(Instant),
-    /// Another push is queued for the token, and waits longer now.
+    /// A newer push is queued for the same key, and stands for it.
     Covered,
     /// It cannot be queued.
     Refuse,
@@ -89,6 +107,8 @@ pub(crate) enum Release {
 pub(crate) struct Limiter {
     settings: RatelimitSettings,
     marks: Recency<Mark>,
+    /// Until when a provider wants silence for a token.
+    silences: Recency<u64>,
     /// Times are kept as milliseconds since then.
     origin: Instant,
 }
@@ -97,121 +117,99 @@ impl Limiter {
     pub(crate) fn new(settings: RatelimitSettings, origin: Instant) -> Self {
         Self {
             settings,
-            marks: Recency::new(MAX_TOKENS),
+            marks: Recency::new(MAX_KEYS),
+            silences: Recency::new(MAX_KEYS),
             origin,
         }
     }
 
-    /// Between two pushes to a token, unless its device has a time of its own.
+    /// Between two pushes to a key, unless its device has a time of its own.
     pub(crate) fn spacing(&self) -> Duration {
         self.settings.spacing
     }
 
-    /// Decides about a new push. `spacing` is the time between two pushes to the token, `room` says whether one more
-    /// can be queued.
-    pub(crate) fn admit(
-        &mut self,
-        token: Fingerprint,
-        class: Class,
-        spacing: Duration,
-        room: bool,
-        now: Instant,
-    ) -> Admission {
-        let key = token.with_class(class);
+    /// Decides about a new push. `spacing` is the time between two pushes to the key, `room` says whether one more can
+    /// be queued.
+    pub(crate) fn admit(&mut self, target: Target, spacing: Duration, room: bool, now: Instant) -> Admission {
+        let key = target.slot_key();
         self.forget(now);
         let now = self.millis(now);
-        match self.marks.get(key).map(|mark| (mark.state(), mark.free_at())) {
-            Some((State::Queued, _)) => Admission::Refuse,
-            Some((State::Sent | State::Silenced, free_at)) if now < free_at => {
-                if class == Class::Voip {
-                    Admission::Refuse
-                } else if room {
-                    self.marks.touch(key, Mark::new(State::Queued, free_at));
-                    Admission::Queue(self.instant(free_at))
-                } else {
-                    Admission::NoRoom
-                }
-            }
-            Some((State::Sent | State::Silenced, _)) | None => {
-                Admission::Go(self.take(key, class, spacing, now))
-            }
+        let mark = self.marks.get(key);
+        if mark.is_some_and(|mark| mark.state() == State::Queued) {
+            return Admission::Refuse;
+        }
+        let free_at = mark
+            .map_or(0, |mark| mark.free_at())
+            .max(self.silent_until(target));
+        if free_at <= now {
+            Admission::Go(self.take(target, spacing, now))
+        } else if target.class == Class::Voip {
+            Admission::Refuse
+        } else if room {
+            self.marks.touch(key, Mark::new(State::Queued, free_at));
+            Admission::Queue(self.instant(free_at))
+        } else {
+            Admission::NoRoom
         }
     }
 
     /// Takes a slot back whose push the provider did not take: the next one goes out at once.
     pub(crate) fn give_back(&mut self, slot: Slot) {
-        if self.marks.get(slot.key) == Some(&slot.mark) {
-            self.marks.remove(slot.key);
+        let key = slot.target.slot_key();
+        if self.marks.get(key) == Some(&slot.mark) {
+            self.marks.remove(key);
         }
     }
 
-    /// Silences a token that its provider called too busy. The push that met the refusal becomes the queued
-    /// one where that is possible. `room` says whether one more can be queued.
+    /// Silences a token that its provider called too busy. The push that met the refusal becomes the queued one of its
+    /// key where that is possible. `room` says whether one more can be queued.
     pub(crate) fn hold(&mut self, slot: Slot, room: bool, now: Instant) -> Hold {
-        let already = self.marks.get(slot.key).map_or(0, |mark| mark.free_at());
-        let free_at = self.millis(now + self.settings.hard_spacing).max(already);
-        let queued = self
-            .marks
-            .get(slot.key)
-            .is_some_and(|mark| mark.state() == State::Queued);
-        let queue = slot.class != Class::Voip && (queued || room);
-        let state = if queue { State::Queued } else { State::Silenced };
-        self.marks.touch(slot.key, Mark::new(state, free_at));
-        match (queue, queued) {
-            (true, true) => Hold::Covered,
-            (true, false) => Hold::Queue(self.instant(free_at)),
-            (false, _) => Hold::Refuse,
+        let until = self
+            .millis(now + self.settings.hard_spacing)
+            .max(self.silent_until(slot.target));
+        self.silences.touch(slot.target.token, until);
+        if slot.target.class == Class::Voip || !(room || self.is_queued(slot.target)) {
+            self.give_back(slot);
+            return Hold::Refuse;
         }
+        self.requeue(slot, self.instant(until))
     }
 
-    /// Puts a push that was acknowledged and failed back in line, due then, unless another one is queued for
-    /// its token: that one stands for it.
+    /// Makes a push that was tried the queued one of its key, due then, unless a newer one is queued for it: that one
+    /// stands for it.
     pub(crate) fn requeue(&mut self, slot: Slot, due: Instant) -> Hold {
-        if self
-            .marks
-            .get(slot.key)
-            .is_some_and(|mark| mark.state() == State::Queued)
-        {
+        if self.is_queued(slot.target) {
             return Hold::Covered;
         }
-        self.marks
-            .touch(slot.key, Mark::new(State::Queued, self.millis(due)));
+        self.restore(slot.target, due);
         Hold::Queue(due)
     }
 
-    /// Takes note of a push that was queued before the daemon started again.
-    pub(crate) fn restore(&mut self, token: Fingerprint, class: Class, due: Instant) {
+    /// Takes note of a push that is queued.
+    pub(crate) fn restore(&mut self, target: Target, due: Instant) {
         let due = self.millis(due);
-        self.marks
-            .touch(token.with_class(class), Mark::new(State::Queued, due));
+        self.marks.touch(target.slot_key(), Mark::new(State::Queued, due));
     }
 
-    /// Lets the queued push of a token out; with it a new window begins.
-    pub(crate) fn release(
-        &mut self,
-        token: Fingerprint,
-        class: Class,
-        spacing: Duration,
-        now: Instant,
-    ) -> Release {
-        let key = token.with_class(class);
+    /// Lets the queued push of a key out; with it a new window begins.
+    pub(crate) fn release(&mut self, target: Target, spacing: Duration, now: Instant) -> Release {
         let now = self.millis(now);
-        match self.marks.get(key).map(|mark| (mark.state(), mark.free_at())) {
-            Some((State::Queued, free_at)) if now < free_at => Release::NotBefore(self.instant(free_at)),
-            Some(_) | None => Release::Go(self.take(key, class, spacing, now)),
+        let due = match self.marks.get(target.slot_key()) {
+            Some(mark) if mark.state() == State::Queued => mark.free_at(),
+            Some(_) | None => 0,
+        };
+        let free_at = due.max(self.silent_until(target));
+        if now < free_at {
+            Release::NotBefore(self.instant(free_at))
+        } else {
+            Release::Go(self.take(target, spacing, now))
         }
     }
 
     /// A slot for a push that goes out whatever the window says, because the daemon is about to stop.
-    pub(crate) fn occupy(
-        &mut self,
-        token: Fingerprint,
-        class: Class,
-        spacing: Duration,
-        now: Instant,
-    ) -> Slot {
+    pub(crate) fn occupy(&mut self, target: Target, spacing: Duration, now: Instant) -> Slot {
         let now = self.millis(now);
-        self.take(token.with_class(class), class, spacing, now)
+        self.take(target, spacing, now)
     }
 
     /// Other rules from now on. Windows that run keep their end.
@@ -219,26 +217,42 @@ impl Limiter {
         self.settings = settings;
     }
 
-    /// How many tokens are remembered.
+    /// How many keys are remembered.
     pub(crate) fn len(&self) -> usize {
         self.marks.len()
     }
 
-    fn take(&mut self, key: Fingerprint, class: Class, spacing: Duration, now: u64) -> Slot {
+    fn take(&mut self, target: Target, spacing: Duration, now: u64) -> Slot {
         let mark = Mark::new(State::Sent, now + as_millis(spacing));
         if self.settings.enabled {
-            self.marks.touch(key, mark);
+            self.marks.touch(target.slot_key(), mark);
         } else {
-            self.marks.remove(key);
+            self.marks.remove(target.slot_key());
         }
-        Slot { key, class, mark }
+        Slot { target, mark }
     }
 
-    /// Forgets tokens whose last push is longer ago than the clean-up interval and whose window is over: a few
+    fn is_queued(&self, target: Target) -> bool {
+        let mark = self.marks.get(target.slot_key());
+        mark.is_some_and(|mark| mark.state() == State::Queued)
+    }
+
+    /// The end of a silence of the token; long ago if there is none.
+    fn silent_until(&self, target: Target) -> u64 {
+        if self.silences.len() == 0 {
+            return 0;
+        }
+        self.silences.get(target.token).copied().unwrap_or(0)
+    }
+
+    /// Forgets keys whose last push is longer ago than the clean-up interval and whose window is over: a few
     /// with each call, because nobody shall wait while a million are forgotten.
     fn forget(&mut self, now: Instant) {
         let keep = as_millis(self.settings.cleanup.saturating_sub(self.settings.spacing));
         let now = self.millis(now);
+        if self.silences.oldest().is_some_and(|until| *until < now) {
+            self.silences.pop_oldest();
+        }
         for _ in 0..FORGOTTEN_AT_A_TIME {
             match self.marks.oldest_entry() {
                 Some((_, mark)) if mark.state() != State::Queued && mark.free_at() + keep < now => {
@@ -262,7 +276,7 @@ impl Limiter {
     }
 }
 
-/// A state and the time when the token is free for its next push, in eight bytes.
+/// A state and the time when the key is free for its next push, in eight bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mark(u64);
 
@@ -272,8 +286,6 @@ enum State {
     Sent,
     /// A push waits for the end of the window.
     Queued,
-    /// Nothing waits, but the provider wants silence.
-    Silenced,
 }
 
 impl Mark {
@@ -281,21 +293,20 @@ impl Mark {
         let state = match state {
             State::Sent => 0,
             State::Queued => 1,
-            State::Silenced => 2,
         };
-        Self(free_at << 2 | state)
+        Self(free_at << 1 | state)
     }
 
     fn state(self) -> State {
-        match self.0 & 3 {
-            0 => State::Sent,
-            1 => State::Queued,
-            _ => State::Silenced,
+        if self.0 & 1 == 0 {
+            State::Sent
+        } else {
+            State::Queued
         }
     }
 
     fn free_at(self) -> u64 {
-        self.0 >> 2
+        self.0 >> 1
     }
 }
 
@@ -307,8 +318,8 @@ fn as_millis(duration: Duration) -> u64 {
 const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
 /// More than are added at a time.
 const FORGOTTEN_AT_A_TIME: u32 = 8;
-/// Beyond it the token whose push is longest ago is forgotten.
-const MAX_TOKENS: u32 = 4_000_000;
+/// Beyond it the key whose push is longest ago is forgotten.
+const MAX_KEYS: u32 = 4_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -331,10 +342,18 @@ mod tests {
 
     const SPACING: Duration = Duration::from_secs(20);
 
+    fn high(key: Fingerprint) -> Target {
+        Target {
+            key,
+            token: key,
+            class: Class::High,
+        }
+    }
+
     struct Fixture {
         limiter: Limiter,
         start: Instant,
-        token: Fingerprint,
+        target: Target,
         hasher: TokenHasher,
     }
 
@@ -345,7 +364,7 @@ mod tests {
             Self {
                 limiter: Limiter::new(settings, start),
                 start,
-                token: hasher.fingerprint("t"),
+                target: high(hasher.fingerprint("t")),
                 hasher,
             }
         }
@@ -355,8 +374,7 @@ mod tests {
         }
 
         fn admit(&mut self, seconds: u64) -> Admission {
-            self.limiter
-                .admit(self.token, Class::High, SPACING, true, self.at(seconds))
+            self.limiter.admit(self.target, SPACING, true, self.at(seconds))
         }
 
         fn go(&mut self, seconds: u64) -> Slot {
@@ -375,13 +393,13 @@ mod tests {
         assert_eq!(f.admit(6), Admission::Refuse);
         let due = f.at(20);
         assert!(matches!(
-            f.limiter.release(f.token, Class::High, SPACING, due),
+            f.limiter.release(f.target, SPACING, due),
             Release::Go(_)
         ));
         assert_eq!(f.admit(21), Admission::Queue(f.at(40)));
         let due = f.at(40);
         assert!(matches!(
-            f.limiter.release(f.token, Class::High, SPACING, due),
+            f.limiter.release(f.target, SPACING, due),
             Release::Go(_)
         ));
         f.go(60);
@@ -410,7 +428,15 @@ mod tests {
         f.go(0);
         let now = f.at(0);
         assert!(matches!(
-            f.limiter.admit(f.token, Class::Low, SPACING, true, now),
+            f.limiter.admit(
+                Target {
+                    class: Class::Low,
+                    ..f.target
+                },
+                SPACING,
+                true,
+                now
+            ),
             Admission::Go(_)
         ));
     }
@@ -418,25 +444,25 @@ mod tests {
     #[test]
     fn a_call_is_sent_or_refused_but_never_queued() {
         let mut f = Fixture::new(settings());
-        let (start, token) = (f.start, f.token);
-        let slot = match f.limiter.admit(token, Class::Voip, SPACING, true, start) {
+        let (start, call) = (
+            f.start,
+            Target {
+                class: Class::Voip,
+                ..f.target
+            },
+        );
+        let slot = match f.limiter.admit(call, SPACING, true, start) {
             Admission::Go(slot) => slot,
             other => panic!("{other:?}"),
         };
         let soon = f.at(1);
-        assert_eq!(
-            f.limiter.admit(token, Class::Voip, SPACING, true, soon),
-            Admission::Refuse
-        );
+        assert_eq!(f.limiter.admit(call, SPACING, true, soon), Admission::Refuse);
         assert_eq!(f.limiter.hold(slot, true, soon), Hold::Refuse);
         let later = f.at(600);
-        assert_eq!(
-            f.limiter.admit(token, Class::Voip, SPACING, true, later),
-            Admission::Refuse
-        );
+        assert_eq!(f.limiter.admit(call, SPACING, true, later), Admission::Refuse);
         let free = f.at(601);
         assert!(matches!(
-            f.limiter.admit(token, Class::Voip, SPACING, true, free),
+            f.limiter.admit(call, SPACING, true, free),
             Admission::Go(_)
         ));
     }
@@ -459,7 +485,7 @@ mod tests {
         assert_eq!(f.limiter.hold(slot, true, now), Hold::Covered);
         let due = f.at(20);
         assert_eq!(
-            f.limiter.release(f.token, Class::High, SPACING, due),
+            f.limiter.release(f.target, SPACING, due),
             Release::NotBefore(f.at(602))
         );
     }
@@ -479,14 +505,44 @@ mod tests {
     }
 
     #[test]
+    fn devices_with_one_token_have_windows_of_their_own_and_its_silence_in_common() {
+        let mut f = Fixture::new(settings());
+        let bob = Target {
+            key: f.hasher.device("bob"),
+            ..f.target
+        };
+        let slot = f.go(0);
+        assert_eq!(f.admit(1), Admission::Queue(f.at(20)));
+        let now = f.at(2);
+        assert!(matches!(
+            f.limiter.admit(bob, SPACING, true, now),
+            Admission::Go(_)
+        ));
+        assert_eq!(f.limiter.hold(slot, true, now), Hold::Covered);
+        let now = f.at(30);
+        assert_eq!(
+            f.limiter.admit(bob, SPACING, true, now),
+            Admission::Queue(f.at(602))
+        );
+        let now = f.at(601);
+        assert_eq!(
+            f.limiter.release(bob, SPACING, now),
+            Release::NotBefore(f.at(602))
+        );
+        let now = f.at(602);
+        for target in [bob, f.target] {
+            assert!(matches!(f.limiter.release(target, SPACING, now), Release::Go(_)));
+        }
+        f.go(650);
+        assert_eq!(f.limiter.silences.len(), 0, "it is forgotten");
+    }
+
+    #[test]
     fn without_room_nothing_is_queued_and_the_token_is_not_marked() {
         let mut f = Fixture::new(settings());
         f.go(0);
         let now = f.at(1);
-        assert_eq!(
-            f.limiter.admit(f.token, Class::High, SPACING, false, now),
-            Admission::NoRoom
-        );
+        assert_eq!(f.limiter.admit(f.target, SPACING, false, now), Admission::NoRoom);
         assert_eq!(f.admit(1), Admission::Queue(f.at(20)));
     }
 
@@ -494,17 +550,17 @@ mod tests {
     fn the_clean_up_forgets_what_is_older_than_its_interval_and_nothing_else() {
         let mut f = Fixture::new(settings());
         f.go(0);
-        let other = f.hasher.fingerprint("other");
+        let other = high(f.hasher.fingerprint("other"));
         let now = f.at(299);
-        f.limiter.admit(other, Class::High, SPACING, true, now);
+        f.limiter.admit(other, SPACING, true, now);
         assert_eq!(f.limiter.len(), 2);
         let now = f.at(301);
         f.limiter
-            .admit(f.hasher.fingerprint("third"), Class::High, SPACING, true, now);
+            .admit(high(f.hasher.fingerprint("third")), SPACING, true, now);
         assert_eq!(f.limiter.len(), 2, "the first one is forgotten");
         let now = f.at(305);
         assert_eq!(
-            f.limiter.admit(other, Class::High, SPACING, true, now),
+            f.limiter.admit(other, SPACING, true, now),
             Admission::Queue(f.at(319))
         );
     }
@@ -521,13 +577,13 @@ mod tests {
             let mut queue: Vec<(Instant, usize)> = Vec::new();
             let mut sent: HashMap<usize, Vec<Instant>> = HashMap::new();
             let mut last_publish: HashMap<usize, Instant> = HashMap::new();
-            let fingerprints: Vec<_> = (0..3).map(|n| f.hasher.fingerprint(&n.to_string())).collect();
+            let targets: Vec<_> = (0..3).map(|n| high(f.hasher.fingerprint(&n.to_string()))).collect();
             let run_queue = |limiter: &mut Limiter, queue: &mut Vec<(Instant, usize)>,
                                  sent: &mut HashMap<usize, Vec<Instant>>, until: Instant| {
                 queue.sort();
                 while queue.first().is_some_and(|(due, _)| *due <= until) {
                     let (due, token) = queue.remove(0);
-                    assert!(matches!(limiter.release(fingerprints[token], Class::High, SPACING, due), Release::Go(_)));
+                    assert!(matches!(limiter.release(targets[token], SPACING, due), Release::Go(_)));
                     sent.entry(token).or_default().push(due);
                 }
             };
@@ -536,7 +592,7 @@ mod tests {
                 run_queue(&mut f.limiter, &mut queue, &mut sent, now);
                 last_publish.insert(token, now);
                 let queued = queue.iter().any(|(_, other)| *other == token);
-                match f.limiter.admit(fingerprints[token], Class::High, SPACING, true, now) {
+                match f.limiter.admit(targets[token], SPACING, true, now) {
                     Admission::Go(_) => {
                         prop_assert!(!queued);
                         sent.entry(token).or_default().push(now);
@@ -561,8 +617,8 @@ mod tests {
             let mut f = Fixture::new(settings());
             f.limiter.marks = Recency::new(500);
             for token in 0..tokens {
-                let fingerprint = f.hasher.fingerprint(&token.to_string());
-                f.limiter.admit(fingerprint, Class::High, SPACING, true, f.start);
+                let target = high(f.hasher.fingerprint(&token.to_string()));
+                f.limiter.admit(target, SPACING, true, f.start);
             }
             prop_assert!(f.limiter.len() <= 500);
         }

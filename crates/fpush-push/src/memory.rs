@@ -40,6 +40,9 @@ pub struct HeldRecord {
     channel: Option<String>,
     /// Whether its device is a registered one.
     registered: bool,
+    /// Its node; missing in files of the first versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
     due: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     give_up: Option<u64>,
@@ -112,6 +115,8 @@ impl HeldRecord {
         let Order {
             push,
             fingerprint: _,
+            key: _,
+            node,
             choice,
             domain,
             spacing,
@@ -128,6 +133,7 @@ impl HeldRecord {
             account: text(extra.and_then(|extra| extra.account.as_ref())),
             channel: text(extra.and_then(|extra| extra.channel.as_ref())),
             registered: record.is_some(),
+            node: text(node.as_ref()),
             due: clocks.to_millis(*due),
             give_up: give_up.map(|give_up| clocks.to_millis(give_up)),
             attempts: *attempts,
@@ -160,6 +166,11 @@ impl HeldRecord {
                     deadline: clocks.now,
                 },
                 fingerprint,
+                key: self
+                    .node
+                    .as_deref()
+                    .map_or(fingerprint, |node| hasher.device(node)),
+                node: self.node.map(Arc::from),
                 choice: self.choice,
                 domain: self.domain.into(),
                 spacing: Duration::from_millis(self.spacing),

@@ -15,6 +15,7 @@ pub(crate) struct Meters {
     delivered: Counter,
     lost: Counter,
     dropped: Counter,
+    covered: Counter,
 }
 
 impl Meters {
@@ -31,6 +32,7 @@ impl Meters {
             delivered: held("delivered"),
             lost: held("lost"),
             dropped: held("dropped"),
+            covered: held("covered"),
             module,
         }
     }
@@ -60,6 +62,11 @@ impl Meters {
     /// A held push could not be delivered.
     pub(crate) fn held_lost(&self) {
         self.lost.increment(1);
+    }
+
+    /// A newer push is queued for the same device, and stands for an acknowledged one.
+    pub(crate) fn held_covered(&self) {
+        self.covered.increment(1);
     }
 
     /// The token of a held push is dead.

@@ -33,7 +33,7 @@ use crate::{
     blocklist::{BlockReason, Blocklist},
     doubt::{Doubt, Sign},
     fitness::Fitness,
-    limiter::{Admission, Hold, Limiter, Release, Slot},
+    limiter::{Admission, Hold, Limiter, Release, Slot, Target},
     line::{Line, Permit, Place},
     meters::Meters,
     order::Order,
@@ -388,9 +388,7 @@ impl Module {
             let patience = clocks.now + HELD_PATIENCE;
             held.due = held.due.min(patience.max(clocks.now + held.order.spacing));
             held.give_up = held.give_up.map(|give_up| give_up.min(patience));
-            state
-                .limiter
-                .restore(held.order.fingerprint, held.order.push.class, held.due);
+            state.limiter.restore(held.order.target(), held.due);
             state.queue.push(held);
         }
         drop(state);
@@ -464,7 +462,15 @@ impl Module {
             |registered| registered.recipient.spacing,
         );
         let room = state.queue.has_room();
-        let admission = state.limiter.admit(fingerprint, class, spacing, room, now);
+        let key = registered.map_or(fingerprint, |registered| {
+            self.hasher.device(&registered.recipient.node)
+        });
+        let target = Target {
+            key,
+            token: fingerprint,
+            class,
+        };
+        let admission = state.limiter.admit(target, spacing, room, now);
         let order = |encrypted| {
             Box::new(Order {
                 push: Push {
@@ -476,6 +482,8 @@ impl Module {
                     deadline: now + DEADLINE,
                 },
                 fingerprint,
+                key,
+                node: registered.map(|registered| Arc::clone(&registered.recipient.node)),
                 choice,
                 domain: domain.into(),
                 spacing,
@@ -598,13 +606,8 @@ impl Module {
     /// Starts a held push whose time has come, or puts it back. One at a time stands in the line for its permit:
     /// held pushes have more time than those who want a reply.
     async fn start_held(self: &Arc<Self>, mut held: Held, now: Instant) {
-        let Order {
-            fingerprint,
-            spacing,
-            ref push,
-            ..
-        } = *held.order;
-        let released = self.lock().limiter.release(fingerprint, push.class, spacing, now);
+        let (target, spacing) = (held.order.target(), held.order.spacing);
+        let released = self.lock().limiter.release(target, spacing, now);
         let slot = match released {
             Release::Go(slot) => slot,
             Release::NotBefore(due) => {
@@ -648,16 +651,10 @@ impl Module {
                     return;
                 }
             };
-            let Order {
-                fingerprint,
-                spacing,
-                ref push,
-                ..
-            } = *held.order;
             let slot = self
                 .lock()
                 .limiter
-                .occupy(fingerprint, push.class, spacing, Instant::now());
+                .occupy(held.order.target(), held.order.spacing, Instant::now());
             self.drain
                 .spawn(Arc::clone(self).deliver_held(held, slot, permit));
         }
@@ -738,12 +735,15 @@ impl Module {
                 held.due = due;
                 self.hold(state, held);
             }
-            // The one that is queued wakes the device for this one too.
-            Hold::Covered | Hold::Refuse => state.queue.done(held.order.push.id),
+            // The one that is queued is newer, and wakes the device for this one too.
+            Hold::Covered | Hold::Refuse => {
+                state.queue.done(held.order.push.id);
+                self.meters.held_covered();
+            }
         }
     }
 
-    /// Makes a push whose token is too busy the queued one of its token.
+    /// Makes a push whose token is too busy the queued one of its key.
     fn hold_busy(&self, mut held: Held, slot: Slot) -> Outcome {
         let mut state = self.lock();
         // What was acknowledged before always has its place.
@@ -754,7 +754,10 @@ impl Module {
                 self.hold(state, held);
                 Outcome::Queued
             }
-            Hold::Covered => Outcome::Queued,
+            Hold::Covered => {
+                self.meters.held_covered();
+                Outcome::Queued
+            }
             // Nothing is held that could stand for it.
             Hold::Refuse => Outcome::Refused,
         }

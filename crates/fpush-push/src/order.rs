@@ -2,12 +2,17 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{Choice, Fingerprint, Push, Record};
+use crate::{Choice, Fingerprint, Push, Record, limiter::Target};
 
 /// A push, and what the policy has to remember about it until it is done.
 pub(crate) struct Order {
     pub(crate) push: Push,
+    /// The token's.
     pub(crate) fingerprint: Fingerprint,
+    /// What the rate limit goes by.
+    pub(crate) key: Fingerprint,
+    /// The node of a registered device.
+    pub(crate) node: Option<Arc<str>>,
     /// How certain it is that this is the token's module.
     pub(crate) choice: Choice,
     /// The sender's domain, for its place in the line.
@@ -16,6 +21,17 @@ pub(crate) struct Order {
     pub(crate) spacing: Duration,
     /// Who wants to know what becomes of it.
     pub(crate) record: Option<Arc<dyn Record>>,
+}
+
+impl Order {
+    /// What it is for.
+    pub(crate) fn target(&self) -> Target {
+        Target {
+            key: self.key,
+            token: self.fingerprint,
+            class: self.push.class,
+        }
+    }
 }
 
 impl fmt::Debug for Order {
@@ -41,6 +57,8 @@ impl Order {
         Box::new(Self {
             push,
             fingerprint,
+            key: fingerprint,
+            node: None,
             choice: Choice::Named,
             domain: "a.example".into(),
             spacing: Duration::ZERO,

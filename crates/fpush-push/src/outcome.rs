@@ -5,12 +5,12 @@
 pub enum Outcome {
     /// The provider has it.
     Accepted,
-    /// It is held and goes out when the token's time has come.
+    /// It is held and goes out when its time has come.
     Queued,
-    /// One push for the token is queued already; that one stands for this one too, and the operator wants
+    /// One push for the key is queued already; that one stands for this one too, and the operator wants
     /// no error shown.
     Coalesced,
-    /// One push for the token is queued already, or it is a call that came too soon.
+    /// One push for the key is queued already, or it is a call that came too soon.
     Refused,
     /// The provider declared the token dead, now or earlier.
     TokenDead,

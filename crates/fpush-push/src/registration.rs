@@ -40,6 +40,8 @@ pub struct Unavailable;
 /// A registered device as a push needs it.
 #[derive(Clone)]
 pub struct Recipient {
+    /// Its node, which is what the rate limit knows it by: one phone has as many as it has accounts and chats.
+    pub node: Arc<str>,
     /// The name of its push module.
     pub module: Arc<str>,
     /// Its token.

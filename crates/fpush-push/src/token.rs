@@ -65,8 +65,18 @@ impl TokenHasher {
     /// The fingerprint of a token.
     #[must_use]
     pub fn fingerprint(&self, token: &str) -> Fingerprint {
+        self.hash(&[], token)
+    }
+
+    /// What stands for a registered device, by its node: no token has the same.
+    pub(crate) fn device(&self, node: &str) -> Fingerprint {
+        self.hash(&[NO_TEXT], node)
+    }
+
+    fn hash(&self, before: &[u8], text: &str) -> Fingerprint {
         let mut hasher = SipHasher13::new_with_key(&self.key);
-        hasher.write(token.as_bytes());
+        hasher.write(before);
+        hasher.write(text.as_bytes());
         let hash = hasher.finish128();
         Fingerprint([hash.h1, hash.h2])
     }
@@ -78,13 +88,16 @@ impl fmt::Debug for TokenHasher {
     }
 }
 
-/// A keyed 128-bit hash of a token: wide enough that two tokens never meet. `Display` prints the first 32
+/// A byte that no text has.
+const NO_TEXT: u8 = 0xff;
+
+/// A keyed 128-bit hash of a token, or of a registered device: wide enough that two never meet. `Display` prints the first 32
 /// bits, which is how a token appears in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u64; 2]);
 
 impl Fingerprint {
-    /// The key of one class of a token's pushes: each class has its own rate limit.
+    /// The key of one class of pushes: each class has its own rate limit.
     #[must_use]
     pub(crate) fn with_class(self, class: Class) -> Self {
         let Self([first, second]) = self;
@@ -121,6 +134,8 @@ mod tests {
         let one = hasher.fingerprint("a");
         assert_eq!(one, hasher.fingerprint("a"));
         assert_ne!(one, hasher.fingerprint("b"));
+        assert_ne!(one, hasher.device("a"));
+        assert_ne!(hasher.device("a"), hasher.device("b"));
         assert_ne!(one, TokenHasher::new().unwrap().fingerprint("a"));
         assert_ne!(one.with_class(Class::High), one.with_class(Class::Low));
     }

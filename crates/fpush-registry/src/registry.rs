@@ -519,6 +519,7 @@ impl Shared {
     fn recipient(self: Arc<Self>, entry: Entry, module: Arc<str>) -> Recipient {
         let text = |field| entry.text(field);
         Recipient {
+            node: text(Field::Node).unwrap_or_default().into(),
             module,
             token: Token::new(&text(Field::Token).unwrap_or_default()),
             call_token: text(Field::CallToken).map(|token| Token::new(&token)),

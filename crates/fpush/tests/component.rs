@@ -165,13 +165,13 @@ mod publishes {
                 Some("First"),
                 "wait/internal-server-error",
             ),
-            ("no token", "", Some("first"), "modify/bad-request"),
+            ("no token", "", Some("first"), "wait/bad-request"),
         ];
         for (what, node, module, expected) in table {
             assert_eq!(session.publish(node, module), expected, "{what}");
         }
         let no_node = session.iq("set", &pubsub("<publish><item/></publish>"));
-        assert_eq!(no_node, "modify/bad-request");
+        assert_eq!(no_node, "wait/bad-request");
         session.nothing_else_came();
     }
 

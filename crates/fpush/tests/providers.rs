@@ -52,3 +52,6 @@ mod installation_ids;
 mod limits;
 #[path = "providers/rig.rs"]
 mod rig;
+#[cfg(feature = "enable_apns_support")]
+#[path = "providers/spellings.rs"]
+mod spellings;

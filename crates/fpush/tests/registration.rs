@@ -36,6 +36,8 @@ mod hostile;
 mod http;
 #[path = "registration/installation_ids.rs"]
 mod installation_ids;
+#[path = "registration/keys.rs"]
+mod keys;
 #[path = "registration/limits.rs"]
 mod limits;
 #[path = "registration/operators.rs"]

@@ -1423,6 +1423,7 @@ impl Record for Device {
 
 fn recipient(device: &Arc<Device>) -> Recipient {
     Recipient {
+        node: "n".into(),
         module: "m".into(),
         token: Token::new("t"),
         call_token: None,

@@ -6,7 +6,7 @@ use fpush_testkit::{
 };
 use serde_json::json;
 
-use crate::rig::{HELD, LONG, RESULT, Rig, token};
+use crate::rig::{HELD, LONG, REFUSED, RESULT, Rig, token};
 
 impl Rig {
     /// Registers a device. Returns its secret.
@@ -69,4 +69,49 @@ fn what_was_held_never_ends_a_registration() {
     let secret = rig.register("phone", &token(2));
     assert_eq!(rig.push_to_device("4", "phone", &secret), RESULT);
     assert_eq!(rig.sent(&token(2)), 1);
+}
+
+/// Two accounts on one phone have a held push each, before a crash and after it.
+#[test]
+fn what_is_held_for_devices_with_one_token_is_held_for_each() {
+    let registration = json!({
+        "store": { "type": "sqlite", "path": "devices.db" }, "types": { "apns": "m" }, "rateLimit": "10min",
+    });
+    let mut rig = Rig::with(
+        "10min",
+        |settings| settings["registration"] = registration,
+        |builder| builder,
+    );
+    let devices = ["first", "second"].map(|node| (node, rig.register(node, &token(1))));
+    for (node, secret) in &devices {
+        for id in ["1", "2"] {
+            assert_eq!(rig.push_to_device(&format!("{node}-{id}"), node, secret), RESULT);
+        }
+    }
+    assert_eq!(rig.apns.count(), 2);
+    rig.wait_for(HELD, |text| text.matches(&token(1)).count() == 2);
+    rig.daemon.kill();
+    // A file of the first version says no node, and a token in the case in which it was registered.
+    let text = rig.read(HELD).replacen(",\"node\":\"first\"", "", 1).replacen(
+        &token(1),
+        &token(1).to_uppercase(),
+        1,
+    );
+    assert!(
+        !text.contains("\"first\"") && text.contains(&token(1).to_uppercase()),
+        "{text}"
+    );
+    std::fs::write(rig.file(HELD), text).unwrap();
+    rig.start_again();
+    rig.daemon.wait_for_log("held since before the start", LONG);
+    let (node, secret) = &devices[1];
+    assert_eq!(
+        rig.push_to_device("after", node, secret),
+        REFUSED,
+        "its push is held"
+    );
+    let last = rig.stop();
+    assert!(last.contains("undelivered=0 kept=0"), "{last}");
+    assert_eq!(rig.sent(&token(1)), 4);
+    assert_eq!(rig.apns.count(), 4, "in one spelling");
 }
