@@ -22,8 +22,8 @@ use tokio::time::Instant;
 use crate::{
     credentials::Validity,
     payload::Ready,
-    provider_token::ProviderToken,
-    response::{Entry, Refusal, Remedy},
+    provider_token::{Clocks, ProviderToken},
+    response::{CREDENTIALS_PAUSE, Entry, Refusal, Remedy},
 };
 
 /// How we prove to Apple who we are.
@@ -171,6 +171,11 @@ impl Apns {
             )
         })?;
         let answer = self.client.send(request, push.deadline).await?;
+        if answer.status != StatusCode::FORBIDDEN
+            && let Authentication::Token(token) = &self.authentication
+        {
+            token.note_taken(generation);
+        }
         if answer.status == StatusCode::OK {
             return Ok(None);
         }
@@ -244,7 +249,7 @@ impl Apns {
         let generation = match &self.authentication {
             Authentication::Certificate(_) => 0,
             Authentication::Token(token) => {
-                let signed = token.current(Instant::now());
+                let signed = token.current(Clocks::now());
                 headers.insert(AUTHORIZATION, signed.authorization);
                 signed.generation
             }
@@ -265,6 +270,17 @@ impl Apns {
             .map_or(0, |since| (since + self.ttl).as_secs())
     }
 
+    /// Replaces the provider token, or pauses where that cannot be done.
+    fn renew(&self, renewed: impl FnOnce(&ProviderToken) -> bool) -> PushError {
+        match &self.authentication {
+            Authentication::Token(token) if renewed(token) => PushError::Renewed,
+            Authentication::Token(_) | Authentication::Certificate(_) => PushError::Pause {
+                length: CREDENTIALS_PAUSE,
+                alarm: true,
+            },
+        }
+    }
+
     fn remedy(&self, remedy: Remedy, refusal: &Refusal, generation: u64) -> PushError {
         match remedy {
             Remedy::Module(error) => error,
@@ -278,15 +294,10 @@ impl Apns {
                     after: refusal.retry_after,
                 }
             }
-            Remedy::RenewToken => match &self.authentication {
-                Authentication::Token(token) if token.renew(generation, Instant::now()).is_ok() => {
-                    PushError::Renewed
-                }
-                Authentication::Token(_) | Authentication::Certificate(_) => PushError::Pause {
-                    length: RENEWAL_PAUSE,
-                    alarm: true,
-                },
-            },
+            Remedy::RenewToken => self.renew(|token| token.renew(generation, Clocks::now()).is_ok()),
+            Remedy::RenewTokenIfClockJumped => {
+                self.renew(|token| token.renew_after_jump(generation, Clocks::now()).is_ok())
+            }
         }
     }
 }
@@ -299,8 +310,6 @@ const APNS_TOPIC: HeaderName = HeaderName::from_static("apns-topic");
 const APNS_EXPIRATION: HeaderName = HeaderName::from_static("apns-expiration");
 const APNS_COLLAPSE_ID: HeaderName = HeaderName::from_static("apns-collapse-id");
 
-/// When Apple calls a provider token expired that is too young to be renewed.
-const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
 /// Of a token.
 const MOST_BYTES: usize = 100;
 /// Until it is looked again whether the certificate is good, after somebody has set the clock.

@@ -10,13 +10,12 @@ use fpush_client::{ClientSettings, Dialer, ProviderClient, Trust};
 use fpush_push::{Class, Push};
 use http::{Request, Uri, uri::Authority};
 use serde_json::Map;
-use tokio::time::Instant;
 
 use crate::{
     backend::{Apns, Authentication, Mode},
     credentials::Validity,
     payload::{PayloadSettings, Ready},
-    provider_token::ProviderToken,
+    provider_token::{Clocks, ProviderToken},
 };
 
 /// Makes the requests of a module with the usual settings.
@@ -38,7 +37,7 @@ impl Requests {
     /// Of one with a provider token, signed with the key in this .p8 file.
     #[must_use]
     pub fn with_provider_token(p8: &str) -> Option<Self> {
-        let token = ProviderToken::new(p8.as_bytes(), "ABC123DEFG", "DEF123GHIJ", Instant::now()).ok()?;
+        let token = ProviderToken::new(p8.as_bytes(), "ABC123DEFG", "DEF123GHIJ", Clocks::now()).ok()?;
         Self::new(Authentication::Token(Arc::new(token)))
     }
 

@@ -8,7 +8,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -25,8 +25,27 @@ pub(crate) struct ProviderToken {
     header: Header,
     team_id: String,
     state: Mutex<Signed>,
+    /// The number behind the last generation that Apple has looked past, to what was sent with it; 0 before the first.
+    taken: AtomicU64,
     /// Whether the task runs that keeps it fresh.
     tended: AtomicBool,
+}
+
+/// The time by the clock that only goes forward, but stops while the machine sleeps, and by the one on the wall, which may
+/// jump.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clocks {
+    pub(crate) steady: Instant,
+    pub(crate) wall: SystemTime,
+}
+
+impl Clocks {
+    pub(crate) fn now() -> Self {
+        Self {
+            steady: Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
 }
 
 /// A signed token, and which one of many it is.
@@ -35,9 +54,7 @@ pub(crate) struct Signed {
     /// The value of the `authorization` header.
     pub(crate) authorization: HeaderValue,
     pub(crate) generation: u64,
-    issued: Instant,
-    /// The same by the clock on the wall, which may jump: after a machine has slept, or got the right time.
-    issued_at: SystemTime,
+    issued: Clocks,
 }
 
 #[derive(Serialize)]
@@ -57,6 +74,8 @@ pub(crate) enum ProviderTokenError {
     Clock,
     #[error("the provider token was renewed less than 20 minutes ago; check the clock of this machine")]
     TooSoon,
+    #[error("the clock of this machine has not jumped since the provider token was signed")]
+    NoJump,
 }
 
 impl ProviderToken {
@@ -65,7 +84,7 @@ impl ProviderToken {
         p8: &[u8],
         key_id: &str,
         team_id: &str,
-        now: Instant,
+        now: Clocks,
     ) -> Result<Self, ProviderTokenError> {
         let der = PrivatePkcs8KeyDer::from_pem_slice(p8).map_err(|_| ProviderTokenError::NotPem)?;
         let key = EncodingKey::from_ec_der(der.secret_pkcs8_der());
@@ -73,7 +92,7 @@ impl ProviderToken {
             kid: Some(key_id.to_owned()),
             ..Header::new(Algorithm::ES256)
         };
-        let authorization = sign(&key, &header, team_id)?;
+        let authorization = sign(&key, &header, team_id, now.wall)?;
         Ok(Self {
             key,
             header,
@@ -82,18 +101,18 @@ impl ProviderToken {
                 authorization,
                 generation: 0,
                 issued: now,
-                issued_at: SystemTime::now(),
             }),
+            taken: AtomicU64::new(0),
             tended: AtomicBool::new(false),
         })
     }
 
     /// The token. One that nobody tends, because it was made for settings that were then refused, is renewed first if
     /// it is as old as the task lets none become.
-    pub(crate) fn current(&self, now: Instant) -> Signed {
+    pub(crate) fn current(&self, now: Clocks) -> Signed {
         let signed = self.last();
-        let neglected =
-            !self.tended.load(Ordering::Relaxed) && now.duration_since(signed.issued) >= RENEW_FROM;
+        let neglected = !self.tended.load(Ordering::Relaxed)
+            && now.steady.duration_since(signed.issued.steady) >= RENEW_FROM;
         if neglected && self.renew(signed.generation, now).is_ok() {
             return self.last();
         }
@@ -102,29 +121,53 @@ impl ProviderToken {
 
     /// How old the token is.
     pub(crate) fn age(&self, now: Instant) -> Duration {
-        now.duration_since(self.last().issued)
+        now.duration_since(self.last().issued.steady)
     }
 
     fn last(&self) -> Signed {
         self.state.lock().expect("nobody panics with this lock").clone()
     }
 
+    /// Apple has looked past the token of this generation, to what was sent with it.
+    pub(crate) fn note_taken(&self, generation: u64) {
+        self.taken.fetch_max(generation + 1, Ordering::Relaxed);
+    }
+
     /// Signs a new token, unless somebody has done so since the token of this generation, or the last one is
-    /// less than 20 minutes old.
-    pub(crate) fn renew(&self, seen: u64, now: Instant) -> Result<(), ProviderTokenError> {
+    /// less than 20 minutes old by both clocks.
+    pub(crate) fn renew(&self, seen: u64, now: Clocks) -> Result<(), ProviderTokenError> {
+        self.renew_if(seen, now, |_| false)
+    }
+
+    /// The same for a token that Apple calls invalid: only if the clock on the wall has jumped since it was signed, and
+    /// then also within the 20 minutes if Apple has never taken it. Its tokens do not change for Apple by that.
+    pub(crate) fn renew_after_jump(&self, seen: u64, now: Clocks) -> Result<(), ProviderTokenError> {
+        let has_jumped = |signed: &Signed| now.is_jump_since(signed.issued);
+        if self.last().generation == seen && !has_jumped(&self.last()) {
+            return Err(ProviderTokenError::NoJump);
+        }
+        let taken = self.taken.load(Ordering::Relaxed) > seen;
+        self.renew_if(seen, now, |signed| !taken && has_jumped(signed))
+    }
+
+    fn renew_if(
+        &self,
+        seen: u64,
+        now: Clocks,
+        early: impl FnOnce(&Signed) -> bool,
+    ) -> Result<(), ProviderTokenError> {
         let mut state = self.state.lock().expect("nobody panics with this lock");
         if state.generation != seen {
             return Ok(());
         }
-        if now.duration_since(state.issued) < LEAST_AGE && !jumped(state.issued_at) {
+        if !now.is_past(LEAST_AGE, state.issued) && !early(&state) {
             return Err(ProviderTokenError::TooSoon);
         }
-        let authorization = sign(&self.key, &self.header, &self.team_id)?;
+        let authorization = sign(&self.key, &self.header, &self.team_id, now.wall)?;
         *state = Signed {
             authorization,
             generation: seen + 1,
             issued: now,
-            issued_at: SystemTime::now(),
         };
         Ok(())
     }
@@ -143,8 +186,8 @@ impl ProviderToken {
                     generation, issued, ..
                 } = token.last();
                 let age = RENEW_FROM + RENEW_SPREAD.mul_f64(fpush_push::jitter());
-                sleep((issued + age).saturating_duration_since(Instant::now())).await;
-                match token.renew(generation, Instant::now()) {
+                sleep((issued.steady + age).saturating_duration_since(Instant::now())).await;
+                match token.renew(generation, Clocks::now()) {
                     Ok(()) => debug!("provider token renewed"),
                     Err(e) => {
                         error!("cannot renew the provider token: {e}");
@@ -171,15 +214,31 @@ impl fmt::Debug for ProviderToken {
     }
 }
 
-/// Whether the clock on the wall says that 20 minutes and more are over, or stands before the token's time.
-fn jumped(issued_at: SystemTime) -> bool {
-    SystemTime::now()
-        .duration_since(issued_at)
-        .map_or(true, |age| age >= LEAST_AGE)
+impl Clocks {
+    /// Whether this time has passed since then by one of the clocks: the steady one stops while the machine sleeps.
+    fn is_past(self, time: Duration, then: Self) -> bool {
+        self.steady.duration_since(then.steady) >= time
+            || self.wall.duration_since(then.wall).is_ok_and(|age| age >= time)
+    }
+
+    /// Whether the clock on the wall has gone on otherwise than the steady one.
+    fn is_jump_since(self, then: Self) -> bool {
+        let steady = self.steady.duration_since(then.steady);
+        let off = match self.wall.duration_since(then.wall) {
+            Ok(on_the_wall) => on_the_wall.abs_diff(steady),
+            Err(back) => back.duration().saturating_add(steady),
+        };
+        off >= LEAST_JUMP
+    }
 }
 
-fn sign(key: &EncodingKey, header: &Header, team_id: &str) -> Result<HeaderValue, ProviderTokenError> {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+fn sign(
+    key: &EncodingKey,
+    header: &Header,
+    team_id: &str,
+    now: SystemTime,
+) -> Result<HeaderValue, ProviderTokenError> {
+    let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH);
     let iat = since_1970.map_err(|_| ProviderTokenError::Clock)?.as_secs();
     let jwt = jsonwebtoken::encode(header, &Claims { iss: team_id, iat }, key);
     let jwt = jwt.map_err(|_| ProviderTokenError::CannotSign)?;
@@ -191,6 +250,8 @@ fn sign(key: &EncodingKey, header: &Header, team_id: &str) -> Result<HeaderValue
 
 /// Apple refuses tokens that change more often.
 const LEAST_AGE: Duration = Duration::from_secs(20 * 60);
+/// What a clock that NTP keeps right never goes off by at once.
+const LEAST_JUMP: Duration = Duration::from_secs(30);
 /// A token is renewed at an age of 40 to 50 minutes.
 const RENEW_FROM: Duration = Duration::from_secs(40 * 60);
 const RENEW_SPREAD: Duration = Duration::from_secs(10 * 60);
@@ -201,7 +262,15 @@ mod tests {
 
     use super::*;
 
-    fn token(now: Instant) -> ProviderToken {
+    /// Both clocks go on.
+    fn after(then: Clocks, time: Duration) -> Clocks {
+        Clocks {
+            steady: then.steady + time,
+            wall: then.wall + time,
+        }
+    }
+
+    fn token(now: Clocks) -> ProviderToken {
         ProviderToken::new(
             ApnsKey::generate().p8().as_bytes(),
             "ABC123DEFG",
@@ -213,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_token_is_a_jwt_with_key_team_and_time_in_base64url_without_padding() {
-        let now = Instant::now();
+        let now = Clocks::now();
         let token = token(now).current(now);
         let value = token.authorization.to_str().unwrap();
         let jwt = value.strip_prefix("bearer ").unwrap();
@@ -229,23 +298,75 @@ mod tests {
 
     #[test]
     fn it_is_renewed_once_for_all_who_ask_and_not_within_twenty_minutes() {
-        let start = Instant::now();
+        let start = Clocks::now();
         let token = token(start);
         assert!(matches!(
-            token.renew(0, start + LEAST_AGE / 2),
+            token.renew(0, after(start, LEAST_AGE / 2)),
             Err(ProviderTokenError::TooSoon)
         ));
         assert_eq!(token.last().generation, 0);
         for _ in 0..3 {
-            token.renew(0, start + LEAST_AGE).unwrap();
+            token.renew(0, after(start, LEAST_AGE)).unwrap();
         }
         assert_eq!(token.last().generation, 1);
     }
 
+    #[test]
+    fn one_that_apple_never_took_is_renewed_as_soon_as_the_clock_was_set() {
+        let hours = Duration::from_secs(2 * 3_600);
+        let start = Clocks::now();
+        let minute = after(start, Duration::from_secs(60));
+        for set in [minute.wall - hours, minute.wall + hours] {
+            let token = token(start);
+            assert!(matches!(
+                token.renew_after_jump(0, minute),
+                Err(ProviderTokenError::NoJump)
+            ));
+            let right = Clocks { wall: set, ..minute };
+            for _ in 0..3 {
+                token.renew_after_jump(0, right).unwrap();
+            }
+            assert_eq!(token.last().generation, 1);
+            // Signed at the right time: Apple's reason is another one.
+            assert!(matches!(
+                token.renew_after_jump(1, after(right, LEAST_AGE)),
+                Err(ProviderTokenError::NoJump)
+            ));
+        }
+    }
+
+    #[test]
+    fn tokens_that_apple_takes_change_every_twenty_minutes_at_most_however_the_clock_jumps() {
+        let start = Clocks::now();
+        let token = token(start);
+        token.note_taken(0);
+        let minute = after(start, Duration::from_secs(60));
+        let back = |now: Clocks| Clocks {
+            wall: now.wall - Duration::from_secs(3_600),
+            ..now
+        };
+        assert!(matches!(
+            token.renew_after_jump(0, back(minute)),
+            Err(ProviderTokenError::TooSoon)
+        ));
+        assert!(matches!(
+            token.renew(0, back(minute)),
+            Err(ProviderTokenError::TooSoon)
+        ));
+        token.renew_after_jump(0, back(after(start, LEAST_AGE))).unwrap();
+        assert_eq!(token.last().generation, 1);
+        // After a night's sleep the steady clock knows of a minute.
+        token.note_taken(1);
+        let morning = Clocks {
+            wall: minute.wall + Duration::from_secs(8 * 3_600),
+            steady: minute.steady + LEAST_AGE,
+        };
+        token.renew(1, morning).unwrap();
+    }
+
     #[tokio::test(start_paused = true)]
     async fn one_task_renews_it_after_40_to_50_minutes() {
-        let start = Instant::now();
-        let token = Arc::new(token(start));
+        let token = Arc::new(token(Clocks::now()));
         drop(token.tend());
         let task = tokio::spawn(token.tend());
         sleep(Duration::from_millis(1)).await;
@@ -266,19 +387,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_nobody_tends_is_renewed_before_it_is_used() {
-        let start = Instant::now();
+        let start = Clocks::now();
         let token = Arc::new(token(start));
         // Settings that were refused: their task never ran.
         drop(token.tend());
-        let old = start + RENEW_FROM;
-        assert_eq!(token.current(old - Duration::from_secs(1)).generation, 0);
+        let old = after(start, RENEW_FROM);
+        let young = after(start, RENEW_FROM - Duration::from_secs(1));
+        assert_eq!(token.current(young).generation, 0);
         assert_eq!(token.current(old).generation, 1);
         assert_eq!(token.current(old).generation, 1);
-        assert_eq!(token.age(old + LEAST_AGE), LEAST_AGE);
+        assert_eq!(token.age(old.steady + LEAST_AGE), LEAST_AGE);
         let task = tokio::spawn(token.tend());
         sleep(Duration::from_millis(1)).await;
         assert_eq!(
-            token.current(old + RENEW_FROM).generation,
+            token.current(after(old, RENEW_FROM)).generation,
             1,
             "the task does that"
         );
@@ -287,7 +409,7 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_refused() {
-        let now = Instant::now();
+        let now = Clocks::now();
         assert!(matches!(
             ProviderToken::new(b"x", "k", "t", now),
             Err(ProviderTokenError::NotPem)

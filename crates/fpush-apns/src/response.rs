@@ -1,10 +1,10 @@
 //! What Apple answers, and what must be done about it: the one table.
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
 use fpush_push::PushError;
 use http::StatusCode;
-use serde::Deserialize;
+use serde_json::Value;
 
 /// Apple's reasons ("Handling notification responses from APNs"), and those that projects have seen on the
 /// wire.
@@ -80,25 +80,19 @@ pub(crate) enum Remedy {
     ReconnectLater,
     /// Renew the provider token, then try again at once.
     RenewToken,
-}
-
-#[derive(Deserialize)]
-struct Body<'a> {
-    #[serde(borrow)]
-    reason: Cow<'a, str>,
-    timestamp: Option<u64>,
+    /// The same if our clock has jumped since the token was signed; otherwise only the operator can help.
+    RenewTokenIfClockJumped,
 }
 
 impl Refusal {
     pub(crate) fn read(status: StatusCode, body: &[u8], retry_after: Option<Duration>) -> Self {
-        let (reason, timestamp) = match serde_json::from_slice::<Body<'_>>(body) {
-            Ok(body) => (Reason::from_name(&body.reason), body.timestamp),
-            Err(_) => (Reason::Unreadable, None),
-        };
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
         Self {
             status,
-            reason,
-            timestamp,
+            reason: body["reason"]
+                .as_str()
+                .map_or(Reason::Unreadable, Reason::from_name),
+            timestamp: milliseconds(&body["timestamp"]),
             retry_after,
         }
     }
@@ -223,7 +217,7 @@ impl Refusal {
             ),
             Reason::InvalidProviderToken => (
                 "InvalidProviderToken",
-                refused,
+                Remedy::RenewTokenIfClockJumped,
                 "Apple does not take the provider token. Compare keyId and teamId with developer.apple.com (Keys, and \
                  Membership), check that tokenKeyFilePath is the file of that key and that the key was not revoked, and \
                  check the clock of this machine.",
@@ -355,7 +349,11 @@ impl Refusal {
         match self.entry().remedy {
             Remedy::Module(PushError::TokenGone { .. }) => true,
             Remedy::Module(PushError::TokenDoubted) => self.reason != Reason::DeviceTokenNotForTopic,
-            Remedy::Module(_) | Remedy::Reconnect | Remedy::ReconnectLater | Remedy::RenewToken => false,
+            Remedy::Module(_)
+            | Remedy::Reconnect
+            | Remedy::ReconnectLater
+            | Remedy::RenewToken
+            | Remedy::RenewTokenIfClockJumped => false,
         }
     }
 
@@ -368,6 +366,20 @@ impl Refusal {
             _ => format!("{status} {}", self.entry().name),
         }
     }
+}
+
+/// A time in milliseconds, whatever its type. What is none says nothing, and takes nothing away from the reason.
+fn milliseconds(timestamp: &Value) -> Option<u64> {
+    let float = match timestamp {
+        Value::Number(number) => match number.as_u64() {
+            Some(whole) => return Some(whole),
+            None => number.as_f64()?,
+        },
+        Value::String(text) => text.trim().parse().ok()?,
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
+    };
+    let whole = Duration::try_from_secs_f64(float / 1_000.0).ok()?;
+    u64::try_from(whole.as_millis()).ok()
 }
 
 impl Reason {
@@ -420,7 +432,7 @@ const NAMES: &[(&str, Reason)] = &[
 
 /// After our credentials were refused: long enough not to knock in vain, short enough to notice the
 /// operator's correction at Apple's side.
-const CREDENTIALS_PAUSE: Duration = Duration::from_secs(60);
+pub(crate) const CREDENTIALS_PAUSE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -469,7 +481,6 @@ mod tests {
         expired_token: 410 "ExpiredToken" => PushError::TokenGone { since: None },
         forbidden: 403 "Forbidden" => PushError::Misconfigured,
         internal_server_error: 500 "InternalServerError" => PushError::Later { after: None },
-        invalid_provider_token: 403 "InvalidProviderToken" => PushError::Pause { alarm: true, .. },
         invalid_push_type: 400 "InvalidPushType" => PushError::Misconfigured,
         method_not_allowed: 405 "MethodNotAllowed" => PushError::Misconfigured,
         missing_device_token: 400 "MissingDeviceToken" => PushError::Misconfigured,
@@ -501,6 +512,14 @@ mod tests {
     #[test]
     fn shutdown() {
         assert_eq!(remedy(503, "Shutdown"), Remedy::ReconnectLater);
+    }
+
+    #[test]
+    fn invalid_provider_token() {
+        assert_eq!(
+            remedy(403, "InvalidProviderToken"),
+            Remedy::RenewTokenIfClockJumped
+        );
     }
 
     #[test]
@@ -575,6 +594,56 @@ mod tests {
             })
         );
         assert_eq!(refusal.describe(), "410 Unregistered");
+    }
+
+    #[test]
+    fn a_timestamp_of_an_odd_type_takes_nothing_away_from_the_reason() {
+        for (timestamp, since) in [
+            ("1454948015990", Some(1_454_948_015_990)),
+            ("1454948015990.0", Some(1_454_948_015_990)),
+            ("1.45494801599e12", Some(1_454_948_015_990)),
+            (r#""1454948015990""#, Some(1_454_948_015_990)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("0", Some(0)),
+            ("1e300", None),
+            ("-1", None),
+            ("-9223372036854775808", None),
+            (r#""NaN""#, None),
+            (r#""inf""#, None),
+            (r#""2016-02-08T16:13:35Z""#, None),
+            (r#""""#, None),
+            ("null", None),
+            ("true", None),
+            ("[1454948015990]", None),
+            ("{}", None),
+        ] {
+            for body in [
+                format!(r#"{{"reason":"Unregistered","timestamp":{timestamp}}}"#),
+                format!(r#"{{"timestamp":{timestamp},"more":[{{}}],"reason":"Unregistered"}}"#),
+            ] {
+                let refusal = Refusal::read(StatusCode::GONE, body.as_bytes(), None);
+                assert_eq!(
+                    (refusal.reason, refusal.timestamp),
+                    (Reason::Unregistered, since),
+                    "{body}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_reason_of_an_odd_type_is_none() {
+        let deep = "[".repeat(100_000);
+        for body in [
+            r#"{"reason":7}"#,
+            r#"{"reason":null}"#,
+            r#"["Unregistered"]"#,
+            r#""Unregistered""#,
+            &deep,
+        ] {
+            let refusal = Refusal::read(StatusCode::GONE, body.as_bytes(), None);
+            assert_eq!(refusal.reason, Reason::Unreadable);
+        }
     }
 
     #[test]

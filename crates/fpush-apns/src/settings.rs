@@ -11,13 +11,12 @@ use fpush_client::{ClientSettings, Endpoint, ProviderClient, Trust};
 use fpush_push::{BackendType, Background, Built, Class, files, settings::Section};
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use serde_json::{Map, Value};
-use tokio::time::Instant;
 
 use crate::{
     backend::{Apns, Authentication, Mode},
     credentials::{Chosen, CredentialError, Material, Validity},
     payload::{PayloadSettings, Ready},
-    provider_token::ProviderToken,
+    provider_token::{Clocks, ProviderToken},
     purpose::{Objection, Wanted},
     topic,
 };
@@ -190,7 +189,7 @@ impl Apple {
             .inspect_err(|e| apns.error("tokenKeyFilePath", e))
             .ok()?
             .into_bytes();
-        let token = ProviderToken::new(&p8, &key_id, &team_id, Instant::now())
+        let token = ProviderToken::new(&p8, &key_id, &team_id, Clocks::now())
             .inspect_err(|e| apns.error("tokenKeyFilePath", e))
             .ok()?;
         let pkcs8 = PrivatePkcs8KeyDer::from_pem_slice(&p8)

@@ -11,15 +11,15 @@ use h2::{
     Reason, RecvStream,
     client::{ResponseFuture, SendRequest},
 };
-use http::{HeaderMap, Request, StatusCode, Uri, header::CONTENT_LENGTH};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, header::CONTENT_LENGTH};
 use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
     Connector, Dialer, Identity, Trust, TrustError,
     clock::Clock,
     connection::{Connection, Unusable},
+    obstacle::{Obstacle, root_cause},
     tally::Tally,
 };
 
@@ -38,10 +38,7 @@ pub struct ClientSettings {
     pub idle_timeout: Duration,
 }
 
-/// The client that yup-oauth2 asks for tokens with.
-pub type OauthClient = Client<Connector, String>;
-
-/// A provider's answer. The body is cut at 16 KiB.
+/// An answer. A body above 16 KiB is left out.
 #[derive(Debug)]
 pub struct Answer {
     /// The HTTP status.
@@ -53,14 +50,14 @@ pub struct Answer {
 }
 
 /// Why there is no answer, sorted by what can be done about it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// The connection broke under the request. The next request finds a new one.
     #[error("the connection to the provider broke: {0}")]
     Broken(String),
     /// No connection can be made.
     #[error("no connection to the provider: {0}")]
-    Unreachable(String),
+    Unreachable(Obstacle),
     /// Nothing came in time.
     #[error("no answer from the provider in time")]
     TimedOut,
@@ -78,9 +75,9 @@ impl From<Unusable> for SendError {
 impl From<SendError> for Failure {
     fn from(error: SendError) -> Self {
         let later = PushError::Later { after: None };
-        let (todo, reason, meaning) = match error {
+        let (todo, reason, meaning) = match &error {
             SendError::Broken(_) => (PushError::Reconnected, "broken", BROKEN),
-            SendError::Unreachable(_) => (later, "unreachable", UNREACHABLE),
+            SendError::Unreachable(obstacle) => (later, "unreachable", obstacle.meaning()),
             SendError::TimedOut => (later, "timeout", TIMED_OUT),
         };
         Self::new(todo, reason, error.to_string(), meaning)
@@ -143,13 +140,14 @@ impl ProviderClient {
         let reads = connection.reads();
         let longest = Instant::now() + self.request_timeout;
         let cut_short = deadline < longest;
-        match timeout_at(deadline.min(longest), self.exchange(&connection, request)).await {
-            Ok(result) => {
-                if let Ok(answer) = &result {
-                    self.clock.note(answer.status, &answer.headers, Instant::now());
-                }
-                result
+        let limit = deadline.min(longest);
+        match timeout_at(limit, self.exchange(&connection, request)).await {
+            Ok(Ok(response)) => {
+                let answer = self.read(response, limit).await?;
+                self.clock.note(answer.status, &answer.headers, Instant::now());
+                Ok(answer)
             }
+            Ok(Err(error)) => Err(error),
             Err(_) => {
                 // A request that was given less time than it may take says nothing about the connection.
                 if !cut_short && connection.note_timeout(reads) {
@@ -160,11 +158,12 @@ impl ProviderClient {
         }
     }
 
+    /// Sends a request: the head of the answer.
     async fn exchange(
         &self,
         connection: &Arc<Connection>,
         request: Box<Request<Bytes>>,
-    ) -> Result<Answer, SendError> {
+    ) -> Result<Responding, SendError> {
         match connection.ready().await {
             Ok(sender) => self.exchange_over(connection, sender, request).await,
             // The provider has closed it, as it may at any time, and nothing was sent yet.
@@ -183,29 +182,43 @@ impl ProviderClient {
         connection: &Arc<Connection>,
         sender: SendRequest<Bytes>,
         request: Box<Request<Bytes>>,
-    ) -> Result<Answer, SendError> {
-        let broken = |e: h2::Error| {
-            // A stream that was refused was not looked at (RFC 9113 section 8.7), and the others go on.
-            if e.reason() != Some(Reason::REFUSED_STREAM) {
-                self.leave(connection);
-            }
-            SendError::Broken(root_cause(&e))
-        };
+    ) -> Result<Responding, SendError> {
         let _request = self.tally.requested();
-        let response = begin(sender, *request).map_err(broken)?;
-        let (head, body) = response.await.map_err(broken)?.into_parts();
+        let broken = |e| self.broken(connection, &e);
+        let response = begin(sender, *request).map_err(broken)?.await.map_err(broken)?;
         connection.note_answer();
-        let body = match collect(body).await {
-            Ok(body) => body,
-            // The status alone says enough; and what was accepted must not be sent again.
-            Err(_) if head.status.is_success() => Bytes::new(),
-            Err(e) => return Err(broken(e)),
+        Ok(Responding {
+            response,
+            connection: Arc::clone(connection),
+        })
+    }
+
+    /// Reads an answer to its end. A body that does not come to its end counts as none: the status alone says enough, and
+    /// what was accepted must not be sent again.
+    async fn read(&self, responding: Responding, limit: Instant) -> Result<Answer, SendError> {
+        let Responding { response, connection } = responding;
+        let _request = self.tally.requested();
+        let (head, body) = response.into_parts();
+        let patience = limit.min(Instant::now() + BODY_PATIENCE);
+        let body = match timeout_at(patience, collect(body)).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(e)) if !head.status.is_success() => return Err(self.broken(&connection, &e)),
+            Ok(Err(_)) | Err(_) => Bytes::new(),
         };
         Ok(Answer {
             status: head.status,
             headers: head.headers,
             body,
         })
+    }
+
+    /// The connection broke under a request.
+    fn broken(&self, connection: &Arc<Connection>, error: &h2::Error) -> SendError {
+        // A stream that was refused was not looked at (RFC 9113 section 8.7), and the others go on.
+        if error.reason() != Some(Reason::REFUSED_STREAM) {
+            self.leave(connection);
+        }
+        SendError::Broken(root_cause(error))
     }
 
     /// Leaves the current connection: requests under way may finish on it, the next one opens a new one.
@@ -253,6 +266,12 @@ impl ProviderClient {
     }
 }
 
+/// An answer whose head is there.
+struct Responding {
+    response: Response<RecvStream>,
+    connection: Arc<Connection>,
+}
+
 /// Hands a request over to its connection.
 fn begin(mut sender: SendRequest<Bytes>, request: Request<Bytes>) -> Result<ResponseFuture, h2::Error> {
     let (mut head, body) = request.into_parts();
@@ -276,43 +295,14 @@ async fn collect(mut body: RecvStream) -> Result<Bytes, h2::Error> {
     Ok(collected.into())
 }
 
-impl ClientSettings {
-    /// A client of its own for yup-oauth2: token endpoints need not speak HTTP/2.
-    ///
-    /// # Errors
-    ///
-    /// TLS cannot be set up.
-    pub fn oauth_client(&self) -> Result<OauthClient, TrustError> {
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(self.trust.client_config(None)?)
-            .https_only()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(self.dialer.clone());
-        Ok(Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(0)
-            .build(https))
-    }
-}
-
-/// The first cause of an error: the outer ones only say that something failed.
-#[must_use]
-pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
-}
-
 const BROKEN: &str = "The connection ended under the request, as connections do now and then; the request is repeated over a \
      new one. If it happens all the time, look at the firewall and the proxy on the way, and at the client \
      certificate if there is one: a provider that refuses it ends the connection.";
-const UNREACHABLE: &str = "No connection to the provider can be made. Check that this machine resolves the provider's name, that the \
-     firewall lets it out to the provider's port, HTTPS_PROXY, and, if the provider's certificate is not \
-     trusted, caFilePath and the package ca-certificates.";
 const TIMED_OUT: &str = "The provider did not answer within requestTimeout. Either it is unwell, or the network between it and \
      this machine loses packets; if it happens often, look at the time of the last PING and raise \
      requestTimeout.";
 
-const MAX_BODY: usize = 16 * 1_024;
+/// How long the rest of an answer may take whose head is there: it is on the same connection.
+const BODY_PATIENCE: Duration = Duration::from_secs(1);
+/// A body that is longer says nothing that an endpoint of ours has to say.
+pub(crate) const MAX_BODY: usize = 16 * 1_024;

@@ -16,6 +16,7 @@ use h2::{
     client::{Builder, Connection as Http2, SendRequest},
 };
 use http::Uri;
+use hyper_rustls::MaybeHttpsStream;
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -27,8 +28,8 @@ use tracing::{debug, info};
 
 use crate::{
     activity::{Activity, Watched},
-    client::root_cause,
     dial::Connector,
+    obstacle::Obstacle,
     tally::Tally,
 };
 
@@ -47,7 +48,7 @@ enum State {
     Dialing,
     Up(SendRequest<Bytes>),
     /// It never came to be.
-    Unreachable(String),
+    Unreachable(Obstacle),
     /// It has ended, or takes nothing new.
     Over,
 }
@@ -56,7 +57,7 @@ enum State {
 #[derive(Debug)]
 pub(crate) enum Unusable {
     /// No connection came to be, for this reason.
-    Unreachable(String),
+    Unreachable(Obstacle),
     /// It was there, and is over.
     Over,
 }
@@ -166,7 +167,7 @@ async fn live(
 ) {
     let dialing = dial(connector, uri, activity.clone());
     let dialed = timeout(DIALING, dialing).await;
-    let (sender, mut http2) = match dialed.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
+    let (sender, mut http2) = match dialed.unwrap_or(Err(Obstacle::TimedOut)) {
         Ok(up) => up,
         Err(reason) => {
             tally.count_failed_connect();
@@ -209,12 +210,20 @@ async fn dial(
         SendRequest<Bytes>,
         Http2<impl AsyncRead + AsyncWrite + Unpin, Bytes>,
     ),
-    String,
+    Obstacle,
 > {
     poll_fn(|cx| connector.poll_ready(cx))
         .await
-        .map_err(|e| root_cause(&*e))?;
-    let stream = connector.call(uri).await.map_err(|e| root_cause(&*e))?;
+        .map_err(|e| Obstacle::of(&*e))?;
+    let stream = connector.call(uri).await.map_err(|e| Obstacle::of(&*e))?;
+    // HTTP/2 over TLS is agreed on by ALPN (RFC 9113 section 3.2). Whoever has not agreed speaks something else.
+    let agreed = match &stream {
+        MaybeHttpsStream::Https(tls) => tls.inner().get_ref().1.alpn_protocol(),
+        MaybeHttpsStream::Http(_) => None,
+    };
+    if agreed != Some(b"h2") {
+        return Err(Obstacle::NotHttp2);
+    }
     Builder::new()
         .enable_push(false)
         // Until the provider says how many it takes. What it refuses until then is sent again.
@@ -224,7 +233,7 @@ async fn dial(
         .max_header_list_size(MAX_HEADERS)
         .handshake(Watched::new(TokioIo::new(stream), activity))
         .await
-        .map_err(|e| root_cause(&e))
+        .map_err(|e| Obstacle::of(&e))
 }
 
 /// Pings a connection (RFC 9113 section 6.7), soon after it is up and then every half a minute: so that one that is

@@ -14,13 +14,21 @@ use http::Uri;
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::{
-        legacy::connect::{HttpConnector, proxy::Tunnel},
-        proxy::matcher::Matcher,
+        legacy::connect::{
+            HttpConnector,
+            dns::{GaiAddrs, GaiResolver, Name},
+        },
+        proxy::matcher::{Intercept, Matcher},
     },
     rt::TokioIo,
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 use tower_service::Service;
+
+use crate::{
+    obstacle::{Obstacle, root_cause},
+    tunnel::tunnel,
+};
 
 /// The proxy of the environment cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -30,13 +38,13 @@ pub struct ProxyError {
 }
 
 type BoxError = Box<dyn StdError + Send + Sync>;
-type Dialing<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+type Dialing<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
 /// Opens TCP connections, directly or by CONNECT through the proxy that `HTTPS_PROXY`, `ALL_PROXY` and
 /// `NO_PROXY` name.
 #[derive(Clone)]
 pub struct Dialer {
-    direct: HttpConnector,
+    direct: HttpConnector<Resolver>,
     proxies: Arc<Matcher>,
 }
 
@@ -47,7 +55,7 @@ impl Dialer {
     ///
     /// The endpoint is reached through a proxy that does not speak plain HTTP.
     pub fn new(endpoint: &Uri) -> Result<Self, ProxyError> {
-        let mut direct = HttpConnector::new();
+        let mut direct = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
         direct.enforce_http(false);
         direct.set_nodelay(true);
         direct.set_keepalive(Some(KEEPALIVE));
@@ -85,7 +93,7 @@ impl fmt::Debug for Dialer {
 impl Service<Uri> for Dialer {
     type Response = TokioIo<TcpStream>;
     type Error = BoxError;
-    type Future = Dialing<Self::Response>;
+    type Future = Dialing<Self::Response, BoxError>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.direct.poll_ready(cx).map_err(Into::into)
@@ -96,12 +104,43 @@ impl Service<Uri> for Dialer {
             let dialing = self.direct.call(destination);
             return Box::pin(async { Ok(dialing.await?) });
         };
-        let mut tunnel = Tunnel::new(proxy.uri().clone(), self.direct.clone());
-        if let Some(credentials) = proxy.basic_auth() {
-            tunnel = tunnel.with_auth(credentials.clone());
-        }
-        let dialing = tunnel.call(destination);
-        Box::pin(async { Ok(dialing.await?) })
+        let dialing = self.direct.call(proxy.uri().clone());
+        Box::pin(async move {
+            let stream = dialing
+                .await
+                .map_err(|e| Obstacle::Proxy(Box::new(Obstacle::of(&e))))?;
+            Ok(TokioIo::new(
+                through(&proxy, stream.into_inner(), &destination).await?,
+            ))
+        })
+    }
+}
+
+/// Has the proxy connect to the destination.
+async fn through(proxy: &Intercept, stream: TcpStream, destination: &Uri) -> Result<TcpStream, Obstacle> {
+    let tunneling = tunnel(stream, destination, proxy.basic_auth());
+    match timeout(CONNECT_TIMEOUT, tunneling).await {
+        Ok(tunneled) => tunneled,
+        Err(_) => Err(Obstacle::Proxy(Box::new(Obstacle::TimedOut))),
+    }
+}
+
+/// The resolver of the operating system, whose errors can be told from others.
+#[derive(Clone)]
+struct Resolver(GaiResolver);
+
+impl Service<Name> for Resolver {
+    type Response = GaiAddrs;
+    type Error = Obstacle;
+    type Future = Dialing<GaiAddrs, Obstacle>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Obstacle>> {
+        self.0.poll_ready(cx).map_err(|e| Obstacle::Name(root_cause(&e)))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let resolving = self.0.call(name);
+        Box::pin(async { resolving.await.map_err(|e| Obstacle::Name(root_cause(&e))) })
     }
 }
 

@@ -10,19 +10,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use fpush_client::{Connector, root_cause};
 use fpush_push::{Credential, CredentialKind, jitter};
 use http::HeaderValue;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use tracing::{debug, error, info, warn};
-use yup_oauth2::{
-    Error as OauthError,
-    authenticator::Authenticator,
-    error::{AuthErrorCode, SendError},
-};
+
+use crate::token_endpoint::{Granted, TokenEndpoint, TokenError};
 
 /// The pushes' side: where they find the token.
 pub(crate) struct AccessToken {
@@ -46,12 +42,6 @@ pub(crate) struct Issued {
     pub(crate) generation: u64,
     pub(crate) since: Instant,
     pub(crate) until: Instant,
-}
-
-/// A token as it comes from the token endpoint.
-pub(crate) struct Granted {
-    authorization: HeaderValue,
-    life: Duration,
 }
 
 /// Why no new token came.
@@ -80,68 +70,6 @@ struct State {
 struct Demand {
     generation: u64,
     at: Instant,
-}
-
-/// Why the token endpoint gave no token: in our own words, because what it said may hold what the log must not.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TokenError {
-    #[error("the service account is refused (invalid_grant)")]
-    Grant,
-    #[error("the request is refused ({0})")]
-    Refused(String),
-    #[error("the token endpoint is unwell ({0})")]
-    Unwell(String),
-    #[error("the token endpoint cannot be reached ({0})")]
-    Unreachable(String),
-    #[error("the token endpoint does not answer in time")]
-    TimedOut,
-    #[error("the token endpoint's answer holds no access token")]
-    Unreadable,
-}
-
-impl TokenError {
-    /// Whether Google has looked at what we sign with, and does not take it: it will not until somebody does something.
-    pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Grant | Self::Refused(_))
-    }
-
-    /// Whether something is wrong with the credential itself, and not only with the way to the token endpoint.
-    fn blames_the_credential(&self) -> bool {
-        self.is_refusal() || *self == Self::Unreadable
-    }
-
-    /// What it means, and what the operator can do.
-    pub(crate) fn meaning(&self) -> &'static str {
-        match self {
-            Self::Grant => {
-                "Either the service account's key was deleted or disabled, or the clock of this machine is wrong: set \
-                 the clock, or get a new file for fcmSecretPath in the Firebase console, under Project settings, Service \
-                 accounts."
-            }
-            Self::Refused(_) => {
-                "Google does not let this service account ask for access tokens. Check it in the Google Cloud console, \
-                 under IAM & Admin, Service Accounts, and get a new file for fcmSecretPath."
-            }
-            Self::Unwell(_) => {
-                "Google's token endpoint has a problem of its own. It is asked again and again; if it goes on, look at \
-                 status.cloud.google.com."
-            }
-            Self::Unreachable(_) => {
-                "Check the network, the firewall, HTTPS_PROXY and, if the token endpoint has a certificate of your own, \
-                 caFilePath."
-            }
-            Self::TimedOut => "Check the network, the firewall and HTTPS_PROXY, or raise requestTimeout.",
-            Self::Unreadable => {
-                "What stands at token_uri in the file of fcmSecretPath is no token endpoint of Google's, or a proxy \
-                 answers in its place. Get a new file in the Firebase console, under Project settings, Service accounts."
-            }
-        }
-    }
-
-    /// What happened and what to do.
-    pub(crate) fn in_words(&self) -> String {
-        format!("{self}. {}", self.meaning())
-    }
 }
 
 impl AccessToken {
@@ -226,7 +154,7 @@ impl AccessToken {
             trouble: state
                 .trouble
                 .as_ref()
-                .filter(|trouble| trouble.blames_the_credential())
+                .filter(|trouble| trouble.is_refusal())
                 .map(|trouble| trouble.in_words().into()),
         }
     }
@@ -278,8 +206,8 @@ impl AccessToken {
 
 impl Renewal {
     /// Gets tokens until the backend is gone.
-    pub(crate) async fn run(self, authenticator: Authenticator<Connector>, request_timeout: Duration) {
-        self.keep_fresh(|| fetch(&authenticator, request_timeout)).await;
+    pub(crate) async fn run(self, endpoint: TokenEndpoint) {
+        self.keep_fresh(|| endpoint.ask()).await;
     }
 
     async fn keep_fresh<F>(self, fetch: impl FnMut() -> F)
@@ -352,16 +280,10 @@ fn publish(state: &watch::Sender<State>, granted: Granted, generation: u64) {
 
 fn complain(settings: &str, error: &TokenError) {
     let words = error.in_words();
-    match error {
-        TokenError::Grant | TokenError::Refused(_) => {
-            error!(%settings, "no access token: {words} No device is unregistered meanwhile");
-        }
-        TokenError::Unwell(_)
-        | TokenError::Unreachable(_)
-        | TokenError::TimedOut
-        | TokenError::Unreadable => {
-            warn!(%settings, "no access token: {words} Trying again");
-        }
+    if error.is_refusal() {
+        error!(%settings, "no access token: {words} No device is unregistered meanwhile");
+    } else {
+        warn!(%settings, "no access token: {words} Trying again");
     }
 }
 
@@ -378,77 +300,10 @@ impl State {
     }
 }
 
-impl Granted {
-    fn new(token: &str, life: Duration) -> Result<Self, TokenError> {
-        let value = HeaderValue::try_from(format!("Bearer {token}"));
-        let mut authorization = value.map_err(|_| TokenError::Unreadable)?;
-        authorization.set_sensitive(true);
-        let life = life.min(LONGEST_LIFE);
-        Ok(Self { authorization, life })
-    }
-}
-
 impl fmt::Debug for AccessToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AccessToken")
     }
-}
-
-impl From<OauthError> for TokenError {
-    fn from(error: OauthError) -> Self {
-        match error {
-            OauthError::AuthError(refusal) => match refusal.error {
-                AuthErrorCode::InvalidGrant => Self::Grant,
-                AuthErrorCode::Other(name) => {
-                    let shown = name.chars().filter(|c| c.is_ascii_alphabetic() || *c == '_');
-                    let shown = shown.take(LONGEST_NAME).collect();
-                    match name.as_str() {
-                        "server_error" | "temporarily_unavailable" | "internal_failure" => {
-                            Self::Unwell(shown)
-                        }
-                        _ => Self::Refused(shown),
-                    }
-                }
-                known @ (AuthErrorCode::InvalidRequest
-                | AuthErrorCode::InvalidClient
-                | AuthErrorCode::UnauthorizedClient
-                | AuthErrorCode::UnsupportedGrantType
-                | AuthErrorCode::InvalidScope
-                | AuthErrorCode::AccessDenied
-                | AuthErrorCode::ExpiredToken) => Self::Refused(known.as_str().to_owned()),
-            },
-            OauthError::HttpClientError(SendError::Timeout) => Self::TimedOut,
-            OauthError::HttpClientError(SendError::Hyper(cause)) => Self::Unreachable(root_cause(&cause)),
-            OauthError::HttpError(cause) => Self::Unreachable(root_cause(&cause)),
-            OauthError::JSONError(_)
-            | OauthError::MissingAccessToken
-            | OauthError::UserError(_)
-            | OauthError::LowLevelError(_)
-            | OauthError::StorageError(_)
-            | OauthError::CredentialSourceError(_) => Self::Unreadable,
-        }
-    }
-}
-
-/// Asks for a token. The library keeps tokens itself, so it must be forced to ask; and it does not apply its own
-/// timeout to a client that is not its own.
-async fn fetch(
-    authenticator: &Authenticator<Connector>,
-    request_timeout: Duration,
-) -> Result<Granted, TokenError> {
-    let asking = authenticator.force_refreshed_token(&[SCOPE]);
-    let token = timeout(request_timeout, asking)
-        .await
-        .map_err(|_| TokenError::TimedOut)??;
-    let text = token.token().filter(|text| !text.is_empty());
-    let life = token
-        .expiration_time()
-        .map_or(USUAL_LIFE, |end| from_now(end.into()));
-    Granted::new(text.ok_or(TokenError::Unreadable)?, life)
-}
-
-fn from_now(time: SystemTime) -> Duration {
-    time.duration_since(SystemTime::now()).unwrap_or_default()
 }
 
 /// When to renew a token of this life: five minutes before its end, or when four fifths of a short life are over.
@@ -465,11 +320,6 @@ fn pause_after_failure(before: u32, jitter: f64) -> Duration {
         .mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
 }
 
-const SCOPE: &str = "https://www.googleapis.com/auth/firebase.messaging";
-/// What Google's tokens live, for an answer that does not say it.
-const USUAL_LIFE: Duration = Duration::from_secs(3_600);
-/// A token that lives longer is renewed all the same.
-const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
 const MARGIN: Duration = Duration::from_secs(300);
 /// However short tokens live, the task does not ask more often than this by itself.
 const LEAST_INTERVAL: Duration = Duration::from_secs(5);
@@ -477,7 +327,6 @@ const LEAST_INTERVAL: Duration = Duration::from_secs(5);
 const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-const LONGEST_NAME: usize = 40;
 
 #[cfg(test)]
 mod tests {
@@ -486,8 +335,8 @@ mod tests {
         sync::{Arc, Mutex},
     };
 
+    use fpush_client::Obstacle;
     use tokio::task::JoinHandle;
-    use yup_oauth2::error::AuthError;
 
     use super::*;
 
@@ -517,7 +366,8 @@ mod tests {
                         let answer = endpoint.answers.lock().unwrap().pop_front().unwrap_or(Ok(3_600));
                         async move {
                             sleep(Duration::from_millis(100)).await;
-                            Granted::new(&format!("t{number}"), Duration::from_secs(answer?))
+                            let life = Duration::from_secs(answer?);
+                            Granted::new(&format!("t{number}"), life).ok_or(TokenError::Unreadable(200))
                         }
                     })
                     .await;
@@ -610,9 +460,12 @@ mod tests {
         for (error, said) in [
             (TokenError::Grant, true),
             (TokenError::Refused(name()), true),
-            (TokenError::Unreadable, true),
+            (TokenError::Unsigned, true),
+            // A proxy's page, as likely as not: nobody has looked at the credential.
+            (TokenError::Unreadable(200), false),
             (TokenError::Unwell(name()), false),
-            (TokenError::Unreachable(name()), false),
+            (TokenError::Unreachable(Obstacle::TimedOut), false),
+            (TokenError::Broken(name()), false),
             (TokenError::TimedOut, false),
         ] {
             let (token, _task) = Endpoint::answering([Err(error.clone())]).serve();
@@ -779,59 +632,5 @@ mod tests {
         let start = Instant::now();
         assert_eq!(waiting.current_or_why(soon()).await.err(), Some(None));
         assert_eq!(start.elapsed(), Duration::ZERO, "there is nobody who gets one");
-    }
-
-    #[test]
-    fn every_error_is_explained() {
-        let name = || "x".to_owned();
-        for error in [
-            TokenError::Grant,
-            TokenError::Refused(name()),
-            TokenError::Unwell(name()),
-            TokenError::Unreachable(name()),
-            TokenError::TimedOut,
-            TokenError::Unreadable,
-        ] {
-            let meaning = error.meaning();
-            assert!(meaning.len() > 50 && meaning.ends_with('.'), "{meaning}");
-            assert!(!error.in_words().contains("  "), "{error}");
-        }
-    }
-
-    #[test]
-    fn what_the_token_endpoint_says_is_not_repeated() {
-        let refused = |code: &str| {
-            TokenError::from(OauthError::AuthError(AuthError {
-                error: code.into(),
-                error_description: Some("s3cret".into()),
-                error_uri: Some("s3cret".into()),
-            }))
-        };
-        assert_eq!(refused("invalid_grant"), TokenError::Grant);
-        assert_eq!(
-            refused("invalid_scope"),
-            TokenError::Refused("invalid_scope".into())
-        );
-        assert_eq!(
-            refused("org/internal 1"),
-            TokenError::Refused("orginternal".into())
-        );
-        assert_eq!(refused("server_error"), TokenError::Unwell("server_error".into()));
-        let html = serde_json::from_str::<u8>("<html>s3cret").unwrap_err();
-        for error in [
-            refused("invalid_grant"),
-            refused("x"),
-            OauthError::from(html).into(),
-        ] {
-            assert!(!error.to_string().contains("s3cret"), "{error}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_a_header_is_no_token() {
-        assert!(matches!(
-            Granted::new("a\nb", USUAL_LIFE),
-            Err(TokenError::Unreadable)
-        ));
     }
 }

@@ -15,9 +15,10 @@ use http::{
 use tokio::time::Instant;
 
 use crate::{
-    access_token::{AccessToken, Issued, NotRenewed, TokenError},
+    access_token::{AccessToken, Issued, NotRenewed},
     message::{Message, is_token},
     response::{Entry, Refusal, Remedy},
+    token_endpoint::TokenError,
 };
 
 #[derive(Debug)]

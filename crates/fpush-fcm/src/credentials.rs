@@ -1,17 +1,11 @@
 //! Reading what the operator got from Google: the file with a service account's key.
 
-use std::{
-    fmt,
-    pin::pin,
-    task::{Context, Poll, Waker},
-};
+use std::fmt;
 
-use fpush_client::{Connector, OauthClient};
 use http::Uri;
 use serde_json::{Map, Value};
-use yup_oauth2::{
-    CustomHyperClientBuilder, ServiceAccountAuthenticator, ServiceAccountKey, authenticator::Authenticator,
-};
+
+use crate::assertion::Signer;
 
 /// What is wrong with the file. Nothing of its content is shown.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +35,10 @@ pub(crate) enum CredentialError {
 pub(crate) struct ServiceAccount {
     pub(crate) project: String,
     pub(crate) token_uri: Uri,
-    key: ServiceAccountKey,
+    /// The text of `token_uri`, which is also whom assertions are for.
+    audience: String,
+    email: String,
+    private_key: String,
 }
 
 impl ServiceAccount {
@@ -73,35 +70,17 @@ impl ServiceAccount {
             Some(token_uri) if errors.is_empty() => Ok(Self {
                 project,
                 token_uri,
-                key: ServiceAccountKey {
-                    key_type: None,
-                    project_id: None,
-                    private_key_id: None,
-                    private_key,
-                    client_email: email,
-                    client_id: None,
-                    auth_uri: None,
-                    token_uri: token,
-                    auth_provider_x509_cert_url: None,
-                    client_x509_cert_url: None,
-                },
+                audience: token,
+                email,
+                private_key,
             }),
             _ => Err(errors),
         }
     }
 
-    /// What signs assertions with the account's key and asks for access tokens.
-    pub(crate) fn authenticator(
-        self,
-        client: OauthClient,
-    ) -> Result<Authenticator<Connector>, CredentialError> {
-        let client = CustomHyperClientBuilder::from(client);
-        let building = pin!(ServiceAccountAuthenticator::with_client(self.key, client).build());
-        // It is async for the sake of keys and tokens in files, of which there are none here: it never waits.
-        match building.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(authenticator)) => Ok(authenticator),
-            Poll::Ready(Err(_)) | Poll::Pending => Err(CredentialError::PrivateKey),
-        }
+    /// What signs with the account's key.
+    pub(crate) fn signer(self) -> Result<Signer, CredentialError> {
+        Signer::new(&self.private_key, self.email, self.audience).map_err(|_| CredentialError::PrivateKey)
     }
 }
 

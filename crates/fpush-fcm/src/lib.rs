@@ -4,6 +4,7 @@
 //! projects have seen on the wire.
 
 mod access_token;
+mod assertion;
 mod backend;
 mod credentials;
 #[doc(hidden)]
@@ -11,5 +12,6 @@ pub mod hot;
 mod message;
 mod response;
 mod settings;
+mod token_endpoint;
 
 pub use settings::Google;

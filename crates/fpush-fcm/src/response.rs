@@ -115,14 +115,16 @@ impl Refusal {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         // Google's front sometimes wraps the answer into a list.
         let error = &body.get(0).unwrap_or(&body)["error"];
-        let details = || error["details"].as_array().into_iter().flatten();
+        let details = || all(&error["details"]);
         let detail = |name: &'static str| {
             details().filter(move |detail| detail["@type"].as_str().is_some_and(|kind| kind.ends_with(name)))
         };
         let fcm_code = detail("google.firebase.fcm.v1.FcmError").find_map(|fcm| fcm["errorCode"].as_str());
         let reason = match (fcm_code, error["status"].as_str()) {
             (Some(code), _) => Reason::Fcm(FcmCode::from_name(code)),
-            (None, Some(status)) => Reason::Status(Status::from_name(status)),
+            (None, Some(name)) => Reason::Status(Status::from_name(name)),
+            // An error of Google's whose name is missing, or no text.
+            (None, None) if is_code(&error["code"], status) => Reason::Status(Status::of_http(status)),
             (None, None) => Reason::Unreadable,
         };
         let message = error["message"].as_str().unwrap_or_default();
@@ -296,14 +298,26 @@ impl Refusal {
     }
 }
 
+/// Whether this is the HTTP status, as a number or as text.
+fn is_code(code: &Value, status: StatusCode) -> bool {
+    *code == status.as_u16() || *code == *status.as_str()
+}
+
+/// What stands in a list, or the one thing that stands in its place.
+fn all(list: &Value) -> impl Iterator<Item = &Value> {
+    let (many, one) = match list {
+        Value::Array(many) => (many.as_slice(), None),
+        Value::Object(_) => (Default::default(), Some(list)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => (Default::default(), None),
+    };
+    many.iter().chain(one)
+}
+
 impl Blame {
     fn find<'a>(bad_requests: impl Iterator<Item = &'a Value>) -> Self {
         let mut blame = Self::Nothing;
         for bad_request in bad_requests {
-            let mut fields = bad_request["fieldViolations"]
-                .as_array()
-                .into_iter()
-                .flatten()
+            let mut fields = all(&bad_request["fieldViolations"])
                 .map(|violation| violation["field"].as_str().unwrap_or_default())
                 .peekable();
             if fields.peek().is_none() {
@@ -330,13 +344,7 @@ impl Quota {
                 .filter_map(|field| violation[field].as_str())
                 .any(|text| text.to_ascii_lowercase().contains("device"))
         };
-        let any_of_device = quota_failures.any(|failure| {
-            failure["violations"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .any(of_device)
-        });
+        let any_of_device = quota_failures.any(|failure| all(&failure["violations"]).any(of_device));
         if any_of_device {
             Self::Device
         } else {
@@ -387,6 +395,24 @@ impl Status {
 
     fn from_name(name: &str) -> Self {
         find_name(&Self::NAMES, name).unwrap_or_else(|| Self::Unknown(letters(name)))
+    }
+
+    /// The canonical name behind an HTTP status, as google/rpc/code.proto has it.
+    fn of_http(status: StatusCode) -> Self {
+        match status.as_u16() {
+            400 => Self::InvalidArgument,
+            401 => Self::Unauthenticated,
+            403 => Self::PermissionDenied,
+            404 => Self::NotFound,
+            409 => Self::Aborted,
+            429 => Self::ResourceExhausted,
+            499 => Self::Cancelled,
+            500 => Self::Internal,
+            501 => Self::Unimplemented,
+            503 => Self::Unavailable,
+            504 => Self::DeadlineExceeded,
+            _ => Self::Unknown(String::new()),
+        }
     }
 
     fn name(&self) -> &'static str {
@@ -606,6 +632,25 @@ mod tests {
             => Remedy::Module(PushError::Later { .. }),
         an_answer_in_a_list: 404 &format!("[{}]", body("NOT_FOUND", &[fcm_error("UNREGISTERED")]))
             => Remedy::Module(PushError::TokenGone { .. }),
+        details_that_are_one: 404 r#"{"error":{"code":404,"status":"NOT_FOUND","details":
+            {"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"UNREGISTERED"}}}"#
+            => Remedy::Module(PushError::TokenGone { .. }),
+        details_of_odd_types: 404 r#"{"error":{"code":"404","message":7,"status":["NOT_FOUND"],"details":[null,true,7,"x",[],
+            {"@type":7,"errorCode":"x"},{"@type":"google.firebase.fcm.v1.FcmError","errorCode":7},
+            {"@type":"google.rpc.BadRequest","fieldViolations":{"field":7}},
+            {"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"UNREGISTERED","more":{}}]}}"#
+            => Remedy::Module(PushError::TokenGone { .. }),
+        a_field_violation_that_is_one: 400 r#"{"error":{"code":400,"status":"INVALID_ARGUMENT","details":[
+            {"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":{"field":"message.fid"}}]}}"#
+            => Remedy::Module(PushError::TokenMalformed),
+        a_field_violation_without_a_status: 400 r#"{"error":{"code":"400","details":[
+            {"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":[{"field":"message.fid"}]}]}}"#
+            => Remedy::Module(PushError::TokenMalformed),
+        an_error_without_a_status: 429 r#"{"error":{"code":429,"status":7}}"#
+            => Remedy::Module(PushError::Pause { length: A_MINUTE, alarm: false }),
+        an_error_without_a_status_is_no_dead_token: 404 r#"{"error":{"code":404,"message":"Not found."}}"#
+            => Remedy::Module(PushError::Misconfigured),
+        an_error_about_another_status: 404 r#"{"error":{"code":403}}"# => Remedy::Module(PushError::Misconfigured),
         message_too_big: 400 r#"{"error":{"code":400,"message":"Android message is too big","status":"INVALID_ARGUMENT",
             "details":[{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"INVALID_ARGUMENT"}]}}"#
             => Remedy::Module(PushError::TooLarge),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fpush_client::{ClientSettings, Dialer, Endpoint, ProviderClient, Trust};
+use fpush_client::{ClientSettings, Dialer, Endpoint, ProviderClient, SingleClient, Trust};
 use fpush_push::{BackendType, Built, Class, files, settings::Section};
 use http::Uri;
 use serde_json::Value;
@@ -12,6 +12,7 @@ use crate::{
     backend::Fcm,
     credentials::ServiceAccount,
     message::{Message, MessageSettings, Target},
+    token_endpoint::TokenEndpoint,
 };
 
 /// Builds the backends of `google` modules.
@@ -49,24 +50,31 @@ impl BackendType for Google {
             _ => None,
         };
         // Before the first of these is missed, so that a run shows all mistakes.
-        let oauth_client = client
-            .as_ref()
-            .and_then(|client| client.oauth_client().inspect_err(|e| report.error(&path, e)).ok());
-        let (project, token_uri, authenticator) = match (account, oauth_client) {
+        let single_client = client.as_ref().and_then(|client| {
+            SingleClient::new(client)
+                .inspect_err(|e| report.error(&path, e))
+                .ok()
+        });
+        let (project, token_endpoint) = match (account, single_client) {
             (Some(account), Some(client)) => {
-                let (project, token_uri) = (account.project.clone(), account.token_uri.clone());
-                let authenticator = account
-                    .authenticator(client)
+                let (project, uri) = (account.project.clone(), account.token_uri.clone());
+                let signer = account
+                    .signer()
                     .inspect_err(|e| report.error(&secret_path, e))
                     .ok()?;
-                (project, token_uri, authenticator)
+                (project, TokenEndpoint { client, uri, signer })
             }
             _ => return None,
         };
         let (endpoint, client) = (endpoint?, client?);
         let mut facts = endpoint.facts();
         facts.push(("project", project.clone()));
-        facts.extend(token_uri.host().map(|host| ("token endpoint", host.to_owned())));
+        facts.extend(
+            token_endpoint
+                .uri
+                .host()
+                .map(|host| ("token endpoint", host.to_owned())),
+        );
 
         let uri = format!(
             "{}://{}/v1/projects/{}/messages:send",
@@ -93,7 +101,7 @@ impl BackendType for Google {
         Some(Built {
             backend,
             facts,
-            background: vec![Box::pin(renewal.run(authenticator, request_timeout))],
+            background: vec![Box::pin(renewal.run(token_endpoint))],
         })
     }
 }

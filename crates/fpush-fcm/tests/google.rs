@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use fpush_fcm::Google;
 use fpush_push::{
     BackendType as _, Class, ConnectionStatus, CredentialKind, Failure, Form, Push, PushError, PushTrait,
@@ -28,8 +28,7 @@ use uuid::Uuid;
 
 const TOKEN: &str = "dCXr7fTpTm2yXGVYTXJb6r:APA91bHun4MxP5egoKMwt2KZFBaFUH-1RYqx_synthetic.0123456789";
 
-/// The tokens that a fake gives: the assertion of yup-oauth2 has the `=` of base64, which Google takes and the
-/// fake's own token endpoint does not.
+/// The tokens that a fake gives, of which a test may revoke some.
 #[derive(Clone, Default)]
 struct Tokens {
     issued: Arc<AtomicUsize>,
@@ -160,7 +159,7 @@ async fn an_accepted_push() {
     let form = &fcm.token_requests()[0].form;
     assert_eq!(form["grant_type"], "urn:ietf:params:oauth:grant-type:jwt-bearer");
     let claims = form["assertion"].split('.').nth(1).unwrap();
-    let claims: Value = serde_json::from_slice(&URL_SAFE.decode(claims).unwrap()).unwrap();
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
     assert_eq!(claims["iss"], service_account_email("project-1"));
     assert_eq!(
         claims["scope"],

@@ -177,7 +177,7 @@ pub fn service_account_email(project_id: &str) -> String {
 }
 
 /// Reads an assertion that the key of [`service_account_json`] signed.
-pub(crate) fn verify_assertion(assertion: &str) -> Result<Jwt, String> {
+pub fn verify_assertion(assertion: &str) -> Result<Jwt, String> {
     let public = SubjectPublicKeyInfoDer::from_pem_file(fixture("service-account.pub.pem")).unwrap();
     Jwt::verify_rs256(assertion, &public)
 }

@@ -1,0 +1,207 @@
+//! Why no connection comes to be: sorted by what the operator can do about it.
+
+use std::{error::Error, io};
+
+use rustls::{AlertDescription, CertificateError};
+
+/// What stands between this machine and an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Obstacle {
+    /// The name of the endpoint, or of the proxy, has no address.
+    #[error("its name cannot be resolved: {0}")]
+    Name(String),
+    /// TCP cannot connect.
+    #[error("{0}")]
+    Tcp(String),
+    /// The proxy cannot be reached.
+    #[error("the proxy cannot be reached: {0}")]
+    Proxy(Box<Self>),
+    /// The proxy answers CONNECT with this status.
+    #[error("the proxy answers CONNECT with status {0}")]
+    ProxyRefuses(u16),
+    /// The proxy closes the connection, or answers with something that is not HTTP.
+    #[error("the proxy gives no answer of HTTP to CONNECT")]
+    ProxyTalksOtherwise,
+    /// The endpoint's certificate is not trusted.
+    #[error("its certificate is not accepted: {0}")]
+    Certificate(String),
+    /// Something in TLS itself.
+    #[error("TLS fails: {0}")]
+    Tls(String),
+    /// TLS works, and what is behind it does not offer HTTP/2.
+    #[error("this endpoint does not speak HTTP/2")]
+    NotHttp2,
+    /// Nothing came in time.
+    #[error("no answer in time")]
+    TimedOut,
+}
+
+impl Obstacle {
+    /// Finds it in the causes of an error.
+    pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut next = Some(error);
+        while let Some(cause) = next {
+            if let Some(obstacle) = cause.downcast_ref::<Self>() {
+                return obstacle.clone();
+            }
+            if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+                return Self::of_tls(tls);
+            }
+            let io = cause.downcast_ref::<io::Error>();
+            if io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut) {
+                return Self::TimedOut;
+            }
+            // What an io::Error holds is not its source, but what stands in its place.
+            next = match io.and_then(io::Error::get_ref) {
+                Some(inner) => Some(inner),
+                None => cause.source(),
+            };
+        }
+        Self::Tcp(root_cause(error))
+    }
+
+    fn of_tls(error: &rustls::Error) -> Self {
+        match error {
+            rustls::Error::InvalidCertificate(reason) => Self::Certificate(certificate(reason)),
+            rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)
+            | rustls::Error::NoApplicationProtocol => Self::NotHttp2,
+            other => Self::Tls(other.to_string()),
+        }
+    }
+
+    /// What it means, and what the operator can do.
+    #[must_use]
+    pub fn meaning(&self) -> &'static str {
+        match self {
+            Self::Name(_) => {
+                "This machine cannot find the address of a name: of the endpoint, or of the proxy. Check the DNS servers in \
+                 /etc/resolv.conf, the spelling of endpoint, and HTTPS_PROXY."
+            }
+            Self::Tcp(_) => {
+                "No connection can be made. Check the network, that the firewall lets this machine out to the endpoint's \
+                 port, the port in endpoint, and HTTPS_PROXY if all must go through a proxy."
+            }
+            Self::Proxy(_) => {
+                "The proxy that HTTPS_PROXY or ALL_PROXY names does not take connections. Check its host and port there, and \
+                 that it runs."
+            }
+            Self::ProxyRefuses(407) => {
+                "The proxy wants a user and a password. Put them into HTTPS_PROXY: http://USER:PASSWORD@HOST:PORT."
+            }
+            Self::ProxyRefuses(_) => {
+                "The proxy that HTTPS_PROXY or ALL_PROXY names does not let this machine through to the endpoint. Let it \
+                 allow CONNECT to the endpoint's host and port, or name the host in NO_PROXY to go past it."
+            }
+            Self::ProxyTalksOtherwise => {
+                "What HTTPS_PROXY or ALL_PROXY names is no HTTP proxy, or it ends the connection. Check the host and the \
+                 port there."
+            }
+            Self::Certificate(_) => {
+                "Somebody answers in the endpoint's place, or with a certificate that this machine does not trust. If it is \
+                 a relay or a proxy of your own that opens TLS, put the certificate of its authority into caFilePath; \
+                 otherwise update the package ca-certificates and check the clock of this machine."
+            }
+            Self::Tls(_) => {
+                "There is something that does not speak TLS as it should. Check the host and the port in endpoint, and \
+                 whether a firewall or a proxy on the way changes the connection."
+            }
+            Self::NotHttp2 => {
+                "TLS works, but there is no HTTP/2 behind it, and pushes need HTTP/2. Check the host and the port in \
+                 endpoint; a relay or a proxy that opens TLS on the way must offer h2 (ALPN)."
+            }
+            Self::TimedOut => {
+                "Nothing answers. Check the network, that the firewall lets this machine out to the endpoint's port, and \
+                 HTTPS_PROXY if all must go through a proxy."
+            }
+        }
+    }
+}
+
+/// The frequent ones in plain words; the certificate's names and times stay out of the log.
+fn certificate(reason: &CertificateError) -> String {
+    let plain = match reason {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "it is not valid yet",
+        CertificateError::UnknownIssuer => "its authority is unknown",
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "it is for another name"
+        }
+        other => {
+            return format!("{other:?}")
+                .chars()
+                .take_while(|c| c.is_alphanumeric())
+                .collect();
+        }
+    };
+    plain.to_owned()
+}
+
+/// The first cause of an error: the outer ones only say that something failed.
+#[must_use]
+pub fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the layers of hyper wrap what they meet.
+    #[derive(Debug, thiserror::Error)]
+    #[error("client error (Connect)")]
+    struct Outer(#[source] Box<dyn Error + Send + Sync>);
+
+    fn of(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Obstacle {
+        Obstacle::of(&Outer(Box::new(Outer(cause.into()))))
+    }
+
+    #[test]
+    fn it_is_found_behind_what_others_say() {
+        let in_io = |error: rustls::Error| of(io::Error::other(error));
+        assert_eq!(of(Obstacle::ProxyRefuses(403)), Obstacle::ProxyRefuses(403));
+        assert_eq!(
+            in_io(CertificateError::UnknownIssuer.into()),
+            Obstacle::Certificate("its authority is unknown".into())
+        );
+        assert_eq!(
+            in_io(CertificateError::BadSignature.into()),
+            Obstacle::Certificate("BadSignature".into())
+        );
+        assert_eq!(
+            in_io(rustls::Error::AlertReceived(
+                AlertDescription::NoApplicationProtocol
+            )),
+            Obstacle::NotHttp2
+        );
+        assert!(matches!(in_io(rustls::Error::DecryptError), Obstacle::Tls(_)));
+        assert_eq!(of(io::Error::from(io::ErrorKind::TimedOut)), Obstacle::TimedOut);
+        let refused = of(io::Error::from_raw_os_error(111));
+        assert_eq!(refused.to_string(), "Connection refused (os error 111)");
+        assert_eq!(of("anything"), Obstacle::Tcp("anything".into()));
+    }
+
+    #[test]
+    fn each_has_a_remedy() {
+        let all = [
+            Obstacle::Name("x".into()),
+            Obstacle::Tcp("x".into()),
+            Obstacle::Proxy(Box::new(Obstacle::TimedOut)),
+            Obstacle::ProxyRefuses(407),
+            Obstacle::ProxyRefuses(503),
+            Obstacle::ProxyTalksOtherwise,
+            Obstacle::Certificate("x".into()),
+            Obstacle::Tls("x".into()),
+            Obstacle::NotHttp2,
+            Obstacle::TimedOut,
+        ];
+        for obstacle in all {
+            let meaning = obstacle.meaning();
+            assert!((60..400).contains(&meaning.len()), "{meaning}");
+            assert!(meaning.ends_with('.') && !meaning.contains("  "), "{meaning}");
+        }
+    }
+}
