@@ -123,6 +123,7 @@ fn certificate(reason: &CertificateError) -> String {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired",
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "it is not valid yet",
         CertificateError::UnknownIssuer => "its authority is unknown",
+        CertificateError::BadSignature => "its signature is not that of the authority which it names",
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "it is for another name"
         }
@@ -168,8 +169,8 @@ mod tests {
             Obstacle::Certificate("its authority is unknown".into())
         );
         assert_eq!(
-            in_io(CertificateError::BadSignature.into()),
-            Obstacle::Certificate("BadSignature".into())
+            in_io(CertificateError::Revoked.into()),
+            Obstacle::Certificate("Revoked".into())
         );
         assert_eq!(
             in_io(rustls::Error::AlertReceived(

@@ -40,6 +40,21 @@ pub struct HttpReply {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Bytes,
+    /// How the body ends.
+    pub end: BodyEnd,
+}
+
+/// How the body of an [`HttpReply`] ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyEnd {
+    /// As it should.
+    Proper,
+    /// Never: nothing more comes.
+    Stalls,
+    /// Never: the body comes again and again, as fast as it is taken.
+    Endless,
+    /// The stream is reset.
+    Reset,
 }
 
 /// Keeps answers back until the test opens it.
@@ -87,6 +102,7 @@ impl Answer {
             status,
             headers: Vec::new(),
             body: body.into(),
+            end: BodyEnd::Proper,
         })
     }
 
@@ -118,6 +134,13 @@ impl Answer {
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.reply_mut().headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Ends the body of a response otherwise.
+    #[must_use]
+    pub fn ending(mut self, end: BodyEnd) -> Self {
+        self.reply_mut().end = end;
         self
     }
 

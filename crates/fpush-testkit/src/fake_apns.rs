@@ -248,6 +248,7 @@ fn with_id(answer: Answer, id: String) -> Answer {
             status,
             mut headers,
             body,
+            end,
         }) => {
             if !headers
                 .iter()
@@ -259,6 +260,7 @@ fn with_id(answer: Answer, id: String) -> Answer {
                 status,
                 headers,
                 body,
+                end,
             })
         }
         Answer::After(delay, inner) => Answer::After(delay, Box::new(with_id(*inner, id))),

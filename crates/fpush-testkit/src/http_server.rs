@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 
-use crate::answer::{Answer, GoAway, HttpReply};
+use crate::answer::{Answer, BodyEnd, GoAway, HttpReply};
 
 /// A request as it came in.
 pub(crate) struct Request {
@@ -336,7 +336,7 @@ async fn exchange(
         match answer {
             Answer::Normal => unreachable!("a service leaves no normal answer"),
             Answer::Reply(reply) => {
-                send(&mut respond, reply);
+                send(&mut respond, reply).await;
                 return connection.shared.note_time(head.uri.path(), at.elapsed());
             }
             Answer::ResetStream(reason) => return respond.send_reset(reason),
@@ -406,11 +406,12 @@ async fn read(mut body: RecvStream) -> Option<Bytes> {
     Some([first, more.freeze()].concat().into())
 }
 
-fn send(respond: &mut SendResponse<Bytes>, reply: HttpReply) {
+async fn send(respond: &mut SendResponse<Bytes>, reply: HttpReply) {
     let HttpReply {
         status,
         headers,
         body,
+        end,
     } = reply;
     let mut response = Response::builder().status(status);
     for (name, value) in headers {
@@ -419,11 +420,33 @@ fn send(respond: &mut SendResponse<Bytes>, reply: HttpReply) {
     let response = response
         .body(())
         .expect("a scripted answer has a valid status and valid headers");
+    let whole = end == BodyEnd::Proper;
     // Errors mean that the client is gone.
-    if let Ok(mut stream) = respond.send_response(response, body.is_empty())
-        && !body.is_empty()
-    {
-        let _ = stream.send_data(body, true);
+    let Ok(mut stream) = respond.send_response(response, whole && body.is_empty()) else {
+        return;
+    };
+    if !body.is_empty() && end != BodyEnd::Endless {
+        let _ = stream.send_data(body.clone(), whole);
+    }
+    match end {
+        BodyEnd::Proper => {}
+        BodyEnd::Stalls => drop(poll_fn(|cx| stream.poll_reset(cx)).await),
+        BodyEnd::Reset => {
+            // h2 drops what it has not written yet. While this sleeps, it writes.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            stream.send_reset(Reason::INTERNAL_ERROR);
+        }
+        BodyEnd::Endless => loop {
+            stream.reserve_capacity(body.len());
+            let room = poll_fn(|cx| stream.poll_capacity(cx)).await;
+            let Some(Ok(room)) = room else { return };
+            if stream
+                .send_data(body.slice(..room.min(body.len())), false)
+                .is_err()
+            {
+                return;
+            }
+        },
     }
 }
 

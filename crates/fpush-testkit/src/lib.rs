@@ -7,6 +7,7 @@
 //!
 //! * [`certs`]: a certificate authority per test, provider keys, and the files in `fixtures/`
 //! * [`fake_apns`], [`fake_fcm`]: HTTP/2 servers whose every [`Answer`] a test can script
+//! * [`fake_proxy`], [`tls_server`]: what may stand between the program and them, or in their place
 //! * [`fake_xmpp`]: the server's side of XEP-0114, byte by byte; [`publish`]: what real servers send
 //! * [`command`]: what clients send to register, and the forms that come back
 //! * [`daemon`]: the program itself, its log, its signals and its use of memory and time
@@ -27,6 +28,7 @@ pub mod command;
 pub mod daemon;
 pub mod fake_apns;
 pub mod fake_fcm;
+pub mod fake_proxy;
 pub mod fake_xmpp;
 pub mod helpers;
 pub mod jwt;
@@ -36,12 +38,13 @@ pub mod scrape;
 pub mod senders;
 pub mod servers;
 pub mod temp_dir;
+pub mod tls_server;
 
 mod cutter;
 mod http_server;
 mod journal;
 
-pub use answer::{Answer, Gate, Reason};
+pub use answer::{Answer, BodyEnd, Gate, Reason};
 pub use browser::Browser;
 pub use certs::{ApnsKey, ClientAuth, TestCa, fixture};
 pub use clock::{Clock, Moves};
@@ -49,6 +52,7 @@ pub use command::{Command, Form};
 pub use daemon::{Daemon, run_to_end};
 pub use fake_apns::{ApnsRequest, FakeApns};
 pub use fake_fcm::{FakeFcm, FcmSend, TokenRequest, fcm_error};
+pub use fake_proxy::{FakeProxy, ProxyAnswer};
 pub use fake_xmpp::{FakeXmpp, Link, Refusal, Reply};
 pub use helpers::{Written, merged, until};
 pub use http_server::NewConnections;
@@ -56,3 +60,4 @@ pub use postgres::Postgres;
 pub use scrape::{Monitoring, Scrape};
 pub use senders::Registration;
 pub use temp_dir::TempDir;
+pub use tls_server::TlsServer;

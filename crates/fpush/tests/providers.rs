@@ -44,12 +44,18 @@ mod connections;
 #[cfg(feature = "enable_fcm_support")]
 #[path = "providers/fcm.rs"]
 mod fcm;
+#[cfg(all(feature = "enable_apns_support", feature = "enable_fcm_support"))]
+#[path = "providers/hostile.rs"]
+mod hostile;
 #[cfg(feature = "enable_fcm_support")]
 #[path = "providers/installation_ids.rs"]
 mod installation_ids;
 #[cfg(feature = "enable_apns_support")]
 #[path = "providers/limits.rs"]
 mod limits;
+#[cfg(all(feature = "enable_apns_support", feature = "enable_fcm_support"))]
+#[path = "providers/network.rs"]
+mod network;
 #[path = "providers/rig.rs"]
 mod rig;
 #[cfg(feature = "enable_apns_support")]

@@ -32,6 +32,16 @@ impl Rig {
     /// Starts a daemon with these push modules. In their settings `ca.pem` is the authority, and the other files
     /// are there under their names.
     pub(crate) fn start(ca: &TestCa, modules: impl Into<Value>, files: &[(&str, &str)]) -> Self {
+        Self::start_with(ca, modules, files, &[])
+    }
+
+    /// The same with these variables in its environment.
+    pub(crate) fn start_with(
+        ca: &TestCa,
+        modules: impl Into<Value>,
+        files: &[(&str, &str)],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let xmpp = FakeXmpp::start("push.localhost", "secret");
         let settings = json!({
             "component": {
@@ -46,6 +56,9 @@ impl Rig {
             .file("ca.pem", ca.pem());
         for (name, content) in files {
             builder = builder.file(name, content);
+        }
+        for (name, value) in environment {
+            builder = builder.env(name, value);
         }
         let daemon = builder.start();
         let link = match xmpp.try_accept(LONG) {

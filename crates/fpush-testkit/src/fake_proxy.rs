@@ -1,0 +1,140 @@
+//! A stand-in for an HTTP proxy.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime;
+use tokio::sync::oneshot;
+
+/// What a proxy does with CONNECT.
+#[derive(Debug, Clone)]
+pub enum ProxyAnswer {
+    /// Connects.
+    Tunnel,
+    /// Says this, and closes.
+    Say(String),
+    /// Says nothing.
+    Silence,
+}
+
+/// A proxy on `127.0.0.1` that connects to wherever it is asked to, unless told otherwise. It stops on drop.
+pub struct FakeProxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    answer: Mutex<ProxyAnswer>,
+    asked: Mutex<Vec<String>>,
+}
+
+impl FakeProxy {
+    /// Starts one.
+    pub fn start() -> Self {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            answer: Mutex::new(ProxyAnswer::Tunnel),
+            asked: Mutex::new(Vec::new()),
+        });
+        let (stop, stopped) = oneshot::channel();
+        let for_all = Arc::clone(&shared);
+        let serving = async move {
+            let listener = TcpListener::from_std(listener).unwrap();
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                tokio::spawn(serve(client, Arc::clone(&for_all)));
+            }
+        };
+        let thread = thread::spawn(move || {
+            let runtime = runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                tokio::select! {
+                    () = serving => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self {
+            address,
+            shared,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    /// What `HTTPS_PROXY` has to be.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The same with a user and a password.
+    pub fn url_with(&self, user: &str, password: &str) -> String {
+        format!("http://{user}:{password}@{}", self.address)
+    }
+
+    /// What is done with requests from now on.
+    pub fn answer_with(&self, answer: ProxyAnswer) {
+        *self.shared.answer.lock().unwrap() = answer;
+    }
+
+    /// The heads of all requests until now.
+    pub fn asked(&self) -> Vec<String> {
+        self.shared.asked.lock().unwrap().clone()
+    }
+}
+
+async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match client.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => return,
+        }
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+    shared.asked.lock().unwrap().push(head);
+    let answer = shared.answer.lock().unwrap().clone();
+    // Errors mean that one of both is gone.
+    match answer {
+        ProxyAnswer::Tunnel => {
+            let Ok(mut server) = TcpStream::connect(&target).await else {
+                let _ = client.write_all(b"HTTP/1.1 502 Bad Gateway\r\n\r\n").await;
+                return;
+            };
+            let established = b"HTTP/1.1 200 Connection established\r\n\r\n";
+            if client.write_all(established).await.is_ok() {
+                let _ = copy_bidirectional(&mut client, &mut server).await;
+            }
+        }
+        ProxyAnswer::Say(text) => {
+            let _ = client.write_all(text.as_bytes()).await;
+            let _ = client.shutdown().await;
+        }
+        ProxyAnswer::Silence => {
+            let _ = client.read_u8().await;
+        }
+    }
+}
+
+impl Drop for FakeProxy {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !thread::panicking()
+        {
+            panic!("the thread of the proxy panicked");
+        }
+    }
+}
