@@ -149,3 +149,26 @@ pub type Connector = HttpsConnector<Dialer>;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A label has 63 characters at most, so the resolver asks nobody.
+    #[tokio::test]
+    async fn a_name_that_cannot_be_resolved_is_told_from_other_failures() {
+        let uri: Uri = format!("https://{}.example", "x".repeat(64)).parse().unwrap();
+        let mut dialer = Dialer::new(&uri).unwrap();
+        let error = dialer.call(uri).await.unwrap_err();
+        let obstacle = Obstacle::of(&*error);
+        assert!(matches!(obstacle, Obstacle::Name(_)), "{obstacle:?}");
+    }
+
+    #[tokio::test]
+    async fn a_port_that_nobody_listens_on_is_none_of_the_names() {
+        let closed = Uri::from_static("https://127.0.0.1:1");
+        let mut dialer = Dialer::new(&closed).unwrap();
+        let error = dialer.call(closed).await.unwrap_err();
+        assert!(matches!(Obstacle::of(&*error), Obstacle::Tcp(_)), "{error:?}");
+    }
+}

@@ -169,8 +169,8 @@ impl<S: Subscriber> Layer<S> for Watch {
     }
 }
 
-/// Whatever `RUST_LOG` says, other people's crates are heard from warn on: yup-oauth2 writes access tokens at
-/// debug.
+/// Whatever `RUST_LOG` says, other people's crates are heard from warn on: those that speak HTTP write headers with
+/// tokens at debug.
 fn is_ours(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with(OURS)
 }
@@ -512,7 +512,7 @@ mod tests {
     #[test]
     fn other_peoples_crates_are_heard_from_warn_on() {
         let lines = run(Some("trace"), |_| {
-            debug!(target: "yup_oauth2", "a token");
+            debug!(target: "h2", "a token");
             info!(target: "h2", "a frame");
             warn!(target: "h2", "slow");
             debug!(target: "fpush_apns", "ours");

@@ -131,6 +131,46 @@ fn the_token_endpoint_is_down_and_comes_back() {
     rig.expect(GREEN);
 }
 
+/// Nobody at Google has looked at the service account: it is not called refused, and fpush stays ready.
+#[test]
+fn a_page_answers_in_the_place_of_the_token_endpoint() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    let mut last = None;
+    for (status, words) in [
+        (502, "the token endpoint is unwell (502)"),
+        (
+            200,
+            "the token endpoint's answer holds no access token (status 200)",
+        ),
+        (
+            302,
+            "the token endpoint's answer holds no access token (status 302)",
+        ),
+        (
+            403,
+            "the token endpoint's answer holds no access token (status 403)",
+        ),
+    ] {
+        fcm.answer_tokens_with(move |_| Answer::raw(status, "<html>"));
+        let rig = last.insert(start(&ca, &fcm));
+        rig.expect(Sight {
+            page: &[(
+                "warning",
+                "m",
+                &["there is no access token", "the problems below"],
+            )],
+            metrics: &["fpush_module_up{module=\"m\"} == 1"],
+            log: &[("WARN", &format!("no access token: {words}"))],
+            unready: &[],
+        });
+    }
+    let mut rig = last.unwrap();
+    let id = rig.publish(&google_token(0));
+    fcm.answer_normally();
+    assert_eq!(rig.verdicts(&[id]), [RESULT]);
+}
+
 /// First the clock is off and the access token is still good; then Google wants another one, and gives none to who
 /// signs at a wrong time.
 #[test]

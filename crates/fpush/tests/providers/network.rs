@@ -120,7 +120,6 @@ fn what_is_wrong_with_an_endpoint_is_said() {
     let http1 = TlsServer::start(&ca, &["http/1.1"], "HTTP/1.1 400 Bad Request\r\n\r\n");
     let silent = TlsServer::start(&ca, &[], "HTTP/1.1 400 Bad Request\r\n\r\n");
     let untrusted = FakeApns::start(&foreign);
-    let nowhere = format!("https://{}.example", "x".repeat(64));
     for (url, cause, remedy) in [
         (http1.url(), "this endpoint does not speak HTTP/2", "h2 (ALPN)"),
         (silent.url(), "this endpoint does not speak HTTP/2", "h2 (ALPN)"),
@@ -130,7 +129,6 @@ fn what_is_wrong_with_an_endpoint_is_said() {
             "caFilePath",
         ),
         ("https://127.0.0.1:1".to_owned(), "Connection refused", "firewall"),
-        (nowhere, "its name cannot be resolved", "/etc/resolv.conf"),
     ] {
         let mut rig = start(&ca, &url, &fcm, &[]);
         rig.publish("ios", APPLE);
