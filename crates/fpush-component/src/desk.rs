@@ -11,7 +11,7 @@ use std::{
 
 use fpush_push::{
     BadPayload, Choice, Command, CommandError, Commands, Cut, Directory, Drain, Encrypted, Found, Lookup,
-    Module, Modules, Outcome, Registered, Request as PushRequest, Token, Unavailable, Urgency, Verdict,
+    Module, Modules, Outcome, Registered, Request as PushRequest, Unavailable, Urgency, Verdict,
     canonical_jid,
 };
 use metrics::{Histogram, counter, histogram};
@@ -302,32 +302,17 @@ impl Desk {
         let Some(module) = self.modules.named(&recipient.module) else {
             return self.settle(&arrival, Outcome::UnknownModule, Named::OfDevice);
         };
-        // A call that the app cannot read would make the phone ring for nothing.
-        let call_token = recipient
-            .call_token
-            .as_ref()
-            .filter(|_| arrival.urgency == Urgency::Call && arrival.encrypted.is_some());
-        let admit = |token: &Token, call| {
-            let request = PushRequest {
-                token: token.as_str(),
-                choice: Choice::Registered,
-                urgency: arrival.urgency,
-                domain: arrival.domain,
-                registered: Some(Registered {
-                    recipient: &recipient,
-                    encrypted: arrival.encrypted.as_ref(),
-                    call,
-                }),
-            };
-            module.admit(request, arrival.asked.at)
+        let request = PushRequest {
+            token: recipient.token.as_str(),
+            choice: Choice::Registered,
+            urgency: arrival.urgency,
+            domain: arrival.domain,
+            registered: Some(Registered {
+                recipient: &recipient,
+                encrypted: arrival.encrypted.as_ref(),
+            }),
         };
-        let verdict = match call_token.map(|token| admit(token, true)) {
-            // The second token does not work: then the phone shows a message.
-            None | Some(Verdict::Settled(Outcome::TokenBlocked | Outcome::TokenInvalid)) => {
-                admit(&recipient.token, false)
-            }
-            Some(verdict) => verdict,
-        };
+        let verdict = module.admit(request, arrival.asked.at);
         self.carry_out(verdict, &module, recipient.token.as_str(), arrival);
     }
 
@@ -375,7 +360,7 @@ impl Desk {
             Verdict::Deliver(ticket) => {
                 let (under_way, module) = (UnderWay::new(self), Arc::clone(module));
                 self.drain.spawn(async move {
-                    let outcome = Arc::clone(&module).deliver(ticket).await;
+                    let outcome = ticket.deliver().await;
                     under_way
                         .0
                         .published(&asked, outcome, Named::Known(module.name()));

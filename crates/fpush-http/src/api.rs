@@ -120,7 +120,6 @@ impl Api {
             registered: Some(fpush_push::Registered {
                 recipient,
                 encrypted: None,
-                call: false,
             }),
         };
         let ticket = match module.admit(request, Instant::now()) {
@@ -128,7 +127,7 @@ impl Api {
             Verdict::Deliver(ticket) => ticket,
         };
         let (done, outcome) = oneshot::channel();
-        let delivery = module.deliver(ticket);
+        let delivery = ticket.deliver();
         self.drain.spawn(async move {
             let outcome = delivery.await;
             drop(share);

@@ -137,7 +137,7 @@ fn block_all(module: &Arc<Module>, now: Instant) {
             let Verdict::Deliver(ticket) = admit(module, &token(number), now) else {
                 panic!("nothing is known of it yet");
             };
-            assert_eq!(Arc::clone(module).deliver(ticket).await, Outcome::TokenDead);
+            assert_eq!(ticket.deliver().await, Outcome::TokenDead);
         }
     });
 }

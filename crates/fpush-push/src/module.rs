@@ -1,7 +1,7 @@
 //! One push module: the whole policy in front of a backend.
 //!
 //! [`Module::admit`] decides about a publish at once and without waiting: block list, token format, rate
-//! limit, place in the line. What is left to do then is a [`Ticket`], and [`Module::deliver`] does it: wait in
+//! limit, place in the line. What is left to do then is a [`Ticket`], and [`Ticket::deliver`] does it: wait in
 //! the line, send, retry until the deadline. Pushes that were acknowledged because they have to wait are sent
 //! by [`Module::run`].
 
@@ -86,8 +86,6 @@ pub struct Registered<'a> {
     pub recipient: &'a Recipient,
     /// What its server has for the app.
     pub encrypted: Option<&'a Encrypted>,
-    /// Whether the token is the device's second one, for calls.
-    pub call: bool,
 }
 
 /// What [`Module::admit`] decided.
@@ -95,13 +93,14 @@ pub struct Registered<'a> {
 pub enum Verdict {
     /// There is nothing left to do but to reply.
     Settled(Outcome),
-    /// It goes to the provider: [`Module::deliver`] knows the outcome when it is done.
+    /// It goes to the provider: [`Ticket::deliver`] knows the outcome when it is done.
     Deliver(Ticket),
 }
 
-/// A push that was admitted.
+/// A push that was admitted, by the module that sends it.
 #[derive(Debug)]
 pub struct Ticket {
+    module: Arc<Module>,
     order: Box<Order>,
     slot: Slot,
     place: Place,
@@ -418,14 +417,25 @@ impl Module {
 
     /// Decides about a publish. Never waits.
     pub fn admit(self: &Arc<Self>, request: Request<'_>, now: Instant) -> Verdict {
-        let verdict = self.decide(request, now);
+        let to_second = request.second_token().map(|token| {
+            let request = Request { token, ..request };
+            self.decide(request, true, now)
+        });
+        let verdict = match to_second {
+            // The second token does not work: then the phone shows a message.
+            None | Some(Verdict::Settled(Outcome::TokenBlocked | Outcome::TokenInvalid)) => {
+                self.decide(request, false, now)
+            }
+            Some(verdict) => verdict,
+        };
         if let Verdict::Settled(outcome) = verdict {
             self.meters.outcome(outcome);
         }
         verdict
     }
 
-    fn decide(self: &Arc<Self>, request: Request<'_>, now: Instant) -> Verdict {
+    /// `second` says whether the token is the device's second one, for calls.
+    fn decide(self: &Arc<Self>, request: Request<'_>, second: bool, now: Instant) -> Verdict {
         let Request {
             token,
             choice,
@@ -453,9 +463,10 @@ impl Module {
         if state.fitness.paused_until(now).is_some() {
             return Verdict::Settled(Outcome::ProviderUnavailable);
         }
-        let class = match registered {
-            Some(Registered { call: true, .. }) => Class::Voip,
-            Some(_) | None => state.backend.class(urgency),
+        let class = if second {
+            Class::Voip
+        } else {
+            state.backend.class(urgency)
         };
         let spacing = registered.map_or_else(
             || state.limiter.spacing(),
@@ -477,7 +488,7 @@ impl Module {
                     token: Token::new(&token),
                     class,
                     form: Form::Full,
-                    extra: registered.and_then(|registered| registered.extra(encrypted)),
+                    extra: registered.and_then(|registered| registered.extra(encrypted, second)),
                     id: Uuid::new_v4(),
                     deadline: now + DEADLINE,
                 },
@@ -512,6 +523,7 @@ impl Module {
             return Verdict::Settled(Outcome::Overloaded);
         }
         Verdict::Deliver(Ticket {
+            module: Arc::clone(self),
             order: order(true),
             slot,
             place,
@@ -519,21 +531,8 @@ impl Module {
         })
     }
 
-    /// Sends an admitted push: waits in the line for 5 s at most, then tries until the provider gave its
-    /// answer or 25 s are over since the publish arrived.
-    pub async fn deliver(self: Arc<Self>, ticket: Ticket) -> Outcome {
-        let outcome = self.carry_out(ticket).await;
-        self.meters.outcome(outcome);
-        outcome
-    }
-
-    async fn carry_out(&self, ticket: Ticket) -> Outcome {
-        let Ticket {
-            mut order,
-            slot,
-            place,
-            arrived,
-        } = ticket;
+    /// Waits in the line and sends.
+    async fn carry_out(&self, mut order: Box<Order>, slot: Slot, place: Place, arrived: Instant) -> Outcome {
         let permit = match place {
             Place::Now(permit) => Some(permit),
             Place::Waiting(waiting) => {
@@ -1114,15 +1113,42 @@ pub enum NotSent {
     Refused(Failure),
 }
 
+impl<'a> Request<'a> {
+    /// The token for a call, if this is one that the app can read: others would make the phone ring for nothing.
+    fn second_token(&self) -> Option<&'a str> {
+        let Registered { recipient, encrypted } = self.registered?;
+        let token = recipient.call_token.as_ref()?;
+        (self.urgency == Urgency::Call && encrypted.is_some()).then(|| token.as_str())
+    }
+}
+
+impl Ticket {
+    /// Sends the push: waits in the line for 5 s at most, then tries until the provider gave its answer or 25 s are
+    /// over since the publish arrived.
+    pub async fn deliver(self) -> Outcome {
+        let Self {
+            module,
+            order,
+            slot,
+            place,
+            arrived,
+        } = self;
+        let outcome = module.carry_out(order, slot, place, arrived).await;
+        module.meters.outcome(outcome);
+        outcome
+    }
+}
+
 impl Registered<'_> {
-    /// What the push carries of it; without what is encrypted if `encrypted` says so.
-    fn extra(&self, encrypted: bool) -> Option<Arc<Extra>> {
+    /// What the push carries of it; without what is encrypted unless `encrypted` says so. `call` says whether it goes to
+    /// the device's second token.
+    fn extra(&self, encrypted: bool, call: bool) -> Option<Arc<Extra>> {
         let Recipient { account, channel, .. } = self.recipient;
         let extra = Extra {
             account: account.clone(),
             channel: channel.clone(),
             encrypted: self.encrypted.filter(|_| encrypted).cloned(),
-            call: self.call,
+            call,
         };
         let empty =
             extra.account.is_none() && extra.channel.is_none() && extra.encrypted.is_none() && !extra.call;

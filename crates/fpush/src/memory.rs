@@ -525,7 +525,7 @@ mod tests {
     async fn publish(module: &Arc<Module>, token: &str) {
         match module.admit(request(token), Instant::now()) {
             Verdict::Settled(_) => {}
-            Verdict::Deliver(ticket) => drop(Arc::clone(module).deliver(ticket).await),
+            Verdict::Deliver(ticket) => drop(ticket.deliver().await),
         }
     }
 

@@ -240,7 +240,7 @@ mod tests {
         let crate::Verdict::Deliver(ticket) = module.admit(request, Instant::now()) else {
             panic!("it goes out");
         };
-        assert_eq!(Arc::clone(&module).deliver(ticket).await, Outcome::Accepted);
+        assert_eq!(ticket.deliver().await, Outcome::Accepted);
         assert_eq!(seen(&module), (Proof::Proven, None));
         proving.await.unwrap();
         assert_eq!(provider.asked.lock().unwrap().len(), 1);

@@ -211,12 +211,11 @@ impl Fixture {
 
     fn publish_from(&self, token: &str, domain: &str) -> JoinHandle<Outcome> {
         let verdict = self.admit_from(token, domain);
-        let module = Arc::clone(&self.module);
         let (done, outcome) = tokio::sync::oneshot::channel();
         self.drain.spawn(async move {
             let outcome = match verdict {
                 Verdict::Settled(outcome) => outcome,
-                Verdict::Deliver(ticket) => module.deliver(ticket).await,
+                Verdict::Deliver(ticket) => ticket.deliver().await,
             };
             let _ = done.send(outcome);
         });
@@ -673,7 +672,7 @@ async fn classes_of_a_token_have_windows_of_their_own() {
     let Verdict::Deliver(ticket) = low() else {
         panic!("it has a window of its own")
     };
-    assert_eq!(Arc::clone(&f.module).deliver(ticket).await, Outcome::Accepted);
+    assert_eq!(ticket.deliver().await, Outcome::Accepted);
     assert!(matches!(low(), Verdict::Settled(Outcome::Queued)));
     assert_eq!(f.settled("t"), Outcome::Queued);
     seconds(21).await;
@@ -849,7 +848,7 @@ async fn a_hundred_thousand_are_queued_and_not_one_more() {
         let Verdict::Deliver(ticket) = f.admit(&busy(number)) else {
             panic!("the first goes out")
         };
-        assert_eq!(Arc::clone(&f.module).deliver(ticket).await, Outcome::Accepted);
+        assert_eq!(ticket.deliver().await, Outcome::Accepted);
     }
     for number in 0..MOST_HELD {
         assert_eq!(f.settled(&busy(number)), Outcome::Queued);
@@ -1440,11 +1439,7 @@ fn to_registered<'a>(recipient: &'a Recipient, encrypted: Option<&'a Encrypted>)
         choice: Choice::Registered,
         urgency: Urgency::High,
         domain: "a.example",
-        registered: Some(Registered {
-            recipient,
-            encrypted,
-            call: false,
-        }),
+        registered: Some(Registered { recipient, encrypted }),
     }
 }
 
@@ -1459,7 +1454,7 @@ async fn a_registered_device_has_a_window_of_its_own_and_hears_of_its_pushes() {
     };
     f.provider.queue([Step::Fail(LATER), Step::Take]);
     let ticket = push().unwrap();
-    assert_eq!(Arc::clone(&f.module).deliver(ticket).await, Outcome::Accepted);
+    assert_eq!(ticket.deliver().await, Outcome::Accepted);
     assert_eq!(
         (*device.failed.lock().unwrap(), *device.delivered.lock().unwrap()),
         (1, 1)
@@ -1492,7 +1487,7 @@ async fn a_device_that_registered_after_its_tokens_death_is_not_dead() {
         let Verdict::Deliver(ticket) = f.module.admit(to_registered(&recipient, None), Instant::now()) else {
             panic!("it is not blocked")
         };
-        assert_eq!(Arc::clone(&f.module).deliver(ticket).await, outcome, "{since:?}");
+        assert_eq!(ticket.deliver().await, outcome, "{since:?}");
         f.module.forgive("t");
     }
 }
@@ -1511,7 +1506,7 @@ async fn while_its_database_is_away_no_device_is_dead_and_its_token_is_not_block
         let Verdict::Deliver(ticket) = f.module.admit(to_registered(&recipient, None), Instant::now()) else {
             panic!("it is not blocked")
         };
-        let outcome = Arc::clone(&f.module).deliver(ticket).await;
+        let outcome = ticket.deliver().await;
         assert_eq!(outcome, Outcome::RegistryUnavailable);
     }
 }
@@ -1787,7 +1782,7 @@ mod remembered {
         else {
             panic!("it is dead")
         };
-        let outcome = Arc::clone(&again.module).deliver(ticket).await;
+        let outcome = ticket.deliver().await;
         assert_eq!(outcome, Outcome::Accepted);
     }
 

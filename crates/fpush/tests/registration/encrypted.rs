@@ -1,6 +1,6 @@
 //! What a server has encrypted for the app: relayed, and nowhere else.
 
-use fpush_testkit::Answer;
+use fpush_testkit::{Answer, Monitoring};
 use serde_json::{Value, json};
 
 use crate::rig::{ALICE, LONG, RESULT, Rig, UNAVAILABLE, apple, google, notification};
@@ -176,6 +176,18 @@ fn a_second_token_that_died_is_no_reason_to_give_up_the_device() {
         "a message is better than nothing"
     );
     assert_eq!(requests[1].header("apns-push-type"), Some("alert"));
+    let scrape = Monitoring::of(&rig.daemon, LONG).scrape();
+    let counted = |outcome| {
+        scrape.value(
+            "fpush_pushes_total",
+            &[("module", "siskin"), ("outcome", outcome)],
+        )
+    };
+    assert_eq!(
+        (counted("token_blocked"), counted("accepted")),
+        (Some(1.0), Some(2.0)),
+        "each publish once"
+    );
     // With the next registration calls ring again.
     assert_eq!(register(&mut rig, SISKIN, &apple(1), Some(&apple(3))), node);
     publish(&mut rig, &node, &call);

@@ -96,6 +96,7 @@ impl Rig {
             },
             "timeout": { "xmppconnectionError": "100ms" },
             "pushModules": merged(usual, modules),
+            "monitoring": { "listen": "127.0.0.1:0" },
             "registration": merged(registration, more),
         });
         let builder = Daemon::builder(PROGRAM)
