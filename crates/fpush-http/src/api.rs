@@ -7,7 +7,7 @@ use axum::{
     Extension, Router,
     body::{Body, HttpBody as _},
     extract::{Path, Request, State},
-    http::{StatusCode, Uri, header},
+    http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -22,8 +22,9 @@ use tracing::warn;
 
 use crate::{
     form::Fields,
+    hosts::{self, HostNames},
     listener::Limits,
-    origin::Client,
+    origin::{Client, is_browser},
     pages::{self, Page},
     settings::HttpSettings,
     shares::{Share, Shares, neighbourhood},
@@ -48,6 +49,7 @@ pub fn api(
         modules,
         drain,
         debugging: settings.debugging,
+        host_names: settings.security.host_names.clone(),
         require_secret: settings.require_secret,
         body_patience: limits.body,
         pushes: Shares::new(limits.pushes, limits.pushes_per_address),
@@ -75,6 +77,7 @@ struct Api {
     modules: Arc<Modules>,
     drain: Drain,
     debugging: bool,
+    host_names: HostNames,
     require_secret: bool,
     body_patience: Duration,
     pushes: Arc<Shares>,
@@ -82,12 +85,15 @@ struct Api {
 }
 
 impl Api {
-    /// The pages that are for debugging only.
-    fn open(&self) -> Result<(), Refusal> {
-        if self.debugging {
+    /// The pages that are for debugging only, and only for who asks by a name that is no stranger's. Apps register
+    /// under any name: a web server in front may have several.
+    fn open(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        if !self.debugging {
+            Err(Refusal::Closed)
+        } else if self.host_names.admit(uri, headers) {
             Ok(())
         } else {
-            Err(Refusal::Closed)
+            Err(Refusal::StrangeHost)
         }
     }
 
@@ -95,8 +101,11 @@ impl Api {
     async fn fields(&self, client: Client, request: Request) -> Result<Fields, Refusal> {
         let (head, body) = request.into_parts();
         // Without debugging there is no form of ours that a page of somebody else could imitate.
-        if self.debugging && client.is_cross_site(&head.uri, &head.headers) {
-            return Err(Refusal::CrossSite);
+        if self.debugging && is_browser(&head.headers) {
+            if client.is_cross_site(&head.uri, &head.headers) {
+                return Err(Refusal::CrossSite);
+            }
+            self.open(&head.uri, &head.headers)?;
         }
         let body = self
             .drain
@@ -193,14 +202,14 @@ async fn push(
     Ok(answer_to_push(outcome, node))
 }
 
-async fn register_form(State(api): State<Arc<Api>>) -> Result<Page, Refusal> {
-    api.open()?;
+async fn register_form(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMap) -> Result<Page, Refusal> {
+    api.open(&uri, &headers)?;
     let fields = ["type", "node", "token"];
     Ok(pages::form("Register Push Node", &fields, api.require_secret))
 }
 
-async fn unregister_form(State(api): State<Arc<Api>>) -> Result<Page, Refusal> {
-    api.open()?;
+async fn unregister_form(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMap) -> Result<Page, Refusal> {
+    api.open(&uri, &headers)?;
     Ok(pages::form(
         "Unregister Push Node",
         &["type", "node"],
@@ -208,8 +217,8 @@ async fn unregister_form(State(api): State<Arc<Api>>) -> Result<Page, Refusal> {
     ))
 }
 
-async fn push_form(State(api): State<Arc<Api>>) -> Result<Page, Refusal> {
-    api.open()?;
+async fn push_form(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMap) -> Result<Page, Refusal> {
+    api.open(&uri, &headers)?;
     Ok(pages::form("Send Push Request", &["node", "secret"], false))
 }
 
@@ -217,8 +226,9 @@ async fn devices(
     State(api): State<Arc<Api>>,
     Extension(client): Extension<Client>,
     uri: Uri,
+    headers: HeaderMap,
 ) -> Result<Page, Refusal> {
-    api.open()?;
+    api.open(&uri, &headers)?;
     let _share = api.lookups.take(client.address).ok_or(Refusal::Busy)?;
     let query = Fields::parse(uri.query().unwrap_or_default().as_bytes()).ok_or(Refusal::BadForm)?;
     let mut devices = api.registry.page(query.optional("after"), PAGE + 1).await?;
@@ -236,8 +246,10 @@ async fn device(
     State(api): State<Arc<Api>>,
     Extension(client): Extension<Client>,
     Path(node): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    api.open()?;
+    api.open(&uri, &headers)?;
     let _share = api.lookups.take(client.address).ok_or(Refusal::Busy)?;
     Ok(match api.registry.show(&node).await? {
         Some(device) => pages::device(&device).into_response(),
@@ -316,6 +328,8 @@ pub(crate) enum Refusal {
     CrossSite,
     /// This page is for debugging only.
     Closed,
+    /// The request names a host that may be a stranger's.
+    StrangeHost,
     /// Too much is going on.
     Busy,
     /// The database is out of reach.
@@ -346,6 +360,10 @@ impl IntoResponse for Refusal {
                 StatusCode::FORBIDDEN,
                 "This page is for debugging and is switched off.\n",
             ),
+            Self::StrangeHost => {
+                let (status, reason) = hosts::refusal("registration.http");
+                return text(status, reason);
+            }
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "Too many requests.\n"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "The database is out of reach.\n"),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "The server is about to stop.\n"),

@@ -3,13 +3,15 @@
 //!
 //! [`Listener::bind`] opens a port or takes over one that a running listener has, [`Listener::serve`] serves any router
 //! on it. `listener.rs` accepts connections, speaks TLS and keeps all bounds; `settings.rs` is what an operator can say
-//! of a listener; `api.rs` is the router with the endpoints and the tables from outcomes and errors to lines of text;
+//! of a listener; `hosts.rs` keeps strangers' pages from what is the operator's; `api.rs` is the router with the endpoints and the tables from outcomes and errors to lines of text;
 //! `pages.rs` has the HTML.
 
 #[cfg(feature = "registration")]
 mod api;
 #[cfg(feature = "registration")]
 mod form;
+mod handshakes;
+mod hosts;
 mod listener;
 mod origin;
 #[cfg(feature = "registration")]
@@ -21,6 +23,7 @@ mod tls;
 #[cfg(feature = "registration")]
 pub use crate::{api::api, settings::HttpSettings};
 pub use crate::{
+    hosts::HostNames,
     listener::{Handle, Limits, Listener, StartError},
     origin::Client,
     settings::{Network, Security, TlsFiles, read_listen},

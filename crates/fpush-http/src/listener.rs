@@ -23,6 +23,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto::Builder,
 };
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -33,6 +34,7 @@ use tower_service::Service as _;
 use tracing::{debug, warn};
 
 use crate::{
+    handshakes::Handshakes,
     origin::Client,
     settings::{Network, Security},
     shares::Shares,
@@ -46,6 +48,7 @@ pub struct Listener {
     address: SocketAddr,
     socket: Arc<TcpListener>,
     tls: Option<Arc<Tls>>,
+    handshakes: Option<Arc<Handshakes>>,
     trusted_proxies: Arc<[Network]>,
     limits: Limits,
 }
@@ -108,6 +111,11 @@ pub enum StartError {
     /// The certificate cannot be used.
     #[error("cannot speak TLS: {0}; correct certFilePath and keyFilePath")]
     Tls(TlsError),
+    /// There is no thread for TLS.
+    #[error(
+        "cannot start a thread for TLS: {0}; is a limit for the processes or files of this user reached?"
+    )]
+    Thread(io::Error),
 }
 
 fn advice(problem: &io::Error) -> &'static str {
@@ -140,8 +148,14 @@ impl Listener {
         limits: Limits,
         running: &[Handle],
     ) -> Result<Self, StartError> {
-        let Security { tls, trusted_proxies } = security;
+        let Security {
+            tls,
+            trusted_proxies,
+            host_names: _,
+        } = security;
         let tls = tls.map(Tls::load).transpose().map_err(StartError::Tls)?;
+        let handshakes = tls.is_some().then(Handshakes::start).transpose();
+        let handshakes = handshakes.map_err(StartError::Thread)?.map(Arc::new);
         let bind_error = |problem| StartError::Bind { address, problem };
         let socket = match running.iter().find_map(|handle| handle.shared(address)) {
             Some(socket) => socket,
@@ -164,6 +178,7 @@ impl Listener {
             address: socket.local_addr().map_err(bind_error)?,
             socket,
             tls: tls.map(Arc::new),
+            handshakes,
             trusted_proxies: trusted_proxies.into(),
             limits,
         })
@@ -197,23 +212,29 @@ impl Listener {
             address: _,
             socket,
             tls,
+            handshakes,
             trusted_proxies,
             limits,
         } = self;
         let host = Host {
             router: router.layer(from_fn(finish)),
             builder: builder(),
+            tls: tls.clone().zip(handshakes),
             trusted_proxies,
+            shares: Shares::new(usize::MAX, limits.connections_per_address),
             limits,
             drain,
         };
         let mut connections = JoinSet::new();
         tokio::select! {
-            () = host.accept(&socket, tls.as_deref(), &mut connections) => {}
+            () = host.accept(&socket, &mut connections) => {}
             () = keep_fresh(tls.as_deref()) => {}
         }
-        // Who comes now comes to the next listener of this port. If there is none, the operating system refuses them.
-        drop(socket);
+        // The socket goes on with the next listener of this port, and with it who waits there to be accepted. If there is
+        // none, who waits now is served yet: closing the socket would reset their connections. Later ones are refused.
+        if let Some(socket) = Arc::into_inner(socket) {
+            host.accept_rest(socket, &mut connections);
+        }
         while connections.join_next().await.is_some() {}
     }
 }
@@ -250,15 +271,17 @@ impl Handle {
 struct Host {
     router: Router,
     builder: Builder<TokioExecutor>,
+    tls: Option<(Arc<Tls>, Arc<Handshakes>)>,
     trusted_proxies: Arc<[Network]>,
+    /// Connections by address.
+    shares: Arc<Shares>,
     limits: Limits,
     drain: Drain,
 }
 
 impl Host {
     /// Accepts connections until the daemon is about to stop.
-    async fn accept(&self, listener: &TcpListener, tls: Option<&Tls>, connections: &mut JoinSet<()>) {
-        let shares = Shares::new(usize::MAX, self.limits.connections_per_address);
+    async fn accept(&self, listener: &TcpListener, connections: &mut JoinSet<()>) {
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -266,36 +289,60 @@ impl Host {
                 Some(_) = connections.join_next() => continue,
                 accepted = listener.accept(), if connections.len() < self.limits.connections => accepted,
             };
-            let (stream, peer) = match accepted {
-                Ok((stream, peer)) => (stream, peer.ip()),
+            match accepted {
+                Ok((stream, peer)) => self.receive(stream, peer.ip(), connections),
                 Err(problem) => {
                     warn!(%problem, "a connection could not be accepted");
                     // Usually there are no file descriptors left, until a connection has ended.
                     sleep(ACCEPT_PAUSE).await;
-                    continue;
                 }
-            };
-            let is_proxy = self.trusted_proxies.iter().any(|network| network.contains(peer));
-            let share = shares.take(peer);
-            if share.is_none() && !is_proxy {
-                continue;
             }
-            let (host, acceptor) = (self.clone(), tls.map(Tls::acceptor));
-            connections.spawn(async move {
-                // Small answers must not wait for the acknowledgement of others; if it cannot be set, they do.
-                drop(stream.set_nodelay(true));
-                match acceptor {
-                    Some(acceptor) => {
-                        let handshake = timeout(host.limits.handshake, acceptor.accept(stream));
-                        if let Some(Ok(Ok(stream))) = host.before_the_end(handshake).await {
-                            host.connection(stream, peer).await;
-                        }
-                    }
-                    None => host.connection::<TcpStream>(stream, peer).await,
-                }
-                drop(share);
-            });
         }
+    }
+
+    /// Accepts who has connected already, and closes the socket.
+    fn accept_rest(&self, listener: TcpListener, connections: &mut JoinSet<()>) {
+        let Ok(listener) = listener.into_std() else { return };
+        // Nobody is to come between the last of them and the end of the socket; if it cannot be set, few do.
+        drop(SockRef::from(&listener).listen(0));
+        while connections.len() < self.limits.connections {
+            match listener.accept() {
+                Ok((stream, peer)) => {
+                    let nonblocking = stream.set_nonblocking(true);
+                    if let Ok(stream) = nonblocking.and_then(|()| TcpStream::from_std(stream)) {
+                        self.receive(stream, peer.ip(), connections);
+                    }
+                }
+                // That one has gone again.
+                Err(problem) if problem.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Serves a new connection, unless its address has too many.
+    fn receive(&self, stream: TcpStream, peer: IpAddr, connections: &mut JoinSet<()>) {
+        let is_proxy = self.trusted_proxies.iter().any(|network| network.contains(peer));
+        let share = self.shares.take(peer);
+        if share.is_none() && !is_proxy {
+            return;
+        }
+        let host = self.clone();
+        connections.spawn(async move {
+            // Small answers must not wait for the acknowledgement of others; if it cannot be set, they do.
+            drop(stream.set_nodelay(true));
+            match &host.tls {
+                Some((tls, handshakes)) => {
+                    let accepting = handshakes.accept(tls.acceptor(), stream);
+                    let handshake = timeout(host.limits.handshake, accepting);
+                    if let Some(Ok(Ok(stream))) = host.before_the_end(handshake).await {
+                        host.connection(stream, peer).await;
+                    }
+                }
+                None => host.connection::<TcpStream>(stream, peer).await,
+            }
+            drop(share);
+        });
     }
 
     /// Works until shortly after the drain has begun: whoever had come by then has a request on the way.

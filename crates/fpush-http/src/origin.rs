@@ -84,6 +84,12 @@ impl Client {
     }
 }
 
+/// Whether a browser sent this, as browsers say with each form. Apps are no browsers and say nothing.
+#[cfg(feature = "registration")]
+pub(crate) fn is_browser(headers: &HeaderMap) -> bool {
+    headers.contains_key("sec-fetch-site") || headers.contains_key(header::ORIGIN)
+}
+
 /// The elements of all headers of this name, from the right; `None` if there is no such header.
 fn elements<'a>(headers: &'a HeaderMap, name: &'static str) -> Option<impl Iterator<Item = &'a str>> {
     let mut lines: Vec<_> = headers.get_all(name).iter().collect();

@@ -9,7 +9,10 @@ use std::{
 use fpush_push::settings::Section;
 use serde_json::Value;
 
-use crate::tls::{self, Current};
+use crate::{
+    hosts::HostNames,
+    tls::{self, Current},
+};
 
 /// Who is believed, and with what we are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,13 +21,16 @@ pub struct Security {
     pub tls: Option<TlsFiles>,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<Network>,
+    /// By which names browsers may ask for pages.
+    pub host_names: HostNames,
 }
 
 impl Security {
-    /// Reads `trustedProxies`, `certFilePath` and `keyFilePath`. Every mistake goes into the settings' report.
+    /// Reads `trustedProxies`, `hostNames`, `certFilePath` and `keyFilePath`. Every mistake goes into the settings' report.
     pub fn read(section: &mut Section<'_>) -> Self {
         Self {
             trusted_proxies: read_proxies(section),
+            host_names: HostNames::read(section),
             tls: TlsFiles::read(section),
         }
     }

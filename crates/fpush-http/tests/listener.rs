@@ -119,6 +119,32 @@ async fn what_a_router_says_to_browsers_stays() {
     assert!(answer.contains("cache-control: no-store\r\n"), "{answer}");
 }
 
+/// Who has connected waits in the socket's queue until it is accepted.
+#[tokio::test]
+async fn who_waits_when_the_last_listener_ends_is_served() {
+    let drain = Drain::default();
+    let listener = bind(any_port(), &[]).await.unwrap();
+    let address = listener.address();
+    let server = serve(listener, "last", &drain);
+    assert_eq!(name(address).await, "last");
+    // Nothing here waits, so that nobody accepts them before the end begins.
+    let mut streams: Vec<_> = (0..20)
+        .map(|_| std::net::TcpStream::connect(address).unwrap())
+        .collect();
+    drain.begin();
+    for stream in &mut streams {
+        std::io::Write::write_all(stream, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+    }
+    timeout(LONG, server).await.expect("it ends").unwrap();
+    for mut stream in streams {
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+        assert!(answer.ends_with("last"), "{answer}");
+    }
+    let refused = TcpStream::connect(address).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
 #[tokio::test]
 async fn nobody_is_refused_while_one_listener_takes_over_from_the_other() {
     let all = Drain::default();

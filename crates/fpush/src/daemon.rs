@@ -640,7 +640,9 @@ impl Daemon {
             handle: listener.handle(),
             drain: drain.clone(),
         };
-        drain.spawn(listener.serve(self.monitor.router(), drain.clone()));
+        let host_names = settings.security.host_names.clone();
+        let router = host_names.guard(self.monitor.router(), "monitoring");
+        drain.spawn(listener.serve(router, drain.clone()));
         if let Some((_, old)) = self.monitoring.replace((settings, listening)) {
             old.drain.begin();
         }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use fpush_http::Network;
+use fpush_http::{HostNames, Network};
 use fpush_registry::{Device, Dialect, Time};
 
 use crate::rig::Rig;
@@ -403,7 +403,11 @@ async fn with_require_secret_nobody_takes_a_device_over() {
 
 #[tokio::test]
 async fn a_page_of_another_site_cannot_use_the_forms() {
-    let rig = Rig::debugging().await;
+    let rig = Rig::with(|options| {
+        options.http.debugging = true;
+        options.http.security.host_names = HostNames::new(["push.example"]).unwrap();
+    })
+    .await;
     for headers in [
         "Origin: https://evil.example\r\n",
         "Origin: null\r\n",
@@ -435,6 +439,42 @@ async fn a_page_of_another_site_cannot_use_the_forms() {
         .post_with("register", "type=fcm&node=n&token=t", "Origin: app://x\r\n")
         .await;
     assert_eq!(reply.status, 200);
+}
+
+/// A stranger's name may stand for our address in somebody's browser (DNS rebinding). Apps use any name.
+#[tokio::test]
+async fn under_a_strangers_name_there_is_no_page_for_debugging() {
+    let rig = Rig::debugging().await;
+    let request = async |method: &str, path: &str, host: &str, more: &str| {
+        let length = if method == "POST" {
+            "Content-Length: 24\r\n\r\ntype=fcm&node=n&token=tt"
+        } else {
+            "\r\n"
+        };
+        let request = format!(
+            "{method} /push_appserver{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}{length}"
+        );
+        rig.raw(&request).await.status
+    };
+    for path in [
+        "/v1/register",
+        "/v1/unregister",
+        "/v1/push",
+        "/v1/settings",
+        "/v1/settings/n",
+    ] {
+        assert_eq!(request("GET", path, "evil.example:8280", "").await, 403, "{path}");
+        assert_ne!(request("GET", path, "127.0.0.1:8280", "").await, 403, "{path}");
+    }
+    assert_eq!(request("GET", "/v1/health", "evil.example", "").await, 200);
+    let browser = "Origin: http://evil.example\r\nSec-Fetch-Site: same-origin\r\n";
+    assert_eq!(
+        request("POST", "/v1/register", "evil.example", browser).await,
+        403
+    );
+    assert_eq!(rig.registry.count().await.unwrap(), 0);
+    assert_eq!(request("POST", "/v1/register", "push.example", "").await, 200);
+    assert_eq!(rig.registry.count().await.unwrap(), 1);
 }
 
 #[tokio::test]

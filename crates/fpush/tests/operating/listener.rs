@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashSet,
-    fs, thread,
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -138,6 +141,46 @@ fn no_port_is_open_unless_the_settings_want_it() {
 }
 
 /// A certificate of ours, which browsers and apps refuse when it ends.
+/// A page of a stranger reaches every address that a browser reaches, if its own name stands for that address (DNS
+/// rebinding). Then the browser names the stranger's host.
+#[test]
+fn under_a_strangers_name_nothing_is_shown() {
+    let names = json!(["status.example"]);
+    let rig = Rig::with(
+        json!({
+            "pushModules": { "m": { "type": "demo" } },
+            "monitoring": { "listen": "127.0.0.1:0", "hostNames": names },
+        }),
+        |builder| builder,
+    );
+    let status = |path: &str, host: &str| {
+        let mut stream = TcpStream::connect(rig.monitoring.address()).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\n{host}Connection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
+    };
+    for path in ["/", "/status.json", "/metrics", "/status.js", "/livez"] {
+        for host in [
+            "evil.example",
+            "evil.example:9114",
+            "127.0.0.1.evil.example",
+            "evil.status.example",
+        ] {
+            assert_eq!(status(path, &format!("Host: {host}\r\n")), 403, "{path} {host}");
+        }
+        for host in [
+            "127.0.0.1:9114",
+            "[::1]",
+            "localhost:9114",
+            "fpush:9114",
+            "Status.Example",
+        ] {
+            assert_eq!(status(path, &format!("Host: {host}\r\n")), 200, "{path} {host}");
+        }
+    }
+}
+
 #[test]
 fn the_certificate_of_a_listener_ends() {
     let day = Duration::from_secs(86_400);
