@@ -19,7 +19,7 @@ use fpush_push::{
 use metrics::counter;
 use tokio::{
     task::spawn_blocking,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout_at},
 };
 use tracing::{debug, error, info, warn};
 
@@ -302,17 +302,24 @@ impl Daemon {
         }
     }
 
-    /// Ends everything that has to be ended, after the drain, and says what is lost. What is acknowledged comes first:
-    /// a database that hangs must not cost it.
-    pub(crate) async fn close(self) {
+    /// Ends everything that has to be ended, after the drain, and says what is lost. It takes until `end` at most: then a
+    /// database that hangs is left, and costs nothing of what was acknowledged.
+    pub(crate) async fn close(self, end: Instant) {
         let typed = self.typed();
-        let kept = match self.memory {
-            Some(memory) => memory.close(&typed).await,
-            None => false,
+        let memory = self.memory;
+        let keep = async {
+            match memory {
+                Some(memory) => memory.close(&typed).await,
+                None => false,
+            }
         };
-        if let Some((_, registering)) = self.registration {
-            registering.close().await;
-        }
+        let registration = self.registration;
+        let unregister = timeout_at(end, async {
+            if let Some((_, registering)) = registration {
+                registering.close().await;
+            }
+        });
+        let (kept, _) = tokio::join!(keep, unregister);
         let (mut undelivered, mut held) = (self.lost_by_retired, 0);
         for (module, _) in &typed {
             let lost = module.lost() + if kept { 0 } else { module.held() as u64 };

@@ -319,8 +319,8 @@ const HELD_INTERVAL: Duration = Duration::from_secs(5);
 const BLOCKS_INTERVAL: Duration = Duration::from_secs(60);
 /// A file system that does not answer for so long is a problem.
 const STUCK: Duration = Duration::from_secs(30);
-/// That long the end of the daemon waits for it; the drain has taken up to seven seconds of the ten that there are.
-const CLOSING: Duration = Duration::from_secs(2);
+/// That long the end of the daemon waits for it; the drain has taken up to seven and a half seconds of ten.
+pub(crate) const CLOSING: Duration = Duration::from_secs(2);
 /// After a failure, however long the usual interval is.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 

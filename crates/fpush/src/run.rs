@@ -18,7 +18,7 @@ use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tracing::{error, info, warn};
 
@@ -169,6 +169,7 @@ async fn serve(
         held = daemon.held(),
         "{name}: finishing what is under way and sending what is held; a second signal ends this at once"
     );
+    let end = Instant::now() + LONGEST_END;
     let drain = daemon.drain().clone();
     drain.begin();
     tokio::select! {
@@ -180,7 +181,7 @@ async fn serve(
             drop(timeout(LAST_WORDS, drain.until_idle()).await);
         }
     }
-    daemon.close().await;
+    daemon.close(end).await;
     Ok(())
 }
 
@@ -221,7 +222,24 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Between two looks whether files that the settings name have changed: a change is in force within a minute, also if
 /// it takes two looks.
 const LOOK: Duration = Duration::from_secs(20);
+/// For all of the end. Runtimes of containers kill what takes longer, and systemd after the unit's `TimeoutStopSec`.
+const LONGEST_END: Duration = Duration::from_secs(10);
 /// For what is under way when the daemon is told to stop.
-const PATIENCE: Duration = Duration::from_secs(7);
-/// For saying that the rest will not come.
-const LAST_PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(6);
+/// For saying that the rest will not come, and for the end of the stream.
+const LAST_PATIENCE: Duration = Duration::from_millis(1_500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory;
+
+    #[test]
+    fn the_parts_of_the_end_fit_into_it_and_it_fits_into_the_unit() {
+        assert!(PATIENCE + LAST_PATIENCE + memory::CLOSING < LONGEST_END);
+        let unit = include_str!("../../../fpush.service");
+        let allowed = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec="));
+        let allowed = Duration::from_secs(allowed.unwrap().parse().unwrap());
+        assert!(LONGEST_END + SECOND < allowed);
+    }
+}

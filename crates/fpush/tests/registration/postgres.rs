@@ -1,6 +1,9 @@
 //! Several daemons on one PostgreSQL server, which may go away.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use fpush_testkit::{Answer, Command, Postgres};
 use serde_json::json;
@@ -222,4 +225,40 @@ fn a_database_may_go_away_and_return() {
 /// `printf 'alice@a.example\0d' | sha1sum`
 fn sha1_of_alice() -> &'static str {
     "246ba35cacd941353f93a51796f222417d20e2cb"
+}
+
+/// systemd kills what takes longer than the unit's `TimeoutStopSec`, and a container's runtime after 10 s. Here the
+/// provider, the server and the database are silent at the same time.
+#[test]
+fn the_end_takes_ten_seconds_at_most() {
+    let server = Postgres::start_new();
+    let store = json!({ "type": "postgres", "url": server.database(), "path": null });
+    let mut rig = Rig::with(json!({ "store": store, "rateLimit": "1h" }));
+    let secret = rig.register(ALICE, "n", &apple(1));
+    assert_eq!(rig.push("n", &secret), RESULT);
+    assert_eq!(rig.push("n", &secret), RESULT);
+    rig.apns.answer_with(|_| Answer::Silence);
+    server.signal_all("STOP");
+    let fields = [("type", "apns"), ("node", "m"), ("token", &apple(2))];
+    rig.link.send(
+        Command::new("hanging", "v1-register-push", &fields)
+            .from(ALICE)
+            .action("execute"),
+    );
+    let address = rig.http_address();
+    let form = format!("type=fcm&node=h&token={}", google(1));
+    thread::spawn(move || http(address, "POST /push_appserver/v1/register", &form));
+    // The command is waiting for the database now.
+    assert!(rig.ask("get", "<ping xmlns='urn:xmpp:ping'/>").is_result());
+    let start = Instant::now();
+    rig.daemon.terminate();
+    assert!(rig.daemon.wait(2 * LONG).success(), "{}", rig.daemon.log());
+    let took = start.elapsed();
+    server.signal_all("CONT");
+    assert!(took < Duration::from_millis(11_500), "{took:?}");
+    assert!(
+        rig.daemon.log().contains("stopped undelivered=1"),
+        "{}",
+        rig.daemon.log()
+    );
 }
