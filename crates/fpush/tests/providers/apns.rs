@@ -1,9 +1,15 @@
 //! Apple: what reaches it, and what becomes of every answer.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use fpush_testkit::{
-    Answer, ApnsKey, ApnsRequest, ClientAuth, FakeApns, TestCa, fixture,
+    Answer, ApnsKey, ApnsRequest, ClientAuth, FakeApns, TestCa,
+    clock::{Clock, Moves},
+    fixture,
     publish::{ejabberd_publish, prosody_publish, tigase_call_publish, tigase_publish},
 };
 use serde_json::{Value, json};
@@ -328,6 +334,51 @@ fn a_provider_token_is_not_renewed_within_20_minutes() {
     assert_eq!(rig.push("m", &token(2)), UNAVAILABLE);
     assert_eq!(apns.count(), 1, "the module pauses");
     rig.daemon.wait_for_log("403 ExpiredProviderToken", LONG);
+}
+
+/// Our clock is two hours behind Apple's, which calls the provider token invalid. When the clock is set, the next token is
+/// signed at once, and then no other one, because its time cannot be what is wrong.
+#[test]
+fn a_provider_token_is_renewed_when_the_clock_was_set() {
+    let two_hours = 2 * 3_600;
+    let ca = TestCa::new();
+    let apns = FakeApns::start(&ca);
+    let key = Arc::new(ApnsKey::generate());
+    let verifier = Arc::clone(&key);
+    apns.answer_with(move |request| {
+        let jwt = verifier.verify(request.header("authorization").unwrap()).unwrap();
+        let issued = jwt.claims["iat"].as_u64().unwrap();
+        if (now() + two_hours).abs_diff(issued) < 3_600 {
+            Answer::Normal
+        } else {
+            Answer::reason(403, "InvalidProviderToken")
+        }
+    });
+    // They share the provider token; what pauses one of them does not pause the others.
+    let all = ["a", "b", "c"].map(|name| (name, by_token(&apns, json!({}))));
+    let mut clock = None;
+    let mut rig = Rig::launch(&ca, modules(all), &[("key.p8", &key.p8())], |builder| {
+        let (daemon, started) = Clock::start(builder, Moves::TimeOfDay);
+        clock = Some(started);
+        daemon
+    });
+    let tokens = || {
+        let requests = apns.requests();
+        let tokens = requests
+            .iter()
+            .map(|request| request.header("authorization").unwrap().to_owned());
+        tokens.collect::<HashSet<_>>().len()
+    };
+    assert_eq!(rig.push("a", &token(1)), UNAVAILABLE);
+    assert_eq!(tokens(), 1);
+    clock.unwrap().advance(Duration::from_secs(two_hours));
+    assert_eq!(rig.push("b", &token(1)), RESULT);
+    assert_eq!(tokens(), 2);
+    apns.answer_with(|_| Answer::reason(403, "InvalidProviderToken"));
+    for module in ["b", "c"] {
+        assert_eq!(rig.push(module, &token(2)), UNAVAILABLE);
+    }
+    assert_eq!(tokens(), 2, "a new one would not help");
 }
 
 #[test]

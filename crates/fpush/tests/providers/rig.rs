@@ -7,7 +7,7 @@ use std::{
 };
 
 pub(crate) use fpush_testkit::merged;
-use fpush_testkit::{Answer, Daemon, FakeXmpp, Link, TestCa, publish::ejabberd_publish};
+use fpush_testkit::{Answer, Daemon, FakeXmpp, Link, TestCa, daemon::Builder, publish::ejabberd_publish};
 use serde_json::{Map, Value, json};
 
 /// Long enough for everything that should happen at once.
@@ -42,6 +42,20 @@ impl Rig {
         files: &[(&str, &str)],
         environment: &[(&str, &str)],
     ) -> Self {
+        Self::launch(ca, modules, files, |builder| {
+            let all = environment.iter();
+            all.fold(builder, |builder, (name, value)| builder.env(name, value))
+                .start()
+        })
+    }
+
+    /// The same with a daemon that is started so.
+    pub(crate) fn launch(
+        ca: &TestCa,
+        modules: impl Into<Value>,
+        files: &[(&str, &str)],
+        start: impl FnOnce(Builder) -> Daemon,
+    ) -> Self {
         let xmpp = FakeXmpp::start("push.localhost", "secret");
         let settings = json!({
             "component": {
@@ -57,10 +71,7 @@ impl Rig {
         for (name, content) in files {
             builder = builder.file(name, content);
         }
-        for (name, value) in environment {
-            builder = builder.env(name, value);
-        }
-        let daemon = builder.start();
+        let daemon = start(builder);
         let link = match xmpp.try_accept(LONG) {
             Ok(link) => link,
             Err(e) => panic!("no link: {e:?}; the log:\n{}", daemon.log()),
