@@ -143,7 +143,8 @@ impl ProviderClient {
         let limit = deadline.min(longest);
         match timeout_at(limit, self.exchange(&connection, request)).await {
             Ok(Ok(response)) => {
-                let answer = self.read(response, limit).await?;
+                // In a box of its own, which lasts a moment: a push is no larger for it while it waits.
+                let answer = Box::pin(self.read(response, limit)).await?;
                 self.clock.note(answer.status, &answer.headers, Instant::now());
                 Ok(answer)
             }
@@ -197,13 +198,17 @@ impl ProviderClient {
     /// what was accepted must not be sent again.
     async fn read(&self, responding: Responding, limit: Instant) -> Result<Answer, SendError> {
         let Responding { response, connection } = responding;
-        let _request = self.tally.requested();
         let (head, body) = response.into_parts();
-        let patience = limit.min(Instant::now() + BODY_PATIENCE);
-        let body = match timeout_at(patience, collect(body)).await {
-            Ok(Ok(body)) => body,
-            Ok(Err(e)) if !head.status.is_success() => return Err(self.broken(&connection, &e)),
-            Ok(Err(_)) | Err(_) => Bytes::new(),
+        let body = if body.is_end_stream() {
+            Bytes::new()
+        } else {
+            let _request = self.tally.requested();
+            let patience = limit.min(Instant::now() + BODY_PATIENCE);
+            match timeout_at(patience, collect(body)).await {
+                Ok(Ok(body)) => body,
+                Ok(Err(e)) if !head.status.is_success() => return Err(self.broken(&connection, &e)),
+                Ok(Err(_)) | Err(_) => Bytes::new(),
+            }
         };
         Ok(Answer {
             status: head.status,

@@ -21,22 +21,21 @@ use std::{
 use fpush_testkit::{
     Answer, ApnsKey, Daemon, FakeApns, FakeFcm, NewConnections, TestCa,
     daemon::Builder,
-    fake_fcm::bad_request,
     fcm_error,
     servers::{Client, Ejabberd, Prosody, Seen, Server, Tap, attribute},
 };
 use serde_json::{Map, Value, json};
 
 macro_rules! on_both_servers {
-    ($($(#[$when:meta])* $name:ident,)*) => {
+    ($($name:ident,)*) => {
         mod prosody {
-            $($(#[$when])* #[test]
+            $(#[test]
             fn $name() {
                 super::$name(super::Kind::Prosody);
             })*
         }
         mod ejabberd {
-            $($(#[$when])* #[test]
+            $(#[test]
             fn $name() {
                 super::$name(super::Kind::Ejabberd);
             })*
@@ -47,8 +46,6 @@ macro_rules! on_both_servers {
 on_both_servers! {
     a_message_becomes_a_push_of_each_module,
     a_dead_token_is_unregistered_and_a_living_one_is_not,
-    #[cfg(feature = "enable_fcm_support")]
-    an_installation_id_gets_its_push_and_outlives_an_incident,
     after_a_restart_of_the_server_pushes_go_on,
     a_second_message_is_acknowledged_at_once_and_delivered_later,
     nothing_that_a_user_sends_ends_the_link,
@@ -109,54 +106,6 @@ fn a_dead_token_is_unregistered_and_a_living_one_is_not(kind: Kind) {
         if module != Type::Demo {
             assert_eq!(stage.sent(module, &dead), 1, "the provider is not asked again");
         }
-    }
-}
-
-/// A device with a Firebase installation ID. Then Google has a bad hour, in which it calls every device dead, or not its
-/// own, or malformed: the server keeps the registration, and publishes again.
-#[cfg(feature = "enable_fcm_support")]
-fn an_installation_id_gets_its_push_and_outlives_an_incident(kind: Kind) {
-    let incidents: [(&str, fn() -> Answer); 5] = [
-        ("gone", || fcm_error(404, "NOT_FOUND", Some("UNREGISTERED"), &[])),
-        ("foreign", || {
-            fcm_error(403, "PERMISSION_DENIED", Some("SENDER_ID_MISMATCH"), &[])
-        }),
-        ("malformed", || {
-            let violation = bad_request("message.fid", "Invalid FID");
-            fcm_error(400, "INVALID_ARGUMENT", Some("INVALID_ARGUMENT"), &[violation])
-        }),
-        ("lost", || fcm_error(404, "NOT_FOUND", None, &[])),
-        ("replaced", || Answer::raw(410, "<html>")),
-    ];
-    let mut stage = Stage::start(kind, &json!({ "enabled": false }));
-    let google = Type::Google;
-    let fid = |number: usize| format!("dCXr7fTpTm2yXGVYTXJb6{}", char::from(b"abcde"[number]));
-    for (number, (user, _)) in incidents.iter().enumerate() {
-        stage.register(user, &fid(number), google.name());
-        stage.write_to(user);
-        let (_, reply) = stage.exchange(&fid(number), 1);
-        stage.expect_in_log(&Effect::Accepted(&reply), user, &fid(number), 1);
-        assert_eq!(stage.sent(google, &fid(number)), 1);
-    }
-    let sends = stage.providers.fcm.sends();
-    assert!(
-        sends.iter().all(|send| send.message.get("token").is_none()),
-        "{sends:?}"
-    );
-
-    for (number, (user, answer)) in incidents.into_iter().enumerate() {
-        stage.providers.fcm.answer_with(move |_| answer());
-        for count in 1..=2 {
-            stage.write_to(user);
-            let (_, reply) = stage.exchange(&fid(number), 1 + count);
-            assert!(reply.xml.contains("type='wait'"), "{user}: {reply:?}");
-            stage.expect_in_log(&Effect::Kept("remote-server-timeout"), user, &fid(number), count);
-        }
-    }
-    stage.providers.recover();
-    for (number, (user, _)) in incidents.iter().enumerate() {
-        stage.write_to(user);
-        stage.exchange(&fid(number), 4);
     }
 }
 
@@ -757,7 +706,7 @@ impl Stage {
             }
             Type::Google => {
                 let sends = self.providers.fcm.sends();
-                sends.iter().filter(|send| send.target() == token).count()
+                sends.iter().filter(|send| send.token() == token).count()
             }
             Type::Demo => {
                 let log = self.daemon.log();
