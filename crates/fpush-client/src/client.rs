@@ -223,7 +223,7 @@ impl ProviderClient {
         if error.reason() != Some(Reason::REFUSED_STREAM) {
             self.leave(connection);
         }
-        SendError::Broken(root_cause(error))
+        SendError::Broken(connection.cause_of_end().unwrap_or_else(|| root_cause(error)))
     }
 
     /// Leaves the current connection: requests under way may finish on it, the next one opens a new one.

@@ -29,7 +29,7 @@ use tracing::{debug, info};
 use crate::{
     activity::{Activity, Watched},
     dial::Connector,
-    obstacle::Obstacle,
+    obstacle::{Obstacle, root_cause},
     tally::Tally,
 };
 
@@ -49,8 +49,8 @@ enum State {
     Up(SendRequest<Bytes>),
     /// It never came to be.
     Unreachable(Obstacle),
-    /// It has ended, or takes nothing new.
-    Over,
+    /// It has ended, or takes nothing new; and the reason, if it broke.
+    Over(Option<String>),
 }
 
 /// Why nothing can be sent.
@@ -101,7 +101,7 @@ impl Connection {
     pub(crate) async fn ready(&self) -> Result<SendRequest<Bytes>, Unusable> {
         let up = match &*self.state.borrow() {
             State::Up(sender) => Some(sender.clone()),
-            State::Dialing | State::Unreachable(_) | State::Over => None,
+            State::Dialing | State::Unreachable(_) | State::Over(_) => None,
         };
         let sender = match up {
             Some(sender) => sender,
@@ -122,7 +122,15 @@ impl Connection {
         match &*state {
             State::Up(sender) => Ok(sender.clone()),
             State::Unreachable(reason) => Err(Unusable::Unreachable(reason.clone())),
-            State::Dialing | State::Over => Err(Unusable::Over),
+            State::Dialing | State::Over(_) => Err(Unusable::Over),
+        }
+    }
+
+    /// Why it broke, if that is known: its requests only hear that they have none any more.
+    pub(crate) fn cause_of_end(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Over(cause) => cause.clone(),
+            State::Dialing | State::Up(_) | State::Unreachable(_) => None,
         }
     }
 
@@ -181,10 +189,11 @@ async fn live(
     let mut http2 = pin!(http2);
     let leaving = tokio::select! {
         ended = &mut http2 => {
-            if let Err(e) = ended {
-                debug!("the provider's connection ended: {e}");
+            let cause = ended.err().map(|e| root_cause(&e));
+            if let Some(cause) = &cause {
+                debug!("the provider's connection ended: {cause}");
             }
-            state.send_replace(State::Over);
+            state.send_replace(State::Over(cause));
             return;
         }
         leaving = upkeep(pings, &activity, idle_timeout, &tally) => leaving,
@@ -192,7 +201,7 @@ async fn live(
     };
     debug!(?leaving, "leaving the provider's connection");
     // With the last sender gone, it ends as soon as the last answer has come.
-    state.send_replace(State::Over);
+    state.send_replace(State::Over(None));
     match leaving {
         // Its requests break, and are sent over the next one.
         Leaving::Silent => {}

@@ -137,14 +137,46 @@ fn certificate(reason: &CertificateError) -> String {
     plain.to_owned()
 }
 
-/// The first cause of an error: the outer ones only say that something failed.
+/// The first cause of an error: the outer ones only say that something failed. Of what the other side says at the end of
+/// an HTTP/2 connection nothing is repeated but a reason in the form of Apple's.
 #[must_use]
 pub fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
-    cause.to_string()
+    match cause.downcast_ref::<h2::Error>() {
+        Some(http2) => http2_cause(http2),
+        None => cause.to_string(),
+    }
+}
+
+fn http2_cause(error: &h2::Error) -> String {
+    if let Some(io) = error.get_io() {
+        return io.to_string();
+    }
+    let Some(reason) = error.reason() else {
+        return "it takes no requests".to_owned();
+    };
+    let what = match (error.is_go_away(), error.is_remote()) {
+        (true, true) => "GOAWAY",
+        (true, false) => "HTTP/2 is violated",
+        (false, true) => "RST_STREAM",
+        (false, false) => "the stream is over",
+    };
+    match apples_reason(&error.to_string()) {
+        Some(apples) => format!("{what} with {reason:?} and the reason {apples}"),
+        None => format!("{what} with {reason:?}"),
+    }
+}
+
+/// The reason in the JSON object that Apple puts behind a GOAWAY. h2 shows that as a literal of Rust, and only there.
+fn apples_reason(shown: &str) -> Option<&str> {
+    let (_, behind) = shown.split_once(r#"\"reason\":\""#)?;
+    let letters = behind.find(|c: char| !c.is_ascii_alphabetic())?;
+    behind
+        .get(..letters)
+        .filter(|name| (1..=40).contains(&name.len()))
 }
 
 #[cfg(test)]
@@ -183,6 +215,38 @@ mod tests {
         let refused = of(io::Error::from_raw_os_error(111));
         assert_eq!(refused.to_string(), "Connection refused (os error 111)");
         assert_eq!(of("anything"), Obstacle::Tcp("anything".into()));
+    }
+
+    #[test]
+    fn of_what_the_other_side_says_only_a_reason_of_apples_is_repeated() {
+        let shown = |debug: &str| {
+            format!(
+                "connection error received: x ({:?})",
+                bytes::Bytes::from(debug.to_owned())
+            )
+        };
+        for (debug, reason) in [
+            (
+                r#"{"reason":"BadCertificate","timestamp":1}"#,
+                Some("BadCertificate"),
+            ),
+            (r#"{"reason":""}"#, None),
+            (r#"{"reason":"00112233"}"#, None),
+            (r#"{"reason":"Shutdown 00112233"}"#, Some("Shutdown")),
+            ("too_many_pings", None),
+            (r#"{"reason":"#, None),
+            ("", None),
+        ] {
+            assert_eq!(apples_reason(&shown(debug)), reason, "{debug}");
+        }
+        let long = format!(r#"{{"reason":"{}"}}"#, "x".repeat(41));
+        assert_eq!(apples_reason(&shown(&long)), None);
+        let reset = h2::Error::from(h2::Reason::CANCEL);
+        assert_eq!(of_any(&reset), "the stream is over with CANCEL");
+    }
+
+    fn of_any(error: &(dyn Error + 'static)) -> String {
+        root_cause(error)
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use fpush_testkit::{
-    Answer, BodyEnd, FakeApns, FakeFcm, TestCa,
+    Answer, BodyEnd, FakeApns, FakeFcm, Reason, TestCa,
+    answer::GoAway,
     certs::{fixture, service_account_email},
     fcm_error,
 };
@@ -310,4 +311,46 @@ fn a_success_whose_body_stalls_is_not_sent_again() {
     fcm.answer_normally();
     assert_eq!(rig.push("m0", &google_token(3)), RESULT);
     assert_eq!(fcm.wait_for(4, LONG).last().unwrap().token(), google_token(3));
+}
+
+/// Apple's reason helps the operator; whatever else may be there has no business in the log.
+#[test]
+fn what_is_said_at_the_end_of_a_connection_is_not_repeated() {
+    let ca = TestCa::new();
+    let (apns, fcm) = (FakeApns::start(&ca), FakeFcm::start(&ca));
+    let good_bye = |number: usize| {
+        let debug = format!(
+            "{{\"reason\":\"BadCertificate\",\"token\":\"{}\"}}",
+            apple_token(number)
+        );
+        Answer::GoAway(GoAway {
+            reason: Reason::ENHANCE_YOUR_CALM,
+            processed: true,
+            debug,
+        })
+    };
+    apns.queue([good_bye(1)]);
+    fcm.queue([good_bye(1)]);
+    fcm.queue_tokens([good_bye(1)]);
+    let account = fcm.service_account("project-1");
+    let ios = json!({ "type": "apple", "apns": {
+        "certFilePath": fixture("aps.pem"), "certKeyFilePath": fixture("aps.key.pem"),
+        "topic": "org.example.app", "endpoint": apns.url(), "caFilePath": "ca.pem",
+    } });
+    let all = modules([("ios", ios), ("android", google(&fcm, json!({})))]);
+    let mut rig = Rig::start(&ca, all, &[("fcm.json", &account)]);
+    assert_eq!(rig.push("ios", &apple_token(1)), RESULT);
+    assert_eq!(rig.push("android", &google_token(1)), RESULT);
+    let words =
+        "the connection to the provider broke: GOAWAY with ENHANCE_YOUR_CALM and the reason BadCertificate";
+    let log = rig.daemon.log();
+    for module in ["module=ios", "module=android"] {
+        let mut lines = log.lines();
+        assert!(
+            lines.any(|line| line.contains(module) && line.contains(words)),
+            "{module}: {log}"
+        );
+    }
+    assert!(log.contains("no access token"), "{log}");
+    rig.assert_discreet(&[apple_token(1)]);
 }
