@@ -77,7 +77,7 @@ fn optional<'a>(
 
 /// The value of a field that must be there.
 fn required<'a>(command: &'a Command, name: &'static str, max: usize) -> Result<&'a str, CommandError> {
-    optional(command, name, max)?.ok_or(BadPayload::Missing(name).into())
+    optional(command, name, max)?.ok_or_else(|| BadPayload::Missing(name).into())
 }
 
 fn field(var: &'static str, kind: &'static str, value: impl Into<String>) -> Field {
