@@ -504,7 +504,7 @@ impl Module {
         let slot = match admission {
             Admission::Go(slot) => slot,
             Admission::Queue(due) => {
-                let order = order(state.queue.len() < MAX_HELD_ENCRYPTED);
+                let order = order(state.queue.has_room_for_encrypted());
                 self.hold(state, Held::new(order, due));
                 return Verdict::Settled(Outcome::Queued);
             }
@@ -1199,7 +1199,5 @@ const CROWDED: &str = "overloaded: publishes arrive faster than the provider acc
     slow, does a domain flood, or is maxInFlight too small?";
 const NO_ROOM: &str = "the hold queue is full; publish refused: does a domain flood, or does the provider throttle many \
     devices?";
-/// Of more held pushes than that nothing encrypted is kept, so that strangers do not fill the memory with it.
-const MAX_HELD_ENCRYPTED: usize = 10_000;
 /// Before a held push that found no permit tries again.
 const CROWDED_PAUSE: Duration = Duration::from_millis(200);

@@ -32,6 +32,13 @@ impl Held {
             attempts: 0,
         }
     }
+
+    /// Bytes of what is encrypted in it.
+    fn encrypted(&self) -> usize {
+        let extra = self.order.push.extra.as_ref();
+        let encrypted = extra.and_then(|extra| extra.encrypted.as_ref());
+        encrypted.map_or(0, |encrypted| encrypted.iv.len() + encrypted.ciphertext.len())
+    }
 }
 
 /// Held pushes in the order in which they are due.
@@ -41,6 +48,8 @@ pub(crate) struct Queue {
     /// Taken out to be sent, and not done with: whoever ends now must write these down as well.
     under_way: HashMap<Uuid, HeldRecord>,
     changes: u64,
+    /// Bytes of what is encrypted in the waiting pushes.
+    encrypted: usize,
 }
 
 impl Queue {
@@ -48,6 +57,12 @@ impl Queue {
     /// its place.
     pub(crate) fn has_room(&self) -> bool {
         self.heap.len() < MAX_HELD
+    }
+
+    /// Whether one more push may keep what is encrypted for its app. Beyond that it goes out plain, so that strangers do
+    /// not fill the memory.
+    pub(crate) fn has_room_for_encrypted(&self) -> bool {
+        self.encrypted < MAX_ENCRYPTED
     }
 
     /// How many there are, those included that are being sent.
@@ -69,6 +84,7 @@ impl Queue {
     pub(crate) fn push(&mut self, held: Held) {
         self.changes += 1;
         self.under_way.remove(&held.order.push.id);
+        self.encrypted += held.encrypted();
         self.heap.push(ByDue(held));
     }
 
@@ -89,6 +105,7 @@ impl Queue {
     fn pop(&mut self) -> Option<Held> {
         let ByDue(held) = self.heap.pop()?;
         self.changes += 1;
+        self.encrypted -= held.encrypted();
         self.under_way
             .insert(held.order.push.id, HeldRecord::of(&held, Clocks::read()));
         Some(held)
@@ -126,13 +143,15 @@ impl PartialEq for ByDue {
 impl Eq for ByDue {}
 
 const MAX_HELD: usize = 100_000;
+/// Bytes of what is encrypted, in all pushes of a module that wait.
+const MAX_ENCRYPTED: usize = 16 * 1_024 * 1_024;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
     use super::*;
-    use crate::TokenHasher;
+    use crate::{Encrypted, Extra, TokenHasher};
 
     #[test]
     fn pushes_come_out_when_they_are_due_and_in_that_order() {
@@ -156,5 +175,36 @@ mod tests {
         assert!(queue.pop_due(now).is_none());
         assert_eq!(queue.heap.len(), 1);
         assert!(queue.has_room());
+    }
+
+    #[test]
+    fn what_is_encrypted_is_counted_in_bytes() {
+        let (now, hasher) = (Instant::now(), TokenHasher::new().unwrap());
+        let mut queue = Queue::default();
+        let kib = || {
+            let mut order = Order::any(hasher.fingerprint("t"));
+            let encrypted = Some(Encrypted {
+                iv: "iv".into(),
+                ciphertext: "x".repeat(1_022).into(),
+            });
+            order.push.extra = Some(Arc::new(Extra {
+                account: None,
+                channel: None,
+                encrypted,
+                call: false,
+            }));
+            Held::new(order, now)
+        };
+        for _ in 0..16 * 1_024 {
+            assert!(queue.has_room_for_encrypted());
+            queue.push(kib());
+        }
+        assert!(!queue.has_room_for_encrypted());
+        let back = queue.pop_due(now).unwrap();
+        assert!(queue.has_room_for_encrypted());
+        queue.push(back);
+        assert!(!queue.has_room_for_encrypted());
+        queue.take_all();
+        assert_eq!(queue.encrypted, 0);
     }
 }

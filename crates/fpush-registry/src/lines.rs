@@ -1,5 +1,6 @@
 //! Devices as lines of JSON, for export and import.
 
+use fpush_push::canonical_jid;
 use serde::{Deserialize, Serialize};
 
 use crate::device::{Device, Dialect, Time};
@@ -89,7 +90,7 @@ pub fn from_line(line: &str) -> Result<Device, LineError> {
         secret: line.secret,
         token: line.token,
         call_token: line.second_token,
-        owner: line.owner,
+        owner: line.owner.map(|owner| canonical_jid(&owner).into_owned()),
         account: line.account,
         channel: line.channel,
         registered: Time::parse(&line.registered).ok_or(LineError::Time)?,
@@ -121,6 +122,8 @@ mod tests {
         ) {
             let [kind, node, secret, token] = texts;
             let [call_token, owner, account, channel] = more;
+            let owner = owner.map(|owner| canonical_jid(&owner).into_owned());
+            let owner = owner.filter(|owner| !owner.is_empty());
             let [renewed, delivered, failed] = times.map(|time| time.map(Time));
             let registered = Time(registered);
             let device = Device {

@@ -4,6 +4,7 @@
 //! instances share. So what a transaction reads stays true until it commits, and the ids of changes are in the order
 //! of the commits.
 
+mod owners;
 mod postgres;
 mod probe;
 mod sqlite;
@@ -123,6 +124,7 @@ impl Store {
         if version < known {
             writing.set_meta("schema", &known.to_string()).await?;
         }
+        writing.spell_owners().await?;
         let key = match writing.meta("key").await? {
             Some(key) => key,
             None => {
@@ -277,9 +279,12 @@ impl Writing {
     }
 
     async fn meta(&mut self, name: &str) -> Result<Option<String>> {
-        let values = [Value::Text(name)];
-        let found = on!(self, transaction => nodes(&mut **transaction, META, &values))?;
+        let found = self.texts(META, &[Value::Text(name)]).await?;
         Ok(found.into_iter().next())
+    }
+
+    async fn texts(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<Vec<String>> {
+        on!(self, transaction => nodes(&mut **transaction, sql, values))
     }
 
     async fn set_meta(&mut self, name: &str, value: &str) -> Result<()> {

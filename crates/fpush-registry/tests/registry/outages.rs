@@ -151,6 +151,43 @@ async fn tables_of_a_newer_version_are_left_alone() {
     ));
 }
 
+/// Before addresses had one spelling, an owner stood in the database as its server wrote it.
+#[tokio::test]
+async fn owners_of_an_older_database_stay_owners() {
+    let database = Database::sqlite(true);
+    let open = database.open().await;
+    let secret = open.register("ju@müller.example", "n-1", "t-1").await.unwrap();
+    let p2 = [("token", "t-2"), ("device-id", "d")];
+    open.run("register-push-fcm", "ju@müller.example", &p2)
+        .await
+        .unwrap();
+    open.close().await;
+    let StoreSettings::Sqlite { path } = &database.settings.store else {
+        unreachable!()
+    };
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+    let old = sqlx::sqlite::SqlitePool::connect_with(options).await.unwrap();
+    for sql in [
+        "UPDATE devices SET owner = 'JU@Mu\u{308}ller.EXAMPLE.'",
+        "DELETE FROM meta WHERE name = 'owners'",
+    ] {
+        assert!(sqlx::query(sql).execute(&old).await.unwrap().rows_affected() > 0);
+    }
+    old.close().await;
+
+    let open = database.open().await;
+    assert_eq!(open.register("ju@müller.example", "n-1", "t-3").await, Ok(secret));
+    open.run("register-push-fcm", "ju@müller.example", &p2)
+        .await
+        .unwrap();
+    let devices = open.registry.page(None, 10).await.unwrap();
+    assert_eq!(devices.len(), 2);
+    for device in devices {
+        assert_eq!(device.owner.as_deref(), Some("ju@müller.example"));
+    }
+    open.close().await;
+}
+
 #[tokio::test]
 async fn another_process_that_writes_for_long_is_an_outage() {
     let database = Database::sqlite(true);
