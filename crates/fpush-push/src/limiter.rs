@@ -193,17 +193,20 @@ impl Limiter {
 
     /// Lets the queued push of a key out; with it a new window begins.
     pub(crate) fn release(&mut self, target: Target, spacing: Duration, now: Instant) -> Release {
-        let now = self.millis(now);
+        match self.not_before(target, now) {
+            Some(due) => Release::NotBefore(due),
+            None => Release::Go(self.take(target, spacing, self.millis(now))),
+        }
+    }
+
+    /// When the queued push of a key may go out, if that is later than now.
+    pub(crate) fn not_before(&self, target: Target, now: Instant) -> Option<Instant> {
         let due = match self.marks.get(target.slot_key()) {
             Some(mark) if mark.state() == State::Queued => mark.free_at(),
             Some(_) | None => 0,
         };
         let free_at = due.max(self.silent_until(target));
-        if now < free_at {
-            Release::NotBefore(self.instant(free_at))
-        } else {
-            Release::Go(self.take(target, spacing, now))
-        }
+        (self.millis(now) < free_at).then(|| self.instant(free_at))
     }
 
     /// A slot for a push that goes out whatever the window says, because the daemon is about to stop.

@@ -603,29 +603,48 @@ impl Module {
     }
 
     /// Starts a held push whose time has come, or puts it back. One at a time stands in the line for its permit:
-    /// held pushes have more time than those who want a reply.
-    async fn start_held(self: &Arc<Self>, mut held: Held, now: Instant) {
-        let (target, spacing) = (held.order.target(), held.order.spacing);
-        let released = self.lock().limiter.release(target, spacing, now);
-        let slot = match released {
-            Release::Go(slot) => slot,
-            Release::NotBefore(due) => {
-                held.due = due;
-                return self.hold(self.lock(), held);
-            }
-        };
+    /// held pushes have more time than those who want a reply. Only with the permit its window begins: until then it is
+    /// the queued push of its key, however long that takes.
+    async fn start_held(self: &Arc<Self>, held: Held, now: Instant) {
+        let later = self.lock().limiter.not_before(held.order.target(), now);
+        if let Some(due) = later {
+            return self.postpone(held, due);
+        }
         if let Some(until) = self.paused_until(now) {
-            return self.put_back(held, slot, until);
+            if let Some((held, slot)) = self.release(held, now) {
+                self.put_back(held, slot, until);
+            }
+            return;
         }
-        match self.permit(&held.order.domain).await {
-            Some(permit) => self
-                .drain
-                .spawn(Arc::clone(self).deliver_held(held, slot, permit)),
-            None => {
-                self.requeue(held, slot, now + CROWDED_PAUSE);
-                self.drain.until_begun_or(CROWDED_PAUSE).await;
+        let Some(permit) = self.permit(&held.order.domain).await else {
+            self.postpone(held, Instant::now() + CROWDED_PAUSE);
+            return self.drain.until_begun_or(CROWDED_PAUSE).await;
+        };
+        if let Some((held, slot)) = self.release(held, Instant::now()) {
+            self.drain
+                .spawn(Arc::clone(self).deliver_held(held, slot, permit));
+        }
+    }
+
+    /// Begins the window of a held push, or postpones it.
+    fn release(&self, held: Held, now: Instant) -> Option<(Held, Slot)> {
+        let released = self
+            .lock()
+            .limiter
+            .release(held.order.target(), held.order.spacing, now);
+        match released {
+            Release::Go(slot) => Some((held, slot)),
+            Release::NotBefore(due) => {
+                self.postpone(held, due);
+                None
             }
         }
+    }
+
+    /// Puts a held push back that was not tried: it is still the queued one of its key.
+    fn postpone(&self, mut held: Held, due: Instant) {
+        held.due = due;
+        self.hold(self.lock(), held);
     }
 
     /// A permit for a held push, however long that takes; `None` if there is not even a place in the line.

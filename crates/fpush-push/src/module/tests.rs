@@ -618,6 +618,37 @@ async fn queued_pushes_go_out_in_the_order_of_their_times() {
     }
 }
 
+/// Under load: while the queued push waits for its permit it stays the one that is queued, and its window begins when it
+/// goes out.
+#[tokio::test(start_paused = true)]
+async fn the_window_of_a_held_push_begins_with_its_permit() {
+    let mut settings = settings();
+    settings.max_in_flight = 1;
+    let f = Fixture::with(settings, Class::High);
+    assert_eq!(f.push("t").await, Outcome::Accepted);
+    assert_eq!(f.settled("t"), Outcome::Queued);
+    seconds(19).await;
+    f.provider.queue([Step::SlowTake(24_000)]);
+    let other = f.publish("x");
+    seconds(22).await;
+    assert_eq!(f.settled("t"), Outcome::Refused, "it is queued yet");
+    assert_eq!(other.await.unwrap(), Outcome::Accepted);
+    seconds(18).await;
+    assert_eq!(f.settled("t"), Outcome::Queued);
+    seconds(10).await;
+    let times: Vec<_> = f
+        .provider
+        .attempts()
+        .into_iter()
+        .filter(|attempt| attempt.token == "t")
+        .map(|attempt| attempt.at.duration_since(f.start).as_secs_f64())
+        .collect();
+    assert_eq!(times.len(), 3, "{times:?}");
+    for (found, expected) in times.iter().zip([0.0, 43.0, 63.0]) {
+        assert_about(*found, expected);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_failed_push_gives_its_slot_back() {
     let f = Fixture::new();
