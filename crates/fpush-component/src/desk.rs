@@ -12,7 +12,7 @@ use std::{
 use fpush_push::{
     BadPayload, Choice, Command, CommandError, Commands, Cut, Directory, Drain, Encrypted, Found, Lookup,
     Module, Modules, Outcome, Registered, Request as PushRequest, Unavailable, Urgency, Verdict,
-    canonical_jid,
+    canonical_domain, canonical_jid,
 };
 use metrics::{Histogram, counter, histogram};
 use tokio::{
@@ -135,7 +135,7 @@ impl Desk {
 
     /// Our address is this one from now on.
     pub(crate) fn set_name(&self, name: &str) {
-        if *self.terms().name != *name {
+        if canonical_domain(&self.terms().name) != canonical_domain(name) {
             self.outbox.drop_former(Instant::now());
         }
         self.change_terms(|terms| terms.name = name.into());

@@ -38,7 +38,7 @@ pub fn canonical_jid(jid: &str) -> Cow<'_, str> {
 #[must_use]
 pub fn canonical_domain(domain: &str) -> Cow<'_, str> {
     let name = spelling(domain);
-    if name.parse::<Ipv6Addr>().is_ok() {
+    if name.contains(':') && name.parse::<Ipv6Addr>().is_ok() {
         // An IPv6 address stands in brackets (RFC 7622 section 3.2).
         return Cow::Owned(format!("[{name}]"));
     }

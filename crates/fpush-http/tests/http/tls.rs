@@ -4,7 +4,8 @@ use std::{
     error::Error,
     iter::successors,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, mpsc},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -20,7 +21,9 @@ use rustls::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
-    time::timeout,
+    runtime::Builder,
+    sync::oneshot,
+    time::{sleep, timeout},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -44,6 +47,10 @@ async fn rig() -> (Rig, String, TempDir) {
 }
 
 async fn connect(address: SocketAddr, pem: &str, protocol: &str) -> TlsStream<TcpStream> {
+    handshake(TcpStream::connect(address).await.unwrap(), pem, protocol).await
+}
+
+async fn handshake(stream: TcpStream, pem: &str, protocol: &str) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
@@ -54,7 +61,6 @@ async fn connect(address: SocketAddr, pem: &str, protocol: &str) -> TlsStream<Tc
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![protocol.into()];
-    let stream = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let stream = TlsConnector::from(Arc::new(config))
         .connect(name, stream)
@@ -62,6 +68,35 @@ async fn connect(address: SocketAddr, pem: &str, protocol: &str) -> TlsStream<Tc
         .unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol.as_bytes()));
     stream
+}
+
+/// The thread that serves, and pushes, has nothing to do with a handshake: this one does nothing while it happens.
+#[tokio::test]
+async fn handshakes_take_no_time_of_the_thread_that_serves() {
+    let (rig, pem, _dir) = rig().await;
+    let address = rig.address;
+    let (connected, has_connected) = oneshot::channel();
+    let (go, has_to_go) = mpsc::channel();
+    let (done, is_done) = mpsc::channel();
+    let client = thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let stream = TcpStream::connect(address).await.unwrap();
+            connected.send(()).unwrap();
+            has_to_go.recv().unwrap();
+            let stream = handshake(stream, &pem, "http/1.1").await;
+            done.send(()).unwrap();
+            stream
+        });
+    });
+    has_connected.await.unwrap();
+    // The listener accepts it meanwhile.
+    sleep(Duration::from_millis(50)).await;
+    go.send(()).unwrap();
+    is_done
+        .recv_timeout(Duration::from_secs(20))
+        .expect("the handshake needs this thread");
+    client.join().unwrap();
 }
 
 /// Registers a device over HTTP/2 and returns the answer.

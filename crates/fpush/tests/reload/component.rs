@@ -75,13 +75,14 @@ fn what_is_about_the_link_opens_it_anew() {
     let id = rig.publish("ios", &"a".repeat(21_000));
     assert_eq!(rig.verdict(&id), "wait/bad-request");
 
-    hand_over(&mut rig, 2, component(json!({ "componentKey": "wrong" })));
+    // No login is tried again before long, unless the settings change.
+    let wrong = json!({
+        "timeout": { "xmppconnectionError": "1h" }, "component": { "componentKey": "wrong" },
+    });
+    hand_over(&mut rig, 2, wrong);
     let refused = rig.world.xmpp.try_accept(LONG).map(drop);
     assert_eq!(refused, Err(AcceptError::WrongSecret));
-    // The login is not tried again before long, unless the settings change.
-    rig.reload(json!({
-        "timeout": { "xmppconnectionError": "1h" }, "component": { "componentKey": "still wrong" },
-    }));
+    rig.reload(component(json!({ "componentKey": "still wrong" })));
     let refused = rig.world.xmpp.try_accept(LONG).map(drop);
     assert_eq!(refused, Err(AcceptError::WrongSecret));
     rig.reload(component(json!({ "componentKey": "secret" })));
