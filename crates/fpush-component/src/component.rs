@@ -30,6 +30,8 @@ pub struct ComponentSettings {
     pub hostname: String,
     /// `componentKey`: the secret that we share with the server. It is never shown.
     pub secret: String,
+    /// The key of the settings that says where the secret is: what to correct if the server does not accept it.
+    pub secret_key: &'static str,
     /// `serverHostname`: a name or an address.
     pub server_host: String,
     /// `serverPort`.

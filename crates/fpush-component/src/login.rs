@@ -64,18 +64,21 @@ impl LoginError {
     /// What to change, on Prosody and on ejabberd.
     pub(crate) fn advice(&self, settings: &ComponentSettings) -> String {
         let (name, host, port) = (&settings.hostname, &settings.server_host, settings.server_port);
+        let secret = settings.secret_key;
+        let usual = usual_port(port);
         match self {
             Self::Connect(_) => format!(
-                "is the server running, and does it listen for components on {host} port {port}? Prosody: \
+                "{usual}is the server running, and does it listen for components on {host} port {port}? Prosody: \
                  component_ports = {{ {port} }} and component_interfaces, at the top of its configuration. ejabberd: \
                  a listener with module: ejabberd_service and port: {port}"
             ),
             Self::HostUnknown => format!(
-                "the server knows no component {name}. Prosody: Component \"{name}\" with component_secret. ejabberd: \
-                 hosts: {{ {name}: {{ password: … }} }} in the listener with module: ejabberd_service"
+                "{usual}the server knows no component {name}, or port {port} is not its port for components. Prosody: \
+                 Component \"{name}\" with component_secret, and component_ports. ejabberd: hosts: {{ {name}: \
+                 {{ password: … }} }} in the listener with module: ejabberd_service"
             ),
             Self::NotAuthorized => format!(
-                "the server does not accept component.componentKey for {name}. Prosody: it must be the \
+                "the server does not accept component.{secret} for {name}. Prosody: it must be the \
                  component_secret of Component \"{name}\". ejabberd: it must be the password of {name} in hosts of the \
                  listener with module: ejabberd_service, which must name {name}"
             ),
@@ -85,15 +88,29 @@ impl LoginError {
                  Component \"{name}\". ejabberd accepts several connections"
             ),
             Self::Closed => format!(
-                "some servers do so when the secret is wrong: check component.componentKey, and whether port {port} \
+                "{usual}some servers do so when the secret is wrong: check component.{secret}, and whether port {port} \
                  is the server's port for components and not the one for clients"
             ),
             Self::Refused(_) | Self::TimedOut => format!(
-                "is {host} port {port} the server's port for components? Prosody: component_ports. ejabberd: the \
+                "{usual}is {host} port {port} the server's port for components? Prosody: component_ports. ejabberd: the \
                  listener with module: ejabberd_service"
             ),
         }
     }
+}
+
+/// What a port is for on nearly every server, if that is not components; a sentence of its own.
+fn usual_port(port: u16) -> String {
+    let what = match port {
+        5222 | 5223 => "clients",
+        5269 | 5270 => "other servers",
+        5280 | 5281 | 5443 => "HTTP",
+        _ => return String::new(),
+    };
+    format!(
+        "port {port} is usually the one for {what}, and components have another one: 5347 on Prosody, on ejabberd the \
+         port of the listener with module: ejabberd_service. If it is the right one: "
+    )
 }
 
 impl fmt::Display for LoginError {
@@ -201,3 +218,48 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// What was sent must be acknowledged by the other machine's kernel within this time.
 const USER_TIMEOUT: Duration = Duration::from_secs(45);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn advice(error: &LoginError, server_port: u16, secret_key: &'static str) -> String {
+        error.advice(&ComponentSettings {
+            hostname: "push.example.org".to_owned(),
+            secret: "s3cret".to_owned(),
+            secret_key,
+            server_host: "127.0.0.1".to_owned(),
+            server_port,
+            max_stanza_size: 0,
+            retry_after: Duration::ZERO,
+        })
+    }
+
+    #[test]
+    fn a_port_that_is_for_others_is_told_first() {
+        for error in [LoginError::HostUnknown, LoginError::Closed, LoginError::TimedOut] {
+            let said = advice(&error, 5222, "componentKey");
+            assert!(
+                said.starts_with("port 5222 is usually the one for clients"),
+                "{said}"
+            );
+            assert!(said.contains("5347 on Prosody"), "{said}");
+            let said = advice(&error, 5347, "componentKey");
+            assert!(!said.contains("usually") && said.contains("port 5347"), "{said}");
+        }
+    }
+
+    #[test]
+    fn the_secret_is_corrected_where_it_is() {
+        for key in ["componentKey", "componentKeyFile"] {
+            for error in [LoginError::NotAuthorized, LoginError::Closed] {
+                let said = advice(&error, 5347, key);
+                assert!(said.contains(&format!("component.{key}")), "{said}");
+                assert!(
+                    !said.contains(&format!("component.{key}File")) && !said.contains("s3cret"),
+                    "{said}"
+                );
+            }
+        }
+    }
+}

@@ -79,6 +79,7 @@ impl Rig {
         let settings = ComponentSettings {
             hostname: DOMAIN.to_owned(),
             secret: SECRET.to_owned(),
+            secret_key: "componentKey",
             server_host: "127.0.0.1".to_owned(),
             server_port: xmpp.port(),
             max_stanza_size: 10_000,

@@ -2,7 +2,7 @@
 //! of a certificate must neither hang the daemon nor fill its memory.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, BufRead, Read as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
@@ -51,6 +51,70 @@ pub fn open_own(options: &mut OpenOptions, path: &Path, folder_owner: u32) -> io
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, error));
     }
     Ok(file)
+}
+
+/// What a file is to us, and so what to do about one that we may not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// We read it. It may stay somebody else's.
+    Read,
+    /// It is our own.
+    Own,
+}
+
+/// An error at a file in words: where access is denied also to whom, whose the file is, and the command that mends it.
+#[must_use]
+pub fn describe(error: &io::Error, path: &Path, what_for: Use) -> String {
+    match denied(error, path, what_for) {
+        Some(reason) => format!("{error}; {reason}"),
+        None => error.to_string(),
+    }
+}
+
+/// Why access is denied, and what to do; `None` for other errors.
+fn denied(error: &io::Error, path: &Path, what_for: Use) -> Option<String> {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return None;
+    }
+    let (what, metadata) = match fs::metadata(path) {
+        Ok(metadata) => (path, metadata),
+        // Then it is a folder on the way: the last one that can be looked at cannot be entered.
+        Err(_) => path
+            .ancestors()
+            .skip(1)
+            .find_map(|folder| Some((folder, fs::metadata(folder).ok()?)))?,
+    };
+    let (user, owner) = (
+        user_name(rustix::process::geteuid().as_raw()),
+        user_name(metadata.uid()),
+    );
+    let (shown, mode) = (what.display(), metadata.mode() & 0o7777);
+    let whose = format!("this runs as user {user}, and {shown} belongs to {owner} (mode {mode:o})");
+    let rights = match (what_for, metadata.is_dir()) {
+        (Use::Read, true) => "x",
+        (Use::Read, false) => "r",
+        (Use::Own, true) => "rwx",
+        (Use::Own, false) => "rw",
+    };
+    Some(match what_for {
+        _ if owner == user => format!("{whose}; do: chmod u+{rights} {shown}"),
+        Use::Own => format!("{whose}; do: chown {user} {shown}"),
+        Use::Read => format!(
+            "{whose}; do: setfacl -m u:{user}:{rights} {shown}, or chown {user} {shown}, or hand the file over with \
+             LoadCredential= of the unit file"
+        ),
+    })
+}
+
+/// The name of a user, or its number if it has none.
+fn user_name(uid: u32) -> String {
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, number) = (fields.next()?, fields.nth(1)?);
+        (number.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    name.unwrap_or_else(|| uid.to_string())
 }
 
 /// Whether what this user owns is changed by nobody but us and root.

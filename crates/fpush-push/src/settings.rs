@@ -186,6 +186,7 @@ impl Report {
                 } else {
                     ""
                 };
+                let e = files::describe(&e, file, files::Use::Read);
                 self.error(path, format_args!("cannot read the file {}: {e}{hint}", file.display()));
                 None
             }),

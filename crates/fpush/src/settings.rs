@@ -174,7 +174,7 @@ fn read_file(file: &Path, report: &Report) -> Option<Map<String, Value>> {
     let unreadable =
         |e: &dyn fmt::Display| report.error("", format_args!("cannot read the settings file {shown}: {e}"));
     let content = files::read(file, files::LARGEST)
-        .inspect_err(|e| unreadable(e))
+        .inspect_err(|e| unreadable(&files::describe(e, file, files::Use::Read)))
         .ok()?;
     let text = &files::text(&content).inspect_err(|e| unreadable(e)).ok()?;
     let parsed = parse_to_ast(
@@ -372,6 +372,7 @@ fn read_component(root: &mut Section<'_>) -> Option<ComponentSettings> {
         );
     }
     let secret = read_secret(&mut component);
+    let by_file = component.has("componentKeyFile");
     let server_host = read_host(&mut component);
     let server_port = component.required_integer("serverPort", 1..=65_535);
     let max_stanza_size = component.integer("maxStanzaSize", 16 * 1_024..=64 * MEBIBYTE, MEBIBYTE) as usize;
@@ -379,6 +380,11 @@ fn read_component(root: &mut Section<'_>) -> Option<ComponentSettings> {
     Some(ComponentSettings {
         hostname: hostname?.to_owned(),
         secret: secret?,
+        secret_key: if by_file {
+            "componentKeyFile"
+        } else {
+            "componentKey"
+        },
         server_host: server_host?,
         server_port: u16::try_from(server_port?).ok()?,
         max_stanza_size,

@@ -84,7 +84,11 @@ impl StateDir {
             &path,
             owner,
         )
-        .map_err(|e| unusable(&format_args!("{}: {e}", path.display())))?;
+        .map_err(|e| {
+            let (path, e) = (path.display(), files::describe(&e, &path, files::Use::Own));
+            // The folder itself is right: what is wrong is in it, such as what root has left there.
+            anyhow::anyhow!("cannot use stateDirectory {shown}: {path}: {e}")
+        })?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -120,6 +124,7 @@ impl StateDir {
             Ok(opened) => opened,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return records,
             Err(e) => {
+                let e = files::describe(&e, &path, files::Use::Own);
                 let path = path.display();
                 error!("cannot read {path}: {e}; going on without what it holds");
                 return records;

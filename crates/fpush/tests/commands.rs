@@ -6,6 +6,8 @@
 
 #[path = "commands/check.rs"]
 mod check;
+#[path = "commands/denied.rs"]
+mod denied;
 #[path = "commands/help.rs"]
 mod help;
 #[cfg(feature = "enable_registration")]
