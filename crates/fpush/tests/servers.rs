@@ -27,15 +27,15 @@ use fpush_testkit::{
 use serde_json::{Map, Value, json};
 
 macro_rules! on_both_servers {
-    ($($name:ident,)*) => {
+    ($($(#[$when:meta])* $name:ident,)*) => {
         mod prosody {
-            $(#[test]
+            $($(#[$when])* #[test]
             fn $name() {
                 super::$name(super::Kind::Prosody);
             })*
         }
         mod ejabberd {
-            $(#[test]
+            $($(#[$when])* #[test]
             fn $name() {
                 super::$name(super::Kind::Ejabberd);
             })*
@@ -46,6 +46,8 @@ macro_rules! on_both_servers {
 on_both_servers! {
     a_message_becomes_a_push_of_each_module,
     a_dead_token_is_unregistered_and_a_living_one_is_not,
+    #[cfg(feature = "enable_fcm_support")]
+    an_installation_id_gets_its_push,
     after_a_restart_of_the_server_pushes_go_on,
     a_second_message_is_acknowledged_at_once_and_delivered_later,
     nothing_that_a_user_sends_ends_the_link,
@@ -106,6 +108,21 @@ fn a_dead_token_is_unregistered_and_a_living_one_is_not(kind: Kind) {
         if module != Type::Demo {
             assert_eq!(stage.sent(module, &dead), 1, "the provider is not asked again");
         }
+    }
+}
+
+/// A device that has a Firebase installation ID and no token.
+#[cfg(feature = "enable_fcm_support")]
+fn an_installation_id_gets_its_push(kind: Kind) {
+    let fid = "dCXr7fTpTm2yXGVYTXJb6r";
+    let mut stage = Stage::start(kind, &json!({ "enabled": false }));
+    stage.register("alice", fid, "google");
+    for count in 1..=2 {
+        stage.write_to("alice");
+        let (_, reply) = stage.exchange(fid, count);
+        stage.expect_in_log(&Effect::Accepted(&reply), "alice", fid, count);
+        let send = &stage.providers.fcm.wait_for(count, PATIENCE)[count - 1];
+        assert_eq!((send.fid(), send.token()), (fid, ""));
     }
 }
 
@@ -706,7 +723,7 @@ impl Stage {
             }
             Type::Google => {
                 let sends = self.providers.fcm.sends();
-                sends.iter().filter(|send| send.token() == token).count()
+                sends.iter().filter(|send| send.target() == token).count()
             }
             Type::Demo => {
                 let log = self.daemon.log();
