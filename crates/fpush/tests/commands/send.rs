@@ -199,6 +199,23 @@ fn an_account_that_google_does_not_know_is_said() {
     drop(running);
 }
 
+/// However the operator's tool has written it.
+#[test]
+fn a_token_is_sent_in_its_one_spelling() {
+    let place = Place::new();
+    place.send("ios", &apple(1).to_uppercase()).expect(0, &[ALONE]);
+    let running = place.start();
+    place.send("ios", &apple(2).to_uppercase()).expect(0, &[ASKED]);
+    drop(running);
+    let tokens: Vec<_> = place
+        .apns
+        .requests()
+        .into_iter()
+        .map(|request| request.token)
+        .collect();
+    assert_eq!(tokens, [apple(1), apple(2)]);
+}
+
 #[test]
 fn what_names_no_module_and_what_is_no_token_reaches_nobody() {
     let place = Place::new();

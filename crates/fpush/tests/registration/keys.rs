@@ -1,9 +1,9 @@
 //! What is one for the rate limit: a registered device, of which one phone has as many as accounts and chats.
 
-use fpush_testkit::Answer;
+use fpush_testkit::{Answer, Gate, Monitoring};
 use serde_json::json;
 
-use crate::rig::{ALICE, LONG, REFUSED, RESULT, Rig, apple, google};
+use crate::rig::{ALICE, LONG, REFUSED, RESULT, Rig, apple, google, until};
 
 const BOB: &str = "bob@b.example/phone";
 
@@ -136,4 +136,32 @@ fn every_spelling_of_a_token_is_one_registration() {
     assert_eq!(rig.export().len(), 2);
     let gone = rig.form(ALICE, "unregister-device", &[fields[0], ("device-token", &upper)]);
     assert_eq!(gone.value("node"), nodes[0]);
+}
+
+/// An older push that failed is not sent again if a newer one is queued for the same device. It was acknowledged, so it
+/// is counted.
+#[test]
+fn what_a_newer_push_covers_is_counted() {
+    let mut rig = Rig::with(json!({ "rateLimit": "5s" }));
+    let secret = rig.register(ALICE, "n", &apple(1));
+    assert_eq!(rig.push("n", &secret), RESULT);
+    let gate = Gate::new();
+    let refusal = Answer::reason(503, "ServiceUnavailable");
+    rig.apns.queue([Answer::Behind(gate.clone(), Box::new(refusal))]);
+    assert_eq!(rig.push("n", &secret), RESULT, "it is queued");
+    rig.apns.wait_for(2, LONG);
+    assert_eq!(rig.push("n", &secret), RESULT, "the next one is queued behind it");
+    gate.open();
+    rig.apns.wait_for(3, LONG);
+    let monitoring = Monitoring::of(&rig.daemon, LONG);
+    let counted = |outcome| {
+        let labels = [("module", "ios"), ("outcome", outcome)];
+        monitoring.scrape().value("fpush_held_pushes_total", &labels)
+    };
+    until(LONG, "what was queued last is delivered", || {
+        counted("delivered") == Some(1.0)
+    });
+    assert_eq!((counted("covered"), counted("lost")), (Some(1.0), Some(0.0)));
+    rig.stop();
+    assert_eq!(rig.apns.count(), 3);
 }
