@@ -113,15 +113,17 @@ impl Blocklist {
         self.blocks.len()
     }
 
-    /// Everything that is remembered, the oldest first.
-    pub(crate) fn records(&self, clocks: Clocks) -> Vec<BlockRecord> {
+    /// A part of what is remembered, in no order, from this place on, and the place of the next part.
+    pub(crate) fn part(&self, from: usize, most: usize, clocks: Clocks) -> (Vec<BlockRecord>, Option<usize>) {
         let record = |(token, block): (Fingerprint, &Block)| BlockRecord {
             token: token.to_parts(),
             reason: block.reason,
             start: clocks.to_millis(block.start),
             end: clocks.to_millis(block.end),
         };
-        self.blocks.iter().map(record).collect()
+        let part: Vec<_> = self.blocks.part(from, most).map(record).collect();
+        let next = from + part.len();
+        (part, (next < self.blocks.len()).then_some(next))
     }
 
     /// Remembers what was written down. The end of a block is never later than its rule has it: the clock may have been

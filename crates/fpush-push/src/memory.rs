@@ -49,6 +49,14 @@ pub struct HeldRecord {
     attempts: u32,
 }
 
+impl BlockRecord {
+    /// When the block began: blocks are remembered in that order.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+}
+
 impl fmt::Debug for HeldRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HeldRecord")
@@ -138,6 +146,21 @@ impl HeldRecord {
             give_up: give_up.map(|give_up| clocks.to_millis(give_up)),
             attempts: *attempts,
         }
+    }
+
+    /// Whether fpush may have written it: what is read is used like a publish, and never trusted more.
+    #[must_use]
+    pub fn is_sane(&self) -> bool {
+        let is_text = |text: &str, longest: usize| {
+            !text.is_empty() && text.len() <= longest && !text.chars().any(char::is_control)
+        };
+        let is_optional = |text: &Option<String>| text.as_ref().is_none_or(|text| is_text(text, 4_096));
+        is_text(&self.token, 4_096)
+            && is_text(&self.domain, 1_023)
+            && is_optional(&self.account)
+            && is_optional(&self.channel)
+            && self.spacing <= as_millis(LONGEST)
+            && self.attempts <= 1_000_000
     }
 
     /// The token as it was written down.

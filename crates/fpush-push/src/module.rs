@@ -346,16 +346,18 @@ impl Module {
         [state.blocklist.changes(), state.queue.changes()]
     }
 
-    /// The block list, to be written down.
+    /// A part of the block list, to be written down, from a place on, and the place of the next part; none after the last
+    /// one. In parts, because pushes wait for as long as this takes. A block that moves meanwhile may be in none of them.
     #[must_use]
-    pub fn blocks(&self, clocks: Clocks) -> Vec<BlockRecord> {
-        self.lock().blocklist.records(clocks)
+    pub fn blocks(&self, from: usize, clocks: Clocks) -> (Vec<BlockRecord>, Option<usize>) {
+        self.lock().blocklist.part(from, PART, clocks)
     }
 
-    /// What is held, to be written down.
+    /// A part of what is held, to be written down, from a number on, and the number of the next part; none after the last
+    /// one. A push that is in two parts is as it is in the later one.
     #[must_use]
-    pub fn held_records(&self, clocks: Clocks) -> Vec<HeldRecord> {
-        self.lock().queue.records(clocks)
+    pub fn held_records(&self, from: u64, clocks: Clocks) -> (Vec<(Uuid, HeldRecord)>, Option<u64>) {
+        self.lock().queue.part(from, PART, clocks)
     }
 
     /// What is held when the daemon ends will be written down: it is not lost then.
@@ -382,6 +384,10 @@ impl Module {
                 self.lose(self.hasher.fingerprint(record.token()), Outcome::TokenInvalid);
                 continue;
             };
+            if !state.queue.has_room() {
+                self.lose(self.hasher.fingerprint(token.as_str()), Outcome::Overloaded);
+                continue;
+            }
             let mut held = record.into_held(token, &self.hasher, clocks);
             // The clock may have been wrong when it was written.
             let patience = clocks.now + HELD_PATIENCE;
@@ -1197,6 +1203,8 @@ async fn delay_at_random() {
 }
 
 /// A reply is due this long after its publish; ejabberd forgets the publish after 32 s.
+/// So many records are copied at a time, in a fraction of a millisecond.
+const PART: usize = 1_000;
 const DEADLINE: Duration = Duration::from_secs(25);
 /// The longest stay in the line.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);

@@ -1,8 +1,8 @@
 //! Pushes that were acknowledged and wait for their time.
 
 use std::{
-    cmp::Ordering,
-    collections::{BinaryHeap, HashMap},
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, HashMap},
 };
 
 use tokio::time::Instant;
@@ -44,7 +44,11 @@ impl Held {
 /// Held pushes in the order in which they are due.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    heap: BinaryHeap<ByDue>,
+    /// By number. Whatever comes gets a higher one than all before it, also if it comes again: so who reads them in pieces,
+    /// by number, misses nothing that stays.
+    waiting: BTreeMap<u64, Held>,
+    next_number: u64,
+    by_due: BinaryHeap<Reverse<(Instant, u64)>>,
     /// Taken out to be sent, and not done with: whoever ends now must write these down as well.
     under_way: HashMap<Uuid, HeldRecord>,
     changes: u64,
@@ -56,7 +60,7 @@ impl Queue {
     /// Whether one more push may be acknowledged. A push that comes back after a failed attempt always has
     /// its place.
     pub(crate) fn has_room(&self) -> bool {
-        self.heap.len() < MAX_HELD
+        self.waiting.len() < MAX_HELD
     }
 
     /// Whether one more push may keep what is encrypted for its app. Beyond that it goes out plain, so that strangers do
@@ -67,13 +71,29 @@ impl Queue {
 
     /// How many there are, those included that are being sent.
     pub(crate) fn len(&self) -> usize {
-        self.heap.len() + self.under_way.len()
+        self.waiting.len() + self.under_way.len()
     }
 
-    /// All that is held or being sent, in no order.
-    pub(crate) fn records(&self, clocks: Clocks) -> Vec<HeldRecord> {
-        let waiting = self.heap.iter().map(|held| HeldRecord::of(&held.0, clocks));
-        waiting.chain(self.under_way.values().cloned()).collect()
+    /// A part of what is held or being sent, from this number on, and the number at which the next part begins; none after
+    /// the last one. A push that came again meanwhile is in two parts, and the later one counts.
+    pub(crate) fn part(
+        &self,
+        from: u64,
+        most: usize,
+        clocks: Clocks,
+    ) -> (Vec<(Uuid, HeldRecord)>, Option<u64>) {
+        let mut numbered = self.waiting.range(from..);
+        let record = |held: &Held| (held.order.push.id, HeldRecord::of(held, clocks));
+        let mut part: Vec<_> = numbered
+            .by_ref()
+            .take(most)
+            .map(|(_, held)| record(held))
+            .collect();
+        let next = numbered.next().map(|(number, _)| *number);
+        if next.is_none() {
+            part.extend(self.under_way.iter().map(|(id, record)| (*id, record.clone())));
+        }
+        (part, next)
     }
 
     /// How often something came or went.
@@ -85,11 +105,13 @@ impl Queue {
         self.changes += 1;
         self.under_way.remove(&held.order.push.id);
         self.encrypted += held.encrypted();
-        self.heap.push(ByDue(held));
+        self.by_due.push(Reverse((held.due, self.next_number)));
+        self.waiting.insert(self.next_number, held);
+        self.next_number += 1;
     }
 
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.heap.peek().map(|held| held.0.due)
+        self.by_due.peek().map(|Reverse((due, _))| *due)
     }
 
     /// The first push that is due.
@@ -103,7 +125,8 @@ impl Queue {
     }
 
     fn pop(&mut self) -> Option<Held> {
-        let ByDue(held) = self.heap.pop()?;
+        let Reverse((_, number)) = self.by_due.pop()?;
+        let held = self.waiting.remove(&number)?;
         self.changes += 1;
         self.encrypted -= held.encrypted();
         self.under_way
@@ -118,29 +141,6 @@ impl Queue {
         }
     }
 }
-
-#[derive(Debug)]
-struct ByDue(Held);
-
-impl Ord for ByDue {
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.0.due.cmp(&self.0.due)
-    }
-}
-
-impl PartialOrd for ByDue {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for ByDue {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for ByDue {}
 
 const MAX_HELD: usize = 100_000;
 /// Bytes of what is encrypted, in all pushes of a module that wait.
@@ -173,7 +173,7 @@ mod tests {
         );
         assert_eq!(queue.pop_due(now).map(|held| held.due), Some(now));
         assert!(queue.pop_due(now).is_none());
-        assert_eq!(queue.heap.len(), 1);
+        assert_eq!(queue.waiting.len(), 1);
         assert!(queue.has_room());
     }
 
@@ -206,5 +206,55 @@ mod tests {
         assert!(!queue.has_room_for_encrypted());
         queue.take_all();
         assert_eq!(queue.encrypted, 0);
+    }
+
+    /// Whatever happens between two parts: what stays is in one of them.
+    #[test]
+    fn nothing_that_stays_is_missed_by_who_reads_in_parts() {
+        let clocks = Clocks::read();
+        let hasher = TokenHasher::new().unwrap();
+        let held = |due: u64| {
+            let mut order = Order::any(hasher.fingerprint("t"));
+            order.push.id = Uuid::new_v4();
+            Held::new(order, clocks.now + Duration::from_secs(due))
+        };
+        let mut queue = Queue::default();
+        for due in 0..10 {
+            queue.push(held(due));
+        }
+        let all: Vec<_> = queue.waiting.values().map(|held| held.order.push.id).collect();
+        let (mut seen, mut from, mut sent) = (Vec::new(), 0, None);
+        for round in 0.. {
+            let (part, next) = queue.part(from, 3, clocks);
+            assert!(part.len() <= 3 + queue.under_way.len());
+            seen.extend(part.into_iter().map(|(id, _)| id));
+            // One comes back and is due first or last, one stays under way, one is done with.
+            let far = clocks.now + Duration::from_secs(60);
+            match round {
+                0 => {
+                    let mut again = queue.pop_due(far).unwrap();
+                    again.due = clocks.now;
+                    queue.push(again);
+                    let mut again = queue.pop_due(far).unwrap();
+                    again.due = far;
+                    queue.push(again);
+                    queue.push(held(0));
+                }
+                1 => drop(queue.pop_due(far).unwrap()),
+                2 => {
+                    let last = queue.pop_due(far).unwrap().order.push.id;
+                    queue.done(last);
+                    sent = Some(last);
+                }
+                _ => {}
+            }
+            match next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        for id in all {
+            assert!(seen.contains(&id) || sent == Some(id), "missed");
+        }
     }
 }

@@ -86,7 +86,14 @@ impl<V> Recency<V> {
         Some((entry.key, entry.value))
     }
 
+    /// Some entries as they are in memory, from this index on.
+    pub(crate) fn part(&self, from: usize, most: usize) -> impl Iterator<Item = (Fingerprint, &V)> {
+        let part = self.entries.iter().skip(from).take(most);
+        part.map(|entry| (entry.key, &entry.value))
+    }
+
     /// All entries, the oldest first.
+    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Fingerprint, &V)> {
         let mut next = self.oldest;
         std::iter::from_fn(move || {

@@ -2,15 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::fs;
-
 use fpush_testkit::fixture;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
-fn der(name: &str) -> Vec<u8> {
-    CertificateDer::from_pem_file(fixture(name)).unwrap().to_vec()
-}
 
 fn key(name: &str) -> Vec<u8> {
     PrivateKeyDer::from_pem_file(fixture(name))

@@ -9,10 +9,11 @@ use fpush_push::{BlockRecord, Clocks, HeldRecord, Module, TokenHasher};
 use metrics::counter;
 use serde::{Deserialize, Serialize};
 use tokio::{
-    task::{JoinHandle, spawn_blocking},
+    task::{JoinHandle, spawn_blocking, yield_now},
     time::{Instant, timeout},
 };
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
 use crate::state_dir::{StateDir, StateFile};
 
@@ -52,12 +53,12 @@ pub(crate) struct Remembered {
 enum Page {
     /// The block lists, and the key under which their tokens are hashed.
     Blocks([u8; 16], Vec<Of<BlockRecord>>),
-    /// What is held.
-    Held(Vec<Of<HeldRecord>>),
+    /// What is held. A push may occur twice, and counts as it is the second time.
+    Held(Vec<Of<(Uuid, HeldRecord)>>),
 }
 
-/// The records of one module, with its name and its type.
-type Of<T> = (String, &'static str, Vec<T>);
+/// The records of one module in parts, with its name and its type.
+type Of<T> = (String, &'static str, Vec<Vec<T>>);
 
 /// What became of a [`Page`].
 type Written = (StateFile, io::Result<()>);
@@ -86,7 +87,8 @@ impl Memory {
     pub(crate) fn open(folder: &Path, now: Instant) -> anyhow::Result<(Self, TokenHasher, Remembered)> {
         let dir = Arc::new(StateDir::open(folder)?);
         let blocks = dir.read(BLOCKS, Some::<Line<BlockRecord>>);
-        let held = dir.read::<Plain, _, _>(HELD, Some::<Line<HeldRecord>>);
+        let sane = |line: Line<HeldRecord>| line.2.is_sane().then_some(line);
+        let held = dir.read::<Plain, _, _>(HELD, sane);
         let hasher = match blocks.head {
             Some(Hashed { key }) => TokenHasher::with_key(key),
             None => TokenHasher::new()?,
@@ -132,7 +134,7 @@ impl Memory {
             }
             return;
         }
-        let pages = self.pages(modules, Some(now));
+        let pages = self.pages(modules, Some(now)).await;
         if !pages.is_empty() {
             let dir = Arc::clone(&self.dir);
             self.writing = Some((spawn_blocking(move || write_all(&dir, &pages)), now));
@@ -145,7 +147,7 @@ impl Memory {
             if let Some((writing, _)) = self.writing.take() {
                 self.take_note(writing.await.unwrap_or_default(), Instant::now());
             }
-            let (pages, dir) = (self.pages(modules, None), Arc::clone(&self.dir));
+            let (pages, dir) = (self.pages(modules, None).await, Arc::clone(&self.dir));
             let written = spawn_blocking(move || write_all(&dir, &pages)).await;
             self.take_note(written.unwrap_or_default(), Instant::now());
         };
@@ -157,7 +159,7 @@ impl Memory {
     }
 
     /// The files whose content has changed, those only whose time has come if there is a `now`.
-    fn pages(&mut self, modules: &[Typed], now: Option<Instant>) -> Vec<Page> {
+    async fn pages(&mut self, modules: &[Typed], now: Option<Instant>) -> Vec<Page> {
         let is_due = |cadence: &Cadence| now.is_none_or(|now| cadence.next <= now);
         let clocks = Clocks::read();
         let mut pages = Vec::new();
@@ -168,11 +170,12 @@ impl Memory {
                 .collect::<Vec<_>>()
         };
         if is_due(&self.blocks) && self.blocks.is_news(changes(0), now) {
-            let blocks = records(modules, |module| module.blocks(clocks));
+            let blocks = records(modules, 0, |module, from| module.blocks(from, clocks)).await;
             pages.push(Page::Blocks(self.key, blocks));
         }
         if is_due(&self.held) && self.held.is_news(changes(1), now) {
-            pages.push(Page::Held(records(modules, |module| module.held_records(clocks))));
+            let held = records(modules, 0, |module, from| module.held_records(from, clocks)).await;
+            pages.push(Page::Held(held));
         }
         pages
     }
@@ -266,15 +269,44 @@ impl Remembered {
 impl Page {
     fn write(&self, dir: &StateDir) -> Written {
         match self {
-            Self::Blocks(key, blocks) => (BLOCKS, write(dir, BLOCKS, Hashed { key: *key }, blocks)),
-            Self::Held(held) => (HELD, write(dir, HELD, Plain {}, held)),
+            Self::Blocks(key, blocks) => {
+                let in_order = |parts: &[Vec<BlockRecord>]| {
+                    let mut blocks: Vec<_> = parts.iter().flatten().copied().collect();
+                    blocks.sort_unstable_by_key(BlockRecord::start);
+                    blocks
+                };
+                (BLOCKS, write(dir, BLOCKS, Hashed { key: *key }, blocks, in_order))
+            }
+            Self::Held(held) => {
+                let once = |parts: &[Vec<(Uuid, HeldRecord)>]| {
+                    let by_id = parts.iter().flatten().map(|(id, record)| (*id, record.clone()));
+                    by_id.collect::<HashMap<_, _>>().into_values().collect()
+                };
+                (HELD, write(dir, HELD, Plain {}, held, once))
+            }
         }
     }
 }
 
-fn records<T>(modules: &[Typed], of_module: impl Fn(&Module) -> Vec<T>) -> Vec<Of<T>> {
-    let named = |(module, kind): &Typed| (module.name().to_owned(), *kind, of_module(module));
-    modules.iter().map(named).collect()
+/// The records of all modules, part by part. Between two parts pushes go on: to copy a hundred thousand records at a time
+/// would hold them up.
+async fn records<T, P: Copy>(
+    modules: &[Typed],
+    start: P,
+    part: impl Fn(&Module, P) -> (Vec<T>, Option<P>),
+) -> Vec<Of<T>> {
+    let mut all = Vec::with_capacity(modules.len());
+    for (module, kind) in modules {
+        let (mut parts, mut from) = (Vec::new(), Some(start));
+        while let Some(place) = from {
+            let records;
+            (records, from) = part(module, place);
+            parts.push(records);
+            yield_now().await;
+        }
+        all.push((module.name().to_owned(), *kind, parts));
+    }
+    all
 }
 
 fn sorted<T>(lines: Vec<Line<T>>) -> HashMap<(String, String), Vec<T>> {
@@ -289,15 +321,16 @@ fn write_all(dir: &StateDir, pages: &[Page]) -> Vec<Written> {
     pages.iter().map(|page| page.write(dir)).collect()
 }
 
-fn write<T: Serialize>(
+fn write<T, R: Serialize>(
     dir: &StateDir,
     file: StateFile,
     head: impl Serialize,
     records: &[Of<T>],
+    ready: impl Fn(&[Vec<T>]) -> Vec<R>,
 ) -> io::Result<()> {
     dir.write(file, head, |lines| {
-        for (module, kind, of_module) in records {
-            for record in of_module {
+        for (module, kind, parts) in records {
+            for record in ready(parts) {
                 lines.write(&(module, kind, record))?;
             }
         }
