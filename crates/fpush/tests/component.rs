@@ -764,7 +764,8 @@ mod other_traffic {
             (3, "t", "accepted"),
         ] {
             session.publish(node, None);
-            let reply = session.daemon.wait_for_log(&format!("outcome={outcome}"), SOON);
+            let end = format!("publish={number} outcome={outcome}");
+            let reply = session.daemon.wait_for_log(&end, SOON);
             let number = format!("publish={number} ");
             let log = session.daemon.log();
             let of_it: Vec<_> = log
