@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use fpush_push::{Credential, TroubleKind};
+use fpush_push::Credential;
 
 use crate::{
     Module, Status,
@@ -187,16 +187,8 @@ fn write_modules(text: &mut Exposition, modules: &[Module], totals: &Totals, wal
 
 /// Whether a module can deliver.
 pub(crate) fn is_up(module: &Module) -> bool {
-    match module.status.trouble.as_ref().map(|trouble| trouble.kind) {
-        Some(
-            TroubleKind::Authentication
-            | TroubleKind::Settings
-            | TroubleKind::WrongTokens
-            | TroubleKind::Provider,
-        ) => false,
-        Some(TroubleKind::Paused | TroubleKind::Unproven | TroubleKind::Clock | TroubleKind::Expiring)
-        | None => true,
-    }
+    let trouble = module.status.trouble.as_ref();
+    trouble.is_none_or(|trouble| trouble.kind.lets_pushes_pass())
 }
 
 /// From one time to the other; negative if that is earlier.

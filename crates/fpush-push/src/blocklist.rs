@@ -158,6 +158,12 @@ impl Blocklist {
         Some(block.reason)
     }
 
+    /// Why nothing is sent to the token, and until when; unlike [`check`](Self::check) this prolongs nothing.
+    pub(crate) fn look(&self, token: Fingerprint, now: Instant) -> Option<(BlockReason, Instant)> {
+        let block = self.blocks.get(token).filter(|block| now < block.end)?;
+        Some((block.reason, block.end))
+    }
+
     /// Blocks a token: for longer if it was blocked for the same reason before. A block that still runs is
     /// never shortened, and what is dead does not become less so by another answer that was under way.
     pub(crate) fn block(&mut self, token: Fingerprint, reason: BlockReason, now: Instant) {

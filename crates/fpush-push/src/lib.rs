@@ -25,6 +25,7 @@ mod outcome;
 mod pulse;
 mod queue;
 mod recency;
+mod recent;
 mod registrable;
 mod registration;
 mod retry;
@@ -42,10 +43,13 @@ pub use jid::{canonical_domain, canonical_jid};
 pub use limiter::RatelimitSettings;
 pub use log::Cut;
 pub use memory::{BlockRecord, Clocks, HeldRecord};
-pub use module::{Module, ModuleSettings, NotSent, Registered, Request, Ticket, Verdict};
+pub use module::{
+    Block, Limit, Module, ModuleSettings, NotSent, Registered, Request, Ticket, TokenView, Verdict,
+};
 pub use modules::{Choice, Modules, Resolved};
 pub use outcome::Outcome;
 pub use pulse::{Heart, Pulse};
+pub use recent::{End, Last};
 pub use registrable::registrable;
 pub use registration::{
     BadPayload, Command, CommandError, Commands, Completed, Directory, Ending, Executing, Field, Found,

@@ -153,6 +153,20 @@ impl Limiter {
         }
     }
 
+    /// What is remembered of one class of a key's pushes; changes nothing.
+    pub(crate) fn look(&self, target: Target) -> Option<Waiting> {
+        let mark = self.marks.get(target.slot_key())?;
+        Some(Waiting {
+            window: mark.state(),
+            until: self.instant(mark.free_at()),
+        })
+    }
+
+    /// Until when the provider wants silence for a token; changes nothing.
+    pub(crate) fn silence(&self, token: Fingerprint) -> Option<Instant> {
+        Some(self.instant(*self.silences.get(token)?))
+    }
+
     /// Takes a slot back whose push the provider did not take: the next one goes out at once.
     pub(crate) fn give_back(&mut self, slot: Slot) {
         let key = slot.target.slot_key();
@@ -279,12 +293,21 @@ impl Limiter {
     }
 }
 
+/// What the limiter remembers of one class of a key's pushes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) window: State,
+    /// When the key is free for its next push.
+    pub(crate) until: Instant,
+}
+
 /// A state and the time when the key is free for its next push, in eight bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mark(u64);
 
+/// What the last push of a token has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(crate) enum State {
     /// The last push went out; a window runs, or ran.
     Sent,
     /// A push waits for the end of the window.

@@ -5,6 +5,7 @@
 //! the line, send, retry until the deadline. Pushes that were acknowledged because they have to wait are sent
 //! by [`Module::run`].
 
+mod inspect;
 mod proof;
 #[cfg(test)]
 mod tests;
@@ -38,9 +39,12 @@ use crate::{
     meters::Meters,
     order::Order,
     queue::{Held, Queue},
+    recent::{End, Recent},
     retry::{Backoff, jitter},
     settings::Section,
 };
+
+pub use self::inspect::{Block, Limit, TokenView};
 
 /// What every module has, whatever its backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +124,8 @@ pub struct Module {
     /// Whether what is held at the end is written down for the next start.
     keeps: AtomicBool,
     meters: Meters,
+    /// With a lock of its own, because it only watches.
+    recent: Mutex<Recent>,
 }
 
 struct State {
@@ -203,6 +209,7 @@ impl Module {
             lost: AtomicU64::new(0),
             keeps: AtomicBool::new(false),
             meters: Meters::new(name),
+            recent: Mutex::default(),
         })
     }
 
@@ -436,6 +443,9 @@ impl Module {
         };
         if let Verdict::Settled(outcome) = verdict {
             self.meters.outcome(outcome);
+            if let Some(token) = self.canonical(request.token) {
+                self.note(self.hasher.fingerprint(&token), End::Answered(outcome));
+            }
         }
         verdict
     }
@@ -570,6 +580,12 @@ impl Module {
             self.lock().limiter.give_back(slot);
         }
         outcome
+    }
+
+    /// For whoever asks later why the phone got no push.
+    fn note(&self, fingerprint: Fingerprint, end: End) {
+        let mut recent = self.recent.lock().expect("mutex poisoned");
+        recent.ended(fingerprint, end, Instant::now());
     }
 
     /// In one place, so that it is one kind of problem.
@@ -723,8 +739,14 @@ impl Module {
         drop(permit);
         held.attempts += 1;
         match ended {
-            Ended::Settled(Outcome::Accepted) => self.meters.held_delivered(),
-            Ended::Settled(Outcome::TokenDead) => self.meters.held_dropped(),
+            Ended::Settled(Outcome::Accepted) => {
+                self.meters.held_delivered();
+                self.note(fingerprint, End::Delivered);
+            }
+            Ended::Settled(Outcome::TokenDead) => {
+                self.meters.held_dropped();
+                self.note(fingerprint, End::Dropped);
+            }
             Ended::Settled(outcome) => {
                 self.lock().limiter.give_back(slot);
                 self.lose(fingerprint, outcome);
@@ -821,6 +843,10 @@ impl Module {
             };
             debug!(module = %self.name, token = %fingerprint, class = ?push.class, todo = ?failure.error,
                 answer = %failure.answer, "push failed");
+            self.recent
+                .lock()
+                .expect("mutex poisoned")
+                .failed(fingerprint, failure.reason, now);
             if !self.lock().is_current(&backend) {
                 // The settings have changed meanwhile: what was refused with the old ones says nothing.
                 continue;
@@ -1015,6 +1041,7 @@ impl Module {
     fn lose(&self, fingerprint: Fingerprint, outcome: Outcome) {
         self.lost.fetch_add(1, Ordering::Relaxed);
         self.meters.held_lost();
+        self.note(fingerprint, End::Lost);
         warn!(module = %self.name, token = %fingerprint, outcome = outcome.name(),
             "an acknowledged push could not be delivered");
     }
@@ -1158,8 +1185,10 @@ impl Ticket {
             place,
             arrived,
         } = self;
+        let fingerprint = order.fingerprint;
         let outcome = module.carry_out(order, slot, place, arrived).await;
         module.meters.outcome(outcome);
+        module.note(fingerprint, End::Answered(outcome));
         outcome
     }
 }

@@ -86,6 +86,15 @@ pub enum TroubleKind {
 }
 
 impl TroubleKind {
+    /// Whether a module in this trouble can deliver all the same.
+    #[must_use]
+    pub fn lets_pushes_pass(self) -> bool {
+        match self {
+            Self::Authentication | Self::Settings | Self::WrongTokens | Self::Provider => false,
+            Self::Paused | Self::Unproven | Self::Clock | Self::Expiring => true,
+        }
+    }
+
     /// Its name in metrics.
     #[must_use]
     pub fn name(self) -> &'static str {

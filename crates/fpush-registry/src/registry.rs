@@ -289,6 +289,19 @@ impl Registry {
         Ok(device)
     }
 
+    /// The devices that have this token, in one of these spellings, as their first or second one; a few at most.
+    ///
+    /// # Errors
+    ///
+    /// The database is out of reach.
+    pub async fn with_token(&self, token: &str, spelling: &str) -> Result<Vec<Device>, Unavailable> {
+        let mut devices = ask(self.shared.store.with_token(token, spelling)).await?;
+        for device in &mut devices {
+            self.shared.times.complete(device);
+        }
+        Ok(devices)
+    }
+
     /// How many devices are registered.
     ///
     /// # Errors

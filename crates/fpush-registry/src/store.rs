@@ -158,6 +158,12 @@ impl Store {
         on!(self, pool => devices(pool, PAGE, &values))
     }
 
+    /// A few of the devices with one of these tokens.
+    pub(crate) async fn with_token(&self, token: &str, other: &str) -> Result<Vec<Device>> {
+        let values = [Value::Text(token), Value::Text(other)];
+        on!(self, pool => devices(pool, WITH_TOKEN, &values))
+    }
+
     /// How many devices there are.
     pub(crate) async fn count(&self) -> Result<i64> {
         only(on!(self, pool => numbers(pool, COUNT, &[])))
@@ -498,6 +504,12 @@ const PAGE: &str = concat!(
     " FROM devices WHERE node > $1 ORDER BY node LIMIT $2"
 );
 const OWNED: &str = concat!("SELECT ", columns!(), " FROM devices WHERE owner = $1");
+/// Without an index: somebody asks once in a while.
+const WITH_TOKEN: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM devices WHERE token = $1 OR token = $2 OR call_token = $1 OR call_token = $2 ORDER BY node LIMIT 20"
+);
 const COUNT: &str = "SELECT count(*) FROM devices";
 const PUT: &str = concat!(
     "INSERT INTO devices (",

@@ -43,6 +43,13 @@ pub(crate) enum Command {
     /// its socket.
     #[command(after_long_help = help::SEND)]
     Send(Send),
+    /// Say why a phone gets no push
+    ///
+    /// The running fpush says what it knows of a token, or of a registered device: the name that the token has in the log,
+    /// rate limit, queue, block list, the state of its push module, the last push, and the registration. Only root and
+    /// fpush's user can ask. Nothing is sent, and neither token nor secret is shown.
+    #[command(after_long_help = help::TOKEN)]
+    Token(Token),
     /// Let the running fpush read its settings again, and wait for the verdict
     ///
     /// If anything is wrong with them, every mistake is listed and the old ones stay in force. Only root and fpush's user
@@ -109,6 +116,30 @@ pub(crate) struct Form {
     /// Write JSON for scripts, one value a line
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Whose pushes to look for.
+#[derive(Debug, Args)]
+pub(crate) struct Token {
+    #[command(flatten)]
+    pub(crate) settings: SettingsFile,
+    /// The push module: its name in pushModules of the settings
+    #[arg(long, value_hint = ValueHint::Other, requires = "token")]
+    pub(crate) module: Option<String>,
+    /// The device's token; - reads it from standard input, so that it is not in the list of processes
+    #[arg(
+        long,
+        allow_hyphen_values = true,
+        value_hint = ValueHint::Other,
+        requires = "module",
+        required_unless_present = "node"
+    )]
+    pub(crate) token: Option<String>,
+    /// The node of a registered device, instead of module and token
+    #[arg(long, value_hint = ValueHint::Other, conflicts_with_all = ["module", "token"])]
+    pub(crate) node: Option<String>,
+    #[command(flatten)]
+    pub(crate) form: Form,
 }
 
 /// What to reload.

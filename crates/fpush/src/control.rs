@@ -25,6 +25,7 @@ use tracing::{debug, warn};
 
 use crate::{
     inquiry::{Findings, Inquiry, Question, Verdict},
+    registration,
     settings::made_by_systemd,
 };
 
@@ -51,6 +52,7 @@ pub(crate) struct Desk {
     pub(crate) settings: PathBuf,
     pub(crate) reloads: Reloads,
     pub(crate) holding: Arc<Mutex<Holding>>,
+    pub(crate) devices: registration::Lookup,
 }
 
 /// What a running daemon holds, so that nobody else can have it.
@@ -238,6 +240,7 @@ async fn answer(stream: UnixStream, desk: &Desk) -> io::Result<()> {
                 findings.providers(&desk.modules.all()).await;
             }
             Inquiry::Reload { settings } => reload(&mut findings, desk, &settings).await,
+            Inquiry::Token(wanted) => findings.token(&desk.modules, &desk.devices, &wanted).await,
             Inquiry::Holding => {
                 findings.holding = Some(desk.holding.lock().expect("mutex poisoned").clone());
             }

@@ -60,6 +60,8 @@ pub(crate) struct Daemon {
     runtime_folder: RuntimeFolder,
     /// For those who ask what is taken.
     holding: Arc<Mutex<Holding>>,
+    /// For those who ask what is registered.
+    devices: registration::Lookup,
     source: Source,
     files: Files,
     reload: Option<Reload>,
@@ -161,6 +163,7 @@ impl Daemon {
             state_folder,
             runtime_folder,
             holding: Arc::default(),
+            devices: registration::Lookup::default(),
             source,
             files: Files::InForce,
             reload: None,
@@ -178,7 +181,7 @@ impl Daemon {
             let listener = daemon.listener(&settings).await?;
             daemon.listen(settings, listener);
         }
-        daemon.note_holding();
+        daemon.note_for_askers();
         if let Some(control) = Control::open(&daemon.runtime_folder).await? {
             let desk = Desk {
                 modules: Arc::clone(&daemon.modules),
@@ -186,6 +189,7 @@ impl Daemon {
                 settings: absolute(file).unwrap_or_else(|_| file.to_owned()),
                 reloads,
                 holding: Arc::clone(&daemon.holding),
+                devices: daemon.devices.clone(),
             };
             tokio::spawn(control.serve(desk));
         }
@@ -491,7 +495,7 @@ impl Daemon {
             self.component_settings = component;
             info!("component: the settings have changed");
         }
-        self.note_holding();
+        self.note_for_askers();
         if state_folder != self.state_folder {
             warn!("stateDirectory has changed, which takes effect with the next start");
         }
@@ -501,8 +505,9 @@ impl Daemon {
         Ok(())
     }
 
-    /// Takes note of the ports and folders that nobody else can have now.
-    fn note_holding(&self) {
+    /// Takes note of what somebody may ask for over the socket: what nobody else can have now, and what is registered.
+    fn note_for_askers(&self) {
+        self.devices.set(self.registration.as_ref());
         let monitoring = self.monitoring.as_ref().map(|(settings, _)| settings.listen);
         let registration = self.registration.as_ref();
         let http = registration.and_then(|(settings, _)| registration::listen(settings));

@@ -8,9 +8,10 @@ use fpush_push::{
     settings::{Problem, Severity},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::control::Holding;
+use crate::{control::Holding, token::Wanted};
 
 /// A question to the daemon: one line of JSON.
 #[derive(Serialize, Deserialize)]
@@ -40,6 +41,8 @@ pub(crate) enum Inquiry {
         /// The absolute path of the settings file, so that nobody reloads another one than is meant.
         settings: PathBuf,
     },
+    /// Say why a phone gets no push.
+    Token(Wanted),
     /// Say which ports and folders are taken.
     Holding,
 }
@@ -71,6 +74,9 @@ pub(crate) struct Findings {
     /// The answer to [`Inquiry::Holding`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) holding: Option<Holding>,
+    /// The answer to [`Inquiry::Token`], for a script.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tokens: Vec<Value>,
 }
 
 /// What became of new settings.
@@ -147,6 +153,7 @@ impl Findings {
             lines: Vec::new(),
             mistakes: Vec::new(),
             holding: None,
+            tokens: Vec::new(),
         }
     }
 
@@ -165,7 +172,7 @@ impl Findings {
         findings
     }
 
-    fn good(&mut self, line: String) {
+    pub(crate) fn good(&mut self, line: String) {
         self.lines.push(line);
     }
 
@@ -288,7 +295,8 @@ impl Findings {
         }
     }
 
-    fn explain(&mut self, meaning: &str) {
+    /// What the last line means, and what to do.
+    pub(crate) fn explain(&mut self, meaning: &str) {
         if !meaning.is_empty() {
             self.lines.push(format!("{INDENT}{meaning}"));
         }

@@ -20,6 +20,7 @@ mod run;
 mod send;
 mod settings;
 mod state_dir;
+mod token;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,7 @@ fn obey(command: &Command, console: &mut Console) -> Exit {
         Command::Check(check) => check::check(check, console),
         Command::Reload(reload) => reload::reload(reload, console),
         Command::Send(send) => send::send(send, console),
+        Command::Token(token) => token::token(token, console),
         #[cfg(feature = "enable_registration")]
         Command::Import(import) => devices::import(import, console),
         #[cfg(feature = "enable_registration")]

@@ -5,15 +5,54 @@ pub(crate) use with::*;
 #[cfg(not(feature = "enable_registration"))]
 pub(crate) use without::*;
 
+/// What was found of registered devices.
+pub(crate) enum Looked {
+    /// The settings have no registered devices.
+    NoRegistration,
+    /// The database is out of reach.
+    Unavailable,
+    /// These.
+    #[cfg_attr(
+        not(feature = "enable_registration"),
+        expect(dead_code, reason = "nobody registers")
+    )]
+    Devices(Vec<KnownDevice>),
+}
+
+/// A registered device, for whoever asks why it gets no push.
+pub(crate) struct KnownDevice {
+    /// The push module of its kind, if the settings have one.
+    pub(crate) module: Option<String>,
+    pub(crate) kind: String,
+    pub(crate) dialect: &'static str,
+    pub(crate) node: String,
+    /// Never shown.
+    pub(crate) token: String,
+    /// Never shown.
+    pub(crate) call_token: Option<String>,
+    pub(crate) registered: String,
+    pub(crate) renewed: Option<String>,
+    /// When the provider last accepted a push.
+    pub(crate) accepted: Option<String>,
+    /// When the provider last refused a push.
+    pub(crate) refused: Option<String>,
+}
+
 #[cfg(feature = "enable_registration")]
 mod with {
-    use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+    use super::{KnownDevice, Looked};
+    use std::{
+        net::SocketAddr,
+        path::Path,
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
 
     use anyhow::{Context as _, bail};
     use fpush_component::Registration;
     use fpush_http::{Handle, HttpSettings, Limits, Listener, api};
     use fpush_push::{Drain, Modules, settings::Section};
-    use fpush_registry::{Hooks, Registry, RegistrySettings, StoreSettings};
+    use fpush_registry::{Device, Dialect, Hooks, Registry, RegistrySettings, StoreSettings, Time};
     use tokio::time::timeout;
     use tracing::info;
 
@@ -89,6 +128,64 @@ mod with {
                 store.probe().await.map(drop).map_err(|e| e.to_string())
             }
         }
+    }
+
+    /// Where somebody who asks finds registered devices; follows reloads.
+    #[derive(Clone, Default)]
+    pub(crate) struct Lookup(Arc<Mutex<Option<(RegistrySettings, Arc<Registry>)>>>);
+
+    impl Lookup {
+        /// From now on it is these.
+        pub(crate) fn set(&self, registration: Option<&(RegistrationSettings, Registering)>) {
+            *self.0.lock().expect("mutex poisoned") = registration.map(|(settings, registering)| {
+                (settings.registry.clone(), Arc::clone(&registering.registry))
+            });
+        }
+
+        /// The device with this node.
+        pub(crate) async fn by_node(&self, node: &str) -> Looked {
+            let Some((settings, registry)) = self.get() else {
+                return Looked::NoRegistration;
+            };
+            let found = registry.show(node).await;
+            found.map_or(Looked::Unavailable, |device| looked(&settings, device))
+        }
+
+        /// The devices with this token.
+        pub(crate) async fn by_token(&self, token: &str, spelling: &str) -> Looked {
+            let Some((settings, registry)) = self.get() else {
+                return Looked::NoRegistration;
+            };
+            let found = registry.with_token(token, spelling).await;
+            found.map_or(Looked::Unavailable, |devices| looked(&settings, devices))
+        }
+
+        fn get(&self) -> Option<(RegistrySettings, Arc<Registry>)> {
+            self.0.lock().expect("mutex poisoned").clone()
+        }
+    }
+
+    fn looked(settings: &RegistrySettings, devices: impl IntoIterator<Item = Device>) -> Looked {
+        let known = |device: Device| {
+            let modules = match device.dialect {
+                Dialect::Seed | Dialect::P2 => &settings.types,
+                Dialect::Tigase => &settings.providers,
+            };
+            let time = |time: Time| time.to_string();
+            KnownDevice {
+                module: modules.get(&device.kind).cloned(),
+                kind: device.kind,
+                dialect: device.dialect.name(),
+                node: device.node,
+                token: device.token,
+                call_token: device.call_token,
+                registered: time(device.registered),
+                renewed: device.renewed.map(time),
+                accepted: device.delivered.map(time),
+                refused: device.failed.map(time),
+            }
+        };
+        Looked::Devices(devices.into_iter().map(known).collect())
     }
 
     /// What runs of it.
@@ -233,6 +330,28 @@ mod without {
     #[expect(clippy::unused_async, reason = "as the other one")]
     pub(crate) async fn probe(settings: &RegistrationSettings, _connect: bool) -> Result<(), String> {
         match settings.0 {}
+    }
+
+    /// There is nothing to find.
+    #[derive(Clone, Default)]
+    pub(crate) struct Lookup;
+
+    impl Lookup {
+        pub(crate) fn set(&self, registration: Option<&(RegistrationSettings, Registering)>) {
+            if let Some((settings, _)) = registration {
+                match settings.0 {}
+            }
+        }
+
+        #[expect(clippy::unused_async, reason = "as the other one")]
+        pub(crate) async fn by_node(&self, _node: &str) -> super::Looked {
+            super::Looked::NoRegistration
+        }
+
+        #[expect(clippy::unused_async, reason = "as the other one")]
+        pub(crate) async fn by_token(&self, _token: &str, _spelling: &str) -> super::Looked {
+            super::Looked::NoRegistration
+        }
     }
 
     /// Nothing runs.

@@ -138,7 +138,7 @@ async fn find(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) 
     let inquiry = question.inquiry;
     let only = match &inquiry {
         Inquiry::Send { module, .. } => Some(module.as_str()),
-        Inquiry::Check | Inquiry::Reload { .. } | Inquiry::Holding => None,
+        Inquiry::Check | Inquiry::Reload { .. } | Inquiry::Token(_) | Inquiry::Holding => None,
     };
     let modules = Modules::new(build(modules, only)?, None);
     let mut findings = Findings::new();
@@ -153,8 +153,8 @@ async fn find(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) 
             findings.providers(&modules.all()).await;
         }
         Inquiry::Reload { .. } => findings.bad("only a running fpush can reload its settings".to_owned()),
-        // Nothing runs that could hold anything.
-        Inquiry::Holding => {}
+        // Nothing runs that could hold or know anything.
+        Inquiry::Token(_) | Inquiry::Holding => {}
     }
     Ok(Answer::Found {
         asked: None,
@@ -186,7 +186,7 @@ fn build(loaded: Vec<LoadedModule>, only: Option<&str>) -> anyhow::Result<Vec<Ar
 }
 
 /// The token, from standard input if it is `-`: what stands on the command line is in the list of processes.
-fn read_token(token: &str) -> io::Result<String> {
+pub(crate) fn read_token(token: &str) -> io::Result<String> {
     if token != STDIN {
         return Ok(token.to_owned());
     }
@@ -195,6 +195,6 @@ fn read_token(token: &str) -> io::Result<String> {
     Ok(line.trim().to_owned())
 }
 
-const STDIN: &str = "-";
+pub(crate) const STDIN: &str = "-";
 /// As long as an argument may be.
 const LONGEST_LINE: u64 = 128 * 1_024;

@@ -25,3 +25,5 @@ mod servers;
 mod socket;
 #[path = "commands/start.rs"]
 mod start;
+#[path = "commands/token.rs"]
+mod token;

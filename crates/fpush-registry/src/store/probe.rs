@@ -107,7 +107,7 @@ const UNDEFINED_TABLE: &str = "42P01";
 mod tests {
     use std::fs;
 
-    use fpush_testkit::TempDir;
+    use fpush_testkit::{Postgres, TempDir};
 
     use super::*;
 
@@ -156,5 +156,30 @@ mod tests {
         .unwrap();
         let other = settings.probe().await.unwrap_err().to_string();
         assert!(other.starts_with("the database cannot be used: "), "{other}");
+    }
+
+    #[tokio::test]
+    async fn a_server_is_asked() {
+        let server = Postgres::shared();
+        let url = server.database();
+        let settings = StoreSettings::Postgres { url: url.clone() };
+        assert_eq!(settings.probe().await.unwrap(), Probe::Empty);
+        let store = Store::postgres(&url).unwrap();
+        store.migrate().await.unwrap();
+        assert_eq!(settings.probe().await.unwrap(), Probe::Usable { devices: 0 });
+        let mut writing = store.begin().await.unwrap();
+        writing.set_meta("schema", "1000").await.unwrap();
+        writing.commit().await.unwrap();
+        store.close().await;
+        assert!(matches!(
+            settings.probe().await,
+            Err(OpenError::Newer { found: 1_000, .. })
+        ));
+
+        let nobody = StoreSettings::Postgres {
+            url: "postgres://127.0.0.1:1/fpush".to_owned(),
+        };
+        let error = nobody.probe().await.unwrap_err().to_string();
+        assert!(error.starts_with("the database cannot be used: "), "{error}");
     }
 }

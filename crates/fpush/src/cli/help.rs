@@ -7,6 +7,7 @@ Examples:
   fpush check /etc/fpush/settings.json          what is wrong with the settings
   fpush check --connect                         and whether server and providers accept the login
   fpush send --module ios --token - < token     one push to one device
+  fpush token --module ios --token - < token    why a phone gets no push
   fpush reload /etc/fpush/settings.json         let the running fpush read its settings again
   fpush help COMMAND                            more about a command
 
@@ -56,6 +57,20 @@ Exit statuses:
   2    the command line is wrong
   71   the running fpush cannot be asked, or something in the machine failed
   78   the settings are wrong";
+
+/// `fpush token --help`.
+pub(super) const TOKEN: &str = "\
+Examples:
+  fpush token --module ios --token - < token
+  fpush token /etc/fpush/settings.json --node 6b1f0c
+  fpush token --module ios --token - --json < token | jq '.tokens[].last'
+
+Exit statuses:
+  0    nothing that fpush knows of keeps pushes from the device
+  1    something does, or there is no such device, module or running fpush
+  2    the command line is wrong
+  71   the running fpush cannot be asked, or something in the machine failed
+  78   the settings cannot be read";
 
 /// `fpush reload --help`.
 pub(super) const RELOAD: &str = "\

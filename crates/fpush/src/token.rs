@@ -1,0 +1,447 @@
+//! `fpush token`: why a phone gets no push.
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context as _;
+use fpush_push::{Class, End, Last, Limit, Modules, Outcome, TokenView};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::{runtime, time::Instant};
+
+use crate::{
+    check::tell,
+    cli,
+    console::{Console, Exit},
+    control,
+    inquiry::{Findings, Inquiry, Question},
+    registration::{KnownDevice, Looked, Lookup},
+    send::{STDIN, read_token},
+    settings::{load_whom_to_ask, unreadable},
+};
+
+/// Whose pushes somebody asks for.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Wanted {
+    /// Those to a token of a module.
+    Token {
+        /// The name of the push module.
+        module: String,
+        /// The token.
+        token: String,
+    },
+    /// Those to a registered device.
+    Node(String),
+}
+
+pub(crate) fn token(args: &cli::Token, console: &mut Console) -> Exit {
+    let cli::Token {
+        settings,
+        module,
+        token,
+        node,
+        form,
+    } = args;
+    let wanted = match (node, module, token) {
+        (Some(node), _, _) => Wanted::Node(node.clone()),
+        (None, Some(module), Some(given)) => match read_token(given) {
+            Ok(token) if token.is_empty() && given == STDIN => {
+                console.error("there is no token on standard input");
+                return Exit::No;
+            }
+            Ok(token) => Wanted::Token {
+                module: module.clone(),
+                token,
+            },
+            Err(e) => {
+                console.error(format_args!("cannot read the token from standard input: {e}"));
+                return Exit::OsError;
+            }
+        },
+        (None, _, _) => {
+            console.error("name a module and a token, or a node");
+            return Exit::Usage;
+        }
+    };
+    let file = settings.choose(console);
+    let socket = load_whom_to_ask(&file).0.socket();
+    match ask(&file, wanted) {
+        Ok(Some(Findings {
+            ok, lines, tokens, ..
+        })) => {
+            if form.json {
+                console.json(&json!({ "ok": ok, "asked": socket, "findings": lines, "tokens": tokens }));
+            } else {
+                lines.iter().for_each(|line| console.say(line));
+            }
+            if ok { Exit::Success } else { Exit::No }
+        }
+        Ok(None) => {
+            let problems = unreadable(&file);
+            if !problems.is_empty() {
+                tell(&problems, console);
+                return Exit::Config;
+            }
+            console.error(format_args!(
+                "no fpush runs with these settings (none answers at {}), and what is known of a token is in its memory; start \
+                 it, or look at the registration: fpush devices show NODE",
+                socket.display()
+            ));
+            Exit::No
+        }
+        Err(e) => {
+            console.error(format_args!("{e:#}"));
+            Exit::OsError
+        }
+    }
+}
+
+/// `None` if no daemon runs.
+fn ask(file: &Path, wanted: Wanted) -> anyhow::Result<Option<Findings>> {
+    let (folder, component) = load_whom_to_ask(file);
+    let question = Question {
+        component,
+        inquiry: Inquiry::Token(wanted),
+    };
+    runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(control::ask(&folder, &question))
+}
+
+impl Findings {
+    /// Everything that is known of a token, or of a registered device and its tokens.
+    pub(crate) async fn token(&mut self, modules: &Modules, devices: &Lookup, wanted: &Wanted) {
+        match wanted {
+            Wanted::Token { module, token } => {
+                let Some(spelling) = modules.named(module).map(|module| {
+                    let spelling = module.canonical(token);
+                    spelling.map(|spelling| spelling.into_owned())
+                }) else {
+                    let all = modules.all();
+                    let names: Vec<_> = all.iter().map(|module| module.name()).collect();
+                    let names = names.join(", ");
+                    return self.bad(format!(
+                        "there is no push module {module} in the settings; there are: {names}"
+                    ));
+                };
+                let Some(spelling) = spelling else {
+                    self.bad(format!("module {module}: this cannot be a token of its provider"));
+                    return self.explain(
+                        "A publish with it is answered wait, and nothing is sent. Look whether the token is complete, and \
+                         whether it is another module's.",
+                    );
+                };
+                self.view(modules, module, token, None);
+                match devices.by_token(token, &spelling).await {
+                    Looked::NoRegistration => {}
+                    Looked::Unavailable => self.bad(UNAVAILABLE.to_owned()),
+                    Looked::Devices(devices) if devices.is_empty() => {
+                        self.good("registration: no device is registered with this token".to_owned());
+                        self.explain("Its publishes carry the token itself, if there are any.");
+                    }
+                    Looked::Devices(devices) => {
+                        for device in &devices {
+                            self.device(device);
+                            let node = Some(&*device.node);
+                            self.limits(inspect(modules, module, token, node).as_ref());
+                        }
+                    }
+                }
+            }
+            Wanted::Node(node) => match devices.by_node(node).await {
+                Looked::NoRegistration => {
+                    self.bad(
+                        "the settings have no block \"registration\", so there are no registered devices"
+                            .to_owned(),
+                    );
+                }
+                Looked::Unavailable => self.bad(UNAVAILABLE.to_owned()),
+                Looked::Devices(devices) if devices.is_empty() => {
+                    self.bad("no device is registered under this node".to_owned());
+                    self.explain(
+                        "Nothing is sent for it. If its phone should get pushes, the app has to register again; look whether \
+                         the database is the right one if others are missing, too.",
+                    );
+                }
+                Looked::Devices(devices) => {
+                    for device in &devices {
+                        self.device(device);
+                        let Some(module) = &device.module else {
+                            let kind = &device.kind;
+                            self.bad(format!("the settings have no push module for its type {kind}"));
+                            self.explain(
+                                "Its publishes are answered wait. Add the type to registration.types, or the provider to \
+                                 registration.providers.",
+                            );
+                            continue;
+                        };
+                        for token in [Some(&device.token), device.call_token.as_ref()]
+                            .into_iter()
+                            .flatten()
+                        {
+                            self.view(modules, module, token, Some(&device.node));
+                        }
+                    }
+                }
+            },
+        }
+    }
+
+    /// What there is to say of a registration.
+    fn device(&mut self, device: &KnownDevice) {
+        let KnownDevice {
+            kind,
+            dialect,
+            node,
+            registered,
+            renewed,
+            accepted,
+            refused,
+            ..
+        } = device;
+        let renewed = renewed
+            .as_ref()
+            .map(|at| format!(", renewed {at}"))
+            .unwrap_or_default();
+        self.good(format!(
+            "registration: node {node}, type {kind} ({dialect}), since {registered}{renewed}"
+        ));
+        let never = || "never".to_owned();
+        let (accepted, refused) = (
+            accepted.clone().unwrap_or_else(never),
+            refused.clone().unwrap_or_else(never),
+        );
+        self.explain(&format!(
+            "The provider last accepted a push for it: {accepted}; last refused one: {refused}."
+        ));
+    }
+
+    /// What the module says of a token, of a registered device if a node is named.
+    fn view(&mut self, modules: &Modules, name: &str, token: &str, node: Option<&str>) {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let Some(view) = inspect(modules, name, token, node) else {
+            self.bad(format!(
+                "module {name}: it is not in the settings, or this cannot be a token of its provider"
+            ));
+            return self.explain("Nothing is sent. A publish is answered wait.");
+        };
+        let TokenView {
+            hash,
+            limits: _,
+            silenced,
+            block,
+            paused,
+            trouble,
+            last,
+        } = &view;
+        self.good(format!("module {name}: the log calls this token {hash}"));
+        self.explain(&format!(
+            "Look for it, from RUST_LOG=debug on: journalctl -u fpush | grep {hash}"
+        ));
+        match (trouble, paused) {
+            (Some(trouble), _) if !trouble.kind.lets_pushes_pass() => {
+                self.bad(format!("module: {}", trouble.words));
+                self.explain("This concerns all devices of the module. What comes meanwhile is answered wait, or queued.");
+            }
+            (_, Some(left)) => {
+                self.bad(format!("module: it sends nothing for another {}", shown(*left)));
+                self.explain("Its provider wants less, or refuses its credentials; the log says which.");
+            }
+            (Some(trouble), None) => self.good(format!("module: {}", trouble.words)),
+            (None, None) => self.good("module: works, as far as is known".to_owned()),
+        }
+        match block {
+            Some(block) => {
+                let left = shown(block.left);
+                if block.dead {
+                    self.bad(format!("block list: the provider has called this token dead; for another {left} nothing is sent"));
+                    self.explain(
+                        "Its server was told that the device is gone. The app gets a new token and has to register it: open \
+                         the app. fpush send tries the token all the same.",
+                    );
+                } else {
+                    self.bad(format!(
+                        "block list: for another {left} nothing is sent to this token"
+                    ));
+                    self.explain(
+                        "The provider refused it, and that was not believed or not understood; the device stays registered. An \
+                         accepted push ends this: fpush send.",
+                    );
+                }
+            }
+            None => self.good("block list: not on it".to_owned()),
+        }
+        if let Some(left) = silenced {
+            self.bad(format!(
+                "rate limit: for another {} nothing is sent, because the provider called this device too busy",
+                shown(*left)
+            ));
+            self.explain("One push waits for the end of that, if one came.");
+        }
+        self.limits(Some(&view));
+        match last {
+            Some(last) => self.last(last, now, wall),
+            None => {
+                self.good("last push: none since the start, or too long ago".to_owned());
+                self.explain(
+                    "If there should have been one: does the user's server publish at all, and does it name this module? Look \
+                     for its domain on the status page.",
+                );
+            }
+        }
+        self.tokens.push(as_json(name, &view, now, wall));
+    }
+
+    /// Rate limit and queue, of a registered device for itself.
+    fn limits(&mut self, view: Option<&TokenView>) {
+        let limits = view.map(|view| &*view.limits).unwrap_or_default();
+        for limit in limits {
+            self.limit(limit);
+        }
+        if limits.is_empty() {
+            self.good("rate limit: the next push goes out at once; queue: none waits".to_owned());
+        }
+    }
+
+    fn limit(&mut self, limit: &Limit) {
+        let Limit {
+            class,
+            queued,
+            free_in,
+        } = limit;
+        let (class, left) = (class_words(*class), shown(*free_in));
+        if *queued {
+            self.good(format!("queue: {class} waits, and goes out in {left}"));
+            self.explain("It wakes the phone for all that came since. Further ones are refused until then.");
+        } else {
+            self.good(format!(
+                "rate limit: {class} may go out in {left}; one that comes before is queued"
+            ));
+        }
+    }
+
+    fn last(&mut self, last: &Last, now: Instant, wall: SystemTime) {
+        let Last { at, end, reason } = last;
+        let ago = now.saturating_duration_since(*at);
+        let time = humantime::format_rfc3339_seconds(wall - ago);
+        let reason = reason
+            .map(|reason| format!(", the provider's reason: {reason}"))
+            .unwrap_or_default();
+        let (name, meaning) = meaning(*end);
+        let line = format!("last push: {time} ({} ago): {name}{reason}", shown(ago));
+        match end {
+            End::Answered(Outcome::Accepted | Outcome::Queued | Outcome::Coalesced | Outcome::Refused)
+            | End::Delivered => self.good(line),
+            End::Answered(_) | End::Lost | End::Dropped | End::Failed => self.bad(line),
+        }
+        self.explain(meaning);
+    }
+}
+
+fn inspect(modules: &Modules, module: &str, token: &str, node: Option<&str>) -> Option<TokenView> {
+    modules
+        .named(module)?
+        .inspect(token, node, Instant::now(), SystemTime::now())
+}
+
+fn class_words(class: Class) -> &'static str {
+    match class {
+        Class::High => "a visible push",
+        Class::Low => "a silent push",
+        Class::Voip => "a call",
+    }
+}
+
+/// How a push ended, by its name in the metrics, and what that means.
+fn meaning(end: End) -> (&'static str, &'static str) {
+    match end {
+        End::Answered(outcome) => (outcome.name(), outcome_means(outcome)),
+        End::Delivered => ("queued push accepted", ACCEPTED),
+        End::Lost => (
+            "queued push lost",
+            "It was acknowledged, and could not be delivered: the log says why.",
+        ),
+        End::Dropped => (
+            "queued push dropped",
+            "It was acknowledged, and the provider called the token dead before it was sent.",
+        ),
+        End::Failed => ("attempt failed", "It is tried again."),
+    }
+}
+
+fn outcome_means(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Accepted => ACCEPTED,
+        Outcome::Queued => "It was acknowledged, and goes out when the rate limit lets it.",
+        Outcome::Coalesced | Outcome::Refused => {
+            "A push for the device was queued already, which wakes it for this one, too; or it was a call that came too soon."
+        }
+        Outcome::TokenDead => {
+            "The provider says that the app was removed, or has another token. The user's server was told; the app has to \
+             register again: open it."
+        }
+        Outcome::TokenBlocked => {
+            "Nothing is sent to it for a while, after the provider refused it. The device stays registered."
+        }
+        Outcome::TokenInvalid => "It cannot be a token of the module. The device stays registered.",
+        Outcome::ProviderUnavailable => {
+            "The provider could not be reached, refuses this module, or took too long. The user's server was told to wait."
+        }
+        Outcome::Overloaded => "Too many pushes were under way. The user's server was told to wait.",
+        Outcome::ShuttingDown => "fpush was about to stop. The user's server was told to wait.",
+        Outcome::UnknownModule => "The publish named a module that is not in the settings.",
+        Outcome::NotRegistered => "Node or secret are not those of a registered device.",
+        Outcome::RegistryUnavailable => "The database of registered devices could not be asked.",
+    }
+}
+
+/// For a script.
+fn as_json(module: &str, view: &TokenView, now: Instant, wall: SystemTime) -> Value {
+    let TokenView {
+        hash,
+        limits,
+        silenced,
+        block,
+        paused,
+        trouble,
+        last,
+    } = view;
+    let limits: Vec<_> = limits
+        .iter()
+        .map(|limit| {
+            json!({
+                "class": class_words(limit.class),
+                "queued": limit.queued,
+                "seconds": limit.free_in.as_secs(),
+            })
+        })
+        .collect();
+    json!({
+        "module": module,
+        "hash": hash,
+        "limits": limits,
+        "silencedSeconds": silenced.map(|silenced| silenced.as_secs()),
+        "blocked": block.map(|block| json!({ "dead": block.dead, "seconds": block.left.as_secs() })),
+        "pausedSeconds": paused.map(|paused| paused.as_secs()),
+        "trouble": trouble.as_ref().map(|trouble| json!({ "kind": trouble.kind.name(), "words": trouble.words })),
+        "last": last.map(|last| json!({
+            "at": humantime::format_rfc3339_seconds(wall - now.saturating_duration_since(last.at)).to_string(),
+            "outcome": meaning(last.end).0,
+            "reason": last.reason,
+        })),
+    })
+}
+
+/// A time span without what nobody wants to know.
+fn shown(span: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(span.as_secs()))
+}
+
+const ACCEPTED: &str = "The provider has it. If the phone shows nothing: it may be off, battery saving may keep it, or the app may \
+     handle pushes wrongly.";
+const UNAVAILABLE: &str = "registration: the database cannot be asked now";
