@@ -82,7 +82,8 @@ pub(crate) enum Command {
 /// Which settings file.
 #[derive(Debug, Default, Args)]
 pub(crate) struct SettingsFile {
-    /// The settings file. Without it: the one that FPUSH_SETTINGS names, ./settings.json, or /etc/fpush/settings.json
+    /// The settings file. Without it: the one that the environment variable `FPUSH_SETTINGS` names, ./settings.json, or
+    /// /etc/fpush/settings.json
     #[arg(value_name = "SETTINGS", value_hint = ValueHint::FilePath, conflicts_with = "config")]
     settings: Option<PathBuf>,
     /// The settings file, as an option
