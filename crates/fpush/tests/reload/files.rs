@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use fpush_testkit::{Scrape, certs::Identity};
+use fpush_testkit::{Scrape, certs::Identity, fixture};
 use serde_json::json;
 
 use crate::rig::{LONG, RESULT, SECOND, World, apple, google, until};
@@ -30,6 +30,34 @@ fn scrape(address: SocketAddr) -> Scrape {
 #[track_caller]
 fn days(scrape: &Scrape, metric: &str) -> f64 {
     scrape.value(metric, &[]).unwrap_or_default() / DAY.as_secs_f64()
+}
+
+/// A FIFO, and a device without an end, in the place of a running daemon's certificate.
+#[test]
+fn whatever_takes_the_place_of_a_certificate_a_daemon_goes_on() {
+    let world = World::new();
+    let ios =
+        world.apple(json!({ "apns": { "certFilePath": "client.pem", "certKeyFilePath": "client.key.pem" } }));
+    let settings = world.settings(json!({ "ios": ios, "android": world.google(json!({})) }));
+    let text = |name: &str| std::fs::read_to_string(fixture(name)).unwrap();
+    let (certificate, key) = (text("aps.pem"), text("aps.key.pem"));
+    let files = [("client.pem", &*certificate), ("client.key.pem", &*key)];
+    let mut rig = world.start(settings, &files);
+    let path = rig.conductor.daemon.dir().join("client.pem");
+    std::fs::remove_file(&path).unwrap();
+    let fifo = Command::new("mkfifo").arg(&path).status();
+    assert!(fifo.unwrap().success());
+    rig.conductor
+        .daemon
+        .wait_for_log("cannot be used; looking again soon", MINUTE);
+    assert_eq!(rig.push("ios", &apple(1)), RESULT);
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+    rig.conductor
+        .daemon
+        .wait_for_log("it is not a regular file", MINUTE);
+    assert_eq!(rig.push("ios", &apple(2)), RESULT);
+    assert!(rig.conductor.daemon.peak_rss_kib() < 100 * 1_024);
 }
 
 #[test]

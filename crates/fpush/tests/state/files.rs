@@ -1,6 +1,11 @@
 //! The folder and its files.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+    process::Command,
+};
 
 use fpush_testkit::{Answer, Daemon};
 use serde_json::json;
@@ -195,4 +200,64 @@ fn a_folder_that_vanishes_is_trouble_and_no_end() {
     rig.daemon
         .wait_for_log("stateDirectory can be written to again", LONG);
     rig.wait_for(HELD, |text| text.contains(&token(1)));
+}
+
+/// What others planted there is neither followed nor waited for, and from then on they can plant nothing.
+#[test]
+fn a_folder_that_others_could_write_to_is_ours_again() {
+    let mut rig = Rig::start("10min");
+    rig.stop();
+    let victim = rig.daemon.dir().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    fs::set_permissions(rig.file(""), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::remove_file(rig.file(HELD)).unwrap();
+    fs::remove_file(rig.file(BLOCKS)).unwrap();
+    let fifo = Command::new("mkfifo").arg(rig.file(HELD)).status();
+    assert!(fifo.unwrap().success());
+    symlink("/dev/zero", rig.file(BLOCKS)).unwrap();
+    symlink(&victim, rig.file("held.new")).unwrap();
+    symlink(&victim, rig.file("held.unreadable")).unwrap();
+    rig.start_again();
+    rig.daemon
+        .wait_for_log("others could write to stateDirectory", LONG);
+    for file in [HELD, BLOCKS] {
+        let line = rig
+            .daemon
+            .wait_for_log(&format!("{file}: it is not a regular file"), LONG);
+        assert!(line.contains("ERROR"), "{line}");
+    }
+    rig.hold(&token(1));
+    rig.wait_for_kept(&token(1));
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    assert_eq!(mode(&rig.file("")) & 0o002, 0);
+    assert_eq!(mode(&rig.file(HELD)), 0o600);
+}
+
+/// A record that no fpush would have written reaches no provider.
+#[test]
+fn what_is_read_back_is_checked_like_a_publish() {
+    let mut rig = Rig::start("10min");
+    rig.hold(&token(2));
+    rig.wait_for(HELD, |text| text.contains(&token(2)));
+    rig.daemon.kill();
+    let held = rig.read(HELD);
+    let good = held.lines().nth(1).unwrap().to_owned();
+    let bad = [
+        good.replace(&token(2), "..%2f3%2fdevice"),
+        good.replace(&token(2), "a\\u0000b"),
+        good.replace("\"spacing\":600000", "\"spacing\":18446744073709551615"),
+        good.replace("\"attempts\":0", "\"attempts\":4294967295"),
+    ];
+    assert!(bad.iter().all(|line| *line != good), "{good}");
+    let lines = [held.lines().next().unwrap(), &good]
+        .into_iter()
+        .map(str::to_owned);
+    fs::write(rig.file(HELD), lines.chain(bad).collect::<Vec<_>>().join("\n")).unwrap();
+    let seen = rig.apns.count();
+    rig.start_again();
+    let line = rig.daemon.wait_for_log("held.jsonl is not all readable", LONG);
+    assert!(line.contains("unreadable=3"), "{line}");
+    let last = rig.stop();
+    assert!(last.contains("kept=0"), "{last}");
+    assert_eq!(rig.apns.count(), seen + 1);
 }

@@ -140,6 +140,17 @@ impl Rig {
         fs::read_to_string(self.file(name)).unwrap_or_default()
     }
 
+    /// Waits until this token is in the file of what is held, which may be something else before: a FIFO is not to be read.
+    #[track_caller]
+    pub(crate) fn wait_for_kept(&self, token: &str) {
+        let end = Instant::now() + LONG;
+        while !self.file(HELD).is_file() {
+            assert!(Instant::now() < end, "{}", self.daemon.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+        self.wait_for(HELD, |text| text.contains(token));
+    }
+
     /// Waits until a file says what is wanted.
     #[track_caller]
     pub(crate) fn wait_for(&self, name: &str, wanted: impl Fn(&str) -> bool) {
