@@ -132,7 +132,9 @@ mod with {
 
     /// Where somebody who asks finds registered devices; follows reloads.
     #[derive(Clone, Default)]
-    pub(crate) struct Lookup(Arc<Mutex<Option<(RegistrySettings, Arc<Registry>)>>>);
+    pub(crate) struct Lookup(Arc<Mutex<Option<Known>>>);
+
+    type Known = (RegistrySettings, Arc<Registry>);
 
     impl Lookup {
         /// From now on it is these.
@@ -160,7 +162,7 @@ mod with {
             found.map_or(Looked::Unavailable, |devices| looked(&settings, devices))
         }
 
-        fn get(&self) -> Option<(RegistrySettings, Arc<Registry>)> {
+        fn get(&self) -> Option<Known> {
             self.0.lock().expect("mutex poisoned").clone()
         }
     }

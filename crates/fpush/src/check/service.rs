@@ -146,7 +146,7 @@ impl Service {
                 self.writable.extend(value.split_whitespace().map(inside));
             }
             "PrivateTmp" if value != "no" && value != "false" => {
-                self.writable.extend(["/tmp".into(), "/var/tmp".into()])
+                self.writable.extend(["/tmp".into(), "/var/tmp".into()]);
             }
             "LoadCredential" | "LoadCredentialEncrypted" | "SetCredential" | "SetCredentialEncrypted" => {
                 self.set_credential(key, value);

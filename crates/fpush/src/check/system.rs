@@ -139,7 +139,7 @@ impl Situation<'_> {
     }
 
     fn runtime_folder(&self, socket: &Path) -> Result<(), String> {
-        let folder = socket.parent().unwrap_or(Path::new("/"));
+        let folder = socket.parent().unwrap_or_else(|| Path::new("/"));
         self.folder(folder)?;
         match fs::symlink_metadata(socket) {
             Ok(there) if !there.file_type().is_socket() => Err(format!(
@@ -156,7 +156,7 @@ impl Situation<'_> {
 
     fn database_file(&self, file: &Path) -> Result<(), String> {
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        self.folder(folder.unwrap_or(Path::new(".")))?;
+        self.folder(folder.unwrap_or_else(|| Path::new(".")))?;
         for suffix in ["", "-wal", "-shm"] {
             let mut path = file.as_os_str().to_owned();
             path.push(suffix);
@@ -186,7 +186,7 @@ impl Situation<'_> {
         let there = absolute
             .ancestors()
             .find(|ancestor| fs::symlink_metadata(ancestor).is_ok());
-        let there = there.unwrap_or(Path::new("/"));
+        let there = there.unwrap_or_else(|| Path::new("/"));
         let error = match fs::metadata(there) {
             Ok(metadata) if !metadata.is_dir() => {
                 return Err(format!("{} is not a folder", there.display()));
