@@ -145,8 +145,8 @@ impl Purpose {
     }
 }
 
-/// The topics in an extension: texts in sequences, each with the kinds of pushes in a sequence behind it. In the VoIP
-/// extension there is one text.
+/// The topics in an extension: texts in sequences, each with the kinds of pushes in a sequence behind it. In the
+/// extension for calls there is one text.
 fn topics(value: &[u8]) -> Vec<String> {
     let mut topics = Vec::new();
     let Some((tag, mut content, _)) = element(value) else {
