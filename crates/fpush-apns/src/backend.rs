@@ -53,6 +53,8 @@ pub(crate) struct Apns {
     /// What goes to a device's second token.
     pub(crate) call: Box<Ready>,
     pub(crate) ttl: Duration,
+    /// Of endpoint, topic and credential.
+    pub(crate) digest: u128,
 }
 
 impl PushTrait for Apns {
@@ -145,6 +147,10 @@ impl PushTrait for Apns {
             credentials: vec![credential],
             clock_offset: self.client.clock_offset(),
         }
+    }
+
+    fn digest(&self) -> u128 {
+        self.digest
     }
 }
 

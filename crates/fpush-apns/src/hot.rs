@@ -67,6 +67,7 @@ impl Requests {
             mode: Mode::One(Class::High, ready(Class::High)?),
             call: ready(Class::Voip)?,
             ttl: Duration::from_secs(28 * 86_400),
+            digest: 0,
         }))
     }
 

@@ -8,7 +8,10 @@ use std::{
 };
 
 use fpush_client::{ClientSettings, Endpoint, ProviderClient, Trust};
-use fpush_push::{BackendType, Background, Built, Class, files, settings::Section};
+use fpush_push::{
+    BackendType, Background, Built, Class, files,
+    settings::{Section, imprint},
+};
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use serde_json::{Map, Value};
 
@@ -50,6 +53,7 @@ enum Credentials {
         token: Arc<ProviderToken>,
         key_id: String,
         team_id: String,
+        imprint: u128,
     },
 }
 
@@ -104,19 +108,29 @@ impl BackendType for Apple {
         apns.finish();
 
         let (credentials, endpoint, (mode, call)) = (credentials?, endpoint?, mode?);
+        let topic = payload?.topic;
+        // What Apple's words about tokens depend on. The environment is part of the endpoint.
+        let mut digest = imprint(format!("{} {topic}", endpoint.uri).as_bytes());
         let mut facts = endpoint.facts();
-        facts.push(("topic", payload?.topic));
+        facts.push(("topic", topic));
         let mut background: Vec<Background> = Vec::new();
         let (identity, authentication) = match credentials {
             Credentials::Certificate(_) => {
                 let Chosen {
                     identity, validity, ..
                 } = certificate?;
+                digest ^= imprint(identity.certificate());
                 facts.push(("certificate", validity.subject.clone()));
                 facts.push(("valid until", validity.until.clone()));
                 (Some(identity), Authentication::Certificate(Box::new(validity)))
             }
-            Credentials::Token { token, key_id, .. } => {
+            Credentials::Token {
+                token,
+                key_id,
+                imprint,
+                ..
+            } => {
+                digest ^= imprint;
                 facts.push(("provider token", format!("key {key_id}")));
                 background.push(Box::pin(token.tend()));
                 (None, Authentication::Token(token))
@@ -141,6 +155,7 @@ impl BackendType for Apple {
             mode,
             call,
             ttl,
+            digest,
         });
         Some(Built {
             backend,
@@ -201,11 +216,13 @@ impl Apple {
             key_id: key_id.clone(),
             team_id: team_id.clone(),
         };
+        let imprint = imprint(&key.pkcs8) ^ imprint(format!("{key_id} {}", key.team_id).as_bytes());
         let token = self.provider_tokens.entry(key).or_insert_with(|| Arc::new(token));
         Some(Credentials::Token {
             token: Arc::clone(token),
             key_id,
             team_id,
+            imprint,
         })
     }
 }

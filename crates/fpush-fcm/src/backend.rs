@@ -30,6 +30,8 @@ pub(crate) struct Fcm {
     pub(crate) message: Message,
     pub(crate) class: Class,
     pub(crate) request_timeout: Duration,
+    /// Of endpoint, project and credential.
+    pub(crate) digest: u128,
 }
 
 impl PushTrait for Fcm {
@@ -90,6 +92,10 @@ impl PushTrait for Fcm {
             credentials: vec![self.access_token.credential()],
             clock_offset: self.client.clock_offset(),
         }
+    }
+
+    fn digest(&self) -> u128 {
+        self.digest
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use fpush_push::settings::imprint;
 use http::Uri;
 use serde_json::{Map, Value};
 
@@ -76,6 +77,11 @@ impl ServiceAccount {
             }),
             _ => Err(errors),
         }
+    }
+
+    /// What stands for the account and its key.
+    pub(crate) fn imprint(&self) -> u128 {
+        imprint(format!("{} {}", self.email, self.private_key).as_bytes())
     }
 
     /// What signs with the account's key.

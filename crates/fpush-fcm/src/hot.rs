@@ -50,6 +50,7 @@ impl Requests {
                 message: Message::new(&message).ok()?,
                 class: message.class,
                 request_timeout,
+                digest: 0,
             },
             issued: Issued {
                 authorization,

@@ -156,7 +156,7 @@ impl Refusal {
                          Project settings, Service accounts; if only some devices meet this, their apps name the wrong \
                          pushModule.",
                     ),
-                    FcmCode::InvalidArgument => self.invalid_argument(PushError::TokenMalformed, MALFORMED),
+                    FcmCode::InvalidArgument => self.invalid_argument(PushError::TokenDoubted, MALFORMED),
                     FcmCode::QuotaExceeded => self.quota_exceeded(),
                     FcmCode::Unavailable | FcmCode::Internal => (self.later(), UNWELL),
                     // About this device's platform (Apple's or the browser's push service behind Google): whoever
@@ -224,7 +224,7 @@ impl Refusal {
     pub(crate) fn blames_only_the_token(&self) -> bool {
         matches!(
             self.entry().remedy,
-            Remedy::Module(PushError::TokenGone { .. } | PushError::TokenMalformed)
+            Remedy::Module(PushError::TokenGone { .. } | PushError::TokenDoubted)
         )
     }
 
@@ -251,7 +251,7 @@ impl Refusal {
         let (error, meaning) = match self.blame {
             _ if self.too_big => (PushError::TooLarge, TOO_LARGE),
             Blame::Nothing => (unblamed, meaning),
-            Blame::Token => (PushError::TokenMalformed, MALFORMED),
+            Blame::Token => (PushError::TokenDoubted, MALFORMED),
             Blame::Field(_) => (PushError::Misconfigured, OUR_FAULT),
         };
         (Remedy::Module(error), meaning)
@@ -537,18 +537,18 @@ mod tests {
             => Remedy::Module(PushError::TokenGone { since: None }),
         not_found_is_a_wrong_project: 404 "NOT_FOUND" [] => Remedy::Module(PushError::Misconfigured),
         invalid_argument_is_the_token: 400 "INVALID_ARGUMENT" [fcm_error("INVALID_ARGUMENT")]
-            => Remedy::Module(PushError::TokenMalformed),
+            => Remedy::Module(PushError::TokenDoubted),
         invalid_argument_at_the_token:
             400 "INVALID_ARGUMENT" [fcm_error("INVALID_ARGUMENT"), bad_request(&["message.token"])]
-            => Remedy::Module(PushError::TokenMalformed),
+            => Remedy::Module(PushError::TokenDoubted),
         invalid_argument_at_the_token_without_a_code: 400 "INVALID_ARGUMENT" [bad_request(&["message.token"])]
-            => Remedy::Module(PushError::TokenMalformed),
+            => Remedy::Module(PushError::TokenDoubted),
         invalid_argument_at_the_installation_id:
             400 "INVALID_ARGUMENT" [fcm_error("INVALID_ARGUMENT"), bad_request(&["message.fid"])]
-            => Remedy::Module(PushError::TokenMalformed),
+            => Remedy::Module(PushError::TokenDoubted),
         invalid_argument_at_the_installation_id_without_a_code:
             400 "INVALID_ARGUMENT" [bad_request(&["message.fid", "message.token"])]
-            => Remedy::Module(PushError::TokenMalformed),
+            => Remedy::Module(PushError::TokenDoubted),
         invalid_argument_at_more_than_the_installation_id:
             400 "INVALID_ARGUMENT" [bad_request(&["message.fid", "message"])]
             => Remedy::Module(PushError::Misconfigured),
@@ -642,10 +642,10 @@ mod tests {
             => Remedy::Module(PushError::TokenGone { .. }),
         a_field_violation_that_is_one: 400 r#"{"error":{"code":400,"status":"INVALID_ARGUMENT","details":[
             {"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":{"field":"message.fid"}}]}}"#
-            => Remedy::Module(PushError::TokenMalformed),
+            => Remedy::Module(PushError::TokenDoubted),
         a_field_violation_without_a_status: 400 r#"{"error":{"code":"400","details":[
             {"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":[{"field":"message.fid"}]}]}}"#
-            => Remedy::Module(PushError::TokenMalformed),
+            => Remedy::Module(PushError::TokenDoubted),
         an_error_without_a_status: 429 r#"{"error":{"code":429,"status":7}}"#
             => Remedy::Module(PushError::Pause { length: A_MINUTE, alarm: false }),
         an_error_without_a_status_is_no_dead_token: 404 r#"{"error":{"code":404,"message":"Not found."}}"#
@@ -657,7 +657,7 @@ mod tests {
         malformed_token_as_of_today: 400 r#"{"error":{"code":400,
             "message":"The registration token is not a valid FCM registration token","status":"INVALID_ARGUMENT",
             "details":[{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"INVALID_ARGUMENT"}]}}"#
-            => Remedy::Module(PushError::TokenMalformed),
+            => Remedy::Module(PushError::TokenDoubted),
     }
 
     #[test]

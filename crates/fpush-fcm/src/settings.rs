@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use fpush_client::{ClientSettings, Dialer, Endpoint, ProviderClient, SingleClient, Trust};
-use fpush_push::{BackendType, Built, Class, files, settings::Section};
+use fpush_push::{
+    BackendType, Built, Class, files,
+    settings::{Section, imprint},
+};
 use http::Uri;
 use serde_json::Value;
 
@@ -55,14 +58,15 @@ impl BackendType for Google {
                 .inspect_err(|e| report.error(&path, e))
                 .ok()
         });
-        let (project, token_endpoint) = match (account, single_client) {
+        let (project, credential, token_endpoint) = match (account, single_client) {
             (Some(account), Some(client)) => {
+                let credential = account.imprint();
                 let (project, uri) = (account.project.clone(), account.token_uri.clone());
                 let signer = account
                     .signer()
                     .inspect_err(|e| report.error(&secret_path, e))
                     .ok()?;
-                (project, TokenEndpoint { client, uri, signer })
+                (project, credential, TokenEndpoint { client, uri, signer })
             }
             _ => return None,
         };
@@ -92,6 +96,7 @@ impl BackendType for Google {
         let (access_token, renewal) = AccessToken::new(&path);
         let backend = Box::new(Fcm {
             client,
+            digest: imprint(uri.to_string().as_bytes()) ^ credential,
             uri,
             access_token,
             message: message?,

@@ -78,6 +78,10 @@ table! {
         "Acknowledged pushes that were held and sent later, by push module and what became of them.";
     PROVIDER_ANSWERS: Counter, "fpush_provider_answers_total", ["module", "reason"],
         "Answers of the provider to single attempts, by push module and reason.";
+    REJECTED_TOKENS: Counter, "fpush_rejected_tokens_total", ["module", "verdict"],
+        "Answers that called a token dead or wrong, by push module and whether that was believed or doubted.";
+    REJECTION_BURSTS: Counter, "fpush_rejection_bursts_total", ["module"],
+        "Times that the provider began to reject far more tokens than usual.";
     PROVIDER_DURATION: Histogram(PROVIDER_SECONDS), "fpush_provider_duration_seconds", ["module"],
         "Seconds that one attempt at the provider took.";
     REPLY_DURATION: Histogram(REPLY_SECONDS), "fpush_reply_duration_seconds", [],
@@ -126,6 +130,8 @@ table! {
         "Tokens that the rate limit remembers.";
     BLOCKLIST_TOKENS: Gauge, "fpush_blocklist_tokens", ["module"],
         "Tokens that the block list remembers.";
+    DOUBTED_TOKENS: Gauge, "fpush_doubted_tokens", ["module"],
+        "Tokens that the provider called dead or wrong and that are not believed dead.";
     MODULE_UP: Gauge, "fpush_module_up", ["module"],
         "Whether the push module can deliver, as far as is known: its credentials are not refused, tokens fit, and the provider is well.";
     MODULE_TROUBLE: Gauge, "fpush_module_trouble", ["module", "kind"],

@@ -106,6 +106,7 @@ fn module(module: &Module, history: &History, wall: SystemTime) -> Value {
         "held": status.held,
         "limited": status.limited_tokens,
         "blocked": status.blocked_tokens,
+        "doubted": status.doubted_tokens,
         "lost": status.lost,
         "last_accepted": status.last_accepted.map(|ago| ago.as_secs()),
         "connection": status.backend.connection.map(connection),

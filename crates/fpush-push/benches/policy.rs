@@ -64,7 +64,7 @@ fn decide(criterion: &mut Criterion) {
         number = number % KNOWN + 1;
         admit(&module, &token(number), now)
     };
-    assert!(matches!(admit_blocked(), Verdict::Settled(Outcome::TokenDead)));
+    assert!(matches!(admit_blocked(), Verdict::Settled(Outcome::TokenBlocked)));
     group.bench_function("a blocked token", |bencher| bencher.iter(&mut admit_blocked));
     group.finish();
 }
@@ -129,7 +129,7 @@ fn token(number: u64) -> String {
     token
 }
 
-/// Has its provider declare all tokens dead.
+/// Has its provider declare all tokens dead, which is not believed.
 fn block_all(module: &Arc<Module>, now: Instant) {
     let runtime = runtime::Builder::new_current_thread().enable_time().build();
     runtime.expect("there is a runtime").block_on(async {
@@ -137,7 +137,7 @@ fn block_all(module: &Arc<Module>, now: Instant) {
             let Verdict::Deliver(ticket) = admit(module, &token(number), now) else {
                 panic!("nothing is known of it yet");
             };
-            assert_eq!(ticket.deliver().await, Outcome::TokenDead);
+            assert_eq!(ticket.deliver().await, Outcome::TokenBlocked);
         }
     });
 }

@@ -129,17 +129,15 @@ pub struct Push {
 /// [`Failure::answer`], for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushError {
-    /// The provider declared the token dead, beyond doubt: forget it. `since` is when it died, in
-    /// milliseconds since 1970, where the provider says so (Apple's 410).
+    /// The provider declared the token dead: forget it, while the provider can be trusted. `since` is when it died,
+    /// in milliseconds since 1970, where the provider says so (Apple's 410).
     TokenGone {
         /// Milliseconds since 1970.
         since: Option<u64>,
     },
-    /// The provider says that the token is not one of this app's. A wrong setting of ours looks the same:
-    /// believe it only while the module works otherwise.
+    /// The provider says that the token is not one of this app's, or cannot be read. A wrong setting of ours, or a
+    /// new form of tokens, looks the same: it is weighed for a day or more.
     TokenDoubted,
-    /// The provider cannot read the token: believe it the second time.
-    TokenMalformed,
     /// This device gets too many pushes: silence for this token, then one push.
     TokenBusy,
     /// The attempt met a dead or dying connection and left a new one behind: try again at once.
@@ -228,6 +226,13 @@ pub trait PushTrait: Send + Sync + 'static {
 
     /// What there is to say about connection and credentials.
     fn status(&self) -> BackendStatus;
+
+    /// A digest of all that the provider's words about tokens depend on: endpoint, environment, topic, project and
+    /// credential. What it said under another one is not believed. It is the same after a restart; see
+    /// [`imprint`](crate::settings::imprint). A backend without such settings needs none.
+    fn digest(&self) -> u128 {
+        0
+    }
 }
 
 /// One kind of backend, which builds backends from settings.

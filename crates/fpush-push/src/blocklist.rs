@@ -70,8 +70,9 @@ pub(crate) enum BlockReason {
     Dead,
     /// Something failed that nobody could explain.
     Unexplained,
-    /// The provider could not read the token, for the first time.
-    Malformed,
+    /// The provider called it dead or wrong, and is not believed.
+    #[serde(alias = "Malformed")]
+    Doubted,
 }
 
 /// One token's block; kept for a while after it ended, because the second block lasts longer.
@@ -130,8 +131,8 @@ impl Blocklist {
     /// wrong when it was written.
     pub(crate) fn remember(&mut self, records: impl IntoIterator<Item = BlockRecord>, clocks: Clocks) {
         for record in records {
-            let rule = self.rule(record.reason);
-            let latest = clocks.now + rule.extended.max(rule.initial);
+            let (first, second) = self.lengths(record.reason);
+            let latest = clocks.now + first.max(second);
             let block = Block {
                 reason: record.reason,
                 start: clocks.to_instant(record.start).min(clocks.now),
@@ -141,19 +142,20 @@ impl Blocklist {
         }
     }
 
-    /// Whether a publish for the token must be turned away now. Asking prolongs a block in its second half.
+    /// Whether a publish for the token must be turned away now. Asking prolongs a block in its second half, but never
+    /// beyond the longest one of its kind.
     pub(crate) fn check(&mut self, token: Fingerprint, now: Instant) -> Option<BlockReason> {
-        let (extension, longest) = (self.settings.extension, self.settings.unexplained.extended);
         let block = self.blocks.get_mut(token).filter(|block| now < block.end)?;
+        let longest = match block.reason {
+            BlockReason::Dead => self.settings.dead.longest(),
+            // It may be alive, and must not be silenced for as long as it gets messages.
+            BlockReason::Unexplained => self.settings.unexplained.extended,
+            BlockReason::Doubted => Duration::ZERO,
+        };
         if now.duration_since(block.start) >= block.end.duration_since(block.start) / 2 {
-            let prolonged = match block.reason {
-                BlockReason::Dead => now + extension,
-                // It may be alive, and must not be silenced for as long as it gets messages.
-                BlockReason::Unexplained | BlockReason::Malformed => {
-                    (now + extension).min(block.start + longest)
-                }
-            };
-            block.end = block.end.max(prolonged);
+            block.end = block
+                .end
+                .max((now + self.settings.extension).min(block.start + longest));
         }
         Some(block.reason)
     }
@@ -168,16 +170,16 @@ impl Blocklist {
     /// never shortened, and what is dead does not become less so by another answer that was under way.
     pub(crate) fn block(&mut self, token: Fingerprint, reason: BlockReason, now: Instant) {
         self.forget(now);
-        let rule = self.rule(reason);
+        let (first, second) = self.lengths(reason);
         let end = match self.blocks.get(token) {
             Some(block) if now < block.end => {
                 if block.reason == BlockReason::Dead && reason != BlockReason::Dead {
                     return;
                 }
-                block.end.max(now + rule.initial)
+                block.end.max(now + first)
             }
-            Some(block) if block.reason == reason => now + rule.extended,
-            Some(_) | None => now + rule.initial,
+            Some(block) if block.reason == reason => now + second,
+            Some(_) | None => now + first,
         };
         self.changes += 1;
         self.blocks.touch(
@@ -190,11 +192,16 @@ impl Blocklist {
         );
     }
 
-    /// Whether the provider could not read the token before, and the block for that is over.
-    pub(crate) fn was_malformed(&self, token: Fingerprint, now: Instant) -> bool {
-        self.blocks
-            .get(token)
-            .is_some_and(|block| block.reason == BlockReason::Malformed && block.end <= now)
+    /// Forgets all tokens that the provider called dead or wrong: it said so to other settings.
+    pub(crate) fn forgive_all(&mut self) {
+        let old = std::mem::replace(&mut self.blocks, Recency::new(MAX_TOKENS));
+        for (token, block) in old
+            .iter()
+            .filter(|(_, block)| block.reason == BlockReason::Unexplained)
+        {
+            self.blocks.touch(token, block.clone());
+        }
+        self.changes += 1;
     }
 
     /// Forgets a token that proved to be alive.
@@ -206,23 +213,36 @@ impl Blocklist {
 
     fn forget(&mut self, now: Instant) {
         while let Some(block) = self.blocks.oldest() {
-            if now < block.end + self.rule(block.reason).extended {
+            if now < block.end + self.lengths(block.reason).1 {
                 break;
             }
             self.blocks.pop_oldest();
         }
     }
 
-    fn rule(&self, reason: BlockReason) -> &BlockRule {
+    /// How long the first block lasts, and the second.
+    fn lengths(&self, reason: BlockReason) -> (Duration, Duration) {
+        let BlocklistSettings {
+            dead, unexplained, ..
+        } = &self.settings;
         match reason {
-            BlockReason::Dead => &self.settings.dead,
-            BlockReason::Unexplained | BlockReason::Malformed => &self.settings.unexplained,
+            BlockReason::Dead => (dead.initial, dead.extended),
+            BlockReason::Unexplained => (unexplained.initial, unexplained.extended),
+            // The provider is asked for it six times an hour at most, whatever the settings say.
+            BlockReason::Doubted => [unexplained.initial.max(SHORTEST_DOUBT); 2].into(),
         }
+    }
+}
+
+impl BlockRule {
+    fn longest(&self) -> Duration {
+        self.initial.max(self.extended)
     }
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
+const SHORTEST_DOUBT: Duration = Duration::from_secs(600);
 
 /// Beyond it the token that was blocked longest ago is forgotten.
 const MAX_TOKENS: u32 = 1_000_000;
@@ -314,13 +334,55 @@ mod tests {
         let mut f = Fixture::new();
         f.block(BlockReason::Dead, Duration::ZERO);
         f.block(BlockReason::Unexplained, SECOND);
-        f.block(BlockReason::Malformed, SECOND);
+        f.block(BlockReason::Doubted, SECOND);
         assert_eq!(f.check(11 * HOUR), Some(BlockReason::Dead));
 
         let mut f = Fixture::new();
         f.block(BlockReason::Unexplained, Duration::ZERO);
         f.block(BlockReason::Dead, SECOND);
         assert_eq!(f.check(11 * HOUR), Some(BlockReason::Dead));
+    }
+
+    /// What an incident put there must not stay because its server goes on publishing.
+    #[test]
+    fn a_dead_tokens_block_ends_however_much_is_published() {
+        let mut f = Fixture::new();
+        f.block(BlockReason::Dead, Duration::ZERO);
+        let mut at = Duration::ZERO;
+        while f.check(at).is_some() {
+            at += MINUTE;
+        }
+        assert_eq!(at, 120 * HOUR);
+    }
+
+    #[test]
+    fn a_doubted_token_is_blocked_for_ten_minutes_each_time_or_longer_as_the_settings_say() {
+        let mut f = Fixture::new();
+        for (initial, length) in [(MINUTE, 10 * MINUTE), (30 * MINUTE, 30 * MINUTE)] {
+            let mut settings = f.list.settings.clone();
+            settings.unexplained.initial = initial;
+            f.list.set_settings(settings);
+            for round in 0..3u32 {
+                let start = HOUR * (round + 1) + initial * 100;
+                f.block(BlockReason::Doubted, start);
+                assert_eq!(f.check(start + length - SECOND), Some(BlockReason::Doubted));
+                assert_eq!(f.check(start + length), None, "asking has not prolonged it");
+            }
+        }
+    }
+
+    #[test]
+    fn other_settings_forget_what_the_provider_said_of_tokens() {
+        let mut f = Fixture::new();
+        let hasher = TokenHasher::new().unwrap();
+        let tokens = ["a", "b", "c"].map(|token| hasher.fingerprint(token));
+        let reasons = [BlockReason::Dead, BlockReason::Doubted, BlockReason::Unexplained];
+        for (token, reason) in tokens.into_iter().zip(reasons) {
+            f.list.block(token, reason, f.start);
+        }
+        f.list.forgive_all();
+        let left = tokens.map(|token| f.list.check(token, f.start));
+        assert_eq!(left, [None, None, Some(BlockReason::Unexplained)]);
     }
 
     #[test]

@@ -79,7 +79,6 @@ impl Fitness {
             // Tokens that are invented for the question are nobody's.
             | PushError::TokenGone { .. }
             | PushError::TokenDoubted
-            | PushError::TokenMalformed
             | PushError::TokenBusy => {
                 self.unwell.note(failure);
                 if !self.proven {

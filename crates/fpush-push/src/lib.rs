@@ -6,7 +6,6 @@
 
 mod backend;
 mod blocklist;
-mod doubt;
 mod drain;
 pub mod files;
 mod fitness;
@@ -32,6 +31,7 @@ mod retry;
 pub mod settings;
 mod status;
 mod token;
+mod verdict;
 
 pub use backend::{
     BackendType, Background, Built, Class, Encrypted, Extra, Failure, Form, Push, PushError, PushTrait,
@@ -60,3 +60,4 @@ pub use status::{
     BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, Proof, Trouble, TroubleKind,
 };
 pub use token::{Fingerprint, Token, TokenHasher};
+pub use verdict::VerdictRecord;

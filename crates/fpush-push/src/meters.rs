@@ -16,6 +16,9 @@ pub(crate) struct Meters {
     lost: Counter,
     dropped: Counter,
     covered: Counter,
+    believed: Counter,
+    doubted: Counter,
+    bursts: Counter,
 }
 
 impl Meters {
@@ -23,6 +26,7 @@ impl Meters {
         let module = module.to_owned();
         let held =
             |outcome| counter!("fpush_held_pushes_total", "module" => module.clone(), "outcome" => outcome);
+        let rejected = |verdict| counter!("fpush_rejected_tokens_total", "module" => module.clone(), "verdict" => verdict);
         Self {
             outcomes: Outcome::ALL.map(
                 |outcome| counter!("fpush_pushes_total", "module" => module.clone(), "outcome" => outcome.name()),
@@ -33,6 +37,9 @@ impl Meters {
             lost: held("lost"),
             dropped: held("dropped"),
             covered: held("covered"),
+            believed: rejected("believed"),
+            doubted: rejected("doubted"),
+            bursts: counter!("fpush_rejection_bursts_total", "module" => module.clone()),
             module,
         }
     }
@@ -72,5 +79,19 @@ impl Meters {
     /// The token of a held push is dead.
     pub(crate) fn held_dropped(&self) {
         self.dropped.increment(1);
+    }
+
+    /// The provider called a token dead or wrong.
+    pub(crate) fn rejected(&self, believed: bool) {
+        if believed {
+            self.believed.increment(1);
+        } else {
+            self.doubted.increment(1);
+        }
+    }
+
+    /// The provider has begun to reject far more tokens than usual.
+    pub(crate) fn burst(&self) {
+        self.bursts.increment(1);
     }
 }

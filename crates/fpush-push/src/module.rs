@@ -24,15 +24,15 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep, sleep_until, timeout_at},
 };
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use crate::{
     BackendStatus, BlockRecord, BlocklistSettings, Choice, Class, Clocks, Drain, Encrypted, Extra, Failure,
     Fingerprint, Form, Heart, HeldRecord, ModuleStatus, Outcome, Proof, Push, PushError, PushTrait,
     RatelimitSettings, Recipient, Token, TokenHasher, Trouble, TroubleKind, Unavailable, Urgency,
+    VerdictRecord,
     blocklist::{BlockReason, Blocklist},
-    doubt::{Doubt, Sign},
     fitness::Fitness,
     limiter::{Admission, Hold, Limiter, Release, Slot, Target},
     line::{Line, Permit, Place},
@@ -40,8 +40,10 @@ use crate::{
     order::Order,
     queue::{Held, Queue},
     recent::{End, Recent},
+    registrable,
     retry::{Backoff, jitter},
     settings::Section,
+    verdict::{Belief, Condition, LaneClock, Turn, VerdictGuard, Word},
 };
 
 pub use self::inspect::{Block, Limit, TokenView};
@@ -135,7 +137,8 @@ struct State {
     acknowledge_refused: bool,
     limiter: Limiter,
     blocklist: Blocklist,
-    doubt: Doubt,
+    guard: VerdictGuard,
+    clock: LaneClock,
     queue: Queue,
     fitness: Fitness,
 }
@@ -190,6 +193,7 @@ impl Module {
             ratelimit,
             blocklist,
         } = settings;
+        let guard = VerdictGuard::new(backend.digest());
         Arc::new(Self {
             name: name.into(),
             hasher,
@@ -201,7 +205,8 @@ impl Module {
                 acknowledge_refused: ratelimit.acknowledge_refused,
                 limiter: Limiter::new(ratelimit, Instant::now()),
                 blocklist: Blocklist::new(blocklist),
-                doubt: Doubt::default(),
+                guard,
+                clock: LaneClock::new(Clocks::read()),
                 queue: Queue::default(),
                 fitness: Fitness::default(),
             }),
@@ -214,7 +219,8 @@ impl Module {
     }
 
     /// Goes on with another backend and other settings. Attempts under way end on the old backend; what the rate
-    /// limit and the block list know, and what is held, stays.
+    /// limit and the block list know, and what is held, stays. What the provider said against tokens stays where nothing
+    /// has changed that this depends on.
     pub fn replace(&self, backend: Box<dyn PushTrait>, settings: ModuleSettings) {
         let ModuleSettings {
             max_in_flight,
@@ -227,7 +233,10 @@ impl Module {
         state.limiter.set_settings(ratelimit);
         state.blocklist.set_settings(blocklist);
         // What the provider said to the old settings says nothing about the new ones.
-        state.doubt = Doubt::default();
+        let digest = state.backend.digest();
+        if state.guard.go_on_under(digest) {
+            state.blocklist.forgive_all();
+        }
         state.fitness = Fitness::default();
         drop(state);
         self.line.resize(max_in_flight);
@@ -293,6 +302,7 @@ impl Module {
             held: state.queue.len(),
             limited_tokens: state.limiter.len(),
             blocked_tokens: state.blocklist.len(),
+            doubted_tokens: state.guard.doubted(),
             lost: self.lost(),
             last_accepted: state
                 .fitness
@@ -333,7 +343,6 @@ impl Module {
                 PushError::TooLarge if push.form == Form::Full => push.form = Form::Minimal,
                 PushError::TokenGone { .. }
                 | PushError::TokenDoubted
-                | PushError::TokenMalformed
                 | PushError::TokenBusy
                 | PushError::Reconnected
                 | PushError::Renewed
@@ -346,11 +355,31 @@ impl Module {
         }
     }
 
-    /// How often the block list and what is held have changed so far.
+    /// How often the block list, what is held, and what is known of the provider's words have changed so far.
     #[must_use]
-    pub fn changes(&self) -> [u64; 2] {
+    pub fn changes(&self) -> [u64; 3] {
         let state = self.lock();
-        [state.blocklist.changes(), state.queue.changes()]
+        [
+            state.blocklist.changes(),
+            state.queue.changes(),
+            state.guard.changes(),
+        ]
+    }
+
+    /// What is known of the provider's words about tokens, to be written down.
+    #[must_use]
+    pub fn verdicts(&self, now: Instant) -> Vec<VerdictRecord> {
+        let state = self.lock();
+        state.guard.records(state.clock.seconds(now))
+    }
+
+    /// Follows the clock on the wall. To be called once a second.
+    pub fn follow_clock(&self, clocks: Clocks) {
+        let mut state = self.lock();
+        if state.clock.follow(clocks) {
+            let now = state.clock.seconds(clocks.now);
+            state.guard.begin_hours_again(now);
+        }
     }
 
     /// A part of the block list, to be written down, from a place on, and the place of the next part; none after the last
@@ -377,10 +406,15 @@ impl Module {
         &self,
         blocks: impl IntoIterator<Item = BlockRecord>,
         held: impl IntoIterator<Item = HeldRecord>,
+        verdicts: impl IntoIterator<Item = VerdictRecord>,
         clocks: Clocks,
     ) {
         let mut state = self.lock();
         state.blocklist.remember(blocks, clocks);
+        let now = state.clock.seconds(clocks.now);
+        if state.guard.remember(verdicts, now) {
+            state.blocklist.forgive_all();
+        }
         for record in held {
             // The settings may have changed since, and the file too.
             let Some(token) = state
@@ -425,7 +459,9 @@ impl Module {
             return;
         };
         let fingerprint = self.hasher.fingerprint(&token);
-        self.lock().blocklist.forgive(fingerprint);
+        let mut state = self.lock();
+        state.blocklist.forgive(fingerprint);
+        state.guard.forgive(fingerprint);
     }
 
     /// Decides about a publish. Never waits.
@@ -473,7 +509,7 @@ impl Module {
         if let Some(reason) = state.blocked(fingerprint, registered.is_some(), now) {
             return Verdict::Settled(match reason {
                 BlockReason::Dead => Outcome::TokenDead,
-                BlockReason::Unexplained | BlockReason::Malformed => Outcome::TokenBlocked,
+                BlockReason::Unexplained | BlockReason::Doubted => Outcome::TokenBlocked,
             });
         }
         if state.fitness.paused_until(now).is_some() {
@@ -720,7 +756,7 @@ impl Module {
                 debug!(module = %self.name, token = %fingerprint, "queued push dropped: the token is dead");
                 return;
             }
-            Some(BlockReason::Unexplained | BlockReason::Malformed) => {
+            Some(BlockReason::Unexplained | BlockReason::Doubted) => {
                 return self.lose(fingerprint, Outcome::TokenBlocked);
             }
         }
@@ -811,14 +847,14 @@ impl Module {
 
     /// Tries until there is an answer, or until the next attempt would be later than `patience`.
     async fn attempts(&self, order: &mut Order, mut backoff: Backoff, patience: Instant) -> Ended {
-        let (fingerprint, push) = (order.fingerprint, &mut order.push);
+        let fingerprint = order.fingerprint;
         let (mut reconnects, mut renewed) = (0, false);
         loop {
             let backend = match self.backend_unless_paused(Instant::now()) {
                 Ok(backend) => backend,
                 Err(resume) => return Ended::Failed { resume },
             };
-            let Some(result) = self.drain.run(self.attempt(&*backend, push)).await else {
+            let Some(result) = self.drain.run(self.attempt(&*backend, &order.push)).await else {
                 return Ended::Failed {
                     resume: Instant::now(),
                 };
@@ -826,14 +862,19 @@ impl Module {
             let now = Instant::now();
             let failure = match result {
                 Ok(()) => {
-                    debug!(module = %self.name, token = %fingerprint, class = ?push.class, "push accepted");
+                    debug!(module = %self.name, token = %fingerprint, class = ?order.push.class, "push accepted");
                     let mut state = self.lock();
-                    if state.is_current(&backend) {
-                        state.doubt.record(Sign::Accepted, now);
-                        state.fitness.accepted(now);
-                    }
                     state.blocklist.forgive(fingerprint);
+                    let mut turn = None;
+                    if state.is_current(&backend) {
+                        state.fitness.accepted(now);
+                        let at = state.clock.seconds(now);
+                        turn = state
+                            .guard
+                            .accepted(fingerprint, self.domain_key(&order.domain), at);
+                    }
                     drop(state);
+                    self.tell(turn, None);
                     if let Some(record) = &order.record {
                         record.delivered();
                     }
@@ -841,7 +882,7 @@ impl Module {
                 }
                 Err(failure) => failure,
             };
-            debug!(module = %self.name, token = %fingerprint, class = ?push.class, todo = ?failure.error,
+            debug!(module = %self.name, token = %fingerprint, class = ?order.push.class, todo = ?failure.error,
                 answer = %failure.answer, "push failed");
             self.recent
                 .lock()
@@ -863,31 +904,27 @@ impl Module {
                     renewed = true;
                     continue;
                 }
-                PushError::TooLarge if push.form == Form::Full => {
+                PushError::TooLarge if order.push.form == Form::Full => {
                     complain!(
                         self,
                         failure,
                         "the push is too large for the provider; sending the minimal form"
                     );
-                    push.form = Form::Minimal;
+                    order.push.form = Form::Minimal;
                     continue;
                 }
                 PushError::Later { after } => after,
                 PushError::Reconnected | PushError::Renewed => None,
                 PushError::TokenBusy => {
-                    let mut state = self.lock();
-                    state.doubt.record(Sign::Neutral, now);
-                    state.fitness.answered();
-                    drop(state);
+                    self.take_neutral(order, now).fitness.answered();
                     return Ended::Busy;
                 }
                 PushError::Pause { length, alarm } => {
-                    let resume = self.pause(length, alarm, &failure, now);
+                    let resume = self.pause(length, alarm, order, &failure, now);
                     return Ended::Failed { resume };
                 }
                 PushError::TokenGone { .. }
                 | PushError::TokenDoubted
-                | PushError::TokenMalformed
                 | PushError::TooLarge
                 | PushError::Misconfigured
                 | PushError::Unexplained => {
@@ -910,44 +947,17 @@ impl Module {
 
     /// Draws the conclusion from an answer that no further attempt will change.
     fn judge(&self, order: &Order, failure: &Failure, now: Instant) -> Judged {
-        let (fingerprint, choice) = (order.fingerprint, order.choice);
-        let mut state = self.lock();
-        let wrong_token = matches!(failure.error, PushError::TokenDoubted | PushError::TokenMalformed);
-        state.doubt.record(
-            if wrong_token {
-                Sign::WrongToken
-            } else {
-                Sign::Neutral
-            },
-            now,
-        );
-        if failure.error == PushError::Misconfigured {
-            state.fitness.misconfigured(failure);
-        } else {
-            state.fitness.answered();
-        }
         let outcome = match failure.error {
-            PushError::TokenGone { since } => return Judged::Dead { since },
-            // Of another module, as likely as not, whose name was lost on the way.
-            PushError::TokenDoubted | PushError::TokenMalformed if choice == Choice::Default => {
-                state.blocklist.block(fingerprint, BlockReason::Unexplained, now);
-                Outcome::TokenBlocked
-            }
-            PushError::TokenDoubted if state.doubt.believes(now) => return Judged::Dead { since: None },
-            PushError::TokenDoubted => {
-                complain!(self, failure, "{WRONG_TOKENS}");
-                Outcome::ProviderUnavailable
-            }
-            PushError::TokenMalformed => {
-                if state.blocklist.was_malformed(fingerprint, now) && state.doubt.believes(now) {
-                    return Judged::Dead { since: None };
-                }
-                state.blocklist.block(fingerprint, BlockReason::Malformed, now);
-                Outcome::TokenBlocked
-            }
+            PushError::TokenGone { since } => return self.weigh(order, Some(since), failure, now),
+            PushError::TokenDoubted => return self.weigh(order, None, failure, now),
             PushError::Unexplained => {
+                let mut state = self.take_neutral(order, now);
+                state.fitness.answered();
+                state
+                    .blocklist
+                    .block(order.fingerprint, BlockReason::Unexplained, now);
+                drop(state);
                 complain!(self, failure, "the provider gave an answer that is not known");
-                state.blocklist.block(fingerprint, BlockReason::Unexplained, now);
                 Outcome::TokenBlocked
             }
             PushError::TooLarge
@@ -957,6 +967,13 @@ impl Module {
             | PushError::Renewed
             | PushError::Later { .. }
             | PushError::Pause { .. } => {
+                let mut state = self.take_neutral(order, now);
+                if failure.error == PushError::Misconfigured {
+                    state.fitness.misconfigured(failure);
+                } else {
+                    state.fitness.answered();
+                }
+                drop(state);
                 complain!(
                     self,
                     failure,
@@ -968,14 +985,77 @@ impl Module {
         Judged::Settled(outcome)
     }
 
-    /// Takes a token for dead, unless its device has registered since it died: that is for the database to say, which
-    /// has as long as the reply. A second token, for calls, is no reason to give up the device: it is left alone for a
-    /// while.
-    async fn bury(&self, order: &Order, since: Option<u64>) -> Outcome {
+    /// Weighs that the provider called a token dead, since then if it says so, or wrong (`None`). A second token, for
+    /// calls, is no reason to give up the device: it is left alone for a while.
+    fn weigh(&self, order: &Order, gone: Option<Option<u64>>, failure: &Failure, now: Instant) -> Judged {
+        let (fingerprint, domain) = (order.fingerprint, self.domain_key(&order.domain));
+        let mut state = self.lock();
+        state.fitness.answered();
+        let (at, wall) = (state.clock.seconds(now), state.clock.millis(now));
+        let word = match gone {
+            // A provider that speaks of the future may be wrong about all else.
+            Some(since) if since.is_none_or(|since| since <= wall) => Word::BeyondDoubt,
+            Some(_) | None => Word::AboutUs,
+        };
         let is_second = order.push.extra.as_ref().is_some_and(|extra| extra.call);
+        // Of another module, as likely as not, whose name was lost on the way.
+        let is_astray = word == Word::AboutUs && order.choice == Choice::Default;
+        let (belief, turn) = if is_second || is_astray {
+            (Belief::Doubted, state.guard.rejected(fingerprint, domain, at))
+        } else {
+            state.guard.weigh(fingerprint, domain, word, at)
+        };
+        self.meters.rejected(belief == Belief::Dead);
+        let judged = match belief {
+            Belief::Dead => Judged::Dead {
+                since: gone.flatten(),
+            },
+            Belief::Doubted => {
+                state.blocklist.block(fingerprint, BlockReason::Doubted, now);
+                Judged::Settled(Outcome::TokenBlocked)
+            }
+        };
+        drop(state);
+        self.tell(turn, Some(failure));
+        judged
+    }
+
+    /// Says what a person should hear once.
+    fn tell(&self, turn: Option<Turn>, failure: Option<&Failure>) {
+        let (module, answer) = (&self.name, failure.map_or("", |failure| &*failure.answer));
+        let meaning = failure.map_or("", |failure| failure.meaning);
+        match turn {
+            None => {}
+            Some(Turn::BurstBegan) => {
+                self.meters.burst();
+                error!(%module, answer, meaning, "{REJECTS_TOO_MANY}");
+            }
+            Some(Turn::NothingAccepted) => warn!(%module, answer, meaning, "{ACCEPTS_NOTHING}"),
+            Some(Turn::BurstEnded) => {
+                info!(%module, "the provider accepts pushes again, and rejects no more tokens than usual");
+            }
+        }
+    }
+
+    /// Takes note of an answer that says nothing of the token.
+    fn take_neutral(&self, order: &Order, now: Instant) -> MutexGuard<'_, State> {
+        let domain = self.domain_key(&order.domain);
+        let mut state = self.lock();
+        let at = state.clock.seconds(now);
+        state.guard.neutral(order.fingerprint, domain, at);
+        state
+    }
+
+    /// What stands for everybody below a registrable domain.
+    fn domain_key(&self, domain: &str) -> Fingerprint {
+        self.hasher.fingerprint(&registrable(domain))
+    }
+
+    /// Takes a token for dead, unless its device has registered since it died: that is for the database to say, which
+    /// has as long as the reply.
+    async fn bury(&self, order: &Order, since: Option<u64>) -> Outcome {
         let ended = match &order.record {
             None => Ok(true),
-            Some(_) if is_second => Ok(false),
             Some(record) => {
                 let asking = timeout_at(order.push.deadline, record.gone(since));
                 match self.drain.run(asking).await {
@@ -986,19 +1066,26 @@ impl Module {
         };
         let (reason, outcome) = match ended {
             Ok(true) => (BlockReason::Dead, Outcome::TokenDead),
-            Ok(false) => (BlockReason::Unexplained, Outcome::TokenBlocked),
+            Ok(false) => (BlockReason::Doubted, Outcome::TokenBlocked),
             // The provider will say it again.
             Err(Unavailable) => return Outcome::RegistryUnavailable,
         };
         let mut state = self.lock();
+        state.guard.forgive(order.fingerprint);
         state.blocklist.block(order.fingerprint, reason, Instant::now());
         outcome
     }
 
     /// Sends nothing for a while. Returns when that is over.
-    fn pause(&self, length: Duration, alarm: bool, failure: &Failure, now: Instant) -> Instant {
-        let mut state = self.lock();
-        state.doubt.record(Sign::Neutral, now);
+    fn pause(
+        &self,
+        length: Duration,
+        alarm: bool,
+        order: &Order,
+        failure: &Failure,
+        now: Instant,
+    ) -> Instant {
+        let mut state = self.take_neutral(order, now);
         let until = now + length;
         let first = state.fitness.pause(until, alarm, failure, now);
         drop(state);
@@ -1097,7 +1184,7 @@ impl State {
                 self.blocklist.forgive(fingerprint);
                 None
             }
-            reason @ (BlockReason::Dead | BlockReason::Unexplained | BlockReason::Malformed) => Some(reason),
+            reason @ (BlockReason::Dead | BlockReason::Unexplained | BlockReason::Doubted) => Some(reason),
         }
     }
 
@@ -1126,9 +1213,15 @@ impl State {
             kind: TroubleKind::Clock,
             words,
         });
-        let wrong_tokens = self.doubt.suspects_settings(now).then(|| Trouble {
-            kind: TroubleKind::WrongTokens,
-            words: WRONG_TOKENS.to_owned(),
+        let tokens = match self.guard.condition(self.clock.seconds(now)) {
+            Condition::Well => None,
+            Condition::Burst => Some((TroubleKind::WrongTokens, REJECTS_TOO_MANY)),
+            Condition::NothingAccepted => Some((TroubleKind::NothingAccepted, ACCEPTS_NOTHING)),
+            Condition::Stale => Some((TroubleKind::StaleTokens, STALE_TOKENS)),
+        };
+        let tokens = tokens.map(|(kind, words)| Trouble {
+            kind,
+            words: words.to_owned(),
         });
         let expiring = backend.credentials.iter().find_map(|credential| {
             // Others end all the time and are renewed.
@@ -1143,16 +1236,10 @@ impl State {
                 ),
             })
         });
-        [
-            of_credentials,
-            wrong_tokens,
-            self.fitness.trouble(now),
-            clock,
-            expiring,
-        ]
-        .into_iter()
-        .flatten()
-        .min_by_key(|trouble| trouble.kind)
+        [of_credentials, tokens, self.fitness.trouble(now), clock, expiring]
+            .into_iter()
+            .flatten()
+            .min_by_key(|trouble| trouble.kind)
     }
 }
 
@@ -1249,8 +1336,12 @@ const LEAST_ATTEMPT: Duration = Duration::from_secs(1);
 const RETIRING: Duration = Duration::from_secs(1);
 /// Before its end a certificate is trouble.
 const EXPIRING: Duration = Duration::from_secs(30 * 86_400);
-const WRONG_TOKENS: &str = "the provider rejects too many tokens: check environment, topic and project of this \
-    module; no device is unregistered meanwhile";
+const REJECTS_TOO_MANY: &str = "the provider rejects too many tokens: check environment, topic and project of this module, and \
+    whether the provider has an incident; the devices are kept meanwhile";
+const ACCEPTS_NOTHING: &str = "the provider has rejected every token so far: check environment, topic and project of this \
+    module; the devices are kept meanwhile";
+const STALE_TOKENS: &str = "the provider rejects one token in ten or more, as it has before: devices that are gone are given up \
+    after their second push; if the share does not fall within days, look for an app that names the wrong module";
 const CROWDED: &str = "overloaded: publishes arrive faster than the provider accepts them; some were refused: is the provider \
     slow, does a domain flood, or is maxInFlight too small?";
 const NO_ROOM: &str = "the hold queue is full; publish refused: does a domain flood, or does the provider throttle many \

@@ -92,6 +92,21 @@ impl<V> Recency<V> {
         part.map(|entry| (entry.key, &entry.value))
     }
 
+    /// All entries, the oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Fingerprint, &V)> {
+        let mut next = self.oldest;
+        std::iter::from_fn(move || {
+            let entry = self.entries.get(next as usize)?;
+            next = entry.newer;
+            Some((entry.key, &entry.value))
+        })
+    }
+
+    /// Changes all values, and the order of none.
+    pub(crate) fn update_all(&mut self, update: impl Fn(&mut V)) {
+        self.entries.iter_mut().for_each(|entry| update(&mut entry.value));
+    }
+
     pub(crate) fn pop_oldest(&mut self) {
         if self.oldest != NONE {
             self.remove(self.entries[self.oldest as usize].key);

@@ -115,7 +115,7 @@ impl NamedFile {
     }
 }
 
-/// A number that stands for some bytes, to see whether they have changed. It is not kept beyond the process.
+/// A number that stands for some bytes, to see whether they have changed. It is the same in every process.
 #[must_use]
 pub fn imprint(bytes: &[u8]) -> u128 {
     SipHasher13::new().hash(bytes).as_u128()

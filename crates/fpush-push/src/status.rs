@@ -20,6 +20,8 @@ pub struct ModuleStatus {
     pub limited_tokens: usize,
     /// Tokens that the block list remembers.
     pub blocked_tokens: usize,
+    /// Tokens that the provider called dead or wrong, and that are not believed dead.
+    pub doubted_tokens: usize,
     /// Acknowledged pushes that could not be delivered.
     pub lost: u64,
     /// How long ago the provider last accepted a push.
@@ -71,10 +73,12 @@ pub enum TroubleKind {
     Authentication,
     /// The provider refuses what it sends, because of the settings.
     Settings,
-    /// The provider calls too many tokens wrong.
+    /// The provider rejects far more tokens than usual.
     WrongTokens,
     /// The provider cannot be reached or is unwell.
     Provider,
+    /// The provider has rejected every token so far, and accepted no push.
+    NothingAccepted,
     /// The provider wants less, and the module pauses.
     Paused,
     /// The provider could not be asked whether it accepts the credentials, and nothing else has shown it.
@@ -83,6 +87,8 @@ pub enum TroubleKind {
     Clock,
     /// Credentials end soon.
     Expiring,
+    /// The provider rejects many tokens, as it has for long: devices of an old population.
+    StaleTokens,
 }
 
 impl TroubleKind {
@@ -91,7 +97,12 @@ impl TroubleKind {
     pub fn lets_pushes_pass(self) -> bool {
         match self {
             Self::Authentication | Self::Settings | Self::WrongTokens | Self::Provider => false,
-            Self::Paused | Self::Unproven | Self::Clock | Self::Expiring => true,
+            Self::NothingAccepted
+            | Self::Paused
+            | Self::Unproven
+            | Self::Clock
+            | Self::Expiring
+            | Self::StaleTokens => true,
         }
     }
 
@@ -103,10 +114,12 @@ impl TroubleKind {
             Self::Settings => "settings",
             Self::WrongTokens => "wrong_tokens",
             Self::Provider => "provider",
+            Self::NothingAccepted => "nothing_accepted",
             Self::Paused => "paused",
             Self::Unproven => "unproven",
             Self::Clock => "clock",
             Self::Expiring => "expiring",
+            Self::StaleTokens => "stale_tokens",
         }
     }
 }

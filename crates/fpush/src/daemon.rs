@@ -13,7 +13,7 @@ use fpush_component::{Component, ComponentSettings, Handle};
 use fpush_http::{Limits, Listener};
 use fpush_monitor::{Certificate, Link, Monitor, Reload, Status};
 use fpush_push::{
-    Built, Drain, Module, Modules, Pulse, TokenHasher,
+    Built, Clocks, Drain, Module, Modules, Pulse, TokenHasher,
     settings::{Problem, Severity},
 };
 use metrics::counter;
@@ -240,6 +240,9 @@ impl Daemon {
             memory.tick(&typed, now).await;
         }
         let wall = SystemTime::now();
+        for (module, _) in &typed {
+            module.follow_clock(Clocks { now, wall });
+        }
         let status = self.status(now, wall);
         let modules = status.modules.iter().map(|module| &module.status);
         for Recovered { module, kind, lasted } in self.recovery.look(modules, now) {

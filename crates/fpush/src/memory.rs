@@ -1,11 +1,12 @@
-//! What must survive a restart, in `stateDirectory`: block lists and acknowledged pushes that are held.
+//! What must survive a restart, in `stateDirectory`: block lists, acknowledged pushes that are held, and what providers
+//! said against tokens.
 //!
-//! The head of the block list holds the key under which its tokens are hashed; the tokens of held pushes are in the other
-//! file as they are, because they have to be sent. Both can be read by fpush alone.
+//! The head of the block list holds the key under which tokens are hashed; the tokens of held pushes are in their file as
+//! they are, because they have to be sent. All can be read by fpush alone.
 
 use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
 
-use fpush_push::{BlockRecord, Clocks, HeldRecord, Module, TokenHasher};
+use fpush_push::{BlockRecord, Clocks, HeldRecord, Module, TokenHasher, VerdictRecord};
 use metrics::counter;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -26,6 +27,7 @@ pub(crate) struct Memory {
     key: [u8; 16],
     blocks: Cadence,
     held: Cadence,
+    verdicts: Cadence,
     /// What writes, and since when.
     writing: Option<(JoinHandle<Vec<Written>>, Instant)>,
     /// That it does not end, in words.
@@ -47,6 +49,7 @@ struct Cadence {
 pub(crate) struct Remembered {
     blocks: HashMap<(String, String), Vec<BlockRecord>>,
     held: HashMap<(String, String), Vec<HeldRecord>>,
+    verdicts: HashMap<(String, String), Vec<VerdictRecord>>,
 }
 
 /// A file to write, with the records of all modules.
@@ -55,6 +58,8 @@ enum Page {
     Blocks([u8; 16], Vec<Of<BlockRecord>>),
     /// What is held. A push may occur twice, and counts as it is the second time.
     Held(Vec<Of<(Uuid, HeldRecord)>>),
+    /// What providers said against tokens.
+    Verdicts(Vec<Of<VerdictRecord>>),
 }
 
 /// The records of one module in parts, with its name and its type.
@@ -89,19 +94,23 @@ impl Memory {
         let blocks = dir.read(BLOCKS, Some::<Line<BlockRecord>>);
         let sane = |line: Line<HeldRecord>| line.2.is_sane().then_some(line);
         let held = dir.read::<Plain, _, _>(HELD, sane);
-        let hasher = match blocks.head {
-            Some(Hashed { key }) => TokenHasher::with_key(key),
-            None => TokenHasher::new()?,
+        let verdicts = dir.read::<Plain, _, _>(VERDICTS, Some::<Line<VerdictRecord>>);
+        let (hasher, verdicts) = match blocks.head {
+            Some(Hashed { key }) => (TokenHasher::with_key(key), verdicts.records),
+            // Under another key nothing is found again.
+            None => (TokenHasher::new()?, Vec::new()),
         };
         let remembered = Remembered {
             blocks: sorted(blocks.records),
             held: sorted(held.records),
+            verdicts: sorted(verdicts),
         };
         let memory = Self {
             dir,
             key: hasher.key(),
             blocks: Cadence::new(BLOCKS, BLOCKS_INTERVAL, now),
             held: Cadence::new(HELD, HELD_INTERVAL, now),
+            verdicts: Cadence::new(VERDICTS, VERDICTS_INTERVAL, now),
             writing: None,
             stuck: None,
         };
@@ -110,8 +119,9 @@ impl Memory {
 
     /// Why nothing can be written, in words.
     pub(crate) fn trouble(&self) -> Option<&str> {
-        let [held, blocks] = [&self.held, &self.blocks].map(|cadence| cadence.trouble.as_deref());
-        self.stuck.as_deref().or(held).or(blocks)
+        let [held, blocks, verdicts] =
+            [&self.held, &self.blocks, &self.verdicts].map(|cadence| cadence.trouble.as_deref());
+        self.stuck.as_deref().or(held).or(blocks).or(verdicts)
     }
 
     /// Writes what has changed, if it is time; somewhere else, without waiting for it. To be called once a second.
@@ -177,12 +187,18 @@ impl Memory {
             let held = records(modules, 0, |module, from| module.held_records(from, clocks)).await;
             pages.push(Page::Held(held));
         }
+        if is_due(&self.verdicts) && self.verdicts.is_news(changes(2), now) {
+            // The window and the words of one moment belong together.
+            let whole = |module: &Module, ()| (module.verdicts(clocks.now), None);
+            let verdicts = records(modules, (), whole).await;
+            pages.push(Page::Verdicts(verdicts));
+        }
         pages
     }
 
     fn take_note(&mut self, written: Vec<Written>, now: Instant) {
         for (file, result) in written {
-            let Some(cadence) = [&mut self.blocks, &mut self.held]
+            let Some(cadence) = [&mut self.blocks, &mut self.held, &mut self.verdicts]
                 .into_iter()
                 .find(|cadence| cadence.file == file)
             else {
@@ -250,7 +266,8 @@ impl Remembered {
                 "held since before the start"
             );
         }
-        module.remember(blocks, held, Clocks::read());
+        let verdicts = self.verdicts.remove(&name).unwrap_or_default();
+        module.remember(blocks, held, verdicts, Clocks::read());
     }
 
     /// Says what is lost because its module is gone.
@@ -283,6 +300,10 @@ impl Page {
                     by_id.collect::<HashMap<_, _>>().into_values().collect()
                 };
                 (HELD, write(dir, HELD, Plain {}, held, once))
+            }
+            Self::Verdicts(verdicts) => {
+                let all = |parts: &[Vec<VerdictRecord>]| parts.concat();
+                (VERDICTS, write(dir, VERDICTS, Plain {}, verdicts, all))
             }
         }
     }
@@ -346,10 +367,16 @@ const HELD: StateFile = StateFile {
     name: "held.jsonl",
     most: 1_000_000,
 };
+const VERDICTS: StateFile = StateFile {
+    name: "verdicts.jsonl",
+    most: 1_000_000,
+};
 /// A crash costs at most that much of what was acknowledged.
 const HELD_INTERVAL: Duration = Duration::from_secs(5);
 /// What is forgotten of the block list is asked of the provider once more.
 const BLOCKS_INTERVAL: Duration = Duration::from_secs(60);
+/// What is forgotten of a word against a token is said once more.
+const VERDICTS_INTERVAL: Duration = Duration::from_secs(60);
 /// A file system that does not answer for so long is a problem.
 const STUCK: Duration = Duration::from_secs(30);
 /// That long the end of the daemon waits for it; the drain has taken up to seven and a half seconds of ten.

@@ -72,6 +72,7 @@ mod tests {
             held: 0,
             limited_tokens: 0,
             blocked_tokens: 0,
+            doubted_tokens: 0,
             lost: 0,
             last_accepted: None,
             proof,

@@ -19,7 +19,8 @@
 //! | certificate expired | red: `the certificate expired on …` | trouble `authentication`, `fpush_credential_expires_in_seconds` below 0 | WARN at the start | 503 `module …: the certificate expired …` |
 //! | certificate ends in less than 30 days | amber, in the last 7 days red: `the certificate ends in … days` | trouble `expiring`*, `fpush_credential_expires_in_seconds` | WARN at the start | ready |
 //! | a listener's certificate ends | amber from 30 days before, red from 7 | `fpush_certificate_expires_in_seconds` | WARN at the start, then once a day | ready |
-//! | wrong `environment`: all tokens are bad | red: `the provider rejects too many tokens: …`; publishes get `wait` | trouble `wrong_tokens`, `fpush_provider_answers_total{reason="BadDeviceToken"}`; no `token_dead` | ERROR, the same words | ready |
+//! | wrong `environment` from now on: all tokens are bad | red: `the provider rejects too many tokens: …`; publishes get `wait` | trouble `wrong_tokens`, `fpush_rejection_bursts_total`; no `token_dead` | one ERROR, the same words | ready |
+//! | wrong `environment` from the start | amber: `the provider has rejected every token so far: …`; publishes get `wait` | trouble `nothing_accepted`; no `token_dead` | one WARN, the same words | ready |
 //! | service account of another project (SENDER_ID_MISMATCH) | the same | the same with its reason | ERROR, the same words and `belongs to another Firebase project` | ready |
 //! | service account may not send (403 PERMISSION_DENIED) | red: `403 PERMISSION_DENIED`, and what to allow | trouble `authentication` | ERROR `the provider refuses this module's credentials or settings` | 503 `module …: …` |
 //! | APNs key refused (403 InvalidProviderToken) | red: `403 InvalidProviderToken: …` | trouble `authentication` | the same | 503 `module …: …` |

@@ -291,7 +291,7 @@ function modules({ modules, wall }) {
       h(
         "dl.rows",
         null,
-        row("Tokens", `${number(module.limited)} with a limit, ${number(module.blocked)} left alone`),
+        row("Tokens", `${number(module.limited)} with a limit, ${number(module.blocked)} left alone, ${number(module.doubted)} doubted`),
         connection && row("Connections", connected(connection)),
         connection && connection.ping !== null && row("Ping", `${number(Math.round(connection.ping * 1000))} ms`),
         module.credentials.map((credential) => credentialRow(credential, wall)),

@@ -47,6 +47,7 @@ pub(crate) fn good() -> Status {
     mac.status.held = 3;
     mac.status.limited_tokens = 412;
     mac.status.blocked_tokens = 0;
+    mac.status.doubted_tokens = 0;
     mac.status.last_accepted = Some(Duration::from_secs(52));
     mac.status.backend.connection = Some(connection(9, 24));
     mac.status.backend.credentials = vec![Credential {
@@ -145,7 +146,7 @@ pub(crate) fn bad() -> Status {
             "wrong-tokens",
             "apple",
             TroubleKind::WrongTokens,
-            "Apple calls too many tokens wrong: environment or topic does not fit the app",
+            "Apple rejects too many tokens: environment or topic does not fit the app",
         ),
         trouble(
             "provider",
@@ -223,6 +224,7 @@ pub(crate) fn module(name: &str, kind: &'static str) -> Module {
         held: 26,
         limited_tokens: 3_118,
         blocked_tokens: 14,
+        doubted_tokens: 5,
         lost: 0,
         last_accepted: Some(Duration::from_secs(1)),
         proof: Proof::Proven,

@@ -72,6 +72,11 @@ fn push(recorder: &Recording) {
                     .increment((PUSHES / MODULES / Outcome::ALL.len()) as u64);
                 counter!("fpush_held_pushes_total", &labels).increment(1);
             }
+            for verdict in ["believed", "doubted"] {
+                counter!("fpush_rejected_tokens_total", "module" => name(at), "verdict" => verdict)
+                    .increment(1);
+            }
+            counter!("fpush_rejection_bursts_total", "module" => name(at)).increment(1);
             for reason in 0..REASONS {
                 let labels = [
                     ("module", name(at)),

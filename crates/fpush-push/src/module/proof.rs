@@ -75,7 +75,6 @@ impl Module {
             }
             PushError::TokenGone { .. }
             | PushError::TokenDoubted
-            | PushError::TokenMalformed
             | PushError::TokenBusy
             | PushError::Reconnected
             | PushError::Renewed

@@ -117,6 +117,7 @@ impl Drop for Guest<'_> {
 struct Backend {
     provider: Arc<Provider>,
     high: Class,
+    digest: u128,
 }
 
 impl PushTrait for Backend {
@@ -149,6 +150,10 @@ impl PushTrait for Backend {
     fn status(&self) -> BackendStatus {
         BackendStatus::default()
     }
+
+    fn digest(&self) -> u128 {
+        self.digest
+    }
 }
 
 /// A module that runs, its provider, and its end.
@@ -169,6 +174,7 @@ impl Fixture {
         let backend = Box::new(Backend {
             provider: Arc::clone(&provider),
             high,
+            digest: 1,
         });
         let module = Module::new("m", backend, settings, TokenHasher::new().unwrap(), drain.clone());
         drain.spawn(Arc::clone(&module).run(Pulse::new().heart("m")));
@@ -244,9 +250,9 @@ impl Fixture {
         }
     }
 
-    /// Lets the module succeed so often that its provider is believed.
+    /// Lets the module succeed so often that its provider is believed at once.
     async fn earn_belief(&self) {
-        for number in 0..3 {
+        for number in 0..10 {
             assert_eq!(self.push(&format!("living {number}")).await, Outcome::Accepted);
         }
         self.provider.attempts.lock().unwrap().clear();
@@ -337,6 +343,7 @@ const GONE: PushError = PushError::TokenGone { since: None };
 #[tokio::test(start_paused = true)]
 async fn a_blocked_token_is_answered_without_asking_the_provider() {
     let f = Fixture::new();
+    f.earn_belief().await;
     f.provider.queue([Step::Fail(GONE)]);
     assert_eq!(f.push("t").await, Outcome::TokenDead);
     assert_eq!(f.settled("t"), Outcome::TokenDead);
@@ -348,6 +355,7 @@ async fn a_blocked_token_is_answered_without_asking_the_provider() {
 #[tokio::test(start_paused = true)]
 async fn the_block_list_comes_before_the_rate_limit_and_the_pause() {
     let f = Fixture::new();
+    f.earn_belief().await;
     let slow = f.publish("t");
     assert_eq!(slow.await.unwrap(), Outcome::Accepted);
     assert_eq!(f.settled("t"), Outcome::Queued);
@@ -652,12 +660,7 @@ async fn the_window_of_a_held_push_begins_with_its_permit() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_push_gives_its_slot_back() {
     let f = Fixture::new();
-    for error in [
-        PushError::Misconfigured,
-        after(3_600),
-        PushError::TokenDoubted,
-        pause(1),
-    ] {
+    for error in [PushError::Misconfigured, after(3_600), pause(1)] {
         f.provider.queue([Step::Fail(error)]);
         assert_eq!(f.push("t").await, Outcome::ProviderUnavailable, "{error:?}");
         seconds(2).await;
@@ -848,6 +851,7 @@ async fn a_queued_push_survives_an_outage() {
 #[tokio::test(start_paused = true)]
 async fn a_queued_push_is_dropped_when_its_token_dies() {
     let f = Fixture::new();
+    f.earn_belief().await;
     f.provider.queue([Step::SlowFail(15_000, GONE)]);
     let first = f.publish("t");
     seconds(1).await;
@@ -923,104 +927,142 @@ const MOST_HELD: usize = 100_000;
 
 // The provider's verdict on tokens.
 
+/// The words, of which one may be about us.
+const WORDS: [PushError; 2] = [GONE, PushError::TokenDoubted];
+
 #[tokio::test(start_paused = true)]
-async fn without_a_success_a_doubted_token_is_kept() {
-    let f = Fixture::new();
-    f.provider.always(Step::Fail(PushError::TokenDoubted));
-    for number in 0..200 {
-        let token = format!("{}", number % 50);
-        assert_eq!(f.push(&token).await, Outcome::ProviderUnavailable);
+async fn without_a_success_no_token_is_dead_and_each_is_asked_for_six_times_an_hour() {
+    for word in WORDS {
+        let mut settings = settings();
+        settings.ratelimit.enabled = false;
+        settings.blocklist.unexplained.initial = Duration::from_secs(1);
+        let f = Fixture::with(settings, Class::High);
+        f.provider.always(Step::Fail(word));
+        for _ in 0..3_600 {
+            assert_eq!(f.push("t").await, Outcome::TokenBlocked);
+            seconds(1).await;
+        }
+        assert_eq!(f.provider.count(), 6, "{word:?}");
+        f.provider.always(Step::Take);
+        assert_eq!(f.push("t").await, Outcome::Accepted);
+        assert_eq!(f.push("t").await, Outcome::Accepted, "nothing is held against it");
     }
-    assert_eq!(f.provider.count(), 200, "none is blocked");
-    f.provider.always(Step::Take);
-    assert_eq!(f.push("0").await, Outcome::Accepted);
 }
 
 #[tokio::test(start_paused = true)]
-async fn among_successes_a_doubted_token_is_dead() {
+async fn among_successes_a_gone_token_is_dead_and_a_wrong_one_a_day_later() {
     let f = Fixture::new();
     f.earn_belief().await;
+    f.provider.queue(WORDS.map(Step::Fail));
+    assert_eq!(f.push("gone").await, Outcome::TokenDead);
+    assert_eq!(f.push("wrong").await, Outcome::TokenBlocked);
+    seconds(86_400).await;
+    f.earn_belief().await;
     f.provider.queue([Step::Fail(PushError::TokenDoubted)]);
-    assert_eq!(f.push("t").await, Outcome::TokenDead);
-    assert_eq!(f.settled("t"), Outcome::TokenDead);
+    assert_eq!(f.push("wrong").await, Outcome::TokenDead);
+    assert_eq!(f.settled("wrong"), Outcome::TokenDead);
     assert_eq!(f.provider.count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_of_wrong_tokens_is_not_believed() {
-    let f = Fixture::new();
-    f.earn_belief().await;
-    f.provider.always(Step::Fail(PushError::TokenDoubted));
-    let mut dead = 0;
-    for number in 0..1_000 {
-        dead += usize::from(f.push(&format!("{number}")).await == Outcome::TokenDead);
-    }
-    assert_eq!(dead, 2, "fewer than half of five");
-}
-
-#[tokio::test(start_paused = true)]
-async fn successes_of_long_ago_prove_nothing() {
-    let f = Fixture::new();
-    f.earn_belief().await;
-    seconds(601).await;
-    f.provider.queue([Step::Fail(PushError::TokenDoubted)]);
-    assert_eq!(f.push("t").await, Outcome::ProviderUnavailable);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_malformed_token_is_dead_at_the_second_strike_and_not_before_its_block_ended() {
-    let f = Fixture::new();
-    f.earn_belief().await;
-    f.provider.queue([Step::Fail(PushError::TokenMalformed)]);
-    assert_eq!(f.push("t").await, Outcome::TokenBlocked);
-    seconds(60).await;
-    assert_eq!(f.settled("t"), Outcome::TokenBlocked);
-    seconds(541).await;
-    f.provider.always(Step::Take);
-    f.earn_belief().await;
-    f.provider.queue([Step::Fail(PushError::TokenMalformed)]);
-    assert_eq!(f.push("t").await, Outcome::TokenDead);
-    assert_eq!(f.settled("t"), Outcome::TokenDead);
-}
-
-#[tokio::test(start_paused = true)]
-async fn two_attempts_at_a_time_are_one_strike() {
-    let mut settings = settings();
-    settings.ratelimit.enabled = false;
-    let f = Fixture::with(settings, Class::High);
-    f.earn_belief().await;
-    f.provider
-        .queue([Step::SlowFail(10, PushError::TokenMalformed); 2]);
-    let (one, two) = (f.publish("t"), f.publish("t"));
-    assert_eq!(one.await.unwrap(), Outcome::TokenBlocked);
-    assert_eq!(two.await.unwrap(), Outcome::TokenBlocked);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_malformed_token_that_proves_alive_is_forgiven() {
-    let f = Fixture::new();
-    f.earn_belief().await;
-    f.provider.queue([Step::Fail(PushError::TokenMalformed)]);
-    assert_eq!(f.push("t").await, Outcome::TokenBlocked);
-    seconds(601).await;
-    assert_eq!(f.push("t").await, Outcome::Accepted);
-    seconds(21).await;
-    f.earn_belief().await;
-    f.provider.queue([Step::Fail(PushError::TokenMalformed)]);
-    assert_eq!(f.push("t").await, Outcome::TokenBlocked, "the first strike again");
-}
-
-#[tokio::test(start_paused = true)]
-async fn if_all_tokens_are_malformed_none_is_dead() {
-    let f = Fixture::new();
-    f.provider.always(Step::Fail(PushError::TokenMalformed));
-    for _ in 0..3 {
-        for number in 0..20 {
-            assert_eq!(f.push(&format!("{number}")).await, Outcome::TokenBlocked);
+async fn a_burst_costs_ten_devices_at_most_and_one_line_of_trouble() {
+    for (word, most) in [(GONE, 10), (PushError::TokenDoubted, 0)] {
+        let f = Fixture::new();
+        f.earn_belief().await;
+        f.provider.always(Step::Fail(word));
+        let mut dead = 0;
+        for number in 0..1_000 {
+            dead += usize::from(f.push(&format!("{number}")).await == Outcome::TokenDead);
         }
-        seconds(1_201).await;
+        assert!(dead <= most, "{word:?}: {dead}");
+        let status = f.module.status(Instant::now(), SystemTime::now());
+        assert_eq!(
+            status.trouble.map(|trouble| trouble.kind),
+            Some(TroubleKind::WrongTokens)
+        );
+        assert_eq!(status.doubted_tokens, 1_000 - dead);
     }
-    assert_eq!(f.provider.count(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_token_of_the_default_module_of_several_is_never_dead() {
+    let f = Fixture::new();
+    let push = async || {
+        let request = Request {
+            token: "t",
+            choice: Choice::Default,
+            urgency: Urgency::High,
+            domain: "a.example",
+            registered: None,
+        };
+        match f.module.admit(request, Instant::now()) {
+            Verdict::Settled(outcome) => outcome,
+            Verdict::Deliver(ticket) => ticket.deliver().await,
+        }
+    };
+    for _ in 0..5 {
+        f.earn_belief().await;
+        f.provider.queue([Step::Fail(PushError::TokenDoubted)]);
+        assert_eq!(push().await, Outcome::TokenBlocked);
+        assert_eq!(push().await, Outcome::TokenBlocked);
+        seconds(2 * 86_400).await;
+    }
+    f.earn_belief().await;
+    f.provider.queue([Step::Fail(GONE)]);
+    assert_eq!(push().await, Outcome::TokenDead);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_of_death_in_the_future_is_doubted() {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let f = Fixture::new();
+    f.earn_belief().await;
+    let since = |ahead: u64| PushError::TokenGone {
+        since: Some((now.as_secs() + ahead) * 1_000),
+    };
+    f.provider.queue([Step::Fail(since(0))]);
+    assert_eq!(f.push("a").await, Outcome::TokenDead);
+    let f = Fixture::new();
+    f.earn_belief().await;
+    f.provider.queue([Step::Fail(since(60))]);
+    assert_eq!(f.push("b").await, Outcome::TokenBlocked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_forgets_the_first_word_and_the_block() {
+    let f = Fixture::new();
+    f.earn_belief().await;
+    f.provider.queue([Step::Fail(PushError::TokenDoubted)]);
+    assert_eq!(f.push("t").await, Outcome::TokenBlocked);
+    f.module.forgive("t");
+    seconds(86_400).await;
+    f.earn_belief().await;
+    f.provider.queue([Step::Fail(PushError::TokenDoubted)]);
+    assert_eq!(f.push("t").await, Outcome::TokenBlocked, "the first word");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_jump_of_the_clock_the_hours_begin_again() {
+    for jump in [0, 3_600] {
+        let f = Fixture::new();
+        f.earn_belief().await;
+        f.provider.queue([Step::Fail(PushError::TokenDoubted)]);
+        assert_eq!(f.push("t").await, Outcome::TokenBlocked);
+        let clocks = Clocks::read();
+        seconds(86_400).await;
+        f.module.follow_clock(Clocks {
+            now: Instant::now(),
+            wall: clocks.wall + Duration::from_secs(86_400 + jump),
+        });
+        f.earn_belief().await;
+        f.provider.queue([Step::Fail(PushError::TokenDoubted)]);
+        let expected = if jump == 0 {
+            Outcome::TokenDead
+        } else {
+            Outcome::TokenBlocked
+        };
+        assert_eq!(f.push("t").await, expected, "{jump}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -1147,6 +1189,7 @@ async fn at_the_end_new_ones_are_refused_and_held_ones_sent_at_once() {
 #[tokio::test(start_paused = true)]
 async fn at_the_end_held_ones_are_tried_until_the_patience_is_over_and_counted() {
     let f = Fixture::new();
+    f.earn_belief().await;
     for number in 0..3 {
         let token = format!("{number}");
         assert_eq!(f.push(&token).await, Outcome::Accepted);
@@ -1293,7 +1336,6 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(PushError::TooLarge),
         1 => Just(PushError::Misconfigured),
         1 => Just(PushError::Unexplained),
-        1 => Just(PushError::TokenMalformed),
         1 => Just(PushError::TokenDoubted),
         1 => Just(GONE),
         1 => (1..120u64).prop_map(pause),
@@ -1504,6 +1546,7 @@ async fn a_registered_device_has_a_window_of_its_own_and_hears_of_its_pushes() {
 #[tokio::test(start_paused = true)]
 async fn a_device_that_registered_after_its_tokens_death_is_not_dead() {
     let f = Fixture::new();
+    f.earn_belief().await;
     let device = Arc::new(Device {
         registered: 1_000,
         ..Device::default()
@@ -1567,6 +1610,7 @@ mod replaced {
         let backend = Box::new(Backend {
             provider: Arc::clone(&provider),
             high: Class::High,
+            digest: 1,
         });
         (provider, backend)
     }
@@ -1617,6 +1661,28 @@ mod replaced {
         assert_eq!(f.settled("dead"), Outcome::TokenDead);
     }
 
+    /// It sends for another app, environment or project: what was said of tokens was said to somebody else.
+    #[tokio::test(start_paused = true)]
+    async fn under_another_digest_nothing_is_held_against_a_token() {
+        let f = Fixture::new();
+        f.earn_belief().await;
+        f.provider.queue(WORDS.map(Step::Fail));
+        assert_eq!(f.push("dead").await, Outcome::TokenDead);
+        assert_eq!(f.push("wrong").await, Outcome::TokenBlocked);
+        let (provider, mut backend) = other();
+        backend.digest = 2;
+        f.module.replace(backend, settings());
+        for token in ["dead", "wrong"] {
+            assert_eq!(f.push(token).await, Outcome::Accepted, "{token}");
+        }
+        provider.queue([Step::Fail(GONE)]);
+        assert_eq!(
+            f.push("next").await,
+            Outcome::TokenBlocked,
+            "nobody knows how it works"
+        );
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_retired_module_sends_what_it_holds_and_then_ends() {
         let f = Fixture::new();
@@ -1660,7 +1726,6 @@ mod replaced {
         for refused in [
             GONE,
             PushError::TokenDoubted,
-            PushError::TokenMalformed,
             PushError::Misconfigured,
             PushError::Unexplained,
             PushError::TokenBusy,
@@ -1686,19 +1751,15 @@ mod replaced {
     async fn what_the_old_provider_accepts_says_nothing_of_the_new_one() {
         let f = Fixture::new();
         f.provider.always(Step::SlowTake(3_000));
-        let slow = ["a", "b", "c"].map(|token| f.publish(token));
+        let slow: Vec<_> = (0..20).map(|number| f.publish(&format!("{number}"))).collect();
         seconds(1).await;
         let (provider, backend) = other();
         f.module.replace(backend, settings());
         for push in slow {
             assert_eq!(push.await.unwrap(), Outcome::Accepted);
         }
-        provider.queue([Step::Fail(PushError::TokenDoubted)]);
-        assert_eq!(
-            f.push("d").await,
-            Outcome::ProviderUnavailable,
-            "it is not believed yet"
-        );
+        provider.queue([Step::Fail(GONE)]);
+        assert_eq!(f.push("d").await, Outcome::TokenBlocked, "it is not believed yet");
     }
 
     #[tokio::test(start_paused = true)]
@@ -1735,13 +1796,15 @@ mod remembered {
         let backend = Box::new(Backend {
             provider: Arc::clone(&provider),
             high: Class::High,
+            digest: 1,
         });
         let module = Module::new("m", backend, settings(), hasher, drain.clone());
         let held: Vec<HeldRecord> =
             serde_json::from_str(&serde_json::to_string(&held_records(&f.module, written)).unwrap()).unwrap();
         let blocks: Vec<BlockRecord> =
             serde_json::from_str(&serde_json::to_string(&f.module.blocks(0, written).0).unwrap()).unwrap();
-        module.remember(blocks, held, Clocks::read());
+        let verdicts = f.module.verdicts(Instant::now());
+        module.remember(blocks, held, verdicts, Clocks::read());
         drain.spawn(Arc::clone(&module).run(Pulse::new().heart("m")));
         Fixture {
             module,
@@ -1768,6 +1831,7 @@ mod remembered {
     #[tokio::test(start_paused = true)]
     async fn dead_tokens_stay_dead() {
         let f = Fixture::new();
+        f.earn_belief().await;
         f.provider.queue([Step::Fail(GONE)]);
         assert_eq!(f.push("dead").await, Outcome::TokenDead);
         let again = started_again(&f);
@@ -1801,6 +1865,7 @@ mod remembered {
     #[tokio::test(start_paused = true)]
     async fn a_registered_device_is_not_dead_whatever_was_written() {
         let f = Fixture::new();
+        f.earn_belief().await;
         f.provider.queue([Step::Fail(GONE)]);
         assert_eq!(f.push("t").await, Outcome::TokenDead);
         let again = started_again(&f);

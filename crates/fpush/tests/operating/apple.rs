@@ -119,14 +119,44 @@ fn the_certificate_ends_in_ten_days_and_is_replaced() {
     });
 }
 
-/// With the wrong environment Apple calls every token wrong; no device may lose its registration by that.
+/// With the wrong environment from the start Apple rejects every token; no device may lose its registration by that.
+/// Anybody can invent twenty tokens: the module is not red.
 #[test]
-fn all_tokens_are_of_another_environment() {
+fn all_tokens_are_of_another_environment_from_the_start() {
     let ca = TestCa::new();
     let apns = FakeApns::start(&ca);
     apns.answer_with(|_| Answer::reason(400, "BadDeviceToken"));
     let mut rig = start(&ca, apple(&apns.url(), json!({})), &[]);
     assert_eq!(rig.push_all(apple_tokens(0..20)), [UNAVAILABLE; 20]);
+    rig.expect(Sight {
+        page: &[(
+            "warning",
+            "m",
+            &["rejected every token so far: check environment, topic and project"],
+        )],
+        metrics: &[
+            "fpush_module_up{module=\"m\"} == 1",
+            "fpush_module_trouble{module=\"m\",kind=\"nothing_accepted\"} == 1",
+            "fpush_provider_answers_total{module=\"m\",reason=\"BadDeviceToken\"} == 20",
+            "fpush_pushes_total{module=\"m\",outcome=\"token_blocked\"} == 20",
+            "fpush_blocklist_tokens{module=\"m\"} == 20",
+            "fpush_doubted_tokens{module=\"m\"} == 20",
+            "fpush_rejected_tokens_total{module=\"m\",verdict=\"doubted\"} == 20",
+        ],
+        log: &[("WARN", "the provider has rejected every token so far")],
+        unready: &[],
+    });
+}
+
+/// Devices that got their pushes are rejected all at once: one alarm, however many they are.
+#[test]
+fn all_tokens_are_of_another_environment_from_now_on() {
+    let ca = TestCa::new();
+    let apns = FakeApns::start(&ca);
+    let mut rig = start(&ca, apple(&apns.url(), json!({})), &[]);
+    assert_eq!(rig.push_all(apple_tokens(200..220)), ["result"; 20]);
+    apns.answer_with(|_| Answer::reason(400, "BadDeviceToken"));
+    assert_eq!(rig.push_all(apple_tokens(0..200)), [UNAVAILABLE; 200]);
     rig.expect(Sight {
         page: &[(
             "error",
@@ -136,11 +166,12 @@ fn all_tokens_are_of_another_environment() {
         metrics: &[
             "fpush_module_up{module=\"m\"} == 0",
             "fpush_module_trouble{module=\"m\",kind=\"wrong_tokens\"} == 1",
-            "fpush_provider_answers_total{module=\"m\",reason=\"BadDeviceToken\"} == 20",
-            "fpush_pushes_total{module=\"m\",outcome=\"provider_unavailable\"} == 20",
+            "fpush_rejection_bursts_total{module=\"m\"} == 1",
+            "fpush_rejected_tokens_total{module=\"m\",verdict=\"believed\"} == 0",
+            "fpush_rejected_tokens_total{module=\"m\",verdict=\"doubted\"} == 200",
+            "fpush_pushes_total{module=\"m\",outcome=\"token_blocked\"} == 200",
             "fpush_pushes_total{module=\"m\",outcome=\"token_dead\"} == 0",
-            "fpush_blocklist_tokens{module=\"m\"} == 0",
-            "fpush_problems_total{level=\"error\"} == 20",
+            "fpush_problems_total{level=\"error\"} == 1",
         ],
         log: &[("ERROR", "the provider rejects too many tokens")],
         unready: &[],

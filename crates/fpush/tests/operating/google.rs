@@ -23,9 +23,10 @@ fn start(ca: &TestCa, fcm: &FakeFcm) -> Rig {
 fn all_tokens_are_of_another_project() {
     let ca = TestCa::new();
     let fcm = FakeFcm::start(&ca);
-    fcm.answer_with(|_| fcm_error(403, "PERMISSION_DENIED", Some("SENDER_ID_MISMATCH"), &[]));
     let mut rig = start(&ca, &fcm);
-    assert_eq!(rig.push_all(google_tokens(0..20)), [UNAVAILABLE; 20]);
+    assert_eq!(rig.push_all(google_tokens(200..220)), ["result"; 20]);
+    fcm.answer_with(|_| fcm_error(403, "PERMISSION_DENIED", Some("SENDER_ID_MISMATCH"), &[]));
+    assert_eq!(rig.push_all(google_tokens(0..200)), [UNAVAILABLE; 200]);
     rig.expect(Sight {
         page: &[(
             "error",
@@ -35,7 +36,7 @@ fn all_tokens_are_of_another_project() {
         metrics: &[
             "fpush_module_up{module=\"m\"} == 0",
             "fpush_module_trouble{module=\"m\",kind=\"wrong_tokens\"} == 1",
-            "fpush_provider_answers_total{module=\"m\",reason=\"SENDER_ID_MISMATCH\"} == 20",
+            "fpush_provider_answers_total{module=\"m\",reason=\"SENDER_ID_MISMATCH\"} == 200",
             "fpush_pushes_total{module=\"m\",outcome=\"token_dead\"} == 0",
         ],
         log: &[("ERROR", "belongs to another Firebase project than the app")],

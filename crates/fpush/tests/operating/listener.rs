@@ -280,6 +280,13 @@ fn nothing_private_is_shown() {
     let reply = rig.link().reply_to("registration", SOON);
     assert!(reply.is_result(), "{}", reply.raw);
     let secret = Form::of(&reply).value("secret").to_owned();
+    // So that Apple's word about a token is believed.
+    for number in 100..140 {
+        let id = format!("trusted-{number}");
+        rig.link()
+            .send(prosody_publish(&id, &apple_token(number), Some("ios"), true));
+        assert!(rig.link().reply_to(&id, SOON).is_result());
+    }
     let with_secret = |id: &str, node: &str, secret: &str| {
         let item = "<item><notification xmlns='urn:xmpp:push:0'/></item>";
         Publish::new(id, node, item, &options("submit", &field("secret", secret)))

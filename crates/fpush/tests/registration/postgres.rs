@@ -69,6 +69,7 @@ fn what_one_daemon_registers_the_other_one_pushes() {
     assert_eq!(one.push(form.value("node"), form.value("secret")), MISSING);
 
     // What dies at one is dead at all.
+    one.earn_trust("ios", apple);
     one.apns
         .queue([Answer::json(410, &json!({ "reason": "Unregistered" }))]);
     assert_eq!(one.push("died", &died), MISSING);

@@ -2,11 +2,12 @@
 
 use fpush_testkit::Answer;
 
-use crate::rig::{BLOCKS, DEAD, RESULT, Rig, token};
+use crate::rig::{BLOCKS, DEAD, RESULT, Rig, TRUSTED, token};
 
 #[test]
 fn a_dead_token_stays_dead_and_its_provider_is_not_asked_again() {
     let mut rig = Rig::start("20s");
+    rig.earn_trust();
     rig.apns.queue([Answer::reason(410, "Unregistered")]);
     assert_eq!(rig.push(&token(1)), DEAD);
     assert_eq!(rig.push(&token(2)), RESULT);
@@ -20,7 +21,7 @@ fn a_dead_token_stays_dead_and_its_provider_is_not_asked_again() {
         );
         rig.start_again();
         assert_eq!(rig.push(&token(1)), DEAD);
-        assert_eq!(rig.apns.count(), 2, "nobody was asked");
+        assert_eq!(rig.apns.count(), TRUSTED + 2, "nobody was asked");
     }
     assert_eq!(rig.push(&token(3)), RESULT, "others are not blocked");
 }
@@ -42,11 +43,12 @@ fn a_blocked_token_stays_blocked_for_the_same_reason() {
 #[test]
 fn without_the_file_the_provider_is_asked_once_more() {
     let mut rig = Rig::start("20s");
+    rig.earn_trust();
     rig.apns.queue([Answer::reason(410, "Unregistered")]);
     assert_eq!(rig.push(&token(1)), DEAD);
     rig.stop();
     std::fs::remove_file(rig.file(BLOCKS)).unwrap();
     rig.start_again();
     assert_eq!(rig.push(&token(1)), RESULT);
-    assert_eq!(rig.apns.count(), 2);
+    assert_eq!(rig.apns.count(), TRUSTED + 2);
 }

@@ -10,7 +10,7 @@ use std::{
 use fpush_testkit::{Answer, Daemon};
 use serde_json::json;
 
-use crate::rig::{BLOCKS, DEAD, HELD, LONG, PROGRAM, RESULT, Rig, SECOND, token};
+use crate::rig::{BLOCKS, DEAD, HELD, LONG, PROGRAM, RESULT, Rig, SECOND, TRUSTED, token};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -28,6 +28,7 @@ fn nobody_else_reads_them() {
             builder.program("/bin/sh").args(["-c", &command, PROGRAM])
         },
     );
+    rig.earn_trust();
     rig.apns.queue([Answer::reason(410, "Unregistered")]);
     assert_eq!(rig.push(&token(1)), DEAD);
     rig.hold(&token(2));
@@ -51,6 +52,7 @@ fn nobody_else_reads_them() {
 #[test]
 fn what_cannot_be_read_is_put_aside_and_the_rest_is_used() {
     let mut rig = Rig::start("10min");
+    rig.earn_trust();
     rig.apns.queue([Answer::reason(410, "Unregistered")]);
     assert_eq!(rig.push(&token(1)), DEAD);
     rig.hold(&token(2));
@@ -123,6 +125,7 @@ fn the_folder_that_systemd_made_is_used_where_the_settings_name_none() {
         let folders = format!("{0}/made:{0}/other", builder.dir().display());
         builder.env("STATE_DIRECTORY", &folders)
     });
+    rig.earn_trust();
     rig.apns.queue([Answer::reason(410, "Unregistered")]);
     assert_eq!(rig.push(&token(1)), DEAD);
     rig.stop();
@@ -130,7 +133,7 @@ fn the_folder_that_systemd_made_is_used_where_the_settings_name_none() {
     assert!(made.join(BLOCKS).exists() && !rig.daemon.dir().join("other").exists());
     rig.start_again();
     assert_eq!(rig.push(&token(1)), DEAD);
-    assert_eq!(rig.apns.count(), 1);
+    assert_eq!(rig.apns.count(), TRUSTED + 1);
     rig.stop();
 
     // What the settings say counts more.

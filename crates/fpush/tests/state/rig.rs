@@ -112,6 +112,14 @@ impl Rig {
         self.link.reply_to(&id, 2 * LONG).verdict()
     }
 
+    /// Has pushes to so many devices accepted that Apple's word about others is believed at once.
+    #[track_caller]
+    pub(crate) fn earn_trust(&mut self) {
+        for number in 900..900 + TRUSTED {
+            assert_eq!(self.push(&token(number)), RESULT);
+        }
+    }
+
     /// Publishes twice, so that a push to the token is held. Returns when the first one reached the provider.
     #[track_caller]
     pub(crate) fn hold(&mut self, token: &str) -> Instant {
@@ -173,6 +181,9 @@ fn accept(xmpp: &FakeXmpp, daemon: &Daemon) -> Link {
         Err(e) => panic!("no link: {e}; the log:\n{}", daemon.log()),
     }
 }
+
+/// So many accepted pushes make a module trust its provider's word that a device is gone.
+pub(crate) const TRUSTED: usize = 10;
 
 /// A token of Apple's.
 pub(crate) fn token(number: usize) -> String {
