@@ -91,6 +91,8 @@ struct Arrival<'a> {
     node: &'a str,
     push_module: Option<&'a str>,
     has_secret: bool,
+    /// Whether a device is registered under the node, although the publish is not known to be for it.
+    is_registered: bool,
     urgency: Urgency,
     encrypted: Option<Encrypted>,
     domain: &'a str,
@@ -220,6 +222,7 @@ impl Desk {
             node: &node,
             push_module,
             has_secret: secret.is_some(),
+            is_registered: false,
             urgency,
             encrypted: None,
             domain,
@@ -239,7 +242,7 @@ impl Desk {
         });
         let secret = secret.as_deref();
         let lookup = if [Some(&*node), secret].into_iter().flatten().all(fits) {
-            registration.directory.find(&node, secret)
+            registration.directory.find(&node, secret, domain)
         } else {
             Lookup::Settled(Found::Nothing)
         };
@@ -269,6 +272,7 @@ impl Desk {
                         node: &node,
                         push_module: None,
                         has_secret,
+                        is_registered: false,
                         urgency,
                         encrypted,
                         domain: &domain,
@@ -292,8 +296,18 @@ impl Desk {
         let recipient = match found {
             Ok(Found::Device(recipient)) => recipient,
             Ok(Found::Nothing) if !arrival.has_secret => return self.push_to_token(arrival),
-            Ok(Found::Nothing | Found::WrongSecret | Found::Gone) => {
-                return self.settle(&arrival, Outcome::NotRegistered, Named::Missing);
+            // Somebody has registered a token as a node of their own: that must not keep its owner's pushes away. But if it
+            // is a registered device whose secret was lost on the way, no answer of a provider about its node ends that.
+            Ok(Found::WrongSecret) if !arrival.has_secret && self.modules.take_for_token(arrival.node) => {
+                let arrival = Arrival {
+                    is_registered: true,
+                    ..arrival
+                };
+                return self.push_to_token(arrival);
+            }
+            Ok(Found::Ended) => return self.settle(&arrival, Outcome::NotRegistered, Named::Missing),
+            Ok(Found::Nothing | Found::WrongSecret | Found::Reserved) => {
+                return self.settle(&arrival, Outcome::UnknownDevice, Named::Missing);
             }
             Err(Unavailable) => {
                 return self.settle(&arrival, Outcome::RegistryUnavailable, Named::Missing);
@@ -324,7 +338,11 @@ impl Desk {
         let choice = match resolved.choice {
             // With a secret and no module, its node is that of a registered device, and the registry may be missing by
             // mistake: no server may forget the device because a provider does not know the node.
-            Choice::Only if arrival.has_secret && arrival.push_module.is_none() => Choice::Default,
+            Choice::Only
+                if (arrival.has_secret && arrival.push_module.is_none()) || arrival.is_registered =>
+            {
+                Choice::Default
+            }
             choice => choice,
         };
         let request = PushRequest {
@@ -338,6 +356,8 @@ impl Desk {
         self.carry_out(verdict, &resolved.module, resolved.token, arrival);
     }
 
+    /// `is_registered`: a device is registered under what is taken for a token, and whatever a provider says of that does
+    /// not end its registration.
     fn carry_out(
         self: &Arc<Self>,
         verdict: Verdict,
@@ -345,7 +365,16 @@ impl Desk {
         token: &str,
         arrival: Arrival<'_>,
     ) {
-        let Arrival { domain, asked, .. } = arrival;
+        let Arrival {
+            domain,
+            asked,
+            is_registered,
+            ..
+        } = arrival;
+        let outcome_for = move |outcome| match outcome {
+            Outcome::TokenDead if is_registered => Outcome::UnknownDevice,
+            outcome => outcome,
+        };
         debug!(publish = asked.number, sender = %Cut(domain), module = %module.name(),
             token = %module.fingerprint(token), "publish");
         match verdict {
@@ -355,7 +384,7 @@ impl Desk {
                         "a publish carries a token that cannot be one for this module's provider: does the app name the \
                         right module?");
                 }
-                self.published(&asked, outcome, Named::Known(module.name()));
+                self.published(&asked, outcome_for(outcome), Named::Known(module.name()));
             }
             Verdict::Deliver(ticket) => {
                 let (under_way, module) = (UnderWay::new(self), Arc::clone(module));
@@ -363,7 +392,7 @@ impl Desk {
                     let outcome = ticket.deliver().await;
                     under_way
                         .0
-                        .published(&asked, outcome, Named::Known(module.name()));
+                        .published(&asked, outcome_for(outcome), Named::Known(module.name()));
                 });
             }
         }
@@ -392,8 +421,9 @@ impl Desk {
             }
             Action::Other => return self.reply(&addresses, &Answer::BadAction, now),
         }
-        let fields = match known_fields(command.fields, registration.commands.fields()) {
-            Ok(fields) => fields,
+        let known = known_fields(command.fields, registration.commands.fields());
+        let (fields, has_other_fields) = match known {
+            Ok(known) => known,
             Err(bad) => return self.reply(&addresses, &Answer::CommandFailed(bad.into()), now),
         };
         let sender = canonical_jid(&command.sender).into_owned();
@@ -416,6 +446,7 @@ impl Desk {
             written: command.sender,
             service: command.service,
             fields,
+            has_other_fields,
         });
         let under_way = UnderWay::new(self);
         self.drain.spawn(async move {
@@ -494,14 +525,16 @@ impl<'a> Named<'a> {
     }
 }
 
-/// Of the fields that were sent those that commands read, each once; an error if one is larger than any that makes sense.
+/// Of the fields that were sent those that commands read, each once, and whether there are others; an error if one is
+/// larger than any that makes sense.
 fn known_fields(
     sent: Vec<(Cow<'_, str>, Cow<'_, str>)>,
     known: &[&'static str],
-) -> Result<Vec<(String, String)>, BadPayload> {
-    let mut fields: Vec<(String, String)> = Vec::new();
+) -> Result<(Vec<(String, String)>, bool), BadPayload> {
+    let (mut fields, mut has_others) = (Vec::<(String, String)>::new(), false);
     for (var, value) in sent {
         let Some(name) = known.iter().find(|name| **name == var) else {
+            has_others |= var != "FORM_TYPE" && !value.is_empty();
             continue;
         };
         if !fits(&value) {
@@ -512,7 +545,7 @@ fn known_fields(
             fields.push((var.into_owned(), value.into_owned()));
         }
     }
-    Ok(fields)
+    Ok((fields, has_others))
 }
 
 /// Whether a node, a secret or a field is of a size that makes sense.

@@ -133,6 +133,7 @@ impl Answer<'_> {
                 | Outcome::Overloaded
                 | Outcome::ShuttingDown
                 | Outcome::UnknownModule
+                | Outcome::UnknownDevice
                 | Outcome::RegistryUnavailable => Verdict::Error(Wait, InternalServerError),
             },
             // It may be a publish for a living device.
@@ -231,7 +232,8 @@ fn published_text(outcome: Outcome, named: Named<'_>) -> Cow<'static, str> {
             Named::Missing => "field pushModule is missing, and there is no default push module",
             Named::OfDevice | Named::Known(_) => "the push module of this device is not configured any more",
         },
-        Outcome::NotRegistered => "no device is registered with this node and this secret",
+        Outcome::NotRegistered => "the registration of this device has ended",
+        Outcome::UnknownDevice => "no device with this node and this secret is known",
         Outcome::RegistryUnavailable => "the database of registered devices is out of reach",
     };
     match named {

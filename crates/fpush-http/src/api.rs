@@ -9,11 +9,12 @@ use axum::{
     extract::{Path, Request, State},
     http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
-use fpush_push::{Choice, Drain, Modules, Outcome, Recipient, Unavailable, Urgency, Verdict};
+use fpush_push::{Choice, Drain, Found, Modules, Outcome, Recipient, Unavailable, Urgency, Verdict};
 use fpush_registry::{HttpRegistration, RegisterError, Registered, Registry};
 use http_body_util::BodyExt as _;
+use serde::Deserialize;
 use tokio::{
     sync::oneshot,
     time::{Duration, Instant, timeout},
@@ -68,6 +69,8 @@ pub fn api(
         .route("/push_appserver/v1/settings", get(devices))
         .route("/push_appserver/v1/settings/", get(devices))
         .route("/push_appserver/v1/settings/{node}", get(device))
+        .route("/unregister-device/{service}", post(unregister_device))
+        .route("/rest/push/unregister-device/{service}", post(unregister_device))
         .with_state(Arc::new(api))
 }
 
@@ -99,6 +102,11 @@ impl Api {
 
     /// Reads the form that a request carries.
     async fn fields(&self, client: Client, request: Request) -> Result<Fields, Refusal> {
+        Fields::parse(&self.body(client, request).await?).ok_or(Refusal::BadForm)
+    }
+
+    /// Reads what a request carries.
+    async fn body(&self, client: Client, request: Request) -> Result<Vec<u8>, Refusal> {
         let (head, body) = request.into_parts();
         // Without debugging there is no form of ours that a page of somebody else could imitate.
         if self.debugging && is_browser(&head.headers) {
@@ -107,13 +115,11 @@ impl Api {
             }
             self.open(&head.uri, &head.headers)?;
         }
-        let body = self
-            .drain
+        self.drain
             .run(timeout(self.body_patience, read(body)))
             .await
             .ok_or(Refusal::Stopping)?
-            .map_err(|_| Refusal::Slow)??;
-        Fields::parse(&body).ok_or(Refusal::BadForm)
+            .map_err(|_| Refusal::Slow)?
     }
 
     /// Sends a push as a publish would, and waits for what becomes of it. It goes on if the client does not.
@@ -184,6 +190,60 @@ async fn unregister(
     )
 }
 
+/// Siskin's and Snikket's way to remove an account that is offline. There is no secret in it: who knows account, provider
+/// and token is its app or its server. Whether there was such a registration is nobody's business: there is none now.
+async fn unregister_device(
+    State(api): State<Arc<Api>>,
+    Extension(client): Extension<Client>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let body = api.body(client, request).await?;
+    let Ok(device) = serde_json::from_slice::<Unregistering>(&body) else {
+        return Ok(result(StatusCode::BAD_REQUEST, "failure"));
+    };
+    let Some(_share) = api.lookups.take(client.address) else {
+        return Ok(result(StatusCode::SERVICE_UNAVAILABLE, "failure"));
+    };
+    let Unregistering {
+        account,
+        provider,
+        token,
+    } = device;
+    let unregistered = api
+        .registry
+        .unregister_account(&account, &provider, &token, client.address)
+        .await;
+    Ok(match unregistered {
+        Ok(true | false) => result(StatusCode::OK, "success"),
+        Err(RegisterError::TooMany) => result(StatusCode::TOO_MANY_REQUESTS, "failure"),
+        Err(RegisterError::Unavailable(Unavailable)) => result(StatusCode::SERVICE_UNAVAILABLE, "failure"),
+        Err(
+            RegisterError::BadField(_)
+            | RegisterError::UnknownType
+            | RegisterError::BadToken
+            | RegisterError::ReservedNode
+            | RegisterError::Forbidden
+            | RegisterError::NotFound,
+        ) => result(StatusCode::BAD_REQUEST, "failure"),
+    })
+}
+
+/// What Siskin sends. A field that is not known may say that less is meant: nothing is removed then.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Unregistering {
+    account: String,
+    provider: String,
+    #[serde(rename = "device-token")]
+    token: String,
+}
+
+/// What Siskin reads.
+fn result(status: StatusCode, result: &str) -> Response {
+    let body = format!("{{\"result\":\"{result}\"}}");
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
 async fn push(
     State(api): State<Arc<Api>>,
     Extension(client): Extension<Client>,
@@ -194,9 +254,10 @@ async fn push(
     let Some(share) = api.pushes.take(client.address) else {
         return Ok(Answer::Error(BUSY));
     };
-    let outcome = match api.registry.verify(node, secret).await {
-        Ok(Some(recipient)) => api.send(&recipient, client, share).await,
-        Ok(None) => Outcome::NotRegistered,
+    let outcome = match api.registry.verify(node, secret, client.address).await {
+        Ok(Found::Device(recipient)) => api.send(&recipient, client, share).await,
+        Ok(Found::Ended) => Outcome::NotRegistered,
+        Ok(Found::WrongSecret | Found::Reserved | Found::Nothing) => Outcome::UnknownDevice,
         Err(Unavailable) => Outcome::RegistryUnavailable,
     };
     Ok(answer_to_push(outcome, node))
@@ -274,6 +335,7 @@ fn answer_to_registration(result: Result<Registered, RegisterError>) -> Result<A
         Err(RegisterError::BadField(field)) => return Err(Refusal::BadField(field)),
         Err(RegisterError::UnknownType) => Answer::Error("Push type not known!"),
         Err(RegisterError::BadToken) => Answer::Error("Token does not fit the push type!"),
+        Err(RegisterError::ReservedNode) => Answer::Error("Node looks like a token, choose another one!"),
         Err(RegisterError::Forbidden) => Answer::Error(NODE_OR_SECRET),
         Err(RegisterError::NotFound) => Answer::Error("Node not found!"),
         Err(RegisterError::TooMany) => Answer::Error(RATELIMIT),
@@ -296,7 +358,7 @@ fn answer_to_push(outcome: Outcome, node: &str) -> Answer {
         Outcome::ShuttingDown => Answer::Error("Server is about to stop, try again later!"),
         Outcome::UnknownModule => Answer::Error("Internal error in push handler"),
         Outcome::NotRegistered => Answer::Error(NODE_OR_SECRET),
-        Outcome::RegistryUnavailable => Answer::Error(UNAVAILABLE),
+        Outcome::UnknownDevice | Outcome::RegistryUnavailable => Answer::Error(UNAVAILABLE),
     }
 }
 

@@ -94,6 +94,8 @@ pub(crate) fn device(device: &Device) -> Page {
         renewed,
         delivered,
         failed,
+        former: _,
+        imported: _,
     } = device;
     let time = |time: &Option<Time>| time.map(|time| time.to_string());
     let node = match dialect {

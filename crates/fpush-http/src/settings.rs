@@ -181,6 +181,8 @@ pub struct HttpSettings {
     pub debugging: bool,
     /// Whether a known node can be registered again or removed only with its secret. The registry has to know it, too.
     pub require_secret: bool,
+    /// `newPerAddress`: new devices of one address in a day.
+    pub new_per_address: u32,
     /// TLS and proxies.
     pub security: Security,
 }
@@ -192,12 +194,14 @@ impl HttpSettings {
         let listen = read_listen(&mut section);
         let debugging = section.boolean("debugging", false);
         let require_secret = section.boolean("requireSecret", false);
+        let new_per_address = section.integer("newPerAddress", 1..=1_000_000, 5_000) as u32;
         let security = Security::read(&mut section);
         section.finish();
         Some(Self {
             listen: listen?,
             debugging,
             require_secret,
+            new_per_address,
             security,
         })
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use fpush_push::{Credential, CredentialKind, TroubleKind};
 
 use crate::{
-    Severity, Status,
+    Severity, Standing, Status,
     gauges::{is_up, seconds_from},
 };
 
@@ -91,6 +91,11 @@ pub(crate) fn concerns(status: &Status, wall: SystemTime) -> Vec<Concern> {
             );
         }
     }
+    match &status.registry {
+        Some(Standing::Doubted(words)) => add(Severity::Error, REGISTRY, words.clone()),
+        Some(Standing::New) => add(Severity::Warning, REGISTRY, NO_DEVICES.to_owned()),
+        Some(Standing::Good) | None => {}
+    }
     if let Some(words) = &status.state_trouble {
         add(Severity::Error, "state directory", words.clone());
     }
@@ -148,6 +153,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Days before an end at which it is said, and at which it is an error.
 const SOON: u32 = 30;
 const VERY_SOON: u32 = 7;
+const REGISTRY: &str = "registered devices";
+const NO_DEVICES: &str =
+    "no device has registered yet; if some should be in the database, correct registration.store";
 const NO_ACCESS_TOKEN: &str =
     "there is no access token, which pushes wait for; if this goes on, the problems below say why";
 

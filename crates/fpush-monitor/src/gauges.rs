@@ -12,14 +12,14 @@ use std::{
 use fpush_push::Credential;
 
 use crate::{
-    Module, Status,
+    Module, Standing, Status,
     exposition::Exposition,
     table::{
         BLOCKLIST_TOKENS, CERTIFICATE_EXPIRES, COMPONENT_UP, CREDENTIAL_AGE, CREDENTIAL_EXPIRES,
         DOUBTED_TOKENS, LAST_RELOAD_SUCCESSFUL, LAST_RELOAD_TIMESTAMP, MODULE_PROOF, MODULE_TROUBLE,
         MODULE_UP, Metric, PROVIDER_CONNECT_FAILURES, PROVIDER_CONNECTIONS, PROVIDER_CONNECTS, PROVIDER_PING,
         PROVIDER_STREAMS, PUSHES_IN_FLIGHT, PUSHES_LOST, PUSHES_QUEUED, PUSHES_WAITING, RATELIMIT_TOKENS,
-        REGISTERED_DEVICES, SENDER_PUBLISHES, STATE_DIRECTORY_OK,
+        REGISTERED_DEVICES, REGISTRY_TRUSTED, SENDER_PUBLISHES, STATE_DIRECTORY_OK,
     },
 };
 
@@ -89,6 +89,10 @@ pub(crate) fn write(
     text.single(&STATE_DIRECTORY_OK, flag(status.state_trouble.is_none()));
     if let Some(devices) = status.registered_devices {
         text.single(&REGISTERED_DEVICES, devices as f64);
+    }
+    if let Some(standing) = &status.registry {
+        let is_trusted = !matches!(standing, Standing::Doubted(_));
+        text.single(&REGISTRY_TRUSTED, flag(is_trusted));
     }
     let reload = status.reload.as_ref();
     text.single(

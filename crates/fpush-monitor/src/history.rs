@@ -72,6 +72,7 @@ impl Group {
             | Outcome::Overloaded
             | Outcome::ShuttingDown
             | Outcome::UnknownModule
+            | Outcome::UnknownDevice
             | Outcome::RegistryUnavailable => Self::Failed,
         }
     }

@@ -27,7 +27,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::Value;
 use tokio::time::Instant;
 
-pub use status::{Certificate, Link, Module, Problem, Reload, Severity, Status};
+pub use status::{Certificate, Link, Module, Problem, Reload, Severity, Standing, Status};
 pub use table::{Kind, METRICS, Metric};
 
 use crate::{

@@ -16,6 +16,8 @@ pub struct Status {
     pub certificates: Vec<Certificate>,
     /// Registered devices, where there are any and they are counted.
     pub registered_devices: Option<u64>,
+    /// Whether the database of registered devices is believed, where there is one.
+    pub registry: Option<Standing>,
     /// The last reload of the settings, if there was one.
     pub reload: Option<Reload>,
     /// Why nothing can be written to the state directory, if that is so: in words, with what to do.
@@ -24,6 +26,17 @@ pub struct Status {
     pub senders: Vec<(String, u64)>,
     /// The last problems, the latest first, fifty at most.
     pub problems: Vec<Problem>,
+}
+
+/// What there is to say about the database of registered devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is the one that it was, or cannot be asked yet.
+    Good,
+    /// No device has registered yet.
+    New,
+    /// It is not what it was: in words, with what to do.
+    Doubted(String),
 }
 
 /// A push module at one moment.

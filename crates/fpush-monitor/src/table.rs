@@ -108,6 +108,8 @@ table! {
         "Whether the link to the XMPP server is up.";
     REGISTERED_DEVICES: Gauge, "fpush_registered_devices", [],
         "Devices that are registered.";
+    REGISTRY_TRUSTED: Gauge, "fpush_registry_trusted", [],
+        "Whether the database of registered devices is the one that it was.";
     LAST_RELOAD_SUCCESSFUL: Gauge, "fpush_last_reload_successful", [],
         "Whether the last reload of the settings was accepted; 1 if there was none.";
     LAST_RELOAD_TIMESTAMP: Gauge, "fpush_last_reload_timestamp_seconds", [],

@@ -453,6 +453,13 @@ impl Module {
         self.hasher.fingerprint(token)
     }
 
+    /// Whether a text has the form of the provider's tokens. Where every text is a token, none has their form.
+    #[must_use]
+    pub fn knows_form_of(&self, text: &str) -> bool {
+        let backend = self.backend();
+        backend.canonical(text).is_some() && backend.canonical("?").is_none()
+    }
+
     /// Forgets what it holds against a token: its device has registered anew.
     pub fn forgive(&self, token: &str) {
         let Some(token) = self.canonical(token) else {

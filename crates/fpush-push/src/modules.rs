@@ -75,6 +75,19 @@ impl Modules {
         self.read().by_name.get(name).cloned()
     }
 
+    /// Whether a publish with this node that names no module would be one for a token of the default module.
+    #[must_use]
+    pub fn take_for_token(&self, node: &str) -> bool {
+        let default = self.read().default.clone();
+        default.is_some_and(|module| module.knows_form_of(node))
+    }
+
+    /// Whether some module would take a node for a token.
+    #[must_use]
+    pub fn look_like_tokens(&self, node: &str) -> bool {
+        self.all().iter().any(|module| module.knows_form_of(node))
+    }
+
     /// Finds the module for a publish by the `pushModule` of its options; an empty one counts as none, and
     /// `default` means the default module unless a module has that very name. The node is the token.
     #[must_use]

@@ -27,15 +27,17 @@ pub enum Outcome {
     ShuttingDown,
     /// No module has the name, or no name was given and there is no default module.
     UnknownModule,
-    /// The node and the secret are not those of a registered device.
+    /// The device was registered, and the registry has itself ended that.
     NotRegistered,
+    /// The node is not known, or the secret is missing or another one. It may well be a living device all the same.
+    UnknownDevice,
     /// The database of registered devices cannot be asked.
     RegistryUnavailable,
 }
 
 impl Outcome {
     /// All of them, in their order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Accepted,
         Self::Queued,
         Self::Coalesced,
@@ -48,6 +50,7 @@ impl Outcome {
         Self::ShuttingDown,
         Self::UnknownModule,
         Self::NotRegistered,
+        Self::UnknownDevice,
         Self::RegistryUnavailable,
     ];
 
@@ -67,6 +70,7 @@ impl Outcome {
             Self::ShuttingDown => "shutting_down",
             Self::UnknownModule => "unknown_module",
             Self::NotRegistered => "not_registered",
+            Self::UnknownDevice => "unknown_device",
             Self::RegistryUnavailable => "registry_unavailable",
         }
     }

@@ -6,9 +6,9 @@ use crate::Token;
 
 /// Finds registered devices.
 pub trait Directory: Send + Sync + 'static {
-    /// Looks up the node of a publish that carries this secret. Never waits: what has to be asked elsewhere is a
-    /// future.
-    fn find(&self, node: &str, secret: Option<&str>) -> Lookup;
+    /// Looks up the node of a publish of this sender, a domain, that carries this secret. Never waits: what has to be
+    /// asked elsewhere is a future.
+    fn find(&self, node: &str, secret: Option<&str>, sender: &str) -> Lookup;
 }
 
 /// What a directory knows of a node.
@@ -26,9 +26,11 @@ pub enum Found {
     Device(Recipient),
     /// A device, but the secret is missing or another one.
     WrongSecret,
-    /// Nothing any more: nobody but a registry makes such nodes.
-    Gone,
-    /// Nothing.
+    /// A device whose registration the registry has itself ended.
+    Ended,
+    /// Nothing that is known; but nobody except a registry makes such nodes, so it is no token either.
+    Reserved,
+    /// Nothing that is known.
     Nothing,
 }
 
@@ -90,7 +92,7 @@ pub trait Commands: Send + Sync + 'static {
     /// Features (XEP-0030) that show clients that they are welcome here.
     fn features(&self) -> Vec<String>;
 
-    /// The names of all fields that the commands read. Others are dropped before a command is executed.
+    /// The names of all fields that the commands read. Of others only whether there are any is told.
     fn fields(&self) -> &'static [&'static str];
 
     /// Executes a command.
@@ -110,8 +112,11 @@ pub struct Command {
     pub written: String,
     /// Our own address, as the sender wrote it, without a resource.
     pub service: String,
-    /// The fields of its form: name and first value.
+    /// The fields of its form that some command reads: name and first value.
     pub fields: Vec<(String, String)>,
+    /// Whether the form has other fields with a value, too. To remove something nevertheless may be to remove more than
+    /// was meant.
+    pub has_other_fields: bool,
 }
 
 /// The answer to a command that was executed.
@@ -182,6 +187,17 @@ pub enum BadPayload {
     /// The token cannot be one of the push module's provider.
     #[error("the token cannot be one for this push type or provider")]
     BadToken,
+    /// The node is one that nobody may choose.
+    #[error(
+        "the node looks like a push token, or like a node that fpush makes: choose another id for the device, such as a UUID"
+    )]
+    ReservedNode,
+    /// A command that removes something has a field that is not known, and that may say that less is meant.
+    #[error("nothing was removed, because the form has a field that is not known")]
+    UnknownField,
+    /// A command names two group chats.
+    #[error("muc and channel are not those of one group chat")]
+    TwoChats,
     /// XML has no such characters, so that an answer could not hold them.
     #[error("a value has characters that XML does not allow")]
     NotXml,

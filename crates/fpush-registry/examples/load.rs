@@ -29,11 +29,14 @@ async fn main() {
         providers: BTreeMap::new(),
         rate_limit: Duration::from_secs(5),
         max_per_owner: 32,
+        new_per_address: 5_000,
         expire_after: Duration::from_secs(400 * 86_400),
         require_secret: false,
     };
 
-    let (registry, writer) = Registry::open(settings.clone(), Hooks::default()).await.unwrap();
+    let (registry, writer) = Registry::open(settings.clone(), Hooks::default(), None)
+        .await
+        .unwrap();
     let writer = tokio::spawn(writer);
     let began = Instant::now();
     for chunk in 0..devices.div_ceil(1_000) {
@@ -53,7 +56,7 @@ async fn main() {
         cache: true,
         ..settings
     };
-    let (registry, writer) = Registry::open(settings, Hooks::default()).await.unwrap();
+    let (registry, writer) = Registry::open(settings, Hooks::default(), None).await.unwrap();
     let writer = tokio::spawn(writer);
     println!(
         "load: {devices} devices in {:.1} s, {} MB more than before, {} bytes each",
@@ -67,7 +70,9 @@ async fn main() {
         .collect();
     let began = Instant::now();
     for device in &nodes {
-        let Lookup::Settled(Found::Device(_)) = registry.find(&device.node, Some(&device.secret)) else {
+        let Lookup::Settled(Found::Device(_)) =
+            registry.find(&device.node, Some(&device.secret), "a.example")
+        else {
             panic!("not found");
         };
     }
@@ -95,6 +100,7 @@ async fn main() {
                         field("token", "t".repeat(163)),
                         field("device-id", format!("{done}")),
                     ],
+                    has_other_fields: false,
                 };
                 registry.execute(command).await.unwrap();
                 done += 1;
@@ -128,6 +134,8 @@ fn device(number: usize) -> Device {
         renewed: None,
         delivered: None,
         failed: None,
+        former: Vec::new(),
+        imported: true,
     }
 }
 

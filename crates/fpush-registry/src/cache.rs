@@ -3,18 +3,15 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
-    sync::{
-        Arc, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use hashbrown::HashTable;
 
 use crate::{
-    device::{Device, Dialect},
-    entry::Entry,
+    device::{Device, Dialect, Time, former_opens, opens},
+    entry::{Entry, Field},
+    former,
     targets::Targets,
 };
 
@@ -24,8 +21,6 @@ pub(crate) struct Cache {
     /// Nodes are chosen by strangers: the hash has a key.
     hasher: RandomState,
     state: RwLock<State>,
-    /// Whether the cache is believed when it has no device to find.
-    trusted: AtomicBool,
 }
 
 #[derive(Default)]
@@ -43,7 +38,8 @@ struct Kind {
     module: Arc<str>,
 }
 
-/// What the cache says about a node.
+/// What the cache says about a node. Others may have registered devices of which it has not heard yet: only that a
+/// device is there is certain.
 pub(crate) enum Cached {
     /// The device, and its push module.
     Device(Entry, Arc<str>),
@@ -61,7 +57,6 @@ impl Cache {
             targets,
             hasher: RandomState::new(),
             state: RwLock::default(),
-            trusted: AtomicBool::new(true),
         }
     }
 
@@ -75,15 +70,18 @@ impl Cache {
         match found {
             Some(entry) => {
                 let kind = &state.kinds[entry.kind() as usize];
-                if kind.dialect == Dialect::Tigase || entry.with_secret(|its| opens(its, secret)) {
+                let is_open = kind.dialect == Dialect::Tigase
+                    || entry.with_secret(|its| opens(its, secret))
+                    || entry.text(Field::Former).is_some_and(|text| {
+                        former_opens(&former::from_text(Some(&text)), secret, Time::now())
+                    });
+                if is_open {
                     Cached::Device(entry.clone(), Arc::clone(&kind.module))
-                } else if self.trusted.load(Ordering::Relaxed) {
-                    Cached::WrongSecret
                 } else {
-                    Cached::Incomplete
+                    Cached::WrongSecret
                 }
             }
-            None if state.complete && self.trusted.load(Ordering::Relaxed) => Cached::Nothing,
+            None if state.complete => Cached::Nothing,
             None => Cached::Incomplete,
         }
     }
@@ -117,17 +115,12 @@ impl Cache {
         *self.write() = State::default();
     }
 
-    /// From now on a node that is not here is none.
+    /// From now on all devices are here.
     pub(crate) fn complete(&self) {
         let mut state = self.write();
         state.complete = true;
         let hasher = |entry: &Entry| entry.with_node(|node| self.hasher.hash_one(node));
         state.devices.shrink_to_fit(hasher);
-    }
-
-    /// Whether a node that is not here is none, once all devices are here, and another secret is wrong.
-    pub(crate) fn trust(&self, trusted: bool) {
-        self.trusted.store(trusted, Ordering::Relaxed);
     }
 
     /// How many devices there are, if all are here.
@@ -168,9 +161,4 @@ impl Cache {
     fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().expect("nobody panics with this lock")
     }
-}
-
-/// Whether a secret is the right one. The time that it takes says nothing about where two secrets differ.
-pub(crate) fn opens(right: &[u8], given: Option<&str>) -> bool {
-    given.is_some_and(|given| verify_slices_are_equal(right, given.as_bytes()).is_ok())
 }

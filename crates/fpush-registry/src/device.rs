@@ -6,6 +6,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+
+use crate::former::{self, Former};
+
 /// The way in which a device registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dialect {
@@ -50,6 +54,11 @@ pub struct Device {
     pub delivered: Option<Time>,
     /// When the provider last refused a push (`last_push_error`).
     pub failed: Option<Time>,
+    /// Secrets that were replaced and are good for a while.
+    pub former: Vec<Former>,
+    /// Whether it came from elsewhere without an owner, and nobody has registered it here since: nobody knows whether its
+    /// app registers over XMPP or over HTTP.
+    pub imported: bool,
 }
 
 impl Dialect {
@@ -77,6 +86,11 @@ impl Device {
         self.renewed.unwrap_or(self.registered)
     }
 
+    /// Whether a secret is the device's, or one that was replaced and is still good.
+    pub(crate) fn opens(&self, secret: Option<&str>, now: Time) -> bool {
+        opens(self.secret.as_bytes(), secret) || former_opens(&self.former, secret, now)
+    }
+
     /// Whether every field has a sane length and no control characters.
     #[must_use]
     pub fn is_sane(&self) -> bool {
@@ -89,6 +103,11 @@ impl Device {
             && optional(&self.owner, MAX_JID)
             && optional(&self.account, MAX_JID)
             && optional(&self.channel, MAX_JID)
+            && self.former.len() <= former::MOST
+            && self
+                .former
+                .iter()
+                .all(|former| is_sane(&former.secret, MAX_SECRET))
     }
 }
 
@@ -129,6 +148,13 @@ impl Time {
         Self(self.0.saturating_add(1))
     }
 
+    pub(crate) fn after(self, span: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add_unsigned(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+        )
+    }
+
     pub(crate) fn before(self, span: Duration) -> Self {
         Self(
             self.0
@@ -163,6 +189,27 @@ impl fmt::Display for Time {
 /// Whether a text that a stranger chose has 1 to `max` bytes and no control characters.
 pub(crate) fn is_sane(text: &str, max: usize) -> bool {
     (1..=max).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+/// Whether a text is what apps have for an id of their device: a UUID, with or without its dashes, or up to 32 hexadecimal
+/// digits, such as an Android ID. No provider's tokens have that form.
+pub(crate) fn is_device_id(text: &str) -> bool {
+    let is_hex = |part: &str| part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let parts: Vec<_> = text.split('-').collect();
+    let is_uuid = parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12]);
+    parts.iter().copied().all(is_hex) && (is_uuid || (parts.len() == 1 && text.len() <= 32))
+}
+
+/// Whether a secret is the right one. The time that it takes says nothing about where two secrets differ.
+pub(crate) fn opens(right: &[u8], given: Option<&str>) -> bool {
+    given.is_some_and(|given| verify_slices_are_equal(right, given.as_bytes()).is_ok())
+}
+
+/// Whether a secret is one that was replaced and is still good.
+pub(crate) fn former_opens(former: &[Former], given: Option<&str>, now: Time) -> bool {
+    former
+        .iter()
+        .any(|former| former.until > now && opens(former.secret.as_bytes(), given))
 }
 
 /// 256 random bits, in hex.

@@ -7,11 +7,12 @@ mod p2;
 mod seed;
 mod tigase;
 
-use fpush_push::{BadPayload, Command, CommandError, Completed, Field, Found};
+use fpush_push::{BadPayload, Command, CommandError, Completed, Field, Unavailable, canonical_jid};
 
 use crate::{
     device::{MAX_JID, is_sane},
     registry::Shared,
+    rules::Claim,
     targets::Targets,
 };
 
@@ -47,13 +48,35 @@ pub(crate) async fn execute(shared: &Shared, command: Command) -> Result<Complet
     }
 }
 
-/// What a node stands for that nobody has registered, or not any more. One that looks like ours is no token, so that
-/// its publish, which may carry no secret, is not taken for one of the default module.
-pub(crate) fn nothing_at(node: &str) -> Found {
-    if tigase::is_node(node) {
-        Found::Gone
+/// Whether a node looks like one that needs no secret. Nobody but a registry makes such nodes, so it is no token of the
+/// default module.
+pub(crate) fn is_made_for_no_secret(node: &str) -> bool {
+    tigase::is_node(node)
+}
+
+/// Whether a node looks like one that this registry makes. Such a node belongs to its dialect for ever.
+pub(crate) fn is_ours(node: &str) -> bool {
+    tigase::is_node(node) || p2::is_node(node)
+}
+
+/// The claim of somebody who wants to remove a registration of Tigase's dialect, by what only its app and its server
+/// know.
+pub(crate) fn of_account(
+    shared: &Shared,
+    account: &str,
+    provider: &str,
+    token: &str,
+) -> Result<Claim, Unavailable> {
+    tigase::claim_for(shared, &canonical_jid(account), account, provider, token)
+}
+
+/// Refuses a command that removes something and has a field which is not known: it may say that less is to be removed.
+fn refuse_others(command: &Command, known: &[&str]) -> Result<(), CommandError> {
+    let is_known = |(var, value): &(String, String)| value.is_empty() || known.contains(&var.as_str());
+    if command.fields.iter().all(is_known) && !command.has_other_fields {
+        Ok(())
     } else {
-        Found::Nothing
+        Err(BadPayload::UnknownField.into())
     }
 }
 
@@ -90,6 +113,7 @@ fn field(var: &'static str, kind: &'static str, value: impl Into<String>) -> Fie
 
 /// The fields of all forms.
 pub(crate) const FIELDS: &[&str] = &[
+    "account",
     "android-id",
     "channel",
     "device-id",

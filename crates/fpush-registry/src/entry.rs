@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::device::{Device, MAX_NODE, MAX_SECRET, Time};
+use crate::{
+    device::{Device, MAX_NODE, MAX_SECRET, Time},
+    former,
+};
 
 /// What a push to a device needs. Clones share their memory.
 ///
@@ -21,11 +24,14 @@ pub(crate) enum Field {
     CallToken,
     Account,
     Channel,
+    /// The secrets that were replaced, as the database keeps them.
+    Former,
 }
 
 impl Entry {
     /// The entry of a device. The kind is whatever number the cache knows it by.
     pub(crate) fn new(device: &Device, kind: u32) -> Self {
+        let former = former::to_text(&device.former);
         let fields = [
             Some(&device.node),
             Some(&device.secret),
@@ -33,6 +39,7 @@ impl Entry {
             device.call_token.as_ref(),
             device.account.as_ref(),
             device.channel.as_ref(),
+            former.as_ref(),
         ];
         let texts: usize = fields.iter().flatten().map(|text| text.len()).sum();
         let mut bytes = Vec::with_capacity(TEXTS + texts);
@@ -155,7 +162,7 @@ fn unpack(bytes: &[u8], packed: bool, text: &mut [u8]) {
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 const HEADERS: usize = 12;
-const TEXTS: usize = HEADERS + 2 * (Field::Channel as usize + 1);
+const TEXTS: usize = HEADERS + 2 * (Field::Former as usize + 1);
 const PACKED: u16 = 0x8000;
 const MISSING: u16 = 0xffff;
 
@@ -187,6 +194,8 @@ mod tests {
                 renewed: renewed.map(Time),
                 delivered: None,
                 failed: None,
+                former: Vec::new(),
+                imported: false,
             };
             let entry = Entry::new(&device, kind);
             prop_assert_eq!(entry.text(Field::Node), Some(device.node.clone()));

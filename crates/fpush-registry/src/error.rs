@@ -14,6 +14,9 @@ pub enum RegisterError {
     /// The token cannot be one for this push type.
     #[error("the token cannot be one of this push type")]
     BadToken,
+    /// The node is one that nobody may choose.
+    #[error("{}", BadPayload::ReservedNode)]
+    ReservedNode,
     /// The node belongs to somebody else, or the secret is missing or another one.
     #[error("somebody else has registered this node")]
     Forbidden,
@@ -34,6 +37,7 @@ impl From<RegisterError> for CommandError {
             RegisterError::BadField(field) => BadPayload::Impossible(field).into(),
             RegisterError::UnknownType => BadPayload::UnknownType.into(),
             RegisterError::BadToken => BadPayload::BadToken.into(),
+            RegisterError::ReservedNode => BadPayload::ReservedNode.into(),
             RegisterError::Forbidden => Self::Forbidden,
             RegisterError::NotFound => Self::NotFound,
             RegisterError::TooMany => Self::TooMany,

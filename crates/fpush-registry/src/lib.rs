@@ -7,12 +7,15 @@
 //! [`Directory`]: fpush_push::Directory
 //! [`Commands`]: fpush_push::Commands
 
+mod asking;
 mod cache;
 mod device;
 mod dialects;
 mod entry;
 mod error;
+mod former;
 pub mod lines;
+mod past;
 pub mod prosody;
 mod registry;
 mod rules;
@@ -25,7 +28,9 @@ mod writer;
 
 pub use device::{Device, Dialect, Time};
 pub use error::{OpenError, RegisterError};
-pub use registry::{Canonical, Heard, Hooks, HttpRegistration, Registered, Registry};
+pub use former::Former;
+pub use past::{Doubt, Known};
+pub use registry::{Canonical, Heard, Hooks, HttpRegistration, LooksLikeToken, Registered, Registry};
 pub use settings::{RegistrySettings, StoreSettings};
 pub use store::Probe;
 pub use writer::Imported;

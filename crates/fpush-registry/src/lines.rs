@@ -3,7 +3,10 @@
 use fpush_push::canonical_jid;
 use serde::{Deserialize, Serialize};
 
-use crate::device::{Device, Dialect, Time};
+use crate::{
+    device::{Device, Dialect, Time},
+    former::Former,
+};
 
 /// Why a line is no device. It holds nothing of what the line says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +49,24 @@ struct Line {
     last_successful_push: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last_push_error: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    former_secrets: Vec<FormerLine>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FormerLine {
+    secret: String,
+    until: String,
+}
+
+impl From<Former> for FormerLine {
+    fn from(former: Former) -> Self {
+        Self {
+            secret: former.secret,
+            until: former.until.to_string(),
+        }
+    }
 }
 
 /// A device as one line, without the line feed.
@@ -67,6 +88,7 @@ pub fn to_line(device: &Device) -> String {
         renewed: time(device.renewed),
         last_successful_push: time(device.delivered),
         last_push_error: time(device.failed),
+        former_secrets: device.former.into_iter().map(FormerLine::from).collect(),
     };
     // Strings and strings only: that cannot fail.
     serde_json::to_string(&line).unwrap_or_default()
@@ -83,6 +105,13 @@ pub fn from_line(line: &str) -> Result<Device, LineError> {
         None => Ok(None),
         Some(text) => Time::parse(&text).map(Some).ok_or(LineError::Time),
     };
+    let former = |line: FormerLine| {
+        let until = Time::parse(&line.until).ok_or(LineError::Time)?;
+        Ok(Former {
+            until,
+            secret: line.secret,
+        })
+    };
     let device = Device {
         dialect: Dialect::from_name(&line.dialect).ok_or(LineError::Dialect)?,
         kind: line.kind,
@@ -97,6 +126,12 @@ pub fn from_line(line: &str) -> Result<Device, LineError> {
         renewed: time(line.renewed)?,
         delivered: time(line.last_successful_push)?,
         failed: time(line.last_push_error)?,
+        former: line
+            .former_secrets
+            .into_iter()
+            .map(former)
+            .collect::<Result<_, _>>()?,
+        imported: true,
     };
     if device.is_sane() {
         Ok(device)
@@ -129,6 +164,8 @@ mod tests {
             let device = Device {
                 dialect, kind, node, secret, token, call_token, owner, account, channel,
                 registered, renewed, delivered, failed,
+                former: vec![Former { until: Time(registered.0 + 1), secret: "before".to_owned() }],
+                imported: true,
             };
             let line = to_line(&device);
             prop_assert!(!line.contains('\n'));

@@ -117,6 +117,8 @@ fn device(content: &[u8], name: Option<&str>, written: Time) -> Result<Device, I
         renewed: time("renewed")?,
         delivered: time("last_successful_push")?,
         failed: time("last_push_error")?,
+        former: Vec::new(),
+        imported: true,
     };
     if device.is_sane() {
         Ok(device)

@@ -3,26 +3,28 @@
 use std::{
     fmt,
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, RwLock},
     time::Duration,
 };
 
 use aws_lc_rs::hmac;
 use fpush_push::{
     Background, Command, Commands, Directory, Ending, Executing, Found, Lookup, Recipient, Record, Token,
-    Unavailable,
+    Unavailable, registrable,
 };
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     time::{Instant, timeout},
 };
 
 use crate::{
-    cache::{Cache, Cached, opens},
-    device::{Device, Dialect, MAX_KIND, MAX_NODE, MAX_TOKEN, Time, hex, is_sane},
+    asking::Asking,
+    cache::{Cache, Cached},
+    device::{Device, Dialect, MAX_JID, MAX_KIND, MAX_NODE, MAX_TOKEN, Time, hex, is_device_id, is_sane},
     dialects,
     entry::{Entry, Field},
     error::{OpenError, RegisterError},
+    past::{Doubt, Known, Standing},
     rules::{By, Claim, Rules},
     settings::{RegistrySettings, StoreSettings},
     store::{MigrateError, Store, describe},
@@ -39,10 +41,15 @@ pub struct Hooks {
     pub canonical: Arc<Canonical>,
     /// A device with this token registered, anew or again: what is known against the token is outdated.
     pub registered: Arc<Heard>,
+    /// Whether some module would take a node for a token.
+    pub looks_like_token: Arc<LooksLikeToken>,
 }
 
 /// Spells a token as a module does.
 pub type Canonical = dyn Fn(&str, &str) -> Option<String> + Send + Sync;
+
+/// Answers a question about a node.
+pub type LooksLikeToken = dyn Fn(&str) -> bool + Send + Sync;
 
 /// Is told of a module and a token.
 pub type Heard = dyn Fn(&str, &str) + Send + Sync;
@@ -53,6 +60,7 @@ impl Default for Hooks {
         Self {
             canonical: Arc::new(|_, token| Some(token.to_owned())),
             registered: Arc::new(|_, _| {}),
+            looks_like_token: Arc::new(|_| false),
         }
     }
 }
@@ -113,14 +121,20 @@ pub(crate) struct Shared {
     /// Makes nodes; it is in the database.
     key: OnceLock<hmac::Key>,
     /// Lookups that ask the database.
-    asking: Arc<Semaphore>,
+    asking: Arc<Asking>,
+    standing: RwLock<Standing>,
+    /// Commands, requests, and wrong secrets.
     minute: Throttle,
+    /// New devices over HTTP.
     day: Throttle,
+    new_per_address: u32,
 }
 
 impl Registry {
     /// Opens the database, makes what is missing in it, and loads all devices if memory is to hold them. What is
     /// returned beside the registry has to be spawned: it writes, and ends some time after [`close`](Self::close).
+    ///
+    /// `known` is the last change of the database that is remembered: a database that does not know it is doubted.
     ///
     /// A PostgreSQL server that is out of reach is no error: until it can be reached registrations and lookups are
     /// answered with [`Unavailable`].
@@ -131,6 +145,7 @@ impl Registry {
     pub async fn open(
         settings: RegistrySettings,
         hooks: Hooks,
+        known: Option<Known>,
     ) -> Result<(Arc<Self>, Background), OpenError> {
         let store = match &settings.store {
             StoreSettings::Sqlite { path } => Store::sqlite(path).await?,
@@ -153,11 +168,13 @@ impl Registry {
             hooks,
             queue,
             key: OnceLock::new(),
-            asking: Arc::new(Semaphore::new(ASKING)),
+            asking: Arc::default(),
+            standing: RwLock::default(),
+            new_per_address: settings.new_per_address,
             minute: Throttle::new(Duration::from_secs(60)),
             day: Throttle::new(Duration::from_secs(86_400)),
         });
-        let mut writer = Writer::new(Arc::clone(&shared), jobs)?;
+        let mut writer = Writer::new(Arc::clone(&shared), jobs, known)?;
         match writer.prepare().await {
             Ok(()) => {}
             Err(MigrateError::Newer { found, known }) => return Err(OpenError::Newer { found, known }),
@@ -203,8 +220,21 @@ impl Registry {
             address,
         } = registration;
         check("token", token, MAX_TOKEN)?;
-        let claim = self.http_claim(kind, node, token, secret, address)?;
-        let device = self.shared.register(claim, None).await?;
+        let may_add = self.shared.reserve_new(address);
+        let registered = async {
+            let claim = self
+                .http_claim(kind, node, token, secret, address, may_add)
+                .await?;
+            self.shared
+                .register(claim, None, &household(address).to_string())
+                .await
+        };
+        let registered = registered.await;
+        // Only what is one device more counts as one.
+        if may_add && !registered.as_ref().is_ok_and(|(_, is_new)| *is_new) {
+            self.shared.give_back_new(address);
+        }
+        let (device, _) = registered?;
         Ok(Registered {
             node: device.node,
             secret: device.secret,
@@ -223,37 +253,96 @@ impl Registry {
         secret: Option<&str>,
         address: IpAddr,
     ) -> Result<Registered, RegisterError> {
-        let claim = self.http_claim(kind, node, "", secret, address)?;
-        let device = self.shared.unregister(claim).await?;
+        let claim = self.http_claim(kind, node, "", secret, address, false).await?;
+        let device = self
+            .shared
+            .unregister(claim, &household(address).to_string())
+            .await?;
         Ok(Registered {
             node: device.node,
             secret: device.secret,
         })
     }
 
-    /// Counts a request of an address about a node, and returns whether those are not too many: 60 a minute of one
-    /// address, 12 a minute about one node. Registering and unregistering count by themselves.
-    #[must_use]
-    pub fn allows(&self, address: IpAddr, node: &str) -> bool {
-        let (minute, now) = (&self.shared.minute, Instant::now());
-        minute.allows(("address", household(address)), PER_ADDRESS, now)
-            && minute.allows(("node", node), PER_NODE, now)
+    /// Removes a registration of Tigase's dialect over HTTP, as Siskin does for an account that is offline. Account,
+    /// provider and token must be those of the registration: only its app and its server know all three. Returns
+    /// whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// See [`RegisterError`].
+    pub async fn unregister_account(
+        &self,
+        account: &str,
+        provider: &str,
+        token: &str,
+        address: IpAddr,
+    ) -> Result<bool, RegisterError> {
+        check("account", account, MAX_JID)?;
+        check("provider", provider, MAX_KIND)?;
+        check("device-token", token, MAX_TOKEN)?;
+        if !self.shared.is_request_allowed(address) {
+            return Err(RegisterError::TooMany);
+        }
+        let claim = dialects::of_account(&self.shared, account, provider, token)?;
+        match self
+            .shared
+            .unregister(claim, &household(address).to_string())
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(RegisterError::NotFound) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
-    /// The device with this node and secret, for a push; `None` if there is no such device.
+    /// What a node stands for, for a push from this address.
     ///
     /// # Errors
     ///
     /// The database is out of reach.
-    pub async fn verify(&self, node: &str, secret: &str) -> Result<Option<Recipient>, Unavailable> {
-        let found = match self.find(node, Some(secret)) {
-            Lookup::Settled(found) => found,
-            Lookup::Asking(asking) => asking.await?,
-        };
-        Ok(match found {
-            Found::Device(recipient) => Some(recipient),
-            Found::WrongSecret | Found::Gone | Found::Nothing => None,
-        })
+    pub async fn verify(&self, node: &str, secret: &str, address: IpAddr) -> Result<Found, Unavailable> {
+        match self.find(node, Some(secret), &household(address).to_string()) {
+            Lookup::Settled(found) => Ok(found),
+            Lookup::Asking(asking) => asking.await,
+        }
+    }
+
+    /// The last change of the database that is known, to be remembered until the next start; `None` while it is doubted,
+    /// or was not there to be asked yet.
+    #[must_use]
+    pub fn known(&self) -> Option<Known> {
+        match &*self.shared.standing.read().expect("mutex poisoned") {
+            Standing::Good(known) => Some(known.clone()),
+            Standing::Unasked | Standing::Doubted(_) => None,
+        }
+    }
+
+    /// Why the database is doubted, if it is.
+    #[must_use]
+    pub fn doubt(&self) -> Option<Doubt> {
+        self.shared.doubt()
+    }
+
+    /// Notes in the database that it is the right one, whatever was known of it. Returns how many devices it has.
+    ///
+    /// # Errors
+    ///
+    /// The database is out of reach.
+    pub async fn accept(&self) -> Result<u64, Unavailable> {
+        match self.shared.write(Change::Accept).await {
+            Ok(Done::Accepted(devices)) => Ok(devices),
+            Ok(Done::Device { .. } | Done::Imported(_) | Done::Removed(_)) | Err(_) => Err(Unavailable),
+        }
+    }
+
+    /// What is known of the database at this moment, asked for anew.
+    ///
+    /// # Errors
+    ///
+    /// The database is out of reach.
+    pub async fn look(&self) -> Result<Known, Unavailable> {
+        Ok(ask(self.shared.store.look()).await?.known)
     }
 
     /// Devices in the order of their nodes, after this one; 5,000 at most.
@@ -315,15 +404,6 @@ impl Registry {
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
-    /// Whether a node that is not in memory is none, and a secret that is another one there is wrong. It is not while
-    /// another process, or another registry of this one, has registered devices of which this one has not heard yet:
-    /// then the database is asked.
-    pub fn trust_memory(&self, trusted: bool) {
-        if let Some(cache) = &self.shared.cache {
-            cache.trust(trusted);
-        }
-    }
-
     /// How many devices are registered, if that is known without asking the database.
     #[must_use]
     pub fn counted(&self) -> Option<u64> {
@@ -348,7 +428,7 @@ impl Registry {
             .await
         {
             Ok(Done::Removed(removed)) => Ok(removed),
-            Ok(Done::Device(_) | Done::Imported(_)) | Err(_) => Err(Unavailable),
+            Ok(Done::Device { .. } | Done::Imported(_) | Done::Accepted(_)) | Err(_) => Err(Unavailable),
         }
     }
 
@@ -361,21 +441,29 @@ impl Registry {
     pub async fn import(&self, devices: Vec<Device>) -> Result<Imported, Unavailable> {
         match self.shared.write(Change::Import { devices }).await {
             Ok(Done::Imported(imported)) => Ok(imported),
-            Ok(Done::Device(_) | Done::Removed(_)) | Err(_) => Err(Unavailable),
+            Ok(Done::Device { .. } | Done::Removed(_) | Done::Accepted(_)) | Err(_) => Err(Unavailable),
         }
     }
 
-    fn http_claim(
+    async fn http_claim(
         &self,
         kind: &str,
         node: &str,
         token: &str,
         secret: Option<&str>,
         address: IpAddr,
+        may_add: bool,
     ) -> Result<Claim, RegisterError> {
         check("type", kind, MAX_KIND)?;
         check("node", node, MAX_NODE)?;
-        if !self.allows(address, node) {
+        let (shared, now) = (&self.shared, Instant::now());
+        if !shared.is_request_allowed(address) {
+            return Err(RegisterError::TooMany);
+        }
+        // Without a secret nobody knows whose request it is: then the node has so many. Who knows it always gets through.
+        if !shared.minute.allows(("node", node), PER_NODE, now)
+            && !shared.is_right_secret(node, secret).await?
+        {
             return Err(RegisterError::TooMany);
         }
         Ok(Claim {
@@ -385,33 +473,48 @@ impl Registry {
             token: token.to_owned(),
             account: None,
             channel: None,
-            by: By::Address(address),
+            by: By::Http { may_add },
             secret: secret.map(str::to_owned),
+            is_reserved: shared.is_reserved(node),
             now: Time::now(),
         })
     }
 }
 
 impl Directory for Registry {
-    fn find(&self, node: &str, secret: Option<&str>) -> Lookup {
+    fn find(&self, node: &str, secret: Option<&str>, sender: &str) -> Lookup {
         if !is_sane(node, MAX_NODE) {
             return Lookup::Settled(Found::Nothing);
         }
         let cached = self.shared.cache.as_ref().map(|cache| cache.find(node, secret));
         match cached {
             Some(Cached::Device(entry, module)) => {
-                Lookup::Settled(Found::Device(Arc::clone(&self.shared).recipient(entry, module)))
+                return Lookup::Settled(Found::Device(Arc::clone(&self.shared).recipient(entry, module)));
             }
-            Some(Cached::WrongSecret) => Lookup::Settled(Found::WrongSecret),
-            Some(Cached::Nothing) => Lookup::Settled(dialects::nothing_at(node)),
-            Some(Cached::Incomplete) | None => {
-                let (shared, node) = (Arc::clone(&self.shared), node.to_owned());
-                let secret = secret.map(str::to_owned);
-                Lookup::Asking(Box::pin(
-                    async move { shared.ask_for(&node, secret.as_deref()).await },
-                ))
+            // Others may have replaced the secret; where none was given, or too many wrong ones were, nobody is asked.
+            Some(Cached::WrongSecret)
+                if secret.is_none() || !self.shared.may_try_secret(node, sender, Instant::now()) =>
+            {
+                return Lookup::Settled(Found::WrongSecret);
             }
+            // Without a secret it may be a token, which no registry has to be asked for.
+            Some(Cached::Nothing) if secret.is_none() && !dialects::is_made_for_no_secret(node) => {
+                return Lookup::Settled(Found::Nothing);
+            }
+            // Others may have registered it since.
+            Some(Cached::WrongSecret | Cached::Nothing | Cached::Incomplete) | None => {}
         }
+        let (shared, node) = (Arc::clone(&self.shared), node.to_owned());
+        let (secret, sender) = (secret.map(str::to_owned), sender.to_owned());
+        Lookup::Asking(Box::pin(async move {
+            let found = Arc::clone(&shared)
+                .ask_for(&node, secret.as_deref(), &sender)
+                .await?;
+            if matches!(found, Found::WrongSecret) && secret.is_some() {
+                shared.count_wrong_secret(&node, &sender, Instant::now());
+            }
+            Ok(found)
+        }))
     }
 }
 
@@ -440,7 +543,8 @@ impl Shared {
         &self,
         mut claim: Claim,
         call_token: Option<String>,
-    ) -> Result<Device, RegisterError> {
+        sender: &str,
+    ) -> Result<(Device, bool), RegisterError> {
         let module = self
             .targets
             .module(claim.dialect, &claim.kind)
@@ -448,24 +552,84 @@ impl Shared {
         let canonical = |token: String| (self.hooks.canonical)(module, &token).ok_or(RegisterError::BadToken);
         claim.token = canonical(claim.token)?;
         let call_token = call_token.map(canonical).transpose()?;
-        match self.write(Change::Register { claim, call_token }).await? {
-            Done::Device(device) => {
+        let tried = self.tried_secret(&claim, sender).await?;
+        let done = self.write(Change::Register { claim, call_token }).await;
+        match self.weigh_secret(done, tried)? {
+            Done::Device { device, is_new } => {
                 (self.hooks.registered)(module, &device.token);
                 if let Some(token) = &device.call_token {
                     (self.hooks.registered)(module, token);
                 }
-                Ok(*device)
+                Ok((*device, is_new))
             }
-            Done::Imported(_) | Done::Removed(_) => Err(Unavailable.into()),
+            Done::Imported(_) | Done::Removed(_) | Done::Accepted(_) => Err(Unavailable.into()),
         }
     }
 
     /// Removes a registration: returns what it was when that is on disk.
-    pub(crate) async fn unregister(&self, claim: Claim) -> Result<Device, RegisterError> {
-        match self.write(Change::Unregister { claim }).await? {
-            Done::Device(device) => Ok(*device),
-            Done::Imported(_) | Done::Removed(_) => Err(Unavailable.into()),
+    pub(crate) async fn unregister(&self, claim: Claim, sender: &str) -> Result<Device, RegisterError> {
+        let tried = self.tried_secret(&claim, sender).await?;
+        let done = self.write(Change::Unregister { claim }).await;
+        match self.weigh_secret(done, tried)? {
+            Done::Device { device, .. } => Ok(*device),
+            Done::Imported(_) | Done::Removed(_) | Done::Accepted(_) => Err(Unavailable.into()),
         }
+    }
+
+    /// The node and the sender of a claim with a secret. After too many wrong secrets for the node the sender's have to
+    /// be right before anything is written.
+    async fn tried_secret(
+        &self,
+        claim: &Claim,
+        sender: &str,
+    ) -> Result<Option<(String, String)>, RegisterError> {
+        let Some(secret) = claim.secret.as_deref() else {
+            return Ok(None);
+        };
+        let (node, now) = (claim.node.as_str(), Instant::now());
+        if !self.may_try_secret(node, sender, now) && !self.is_right_secret(node, Some(secret)).await? {
+            return Err(RegisterError::TooMany);
+        }
+        Ok(Some((node.to_owned(), sender.to_owned())))
+    }
+
+    /// Counts a wrong secret, if it was one.
+    fn weigh_secret(
+        &self,
+        done: Result<Done, RegisterError>,
+        tried: Option<(String, String)>,
+    ) -> Result<Done, RegisterError> {
+        if let (Err(RegisterError::Forbidden | RegisterError::NotFound), Some((node, sender))) =
+            (&done, tried)
+        {
+            self.count_wrong_secret(&node, &sender, Instant::now());
+        }
+        done
+    }
+
+    /// Whether a sender has not sent too many wrong secrets for a node.
+    fn may_try_secret(&self, node: &str, sender: &str, now: Instant) -> bool {
+        let who = ("secret", node, registrable(sender));
+        self.minute.would_allow(who, WRONG_SECRETS, now)
+    }
+
+    fn count_wrong_secret(&self, node: &str, sender: &str, now: Instant) {
+        let who = ("secret", node, registrable(sender));
+        self.minute.allows(who, WRONG_SECRETS, now);
+    }
+
+    /// Whether a secret is that of the device with this node.
+    async fn is_right_secret(&self, node: &str, secret: Option<&str>) -> Result<bool, Unavailable> {
+        if secret.is_none() {
+            return Ok(false);
+        }
+        let device = ask(self.store.find(node)).await?;
+        Ok(device.is_some_and(|device| device.opens(secret, Time::now())))
+    }
+
+    /// Whether a node is one that nobody may choose.
+    pub(crate) fn is_reserved(&self, node: &str) -> bool {
+        dialects::is_ours(node) || (!is_device_id(node) && (self.hooks.looks_like_token)(node))
     }
 
     /// Which kinds of devices there are.
@@ -478,10 +642,40 @@ impl Shared {
         self.minute.allows(("owner", owner), PER_OWNER, Instant::now())
     }
 
+    /// Counts a request of an address, and returns whether those are not too many.
+    fn is_request_allowed(&self, address: IpAddr) -> bool {
+        let who = ("address", household(address));
+        self.minute.allows(who, PER_ADDRESS, Instant::now())
+    }
+
     /// Counts a new device of an address, and returns whether those are not too many.
-    pub(crate) fn is_new_allowed(&self, household: IpAddr) -> bool {
-        let most = u32::try_from(self.rules.max_per_owner).unwrap_or(u32::MAX);
-        self.day.allows(household, most, Instant::now())
+    fn reserve_new(&self, address: IpAddr) -> bool {
+        let (household, now) = (household(address), Instant::now());
+        self.day.would_allow(household, self.new_per_address, now)
+            && self.day.allows(household, self.new_per_address, now)
+    }
+
+    /// It was no new device.
+    fn give_back_new(&self, address: IpAddr) {
+        self.day.take_back(household(address), Instant::now());
+    }
+
+    pub(crate) fn set_standing(&self, standing: Standing) {
+        *self.standing.write().expect("mutex poisoned") = standing;
+    }
+
+    /// Why the database is doubted, if it is.
+    pub(crate) fn doubt(&self) -> Option<Doubt> {
+        match &*self.standing.read().expect("mutex poisoned") {
+            Standing::Doubted(doubt) => Some(*doubt),
+            Standing::Unasked | Standing::Good(_) => None,
+        }
+    }
+
+    /// By what the tombstone of a node is known. `None` while there is no key.
+    pub(crate) fn tombstone(&self, node: &str) -> Option<String> {
+        let hash = self.node(&["tombstone", node]).ok()?;
+        Some(hash[..32].to_owned())
     }
 
     /// Makes a node that only we can make, and that is always the same for the same parts.
@@ -510,23 +704,40 @@ impl Shared {
     }
 
     /// Asks the database for a node.
-    async fn ask_for(self: Arc<Self>, node: &str, secret: Option<&str>) -> Result<Found, Unavailable> {
-        // While the database hangs, no more than so many wait for it.
-        let _permit = Arc::clone(&self.asking)
-            .try_acquire_owned()
-            .map_err(|_| Unavailable)?;
-        let device = ask(self.store.find(node)).await?;
-        Ok(match device {
-            None => dialects::nothing_at(node),
-            Some(device) => {
-                if device.dialect == Dialect::Tigase || opens(device.secret.as_bytes(), secret) {
-                    let module = self.targets.of(device.dialect, &device.kind);
-                    Found::Device(self.recipient(Entry::new(&device, 0), module))
-                } else {
-                    Found::WrongSecret
-                }
+    async fn ask_for(
+        self: Arc<Self>,
+        node: &str,
+        secret: Option<&str>,
+        sender: &str,
+    ) -> Result<Found, Unavailable> {
+        let _question = self.asking.begin(sender).ok_or(Unavailable)?;
+        let Some(device) = ask(self.store.find(node)).await? else {
+            let needs_none = dialects::is_made_for_no_secret(node);
+            if (secret.is_some() || needs_none) && self.has_ended(node).await? {
+                return Ok(Found::Ended);
             }
-        })
+            return Ok(if needs_none {
+                Found::Reserved
+            } else {
+                Found::Nothing
+            });
+        };
+        if device.dialect == Dialect::Tigase || device.opens(secret, Time::now()) {
+            let module = self.targets.of(device.dialect, &device.kind);
+            Ok(Found::Device(self.recipient(Entry::new(&device, 0), module)))
+        } else {
+            Ok(Found::WrongSecret)
+        }
+    }
+
+    /// Whether the registry has itself ended the registration of a node, and nothing that came after that can be lost.
+    async fn has_ended(&self, node: &str) -> Result<bool, Unavailable> {
+        let known = match &*self.standing.read().expect("mutex poisoned") {
+            Standing::Good(known) => known.clone(),
+            Standing::Unasked | Standing::Doubted(_) => return Ok(false),
+        };
+        let hash = self.tombstone(node).ok_or(Unavailable)?;
+        ask(self.store.has_tombstone(&hash, &known)).await
     }
 
     fn recipient(self: Arc<Self>, entry: Entry, module: Arc<str>) -> Recipient {
@@ -587,7 +798,7 @@ impl Record for Pushed {
             };
             match shared.write(Change::Dead { node, token, before }).await {
                 Ok(Done::Removed(removed)) => Ok(removed),
-                Ok(Done::Device(_) | Done::Imported(_)) | Err(_) => Err(Unavailable),
+                Ok(Done::Device { .. } | Done::Imported(_) | Done::Accepted(_)) | Err(_) => Err(Unavailable),
             }
         })
     }
@@ -620,14 +831,14 @@ const QUEUE: usize = 4_096;
 const WRITING: Duration = Duration::from_secs(5);
 /// How long an answer of the database may take.
 const ASKING_PATIENCE: Duration = Duration::from_secs(2);
-/// Lookups that may wait for the database.
-const ASKING: usize = 1_000;
 /// How long the end may take.
 const CLOSING: Duration = Duration::from_secs(3);
 /// Commands of one bare JID in a minute: a client that joins its group chats registers for each.
 const PER_OWNER: u32 = 40;
 /// Requests of one address in a minute: many phones may share it.
 const PER_ADDRESS: u32 = 60;
-/// Requests about one node in a minute.
+/// Requests about one node in a minute, unless they come with its secret.
 const PER_NODE: u32 = 12;
+/// Wrong secrets for one node of one registrable domain, or of one address, in a minute.
+const WRONG_SECRETS: u32 = 12;
 const LARGEST_PAGE: usize = 5_000;

@@ -1,11 +1,9 @@
 //! Who may register and remove what, as pure decisions about what the database holds.
 
-use std::net::IpAddr;
-
 use crate::{
-    cache::opens,
     device::{Device, Dialect, Time},
     error::RegisterError,
+    former,
 };
 
 /// What the settings say about it.
@@ -13,7 +11,7 @@ use crate::{
 pub(crate) struct Rules {
     /// Devices of one bare JID.
     pub(crate) max_per_owner: usize,
-    /// Whether a node that nobody owns is changed only by who knows its secret.
+    /// Whether a node that came over HTTP is changed only by who knows its secret.
     pub(crate) require_secret: bool,
 }
 
@@ -31,6 +29,8 @@ pub(crate) struct Claim {
     pub(crate) by: By,
     /// The secret, if it was given.
     pub(crate) secret: Option<String>,
+    /// Whether the node is one that nobody may choose: what looks like a push token, or like a node of ours.
+    pub(crate) is_reserved: bool,
     /// When it was claimed.
     pub(crate) now: Time,
 }
@@ -40,8 +40,22 @@ pub(crate) struct Claim {
 pub(crate) enum By {
     /// A bare JID, as its server wrote it.
     Owner(String),
-    /// Somebody at an address, over HTTP.
-    Address(IpAddr),
+    /// Somebody over HTTP.
+    Http {
+        /// Whether a registration may make one device more.
+        may_add: bool,
+    },
+}
+
+/// What somebody is to a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It is theirs.
+    Owner,
+    /// They may renew and remove it, and are not shown its secret: it came over HTTP, and so did they.
+    Renewer,
+    /// It is somebody else's.
+    Stranger,
 }
 
 impl Claim {
@@ -49,7 +63,7 @@ impl Claim {
     pub(crate) fn owner(&self) -> Option<&str> {
         match &self.by {
             By::Owner(owner) => Some(owner),
-            By::Address(_) => None,
+            By::Http { .. } => None,
         }
     }
 
@@ -61,26 +75,37 @@ impl Claim {
             Dialect::Seed => device.node == self.node,
             Dialect::P2 => alike && device.account == self.account && device.channel == self.channel,
             // Old versions kept a token as the client had spelt it, in whichever case; no two tokens differ in that only.
-            Dialect::Tigase => alike && device.token.eq_ignore_ascii_case(&self.token),
+            Dialect::Tigase => alike && self.has_token_of(device),
         }
     }
 
-    /// Whether the claim is made by who may change the device.
-    fn is_allowed(&self, device: &Device, rules: Rules) -> bool {
-        if device.dialect != self.dialect {
-            return false;
+    fn has_token_of(&self, device: &Device) -> bool {
+        device.token.eq_ignore_ascii_case(&self.token)
+    }
+
+    fn standing(&self, device: &Device, rules: Rules) -> Standing {
+        // Such a node is made of its owner and its device, under a key that nobody else has.
+        if self.dialect != Dialect::Seed && device.node == self.node {
+            return Standing::Owner;
         }
+        if device.dialect != self.dialect {
+            return Standing::Stranger;
+        }
+        let has_secret = device.opens(self.secret.as_deref(), self.now);
         match (&device.owner, &self.by) {
-            (Some(owner), By::Owner(by)) => owner == by,
-            (Some(_), By::Address(_)) => false,
-            (None, By::Owner(_) | By::Address(_)) => {
-                !rules.require_secret || opens(device.secret.as_bytes(), self.secret.as_deref())
-            }
+            (Some(owner), By::Owner(by)) if owner == by => Standing::Owner,
+            (Some(_), By::Owner(_) | By::Http { .. }) => Standing::Stranger,
+            (None, By::Owner(_) | By::Http { .. }) if has_secret => Standing::Owner,
+            // Of a device that was imported nobody knows how its app registers: by either way with type and node alone, as
+            // it did before, and after that only by this one.
+            (None, By::Owner(_)) if device.imported && self.secret.is_none() => Standing::Renewer,
+            (None, By::Http { .. }) if self.secret.is_none() && !rules.require_secret => Standing::Renewer,
+            (None, By::Owner(_) | By::Http { .. }) => Standing::Stranger,
         }
     }
 
     /// Whether registering makes one device more for its owner.
-    pub(crate) fn adds(&self, existing: Option<&Device>) -> bool {
+    fn adds(&self, existing: Option<&Device>) -> bool {
         existing.is_none_or(|device| device.owner.as_deref() != self.owner())
     }
 }
@@ -94,55 +119,82 @@ pub(crate) fn register(
     secret: String,
     rules: Rules,
 ) -> Result<Device, RegisterError> {
-    if existing
-        .as_ref()
-        .is_some_and(|device| !claim.is_allowed(device, rules))
-    {
+    let standing = match &existing {
+        // Whoever has registered such a node already keeps it.
+        None if claim.is_reserved => return Err(RegisterError::ReservedNode),
+        None => Standing::Owner,
+        Some(device) => claim.standing(device, rules),
+    };
+    if standing == Standing::Stranger {
         return Err(RegisterError::Forbidden);
     }
-    if claim.adds(existing.as_ref()) && owned >= rules.max_per_owner {
+    let may_add = match claim.by {
+        By::Owner(_) => owned < rules.max_per_owner,
+        By::Http { may_add } => may_add,
+    };
+    if claim.adds(existing.as_ref()) && !may_add {
         return Err(RegisterError::TooMany);
     }
-    let owner = claim.owner().map(str::to_owned);
-    Ok(match existing {
-        Some(device) if device.kind == claim.kind => Device {
-            token: claim.token.clone(),
-            call_token,
-            owner,
-            account: claim.account.clone(),
-            channel: claim.channel.clone(),
-            // A clock that was set back must not make a renewal older than what it renews, nor as old: what is said of
-            // the registration before it is not said of this one.
-            renewed: Some(claim.now.max(device.changed().next())),
-            ..device
-        },
-        Some(_) | None => Device {
-            dialect: claim.dialect,
-            kind: claim.kind.clone(),
-            node: claim.node.clone(),
-            secret,
-            token: claim.token.clone(),
-            call_token,
-            owner,
-            account: claim.account.clone(),
-            channel: claim.channel.clone(),
-            registered: claim.now,
-            renewed: None,
-            delivered: None,
-            failed: None,
-        },
+    let new = |former| Device {
+        dialect: claim.dialect,
+        kind: claim.kind.clone(),
+        node: claim.node.clone(),
+        secret: secret.clone(),
+        token: claim.token.clone(),
+        call_token: call_token.clone(),
+        owner: claim.owner().map(str::to_owned),
+        account: claim.account.clone(),
+        channel: claim.channel.clone(),
+        registered: claim.now,
+        renewed: None,
+        delivered: None,
+        failed: None,
+        former,
+        imported: false,
+    };
+    let Some(device) = existing.filter(|device| device.dialect == claim.dialect) else {
+        return Ok(new(Vec::new()));
+    };
+    let is_same = device.kind == claim.kind;
+    let (present, former) = if is_same && standing == Standing::Owner {
+        (device.secret.clone(), device.former.clone())
+    } else {
+        // Its server knows the old one until the app has told it the new one.
+        let former = former::replace(device.former.clone(), device.secret.clone(), claim.now);
+        (secret.clone(), former.ok_or(RegisterError::TooMany)?)
+    };
+    if !is_same {
+        return Ok(new(former));
+    }
+    Ok(Device {
+        secret: present,
+        former,
+        imported: false,
+        token: claim.token.clone(),
+        call_token,
+        owner: claim.owner().map(str::to_owned),
+        account: claim.account.clone(),
+        channel: claim.channel.clone(),
+        // A clock that was set back must not make a renewal older than what it renews, nor as old: what is said of
+        // the registration before it is not said of this one.
+        renewed: Some(claim.now.max(device.changed().next())),
+        ..device
     })
 }
 
-/// Whether a registration may be removed.
+/// Whether a registration may be removed. What the claim says of it, such as its token, must fit: a command that names
+/// less than what it would remove is refused.
 pub(crate) fn unregister(
     claim: &Claim,
     existing: Option<Device>,
     rules: Rules,
 ) -> Result<Device, RegisterError> {
-    existing
-        .filter(|device| device.kind == claim.kind && claim.is_allowed(device, rules))
-        .ok_or(RegisterError::NotFound)
+    let is_meant = |device: &Device| {
+        device.kind == claim.kind
+            && (claim.token.is_empty() || claim.has_token_of(device))
+            && claim.standing(device, rules) != Standing::Stranger
+    };
+    existing.filter(is_meant).ok_or(RegisterError::NotFound)
 }
 
 /// Whether an imported device takes the place of the one that is there: only if it is the later one, so that

@@ -22,8 +22,11 @@ pub struct RegistrySettings {
     pub providers: BTreeMap<String, String>,
     /// `rateLimit`: between two pushes of one class to a device.
     pub rate_limit: Duration,
-    /// `maxPerOwner`: devices of one bare JID; over HTTP new devices of one address in a day.
+    /// `maxPerOwner`: devices of one bare JID.
     pub max_per_owner: usize,
+    /// New devices of one address in a day, over HTTP. That is said in the block of the HTTP listener, which is not
+    /// read here.
+    pub new_per_address: u32,
     /// `expireAfter`: devices that were neither registered nor pushed to for so long go.
     pub expire_after: Duration,
     /// Whether a known node can be registered again or removed over HTTP only with its secret. That is said in the
@@ -87,6 +90,7 @@ impl RegistrySettings {
             providers,
             rate_limit,
             max_per_owner,
+            new_per_address: 0,
             expire_after,
             require_secret: false,
         })

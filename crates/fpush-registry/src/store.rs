@@ -22,6 +22,8 @@ use tokio::time::timeout;
 use crate::{
     device::{Device, Dialect, Time, random_hex},
     error::OpenError,
+    former,
+    past::{Ended, FIRST_CHANGE, Known, Look},
 };
 
 /// A database, with connections for readers and for the one writer.
@@ -50,6 +52,15 @@ enum Value<'a> {
 pub(crate) struct Change {
     pub(crate) id: i64,
     pub(crate) node: String,
+}
+
+/// What the devices were after a change.
+struct State {
+    change: i64,
+    /// Random, so that a copy of the database that went another way is known by it.
+    mark: String,
+    /// How many devices there were.
+    devices: i64,
 }
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
@@ -133,8 +144,52 @@ impl Store {
                 key
             }
         };
+        if writing.meta("id").await?.is_none() {
+            writing.set_meta("id", &random_hex()?[..32]).await?;
+        }
+        if writing.last_state().await?.is_none() {
+            let devices = writing.count().await?;
+            writing.add_state(FIRST_CHANGE, devices, Time::now()).await?;
+        }
         writing.commit().await?;
         Ok(key)
+    }
+
+    /// What the database says of its past.
+    pub(crate) async fn look(&self) -> Result<Look> {
+        let last = on!(self, pool => states(pool, LAST_STATE, &[]))?;
+        let last = last.into_iter().next().ok_or(sqlx::Error::RowNotFound)?;
+        let text = async |name: &str| {
+            let values = [Value::Text(name)];
+            let found = on!(self, pool => nodes(pool, META, &values))?;
+            Ok::<_, sqlx::Error>(found.into_iter().next())
+        };
+        Ok(Look {
+            known: Known {
+                database: text("id").await?.ok_or(sqlx::Error::RowNotFound)?,
+                change: last.change,
+                mark: last.mark,
+                devices: last.devices,
+                seen: Time::now().millis(),
+            },
+            accepted: text("accepted").await?.and_then(|at| at.parse().ok()),
+        })
+    }
+
+    /// The mark of a change; `None` if there was no such change, or if it is forgotten.
+    pub(crate) async fn mark(&self, change: i64) -> Result<Option<String>> {
+        let values = [Value::Number(change)];
+        Ok(on!(self, pool => nodes(pool, MARK, &values))?.into_iter().next())
+    }
+
+    /// Whether a node with this hash has a tombstone, in a database that has this change in its past.
+    pub(crate) async fn has_tombstone(&self, hash: &str, known: &Known) -> Result<bool> {
+        let values = [
+            Value::Text(hash),
+            Value::Number(known.change),
+            Value::Text(&known.mark),
+        ];
+        Ok(only(on!(self, pool => numbers(pool, HAS_TOMBSTONE, &values)))? > 0)
     }
 
     /// Writes something, to see whether that is possible again.
@@ -204,6 +259,7 @@ impl Writing {
 
     /// Writes a device, in the place of one with the same node.
     pub(crate) async fn put(&mut self, device: &Device) -> Result<()> {
+        let former = former::to_text(&device.former);
         let values = [
             Value::Text(&device.node),
             Value::Text(device.dialect.name()),
@@ -218,8 +274,78 @@ impl Writing {
             Value::MaybeNumber(device.renewed.map(Time::millis)),
             Value::MaybeNumber(device.delivered.map(Time::millis)),
             Value::MaybeNumber(device.failed.map(Time::millis)),
+            Value::MaybeText(former.as_deref()),
+            Value::Number(i64::from(device.imported)),
         ];
         self.execute(PUT, &values).await.map(drop)
+    }
+
+    /// Notes that the node with this hash was registered and is not any more.
+    pub(crate) async fn bury(&mut self, hash: &str, ended: Ended, now: Time) -> Result<()> {
+        let values = [
+            Value::Text(hash),
+            Value::Number(now.millis()),
+            Value::Text(ended.name()),
+        ];
+        self.execute(BURY, &values).await.map(drop)
+    }
+
+    /// Removes a tombstone, if there is one.
+    pub(crate) async fn unbury(&mut self, hash: &str) -> Result<()> {
+        self.execute(UNBURY, &[Value::Text(hash)]).await.map(drop)
+    }
+
+    /// Forgets old tombstones and old states.
+    pub(crate) async fn forget(&mut self, before: Time) -> Result<()> {
+        self.execute(FORGET_TOMBSTONES, &[Value::Number(before.millis())])
+            .await?;
+        if let Some(last) = self.last_state().await? {
+            let values = [Value::Number(last.change.saturating_sub(KEEP_STATES))];
+            self.execute(FORGET_STATES, &values).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes that the devices change, and how many more there are. Returns what is known of the database from then on,
+    /// but for its id.
+    pub(crate) async fn advance(&mut self, more: i64, now: Time) -> Result<()> {
+        let last = self.last_state().await?.ok_or(sqlx::Error::RowNotFound)?;
+        self.add_state(
+            last.change.saturating_add(1),
+            last.devices.saturating_add(more),
+            now,
+        )
+        .await
+    }
+
+    /// Notes that the operator says that this is the right database, with the devices that it has. Returns how many.
+    pub(crate) async fn accept(&mut self, now: Time) -> Result<i64> {
+        let devices = self.count().await?;
+        let last = self.last_state().await?.ok_or(sqlx::Error::RowNotFound)?;
+        self.add_state(last.change.saturating_add(1), devices, now)
+            .await?;
+        self.set_meta("accepted", &now.millis().to_string()).await?;
+        Ok(devices)
+    }
+
+    async fn count(&mut self) -> Result<i64> {
+        only(on!(self, transaction => numbers(&mut **transaction, COUNT, &[])))
+    }
+
+    async fn last_state(&mut self) -> Result<Option<State>> {
+        let last = on!(self, transaction => states(&mut **transaction, LAST_STATE, &[]))?;
+        Ok(last.into_iter().next())
+    }
+
+    async fn add_state(&mut self, change: i64, devices: i64, now: Time) -> Result<()> {
+        let mark = random_hex().map_err(|e| sqlx::Error::Io(e.into()))?;
+        let values = [
+            Value::Number(change),
+            Value::Text(&mark[..16]),
+            Value::Number(devices),
+            Value::Number(now.millis()),
+        ];
+        self.execute(ADD_STATE, &values).await.map(drop)
     }
 
     /// Removes the device with this node. Returns whether there was one.
@@ -427,8 +553,16 @@ reading!(
             renewed: row.try_get::<Option<i64>, _>(10)?.map(Time),
             delivered: row.try_get::<Option<i64>, _>(11)?.map(Time),
             failed: row.try_get::<Option<i64>, _>(12)?.map(Time),
+            former: former::from_text(row.try_get::<Option<String>, _>(13)?.as_deref()),
+            imported: row.try_get::<i64, _>(14)? != 0,
         })
     }
+);
+
+reading!(
+    /// The states that a statement finds.
+    states -> State,
+    |row| Ok(State { change: row.try_get(0)?, mark: row.try_get(1)?, devices: row.try_get(2)? })
 );
 
 reading!(
@@ -461,6 +595,8 @@ fn only(numbers: Result<Vec<i64>>) -> Result<i64> {
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long one statement may take.
 const LONGEST: Duration = Duration::from_secs(10);
+/// So many changes back a copy that went another way is known by its marks.
+const KEEP_STATES: i64 = 50_000;
 /// The lock that a writer on PostgreSQL holds: any number that nobody else takes in this database.
 const WRITERS: i64 = 0x6670_7573_6801;
 
@@ -471,8 +607,9 @@ const SET_META: &str =
 
 /// One entry for each version of the tables; what is published is never changed. `{node}` is the type of a node,
 /// `{id}` a number that counts up. Times are milliseconds since 1970.
-const MIGRATIONS: &[&[&str]] = &[&[
-    "CREATE TABLE devices (
+const MIGRATIONS: &[&[&str]] = &[
+    &[
+        "CREATE TABLE devices (
         node {node} PRIMARY KEY,
         dialect TEXT NOT NULL,
         kind TEXT NOT NULL,
@@ -487,13 +624,24 @@ const MIGRATIONS: &[&[&str]] = &[&[
         delivered BIGINT,
         failed BIGINT
     )",
-    "CREATE INDEX devices_by_owner ON devices (owner) WHERE owner IS NOT NULL",
-    "CREATE TABLE changes (id {id}, node TEXT NOT NULL, at BIGINT NOT NULL, source TEXT NOT NULL)",
-]];
+        "CREATE INDEX devices_by_owner ON devices (owner) WHERE owner IS NOT NULL",
+        "CREATE TABLE changes (id {id}, node TEXT NOT NULL, at BIGINT NOT NULL, source TEXT NOT NULL)",
+    ],
+    &[
+        "ALTER TABLE devices ADD COLUMN former TEXT",
+        // Before that nobody noted it.
+        "ALTER TABLE devices ADD COLUMN imported BIGINT NOT NULL DEFAULT 1",
+        "CREATE TABLE tombstones (hash TEXT PRIMARY KEY, at BIGINT NOT NULL, reason TEXT NOT NULL)",
+        "CREATE INDEX tombstones_by_time ON tombstones (at)",
+        "CREATE TABLE states (
+            change BIGINT PRIMARY KEY, mark TEXT NOT NULL, devices BIGINT NOT NULL, at BIGINT NOT NULL
+        )",
+    ],
+];
 
 macro_rules! columns {
     () => {
-        "node, dialect, kind, secret, token, call_token, owner, account, channel, registered, renewed, delivered, failed"
+        "node, dialect, kind, secret, token, call_token, owner, account, channel, registered, renewed, delivered, failed, former, imported"
     };
 }
 
@@ -514,11 +662,11 @@ const COUNT: &str = "SELECT count(*) FROM devices";
 const PUT: &str = concat!(
     "INSERT INTO devices (",
     columns!(),
-    ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT (node) DO UPDATE SET \
+    ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (node) DO UPDATE SET \
      dialect = excluded.dialect, kind = excluded.kind, secret = excluded.secret, token = excluded.token, \
      call_token = excluded.call_token, owner = excluded.owner, account = excluded.account, \
      channel = excluded.channel, registered = excluded.registered, renewed = excluded.renewed, \
-     delivered = excluded.delivered, failed = excluded.failed"
+     delivered = excluded.delivered, failed = excluded.failed, former = excluded.former, imported = excluded.imported"
 );
 const REMOVE: &str = "DELETE FROM devices WHERE node = $1";
 const REMOVE_DEAD: &str =
@@ -529,4 +677,14 @@ const NOTE_PUSHES: &str =
 const TELL: &str = "INSERT INTO changes (node, at, source) VALUES ($1, $2, $3)";
 const LAST_CHANGE: &str = "SELECT coalesce(max(id), 0) FROM changes";
 const CHANGES: &str = "SELECT id, node FROM changes WHERE id > $1 AND source <> $2 ORDER BY id LIMIT $3";
+const BURY: &str = "INSERT INTO tombstones (hash, at, reason) VALUES ($1, $2, $3) \
+                    ON CONFLICT (hash) DO UPDATE SET at = excluded.at, reason = excluded.reason";
+const UNBURY: &str = "DELETE FROM tombstones WHERE hash = $1";
+const HAS_TOMBSTONE: &str = "SELECT count(*) FROM tombstones WHERE hash = $1 \
+                             AND EXISTS (SELECT 1 FROM states WHERE change = $2 AND mark = $3)";
+const FORGET_TOMBSTONES: &str = "DELETE FROM tombstones WHERE at < $1";
+const LAST_STATE: &str = "SELECT change, mark, devices FROM states ORDER BY change DESC LIMIT 1";
+const ADD_STATE: &str = "INSERT INTO states (change, mark, devices, at) VALUES ($1, $2, $3, $4)";
+const MARK: &str = "SELECT mark FROM states WHERE change = $1";
+const FORGET_STATES: &str = "DELETE FROM states WHERE change < $1";
 const FORGET_CHANGES: &str = "DELETE FROM changes WHERE at < $1";

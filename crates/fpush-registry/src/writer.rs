@@ -12,10 +12,10 @@ use tracing::{debug, error, info, warn};
 use crate::{
     device::{Device, Time, random_hex},
     error::RegisterError,
+    past::{Ended, Known, Standing, compare},
     registry::Shared,
-    rules::{self, By, Claim},
+    rules::{self, Claim},
     store::{MigrateError, Writing, describe, is_outage},
-    throttle::household,
     times::Noted,
 };
 
@@ -44,6 +44,8 @@ pub(crate) enum Change {
     Import { devices: Vec<Device> },
     /// A device is to be forgotten, whoever owns it.
     Remove { node: String },
+    /// The operator says that this is the right database.
+    Accept,
     /// Everything is to be written, because the end has come.
     Close,
 }
@@ -61,17 +63,24 @@ pub struct Imported {
 
 /// What was written.
 pub(crate) enum Done {
-    /// The device that was registered or removed.
-    Device(Box<Device>),
+    /// The device that was registered or removed, and whether it is a new one.
+    Device {
+        device: Box<Device>,
+        is_new: bool,
+    },
     Imported(Imported),
     /// Whether there was something to remove.
     Removed(bool),
+    /// How many devices are in the database that was accepted.
+    Accepted(u64),
 }
 
 /// What a transaction does to memory once it is committed.
 enum Effect {
-    Put(Box<Device>),
-    Remove(String),
+    /// A device is there; there was none before if it is new.
+    Put { device: Box<Device>, is_new: bool },
+    /// A device is not there any more, and why.
+    Remove(String, Ended),
 }
 
 /// What became of the jobs of a transaction.
@@ -91,6 +100,8 @@ pub(crate) struct Writer {
     fresh: Instant,
     /// Since when nothing could be written, and how often that was tried.
     trouble: Option<Trouble>,
+    /// The last change that was known while the database was not doubted.
+    before: Option<Known>,
     /// When the log last said that the database can be reached.
     good_news: Option<Instant>,
 }
@@ -102,7 +113,12 @@ struct Trouble {
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, queue: mpsc::Receiver<Job>) -> Result<Self, getrandom::Error> {
+    /// `before` is the last change that is known from elsewhere.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        queue: mpsc::Receiver<Job>,
+        before: Option<Known>,
+    ) -> Result<Self, getrandom::Error> {
         Ok(Self {
             shared,
             queue,
@@ -111,6 +127,7 @@ impl Writer {
             seen: 0,
             fresh: Instant::now(),
             trouble: None,
+            before,
             good_news: None,
         })
     }
@@ -119,11 +136,11 @@ impl Writer {
     pub(crate) async fn prepare(&mut self) -> Result<(), MigrateError> {
         let key = self.shared.store.migrate().await?;
         self.shared.set_key(&key);
-        // A path that is misspelt makes an empty database, and every device would be told that it is not registered.
-        if self.shared.store.page("", 1).await?.is_empty() {
-            warn!(
-                "no device is in the database of registered devices: if some should be, stop now and correct \
-                 registration.store, because servers forget a device that they are told is not registered"
+        self.look_at_past(true).await?;
+        if self.before.as_ref().is_some_and(Known::is_new) && self.shared.doubt().is_none() {
+            info!(
+                "no device has registered yet; if some should be in the database, correct registration.store: meanwhile \
+                 devices that it does not know are answered wait, and none is unregistered"
             );
         }
         self.load().await?;
@@ -171,7 +188,9 @@ impl Writer {
                     self.recover().await;
                 }
                 _ = news.tick(), if self.is_well() => {
-                    if self.read_news().await {
+                    if let Err(problem) = self.look_at_past(false).await {
+                        self.fail(&describe(&problem));
+                    } else if self.read_news().await {
                         news.reset_immediately();
                     }
                 }
@@ -230,7 +249,7 @@ impl Writer {
     /// Tries to reach the database.
     async fn recover(&mut self) {
         let tried = if self.ready {
-            self.shared.store.try_to_write().await.map_err(MigrateError::from)
+            self.try_again().await.map_err(MigrateError::from)
         } else {
             self.prepare().await
         };
@@ -258,6 +277,12 @@ impl Writer {
                 self.fail(&problem.to_string());
             }
         }
+    }
+
+    async fn try_again(&mut self) -> Result<(), sqlx::Error> {
+        self.shared.store.try_to_write().await?;
+        // It may have been away because a backup was restored.
+        self.look_at_past(true).await
     }
 
     /// Writes jobs and answers them. Returns those that have to wait.
@@ -309,8 +334,8 @@ impl Writer {
         let Some(cache) = &self.shared.cache else { return };
         for effect in effects {
             match effect {
-                Effect::Put(device) => cache.put(&device),
-                Effect::Remove(node) => cache.remove(&node),
+                Effect::Put { device, is_new: _ } => cache.put(&device),
+                Effect::Remove(node, _) => cache.remove(&node),
             }
         }
     }
@@ -322,21 +347,35 @@ impl Writer {
         for job in jobs {
             results.push(self.step(&mut writing, &job.change, &mut effects).await?);
         }
-        self.tell(&mut writing, effects.iter().map(Effect::node).collect())
-            .await?;
+        self.conclude(&mut writing, &effects).await?;
         writing.commit().await?;
         Ok((results, effects))
     }
 
-    /// Tells the other processes what changed, once for each node.
-    async fn tell(&self, writing: &mut Writing, mut nodes: Vec<&str>) -> Result<(), sqlx::Error> {
-        nodes.sort_unstable();
-        nodes.dedup();
-        let now = Time::now();
-        for node in nodes {
+    /// Writes what belongs to every change of devices: tombstones, the new state, and what other processes are told. Of
+    /// several effects on a node only the last one counts there.
+    async fn conclude(&self, writing: &mut Writing, effects: &[Effect]) -> Result<(), sqlx::Error> {
+        if effects.is_empty() {
+            return Ok(());
+        }
+        let (now, mut told, mut more) = (Time::now(), HashSet::new(), 0);
+        for effect in effects.iter().rev() {
+            more += match effect {
+                Effect::Put { is_new, .. } => i64::from(*is_new),
+                Effect::Remove(..) => -1,
+            };
+            let node = effect.node();
+            if !told.insert(node) {
+                continue;
+            }
+            let hash = self.shared.tombstone(node).ok_or(sqlx::Error::PoolClosed)?;
+            match effect {
+                Effect::Put { .. } => writing.unbury(&hash).await?,
+                Effect::Remove(_, ended) => writing.bury(&hash, *ended, now).await?,
+            }
             writing.tell(node, now, &self.source).await?;
         }
-        Ok(())
+        writing.advance(more, now).await
     }
 
     /// One job of a transaction. What it is refused for is a result; an error is the database's.
@@ -350,19 +389,18 @@ impl Writer {
         Ok(match change {
             Change::Register { claim, call_token } => {
                 let (existing, owned) = find(writing, claim).await?;
-                if let By::Address(address) = claim.by
-                    && claim.adds(existing.as_ref())
-                    && !self.shared.is_new_allowed(household(address))
-                {
-                    return Ok(Err(RegisterError::TooMany));
-                }
+                let is_new = existing.is_none();
                 let secret = random_hex().map_err(|e| sqlx::Error::Io(e.into()))?;
                 let device = rules::register(claim, call_token.clone(), existing, owned, secret, rules);
                 match device {
                     Ok(device) => {
                         writing.put(&device).await?;
-                        effects.push(Effect::Put(Box::new(device.clone())));
-                        Ok(Done::Device(Box::new(device)))
+                        let device = Box::new(device);
+                        effects.push(Effect::Put {
+                            device: device.clone(),
+                            is_new,
+                        });
+                        Ok(Done::Device { device, is_new })
                     }
                     Err(refusal) => Err(refusal),
                 }
@@ -372,8 +410,11 @@ impl Writer {
                 match rules::unregister(claim, existing, rules) {
                     Ok(device) => {
                         writing.remove(&device.node).await?;
-                        effects.push(Effect::Remove(device.node.clone()));
-                        Ok(Done::Device(Box::new(device)))
+                        effects.push(Effect::Remove(device.node.clone(), Ended::Unregistered));
+                        Ok(Done::Device {
+                            device: Box::new(device),
+                            is_new: false,
+                        })
                     }
                     Err(refusal) => Err(refusal),
                 }
@@ -381,14 +422,16 @@ impl Writer {
             Change::Dead { node, token, before } => {
                 let removed = writing.remove_dead(node, token, *before).await?;
                 if removed {
-                    effects.push(Effect::Remove(node.clone()));
+                    effects.push(Effect::Remove(node.clone(), Ended::Dead));
                 }
                 Ok(Done::Removed(removed))
             }
             Change::Import { devices } => {
                 let mut imported = Imported::default();
                 for device in devices {
-                    match writing.find(&device.node).await? {
+                    let existing = writing.find(&device.node).await?;
+                    let is_new = existing.is_none();
+                    match existing {
                         Some(existing) if !rules::is_later(device, &existing) => {
                             imported.unchanged += 1;
                             continue;
@@ -397,19 +440,65 @@ impl Writer {
                         None => imported.added += 1,
                     }
                     writing.put(device).await?;
-                    effects.push(Effect::Put(Box::new(device.clone())));
+                    effects.push(Effect::Put {
+                        device: Box::new(device.clone()),
+                        is_new,
+                    });
                 }
                 Ok(Done::Imported(imported))
             }
             Change::Remove { node } => {
                 let removed = writing.remove(node).await?;
                 if removed {
-                    effects.push(Effect::Remove(node.clone()));
+                    effects.push(Effect::Remove(node.clone(), Ended::Removed));
                 }
                 Ok(Done::Removed(removed))
             }
+            Change::Accept => {
+                let devices = writing.accept(Time::now()).await?;
+                Ok(Done::Accepted(u64::try_from(devices).unwrap_or(0)))
+            }
             Change::Close => Ok(Done::Removed(false)),
         })
+    }
+
+    /// Looks whether the database is the one that it was; `thoroughly` counts the devices, too. While it is doubted, it
+    /// is compared with what was known before, and an operator may accept it.
+    async fn look_at_past(&mut self, thoroughly: bool) -> Result<(), sqlx::Error> {
+        let store = &self.shared.store;
+        let doubted = self.shared.doubt();
+        let present = store.look().await?;
+        let mark = match &self.before {
+            Some(before) => store.mark(before.change).await?,
+            None => None,
+        };
+        let counted = if thoroughly || doubted.is_some() {
+            Some(store.count().await?)
+        } else {
+            None
+        };
+        match compare(self.before.as_ref(), &present, mark.as_deref(), counted) {
+            None => {
+                if doubted.is_some() {
+                    info!(
+                        "the database of registered devices is believed again: it is the one that it was, or was accepted"
+                    );
+                }
+                self.believe(present.known);
+            }
+            Some(doubt) => {
+                if doubted.is_none() {
+                    error!("{doubt}");
+                }
+                self.shared.set_standing(Standing::Doubted(doubt));
+            }
+        }
+        Ok(())
+    }
+
+    fn believe(&mut self, known: Known) {
+        self.before = Some(known.clone());
+        self.shared.set_standing(Standing::Good(known));
     }
 
     /// Reads some of what other processes changed. Returns whether there may be more.
@@ -487,14 +576,22 @@ impl Writer {
     }
 
     async fn try_to_clean(&self) -> Result<bool, sqlx::Error> {
+        if self.shared.doubt().is_some() {
+            // What looks unused may have been used, and that is lost.
+            return Ok(false);
+        }
         let now = Time::now();
         let mut writing = self.shared.store.begin().await?;
         let unused = writing
             .remove_unused(now.before(self.shared.expire_after), BATCH as i64)
             .await?;
-        self.tell(&mut writing, unused.iter().map(String::as_str).collect())
-            .await?;
+        let unused: Vec<_> = unused
+            .into_iter()
+            .map(|node| Effect::Remove(node, Ended::Expired))
+            .collect();
+        self.conclude(&mut writing, &unused).await?;
         writing.forget_changes(now.before(KEEP_CHANGES)).await?;
+        writing.forget(now.before(KEEP_TOMBSTONES)).await?;
         writing.commit().await?;
         let more = unused.len() == BATCH;
         if !unused.is_empty() {
@@ -503,7 +600,7 @@ impl Writer {
                 "registrations that nobody used were removed"
             );
         }
-        self.take_effect(unused.into_iter().map(Effect::Remove).collect());
+        self.take_effect(unused);
         Ok(more)
     }
 }
@@ -511,8 +608,8 @@ impl Writer {
 impl Effect {
     fn node(&self) -> &str {
         match self {
-            Self::Put(device) => &device.node,
-            Self::Remove(node) => node,
+            Self::Put { device, .. } => &device.node,
+            Self::Remove(node, _) => node,
         }
     }
 }
@@ -556,6 +653,8 @@ const TIMES: Duration = Duration::from_secs(10);
 const CLEANING: Duration = Duration::from_secs(6 * 3_600);
 /// How long others have to learn of a change.
 const KEEP_CHANGES: Duration = Duration::from_secs(86_400);
+/// How long a node that has ended is known as such.
+const KEEP_TOMBSTONES: Duration = Duration::from_secs(365 * 86_400);
 /// Before the second attempt to reach the database; it doubles with each, up to 3.2 s.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Between two lines of good news.

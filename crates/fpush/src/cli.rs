@@ -211,6 +211,16 @@ pub(crate) enum Devices {
         #[command(flatten)]
         form: Form,
     },
+    /// Say that the database is the right one, although it is not what fpush knew
+    ///
+    /// After a backup was restored, or with another database, fpush does not believe it when it says that a device is gone,
+    /// and the status page is red. A running fpush takes notice within ten seconds.
+    Accept {
+        #[command(flatten)]
+        settings: SettingsFile,
+        #[command(flatten)]
+        form: Form,
+    },
     /// Remove a device. A running fpush takes notice within ten seconds
     Remove {
         /// The device's node

@@ -19,7 +19,7 @@ use fpush_push::{
 use metrics::counter;
 use tokio::{
     task::spawn_blocking,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tracing::{debug, error, info, warn};
 
@@ -30,7 +30,7 @@ use crate::{
     logging::Log,
     memory::{Memory, Remembered, Typed},
     recovery::{Recovered, Recovery},
-    registration::{self, Registering, RegistrationSettings},
+    registration::{self, Known, Registering, RegistrationSettings},
     run::log_problems,
     settings::{Loaded, LoadedModule, MonitoringSettings, Source, load, load_again},
 };
@@ -56,6 +56,8 @@ pub(crate) struct Daemon {
     registration: Option<(RegistrationSettings, Registering)>,
     monitoring: Option<(MonitoringSettings, Listening)>,
     memory: Option<Memory>,
+    /// What is known of the database of registered devices.
+    known: Option<Known>,
     state_folder: Option<PathBuf>,
     runtime_folder: RuntimeFolder,
     /// For those who ask what is taken.
@@ -134,6 +136,7 @@ impl Daemon {
                 (None, hasher, Remembered::default())
             }
         };
+        let known = memory.as_ref().and_then(Memory::known).cloned();
         let (drain, pulse) = (Drain::default(), Arc::new(Pulse::new()));
         let modules = Arc::<Modules>::default();
         let (component, handle) = Component::new(
@@ -160,6 +163,7 @@ impl Daemon {
             registration: None,
             monitoring: None,
             memory,
+            known,
             state_folder,
             runtime_folder,
             holding: Arc::default(),
@@ -172,8 +176,14 @@ impl Daemon {
         };
         daemon.set_modules(loaded_modules, remembered);
         if let Some(settings) = registration {
-            let (registration, registering) =
-                registration::start(settings.clone(), &daemon.modules, &daemon.drain, None).await?;
+            let (registration, registering) = registration::start(
+                settings.clone(),
+                &daemon.modules,
+                &daemon.drain,
+                None,
+                daemon.known.clone(),
+            )
+            .await?;
             daemon.component.set_registration(Some(registration));
             daemon.registration = Some((settings, registering));
         }
@@ -236,6 +246,7 @@ impl Daemon {
             !ended
         });
         let typed = self.typed();
+        self.take_known();
         if let Some(memory) = &mut self.memory {
             memory.tick(&typed, now).await;
         }
@@ -255,6 +266,19 @@ impl Daemon {
             );
         }
         self.monitor.tick(status, now, wall);
+    }
+
+    /// Takes note of what is known of the database of registered devices now. While it is doubted, that stays what it was.
+    fn take_known(&mut self) {
+        let known = self
+            .registration
+            .as_ref()
+            .and_then(|(_, running)| running.known());
+        let Some(known) = known else { return };
+        if let Some(memory) = &mut self.memory {
+            memory.set_known(known.clone());
+        }
+        self.known = Some(known);
     }
 
     /// Reads the settings again and goes on with them, or with the old ones if anything is wrong with the new ones.
@@ -311,8 +335,9 @@ impl Daemon {
 
     /// Ends everything that has to be ended, after the drain, and says what is lost. It takes until `end` at most: then a
     /// database that hangs is left, and costs nothing of what was acknowledged.
-    pub(crate) async fn close(self, end: Instant) {
+    pub(crate) async fn close(mut self, end: Instant) {
         let typed = self.typed();
+        self.take_known();
         let memory = self.memory;
         let keep = async {
             match memory {
@@ -453,8 +478,10 @@ impl Daemon {
             registration.as_ref() == self.registration.as_ref().map(|(settings, _)| settings);
         let registering = match &registration {
             Some(settings) if !same_registration => {
+                self.take_known();
                 let old = self.registration.as_ref().map(|(_, registering)| registering);
-                Some(registration::start(settings.clone(), &self.modules, &self.drain, old).await?)
+                let (settings, known) = (settings.clone(), self.known.clone());
+                Some(registration::start(settings, &self.modules, &self.drain, old, known).await?)
             }
             Some(_) | None => None,
         };
@@ -471,16 +498,7 @@ impl Daemon {
                 _ => self.component.set_registration(None),
             }
             if let Some((_, old)) = old {
-                // Until the old one has ended, devices register there of which the new one hears a little later.
-                let trust = self.registration.as_ref().map(|(_, new)| new.distrust());
-                self.drain.spawn(async move {
-                    old.close().await;
-                    // The end of the daemon does not wait for that.
-                    tokio::spawn(async move {
-                        sleep(SETTLING).await;
-                        trust.into_iter().for_each(|trust| trust());
-                    });
-                });
+                self.drain.spawn(old.close());
             }
             info!("registered devices: the settings have changed");
         }
@@ -718,6 +736,10 @@ impl Daemon {
                 .registration
                 .as_ref()
                 .and_then(|(_, registering)| registering.devices()),
+            registry: self
+                .registration
+                .as_ref()
+                .map(|(_, registering)| registering.standing()),
             reload: self.reload.clone(),
             state_trouble: self.memory.as_ref().and_then(Memory::trouble).map(str::to_owned),
             senders: self.component.senders(),
@@ -732,5 +754,3 @@ const VERIFY: &str = "FPUSH_VERIFY";
 const VERIFICATION: Duration = Duration::from_secs(60);
 /// One module has less time, as there is nothing to spread.
 const VERIFICATION_OF_ONE: Duration = Duration::from_secs(2);
-/// A registry hears of what another one has changed within this time.
-const SETTLING: Duration = Duration::from_secs(15);

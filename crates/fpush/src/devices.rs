@@ -116,6 +116,21 @@ pub(crate) fn devices(devices: &Devices, console: &mut Console) -> Exit {
                 Ok(Exit::Success)
             })
         }
+        Devices::Accept { settings, form } => with_registry(settings, console, async |registry, console| {
+            let count = registry.accept().await?;
+            if form.json {
+                console.json(&json!({ "accepted": true, "devices": count }));
+                return Ok(Exit::Success);
+            }
+            console.say(format_args!(
+                "accepted: this database is believed from now on when it says that a device is gone; registered devices: \
+                 {count}"
+            ));
+            if count == 0 {
+                console.say("There is none in it. If some should be, correct registration.store, and accept that one.");
+            }
+            Ok(Exit::Success)
+        }),
         Devices::Remove { node, settings, form } => {
             with_registry(settings, console, async |registry, console| {
                 if !registry.remove(node).await? {
@@ -268,7 +283,7 @@ fn with_registry(
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.context("cannot start the runtime").and_then(|runtime| {
         runtime.block_on(async {
-            let (registry, background) = Registry::open(registry, Hooks::default()).await?;
+            let (registry, background) = Registry::open(registry, Hooks::default(), None).await?;
             let background = tokio::spawn(background);
             let result = act(Arc::clone(&registry), console).await;
             registry.close().await;

@@ -1,5 +1,5 @@
-//! What must survive a restart, in `stateDirectory`: block lists, acknowledged pushes that are held, and what providers
-//! said against tokens.
+//! What must survive a restart, in `stateDirectory`: block lists, acknowledged pushes that are held, what providers said
+//! against tokens, and what is known of the database of registered devices.
 //!
 //! The head of the block list holds the key under which tokens are hashed; the tokens of held pushes are in their file as
 //! they are, because they have to be sent. All can be read by fpush alone.
@@ -16,7 +16,10 @@ use tokio::{
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use crate::state_dir::{StateDir, StateFile};
+use crate::{
+    registration::{self, Known},
+    state_dir::{StateDir, StateFile},
+};
 
 /// A module and its type in the settings.
 pub(crate) type Typed = (Arc<Module>, &'static str);
@@ -28,6 +31,9 @@ pub(crate) struct Memory {
     blocks: Cadence,
     held: Cadence,
     verdicts: Cadence,
+    registry: Cadence,
+    /// What is known of the database of registered devices.
+    known: Option<Known>,
     /// What writes, and since when.
     writing: Option<(JoinHandle<Vec<Written>>, Instant)>,
     /// That it does not end, in words.
@@ -60,6 +66,8 @@ enum Page {
     Held(Vec<Of<(Uuid, HeldRecord)>>),
     /// What providers said against tokens.
     Verdicts(Vec<Of<VerdictRecord>>),
+    /// What is known of the database of registered devices.
+    Registry(Known),
 }
 
 /// The records of one module in parts, with its name and its type.
@@ -95,6 +103,11 @@ impl Memory {
         let sane = |line: Line<HeldRecord>| line.2.is_sane().then_some(line);
         let held = dir.read::<Plain, _, _>(HELD, sane);
         let verdicts = dir.read::<Plain, _, _>(VERDICTS, Some::<Line<VerdictRecord>>);
+        let known = if cfg!(feature = "enable_registration") {
+            dir.read::<Known, Plain, Plain>(REGISTRY, Some).head
+        } else {
+            None
+        };
         let (hasher, verdicts) = match blocks.head {
             Some(Hashed { key }) => (TokenHasher::with_key(key), verdicts.records),
             // Under another key nothing is found again.
@@ -111,6 +124,8 @@ impl Memory {
             blocks: Cadence::new(BLOCKS, BLOCKS_INTERVAL, now),
             held: Cadence::new(HELD, HELD_INTERVAL, now),
             verdicts: Cadence::new(VERDICTS, VERDICTS_INTERVAL, now),
+            registry: Cadence::new(REGISTRY, REGISTRY_INTERVAL, now),
+            known,
             writing: None,
             stuck: None,
         };
@@ -119,9 +134,19 @@ impl Memory {
 
     /// Why nothing can be written, in words.
     pub(crate) fn trouble(&self) -> Option<&str> {
-        let [held, blocks, verdicts] =
-            [&self.held, &self.blocks, &self.verdicts].map(|cadence| cadence.trouble.as_deref());
-        self.stuck.as_deref().or(held).or(blocks).or(verdicts)
+        let all = [&self.held, &self.blocks, &self.verdicts, &self.registry];
+        let first = all.iter().find_map(|cadence| cadence.trouble.as_deref());
+        self.stuck.as_deref().or(first)
+    }
+
+    /// What is known of the database of registered devices.
+    pub(crate) fn known(&self) -> Option<&Known> {
+        self.known.as_ref()
+    }
+
+    /// This is known of it now.
+    pub(crate) fn set_known(&mut self, known: Known) {
+        self.known = Some(known);
     }
 
     /// Writes what has changed, if it is time; somewhere else, without waiting for it. To be called once a second.
@@ -193,15 +218,25 @@ impl Memory {
             let verdicts = records(modules, (), whole).await;
             pages.push(Page::Verdicts(verdicts));
         }
+        if let Some(known) = &self.known
+            && is_due(&self.registry)
+            && self.registry.is_news(registration::version(known), now)
+        {
+            pages.push(Page::Registry(known.clone()));
+        }
         pages
     }
 
     fn take_note(&mut self, written: Vec<Written>, now: Instant) {
         for (file, result) in written {
-            let Some(cadence) = [&mut self.blocks, &mut self.held, &mut self.verdicts]
-                .into_iter()
-                .find(|cadence| cadence.file == file)
-            else {
+            let Some(cadence) = [
+                &mut self.blocks,
+                &mut self.held,
+                &mut self.verdicts,
+                &mut self.registry,
+            ]
+            .into_iter()
+            .find(|cadence| cadence.file == file) else {
                 continue;
             };
             let before = cadence.trouble.take();
@@ -305,6 +340,7 @@ impl Page {
                 let all = |parts: &[Vec<VerdictRecord>]| parts.concat();
                 (VERDICTS, write(dir, VERDICTS, Plain {}, verdicts, all))
             }
+            Self::Registry(known) => (REGISTRY, dir.write(REGISTRY, known, |_| Ok(()))),
         }
     }
 }
@@ -367,6 +403,12 @@ const HELD: StateFile = StateFile {
     name: "held.jsonl",
     most: 1_000_000,
 };
+const REGISTRY: StateFile = StateFile {
+    name: "registry.jsonl",
+    most: 0,
+};
+/// What is forgotten of the database of registered devices is a restored backup that nobody notices.
+const REGISTRY_INTERVAL: Duration = Duration::from_secs(1);
 const VERDICTS: StateFile = StateFile {
     name: "verdicts.jsonl",
     most: 1_000_000,

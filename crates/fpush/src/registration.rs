@@ -51,7 +51,9 @@ mod with {
     use anyhow::{Context as _, bail};
     use fpush_component::Registration;
     use fpush_http::{Handle, HttpSettings, Limits, Listener, api};
+    use fpush_monitor::Standing;
     use fpush_push::{Drain, Modules, settings::Section};
+    pub(crate) use fpush_registry::Known;
     use fpush_registry::{Device, Dialect, Hooks, Registry, RegistrySettings, StoreSettings, Time};
     use tokio::time::timeout;
     use tracing::info;
@@ -75,6 +77,7 @@ mod with {
         section.finish();
         let registry = RegistrySettings {
             require_secret: http.as_ref().is_some_and(|http| http.require_secret),
+            new_per_address: http.as_ref().map_or(0, |http| http.new_per_address),
             ..registry?
         };
         Some(RegistrationSettings { registry, http })
@@ -198,17 +201,18 @@ mod with {
     }
 
     /// Opens the registry and the HTTP listener. They may take the place of others: the listener takes over their port,
-    /// and a registry without devices is refused where there are some. Its path is misspelt, as likely as not, and each
-    /// publish for one of them would make its server forget it.
+    /// and a registry without devices is refused where there are some. Its path is misspelt, as likely as not. `known` is
+    /// what is remembered of the database.
     pub(crate) async fn start(
         settings: RegistrationSettings,
         modules: &Arc<Modules>,
         drain: &Drain,
         old: Option<&Registering>,
+        known: Option<Known>,
     ) -> anyhow::Result<(Registration, Registering)> {
         let drain = drain.child();
         let RegistrationSettings { registry, http } = settings;
-        let (spelling, forgiving) = (Arc::clone(modules), Arc::clone(modules));
+        let (spelling, forgiving, looking) = (Arc::clone(modules), Arc::clone(modules), Arc::clone(modules));
         let hooks = Hooks {
             canonical: Arc::new(move |module, token| {
                 let module = spelling.named(module)?;
@@ -219,8 +223,9 @@ mod with {
                     module.forgive(token);
                 }
             }),
+            looks_like_token: Arc::new(move |node| looking.look_like_tokens(node)),
         };
-        let (registry, background) = Registry::open(registry, hooks)
+        let (registry, background) = Registry::open(registry, hooks, known)
             .await
             .context("cannot open the database of registered devices")?;
         tokio::spawn(background);
@@ -274,12 +279,18 @@ mod with {
             self.listener.clone()
         }
 
-        /// A node that is not in memory is looked for in the database until the returned function is called: while
-        /// another registry still takes registrations.
-        pub(crate) fn distrust(&self) -> Box<dyn FnOnce() + Send> {
-            let registry = Arc::clone(&self.registry);
-            registry.trust_memory(false);
-            Box::new(move || registry.trust_memory(true))
+        /// What is to be remembered of the database, unless it is doubted.
+        pub(crate) fn known(&self) -> Option<Known> {
+            self.registry.known()
+        }
+
+        /// What is to be said of the database.
+        pub(crate) fn standing(&self) -> Standing {
+            match self.registry.doubt() {
+                Some(doubt) => Standing::Doubted(doubt.to_string()),
+                None if self.registry.known().is_some_and(|known| known.is_new()) => Standing::New,
+                None => Standing::Good,
+            }
         }
 
         /// How many devices there are, if they are counted.
@@ -294,6 +305,14 @@ mod with {
             drop(timeout(CLOSING, self.drain.until_idle()).await);
             self.registry.close().await;
         }
+    }
+
+    /// Stands for a change in what is known: other numbers for another one.
+    pub(crate) fn version(known: &Known) -> Vec<u64> {
+        vec![
+            known.change.unsigned_abs(),
+            u64::from_str_radix(&known.mark, 16).unwrap_or_default(),
+        ]
     }
 
     /// Whether any device is registered; `None` if the database does not say.
@@ -311,7 +330,17 @@ mod without {
 
     use fpush_component::Registration;
     use fpush_http::Handle;
+    use fpush_monitor::Standing;
     use fpush_push::{Drain, Modules, settings::Section};
+    use serde::{Deserialize, Serialize};
+
+    /// Nothing is.
+    #[derive(Clone, Serialize, Deserialize)]
+    pub(crate) enum Known {}
+
+    pub(crate) fn version(known: &Known) -> Vec<u64> {
+        match *known {}
+    }
 
     /// There are none.
     #[derive(Clone, PartialEq, Eq)]
@@ -373,6 +402,7 @@ mod without {
         _modules: &Arc<Modules>,
         _drain: &Drain,
         _old: Option<&Registering>,
+        _known: Option<Known>,
     ) -> anyhow::Result<(Registration, Registering)> {
         match settings.0 {}
     }
@@ -386,7 +416,11 @@ mod without {
             match self.0 {}
         }
 
-        pub(crate) fn distrust(&self) -> Box<dyn FnOnce() + Send> {
+        pub(crate) fn known(&self) -> Option<Known> {
+            match self.0 {}
+        }
+
+        pub(crate) fn standing(&self) -> Standing {
             match self.0 {}
         }
 

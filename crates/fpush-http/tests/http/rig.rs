@@ -108,6 +108,7 @@ impl Rig {
                 listen: "127.0.0.1:0".parse().unwrap(),
                 debugging: false,
                 require_secret: false,
+                new_per_address: 5_000,
                 security: Security::default(),
             },
             rate_limit: Duration::from_secs(3_600),
@@ -133,6 +134,7 @@ impl Rig {
             providers: BTreeMap::new(),
             rate_limit,
             max_per_owner: 1_000,
+            new_per_address: http.new_per_address,
             expire_after: Duration::from_secs(400 * 86_400),
             require_secret: http.require_secret,
         };
@@ -158,7 +160,7 @@ impl Rig {
             }),
             ..Hooks::default()
         };
-        let (registry, background) = Registry::open(settings, hooks).await.unwrap();
+        let (registry, background) = Registry::open(settings, hooks, None).await.unwrap();
         tokio::spawn(background);
         let listener = Listener::bind(http.listen, http.security.clone(), limits, &[])
             .await

@@ -8,7 +8,9 @@ use fpush_push::{
 use metrics::counter;
 use tokio::time::Instant;
 
-use crate::{Certificate, Link, Module, Monitor, Problem, Reload, Severity, Status, histograms::Recording};
+use crate::{
+    Certificate, Link, Module, Monitor, Problem, Reload, Severity, Standing, Status, histograms::Recording,
+};
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
@@ -69,6 +71,7 @@ pub(crate) fn good() -> Status {
             expires: wall + DAY * 63 + MINUTE,
         }],
         registered_devices: Some(18_204),
+        registry: Some(Standing::Good),
         reload: Some(Reload {
             at: wall - DAY * 3 - HOUR,
             refused: None,

@@ -2,9 +2,9 @@
 //! device of one account.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use fpush_push::{Command, CommandError, Completed};
+use fpush_push::{BadPayload, Command, CommandError, Completed};
 
-use super::{field, optional, required};
+use super::{field, optional, refuse_others, required};
 use crate::{
     device::{Dialect, MAX_DEVICE_ID, MAX_JID, MAX_TOKEN, Time, hex},
     registry::Shared,
@@ -43,8 +43,8 @@ pub(super) async fn register(
     kind: &str,
 ) -> Result<Completed, CommandError> {
     let token = required(command, "token", MAX_TOKEN)?;
-    let device = shared
-        .register(claim(shared, command, kind, token)?, None)
+    let (device, _) = shared
+        .register(claim(shared, command, kind, token)?, None, &command.sender)
         .await?;
     let mut completed = completed(command, device.node);
     completed
@@ -53,13 +53,29 @@ pub(super) async fn register(
     Ok(completed)
 }
 
-/// Fields `device-id` or `android-id`, and `muc` if it was registered with one.
+/// Fields `device-id` or `android-id`; for a group chat its `muc`, or the `channel` that its pushes name. With a `token`,
+/// only if it is the device's.
 pub(super) async fn unregister(
     shared: &Shared,
     command: &Command,
     kind: &str,
 ) -> Result<Completed, CommandError> {
-    let device = shared.unregister(claim(shared, command, kind, "")?).await?;
+    refuse_others(command, &["device-id", "android-id", "muc", "channel", "token"])?;
+    let token = optional(command, "token", MAX_TOKEN)?.unwrap_or("");
+    let mut claim = claim(shared, command, kind, token)?;
+    if let Some(channel) = optional(command, "channel", MAX_CHANNEL)? {
+        // Two group chats in one command: nobody can tell which is meant.
+        if claim.channel.as_deref().is_some_and(|muc| muc != channel) {
+            return Err(BadPayload::TwoChats.into());
+        }
+        if claim.channel.is_none() {
+            // The node is made of the address of the group chat, which the client did not say: what the owner has there
+            // is found by the channel.
+            claim.node.clear();
+            claim.channel = Some(channel.to_ascii_lowercase());
+        }
+    }
+    let device = shared.unregister(claim, &command.sender).await?;
     Ok(completed(command, device.node))
 }
 
@@ -79,8 +95,14 @@ fn claim(shared: &Shared, command: &Command, kind: &str, token: &str) -> Result<
         channel: muc.map(|muc| sha1(muc, device_id)),
         by: By::Owner(owner.to_owned()),
         secret: None,
+        is_reserved: false,
         now: Time::now(),
     })
+}
+
+/// Whether a node looks like one of this dialect.
+pub(super) fn is_node(node: &str) -> bool {
+    node.len() == 64 && node.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// By this hash the app finds the account or the group chat that a push is about.
@@ -102,6 +124,9 @@ fn completed(command: &Command, node: String) -> Completed {
         ],
     }
 }
+
+/// Hexadecimal digits of a SHA-1.
+const MAX_CHANNEL: usize = 40;
 
 const COMMANDS: [(&str, &str, Action); 4] = [
     (

@@ -2,7 +2,7 @@
 
 use fpush_push::{Command, CommandError, Completed};
 
-use super::{field, optional, required};
+use super::{field, optional, refuse_others, required};
 use crate::{
     device::{Dialect, MAX_KIND, MAX_NODE, MAX_SECRET, MAX_TOKEN, Time},
     registry::Shared,
@@ -29,26 +29,34 @@ pub(super) fn list(targets: &Targets) -> Vec<(&'static str, &'static str)> {
 /// HTTP is one's own.
 pub(super) async fn register(shared: &Shared, command: &Command) -> Result<Completed, CommandError> {
     let token = required(command, "token", MAX_TOKEN)?;
-    let device = shared.register(claim(command, token)?, None).await?;
+    let (device, _) = shared
+        .register(claim(shared, command, token)?, None, &command.sender)
+        .await?;
     Ok(completed(command, device.node, Some(device.secret)))
 }
 
-/// Fields `type` and `node`.
+/// Fields `type` and `node`; with a `token`, only if it is the device's.
 pub(super) async fn unregister(shared: &Shared, command: &Command) -> Result<Completed, CommandError> {
-    let device = shared.unregister(claim(command, "")?).await?;
+    refuse_others(command, &["type", "node", "token", "secret"])?;
+    let token = optional(command, "token", MAX_TOKEN)?.unwrap_or("");
+    let device = shared
+        .unregister(claim(shared, command, token)?, &command.sender)
+        .await?;
     Ok(completed(command, device.node, None))
 }
 
-fn claim(command: &Command, token: &str) -> Result<Claim, CommandError> {
+fn claim(shared: &Shared, command: &Command, token: &str) -> Result<Claim, CommandError> {
+    let node = required(command, "node", MAX_NODE)?;
     Ok(Claim {
         dialect: Dialect::Seed,
         kind: required(command, "type", MAX_KIND)?.to_owned(),
-        node: required(command, "node", MAX_NODE)?.to_owned(),
+        node: node.to_owned(),
         token: token.to_owned(),
         account: None,
         channel: None,
         by: By::Owner(command.sender.clone()),
         secret: optional(command, "secret", MAX_SECRET)?.map(str::to_owned),
+        is_reserved: shared.is_reserved(node),
         now: Time::now(),
     })
 }

@@ -1,11 +1,11 @@
 //! Tigase's commands, as Siskin, Snikket for iOS and Stork send them. Their servers publish without a form, so that
 //! the node is all that proves that a push is meant: it is 256 bits that only we can make.
 
-use fpush_push::{Command, CommandError, Completed, Field};
+use fpush_push::{Command, CommandError, Completed, Field, Unavailable};
 
-use super::{field, optional, required};
+use super::{field, optional, refuse_others, required};
 use crate::{
-    device::{Dialect, MAX_KIND, MAX_TOKEN, Time},
+    device::{Dialect, MAX_JID, MAX_KIND, MAX_TOKEN, Time},
     registry::Shared,
     rules::{By, Claim},
     targets::Targets,
@@ -26,7 +26,9 @@ pub(super) fn list(targets: &Targets) -> Vec<(&'static str, &'static str)> {
 /// Fields `provider`, `device-token`, and `device-second-token` for calls.
 pub(super) async fn register(shared: &Shared, command: &Command) -> Result<Completed, CommandError> {
     let call_token = optional(command, "device-second-token", MAX_TOKEN)?.map(str::to_owned);
-    let device = shared.register(claim(shared, command)?, call_token).await?;
+    let (device, _) = shared
+        .register(claim(shared, command)?, call_token, &command.sender)
+        .await?;
     Ok(completed(vec![
         field("node", "text-single", device.node),
         field("features", "text-multi", ENCRYPTION),
@@ -36,23 +38,49 @@ pub(super) async fn register(shared: &Shared, command: &Command) -> Result<Compl
 
 /// Fields `provider` and `device-token`.
 pub(super) async fn unregister(shared: &Shared, command: &Command) -> Result<Completed, CommandError> {
-    let device = shared.unregister(claim(shared, command)?).await?;
+    refuse_others(
+        command,
+        &["provider", "device-token", "device-second-token", "account"],
+    )?;
+    let account = optional(command, "account", MAX_JID)?;
+    if account.is_some_and(|account| account != command.sender && account != command.written) {
+        return Err(CommandError::NotFound);
+    }
+    let device = shared
+        .unregister(claim(shared, command)?, &command.sender)
+        .await?;
     Ok(completed(vec![field("node", "text-single", device.node)]))
 }
 
 fn claim(shared: &Shared, command: &Command) -> Result<Claim, CommandError> {
     let provider = required(command, "provider", MAX_KIND)?;
     let token = required(command, "device-token", MAX_TOKEN)?;
-    let owner = command.sender.as_str();
+    Ok(claim_for(
+        shared,
+        &command.sender,
+        &command.written,
+        provider,
+        token,
+    )?)
+}
+
+pub(super) fn claim_for(
+    shared: &Shared,
+    owner: &str,
+    account: &str,
+    provider: &str,
+    token: &str,
+) -> Result<Claim, Unavailable> {
     Ok(Claim {
         dialect: Dialect::Tigase,
         kind: provider.to_owned(),
         node: format!("{NODE}{}", shared.node(&["tigase", provider, owner, token])?),
         token: token.to_owned(),
-        account: Some(command.written.clone()),
+        account: Some(account.to_owned()),
         channel: None,
         by: By::Owner(owner.to_owned()),
         secret: None,
+        is_reserved: false,
         now: Time::now(),
     })
 }

@@ -80,7 +80,9 @@ async fn the_seeds_commands_register_renew_and_remove() {
             "secret",
         );
         assert_ne!(other, secret);
-        assert_eq!(&*open.device("n-1", Some(&other)).await.module, "apple");
+        for secret in [&other, &secret] {
+            assert_eq!(&*open.device("n-1", Some(secret)).await.module, "apple");
+        }
         assert!(
             open.registry
                 .show("n-1")
@@ -240,36 +242,232 @@ async fn only_what_the_settings_name_is_offered() {
 async fn over_http_a_node_is_open_unless_somebody_owns_it() {
     for database in Database::all() {
         let open = database.open().await;
-        let first = open
-            .registry
-            .register_http(over_http("n-1", "t-1", None))
-            .await
-            .unwrap();
-        let again = open
-            .registry
-            .register_http(over_http("n-1", "t-2", None))
-            .await
-            .unwrap();
-        assert_eq!(first, again);
-        let pushed = open.registry.verify("n-1", &first.secret).await.unwrap().unwrap();
-        assert_eq!(pushed.token.as_str(), "t-2");
-        assert!(open.registry.verify("n-1", "").await.unwrap().is_none());
+        let register = async |token, secret| {
+            let registration = over_http("n-1", token, secret);
+            open.registry.register_http(registration).await.unwrap()
+        };
+        let first = register("t-1", None).await;
+        // Whoever does not say the secret is not shown it.
+        let second = register("t-2", None).await;
+        assert_eq!(second.node, first.node);
+        assert_ne!(second.secret, first.secret);
+        for secret in [&first.secret, &second.secret] {
+            let found = open.registry.verify("n-1", secret, address()).await.unwrap();
+            assert!(matches!(found, Found::Device(device) if device.token.as_str() == "t-2"));
+            assert_eq!(register("t-2", Some(secret)).await, second);
+        }
+        let found = open.registry.verify("n-1", "", address()).await.unwrap();
+        assert!(matches!(found, Found::WrongSecret));
+        let wrong = over_http("n-1", "t-3", Some("wrong"));
+        assert_eq!(
+            open.registry.register_http(wrong).await,
+            Err(RegisterError::Forbidden)
+        );
+
+        // An account takes it over with the secret only.
+        let mut fields = vec![("type", "fcm"), ("node", "n-1"), ("token", "t-4")];
+        let forbidden = Err(CommandError::Forbidden);
+        assert_eq!(open.run("v1-register-push", ALICE, &fields).await, forbidden);
+        fields.push(("secret", "wrong"));
+        assert_eq!(open.run("v1-register-push", ALICE, &fields).await, forbidden);
+        let not_found = Err(CommandError::NotFound);
+        assert_eq!(
+            open.run("v1-unregister-push", ALICE, &fields[..2]).await,
+            not_found
+        );
+
         let removed = open
             .registry
             .unregister_http("fcm", "n-1", None, address())
             .await
             .unwrap();
-        assert_eq!(removed, first);
+        assert_eq!(removed.node, "n-1");
         let gone = open.registry.unregister_http("fcm", "n-1", None, address()).await;
         assert_eq!(gone, Err(RegisterError::NotFound));
 
-        open.register(ALICE, "n-2", "t").await.unwrap();
-        let taken = open.registry.register_http(over_http("n-2", "t", None)).await;
-        assert_eq!(taken, Err(RegisterError::Forbidden));
-        let kept = open.registry.unregister_http("fcm", "n-2", None, address()).await;
-        assert_eq!(kept, Err(RegisterError::NotFound));
+        let owned = open.register(ALICE, "n-2", "t").await.unwrap();
+        for secret in [None, Some(owned.as_str())] {
+            let taken = open.registry.register_http(over_http("n-2", "t", secret)).await;
+            assert_eq!(taken, Err(RegisterError::Forbidden));
+            let kept = open
+                .registry
+                .unregister_http("fcm", "n-2", secret, address())
+                .await;
+            assert_eq!(kept, Err(RegisterError::NotFound));
+        }
+        let came = open
+            .registry
+            .register_http(over_http("n-3", "t", None))
+            .await
+            .unwrap();
+        let fields = [
+            ("type", "fcm"),
+            ("node", "n-3"),
+            ("token", "t-5"),
+            ("secret", came.secret.as_str()),
+        ];
+        let completed = open.run("v1-register-push", ALICE, &fields).await.unwrap();
+        assert_eq!(value(&completed, "secret"), came.secret);
         open.close().await;
     }
+}
+
+#[tokio::test]
+async fn a_registry_says_of_those_only_that_they_are_gone_whom_it_has_ended_itself() {
+    for database in Database::all() {
+        let open = database.open().await;
+        let end = [("type", "fcm"), ("node", "n-1")];
+        for how in 0..3 {
+            assert_eq!(open.has_ended("n-1").await, how > 0);
+            let secret = open.register(ALICE, "n-1", "t-1").await.unwrap();
+            assert!(!open.has_ended("n-1").await);
+            match how {
+                0 => drop(open.run("v1-unregister-push", ALICE, &end).await.unwrap()),
+                1 => assert!(open.registry.remove("n-1").await.unwrap()),
+                _ => {
+                    let record = open.device("n-1", Some(&secret)).await.record;
+                    assert_eq!(record.gone(None).await, Ok(true));
+                }
+            }
+            assert!(open.has_ended("n-1").await);
+        }
+        assert!(!open.has_ended("n-2").await);
+        open.close().await;
+        // It is on disk; and an import is a life, too.
+        let open = database.open().await;
+        assert!(open.has_ended("n-1").await);
+        open.registry.import(vec![device("n-1")]).await.unwrap();
+        assert!(!open.has_ended("n-1").await);
+        open.close().await;
+    }
+}
+
+#[tokio::test]
+async fn some_nodes_are_nobodys_to_choose() {
+    let database = Database::sqlite(true);
+    let open = database.open().await;
+    let generated = "0123456789abcdef".repeat(4);
+    let tigase = format!("tigase-{generated}");
+    for node in ["token-of-a-provider", &generated, &tigase] {
+        let refused = open.register(ALICE, node, "t").await;
+        assert_eq!(refused, Err(BadPayload::ReservedNode.into()), "{node}");
+        let refused = open.registry.register_http(over_http(node, "t", None)).await;
+        assert_eq!(refused, Err(RegisterError::ReservedNode), "{node}");
+        // What is there already, because it came from elsewhere, goes on.
+        let imported = Device {
+            owner: Some(ALICE.to_owned()),
+            ..device(node)
+        };
+        open.registry.import(vec![imported]).await.unwrap();
+        open.register(ALICE, node, "t-2").await.unwrap();
+    }
+    for node in [
+        "92afd7a91cdba9a0",
+        "E0FF1D8C-EB96-4E10-A912-F68B03FD8D3E",
+        "phone",
+    ] {
+        open.register(BOB, node, "t").await.unwrap();
+    }
+    open.close().await;
+
+    // A node that was made for a device is its owner's, whoever has chosen it meanwhile.
+    let open = database.open().await;
+    let fields = [("token", "t-1"), ("device-id", "0123")];
+    let made = open
+        .run("register-push-fcm", "carol@example.org", &fields)
+        .await
+        .unwrap();
+    let node = value(&made, "node");
+    open.run("unregister-push-fcm", "carol@example.org", &fields)
+        .await
+        .unwrap();
+    open.registry.import(vec![device(&node)]).await.unwrap();
+    let again = open
+        .run("register-push-fcm", "carol@example.org", &fields)
+        .await
+        .unwrap();
+    assert_eq!(value(&again, "node"), node);
+    assert!(matches!(
+        open.find(&node, Some("secret")).await,
+        Ok(Found::WrongSecret)
+    ));
+    open.close().await;
+}
+
+#[tokio::test]
+async fn a_command_that_removes_removes_no_more_than_it_says() {
+    let database = Database::sqlite(true);
+    let open = database.open().await;
+    let account = [("token", "t-1"), ("android-id", "0123")];
+    let room = [account[0], account[1], ("muc", "room@muc.example.org")];
+    let other_room = [account[0], account[1], ("muc", "other@muc.example.org")];
+    let mut nodes = Vec::new();
+    for fields in [&account[..], &room, &other_room] {
+        let completed = open.run("register-push-fcm", ALICE, fields).await.unwrap();
+        nodes.push((value(&completed, "node"), value(&completed, "secret")));
+    }
+    let channel = open.device(&nodes[1].0, Some(&nodes[1].1)).await.channel.unwrap();
+    let unknown = Err(BadPayload::UnknownField.into());
+    let not_found = Err(CommandError::NotFound);
+    for (more, answer) in [
+        (("room", "room@muc.example.org"), &unknown),
+        (
+            ("channel", "0123456789012345678901234567890123456789"),
+            &not_found,
+        ),
+        (("token", "t-2"), &not_found),
+    ] {
+        let fields = [("android-id", "0123"), more];
+        assert_eq!(
+            &open.run("unregister-push-fcm", ALICE, &fields).await,
+            answer,
+            "{more:?}"
+        );
+    }
+    let both = [("android-id", "0123"), other_room[2], ("channel", &channel)];
+    assert_eq!(
+        open.run("unregister-push-fcm", ALICE, &both).await,
+        Err(BadPayload::TwoChats.into())
+    );
+    let fields = [("android-id", "0123"), ("channel", &*channel)];
+    assert_eq!(open.run("unregister-push-fcm", BOB, &fields).await, not_found);
+    let completed = open.run("unregister-push-fcm", ALICE, &fields).await.unwrap();
+    assert_eq!(value(&completed, "node"), nodes[1].0);
+    assert!(open.has_ended(&nodes[1].0).await);
+    for (node, secret) in [&nodes[0], &nodes[2]] {
+        open.device(node, Some(secret)).await;
+    }
+
+    open.register(ALICE, "n-1", "t-1").await.unwrap();
+    let seed = [("type", "fcm"), ("node", "n-1")];
+    for more in [("token", "t-2"), ("device-id", "0123")] {
+        let fields = [seed[0], seed[1], more];
+        assert!(
+            open.run("v1-unregister-push", ALICE, &fields).await.is_err(),
+            "{more:?}"
+        );
+    }
+    let tigase = [("provider", PROVIDER), ("device-token", "t-9")];
+    open.run("register-device", BOB, &tigase).await.unwrap();
+    for more in [("account", ALICE), ("device-id", "0123")] {
+        let fields = [tigase[0], tigase[1], more];
+        assert!(
+            open.run("unregister-device", BOB, &fields).await.is_err(),
+            "{more:?}"
+        );
+    }
+    // Over HTTP as well only with all that there is to know.
+    let unregister = async |account, token| {
+        let unregistered = open
+            .registry
+            .unregister_account(account, PROVIDER, token, address());
+        unregistered.await.unwrap()
+    };
+    assert!(!unregister(ALICE, "t-9").await && !unregister(BOB, "t-8").await);
+    assert!(unregister(BOB, "t-9").await);
+    assert!(!unregister(BOB, "t-9").await);
+    assert_eq!(open.registry.count().await.unwrap(), 3);
+    open.close().await;
 }
 
 #[tokio::test]
@@ -310,7 +508,8 @@ async fn a_secret_may_be_demanded_over_http() {
 
 #[tokio::test]
 async fn nobody_registers_without_end() {
-    for database in [Database::sqlite(true), Database::postgres(false)] {
+    for mut database in [Database::sqlite(true), Database::postgres(false)] {
+        database.settings.new_per_address = 3;
         let open = database.open().await;
         for number in 0..4 {
             open.register(ALICE, &format!("a-{number}"), "t").await.unwrap();
@@ -324,17 +523,16 @@ async fn nobody_registers_without_end() {
         }
         assert!((50..90).contains(&refused), "{refused}");
 
-        let mut results = Vec::new();
-        for number in 0..5 {
+        for number in [0, 1, 0, 2, 1, 0] {
             let node = format!("h-{number}");
-            results.push(
-                open.registry
-                    .register_http(over_http(&node, "t", None))
-                    .await
-                    .map(drop),
-            );
+            open.registry
+                .register_http(over_http(&node, "t", None))
+                .await
+                .unwrap();
         }
-        assert_eq!(results[3..], [Ok(()), Err(RegisterError::TooMany)]);
+        // A device that is there already, and one that was refused, are no new ones.
+        let more = open.registry.register_http(over_http("h-3", "t", None)).await;
+        assert_eq!(more.map(drop), Err(RegisterError::TooMany));
         let mut last = Ok(());
         for _ in 0..12 {
             last = open
@@ -494,7 +692,15 @@ async fn an_import_is_idempotent_and_leaves_later_registrations_alone() {
             open.registry.import(devices.clone()).await.unwrap(),
             imported(0, 0, 10)
         );
+        // Nobody knows whether it is an account's: whoever comes first is its owner, and the secret of before, which is not
+        // shown, is good for a while.
+        let shown = open.register(ALICE, "n-3", "t").await.unwrap();
+        assert_ne!(shown, "secret");
         open.register(ALICE, "n-3", "new").await.unwrap();
+        assert_eq!(
+            open.register(BOB, "n-3", "new").await,
+            Err(CommandError::Forbidden)
+        );
         assert_eq!(open.registry.import(devices).await.unwrap(), imported(0, 0, 10));
         assert_eq!(open.device("n-3", Some("secret")).await.token.as_str(), "new");
         let mut later = device("n-4");
@@ -512,7 +718,13 @@ async fn an_import_is_idempotent_and_leaves_later_registrations_alone() {
         let exported = open.registry.page(None, 100).await.unwrap();
         let lines: Vec<_> = exported.iter().map(lines::to_line).collect();
         let read: Vec<_> = lines.iter().map(|line| lines::from_line(line).unwrap()).collect();
-        assert!(read == exported);
+        for (read, exported) in read.iter().zip(&exported) {
+            let imported = Device {
+                imported: true,
+                ..exported.clone()
+            };
+            assert!(*read == imported);
+        }
         let second = Database::sqlite(true);
         let target = second.open().await;
         assert_eq!(target.registry.import(read.clone()).await.unwrap().added, 11);
@@ -592,6 +804,8 @@ pub(crate) fn device(node: &str) -> Device {
         renewed: None,
         delivered: None,
         failed: None,
+        former: Vec::new(),
+        imported: true,
     }
 }
 

@@ -114,7 +114,12 @@ async fn a_server_may_come_later_than_the_registry() {
 async fn what_is_no_registry_is_refused_in_words() {
     let folder = TempDir::new();
     let open = async |path| {
-        let opened = Registry::open(settings(StoreSettings::Sqlite { path }, true), Hooks::default()).await;
+        let opened = Registry::open(
+            settings(StoreSettings::Sqlite { path }, true),
+            Hooks::default(),
+            None,
+        )
+        .await;
         opened.map(drop).unwrap_err().to_string()
     };
     let message = open(folder.path().to_owned()).await;
@@ -144,7 +149,7 @@ async fn tables_of_a_newer_version_are_left_alone() {
     server
         .psql(name, "UPDATE meta SET value = '99' WHERE name = 'schema'")
         .unwrap();
-    let opened = Registry::open(database.settings.clone(), Hooks::default()).await;
+    let opened = Registry::open(database.settings.clone(), Hooks::default(), None).await;
     assert!(matches!(
         opened.map(drop),
         Err(OpenError::Newer { found: 99, .. })

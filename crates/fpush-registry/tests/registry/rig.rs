@@ -68,12 +68,13 @@ impl Database {
         let told = Arc::new(Mutex::new(Vec::new()));
         let hooks = Hooks {
             canonical: Arc::new(|_, token| (!token.starts_with("bad")).then(|| token.to_owned())),
+            looks_like_token: Arc::new(|node| node.starts_with("token-")),
             registered: Arc::new({
                 let told = Arc::clone(&told);
                 move |module, token| told.lock().unwrap().push((module.to_owned(), token.to_owned()))
             }),
         };
-        let (registry, writer) = Registry::open(self.settings.clone(), hooks).await.unwrap();
+        let (registry, writer) = Registry::open(self.settings.clone(), hooks, None).await.unwrap();
         Open {
             registry,
             writer: tokio::spawn(writer),
@@ -89,7 +90,7 @@ impl Open {
     }
 
     pub(crate) async fn find(&self, node: &str, secret: Option<&str>) -> Result<Found, Unavailable> {
-        match self.registry.find(node, secret) {
+        match self.registry.find(node, secret, "a.example") {
             Lookup::Settled(found) => Ok(found),
             Lookup::Asking(asking) => asking.await,
         }
@@ -103,7 +104,15 @@ impl Open {
     }
 
     pub(crate) async fn is_missing(&self, node: &str) -> bool {
-        matches!(self.find(node, None).await.unwrap(), Found::Nothing | Found::Gone)
+        matches!(
+            self.find(node, None).await.unwrap(),
+            Found::Nothing | Found::Reserved | Found::Ended
+        )
+    }
+
+    /// Whether the registry says that the node was registered and has ended.
+    pub(crate) async fn has_ended(&self, node: &str) -> bool {
+        matches!(self.find(node, Some("any")).await.unwrap(), Found::Ended)
     }
 
     pub(crate) async fn run(
@@ -136,6 +145,7 @@ pub(crate) fn command(node: &str, sender: &str, fields: &[(&str, &str)]) -> Comm
         written: sender.split('/').next().unwrap_or_default().to_owned(),
         service: "push.example.org".to_owned(),
         fields: fields.iter().map(owned).collect(),
+        has_other_fields: false,
     }
 }
 
@@ -158,6 +168,7 @@ pub(crate) fn settings(store: StoreSettings, cache: bool) -> RegistrySettings {
         providers: map(&[("tigase:messenger:apns:1", "siskin")]),
         rate_limit: Duration::from_secs(5),
         max_per_owner: 4,
+        new_per_address: 5_000,
         expire_after: Duration::from_secs(400 * 86_400),
         require_secret: false,
     }

@@ -3,7 +3,7 @@
 use fpush_testkit::{Command, Form, Reply};
 use serde_json::json;
 
-use crate::rig::{ALICE, LONG, MALLORY, MISSING, RESULT, Rig, TOO_MANY, apple, google};
+use crate::rig::{ALICE, LONG, MALLORY, MISSING, RESULT, Rig, TOO_MANY, TROUBLE, apple, google};
 
 const INJECTIONS: [&str; 5] = [
     "'; DROP TABLE devices; --",
@@ -120,8 +120,8 @@ fn values_without_measure_are_refused() {
                 assert_bad_payload(&execute(&mut rig, node, &fields), &what);
             }
         }
-        assert_eq!(rig.push(value, &secret), MISSING);
-        assert_eq!(rig.push("mine", value), MISSING);
+        assert_eq!(rig.push(value, &secret), TROUBLE);
+        assert_eq!(rig.push("mine", value), TROUBLE);
     }
     let room = vec![
         ("token", google(9)),
@@ -285,8 +285,8 @@ fn sql_is_text_like_any_other() {
         // As a node, as a device id and as a room it is one; elsewhere it is none.
         let node = rig.register(MALLORY, text, &apple(2));
         rig.expect_apple(text, Some(&node), "org.example.ios", &apple(2));
-        assert_eq!(rig.push(text, text), MISSING);
-        assert_eq!(rig.push("mine", text), MISSING);
+        assert_eq!(rig.push(text, text), TROUBLE);
+        assert_eq!(rig.push("mine", text), TROUBLE);
         let fields = [
             ("token", google(1)),
             ("device-id", text.to_owned()),

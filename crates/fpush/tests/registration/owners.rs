@@ -102,8 +102,10 @@ fn another_type_is_another_registration() {
     let secret = rig.register(ALICE, "n", &apple(1));
     let new = rig.register(ALICE, "n", &google(1));
     assert_ne!(new, secret, "who knew the old one knows nothing of the new one");
-    assert_eq!(rig.push("n", &secret), MISSING);
-    rig.expect_google("n", Some(&new), &google(1));
+    for secret in [&new, &secret] {
+        // Its server learns of the new one when the app tells it.
+        rig.expect_google("n", Some(secret), &google(1));
+    }
     assert_eq!(rig.apns.count(), 0);
 }
 
@@ -203,9 +205,28 @@ fn what_has_an_owner_is_closed_to_http() {
     }
     rig.expect_apple("n", Some(&secret), "org.example.ios", &apple(1));
 
-    // A node that came over HTTP becomes that of the account that registers it again.
+    // A node that came over HTTP becomes that of the account that knows its secret, and of no other one.
     let answer = rig.post("register", &format!("type=apns&node=h&token={}", apple(2)));
-    assert_eq!(rig.register(ALICE, "h", &apple(3)), answer[2]);
+    let token = apple(3);
+    let fields = [
+        ("type", "apns"),
+        ("node", "h"),
+        ("token", &token),
+        ("secret", &*answer[2]),
+    ];
+    let wrong = [fields[0], fields[1], fields[2], ("secret", "wrong")];
+    for fields in [&fields[..3], &wrong] {
+        let reply = rig.execute(MALLORY, "v1-register-push", fields);
+        assert_eq!(reply.verdict(), FORBIDDEN);
+        assert!(!reply.raw.contains(&answer[2]));
+        let reply = rig.execute(MALLORY, "v1-unregister-push", &fields[..2]);
+        assert_eq!(reply.verdict(), MISSING);
+    }
+    rig.expect_apple("h", Some(&answer[2]), "org.example.ios", &apple(2));
+    assert_eq!(
+        rig.form(ALICE, "v1-register-push", &fields).value("secret"),
+        answer[2]
+    );
     assert_eq!(
         rig.post("register", &format!("type=apns&node=h&token={}", apple(2))),
         refused

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::rig::{ALICE, LONG, MISSING, RESULT, Rig, apple, google, important};
+use crate::rig::{ALICE, LONG, RESULT, Rig, TROUBLE, apple, google, important};
 
 /// With all devices in memory, and with a question to the database for each publish.
 fn both() -> [Rig; 2] {
@@ -33,7 +33,7 @@ fn one_answer_for_wrong_and_missing_secrets_and_unknown_nodes() {
         ] {
             rig.link.send(important("same", node, secret, None));
             let reply = rig.link.reply_to("same", LONG);
-            assert_eq!(reply.verdict(), MISSING, "{node} {secret:?}");
+            assert_eq!(reply.verdict(), TROUBLE, "{node} {secret:?}");
             replies.push(reply.raw);
         }
         replies.dedup();
@@ -48,7 +48,7 @@ fn one_answer_for_wrong_and_missing_secrets_and_unknown_nodes() {
 fn who_names_a_module_carries_the_token_along() {
     for mut rig in both() {
         // The same name as a node and as a token, which no stranger may mix up.
-        let secret = rig.register(ALICE, &google(7), &apple(1));
+        let secret = rig.import(ALICE, &google(7), &apple(1));
         assert_eq!(
             rig.publish(&google(7), Some(&secret), Some("android")).verdict(),
             RESULT
@@ -83,13 +83,11 @@ fn a_publish_with_neither_is_registered_if_its_node_is_known() {
             .to_owned();
         rig.expect_apple(&node, None, "org.example.siskin", &apple(1));
         rig.expect_apple(&apple(2), None, "org.example.plain", &apple(2));
-        rig.register(ALICE, &apple(3), &google(1));
-        assert_eq!(
-            rig.push_plain(&apple(3)),
-            MISSING,
-            "it is a node, and its secret is missing"
-        );
-        assert_eq!((rig.apns.count(), rig.fcm.count()), (2, 0));
+        // A token is nobody's node to choose.
+        let fields = [("type", "fcm"), ("node", &apple(3)), ("token", &google(1))];
+        let reply = rig.execute(ALICE, "v1-register-push", &fields);
+        assert_eq!(reply.verdict(), "modify/bad-request");
+        rig.expect_apple(&apple(3), None, "org.example.plain", &apple(3));
     }
 }
 

@@ -185,6 +185,21 @@ impl Rig {
             .to_owned()
     }
 
+    /// Imports a device of an account with a node that it may not choose, as old versions allowed it. Returns the secret.
+    #[track_caller]
+    pub(crate) fn import(&mut self, owner: &str, node: &str, token: &str) -> String {
+        let kind = if is_apple(token) { "apns" } else { "fcm" };
+        let (owner, _) = owner.split_once('/').unwrap();
+        let device = json!({
+            "dialect": "mod_push_appserver", "type": kind, "node": node, "secret": "imported", "token": token,
+            "owner": owner, "registered": "2026-01-01T00:00:00Z",
+        });
+        fs::write(self.path("import.jsonl"), device.to_string()).unwrap();
+        let imported = self.operate(&["import", "json", "import.jsonl", "settings.json"]);
+        assert!(imported.status.success(), "{imported:?}");
+        "imported".to_owned()
+    }
+
     /// Publishes an important push, and returns the reply.
     #[track_caller]
     pub(crate) fn publish(&mut self, node: &str, secret: Option<&str>, module: Option<&str>) -> Reply {

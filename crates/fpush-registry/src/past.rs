@@ -1,0 +1,207 @@
+//! What is known of a database's past: whether it is the one that it was, and whether it still knows what it knew.
+//!
+//! A node with a tombstone is answered as one that is gone for good, and its server forgets it. That is right only if
+//! nothing that came after the tombstone is lost. So each change of the devices has a number and a random mark, and
+//! whoever remembers the last one can tell a backup that was restored, a copy that went another way, and another
+//! database from the one that it knew.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The last change of a database that somebody has seen, to be remembered outside of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// The database's id.
+    pub database: String,
+    /// The number of the change.
+    pub change: i64,
+    /// Its mark.
+    pub mark: String,
+    /// How many devices there were after it.
+    pub devices: i64,
+    /// When it was seen, in milliseconds since 1970.
+    pub seen: i64,
+}
+
+impl Known {
+    /// Whether no device has ever been registered in the database.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.change == FIRST_CHANGE && self.devices == 0
+    }
+}
+
+/// The number of the state of a database in which nothing has changed yet.
+pub(crate) const FIRST_CHANGE: i64 = 1;
+
+/// What a database says of its past.
+#[derive(Clone)]
+pub(crate) struct Look {
+    pub(crate) known: Known,
+    /// When an operator last said that this is the right database, in milliseconds since 1970.
+    pub(crate) accepted: Option<i64>,
+}
+
+/// Why a registration ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The provider declared the token dead.
+    Dead,
+    /// The owner wanted it.
+    Unregistered,
+    /// Nobody used it.
+    Expired,
+    /// The operator removed it.
+    Removed,
+}
+
+impl Ended {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Dead => "dead",
+            Self::Unregistered => "unregistered",
+            Self::Expired => "expired",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+/// Why a database is not believed when it says that a device is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// It is another one than the one that fpush knew, which had so many devices.
+    Other {
+        /// Devices that fpush knew.
+        devices: i64,
+    },
+    /// It has forgotten changes that fpush knew: a backup was restored.
+    Older {
+        /// Devices that fpush knew.
+        devices: i64,
+    },
+    /// Devices are missing that fpush has not removed.
+    Fewer {
+        /// How many.
+        missing: i64,
+    },
+}
+
+/// What happened and what to do, in words.
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Other { devices } => write!(
+                f,
+                "this is another database than the one that fpush knew, which had {devices} registered devices"
+            ),
+            Self::Older { devices } => write!(
+                f,
+                "the database does not know what it knew before: an older copy was restored, as likely as not, after fpush had \
+                 known {devices} registered devices"
+            ),
+            Self::Fewer { missing } => write!(
+                f,
+                "registered devices are missing in the database ({missing}), and fpush has not removed them"
+            ),
+        }?;
+        f.write_str(
+            "; unknown devices are answered wait, and none is unregistered meanwhile. Correct registration.store, or if this \
+             is the right database: fpush devices accept SETTINGS",
+        )
+    }
+}
+
+/// Compares a database with what was known of it. `mark` is the one that the known change has there, `counted` how many
+/// devices there are, if they were counted.
+pub(crate) fn compare(
+    known: Option<&Known>,
+    Look {
+        known: present,
+        accepted,
+    }: &Look,
+    mark: Option<&str>,
+    counted: Option<i64>,
+) -> Option<Doubt> {
+    // What was known before an operator accepted the database counts no more.
+    if let Some(known) = known.filter(|known| accepted.is_none_or(|accepted| accepted <= known.seen)) {
+        let devices = known.devices;
+        if known.database != present.database {
+            return Some(Doubt::Other { devices });
+        }
+        let forgotten = match mark {
+            Some(mark) => mark != known.mark,
+            // A change that was so long ago that its mark is forgotten is no reason for doubt.
+            None => present.change < known.change,
+        };
+        if forgotten {
+            return Some(Doubt::Older { devices });
+        }
+    }
+    let missing = present.devices - counted.unwrap_or(present.devices);
+    (missing > 0).then_some(Doubt::Fewer { missing })
+}
+
+/// Whether a registry is believed when it says that a device is gone.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Standing {
+    /// The database was not there to be asked yet.
+    #[default]
+    Unasked,
+    /// It is the database that it was, up to this change at least.
+    Good(Known),
+    /// It is not.
+    Doubted(Doubt),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(database: &str, change: i64, mark: &str) -> Known {
+        Known {
+            database: database.to_owned(),
+            change,
+            mark: mark.to_owned(),
+            devices: 5,
+            seen: 100,
+        }
+    }
+
+    #[test]
+    fn a_database_is_doubted_if_it_does_not_know_what_it_knew() {
+        let mut present = Look {
+            known: known("a", 7, "m7"),
+            accepted: Some(100),
+        };
+        let look = present.clone();
+        let is = |before: Option<&Known>, mark, counted| compare(before, &look, mark, counted);
+        assert_eq!(is(None, None, None), None, "nothing is known of it");
+        assert_eq!(is(Some(&known("a", 7, "m7")), Some("m7"), Some(5)), None);
+        assert_eq!(
+            is(Some(&known("a", 3, "m3")), Some("m3"), Some(5)),
+            None,
+            "it went on"
+        );
+        assert_eq!(
+            is(Some(&known("a", 3, "m3")), None, Some(5)),
+            None,
+            "that is long ago"
+        );
+        let older = Some(Doubt::Older { devices: 5 });
+        assert_eq!(is(Some(&known("a", 9, "m9")), None, Some(5)), older);
+        assert_eq!(
+            is(Some(&known("a", 6, "m6")), Some("another"), None),
+            older,
+            "it went another way"
+        );
+        assert_eq!(
+            is(Some(&known("b", 1, "m1")), Some("m1"), None),
+            Some(Doubt::Other { devices: 5 })
+        );
+        assert_eq!(is(None, None, Some(3)), Some(Doubt::Fewer { missing: 2 }));
+        assert_eq!(is(None, None, Some(6)), None);
+        present.accepted = Some(101);
+        assert_eq!(compare(Some(&known("b", 9, "m9")), &present, None, Some(5)), None);
+    }
+}
