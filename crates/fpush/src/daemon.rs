@@ -30,7 +30,7 @@ use crate::{
     logging::Log,
     memory::{Memory, Remembered, Typed},
     recovery::{Recovered, Recovery},
-    registration::{self, Known, Registering, RegistrationSettings},
+    registration::{self, KnownChange, Registering, RegistrationSettings},
     run::log_problems,
     settings::{Loaded, LoadedModule, MonitoringSettings, Source, load, load_again},
 };
@@ -57,7 +57,7 @@ pub(crate) struct Daemon {
     monitoring: Option<(MonitoringSettings, Listening)>,
     memory: Option<Memory>,
     /// What is known of the database of registered devices.
-    known: Option<Known>,
+    known: Option<KnownChange>,
     state_folder: Option<PathBuf>,
     runtime_folder: RuntimeFolder,
     /// For those who ask what is taken.

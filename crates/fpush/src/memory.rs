@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::{
-    registration::{self, Known},
+    registration::{self, KnownChange},
     state_dir::{StateDir, StateFile},
 };
 
@@ -33,7 +33,7 @@ pub(crate) struct Memory {
     verdicts: Cadence,
     registry: Cadence,
     /// What is known of the database of registered devices.
-    known: Option<Known>,
+    known: Option<KnownChange>,
     /// What writes, and since when.
     writing: Option<(JoinHandle<Vec<Written>>, Instant)>,
     /// That it does not end, in words.
@@ -67,7 +67,7 @@ enum Page {
     /// What providers said against tokens.
     Verdicts(Vec<Of<VerdictRecord>>),
     /// What is known of the database of registered devices.
-    Registry(Known),
+    Registry(KnownChange),
 }
 
 /// The records of one module in parts, with its name and its type.
@@ -104,7 +104,7 @@ impl Memory {
         let held = dir.read::<Plain, _, _>(HELD, sane);
         let verdicts = dir.read::<Plain, _, _>(VERDICTS, Some::<Line<VerdictRecord>>);
         let known = if cfg!(feature = "enable_registration") {
-            dir.read::<Known, Plain, Plain>(REGISTRY, Some).head
+            dir.read::<KnownChange, Plain, Plain>(REGISTRY, Some).head
         } else {
             None
         };
@@ -140,12 +140,12 @@ impl Memory {
     }
 
     /// What is known of the database of registered devices.
-    pub(crate) fn known(&self) -> Option<&Known> {
+    pub(crate) fn known(&self) -> Option<&KnownChange> {
         self.known.as_ref()
     }
 
     /// This is known of it now.
-    pub(crate) fn set_known(&mut self, known: Known) {
+    pub(crate) fn set_known(&mut self, known: KnownChange) {
         self.known = Some(known);
     }
 

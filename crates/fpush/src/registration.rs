@@ -53,7 +53,7 @@ mod with {
     use fpush_http::{Handle, HttpSettings, Limits, Listener, api};
     use fpush_monitor::Standing;
     use fpush_push::{Drain, Modules, settings::Section};
-    pub(crate) use fpush_registry::Known;
+    pub(crate) use fpush_registry::Known as KnownChange;
     use fpush_registry::{Device, Dialect, Hooks, Registry, RegistrySettings, StoreSettings, Time};
     use tokio::time::timeout;
     use tracing::info;
@@ -208,7 +208,7 @@ mod with {
         modules: &Arc<Modules>,
         drain: &Drain,
         old: Option<&Registering>,
-        known: Option<Known>,
+        known: Option<KnownChange>,
     ) -> anyhow::Result<(Registration, Registering)> {
         let drain = drain.child();
         let RegistrationSettings { registry, http } = settings;
@@ -280,7 +280,7 @@ mod with {
         }
 
         /// What is to be remembered of the database, unless it is doubted.
-        pub(crate) fn known(&self) -> Option<Known> {
+        pub(crate) fn known(&self) -> Option<KnownChange> {
             self.registry.known()
         }
 
@@ -308,7 +308,7 @@ mod with {
     }
 
     /// Stands for a change in what is known: other numbers for another one.
-    pub(crate) fn version(known: &Known) -> Vec<u64> {
+    pub(crate) fn version(known: &KnownChange) -> Vec<u64> {
         vec![
             known.change.unsigned_abs(),
             u64::from_str_radix(&known.mark, 16).unwrap_or_default(),
@@ -336,9 +336,9 @@ mod without {
 
     /// Nothing is.
     #[derive(Clone, Serialize, Deserialize)]
-    pub(crate) enum Known {}
+    pub(crate) enum KnownChange {}
 
-    pub(crate) fn version(known: &Known) -> Vec<u64> {
+    pub(crate) fn version(known: &KnownChange) -> Vec<u64> {
         match *known {}
     }
 
@@ -402,7 +402,7 @@ mod without {
         _modules: &Arc<Modules>,
         _drain: &Drain,
         _old: Option<&Registering>,
-        _known: Option<Known>,
+        _known: Option<KnownChange>,
     ) -> anyhow::Result<(Registration, Registering)> {
         match settings.0 {}
     }
@@ -416,7 +416,7 @@ mod without {
             match self.0 {}
         }
 
-        pub(crate) fn known(&self) -> Option<Known> {
+        pub(crate) fn known(&self) -> Option<KnownChange> {
             match self.0 {}
         }
 

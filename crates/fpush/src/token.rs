@@ -395,7 +395,12 @@ fn outcome_means(outcome: Outcome) -> &'static str {
         Outcome::Overloaded => "Too many pushes were under way. The user's server was told to wait.",
         Outcome::ShuttingDown => "fpush was about to stop. The user's server was told to wait.",
         Outcome::UnknownModule => "The publish named a module that is not in the settings.",
-        Outcome::NotRegistered => "Node or secret are not those of a registered device.",
+        Outcome::NotRegistered => {
+            "fpush has itself ended the registration of the device. The user's server was told."
+        }
+        Outcome::UnknownDevice => {
+            "Node or secret are not those of a registered device. The user's server was told to wait."
+        }
         Outcome::RegistryUnavailable => "The database of registered devices could not be asked.",
     }
 }
