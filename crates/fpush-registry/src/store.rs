@@ -306,16 +306,27 @@ impl Writing {
         Ok(())
     }
 
-    /// Notes that the devices change, and how many more there are. Returns what is known of the database from then on,
-    /// but for its id.
-    pub(crate) async fn advance(&mut self, more: i64, now: Time) -> Result<()> {
+    /// Notes that the devices change, and how many more there are. Returns what is known of the database from then on, if
+    /// it has the change in its past that was known `before`.
+    pub(crate) async fn advance(
+        &mut self,
+        more: i64,
+        now: Time,
+        before: Option<&Known>,
+    ) -> Result<Option<Known>> {
         let last = self.last_state().await?.ok_or(sqlx::Error::RowNotFound)?;
-        self.add_state(
-            last.change.saturating_add(1),
-            last.devices.saturating_add(more),
-            now,
-        )
-        .await
+        let (change, devices) = (last.change.saturating_add(1), last.devices.saturating_add(more));
+        let mark = self.add_state(change, devices, now).await?;
+        let Some(before) = before else { return Ok(None) };
+        let values = [Value::Number(before.change)];
+        let found = on!(self, transaction => nodes(&mut **transaction, MARK, &values))?;
+        Ok((found.first() == Some(&before.mark)).then(|| Known {
+            database: before.database.clone(),
+            change,
+            mark,
+            devices,
+            seen: now.millis(),
+        }))
     }
 
     /// Notes that the operator says that this is the right database, with the devices that it has. Returns how many.
@@ -337,15 +348,17 @@ impl Writing {
         Ok(last.into_iter().next())
     }
 
-    async fn add_state(&mut self, change: i64, devices: i64, now: Time) -> Result<()> {
-        let mark = random_hex().map_err(|e| sqlx::Error::Io(e.into()))?;
+    async fn add_state(&mut self, change: i64, devices: i64, now: Time) -> Result<String> {
+        let mut mark = random_hex().map_err(|e| sqlx::Error::Io(e.into()))?;
+        mark.truncate(16);
         let values = [
             Value::Number(change),
-            Value::Text(&mark[..16]),
+            Value::Text(&mark),
             Value::Number(devices),
             Value::Number(now.millis()),
         ];
-        self.execute(ADD_STATE, &values).await.map(drop)
+        self.execute(ADD_STATE, &values).await?;
+        Ok(mark)
     }
 
     /// Removes the device with this node. Returns whether there was one.

@@ -84,7 +84,7 @@ enum Effect {
 }
 
 /// What became of the jobs of a transaction.
-type Written = (Vec<Result<Done, RegisterError>>, Vec<Effect>);
+type Written = (Vec<Result<Done, RegisterError>>, Vec<Effect>, Option<Known>);
 
 /// The task.
 pub(crate) struct Writer {
@@ -323,7 +323,10 @@ impl Writer {
     }
 
     /// Brings memory up to what was committed, and answers.
-    fn settle(&self, jobs: Vec<Job>, (results, effects): Written) {
+    fn settle(&mut self, jobs: Vec<Job>, (results, effects, known): Written) {
+        if let Some(known) = known {
+            self.believe(known);
+        }
         self.take_effect(effects);
         for (job, result) in jobs.into_iter().zip(results) {
             answer(job, result);
@@ -347,16 +350,21 @@ impl Writer {
         for job in jobs {
             results.push(self.step(&mut writing, &job.change, &mut effects).await?);
         }
-        self.conclude(&mut writing, &effects).await?;
+        let known = self.conclude(&mut writing, &effects).await?;
         writing.commit().await?;
-        Ok((results, effects))
+        Ok((results, effects, known))
     }
 
     /// Writes what belongs to every change of devices: tombstones, the new state, and what other processes are told. Of
-    /// several effects on a node only the last one counts there.
-    async fn conclude(&self, writing: &mut Writing, effects: &[Effect]) -> Result<(), sqlx::Error> {
+    /// several effects on a node only the last one counts there. Returns what is known of the database once that is
+    /// committed, unless it is doubted.
+    async fn conclude(
+        &self,
+        writing: &mut Writing,
+        effects: &[Effect],
+    ) -> Result<Option<Known>, sqlx::Error> {
         if effects.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let (now, mut told, mut more) = (Time::now(), HashSet::new(), 0);
         for effect in effects.iter().rev() {
@@ -375,7 +383,8 @@ impl Writer {
             }
             writing.tell(node, now, &self.source).await?;
         }
-        writing.advance(more, now).await
+        let before = self.before.as_ref().filter(|_| self.shared.doubt().is_none());
+        writing.advance(more, now, before).await
     }
 
     /// One job of a transaction. What it is refused for is a result; an error is the database's.
@@ -575,7 +584,7 @@ impl Writer {
         }
     }
 
-    async fn try_to_clean(&self) -> Result<bool, sqlx::Error> {
+    async fn try_to_clean(&mut self) -> Result<bool, sqlx::Error> {
         if self.shared.doubt().is_some() {
             // What looks unused may have been used, and that is lost.
             return Ok(false);
@@ -589,10 +598,13 @@ impl Writer {
             .into_iter()
             .map(|node| Effect::Remove(node, Ended::Expired))
             .collect();
-        self.conclude(&mut writing, &unused).await?;
+        let known = self.conclude(&mut writing, &unused).await?;
         writing.forget_changes(now.before(KEEP_CHANGES)).await?;
         writing.forget(now.before(KEEP_TOMBSTONES)).await?;
         writing.commit().await?;
+        if let Some(known) = known {
+            self.believe(known);
+        }
         let more = unused.len() == BATCH;
         if !unused.is_empty() {
             info!(

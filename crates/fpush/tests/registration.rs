@@ -44,6 +44,8 @@ mod limits;
 mod operators;
 #[path = "registration/owners.rs"]
 mod owners;
+#[path = "registration/past.rs"]
+mod past;
 #[path = "registration/persistence.rs"]
 mod persistence;
 #[path = "registration/postgres.rs"]

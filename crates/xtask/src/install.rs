@@ -27,6 +27,8 @@ pub(crate) enum Package {
     Promtool,
     /// What moves the clocks of a program.
     Faketime,
+    /// What looks into a database past fpush.
+    Sqlite,
     /// What fpush's own package depends on.
     Dependencies,
 }
@@ -41,6 +43,7 @@ impl Package {
             Self::Curl => process::is_there("curl"),
             Self::Promtool => process::is_there("promtool"),
             Self::Faketime => process::is_there("faketime"),
+            Self::Sqlite => process::is_there("sqlite3"),
             Self::Dependencies => ["/usr/sbin/adduser", "/usr/sbin/update-ca-certificates"]
                 .iter()
                 .all(|program| Path::new(program).exists()),
@@ -56,6 +59,7 @@ impl Package {
             Self::Curl => &["curl"],
             Self::Promtool => &["prometheus"],
             Self::Faketime => &["faketime"],
+            Self::Sqlite => &["sqlite3"],
             Self::Dependencies => &["adduser", "ca-certificates"],
         }
     }

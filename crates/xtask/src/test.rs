@@ -51,6 +51,7 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
             Package::Curl,
             Package::Promtool,
             Package::Faketime,
+            Package::Sqlite,
             Package::Dependencies,
         ])?;
         rust_tools()?;

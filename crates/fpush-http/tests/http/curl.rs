@@ -44,7 +44,7 @@ async fn the_examples_of_the_original_work() {
         &url("push"),
     ])
     .await;
-    assert_eq!(wrong, "ERROR\nNode or secret not found!");
+    assert_eq!(wrong, "ERROR\nInternal server error, try again later!");
     assert!(
         curl(&[&url("settings")])
             .await
