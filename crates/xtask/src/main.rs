@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         ["demo"] => run(demo::run),
         ["test"] => run(|| test::run(test::Extent::Full)),
         ["test", "--quick"] => run(|| test::run(test::Extent::Quick)),
+        ["test", "--long"] => run(|| test::run(test::Extent::Long)),
         ["bench", options @ ..] => {
             bench::Options::read(options).and_then(|options| run(|| bench::run(&options)))
         }
@@ -91,6 +92,7 @@ const USAGE: &str = "\
 cargo xtask demo            a push from a real Prosody through fpush to stand-ins for Apple and Google
 cargo xtask test            everything that must hold before a change is merged
 cargo xtask test --quick    the same without the runs for each Cargo feature alone
+cargo xtask test --long     the same with the tests that take minutes
 cargo xtask bench           what a push costs in time and memory, beside a bare HTTP/2 client; takes eight minutes
 cargo xtask bench --short   whether the bench works, in a few seconds and without optimisation
                             (either of them with --json FILE and --markdown FILE: the figures also in files)

@@ -18,10 +18,22 @@ use crate::process::{self, cargo};
 /// How much is run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// Everything.
+    /// Everything, and the tests that take minutes.
+    Long,
+    /// Everything that takes no more than half an hour.
     Full,
     /// Without the runs for each Cargo feature alone.
     Quick,
+}
+
+impl Extent {
+    /// Whether each Cargo feature is tried alone.
+    fn has_features(self) -> bool {
+        match self {
+            Self::Long | Self::Full => true,
+            Self::Quick => false,
+        }
+    }
 }
 
 /// Runs the steps. The last line printed is `N passed, N failed`.
@@ -61,7 +73,7 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
     report.run("formatting", cargo(&["fmt", "--all", "--check"]))?;
 
     report.run("clippy", clippy(&["--workspace"]))?;
-    if extent == Extent::Full {
+    if extent.has_features() {
         report.run(
             "clippy: no backend",
             clippy(&["-p", "fpush", "--no-default-features"]),
@@ -101,7 +113,22 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
     })?;
 
     report.tests("tests", cargo(&["test", "--workspace", "--no-fail-fast"]))?;
-    if extent == Extent::Full {
+    if extent == Extent::Long {
+        report.tests(
+            "tests that take minutes",
+            cargo(&[
+                "test",
+                "-p",
+                "fpush",
+                "--test",
+                "promise",
+                "--no-fail-fast",
+                "--",
+                "--ignored",
+            ]),
+        )?;
+    }
+    if extent.has_features() {
         for feature in BACKENDS {
             report.tests(
                 &format!("tests: {feature} alone"),
@@ -118,7 +145,7 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
         }
     }
 
-    if extent == Extent::Full {
+    if extent.has_features() {
         report.tests(
             "tests: the policy with random_delay_before_push",
             cargo(&[

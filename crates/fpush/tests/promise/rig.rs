@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fpush");
 /// Long enough for everything that should happen at once.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
-pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
@@ -30,8 +29,8 @@ pub(crate) const DEAD: &str = "cancel/item-not-found";
 pub(crate) struct World {
     pub(crate) link: Link,
     pub(crate) daemon: Daemon,
-    pub(crate) apns: FakeApns,
-    pub(crate) fcm: FakeFcm,
+    _apns: FakeApns,
+    _fcm: FakeFcm,
     clock: Clock,
     xmpp: FakeXmpp,
     news: Arc<Mutex<News>>,
@@ -137,8 +136,8 @@ impl World {
         Self {
             link,
             daemon,
-            apns,
-            fcm,
+            _apns: apns,
+            _fcm: fcm,
             clock,
             xmpp,
             news,
