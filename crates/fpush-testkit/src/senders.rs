@@ -48,13 +48,10 @@ impl Registration {
     /// Takes note of a reply: `result`, or type and condition of an error as [`Reply::verdict`](crate::Reply::verdict)
     /// names them.
     pub fn hear(&mut self, verdict: &str) {
-        let (kind, condition) = match verdict.split_once('/') {
-            Some(error) => error,
-            None => {
-                assert_eq!(verdict, "result");
-                self.errors = 0;
-                return;
-            }
+        let Some((kind, condition)) = verdict.split_once('/') else {
+            assert_eq!(verdict, "result");
+            self.errors = 0;
+            return;
         };
         if kind != "wait" {
             self.errors += 1;
