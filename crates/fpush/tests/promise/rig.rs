@@ -431,4 +431,4 @@ const ITEM: &str = "<item><notification xmlns='urn:xmpp:push:0'><x xmlns='jabber
     <field var='FORM_TYPE' type='hidden'><value>urn:xmpp:push:summary</value></field>\
     <field var='last-message-body'><value>New message</value></field></x></notification></item>";
 /// What the log says when new settings are in force.
-const RELOADED: &str = "the settings were taken over";
+const RELOADED: &str = "settings reloaded";
