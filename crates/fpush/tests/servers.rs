@@ -21,6 +21,7 @@ use std::{
 use fpush_testkit::{
     Answer, ApnsKey, Daemon, FakeApns, FakeFcm, NewConnections, TestCa,
     daemon::Builder,
+    fake_fcm::bad_request,
     fcm_error,
     servers::{Client, Ejabberd, Prosody, Seen, Server, Tap, attribute},
 };
@@ -48,6 +49,8 @@ on_both_servers! {
     a_dead_token_is_unregistered_and_a_living_one_is_not,
     #[cfg(feature = "enable_fcm_support")]
     an_installation_id_gets_its_push,
+    #[cfg(feature = "enable_fcm_support")]
+    an_incident_at_google_costs_no_registration,
     after_a_restart_of_the_server_pushes_go_on,
     a_second_message_is_acknowledged_at_once_and_delivered_later,
     nothing_that_a_user_sends_ends_the_link,
@@ -123,6 +126,47 @@ fn an_installation_id_gets_its_push(kind: Kind) {
         stage.expect_in_log(&Effect::Accepted(&reply), "alice", fid, count);
         let send = &stage.providers.fcm.wait_for(count, PATIENCE)[count - 1];
         assert_eq!((send.fid(), send.token()), (fid, ""));
+    }
+}
+
+/// Google has a bad hour, in which it calls every device dead, or not its own, or malformed: the server keeps the
+/// registration, and publishes again.
+#[cfg(feature = "enable_fcm_support")]
+fn an_incident_at_google_costs_no_registration(kind: Kind) {
+    let incidents: [(&str, fn() -> Answer); 5] = [
+        ("gone", || fcm_error(404, "NOT_FOUND", Some("UNREGISTERED"), &[])),
+        ("foreign", || {
+            fcm_error(403, "PERMISSION_DENIED", Some("SENDER_ID_MISMATCH"), &[])
+        }),
+        ("malformed", || {
+            let violation = bad_request("message.fid", "Invalid FID");
+            fcm_error(400, "INVALID_ARGUMENT", Some("INVALID_ARGUMENT"), &[violation])
+        }),
+        ("lost", || fcm_error(404, "NOT_FOUND", None, &[])),
+        ("replaced", || Answer::raw(410, "<html>")),
+    ];
+    let mut stage = Stage::start(kind, &json!({ "enabled": false }));
+    let fid = |number: usize| format!("dCXr7fTpTm2yXGVYTXJb{number:02}");
+    for (number, (user, _)) in incidents.iter().enumerate() {
+        stage.register(user, &fid(number), "google");
+        stage.write_to(user);
+        let (_, reply) = stage.exchange(&fid(number), 1);
+        stage.expect_in_log(&Effect::Accepted(&reply), user, &fid(number), 1);
+    }
+    for (number, (user, answer)) in incidents.into_iter().enumerate() {
+        stage.providers.fcm.answer_with(move |_| answer());
+        for count in 1..=2 {
+            stage.write_to(user);
+            let (_, reply) = stage.exchange(&fid(number), 1 + count);
+            assert!(reply.xml.contains("type='wait'"), "{user}: {reply:?}");
+            let effect = Effect::Kept("remote-server-timeout");
+            stage.expect_in_log(&effect, user, &fid(number), count);
+        }
+    }
+    stage.providers.recover();
+    for (number, (user, _)) in incidents.iter().enumerate() {
+        stage.write_to(user);
+        stage.exchange(&fid(number), 4);
     }
 }
 
