@@ -472,6 +472,10 @@ mod tests {
         let now = Instant::now();
         let (memory, hasher, _) = Memory::open(dir.path(), now).unwrap();
         let known = module(&hasher);
+        // A provider is believed that has accepted pushes for others.
+        for other in 0..10 {
+            publish(&known, &format!("other-{other}")).await;
+        }
         publish(&known, "dead").await;
         for _ in 0..2 {
             publish(&known, "alive").await;

@@ -23,6 +23,7 @@ use fpush_testkit::{
     daemon::Builder,
     fake_fcm::bad_request,
     fcm_error,
+    publish::push_module,
     servers::{Client, Ejabberd, Prosody, Seen, Server, Tap, attribute},
 };
 use serde_json::{Map, Value, json};
@@ -88,6 +89,7 @@ fn a_dead_token_is_unregistered_and_a_living_one_is_not(kind: Kind) {
         stage.providers.bury(&dead);
         stage.register(&mortal, &dead, module.name());
         stage.register(&survivor, &living, module.name());
+        stage.earn_trust(module);
 
         stage.write_to(&mortal);
         let (_, reply) = stage.exchange(&dead, 1);
@@ -718,6 +720,25 @@ impl Stage {
         client.send_presence().unwrap();
         client.enable_push(COMPONENT, token, Some(module)).unwrap();
         client.logout().unwrap();
+    }
+
+    /// A provider that calls a token dead is believed when it has accepted pushes for others. A user may publish as well
+    /// as a server.
+    fn earn_trust(&mut self, module: Type) {
+        for number in 800..810 {
+            let token = module.token(number);
+            let options = push_module(Some(module.name()));
+            self.bob
+                .send_raw(&format!(
+                    "<iq type='set' to='{COMPONENT}' id='{}-{number}'>\
+                     <pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='{token}'>\
+                     <item><notification xmlns='urn:xmpp:push:0'/></item></publish>{options}</pubsub></iq>",
+                    module.name()
+                ))
+                .unwrap();
+            let (_, reply) = self.exchange(&token, 1);
+            assert_eq!(reply.attribute("type"), Some("result"), "{reply:?}");
+        }
     }
 
     fn write_to(&mut self, user: &str) {

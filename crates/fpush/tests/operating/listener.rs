@@ -397,7 +397,8 @@ fn nothing_private_is_shown() {
     );
     let shown = rig.monitoring.status();
     assert_eq!(shown["senders"].as_array().map(Vec::len), Some(20));
-    assert_eq!(shown["senders"][0], json!(["d29.example", 29]));
+    assert_eq!(shown["senders"][0], json!(["a.example", 40]));
+    assert_eq!(shown["senders"][1], json!(["d29.example", 29]));
     let problems = shown["problems"].as_array().cloned().unwrap_or_default();
     assert!(
         problems.iter().any(|problem| problem["about"] == "ios"),

@@ -16,6 +16,10 @@ fn blocks_and_windows_outlive_a_change_of_their_module() {
     }));
     let mut rig = world.start(settings, &[]);
     for module in ["same", "ios"] {
+        // Apple is believed when it has accepted pushes for others.
+        for other in 100..110 {
+            assert_eq!(rig.push(module, &apple(other)), RESULT);
+        }
         rig.world.apns.queue([Answer::reason(410, "Unregistered")]);
         assert_eq!(rig.push(module, &apple(1)), DEAD);
         assert_eq!(rig.push(module, &apple(2)), RESULT);
