@@ -47,9 +47,9 @@ pub(crate) fn replace(former: Vec<Former>, secret: String, now: Time) -> Option<
     Some(former)
 }
 
-/// Of one device. None is given up before its time, so that nobody can outdate another one's secret by registering again
-/// and again.
-pub(crate) const MOST: usize = 16;
+/// Of one device: an app that registers at each start does so nine times a day. None is given up before its time, so that
+/// nobody can outdate another one's secret by registering again and again.
+pub(crate) const MOST: usize = 64;
 /// An app starts, and tells its server the new secret, within this time.
 const GOOD_FOR: Duration = Duration::from_secs(7 * 86_400);
 

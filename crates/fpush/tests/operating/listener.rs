@@ -204,7 +204,10 @@ fn the_certificate_of_a_listener_ends() {
         let words = format!("the certificate ends in {days} days; renew it");
         let series = "fpush_certificate_expires_in_seconds{name=\"registration.http\"}";
         rig.expect(Sight {
-            page: &[(level, "registration.http", &[&words])],
+            page: &[
+                (level, "registration.http", &[&words]),
+                ("warning", "registered devices", &["no device has registered yet"]),
+            ],
             metrics: &[
                 &format!("{series} > {}", days * 86_400),
                 &format!("{series} < {}", (days + 1) * 86_400),
