@@ -26,7 +26,8 @@ const SECRET: &str = "secret";
 const SECOND: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(20);
 
-/// Takes every push, in 3 s if the token is slow; says of unknown tokens that they are none.
+/// Takes every push, in 3 s if the token is slow; says of unknown tokens that they are none, and of dead ones that they are
+/// dead.
 struct Provider {
     taken: Arc<Mutex<Vec<String>>>,
 }
@@ -48,6 +49,10 @@ impl PushTrait for Provider {
             }
             if token.starts_with("unknown") {
                 return Err(Failure::new(PushError::TokenDoubted, "unknown", "", ""));
+            }
+            if token.starts_with("dead") {
+                let gone = PushError::TokenGone { since: None };
+                return Err(Failure::new(gone, "dead", "", ""));
             }
             self.taken.lock().unwrap().push(token.to_owned());
             Ok(())
@@ -194,14 +199,15 @@ fn nothing_is_said_under_a_former_address() {
 #[test]
 fn no_server_forgets_a_registered_device_because_there_is_no_registry() {
     let mut rig = Rig::start();
-    for token in ["a", "b", "c"] {
+    // So many that the provider is believed.
+    for token in (0..30).map(|number| format!("token-{number}")) {
         rig.link
-            .send(metronome_publish(token, token, Some("of a device")));
-        assert_eq!(rig.verdict(token), "result", "it may be a token");
+            .send(metronome_publish(&token, &token, Some("of a device")));
+        assert_eq!(rig.verdict(&token), "result", "it may be a token");
     }
     rig.link
         .send(metronome_publish("1", "unknown device", Some("of a device")));
     assert_eq!(rig.verdict("1"), "wait/remote-server-timeout");
-    rig.publish("unknown token");
-    assert_eq!(rig.verdict("unknown token"), "cancel/item-not-found");
+    rig.publish("dead token");
+    assert_eq!(rig.verdict("dead token"), "cancel/item-not-found");
 }

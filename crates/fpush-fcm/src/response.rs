@@ -222,10 +222,14 @@ impl Refusal {
     /// Whether Google blames nothing but the token: for one that cannot exist, that means that all the rest is
     /// right.
     pub(crate) fn blames_only_the_token(&self) -> bool {
-        matches!(
-            self.entry().remedy,
-            Remedy::Module(PushError::TokenGone { .. } | PushError::TokenDoubted)
-        )
+        match self.entry().remedy {
+            Remedy::Module(PushError::TokenGone { .. }) => true,
+            // Others may be about the project.
+            Remedy::Module(PushError::TokenDoubted) => {
+                self.blame == Blame::Token || self.reason == Reason::Fcm(FcmCode::InvalidArgument)
+            }
+            Remedy::Module(_) | Remedy::RenewToken | Remedy::RenewTokenOnce => false,
+        }
     }
 
     /// For the log.

@@ -1569,6 +1569,7 @@ async fn a_device_that_registered_after_its_tokens_death_is_not_dead() {
 #[tokio::test(start_paused = true)]
 async fn while_its_database_is_away_no_device_is_dead_and_its_token_is_not_blocked() {
     let f = Fixture::new();
+    f.earn_belief().await;
     let device = Arc::new(Device {
         unavailable: true,
         ..Device::default()
