@@ -106,8 +106,9 @@ pub(crate) struct Material {
     is_pkcs12: bool,
 }
 
-/// How well a certificate fits: whether it can send what is wanted, whether it is good now, and for how long.
-type Rank = (u8, bool, SystemTime);
+/// How well a certificate fits: whether it may be able to send what is wanted, is good now, and surely can send it; and for how
+/// long it is good.
+type Rank = (bool, bool, bool, SystemTime);
 
 /// The one certificate of them that is used.
 #[derive(Debug)]
@@ -202,13 +203,11 @@ impl Material {
                 }
                 let validity = Validity::of(&parsed);
                 let objection = wanted.and_then(|wanted| objection(&parsed, wanted));
+                // What is certain to be refused comes last, and a guess is less than the date.
                 let rank = (
-                    match &objection {
-                        None => 2,
-                        Some(Objection::Likely(_)) => 1,
-                        Some(Objection::Certain(_)) => 0,
-                    },
+                    !matches!(objection, Some(Objection::Certain(_))),
                     validity.trouble(now).is_none(),
+                    objection.is_none(),
                     validity.not_after,
                 );
                 if best.as_ref().is_none_or(|(best, ..)| rank > *best) {

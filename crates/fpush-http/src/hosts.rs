@@ -13,6 +13,7 @@ use axum::{
 };
 use fpush_push::{canonical_domain, settings::Section};
 use serde_json::Value;
+use tracing::warn;
 
 /// The names of the settings. Addresses, `localhost` and other names without a dot are good without being there:
 /// nobody gets such a name in the public DNS, and containers call each other by them.
@@ -82,6 +83,7 @@ impl HostNames {
                 if admitted {
                     next.run(request).await
                 } else {
+                    warn!("a request under an unknown host name was refused; if it is yours, add it to {setting}.hostNames");
                     refusal(setting).into_response()
                 }
             }

@@ -3,7 +3,7 @@
 //! One line of JSON goes in, one comes back. Only the daemon's user and root can open the socket.
 
 use std::{
-    fs, io,
+    env, fs, io,
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -128,6 +128,15 @@ impl Control {
                     "another fpush answers at {}, and fpush send, check --connect and reload ask that one; give each a \
                      runtimeDirectory of its own",
                     path.display()
+                );
+                Ok(None)
+            }
+            // Under systemd a reload needs it.
+            Err(NoSocket::Io(e)) if env::var_os("INVOCATION_ID").is_some() => {
+                warn!(
+                    "no socket for fpush send, check --connect and reload in {}: {e}; set RuntimeDirectory= in the unit, or \
+                     reload with: systemctl kill -s HUP fpush",
+                    folder.path.display()
                 );
                 Ok(None)
             }

@@ -182,6 +182,15 @@ impl Memory {
             if let Some((writing, _)) = self.writing.take() {
                 self.take_note(writing.await.unwrap_or_default(), Instant::now());
             }
+            // What was being gathered when the end began is not written.
+            for cadence in [
+                &mut self.blocks,
+                &mut self.held,
+                &mut self.verdicts,
+                &mut self.registry,
+            ] {
+                cadence.written.clear();
+            }
             let (pages, dir) = (self.pages(modules, None).await, Arc::clone(&self.dir));
             let written = spawn_blocking(move || write_all(&dir, &pages)).await;
             self.take_note(written.unwrap_or_default(), Instant::now());

@@ -239,33 +239,35 @@ struct Ownership {
 ///
 /// It cannot. The text says what to do.
 pub(crate) fn examine(folder: &Path) -> io::Result<()> {
-    ownership(folder).map(drop)
-}
-
-fn ownership(folder: &Path) -> io::Result<Ownership> {
     let refused = |text: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
-    let metadata = fs::metadata(folder)?;
-    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    let Ownership { owner, mode, excess } = ownership(folder)?;
     let me = rustix::process::geteuid().as_raw();
     if !files::is_trusted(owner) && me != 0 {
         return refused(format!("it belongs to another user (uid {owner})"));
     }
-    let excess = mode
-        & if is_our_group(metadata.gid()) {
-            0o002
-        } else {
-            0o022
-        };
     if excess != 0 && owner != me && me != 0 {
         return refused(format!(
             "others may write to it (mode {mode:o}); do: chmod go-w {}",
             folder.display()
         ));
     }
+    Ok(())
+}
+
+fn ownership(folder: &Path) -> io::Result<Ownership> {
+    let metadata = fs::metadata(folder)?;
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    let excess = mode
+        & if is_our_group(metadata.gid()) {
+            0o002
+        } else {
+            0o022
+        };
     Ok(Ownership { owner, mode, excess })
 }
 
-/// Takes care that nobody else may write to the folder. Returns its owner.
+/// Takes care that nobody else may write to the folder, as far as that can be done: a service does not stay down for it,
+/// because files of others are not read. Returns whose files are, beside ours and root's.
 fn keep_to_ourselves(folder: &Path) -> io::Result<u32> {
     let Ownership { owner, mode, excess } = ownership(folder)?;
     let shown = folder.display();
@@ -276,12 +278,23 @@ fn keep_to_ourselves(folder: &Path) -> io::Result<u32> {
         );
     }
     if excess != 0 {
-        fs::set_permissions(folder, fs::Permissions::from_mode(mode & !excess))?;
-        warn!(
-            "others could write to stateDirectory {shown} (mode {mode:o}); fpush has taken that right away"
-        );
+        match fs::set_permissions(folder, fs::Permissions::from_mode(mode & !excess)) {
+            Ok(()) => {
+                warn!(
+                    "others could write to stateDirectory {shown} (mode {mode:o}); fpush has taken that right away"
+                );
+            }
+            Err(e) => warn!(
+                "others may write to stateDirectory {shown} (mode {mode:o}), and fpush cannot take that right away: {e}; \
+                 do: chmod go-w {shown}"
+            ),
+        }
     }
-    Ok(owner)
+    Ok(if files::is_trusted(owner) {
+        owner
+    } else {
+        rustix::process::geteuid().as_raw()
+    })
 }
 
 /// Whether only root and users who share our own groups on purpose are in this group.

@@ -136,17 +136,19 @@ fn an_installation_id_gets_its_push(kind: Kind) {
 /// registration, and publishes again.
 #[cfg(feature = "enable_fcm_support")]
 fn an_incident_at_google_costs_no_registration(kind: Kind) {
-    let incidents: [(&str, fn() -> Answer); 5] = [
-        ("gone", || fcm_error(404, "NOT_FOUND", Some("UNREGISTERED"), &[])),
-        ("foreign", || {
-            fcm_error(403, "PERMISSION_DENIED", Some("SENDER_ID_MISMATCH"), &[])
-        }),
-        ("malformed", || {
-            let violation = bad_request("message.fid", "Invalid FID");
-            fcm_error(400, "INVALID_ARGUMENT", Some("INVALID_ARGUMENT"), &[violation])
-        }),
-        ("lost", || fcm_error(404, "NOT_FOUND", None, &[])),
-        ("replaced", || Answer::raw(410, "<html>")),
+    let violation = bad_request("message.fid", "Invalid FID");
+    let incidents = [
+        ("gone", fcm_error(404, "NOT_FOUND", Some("UNREGISTERED"), &[])),
+        (
+            "foreign",
+            fcm_error(403, "PERMISSION_DENIED", Some("SENDER_ID_MISMATCH"), &[]),
+        ),
+        (
+            "malformed",
+            fcm_error(400, "INVALID_ARGUMENT", Some("INVALID_ARGUMENT"), &[violation]),
+        ),
+        ("lost", fcm_error(404, "NOT_FOUND", None, &[])),
+        ("replaced", Answer::raw(410, "<html>")),
     ];
     let mut stage = Stage::start(kind, &json!({ "enabled": false }));
     let fid = |number: usize| format!("dCXr7fTpTm2yXGVYTXJb{number:02}");
@@ -156,8 +158,8 @@ fn an_incident_at_google_costs_no_registration(kind: Kind) {
         let (_, reply) = stage.exchange(&fid(number), 1);
         stage.expect_in_log(&Effect::Accepted(&reply), user, &fid(number), 1);
     }
-    for (number, (user, answer)) in incidents.into_iter().enumerate() {
-        stage.providers.fcm.answer_with(move |_| answer());
+    for (number, (user, answer)) in incidents.clone().into_iter().enumerate() {
+        stage.providers.fcm.answer_with(move |_| answer.clone());
         for count in 1..=2 {
             stage.write_to(user);
             let (_, reply) = stage.exchange(&fid(number), 1 + count);

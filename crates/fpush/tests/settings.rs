@@ -143,7 +143,7 @@ impl Folder {
             ("ca-mark.pem", marked(&text("client-ca.pem"))),
             ("component-mark.key", marked("secret \n")),
             ("component-utf16.key", utf16("secret\n")),
-            ("p12-mark.password", marked("test12\t\n\n")),
+            ("p12-mark.password", marked("test12\r\n\n")),
             ("large", vec![b' '; 5 << 20]),
         ] {
             private(&dir.write(name, content));
