@@ -270,15 +270,15 @@ impl Daemon {
 
     /// Takes note of what is known of the database of registered devices now. While it is doubted, that stays what it was.
     fn take_known(&mut self) {
-        let known = self
-            .registration
-            .as_ref()
-            .and_then(|(_, running)| running.known());
-        let Some(known) = known else { return };
+        let running = self.registration.as_ref();
+        let known = running.and_then(|(_, running)| running.known());
+        if known.is_none() {
+            return;
+        }
         if let Some(memory) = &mut self.memory {
             memory.set_known(known.clone());
         }
-        self.known = Some(known);
+        self.known = known;
     }
 
     /// Reads the settings again and goes on with them, or with the old ones if anything is wrong with the new ones.

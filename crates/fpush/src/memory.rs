@@ -145,8 +145,8 @@ impl Memory {
     }
 
     /// This is known of it now.
-    pub(crate) fn set_known(&mut self, known: KnownChange) {
-        self.known = Some(known);
+    pub(crate) fn set_known(&mut self, known: Option<KnownChange>) {
+        self.known = known;
     }
 
     /// Writes what has changed, if it is time; somewhere else, without waiting for it. To be called once a second.

@@ -10,6 +10,10 @@ pub(crate) enum Looked {
     /// The settings have no registered devices.
     NoRegistration,
     /// The database is out of reach.
+    #[cfg_attr(
+        not(feature = "enable_registration"),
+        expect(dead_code, reason = "nobody registers")
+    )]
     Unavailable,
     /// These.
     #[cfg_attr(
@@ -365,7 +369,7 @@ mod without {
 
     /// There is nothing to find.
     #[derive(Clone, Default)]
-    pub(crate) struct Lookup;
+    pub(crate) struct Lookup {}
 
     impl Lookup {
         pub(crate) fn set(&self, registration: Option<&(RegistrationSettings, Registering)>) {

@@ -21,7 +21,6 @@ use std::{
 use fpush_testkit::{
     Answer, ApnsKey, Daemon, FakeApns, FakeFcm, NewConnections, TestCa,
     daemon::Builder,
-    fake_fcm::bad_request,
     fcm_error,
     publish::push_module,
     servers::{Client, Ejabberd, Prosody, Seen, Server, Tap, attribute},
@@ -136,7 +135,7 @@ fn an_installation_id_gets_its_push(kind: Kind) {
 /// registration, and publishes again.
 #[cfg(feature = "enable_fcm_support")]
 fn an_incident_at_google_costs_no_registration(kind: Kind) {
-    let violation = bad_request("message.fid", "Invalid FID");
+    let violation = fpush_testkit::fake_fcm::bad_request("message.fid", "Invalid FID");
     let incidents = [
         ("gone", fcm_error(404, "NOT_FOUND", Some("UNREGISTERED"), &[])),
         (

@@ -15,6 +15,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(15);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// So many accepted pushes make a module trust its provider's word that a device is gone.
+#[cfg(feature = "enable_apns_support")]
 pub(crate) const TRUSTED: usize = 10;
 
 pub(crate) const RESULT: &str = "result";
@@ -120,6 +121,7 @@ impl Rig {
         (self.push(module, token), start.elapsed())
     }
 
+    #[cfg(feature = "enable_apns_support")]
     /// Has pushes to so many devices accepted that the provider is believed at once.
     #[track_caller]
     pub(crate) fn earn_trust(&mut self, module: &str, token: fn(usize) -> String) {
