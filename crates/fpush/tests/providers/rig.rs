@@ -121,8 +121,8 @@ impl Rig {
         (self.push(module, token), start.elapsed())
     }
 
-    #[cfg(feature = "enable_apns_support")]
     /// Has pushes to so many devices accepted that the provider is believed at once.
+    #[cfg(feature = "enable_apns_support")]
     #[track_caller]
     pub(crate) fn earn_trust(&mut self, module: &str, token: fn(usize) -> String) {
         let tokens: Vec<_> = (900..900 + TRUSTED).map(token).collect();
