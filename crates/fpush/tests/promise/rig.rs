@@ -188,6 +188,8 @@ impl World {
     #[track_caller]
     pub(crate) fn stop(&mut self) {
         self.daemon.terminate();
+        // Before that it would log in again, and wait at the fake server for the next one.
+        self.daemon.wait_for_log("SIGTERM: finishing", LONG);
         self.link.close();
         assert!(self.daemon.wait(LONG).success(), "{}", self.daemon.log());
     }

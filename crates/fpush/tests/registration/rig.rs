@@ -125,6 +125,8 @@ impl Rig {
     /// Ends the daemon as an operator does.
     pub(crate) fn stop(&mut self) {
         self.daemon.terminate();
+        // Before that it would log in again, and wait at the fake server for the next one.
+        self.daemon.wait_for_log("SIGTERM: finishing", LONG);
         self.link.close();
         assert!(self.daemon.wait(LONG).success(), "{}", self.daemon.log());
     }

@@ -91,6 +91,8 @@ impl Rig {
     #[track_caller]
     pub(crate) fn stop(&mut self) -> String {
         self.daemon.terminate();
+        // Before that it would log in again, and wait at the fake server for the next one.
+        self.daemon.wait_for_log("SIGTERM: finishing", LONG);
         self.link.close();
         assert!(self.daemon.wait(LONG).success(), "{}", self.daemon.log());
         self.daemon.log().lines().last().unwrap().to_owned()
