@@ -73,11 +73,20 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// Now.
+    /// Now. Both are of one moment: where the process is stopped, or the machine sleeps, between two readings, it would
+    /// look as if somebody had set the time of day.
     #[must_use]
     pub fn read() -> Self {
+        let mut now = Instant::now();
+        for _ in 0..READINGS {
+            let (wall, after) = (SystemTime::now(), Instant::now());
+            if after.duration_since(now) < ONE_MOMENT {
+                return Self { now, wall };
+            }
+            now = after;
+        }
         Self {
-            now: Instant::now(),
+            now,
             wall: SystemTime::now(),
         }
     }
@@ -224,6 +233,10 @@ fn as_millis(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
+/// Two readings with less between them are of one moment.
+const ONE_MOMENT: Duration = Duration::from_secs(1);
+/// A process that is stopped between all of these has other troubles.
+const READINGS: u32 = 10;
 /// What is later than that was written by a clock that was wrong.
 const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 

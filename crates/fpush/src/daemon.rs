@@ -250,11 +250,11 @@ impl Daemon {
         if let Some(memory) = &mut self.memory {
             memory.tick(&typed, now).await;
         }
-        let wall = SystemTime::now();
+        let clocks = Clocks::read();
         for (module, _) in &typed {
-            module.follow_clock(Clocks { now, wall });
+            module.follow_clock(clocks);
         }
-        let status = self.status(now, wall);
+        let status = self.status(now, clocks.wall);
         let modules = status.modules.iter().map(|module| &module.status);
         for Recovered { module, kind, lasted } in self.recovery.look(modules, now) {
             let trouble = kind.name();
@@ -265,7 +265,7 @@ impl Daemon {
                 "the module works again"
             );
         }
-        self.monitor.tick(status, now, wall);
+        self.monitor.tick(status, now, clocks.wall);
     }
 
     /// Takes note of what is known of the database of registered devices now. While it is doubted, that stays what it was.
