@@ -35,8 +35,8 @@ impl Held {
 
 pub(super) fn measure(fpush: &Path, plan: &Plan) -> Result<Memory> {
     let (start, limited) = fill(fpush, plan.tokens, &Backend::Demo.token(), Kind::Result)?;
-    // The demo declares these dead.
-    let (_, blocked) = fill(fpush, plan.tokens, &format!("dead{NUMBER}"), Kind::Gone)?;
+    // The demo declares these dead, which is not believed of a module that accepts nothing: they are blocked.
+    let (_, blocked) = fill(fpush, plan.tokens, &format!("dead{NUMBER}"), Kind::Refused)?;
     Ok(Memory {
         start,
         limited,
