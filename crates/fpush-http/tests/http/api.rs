@@ -70,6 +70,12 @@ async fn each_outcome_of_a_push_has_its_line() {
     assert_eq!(rig.push("n", &secret).await, "ERROR\nRatelimit reached!");
     assert_eq!(rig.backend.accepted.load(Ordering::SeqCst), 1);
 
+    // A provider is believed when it has accepted pushes for others.
+    for number in 0..10 {
+        let node = format!("living-{number}");
+        let secret = rig.register(&node, &node).await;
+        assert_eq!(rig.push(&node, &secret).await, format!("OK\n{node}"));
+    }
     for (token, answer) in [
         ("dead-1", "ERROR\nToken is dead, register again!"),
         ("odd-1", "ERROR\nToken is blocked for a while!"),
