@@ -327,10 +327,10 @@ fn verify_unit() -> Result<()> {
     let unit = unit
         .lines()
         .map(|line| {
-            if line.starts_with("ExecStart=") {
-                "ExecStart=/bin/true"
-            } else {
-                line
+            // `ExecStart=` and `ExecReload=`
+            match line.split_once('=') {
+                Some((key, _)) if key.starts_with("Exec") => format!("{key}=/bin/true"),
+                Some(_) | None => line.to_owned(),
             }
         })
         .collect::<Vec<_>>()
