@@ -412,7 +412,8 @@ impl Module {
         let mut state = self.lock();
         state.blocklist.remember(blocks, clocks);
         let now = state.clock.seconds(clocks.now);
-        if state.guard.remember(verdicts, now) {
+        // What a provider said to other settings, or to nobody knows which, blocks nothing.
+        if !state.guard.remember(verdicts, now) {
             state.blocklist.forgive_all();
         }
         for record in held {

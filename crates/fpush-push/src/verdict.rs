@@ -182,7 +182,8 @@ impl VerdictGuard {
         if self.known_domains.get(domain).is_none() && self.window.accepted_of(domain) >= CALM_ACCEPTED {
             self.known_domains.touch(domain, ());
         }
-        if self.deaths > 0 && self.evidence().accepts() {
+        // Where strangers' tokens keep this from being so, dead ones live longer, and no living one dies.
+        if self.deaths > 0 && self.window.evidence(0, |_| true).accepts() {
             self.deaths = 0;
             self.changes += 1;
         }
@@ -333,8 +334,8 @@ impl VerdictGuard {
 
     /// Adds the answers since the last sample to the totals: each once, or the last hundred of many.
     fn take_sample(&mut self, now: Seconds) {
+        self.totals = self.totals_until_now();
         let sample = self.sample();
-        self.totals = self.totals.plus(sample);
         match &mut self.burst {
             None => self.usual.add(sample, now),
             Some(burst) => {
@@ -353,8 +354,9 @@ impl VerdictGuard {
             .evidence(self.usual.at, |domain| self.is_known(domain))
     }
 
+    /// With every rejected token: to count fewer of them would be a reason to believe the provider.
     fn totals_until_now(&self) -> Totals {
-        self.totals.plus(self.sample())
+        self.totals.plus(self.window.evidence(self.usual.at, |_| true))
     }
 
     fn evidence(&self) -> Evidence {

@@ -74,13 +74,13 @@ impl VerdictGuard {
     }
 
     /// Takes what was written down. Nothing of it is believed that a wrong clock may have written. Returns whether it was
-    /// written under other settings.
+    /// written under the same settings, and so something is known of them.
     pub(crate) fn remember(
         &mut self,
         records: impl IntoIterator<Item = VerdictRecord>,
         now: Seconds,
     ) -> bool {
-        let (mut same, mut other, mut from_the_future) = (false, false, false);
+        let (mut same, mut from_the_future) = (false, false);
         for VerdictRecord(part) in records {
             match part {
                 Part::Lane {
@@ -93,7 +93,6 @@ impl VerdictGuard {
                     burst,
                 } => {
                     same = digest == parts(self.digest);
-                    other = !same;
                     from_the_future = at > now + JUMP;
                     if !same {
                         continue;
@@ -142,7 +141,7 @@ impl VerdictGuard {
             self.begin_hours_again(now);
         }
         self.window.forget(now);
-        other
+        same
     }
 }
 
