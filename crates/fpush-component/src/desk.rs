@@ -12,7 +12,7 @@ use std::{
 use fpush_push::{
     BadPayload, Choice, Command, CommandError, Commands, Cut, Directory, Drain, Encrypted, Found, Lookup,
     Module, Modules, Outcome, Registered, Request as PushRequest, Unavailable, Urgency, Verdict,
-    canonical_domain, canonical_jid,
+    canonical_domain, canonical_jid, is_tigase_node,
 };
 use metrics::{Histogram, counter, histogram};
 use tokio::{
@@ -331,6 +331,10 @@ impl Desk {
     }
 
     fn push_to_token(self: &Arc<Self>, arrival: Arrival<'_>) {
+        // Where no registry is asked, the block `registration` may be missing by mistake.
+        if arrival.push_module.is_none() && is_tigase_node(arrival.node) {
+            return self.settle(&arrival, Outcome::UnknownDevice, Named::of(None));
+        }
         let Some(resolved) = self.modules.resolve(arrival.node, arrival.push_module) else {
             complain_of_module(arrival.push_module, arrival.domain);
             return self.settle(&arrival, Outcome::UnknownModule, Named::of(arrival.push_module));

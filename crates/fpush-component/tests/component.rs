@@ -208,6 +208,13 @@ fn no_server_forgets_a_registered_device_because_there_is_no_registry() {
     rig.link
         .send(metronome_publish("1", "unknown device", Some("of a device")));
     assert_eq!(rig.verdict("1"), "wait/remote-server-timeout");
+    let node = format!("tigase-{}", "ab".repeat(32));
+    rig.publish(&node);
+    assert_eq!(
+        rig.verdict(&node),
+        "wait/internal-server-error",
+        "no provider is asked"
+    );
     rig.publish("dead token");
     assert_eq!(rig.verdict("dead token"), "cancel/item-not-found");
 }

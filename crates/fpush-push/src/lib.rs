@@ -53,7 +53,7 @@ pub use recent::{End, Last};
 pub use registrable::registrable;
 pub use registration::{
     BadPayload, Command, CommandError, Commands, Completed, Directory, Ending, Executing, Field, Found,
-    Lookup, Recipient, Record, Unavailable,
+    Lookup, Recipient, Record, TIGASE_NODE, Unavailable, is_tigase_node,
 };
 pub use retry::jitter;
 pub use status::{

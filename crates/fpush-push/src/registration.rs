@@ -34,6 +34,17 @@ pub enum Found {
     Nothing,
 }
 
+/// Begins every node of Tigase's dialect, so that none looks like a token of Apple's.
+pub const TIGASE_NODE: &str = "tigase-";
+
+/// Whether a node is one of Tigase's dialect, which nobody but a registry makes. Its publishes carry no secret, so that
+/// it could be taken for a token of the default module.
+#[must_use]
+pub fn is_tigase_node(node: &str) -> bool {
+    node.strip_prefix(TIGASE_NODE)
+        .is_some_and(|rest| rest.len() == 64 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 /// The registry's database cannot be asked now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the database of registered devices is out of reach")]

@@ -7,7 +7,9 @@ mod p2;
 mod seed;
 mod tigase;
 
-use fpush_push::{BadPayload, Command, CommandError, Completed, Field, Unavailable, canonical_jid};
+use fpush_push::{
+    BadPayload, Command, CommandError, Completed, Field, Unavailable, canonical_jid, is_tigase_node,
+};
 
 use crate::{
     device::{MAX_JID, is_sane},
@@ -51,12 +53,12 @@ pub(crate) async fn execute(shared: &Shared, command: Command) -> Result<Complet
 /// Whether a node looks like one that needs no secret. Nobody but a registry makes such nodes, so it is no token of the
 /// default module.
 pub(crate) fn is_made_for_no_secret(node: &str) -> bool {
-    tigase::is_node(node)
+    is_tigase_node(node)
 }
 
 /// Whether a node looks like one that this registry makes. Such a node belongs to its dialect for ever.
 pub(crate) fn is_ours(node: &str) -> bool {
-    tigase::is_node(node) || p2::is_node(node)
+    is_tigase_node(node) || p2::is_node(node)
 }
 
 /// The claim of somebody who wants to remove a registration of Tigase's dialect, by what only its app and its server

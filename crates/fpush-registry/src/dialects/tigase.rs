@@ -1,7 +1,7 @@
 //! Tigase's commands, as Siskin, Snikket for iOS and Stork send them. Their servers publish without a form, so that
 //! the node is all that proves that a push is meant: it is 256 bits that only we can make.
 
-use fpush_push::{Command, CommandError, Completed, Field, Unavailable};
+use fpush_push::{Command, CommandError, Completed, Field, TIGASE_NODE, Unavailable};
 
 use super::{field, optional, refuse_others, required};
 use crate::{
@@ -74,7 +74,10 @@ pub(super) fn claim_for(
     Ok(Claim {
         dialect: Dialect::Tigase,
         kind: provider.to_owned(),
-        node: format!("{NODE}{}", shared.node(&["tigase", provider, owner, token])?),
+        node: format!(
+            "{TIGASE_NODE}{}",
+            shared.node(&["tigase", provider, owner, token])?
+        ),
         token: token.to_owned(),
         account: Some(account.to_owned()),
         channel: None,
@@ -85,12 +88,6 @@ pub(super) fn claim_for(
     })
 }
 
-/// Whether a node is one of this dialect.
-pub(super) fn is_node(node: &str) -> bool {
-    node.strip_prefix(NODE)
-        .is_some_and(|rest| rest.len() == 64 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
 fn completed(fields: Vec<Field>) -> Completed {
     Completed {
         status: "completed",
@@ -99,8 +96,6 @@ fn completed(fields: Vec<Field>) -> Completed {
     }
 }
 
-/// Begins every node, so that none looks like a token of Apple's.
-const NODE: &str = "tigase-";
 /// Tells the client that encrypted notifications reach it.
 const ENCRYPTION: &str = "tigase:push:encrypt:0";
 /// What servers cut a notification down to: in base64, with all that the providers want around it, it stays below the
