@@ -13,6 +13,7 @@ mod device;
 mod dialects;
 mod entry;
 mod error;
+mod expiry;
 mod former;
 pub mod lines;
 mod past;

@@ -135,6 +135,11 @@ pub(crate) fn register(
     if claim.adds(existing.as_ref()) && !may_add {
         return Err(RegisterError::TooMany);
     }
+    // A clock that was set back must not make a registration older than what it renews or replaces, nor as old: what is
+    // said of the one before it is not said of this one.
+    let now = existing
+        .as_ref()
+        .map_or(claim.now, |device| claim.now.max(device.changed().next()));
     let new = |former| Device {
         dialect: claim.dialect,
         kind: claim.kind.clone(),
@@ -145,7 +150,7 @@ pub(crate) fn register(
         owner: claim.owner().map(str::to_owned),
         account: claim.account.clone(),
         channel: claim.channel.clone(),
-        registered: claim.now,
+        registered: now,
         renewed: None,
         delivered: None,
         failed: None,
@@ -175,9 +180,7 @@ pub(crate) fn register(
         owner: claim.owner().map(str::to_owned),
         account: claim.account.clone(),
         channel: claim.channel.clone(),
-        // A clock that was set back must not make a renewal older than what it renews, nor as old: what is said of
-        // the registration before it is not said of this one.
-        renewed: Some(claim.now.max(device.changed().next())),
+        renewed: Some(now),
         ..device
     })
 }
@@ -192,7 +195,12 @@ pub(crate) fn unregister(
     let is_meant = |device: &Device| {
         device.kind == claim.kind
             && (claim.token.is_empty() || claim.has_token_of(device))
-            && claim.standing(device, rules) != Standing::Stranger
+            && match claim.standing(device, rules) {
+                Standing::Owner => true,
+                // As mod_push_appserver's clients do it. Over XMPP nobody removes what is not known to be theirs.
+                Standing::Renewer => matches!(claim.by, By::Http { .. }),
+                Standing::Stranger => false,
+            }
     };
     existing.filter(is_meant).ok_or(RegisterError::NotFound)
 }

@@ -229,6 +229,12 @@ impl Store {
         only(on!(self, pool => numbers(pool, LAST_CHANGE, &[])))
     }
 
+    /// When a device was last used: registered, or pushed to. `None` if there is none.
+    pub(crate) async fn last_use(&self) -> Result<Option<Time>> {
+        let last: i64 = only(on!(self, pool => numbers(pool, LAST_USE, &[])))?;
+        Ok((last > 0).then_some(Time::from_millis(last)))
+    }
+
     /// Changes that others made after this one, the earliest first.
     pub(crate) async fn changes(&self, after: i64, not_from: &str, limit: i64) -> Result<Vec<Change>> {
         let values = [Value::Number(after), Value::Text(not_from), Value::Number(limit)];
@@ -298,6 +304,8 @@ impl Writing {
     /// Forgets old tombstones and old states.
     pub(crate) async fn forget(&mut self, before: Time) -> Result<()> {
         self.execute(FORGET_TOMBSTONES, &[Value::Number(before.millis())])
+            .await?;
+        self.execute(LIMIT_TOMBSTONES, &[Value::Number(MOST_TOMBSTONES)])
             .await?;
         if let Some(last) = self.last_state().await? {
             let values = [Value::Number(last.change.saturating_sub(KEEP_STATES))];
@@ -608,6 +616,8 @@ fn only(numbers: Result<Vec<i64>>) -> Result<i64> {
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long one statement may take.
 const LONGEST: Duration = Duration::from_secs(10);
+/// Of these a year holds at most: a stranger can end registrations as fast as commands are taken.
+const MOST_TOMBSTONES: i64 = 2_000_000;
 /// So many changes back a copy that went another way is known by its marks.
 const KEEP_STATES: i64 = 50_000;
 /// The lock that a writer on PostgreSQL holds: any number that nobody else takes in this database.
@@ -684,7 +694,11 @@ const PUT: &str = concat!(
 const REMOVE: &str = "DELETE FROM devices WHERE node = $1";
 const REMOVE_DEAD: &str =
     "DELETE FROM devices WHERE node = $1 AND token = $2 AND coalesce(renewed, registered) < $3";
-const UNUSED: &str = "SELECT node FROM devices WHERE coalesce(renewed, registered) < $1 AND coalesce(delivered, 0) < $1 LIMIT $2";
+/// What is dated before 2000 was written by a clock that did not know the time yet.
+const UNUSED: &str = "SELECT node FROM devices WHERE coalesce(renewed, registered) < $1 AND coalesce(delivered, 0) < $1 \
+                      AND coalesce(renewed, registered) >= 946684800000 LIMIT $2";
+const LAST_USE: &str = "SELECT coalesce(max(at), 0) FROM (SELECT max(coalesce(renewed, registered)) AS at FROM devices \
+                        UNION ALL SELECT max(delivered) AS at FROM devices) AS used";
 const NOTE_PUSHES: &str =
     "UPDATE devices SET delivered = coalesce($2, delivered), failed = coalesce($3, failed) WHERE node = $1";
 const TELL: &str = "INSERT INTO changes (node, at, source) VALUES ($1, $2, $3)";
@@ -696,6 +710,9 @@ const UNBURY: &str = "DELETE FROM tombstones WHERE hash = $1";
 const HAS_TOMBSTONE: &str = "SELECT count(*) FROM tombstones WHERE hash = $1 \
                              AND EXISTS (SELECT 1 FROM states WHERE change = $2 AND mark = $3)";
 const FORGET_TOMBSTONES: &str = "DELETE FROM tombstones WHERE at < $1";
+/// The oldest go first: without its tombstone a node is answered `wait`.
+const LIMIT_TOMBSTONES: &str =
+    "DELETE FROM tombstones WHERE at < (SELECT at FROM tombstones ORDER BY at DESC LIMIT 1 OFFSET $1)";
 const LAST_STATE: &str = "SELECT change, mark, devices FROM states ORDER BY change DESC LIMIT 1";
 const ADD_STATE: &str = "INSERT INTO states (change, mark, devices, at) VALUES ($1, $2, $3, $4)";
 const MARK: &str = "SELECT mark FROM states WHERE change = $1";

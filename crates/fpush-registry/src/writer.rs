@@ -12,6 +12,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     device::{Device, Time, random_hex},
     error::RegisterError,
+    expiry::Expiry,
     past::{Ended, Known, Standing, compare},
     registry::Shared,
     rules::{self, Claim},
@@ -104,6 +105,10 @@ pub(crate) struct Writer {
     before: Option<Known>,
     /// When the log last said that the database can be reached.
     good_news: Option<Instant>,
+    /// Whether it is unknown what became of a transaction of ours.
+    is_unsure: bool,
+    /// Whether devices may expire; unknown until the database was opened.
+    expiry: Option<Expiry>,
 }
 
 #[derive(Clone, Copy)]
@@ -129,6 +134,8 @@ impl Writer {
             trouble: None,
             before,
             good_news: None,
+            is_unsure: false,
+            expiry: None,
         })
     }
 
@@ -143,6 +150,9 @@ impl Writer {
                  devices that it does not know are answered wait, and none is unregistered"
             );
         }
+        let used = self.shared.store.last_use().await?;
+        let expiry = Expiry::begin(used, Instant::now(), Time::now(), self.shared.expire_after);
+        self.expiry = Some(expiry);
         self.load().await?;
         self.ready = true;
         Ok(())
@@ -282,7 +292,10 @@ impl Writer {
     async fn try_again(&mut self) -> Result<(), sqlx::Error> {
         self.shared.store.try_to_write().await?;
         // It may have been away because a backup was restored.
-        self.look_at_past(true).await
+        self.look_at_past(true).await?;
+        // What was to be committed when it went may have been.
+        while self.try_to_read_news().await? {}
+        Ok(())
     }
 
     /// Writes jobs and answers them. Returns those that have to wait.
@@ -294,6 +307,7 @@ impl Writer {
         match self.transact(&jobs).await {
             Ok(written) => self.settle(jobs, written),
             Err(problem) if is_outage(&problem) => {
+                self.is_unsure = true;
                 self.fail(&describe(&problem));
                 return jobs;
             }
@@ -305,6 +319,7 @@ impl Writer {
                     match self.transact(&job).await {
                         Ok(written) => self.settle(job, written),
                         Err(problem) if is_outage(&problem) => {
+                            self.is_unsure = true;
                             self.fail(&describe(&problem));
                             return job.into_iter().chain(rest).collect();
                         }
@@ -428,6 +443,8 @@ impl Writer {
                     Err(refusal) => Err(refusal),
                 }
             }
+            // The registration that the word is about may be an older one than the device has.
+            Change::Dead { .. } if self.shared.doubt().is_some() => Err(fpush_push::Unavailable.into()),
             Change::Dead { node, token, before } => {
                 let removed = writing.remove_dead(node, token, *before).await?;
                 if removed {
@@ -532,7 +549,9 @@ impl Writer {
         }
         let (store, began) = (&self.shared.store, Instant::now());
         let last = store.last_change().await?;
-        let changes = store.changes(self.seen, &self.source, PAGE).await?;
+        // Usually memory knows our own.
+        let not_from = if self.is_unsure { "" } else { &self.source };
+        let changes = store.changes(self.seen, not_from, PAGE).await?;
         let nodes: HashSet<_> = changes.iter().map(|change| change.node.as_str()).collect();
         for node in nodes {
             match store.find(node).await? {
@@ -545,6 +564,7 @@ impl Writer {
             Some(change) if more => change.id,
             Some(_) | None => self.seen.max(last),
         };
+        self.is_unsure &= more;
         self.fresh = began;
         Ok(more)
     }
@@ -591,9 +611,16 @@ impl Writer {
         }
         let now = Time::now();
         let mut writing = self.shared.store.begin().await?;
-        let unused = writing
-            .remove_unused(now.before(self.shared.expire_after), BATCH as i64)
-            .await?;
+        let unused = if self
+            .expiry
+            .is_some_and(|expiry| expiry.is_believed(Instant::now(), now))
+        {
+            writing
+                .remove_unused(now.before(self.shared.expire_after), BATCH as i64)
+                .await?
+        } else {
+            Vec::new()
+        };
         let unused: Vec<_> = unused
             .into_iter()
             .map(|node| Effect::Remove(node, Ended::Expired))

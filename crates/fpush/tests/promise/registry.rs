@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::rig::{Change, DAY, End, HOUR, LONG, Provider, World, assert_all_kept};
+use super::rig::{Change, DAY, DEAD, End, HOUR, LONG, MINUTE, Provider, World, assert_all_kept};
 
 /// The files of the database.
 const FILES: [&str; 3] = ["devices.db", "devices.db-wal", "devices.db-shm"];
@@ -106,6 +106,47 @@ fn it_is_another_service() {
         world.pass(HOUR);
     }
     assert_all_kept(&devices, "another database");
+}
+
+/// Two years: if the clock were right, nobody would have used a device for longer than `expireAfter`.
+#[test]
+fn the_clock_is_far_ahead() {
+    let mut world = World::start();
+    let mut devices = world.registered(Provider::Apple, 10);
+    world.expect_all_arrive(&mut devices);
+    world.stop();
+    world.set_clock_ahead(700 * DAY);
+    world.go_on();
+    // One is used before the first cleaning, and its times are of the wrong clock.
+    world.expect_all_arrive(&mut devices[..1]);
+    world.pass(2 * MINUTE);
+    // What cleans also writes these, one after the other.
+    world.registered(Provider::Apple, 20);
+    world.expect_all_arrive(&mut devices);
+    assert_all_kept(&devices, "a clock that is two years ahead");
+}
+
+/// What nobody uses goes, while the clock is right.
+#[test]
+fn what_nobody_uses_expires() {
+    let mut world = World::start();
+    let mut unused = world.registered(Provider::Apple, 5);
+    let mut used = world.registered(Provider::Apple, 5);
+    for _ in 0..14 {
+        world.pass(30 * DAY);
+        world.expect_all_arrive(&mut used);
+    }
+    world.pass(DAY);
+    world
+        .daemon
+        .wait_for_log("registrations that nobody used were removed", LONG);
+    world.publish(&mut unused);
+    assert!(
+        unused.iter().all(|device| device.last == DEAD),
+        "{}",
+        world.daemon.log()
+    );
+    world.expect_all_arrive(&mut used);
 }
 
 #[test]

@@ -174,6 +174,11 @@ impl World {
         }
     }
 
+    /// The clock of the machine is wrong from the next start on.
+    pub(crate) fn set_clock_ahead(&mut self, time: Duration) {
+        self.clock.advance(time);
+    }
+
     /// The daemon ends, and starts again.
     #[track_caller]
     pub(crate) fn restart(&mut self, end: End) {

@@ -2,6 +2,7 @@
 
 use std::{fs, process::Command};
 
+use fpush_testkit::Answer;
 use serde_json::json;
 
 use crate::rig::{ALICE, LONG, MISSING, RESULT, Rig, TROUBLE, apple, until};
@@ -59,6 +60,33 @@ fn a_backup_that_was_restored_is_doubted_until_it_is_accepted() {
     rig.stop();
     rig.start_again();
     assert_eq!(rig.push("ended", &ended), MISSING, "it stays accepted");
+    rig.stop();
+}
+
+/// The device of a backup has another token by now. What the provider says of its old one is true, and not about it.
+#[test]
+fn no_word_of_a_provider_ends_a_device_of_a_doubted_database() {
+    let (mut rig, secret, _) = rig();
+    rig.stop();
+    fs::copy(rig.path("devices.db"), rig.path("backup.db")).unwrap();
+    rig.start_again();
+    assert_eq!(rig.register(ALICE, "lives", &apple(9)), secret);
+    rig.stop();
+    fs::copy(rig.path("backup.db"), rig.path("devices.db")).unwrap();
+    rig.start_again();
+    rig.daemon.wait_for_log("fpush devices accept", LONG);
+    rig.earn_trust("ios", apple);
+    rig.apns.answer_with(|request| {
+        if request.token == apple(1) {
+            Answer::reason(410, "Unregistered")
+        } else {
+            Answer::Normal
+        }
+    });
+    assert!(rig.push("lives", &secret).starts_with("wait/"));
+    accept(&rig);
+    rig.daemon.wait_for_log("is believed again", LONG);
+    assert_eq!(rig.push("lives", &secret), MISSING);
     rig.stop();
 }
 
