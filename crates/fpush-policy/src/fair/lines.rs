@@ -90,7 +90,10 @@ impl<K, T> Line<K> for Queue<T> {
     }
 
     fn leave(&mut self, _path: &[K], number: u64) -> Option<T> {
-        let at = self.places.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        let at = self
+            .places
+            .binary_search_by_key(&number, |(number, _)| *number)
+            .ok()?;
         let item = self.places[at].1.take();
         self.taken(item)
     }
