@@ -130,7 +130,7 @@ impl<K: Ord + Clone, T> FairQueue<K, T> {
     }
 
     /// Takes out whose turn it is.
-    pub fn next(&mut self) -> Option<T> {
+    pub fn serve(&mut self) -> Option<T> {
         let standing = match self.turn {
             Standing::Known if self.known.len() > 0 => Standing::Known,
             Standing::Unknown if self.unknown.len() == 0 => Standing::Known,

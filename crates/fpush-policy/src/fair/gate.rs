@@ -54,15 +54,15 @@ impl<K: Ord + Clone, T> Gate<K, T> {
     /// Gives a permit back. Returns who has it now.
     pub fn give_back(&mut self) -> Option<T> {
         self.out = self.out.saturating_sub(1);
-        self.next()
+        self.serve()
     }
 
     /// Gives a permit to whose turn it is, if one is left: to be repeated after [`resize`](Self::resize).
-    pub fn next(&mut self) -> Option<T> {
+    pub fn serve(&mut self) -> Option<T> {
         if self.out >= self.permits {
             return None;
         }
-        let next = self.waiting.next()?;
+        let next = self.waiting.serve()?;
         self.out += 1;
         Some(next)
     }

@@ -24,7 +24,7 @@ fn enter(queue: &mut FairQueue<u32, u32>, sender: Sender<u32>, item: u32) -> Opt
 }
 
 fn served<T>(queue: &mut FairQueue<u32, T>) -> Vec<T> {
-    std::iter::from_fn(|| queue.next()).collect()
+    std::iter::from_fn(|| queue.serve()).collect()
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_gate_gives_permits_to_whose_turn_it_is() {
     ));
     assert_eq!((gate.give_back(), gate.give_back()), (Some(1), Some(20)));
     gate.resize(3, 10);
-    assert_eq!((gate.next(), gate.next(), gate.next()), (Some(2), Some(3), None));
+    assert_eq!((gate.serve(), gate.serve(), gate.serve()), (Some(2), Some(3), None));
     gate.resize(1, 10);
     assert_eq!(gate.lengths(), (3, 0));
     assert_eq!(
@@ -188,7 +188,7 @@ proptest! {
                         Entered::Full(refused) => prop_assert_eq!(refused, item),
                     }
                 }
-                Step::Next => match queue.next() {
+                Step::Next => match queue.serve() {
                     Some(next) => prop_assert!(waiting.remove(&next).is_some()),
                     None => prop_assert!(waiting.is_empty()),
                 },
