@@ -3,14 +3,15 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
 use fpush_client::{ClientSettings, Endpoint, ProviderClient, Trust};
 use fpush_push::{
-    BackendType, Background, Built, Class, files,
-    settings::{Section, imprint},
+    BackendType, Background, Built, Class, ParsedBackend, files,
+    settings::{self, Section},
+    sync,
 };
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use serde_json::{Map, Value};
@@ -24,12 +25,14 @@ use crate::{
     topic,
 };
 
-/// Builds the backends of all `apple` modules; those with the same key and team share one provider token, also with those
-/// of settings that were read before. So one value must serve as long as the process lives.
+/// The type of all `apple` modules; those with the same key and team share one provider token, also with those of settings
+/// that were read before. So one value must serve as long as the process lives.
 #[derive(Default)]
 pub struct Apple {
-    provider_tokens: HashMap<TokenKey, Arc<ProviderToken>>,
+    provider_tokens: ProviderTokens,
 }
+
+type ProviderTokens = Arc<Mutex<HashMap<TokenKey, Arc<ProviderToken>>>>;
 
 /// What makes two provider tokens the same. It holds a private key and is never shown.
 #[derive(PartialEq, Eq, Hash)]
@@ -50,10 +53,9 @@ enum Credentials {
     /// All that the files hold; which certificate of it is used is decided when topic and environment are known.
     Certificate(Material),
     Token {
-        token: Arc<ProviderToken>,
-        key_id: String,
-        team_id: String,
-        imprint: u128,
+        /// A new one, which is not needed if the same one is in use.
+        token: Box<ProviderToken>,
+        key: TokenKey,
     },
 }
 
@@ -67,9 +69,9 @@ enum PushPriority {
 }
 
 impl BackendType for Apple {
-    fn build(&mut self, module: &mut Section<'_>) -> Option<Built> {
+    fn read(&self, module: &mut Section<'_>) -> Option<ParsedBackend> {
         let mut apns = module.section("apns")?;
-        let credentials = self.credentials(&mut apns);
+        let credentials = credentials(&mut apns);
         let (endpoint, sandbox) = endpoint(&mut apns);
         let trust = Trust::read(&mut apns);
         let request_timeout = apns.duration_or_seconds("requestTimeout", Duration::from_secs(5));
@@ -95,9 +97,9 @@ impl BackendType for Apple {
                 });
                 choose(&apns, material, wanted, SystemTime::now())
             }
-            Some(Credentials::Token { team_id, .. }) => {
+            Some(Credentials::Token { key, .. }) => {
                 if let Some(payload) = &payload {
-                    topic::check(&apns, &payload.topic, team_id, calls);
+                    topic::check(&apns, &payload.topic, &key.team_id, calls);
                 }
                 None
             }
@@ -110,30 +112,23 @@ impl BackendType for Apple {
         let (credentials, endpoint, (mode, call)) = (credentials?, endpoint?, mode?);
         let topic = payload?.topic;
         // What Apple's words about tokens depend on. The environment is part of the endpoint.
-        let mut digest = imprint(format!("{} {topic}", endpoint.uri).as_bytes());
+        let mut digest = settings::digest(format!("{} {topic}", endpoint.uri).as_bytes());
         let mut facts = endpoint.facts();
         facts.push(("topic", topic));
-        let mut background: Vec<Background> = Vec::new();
-        let (identity, authentication) = match credentials {
+        let (identity, proof) = match credentials {
             Credentials::Certificate(_) => {
                 let Chosen {
                     identity, validity, ..
                 } = certificate?;
-                digest ^= imprint(identity.certificate());
+                digest ^= settings::digest(identity.certificate());
                 facts.push(("certificate", validity.subject.clone()));
                 facts.push(("valid until", validity.until.clone()));
-                (Some(identity), Authentication::Certificate(Box::new(validity)))
+                (Some(identity), Proof::Certificate(Box::new(validity)))
             }
-            Credentials::Token {
-                token,
-                key_id,
-                imprint,
-                ..
-            } => {
-                digest ^= imprint;
-                facts.push(("provider token", format!("key {key_id}")));
-                background.push(Box::pin(token.tend()));
-                (None, Authentication::Token(token))
+            Credentials::Token { token, key } => {
+                digest ^= key.digest();
+                facts.push(("provider token", format!("key {}", key.key_id)));
+                (None, Proof::Token(token, key))
             }
         };
         let Endpoint { uri, dialer } = endpoint;
@@ -148,83 +143,100 @@ impl BackendType for Apple {
         let client = ProviderClient::new(client, uri)
             .inspect_err(|e| report.error(&path, e))
             .ok()?;
-        let backend = Box::new(Apns {
-            client,
-            authority,
-            authentication,
-            mode,
-            call,
-            ttl,
-            digest,
-        });
-        Some(Built {
-            backend,
+        let provider_tokens = Arc::clone(&self.provider_tokens);
+        let build = move || {
+            let mut background: Vec<Background> = Vec::new();
+            let authentication = match proof {
+                Proof::Certificate(validity) => Authentication::Certificate(validity),
+                Proof::Token(token, key) => {
+                    let mut tokens = sync::lock(&provider_tokens);
+                    let token = tokens.entry(key).or_insert_with(|| Arc::new(*token));
+                    background.push(Box::pin(token.tend()));
+                    Authentication::Token(Arc::clone(token))
+                }
+            };
+            let backend = Box::new(Apns {
+                client,
+                authority,
+                authentication,
+                mode,
+                call,
+                ttl,
+                digest,
+            });
+            Built { backend, background }
+        };
+        Some(ParsedBackend {
             facts,
-            background,
+            build: Box::new(build),
         })
     }
 }
 
-impl Apple {
-    fn credentials(&mut self, apns: &mut Section<'_>) -> Option<Credentials> {
-        let by_token = ["tokenKeyFilePath", "keyId", "teamId"]
-            .iter()
-            .any(|key| apns.has(key));
-        let by_certificate = apns.has("certFilePath");
-        match (by_certificate, by_token) {
-            (true, true) => {
-                apns.error(
-                    "",
-                    "expected either certFilePath or tokenKeyFilePath with keyId and teamId, found both",
-                );
-                read_certificate_keys(apns);
-                read_token_keys(apns);
-                None
+/// With what we will prove who we are.
+enum Proof {
+    Certificate(Box<Validity>),
+    Token(Box<ProviderToken>, TokenKey),
+}
+
+impl TokenKey {
+    fn digest(&self) -> u128 {
+        let ids = format!("{} {}", self.key_id, self.team_id);
+        settings::digest(&self.pkcs8) ^ settings::digest(ids.as_bytes())
+    }
+}
+
+fn credentials(apns: &mut Section<'_>) -> Option<Credentials> {
+    let by_token = ["tokenKeyFilePath", "keyId", "teamId"]
+        .iter()
+        .any(|key| apns.has(key));
+    let by_certificate = apns.has("certFilePath");
+    match (by_certificate, by_token) {
+        (true, true) => {
+            apns.error(
+                "",
+                "expected either certFilePath or tokenKeyFilePath with keyId and teamId, found both",
+            );
+            read_certificate_keys(apns);
+            read_token_keys(apns);
+            None
+        }
+        (false, true) => provider_token(apns),
+        (true, false) => certificate(apns),
+        (false, false) => {
+            apns.error(
+                "",
+                "expected either certFilePath or tokenKeyFilePath with keyId and teamId, found neither",
+            );
+            // Known all the same.
+            for key in CREDENTIAL_KEYS {
+                apns.value(key);
             }
-            (false, true) => self.provider_token(apns),
-            (true, false) => certificate(apns),
-            (false, false) => {
-                apns.error(
-                    "",
-                    "expected either certFilePath or tokenKeyFilePath with keyId and teamId, found neither",
-                );
-                // Known all the same.
-                for key in CREDENTIAL_KEYS {
-                    apns.value(key);
-                }
-                None
-            }
+            None
         }
     }
+}
 
-    fn provider_token(&mut self, apns: &mut Section<'_>) -> Option<Credentials> {
-        let (p8, key_id, team_id) = read_token_keys(apns);
-        let (p8, key_id, team_id) = (p8?, key_id?, team_id?);
-        let p8 = files::pem(&p8)
-            .inspect_err(|e| apns.error("tokenKeyFilePath", e))
-            .ok()?
-            .into_bytes();
-        let token = ProviderToken::new(&p8, &key_id, &team_id, Clocks::now())
-            .inspect_err(|e| apns.error("tokenKeyFilePath", e))
-            .ok()?;
-        let pkcs8 = PrivatePkcs8KeyDer::from_pem_slice(&p8)
-            .ok()?
-            .secret_pkcs8_der()
-            .to_vec();
-        let key = TokenKey {
-            pkcs8,
-            key_id: key_id.clone(),
-            team_id: team_id.clone(),
-        };
-        let imprint = imprint(&key.pkcs8) ^ imprint(format!("{key_id} {}", key.team_id).as_bytes());
-        let token = self.provider_tokens.entry(key).or_insert_with(|| Arc::new(token));
-        Some(Credentials::Token {
-            token: Arc::clone(token),
-            key_id,
-            team_id,
-            imprint,
-        })
-    }
+fn provider_token(apns: &mut Section<'_>) -> Option<Credentials> {
+    let (p8, key_id, team_id) = read_token_keys(apns);
+    let (p8, key_id, team_id) = (p8?, key_id?, team_id?);
+    let p8 = files::pem(&p8)
+        .inspect_err(|e| apns.error("tokenKeyFilePath", e))
+        .ok()?
+        .into_bytes();
+    let token = ProviderToken::new(&p8, &key_id, &team_id, Clocks::now())
+        .inspect_err(|e| apns.error("tokenKeyFilePath", e))
+        .ok()?;
+    let pkcs8 = PrivatePkcs8KeyDer::from_pem_slice(&p8).ok()?;
+    let key = TokenKey {
+        pkcs8: pkcs8.secret_pkcs8_der().to_vec(),
+        key_id,
+        team_id,
+    };
+    Some(Credentials::Token {
+        token: Box::new(token),
+        key,
+    })
 }
 
 fn read_token_keys(apns: &mut Section<'_>) -> (Option<Vec<u8>>, Option<String>, Option<String>) {

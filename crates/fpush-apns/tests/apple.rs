@@ -37,7 +37,7 @@ impl Rig {
         Self { ca, apns, folder }
     }
 
-    fn build(&self, apple: &mut Apple, keys: Value) -> Built {
+    fn build(&self, apple: &Apple, keys: Value) -> Built {
         let mut apns = json!({
             "topic": "org.example.app",
             "endpoint": self.apns.url(),
@@ -49,9 +49,9 @@ impl Rig {
         }
         let module = json!({ "apns": apns });
         let report = Report::default();
-        let built = apple.build(&mut Section::root(module.as_object().unwrap(), &report));
+        let parsed = apple.read(&mut Section::root(module.as_object().unwrap(), &report));
         assert!(!report.has_errors(), "{:?}", report.into_problems());
-        built.unwrap()
+        (parsed.unwrap().build)()
     }
 
     fn by_certificate(&self, name: &str) -> Box<dyn PushTrait> {
@@ -59,10 +59,10 @@ impl Rig {
             "certFilePath": fixture(&format!("{name}.pem")),
             "certKeyFilePath": fixture(&format!("{name}.key.pem")),
         });
-        self.build(&mut Apple::default(), keys).backend
+        self.build(&Apple::default(), keys).backend
     }
 
-    fn by_token(&self, apple: &mut Apple) -> Built {
+    fn by_token(&self, apple: &Apple) -> Built {
         let keys = json!({ "tokenKeyFilePath": self.folder.path().join("key.p8"), "keyId": "KEY1234567",
             "teamId": "TEAM123456" });
         self.build(apple, keys)
@@ -124,7 +124,7 @@ async fn good_credentials_are_proved_without_a_push_to_anybody() {
 #[tokio::test]
 async fn refused_credentials_are_explained() {
     let rig = Rig::new();
-    let backend = rig.by_token(&mut Apple::default()).backend;
+    let backend = rig.by_token(&Apple::default()).backend;
     for (status, reason, word) in [
         (403, "InvalidProviderToken", "keyId"),
         (403, "BadEnvironmentKeyInToken", "environment"),
@@ -217,7 +217,7 @@ async fn who_watches_sees_the_credentials() {
         assert_eq!(credential.expires.unwrap() < SystemTime::now(), trouble);
         assert_eq!(credential.trouble.is_some(), trouble, "{credential:?}");
     }
-    let backend = rig.by_token(&mut Apple::default()).backend;
+    let backend = rig.by_token(&Apple::default()).backend;
     let credential = backend.status().credentials.remove(0);
     assert_eq!(credential.kind, CredentialKind::ProviderToken);
     assert!(credential.age.unwrap() < Duration::from_secs(60));
@@ -227,7 +227,7 @@ async fn who_watches_sees_the_credentials() {
 #[tokio::test]
 async fn a_wrong_clock_is_noticed_and_explains_a_refusal() {
     let rig = Rig::new();
-    let backend = rig.by_token(&mut Apple::default()).backend;
+    let backend = rig.by_token(&Apple::default()).backend;
     let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(600));
     rig.apns.queue([
         Answer::reason(403, "InvalidProviderToken"),
@@ -245,11 +245,11 @@ async fn a_wrong_clock_is_noticed_and_explains_a_refusal() {
 #[tokio::test]
 async fn settings_that_are_read_again_find_the_provider_token_that_is_in_use() {
     let rig = Rig::new();
-    let mut apple = Apple::default();
-    let first = rig.by_token(&mut apple);
+    let apple = Apple::default();
+    let first = rig.by_token(&apple);
     // Refused, and so never run.
-    drop(rig.by_token(&mut apple));
-    let third = rig.by_token(&mut apple);
+    drop(rig.by_token(&apple));
+    let third = rig.by_token(&apple);
     assert_eq!((first.background.len(), third.background.len()), (1, 1));
     let tasks: Vec<_> = first
         .background

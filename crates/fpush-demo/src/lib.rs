@@ -11,22 +11,23 @@
 use std::borrow::Cow;
 
 use fpush_push::{
-    BackendStatus, BackendType, Built, Class, Failure, Push, PushError, PushTrait, Sending, Urgency,
-    Verifying, settings::Section,
+    BackendStatus, BackendType, Built, Class, Failure, ParsedBackend, Push, PushError, PushTrait, Sending,
+    Urgency, Verifying, settings::Section,
 };
 use tokio::time::{Instant, sleep_until};
 
-/// Builds the backends of all `demo` modules. They have no settings of their own.
+/// The type of all `demo` modules. They have no settings of their own.
 #[derive(Debug, Default)]
 pub struct Demo;
 
 impl BackendType for Demo {
-    fn build(&mut self, _module: &mut Section<'_>) -> Option<Built> {
-        let facts = vec![("pushes", "are accepted and go nowhere".to_owned())];
-        Some(Built {
-            backend: Box::new(DemoBackend),
-            facts,
-            background: Vec::new(),
+    fn read(&self, _module: &mut Section<'_>) -> Option<ParsedBackend> {
+        Some(ParsedBackend {
+            facts: vec![("pushes", "are accepted and go nowhere".to_owned())],
+            build: Box::new(|| Built {
+                backend: Box::new(DemoBackend),
+                background: Vec::new(),
+            }),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use fpush_push::settings::imprint;
+use fpush_push::settings;
 use http::Uri;
 use serde_json::{Map, Value};
 
@@ -80,8 +80,8 @@ impl ServiceAccount {
     }
 
     /// What stands for the account and its key.
-    pub(crate) fn imprint(&self) -> u128 {
-        imprint(format!("{} {}", self.email, self.private_key).as_bytes())
+    pub(crate) fn digest(&self) -> u128 {
+        settings::digest(format!("{} {}", self.email, self.private_key).as_bytes())
     }
 
     /// What signs with the account's key.

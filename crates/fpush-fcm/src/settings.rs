@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use fpush_client::{ClientSettings, Dialer, Endpoint, ProviderClient, SingleClient, Trust};
 use fpush_push::{
-    BackendType, Built, Class, files,
-    settings::{Section, imprint},
+    BackendType, Built, Class, ParsedBackend, files,
+    settings::{self, Section},
 };
 use http::Uri;
 use serde_json::Value;
@@ -18,21 +18,21 @@ use crate::{
     token_endpoint::TokenEndpoint,
 };
 
-/// Builds the backends of `google` modules.
+/// The type of all `google` modules.
 #[derive(Debug, Default)]
 pub struct Google;
 
 impl BackendType for Google {
-    fn build(&mut self, module: &mut Section<'_>) -> Option<Built> {
+    fn read(&self, module: &mut Section<'_>) -> Option<ParsedBackend> {
         let mut fcm = module.section("fcm")?;
         let account = service_account(&mut fcm);
         let endpoint = Endpoint::read(&mut fcm, "https://fcm.googleapis.com");
         let trust = Trust::read(&mut fcm);
         let request_timeout = fcm.duration_or_seconds("requestTimeout", Duration::from_secs(10));
-        let settings = message_settings(&mut fcm);
-        let class = settings.as_ref().map(|settings| settings.class);
-        let message = settings.and_then(|settings| {
-            Message::new(&settings)
+        let message = message_settings(&mut fcm);
+        let class = message.as_ref().map(|message| message.class);
+        let message = message.and_then(|message| {
+            Message::new(&message)
                 .inspect_err(|e| fcm.error("additionalData", e))
                 .ok()
         });
@@ -60,7 +60,7 @@ impl BackendType for Google {
         });
         let (project, credential, token_endpoint) = match (account, single_client) {
             (Some(account), Some(client)) => {
-                let credential = account.imprint();
+                let credential = account.digest();
                 let (project, uri) = (account.project.clone(), account.token_uri.clone());
                 let signer = account
                     .signer()
@@ -93,20 +93,26 @@ impl BackendType for Google {
         let client = ProviderClient::new(client, endpoint.uri)
             .inspect_err(|e| report.error(&path, e))
             .ok()?;
-        let (access_token, renewal) = AccessToken::new(&path);
-        let backend = Box::new(Fcm {
-            client,
-            digest: imprint(uri.to_string().as_bytes()) ^ credential,
-            uri,
-            access_token,
-            message: message?,
-            class: class?,
-            request_timeout,
-        });
-        Some(Built {
-            backend,
+        let (message, class) = (message?, class?);
+        let build = move || {
+            let (access_token, renewal) = AccessToken::new(&path);
+            let backend = Box::new(Fcm {
+                client,
+                digest: settings::digest(uri.to_string().as_bytes()) ^ credential,
+                uri,
+                access_token,
+                message,
+                class,
+                request_timeout,
+            });
+            Built {
+                backend,
+                background: vec![Box::pin(renewal.run(token_endpoint))],
+            }
+        };
+        Some(ParsedBackend {
             facts,
-            background: vec![Box::pin(renewal.run(token_endpoint))],
+            build: Box::new(build),
         })
     }
 }
@@ -227,8 +233,8 @@ mod tests {
             Self { folder }
         }
 
-        /// What building says of `fcm` with these keys in addition to `fcmSecretPath`, and the facts.
-        fn build(&self, keys: Value) -> (Option<Built>, Vec<String>) {
+        /// What reading says of `fcm` with these keys in addition to `fcmSecretPath`, and the facts.
+        fn read(&self, keys: Value) -> (Option<ParsedBackend>, Vec<String>) {
             let mut fcm = json!({ "fcmSecretPath": self.folder.path().join("fcm.json") });
             for (key, value) in keys.as_object().unwrap() {
                 fcm[key] = value.clone();
@@ -236,15 +242,15 @@ mod tests {
             let module = json!({ "fcm": fcm });
             let report = Report::default();
             let mut section = Section::root(module.as_object().unwrap(), &report);
-            let built = Google.build(&mut section);
+            let parsed = Google.read(&mut section);
             section.finish();
             let problems = report.into_problems();
             assert!(problems.iter().all(|problem| problem.severity == Severity::Error));
-            (built, problems.iter().map(ToString::to_string).collect())
+            (parsed, problems.iter().map(ToString::to_string).collect())
         }
 
         fn problems(&self, keys: Value) -> Vec<String> {
-            self.build(keys).1
+            self.read(keys).1
         }
 
         fn secret(&self, content: &str) -> Vec<String> {
@@ -255,10 +261,10 @@ mod tests {
 
     #[test]
     fn a_secret_is_enough() {
-        let (built, problems) = Folder::new().build(json!({}));
-        let built = built.unwrap();
+        let (parsed, problems) = Folder::new().read(json!({}));
+        let parsed = parsed.unwrap();
         assert_eq!(problems, [""; 0]);
-        let facts: Vec<_> = built
+        let facts: Vec<_> = parsed
             .facts
             .iter()
             .map(|(name, value)| (*name, value.as_str()))
@@ -271,6 +277,7 @@ mod tests {
                 ("token endpoint", "127.0.0.1")
             ]
         );
+        let built = (parsed.build)();
         assert_eq!(built.background.len(), 1);
         assert_eq!(built.backend.class(fpush_push::Urgency::Low), Class::High);
     }
@@ -279,10 +286,10 @@ mod tests {
     fn everything_can_be_set() {
         let keys = json!({ "endpoint": "https://127.0.0.1:8443", "priority": "normal", "ttl": "1h 30min",
             "collapseKey": "wake", "target": "fid", "additionalData": { "a": "b" }, "requestTimeout": 3 });
-        let (built, problems) = Folder::new().build(keys);
+        let (parsed, problems) = Folder::new().read(keys);
         assert_eq!(problems, [""; 0]);
         assert_eq!(
-            built.unwrap().backend.class(fpush_push::Urgency::High),
+            (parsed.unwrap().build)().backend.class(fpush_push::Urgency::High),
             Class::Low
         );
     }
@@ -292,7 +299,7 @@ mod tests {
         let report = Report::default();
         let module = json!({});
         let mut section = Section::root(module.as_object().unwrap(), &report);
-        assert!(Google.build(&mut section).is_none());
+        assert!(Google.read(&mut section).is_none());
         assert_eq!(
             report.into_problems()[0].to_string(),
             "fcm: this key is missing; expected an object"
@@ -318,7 +325,7 @@ mod tests {
         let report = Report::default();
         assert!(
             Google
-                .build(&mut Section::root(module.as_object().unwrap(), &report))
+                .read(&mut Section::root(module.as_object().unwrap(), &report))
                 .is_some()
         );
         assert_eq!(report.into_problems()[0].severity, Severity::Warning);

@@ -90,9 +90,9 @@ fn backend(ca: &TestCa, fcm: &FakeFcm, keys: Value) -> Arc<dyn PushTrait> {
     }
     let module = json!({ "fcm": section });
     let report = Report::default();
-    let built = Google.build(&mut Section::root(module.as_object().unwrap(), &report));
+    let parsed = Google.read(&mut Section::root(module.as_object().unwrap(), &report));
     assert!(!report.has_errors(), "{:?}", report.into_problems());
-    let built = built.unwrap();
+    let built = (parsed.unwrap().build)();
     for task in built.background {
         tokio::spawn(task);
     }
@@ -463,8 +463,8 @@ async fn the_task_ends_with_its_backend_and_before_it_runs_nobody_is_asked() {
         "endpoint": fcm.url(),
     } });
     let report = Report::default();
-    let built = Google.build(&mut Section::root(module.as_object().unwrap(), &report));
-    let mut built = built.unwrap();
+    let parsed = Google.read(&mut Section::root(module.as_object().unwrap(), &report));
+    let mut built = (parsed.unwrap().build)();
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(fcm.token_requests().len(), 0);
     let task = tokio::spawn(built.background.remove(0));

@@ -229,26 +229,32 @@ pub trait PushTrait: Send + Sync + 'static {
 
     /// A digest of all that the provider's words about tokens depend on: endpoint, environment, topic, project and
     /// credential. What it said under another one is not believed. It is the same after a restart; see
-    /// [`imprint`](crate::settings::imprint). A backend without such settings needs none.
+    /// [`digest`](crate::settings::digest()). A backend without such settings needs none.
     fn digest(&self) -> u128 {
         0
     }
 }
 
-/// One kind of backend, which builds backends from settings.
-pub trait BackendType: Send {
-    /// Builds a backend from what its module says. Every mistake goes into the settings' report, where it keeps
-    /// the daemon from starting; `None` if there can be no backend at all. Nothing is connected and no task
-    /// is started.
-    fn build(&mut self, module: &mut Section<'_>) -> Option<Built>;
+/// One kind of backend.
+pub trait BackendType: Send + Sync {
+    /// Reads what a module says of its backend. Every mistake goes into the settings' report, where it keeps the daemon
+    /// from starting; `None` if there can be no backend at all.
+    fn read(&self, module: &mut Section<'_>) -> Option<ParsedBackend>;
 }
 
-/// A backend that was built, and what there is to say about it.
+/// What a module says of its backend: everything that may fail has been done. Two are the same if the module's text and
+/// the content of its files are.
+pub struct ParsedBackend {
+    /// For `fpush check`: what it is and what it would do, as pairs such as `("topic", "org.example.app")`.
+    pub facts: Vec<(&'static str, String)>,
+    /// Builds it. Nothing is connected and no task is started.
+    pub build: Box<dyn FnOnce() -> Built + Send>,
+}
+
+/// A backend that was built.
 pub struct Built {
     /// The backend.
     pub backend: Box<dyn PushTrait>,
-    /// For `fpush check`: what it is and what it would do, as pairs such as `("topic", "org.example.app")`.
-    pub facts: Vec<(&'static str, String)>,
-    /// To be spawned when the daemon starts.
+    /// To be spawned when the module goes on with it.
     pub background: Vec<Background>,
 }

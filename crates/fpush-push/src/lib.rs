@@ -30,12 +30,13 @@ mod registration;
 mod retry;
 pub mod settings;
 mod status;
+pub mod sync;
 mod token;
 mod verdict;
 
 pub use backend::{
-    BackendType, Background, Built, Class, Encrypted, Extra, Failure, Form, Push, PushError, PushTrait,
-    Sending, Urgency, Verifying,
+    BackendType, Background, Built, Class, Encrypted, Extra, Failure, Form, ParsedBackend, Push, PushError,
+    PushTrait, Sending, Urgency, Verifying,
 };
 pub use blocklist::{BlockRule, BlocklistSettings};
 pub use drain::Drain;

@@ -8,7 +8,7 @@ pub(crate) struct Row {
     pub(crate) name: &'static str,
     /// The Cargo feature that brings it.
     pub(crate) feature: &'static str,
-    /// What builds its backends; `None` if this build leaves it out.
+    /// Reads its settings; `None` if this build leaves it out.
     pub(crate) backend: Option<Box<dyn BackendType>>,
 }
 

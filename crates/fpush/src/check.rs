@@ -67,7 +67,7 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
             return Exit::Config;
         }
     };
-    let (loaded, mut problems) = load_as(&place.file, &mut backends::table(), place.surroundings);
+    let (loaded, mut problems) = load_as(&place.file, &backends::table(), place.surroundings);
     if let Some(loaded) = &loaded {
         match problems_of_the_system(&place.file, loaded, place.service.as_ref(), &place.user, *connect) {
             Ok(more) => problems.extend(more),
@@ -215,8 +215,8 @@ fn describe_module(module: &LoadedModule) -> Part {
         kind,
         is_default,
         settings,
-        built,
-        imprint: _,
+        backend,
+        digest: _,
     } = module;
     let default = if *is_default { ", default" } else { "" };
     let limit = &settings.ratelimit;
@@ -231,7 +231,7 @@ fn describe_module(module: &LoadedModule) -> Part {
     ];
     Part {
         what: format!("module {name} ({kind}{default})"),
-        facts: built.facts.iter().cloned().chain(own).map(Fact::from).collect(),
+        facts: backend.facts.iter().cloned().chain(own).map(Fact::from).collect(),
     }
 }
 

@@ -38,8 +38,8 @@ use crate::{
 /// Everything that runs.
 pub(crate) struct Daemon {
     file: PathBuf,
-    /// What builds backends; it lives as long as the daemon, because what backends share must not be made twice.
-    backends: Vec<Row>,
+    /// The types of backends; they live as long as the daemon, because what backends share must not be made twice.
+    backends: Arc<[Row]>,
     log: Log,
     monitor: Arc<Monitor>,
     drain: Drain,
@@ -77,7 +77,7 @@ pub(crate) struct Daemon {
 struct Active {
     module: Arc<Module>,
     kind: &'static str,
-    imprint: u128,
+    digest: u128,
 }
 
 /// A listener of ours that is being served.
@@ -111,7 +111,7 @@ impl Daemon {
     pub(crate) async fn start(
         file: &Path,
         loaded: Loaded,
-        backends: Vec<Row>,
+        backends: Arc<[Row]>,
         log: Log,
         monitor: Arc<Monitor>,
         reloads: Reloads,
@@ -284,16 +284,16 @@ impl Daemon {
     /// Reads the settings again and goes on with them, or with the old ones if anything is wrong with the new ones.
     /// What was found has been logged.
     pub(crate) async fn reload(&mut self) -> Verdict {
-        let imprint = self.imprint_of_files().await;
+        let digest = self.digest_of_files().await;
         match self.load(Cause::Asked).await {
             Ok((loaded, mut problems)) => {
-                let refused = self.go_on_with(loaded, Cause::Asked, imprint).await.err();
+                let refused = self.go_on_with(loaded, Cause::Asked, digest).await.err();
                 let is_taken = refused.is_none();
                 problems.extend(refused);
                 Verdict { is_taken, problems }
             }
             Err(problems) => {
-                self.files = imprint.map_or(Files::InForce, Files::Refused);
+                self.files = digest.map_or(Files::InForce, Files::Refused);
                 self.refuse(&problems, Cause::Asked);
                 Verdict {
                     is_taken: false,
@@ -305,7 +305,7 @@ impl Daemon {
 
     /// Looks whether a file that the settings name has changed, and goes on with what it says now.
     pub(crate) async fn look_at_files(&mut self) {
-        let Some(imprint) = self.imprint_of_files().await else {
+        let Some(digest) = self.digest_of_files().await else {
             if matches!(self.files, Files::Refused(_)) {
                 // They are again what they were: only what the operator asked for may still be refused.
                 self.reload.clone_from(&self.refused);
@@ -313,17 +313,17 @@ impl Daemon {
             self.files = Files::InForce;
             return;
         };
-        if self.files == Files::Refused(imprint) {
+        if self.files == Files::Refused(digest) {
             return;
         }
         match self.load(Cause::Files).await {
             Ok((loaded, _)) => {
                 info!("a file that the settings name has changed");
                 // What was refused has been said.
-                drop(self.go_on_with(loaded, Cause::Files, Some(imprint)).await);
+                drop(self.go_on_with(loaded, Cause::Files, Some(digest)).await);
             }
             Err(problems) if self.files == Files::Unusable => {
-                self.files = Files::Refused(imprint);
+                self.files = Files::Refused(digest);
                 self.refuse(&problems, Cause::Files);
             }
             Err(_) => {
@@ -369,10 +369,10 @@ impl Daemon {
         info!(undelivered, kept = held, "stopped");
     }
 
-    /// The imprint of the files that the settings name; `None` if they are those in force.
-    async fn imprint_of_files(&self) -> Option<u128> {
+    /// The digest of the files that the settings name; `None` if they are those in force.
+    async fn digest_of_files(&self) -> Option<u128> {
         let source = self.source.clone();
-        spawn_blocking(move || source.imprint_of_changed_files())
+        spawn_blocking(move || source.digest_of_changed_files())
             .await
             .ok()
             .flatten()
@@ -380,19 +380,14 @@ impl Daemon {
 
     /// Reads settings beside the thread that pushes. Returns what is wrong with them, also if they can be used.
     async fn load(&mut self, cause: Cause) -> Result<(Loaded, Vec<Problem>), Vec<Problem>> {
-        let (file, source) = (self.file.clone(), self.source.clone());
-        let mut backends = mem::take(&mut self.backends);
-        let loading = spawn_blocking(move || {
-            let (loaded, problems) = match cause {
-                Cause::Asked => load(&file, &mut backends),
-                Cause::Files => load_again(&source, &mut backends),
-            };
-            (loaded, problems, backends)
+        let (file, source, backends) = (self.file.clone(), self.source.clone(), Arc::clone(&self.backends));
+        let loading = spawn_blocking(move || match cause {
+            Cause::Asked => load(&file, &backends),
+            Cause::Files => load_again(&source, &backends),
         });
-        let Ok((loaded, problems, backends)) = loading.await else {
+        let Ok((loaded, problems)) = loading.await else {
             unreachable!("a panic ends the whole daemon");
         };
-        self.backends = backends;
         match loaded {
             Some(loaded) => {
                 log_problems(&problems);
@@ -402,13 +397,13 @@ impl Daemon {
         }
     }
 
-    /// Goes on with settings that could be read. `imprint` is that of the files that they name, if they are other ones
+    /// Goes on with settings that could be read. `digest` is that of the files that they name, if they are other ones
     /// than those in force.
     async fn go_on_with(
         &mut self,
         loaded: Loaded,
         cause: Cause,
-        imprint: Option<u128>,
+        digest: Option<u128>,
     ) -> Result<(), Problem> {
         let source = loaded.source.clone();
         match self.apply(loaded).await {
@@ -432,7 +427,7 @@ impl Daemon {
                 Ok(())
             }
             Err(e) => {
-                self.files = imprint.map_or(Files::InForce, Files::Refused);
+                self.files = digest.map_or(Files::InForce, Files::Refused);
                 let problem = Problem {
                     severity: Severity::Error,
                     path: String::new(),
@@ -561,20 +556,16 @@ impl Daemon {
                 kind,
                 is_default,
                 settings,
-                built,
-                imprint,
-            } = module;
-            let Built {
                 backend,
-                facts: _,
-                background,
-            } = built;
+                digest,
+            } = module;
             let known = old
                 .iter()
                 .position(|old| old.module.name() == name && old.kind == kind);
             let module = match known.map(|place| old.swap_remove(place)) {
-                Some(same) if same.imprint == imprint => same.module,
+                Some(same) if same.digest == digest => same.module,
                 known => {
+                    let Built { backend, background } = (backend.build)();
                     let module = match known {
                         Some(Active { module, .. }) => {
                             changed += 1;
@@ -608,11 +599,7 @@ impl Daemon {
             if is_default {
                 default = Some(Arc::clone(&module));
             }
-            self.active.push(Active {
-                module,
-                kind,
-                imprint,
-            });
+            self.active.push(Active { module, kind, digest });
         }
         let all = self
             .active

@@ -35,8 +35,8 @@ use crate::{
 pub(crate) fn run(file: &Path) -> Exit {
     let log = logging::start();
     let monitor = Monitor::install(env!("CARGO_PKG_VERSION"));
-    let mut backends = backends::table();
-    let (loaded, problems) = load(file, &mut backends);
+    let backends = Arc::<[Row]>::from(backends::table());
+    let (loaded, problems) = load(file, &backends);
     log.set(
         &loaded
             .as_ref()
@@ -82,7 +82,7 @@ pub(crate) fn log_problems(problems: &[Problem]) {
 fn start(
     file: &Path,
     loaded: Loaded,
-    backends: Vec<Row>,
+    backends: Arc<[Row]>,
     log: Log,
     monitor: Arc<Monitor>,
 ) -> anyhow::Result<()> {
@@ -99,7 +99,7 @@ fn start(
 async fn serve(
     file: &Path,
     loaded: Loaded,
-    backends: Vec<Row>,
+    backends: Arc<[Row]>,
     log: Log,
     monitor: Arc<Monitor>,
 ) -> anyhow::Result<()> {

@@ -123,7 +123,7 @@ async fn find(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) 
         let asked = Some(socket);
         return Ok(Answer::Found { asked, findings });
     }
-    let (loaded, problems) = load(file, &mut backends::table());
+    let (loaded, problems) = load(file, &backends::table());
     let Some(Loaded {
         component, modules, ..
     }) = loaded
@@ -166,11 +166,7 @@ async fn find(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) 
 fn build(loaded: Vec<LoadedModule>, only: Option<&str>) -> anyhow::Result<Vec<Arc<Module>>> {
     let (hasher, drain) = (TokenHasher::new()?, Drain::default());
     let module = |loaded: LoadedModule| {
-        let Built {
-            backend,
-            facts: _,
-            background,
-        } = loaded.built;
+        let Built { backend, background } = (loaded.backend.build)();
         if only.is_none_or(|only| only == loaded.name) {
             background.into_iter().for_each(|task| drop(tokio::spawn(task)));
         }

@@ -10,8 +10,8 @@ use std::{
 use fpush_component::ComponentSettings;
 use fpush_http::{Security, read_listen};
 use fpush_push::{
-    Built, ModuleSettings, files,
-    settings::{NamedFile, Problem, ProvidedFile, Report, Section, imprint},
+    ModuleSettings, ParsedBackend, files,
+    settings::{NamedFile, Problem, ProvidedFile, Report, Section, digest},
 };
 use jsonc_parser::{CollectOptions, ParseOptions, ast, common::Ranged as _, parse_to_ast};
 use serde_json::{Map, Value};
@@ -54,9 +54,9 @@ pub(crate) struct Source {
 
 impl Source {
     /// What stands for the files that the settings name, as they are now; `None` if they are as they were read.
-    pub(crate) fn imprint_of_changed_files(&self) -> Option<u128> {
+    pub(crate) fn digest_of_changed_files(&self) -> Option<u128> {
         let now: Vec<_> = self.files.iter().map(NamedFile::read_again).collect();
-        let all = |all: u128, file: &NamedFile| all.rotate_left(1) ^ file.imprint();
+        let all = |all: u128, file: &NamedFile| all.rotate_left(1) ^ file.digest();
         (now != self.files).then(|| now.iter().fold(0, all))
     }
 }
@@ -67,9 +67,9 @@ pub(crate) struct LoadedModule {
     pub(crate) kind: &'static str,
     pub(crate) is_default: bool,
     pub(crate) settings: ModuleSettings,
-    pub(crate) built: Built,
+    pub(crate) backend: ParsedBackend,
     /// Stands for all that the settings and the files that they name say of the module.
-    pub(crate) imprint: u128,
+    pub(crate) digest: u128,
 }
 
 /// What `fpush check` knows of the service that will run, and what that finds by itself.
@@ -83,14 +83,14 @@ pub(crate) struct Surroundings {
 
 /// Loads a settings file. `None` if the daemon cannot start with it; the problems say why, and what is wrong
 /// besides.
-pub(crate) fn load(file: &Path, backends: &mut [Row]) -> (Option<Loaded>, Vec<Problem>) {
+pub(crate) fn load(file: &Path, backends: &[Row]) -> (Option<Loaded>, Vec<Problem>) {
     load_as(file, backends, Surroundings::default())
 }
 
 /// The same as another process would do it.
 pub(crate) fn load_as(
     file: &Path,
-    backends: &mut [Row],
+    backends: &[Row],
     surroundings: Surroundings,
 ) -> (Option<Loaded>, Vec<Problem>) {
     let Surroundings {
@@ -111,13 +111,13 @@ pub(crate) fn load_as(
 }
 
 /// Loads settings once more: their text is what it was, the files that they name may be others.
-pub(crate) fn load_again(source: &Source, backends: &mut [Row]) -> (Option<Loaded>, Vec<Problem>) {
+pub(crate) fn load_again(source: &Source, backends: &[Row]) -> (Option<Loaded>, Vec<Problem>) {
     load_object(Some(source.object.clone()), backends, Report::default())
 }
 
 fn load_object(
     object: Option<Map<String, Value>>,
-    backends: &mut [Row],
+    backends: &[Row],
     report: Report,
 ) -> (Option<Loaded>, Vec<Problem>) {
     let loaded = object.and_then(|object| {
@@ -276,7 +276,7 @@ pub(crate) fn made_by_systemd(variable: &str) -> Option<PathBuf> {
     first.map(PathBuf::from)
 }
 
-fn read(object: &Map<String, Value>, backends: &mut [Row], report: &Report) -> Option<Loaded> {
+fn read(object: &Map<String, Value>, backends: &[Row], report: &Report) -> Option<Loaded> {
     let mut root = Section::root(object, report);
     let component = read_component(&mut root);
     let modules = read_modules(&mut root, backends);
@@ -458,7 +458,7 @@ fn read_secret(component: &mut Section<'_>) -> Option<String> {
     }
 }
 
-fn read_modules(root: &mut Section<'_>, backends: &mut [Row]) -> Vec<LoadedModule> {
+fn read_modules(root: &mut Section<'_>, backends: &[Row]) -> Vec<LoadedModule> {
     let sections = root.sections("pushModules");
     let modules = root.value("pushModules").and_then(Value::as_object);
     if modules.is_some_and(Map::is_empty) {
@@ -483,21 +483,16 @@ fn read_modules(root: &mut Section<'_>, backends: &mut [Row]) -> Vec<LoadedModul
         let module = read_module(name, is_default, module, backends);
         modules.extend(module.map(|module| {
             let files = root.report().files().split_off(files_before);
-            let imprint = files
+            let digest = files
                 .iter()
-                .fold(text, |all, file| all.rotate_left(1) ^ file.imprint());
-            LoadedModule { imprint, ..module }
+                .fold(text, |all, file| all.rotate_left(1) ^ file.digest());
+            LoadedModule { digest, ..module }
         }));
     }
     modules
 }
 
-fn read_module(
-    name: &str,
-    is_default: bool,
-    mut module: Section<'_>,
-    table: &mut [Row],
-) -> Option<LoadedModule> {
+fn read_module(name: &str, is_default: bool, mut module: Section<'_>, table: &[Row]) -> Option<LoadedModule> {
     let kinds: Vec<_> = table
         .iter()
         .enumerate()
@@ -515,8 +510,8 @@ fn read_module(
     };
     let settings = ModuleSettings::read(&mut module);
     // Without a known type there is no telling which of the other keys are known.
-    let row = &mut table[kind?];
-    let Some(backend) = &mut row.backend else {
+    let row = &table[kind?];
+    let Some(backend) = &row.backend else {
         let (name, feature) = (row.name, row.feature);
         module.error(
             "type",
@@ -526,22 +521,22 @@ fn read_module(
         );
         return None;
     };
-    let built = backend.build(&mut module);
+    let backend = backend.read(&mut module);
     module.finish();
     Some(LoadedModule {
         name: name.to_owned(),
         kind: row.name,
         is_default,
         settings,
-        built: built?,
-        imprint: 0,
+        backend: backend?,
+        digest: 0,
     })
 }
 
 /// Stands for what the settings say of a module.
 fn text_of_module(root: &mut Section<'_>, name: &str) -> u128 {
     let module = root.value("pushModules").and_then(|modules| modules.get(name));
-    imprint(module.map(Value::to_string).unwrap_or_default().as_bytes())
+    digest(module.map(Value::to_string).unwrap_or_default().as_bytes())
 }
 
 /// Whether a text can stand in an address as its domain.
