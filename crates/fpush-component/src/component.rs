@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use fpush_push::{Cut, Drain, Heart, Modules, jitter};
+use fpush_push::{Cut, Drain, Modules, Probe, jitter};
 use metrics::counter;
 use tokio::{
     io::AsyncWriteExt as _,
@@ -56,7 +56,7 @@ pub struct Component {
     settings: watch::Receiver<ComponentSettings>,
     desk: Arc<Desk>,
     drain: Drain,
-    heart: Heart,
+    probe: Probe,
     status: Arc<Mutex<Link>>,
 }
 
@@ -96,7 +96,7 @@ impl Component {
         modules: Arc<Modules>,
         registration: Option<Registration>,
         drain: Drain,
-        heart: Heart,
+        probe: Probe,
     ) -> (Self, Handle) {
         let desk = Desk::new(&settings.hostname, modules, registration, drain.clone());
         let status = Arc::new(Mutex::new(Link {
@@ -113,7 +113,7 @@ impl Component {
             settings,
             desk,
             drain,
-            heart,
+            probe,
             status,
         };
         (component, handle)
@@ -127,7 +127,7 @@ impl Component {
             let settings = self.settings.borrow_and_update().clone();
             self.desk.set_name(&settings.hostname);
             let connected = tokio::select! {
-                connected = self.heart.beating(login(&settings)) => connected,
+                connected = self.probe.while_waiting(login(&settings)) => connected,
                 () = self.drain.until_begun() => return,
             };
             let pause = match connected {
@@ -161,7 +161,7 @@ impl Component {
             };
             let mut changed = self.settings.clone();
             tokio::select! {
-                () = self.heart.beating(sleep(pause)) => {}
+                () = self.probe.while_waiting(sleep(pause)) => {}
                 () = until_changed(&mut changed, &settings) => {}
                 () = self.drain.until_begun() => return,
             }
@@ -196,7 +196,7 @@ impl Component {
             &mut cutter,
             &settings.hostname,
             desk.outbox(),
-            &mut self.heart,
+            &mut self.probe,
             handle,
         );
         let end = tokio::select! {
@@ -220,7 +220,7 @@ impl Component {
                 &mut cutter,
                 outbox,
                 &last_read,
-                &mut self.heart,
+                &mut self.probe,
                 handle,
             );
             drop(timeout(FAREWELL, rest).await);

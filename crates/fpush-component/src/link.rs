@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, io};
 
-use fpush_push::Heart;
+use fpush_push::Probe;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     time::{Duration, Instant, sleep, timeout},
@@ -73,7 +73,7 @@ pub(crate) async fn run<R, W>(
     cutter: &mut Cutter,
     name: &str,
     outbox: &Outbox,
-    heart: &mut Heart,
+    probe: &mut Probe,
     handle: impl FnMut(Event<'_>),
 ) -> End
 where
@@ -83,7 +83,7 @@ where
     let last_read = Cell::new(Instant::now());
     outbox.drop_late(Instant::now());
     tokio::select! {
-        end = read(reader, cutter, outbox, &last_read, heart, handle) => end,
+        end = read(reader, cutter, outbox, &last_read, probe, handle) => end,
         end = write(&mut writer, outbox) => end,
         end = watch(name, outbox, &last_read) => end,
     }
@@ -95,7 +95,7 @@ pub(crate) async fn read<R: AsyncRead + Unpin>(
     cutter: &mut Cutter,
     outbox: &Outbox,
     last_read: &Cell<Instant>,
-    heart: &mut Heart,
+    probe: &mut Probe,
     mut handle: impl FnMut(Event<'_>),
 ) -> End {
     let mut stream_error = None;
@@ -127,8 +127,8 @@ pub(crate) async fn read<R: AsyncRead + Unpin>(
                 Piece::End => return closed(stream_error),
             }
         }
-        heart.beating(outbox.until_bearable()).await;
-        match heart.beating(reader.read_buf(cutter.space())).await {
+        probe.while_waiting(outbox.until_bearable()).await;
+        match probe.while_waiting(reader.read_buf(cutter.space())).await {
             Ok(0) => return closed(stream_error),
             Ok(_) => last_read.set(Instant::now()),
             Err(e) => return stream_error.map_or(End::Io(e), |error| closed(Some(error))),
@@ -248,7 +248,7 @@ mod tests {
             &mut Cutter::new(1_000, b""),
             "push.example",
             outbox,
-            &mut fpush_push::Pulse::new().heart("reader"),
+            &mut fpush_push::Liveness::new().probe("reader"),
             |_| {},
         )
         .await

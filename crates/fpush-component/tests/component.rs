@@ -11,8 +11,8 @@ use std::{
 
 use fpush_component::{Component, ComponentSettings, Handle};
 use fpush_push::{
-    BackendStatus, Class, Drain, Failure, Module, ModuleSettings, Modules, Pulse, Push, PushError, PushTrait,
-    Sending, TokenHasher, Urgency, Verifying,
+    BackendStatus, Class, Drain, Failure, Liveness, Module, ModuleSettings, Modules, Push, PushError,
+    PushTrait, Sending, TokenHasher, Urgency, Verifying,
     settings::{Report, Section},
 };
 use fpush_testkit::{
@@ -103,8 +103,8 @@ impl Rig {
             drain.clone(),
         );
         let modules = Arc::new(Modules::new(vec![Arc::clone(&module)], Some(module)));
-        let heart = Pulse::new().heart("reader");
-        let (component, handle) = Component::new(settings.clone(), modules, None, drain.clone(), heart);
+        let probe = Liveness::new().probe("reader");
+        let (component, handle) = Component::new(settings.clone(), modules, None, drain.clone(), probe);
         thread::spawn(|| {
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()

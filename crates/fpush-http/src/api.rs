@@ -11,7 +11,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use fpush_push::{Choice, Drain, Found, Modules, Outcome, Recipient, Unavailable, Urgency, Verdict};
+use fpush_push::{
+    Choice, Drain, Found, Modules, Outcome, Recipient, Unavailable, Urgency, Verdict, client_network,
+};
 use fpush_registry::{HttpRegistration, RegisterError, Registered, Registry};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
@@ -28,7 +30,7 @@ use crate::{
     origin::{Client, is_browser},
     pages::{self, Page},
     settings::HttpSettings,
-    shares::{Share, Shares, neighbourhood},
+    shares::{Share, Shares},
 };
 
 /// All endpoints, for a [`Listener`](crate::Listener). What they begin ends with the drain.
@@ -131,7 +133,7 @@ impl Api {
             token: recipient.token.as_str(),
             choice: Choice::Registered,
             urgency: Urgency::High,
-            domain: &neighbourhood(client.address).to_string(),
+            domain: &client_network(client.address).to_string(),
             registered: Some(fpush_push::Registered {
                 recipient,
                 encrypted: None,

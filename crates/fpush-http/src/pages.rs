@@ -7,6 +7,7 @@ use axum::{
     http::{HeaderValue, header},
     response::{Html, IntoResponse, Response},
 };
+use fpush_push::masked;
 use fpush_registry::{Device, Dialect, Time};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -186,12 +187,6 @@ impl fmt::Display for Escaped<'_> {
 /// A string of Lua.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-}
-
-/// So much of a secret that two of them can be told apart.
-fn masked(secret: &str) -> String {
-    let start: String = secret.chars().take(4).collect();
-    format!("{start}…")
 }
 
 /// What the next page of the list comes after: a node, or a text right behind it that does not give it away. Nodes of

@@ -2,9 +2,11 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard},
 };
+
+use fpush_push::{client_network, sync::lock};
 
 /// Something that is there a limited number of times.
 #[derive(Debug)]
@@ -39,7 +41,7 @@ impl Shares {
 
     /// Takes one for an address, if it may have one more.
     pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Share> {
-        let address = neighbourhood(address);
+        let address = client_network(address);
         let mut taken = self.lock();
         let by_address = taken.by_address.get(&address).copied().unwrap_or(0);
         if taken.all >= self.all || by_address >= self.each {
@@ -54,7 +56,7 @@ impl Shares {
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().expect("nobody panics with this lock")
+        lock(&self.taken)
     }
 }
 
@@ -68,14 +70,6 @@ impl Drop for Share {
                 taken.by_address.remove(&self.address);
             }
         }
-    }
-}
-
-/// What counts as one address: with IPv6 a network of 64 bits, because whoever has one address there has them all.
-pub(crate) fn neighbourhood(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
     }
 }
 
@@ -95,13 +89,5 @@ mod tests {
         drop(first);
         assert!(shares.take(a).is_some());
         assert_eq!(shares.lock().by_address.len(), 2);
-    }
-
-    #[test]
-    fn a_network_of_ipv6_and_an_ipv4_address_in_clothes_of_ipv6_count_as_one_address() {
-        let of = |address: &str| neighbourhood(address.parse().unwrap());
-        assert_eq!(of("2001:db8:0:1::1"), of("2001:db8:0:1:ffff::2"));
-        assert_ne!(of("2001:db8:0:1::1"), of("2001:db8:0:2::1"));
-        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
     }
 }

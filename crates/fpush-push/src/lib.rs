@@ -14,6 +14,7 @@ pub mod hot;
 mod jid;
 mod limiter;
 mod line;
+mod liveness;
 mod log;
 mod memory;
 mod meters;
@@ -21,7 +22,6 @@ mod module;
 mod modules;
 mod order;
 mod outcome;
-mod pulse;
 mod queue;
 mod recency;
 mod recent;
@@ -30,6 +30,7 @@ mod registration;
 mod retry;
 pub mod settings;
 mod status;
+mod strangers;
 pub mod sync;
 mod token;
 mod verdict;
@@ -42,6 +43,7 @@ pub use blocklist::{BlockRule, BlocklistSettings};
 pub use drain::Drain;
 pub use jid::{canonical_domain, canonical_jid};
 pub use limiter::RatelimitSettings;
+pub use liveness::{Liveness, Probe};
 pub use log::Cut;
 pub use memory::{BlockRecord, Clocks, HeldRecord};
 pub use module::{
@@ -49,7 +51,6 @@ pub use module::{
 };
 pub use modules::{Choice, Modules, Resolved};
 pub use outcome::Outcome;
-pub use pulse::{Heart, Pulse};
 pub use recent::{End, Last};
 pub use registrable::registrable;
 pub use registration::{
@@ -60,5 +61,6 @@ pub use retry::jitter;
 pub use status::{
     BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, Proof, Trouble, TroubleKind,
 };
+pub use strangers::{client_network, masked};
 pub use token::{Fingerprint, Token, TokenHasher};
 pub use verdict::VerdictRecord;

@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use crate::{
     BackendStatus, BlockRecord, BlocklistSettings, Choice, Class, Clocks, Drain, Encrypted, Extra, Failure,
-    Fingerprint, Form, Heart, HeldRecord, ModuleStatus, Outcome, Proof, Push, PushError, PushTrait,
+    Fingerprint, Form, HeldRecord, ModuleStatus, Outcome, Probe, Proof, Push, PushError, PushTrait,
     RatelimitSettings, Recipient, Token, TokenHasher, Trouble, TroubleKind, Unavailable, Urgency,
     VerdictRecord,
     blocklist::{BlockReason, Blocklist},
@@ -639,7 +639,7 @@ impl Module {
 
     /// Sends held pushes when their time has come, and all of them at once when the daemon is about to stop.
     /// Ends when none is left after that, or after the module has retired.
-    pub async fn run(self: Arc<Self>, mut heart: Heart) {
+    pub async fn run(self: Arc<Self>, mut probe: Probe) {
         loop {
             let (next_due, retired) = {
                 let state = self.lock();
@@ -649,7 +649,7 @@ impl Module {
                 biased;
                 () = self.drain.until_begun() => break,
                 // Only who got through the loop, and had the lock above, is well.
-                () = heart.asked() => heart.beat(),
+                () = probe.asked() => probe.answer(),
                 () = self.wake.notified() => {}
                 () = sleep_until_some(next_due) => {}
                 () = sleep(RETIRING), if retired => {
@@ -660,11 +660,11 @@ impl Module {
             }
             let now = Instant::now();
             while let Some(held) = self.pop_due(now) {
-                heart.beating(self.start_held(held, now)).await;
+                probe.while_waiting(self.start_held(held, now)).await;
             }
         }
         // The end is bounded by the shutdown itself.
-        drop(heart);
+        drop(probe);
         self.send_all_held().await;
     }
 

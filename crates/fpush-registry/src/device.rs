@@ -7,6 +7,7 @@ use std::{
 };
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use fpush_push::masked;
 
 use crate::former::{self, Former};
 
@@ -250,11 +251,6 @@ impl Device {
     /// What may be shown of the secret.
     #[must_use]
     pub fn masked_secret(&self) -> String {
-        let shown: String = self.secret.chars().take(4).collect();
-        if self.secret.len() < 16 {
-            "…".to_owned()
-        } else {
-            format!("{shown}…")
-        }
+        masked(&self.secret)
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use aws_lc_rs::hmac;
 use fpush_push::{
     Background, Command, Commands, Directory, Ending, Executing, Found, Lookup, Recipient, Record, Token,
-    Unavailable, registrable,
+    Unavailable, client_network, registrable,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -29,7 +29,7 @@ use crate::{
     settings::{RegistrySettings, StoreSettings},
     store::{MigrateError, Store, describe},
     targets::Targets,
-    throttle::{Throttle, household},
+    throttle::Throttle,
     times::{Noted, Times},
     writer::{Change, Done, Imported, Job, Writer},
 };
@@ -226,7 +226,7 @@ impl Registry {
                 .http_claim(kind, node, token, secret, address, may_add)
                 .await?;
             self.shared
-                .register(claim, None, &household(address).to_string())
+                .register(claim, None, &client_network(address).to_string())
                 .await
         };
         let registered = registered.await;
@@ -256,7 +256,7 @@ impl Registry {
         let claim = self.http_claim(kind, node, "", secret, address, false).await?;
         let device = self
             .shared
-            .unregister(claim, &household(address).to_string())
+            .unregister(claim, &client_network(address).to_string())
             .await?;
         Ok(Registered {
             node: device.node,
@@ -287,7 +287,7 @@ impl Registry {
         let claim = dialects::of_account(&self.shared, account, provider, token)?;
         match self
             .shared
-            .unregister(claim, &household(address).to_string())
+            .unregister(claim, &client_network(address).to_string())
             .await
         {
             Ok(_) => Ok(true),
@@ -302,7 +302,7 @@ impl Registry {
     ///
     /// The database is out of reach.
     pub async fn verify(&self, node: &str, secret: &str, address: IpAddr) -> Result<Found, Unavailable> {
-        match self.find(node, Some(secret), &household(address).to_string()) {
+        match self.find(node, Some(secret), &client_network(address).to_string()) {
             Lookup::Settled(found) => Ok(found),
             Lookup::Asking(asking) => asking.await,
         }
@@ -644,20 +644,20 @@ impl Shared {
 
     /// Counts a request of an address, and returns whether those are not too many.
     fn is_request_allowed(&self, address: IpAddr) -> bool {
-        let who = ("address", household(address));
+        let who = ("address", client_network(address));
         self.minute.allows(who, PER_ADDRESS, Instant::now())
     }
 
     /// Counts a new device of an address, and returns whether those are not too many.
     fn reserve_new(&self, address: IpAddr) -> bool {
-        let (household, now) = (household(address), Instant::now());
-        self.day.would_allow(household, self.new_per_address, now)
-            && self.day.allows(household, self.new_per_address, now)
+        let (network, now) = (client_network(address), Instant::now());
+        self.day.would_allow(network, self.new_per_address, now)
+            && self.day.allows(network, self.new_per_address, now)
     }
 
     /// It was no new device.
     fn give_back_new(&self, address: IpAddr) {
-        self.day.take_back(household(address), Instant::now());
+        self.day.take_back(client_network(address), Instant::now());
     }
 
     pub(crate) fn set_standing(&self, standing: Standing) {

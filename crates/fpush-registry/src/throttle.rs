@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher as _, Hash, RandomState},
-    net::{IpAddr, Ipv6Addr},
     sync::{Mutex, MutexGuard},
     time::Duration,
 };
@@ -71,14 +70,6 @@ impl Throttle {
     }
 }
 
-/// Those who share an address, or a network of IPv6 that one household gets, are one.
-pub(crate) fn household(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
-    }
-}
-
 /// Beyond that all are counted anew: it takes 5 MB.
 const MOST_STRANGERS: usize = 200_000;
 
@@ -99,14 +90,5 @@ mod tests {
         assert!(!throttle.allows("a", 3, now + Duration::from_secs(59)));
         assert!(throttle.allows("b", 3, now));
         assert!(throttle.allows("a", 3, now + Duration::from_secs(61)));
-    }
-
-    #[test]
-    fn a_household_is_one_stranger() {
-        let one = |text: &str| household(text.parse().unwrap());
-        assert_eq!(one("2001:db8:1:2:3::4"), one("2001:db8:1:2:ffff::1"));
-        assert_ne!(one("2001:db8:1:2::"), one("2001:db8:1:3::"));
-        assert_eq!(one("::ffff:192.0.2.1"), one("192.0.2.1"));
-        assert_ne!(one("192.0.2.2"), one("192.0.2.1"));
     }
 }

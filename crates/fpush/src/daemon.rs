@@ -13,7 +13,7 @@ use fpush_component::{Component, ComponentSettings, Handle};
 use fpush_http::{Limits, Listener};
 use fpush_monitor::{Certificate, Link, Monitor, Reload, Status};
 use fpush_push::{
-    Built, Clocks, Drain, Module, Modules, Pulse, TokenHasher,
+    Built, Clocks, Drain, Liveness, Module, Modules, TokenHasher,
     settings::{Problem, Severity},
 };
 use metrics::counter;
@@ -43,7 +43,7 @@ pub(crate) struct Daemon {
     log: Log,
     monitor: Arc<Monitor>,
     drain: Drain,
-    pulse: Arc<Pulse>,
+    liveness: Arc<Liveness>,
     hasher: TokenHasher,
     modules: Arc<Modules>,
     active: Vec<Active>,
@@ -137,14 +137,14 @@ impl Daemon {
             }
         };
         let known = memory.as_ref().and_then(Memory::known).cloned();
-        let (drain, pulse) = (Drain::default(), Arc::new(Pulse::new()));
+        let (drain, liveness) = (Drain::default(), Arc::new(Liveness::new()));
         let modules = Arc::<Modules>::default();
         let (component, handle) = Component::new(
             component_settings.clone(),
             Arc::clone(&modules),
             None,
             drain.clone(),
-            pulse.heart("component"),
+            liveness.probe("component"),
         );
         let mut daemon = Self {
             file: file.to_owned(),
@@ -152,7 +152,7 @@ impl Daemon {
             log,
             monitor,
             drain,
-            pulse,
+            liveness,
             hasher,
             modules,
             active: Vec::new(),
@@ -212,8 +212,8 @@ impl Daemon {
     }
 
     /// Who is asked whether they are alive.
-    pub(crate) fn pulse(&self) -> &Arc<Pulse> {
-        &self.pulse
+    pub(crate) fn liveness(&self) -> &Arc<Liveness> {
+        &self.liveness
     }
 
     /// How many push modules there are.
@@ -585,8 +585,8 @@ impl Daemon {
                                     module.keep_held();
                                 }
                                 remembered.tell(&module, kind);
-                                let heart = self.pulse.heart(format!("module {name}"));
-                                self.drain.spawn(Arc::clone(&module).run(heart));
+                                let probe = self.liveness.probe(format!("module {name}"));
+                                self.drain.spawn(Arc::clone(&module).run(probe));
                                 module
                             }
                         }

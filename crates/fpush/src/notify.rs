@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use fpush_push::Pulse;
+use fpush_push::Liveness;
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, warn};
@@ -131,16 +131,16 @@ fn patience(microseconds: Option<&str>, pid: Option<&str>, own_pid: u32) -> Opti
 
 /// Gives systemd a sign of life three times in its `patience`, as long as everybody has answered the last
 /// question. Never ends.
-pub(crate) async fn feed_watchdog(notifier: &Notifier, pulse: &Pulse, patience: Duration) {
+pub(crate) async fn feed_watchdog(notifier: &Notifier, liveness: &Liveness, patience: Duration) {
     let mut ticks = interval(patience / 3);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first one comes at once.
     ticks.tick().await;
     let mut complained = false;
     loop {
-        pulse.ask();
+        liveness.ask();
         ticks.tick().await;
-        let silent = pulse.silent();
+        let silent = liveness.silent();
         if silent.is_empty() {
             notifier.feed();
             complained = false;
@@ -164,7 +164,7 @@ const MAX_STATUS: usize = 500;
 mod tests {
     use std::{future, sync::Arc};
 
-    use fpush_push::Heart;
+    use fpush_push::Probe;
     use tokio::time::{Instant, sleep};
 
     use super::*;
@@ -243,29 +243,29 @@ mod tests {
         assert_eq!(patience(None, Some("7"), 7), None);
     }
 
-    async fn work(mut heart: Heart, until: Instant) {
+    async fn work(mut probe: Probe, until: Instant) {
         loop {
             tokio::select! {
-                () = heart.asked() => heart.beat(),
+                () = probe.asked() => probe.answer(),
                 () = tokio::time::sleep_until(until) => return future::pending().await,
             }
         }
     }
 
-    fn start(notifier: Notifier) -> Arc<Pulse> {
-        let pulse = Arc::new(Pulse::new());
-        let watched = Arc::clone(&pulse);
+    fn start(notifier: Notifier) -> Arc<Liveness> {
+        let liveness = Arc::new(Liveness::new());
+        let watched = Arc::clone(&liveness);
         tokio::spawn(async move { feed_watchdog(&notifier, &watched, Duration::from_secs(30)).await });
-        pulse
+        liveness
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_watchdog_is_fed_while_everybody_answers() {
         let (notifier, systemd) = listen("fed");
-        let pulse = start(notifier);
+        let liveness = start(notifier);
         let never = Instant::now() + Duration::from_secs(10_000);
-        tokio::spawn(work(pulse.heart("reader"), never));
-        tokio::spawn(work(pulse.heart("module"), never));
+        tokio::spawn(work(liveness.probe("reader"), never));
+        tokio::spawn(work(liveness.probe("module"), never));
         sleep(Duration::from_secs(61)).await;
         assert_eq!(count(&systemd), 6);
     }
@@ -273,10 +273,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_that_is_silent_stops_the_feeding() {
         let (notifier, systemd) = listen("silent");
-        let pulse = start(notifier);
+        let liveness = start(notifier);
         let start = Instant::now();
-        tokio::spawn(work(pulse.heart("reader"), start + Duration::from_secs(1_000)));
-        tokio::spawn(work(pulse.heart("module"), start + Duration::from_secs(25)));
+        tokio::spawn(work(liveness.probe("reader"), start + Duration::from_secs(1_000)));
+        tokio::spawn(work(liveness.probe("module"), start + Duration::from_secs(25)));
         sleep(Duration::from_secs(31)).await;
         assert_eq!(
             count(&systemd),
@@ -285,18 +285,18 @@ mod tests {
         );
         sleep(Duration::from_secs(60)).await;
         assert_eq!(count(&systemd), 0);
-        assert_eq!(pulse.silent(), ["module"]);
+        assert_eq!(liveness.silent(), ["module"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_that_is_gone_does_not_stop_the_feeding() {
         let (notifier, systemd) = listen("gone");
-        let pulse = start(notifier);
+        let liveness = start(notifier);
         tokio::spawn(work(
-            pulse.heart("reader"),
+            liveness.probe("reader"),
             Instant::now() + Duration::from_secs(1_000),
         ));
-        let module = pulse.heart("module");
+        let module = liveness.probe("module");
         sleep(Duration::from_secs(31)).await;
         assert_eq!(count(&systemd), 0);
         drop(module);

@@ -116,8 +116,8 @@ async fn serve(
     );
     notifier.ready();
     if let Some(patience) = notify::watchdog() {
-        let (notifier, pulse) = (Arc::clone(&notifier), Arc::clone(daemon.pulse()));
-        tokio::spawn(async move { notify::feed_watchdog(&notifier, &pulse, patience).await });
+        let (notifier, liveness) = (Arc::clone(&notifier), Arc::clone(daemon.liveness()));
+        tokio::spawn(async move { notify::feed_watchdog(&notifier, &liveness, patience).await });
     }
     let mut component = pin!(component.run());
     let (mut seconds, mut looks) = (interval(SECOND), interval(LOOK));

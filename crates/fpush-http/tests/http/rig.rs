@@ -14,8 +14,8 @@ use std::{
 
 use fpush_http::{HttpSettings, Limits, Listener, Security, api};
 use fpush_push::{
-    BackendStatus, Class, Drain, Failure, Module, ModuleSettings, Modules, Pulse, Push, PushError, PushTrait,
-    Sending, TokenHasher, Urgency, Verifying,
+    BackendStatus, Class, Drain, Failure, Liveness, Module, ModuleSettings, Modules, Push, PushError,
+    PushTrait, Sending, TokenHasher, Urgency, Verifying,
     settings::{Report, Section},
 };
 use fpush_registry::{Hooks, Registry, RegistrySettings, StoreSettings};
@@ -151,7 +151,7 @@ impl Rig {
             TokenHasher::new().unwrap(),
             drain.clone(),
         );
-        drain.spawn(Arc::clone(&module).run(Pulse::new().heart("app")));
+        drain.spawn(Arc::clone(&module).run(Liveness::new().probe("app")));
         let modules = Arc::new(Modules::new(vec![Arc::clone(&module)], None));
         let hooks = Hooks {
             canonical: Arc::new(move |name, token| match name {

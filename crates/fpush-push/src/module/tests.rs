@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tokio::{runtime, task::JoinHandle};
 
 use super::*;
-use crate::{BackendStatus, BlockRule, Ending, Pulse, Record, Sending, Verifying};
+use crate::{BackendStatus, BlockRule, Ending, Liveness, Record, Sending, Verifying};
 
 /// What the scripted provider does with one attempt.
 #[derive(Clone, Copy, Debug)]
@@ -177,7 +177,7 @@ impl Fixture {
             digest: 1,
         });
         let module = Module::new("m", backend, settings, TokenHasher::new().unwrap(), drain.clone());
-        drain.spawn(Arc::clone(&module).run(Pulse::new().heart("m")));
+        drain.spawn(Arc::clone(&module).run(Liveness::new().probe("m")));
         Self {
             module,
             provider,
@@ -1807,7 +1807,7 @@ mod remembered {
             serde_json::from_str(&serde_json::to_string(&f.module.blocks(0, written).0).unwrap()).unwrap();
         let verdicts = f.module.verdicts(Instant::now());
         module.remember(blocks, held, verdicts, Clocks::read());
-        drain.spawn(Arc::clone(&module).run(Pulse::new().heart("m")));
+        drain.spawn(Arc::clone(&module).run(Liveness::new().probe("m")));
         Fixture {
             module,
             provider,

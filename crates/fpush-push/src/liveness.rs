@@ -11,12 +11,14 @@ use std::{
 
 use tokio::sync::watch;
 
-/// Asks all participants whether they are alive. Each has a [`Heart`] and answers in its own loop, between two
+use crate::sync::lock;
+
+/// Asks all participants whether they are alive. Each has a [`Probe`] and answers in its own loop, between two
 /// turns of its work: a timer would also answer for a loop that has stopped.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct Liveness {
     round: watch::Sender<u64>,
-    hearts: Mutex<Vec<Listed>>,
+    probes: Mutex<Vec<Listed>>,
 }
 
 #[derive(Debug)]
@@ -25,36 +27,36 @@ struct Listed {
     answered: Weak<AtomicU64>,
 }
 
-/// A participant's part of a [`Pulse`]. Once it is dropped, nobody waits for it any more.
+/// A participant's part of a [`Liveness`]. Once it is dropped, nobody waits for it any more.
 #[derive(Debug)]
-pub struct Heart {
+pub struct Probe {
     round: watch::Receiver<u64>,
     answered: Arc<AtomicU64>,
 }
 
-impl Pulse {
-    /// A pulse without participants, which has asked nothing yet.
+impl Liveness {
+    /// Without participants; nothing has been asked yet.
     #[must_use]
     pub fn new() -> Self {
         Self {
             round: watch::Sender::new(0),
-            hearts: Mutex::default(),
+            probes: Mutex::default(),
         }
     }
 
     /// Adds a participant. What was asked before does not concern it.
     #[must_use]
-    pub fn heart(&self, name: impl Into<String>) -> Heart {
+    pub fn probe(&self, name: impl Into<String>) -> Probe {
         let round = self.round.subscribe();
         let answered = Arc::new(AtomicU64::new(*round.borrow()));
-        let mut hearts = self.lock();
-        hearts.retain(Listed::is_there);
-        hearts.push(Listed {
+        let mut probes = self.lock();
+        probes.retain(Listed::is_there);
+        probes.push(Listed {
             name: name.into(),
             answered: Arc::downgrade(&answered),
         });
-        drop(hearts);
-        Heart { round, answered }
+        drop(probes);
+        Probe { round, answered }
     }
 
     /// Asks everybody.
@@ -67,24 +69,24 @@ impl Pulse {
     #[must_use]
     pub fn all_answered(&self) -> bool {
         let round = *self.round.borrow();
-        self.lock().iter().all(|heart| heart.has_answered(round))
+        self.lock().iter().all(|probe| probe.has_answered(round))
     }
 
     /// Who has not answered the last question.
     #[must_use]
     pub fn silent(&self) -> Vec<String> {
         let round = *self.round.borrow();
-        let hearts = self.lock();
-        let silent = hearts.iter().filter(|heart| !heart.has_answered(round));
-        silent.map(|heart| heart.name.clone()).collect()
+        let probes = self.lock();
+        let silent = probes.iter().filter(|probe| !probe.has_answered(round));
+        silent.map(|probe| probe.name.clone()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Listed>> {
-        self.hearts.lock().expect("nobody panics with this lock")
+        lock(&self.probes)
     }
 }
 
-impl Default for Pulse {
+impl Default for Liveness {
     fn default() -> Self {
         Self::new()
     }
@@ -103,9 +105,9 @@ impl Listed {
     }
 }
 
-impl Heart {
+impl Probe {
     /// Resolves while a question is not answered. It may be dropped at any time, so it suits a `select!`, and there
-    /// [`Heart::beat`] has to follow: until then it resolves again at once.
+    /// [`Probe::answer`] has to follow: until then it resolves again at once.
     pub async fn asked(&mut self) {
         let answered = self.answered.load(Ordering::Relaxed);
         if self.round.wait_for(|round| *round > answered).await.is_err() {
@@ -115,19 +117,19 @@ impl Heart {
     }
 
     /// Answers while something is waited for.
-    pub async fn beating<F: Future>(&mut self, waiting: F) -> F::Output {
+    pub async fn while_waiting<F: Future>(&mut self, waiting: F) -> F::Output {
         let mut waiting = pin!(waiting);
         loop {
             tokio::select! {
                 biased;
-                () = self.asked() => self.beat(),
+                () = self.asked() => self.answer(),
                 done = &mut waiting => return done,
             }
         }
     }
 
     /// Answers everything that was asked so far.
-    pub fn beat(&self) {
+    pub fn answer(&self) {
         self.answered.store(*self.round.borrow(), Ordering::Relaxed);
     }
 }
@@ -142,62 +144,62 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn all_have_answered_when_everybody_has() {
-        let pulse = Pulse::new();
-        pulse.ask();
-        assert!(pulse.all_answered(), "nobody is there");
-        let mut reader = pulse.heart("reader");
-        let module = pulse.heart("module");
-        assert!(pulse.all_answered(), "they came after the question");
+        let liveness = Liveness::new();
+        liveness.ask();
+        assert!(liveness.all_answered(), "nobody is there");
+        let mut reader = liveness.probe("reader");
+        let module = liveness.probe("module");
+        assert!(liveness.all_answered(), "they came after the question");
 
-        pulse.ask();
-        assert_eq!(pulse.silent(), ["reader", "module"]);
+        liveness.ask();
+        assert_eq!(liveness.silent(), ["reader", "module"]);
         reader.asked().await;
-        reader.beat();
-        assert!(!pulse.all_answered());
-        assert_eq!(pulse.silent(), ["module"]);
-        module.beat();
-        assert!(pulse.all_answered());
-        assert!(pulse.silent().is_empty());
+        reader.answer();
+        assert!(!liveness.all_answered());
+        assert_eq!(liveness.silent(), ["module"]);
+        module.answer();
+        assert!(liveness.all_answered());
+        assert!(liveness.silent().is_empty());
 
-        pulse.ask();
-        assert_eq!(pulse.silent(), ["reader", "module"]);
+        liveness.ask();
+        assert_eq!(liveness.silent(), ["reader", "module"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_is_gone_is_not_waited_for() {
-        let pulse = Pulse::new();
-        let module = pulse.heart("module");
-        pulse.ask();
-        assert!(!pulse.all_answered());
+        let liveness = Liveness::new();
+        let module = liveness.probe("module");
+        liveness.ask();
+        assert!(!liveness.all_answered());
         drop(module);
-        assert!(pulse.all_answered());
-        let _other = pulse.heart("other");
-        assert_eq!(pulse.lock().len(), 1, "who is gone is forgotten");
+        assert!(liveness.all_answered());
+        let _other = liveness.probe("other");
+        assert_eq!(liveness.lock().len(), 1, "who is gone is forgotten");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_beat_answers_all_questions() {
-        let pulse = Pulse::new();
-        let mut heart = pulse.heart("slow");
-        pulse.ask();
-        pulse.ask();
-        heart.asked().await;
-        heart.asked().await;
-        heart.beat();
-        assert!(pulse.all_answered());
-        assert!(timeout(Duration::from_secs(60), heart.asked()).await.is_err());
-        drop(pulse);
-        assert!(timeout(Duration::from_secs(60), heart.asked()).await.is_err());
+    async fn one_answer_serves_all_questions() {
+        let liveness = Liveness::new();
+        let mut probe = liveness.probe("slow");
+        liveness.ask();
+        liveness.ask();
+        probe.asked().await;
+        probe.asked().await;
+        probe.answer();
+        assert!(liveness.all_answered());
+        assert!(timeout(Duration::from_secs(60), probe.asked()).await.is_err());
+        drop(liveness);
+        assert!(timeout(Duration::from_secs(60), probe.asked()).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_hangs_does_not_answer() {
-        let pulse = Pulse::new();
-        let mut heart = pulse.heart("loop");
+        let liveness = Liveness::new();
+        let mut probe = liveness.probe("loop");
         tokio::spawn(async move {
             for turn in 0_u32.. {
                 tokio::select! {
-                    () = heart.asked() => heart.beat(),
+                    () = probe.asked() => probe.answer(),
                     () = sleep(Duration::from_secs(1)) => {}
                 }
                 if turn == 5 {
@@ -205,12 +207,12 @@ mod tests {
                 }
             }
         });
-        pulse.ask();
+        liveness.ask();
         sleep(Duration::from_millis(1)).await;
-        assert!(pulse.all_answered());
+        assert!(liveness.all_answered());
         sleep(Duration::from_secs(60)).await;
-        pulse.ask();
+        liveness.ask();
         sleep(Duration::from_secs(60)).await;
-        assert_eq!(pulse.silent(), ["loop"]);
+        assert_eq!(liveness.silent(), ["loop"]);
     }
 }

@@ -1,0 +1,40 @@
+//! Who counts as one client, and what may be shown of a secret.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+/// What of a client's address counts: with IPv6 the network of 64 bits, because whoever has one address there has them
+/// all. An IPv4 address in IPv6's clothes is an IPv4 address.
+#[must_use]
+pub fn client_network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
+/// So much of a secret that two of them can be told apart; nothing of a short one.
+#[must_use]
+pub fn masked(secret: &str) -> String {
+    let shown = if secret.len() < 16 { 0 } else { 4 };
+    secret.chars().take(shown).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_of_ipv6_is_one_client() {
+        let of = |address: &str| client_network(address.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2:3::4"), of("2001:db8:1:2:ffff::1"));
+        assert_ne!(of("2001:db8:1:2::"), of("2001:db8:1:3::"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("192.0.2.2"), of("192.0.2.1"));
+    }
+
+    #[test]
+    fn little_is_shown_of_a_secret() {
+        assert_eq!(masked("0123456789abcdef"), "0123…");
+        assert_eq!(masked("s3cret"), "…");
+    }
+}
