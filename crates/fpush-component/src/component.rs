@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use fpush_push::{Cut, Drain, Modules, Probe, jitter};
+use fpush_push::{Cut, Devices, Drain, Modules, Probe, jitter};
 use metrics::counter;
 use tokio::{
     io::AsyncWriteExt as _,
@@ -17,7 +17,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    desk::{Desk, Registration},
+    desk::Desk,
     link::{self, End},
     login::{Established, LoginError, login},
     stream::Cutter,
@@ -88,17 +88,16 @@ struct Link {
 }
 
 impl Component {
-    /// A component that hands publishes to these modules, and serves registered devices where there are some; and the
-    /// handle to it.
+    /// A component that hands publishes to these modules, and serves these registered devices; and the handle to it.
     #[must_use]
     pub fn new(
         settings: ComponentSettings,
         modules: Arc<Modules>,
-        registration: Option<Registration>,
+        devices: Option<Arc<dyn Devices>>,
         drain: Drain,
         probe: Probe,
     ) -> (Self, Handle) {
-        let desk = Desk::new(&settings.hostname, modules, registration, drain.clone());
+        let desk = Desk::new(&settings.hostname, modules, devices, drain.clone());
         let status = Arc::new(Mutex::new(Link {
             since: Instant::now(),
             down: Some("the login has not ended yet".to_owned()),
@@ -248,9 +247,9 @@ impl Handle {
         });
     }
 
-    /// Serves registered devices like this from now on.
-    pub fn set_registration(&self, registration: Option<Registration>) {
-        self.desk.set_registration(registration);
+    /// Serves these registered devices from now on.
+    pub fn set_devices(&self, devices: Option<Arc<dyn Devices>>) {
+        self.desk.set_devices(devices);
     }
 
     /// The link now.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use fpush_push::{
-    BadPayload, Choice, Command, CommandError, Commands, Cut, Directory, Drain, Encrypted, Found, Lookup,
+    BadPayload, COMMAND_FIELDS, Choice, Command, CommandError, Cut, Devices, Drain, Encrypted, Found, Lookup,
     Module, Modules, Outcome, Registered, Request as PushRequest, Unavailable, Urgency, Verdict,
     canonical_domain, canonical_jid, is_tigase_node,
 };
@@ -30,21 +30,6 @@ use crate::{
     service,
 };
 
-/// Where registered devices are known, and how they register.
-#[derive(Clone)]
-pub struct Registration {
-    /// Who knows them.
-    pub directory: Arc<dyn Directory>,
-    /// How they register.
-    pub commands: Arc<dyn Commands>,
-}
-
-impl fmt::Debug for Registration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Registration")
-    }
-}
-
 /// Handles requests, and has the replies written. It outlives the links.
 #[derive(Debug)]
 pub(crate) struct Desk {
@@ -63,11 +48,19 @@ pub(crate) struct Desk {
     durations: Histogram,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Terms {
     /// Our own address.
     name: Box<str>,
-    registration: Option<Registration>,
+    devices: Option<Arc<dyn Devices>>,
+}
+
+impl fmt::Debug for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Terms")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A request whose reply is not there yet.
@@ -111,14 +104,14 @@ impl Desk {
     pub(crate) fn new(
         name: &str,
         modules: Arc<Modules>,
-        registration: Option<Registration>,
+        devices: Option<Arc<dyn Devices>>,
         drain: Drain,
     ) -> Arc<Self> {
         Arc::new(Self {
             modules,
             terms: RwLock::new(Arc::new(Terms {
                 name: name.into(),
-                registration,
+                devices,
             })),
             drain,
             outbox: Outbox::default(),
@@ -131,8 +124,8 @@ impl Desk {
     }
 
     /// Serves registered devices like this from now on.
-    pub(crate) fn set_registration(&self, registration: Option<Registration>) {
-        self.change_terms(|terms| terms.registration = registration);
+    pub(crate) fn set_devices(&self, devices: Option<Arc<dyn Devices>>) {
+        self.change_terms(|terms| terms.devices = devices);
     }
 
     /// Our address is this one from now on.
@@ -233,7 +226,7 @@ impl Desk {
             return self.push_to_token(arrival);
         }
         let terms = self.terms();
-        let Some(registration) = &terms.registration else {
+        let Some(devices) = &terms.devices else {
             return self.push_to_token(arrival);
         };
         let encrypted = encrypted.map(|Ciphertext { iv, text }| Encrypted {
@@ -242,7 +235,7 @@ impl Desk {
         });
         let secret = secret.as_deref();
         let lookup = if [Some(&*node), secret].into_iter().flatten().all(fits) {
-            registration.directory.find(&node, secret, domain)
+            devices.find(&node, secret, domain)
         } else {
             Lookup::Settled(Found::Nothing)
         };
@@ -404,13 +397,13 @@ impl Desk {
 
     fn command(self: &Arc<Self>, command: AdHoc<'_>, addresses: Addresses, now: Instant) {
         let terms = self.terms();
-        let Some(registration) = &terms.registration else {
+        let Some(devices) = &terms.devices else {
             return self.reply(&addresses, &Answer::NoRegistration, now);
         };
         if !command.is_sayable() {
-            return self.reply(&addresses, &Answer::CommandFailed(BadPayload::NotXml.into()), now);
+            return self.reply(&addresses, &Answer::BadCharacters, now);
         }
-        let commands = registration.commands.list();
+        let commands = devices.commands();
         let Some((node, _)) = commands.into_iter().find(|(node, _)| *node == command.node) else {
             return self.reply(
                 &addresses,
@@ -425,8 +418,7 @@ impl Desk {
             }
             Action::Other => return self.reply(&addresses, &Answer::BadAction, now),
         }
-        let known = known_fields(command.fields, registration.commands.fields());
-        let (fields, has_other_fields) = match known {
+        let (fields, has_other_fields) = match known_fields(command.fields) {
             Ok(known) => known,
             Err(bad) => return self.reply(&addresses, &Answer::CommandFailed(bad.into()), now),
         };
@@ -444,8 +436,8 @@ impl Desk {
             let error = CommandError::Unavailable(Unavailable);
             return self.reply(&addresses, &Answer::CommandFailed(error), now);
         };
-        let executing = registration.commands.execute(Command {
-            node: node.to_owned(),
+        let executing = devices.execute(Command {
+            name: node.to_owned(),
             sender,
             written: command.sender,
             service: command.service,
@@ -466,16 +458,12 @@ impl Desk {
     /// disco#info.
     fn describe(&self, node: Option<&str>) -> Answer<'static> {
         let terms = self.terms();
-        let commands = terms
-            .registration
-            .as_ref()
-            .map(|registration| &registration.commands);
-        match (node, commands) {
+        match (node, &terms.devices) {
             (None, None) => Answer::Payload(service::disco_info(None)),
-            (None, Some(commands)) => Answer::Payload(service::disco_info(Some(&commands.features()))),
+            (None, Some(devices)) => Answer::Payload(service::disco_info(Some(&devices.features()))),
             (Some(service::COMMANDS), Some(_)) => Answer::Payload(service::command_list_info()),
-            (Some(node), Some(commands)) => {
-                let command = commands.list().into_iter().find(|(command, _)| *command == node);
+            (Some(node), Some(devices)) => {
+                let command = devices.commands().into_iter().find(|(command, _)| *command == node);
                 command.map_or(Answer::UnknownNode, |(node, name)| {
                     Answer::Payload(service::command_info(node, name))
                 })
@@ -487,13 +475,9 @@ impl Desk {
     /// disco#items.
     fn list(&self, node: Option<&str>) -> Answer<'static> {
         let terms = self.terms();
-        let commands = terms
-            .registration
-            .as_ref()
-            .map(|registration| &registration.commands);
-        match (node, commands) {
-            (Some(service::COMMANDS), Some(commands)) => {
-                Answer::Payload(service::command_items(&terms.name, &commands.list()))
+        match (node, &terms.devices) {
+            (Some(service::COMMANDS), Some(devices)) => {
+                Answer::Payload(service::command_items(&terms.name, &devices.commands()))
             }
             (Some(_) | None, _) => Answer::Payload(service::disco_items()),
         }
@@ -533,11 +517,10 @@ impl<'a> Named<'a> {
 /// larger than any that makes sense.
 fn known_fields(
     sent: Vec<(Cow<'_, str>, Cow<'_, str>)>,
-    known: &[&'static str],
-) -> Result<(Vec<(String, String)>, bool), BadPayload> {
-    let (mut fields, mut has_others) = (Vec::<(String, String)>::new(), false);
+) -> Result<(Vec<(&'static str, String)>, bool), BadPayload> {
+    let (mut fields, mut has_others) = (Vec::<(&str, String)>::new(), false);
     for (var, value) in sent {
-        let Some(name) = known.iter().find(|name| **name == var) else {
+        let Some(name) = COMMAND_FIELDS.iter().find(|name| **name == var) else {
             has_others |= var != "FORM_TYPE" && !value.is_empty();
             continue;
         };
@@ -545,8 +528,8 @@ fn known_fields(
             return Err(BadPayload::Impossible(name));
         }
         // Of several the first one with a value counts.
-        if !value.is_empty() && !fields.iter().any(|(var, _)| var == name) {
-            fields.push((var.into_owned(), value.into_owned()));
+        if !value.is_empty() && !fields.iter().any(|(known, _)| known == name) {
+            fields.push((name, value.into_owned()));
         }
     }
     Ok((fields, has_others))

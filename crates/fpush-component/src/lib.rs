@@ -19,4 +19,3 @@ mod stream;
 mod xml;
 
 pub use component::{Component, ComponentSettings, Handle, LinkStatus};
-pub use desk::Registration;

@@ -37,6 +37,8 @@ pub(crate) enum Answer<'a> {
     Payload(Xml),
     /// To a command that was not executed.
     CommandFailed(CommandError),
+    /// To a command with characters that XML does not have, so that an answer could not hold them.
+    BadCharacters,
     /// To a command with an action that it does not have.
     BadAction,
 }
@@ -153,6 +155,7 @@ impl Answer<'_> {
                 CommandError::TooMany => Verdict::Error(Wait, ResourceConstraint),
                 CommandError::Unavailable(_) => Verdict::Error(Wait, InternalServerError),
             },
+            Self::BadCharacters => Verdict::CommandError(Modify, BadRequest, CommandCondition::BadPayload),
             Self::BadAction => Verdict::CommandError(Modify, BadRequest, CommandCondition::BadAction),
         }
     }
@@ -170,6 +173,7 @@ impl Answer<'_> {
             Self::UnsupportedPubsub => "of pubsub only publish is supported here",
             Self::UnknownNode => "there is no such node here",
             Self::CommandFailed(error) => return error.to_string().into(),
+            Self::BadCharacters => "a value has characters that XML does not allow",
             Self::BadAction => "this command has one step: its action is execute or cancel",
             Self::Nothing | Self::Payload(_) => "",
         };
@@ -463,6 +467,7 @@ mod tests {
             Answer::UnsupportedPubsub,
             Answer::UnknownNode,
             Answer::Nothing,
+            Answer::BadCharacters,
             Answer::BadAction,
         ];
         let failed = [

@@ -1,8 +1,8 @@
 //! What we say about ourselves, and the answers to commands.
 
-use std::fmt;
+use std::{fmt, slice};
 
-use fpush_push::Completed;
+use fpush_push::{Completed, Value, Wording};
 use uuid::Uuid;
 use xmpp_parsers::{
     disco::{DiscoInfoResult, DiscoItemsResult, Identity},
@@ -101,24 +101,36 @@ pub(crate) fn command_items(jid: &str, commands: &[(&str, &str)]) -> Xml {
 
 /// The answer to a command that was executed in its one step.
 pub(crate) fn completed(node: &str, completed: &Completed) -> Xml {
-    let fields = completed.fields.iter().map(|field| {
-        let values = field.values.iter().map(|value| {
-            Element::builder("value", ns::DATA_FORMS)
-                .append(value.as_str())
-                .build()
-        });
-        Element::builder("field", ns::DATA_FORMS)
-            .attr(xml_ncname!("var").into(), field.var)
-            .attr(xml_ncname!("type").into(), field.kind)
-            .append_all(values)
-            .build()
-    });
+    let (status, form_type) = match completed.wording {
+        Wording::Standard => ("completed", "result"),
+        // No XEP knows either of them.
+        Wording::Original => ("complete", "form"),
+    };
+    let fields = completed.values.iter().map(|(var, value)| field(var, value));
     let form = Element::builder("x", ns::DATA_FORMS)
-        .attr(xml_ncname!("type").into(), completed.form_type)
+        .attr(xml_ncname!("type").into(), form_type)
         .append_all(fields);
     let session = Uuid::new_v4().to_string();
-    let command = command(node, completed.status).attr(xml_ncname!("sessionid").into(), session);
+    let command = command(node, status).attr(xml_ncname!("sessionid").into(), session);
     xml(command.append(form).build())
+}
+
+fn field(var: &str, value: &Value) -> Element {
+    let (kind, values) = match value {
+        Value::Text(value) => ("text-single", slice::from_ref(value)),
+        Value::Address(value) => ("jid-single", slice::from_ref(value)),
+        Value::List(values) => ("text-multi", values.as_slice()),
+    };
+    let value = |value: &String| {
+        Element::builder("value", ns::DATA_FORMS)
+            .append(value.as_str())
+            .build()
+    };
+    Element::builder("field", ns::DATA_FORMS)
+        .attr(xml_ncname!("var").into(), var)
+        .attr(xml_ncname!("type").into(), kind)
+        .append_all(values.iter().map(value))
+        .build()
 }
 
 /// The answer to who does not want a command any more. It names no session: commands of one step leave none behind, and
@@ -153,8 +165,6 @@ const NAME: &str = "fpush";
 
 #[cfg(test)]
 mod tests {
-    use fpush_push::Field;
-
     use super::*;
 
     #[test]
@@ -179,13 +189,12 @@ mod tests {
         let completed = completed(
             "v1-register-push",
             &Completed {
-                status: "complete",
-                form_type: "form",
-                fields: vec![Field {
-                    var: "secret",
-                    kind: Some("text-single"),
-                    values: vec!["<&>".to_owned()],
-                }],
+                wording: Wording::Original,
+                values: vec![
+                    ("jid", Value::Address("push.example".to_owned())),
+                    ("secret", Value::Text("<&>".to_owned())),
+                    ("features", Value::List(vec!["a".to_owned(), "b".to_owned()])),
+                ],
             },
         );
         let text = completed.as_str();
@@ -194,7 +203,9 @@ mod tests {
             "node='v1-register-push'",
             "status='complete'",
             "<x xmlns='jabber:x:data' type='form'>",
-            "<value>&lt;&amp;&gt;</value>",
+            "<field var='jid' type='jid-single'><value>push.example</value></field>",
+            "<field var='secret' type='text-single'><value>&lt;&amp;&gt;</value></field>",
+            "<field var='features' type='text-multi'><value>a</value><value>b</value></field>",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

@@ -54,8 +54,8 @@ pub use outcome::Outcome;
 pub use recent::{End, Last};
 pub use registrable::registrable;
 pub use registration::{
-    BadPayload, Command, CommandError, Commands, Completed, Directory, Ending, Executing, Field, Found,
-    Lookup, Recipient, Record, TIGASE_NODE, Unavailable, is_tigase_node,
+    BadPayload, COMMAND_FIELDS, Command, CommandError, Completed, Devices, Ending, Executing, Found, Lookup,
+    Recipient, Record, TIGASE_NODE, Unavailable, Value, Wording, is_tigase_node,
 };
 pub use retry::jitter;
 pub use status::{

@@ -1,17 +1,28 @@
 //! The border to registered devices: what the component and the policy ask of a registry, and what they tell it.
+//!
+//! Nothing here is XMPP. The component reads forms and words the answers; here they are names and values.
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use crate::Token;
 
-/// Finds registered devices.
-pub trait Directory: Send + Sync + 'static {
+/// What the component asks of the registry.
+pub trait Devices: Send + Sync + 'static {
     /// Looks up the node of a publish of this sender, a domain, that carries this secret. Never waits: what has to be
     /// asked elsewhere is a future.
     fn find(&self, node: &str, secret: Option<&str>, sender: &str) -> Lookup;
+
+    /// The commands with which clients register: each with its name, and a title for persons.
+    fn commands(&self) -> Vec<(&'static str, &'static str)>;
+
+    /// Features that show clients that they are welcome here.
+    fn features(&self) -> Vec<String>;
+
+    /// Executes a command. Nothing is done before the future is polled.
+    fn execute(&self, command: Command) -> Executing;
 }
 
-/// What a directory knows of a node.
+/// What the registry knows of a node.
 pub enum Lookup {
     /// It knows for certain.
     Settled(Found),
@@ -95,69 +106,77 @@ pub trait Record: Send + Sync + 'static {
 /// Whether a registration has ended: false if the device has registered since.
 pub type Ending = Pin<Box<dyn Future<Output = Result<bool, Unavailable>> + Send>>;
 
-/// What the component offers beside publishes: ad-hoc commands (XEP-0050) of one step.
-pub trait Commands: Send + Sync + 'static {
-    /// The nodes of the commands, each with a name for persons.
-    fn list(&self) -> Vec<(&'static str, &'static str)>;
-
-    /// Features (XEP-0030) that show clients that they are welcome here.
-    fn features(&self) -> Vec<String>;
-
-    /// The names of all fields that the commands read. Of others only whether there are any is told.
-    fn fields(&self) -> &'static [&'static str];
-
-    /// Executes a command.
-    fn execute(&self, command: Command) -> Executing;
-}
-
 /// A command under way.
 pub type Executing = Pin<Box<dyn Future<Output = Result<Completed, CommandError>> + Send>>;
 
-/// A command that somebody sent. It has no `Debug`: it holds addresses and tokens.
+/// A command that a client sent. It has no `Debug`: it holds addresses and tokens.
 pub struct Command {
     /// Which command.
-    pub node: String,
+    pub name: String,
     /// Who sent it: the bare JID in the spelling of [`canonical_jid`](crate::canonical_jid), in which owners are compared.
     pub sender: String,
     /// The same as its server wrote it: by that an app knows its account.
     pub written: String,
     /// Our own address, as the sender wrote it, without a resource.
     pub service: String,
-    /// The fields of its form that some command reads: name and first value.
-    pub fields: Vec<(String, String)>,
-    /// Whether the form has other fields with a value, too. To remove something nevertheless may be to remove more than
-    /// was meant.
+    /// The fields of [`COMMAND_FIELDS`] that it has, each once and not empty.
+    pub fields: Vec<(&'static str, String)>,
+    /// Whether it has other fields with a value, too. To remove something nevertheless may be to remove more than was
+    /// meant.
     pub has_other_fields: bool,
 }
 
-/// The answer to a command that was executed.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Completed {
-    /// `status` of the command.
-    pub status: &'static str,
-    /// `type` of the form.
-    pub form_type: &'static str,
-    /// The form.
-    pub fields: Vec<Field>,
-}
+/// The names of all fields that any command reads. Of others only whether there are any is told.
+pub const COMMAND_FIELDS: &[&str] = &[
+    "account",
+    "android-id",
+    "channel",
+    "device-id",
+    "device-second-token",
+    "device-token",
+    "muc",
+    "node",
+    "provider",
+    "secret",
+    "token",
+    "type",
+];
 
-/// A field of a form.
+/// The answer to a command that was executed. It is not shown: it may hold a secret.
 #[derive(PartialEq, Eq)]
-pub struct Field {
-    /// Its name.
-    pub var: &'static str,
-    /// Its `type`, if it says one.
-    pub kind: Option<&'static str>,
-    /// Its values.
-    pub values: Vec<String>,
+pub struct Completed {
+    /// How the client expects it worded.
+    pub wording: Wording,
+    /// What it says, by names.
+    pub values: Vec<(&'static str, Value)>,
 }
 
-impl fmt::Debug for Field {
+impl fmt::Debug for Completed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Field")
-            .field("var", &self.var)
+        f.debug_struct("Completed")
+            .field("wording", &self.wording)
             .finish_non_exhaustive()
     }
+}
+
+/// How an answer is worded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wording {
+    /// As the standards have it.
+    Standard,
+    /// As `mod_push_appserver` has it, whose clients know no other.
+    Original,
+}
+
+/// A value of an answer. It is not shown.
+#[derive(PartialEq, Eq)]
+pub enum Value {
+    /// Some text.
+    Text(String),
+    /// An address (JID).
+    Address(String),
+    /// Some texts of which there may be several.
+    List(Vec<String>),
 }
 
 /// Why a command was not executed.
@@ -209,7 +228,4 @@ pub enum BadPayload {
     /// A command names two group chats.
     #[error("muc and channel are not those of one group chat")]
     TwoChats,
-    /// XML has no such characters, so that an answer could not hold them.
-    #[error("a value has characters that XML does not allow")]
-    NotXml,
 }

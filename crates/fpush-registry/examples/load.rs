@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fpush_push::{Command, Commands as _, Directory as _, Found, Lookup};
+use fpush_push::{Command, Devices as _, Found, Lookup};
 use fpush_registry::{Device, Dialect, Hooks, Registry, RegistrySettings, StoreSettings, Time};
 use tokio::task::JoinSet;
 
@@ -89,16 +89,15 @@ async fn main() {
         tasks.spawn(async move {
             let mut done = 0_usize;
             while began.elapsed() < Duration::from_secs(5) {
-                let field = |name: &str, value: String| (name.to_owned(), value);
                 let sender = format!("user{task}-{}@example.org", done / 8);
                 let command = Command {
-                    node: "register-push-fcm".to_owned(),
+                    name: "register-push-fcm".to_owned(),
                     written: sender.clone(),
                     sender,
                     service: "push.example.org".to_owned(),
                     fields: vec![
-                        field("token", "t".repeat(163)),
-                        field("device-id", format!("{done}")),
+                        ("token", "t".repeat(163)),
+                        ("device-id", format!("{done}")),
                     ],
                     has_other_fields: false,
                 };

@@ -1,14 +1,15 @@
-//! The dialects in which clients register with ad-hoc commands (XEP-0050), one file each.
+//! The dialects in which clients register with commands, one file each.
 //!
-//! A dialect reads the fields of a form, makes a [`Claim`] of them, and words the answer. What a claim may do is
-//! decided elsewhere, for all dialects alike.
+//! A dialect makes a [`Claim`] of a command's fields, and says what the answer holds. What a claim may do is decided
+//! elsewhere, for all dialects alike; how forms and answers are written is the component's business.
 
 mod p2;
 mod seed;
 mod tigase;
 
 use fpush_push::{
-    BadPayload, Command, CommandError, Completed, Field, Unavailable, canonical_jid, is_tigase_node,
+    BadPayload, COMMAND_FIELDS, Command, CommandError, Completed, Unavailable, Value, canonical_jid,
+    is_tigase_node,
 };
 
 use crate::{
@@ -27,7 +28,7 @@ pub(crate) fn list(targets: &Targets) -> Vec<(&'static str, &'static str)> {
 pub(crate) async fn execute(shared: &Shared, command: Command) -> Result<Completed, CommandError> {
     if !list(shared.targets())
         .iter()
-        .any(|(node, _)| *node == command.node)
+        .any(|(name, _)| *name == command.name)
     {
         return Err(CommandError::UnknownCommand);
     }
@@ -37,12 +38,12 @@ pub(crate) async fn execute(shared: &Shared, command: Command) -> Result<Complet
     if !shared.is_command_allowed(&command.sender) {
         return Err(CommandError::TooMany);
     }
-    match command.node.as_str() {
+    match command.name.as_str() {
         seed::REGISTER => seed::register(shared, &command).await,
         seed::UNREGISTER => seed::unregister(shared, &command).await,
         tigase::REGISTER => tigase::register(shared, &command).await,
         tigase::UNREGISTER => tigase::unregister(shared, &command).await,
-        _ => match p2::Action::of(&command.node) {
+        _ => match p2::Action::of(&command.name) {
             Some(p2::Action::Register(kind)) => p2::register(shared, &command, kind).await,
             Some(p2::Action::Unregister(kind)) => p2::unregister(shared, &command, kind).await,
             None => Err(CommandError::UnknownCommand),
@@ -74,7 +75,7 @@ pub(crate) fn of_account(
 
 /// Refuses a command that removes something and has a field which is not known: it may say that less is to be removed.
 fn refuse_others(command: &Command, known: &[&str]) -> Result<(), CommandError> {
-    let is_known = |(var, value): &(String, String)| value.is_empty() || known.contains(&var.as_str());
+    let is_known = |(name, value): &(&str, String)| value.is_empty() || known.contains(name);
     if command.fields.iter().all(is_known) && !command.has_other_fields {
         Ok(())
     } else {
@@ -88,11 +89,11 @@ fn optional<'a>(
     name: &'static str,
     max: usize,
 ) -> Result<Option<&'a str>, CommandError> {
-    debug_assert!(FIELDS.contains(&name), "{name} is dropped before it comes here");
+    debug_assert!(COMMAND_FIELDS.contains(&name), "{name} is dropped before it comes here");
     let found = command
         .fields
         .iter()
-        .find(|(var, value)| var == name && !value.is_empty());
+        .find(|(known, value)| *known == name && !value.is_empty());
     match found {
         None => Ok(None),
         Some((_, value)) if is_sane(value, max) => Ok(Some(value)),
@@ -105,26 +106,6 @@ fn required<'a>(command: &'a Command, name: &'static str, max: usize) -> Result<
     optional(command, name, max)?.ok_or_else(|| BadPayload::Missing(name).into())
 }
 
-fn field(var: &'static str, kind: &'static str, value: impl Into<String>) -> Field {
-    Field {
-        var,
-        kind: Some(kind),
-        values: vec![value.into()],
-    }
+fn text(value: impl Into<String>) -> Value {
+    Value::Text(value.into())
 }
-
-/// The fields of all forms.
-pub(crate) const FIELDS: &[&str] = &[
-    "account",
-    "android-id",
-    "channel",
-    "device-id",
-    "device-second-token",
-    "device-token",
-    "muc",
-    "node",
-    "provider",
-    "secret",
-    "token",
-    "type",
-];

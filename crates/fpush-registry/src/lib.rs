@@ -1,11 +1,10 @@
 //! Registered devices: what the settings block `registration` switches on.
 //!
 //! A client registers its token in one of three dialects (or over HTTP) and learns a node and a secret; a publish
-//! with these goes to that token. [`Registry`] is the whole of it: it finds devices ([`Directory`]), executes the
-//! clients' commands ([`Commands`]) and keeps the database, in which one task writes.
+//! with these goes to that token. [`Registry`] is the whole of it: it finds devices and executes the clients'
+//! commands ([`Devices`]), and keeps the database, in which one task writes.
 //!
-//! [`Directory`]: fpush_push::Directory
-//! [`Commands`]: fpush_push::Commands
+//! [`Devices`]: fpush_push::Devices
 
 mod asking;
 mod cache;

@@ -9,8 +9,8 @@ use std::{
 
 use aws_lc_rs::hmac;
 use fpush_push::{
-    Background, Command, Commands, Directory, Ending, Executing, Found, Lookup, Recipient, Record, Token,
-    Unavailable, client_network, registrable,
+    Background, Command, Devices, Ending, Executing, Found, Lookup, Recipient, Record, Token, Unavailable,
+    client_network, registrable,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -481,7 +481,7 @@ impl Registry {
     }
 }
 
-impl Directory for Registry {
+impl Devices for Registry {
     fn find(&self, node: &str, secret: Option<&str>, sender: &str) -> Lookup {
         if !is_sane(node, MAX_NODE) {
             return Lookup::Settled(Found::Nothing);
@@ -516,19 +516,13 @@ impl Directory for Registry {
             Ok(found)
         }))
     }
-}
 
-impl Commands for Registry {
-    fn list(&self) -> Vec<(&'static str, &'static str)> {
+    fn commands(&self) -> Vec<(&'static str, &'static str)> {
         dialects::list(&self.shared.targets)
     }
 
     fn features(&self) -> Vec<String> {
         self.shared.targets.providers().map(str::to_owned).collect()
-    }
-
-    fn fields(&self) -> &'static [&'static str] {
-        dialects::FIELDS
     }
 
     fn execute(&self, command: Command) -> Executing {

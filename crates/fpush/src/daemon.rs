@@ -176,7 +176,7 @@ impl Daemon {
         };
         daemon.set_modules(loaded_modules, remembered);
         if let Some(settings) = registration {
-            let (registration, registering) = registration::start(
+            let (devices, registering) = registration::start(
                 settings.clone(),
                 &daemon.modules,
                 &daemon.drain,
@@ -184,7 +184,7 @@ impl Daemon {
                 daemon.known.clone(),
             )
             .await?;
-            daemon.component.set_registration(Some(registration));
+            daemon.component.set_devices(Some(devices));
             daemon.registration = Some((settings, registering));
         }
         if let Some(settings) = monitoring {
@@ -486,11 +486,11 @@ impl Daemon {
         if !same_registration {
             let old = self.registration.take();
             match (registering, registration) {
-                (Some((offered, registering)), Some(settings)) => {
-                    self.component.set_registration(Some(offered));
+                (Some((devices, registering)), Some(settings)) => {
+                    self.component.set_devices(Some(devices));
                     self.registration = Some((settings, registering));
                 }
-                _ => self.component.set_registration(None),
+                _ => self.component.set_devices(None),
             }
             if let Some((_, old)) = old {
                 self.drain.spawn(old.close());

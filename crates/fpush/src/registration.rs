@@ -53,10 +53,9 @@ mod with {
     };
 
     use anyhow::{Context as _, bail};
-    use fpush_component::Registration;
     use fpush_http::{Handle, HttpSettings, Limits, Listener, api};
     use fpush_monitor::Standing;
-    use fpush_push::{Drain, Modules, settings::Section};
+    use fpush_push::{Devices, Drain, Modules, settings::Section};
     pub(crate) use fpush_registry::Known as KnownChange;
     use fpush_registry::{Device, Dialect, Hooks, Registry, RegistrySettings, StoreSettings, Time};
     use tokio::time::timeout;
@@ -213,7 +212,7 @@ mod with {
         drain: &Drain,
         old: Option<&Registering>,
         known: Option<KnownChange>,
-    ) -> anyhow::Result<(Registration, Registering)> {
+    ) -> anyhow::Result<(Arc<dyn Devices>, Registering)> {
         let drain = drain.child();
         let RegistrationSettings { registry, http } = settings;
         let (spelling, forgiving, looking) = (Arc::clone(modules), Arc::clone(modules), Arc::clone(modules));
@@ -265,16 +264,13 @@ mod with {
             let router = api(&http, limits, registry, modules, drain.clone());
             drain.spawn(listener.serve(router, drain.clone()));
         }
-        let registration = Registration {
-            directory: Arc::<Registry>::clone(&registry),
-            commands: Arc::<Registry>::clone(&registry),
-        };
+        let devices = Arc::<Registry>::clone(&registry);
         let registering = Registering {
             registry,
             listener: handle,
             drain,
         };
-        Ok((registration, registering))
+        Ok((devices, registering))
     }
 
     impl Registering {
@@ -332,10 +328,9 @@ mod with {
 mod without {
     use std::{convert::Infallible, net::SocketAddr, path::Path, sync::Arc};
 
-    use fpush_component::Registration;
     use fpush_http::Handle;
     use fpush_monitor::Standing;
-    use fpush_push::{Drain, Modules, settings::Section};
+    use fpush_push::{Devices, Drain, Modules, settings::Section};
     use serde::{Deserialize, Serialize};
 
     /// Nothing is.
@@ -407,7 +402,7 @@ mod without {
         _drain: &Drain,
         _old: Option<&Registering>,
         _known: Option<KnownChange>,
-    ) -> anyhow::Result<(Registration, Registering)> {
+    ) -> anyhow::Result<(Arc<dyn Devices>, Registering)> {
         match settings.0 {}
     }
 

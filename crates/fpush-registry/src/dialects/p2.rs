@@ -2,9 +2,9 @@
 //! device of one account.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use fpush_push::{BadPayload, Command, CommandError, Completed};
+use fpush_push::{BadPayload, Command, CommandError, Completed, Value, Wording};
 
-use super::{field, optional, refuse_others, required};
+use super::{optional, refuse_others, required, text};
 use crate::{
     device::{Dialect, MAX_DEVICE_ID, MAX_JID, MAX_TOKEN, Time, hex},
     registry::Shared,
@@ -20,9 +20,9 @@ pub(super) enum Action {
 }
 
 impl Action {
-    /// The command with this node.
-    pub(super) fn of(node: &str) -> Option<Self> {
-        let (_, _, action) = COMMANDS.iter().find(|(known, _, _)| *known == node)?;
+    /// The command with this name.
+    pub(super) fn of(name: &str) -> Option<Self> {
+        let (_, _, action) = COMMANDS.iter().find(|(known, _, _)| *known == name)?;
         Some(*action)
     }
 }
@@ -33,7 +33,7 @@ pub(super) fn list(targets: &Targets) -> Vec<(&'static str, &'static str)> {
         let (Action::Register(kind) | Action::Unregister(kind)) = action;
         targets.module(Dialect::P2, kind).is_some()
     });
-    possible.map(|(node, name, _)| (*node, *name)).collect()
+    possible.map(|(name, title, _)| (*name, *title)).collect()
 }
 
 /// Fields `token`, `device-id` or `android-id`, and `muc` for the pushes of one group chat.
@@ -47,9 +47,7 @@ pub(super) async fn register(
         .register(claim(shared, command, kind, token)?, None, &command.sender)
         .await?;
     let mut completed = completed(command, device.node);
-    completed
-        .fields
-        .push(field("secret", "text-single", device.secret));
+    completed.values.push(("secret", text(device.secret)));
     Ok(completed)
 }
 
@@ -116,11 +114,10 @@ fn sha1(address: &str, device_id: &str) -> String {
 
 fn completed(command: &Command, node: String) -> Completed {
     Completed {
-        status: "completed",
-        form_type: "result",
-        fields: vec![
-            field("jid", "jid-single", &command.service),
-            field("node", "text-single", node),
+        wording: Wording::Standard,
+        values: vec![
+            ("jid", Value::Address(command.service.clone())),
+            ("node", text(node)),
         ],
     }
 }

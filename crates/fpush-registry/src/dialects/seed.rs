@@ -1,8 +1,8 @@
 //! mod_push_appserver's commands: the client chooses its node.
 
-use fpush_push::{Command, CommandError, Completed};
+use fpush_push::{Command, CommandError, Completed, Value, Wording};
 
-use super::{field, optional, refuse_others, required};
+use super::{optional, refuse_others, required, text};
 use crate::{
     device::{Dialect, MAX_KIND, MAX_NODE, MAX_SECRET, MAX_TOKEN, Time},
     registry::Shared,
@@ -61,16 +61,14 @@ fn claim(shared: &Shared, command: &Command, token: &str) -> Result<Claim, Comma
     })
 }
 
-/// The original answers with a status and a form type that no XEP knows, and its clients look for them.
 fn completed(command: &Command, node: String, secret: Option<String>) -> Completed {
-    let mut fields = vec![
-        field("jid", "jid-single", &command.service),
-        field("node", "text-single", node),
+    let mut values = vec![
+        ("jid", Value::Address(command.service.clone())),
+        ("node", text(node)),
     ];
-    fields.extend(secret.map(|secret| field("secret", "text-single", secret)));
+    values.extend(secret.map(|secret| ("secret", text(secret))));
     Completed {
-        status: "complete",
-        form_type: "form",
-        fields,
+        wording: Wording::Original,
+        values,
     }
 }

@@ -1,9 +1,9 @@
 //! Tigase's commands, as Siskin, Snikket for iOS and Stork send them. Their servers publish without a form, so that
 //! the node is all that proves that a push is meant: it is 256 bits that only we can make.
 
-use fpush_push::{Command, CommandError, Completed, Field, TIGASE_NODE, Unavailable};
+use fpush_push::{Command, CommandError, Completed, TIGASE_NODE, Unavailable, Value, Wording};
 
-use super::{field, optional, refuse_others, required};
+use super::{optional, refuse_others, required, text};
 use crate::{
     device::{Dialect, MAX_JID, MAX_KIND, MAX_TOKEN, Time},
     registry::Shared,
@@ -30,9 +30,9 @@ pub(super) async fn register(shared: &Shared, command: &Command) -> Result<Compl
         .register(claim(shared, command)?, call_token, &command.sender)
         .await?;
     Ok(completed(vec![
-        field("node", "text-single", device.node),
-        field("features", "text-multi", ENCRYPTION),
-        field("max-payload-size", "text-single", MAX_PAYLOAD),
+        ("node", text(device.node)),
+        ("features", Value::List(vec![ENCRYPTION.to_owned()])),
+        ("max-payload-size", text(MAX_PAYLOAD)),
     ]))
 }
 
@@ -49,7 +49,7 @@ pub(super) async fn unregister(shared: &Shared, command: &Command) -> Result<Com
     let device = shared
         .unregister(claim(shared, command)?, &command.sender)
         .await?;
-    Ok(completed(vec![field("node", "text-single", device.node)]))
+    Ok(completed(vec![("node", text(device.node))]))
 }
 
 fn claim(shared: &Shared, command: &Command) -> Result<Claim, CommandError> {
@@ -88,11 +88,10 @@ pub(super) fn claim_for(
     })
 }
 
-fn completed(fields: Vec<Field>) -> Completed {
+fn completed(values: Vec<(&'static str, Value)>) -> Completed {
     Completed {
-        status: "completed",
-        form_type: "result",
-        fields,
+        wording: Wording::Standard,
+        values,
     }
 }
 

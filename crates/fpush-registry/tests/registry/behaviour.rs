@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, os::unix::fs::PermissionsExt as _, time::Duration};
 
-use fpush_push::{BadPayload, CommandError, Commands as _, Found};
+use fpush_push::{BadPayload, CommandError, Devices as _, Found, Wording};
 use fpush_registry::{
     Device, Dialect, HttpRegistration, Imported, RegisterError, StoreSettings, Time, lines,
 };
@@ -33,20 +33,9 @@ async fn the_seeds_commands_register_renew_and_remove() {
         let open = database.open().await;
         let fields = [("type", "fcm"), ("node", "n-1"), ("token", "t-1")];
         let completed = open.run("v1-register-push", ALICE, &fields).await.unwrap();
-        assert_eq!((completed.status, completed.form_type), ("complete", "form"));
-        let shape: Vec<_> = completed
-            .fields
-            .iter()
-            .map(|field| (field.var, field.kind.unwrap()))
-            .collect();
-        assert_eq!(
-            shape,
-            [
-                ("jid", "jid-single"),
-                ("node", "text-single"),
-                ("secret", "text-single")
-            ]
-        );
+        assert_eq!(completed.wording, Wording::Original);
+        let names: Vec<_> = completed.values.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["jid", "node", "secret"]);
         assert_eq!(value(&completed, "jid"), "push.example.org");
         assert_eq!(value(&completed, "node"), "n-1");
         let secret = value(&completed, "secret");
@@ -104,7 +93,7 @@ async fn the_seeds_commands_register_renew_and_remove() {
             not_found
         );
         let completed = open.run("v1-unregister-push", ALICE, &fields).await.unwrap();
-        assert_eq!(completed.fields.len(), 2);
+        assert_eq!(completed.values.len(), 2);
         assert!(open.is_missing("n-1").await);
         assert_eq!(open.run("v1-unregister-push", ALICE, &fields).await, not_found);
         open.close().await;
@@ -117,7 +106,7 @@ async fn p2s_commands_give_one_node_to_one_device() {
         let open = database.open().await;
         let fields = [("token", "t-1"), ("android-id", "0123")];
         let completed = open.run("register-push-fcm", ALICE, &fields).await.unwrap();
-        assert_eq!((completed.status, completed.form_type), ("completed", "result"));
+        assert_eq!(completed.wording, Wording::Standard);
         let (node, secret) = (value(&completed, "node"), value(&completed, "secret"));
         assert_eq!(node.len(), 64);
         let device = open.device(&node, Some(&secret)).await;
@@ -176,7 +165,7 @@ async fn tigases_commands_give_a_node_that_needs_no_secret() {
             ("device-second-token", "t-2"),
         ];
         let completed = open.run("register-device", ALICE, &fields).await.unwrap();
-        assert_eq!((completed.status, completed.form_type), ("completed", "result"));
+        assert_eq!(completed.wording, Wording::Standard);
         assert_eq!(value(&completed, "features"), "tigase:push:encrypt:0");
         assert_eq!(value(&completed, "max-payload-size"), "3000");
         let node = value(&completed, "node");
@@ -199,13 +188,13 @@ async fn tigases_commands_give_a_node_that_needs_no_secret() {
 async fn only_what_the_settings_name_is_offered() {
     let mut database = Database::sqlite(true);
     let open = database.open().await;
-    assert_eq!(open.registry.list().len(), 8);
+    assert_eq!(open.registry.commands().len(), 8);
     assert_eq!(open.registry.features(), [PROVIDER]);
     open.close().await;
     database.settings.types.remove("apns");
     database.settings.providers.clear();
     let open = database.open().await;
-    let nodes: Vec<_> = open.registry.list().into_iter().map(|(node, _)| node).collect();
+    let nodes: Vec<_> = open.registry.commands().into_iter().map(|(name, _)| name).collect();
     assert_eq!(
         nodes,
         [

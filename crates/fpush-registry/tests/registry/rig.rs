@@ -7,8 +7,8 @@ use std::{
 };
 
 use fpush_push::{
-    Command, CommandError, Commands as _, Completed, Directory as _, Found, Lookup, Recipient, Unavailable,
-    canonical_jid,
+    COMMAND_FIELDS, Command, CommandError, Completed, Devices as _, Found, Lookup, Recipient, Unavailable,
+    Value, canonical_jid,
 };
 use fpush_registry::{Hooks, Registry, RegistrySettings, StoreSettings};
 use fpush_testkit::{Postgres, TempDir};
@@ -137,21 +137,28 @@ impl Open {
     }
 }
 
-pub(crate) fn command(node: &str, sender: &str, fields: &[(&str, &str)]) -> Command {
-    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+pub(crate) fn command(name: &str, sender: &str, fields: &[(&str, &str)]) -> Command {
+    let known = |name: &str| COMMAND_FIELDS.iter().find(|known| **known == name);
     Command {
-        node: node.to_owned(),
+        name: name.to_owned(),
         sender: canonical_jid(sender).into_owned(),
         written: sender.split('/').next().unwrap_or_default().to_owned(),
         service: "push.example.org".to_owned(),
-        fields: fields.iter().map(owned).collect(),
-        has_other_fields: false,
+        fields: fields
+            .iter()
+            .filter_map(|(name, value)| Some((*known(name)?, (*value).to_owned())))
+            .collect(),
+        has_other_fields: fields.iter().any(|(name, _)| known(name).is_none()),
     }
 }
 
 pub(crate) fn value(completed: &Completed, name: &str) -> String {
-    let field = completed.fields.iter().find(|field| field.var == name);
-    field.unwrap_or_else(|| panic!("no field {name}")).values[0].clone()
+    let value = completed.values.iter().find(|(known, _)| *known == name);
+    match value {
+        Some((_, Value::Text(value) | Value::Address(value))) => value.clone(),
+        Some((_, Value::List(values))) => values[0].clone(),
+        None => panic!("no field {name}"),
+    }
 }
 
 pub(crate) fn settings(store: StoreSettings, cache: bool) -> RegistrySettings {
