@@ -17,9 +17,10 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    desk::Desk,
+    dispatcher::Dispatcher,
     link::{self, End},
     login::{Established, LoginError, login},
+    request::Incoming,
     stream::Cutter,
 };
 
@@ -54,7 +55,7 @@ impl fmt::Debug for ComponentSettings {
 #[derive(Debug)]
 pub struct Component {
     settings: watch::Receiver<ComponentSettings>,
-    desk: Arc<Desk>,
+    dispatcher: Arc<Dispatcher>,
     drain: Drain,
     probe: Probe,
     status: Arc<Mutex<Link>>,
@@ -64,7 +65,7 @@ pub struct Component {
 #[derive(Clone, Debug)]
 pub struct Handle {
     settings: watch::Sender<ComponentSettings>,
-    desk: Arc<Desk>,
+    dispatcher: Arc<Dispatcher>,
     status: Arc<Mutex<Link>>,
 }
 
@@ -97,7 +98,7 @@ impl Component {
         drain: Drain,
         probe: Probe,
     ) -> (Self, Handle) {
-        let desk = Desk::new(&settings.hostname, modules, devices, drain.clone());
+        let dispatcher = Dispatcher::new(&settings.hostname, modules, devices, drain.clone());
         let status = Arc::new(Mutex::new(Link {
             since: Instant::now(),
             down: Some("the login has not ended yet".to_owned()),
@@ -105,12 +106,12 @@ impl Component {
         let (sender, settings) = watch::channel(settings);
         let handle = Handle {
             settings: sender,
-            desk: Arc::clone(&desk),
+            dispatcher: Arc::clone(&dispatcher),
             status: Arc::clone(&status),
         };
         let component = Self {
             settings,
-            desk,
+            dispatcher,
             drain,
             probe,
             status,
@@ -124,7 +125,7 @@ impl Component {
         let mut pauses = Pauses::default();
         loop {
             let settings = self.settings.borrow_and_update().clone();
-            self.desk.set_name(&settings.hostname);
+            self.dispatcher.set_name(&settings.hostname);
             let connected = tokio::select! {
                 connected = self.probe.while_waiting(login(&settings)) => connected,
                 () = self.drain.until_begun() => return,
@@ -172,7 +173,8 @@ impl Component {
         let Established { socket, already_read } = established;
         let (mut reader, mut writer) = socket.into_split();
         let mut cutter = Cutter::new(settings.max_stanza_size, &already_read);
-        let (desk, drain) = (Arc::clone(&self.desk), self.drain.clone());
+        let (dispatcher, drain) = (Arc::clone(&self.dispatcher), self.drain.clone());
+        let outbox = dispatcher.outbox();
         let mut changed = self.settings.clone();
         let stop = async {
             let end = tokio::select! {
@@ -181,20 +183,20 @@ impl Component {
             };
             info!("closing the link as soon as all replies are written");
             match end {
-                Served::Changed => drop(timeout(HANDOVER, written(&desk)).await),
+                Served::Changed => drop(timeout(HANDOVER, outbox.until_idle()).await),
                 Served::Stopped | Served::Until(_) => {
                     drain.until_idle().await;
-                    desk.outbox().until_written().await;
+                    outbox.until_written().await;
                 }
             }
             end
         };
-        let handle = |event: link::Event<'_>| desk.handle(event, Instant::now());
+        let handle = |incoming: Incoming<'_>| dispatcher.dispatch(incoming, Instant::now());
         let linked = link::run(
             (&mut reader, &mut writer),
             &mut cutter,
             &settings.hostname,
-            desk.outbox(),
+            outbox,
             &mut self.probe,
             handle,
         );
@@ -213,7 +215,7 @@ impl Component {
         // costs nothing: Prosody refuses it while it holds the old connection. A daemon that stops could not answer, nor
         // push any more.
         if matches!(end, Served::Changed) {
-            let (outbox, last_read) = (desk.outbox(), Cell::new(Instant::now()));
+            let last_read = Cell::new(Instant::now());
             let rest = link::read(
                 &mut reader,
                 &mut cutter,
@@ -249,7 +251,7 @@ impl Handle {
 
     /// Serves these registered devices from now on.
     pub fn set_devices(&self, devices: Option<Arc<dyn Devices>>) {
-        self.desk.set_devices(devices);
+        self.dispatcher.set_devices(devices);
     }
 
     /// The link now.
@@ -268,7 +270,7 @@ impl Handle {
     /// The domains that sent most publishes in the last ten to twenty minutes, and how many: most first, twenty at most.
     #[must_use]
     pub fn senders(&self) -> Vec<(String, u64)> {
-        self.desk.senders().top(Instant::now())
+        self.dispatcher.senders().top(Instant::now())
     }
 }
 
@@ -340,14 +342,6 @@ async fn until_changed(settings: &mut watch::Receiver<ComponentSettings>, curren
         // Nobody is left who could change them.
         std::future::pending::<()>().await;
     }
-}
-
-/// Waits until everything that came has its reply written.
-async fn written(desk: &Desk) {
-    while !desk.is_idle() {
-        sleep(Duration::from_millis(20)).await;
-    }
-    desk.outbox().until_written().await;
 }
 
 /// How long to wait before the next login.

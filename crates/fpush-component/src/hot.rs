@@ -5,7 +5,7 @@ use std::hint::black_box;
 use fpush_push::Outcome;
 
 use crate::{
-    reply::{Addresses, Answer, Named},
+    reply::{Addresses, Named, Reply},
     request::{Incoming, Request},
     stream::{Cutter, Mark, Piece, Stanza},
 };
@@ -53,25 +53,16 @@ impl Whole {
     /// Reads it; returns whether it is a publish with a node.
     #[must_use]
     pub fn is_publish(&self) -> bool {
-        match black_box(self.read()) {
-            Incoming::Request {
-                request: Request::Publish(publish),
-                ..
-            } => publish.node.is_some(),
-            _ => false,
-        }
+        black_box(self.read()).is_some_and(|incoming| matches!(incoming.request, Request::Publish(_)))
     }
 
     /// Whom to answer, if it wants an answer.
     #[must_use]
     pub fn sender(&self) -> Option<Sender> {
-        match self.read() {
-            Incoming::Request { addresses, .. } => Some(Sender(addresses)),
-            _ => None,
-        }
+        self.read().map(|incoming| Sender(incoming.addresses))
     }
 
-    fn read(&self) -> Incoming<'_> {
+    fn read(&self) -> Option<Incoming<'_>> {
         Incoming::read(Stanza {
             bytes: &self.bytes,
             marks: &self.marks,
@@ -85,7 +76,7 @@ pub struct Sender(Addresses);
 impl Sender {
     /// Appends the reply to a publish.
     pub fn reply(&self, outcome: Outcome, out: &mut Vec<u8>) {
-        Answer::Published(outcome, Named::Known("demo")).write(&self.0, out);
+        Reply::Published(outcome, Named::Known("demo")).write(&self.0, out);
     }
 }
 

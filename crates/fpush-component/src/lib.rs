@@ -1,16 +1,19 @@
 //! The component: an XEP-0114 stream to the XMPP server, XEP-0357 publishes in, replies out.
 //!
-//! Bytes become stanzas in `stream`, stanzas requests in `request`, `desk` has them done, and what a module answers
-//! becomes a reply in `reply`. `link` is one connection, `component` the life with one connection after the
-//! other.
+//! Bytes become stanzas in `stream`, stanzas requests in `request`, `dispatcher` decides who does them, and the replies
+//! go out through `outbox` as `reply` words them. `link` is one connection, `component` the life with one connection
+//! after the other.
 
+mod command;
 mod component;
-mod desk;
+mod dispatcher;
+mod form;
 #[doc(hidden)]
 pub mod hot;
 mod link;
 mod login;
 mod outbox;
+mod publish;
 mod reply;
 mod request;
 mod senders;

@@ -12,8 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     outbox::Outbox,
-    reply::Addresses,
-    request::{Incoming, Request, StreamError},
+    request::{Incoming, StreamError},
     stream::{Cutter, Piece},
 };
 
@@ -51,22 +50,7 @@ impl End {
     }
 }
 
-/// Something that came over the link and wants to be handled.
-pub(crate) enum Event<'a> {
-    Request {
-        addresses: Addresses,
-        domain: &'a str,
-        request: Request<'a>,
-    },
-    TooLarge {
-        addresses: Addresses,
-    },
-    Subscribe {
-        addresses: Addresses,
-    },
-}
-
-/// Reads until the link ends, calling `handle` with everything that wants an answer, and writes what is in
+/// Reads until the link ends, calling `handle` with everything that wants a reply, and writes what is in
 /// the outbox. `name` is our own address.
 pub(crate) async fn run<R, W>(
     (reader, mut writer): (&mut R, &mut W),
@@ -74,7 +58,7 @@ pub(crate) async fn run<R, W>(
     name: &str,
     outbox: &Outbox,
     probe: &mut Probe,
-    handle: impl FnMut(Event<'_>),
+    handle: impl FnMut(Incoming<'_>),
 ) -> End
 where
     R: AsyncRead + Unpin,
@@ -96,32 +80,20 @@ pub(crate) async fn read<R: AsyncRead + Unpin>(
     outbox: &Outbox,
     last_read: &Cell<Instant>,
     probe: &mut Probe,
-    mut handle: impl FnMut(Event<'_>),
+    mut handle: impl FnMut(Incoming<'_>),
 ) -> End {
     let mut stream_error = None;
     loop {
         while let Some(piece) = cutter.next() {
             match piece {
                 Piece::Stanza(stanza) => match Incoming::read(stanza) {
-                    Incoming::Request {
-                        addresses,
-                        domain,
-                        request,
-                    } => {
-                        handle(Event::Request {
-                            addresses,
-                            domain: &domain,
-                            request,
-                        });
-                    }
-                    Incoming::Subscribe { addresses } => handle(Event::Subscribe { addresses }),
-                    Incoming::StreamError(error) => stream_error = Some(error),
-                    Incoming::Nothing => {}
+                    Some(incoming) => handle(incoming),
+                    None => stream_error = StreamError::read(stanza).or(stream_error),
                 },
                 Piece::Oversized(head) => {
                     debug!("a stanza above component.maxStanzaSize was dropped");
-                    if let Some(addresses) = head.as_deref().and_then(Incoming::sender_of) {
-                        handle(Event::TooLarge { addresses });
+                    if let Some(incoming) = head.as_deref().and_then(Incoming::too_large) {
+                        handle(incoming);
                     }
                 }
                 Piece::End => return closed(stream_error),
@@ -257,7 +229,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_server_is_pinged_and_then_given_up() {
         let (ours, mut theirs) = duplex(100_000);
-        let (outbox, start) = (Outbox::default(), Instant::now());
+        let (outbox, start) = (Outbox::new(), Instant::now());
         let end = link(ours, &outbox).await;
         assert!(matches!(end, End::Silent), "{end:?}");
         assert_eq!(start.elapsed(), QUIET * (MAX_MISSES + 1));
@@ -273,7 +245,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn any_byte_is_a_sign_of_life() {
         let (ours, mut theirs) = duplex(100_000);
-        let outbox = Outbox::default();
+        let outbox = Outbox::new();
         let start = Instant::now();
         let server = async {
             for _ in 0..20 {
@@ -290,7 +262,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_server_that_takes_nothing_is_left_and_the_reply_is_kept() {
         let (ours, _theirs) = duplex(10);
-        let outbox = Outbox::default();
+        let outbox = Outbox::new();
         outbox.push(Instant::now(), |out| {
             out.extend_from_slice(b"<iq type='result' id='1'/>");
         });

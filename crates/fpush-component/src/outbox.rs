@@ -3,21 +3,43 @@
 
 use std::{
     mem,
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
-use metrics::counter;
+use fpush_push::Outcome;
+use metrics::{Histogram, counter, histogram};
 use tokio::{
     sync::Notify,
-    time::{Duration, Instant},
+    time::{Duration, Instant, sleep},
 };
+use tracing::debug;
+
+use crate::reply::{Addresses, Named, Reply};
 
 /// Everything that waits to be written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outbox {
     batch: Mutex<Batch>,
     filled: Notify,
     emptied: Notify,
+    /// Requests so far.
+    requests: AtomicU64,
+    /// Those that have no reply yet.
+    pending: AtomicUsize,
+    durations: Histogram,
+}
+
+/// A request that has no reply yet, and gets exactly one.
+#[derive(Debug)]
+pub(crate) struct PendingReply {
+    outbox: Arc<Outbox>,
+    addresses: Addresses,
+    arrived: Instant,
+    /// By that the lines of the log about one request are found.
+    number: u64,
 }
 
 /// Replies that are written together.
@@ -41,6 +63,28 @@ pub(crate) struct Writing<'a> {
 }
 
 impl Outbox {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            batch: Mutex::default(),
+            filled: Notify::new(),
+            emptied: Notify::new(),
+            requests: AtomicU64::new(0),
+            pending: AtomicUsize::new(0),
+            durations: histogram!("fpush_reply_duration_seconds"),
+        })
+    }
+
+    /// Expects the reply to a request that arrived then, and has these addresses.
+    pub(crate) fn expect(self: &Arc<Self>, addresses: Addresses, arrived: Instant) -> PendingReply {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+        PendingReply {
+            outbox: Arc::clone(self),
+            addresses,
+            arrived,
+            number: self.requests.fetch_add(1, Ordering::Relaxed) + 1,
+        }
+    }
+
     /// Adds a reply to something that arrived then.
     pub(crate) fn push(&self, arrived: Instant, write: impl FnOnce(&mut Vec<u8>)) {
         let mut batch = self.lock();
@@ -124,8 +168,60 @@ impl Outbox {
         }
     }
 
+    /// Waits until every request has its reply, and everything is written.
+    pub(crate) async fn until_idle(&self) {
+        while self.pending.load(Ordering::Relaxed) > 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+        self.until_written().await;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Batch> {
         self.batch.lock().expect("nobody panics with this lock")
+    }
+}
+
+impl PendingReply {
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(crate) fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
+    /// How many bytes it takes.
+    pub(crate) fn size(&self) -> usize {
+        self.addresses.size()
+    }
+
+    /// Whether it is short enough to wait until others have answered.
+    pub(crate) fn can_be_kept(&self) -> bool {
+        self.addresses.can_be_kept()
+    }
+
+    pub(crate) fn send(self, reply: &Reply<'_>) {
+        debug!(answer = ?reply, "reply");
+        self.write(reply);
+    }
+
+    /// The reply to a publish.
+    pub(crate) fn published(self, outcome: Outcome, named: Named<'_>) {
+        let reply = Reply::Published(outcome, named);
+        debug!(answer = ?reply, publish = self.number, outcome = %outcome.name(), "reply");
+        self.outbox.durations.record(self.arrived.elapsed());
+        self.write(&reply);
+    }
+
+    fn write(&self, reply: &Reply<'_>) {
+        self.outbox
+            .push(self.arrived, |out| reply.write(&self.addresses, out));
+    }
+}
+
+impl Drop for PendingReply {
+    fn drop(&mut self) {
+        self.outbox.pending.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -197,7 +293,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_not_written_goes_out_first_on_the_next_link() {
-        let (outbox, now) = (Outbox::default(), Instant::now());
+        let (outbox, now) = (Outbox::new(), Instant::now());
         push(&outbox, now, "a");
         let unsent = outbox.take().await;
         push(&outbox, now, "b");
@@ -211,7 +307,7 @@ mod tests {
 
     #[tokio::test]
     async fn late_replies_are_dropped() {
-        let (outbox, now) = (Outbox::default(), Instant::now());
+        let (outbox, now) = (Outbox::new(), Instant::now());
         push(&outbox, now, "early");
         push(&outbox, now + Duration::from_secs(2), "late");
         outbox.drop_late(now + WORTH + Duration::from_secs(1));
@@ -220,7 +316,7 @@ mod tests {
 
     #[tokio::test]
     async fn under_another_address_only_later_requests_are_answered() {
-        let (outbox, now) = (Outbox::default(), Instant::now());
+        let (outbox, now) = (Outbox::new(), Instant::now());
         let later = now + Duration::from_secs(1);
         push(&outbox, now, "waits");
         drop(outbox.take().await);
@@ -232,7 +328,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_being_written_is_not_written_yet() {
-        let outbox = Outbox::default();
+        let outbox = Outbox::new();
         push(&outbox, Instant::now(), "a");
         let writing = outbox.take().await;
         let waiting = tokio::time::timeout(Duration::from_secs(1), outbox.until_written());
@@ -243,7 +339,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn reading_waits_while_the_server_does_not_read() {
-        let outbox = Outbox::default();
+        let outbox = Outbox::new();
         outbox.until_bearable().await;
         push(&outbox, Instant::now(), &"x".repeat(MAX_BYTES));
         let waiting = tokio::time::timeout(Duration::from_secs(1), outbox.until_bearable());

@@ -4,17 +4,16 @@
 //! Tigase on every condition but `remote-server-timeout`, `service-unavailable`, `internal-server-error` and
 //! `bad-request`. So for a device that may be alive only these conditions are used, with type `wait`.
 
-use std::{borrow::Cow, sync::OnceLock};
+use std::{borrow::Cow, fmt, sync::OnceLock};
 
 use fpush_push::{CommandError, Cut, Outcome};
 use metrics::{Counter, counter};
 use quick_xml::escape::{escape, unescape};
-
-use crate::service::Xml;
+use xmpp_parsers::minidom::Element;
 
 /// What we say to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Answer<'a> {
+pub(crate) enum Reply<'a> {
     /// To a publish, by what became of it, and the push module that it is about.
     Published(Outcome, Named<'a>),
     /// To a publish that names no node.
@@ -34,13 +33,35 @@ pub(crate) enum Answer<'a> {
     /// To a question with an empty answer.
     Nothing,
     /// To a question, or to a command that was executed, as XML.
-    Payload(Xml),
+    Xml(Xml),
     /// To a command that was not executed.
     CommandFailed(CommandError),
     /// To a command with characters that XML does not have, so that an answer could not hold them.
     BadCharacters,
     /// To a command with an action that it does not have.
     BadAction,
+    /// To a presence subscription: nobody sees our presence (RFC 6121 section 3.1.6).
+    Unsubscribed,
+}
+
+/// XML for a reply. It is not shown: the answer to a registration holds a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Xml(String);
+
+impl Xml {
+    pub(crate) fn of(payload: impl Into<Element>) -> Self {
+        Self(String::from(&payload.into()))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Xml {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Xml")
+    }
 }
 
 /// The push module that a publish is about.
@@ -108,16 +129,18 @@ enum CommandCondition {
     BadPayload,
 }
 
+/// What is written for a reply.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict<'a> {
+enum Shape<'a> {
     Result(&'a str),
     Error(ErrorType, Condition),
     CommandError(ErrorType, Condition, CommandCondition),
+    Unsubscribed,
 }
 
-impl Answer<'_> {
+impl Reply<'_> {
     /// The table.
-    fn verdict(&self) -> Verdict<'_> {
+    fn shape(&self) -> Shape<'_> {
         use Condition::{
             BadRequest, FeatureNotImplemented, Forbidden, InternalServerError, ItemNotFound,
             RemoteServerTimeout, ResourceConstraint, ServiceUnavailable,
@@ -125,38 +148,39 @@ impl Answer<'_> {
         use ErrorType::{Auth, Cancel, Modify, Wait};
         match self {
             Self::Published(outcome, _) => match outcome {
-                Outcome::Accepted | Outcome::Queued | Outcome::Coalesced => Verdict::Result(""),
-                Outcome::Refused => Verdict::Error(Wait, ServiceUnavailable),
-                Outcome::TokenDead | Outcome::NotRegistered => Verdict::Error(Cancel, ItemNotFound),
+                Outcome::Accepted | Outcome::Queued | Outcome::Coalesced => Shape::Result(""),
+                Outcome::Refused => Shape::Error(Wait, ServiceUnavailable),
+                Outcome::TokenDead | Outcome::NotRegistered => Shape::Error(Cancel, ItemNotFound),
                 Outcome::TokenBlocked | Outcome::ProviderUnavailable => {
-                    Verdict::Error(Wait, RemoteServerTimeout)
+                    Shape::Error(Wait, RemoteServerTimeout)
                 }
                 Outcome::TokenInvalid
                 | Outcome::Overloaded
                 | Outcome::ShuttingDown
                 | Outcome::UnknownModule
                 | Outcome::UnknownDevice
-                | Outcome::RegistryUnavailable => Verdict::Error(Wait, InternalServerError),
+                | Outcome::RegistryUnavailable => Shape::Error(Wait, InternalServerError),
             },
             // It may be a publish for a living device.
-            Self::Unreadable | Self::NoNode => Verdict::Error(Wait, BadRequest),
-            Self::Malformed => Verdict::Error(Modify, BadRequest),
-            Self::Unsupported | Self::NoRegistration => Verdict::Error(Cancel, ServiceUnavailable),
-            Self::UnsupportedPubsub => Verdict::Error(Cancel, FeatureNotImplemented),
-            Self::UnknownNode => Verdict::Error(Cancel, ItemNotFound),
-            Self::Nothing => Verdict::Result(""),
-            Self::Payload(xml) => Verdict::Result(xml.as_str()),
+            Self::Unreadable | Self::NoNode => Shape::Error(Wait, BadRequest),
+            Self::Malformed => Shape::Error(Modify, BadRequest),
+            Self::Unsupported | Self::NoRegistration => Shape::Error(Cancel, ServiceUnavailable),
+            Self::UnsupportedPubsub => Shape::Error(Cancel, FeatureNotImplemented),
+            Self::UnknownNode => Shape::Error(Cancel, ItemNotFound),
+            Self::Nothing => Shape::Result(""),
+            Self::Xml(xml) => Shape::Result(xml.as_str()),
             Self::CommandFailed(error) => match error {
-                CommandError::UnknownCommand | CommandError::NotFound => Verdict::Error(Cancel, ItemNotFound),
+                CommandError::UnknownCommand | CommandError::NotFound => Shape::Error(Cancel, ItemNotFound),
                 CommandError::BadPayload(_) => {
-                    Verdict::CommandError(Modify, BadRequest, CommandCondition::BadPayload)
+                    Shape::CommandError(Modify, BadRequest, CommandCondition::BadPayload)
                 }
-                CommandError::Forbidden => Verdict::Error(Auth, Forbidden),
-                CommandError::TooMany => Verdict::Error(Wait, ResourceConstraint),
-                CommandError::Unavailable(_) => Verdict::Error(Wait, InternalServerError),
+                CommandError::Forbidden => Shape::Error(Auth, Forbidden),
+                CommandError::TooMany => Shape::Error(Wait, ResourceConstraint),
+                CommandError::Unavailable(_) => Shape::Error(Wait, InternalServerError),
             },
-            Self::BadCharacters => Verdict::CommandError(Modify, BadRequest, CommandCondition::BadPayload),
-            Self::BadAction => Verdict::CommandError(Modify, BadRequest, CommandCondition::BadAction),
+            Self::BadCharacters => Shape::CommandError(Modify, BadRequest, CommandCondition::BadPayload),
+            Self::BadAction => Shape::CommandError(Modify, BadRequest, CommandCondition::BadAction),
+            Self::Unsubscribed => Shape::Unsubscribed,
         }
     }
 
@@ -175,24 +199,27 @@ impl Answer<'_> {
             Self::CommandFailed(error) => return error.to_string().into(),
             Self::BadCharacters => "a value has characters that XML does not allow",
             Self::BadAction => "this command has one step: its action is execute or cancel",
-            Self::Nothing | Self::Payload(_) => "",
+            Self::Nothing | Self::Xml(_) | Self::Unsubscribed => "",
         };
         text.into()
     }
 
     /// Appends the reply as XML, and counts it.
     pub(crate) fn write(&self, addresses: &Addresses, out: &mut Vec<u8>) {
-        let verdict = self.verdict();
-        verdict.count();
+        let shape = self.shape();
+        shape.count();
         let mut append = |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
         let attributes = &addresses.attributes;
-        let (kind, condition, more) = match verdict {
-            Verdict::Result("") => return append(&[b"<iq type='result'", attributes, b"/>"]),
-            Verdict::Result(xml) => {
+        let (kind, condition, more) = match shape {
+            Shape::Result("") => return append(&[b"<iq type='result'", attributes, b"/>"]),
+            Shape::Result(xml) => {
                 return append(&[b"<iq type='result'", attributes, b">", xml.as_bytes(), b"</iq>"]);
             }
-            Verdict::Error(kind, condition) => (kind, condition, None),
-            Verdict::CommandError(kind, condition, more) => (kind, condition, Some(more)),
+            Shape::Unsubscribed => {
+                return append(&[b"<presence type='unsubscribed'", attributes, b"/>"]);
+            }
+            Shape::Error(kind, condition) => (kind, condition, None),
+            Shape::CommandError(kind, condition, more) => (kind, condition, Some(more)),
         };
         append(&[
             b"<iq type='error'",
@@ -246,13 +273,14 @@ fn published_text(outcome: Outcome, named: Named<'_>) -> Cow<'static, str> {
     }
 }
 
-impl Verdict<'_> {
+impl Shape<'_> {
     fn count(&self) {
         let (place, kind, condition) = match self {
             Self::Result(_) => (RESULTS, "result", ""),
             Self::Error(kind, condition) | Self::CommandError(kind, condition, _) => {
                 (place(*kind, *condition), kind.text(), condition.text())
             }
+            Self::Unsubscribed => return,
         };
         let register = || counter!("fpush_replies_total", "type" => kind, "condition" => condition);
         REPLIES[place].get_or_init(register).increment(1);
@@ -268,17 +296,6 @@ fn place(kind: ErrorType, condition: Condition) -> usize {
     kind as usize * Condition::ALL.len() + condition as usize
 }
 
-/// The refusal of a presence subscription (RFC 6121 section 3.1.6).
-pub(crate) fn write_unsubscribed(addresses: &Addresses, out: &mut Vec<u8>) {
-    for part in [
-        b"<presence type='unsubscribed'".as_slice(),
-        &addresses.attributes,
-        b"/>",
-    ] {
-        out.extend_from_slice(part);
-    }
-}
-
 impl CommandCondition {
     fn name(self) -> &'static [u8] {
         match self {
@@ -290,9 +307,15 @@ impl CommandCondition {
 
 /// The addresses of a reply, as attributes ready to be written: the request's own bytes, because Prosody
 /// compares them with what the client once registered.
-#[cfg_attr(test, derive(Debug, PartialEq))]
+#[cfg_attr(test, derive(PartialEq))]
 pub(crate) struct Addresses {
     attributes: Box<[u8]>,
+}
+
+impl fmt::Debug for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Addresses")
+    }
 }
 
 impl Addresses {
@@ -374,26 +397,34 @@ mod tests {
     use fpush_push::{BadPayload, Unavailable};
 
     use super::*;
-    use crate::request::Incoming;
 
-    fn reply(answer: &Answer<'_>, stanza: &str) -> String {
+    /// The reply to a stanza with these addresses: from, to and id.
+    fn write(reply: &Reply<'_>, [from, to, id]: [&str; 3]) -> String {
         let mut out = Vec::new();
-        answer.write(&Incoming::sender_of(stanza.as_bytes()).unwrap(), &mut out);
+        let addresses = Addresses::of_reply(from, to, Some(id)).unwrap();
+        reply.write(&addresses, &mut out);
         String::from_utf8(out).unwrap()
     }
 
-    const IQ: &str = "<iq type='set' from='a.example/r' to='push.example' id='x=/+'/>";
+    const IQ: [&str; 3] = ["a.example/r", "push.example", "x=/+"];
 
     #[test]
     fn addresses_are_swapped_and_otherwise_untouched() {
         assert_eq!(
-            reply(&Answer::Published(Outcome::Accepted, Named::Known("m")), IQ),
+            write(&Reply::Published(Outcome::Accepted, Named::Known("m")), IQ),
             "<iq type='result' from='push.example' to='a.example/r' id='x=/+'/>"
         );
-        let quoted = "<iq type='get' id=\"it's\" from='&quot;a&amp;b' to='P@Push.Example/R'/>";
         assert_eq!(
-            reply(&Answer::Nothing, quoted),
+            write(&Reply::Nothing, ["&quot;a&amp;b", "P@Push.Example/R", "it's"]),
             "<iq type='result' from='P@Push.Example/R' to='&quot;a&amp;b' id=\"it's\"/>"
+        );
+    }
+
+    #[test]
+    fn nobody_sees_our_presence() {
+        assert_eq!(
+            write(&Reply::Unsubscribed, IQ),
+            "<presence type='unsubscribed' from='push.example' to='a.example/r' id='x=/+'/>"
         );
     }
 
@@ -431,7 +462,7 @@ mod tests {
     #[test]
     fn errors_have_the_condition_first_and_a_text_second() {
         assert_eq!(
-            reply(&Answer::Published(Outcome::TokenDead, Named::Known("a<b&c")), IQ),
+            write(&Reply::Published(Outcome::TokenDead, Named::Known("a<b&c")), IQ),
             "<iq type='error' from='push.example' to='a.example/r' id='x=/+'><error type='cancel'><item-not-found \
              xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><text xmlns='urn:ietf:params:xml:ns:xmpp-stanzas' \
              xml:lang='en'>the push provider says that the app is not on this device any more (push module \
@@ -443,7 +474,7 @@ mod tests {
     fn what_is_wrong_with_a_command_stands_last() {
         let bad = CommandError::BadPayload(BadPayload::Missing("token"));
         assert_eq!(
-            reply(&Answer::CommandFailed(bad), IQ),
+            write(&Reply::CommandFailed(bad), IQ),
             "<iq type='error' from='push.example' to='a.example/r' id='x=/+'><error type='modify'><bad-request \
              xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><text xmlns='urn:ietf:params:xml:ns:xmpp-stanzas' \
              xml:lang='en'>field token is missing</text><bad-payload \
@@ -456,19 +487,20 @@ mod tests {
         let names = [Named::Known("m"), Named::Unknown, Named::Missing, Named::OfDevice];
         let published = Outcome::ALL
             .into_iter()
-            .map(|outcome| Answer::Published(outcome, names[1]));
-        let unknown = names.map(|named| Answer::Published(Outcome::UnknownModule, named));
+            .map(|outcome| Reply::Published(outcome, names[1]));
+        let unknown = names.map(|named| Reply::Published(Outcome::UnknownModule, named));
         let others = [
-            Answer::NoNode,
-            Answer::Unreadable,
-            Answer::Malformed,
-            Answer::Unsupported,
-            Answer::NoRegistration,
-            Answer::UnsupportedPubsub,
-            Answer::UnknownNode,
-            Answer::Nothing,
-            Answer::BadCharacters,
-            Answer::BadAction,
+            Reply::NoNode,
+            Reply::Unreadable,
+            Reply::Malformed,
+            Reply::Unsupported,
+            Reply::NoRegistration,
+            Reply::UnsupportedPubsub,
+            Reply::UnknownNode,
+            Reply::Nothing,
+            Reply::BadCharacters,
+            Reply::BadAction,
+            Reply::Unsubscribed,
         ];
         let failed = [
             CommandError::UnknownCommand,
@@ -481,10 +513,10 @@ mod tests {
         let all = published
             .chain(unknown)
             .chain(others)
-            .chain(failed.map(Answer::CommandFailed));
-        for answer in all {
-            let is_error = !matches!(answer.verdict(), Verdict::Result(_));
-            assert_eq!(is_error, !answer.text().is_empty(), "{answer:?}");
+            .chain(failed.map(Reply::CommandFailed));
+        for reply in all {
+            let is_error = matches!(reply.shape(), Shape::Error(..) | Shape::CommandError(..));
+            assert_eq!(is_error, !reply.text().is_empty(), "{reply:?}");
         }
     }
 
@@ -510,8 +542,8 @@ mod tests {
             Outcome::UnknownModule,
             Outcome::RegistryUnavailable,
         ] {
-            let answer = Answer::Published(outcome, Named::Known("m"));
-            let Verdict::Error(kind, condition) = answer.verdict() else {
+            let reply = Reply::Published(outcome, Named::Known("m"));
+            let Shape::Error(kind, condition) = reply.shape() else {
                 panic!("{outcome:?}")
             };
             assert_eq!(kind, ErrorType::Wait, "{outcome:?}");

@@ -1,31 +1,13 @@
-//! What we say about ourselves, and the answers to commands.
+//! What we say about ourselves: identity, features, commands and version.
 
-use std::{fmt, slice};
-
-use fpush_push::{Completed, Value, Wording};
-use uuid::Uuid;
 use xmpp_parsers::{
     disco::{DiscoInfoResult, DiscoItemsResult, Identity},
-    minidom::{Element, ElementBuilder, rxml::xml_ncname},
+    minidom::{Element, rxml::xml_ncname},
     ns,
     version::VersionResult,
 };
 
-/// XML for a reply. It is not shown: the answer to a registration holds a secret.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Xml(String);
-
-impl Xml {
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Xml {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Xml")
-    }
-}
+use crate::{command::COMMANDS, reply::Xml};
 
 /// disco#info (XEP-0030): a push service must show this identity and feature (XEP-0357 section 3), and
 /// Converse refuses to enable push without. With commands there are more features, those of clients among them.
@@ -64,7 +46,7 @@ fn info(
     (category, kind, name): (&str, &str, &str),
     features: impl IntoIterator<Item = String>,
 ) -> Xml {
-    xml(DiscoInfoResult {
+    Xml::of(DiscoInfoResult {
         node: node.map(str::to_owned),
         identities: vec![Identity {
             category: category.to_owned(),
@@ -79,7 +61,7 @@ fn info(
 
 /// disco#items: there are none, which is an empty list and no error.
 pub(crate) fn disco_items() -> Xml {
-    xml(DiscoItemsResult {
+    Xml::of(DiscoItemsResult {
         node: None,
         items: Vec::new(),
         rsm: None,
@@ -96,70 +78,17 @@ pub(crate) fn command_items(jid: &str, commands: &[(&str, &str)]) -> Xml {
             .build()
     });
     let query = Element::builder("query", ns::DISCO_ITEMS).attr(xml_ncname!("node").into(), COMMANDS);
-    xml(query.append_all(items).build())
-}
-
-/// The answer to a command that was executed in its one step.
-pub(crate) fn completed(node: &str, completed: &Completed) -> Xml {
-    let (status, form_type) = match completed.wording {
-        Wording::Standard => ("completed", "result"),
-        // No XEP knows either of them.
-        Wording::Original => ("complete", "form"),
-    };
-    let fields = completed.values.iter().map(|(var, value)| field(var, value));
-    let form = Element::builder("x", ns::DATA_FORMS)
-        .attr(xml_ncname!("type").into(), form_type)
-        .append_all(fields);
-    let session = Uuid::new_v4().to_string();
-    let command = command(node, status).attr(xml_ncname!("sessionid").into(), session);
-    xml(command.append(form).build())
-}
-
-fn field(var: &str, value: &Value) -> Element {
-    let (kind, values) = match value {
-        Value::Text(value) => ("text-single", slice::from_ref(value)),
-        Value::Address(value) => ("jid-single", slice::from_ref(value)),
-        Value::List(values) => ("text-multi", values.as_slice()),
-    };
-    let value = |value: &String| {
-        Element::builder("value", ns::DATA_FORMS)
-            .append(value.as_str())
-            .build()
-    };
-    Element::builder("field", ns::DATA_FORMS)
-        .attr(xml_ncname!("var").into(), var)
-        .attr(xml_ncname!("type").into(), kind)
-        .append_all(values.iter().map(value))
-        .build()
-}
-
-/// The answer to who does not want a command any more. It names no session: commands of one step leave none behind, and
-/// what was sent is not repeated.
-pub(crate) fn canceled(node: &str) -> Xml {
-    xml(command(node, "canceled").build())
-}
-
-fn command(node: &str, status: &str) -> ElementBuilder {
-    Element::builder("command", COMMANDS)
-        .attr(xml_ncname!("node").into(), node)
-        .attr(xml_ncname!("status").into(), status)
+    Xml::of(query.append_all(items).build())
 }
 
 /// XEP-0092. What operating system we run on is nobody's business.
 pub(crate) fn version() -> Xml {
-    xml(VersionResult {
+    Xml::of(VersionResult {
         name: NAME.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         os: None,
     })
 }
-
-fn xml(payload: impl Into<Element>) -> Xml {
-    Xml(String::from(&payload.into()))
-}
-
-/// The node of all commands, and their namespace (XEP-0050).
-pub(crate) const COMMANDS: &str = "http://jabber.org/protocol/commands";
 
 const NAME: &str = "fpush";
 
@@ -169,7 +98,8 @@ mod tests {
 
     #[test]
     fn identity_and_features_are_there() {
-        let info = disco_info(None).0;
+        let info = disco_info(None);
+        let info = info.as_str();
         assert!(
             info.starts_with("<query xmlns='http://jabber.org/protocol/disco#info'>"),
             "{info}"
@@ -182,34 +112,6 @@ mod tests {
             info.contains("var='urn:xmpp:push:0'") && info.contains("var='urn:xmpp:ping'"),
             "{info}"
         );
-    }
-
-    #[test]
-    fn the_answer_to_a_command_has_its_form_and_is_not_shown() {
-        let completed = completed(
-            "v1-register-push",
-            &Completed {
-                wording: Wording::Original,
-                values: vec![
-                    ("jid", Value::Address("push.example".to_owned())),
-                    ("secret", Value::Text("<&>".to_owned())),
-                    ("features", Value::List(vec!["a".to_owned(), "b".to_owned()])),
-                ],
-            },
-        );
-        let text = completed.as_str();
-        for part in [
-            "<command xmlns='http://jabber.org/protocol/commands'",
-            "node='v1-register-push'",
-            "status='complete'",
-            "<x xmlns='jabber:x:data' type='form'>",
-            "<field var='jid' type='jid-single'><value>push.example</value></field>",
-            "<field var='secret' type='text-single'><value>&lt;&amp;&gt;</value></field>",
-            "<field var='features' type='text-multi'><value>a</value><value>b</value></field>",
-        ] {
-            assert!(text.contains(part), "{part} in {text}");
-        }
-        assert_eq!(format!("{completed:?}"), "Xml");
     }
 
     #[test]
@@ -232,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_version_tells_no_operating_system() {
-        assert!(!version().0.contains("os"));
-        assert!(version().0.contains("<name>fpush</name>"));
+        assert!(!version().as_str().contains("os"));
+        assert!(version().as_str().contains("<name>fpush</name>"));
     }
 }

@@ -267,7 +267,8 @@ impl Cutter {
         None
     }
 
-    fn in_stanza(&self) -> bool {
+    /// Whether it has not ended yet.
+    pub(crate) fn in_stanza(&self) -> bool {
         self.depth > 0 || self.state != State::Text
     }
 
@@ -332,10 +333,7 @@ const KEPT_MARKS: usize = 1_024;
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-    use crate::request::{Incoming, Request};
 
     #[derive(Debug, PartialEq, Eq)]
     enum Owned {
@@ -495,94 +493,5 @@ mod tests {
             cut(1 << 20, &[stream.as_bytes()]),
             [Owned::Stanza(deep), Owned::Stanza(broad)]
         );
-    }
-
-    /// Cuts and reads what was received; `true` for each piece that is a publish.
-    fn read_all(cutter: &mut Cutter, received: &[u8]) -> Vec<bool> {
-        cutter.space().extend_from_slice(received);
-        let mut publishes = Vec::new();
-        while let Some(piece) = cutter.next() {
-            publishes.push(match piece {
-                Piece::Stanza(stanza) => matches!(
-                    Incoming::read(stanza),
-                    Incoming::Request {
-                        request: Request::Publish(_),
-                        ..
-                    }
-                ),
-                Piece::Oversized(head) => {
-                    head.as_deref().and_then(Incoming::sender_of);
-                    false
-                }
-                Piece::End => false,
-            });
-        }
-        publishes
-    }
-
-    const PUBLISH: &[u8] = concat!(
-        "<iq type='set' from='a.example' to=\"push.example\" id='1'>",
-        "<pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='n'><item><!-- x -->",
-        "<notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data'><field var='message-count'>",
-        "<value>1&lt;é<![CDATA[>]]></value></field></x></notification></item></publish></pubsub></iq>"
-    )
-    .as_bytes();
-
-    /// Replaces pieces of a publish.
-    fn mutated() -> impl Strategy<Value = Vec<u8>> {
-        let piece = prop_oneof![
-            prop::collection::vec(any::<u8>(), 0..4),
-            "[<>/!?&;:='\"\\[\\] -]{0,4}".prop_map(String::into_bytes),
-            "<(/|!|\\?|!--|!\\[CDATA\\[|!DOCTYPE )?[a-z]?".prop_map(String::into_bytes),
-            " ?xmlns(:[a-z])?='?".prop_map(String::into_bytes),
-        ];
-        prop::collection::vec((0..PUBLISH.len(), 0..6_usize, piece), 0..6).prop_map(|pieces| {
-            let mut stanza = PUBLISH.to_vec();
-            for (at, length, piece) in pieces {
-                let at = at.min(stanza.len());
-                let end = (at + length).min(stanza.len());
-                stanza.splice(at..end, piece);
-            }
-            stanza
-        })
-    }
-
-    proptest! {
-        /// Whatever comes, nothing panics; and once a stanza has ended nothing of it is left.
-        #[test]
-        fn what_is_no_xml_harms_nothing(
-            stanzas in prop::collection::vec(mutated(), 1..4),
-            limit in 50..1_000_usize,
-            size in 1..200_usize,
-        ) {
-            let mut cutter = Cutter::new(limit.max(PUBLISH.len()), b"");
-            for chunk in stanzas.concat().chunks(size) {
-                read_all(&mut cutter, chunk);
-            }
-            if !cutter.in_stanza() {
-                prop_assert_eq!(read_all(&mut cutter, PUBLISH), [true]);
-            }
-        }
-
-        /// As long as its tags are in order, a stanza may hold any bytes.
-        #[test]
-        fn bytes_between_the_tags_do_not_matter(bytes in prop::collection::vec(any::<u8>(), 0..40), size in 1..50_usize) {
-            let without = |special: &[u8]| -> Vec<u8> {
-                bytes.iter().copied().filter(|byte| !special.contains(byte)).collect()
-            };
-            let stanza = [
-                b"<iq type='set' from='a' to='b' id='1' ", &without(b"<>'\"/")[..],
-                b" c='", &without(b"'"),
-                b"'><d", &without(b"<>'\"/"),
-                b">", &without(b"<"),
-                b"<!--", &without(b"-"),
-                b"--><![CDATA[", &without(b"]"),
-                b"]]></d", &without(b">"),
-                b"></iq>", PUBLISH,
-            ].concat();
-            let mut cutter = Cutter::new(1_000, b"");
-            let publishes: Vec<bool> = stanza.chunks(size).flat_map(|chunk| read_all(&mut cutter, chunk)).collect();
-            prop_assert_eq!(publishes, [false, true]);
-        }
     }
 }

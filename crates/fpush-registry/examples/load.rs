@@ -95,10 +95,7 @@ async fn main() {
                     written: sender.clone(),
                     sender,
                     service: "push.example.org".to_owned(),
-                    fields: vec![
-                        ("token", "t".repeat(163)),
-                        ("device-id", format!("{done}")),
-                    ],
+                    fields: vec![("token", "t".repeat(163)), ("device-id", format!("{done}"))],
                     has_other_fields: false,
                 };
                 registry.execute(command).await.unwrap();

@@ -89,7 +89,10 @@ fn optional<'a>(
     name: &'static str,
     max: usize,
 ) -> Result<Option<&'a str>, CommandError> {
-    debug_assert!(COMMAND_FIELDS.contains(&name), "{name} is dropped before it comes here");
+    debug_assert!(
+        COMMAND_FIELDS.contains(&name),
+        "{name} is dropped before it comes here"
+    );
     let found = command
         .fields
         .iter()

@@ -194,7 +194,12 @@ async fn only_what_the_settings_name_is_offered() {
     database.settings.types.remove("apns");
     database.settings.providers.clear();
     let open = database.open().await;
-    let nodes: Vec<_> = open.registry.commands().into_iter().map(|(name, _)| name).collect();
+    let nodes: Vec<_> = open
+        .registry
+        .commands()
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
     assert_eq!(
         nodes,
         [

@@ -270,7 +270,7 @@ async fn a_renewal_at_the_same_time_wins() {
                 let registry = std::sync::Arc::clone(registry);
                 let (owner, node) = (owner.clone(), node.clone());
                 tasks.spawn(async move {
-                    use fpush_push::Commands as _;
+                    use fpush_push::Devices as _;
                     let fields = [("type", "fcm"), ("node", node.as_str()), ("token", "t")];
                     let command = crate::rig::command("v1-register-push", &owner, &fields);
                     value(&registry.execute(command).await.unwrap(), "secret")
