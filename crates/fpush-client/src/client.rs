@@ -6,21 +6,23 @@ use std::{
 };
 
 use bytes::Bytes;
-use fpush_push::{ConnectionStatus, Failure, PushError};
+use fpush_push::ConnectionStatus;
 use h2::{
     Reason, RecvStream,
     client::{ResponseFuture, SendRequest},
 };
-use http::{HeaderMap, Request, Response, StatusCode, Uri, header::CONTENT_LENGTH};
+use http::{Request, Response, Uri, header::CONTENT_LENGTH};
 use hyper_rustls::HttpsConnectorBuilder;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    Connector, Dialer, Identity, Trust, TrustError,
+    answer::{Answer, BODY_PATIENCE, MAX_BODY, SendError},
     clock::Clock,
     connection::{Connection, Unusable},
-    obstacle::{Obstacle, root_cause},
+    dial::{Connector, Dialer},
+    obstacle::root_cause,
     tally::Tally,
+    trust::{Identity, Trust, TrustError},
 };
 
 /// How a client reaches its provider.
@@ -36,52 +38,6 @@ pub struct ClientSettings {
     pub request_timeout: Duration,
     /// A connection that carried nothing for this long is closed.
     pub idle_timeout: Duration,
-}
-
-/// An answer. A body above 16 KiB is left out.
-#[derive(Debug)]
-pub struct Answer {
-    /// The HTTP status.
-    pub status: StatusCode,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// The body.
-    pub body: Bytes,
-}
-
-/// Why there is no answer, sorted by what can be done about it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SendError {
-    /// The connection broke under the request. The next request finds a new one.
-    #[error("the connection to the provider broke: {0}")]
-    Broken(String),
-    /// No connection can be made.
-    #[error("no connection to the provider: {0}")]
-    Unreachable(Obstacle),
-    /// Nothing came in time.
-    #[error("no answer from the provider in time")]
-    TimedOut,
-}
-
-impl From<Unusable> for SendError {
-    fn from(unusable: Unusable) -> Self {
-        match unusable {
-            Unusable::Unreachable(reason) => Self::Unreachable(reason),
-            Unusable::Over => Self::Broken("it was closed at once".to_owned()),
-        }
-    }
-}
-
-impl From<SendError> for Failure {
-    fn from(error: SendError) -> Self {
-        let later = PushError::Later { after: None };
-        let (todo, reason, meaning) = match &error {
-            SendError::Broken(_) => (PushError::Reconnected, "broken", BROKEN),
-            SendError::Unreachable(obstacle) => (later, "unreachable", obstacle.meaning()),
-            SendError::TimedOut => (later, "timeout", TIMED_OUT),
-        };
-        Self::new(todo, reason, error.to_string(), meaning)
-    }
 }
 
 /// One provider's client.
@@ -299,15 +255,3 @@ async fn collect(mut body: RecvStream) -> Result<Bytes, h2::Error> {
     }
     Ok(collected.into())
 }
-
-const BROKEN: &str = "The connection ended under the request, as connections do now and then; the request is repeated over a \
-     new one. If it happens all the time, look at the firewall and the proxy on the way, and at the client \
-     certificate if there is one: a provider that refuses it ends the connection.";
-const TIMED_OUT: &str = "The provider did not answer within requestTimeout. Either it is unwell, or the network between it and \
-     this machine loses packets; if it happens often, look at the time of the last PING and raise \
-     requestTimeout.";
-
-/// How long the rest of an answer may take whose head is there: it is on the same connection.
-const BODY_PATIENCE: Duration = Duration::from_secs(1);
-/// A body that is longer says nothing that an endpoint of ours has to say.
-pub(crate) const MAX_BODY: usize = 16 * 1_024;

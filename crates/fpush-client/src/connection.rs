@@ -28,6 +28,7 @@ use tracing::{debug, info};
 
 use crate::{
     activity::{Activity, Watched},
+    answer::SendError,
     dial::Connector,
     obstacle::{Obstacle, root_cause},
     tally::Tally,
@@ -60,6 +61,15 @@ pub(crate) enum Unusable {
     Unreachable(Obstacle),
     /// It was there, and is over.
     Over,
+}
+
+impl From<Unusable> for SendError {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Unreachable(reason) => Self::Unreachable(reason),
+            Unusable::Over => Self::Broken("it was closed at once".to_owned()),
+        }
+    }
 }
 
 impl Connection {

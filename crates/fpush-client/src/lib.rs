@@ -6,6 +6,7 @@
 //! errors sorted by what can be done about them.
 
 mod activity;
+mod answer;
 mod client;
 mod clock;
 mod connection;
@@ -18,7 +19,8 @@ mod tally;
 mod trust;
 mod tunnel;
 
-pub use client::{Answer, ClientSettings, ProviderClient, SendError};
+pub use answer::{Answer, SendError};
+pub use client::{ClientSettings, ProviderClient};
 pub use clock::CLOCK_WRONG;
 pub use dial::{Connector, Dialer, ProxyError};
 pub use obstacle::{Obstacle, root_cause};

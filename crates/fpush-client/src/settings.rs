@@ -5,7 +5,7 @@ use std::path::Path;
 use fpush_push::settings::Section;
 use http::Uri;
 
-use crate::{Dialer, Trust};
+use crate::{dial::Dialer, trust::Trust};
 
 /// Where the provider is and how to get there.
 #[derive(Clone, Debug)]

@@ -10,10 +10,11 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    Answer, ClientSettings, SendError, TrustError,
-    client::MAX_BODY,
+    answer::{Answer, MAX_BODY, SendError},
+    client::ClientSettings,
     dial::Connector,
     obstacle::{Obstacle, root_cause},
+    trust::TrustError,
 };
 
 /// A client that opens a connection for each request, and follows no redirection.
