@@ -28,6 +28,9 @@ pub enum SendError {
     /// No connection can be made.
     #[error("no connection to the provider: {0}")]
     Unreachable(Obstacle),
+    /// What answers does not speak HTTP, or says more than an answer has to say.
+    #[error("the provider's answer cannot be read: {0}")]
+    Malformed(String),
     /// Nothing came in time.
     #[error("no answer from the provider in time")]
     TimedOut,
@@ -39,6 +42,7 @@ impl From<SendError> for Failure {
         let (todo, reason, meaning) = match &error {
             SendError::Broken(_) => (PushError::Reconnected, "broken", BROKEN),
             SendError::Unreachable(obstacle) => (later, "unreachable", obstacle.meaning()),
+            SendError::Malformed(_) => (later, "malformed", MALFORMED),
             SendError::TimedOut => (later, "timeout", TIMED_OUT),
         };
         Self::new(todo, reason, error.to_string(), meaning)
@@ -48,6 +52,8 @@ impl From<SendError> for Failure {
 const BROKEN: &str = "The connection ended under the request, as connections do now and then; the request is repeated over a \
      new one. If it happens all the time, look at the firewall and the proxy on the way, and at the client \
      certificate if there is one: a provider that refuses it ends the connection.";
+const MALFORMED: &str = "What answers does not speak HTTP as it should. Check the host and the port of its URL, and whether a \
+     firewall or a proxy on the way answers in its place.";
 const TIMED_OUT: &str = "The provider did not answer within requestTimeout. Either it is unwell, or the network between it and \
      this machine loses packets; if it happens often, look at the time of the last PING and raise \
      requestTimeout.";

@@ -16,20 +16,16 @@ use h2::{
     client::{Builder, Connection as Http2, SendRequest},
 };
 use http::Uri;
-use hyper_rustls::MaybeHttpsStream;
-use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     sync::watch,
     time::{Instant, sleep, timeout},
 };
-use tower_service::Service as _;
 use tracing::{debug, info};
 
 use crate::{
     activity::{Activity, Watched},
     answer::SendError,
-    dial::Connector,
+    dial::{Connector, Protocol, Stream, connect},
     obstacle::{Obstacle, root_cause},
     tally::Tally,
 };
@@ -221,26 +217,12 @@ async fn live(
 
 /// Opens a connection and exchanges the first frames.
 async fn dial(
-    mut connector: Connector,
+    connector: Connector,
     uri: Uri,
     activity: Activity,
-) -> Result<
-    (
-        SendRequest<Bytes>,
-        Http2<impl AsyncRead + AsyncWrite + Unpin, Bytes>,
-    ),
-    Obstacle,
-> {
-    poll_fn(|cx| connector.poll_ready(cx))
-        .await
-        .map_err(|e| Obstacle::of(&*e))?;
-    let stream = connector.call(uri).await.map_err(|e| Obstacle::of(&*e))?;
-    // HTTP/2 over TLS is agreed on by ALPN (RFC 9113 section 3.2). Whoever has not agreed speaks something else.
-    let agreed = match &stream {
-        MaybeHttpsStream::Https(tls) => tls.inner().get_ref().1.alpn_protocol(),
-        MaybeHttpsStream::Http(_) => None,
-    };
-    if agreed != Some(b"h2") {
+) -> Result<(SendRequest<Bytes>, Http2<Watched<Stream>, Bytes>), Obstacle> {
+    let (stream, protocol) = connect(connector, uri).await?;
+    if protocol != Protocol::Http2 {
         return Err(Obstacle::NotHttp2);
     }
     Builder::new()
@@ -250,7 +232,7 @@ async fn dial(
         // A thousand answers with a body each must not wait for one another.
         .initial_connection_window_size(WINDOW)
         .max_header_list_size(MAX_HEADERS)
-        .handshake(Watched::new(TokioIo::new(stream), activity))
+        .handshake(Watched::new(stream, activity, None))
         .await
         .map_err(|e| Obstacle::of(&e))
 }
@@ -359,7 +341,7 @@ mod tests {
         tokio::spawn(async move { drop(http2.await) });
         let (activity, tally) = (Activity::default(), Tally::default());
         let mut life = pin!(upkeep(pings, &activity, 100 * PING_INTERVAL, &tally));
-        let mut busy = Watched::new(empty(), activity.clone());
+        let mut busy = Watched::new(empty(), activity.clone(), None);
         for _ in 0..100 {
             assert!(timeout(PING_TIMEOUT / 2, &mut life).await.is_err());
             busy.read_u8().await.unwrap_err();

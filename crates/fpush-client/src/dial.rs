@@ -3,7 +3,7 @@
 use std::{
     error::Error as StdError,
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -11,7 +11,7 @@ use std::{
 };
 
 use http::Uri;
-use hyper_rustls::HttpsConnector;
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::{
     client::{
         legacy::connect::{
@@ -125,7 +125,8 @@ async fn through(proxy: &Intercept, stream: TcpStream, destination: &Uri) -> Res
     }
 }
 
-/// The resolver of the operating system, whose errors can be told from others.
+/// The resolver of the operating system, whose errors can be told from others. What it returns is what is dialled, with no
+/// second look-up: a guard against addresses belongs here. A host that is an address itself is not resolved.
 #[derive(Clone)]
 struct Resolver(GaiResolver);
 
@@ -145,7 +146,34 @@ impl Service<Name> for Resolver {
 }
 
 /// Opens TLS connections.
-pub type Connector = HttpsConnector<Dialer>;
+pub(crate) type Connector = HttpsConnector<Dialer>;
+
+/// What is spoken over a connection: TLS has agreed on it (ALPN, RFC 9113 section 3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Connects to the authority of this URL. What has not agreed on anything speaks HTTP/1.1.
+pub(crate) async fn connect(mut connector: Connector, uri: Uri) -> Result<(Stream, Protocol), Obstacle> {
+    let obstacle = |e: BoxError| Obstacle::of(&*e);
+    poll_fn(|cx| connector.poll_ready(cx)).await.map_err(obstacle)?;
+    let stream = connector.call(uri).await.map_err(obstacle)?;
+    let agreed = match &stream {
+        MaybeHttpsStream::Https(tls) => tls.inner().get_ref().1.alpn_protocol(),
+        MaybeHttpsStream::Http(_) => None,
+    };
+    let protocol = if agreed == Some(b"h2") {
+        Protocol::Http2
+    } else {
+        Protocol::Http1
+    };
+    Ok((TokioIo::new(stream), protocol))
+}
+
+/// A connection as tokio reads and writes it.
+pub(crate) type Stream = TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE: Duration = Duration::from_secs(60);

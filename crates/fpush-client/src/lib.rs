@@ -1,9 +1,10 @@
-//! The HTTP/2 client that backends reach their provider through.
+//! The HTTP clients that backends reach their providers through.
 //!
-//! One connection per provider carries all pushes of a module, straight over h2: the pools and channels of the
-//! layers above it cost more than the push. What h2 does not do by itself is here: dialing with trusted roots and
-//! proxies from the operator, a deadline for each request, leaving a connection that is idle or has gone silent, and
-//! errors sorted by what can be done about them.
+//! [`ProviderClient`] is for one provider that speaks HTTP/2: one connection carries all pushes of a module, straight over h2,
+//! because the pools and channels of the layers above it cost more than the push. [`PooledClient`] is for receivers that are
+//! many or may speak HTTP/1.1. Both have what h2 and hyper leave to others: dialing with trusted roots and proxies from the
+//! operator, deadlines, leaving a connection that is idle or has gone silent, bounds for what an answer may be, and errors
+//! sorted by what can be done about them.
 
 mod activity;
 mod answer;
@@ -12,9 +13,11 @@ mod clock;
 mod connection;
 mod dial;
 mod obstacle;
+mod origin;
+mod pool;
+mod pooled;
 mod retry_after;
 mod settings;
-mod single;
 mod tally;
 mod trust;
 mod tunnel;
@@ -22,9 +25,9 @@ mod tunnel;
 pub use answer::{Answer, SendError};
 pub use client::{ClientSettings, ProviderClient};
 pub use clock::CLOCK_WRONG;
-pub use dial::{Connector, Dialer, ProxyError};
+pub use dial::{Dialer, ProxyError};
 pub use obstacle::{Obstacle, root_cause};
+pub use pooled::{PoolSettings, PooledClient, Wanted};
 pub use retry_after::retry_after;
 pub use settings::Endpoint;
-pub use single::SingleClient;
 pub use trust::{Identity, Trust, TrustError};

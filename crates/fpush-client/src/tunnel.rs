@@ -1,7 +1,7 @@
 //! A way through an HTTP proxy (CONNECT, RFC 9110 section 9.3.6). The tunnel of hyper-util forgets with which status a
 //! proxy refuses, which is all that its operator needs to know.
 
-use http::{HeaderValue, Uri};
+use http::{HeaderValue, Uri, uri::Scheme};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::obstacle::Obstacle;
@@ -14,7 +14,8 @@ pub(crate) async fn tunnel<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<S, Obstacle> {
     let broken = |_| Obstacle::ProxyTalksOtherwise;
     let host = destination.host().unwrap_or_default();
-    let port = destination.port_u16().unwrap_or(443);
+    let plain = destination.scheme() == Some(&Scheme::HTTP);
+    let port = destination.port_u16().unwrap_or(if plain { 80 } else { 443 });
     let mut request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n").into_bytes();
     if let Some(credentials) = credentials {
         request.extend_from_slice(b"Proxy-Authorization: ");

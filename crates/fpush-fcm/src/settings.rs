@@ -1,8 +1,8 @@
 //! The settings of a `google` module.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
-use fpush_client::{ClientSettings, Dialer, Endpoint, ProviderClient, SingleClient, Trust};
+use fpush_client::{ClientSettings, Dialer, Endpoint, PoolSettings, PooledClient, ProviderClient, Trust};
 use fpush_push::{
     BackendType, Built, Class, ParsedBackend, files,
     settings::{self, Section},
@@ -53,12 +53,12 @@ impl BackendType for Google {
             _ => None,
         };
         // Before the first of these is missed, so that a run shows all mistakes.
-        let single_client = client.as_ref().and_then(|client| {
-            SingleClient::new(client)
+        let token_client = client.as_ref().and_then(|client| {
+            PooledClient::new(token_client(client))
                 .inspect_err(|e| report.error(&path, e))
                 .ok()
         });
-        let (project, credential, token_endpoint) = match (account, single_client) {
+        let (project, credential, token_endpoint) = match (account, token_client) {
             (Some(account), Some(client)) => {
                 let credential = account.digest();
                 let (project, uri) = (account.project.clone(), account.token_uri.clone());
@@ -66,7 +66,13 @@ impl BackendType for Google {
                     .signer()
                     .inspect_err(|e| report.error(&secret_path, e))
                     .ok()?;
-                (project, credential, TokenEndpoint { client, uri, signer })
+                let token_endpoint = TokenEndpoint {
+                    client,
+                    uri,
+                    signer,
+                    request_timeout,
+                };
+                (project, credential, token_endpoint)
             }
             _ => return None,
         };
@@ -139,6 +145,18 @@ fn dialer(fcm: &Section<'_>, account: Option<&ServiceAccount>) -> Option<Dialer>
     Dialer::new(&account?.token_uri)
         .inspect_err(|e| fcm.error("fcmSecretPath", e))
         .ok()
+}
+
+/// How the token endpoint is reached, which need not speak HTTP/2: once an hour, so no connection is kept.
+fn token_client(client: &ClientSettings) -> PoolSettings {
+    PoolSettings {
+        trust: client.trust.clone(),
+        dialer: client.dialer.clone(),
+        plain_http: false,
+        idle_timeout: Duration::ZERO,
+        max_connections: NonZeroUsize::MIN,
+        max_origins: NonZeroUsize::MIN,
+    }
 }
 
 fn message_settings(fcm: &mut Section<'_>) -> Option<MessageSettings> {

@@ -6,21 +6,23 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use fpush_client::{Obstacle, SendError, SingleClient};
+use fpush_client::{Obstacle, PooledClient, SendError, Wanted};
 use http::{
     HeaderValue, Method, Request, StatusCode, Uri,
     header::{ACCEPT, CONTENT_TYPE},
 };
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::assertion::Signer;
 
 /// Where access tokens come from.
 #[derive(Debug)]
 pub(crate) struct TokenEndpoint {
-    pub(crate) client: SingleClient,
+    pub(crate) client: PooledClient,
     pub(crate) uri: Uri,
     pub(crate) signer: Signer,
+    pub(crate) request_timeout: Duration,
 }
 
 /// A token that was granted.
@@ -49,6 +51,8 @@ pub(crate) enum TokenError {
     TimedOut,
     #[error("the token endpoint's answer holds no access token (status {0})")]
     Unreadable(u16),
+    #[error("the token endpoint's answer cannot be read ({0})")]
+    Malformed(String),
 }
 
 impl TokenEndpoint {
@@ -56,7 +60,9 @@ impl TokenEndpoint {
     pub(crate) async fn ask(&self) -> Result<Granted, TokenError> {
         let assertion = self.signer.assertion(SystemTime::now());
         let assertion = assertion.map_err(|_| TokenError::Unsigned)?;
-        let answer = self.client.send(self.request(&assertion)).await?;
+        let deadline = Instant::now() + self.request_timeout;
+        let asking = self.client.send(self.request(&assertion), Wanted::Body, deadline);
+        let answer = asking.await?;
         read(answer.status, &answer.body)
     }
 
@@ -129,7 +135,8 @@ impl TokenError {
             | Self::Unreachable(_)
             | Self::Broken(_)
             | Self::TimedOut
-            | Self::Unreadable(_) => false,
+            | Self::Unreadable(_)
+            | Self::Malformed(_) => false,
         }
     }
 
@@ -159,7 +166,7 @@ impl TokenError {
                  firewall and the proxy on the way to the token endpoint."
             }
             Self::TimedOut => "Check the network, the firewall and HTTPS_PROXY, or raise requestTimeout.",
-            Self::Unreadable(_) => {
+            Self::Unreadable(_) | Self::Malformed(_) => {
                 "What stands at token_uri in the file of fcmSecretPath is no token endpoint of Google's, or a proxy \
                  answers in its place: look at HTTPS_PROXY. Otherwise get a new file in the Firebase console, under Project \
                  settings, Service accounts."
@@ -178,6 +185,7 @@ impl From<SendError> for TokenError {
         match error {
             SendError::Broken(cause) => Self::Broken(cause),
             SendError::Unreachable(obstacle) => Self::Unreachable(obstacle),
+            SendError::Malformed(cause) => Self::Malformed(cause),
             SendError::TimedOut => Self::TimedOut,
         }
     }
@@ -343,6 +351,7 @@ mod tests {
             TokenError::Broken(name()),
             TokenError::TimedOut,
             TokenError::Unreadable(302),
+            TokenError::Malformed(name()),
         ] {
             let meaning = error.meaning();
             assert!(meaning.len() > 50 && meaning.ends_with('.'), "{meaning}");
