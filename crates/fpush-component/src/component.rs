@@ -8,7 +8,6 @@ use std::{
 };
 
 use fpush_push::{Cut, Devices, Drain, Modules, Probe, jitter};
-use metrics::counter;
 use tokio::{
     io::AsyncWriteExt as _,
     sync::watch,
@@ -20,6 +19,7 @@ use crate::{
     dispatcher::Dispatcher,
     link::{self, End},
     login::{Established, LoginError, login},
+    meters::ComponentMeters,
     request::Incoming,
     stream::Cutter,
 };
@@ -134,7 +134,7 @@ impl Component {
                 Ok(established) => {
                     let start = Instant::now();
                     info!(component = %settings.hostname, server = %settings.server_host, "link up");
-                    counter!("fpush_component_connects_total").increment(1);
+                    self.meters().connects.increment();
                     self.note(None);
                     let end = match self.serve(established, &settings).await {
                         Served::Until(end) => end,
@@ -144,7 +144,7 @@ impl Component {
                         }
                         Served::Stopped => return,
                     };
-                    counter!("fpush_component_disconnects_total", "reason" => end.name()).increment(1);
+                    self.meters().disconnects.increment(end.name());
                     let why = end.describe(&settings.hostname);
                     warn!("link down: {why}");
                     self.note(Some(why));
@@ -152,7 +152,7 @@ impl Component {
                 }
                 Err(error) => {
                     let pause = pauses.after_login_error(&error, settings.retry_after, jitter());
-                    counter!("fpush_component_login_failures_total", "reason" => error.name()).increment(1);
+                    self.meters().login_failures.increment(error.name());
                     let why = format!("{error}; {}", error.advice(&settings));
                     error!(retry_in = ?pause, "no link: {why}");
                     self.note(Some(why));
@@ -230,6 +230,10 @@ impl Component {
         end
     }
 
+    fn meters(&self) -> &ComponentMeters {
+        self.dispatcher.outbox().meters()
+    }
+
     fn note(&self, down: Option<String>) {
         let mut link = self.status.lock().expect("nobody panics with this lock");
         if link.down.is_some() != down.is_some() {
@@ -265,6 +269,12 @@ impl Handle {
             since: link.since,
             down: link.down.clone(),
         }
+    }
+
+    /// What the component counts.
+    #[must_use]
+    pub fn meters(&self) -> &ComponentMeters {
+        self.dispatcher.outbox().meters()
     }
 
     /// The domains that sent most publishes in the last ten to twenty minutes, and how many: most first, twenty at most.

@@ -11,7 +11,6 @@ use fpush_push::{
     Choice, CommandError, Cut, Devices, Drain, Found, Lookup, Module, Modules, Outcome, Registered,
     Request as PushRequest, Unavailable, Verdict, canonical_domain, is_tigase_node,
 };
-use metrics::counter;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
@@ -319,9 +318,8 @@ impl Dispatcher {
 
 /// Answers a publish that never came to a module.
 fn reply_outcome(pending: PendingReply, domain: &str, outcome: Outcome, named: Named<'_>) {
-    counter!("fpush_pushes_total", "module" => "", "outcome" => outcome.name()).increment(1);
     debug!(publish = pending.number(), sender = %Cut(domain), "publish without a module");
-    pending.published(outcome, named);
+    pending.without_module(outcome, named);
 }
 
 impl Named<'_> {

@@ -2,10 +2,10 @@
 
 use std::hint::black_box;
 
-use fpush_push::Outcome;
+use fpush_push::{Outcome, metrics::LabelledCounters};
 
 use crate::{
-    reply::{Addresses, Named, Reply},
+    reply::{self, Addresses, Named, Reply},
     request::{Incoming, Request},
     stream::{Cutter, Mark, Piece, Stanza},
 };
@@ -59,7 +59,8 @@ impl Whole {
     /// Whom to answer, if it wants an answer.
     #[must_use]
     pub fn sender(&self) -> Option<Sender> {
-        self.read().map(|incoming| Sender(incoming.addresses))
+        self.read()
+            .map(|incoming| Sender(incoming.addresses, reply::counters()))
     }
 
     fn read(&self) -> Option<Incoming<'_>> {
@@ -71,12 +72,12 @@ impl Whole {
 }
 
 /// Whom to answer.
-pub struct Sender(Addresses);
+pub struct Sender(Addresses, LabelledCounters<2>);
 
 impl Sender {
     /// Appends the reply to a publish.
     pub fn reply(&self, outcome: Outcome, out: &mut Vec<u8>) {
-        Reply::Published(outcome, Named::Known("demo")).write(&self.0, out);
+        Reply::Published(outcome, Named::Known("demo")).write(&self.0, &self.1, out);
     }
 }
 

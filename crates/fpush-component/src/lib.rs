@@ -12,6 +12,7 @@ mod form;
 pub mod hot;
 mod link;
 mod login;
+mod meters;
 mod outbox;
 mod publish;
 mod reply;
@@ -22,3 +23,4 @@ mod stream;
 mod xml;
 
 pub use component::{Component, ComponentSettings, Handle, LinkStatus};
+pub use meters::ComponentMeters;

@@ -10,14 +10,16 @@ use std::{
 };
 
 use fpush_push::Outcome;
-use metrics::{Histogram, counter, histogram};
 use tokio::{
     sync::Notify,
     time::{Duration, Instant, sleep},
 };
 use tracing::debug;
 
-use crate::reply::{Addresses, Named, Reply};
+use crate::{
+    meters::ComponentMeters,
+    reply::{Addresses, Named, Reply},
+};
 
 /// Everything that waits to be written.
 #[derive(Debug)]
@@ -29,7 +31,7 @@ pub(crate) struct Outbox {
     requests: AtomicU64,
     /// Those that have no reply yet.
     pending: AtomicUsize,
-    durations: Histogram,
+    meters: ComponentMeters,
 }
 
 /// A request that has no reply yet, and gets exactly one.
@@ -70,7 +72,7 @@ impl Outbox {
             emptied: Notify::new(),
             requests: AtomicU64::new(0),
             pending: AtomicUsize::new(0),
-            durations: histogram!("fpush_reply_duration_seconds"),
+            meters: ComponentMeters::new(),
         })
     }
 
@@ -89,7 +91,7 @@ impl Outbox {
     pub(crate) fn push(&self, arrived: Instant, write: impl FnOnce(&mut Vec<u8>)) {
         let mut batch = self.lock();
         if batch.since.is_some_and(|since| arrived < since) {
-            return count_dropped(1);
+            return self.meters.dropped_replies.increment();
         }
         let first = batch.bytes.is_empty();
         write(&mut batch.bytes);
@@ -140,7 +142,7 @@ impl Outbox {
         batch.since = Some(now);
         let dropped = batch.retain(|arrived| arrived >= now);
         drop(batch);
-        count_dropped(dropped);
+        self.meters.dropped_replies.add(dropped as u64);
     }
 
     /// Waits while the server reads our replies more slowly than it causes them.
@@ -176,6 +178,11 @@ impl Outbox {
         self.until_written().await;
     }
 
+    /// What the component counts.
+    pub(crate) fn meters(&self) -> &ComponentMeters {
+        &self.meters
+    }
+
     fn lock(&self) -> MutexGuard<'_, Batch> {
         self.batch.lock().expect("nobody panics with this lock")
     }
@@ -209,13 +216,20 @@ impl PendingReply {
     pub(crate) fn published(self, outcome: Outcome, named: Named<'_>) {
         let reply = Reply::Published(outcome, named);
         debug!(answer = ?reply, publish = self.number, outcome = %outcome.name(), "reply");
-        self.outbox.durations.record(self.arrived.elapsed());
+        self.outbox.meters.durations.record(self.arrived.elapsed());
         self.write(&reply);
     }
 
+    /// The reply to a publish that came to no push module.
+    pub(crate) fn without_module(self, outcome: Outcome, named: Named<'_>) {
+        self.outbox.meters.outcomes.increment(outcome);
+        self.published(outcome, named);
+    }
+
     fn write(&self, reply: &Reply<'_>) {
+        let counters = &self.outbox.meters.replies;
         self.outbox
-            .push(self.arrived, |out| reply.write(&self.addresses, out));
+            .push(self.arrived, |out| reply.write(&self.addresses, counters, out));
     }
 }
 
@@ -239,11 +253,6 @@ impl Batch {
         }
         all - self.ends.len()
     }
-}
-
-/// They have been counted by type and condition as well, when they were written.
-fn count_dropped(replies: usize) {
-    counter!("fpush_replies_total", "type" => "dropped", "condition" => "").increment(replies as u64);
 }
 
 impl Writing<'_> {

@@ -4,10 +4,9 @@
 //! Tigase on every condition but `remote-server-timeout`, `service-unavailable`, `internal-server-error` and
 //! `bad-request`. So for a device that may be alive only these conditions are used, with type `wait`.
 
-use std::{borrow::Cow, fmt, sync::OnceLock};
+use std::{borrow::Cow, fmt};
 
-use fpush_push::{CommandError, Cut, Outcome};
-use metrics::{Counter, counter};
+use fpush_push::{CommandError, Cut, Outcome, metrics::LabelledCounters};
 use quick_xml::escape::{escape, unescape};
 use xmpp_parsers::minidom::Element;
 
@@ -205,9 +204,11 @@ impl Reply<'_> {
     }
 
     /// Appends the reply as XML, and counts it.
-    pub(crate) fn write(&self, addresses: &Addresses, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, addresses: &Addresses, counters: &LabelledCounters<2>, out: &mut Vec<u8>) {
         let shape = self.shape();
-        shape.count();
+        if let Some(place) = shape.place() {
+            counters.increment(place);
+        }
         let mut append = |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
         let attributes = &addresses.attributes;
         let (kind, condition, more) = match shape {
@@ -273,23 +274,29 @@ fn published_text(outcome: Outcome, named: Named<'_>) -> Cow<'static, str> {
     }
 }
 
+/// Counters of replies by type and condition; the last one counts results.
+pub(crate) fn counters() -> LabelledCounters<2> {
+    let errors = ErrorType::ALL.iter().flat_map(|kind| {
+        Condition::ALL
+            .iter()
+            .map(|condition| [kind.text(), condition.text()])
+    });
+    LabelledCounters::new(errors.chain([["result", ""]]))
+}
+
 impl Shape<'_> {
-    fn count(&self) {
-        let (place, kind, condition) = match self {
-            Self::Result(_) => (RESULTS, "result", ""),
+    /// The place of its counter.
+    fn place(&self) -> Option<usize> {
+        match self {
+            Self::Result(_) => Some(RESULTS),
             Self::Error(kind, condition) | Self::CommandError(kind, condition, _) => {
-                (place(*kind, *condition), kind.text(), condition.text())
+                Some(place(*kind, *condition))
             }
-            Self::Unsubscribed => return,
-        };
-        let register = || counter!("fpush_replies_total", "type" => kind, "condition" => condition);
-        REPLIES[place].get_or_init(register).increment(1);
+            Self::Unsubscribed => None,
+        }
     }
 }
 
-/// One counter for each pair of type and condition, and one for results; each from its first reply on, because most
-/// pairs never occur.
-static REPLIES: [OnceLock<Counter>; RESULTS + 1] = [const { OnceLock::new() }; RESULTS + 1];
 const RESULTS: usize = ErrorType::ALL.len() * Condition::ALL.len();
 
 fn place(kind: ErrorType, condition: Condition) -> usize {
@@ -402,7 +409,7 @@ mod tests {
     fn write(reply: &Reply<'_>, [from, to, id]: [&str; 3]) -> String {
         let mut out = Vec::new();
         let addresses = Addresses::of_reply(from, to, Some(id)).unwrap();
-        reply.write(&addresses, &mut out);
+        reply.write(&addresses, &counters(), &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -521,12 +528,25 @@ mod tests {
     }
 
     #[test]
-    fn every_pair_of_type_and_condition_has_a_counter_of_its_own() {
+    fn every_reply_is_counted_by_its_type_and_condition() {
+        let counters = counters();
+        let addresses = Addresses::of_reply("a.example", "push.example", None).unwrap();
+        let write = |reply: Reply<'_>| reply.write(&addresses, &counters, &mut Vec::new());
+        write(Reply::Nothing);
+        write(Reply::Published(Outcome::TokenDead, Named::Missing));
+        write(Reply::BadAction);
+        let counted = counters.get().filter(|(_, count)| *count > 0);
+        assert!(counted.eq([
+            (["cancel", "item-not-found"], 1),
+            (["modify", "bad-request"], 1),
+            (["result", ""], 1),
+        ]));
         let pairs = ErrorType::ALL
             .iter()
-            .flat_map(|kind| Condition::ALL.iter().map(|condition| place(*kind, *condition)));
-        assert!(pairs.eq(0..RESULTS));
-        assert_eq!(REPLIES.len(), RESULTS + 1);
+            .flat_map(|kind| Condition::ALL.iter().map(|condition| (*kind, *condition)));
+        for (place, (kind, condition)) in pairs.enumerate() {
+            assert_eq!(Shape::Error(kind, condition).place(), Some(place));
+        }
     }
 
     /// No server forgets a device on these.

@@ -1,13 +1,9 @@
 //! From the status to metrics.
 //!
-//! They are written at each scrape and not kept by the recorder: what is gone, such as a module after a reload, is
-//! gone at once, and domains that come and go leave nothing behind. (The recorder drops idle gauges only while it is
-//! scraped, and one that nobody scrapes would keep them all.)
+//! They are written at each scrape and not kept: what is gone, such as a module after a reload, is gone at once, and
+//! domains that come and go leave nothing behind.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use fpush_push::Credential;
 
@@ -18,73 +14,13 @@ use crate::{
         BLOCKLIST_TOKENS, CERTIFICATE_EXPIRES, COMPONENT_UP, CREDENTIAL_AGE, CREDENTIAL_EXPIRES,
         DOUBTED_TOKENS, LAST_RELOAD_SUCCESSFUL, LAST_RELOAD_TIMESTAMP, MODULE_PROOF, MODULE_TROUBLE,
         MODULE_UP, Metric, PROVIDER_CONNECT_FAILURES, PROVIDER_CONNECTIONS, PROVIDER_CONNECTS, PROVIDER_PING,
-        PROVIDER_STREAMS, PUSHES_IN_FLIGHT, PUSHES_LOST, PUSHES_QUEUED, PUSHES_WAITING, RATELIMIT_TOKENS,
+        PROVIDER_STREAMS, PUSHES_IN_FLIGHT, PUSHES_QUEUED, PUSHES_WAITING, RATELIMIT_TOKENS,
         REGISTERED_DEVICES, REGISTRY_TRUSTED, SENDER_PUBLISHES, STATE_DIRECTORY_OK,
     },
 };
 
-/// Counters of modules, which begin anew when a reload replaces a module or its backend; here they go on.
-#[derive(Default)]
-pub(crate) struct Totals(HashMap<String, ModuleTotals>);
-
-#[derive(Default)]
-struct ModuleTotals {
-    lost: Total,
-    connects: Total,
-    failed_connects: Total,
-    seen: bool,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Total {
-    last: u64,
-    sum: u64,
-}
-
-impl Total {
-    fn add(&mut self, now: u64) {
-        // What is less than before began anew.
-        self.sum += now.checked_sub(self.last).unwrap_or(now);
-        self.last = now;
-    }
-}
-
-impl Totals {
-    /// Adds what has changed.
-    pub(crate) fn add(&mut self, status: &Status) {
-        for totals in self.0.values_mut() {
-            totals.seen = false;
-        }
-        for Module { status, .. } in &status.modules {
-            if !self.0.contains_key(&status.name) {
-                self.0.insert(status.name.clone(), ModuleTotals::default());
-            }
-            if let Some(totals) = self.0.get_mut(&status.name) {
-                totals.seen = true;
-                totals.lost.add(status.lost);
-                let connection = status.backend.connection.unwrap_or_default();
-                totals.connects.add(connection.connects);
-                totals.failed_connects.add(connection.failed_connects);
-            }
-        }
-        self.0.retain(|_, totals| totals.seen);
-    }
-
-    fn of(&self, module: &Module, total: impl Fn(&ModuleTotals) -> Total) -> f64 {
-        self.0
-            .get(&module.status.name)
-            .map_or(0.0, |totals| total(totals).sum as f64)
-    }
-}
-
 /// Appends what the status says. `start` is when the daemon was started.
-pub(crate) fn write(
-    text: &mut Exposition,
-    status: &Status,
-    totals: &Totals,
-    start: SystemTime,
-    wall: SystemTime,
-) {
+pub(crate) fn write(text: &mut Exposition, status: &Status, start: SystemTime, wall: SystemTime) {
     text.single(&COMPONENT_UP, flag(status.link.down.is_none()));
     text.single(&STATE_DIRECTORY_OK, flag(status.state_trouble.is_none()));
     if let Some(devices) = status.registered_devices {
@@ -120,10 +56,10 @@ pub(crate) fn write(
             .take(MAX_SENDERS)
             .map(|(domain, count)| ([&**domain], *count as f64)),
     );
-    write_modules(text, &status.modules, totals, wall);
+    write_modules(text, &status.modules, wall);
 }
 
-fn write_modules(text: &mut Exposition, modules: &[Module], totals: &Totals, wall: SystemTime) {
+fn write_modules(text: &mut Exposition, modules: &[Module], wall: SystemTime) {
     let mut each = |metric: &Metric, value: &dyn Fn(&Module) -> Option<f64>| {
         let samples = modules
             .iter()
@@ -142,9 +78,6 @@ fn write_modules(text: &mut Exposition, modules: &[Module], totals: &Totals, wal
     each(&DOUBTED_TOKENS, &|module| {
         Some(module.status.doubted_tokens as f64)
     });
-    each(&PUSHES_LOST, &|module| {
-        Some(totals.of(module, |totals| totals.lost))
-    });
     each(&MODULE_UP, &|module| Some(flag(is_up(module))));
     let connection = |module: &Module| module.status.backend.connection;
     each(&PROVIDER_CONNECTIONS, &|module| {
@@ -157,10 +90,10 @@ fn write_modules(text: &mut Exposition, modules: &[Module], totals: &Totals, wal
         Some(connection(module)?.ping?.as_secs_f64())
     });
     each(&PROVIDER_CONNECTS, &|module| {
-        connection(module).map(|_| totals.of(module, |totals| totals.connects))
+        Some(connection(module)?.connects as f64)
     });
     each(&PROVIDER_CONNECT_FAILURES, &|module| {
-        connection(module).map(|_| totals.of(module, |totals| totals.failed_connects))
+        Some(connection(module)?.failed_connects as f64)
     });
 
     let troubles = modules.iter().filter_map(|module| {
@@ -216,15 +149,6 @@ pub(crate) const MAX_SENDERS: usize = 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_counter_that_begins_anew_goes_on() {
-        let mut total = Total::default();
-        for now in [5, 5, 7, 2, 3, 0, 1] {
-            total.add(now);
-        }
-        assert_eq!(total.sum, 7 + 3 + 1);
-    }
 
     #[test]
     fn times_may_be_in_the_past() {

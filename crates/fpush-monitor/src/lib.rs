@@ -1,12 +1,12 @@
 //! What an operator sees of the daemon: metrics, health and the status page.
 //!
-//! Counters and histograms come through the `metrics` facade from where things happen. All else comes once a second as
-//! a [`Status`]: gauges, health and the page are made of the last one when somebody asks.
+//! Counters and histograms are held by those who count, and read when somebody asks. All else comes once a second as a
+//! [`Status`]: gauges, health and the page are made of the last one.
 
 mod concerns;
+mod counters;
 mod exposition;
 mod gauges;
-mod histograms;
 mod history;
 mod process;
 mod routes;
@@ -22,81 +22,62 @@ use std::{
 };
 
 use axum::Router;
-use metrics::Recorder as _;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::{task::spawn_blocking, time::Instant};
 
+pub use counters::Counted;
 pub use status::{Certificate, Link, Module, Problem, Reload, Severity, Standing, Status};
 pub use table::{Kind, METRICS, Metric};
 
 use crate::{
     exposition::Exposition,
-    gauges::Totals,
-    histograms::{Histograms, Recording},
     history::{Counts, History},
 };
 
 /// What is known about the daemon, for those who watch it.
 pub struct Monitor {
-    exporter: PrometheusHandle,
-    histograms: Arc<Histograms>,
+    counted: Counted,
     version: &'static str,
     start: SystemTime,
     started: Instant,
     state: Mutex<State>,
+    /// Held by who writes the metrics down: of many who ask one after the other has its text written.
+    writing: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
 struct State {
-    last: Option<(Instant, Status)>,
-    totals: Totals,
+    last: Option<(Instant, Arc<Status>)>,
     history: History,
 }
 
 impl Monitor {
-    /// Begins to watch: installs the recorder of all metrics of this process. Once, before anything is counted; `None` if
-    /// there is a recorder already.
+    /// Begins to watch.
     #[must_use]
-    pub fn install(version: &'static str) -> Option<Arc<Self>> {
-        let (recording, monitor) = Self::build(version);
-        metrics::set_global_recorder(recording).ok()?;
-        Some(monitor)
-    }
-
-    /// A monitor and its recorder, which is not installed.
-    fn build(version: &'static str) -> (Recording, Arc<Self>) {
-        let exporter = PrometheusBuilder::new().build_recorder();
-        for metric in METRICS {
-            let (name, help) = (metric.name.into(), metric.help.into());
-            match metric.kind {
-                Kind::Counter => exporter.describe_counter(name, None, help),
-                // Those are written here.
-                Kind::Gauge | Kind::Histogram(_) => {}
-            }
-        }
-        let histograms = Arc::<Histograms>::default();
-        let monitor = Arc::new(Self {
-            exporter: exporter.handle(),
-            histograms: Arc::clone(&histograms),
+    pub fn new(version: &'static str, counted: Counted) -> Arc<Self> {
+        Arc::new(Self {
+            counted,
             version,
             start: SystemTime::now(),
             started: Instant::now(),
             state: Mutex::default(),
-        });
-        let recording = Recording { exporter, histograms };
-        (recording, monitor)
+            writing: Arc::default(),
+        })
     }
 
     /// Takes note of the status. Once a second.
     pub fn tick(&self, status: Status, now: Instant, wall: SystemTime) {
         let mut state = self.state();
-        state.totals.add(&status);
         if state.history.wants(now) {
-            let counts = Counts::of(&self.exporter.render());
+            let meters = status.meters();
+            let of_modules = meters
+                .iter()
+                .map(|(name, meters)| ((*name).into(), meters.outcomes().get()));
+            let mut counts: Counts = of_modules.collect();
+            counts.insert("".into(), self.counted.outcomes.get());
             state.history.add(counts, now, wall);
         }
-        state.last = Some((now, status));
+        state.last = Some((now, Arc::new(status)));
     }
 
     /// `/metrics`, `/livez`, `/readyz` and the status page. Requests are `GET` or `HEAD`, and have no body that anybody
@@ -105,29 +86,45 @@ impl Monitor {
         routes::router(Arc::clone(self))
     }
 
-    /// All metrics as Prometheus wants them.
+    /// All metrics as Prometheus wants them. They are written beside the thread that pushes: those of a thousand modules
+    /// take as long as many pushes.
+    async fn scrape(self: Arc<Self>) -> Option<String> {
+        // Not given back by who asked and has gone meanwhile, because its text is written to the end.
+        let writing = Arc::clone(&self.writing).lock_owned().await;
+        let text = spawn_blocking(move || {
+            let _writing = writing;
+            self.metrics(SystemTime::now())
+        });
+        text.await.ok()
+    }
+
     fn metrics(&self, wall: SystemTime) -> String {
-        let mut text = Exposition(self.exporter.render());
-        self.histograms.write(&mut text);
-        text.family(&table::BUILD_INFO, [([self.version], 1.0)]);
-        let state = self.state();
-        if let Some(status) = state.current() {
-            gauges::write(&mut text, status, &state.totals, self.start, wall);
+        let mut text = Exposition::default();
+        let last = self.state().last.clone();
+        let status = last.as_ref().map(|(_, status)| &**status);
+        let meters = status.map(Status::meters).unwrap_or_default();
+        counters::write(&mut text, &self.counted, &meters);
+        text.family(&table::BUILD_INFO, [([self.version], 1)]);
+        if let Some((at, status)) = &last
+            && is_current(*at)
+        {
+            gauges::write(&mut text, status, self.start, wall);
         }
-        drop(state);
         text.single(
             &table::PROCESS_START_TIME,
             gauges::seconds_from(SystemTime::UNIX_EPOCH, self.start),
         );
         process::write(&mut text);
-        text.0
+        text.into_text()
     }
 
     /// Why fpush is not ready; nothing if it is.
     fn unready(&self) -> Vec<String> {
-        match self.state().current() {
-            Some(status) => concerns::unready(status),
-            None => vec!["there is no news of what goes on; it may have just been started".to_owned()],
+        match &self.state().last {
+            Some((at, status)) if is_current(*at) => concerns::unready(status),
+            Some(_) | None => {
+                vec!["there is no news of what goes on; it may have just been started".to_owned()]
+            }
         }
     }
 
@@ -147,12 +144,9 @@ impl Monitor {
     }
 }
 
-impl State {
-    /// The last status, unless it is so old that it says nothing about now.
-    fn current(&self) -> Option<&Status> {
-        let (at, status) = self.last.as_ref()?;
-        (at.elapsed() < STALE).then_some(status)
-    }
+/// Whether a status of then says anything about now.
+fn is_current(at: Instant) -> bool {
+    at.elapsed() < STALE
 }
 
 const STALE: Duration = Duration::from_secs(60);

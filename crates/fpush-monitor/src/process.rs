@@ -88,13 +88,13 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn this_process_has_all_of_them() {
-        let mut text = Exposition(String::new());
+        let mut text = Exposition::default();
         write(&mut text);
+        let text = text.into_text();
         assert_eq!(
-            text.0.lines().filter(|line| !line.starts_with('#')).count(),
+            text.lines().filter(|line| !line.starts_with('#')).count(),
             6,
-            "{}",
-            text.0
+            "{text}"
         );
     }
 }

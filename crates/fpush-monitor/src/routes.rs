@@ -40,7 +40,10 @@ pub(crate) fn router(monitor: Arc<Monitor>) -> Router {
 }
 
 async fn metrics(State(monitor): State<Arc<Monitor>>) -> Response {
-    answer(PROMETHEUS, monitor.metrics(SystemTime::now()))
+    match monitor.scrape().await {
+        Some(text) => answer(PROMETHEUS, text),
+        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 async fn ready(State(monitor): State<Arc<Monitor>>) -> Response {

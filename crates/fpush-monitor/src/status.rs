@@ -1,9 +1,11 @@
 //! What there is to say about the daemon at one moment.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
-use fpush_push::ModuleStatus;
+use fpush_push::{Meters, ModuleStatus};
 use tokio::time::Instant;
+
+use crate::counters::ByModule;
 
 /// The daemon at one moment.
 #[derive(Clone, Debug)]
@@ -12,6 +14,8 @@ pub struct Status {
     pub link: Link,
     /// All push modules, in the order of their names.
     pub modules: Vec<Module>,
+    /// What those modules count that are not in the settings any more and still send what they hold, by their names.
+    pub retired: Vec<(String, Arc<Meters>)>,
     /// Certificates of the listeners.
     pub certificates: Vec<Certificate>,
     /// Registered devices, where there are any and they are counted.
@@ -26,6 +30,23 @@ pub struct Status {
     pub senders: Vec<(String, u64)>,
     /// The last problems, the latest first, fifty at most.
     pub problems: Vec<Problem>,
+}
+
+impl Status {
+    /// What all modules count; of several with one name the one in the settings.
+    pub(crate) fn meters(&self) -> ByModule<'_> {
+        let mut all: ByModule<'_> = self
+            .retired
+            .iter()
+            .map(|(name, meters)| (&**name, &**meters))
+            .collect();
+        all.extend(
+            self.modules
+                .iter()
+                .map(|Module { status, .. }| (&*status.name, &*status.meters)),
+        );
+        all
+    }
 }
 
 /// What there is to say about the database of registered devices.

@@ -1,8 +1,9 @@
 //! All metrics: their names, types, labels and help texts. The one list.
 //!
-//! Counters and histograms are emitted where things happen, through the `metrics` facade; whatever is written there
-//! and not here has no HELP. All others are written by this crate: from the [`Status`](crate::Status), from its own
-//! knowledge, and from `/proc/self`.
+//! Counters and histograms are counted where things happen ([`fpush_push::metrics`]) and read where they are
+//! ([`Counted`](crate::Counted) and the modules' [`Meters`](fpush_push::Meters)). All others come from the
+//! [`Status`](crate::Status), from what this crate knows itself, and from `/proc/self`. All are written by this crate, and
+//! nothing can be written that is not in the table.
 //!
 //! No label holds what a stranger can choose freely, but `domain`, which is a top list.
 
@@ -26,8 +27,8 @@ pub enum Kind {
     Counter,
     /// It goes up and down.
     Gauge,
-    /// How often a value was in which range: the upper ends of the ranges.
-    Histogram(&'static [f64]),
+    /// How often a value was in which range.
+    Histogram,
 }
 
 impl Kind {
@@ -37,7 +38,7 @@ impl Kind {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
-            Self::Histogram(_) => "histogram",
+            Self::Histogram => "histogram",
         }
     }
 }
@@ -56,35 +57,25 @@ macro_rules! table {
     };
 }
 
-/// Seconds that an attempt at a provider takes: tens of milliseconds usually, `requestTimeout` at most (5 s at Apple and
-/// 10 s at Google, where the settings say nothing else). One that has to wait for an access token, too, or has a long
-/// `requestTimeout`, ends with its publish after 25 s; what is above that ended late.
-const PROVIDER_SECONDS: &[f64] = &[
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 25.0, 30.0,
-];
-/// Seconds until a reply: at once if the push is queued or refused, with the provider's answer otherwise. After 5 s in the
-/// line a publish is given up, after 25 s in all, and after 32 s ejabberd takes no reply any more.
-const REPLY_SECONDS: &[f64] = &[
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 25.0, 30.0,
-];
-
 use Kind::{Counter, Gauge, Histogram};
 
 table! {
-    // Through the facade.
+    // Counted.
     PUSHES: Counter, "fpush_pushes_total", ["module", "outcome"],
         "Publishes by push module and what became of them; the module is empty if they came to none.";
     HELD_PUSHES: Counter, "fpush_held_pushes_total", ["module", "outcome"],
         "Acknowledged pushes that were held and sent later, by push module and what became of them.";
+    PUSHES_LOST: Counter, "fpush_pushes_lost_total", ["module"],
+        "Acknowledged pushes that could not be delivered.";
     PROVIDER_ANSWERS: Counter, "fpush_provider_answers_total", ["module", "reason"],
         "Answers of the provider to single attempts, by push module and reason.";
     REJECTED_TOKENS: Counter, "fpush_rejected_tokens_total", ["module", "verdict"],
         "Answers that called a token dead or wrong, by push module and whether that was believed or doubted.";
     REJECTION_BURSTS: Counter, "fpush_rejection_bursts_total", ["module"],
         "Times that the provider began to reject far more tokens than usual.";
-    PROVIDER_DURATION: Histogram(PROVIDER_SECONDS), "fpush_provider_duration_seconds", ["module"],
+    PROVIDER_DURATION: Histogram, "fpush_provider_duration_seconds", ["module"],
         "Seconds that one attempt at the provider took.";
-    REPLY_DURATION: Histogram(REPLY_SECONDS), "fpush_reply_duration_seconds", [],
+    REPLY_DURATION: Histogram, "fpush_reply_duration_seconds", [],
         "Seconds from a publish to its reply.";
     REPLIES: Counter, "fpush_replies_total", ["type", "condition"],
         "Replies to the XMPP server by type and error condition.";
@@ -140,8 +131,6 @@ table! {
         "1 for what keeps the push module from working as it should.";
     MODULE_PROOF: Gauge, "fpush_module_proof", ["module", "state"],
         "1 for what is known of the push module's credentials: proven, not_tried or refused.";
-    PUSHES_LOST: Counter, "fpush_pushes_lost_total", ["module"],
-        "Acknowledged pushes that could not be delivered.";
     PROVIDER_CONNECTIONS: Gauge, "fpush_provider_connections", ["module"],
         "Open connections to the provider.";
     PROVIDER_STREAMS: Gauge, "fpush_provider_streams", ["module"],
@@ -191,9 +180,6 @@ mod tests {
                 metric.help.ends_with('.') && !metric.help.contains(['\n', '\\']),
                 "{name}"
             );
-            if let Histogram(buckets) = metric.kind {
-                assert!(buckets.is_sorted(), "{name}");
-            }
         }
     }
 }

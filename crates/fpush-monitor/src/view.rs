@@ -107,7 +107,7 @@ fn module(module: &Module, history: &History, wall: SystemTime) -> Value {
         "limited": status.limited_tokens,
         "blocked": status.blocked_tokens,
         "doubted": status.doubted_tokens,
-        "lost": status.lost,
+        "lost": status.meters.lost(),
         "last_accepted": status.last_accepted.map(|ago| ago.as_secs()),
         "connection": status.backend.connection.map(connection),
         "credentials": credentials,

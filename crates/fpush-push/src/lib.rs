@@ -18,6 +18,7 @@ mod liveness;
 mod log;
 mod memory;
 mod meters;
+pub mod metrics;
 mod module;
 mod modules;
 mod order;
@@ -46,6 +47,7 @@ pub use limiter::RatelimitSettings;
 pub use liveness::{Liveness, Probe};
 pub use log::Cut;
 pub use memory::{BlockRecord, Clocks, HeldRecord};
+pub use meters::Meters;
 pub use module::{
     Block, Limit, Module, ModuleSettings, NotSent, Registered, Request, Ticket, TokenView, Verdict,
 };

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Histogram, counter, histogram};
+use crate::{
+    Outcome,
+    metrics::{Counter, Histogram, Outcomes, PROVIDER_SECONDS, WordCounters},
+};
 
-use crate::Outcome;
-
-/// The meters of one module. A module that takes another one's place counts on where that one was.
-pub(crate) struct Meters {
-    module: String,
-    outcomes: [Counter; Outcome::ALL.len()],
+/// The meters of one module. They go with it, and stay when its backend or its settings become others.
+#[derive(Debug)]
+pub struct Meters {
+    outcomes: Outcomes,
     accepted: Counter,
+    /// Every answer but the one that accepts the push, by the provider's reason.
+    refusals: WordCounters,
     attempts: Histogram,
     delivered: Counter,
     lost: Counter,
@@ -21,77 +24,123 @@ pub(crate) struct Meters {
     bursts: Counter,
 }
 
-impl Meters {
-    pub(crate) fn new(module: &str) -> Self {
-        let module = module.to_owned();
-        let held =
-            |outcome| counter!("fpush_held_pushes_total", "module" => module.clone(), "outcome" => outcome);
-        let rejected = |verdict| counter!("fpush_rejected_tokens_total", "module" => module.clone(), "verdict" => verdict);
+impl Default for Meters {
+    fn default() -> Self {
         Self {
-            outcomes: Outcome::ALL.map(
-                |outcome| counter!("fpush_pushes_total", "module" => module.clone(), "outcome" => outcome.name()),
-            ),
-            accepted: counter!("fpush_provider_answers_total", "module" => module.clone(), "reason" => "accepted"),
-            attempts: histogram!("fpush_provider_duration_seconds", "module" => module.clone()),
-            delivered: held("delivered"),
-            lost: held("lost"),
-            dropped: held("dropped"),
-            covered: held("covered"),
-            believed: rejected("believed"),
-            doubted: rejected("doubted"),
-            bursts: counter!("fpush_rejection_bursts_total", "module" => module.clone()),
-            module,
+            outcomes: Outcomes::default(),
+            accepted: Counter::new(),
+            refusals: WordCounters::default(),
+            attempts: Histogram::new(PROVIDER_SECONDS),
+            delivered: Counter::new(),
+            lost: Counter::new(),
+            dropped: Counter::new(),
+            covered: Counter::new(),
+            believed: Counter::new(),
+            doubted: Counter::new(),
+            bursts: Counter::new(),
         }
     }
+}
 
+/// Counting.
+impl Meters {
     /// What became of a publish.
-    pub(crate) fn outcome(&self, outcome: Outcome) {
-        self.outcomes[outcome as usize].increment(1);
+    pub fn outcome(&self, outcome: Outcome) {
+        self.outcomes.increment(outcome);
     }
 
     /// One attempt at the provider.
-    pub(crate) fn attempt(&self, took: Duration, refused: Option<&'static str>) {
+    pub fn attempt(&self, took: Duration, refused: Option<&'static str>) {
         self.attempts.record(took);
         match refused {
-            None => self.accepted.increment(1),
-            Some(reason) => {
-                counter!("fpush_provider_answers_total", "module" => self.module.clone(), "reason" => reason)
-                    .increment(1);
-            }
+            None => self.accepted.increment(),
+            Some(reason) => self.refusals.increment(reason),
         }
     }
 
     /// The provider has accepted a held push.
-    pub(crate) fn held_delivered(&self) {
-        self.delivered.increment(1);
+    pub fn held_delivered(&self) {
+        self.delivered.increment();
     }
 
     /// A held push could not be delivered.
-    pub(crate) fn held_lost(&self) {
-        self.lost.increment(1);
+    pub fn held_lost(&self) {
+        self.lost.increment();
     }
 
     /// A newer push is queued for the same device, and stands for an acknowledged one.
-    pub(crate) fn held_covered(&self) {
-        self.covered.increment(1);
+    pub fn held_covered(&self) {
+        self.covered.increment();
     }
 
     /// The token of a held push is dead.
-    pub(crate) fn held_dropped(&self) {
-        self.dropped.increment(1);
+    pub fn held_dropped(&self) {
+        self.dropped.increment();
     }
 
     /// The provider called a token dead or wrong.
-    pub(crate) fn rejected(&self, believed: bool) {
+    pub fn rejected(&self, believed: bool) {
         if believed {
-            self.believed.increment(1);
+            self.believed.increment();
         } else {
-            self.doubted.increment(1);
+            self.doubted.increment();
         }
     }
 
     /// The provider has begun to reject far more tokens than usual.
-    pub(crate) fn burst(&self) {
-        self.bursts.increment(1);
+    pub fn burst(&self) {
+        self.bursts.increment();
+    }
+}
+
+/// Reading, with the words of labels.
+impl Meters {
+    /// Publishes by what became of them.
+    #[must_use]
+    pub fn outcomes(&self) -> &Outcomes {
+        &self.outcomes
+    }
+
+    /// Answers of the provider to single attempts, by reason.
+    #[must_use]
+    pub fn answers(&self) -> Vec<(&'static str, u64)> {
+        let mut answers = vec![("accepted", self.accepted.get())];
+        answers.extend(self.refusals.get());
+        answers
+    }
+
+    /// How long the attempts took.
+    #[must_use]
+    pub fn attempts(&self) -> &Histogram {
+        &self.attempts
+    }
+
+    /// Held pushes by what became of them.
+    #[must_use]
+    pub fn held(&self) -> [(&'static str, u64); 4] {
+        [
+            ("covered", self.covered.get()),
+            ("delivered", self.delivered.get()),
+            ("dropped", self.dropped.get()),
+            ("lost", self.lost.get()),
+        ]
+    }
+
+    /// Acknowledged pushes that could not be delivered.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost.get()
+    }
+
+    /// Answers that called a token dead or wrong, by whether that was believed.
+    #[must_use]
+    pub fn rejections(&self) -> [(&'static str, u64); 2] {
+        [("believed", self.believed.get()), ("doubted", self.doubted.get())]
+    }
+
+    /// Times that the provider began to reject far more tokens than usual.
+    #[must_use]
+    pub fn bursts(&self) -> u64 {
+        self.bursts.get()
     }
 }

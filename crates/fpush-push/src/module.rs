@@ -15,7 +15,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -122,10 +122,9 @@ pub struct Module {
     state: Mutex<State>,
     /// Wakes [`run`](Self::run) when a push was held that is due before all others, and at the end of the module.
     wake: Notify,
-    lost: AtomicU64,
     /// Whether what is held at the end is written down for the next start.
     keeps: AtomicBool,
-    meters: Meters,
+    meters: Arc<Meters>,
     /// With a lock of its own, because it only watches.
     recent: Mutex<Recent>,
 }
@@ -211,9 +210,8 @@ impl Module {
                 fitness: Fitness::default(),
             }),
             wake: Notify::new(),
-            lost: AtomicU64::new(0),
             keeps: AtomicBool::new(false),
-            meters: Meters::new(name),
+            meters: Arc::default(),
             recent: Mutex::default(),
         })
     }
@@ -274,7 +272,13 @@ impl Module {
     /// How many pushes were acknowledged and could not be delivered after all.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+        self.meters.lost()
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn meters(&self) -> &Arc<Meters> {
+        &self.meters
     }
 
     /// How many acknowledged pushes are held.
@@ -303,7 +307,7 @@ impl Module {
             limited_tokens: state.limiter.len(),
             blocked_tokens: state.blocklist.len(),
             doubted_tokens: state.guard.doubted(),
-            lost: self.lost(),
+            meters: Arc::clone(&self.meters),
             last_accepted: state
                 .fitness
                 .last_accepted()
@@ -1134,7 +1138,6 @@ impl Module {
     }
 
     fn lose(&self, fingerprint: Fingerprint, outcome: Outcome) {
-        self.lost.fetch_add(1, Ordering::Relaxed);
         self.meters.held_lost();
         self.note(fingerprint, End::Lost);
         warn!(module = %self.name, token = %fingerprint, outcome = outcome.name(),

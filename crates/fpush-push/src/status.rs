@@ -2,8 +2,11 @@
 
 use std::{
     borrow::Cow,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
+
+use crate::Meters;
 
 /// A module at one moment.
 #[derive(Clone, Debug)]
@@ -22,8 +25,8 @@ pub struct ModuleStatus {
     pub blocked_tokens: usize,
     /// Tokens that the provider called dead or wrong, and that are not believed dead.
     pub doubted_tokens: usize,
-    /// Acknowledged pushes that could not be delivered.
-    pub lost: u64,
+    /// What it counts. They go on counting after this moment.
+    pub meters: Arc<Meters>,
     /// How long ago the provider last accepted a push.
     pub last_accepted: Option<Duration>,
     /// Whether the provider is known to accept its credentials.

@@ -11,12 +11,12 @@ use std::{
 use anyhow::Context as _;
 use fpush_component::{Component, ComponentSettings, Handle};
 use fpush_http::{Limits, Listener};
-use fpush_monitor::{Certificate, Link, Monitor, Reload, Status};
+use fpush_monitor::{Certificate, Counted, Link, Monitor, Reload, Status};
 use fpush_push::{
     Built, Clocks, Drain, Liveness, Module, Modules, TokenHasher,
+    metrics::WordCounters,
     settings::{Problem, Severity},
 };
-use metrics::counter;
 use tokio::{
     task::spawn_blocking,
     time::{Instant, timeout_at},
@@ -67,6 +67,7 @@ pub(crate) struct Daemon {
     source: Source,
     files: Files,
     reload: Option<Reload>,
+    reload_results: Arc<WordCounters>,
     recovery: Recovery,
     /// The settings file that the operator asked for last, if it was refused: what else is taken over later does not
     /// make that good.
@@ -113,7 +114,6 @@ impl Daemon {
         loaded: Loaded,
         backends: Arc<[Row]>,
         log: Log,
-        monitor: Arc<Monitor>,
         reloads: Reloads,
     ) -> anyhow::Result<(Self, Component)> {
         let Loaded {
@@ -146,6 +146,23 @@ impl Daemon {
             drain.clone(),
             liveness.probe("component"),
         );
+        let reload_results = Arc::<WordCounters>::default();
+        let meters = handle.meters();
+        let monitor = Monitor::new(
+            env!("CARGO_PKG_VERSION"),
+            Counted {
+                outcomes: Arc::clone(&meters.outcomes),
+                replies: Arc::clone(&meters.replies),
+                dropped_replies: Arc::clone(&meters.dropped_replies),
+                reply_durations: Arc::clone(&meters.durations),
+                connects: Arc::clone(&meters.connects),
+                disconnects: Arc::clone(&meters.disconnects),
+                login_failures: Arc::clone(&meters.login_failures),
+                reloads: Arc::clone(&reload_results),
+                state_writes: memory.as_ref().map(Memory::writes).cloned().unwrap_or_default(),
+                problems: Arc::clone(log.problems().counted()),
+            },
+        );
         let mut daemon = Self {
             file: file.to_owned(),
             backends,
@@ -171,6 +188,7 @@ impl Daemon {
             source,
             files: Files::InForce,
             reload: None,
+            reload_results,
             recovery: Recovery::default(),
             refused: None,
         };
@@ -410,7 +428,7 @@ impl Daemon {
             Ok(()) => {
                 self.source = source;
                 self.files = Files::InForce;
-                counter!("fpush_reloads_total", "result" => "ok").increment(1);
+                self.reload_results.increment("ok");
                 match cause {
                     Cause::Asked => {
                         info!("settings reloaded");
@@ -440,7 +458,7 @@ impl Daemon {
     }
 
     fn refuse(&mut self, problems: &[Problem], cause: Cause) {
-        counter!("fpush_reloads_total", "result" => "refused").increment(1);
+        self.reload_results.increment("refused");
         let all: Vec<_> = problems.iter().map(ToString::to_string).collect();
         log_problems(problems);
         error!("reload rejected, keeping the old settings");
@@ -718,6 +736,11 @@ impl Daemon {
                 down: link.down,
             },
             modules,
+            retired: self
+                .retired
+                .iter()
+                .map(|(module, _)| (module.name().to_owned(), Arc::clone(module.meters())))
+                .collect(),
             certificates,
             registered_devices: self
                 .registration

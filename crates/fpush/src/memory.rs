@@ -6,8 +6,9 @@
 
 use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
 
-use fpush_push::{BlockRecord, Clocks, HeldRecord, Module, TokenHasher, VerdictRecord};
-use metrics::counter;
+use fpush_push::{
+    BlockRecord, Clocks, HeldRecord, Module, TokenHasher, VerdictRecord, metrics::WordCounters,
+};
 use serde::{Deserialize, Serialize};
 use tokio::{
     task::{JoinHandle, spawn_blocking, yield_now},
@@ -34,6 +35,8 @@ pub(crate) struct Memory {
     registry: Cadence,
     /// What is known of the database of registered devices.
     known: Option<KnownChange>,
+    /// Writes of files by result.
+    writes: Arc<WordCounters>,
     /// What writes, and since when.
     writing: Option<(JoinHandle<Vec<Written>>, Instant)>,
     /// That it does not end, in words.
@@ -126,6 +129,7 @@ impl Memory {
             verdicts: Cadence::new(VERDICTS, VERDICTS_INTERVAL, now),
             registry: Cadence::new(REGISTRY, REGISTRY_INTERVAL, now),
             known,
+            writes: Arc::default(),
             writing: None,
             stuck: None,
         };
@@ -137,6 +141,11 @@ impl Memory {
         let all = [&self.held, &self.blocks, &self.verdicts, &self.registry];
         let first = all.iter().find_map(|cadence| cadence.trouble.as_deref());
         self.stuck.as_deref().or(first)
+    }
+
+    /// Writes of files by result.
+    pub(crate) fn writes(&self) -> &Arc<WordCounters> {
+        &self.writes
     }
 
     /// What is known of the database of registered devices.
@@ -251,14 +260,14 @@ impl Memory {
             let before = cadence.trouble.take();
             match result {
                 Ok(()) => {
-                    counter!("fpush_state_writes_total", "result" => "ok").increment(1);
+                    self.writes.increment("ok");
                     // A short file may find room where a long one does not.
                     if before.is_some() && self.trouble().is_none() {
                         info!("stateDirectory can be written to again");
                     }
                 }
                 Err(e) => {
-                    counter!("fpush_state_writes_total", "result" => "failed").increment(1);
+                    self.writes.increment("failed");
                     let folder = self.dir.folder().display();
                     let trouble = format!(
                         "cannot write {} in stateDirectory {folder}: {e}; pushes go on, but what is held would not \

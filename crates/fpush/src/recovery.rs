@@ -62,6 +62,8 @@ impl Recovery {
 mod tests {
     use fpush_push::{BackendStatus, Trouble};
 
+    use std::sync::Arc;
+
     use super::*;
 
     fn module(name: &str, trouble: Option<TroubleKind>, proof: Proof) -> ModuleStatus {
@@ -73,7 +75,7 @@ mod tests {
             limited_tokens: 0,
             blocked_tokens: 0,
             doubted_tokens: 0,
-            lost: 0,
+            meters: Arc::default(),
             last_accepted: None,
             proof,
             trouble: trouble.map(|kind| Trouble {

@@ -9,7 +9,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use fpush_monitor::Monitor;
 use fpush_push::{
     Drain,
     settings::{Problem, Severity},
@@ -34,7 +33,6 @@ use crate::{
 
 pub(crate) fn run(file: &Path) -> Exit {
     let log = logging::start();
-    let monitor = Monitor::install(env!("CARGO_PKG_VERSION"));
     let backends = Arc::<[Row]>::from(backends::table());
     let (loaded, problems) = load(file, &backends);
     log.set(
@@ -50,10 +48,7 @@ pub(crate) fn run(file: &Path) -> Exit {
         return Exit::Config;
     };
     let problems = Arc::clone(log.problems());
-    let started = monitor
-        .context("cannot count anything")
-        .and_then(|monitor| start(file, loaded, backends, log, monitor));
-    match started {
+    match start(file, loaded, backends, log) {
         Ok(()) => Exit::Success,
         Err(e) => {
             error!("{e:#}");
@@ -79,35 +74,23 @@ pub(crate) fn log_problems(problems: &[Problem]) {
 
 /// One thread carries more pushes than any component link brings (see ARCHITECTURE.md), and spares every
 /// push the way between threads.
-fn start(
-    file: &Path,
-    loaded: Loaded,
-    backends: Arc<[Row]>,
-    log: Log,
-    monitor: Arc<Monitor>,
-) -> anyhow::Result<()> {
+fn start(file: &Path, loaded: Loaded, backends: Arc<[Row]>, log: Log) -> anyhow::Result<()> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let result = runtime.block_on(serve(file, loaded, backends, log, monitor));
+    let result = runtime.block_on(serve(file, loaded, backends, log));
     // A name look-up that hangs in its thread keeps nobody from ending.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(
-    file: &Path,
-    loaded: Loaded,
-    backends: Arc<[Row]>,
-    log: Log,
-    monitor: Arc<Monitor>,
-) -> anyhow::Result<()> {
+async fn serve(file: &Path, loaded: Loaded, backends: Arc<[Row]>, log: Log) -> anyhow::Result<()> {
     let mut stops = Stops::new().context("cannot listen for signals")?;
     let mut hang_up = signal(SignalKind::hangup()).context("cannot listen for signals")?;
     let notifier = Arc::new(Notifier::from_environment());
     let (reloads, mut asked) = mpsc::channel(1);
-    let (mut daemon, component) = Daemon::start(file, loaded, backends, log, monitor, reloads).await?;
+    let (mut daemon, component) = Daemon::start(file, loaded, backends, log, reloads).await?;
     info!(
         version = cli::VERSION,
         settings = %file.display(),

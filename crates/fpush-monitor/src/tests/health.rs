@@ -5,14 +5,13 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::{
-    made_up::{bad, good},
+    made_up::{bad, good, monitor},
     request, serve,
 };
-use crate::Monitor;
 
 #[tokio::test]
 async fn it_is_ready_when_it_can_do_its_work() {
-    let (_, monitor) = Monitor::build("1.2.3");
+    let monitor = monitor();
     let (address, _serving) = serve(&monitor).await;
     let body = |answer: &str| answer.split_once("\r\n\r\n").unwrap().1.to_owned();
     let alive = request(address, "GET", "/livez").await;
@@ -64,7 +63,7 @@ async fn it_is_ready_when_it_can_do_its_work() {
 
 #[tokio::test]
 async fn it_is_only_read() {
-    let (_, monitor) = Monitor::build("1.2.3");
+    let monitor = monitor();
     let (address, _serving) = serve(&monitor).await;
     let head = request(address, "HEAD", "/livez").await;
     assert!(

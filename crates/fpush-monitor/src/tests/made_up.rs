@@ -1,16 +1,18 @@
 //! Statuses that were made up.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use fpush_push::{
-    BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, Proof, Trouble, TroubleKind,
+    BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, Outcome, Proof, Trouble,
+    TroubleKind,
+    metrics::{Histogram, LabelledCounters, REPLY_SECONDS},
 };
-use metrics::counter;
 use tokio::time::Instant;
 
-use crate::{
-    Certificate, Link, Module, Monitor, Problem, Reload, Severity, Standing, Status, histograms::Recording,
-};
+use crate::{Certificate, Counted, Link, Module, Monitor, Problem, Reload, Severity, Standing, Status};
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
@@ -66,6 +68,7 @@ pub(crate) fn good() -> Status {
             down: None,
         },
         modules: vec![android, ios, mac],
+        retired: Vec::new(),
         certificates: vec![Certificate {
             name: "registration.http".to_owned(),
             expires: wall + DAY * 63 + MINUTE,
@@ -192,7 +195,9 @@ pub(crate) fn bad() -> Status {
         }],
         ..BackendStatus::default()
     };
-    status.modules[3].status.lost = 12;
+    for _ in 0..12 {
+        status.modules[3].status.meters.held_lost();
+    }
     status.modules[3].status.held = 4_120;
     status.certificates[0].expires = wall + DAY * 5 + MINUTE;
     status.certificates.push(Certificate {
@@ -228,7 +233,7 @@ pub(crate) fn module(name: &str, kind: &'static str) -> Module {
         limited_tokens: 3_118,
         blocked_tokens: 14,
         doubted_tokens: 5,
-        lost: 0,
+        meters: Arc::default(),
         last_accepted: Some(Duration::from_secs(1)),
         proof: Proof::Proven,
         trouble: None,
@@ -249,8 +254,32 @@ fn problem(severity: Severity, about: &str, text: &str, ago: (Duration, Duration
     }
 }
 
+/// Counters that have counted nothing.
+pub(crate) fn counted() -> Counted {
+    Counted {
+        outcomes: Arc::default(),
+        replies: Arc::new(LabelledCounters::new([
+            ["wait", "service-unavailable"],
+            ["result", ""],
+        ])),
+        dropped_replies: Arc::default(),
+        reply_durations: Arc::new(Histogram::new(REPLY_SECONDS)),
+        connects: Arc::default(),
+        disconnects: Arc::default(),
+        login_failures: Arc::default(),
+        reloads: Arc::default(),
+        state_writes: Arc::default(),
+        problems: Arc::default(),
+    }
+}
+
+/// A monitor that has seen nothing.
+pub(crate) fn monitor() -> Arc<Monitor> {
+    Monitor::new("1.2.3", counted())
+}
+
 /// An hour of pushes, as counters and ticks.
-pub(crate) fn spend_an_hour(monitor: &Monitor, recorder: &Recording, status: &Status) {
+pub(crate) fn spend_an_hour(monitor: &Monitor, status: &Status) {
     let (now, wall) = (Instant::now(), SystemTime::now());
     let mut state = 1_u64;
     let mut random = || {
@@ -263,25 +292,23 @@ pub(crate) fn spend_an_hour(monitor: &Monitor, recorder: &Recording, status: &St
         let hour = 1.0 - f64::from(step) / 360.0;
         let wave = 90.0 + 25.0 * (hour * 5.0).sin() + 12.0 * random() + 8.0 * (hour * 31.0).sin();
         let outage = if (0.3..0.33).contains(&hour) { 0.35 } else { 0.0 };
-        for (module, share) in [
-            ("example-android", 0.55),
-            ("example-ios", 0.41),
-            ("example-mac", 0.04),
-        ] {
-            let outage = if module == "example-android" { outage } else { 0.0 };
+        for Module { status, .. } in &status.modules {
+            let (share, outage) = match &*status.name {
+                "example-android" => (0.55, outage),
+                "example-ios" => (0.41, 0.0),
+                "example-mac" => (0.04, 0.0),
+                _ => continue,
+            };
             for (outcome, part) in [
-                ("accepted", 0.81 - outage),
-                ("queued", 0.13),
-                ("coalesced", 0.04),
-                ("refused", 0.01 * random() * 2.0),
-                ("token_dead", 0.005 * random() * 2.0),
-                ("provider_unavailable", outage),
+                (Outcome::Accepted, 0.81 - outage),
+                (Outcome::Queued, 0.13),
+                (Outcome::Coalesced, 0.04),
+                (Outcome::Refused, 0.01 * random() * 2.0),
+                (Outcome::TokenDead, 0.005 * random() * 2.0),
+                (Outcome::ProviderUnavailable, outage),
             ] {
                 let pushes = (wave * share * part * 10.0 / 3.0 + random() * 0.9) as u64;
-                metrics::with_local_recorder(recorder, || {
-                    let labels = [("module", module), ("outcome", outcome)];
-                    counter!("fpush_pushes_total", &labels).increment(pushes);
-                });
+                (0..pushes).for_each(|_| status.meters.outcome(outcome));
             }
         }
         let ago = Duration::from_secs(10) * step;

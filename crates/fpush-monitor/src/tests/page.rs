@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
-    made_up::{DAY, bad, good, spend_an_hour},
+    made_up::{self, DAY, bad, good, spend_an_hour},
     request, serve,
 };
 use crate::{Monitor, Status};
@@ -16,9 +16,9 @@ use crate::{Monitor, Status};
 const SHOWN: &str = "!document.getElementById('main').hidden";
 
 fn monitor(status: &Status) -> Arc<Monitor> {
-    let (recorder, mut monitor) = Monitor::build("1.2.3");
+    let mut monitor = made_up::monitor();
     Arc::get_mut(&mut monitor).unwrap().started = Instant::now() - DAY * 12;
-    spend_an_hour(&monitor, &recorder, status);
+    spend_an_hour(&monitor, status);
     monitor
 }
 
@@ -152,7 +152,7 @@ async fn without_script_it_says_what_is_needed() {
 
 #[tokio::test]
 async fn the_page_is_complete_and_strict() {
-    let (_, monitor) = Monitor::build("1.2.3");
+    let monitor = made_up::monitor();
     let (address, _serving) = serve(&monitor).await;
     for path in ["/", "/status.js", "/status.css", "/icon.svg"] {
         let answer = request(address, "GET", path).await;

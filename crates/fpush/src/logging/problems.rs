@@ -10,6 +10,7 @@ use std::{
 };
 
 use fpush_monitor::Problem;
+use fpush_push::metrics::WordCounters;
 use tokio::time::Instant;
 use tracing::{
     Event, Level, Metadata, Subscriber, Value,
@@ -29,6 +30,7 @@ use super::{
 pub(crate) struct Problems {
     hasher: RandomState,
     gates: Mutex<Gates>,
+    counted: Arc<WordCounters>,
 }
 
 impl Problems {
@@ -50,14 +52,16 @@ impl Problems {
         self.lock().recent()
     }
 
+    /// How many there were of each level, those included that were withheld.
+    pub(crate) fn counted(&self) -> &Arc<WordCounters> {
+        &self.counted
+    }
+
     /// Notes one. Whether it may be written.
     fn note(&self, event: &Event<'_>, now: Instant, at: SystemTime) -> bool {
         let metadata = event.metadata();
-        if *metadata.level() == Level::ERROR {
-            metrics::counter!("fpush_problems_total", "level" => "error").increment(1);
-        } else {
-            metrics::counter!("fpush_problems_total", "level" => "warn").increment(1);
-        }
+        let is_error = *metadata.level() == Level::ERROR;
+        self.counted.increment(if is_error { "error" } else { "warn" });
         let mut hasher = Identity(self.hasher.build_hasher());
         metadata.callsite().hash(&mut hasher.0);
         event.record(&mut hasher);

@@ -1,0 +1,108 @@
+//! From what is counted to metrics. The numbers are read where they are, at each scrape.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use fpush_push::{
+    Meters,
+    metrics::{Counter, Histogram, LabelledCounters, Outcomes, WordCounters},
+};
+
+use crate::{
+    exposition::Exposition,
+    table::{
+        COMPONENT_CONNECTS, COMPONENT_DISCONNECTS, COMPONENT_LOGIN_FAILURES, HELD_PUSHES, PROBLEMS,
+        PROVIDER_ANSWERS, PROVIDER_DURATION, PUSHES, PUSHES_LOST, REJECTED_TOKENS, REJECTION_BURSTS, RELOADS,
+        REPLIES, REPLY_DURATION, STATE_WRITES,
+    },
+};
+
+/// What is counted beside the push modules, by its owners.
+#[derive(Debug)]
+pub struct Counted {
+    /// Publishes that came to no module, by what became of them.
+    pub outcomes: Arc<Outcomes>,
+    /// Replies to the XMPP server by type and condition.
+    pub replies: Arc<LabelledCounters<2>>,
+    /// Replies that were dropped.
+    pub dropped_replies: Arc<Counter>,
+    /// From a publish to its reply.
+    pub reply_durations: Arc<Histogram>,
+    /// Logins at the XMPP server that worked.
+    pub connects: Arc<Counter>,
+    /// Ends of the link to the XMPP server by reason.
+    pub disconnects: Arc<WordCounters>,
+    /// Attempts to connect and log in at the XMPP server that failed, by reason.
+    pub login_failures: Arc<WordCounters>,
+    /// Reloads of the settings by result.
+    pub reloads: Arc<WordCounters>,
+    /// Writes of the state directory by result.
+    pub state_writes: Arc<WordCounters>,
+    /// Errors and warnings in the log by level.
+    pub problems: Arc<WordCounters>,
+}
+
+/// The meters of modules by their names.
+pub(crate) type ByModule<'a> = BTreeMap<&'a str, &'a Meters>;
+
+/// Appends everything that is counted. What the modules count is there from the start, the rest from its first count on.
+pub(crate) fn write(text: &mut Exposition, counted: &Counted, modules: &ByModule<'_>) {
+    let Counted {
+        outcomes,
+        replies,
+        dropped_replies,
+        reply_durations,
+        connects,
+        disconnects,
+        login_failures,
+        reloads,
+        state_writes,
+        problems,
+    } = counted;
+    let without_module = outcomes.named().into_iter().filter(|(_, count)| *count > 0);
+    let without_module = without_module.map(|(outcome, count)| (["", outcome], count));
+    text.family(
+        &PUSHES,
+        by_word(modules, |meters| meters.outcomes().named()).chain(without_module),
+    );
+    text.family(&HELD_PUSHES, by_word(modules, Meters::held));
+    text.family(&PUSHES_LOST, each(modules, Meters::lost));
+    text.family(&PROVIDER_ANSWERS, by_word(modules, Meters::answers));
+    text.family(&REJECTED_TOKENS, by_word(modules, Meters::rejections));
+    text.family(&REJECTION_BURSTS, each(modules, Meters::bursts));
+    text.histograms(&PROVIDER_DURATION, each(modules, Meters::attempts));
+    text.histograms(&REPLY_DURATION, [([], &**reply_durations)]);
+    let dropped = (["dropped", ""], dropped_replies.get());
+    text.counted(&REPLIES, replies.get().chain([dropped]));
+    text.counted(&COMPONENT_CONNECTS, [([], connects.get())]);
+    for (metric, words) in [
+        (&COMPONENT_DISCONNECTS, disconnects),
+        (&COMPONENT_LOGIN_FAILURES, login_failures),
+        (&RELOADS, reloads),
+        (&STATE_WRITES, state_writes),
+        (&PROBLEMS, problems),
+    ] {
+        text.counted(
+            metric,
+            words.get().into_iter().map(|(word, count)| ([word], count)),
+        );
+    }
+}
+
+/// A value of each module.
+fn each<'a, T>(
+    modules: &ByModule<'a>,
+    value: impl Fn(&'a Meters) -> T,
+) -> impl Iterator<Item = ([&'a str; 1], T)> {
+    modules.iter().map(move |(name, meters)| ([*name], value(meters)))
+}
+
+/// Several counts of each module, each with its word.
+fn by_word<'a, W: IntoIterator<Item = (&'static str, u64)>>(
+    modules: &ByModule<'a>,
+    counts: impl Fn(&'a Meters) -> W,
+) -> impl Iterator<Item = ([&'a str; 2], u64)> {
+    modules.iter().flat_map(move |(name, meters)| {
+        let counts = counts(meters).into_iter();
+        counts.map(|(word, count)| ([*name, word], count))
+    })
+}
