@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use fpush_push::{Cut, Devices, Drain, Modules, Probe, jitter, sync::lock};
+use fpush_push::{Cut, Devices, Drain, Modules, Probe, jitter};
 use tokio::{
     io::AsyncWriteExt as _,
     sync::watch,
@@ -235,7 +235,7 @@ impl Component {
     }
 
     fn note(&self, down: Option<String>) {
-        let mut link = lock(&self.status);
+        let mut link = self.status.lock().expect("nobody panics with this lock");
         if link.down.is_some() != down.is_some() {
             link.since = Instant::now();
         }
@@ -262,7 +262,7 @@ impl Handle {
     #[must_use]
     pub fn link(&self) -> LinkStatus {
         let settings = self.settings.borrow();
-        let link = lock(&self.status);
+        let link = self.status.lock().expect("nobody panics with this lock");
         LinkStatus {
             component: settings.hostname.clone(),
             server: format!("{}:{}", settings.server_host, settings.server_port),

@@ -7,7 +7,6 @@
 mod command;
 mod component;
 mod dispatcher;
-mod domains;
 mod form;
 #[doc(hidden)]
 pub mod hot;
@@ -21,7 +20,6 @@ mod request;
 mod senders;
 mod service;
 mod stream;
-mod turns;
 mod xml;
 
 pub use component::{Component, ComponentSettings, Handle, LinkStatus};

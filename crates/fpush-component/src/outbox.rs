@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use fpush_push::{Outcome, sync::lock};
+use fpush_push::Outcome;
 use tokio::{
     sync::Notify,
     time::{Duration, Instant, sleep},
@@ -184,7 +184,7 @@ impl Outbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Batch> {
-        lock(&self.batch)
+        self.batch.lock().expect("nobody panics with this lock")
     }
 }
 

@@ -2,12 +2,15 @@
 //! and are pushed to over HTTP exactly as there, so that its apps work unchanged.
 //!
 //! [`Listener::bind`] opens a port or takes over one that a running listener has, [`Listener::serve`] serves any router
-//! on it. `listener.rs` accepts connections, speaks TLS and keeps all bounds; `settings.rs` is what an operator can say
+//! on it. `listener.rs` accepts connections, speaks TLS and keeps all bounds; `connections.rs` decides which of them ends for
+//! another; `settings.rs` is what an operator can say
 //! of a listener; `hosts.rs` keeps strangers' pages from what is the operator's; `api.rs` is the router with the endpoints and the tables from outcomes and errors to lines of text;
 //! `pages.rs` has the HTML.
 
+mod answers;
 #[cfg(feature = "registration")]
 mod api;
+mod connections;
 #[cfg(feature = "registration")]
 mod form;
 mod handshakes;
@@ -26,6 +29,6 @@ pub use crate::{
     hosts::HostNames,
     listener::{Handle, Limits, Listener, StartError},
     origin::Client,
-    settings::{Network, Security, TlsFiles, read_listen},
-    tls::TlsError,
+    settings::{Network, Security, read_listen},
+    tls::ServerCertificate,
 };

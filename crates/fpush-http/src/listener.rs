@@ -5,18 +5,11 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, Weak},
+    sync::{Arc, Weak},
     time::{Duration, SystemTime},
 };
 
-use axum::{
-    Router,
-    body::Body,
-    extract::{MatchedPath, Request},
-    http::{HeaderValue, Method, header},
-    middleware::{Next, from_fn},
-    response::Response,
-};
+use axum::{Router, body::Body, middleware::from_fn};
 use fpush_push::Drain;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -27,18 +20,19 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tower_service::Service as _;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::{
+    answers::finish,
+    connections::{Activity, Busy, Connections},
     handshakes::Handshakes,
     origin::Client,
     settings::{Network, Security},
     shares::Shares,
-    tls::{Tls, TlsError},
+    tls::{ServerCertificate, Tls},
 };
 
 /// A port that was opened.
@@ -65,7 +59,7 @@ pub struct Handle {
 /// The bounds of a listener and of what is behind it. The defaults fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at a time; further ones wait until one has ended.
+    /// Connections at a time. A further one takes the place of one without a request; if there is none, it waits.
     pub connections: usize,
     /// Connections of one address at a time; further ones are closed. Trusted proxies have as many as there are.
     pub connections_per_address: usize,
@@ -108,9 +102,6 @@ pub enum StartError {
         /// Those of the listener that runs.
         running: SocketAddr,
     },
-    /// The certificate cannot be used.
-    #[error("cannot speak TLS: {0}; correct certFilePath and keyFilePath")]
-    Tls(TlsError),
     /// There is no thread for TLS.
     #[error(
         "cannot start a thread for TLS: {0}; is a limit for the processes or files of this user reached?"
@@ -134,14 +125,14 @@ fn advice(problem: &io::Error) -> &'static str {
 }
 
 impl Listener {
-    /// Opens the port and reads the certificate. Connections wait until [`serve`](Self::serve) takes them.
+    /// Opens the port. Connections wait until [`serve`](Self::serve) takes them.
     ///
     /// Of the listeners that run, one with the same address shares its port with the new one, so that nobody is refused
     /// when the one ends after the other was served.
     ///
     /// # Errors
     ///
-    /// The port cannot be had, or the certificate or its key cannot be used. The text says what to do.
+    /// The port cannot be had, or there is no thread for TLS. The text says what to do.
     pub async fn bind(
         address: SocketAddr,
         security: Security,
@@ -153,7 +144,6 @@ impl Listener {
             trusted_proxies,
             host_names: _,
         } = security;
-        let tls = tls.map(Tls::load).transpose().map_err(StartError::Tls)?;
         let handshakes = tls.is_some().then(Handshakes::start).transpose();
         let handshakes = handshakes.map_err(StartError::Thread)?.map(Arc::new);
         let bind_error = |problem| StartError::Bind { address, problem };
@@ -177,7 +167,7 @@ impl Listener {
             asked: address,
             address: socket.local_addr().map_err(bind_error)?,
             socket,
-            tls: tls.map(Arc::new),
+            tls: tls.map(Tls::new).map(Arc::new),
             handshakes,
             trusted_proxies: trusted_proxies.into(),
             limits,
@@ -225,17 +215,17 @@ impl Listener {
             limits,
             drain,
         };
-        let mut connections = JoinSet::new();
+        let mut connections = Connections::default();
         tokio::select! {
             () = host.accept(&socket, &mut connections) => {}
-            () = keep_fresh(tls.as_deref()) => {}
+            () = remind(tls.as_deref()) => {}
         }
         // The socket goes on with the next listener of this port, and with it who waits there to be accepted. If there is
         // none, who waits now is served yet: closing the socket would reset their connections. Later ones are refused.
         if let Some(socket) = Arc::into_inner(socket) {
             host.accept_rest(socket, &mut connections);
         }
-        while connections.join_next().await.is_some() {}
+        while connections.join_next().await {}
     }
 }
 
@@ -251,6 +241,13 @@ impl Handle {
     #[must_use]
     pub fn certificate_expires(&self) -> Option<SystemTime> {
         self.tls.as_ref()?.expires()
+    }
+
+    /// From now on the listener has this certificate; it must have one already.
+    pub fn renew(&self, certificate: ServerCertificate) {
+        if let Some(tls) = &self.tls {
+            tls.renew(certificate);
+        }
     }
 
     /// The socket, if it is the one for this address and still open.
@@ -280,20 +277,29 @@ struct Host {
 }
 
 impl Host {
-    /// Accepts connections until the daemon is about to stop.
-    async fn accept(&self, listener: &TcpListener, connections: &mut JoinSet<()>) {
+    /// Accepts connections until the daemon is about to stop. Where there is no room for another one, one ends that has no
+    /// request under way.
+    async fn accept(&self, listener: &TcpListener, connections: &mut Connections) {
         loop {
+            let is_full = connections.len() >= self.limits.connections;
             let accepted = tokio::select! {
                 biased;
                 () = self.drain.until_begun() => return,
-                Some(_) = connections.join_next() => continue,
-                accepted = listener.accept(), if connections.len() < self.limits.connections => accepted,
+                true = connections.join_next() => continue,
+                accepted = listener.accept(), if !is_full || connections.any_idle() => accepted,
+                () = sleep(ACCEPT_PAUSE), if is_full => continue,
             };
             match accepted {
-                Ok((stream, peer)) => self.receive(stream, peer.ip(), connections),
+                Ok((stream, peer)) => {
+                    if is_full {
+                        connections.make_room();
+                    }
+                    self.receive(stream, peer.ip(), connections);
+                }
                 Err(problem) => {
                     warn!(%problem, "a connection could not be accepted");
-                    // Usually there are no file descriptors left, until a connection has ended.
+                    // Usually there are no file descriptors left.
+                    connections.make_room();
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -301,7 +307,7 @@ impl Host {
     }
 
     /// Accepts who has connected already, and closes the socket.
-    fn accept_rest(&self, listener: TcpListener, connections: &mut JoinSet<()>) {
+    fn accept_rest(&self, listener: TcpListener, connections: &mut Connections) {
         let Ok(listener) = listener.into_std() else { return };
         // Nobody is to come between the last of them and the end of the socket; if it cannot be set, few do.
         drop(SockRef::from(&listener).listen(0));
@@ -321,14 +327,14 @@ impl Host {
     }
 
     /// Serves a new connection, unless its address has too many.
-    fn receive(&self, stream: TcpStream, peer: IpAddr, connections: &mut JoinSet<()>) {
+    fn receive(&self, stream: TcpStream, peer: IpAddr, connections: &mut Connections) {
         let is_proxy = self.trusted_proxies.iter().any(|network| network.contains(peer));
         let share = self.shares.take(peer);
         if share.is_none() && !is_proxy {
             return;
         }
-        let host = self.clone();
-        connections.spawn(async move {
+        let (host, activity) = (self.clone(), Activity::new());
+        connections.spawn(peer, activity.clone(), async move {
             // Small answers must not wait for the acknowledgement of others; if it cannot be set, they do.
             drop(stream.set_nodelay(true));
             match &host.tls {
@@ -336,10 +342,10 @@ impl Host {
                     let accepting = handshakes.accept(tls.acceptor(), stream);
                     let handshake = timeout(host.limits.handshake, accepting);
                     if let Some(Ok(Ok(stream))) = host.before_the_end(handshake).await {
-                        host.connection(stream, peer).await;
+                        host.connection(stream, peer, &activity).await;
                     }
                 }
-                None => host.connection::<TcpStream>(stream, peer).await,
+                None => host.connection::<TcpStream>(stream, peer, &activity).await,
             }
             drop(share);
         });
@@ -360,13 +366,13 @@ impl Host {
 
     /// One connection. It ends when the other side ends it, when it has no request for too long, and when the drain
     /// begins; not before requests under way have their answers, and the first one has had its time to come.
-    async fn connection<S>(&self, stream: S, peer: IpAddr)
+    async fn connection<S>(&self, stream: S, peer: IpAddr, activity: &Activity)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let activity = Activity::new();
+        activity.begin();
         let service = service_fn(|request: hyper::Request<Incoming>| {
-            let busy = Busy::new(&activity);
+            let busy = Busy::new(activity);
             let mut request = request.map(Body::new);
             let client = Client::of(peer, request.headers(), &self.trusted_proxies);
             request.extensions_mut().insert(client);
@@ -415,96 +421,6 @@ impl Host {
     }
 }
 
-/// Whether a connection has requests under way, and since when it has none.
-#[derive(Clone)]
-struct Activity(Arc<Mutex<State>>);
-
-struct State {
-    under_way: usize,
-    any_yet: bool,
-    since: Instant,
-}
-
-impl Activity {
-    fn new() -> Self {
-        Self(Arc::new(Mutex::new(State {
-            under_way: 0,
-            any_yet: false,
-            since: Instant::now(),
-        })))
-    }
-
-    /// Until when the connection may stay without a request; `None` if there is one.
-    fn idle_until(&self, limits: Limits) -> Option<Instant> {
-        let state = self.lock();
-        let patience = if state.any_yet {
-            limits.idle
-        } else {
-            limits.first_request
-        };
-        (state.under_way == 0).then(|| state.since + patience)
-    }
-
-    /// Whether no request has come yet.
-    fn is_new(&self) -> bool {
-        !self.lock().any_yet
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("nobody panics with this lock")
-    }
-}
-
-/// A request under way.
-struct Busy(Activity);
-
-impl Busy {
-    fn new(activity: &Activity) -> Self {
-        let mut state = activity.lock();
-        state.under_way += 1;
-        state.any_yet = true;
-        drop(state);
-        Self(activity.clone())
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.under_way -= 1;
-        state.since = Instant::now();
-    }
-}
-
-/// What every request gets: a line in the log that says nothing of anybody, and headers that keep browsers from doing
-/// more than showing the answer. What its router has set stays.
-async fn finish(request: Request, next: Next) -> Response {
-    let method = name(request.method());
-    let path = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = next.run(request).await;
-    let path = path.as_ref().map_or("none of ours", MatchedPath::as_str);
-    debug!(method, path, status = response.status().as_u16(), "answered");
-    let headers = response.headers_mut();
-    for (name, value) in [
-        (header::CACHE_CONTROL, "no-store"),
-        (header::CONTENT_SECURITY_POLICY, STRICTEST),
-        // Not `no-referrer`: browsers would hide from us, too, that a form came from our own page.
-        (header::REFERRER_POLICY, "same-origin"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ] {
-        headers.entry(name).or_insert(HeaderValue::from_static(value));
-    }
-    response
-}
-
-/// The method, as long as it is not one that a stranger made up.
-fn name(method: &Method) -> &'static str {
-    ["GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS"]
-        .into_iter()
-        .find(|name| method == name)
-        .unwrap_or("another")
-}
-
 fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().max_buf_size(MAX_HEAD).header_read_timeout(None);
@@ -518,9 +434,9 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-async fn keep_fresh(tls: Option<&Tls>) {
+async fn remind(tls: Option<&Tls>) {
     match tls {
-        Some(tls) => tls.keep_fresh(REREAD).await,
+        Some(tls) => tls.remind().await,
         None => pending().await,
     }
 }
@@ -543,18 +459,13 @@ impl Default for Limits {
     }
 }
 
-/// After a connection that could not be accepted.
+/// After a connection that could not be accepted, and where each has a request under way.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// For the last words on a connection that is to end.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// For the first request of whoever was accepted just before the end: it must not be lost when another listener takes the
 /// port over.
 const WELCOME: Duration = Duration::from_secs(1);
-/// Between two looks at the files of the certificate: a new pair is in use within a minute, even if it has to be read
-/// twice.
-const REREAD: Duration = Duration::from_secs(20);
-/// For answers that are no page: browsers may do nothing with them.
-const STRICTEST: &str = "default-src 'none'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'";
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 16 * 1_024;
 /// Requests at a time on one HTTP/2 connection.

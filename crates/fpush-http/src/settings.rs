@@ -11,14 +11,14 @@ use serde_json::Value;
 
 use crate::{
     hosts::HostNames,
-    tls::{self, Current},
+    tls::{PemFile, ServerCertificate},
 };
 
 /// Who is believed, and with what we are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Security {
     /// TLS, if the listener speaks it.
-    pub tls: Option<TlsFiles>,
+    pub tls: Option<ServerCertificate>,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<Network>,
     /// By which names browsers may ask for pages.
@@ -31,18 +31,9 @@ impl Security {
         Self {
             trusted_proxies: read_proxies(section),
             host_names: HostNames::read(section),
-            tls: TlsFiles::read(section),
+            tls: read_certificate(section),
         }
     }
-}
-
-/// The PEM files for TLS. They could be used when the settings were read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The certificate and what it was issued by.
-    pub certificate: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
 }
 
 /// A network of addresses: `10.0.0.0/8`, or a single address.
@@ -100,57 +91,53 @@ pub fn read_listen(section: &mut Section<'_>) -> Option<SocketAddr> {
     parsed
 }
 
-impl TlsFiles {
-    fn read(section: &mut Section<'_>) -> Option<Self> {
-        match (section.has("certFilePath"), section.has("keyFilePath")) {
-            (true, true) => Self::read_both(section),
-            (false, false) => {
-                section.optional_file("certFilePath");
-                section.optional_file("keyFilePath");
-                None
-            }
-            (certificate, _) => {
-                section.optional_file("certFilePath");
-                section.optional_file("keyFilePath");
-                let (found, missing) = if certificate {
-                    ("certFilePath", "keyFilePath")
-                } else {
-                    ("keyFilePath", "certFilePath")
-                };
-                section.error(missing, format_args!("this key is missing; {found} needs it"));
-                None
-            }
-        }
+/// Reads `certFilePath` and `keyFilePath`.
+fn read_certificate(section: &mut Section<'_>) -> Option<ServerCertificate> {
+    let given = (section.has("certFilePath"), section.has("keyFilePath"));
+    if given == (true, true) {
+        return read_both(section);
     }
+    section.optional_file("certFilePath");
+    section.optional_file("keyFilePath");
+    let (found, missing) = match given {
+        (false, false) => return None,
+        (true, _) => ("certFilePath", "keyFilePath"),
+        (false, _) => ("keyFilePath", "certFilePath"),
+    };
+    section.error(missing, format_args!("this key is missing; {found} needs it"));
+    None
+}
 
-    fn read_both(section: &mut Section<'_>) -> Option<Self> {
-        let certificate = section.string("certFilePath").map(PathBuf::from);
-        let chain = certificate
-            .as_ref()
-            .and_then(|file| section.report().read_file(&section.path_of("certFilePath"), file));
-        let private_key = section.secret_file("keyFilePath");
-        let files = Self {
-            certificate: certificate?,
-            key: section.optional_file("keyFilePath")?,
-        };
-        let chain = chain.map(|content| tls::chain(&files.certificate, &content));
-        let private_key = private_key.map(|content| tls::private_key(&files.key, &content));
-        if let Some(Err(e)) = &chain {
-            section.error("certFilePath", e);
-        }
-        if let Some(Err(e)) = &private_key {
-            section.error("keyFilePath", e);
-        }
-        let current = Current::of(&files, chain?.ok()?, private_key?.ok()?);
-        let current = current.inspect_err(|e| section.error("certFilePath", e)).ok()?;
-        let now = SystemTime::now();
-        match current.trouble(now) {
-            Some(trouble) if current.has_expired(now) => section.unusable("certFilePath", trouble),
-            Some(trouble) => section.warning("certFilePath", trouble),
-            None => {}
-        }
-        Some(files)
+fn read_both(section: &mut Section<'_>) -> Option<ServerCertificate> {
+    let path = section.string("certFilePath").map(PathBuf::from);
+    let certificate = path.and_then(|path| {
+        let content = section
+            .report()
+            .read_file(&section.path_of("certFilePath"), &path)?;
+        Some(PemFile { path, content })
+    });
+    let content = section.secret_file("keyFilePath");
+    let path = section.optional_file("keyFilePath");
+    let key = path.zip(content).map(|(path, content)| PemFile { path, content });
+    let chain = certificate.as_ref().map(PemFile::chain);
+    let private_key = key.as_ref().map(PemFile::private_key);
+    if let Some(Err(e)) = &chain {
+        section.error("certFilePath", e);
     }
+    if let Some(Err(e)) = &private_key {
+        section.error("keyFilePath", e);
+    }
+    let files = [certificate.as_ref()?, key.as_ref()?];
+    let certificate = ServerCertificate::new(files, chain?.ok()?, private_key?.ok()?)
+        .inspect_err(|e| section.error("certFilePath", e))
+        .ok()?;
+    let now = SystemTime::now();
+    match certificate.trouble(now) {
+        Some(trouble) if certificate.has_expired(now) => section.unusable("certFilePath", trouble),
+        Some(trouble) => section.warning("certFilePath", trouble),
+        None => {}
+    }
+    Some(certificate)
 }
 
 fn read_proxies(section: &mut Section<'_>) -> Vec<Network> {
@@ -258,7 +245,7 @@ mod tests {
             problems.iter().all(|problem| problem.contains("chmod")),
             "{problems:?}"
         );
-        assert_eq!(security.tls, Some(TlsFiles { certificate, key }));
+        assert!(security.tls.is_some());
         assert_eq!(security.trusted_proxies.len(), 3);
     }
 

@@ -17,10 +17,14 @@ use axum::{
     http::header,
     routing::{get, post},
 };
-use fpush_http::{Client, Handle, Limits, Listener, Network, Security, StartError, TlsFiles};
-use fpush_push::Drain;
+use fpush_http::{Client, Handle, Limits, Listener, Network, Security, StartError};
+use fpush_push::{
+    Drain,
+    settings::{Report, Section},
+};
 use fpush_testkit::TempDir;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -256,13 +260,11 @@ async fn a_port_is_shared_with_the_same_address_only() {
 async fn the_end_of_the_certificate_is_told() {
     let dir = TempDir::new();
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let security = Security {
-        tls: Some(TlsFiles {
-            certificate: dir.write("cert.pem", cert.pem()),
-            key: dir.write("key.pem", signing_key.serialize_pem()),
-        }),
-        ..Security::default()
-    };
+    let block = json!({
+        "certFilePath": dir.write("cert.pem", cert.pem()),
+        "keyFilePath": dir.write("key.pem", signing_key.serialize_pem()),
+    });
+    let security = Security::read(&mut Section::root(block.as_object().unwrap(), &Report::default()));
     let listener = Listener::bind(any_port(), security, Limits::default(), &[])
         .await
         .unwrap();

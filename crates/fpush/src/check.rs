@@ -21,7 +21,7 @@ use crate::{
     control,
     inquiry::Mistake,
     registration, send,
-    settings::{Loaded, LoadedModule, load_as},
+    settings::{Loaded, ModuleValue, ParsedModule, Settings, load_as},
 };
 
 /// What `fpush check --json` writes.
@@ -126,10 +126,10 @@ fn problems_of_the_system(
 ) -> anyhow::Result<Vec<Problem>> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start the runtime")?.block_on(async {
-        let running = control::ask_for_holding(&loaded.runtime_folder).await;
+        let running = control::ask_for_holding(&loaded.settings.runtime_folder).await;
         // One with these settings from before a change of the name is the same one.
         let running = running.filter(|running| {
-            running.component == loaded.component.hostname
+            running.component == loaded.settings.component.hostname
                 || running.settings.is_some() && running.settings == file.canonicalize().ok()
         });
         let situation = Situation {
@@ -138,7 +138,7 @@ fn problems_of_the_system(
             user,
             connect,
         };
-        Ok(situation.problems(loaded).await)
+        Ok(situation.problems(&loaded.settings).await)
     })
 }
 
@@ -154,7 +154,7 @@ pub(crate) fn tell(problems: &[Problem], console: &mut Console) {
 }
 
 fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {
-    let Loaded {
+    let Settings {
         component,
         modules,
         registration,
@@ -162,15 +162,14 @@ fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {
         logging,
         state_folder,
         runtime_folder,
-        source: _,
-    } = loaded;
+    } = &loaded.settings;
     let mut parts = vec![Part::new(format!("fpush {}", cli::VERSION))];
     parts.extend(acting.map(Part::new));
     parts.push(Part::new(format!(
         "component {} at {} port {}",
         component.hostname, component.server_host, component.server_port
     )));
-    parts.extend(modules.iter().map(describe_module));
+    parts.extend(modules.iter().zip(&loaded.modules).map(describe_module));
     if let Some(monitoring) = monitoring {
         let scheme = if monitoring.security.tls.is_some() {
             "https"
@@ -209,15 +208,14 @@ fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {
     parts
 }
 
-fn describe_module(module: &LoadedModule) -> Part {
-    let LoadedModule {
+fn describe_module((value, parsed): (&ModuleValue, &ParsedModule)) -> Part {
+    let ModuleValue {
         name,
-        kind,
+        module_type,
         is_default,
-        settings,
-        backend,
         digest: _,
-    } = module;
+    } = value;
+    let ParsedModule { settings, backend } = parsed;
     let default = if *is_default { ", default" } else { "" };
     let limit = &settings.ratelimit;
     let limit = if limit.enabled {
@@ -230,7 +228,7 @@ fn describe_module(module: &LoadedModule) -> Part {
         ("at the provider at a time", settings.max_in_flight.to_string()),
     ];
     Part {
-        what: format!("module {name} ({kind}{default})"),
+        what: format!("module {name} ({module_type}{default})"),
         facts: backend.facts.iter().cloned().chain(own).map(Fact::from).collect(),
     }
 }

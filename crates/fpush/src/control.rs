@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use fpush_component::Handle;
-use fpush_push::Modules;
+use fpush_push::{Modules, sync::lock};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -24,18 +24,10 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
+    folders::{RuntimeFolder, SOCKET},
     inquiry::{Findings, Inquiry, Question, Verdict},
     registration,
-    settings::made_by_systemd,
 };
-
-/// Where the socket is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RuntimeFolder {
-    path: PathBuf,
-    /// Whether the settings name it. Otherwise the daemon goes on without one where it cannot be had.
-    named: bool,
-}
 
 /// The open socket. It is removed on drop.
 pub(crate) struct Control {
@@ -82,30 +74,6 @@ impl Holding {
 
 /// Where the daemon is asked to reload. What comes back is the verdict.
 pub(crate) type Reloads = mpsc::Sender<oneshot::Sender<Verdict>>;
-
-impl RuntimeFolder {
-    /// The folder that the settings name (`runtimeDirectory`), or the one that systemd made for the service
-    /// (`RuntimeDirectory=`), or the one that it makes with the unit file that comes with fpush.
-    pub(crate) fn choose(named: Option<PathBuf>) -> Self {
-        match named {
-            Some(path) => Self { path, named: true },
-            None => Self {
-                path: made_by_systemd("RUNTIME_DIRECTORY").unwrap_or_else(|| USUAL.into()),
-                named: false,
-            },
-        }
-    }
-
-    /// Where the socket is.
-    pub(crate) fn socket(&self) -> PathBuf {
-        self.path.join(SOCKET)
-    }
-
-    /// Where the socket is, if that is what the settings say.
-    pub(crate) fn socket_by_settings(&self) -> Option<PathBuf> {
-        self.named.then(|| self.socket())
-    }
-}
 
 impl Control {
     /// Opens the socket. `None` where there is no place for one, and the settings do not ask for it.
@@ -251,7 +219,7 @@ async fn answer(stream: UnixStream, desk: &Desk) -> io::Result<()> {
             Inquiry::Reload { settings } => reload(&mut findings, desk, &settings).await,
             Inquiry::Token(wanted) => findings.token(&desk.modules, &desk.devices, &wanted).await,
             Inquiry::Holding => {
-                findings.holding = Some(desk.holding.lock().expect("mutex poisoned").clone());
+                findings.holding = Some(lock(&desk.holding).clone());
             }
         },
         Err(_) => findings
@@ -344,8 +312,6 @@ pub(crate) async fn ask_for_holding(folder: &RuntimeFolder) -> Option<Holding> {
     findings.ok()?.ok()??.holding
 }
 
-const USUAL: &str = "/run/fpush";
-const SOCKET: &str = "control.sock";
 /// The folder in which the socket is made.
 const HIDDEN: &str = ".control";
 /// A question is not longer: whatever fits on a command line, and who asks is not to be guarded against.
@@ -431,12 +397,5 @@ mod tests {
             refused.contains("make it a folder that belongs to fpush's user"),
             "{refused}"
         );
-    }
-
-    #[test]
-    fn only_what_the_settings_say_is_described() {
-        let dir = TempDir::new();
-        assert_eq!(named(&dir).socket_by_settings(), Some(named(&dir).socket()));
-        assert_eq!(RuntimeFolder::choose(None).socket_by_settings(), None);
     }
 }

@@ -10,6 +10,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use fpush_push::sync::lock;
 use tracing::{Subscriber, info, warn};
 use tracing_subscriber::{
     fmt::{self, MakeWriter},
@@ -88,11 +89,7 @@ impl Log {
     pub(crate) fn set(&self, settings: &LoggingSettings) {
         let LoggingSettings { format, level } = settings;
         self.format.set(*format);
-        let complaint = self
-            .complaint
-            .lock()
-            .expect("nobody panics with this lock")
-            .take();
+        let complaint = lock(&self.complaint).take();
         if let Some(complaint) = complaint {
             warn!("RUST_LOG cannot be read and is ignored: {complaint}");
         }

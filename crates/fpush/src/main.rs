@@ -7,11 +7,12 @@ mod cli;
 mod console;
 mod control;
 mod daemon;
+mod descriptors;
 #[cfg(feature = "enable_registration")]
 mod devices;
+mod folders;
 mod inquiry;
 mod logging;
-mod memory;
 mod notify;
 mod recovery;
 mod registration;

@@ -45,6 +45,7 @@ pub(crate) struct KnownDevice {
 #[cfg(feature = "enable_registration")]
 mod with {
     use super::{KnownDevice, Looked};
+    use crate::descriptors::listener_limits;
     use std::{
         net::SocketAddr,
         path::Path,
@@ -53,9 +54,9 @@ mod with {
     };
 
     use anyhow::{Context as _, bail};
-    use fpush_http::{Handle, HttpSettings, Limits, Listener, api};
+    use fpush_http::{Handle, HttpSettings, Listener, Security, api};
     use fpush_monitor::Standing;
-    use fpush_push::{Devices, Drain, Modules, settings::Section};
+    use fpush_push::{Devices, Drain, Modules, settings::Section, sync::lock};
     pub(crate) use fpush_registry::Known as KnownChange;
     use fpush_registry::{Device, Dialect, Hooks, Registry, RegistrySettings, StoreSettings, Time};
     use tokio::time::timeout;
@@ -112,6 +113,11 @@ mod with {
             .collect()
     }
 
+    /// TLS and proxies of the HTTP API.
+    pub(crate) fn security(settings: &mut RegistrationSettings) -> Option<&mut Security> {
+        settings.http.as_mut().map(|http| &mut http.security)
+    }
+
     /// Where the HTTP API listens.
     pub(crate) fn listen(settings: &RegistrationSettings) -> Option<SocketAddr> {
         settings.http.as_ref().map(|http| http.listen)
@@ -144,8 +150,8 @@ mod with {
 
     impl Lookup {
         /// From now on it is these.
-        pub(crate) fn set(&self, registration: Option<&(RegistrationSettings, Registering)>) {
-            *self.0.lock().expect("mutex poisoned") = registration.map(|(settings, registering)| {
+        pub(crate) fn set(&self, registration: Option<(&RegistrationSettings, &Registering)>) {
+            *lock(&self.0) = registration.map(|(settings, registering)| {
                 (settings.registry.clone(), Arc::clone(&registering.registry))
             });
         }
@@ -169,7 +175,7 @@ mod with {
         }
 
         fn get(&self) -> Option<Known> {
-            self.0.lock().expect("mutex poisoned").clone()
+            lock(&self.0).clone()
         }
     }
 
@@ -232,7 +238,7 @@ mod with {
             .await
             .context("cannot open the database of registered devices")?;
         tokio::spawn(background);
-        let limits = Limits::default();
+        let limits = listener_limits();
         let bound = async {
             if let Some(old) = old
                 && has_devices(&old.registry).await == Some(true)
@@ -328,7 +334,7 @@ mod with {
 mod without {
     use std::{convert::Infallible, net::SocketAddr, path::Path, sync::Arc};
 
-    use fpush_http::Handle;
+    use fpush_http::{Handle, Security};
     use fpush_monitor::Standing;
     use fpush_push::{Devices, Drain, Modules, settings::Section};
     use serde::{Deserialize, Serialize};
@@ -346,6 +352,10 @@ mod without {
     pub(crate) struct RegistrationSettings(Infallible);
 
     pub(crate) fn facts(settings: &RegistrationSettings) -> Vec<(&'static str, String)> {
+        match settings.0 {}
+    }
+
+    pub(crate) fn security(settings: &mut RegistrationSettings) -> Option<&mut Security> {
         match settings.0 {}
     }
 
@@ -367,7 +377,7 @@ mod without {
     pub(crate) struct Lookup {}
 
     impl Lookup {
-        pub(crate) fn set(&self, registration: Option<&(RegistrationSettings, Registering)>) {
+        pub(crate) fn set(&self, registration: Option<(&RegistrationSettings, &Registering)>) {
             if let Some((settings, _)) = registration {
                 match settings.0 {}
             }

@@ -26,6 +26,7 @@ use crate::{
     cli,
     console::Exit,
     daemon::Daemon,
+    descriptors,
     logging::{self, Log},
     notify::{self, Notifier},
     settings::{Loaded, load},
@@ -38,10 +39,11 @@ pub(crate) fn run(file: &Path) -> Exit {
     log.set(
         &loaded
             .as_ref()
-            .map(|loaded| loaded.logging.clone())
+            .map(|loaded| loaded.settings.logging.clone())
             .unwrap_or_default(),
     );
     log_problems(&problems);
+    descriptors::raise();
     let Some(loaded) = loaded else {
         error!("not started, because the settings are wrong");
         log.problems().finish();
@@ -215,11 +217,11 @@ const LAST_PATIENCE: Duration = Duration::from_millis(1_500);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory;
+    use crate::state_dir;
 
     #[test]
     fn the_parts_of_the_end_fit_into_it_and_it_fits_into_the_unit() {
-        assert!(PATIENCE + LAST_PATIENCE + memory::CLOSING < LONGEST_END);
+        assert!(PATIENCE + LAST_PATIENCE + state_dir::CLOSING < LONGEST_END);
         let unit = include_str!("../../../fpush.service");
         let allowed = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec="));
         let allowed = Duration::from_secs(allowed.unwrap().parse().unwrap());

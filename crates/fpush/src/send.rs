@@ -23,7 +23,7 @@ use crate::{
     console::{Console, Exit},
     control,
     inquiry::{Findings, Inquiry, Mistake, Question},
-    settings::{Loaded, LoadedModule, load, load_whom_to_ask},
+    settings::{Loaded, ParsedModule, load, load_whom_to_ask},
 };
 
 /// `fpush send`.
@@ -124,12 +124,10 @@ async fn find(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) 
         return Ok(Answer::Found { asked, findings });
     }
     let (loaded, problems) = load(file, &backends::table());
-    let Some(Loaded {
-        component, modules, ..
-    }) = loaded
-    else {
+    let Some(loaded) = loaded else {
         return Ok(Answer::WrongSettings(problems));
     };
+    let component = loaded.settings.component.clone();
     if !form.json {
         console.say(format_args!(
             "no fpush runs (none answers at {socket}), so this command connects by itself"
@@ -140,7 +138,7 @@ async fn find(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) 
         Inquiry::Send { module, .. } => Some(module.as_str()),
         Inquiry::Check | Inquiry::Reload { .. } | Inquiry::Token(_) | Inquiry::Holding => None,
     };
-    let modules = Modules::new(build(modules, only)?, None);
+    let modules = Modules::new(build(loaded, only)?, None);
     let mut findings = Findings::new();
     match inquiry {
         Inquiry::Send {
@@ -163,22 +161,20 @@ async fn find(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) 
 }
 
 /// If only one is to be used, the others ask nobody for credentials.
-fn build(loaded: Vec<LoadedModule>, only: Option<&str>) -> anyhow::Result<Vec<Arc<Module>>> {
+fn build(loaded: Loaded, only: Option<&str>) -> anyhow::Result<Vec<Arc<Module>>> {
     let (hasher, drain) = (TokenHasher::new()?, Drain::default());
-    let module = |loaded: LoadedModule| {
-        let Built { backend, background } = (loaded.backend.build)();
-        if only.is_none_or(|only| only == loaded.name) {
+    let Loaded {
+        settings, modules, ..
+    } = loaded;
+    let modules = settings.modules.iter().zip(modules).map(|(value, parsed)| {
+        let ParsedModule { settings, backend } = parsed;
+        let Built { backend, background } = (backend.build)();
+        if only.is_none_or(|only| only == value.name) {
             background.into_iter().for_each(|task| drop(tokio::spawn(task)));
         }
-        Module::new(
-            &loaded.name,
-            backend,
-            loaded.settings,
-            hasher.clone(),
-            drain.clone(),
-        )
-    };
-    Ok(loaded.into_iter().map(module).collect())
+        Module::new(&value.name, backend, settings, hasher.clone(), drain.clone())
+    });
+    Ok(modules.collect())
 }
 
 /// The token, from standard input if it is `-`: what stands on the command line is in the list of processes.

@@ -1,460 +1,699 @@
-//! The folder for what must survive a restart, and its files of records.
+//! What must survive a restart, in `stateDirectory`: block lists, acknowledged pushes that are held, what providers said
+//! against tokens, and what is known of the database of registered devices.
 //!
-//! A file has one record a line, as JSON. Its first line is a head with the version of the format. It is written whole under
-//! another name, synced and renamed, so that there is always one that is complete. Nothing in the folder is believed
-//! only because it is there: others may not write to it, links and FIFOs are not followed, and lines, records and bytes
-//! have a bound.
+//! The head of the block list holds the key under which tokens are hashed; the tokens of held pushes are in their file as
+//! they are, because they have to be sent. All can be read by fpush alone.
 
-use std::{
-    fmt,
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{self, BufReader, BufWriter, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
+mod folder;
+
+use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
+
+use fpush_push::{
+    BlockRecord, Clocks, HeldRecord, Module, TokenHasher, VerdictRecord, metrics::WordCounters,
 };
+use serde::{Deserialize, Serialize};
+use tokio::{
+    task::{JoinHandle, spawn_blocking, yield_now},
+    time::{Instant, timeout},
+};
+use tracing::{error, info, warn};
+use uuid::Uuid;
 
-use fpush_push::files;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tracing::{error, warn};
+pub(crate) use self::folder::examine;
+use self::folder::{StateFile, StateFolder};
+use crate::registration::{self, KnownChange};
 
-/// The folder in use. Nobody else uses it as long as this value lives.
-#[derive(Debug)]
+/// A module and its type in the settings.
+#[derive(Clone)]
+pub(crate) struct TypedModule {
+    pub(crate) module: Arc<Module>,
+    pub(crate) module_type: &'static str,
+}
+
+/// `stateDirectory` in use.
 pub(crate) struct StateDir {
-    folder: PathBuf,
-    owner: u32,
-    _lock: File,
+    folder: Arc<StateFolder>,
+    key: [u8; 16],
+    blocks: SaveSchedule,
+    held: SaveSchedule,
+    verdicts: SaveSchedule,
+    registry: SaveSchedule,
+    /// What is known of the database of registered devices.
+    known: Option<KnownChange>,
+    /// Writes of files by result.
+    writes: Arc<WordCounters>,
+    /// What writes, and since when.
+    writing: Option<(JoinHandle<Vec<Written>>, Instant)>,
+    /// That it does not end, in words.
+    stuck: Option<String>,
 }
 
-/// One file of the folder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StateFile {
-    /// Its name, which ends in `.jsonl`.
-    pub(crate) name: &'static str,
-    /// How many records are read; the rest is left out.
-    pub(crate) most: usize,
+/// When a file was last written, and with what.
+struct SaveSchedule {
+    file: StateFile,
+    interval: Duration,
+    next: Instant,
+    written: Vec<u64>,
+    /// Why the last attempt to write it failed.
+    trouble: Option<String>,
 }
 
-/// What a file says.
-#[derive(Debug)]
-pub(crate) struct Records<H, T> {
-    /// What its first line holds beside the version. There is none if there is no file, or if it cannot be used.
-    pub(crate) head: Option<H>,
-    pub(crate) records: Vec<T>,
+/// What the files said when the daemon started.
+#[derive(Default)]
+pub(crate) struct Remembered {
+    blocks: HashMap<(String, String), Vec<BlockRecord>>,
+    held: HashMap<(String, String), Vec<HeldRecord>>,
+    verdicts: HashMap<(String, String), Vec<VerdictRecord>>,
 }
 
-/// The first line of a file.
+/// A file to write, with the records of all modules.
+enum Snapshot {
+    /// The block lists, and the key under which their tokens are hashed.
+    Blocks([u8; 16], Vec<Of<BlockRecord>>),
+    /// What is held. A push may occur twice, and counts as it is the second time.
+    Held(Vec<Of<(Uuid, HeldRecord)>>),
+    /// What providers said against tokens.
+    Verdicts(Vec<Of<VerdictRecord>>),
+    /// What is known of the database of registered devices.
+    Registry(KnownChange),
+}
+
+/// The records of one module in parts, with its name and its type.
+type Of<T> = (String, &'static str, Vec<Vec<T>>);
+
+/// What became of a [`Snapshot`].
+type Written = (StateFile, io::Result<()>);
+
+/// The head of the block list.
 #[derive(Serialize, Deserialize)]
-struct Head<H> {
-    /// The version of the format.
-    fpush: u32,
-    #[serde(flatten)]
-    rest: H,
+struct Hashed {
+    /// Under which the tokens are hashed.
+    key: [u8; 16],
 }
 
-/// Where the records of a file go that is being written.
-pub(crate) struct RecordWriter(BufWriter<File>);
+/// The head of a file that needs none.
+#[derive(Serialize, Deserialize)]
+struct Plain {}
+
+/// A line: the module, its type, and the record.
+type Line<T> = (String, String, T);
 
 impl StateDir {
-    /// Opens the folder, and makes it if it is not there.
+    /// Opens the folder, makes it if it is not there, and reads what was written before. Returns the hasher of tokens
+    /// whose fingerprints are in the files.
     ///
     /// # Errors
     ///
-    /// The folder cannot be used, others may write to it, or another fpush uses it. The text says what to do.
-    pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
-        let shown = folder.display();
-        let unusable = |e: &dyn fmt::Display| {
-            anyhow::anyhow!(
-                "cannot use stateDirectory {shown}: {e}; make it a folder that belongs to fpush's user, or choose another \
-                 one"
-            )
+    /// The folder cannot be used, or another fpush uses it. The text says what to do.
+    pub(crate) fn open(folder: &Path, now: Instant) -> anyhow::Result<(Self, TokenHasher, Remembered)> {
+        let dir = Arc::new(StateFolder::open(folder)?);
+        let blocks = dir.read(BLOCKS, Some::<Line<BlockRecord>>);
+        let sane = |line: Line<HeldRecord>| line.2.is_sane().then_some(line);
+        let held = dir.read::<Plain, _, _>(HELD, sane);
+        let verdicts = dir.read::<Plain, _, _>(VERDICTS, Some::<Line<VerdictRecord>>);
+        let known = if cfg!(feature = "enable_registration") {
+            dir.read::<KnownChange, Plain, Plain>(REGISTRY, Some).head
+        } else {
+            None
         };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(|e| unusable(&e))?;
-        let owner = keep_to_ourselves(folder).map_err(|e| unusable(&e))?;
-        let path = folder.join("lock");
-        let lock = files::open_own(
-            OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .mode(0o600),
-            &path,
-            owner,
-        )
-        .map_err(|e| {
-            let (path, e) = (path.display(), files::describe(&e, &path, files::Use::Own));
-            // The folder itself is right: what is wrong is in it, such as what root has left there.
-            anyhow::anyhow!("cannot use stateDirectory {shown}: {path}: {e}")
-        })?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                anyhow::bail!("another fpush uses stateDirectory {shown}: stop it, or choose another folder")
-            }
-            Err(TryLockError::Error(e)) => return Err(unusable(&e)),
-        }
-        Ok(Self {
-            folder: folder.to_owned(),
-            owner,
-            _lock: lock,
-        })
+        let (hasher, verdicts) = match blocks.head {
+            Some(Hashed { key }) => (TokenHasher::with_key(key), verdicts.records),
+            // Under another key nothing is found again.
+            None => (TokenHasher::new()?, Vec::new()),
+        };
+        let remembered = Remembered {
+            blocks: sorted(blocks.records),
+            held: sorted(held.records),
+            verdicts: sorted(verdicts),
+        };
+        let state = Self {
+            folder: dir,
+            key: hasher.key(),
+            blocks: SaveSchedule::new(BLOCKS, BLOCKS_INTERVAL, now),
+            held: SaveSchedule::new(HELD, HELD_INTERVAL, now),
+            verdicts: SaveSchedule::new(VERDICTS, VERDICTS_INTERVAL, now),
+            registry: SaveSchedule::new(REGISTRY, REGISTRY_INTERVAL, now),
+            known,
+            writes: Arc::default(),
+            writing: None,
+            stuck: None,
+        };
+        Ok((state, hasher, remembered))
     }
 
-    /// Where it is.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
+    /// Why nothing can be written, in words.
+    pub(crate) fn trouble(&self) -> Option<&str> {
+        let all = [&self.held, &self.blocks, &self.verdicts, &self.registry];
+        let first = all.iter().find_map(|schedule| schedule.trouble.as_deref());
+        self.stuck.as_deref().or(first)
     }
 
-    /// Reads a file as far as it can be read; a file that is not there is empty. What `accept` does not take, because no
-    /// fpush would have written it, is left out like a line that is no record. That is said once, and a copy kept.
-    pub(crate) fn read<H: DeserializeOwned, L: DeserializeOwned, T>(
-        &self,
-        file: StateFile,
-        mut accept: impl FnMut(L) -> Option<T>,
-    ) -> Records<H, T> {
-        let path = self.folder.join(file.name);
-        let mut records = Records {
-            head: None,
-            records: Vec::new(),
-        };
-        let opened = match files::open_own(OpenOptions::new().read(true), &path, self.owner) {
-            Ok(opened) => opened,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return records,
-            Err(e) => {
-                let e = files::describe(&e, &path, files::Use::Own);
-                let path = path.display();
-                error!("cannot read {path}: {e}; going on without what it holds");
-                return records;
-            }
-        };
-        let mut unreadable = usize::from(opened.metadata().map_or(0, |metadata| metadata.len()) > LARGEST);
-        let mut lines = files::Lines::new(BufReader::new(opened.take(LARGEST)), LONGEST_LINE);
-        let head = lines.next_line().ok().flatten();
-        let head = head.and_then(|line| serde_json::from_slice::<Head<H>>(line).ok());
-        records.head = head.filter(|head| head.fpush == VERSION).map(|head| head.rest);
-        while records.head.is_some() {
-            match lines.next_line() {
-                Ok(None) => break,
-                Ok(Some(_)) if records.records.len() >= file.most => {
-                    unreadable += 1;
-                    break;
-                }
-                Ok(Some(line)) => match serde_json::from_slice(line).ok().and_then(&mut accept) {
-                    Some(record) => records.records.push(record),
-                    None => unreadable += 1,
-                },
-                Err(_) => {
-                    // The disk fails, and would fail again and again.
-                    unreadable += 1;
-                    break;
-                }
+    /// Writes of files by result.
+    pub(crate) fn writes(&self) -> &Arc<WordCounters> {
+        &self.writes
+    }
+
+    /// What is known of the database of registered devices.
+    pub(crate) fn known(&self) -> Option<&KnownChange> {
+        self.known.as_ref()
+    }
+
+    /// This is known of it now.
+    pub(crate) fn set_known(&mut self, known: Option<KnownChange>) {
+        self.known = known;
+    }
+
+    /// Writes what has changed, if it is time; somewhere else, without waiting for it. To be called once a second.
+    pub(crate) async fn tick(&mut self, modules: &[TypedModule], now: Instant) {
+        if let Some((writing, _)) = self.writing.take_if(|(writing, _)| writing.is_finished()) {
+            self.record_result(writing.await.unwrap_or_default(), now);
+            if self.stuck.take().is_some() {
+                info!("stateDirectory: writing has ended");
             }
         }
-        if records.head.is_none() || unreadable > 0 {
-            let aside = path.with_extension("unreadable");
-            // Without waiting and whatever its size: the next writing leaves this name with the old content.
-            let kept = remove(&aside).and_then(|()| fs::hard_link(&path, &aside));
-            let kept = match kept {
-                Ok(()) => format!("it is kept as {}", aside.display()),
-                Err(e) => format!("it cannot be kept as {}: {e}", aside.display()),
+        if let Some((_, began)) = &self.writing {
+            if self.stuck.is_none() && now.duration_since(*began) >= STUCK {
+                let folder = self.folder.path().display();
+                let trouble = format!(
+                    "writing in stateDirectory {folder} does not end; pushes go on, but what is held would not survive a \
+                     restart: does the disk, or the server that it is on, still answer?"
+                );
+                error!("{trouble}");
+                self.stuck = Some(trouble);
+            }
+            return;
+        }
+        let snapshots = self.snapshots(modules, Some(now)).await;
+        if !snapshots.is_empty() {
+            let dir = Arc::clone(&self.folder);
+            self.writing = Some((spawn_blocking(move || write_all(&dir, &snapshots)), now));
+        }
+    }
+
+    /// Writes everything before the daemon ends. Returns whether what is held is on disk.
+    pub(crate) async fn close(mut self, modules: &[TypedModule]) -> bool {
+        let closing = async {
+            if let Some((writing, _)) = self.writing.take() {
+                self.record_result(writing.await.unwrap_or_default(), Instant::now());
+            }
+            // What was being gathered when the end began is not written.
+            for schedule in [
+                &mut self.blocks,
+                &mut self.held,
+                &mut self.verdicts,
+                &mut self.registry,
+            ] {
+                schedule.written.clear();
+            }
+            let (snapshots, dir) = (self.snapshots(modules, None).await, Arc::clone(&self.folder));
+            let written = spawn_blocking(move || write_all(&dir, &snapshots)).await;
+            self.record_result(written.unwrap_or_default(), Instant::now());
+        };
+        if timeout(CLOSING, closing).await.is_err() {
+            error!("stateDirectory: writing does not end; what is held is lost");
+            return false;
+        }
+        self.held.trouble.is_none()
+    }
+
+    /// The files whose content has changed, those only whose time has come if there is a `now`.
+    async fn snapshots(&mut self, modules: &[TypedModule], now: Option<Instant>) -> Vec<Snapshot> {
+        let is_due = |schedule: &SaveSchedule| now.is_none_or(|now| schedule.next <= now);
+        let clocks = Clocks::read();
+        let mut snapshots = Vec::new();
+        let changes = |which: usize| {
+            modules
+                .iter()
+                .map(|typed| typed.module.changes()[which])
+                .collect::<Vec<_>>()
+        };
+        if is_due(&self.blocks) && self.blocks.has_changed(changes(0), now) {
+            let blocks = records(modules, 0, |module, from| module.blocks(from, clocks)).await;
+            snapshots.push(Snapshot::Blocks(self.key, blocks));
+        }
+        if is_due(&self.held) && self.held.has_changed(changes(1), now) {
+            let held = records(modules, 0, |module, from| module.held_records(from, clocks)).await;
+            snapshots.push(Snapshot::Held(held));
+        }
+        if is_due(&self.verdicts) && self.verdicts.has_changed(changes(2), now) {
+            // The window and the words of one moment belong together.
+            let whole = |module: &Module, ()| (module.verdicts(clocks.now), None);
+            let verdicts = records(modules, (), whole).await;
+            snapshots.push(Snapshot::Verdicts(verdicts));
+        }
+        if let Some(known) = &self.known
+            && is_due(&self.registry)
+            && self.registry.has_changed(registration::version(known), now)
+        {
+            snapshots.push(Snapshot::Registry(known.clone()));
+        }
+        snapshots
+    }
+
+    fn record_result(&mut self, written: Vec<Written>, now: Instant) {
+        for (file, result) in written {
+            let Some(schedule) = [
+                &mut self.blocks,
+                &mut self.held,
+                &mut self.verdicts,
+                &mut self.registry,
+            ]
+            .into_iter()
+            .find(|schedule| schedule.file == file) else {
+                continue;
             };
-            let path = path.display();
-            error!(
-                unreadable,
-                "{path} is not all readable; going on with the rest, and {kept}"
+            let before = schedule.trouble.take();
+            match result {
+                Ok(()) => {
+                    self.writes.increment("ok");
+                    // A short file may find room where a long one does not.
+                    if before.is_some() && self.trouble().is_none() {
+                        info!("stateDirectory can be written to again");
+                    }
+                }
+                Err(e) => {
+                    self.writes.increment("failed");
+                    let folder = self.folder.path().display();
+                    let trouble = format!(
+                        "cannot write {} in stateDirectory {folder}: {e}; pushes go on, but what is held would not \
+                         survive a restart: is the disk full, does the folder belong to fpush's user?",
+                        file.name
+                    );
+                    error!("{trouble}");
+                    schedule.trouble = Some(trouble);
+                    schedule.written.clear();
+                    schedule.next = schedule.next.min(now + RETRY_INTERVAL);
+                }
+            }
+        }
+    }
+}
+
+impl SaveSchedule {
+    fn new(file: StateFile, interval: Duration, now: Instant) -> Self {
+        Self {
+            file,
+            interval,
+            next: now + interval,
+            written: Vec::new(),
+            trouble: None,
+        }
+    }
+
+    /// Takes note of what is to be written; returns whether that is something else than last time.
+    fn has_changed(&mut self, changes: Vec<u64>, now: Option<Instant>) -> bool {
+        if let Some(now) = now {
+            self.next = now + self.interval;
+        }
+        let news = self.written != changes;
+        self.written = changes;
+        news
+    }
+}
+
+impl Remembered {
+    /// What was known of a module.
+    pub(crate) fn tell(&mut self, module: &Module, module_type: &str) {
+        let name = (module.name().to_owned(), module_type.to_owned());
+        let blocks = self.blocks.remove(&name).unwrap_or_default();
+        let held = self.held.remove(&name).unwrap_or_default();
+        if !held.is_empty() {
+            info!(
+                module = module.name(),
+                held = held.len(),
+                "held since before the start"
             );
         }
-        records
+        let verdicts = self.verdicts.remove(&name).unwrap_or_default();
+        module.remember(blocks, held, verdicts, Clocks::read());
     }
 
-    /// Writes a file whole. What there was stays if that fails.
-    ///
-    /// # Errors
-    ///
-    /// Whatever the file system says.
-    pub(crate) fn write<H: Serialize>(
-        &self,
-        file: StateFile,
-        head: H,
-        records: impl FnOnce(&mut RecordWriter) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let path = self.folder.join(file.name);
-        let new = path.with_extension("new");
-        // Somebody's link, or what was left when the disk was full.
-        remove(&new)?;
-        let written = OpenOptions::new()
-            .create_new(true)
-            .write(true)
-            .mode(0o600)
-            .open(&new)
-            .and_then(|opened| {
-                let mut writer = RecordWriter(BufWriter::new(opened));
-                writer.write(&Head {
-                    fpush: VERSION,
-                    rest: head,
-                })?;
-                records(&mut writer)?;
-                writer
-                    .0
-                    .into_inner()
-                    .map_err(io::IntoInnerError::into_error)?
-                    .sync_all()
-            })
-            .and_then(|()| fs::rename(&new, &path));
-        if let Err(e) = written {
-            // What is only half there would fill the disk.
-            drop(fs::remove_file(&new));
-            return Err(e);
+    /// Says what is lost because its module is gone.
+    pub(crate) fn finish(self) {
+        for ((module, module_type), held) in self.held {
+            warn!(
+                module,
+                kind = module_type,
+                lost = held.len(),
+                "pushes were held for a module that is not in the settings any more"
+            );
         }
-        // The new name as well must outlast a power failure.
-        File::open(&self.folder)?.sync_all()
     }
 }
 
-impl RecordWriter {
-    /// Adds a record.
-    ///
-    /// # Errors
-    ///
-    /// Whatever the file system says.
-    pub(crate) fn write(&mut self, record: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer(&mut self.0, record)?;
-        self.0.write_all(b"\n")
-    }
-}
-
-/// Who owns the folder, and which rights of others to write to it have to be taken away.
-struct Ownership {
-    owner: u32,
-    mode: u32,
-    excess: u32,
-}
-
-/// Looks whether the folder can be kept to ourselves; changes nothing.
-///
-/// # Errors
-///
-/// It cannot. The text says what to do.
-pub(crate) fn examine(folder: &Path) -> io::Result<()> {
-    let refused = |text: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
-    let Ownership { owner, mode, excess } = ownership(folder)?;
-    let me = rustix::process::geteuid().as_raw();
-    if !files::is_trusted(owner) && me != 0 {
-        return refused(format!("it belongs to another user (uid {owner})"));
-    }
-    if excess != 0 && owner != me && me != 0 {
-        return refused(format!(
-            "others may write to it (mode {mode:o}); do: chmod go-w {}",
-            folder.display()
-        ));
-    }
-    Ok(())
-}
-
-fn ownership(folder: &Path) -> io::Result<Ownership> {
-    let metadata = fs::metadata(folder)?;
-    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-    let excess = mode
-        & if is_our_group(metadata.gid()) {
-            0o002
-        } else {
-            0o022
-        };
-    Ok(Ownership { owner, mode, excess })
-}
-
-/// Takes care that nobody else may write to the folder, as far as that can be done: a service does not stay down for it,
-/// because files of others are not read. Returns whose files are, beside ours and root's.
-fn keep_to_ourselves(folder: &Path) -> io::Result<u32> {
-    let Ownership { owner, mode, excess } = ownership(folder)?;
-    let shown = folder.display();
-    if !files::is_trusted(owner) {
-        warn!(
-            "stateDirectory {shown} belongs to another user (uid {owner}), who can change what fpush does; start fpush as \
-             that user, or do: chown root {shown}"
-        );
-    }
-    if excess != 0 {
-        match fs::set_permissions(folder, fs::Permissions::from_mode(mode & !excess)) {
-            Ok(()) => {
-                warn!(
-                    "others could write to stateDirectory {shown} (mode {mode:o}); fpush has taken that right away"
-                );
+impl Snapshot {
+    fn write(&self, dir: &StateFolder) -> Written {
+        match self {
+            Self::Blocks(key, blocks) => {
+                let in_order = |parts: &[Vec<BlockRecord>]| {
+                    let mut blocks: Vec<_> = parts.iter().flatten().copied().collect();
+                    blocks.sort_unstable_by_key(BlockRecord::start);
+                    blocks
+                };
+                (BLOCKS, write(dir, BLOCKS, Hashed { key: *key }, blocks, in_order))
             }
-            Err(e) => warn!(
-                "others may write to stateDirectory {shown} (mode {mode:o}), and fpush cannot take that right away: {e}; \
-                 do: chmod go-w {shown}"
-            ),
+            Self::Held(held) => {
+                let once = |parts: &[Vec<(Uuid, HeldRecord)>]| {
+                    let by_id = parts.iter().flatten().map(|(id, record)| (*id, record.clone()));
+                    by_id.collect::<HashMap<_, _>>().into_values().collect()
+                };
+                (HELD, write(dir, HELD, Plain {}, held, once))
+            }
+            Self::Verdicts(verdicts) => {
+                let all = |parts: &[Vec<VerdictRecord>]| parts.concat();
+                (VERDICTS, write(dir, VERDICTS, Plain {}, verdicts, all))
+            }
+            Self::Registry(known) => (REGISTRY, dir.write(REGISTRY, known, |_| Ok(()))),
         }
     }
-    Ok(if files::is_trusted(owner) {
-        owner
-    } else {
-        rustix::process::geteuid().as_raw()
+}
+
+/// The records of all modules, part by part. Between two parts pushes go on: to copy a hundred thousand records at a time
+/// would hold them up.
+async fn records<T, P: Copy>(
+    modules: &[TypedModule],
+    start: P,
+    part: impl Fn(&Module, P) -> (Vec<T>, Option<P>),
+) -> Vec<Of<T>> {
+    let mut all = Vec::with_capacity(modules.len());
+    for TypedModule { module, module_type } in modules {
+        let (mut parts, mut from) = (Vec::new(), Some(start));
+        while let Some(place) = from {
+            let records;
+            (records, from) = part(module, place);
+            parts.push(records);
+            yield_now().await;
+        }
+        all.push((module.name().to_owned(), *module_type, parts));
+    }
+    all
+}
+
+fn sorted<T>(lines: Vec<Line<T>>) -> HashMap<(String, String), Vec<T>> {
+    let mut sorted: HashMap<_, Vec<T>> = HashMap::new();
+    for (module, module_type, record) in lines {
+        sorted.entry((module, module_type)).or_default().push(record);
+    }
+    sorted
+}
+
+fn write_all(dir: &StateFolder, snapshots: &[Snapshot]) -> Vec<Written> {
+    snapshots.iter().map(|snapshot| snapshot.write(dir)).collect()
+}
+
+fn write<T, R: Serialize>(
+    dir: &StateFolder,
+    file: StateFile,
+    head: impl Serialize,
+    records: &[Of<T>],
+    ready: impl Fn(&[Vec<T>]) -> Vec<R>,
+) -> io::Result<()> {
+    dir.write(file, head, |lines| {
+        for (module, module_type, parts) in records {
+            for record in ready(parts) {
+                lines.write(&(module, module_type, record))?;
+            }
+        }
+        Ok(())
     })
 }
 
-/// Whether only root and users who share our own groups on purpose are in this group.
-fn is_our_group(gid: u32) -> bool {
-    let ours = rustix::process::getgroups().unwrap_or_default();
-    gid == 0 || gid == rustix::process::getegid().as_raw() || ours.iter().any(|ours| ours.as_raw() == gid)
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-const VERSION: u32 = 1;
-/// A token has up to 4 KiB, which JSON may double, and is the longest part of a record.
-const LONGEST_LINE: usize = 64 << 10;
-/// A hundred thousand of the longest records.
-const LARGEST: u64 = 1 << 30;
+const BLOCKS: StateFile = StateFile {
+    name: "blocklist.jsonl",
+    most: 4_000_000,
+};
+const HELD: StateFile = StateFile {
+    name: "held.jsonl",
+    most: 1_000_000,
+};
+const REGISTRY: StateFile = StateFile {
+    name: "registry.jsonl",
+    most: 0,
+};
+/// What is forgotten of the database of registered devices is a restored backup that nobody notices.
+const REGISTRY_INTERVAL: Duration = Duration::from_secs(1);
+const VERDICTS: StateFile = StateFile {
+    name: "verdicts.jsonl",
+    most: 1_000_000,
+};
+/// A crash costs at most that much of what was acknowledged.
+const HELD_INTERVAL: Duration = Duration::from_secs(5);
+/// What is forgotten of the block list is asked of the provider once more.
+const BLOCKS_INTERVAL: Duration = Duration::from_secs(60);
+/// What is forgotten of a word against a token is said once more.
+const VERDICTS_INTERVAL: Duration = Duration::from_secs(60);
+/// A file system that does not answer for so long is a problem.
+const STUCK: Duration = Duration::from_secs(30);
+/// That long the end of the daemon waits for it; the drain has taken up to seven and a half seconds of ten.
+pub(crate) const CLOSING: Duration = Duration::from_secs(2);
+/// After a failure, however long the usual interval is.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::symlink, process::Command};
+    use std::{borrow::Cow, fs, os::unix::fs::PermissionsExt as _};
 
+    use fpush_push::{
+        BackendStatus, Choice, Class, Drain, Failure, ModuleSettings, Outcome, Push, PushError, PushTrait,
+        Request, Sending, Urgency, Verdict, Verifying,
+        settings::{Report, Section},
+    };
     use fpush_testkit::TempDir;
 
     use super::*;
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    struct Nothing {}
-
-    const FILE: StateFile = StateFile {
-        name: "some.jsonl",
-        most: 3,
-    };
-
-    fn write(dir: &StateDir, records: &[&str]) -> io::Result<()> {
-        dir.write(FILE, Nothing {}, |lines| {
-            records.iter().try_for_each(|record| lines.write(record))
-        })
-    }
-
-    fn read(dir: &StateDir) -> Records<Nothing, String> {
-        dir.read(FILE, |record: String| (record != "refused").then_some(record))
-    }
-
-    fn mode(path: &Path) -> u32 {
-        fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777
-    }
-
     #[test]
-    fn what_is_written_is_read_again_by_us_alone() {
-        let temp = TempDir::new();
-        let dir = StateDir::open(&temp.path().join("state")).unwrap();
-        assert_eq!(read(&dir).head, None);
-        write(&dir, &["a", "b"]).unwrap();
-        let records = read(&dir);
-        assert_eq!((records.head, records.records.len()), (Some(Nothing {}), 2));
-        assert_eq!(mode(dir.folder()), 0o700);
-        assert_eq!(mode(&dir.folder().join(FILE.name)), 0o600);
+    fn one_folder_serves_one_daemon() {
+        let dir = TempDir::new();
+        let folder = dir.path().join("state");
+        let now = Instant::now();
+        let (state, hasher, _) = StateDir::open(&folder, now).unwrap();
+        let refused = StateDir::open(&folder, now).err().unwrap().to_string();
+        assert!(refused.contains("another fpush uses"), "{refused}");
+        drop(state);
+        let (_, other, _) = StateDir::open(&folder, now).unwrap();
+        assert_ne!(hasher.key(), other.key(), "nothing was written");
     }
 
-    #[test]
-    fn records_that_are_refused_or_too_many_are_left_out() {
-        let temp = TempDir::new();
-        let dir = StateDir::open(temp.path()).unwrap();
-        write(
-            &dir,
-            &["a", "refused", "b", &"x".repeat(LONGEST_LINE), "c", "d", "e"],
-        )
-        .unwrap();
-        assert_eq!(read(&dir).records, ["a", "b", "c"]);
-        assert!(temp.path().join("some.unreadable").exists());
+    #[tokio::test]
+    async fn the_key_survives_and_nobody_else_reads_the_files() {
+        let dir = TempDir::new();
+        let now = Instant::now();
+        let (state, hasher, _) = StateDir::open(dir.path(), now).unwrap();
+        state.close(&[typed(module(&hasher))]).await;
+        for file in [BLOCKS.name, HELD.name, "lock"] {
+            let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{file}");
+        }
+        let (_, again, _) = StateDir::open(dir.path(), now).unwrap();
+        assert_eq!(hasher.key(), again.key());
     }
 
-    /// What stands in the place of a file is neither followed nor waited for, and what it points to stays as it is.
-    #[test]
-    fn links_fifos_and_devices_are_not_files() {
-        let temp = TempDir::new();
-        let dir = StateDir::open(&temp.path().join("state")).unwrap();
-        let victim = temp.path().join("victim");
-        let names = ["some.jsonl", "some.new", "some.unreadable"].map(|name| dir.folder().join(name));
-        let to_victim = |path: &Path| symlink(&victim, path).unwrap();
-        let to_device = |path: &Path| symlink("/dev/zero", path).unwrap();
-        let fifo = |path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
-        let plants: [&dyn Fn(&Path); 3] = [&to_victim, &to_device, &fifo];
-        for plant in plants {
-            fs::write(&victim, "{\"fpush\":1}\n\"planted\"\n").unwrap();
-            for path in &names {
-                remove(path).unwrap();
-                plant(path);
-            }
-            let records = read(&dir);
-            assert!(records.head.is_none() && records.records.is_empty());
-            write(&dir, &["a", "refused"]).unwrap();
-            assert_eq!(read(&dir).records, ["a"]);
-            let aside = fs::symlink_metadata(&names[2]).unwrap();
-            assert!(aside.is_file() && aside.len() > 0);
+    #[tokio::test]
+    async fn a_module_of_the_same_name_and_type_gets_everything_back() {
+        let dir = TempDir::new();
+        let now = Instant::now();
+        let (state, hasher, _) = StateDir::open(dir.path(), now).unwrap();
+        let known = module(&hasher);
+        // A provider is believed that has accepted pushes for others.
+        for other in 0..10 {
+            publish(&known, &format!("other-{other}")).await;
+        }
+        publish(&known, "dead").await;
+        for _ in 0..2 {
+            publish(&known, "alive").await;
+        }
+        state.close(&[typed(known)]).await;
+        for (kind, held, dead) in [("demo", 1, true), ("apple", 0, false)] {
+            let (_memory, hasher, mut remembered) = StateDir::open(dir.path(), now).unwrap();
+            let module = module(&hasher);
+            remembered.tell(&module, kind);
+            assert_eq!(module.held(), held, "{kind}");
+            let verdict = module.admit(request("dead"), now);
+            let blocked = matches!(verdict, Verdict::Settled(Outcome::TokenDead));
+            assert_eq!(blocked, dead, "{kind}: {verdict:?}");
             assert_eq!(
-                fs::read_to_string(&victim).unwrap(),
-                "{\"fpush\":1}\n\"planted\"\n"
+                remembered.held.len(),
+                1 - held,
+                "the rest is what is reported as lost"
             );
         }
-        let lock = dir.folder().join("lock");
-        drop(dir);
-        for plant in plants {
-            remove(&lock).unwrap();
-            plant(&lock);
-            let error = StateDir::open(lock.parent().unwrap()).unwrap_err().to_string();
-            assert!(error.contains("lock: it is not a regular file"), "{error}");
-        }
     }
 
-    #[test]
-    fn a_file_without_an_end_is_read_up_to_a_bound() {
-        let temp = TempDir::new();
-        let dir = StateDir::open(temp.path()).unwrap();
-        for start in ["", "{\"fpush\":1}\n\"a\"\n"] {
-            temp.write(FILE.name, start);
-            let file = OpenOptions::new()
-                .append(true)
-                .open(temp.path().join(FILE.name))
-                .unwrap();
-            // Sparse: it takes no room.
-            file.set_len(64 << 20).unwrap();
-            let records = read(&dir);
-            assert_eq!(records.records.len(), usize::from(!start.is_empty()));
-        }
-    }
-
-    /// Truncated anywhere, and with each byte changed: never an end of the program, and never more than was written.
-    #[test]
-    fn whatever_is_there_is_read_or_left_out() {
-        let temp = TempDir::new();
-        let dir = StateDir::open(temp.path()).unwrap();
-        write(&dir, &["a", "b"]).unwrap();
-        let path = temp.path().join(FILE.name);
-        let good = fs::read(&path).unwrap();
-        for at in 0..good.len() {
-            let mut changed = good.clone();
-            for bytes in [&good[..at], {
-                changed[at] ^= 0x80 | at as u8;
-                &changed
-            }] {
-                fs::write(&path, bytes).unwrap();
-                assert!(read(&dir).records.len() <= 3);
+    /// A crash costs five seconds of what is held, and a minute of blocks.
+    #[tokio::test]
+    async fn each_file_is_written_when_it_is_due_and_only_if_there_is_news() {
+        let dir = TempDir::new();
+        let start = Instant::now();
+        let (mut state, hasher, _) = StateDir::open(dir.path(), start).unwrap();
+        let modules = [typed(module(&hasher))];
+        publish(&modules[0].module, "dead").await;
+        let mut due = async |seconds: u64| {
+            let now = start + Duration::from_secs(seconds);
+            state.tick(&modules, now).await;
+            if let Some((writing, _)) = state.writing.take() {
+                state.record_result(writing.await.unwrap(), now);
             }
-        }
+            let written: Vec<_> = [BLOCKS, HELD]
+                .into_iter()
+                .filter(|file| fs::remove_file(dir.path().join(file.name)).is_ok())
+                .collect();
+            for _ in 0..2 {
+                publish(&modules[0].module, &format!("token-{seconds}")).await;
+            }
+            written
+        };
+        assert!(due(4).await.is_empty());
+        assert_eq!(due(5).await, [HELD]);
+        assert!(due(9).await.is_empty());
+        assert_eq!(due(10).await, [HELD]);
+        assert_eq!(due(60).await, [BLOCKS, HELD]);
+        assert_eq!(due(120).await, [HELD], "nothing was blocked since");
+    }
+
+    /// A full disk leaves what there was, and the next attempt makes up for it.
+    #[tokio::test]
+    async fn what_could_not_be_written_is_written_later() {
+        let dir = TempDir::new();
+        let start = Instant::now();
+        let (mut state, hasher, _) = StateDir::open(dir.path(), start).unwrap();
+        let modules = [typed(module(&hasher))];
+        // In the place of the file that is to be renamed.
+        fs::create_dir(dir.path().join("held.new")).unwrap();
+        let mut due = async |seconds: u64| {
+            let now = start + Duration::from_secs(seconds);
+            state.tick(&modules, now).await;
+            let (writing, _) = state.writing.take().unwrap();
+            state.record_result(writing.await.unwrap(), now);
+            state.trouble().map(str::to_owned)
+        };
+        let trouble = due(5).await.unwrap();
+        assert!(
+            trouble.starts_with("cannot write held.jsonl in stateDirectory"),
+            "{trouble}"
+        );
+        assert!(!dir.path().join(HELD.name).exists());
+        fs::remove_dir(dir.path().join("held.new")).unwrap();
+        assert_eq!(due(10).await, None);
+        assert!(dir.path().join(HELD.name).exists());
     }
 
     #[test]
-    fn nobody_else_may_write_to_the_folder() {
-        let temp = TempDir::new();
-        let set = |mode| fs::set_permissions(temp.path(), fs::Permissions::from_mode(mode)).unwrap();
-        set(0o777);
-        drop(StateDir::open(temp.path()).unwrap());
-        assert_eq!(mode(temp.path()) & 0o002, 0);
-        set(0o1777);
-        drop(StateDir::open(temp.path()).unwrap());
-        assert_eq!(mode(temp.path()) & 0o002, 0);
+    fn trouble_lasts_until_the_file_that_failed_is_written_and_that_is_tried_soon() {
+        let dir = TempDir::new();
+        let now = Instant::now();
+        let (mut state, _, _) = StateDir::open(dir.path(), now).unwrap();
+        let full = || Err(io::ErrorKind::StorageFull.into());
+        state.record_result(vec![(BLOCKS, full()), (HELD, Ok(()))], now);
+        assert!(state.trouble().unwrap().contains(BLOCKS.name));
+        assert!(state.blocks.next <= now + RETRY_INTERVAL);
+        state.record_result(vec![(HELD, full())], now);
+        state.record_result(vec![(BLOCKS, Ok(()))], now);
+        assert!(state.trouble().unwrap().contains(HELD.name));
+        state.record_result(vec![(HELD, Ok(()))], now);
+        assert_eq!(state.trouble(), None);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_put_aside_and_costs_nothing_else() {
+        let dir = TempDir::new();
+        let now = Instant::now();
+        let (state, hasher, _) = StateDir::open(dir.path(), now).unwrap();
+        let known = module(&hasher);
+        for token in ["a", "a", "b", "b"] {
+            publish(&known, token).await;
+        }
+        state.close(&[typed(known)]).await;
+        let held = fs::read(dir.path().join(HELD.name)).unwrap();
+        let lines: Vec<_> = held.split(|byte| *byte == b'\n').collect();
+        // Nonsense, no text at all, and a line that ends too early.
+        let broken = [
+            lines[0],
+            b"nonsense",
+            lines[1],
+            b"\xff",
+            lines[2],
+            &lines[1][..20],
+        ]
+        .join(&b'\n');
+        dir.write(HELD.name, &broken);
+        dir.write(BLOCKS.name, "nonsense");
+        let (_memory, other, remembered) = StateDir::open(dir.path(), now).unwrap();
+        assert_ne!(hasher.key(), other.key(), "the key was not readable either");
+        let held: Vec<_> = remembered.held.values().map(Vec::len).collect();
+        assert_eq!(held, [2]);
+        assert_eq!(fs::read(dir.path().join("held.unreadable")).unwrap(), broken);
+        assert_eq!(
+            fs::read(dir.path().join("blocklist.unreadable")).unwrap(),
+            b"nonsense"
+        );
+    }
+
+    fn typed(module: Arc<Module>) -> TypedModule {
+        TypedModule {
+            module,
+            module_type: "demo",
+        }
+    }
+
+    fn module(hasher: &TokenHasher) -> Arc<Module> {
+        let (report, empty) = (Report::default(), serde_json::Map::new());
+        let settings = ModuleSettings::read(&mut Section::root(&empty, &report));
+        Module::new(
+            "m",
+            Box::new(Provider),
+            settings,
+            hasher.clone(),
+            Drain::default(),
+        )
+    }
+
+    fn request(token: &str) -> Request<'_> {
+        Request {
+            token,
+            choice: Choice::Named,
+            urgency: Urgency::High,
+            domain: "a.example",
+            registered: None,
+        }
+    }
+
+    async fn publish(module: &Arc<Module>, token: &str) {
+        match module.admit(request(token), Instant::now()) {
+            Verdict::Settled(_) => {}
+            Verdict::Deliver(ticket) => drop(ticket.deliver().await),
+        }
+    }
+
+    /// Knows one dead token.
+    struct Provider;
+
+    impl PushTrait for Provider {
+        fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>> {
+            Some(token.into())
+        }
+
+        fn class(&self, _urgency: Urgency) -> Class {
+            Class::High
+        }
+
+        fn send<'a>(&'a self, push: &'a Push) -> Sending<'a> {
+            Box::pin(async {
+                if push.token.as_str() == "dead" {
+                    let gone = PushError::TokenGone { since: None };
+                    Err(Failure::new(gone, "gone", "it is gone", ""))
+                } else {
+                    Ok(())
+                }
+            })
+        }
+
+        fn verify(&self, _deadline: Instant) -> Verifying<'_> {
+            Box::pin(async { Ok(Cow::Borrowed("nobody asks")) })
+        }
+
+        fn status(&self) -> BackendStatus {
+            BackendStatus::default()
+        }
     }
 }

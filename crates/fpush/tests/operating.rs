@@ -48,6 +48,8 @@ mod common;
 
 #[path = "operating/apple.rs"]
 mod apple;
+#[path = "operating/descriptors.rs"]
+mod descriptors;
 #[path = "operating/google.rs"]
 mod google;
 #[path = "operating/link.rs"]

@@ -71,9 +71,9 @@ async fn the_examples_of_the_original_work() {
 #[tokio::test]
 async fn they_work_over_tls_with_both_versions_of_http() {
     let dir = TempDir::new();
-    let (_, files) = certificate(&dir);
-    let authority = files.certificate.display().to_string();
-    let rig = Rig::with(|options| options.http.security.tls = Some(files)).await;
+    let (pem, certificate) = certificate();
+    let authority = dir.write("ca.pem", pem).display().to_string();
+    let rig = Rig::with(|options| options.http.security.tls = Some(certificate)).await;
     let url = format!(
         "https://localhost:{}/push_appserver/v1/register",
         rig.address.port()

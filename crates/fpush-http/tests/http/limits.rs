@@ -151,18 +151,32 @@ async fn connect_from(source: &str, address: SocketAddr) -> TcpStream {
 }
 
 #[tokio::test]
-async fn beyond_the_last_connection_others_wait_for_their_turn() {
+async fn beyond_the_last_connection_one_without_a_request_ends_and_others_wait() {
     let rig = rig(Limits {
         connections: 2,
         ..Limits::default()
     })
     .await;
-    let held = [rig.connect().await, rig.connect().await];
-    sleep(Duration::from_millis(50)).await;
+    let [first, second] = [
+        rig.register("one", "slow").await,
+        rig.register("two", "slow").await,
+    ];
+    let mut idle = rig.connect().await;
+    let mut push = Box::pin(rig.push("one", &first));
+    assert!(timeout(SHORT, &mut push).await.is_err());
+    assert_eq!(rig.get("/v1/health").await.status, 200);
+    assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "it had no request");
+
+    let mut other = Box::pin(rig.push("two", &second));
+    assert!(timeout(SHORT, &mut other).await.is_err());
     let mut reply = Box::pin(rig.get("/v1/health"));
-    assert!(timeout(SHORT, &mut reply).await.is_err());
-    drop(held);
+    assert!(timeout(SHORT, &mut reply).await.is_err(), "each has a request");
+    rig.backend.go.add_permits(2);
     assert_eq!(reply.await.status, 200);
+    assert_eq!(
+        (push.await, other.await),
+        ("OK\none".to_owned(), "OK\ntwo".to_owned())
+    );
 }
 
 #[tokio::test]

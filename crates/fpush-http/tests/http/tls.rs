@@ -1,8 +1,6 @@
 //! TLS, and HTTP/2 with and without it.
 
 use std::{
-    error::Error,
-    iter::successors,
     net::SocketAddr,
     sync::{Arc, mpsc},
     thread,
@@ -10,7 +8,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use fpush_http::{Limits, Listener, Security, StartError, TlsFiles};
+use fpush_http::{Security, ServerCertificate};
+use fpush_push::settings::{Report, Section};
 use fpush_testkit::temp_dir::TempDir;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{
@@ -18,6 +17,7 @@ use rustls::{
     crypto::aws_lc_rs::default_provider,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
+use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
@@ -29,21 +29,23 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::rig::{Rig, post, read_reply};
 
-/// A certificate for `localhost` in a folder: its PEM and the files.
-pub(crate) fn certificate(dir: &TempDir) -> (String, TlsFiles) {
+/// A certificate for `localhost`: its PEM, and what the settings make of it and its key.
+pub(crate) fn certificate() -> (String, ServerCertificate) {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let files = TlsFiles {
-        certificate: dir.write("cert.pem", cert.pem()),
-        key: dir.write("key.pem", signing_key.serialize_pem()),
-    };
-    (cert.pem(), files)
+    let dir = TempDir::new();
+    let block = json!({
+        "certFilePath": dir.write("cert.pem", cert.pem()),
+        "keyFilePath": dir.write("key.pem", signing_key.serialize_pem()),
+    });
+    let report = Report::default();
+    let security = Security::read(&mut Section::root(block.as_object().unwrap(), &report));
+    (cert.pem(), security.tls.unwrap())
 }
 
-async fn rig() -> (Rig, String, TempDir) {
-    let dir = TempDir::new();
-    let (pem, files) = certificate(&dir);
-    let rig = Rig::with(|options| options.http.security.tls = Some(files)).await;
-    (rig, pem, dir)
+async fn rig() -> (Rig, String) {
+    let (pem, certificate) = certificate();
+    let rig = Rig::with(|options| options.http.security.tls = Some(certificate)).await;
+    (rig, pem)
 }
 
 async fn connect(address: SocketAddr, pem: &str, protocol: &str) -> TlsStream<TcpStream> {
@@ -73,7 +75,7 @@ async fn handshake(stream: TcpStream, pem: &str, protocol: &str) -> TlsStream<Tc
 /// The thread that serves, and pushes, has nothing to do with a handshake: this one does nothing while it happens.
 #[tokio::test]
 async fn handshakes_take_no_time_of_the_thread_that_serves() {
-    let (rig, pem, _dir) = rig().await;
+    let (rig, pem) = rig().await;
     let address = rig.address;
     let (connected, has_connected) = oneshot::channel();
     let (go, has_to_go) = mpsc::channel();
@@ -125,7 +127,7 @@ async fn register_over_http2(stream: impl AsyncRead + AsyncWrite + Unpin + Send 
 
 #[tokio::test]
 async fn both_versions_of_http_are_spoken_over_tls() {
-    let (rig, pem, _dir) = rig().await;
+    let (rig, pem) = rig().await;
     let mut first = connect(rig.address, &pem, "http/1.1").await;
     let request = post("register", "type=fcm&node=m&token=t", "Connection: close\r\n");
     first.write_all(request.as_bytes()).await.unwrap();
@@ -159,7 +161,7 @@ async fn a_connection_of_http2_without_requests_ends() {
 
 #[tokio::test]
 async fn who_does_not_speak_tls_is_let_go() {
-    let (rig, pem, _dir) = rig().await;
+    let (rig, pem) = rig().await;
     let mut plain = rig.connect().await;
     plain.write_all(post("push", "", "").as_bytes()).await.unwrap();
     let mut said = Vec::new();
@@ -168,51 +170,12 @@ async fn who_does_not_speak_tls_is_let_go() {
     let stream = connect(rig.address, &pem, "h2").await;
     assert_eq!(register_over_http2(stream).await.0, 200);
 
-    let dir = TempDir::new();
     let rig = Rig::with(|options| {
-        options.http.security.tls = Some(certificate(&dir).1);
+        options.http.security.tls = Some(certificate().1);
         options.limits.handshake = Duration::from_millis(300);
     })
     .await;
     let mut silent = rig.connect().await;
     let ended = timeout(Duration::from_secs(3), silent.read(&mut [0; 1])).await;
     assert_eq!(ended.expect("the handshake has an end").unwrap(), 0);
-}
-
-#[tokio::test]
-async fn files_that_are_no_certificate_are_named() {
-    let dir = TempDir::new();
-    let (_, good) = certificate(&dir);
-    let other = TempDir::new();
-    let (_, foreign) = certificate(&other);
-    for (certificate, key, said) in [
-        (dir.path().join("none.pem"), good.key.clone(), "none.pem"),
-        (good.key.clone(), good.key.clone(), "holds no certificate in PEM"),
-        (
-            good.certificate.clone(),
-            good.certificate.clone(),
-            "holds no private key in PEM",
-        ),
-        (
-            good.certificate.clone(),
-            foreign.key.clone(),
-            "cannot be used together",
-        ),
-    ] {
-        let security = Security {
-            tls: Some(TlsFiles { certificate, key }),
-            ..Security::default()
-        };
-        let listen = "127.0.0.1:0".parse().unwrap();
-        let bound = Listener::bind(listen, security, Limits::default(), &[]).await;
-        let Err(error @ StartError::Tls(_)) = bound else {
-            panic!("{said}");
-        };
-        // As a program says it: each cause behind what it caused.
-        let causes = successors(Some(&error as &dyn Error), |&error| error.source());
-        let text: Vec<_> = causes.map(ToString::to_string).collect();
-        let text = text.join(": ");
-        assert_eq!(text.matches(said).count(), 1, "{text}");
-        assert!(text.contains("certFilePath"), "{text}");
-    }
 }

@@ -104,9 +104,22 @@ impl NamedFile {
         }
     }
 
-    /// What stands for path and content.
+    /// Where it is.
     #[must_use]
-    pub fn digest(&self) -> u128 {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What stands for `start` and for paths and contents of all these files.
+    #[must_use]
+    pub fn digest_all(start: u128, files: &[Self]) -> u128 {
+        files
+            .iter()
+            .fold(start, |all, file| all.rotate_left(1) ^ file.digest())
+    }
+
+    /// What stands for path and content.
+    fn digest(&self) -> u128 {
         let content = self.digest.unwrap_or_default();
         digest(self.path.as_os_str().as_encoded_bytes()) ^ content.rotate_left(1)
     }

@@ -13,7 +13,7 @@ use fpush_push::settings::{Problem, Severity};
 use rustix::fs::{Access, access};
 
 use super::Service;
-use crate::{control::Holding, registration, settings::Loaded, state_dir};
+use crate::{control::Holding, registration, settings::Settings, state_dir};
 
 /// What there is to know besides the settings.
 pub(super) struct Situation<'a> {
@@ -29,7 +29,7 @@ pub(super) struct Situation<'a> {
 
 impl Situation<'_> {
     /// Everything that would keep a start with these settings from what it needs.
-    pub(super) async fn problems(&self, loaded: &Loaded) -> Vec<Problem> {
+    pub(super) async fn problems(&self, settings: &Settings) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut add = |path: &str, result: Result<(), String>| {
             if let Err(message) = result {
@@ -40,11 +40,11 @@ impl Situation<'_> {
                 });
             }
         };
-        let monitoring = loaded
+        let monitoring = settings
             .monitoring
             .as_ref()
             .map(|monitoring| ("monitoring.listen", monitoring.listen));
-        let http = loaded.registration.as_ref().and_then(registration::listen);
+        let http = settings.registration.as_ref().and_then(registration::listen);
         let http = http.map(|listen| ("registration.http.listen", listen));
         // Two that want the same port find each other.
         let mut bound = Vec::new();
@@ -52,21 +52,21 @@ impl Situation<'_> {
             add(path, self.bind(listen).map(|listener| bound.push(listener)));
         }
         drop(bound);
-        if let Some(folder) = &loaded.state_folder {
+        if let Some(folder) = &settings.state_folder {
             add("stateDirectory", self.state_folder(folder));
         }
-        if let Some(socket) = loaded.runtime_folder.socket_by_settings() {
+        if let Some(socket) = settings.runtime_folder.socket_by_settings() {
             add("runtimeDirectory", self.runtime_folder(&socket));
         }
-        if let Some(settings) = &loaded.registration {
-            if let Some(file) = registration::database_file(settings) {
+        if let Some(registration) = &settings.registration {
+            if let Some(file) = registration::database_file(registration) {
                 add("registration.store.path", self.database_file(file));
             }
             if problems
                 .iter()
                 .all(|problem| problem.path != "registration.store.path")
             {
-                let probed = registration::probe(settings, self.connect).await;
+                let probed = registration::probe(registration, self.connect).await;
                 add_all(&mut problems, probed);
             }
         }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use fpush_monitor::Problem;
-use fpush_push::metrics::WordCounters;
+use fpush_push::{metrics::WordCounters, sync::lock};
 use tokio::time::Instant;
 use tracing::{
     Event, Level, Metadata, Subscriber, Value,
@@ -76,7 +76,7 @@ impl Problems {
     }
 
     fn lock(&self) -> MutexGuard<'_, Gates> {
-        self.gates.lock().expect("nobody panics with this lock")
+        lock(&self.gates)
     }
 }
 

@@ -38,10 +38,18 @@ fn whatever_takes_the_place_of_a_certificate_a_daemon_goes_on() {
     let world = World::new();
     let ios =
         world.apple(json!({ "apns": { "certFilePath": "client.pem", "certKeyFilePath": "client.key.pem" } }));
-    let settings = world.settings(json!({ "ios": ios, "android": world.google(json!({})) }));
+    let mut settings = world.settings(json!({ "ios": ios, "android": world.google(json!({})) }));
+    settings["monitoring"]["certFilePath"] = "tls.pem".into();
+    settings["monitoring"]["keyFilePath"] = "tls.key.pem".into();
     let text = |name: &str| std::fs::read_to_string(fixture(name)).unwrap();
     let (certificate, key) = (text("aps.pem"), text("aps.key.pem"));
-    let files = [("client.pem", &*certificate), ("client.key.pem", &*key)];
+    let [tls, new_tls] = [100, 200].map(|days| world.ca().client_cert("tls", SystemTime::now() + days * DAY));
+    let files = [
+        ("client.pem", &*certificate),
+        ("client.key.pem", &*key),
+        ("tls.pem", &tls.cert_pem),
+        ("tls.key.pem", &tls.key_pem),
+    ];
     let mut rig = world.start(settings, &files);
     let path = rig.conductor.daemon.dir().join("client.pem");
     std::fs::remove_file(&path).unwrap();
@@ -51,11 +59,17 @@ fn whatever_takes_the_place_of_a_certificate_a_daemon_goes_on() {
         .daemon
         .wait_for_log("cannot be used; looking again soon", MINUTE);
     assert_eq!(rig.push("ios", &apple(1)), RESULT);
+    // The listener's certificate has nothing to do with it.
+    rig.conductor.put("tls.pem", &new_tls.cert_pem);
+    rig.conductor.put("tls.key.pem", &new_tls.key_pem);
     std::fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
     rig.conductor
         .daemon
         .wait_for_log("it is not a regular file", MINUTE);
+    rig.conductor
+        .daemon
+        .wait_for_log("the certificate has changed and was read again", MINUTE);
     assert_eq!(rig.push("ios", &apple(2)), RESULT);
     assert!(rig.conductor.daemon.peak_rss_kib() < 100 * 1_024);
 }

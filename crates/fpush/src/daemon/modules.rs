@@ -1,0 +1,188 @@
+//! The push modules that run, and those that end.
+
+use std::{env, mem, sync::Arc, time::Duration};
+
+use fpush_push::{Built, Drain, Liveness, Module, Modules, TokenHasher};
+use tracing::info;
+
+use super::plan::{ModuleStep, Plan};
+use crate::{
+    settings::{ModuleValue, ParsedModule},
+    state_dir::{Remembered, TypedModule},
+};
+
+/// All push modules. The table of those in the settings is shared with whoever finds modules for publishes.
+pub(super) struct RunningModules {
+    table: Arc<Modules>,
+    active: Vec<TypedModule>,
+    /// Modules that are not in the settings any more and still send what they hold.
+    retired: Vec<TypedModule>,
+    /// Acknowledged pushes that those could not deliver which have ended since.
+    lost_by_retired: u64,
+    hasher: TokenHasher,
+    drain: Drain,
+    liveness: Arc<Liveness>,
+    /// Whether what is held survives a restart.
+    keeps_held: bool,
+}
+
+impl RunningModules {
+    pub(super) fn new(hasher: TokenHasher, drain: Drain, liveness: Arc<Liveness>, keeps_held: bool) -> Self {
+        Self {
+            table: Arc::default(),
+            active: Vec::new(),
+            retired: Vec::new(),
+            lost_by_retired: 0,
+            hasher,
+            drain,
+            liveness,
+            keeps_held,
+        }
+    }
+
+    pub(super) fn table(&self) -> &Arc<Modules> {
+        &self.table
+    }
+
+    /// Those of the settings.
+    pub(super) fn active(&self) -> &[TypedModule] {
+        &self.active
+    }
+
+    /// Those that are not in the settings any more and still send what they hold.
+    pub(super) fn retired(&self) -> &[TypedModule] {
+        &self.retired
+    }
+
+    /// All that may hold something.
+    pub(super) fn all(&self) -> Vec<TypedModule> {
+        self.active.iter().chain(&self.retired).cloned().collect()
+    }
+
+    /// Acknowledged pushes that could not be delivered by modules that are gone.
+    pub(super) fn lost_by_retired(&self) -> u64 {
+        self.lost_by_retired
+    }
+
+    /// How many acknowledged pushes are held.
+    pub(super) fn held(&self) -> usize {
+        self.all().iter().map(|typed| typed.module.held()).sum()
+    }
+
+    /// Forgets the retired modules that have ended.
+    pub(super) fn tick(&mut self) {
+        self.retired.retain(|typed| {
+            let ended = typed.module.has_ended();
+            self.lost_by_retired += if ended { typed.module.lost() } else { 0 };
+            !ended
+        });
+    }
+
+    /// Goes on with other modules: what is the same stays, what is another one goes on with what the old one knew and held,
+    /// and what is not there any more ends by itself.
+    pub(super) fn apply(
+        &mut self,
+        plan: &Plan,
+        wanted: Vec<(ModuleValue, ParsedModule)>,
+        remembered: &mut Remembered,
+    ) {
+        let count = wanted.len();
+        let mut default = None;
+        let mut active = Vec::with_capacity(count);
+        for (step, (value, parsed)) in plan.modules.iter().zip(wanted) {
+            let typed = match (step, self.take_active(&value)) {
+                (ModuleStep::Keep, Some(same)) => same,
+                (ModuleStep::Keep | ModuleStep::Change | ModuleStep::Add, known) => {
+                    let module = self.with_new_backend(&value, parsed, known, remembered);
+                    verify_soon(&module, count);
+                    TypedModule {
+                        module,
+                        module_type: value.module_type,
+                    }
+                }
+            };
+            if value.is_default {
+                default = Some(Arc::clone(&typed.module));
+            }
+            active.push(typed);
+        }
+        let all = active.iter().map(|typed| Arc::clone(&typed.module)).collect();
+        self.table.set(all, default);
+        for typed in mem::replace(&mut self.active, active) {
+            info!(
+                module = typed.module.name(),
+                held = typed.module.held(),
+                "this module is not in the settings any more"
+            );
+            typed.module.retire();
+            self.retired.push(typed);
+        }
+    }
+
+    /// A module whose backend is another one, or that is new, or that comes back with all that it knew.
+    fn with_new_backend(
+        &mut self,
+        value: &ModuleValue,
+        parsed: ParsedModule,
+        known: Option<TypedModule>,
+        remembered: &mut Remembered,
+    ) -> Arc<Module> {
+        let ParsedModule { settings, backend } = parsed;
+        let Built { backend, background } = (backend.build)();
+        let name = &value.name;
+        if known.is_some() {
+            info!(module = name, "the settings of this module have changed");
+        }
+        let known = known.map(|typed| typed.module).or_else(|| self.take_back(value));
+        let module = match known {
+            Some(module) => {
+                module.replace(backend, settings);
+                module
+            }
+            None => {
+                let (hasher, drain) = (self.hasher.clone(), self.drain.clone());
+                let module = Module::new(name, backend, settings, hasher, drain);
+                if self.keeps_held {
+                    module.keep_held();
+                }
+                remembered.tell(&module, value.module_type);
+                let probe = self.liveness.probe(format!("module {name}"));
+                self.drain.spawn(Arc::clone(&module).run(probe));
+                module
+            }
+        };
+        background.into_iter().for_each(|task| drop(tokio::spawn(task)));
+        module
+    }
+
+    fn take_active(&mut self, value: &ModuleValue) -> Option<TypedModule> {
+        let place = self.active.iter().position(|typed| is_of(typed, value))?;
+        Some(self.active.swap_remove(place))
+    }
+
+    /// A module that was removed and has not ended yet.
+    fn take_back(&mut self, value: &ModuleValue) -> Option<Arc<Module>> {
+        let mut retired = self.retired.iter();
+        let place = retired.position(|typed| is_of(typed, value) && typed.module.resume())?;
+        Some(self.retired.swap_remove(place).module)
+    }
+}
+
+fn is_of(typed: &TypedModule, value: &ModuleValue) -> bool {
+    typed.module.name() == value.name && typed.module_type == value.module_type
+}
+
+/// Asks the module's provider whether it accepts the credentials, soon: not all providers at one moment.
+fn verify_soon(module: &Arc<Module>, modules: usize) {
+    if env::var_os(VERIFY).is_none_or(|verify| verify != "off") {
+        let spread = VERIFICATION.min(VERIFICATION_OF_ONE * u32::try_from(modules).unwrap_or(u32::MAX));
+        tokio::spawn(module.prove(spread));
+    }
+}
+
+/// `off`: no provider is asked for anything but pushes.
+const VERIFY: &str = "FPUSH_VERIFY";
+/// Within this time after the start or a reload each new module has been verified.
+const VERIFICATION: Duration = Duration::from_secs(60);
+/// One module has less time, as there is nothing to spread.
+const VERIFICATION_OF_ONE: Duration = Duration::from_secs(2);

@@ -1,0 +1,59 @@
+//! The folders that systemd makes for the service, unless the settings name others.
+
+use std::path::PathBuf;
+
+/// Where the control socket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RuntimeFolder {
+    pub(crate) path: PathBuf,
+    /// Whether the settings name it. Otherwise the daemon goes on without one where it cannot be had.
+    pub(crate) named: bool,
+}
+
+impl RuntimeFolder {
+    /// The folder that the settings name (`runtimeDirectory`), or the one that systemd made for the service
+    /// (`RuntimeDirectory=`), or the one that it makes with the unit file that comes with fpush.
+    pub(crate) fn choose(named: Option<PathBuf>) -> Self {
+        match named {
+            Some(path) => Self { path, named: true },
+            None => Self {
+                path: made_by_systemd("RUNTIME_DIRECTORY").unwrap_or_else(|| USUAL.into()),
+                named: false,
+            },
+        }
+    }
+
+    /// Where the socket is.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path.join(SOCKET)
+    }
+
+    /// Where the socket is, if that is what the settings say.
+    pub(crate) fn socket_by_settings(&self) -> Option<PathBuf> {
+        self.named.then(|| self.socket())
+    }
+}
+
+/// The first folder that systemd made for the service, from the variable of the environment that names them
+/// (systemd.exec(5)).
+pub(crate) fn made_by_systemd(variable: &str) -> Option<PathBuf> {
+    let folders = std::env::var(variable).ok()?;
+    let first = folders.split(':').next().filter(|first| !first.is_empty());
+    first.map(PathBuf::from)
+}
+
+const USUAL: &str = "/run/fpush";
+/// The name of the control socket.
+pub(crate) const SOCKET: &str = "control.sock";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_settings_say_is_described() {
+        let named = RuntimeFolder::choose(Some("run".into()));
+        assert_eq!(named.socket_by_settings(), Some(named.socket()));
+        assert_eq!(RuntimeFolder::choose(None).socket_by_settings(), None);
+    }
+}
