@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use fpush_push::{Credential, CredentialKind, jitter};
+use fpush_push::{Backoff, Credential, CredentialKind, jitter};
 use http::HeaderValue;
 use tokio::{
     sync::watch,
@@ -257,7 +257,7 @@ async fn renew_forever<F>(
                     state.failures += 1;
                     state.trouble = Some(error);
                 });
-                sleep(pause_after_failure(failed, jitter())).await;
+                sleep(BACKOFF.pause(failed, jitter())).await;
                 failed += 1;
             }
         }
@@ -311,22 +311,13 @@ fn renew_after(life: Duration) -> Duration {
     (life - MARGIN.min(life / 5)).max(LEAST_INTERVAL)
 }
 
-/// The pause after a number of failures in a row: a second, doubled each time up to a minute, of which `jitter` (0
-/// to 1) takes away up to a half.
-fn pause_after_failure(before: u32, jitter: f64) -> Duration {
-    let doubled = FIRST_PAUSE * 2u32.pow(before.min(10));
-    doubled
-        .min(LONGEST_PAUSE)
-        .mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
-}
-
 const MARGIN: Duration = Duration::from_secs(300);
 /// However short tokens live, the task does not ask more often than this by itself.
 const LEAST_INTERVAL: Duration = Duration::from_secs(5);
 /// Refused tokens are replaced ahead of time at most this often.
 const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Between requests that got no token.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
 #[cfg(test)]
 mod tests {
@@ -486,17 +477,21 @@ mod tests {
                 .is_ok()
         );
         let between = endpoint.seconds_between();
-        for (after, least) in [(0, 0), (1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 30), (11, 30)] {
-            assert!((least..=2 * least + 1).contains(&between[after]), "{between:?}");
+        for (after, least) in [
+            (0, 1),
+            (1, 2),
+            (2, 4),
+            (3, 8),
+            (4, 16),
+            (5, 32),
+            (6, 60),
+            (11, 60),
+        ] {
+            assert!(
+                (least..=least + least / 2 + 1).contains(&between[after]),
+                "{between:?}"
+            );
         }
-    }
-
-    #[test]
-    fn the_pause_after_a_failure_grows_to_a_minute() {
-        let pauses = |jitter| (0..40).map(move |before| pause_after_failure(before, jitter).as_millis());
-        let least: Vec<_> = pauses(1.0).take(8).collect();
-        assert_eq!(least, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
-        assert_eq!(pauses(0.0).max(), Some(60_000));
     }
 
     #[tokio::test(start_paused = true)]

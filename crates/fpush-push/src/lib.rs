@@ -5,6 +5,7 @@
 //! [`PushTrait`] and knows nothing of XMPP; the component knows nothing of HTTP.
 
 mod backend;
+mod backoff;
 mod blocklist;
 mod drain;
 pub mod files;
@@ -40,6 +41,7 @@ pub use backend::{
     BackendType, Background, Built, Class, Encrypted, Extra, Failure, Form, ParsedBackend, Push, PushError,
     PushTrait, Sending, Urgency, Verifying,
 };
+pub use backoff::Backoff;
 pub use blocklist::{BlockRule, BlocklistSettings};
 pub use drain::Drain;
 pub use jid::{canonical_domain, canonical_jid};
