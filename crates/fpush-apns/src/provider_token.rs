@@ -13,6 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use fpush_push::sync::lock;
 use http::HeaderValue;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
@@ -125,7 +126,7 @@ impl ProviderToken {
     }
 
     fn last(&self) -> Signed {
-        self.state.lock().expect("nobody panics with this lock").clone()
+        lock(&self.state).clone()
     }
 
     /// Apple has looked past the token of this generation, to what was sent with it.
@@ -156,7 +157,7 @@ impl ProviderToken {
         now: Clocks,
         early: impl FnOnce(&Signed) -> bool,
     ) -> Result<(), ProviderTokenError> {
-        let mut state = self.state.lock().expect("nobody panics with this lock");
+        let mut state = lock(&self.state);
         if state.generation != seen {
             return Ok(());
         }

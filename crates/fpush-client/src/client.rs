@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use fpush_push::ConnectionStatus;
+use fpush_push::{ConnectionStatus, sync::lock};
 use h2::{
     Reason, RecvStream,
     client::{ResponseFuture, SendRequest},
@@ -223,7 +223,7 @@ impl ProviderClient {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Connection>>> {
-        self.current.lock().expect("nobody panics with this lock")
+        lock(&self.current)
     }
 }
 

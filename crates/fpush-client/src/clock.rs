@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use fpush_push::sync::lock;
 use http::{
     HeaderMap, StatusCode,
     header::{AGE, DATE},
@@ -27,7 +28,7 @@ struct Seen {
 impl Clock {
     /// Looks at an answer: at each refusal, and now and then at another.
     pub(crate) fn note(&self, status: StatusCode, headers: &HeaderMap, now: Instant) {
-        let mut seen = self.0.lock().expect("nobody panics with this lock");
+        let mut seen = lock(&self.0);
         if status.is_success() {
             if seen.looked.is_some_and(|at| now - at < INTERVAL) {
                 return;
@@ -41,7 +42,7 @@ impl Clock {
 
     /// By how many seconds we are ahead (behind if negative), if that is more than a minute.
     pub(crate) fn offset(&self) -> Option<i64> {
-        let offset = self.0.lock().expect("nobody panics with this lock").offset;
+        let offset = lock(&self.0).offset;
         (offset.unsigned_abs() > TOLERATED.as_secs()).then_some(offset)
     }
 }

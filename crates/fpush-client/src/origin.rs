@@ -25,7 +25,7 @@ impl Origin {
         Some(Self {
             https,
             host: authority.host().to_ascii_lowercase().into(),
-            port: authority.port_u16().unwrap_or(default_port(https)),
+            port: authority.port_u16().unwrap_or_else(|| default_port(https)),
         })
     }
 

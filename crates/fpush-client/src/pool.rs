@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use fpush_push::sync::lock;
 use h2::Reason;
 use http::{Request, Response, Uri, header::HOST};
 use http_body_util::Full;
@@ -260,7 +261,7 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Connections> {
-        self.connections.lock().expect("nobody panics with this lock")
+        lock(&self.connections)
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use fpush_push::ConnectionStatus;
+use fpush_push::{ConnectionStatus, sync::lock};
 use http::Request;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -134,7 +134,7 @@ impl PooledClient {
     }
 
     fn pool(&self, origin: &Origin) -> Arc<Pool> {
-        let mut origins = self.origins.lock().expect("nobody panics with this lock");
+        let mut origins = lock(&self.origins);
         origins.pool(origin)
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fpush_push::files;
+use fpush_push::{files, sync::lock};
 use rustls::{
     ClientConfig, RootCertStore,
     client::ResolvesClientCert,
@@ -100,7 +100,7 @@ impl Trust {
 /// settings share them; the next reading sees what has changed.
 fn systems_roots() -> Arc<RootCertStore> {
     static LAST: Mutex<Option<(Instant, Arc<RootCertStore>)>> = Mutex::new(None);
-    let mut last = LAST.lock().expect("nobody panics with this lock");
+    let mut last = lock(&LAST);
     match &*last {
         Some((at, roots)) if at.elapsed() < ONE_READING => Arc::clone(roots),
         Some(_) | None => {

@@ -248,7 +248,7 @@ impl Serving {
                 Do::GoAway | Do::Close => leave.send(act).unwrap(),
                 Do::Hang => {
                     leave.send(act).unwrap();
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 }
             }
         }
