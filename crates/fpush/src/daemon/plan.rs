@@ -280,7 +280,7 @@ mod tests {
                 },
             ),
         ] {
-            assert_eq!(folder.plan(&[change.clone()]), expected, "{change:?}");
+            assert_eq!(folder.plan(std::slice::from_ref(&change)), expected, "{change:?}");
         }
     }
 
