@@ -131,7 +131,8 @@ impl Outbox {
 
     /// Drops what came too late. Called when a link is new.
     pub(crate) fn drop_late(&self, now: Instant) {
-        self.lock().retain(|arrived| now < arrived + WORTH);
+        let dropped = self.lock().retain(|arrived| now < arrived + WORTH);
+        self.meters.dropped_replies.add(dropped as u64);
     }
 
     /// Drops the replies to everything that arrived before now, those included that are not here yet. Called when our
@@ -321,6 +322,7 @@ mod tests {
         push(&outbox, now + Duration::from_secs(2), "late");
         outbox.drop_late(now + WORTH + Duration::from_secs(1));
         assert_eq!(outbox.take().await.bytes(), b"late");
+        assert_eq!(outbox.meters().dropped_replies.get(), 1);
     }
 
     #[tokio::test]
@@ -333,6 +335,7 @@ mod tests {
         push(&outbox, now, "comes late");
         push(&outbox, later, "new");
         assert_eq!(outbox.take().await.bytes(), b"new");
+        assert_eq!(outbox.meters().dropped_replies.get(), 2);
     }
 
     #[tokio::test(start_paused = true)]
