@@ -3,13 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    sync::Arc,
+    sync::{Arc, mpsc},
+    thread,
     time::{Duration, SystemTime},
 };
 
 use fpush_push::{ConnectionStatus, Credential, CredentialKind, Outcome, Trouble, TroubleKind};
 use fpush_testkit::Scrape;
-use tokio::time::Instant;
+use tokio::{task::yield_now, time::Instant};
 
 use super::{
     made_up::{DAY, good, module, monitor},
@@ -200,6 +201,33 @@ async fn what_is_gone_is_gone_at_once_and_counters_go_on() {
         scrape.contains("fpush_module_up{module=\"push-module-1\"} 1\n"),
         "{scrape}"
     );
+}
+
+#[tokio::test]
+async fn whoever_else_has_something_to_do_goes_on_while_the_text_is_written() {
+    let monitor = after_many_pushes();
+    // Nobody can write the text before this lets go.
+    let (locked, is_locked) = mpsc::channel();
+    let (let_go, wait) = mpsc::channel::<()>();
+    let holder = Arc::clone(&monitor);
+    let holding = thread::spawn(move || {
+        let _state = holder.state();
+        locked.send(()).unwrap();
+        wait.recv_timeout(Duration::from_secs(60))
+    });
+    is_locked.recv().unwrap();
+    let scraping = tokio::spawn(Arc::clone(&monitor).scrape());
+    for _ in 0..10 {
+        yield_now().await;
+    }
+    assert!(!scraping.is_finished());
+    let_go.send(()).unwrap();
+    assert!(
+        holding.join().unwrap().is_ok(),
+        "the text was written on this thread"
+    );
+    let text = scraping.await.unwrap().unwrap();
+    assert!(text.contains("fpush_pushes_total"), "{text}");
 }
 
 /// What the listener gives is what `promtool check metrics` takes, where there is one.

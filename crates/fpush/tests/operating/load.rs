@@ -10,10 +10,9 @@ use serde_json::json;
 
 use crate::rig::{Rig, SOON, apple, apple_token};
 
-/// A scrape has a fixed number of counters and of histograms with a fixed number of buckets; only their digits grow,
-/// and the samples of histograms are put into their buckets once a second, whether somebody scrapes or not. So what
-/// tells is the number of modules, answers and outcomes, not that of pushes; how a million samples are taken in is a test
-/// of fpush-monitor (`tests::scrape`).
+/// A scrape has a fixed number of counters and of histograms with a fixed number of ranges; only their digits grow. So what
+/// tells is the number of modules, answers and outcomes, not that of pushes; a scrape after a million is a test of
+/// fpush-monitor (`tests::scrape`), too.
 #[test]
 fn a_scrape_stays_small_and_quick() {
     let ca = TestCa::new();
