@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use fpush_push::{Cut, Devices, Drain, Modules, Probe, jitter};
+use fpush_push::{Cut, Devices, Drain, Modules, Probe, jitter, sync::lock};
 use tokio::{
     io::AsyncWriteExt as _,
     sync::watch,
@@ -235,7 +235,7 @@ impl Component {
     }
 
     fn note(&self, down: Option<String>) {
-        let mut link = self.status.lock().expect("nobody panics with this lock");
+        let mut link = lock(&self.status);
         if link.down.is_some() != down.is_some() {
             link.since = Instant::now();
         }
@@ -262,7 +262,7 @@ impl Handle {
     #[must_use]
     pub fn link(&self) -> LinkStatus {
         let settings = self.settings.borrow();
-        let link = self.status.lock().expect("nobody panics with this lock");
+        let link = lock(&self.status);
         LinkStatus {
             component: settings.hostname.clone(),
             server: format!("{}:{}", settings.server_host, settings.server_port),

@@ -10,21 +10,21 @@ use std::{
 use fpush_push::{
     Choice, CommandError, Cut, Devices, Drain, Found, Lookup, Module, Modules, Outcome, Registered,
     Request as PushRequest, Unavailable, Verdict, canonical_domain, is_tigase_node,
+    sync::{read, write},
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
-};
+use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use crate::{
     command::{self, AdHoc, COMMANDS},
+    domains::Domains,
     outbox::{Outbox, PendingReply},
     publish::Publish,
     reply::{Named, Reply},
     request::{Incoming, Request},
     senders::Senders,
     service,
+    turns::{Bounds, Turns},
 };
 
 /// Has requests done. It outlives the links.
@@ -34,8 +34,10 @@ pub(crate) struct Dispatcher {
     settings: RwLock<Arc<LiveSettings>>,
     drain: Drain,
     outbox: Arc<Outbox>,
-    /// Bytes of the publishes and commands that may yet wait for a database.
-    room: Arc<Semaphore>,
+    domains: Arc<Domains>,
+    /// Of publishes whose node the registry's database is asked for.
+    lookups: Arc<Turns>,
+    commands: Arc<Turns>,
     senders: Senders,
 }
 
@@ -62,14 +64,16 @@ impl Dispatcher {
         devices: Option<Arc<dyn Devices>>,
         drain: Drain,
     ) -> Arc<Self> {
-        let name = name.into();
+        let (name, now) = (name.into(), Instant::now());
         Arc::new(Self {
             modules,
             settings: RwLock::new(Arc::new(LiveSettings { name, devices })),
             drain,
             outbox: Outbox::new(),
-            room: Arc::new(Semaphore::new(MAX_WAITING)),
-            senders: Senders::new(Instant::now()),
+            domains: Arc::new(Domains::new(now)),
+            lookups: Turns::new(SMALL_LOOKUPS, LARGE_LOOKUPS),
+            commands: Turns::new(SMALL_COMMANDS, LARGE_COMMANDS),
+            senders: Senders::new(now),
         })
     }
 
@@ -96,12 +100,11 @@ impl Dispatcher {
     }
 
     fn change_settings(&self, change: impl FnOnce(&mut LiveSettings)) {
-        let mut settings = self.settings.write().expect("mutex poisoned");
-        change(Arc::make_mut(&mut settings));
+        change(Arc::make_mut(&mut write(&self.settings)));
     }
 
     fn settings(&self) -> Arc<LiveSettings> {
-        Arc::clone(&self.settings.read().expect("mutex poisoned"))
+        Arc::clone(&read(&self.settings))
     }
 
     /// Has a request done that arrived now. It gets exactly one reply.
@@ -114,7 +117,7 @@ impl Dispatcher {
         let pending = self.outbox.expect(addresses, now);
         let reply = match request {
             Request::Publish(publish) => return self.publish(publish, &domain, pending),
-            Request::Command(command) => return self.command(command, pending),
+            Request::Command(command) => return self.command(command, &domain, pending),
             Request::NoNode => {
                 self.senders.count(&domain, now);
                 Reply::NoNode
@@ -153,24 +156,23 @@ impl Dispatcher {
         match lookup {
             Lookup::Settled(found) => self.push_to_found(Ok(found), &publish, domain, pending),
             Lookup::Asking(asking) => {
-                let Some(room) = self.room_for(publish.size() + domain.len() + pending.size()) else {
+                let sender = self.domains.sender(domain, pending.arrived());
+                // What the registry keeps of it included.
+                let bytes = 2 * (publish.size() + domain.len()) + pending.size();
+                let Some(place) = self.lookups.enter(sender, bytes) else {
                     return reply_outcome(pending, domain, Outcome::RegistryUnavailable, Named::Missing);
                 };
                 let (dispatcher, publish, domain) =
                     (Arc::clone(self), publish.into_owned(), domain.to_owned());
                 self.drain.spawn(async move {
-                    let found = asking.await;
-                    drop(room);
+                    let found = match place.turn().await {
+                        Some(_turn) => asking.await,
+                        None => Err(Unavailable),
+                    };
                     dispatcher.push_to_found(found, &publish, &domain, pending);
                 });
             }
         }
-    }
-
-    /// Room for so many bytes of a request while a database is asked; `None` if there is none left.
-    fn room_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let permits = u32::try_from(bytes + OVERHEAD).ok()?;
-        Arc::clone(&self.room).try_acquire_many_owned(permits).ok()
     }
 
     fn push_to_found(
@@ -259,14 +261,21 @@ impl Dispatcher {
                 }
                 pending.published(outcome_for(outcome), Named::Known(module.name()));
             }
-            Verdict::Deliver(ticket) => self.drain.spawn(async move {
-                let outcome = ticket.deliver().await;
-                pending.published(outcome_for(outcome), Named::Known(module.name()));
-            }),
+            Verdict::Deliver(ticket) => {
+                let domain = self.domains.to_note(request.domain, pending.arrived());
+                let to_note = domain.map(|domain| (Arc::clone(&self.domains), domain));
+                self.drain.spawn(async move {
+                    let outcome = ticket.deliver().await;
+                    if let (Outcome::Accepted, Some((domains, domain))) = (outcome, to_note) {
+                        domains.note_accepted(&domain, Instant::now());
+                    }
+                    pending.published(outcome_for(outcome), Named::Known(module.name()));
+                });
+            }
         }
     }
 
-    fn command(&self, command: AdHoc<'_>, pending: PendingReply) {
+    fn command(&self, command: AdHoc<'_>, domain: &str, pending: PendingReply) {
         let Some(devices) = self.settings().devices.clone() else {
             return pending.send(&Reply::NoRegistration);
         };
@@ -274,17 +283,26 @@ impl Dispatcher {
             Ok(command) => command,
             Err(reply) => return pending.send(&reply),
         };
-        let room = self.room_for(command::size(&command) + pending.size());
-        let Some(room) = room.filter(|_| pending.can_be_kept()) else {
+        // Turns inside the share of a domain go by owner.
+        let sender = self.domains.owner(domain, &command.sender, pending.arrived());
+        let bytes = command::size(&command) + pending.size();
+        let executing = match devices.execute(command) {
+            Ok(executing) => executing,
+            Err(error) => return pending.send(&Reply::CommandFailed(error)),
+        };
+        let place = self.commands.enter(sender, bytes);
+        let Some(place) = place.filter(|_| pending.can_be_kept()) else {
             return pending.send(&Reply::CommandFailed(CommandError::Unavailable(Unavailable)));
         };
         self.drain.spawn(async move {
-            let reply = match devices.execute(command).await {
+            let completed = match place.turn().await {
+                Some(_turn) => executing.await,
+                None => Err(CommandError::Unavailable(Unavailable)),
+            };
+            pending.send(&match completed {
                 Ok(completed) => Reply::Xml(command::completed(name, &completed)),
                 Err(error) => Reply::CommandFailed(error),
-            };
-            drop(room);
-            pending.send(&reply);
+            });
         });
     }
 
@@ -351,9 +369,23 @@ fn complain_of_module(push_module: Option<&str>, domain: &str) {
     }
 }
 
-/// Bytes of what may wait for a database at a time.
-const MAX_WAITING: usize = 16 * 1_024 * 1_024;
-/// Bytes that each takes beside what is counted.
-const OVERHEAD: usize = 1_024;
+/// 16 MiB of what was sent wait at most.
+const SMALL_LOOKUPS: Bounds = Bounds {
+    under_way: 32,
+    waiting: 4_096,
+};
+const LARGE_LOOKUPS: Bounds = Bounds {
+    under_way: 8,
+    waiting: 256,
+};
+/// The registry writes together what comes together. 8 MiB wait at most.
+const SMALL_COMMANDS: Bounds = Bounds {
+    under_way: 64,
+    waiting: 2_048,
+};
+const LARGE_COMMANDS: Bounds = Bounds {
+    under_way: 16,
+    waiting: 128,
+};
 /// Bytes of a node or a secret: the longest tokens have as many.
 const MAX_VALUE: usize = 4_096;

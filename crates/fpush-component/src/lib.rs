@@ -7,6 +7,7 @@
 mod command;
 mod component;
 mod dispatcher;
+mod domains;
 mod form;
 #[doc(hidden)]
 pub mod hot;
@@ -20,6 +21,7 @@ mod request;
 mod senders;
 mod service;
 mod stream;
+mod turns;
 mod xml;
 
 pub use component::{Component, ComponentSettings, Handle, LinkStatus};

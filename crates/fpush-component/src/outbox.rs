@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use fpush_push::Outcome;
+use fpush_push::{Outcome, sync::lock};
 use tokio::{
     sync::Notify,
     time::{Duration, Instant, sleep},
@@ -185,7 +185,7 @@ impl Outbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Batch> {
-        self.batch.lock().expect("nobody panics with this lock")
+        lock(&self.batch)
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
+use fpush_push::sync::lock;
 use tokio::time::{Duration, Instant};
 
 /// Counts publishes by their sender's domain, in windows of ten minutes. Whoever sends from ever new domains makes the
@@ -71,7 +72,7 @@ impl Senders {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nobody panics with this lock")
+        lock(&self.state)
     }
 }
 

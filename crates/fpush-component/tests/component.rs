@@ -1,4 +1,5 @@
-//! The component against a server: what its settings and registration change while it runs.
+//! The component against a server: what its settings and registration change while it runs, and what a flood does to
+//! others.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -11,15 +12,18 @@ use std::{
 
 use fpush_component::{Component, ComponentSettings, Handle};
 use fpush_push::{
-    BackendStatus, Class, Drain, Failure, Liveness, Module, ModuleSettings, Modules, Push, PushError,
-    PushTrait, Sending, TokenHasher, Urgency, Verifying,
+    BackendStatus, Class, CommandError, Devices, Drain, Executing, Failure, Found, Liveness, Lookup, Module,
+    ModuleSettings, Modules, Push, PushError, PushTrait, Sending, TokenHasher, Urgency, Verifying,
     settings::{Report, Section},
 };
 use fpush_testkit::{
-    FakeXmpp, Link,
+    Command, FakeXmpp, Link,
     publish::{metronome_publish, prosody_publish},
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
 
 const DOMAIN: &str = "push.localhost";
 const SECRET: &str = "secret";
@@ -80,6 +84,10 @@ struct Rig {
 
 impl Rig {
     fn start() -> Self {
+        Self::with(None)
+    }
+
+    fn with(devices: Option<Arc<dyn Devices>>) -> Self {
         let xmpp = FakeXmpp::start(DOMAIN, SECRET);
         let settings = ComponentSettings {
             hostname: DOMAIN.to_owned(),
@@ -104,7 +112,7 @@ impl Rig {
         );
         let modules = Arc::new(Modules::new(vec![Arc::clone(&module)], Some(module)));
         let probe = Liveness::new().probe("reader");
-        let (component, handle) = Component::new(settings.clone(), modules, None, drain.clone(), probe);
+        let (component, handle) = Component::new(settings.clone(), modules, devices, drain.clone(), probe);
         thread::spawn(|| {
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -217,4 +225,139 @@ fn no_server_forgets_a_registered_device_because_there_is_no_registry() {
     );
     rig.publish("dead token");
     assert_eq!(rig.verdict("dead token"), "cancel/item-not-found");
+}
+
+/// A registry whose database answers when the test says so.
+#[derive(Clone)]
+struct Registry {
+    /// Who asked it, in this order: look-ups by domain, commands by address.
+    asked: Arc<Mutex<Vec<String>>>,
+    /// Open for as long as the database does not answer.
+    held: Arc<Semaphore>,
+}
+
+impl Registry {
+    fn new() -> Self {
+        Self {
+            asked: Arc::default(),
+            held: Arc::new(Semaphore::new(0)),
+        }
+    }
+
+    fn ask(&self, who: &str) -> impl Future<Output = ()> + 'static {
+        let (registry, who) = (self.clone(), who.to_owned());
+        async move {
+            registry.asked.lock().unwrap().push(who);
+            assert!(registry.held.acquire().await.is_err());
+        }
+    }
+
+    /// How many were asked for before the first one of this domain, which was.
+    fn before(&self, domain: &str) -> usize {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().position(|who| who.ends_with(domain)).unwrap()
+    }
+}
+
+impl Devices for Registry {
+    fn find(&self, _node: &str, _secret: Option<&str>, sender: &str) -> Lookup {
+        let asking = self.ask(sender);
+        Lookup::Asking(Box::pin(async move {
+            asking.await;
+            Ok(Found::Ended)
+        }))
+    }
+
+    fn commands(&self) -> Vec<(&'static str, &'static str)> {
+        vec![("register", "Register")]
+    }
+
+    fn features(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn execute(&self, command: fpush_push::Command) -> Result<Executing, CommandError> {
+        let asking = self.ask(&command.sender);
+        Ok(Box::pin(async move {
+            asking.await;
+            Err(CommandError::Forbidden)
+        }))
+    }
+}
+
+/// Sends what a flood and somebody else ask the registry for, and counts how much of the flood comes first. What is asked
+/// of it has an id that begins with the sender's domain.
+fn flood(rig: &mut Rig, registry: &Registry, request: impl Fn(&str, &str) -> String) -> usize {
+    const FLOOD: usize = 3_000;
+    let domains = (0..FLOOD).map(|number| format!("n{number}.evil.org"));
+    let text: String = domains.map(|domain| request(&domain, &domain)).collect();
+    rig.link.send(text);
+    rig.link.send(request("good.org", "good.org"));
+    rig.link.send(format!(
+        "<iq type='get' from='good.org' to='{DOMAIN}' id='ping'><ping xmlns='urn:xmpp:ping'/></iq>"
+    ));
+    // By then everything has been read.
+    assert_eq!(rig.verdict("ping"), "result");
+    registry.held.close();
+    let verdict = rig.verdict("good.org");
+    assert!(
+        ["cancel/item-not-found", "auth/forbidden"].contains(&&*verdict),
+        "{verdict}"
+    );
+    // Each has one reply, also those that found no place.
+    for number in 0..FLOOD {
+        rig.verdict(&format!("n{number}.evil.org"));
+    }
+    registry.before("good.org")
+}
+
+#[test]
+fn a_flood_of_lookups_under_many_names_delays_only_its_own_domain() {
+    let registry = Registry::new();
+    let mut rig = Rig::with(Some(Arc::new(registry.clone())));
+    let before = flood(&mut rig, &registry, |id, domain| {
+        metronome_publish(id, "node", Some("secret"))
+            .from(domain)
+            .to_string()
+    });
+    // Those that were under way when it came, and one whose turn is before it.
+    assert!(before <= 33, "{before}");
+}
+
+#[test]
+fn a_flood_of_commands_under_many_names_delays_only_its_own_domain() {
+    let registry = Registry::new();
+    let mut rig = Rig::with(Some(Arc::new(registry.clone())));
+    let before = flood(&mut rig, &registry, |id, domain| {
+        Command::new(id, "register", &[("node", "n")])
+            .from(&format!("user@{domain}/phone"))
+            .to_string()
+    });
+    assert!(before <= 65, "{before}");
+}
+
+/// Whoever owns many domains has half of the places at most.
+#[test]
+fn a_domain_that_had_a_push_accepted_gets_a_place_whoever_waits() {
+    let registry = Registry::new();
+    let mut rig = Rig::with(Some(Arc::new(registry.clone())));
+    let push = prosody_publish("push", "token", Some("phone"), true);
+    rig.link.send(push.from("a.good.org"));
+    assert_eq!(rig.verdict("push"), "result");
+    let publish = |domain: &str| {
+        metronome_publish(domain, "node", Some("secret"))
+            .from(domain)
+            .to_string()
+    };
+    let text: String = (0..3_000)
+        .map(|number| publish(&format!("evil{number}.org")))
+        .collect();
+    rig.link.send(text);
+    for domain in ["stranger.org", "b.good.org"] {
+        rig.link.send(publish(domain));
+    }
+    assert_eq!(rig.verdict("stranger.org"), "wait/internal-server-error");
+    registry.held.close();
+    assert_eq!(rig.verdict("b.good.org"), "cancel/item-not-found");
+    assert!(registry.before("b.good.org") <= 33);
 }

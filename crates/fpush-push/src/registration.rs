@@ -19,7 +19,11 @@ pub trait Devices: Send + Sync + 'static {
     fn features(&self) -> Vec<String>;
 
     /// Executes a command. Nothing is done before the future is polled.
-    fn execute(&self, command: Command) -> Executing;
+    ///
+    /// # Errors
+    ///
+    /// What can be told without the database: there is no such command, or the sender has sent too many.
+    fn execute(&self, command: Command) -> Result<Executing, CommandError>;
 }
 
 /// What the registry knows of a node.

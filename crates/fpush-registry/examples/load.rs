@@ -98,7 +98,7 @@ async fn main() {
                     fields: vec![("token", "t".repeat(163)), ("device-id", format!("{done}"))],
                     has_other_fields: false,
                 };
-                registry.execute(command).await.unwrap();
+                registry.execute(command).unwrap().await.unwrap();
                 done += 1;
             }
             done

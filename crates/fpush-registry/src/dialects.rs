@@ -24,8 +24,8 @@ pub(crate) fn list(targets: &Targets) -> Vec<(&'static str, &'static str)> {
     [seed::list(targets), p2::list(targets), tigase::list(targets)].concat()
 }
 
-/// Executes a command.
-pub(crate) async fn execute(shared: &Shared, command: Command) -> Result<Completed, CommandError> {
+/// Whether a command may be executed, as far as that is known without the database.
+pub(crate) fn admit(shared: &Shared, command: &Command) -> Result<(), CommandError> {
     if !list(shared.targets())
         .iter()
         .any(|(name, _)| *name == command.name)
@@ -38,6 +38,11 @@ pub(crate) async fn execute(shared: &Shared, command: Command) -> Result<Complet
     if !shared.is_command_allowed(&command.sender) {
         return Err(CommandError::TooMany);
     }
+    Ok(())
+}
+
+/// Executes a command that was admitted.
+pub(crate) async fn execute(shared: &Shared, command: Command) -> Result<Completed, CommandError> {
     match command.name.as_str() {
         seed::REGISTER => seed::register(shared, &command).await,
         seed::UNREGISTER => seed::unregister(shared, &command).await,

@@ -9,8 +9,8 @@ use std::{
 
 use aws_lc_rs::hmac;
 use fpush_push::{
-    Background, Command, Devices, Ending, Executing, Found, Lookup, Recipient, Record, Token, Unavailable,
-    client_network, registrable,
+    Background, Command, CommandError, Devices, Ending, Executing, Found, Lookup, Recipient, Record, Token,
+    Unavailable, client_network, registrable,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -525,9 +525,10 @@ impl Devices for Registry {
         self.shared.targets.providers().map(str::to_owned).collect()
     }
 
-    fn execute(&self, command: Command) -> Executing {
+    fn execute(&self, command: Command) -> Result<Executing, CommandError> {
+        dialects::admit(&self.shared, &command)?;
         let shared = Arc::clone(&self.shared);
-        Box::pin(async move { dialects::execute(&shared, command).await })
+        Ok(Box::pin(async move { dialects::execute(&shared, command).await }))
     }
 }
 

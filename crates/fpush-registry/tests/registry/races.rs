@@ -273,7 +273,7 @@ async fn a_renewal_at_the_same_time_wins() {
                     use fpush_push::Devices as _;
                     let fields = [("type", "fcm"), ("node", node.as_str()), ("token", "t")];
                     let command = crate::rig::command("v1-register-push", &owner, &fields);
-                    value(&registry.execute(command).await.unwrap(), "secret")
+                    value(&registry.execute(command).unwrap().await.unwrap(), "secret")
                 });
                 let record = std::sync::Arc::clone(&pushed.record);
                 tasks.spawn(async move {

@@ -121,7 +121,7 @@ impl Open {
         sender: &str,
         fields: &[(&str, &str)],
     ) -> Result<Completed, CommandError> {
-        self.registry.execute(command(node, sender, fields)).await
+        self.registry.execute(command(node, sender, fields))?.await
     }
 
     /// Registers with mod_push_appserver's command and returns the secret.
