@@ -1,9 +1,10 @@
-//! Ad-hoc commands of one step (XEP-0050): what somebody wants done, and how we say that it was done.
+//! Ad-hoc commands of one step (XEP-0050) with their forms (XEP-0004): what somebody wants done, and how we say that it
+//! was done.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, slice};
 
 use fpush_push::{
-    BadPayload, COMMAND_FIELDS, Command, CommandError, Completed, Devices, Wording, canonical_jid,
+    BadPayload, COMMAND_FIELDS, Command, CommandError, Completed, Devices, Value, Wording, canonical_jid,
 };
 use uuid::Uuid;
 use xmpp_parsers::{
@@ -12,7 +13,6 @@ use xmpp_parsers::{
 };
 
 use crate::{
-    form::{form, read_fields},
     reply::{Reply, Xml, is_sayable},
     xml::{Cursor, Malformed, Open},
 };
@@ -67,7 +67,7 @@ impl<'a> AdHoc<'a> {
         let mut submitted = Submitted::default();
         while let Some(form) = cursor.child(command)? {
             if form.is(ns::DATA_FORMS, "x") {
-                read_fields(cursor, &form, |var, value| submitted.add(&var, value))?;
+                cursor.fields(&form, |var, value| submitted.add(&var, value))?;
             }
         }
         Ok(Self {
@@ -158,6 +158,32 @@ pub(crate) fn completed(name: &str, completed: &Completed) -> Xml {
     Xml::of(command.build())
 }
 
+/// A form of this type with these values.
+fn form(kind: &str, values: &[(&str, Value)]) -> Element {
+    Element::builder("x", ns::DATA_FORMS)
+        .attr(xml_ncname!("type").into(), kind)
+        .append_all(values.iter().map(|(var, value)| field(var, value)))
+        .build()
+}
+
+fn field(var: &str, value: &Value) -> Element {
+    let (kind, values) = match value {
+        Value::Text(value) => ("text-single", slice::from_ref(value)),
+        Value::Address(value) => ("jid-single", slice::from_ref(value)),
+        Value::List(values) => ("text-multi", values.as_slice()),
+    };
+    let value = |value: &String| {
+        Element::builder("value", ns::DATA_FORMS)
+            .append(value.as_str())
+            .build()
+    };
+    Element::builder("field", ns::DATA_FORMS)
+        .attr(xml_ncname!("var").into(), var)
+        .attr(xml_ncname!("type").into(), kind)
+        .append_all(values.iter().map(value))
+        .build()
+}
+
 /// The answer to who does not want a command any more. It names no session: commands of one step leave none behind, and
 /// what was sent is not repeated.
 fn canceled(name: &str) -> Xml {
@@ -177,8 +203,6 @@ const MAX_VALUE: usize = 4_096;
 
 #[cfg(test)]
 mod tests {
-    use fpush_push::Value;
-
     use super::*;
     use crate::stream::Stanza;
 

@@ -20,7 +20,6 @@ use crate::{
     link::{self, End},
     login::{Established, LoginError, login},
     meters::ComponentMeters,
-    request::Incoming,
     stream::Cutter,
 };
 
@@ -191,14 +190,12 @@ impl Component {
             }
             end
         };
-        let handle = |incoming: Incoming<'_>| dispatcher.dispatch(incoming, Instant::now());
         let linked = link::run(
             (&mut reader, &mut writer),
             &mut cutter,
             &settings.hostname,
-            outbox,
+            &dispatcher,
             &mut self.probe,
-            handle,
         );
         let end = tokio::select! {
             end = linked => return Served::Until(end),
@@ -216,14 +213,7 @@ impl Component {
         // push any more.
         if matches!(end, Served::Changed) {
             let last_read = Cell::new(Instant::now());
-            let rest = link::read(
-                &mut reader,
-                &mut cutter,
-                outbox,
-                &last_read,
-                &mut self.probe,
-                handle,
-            );
+            let rest = link::read(&mut reader, &mut cutter, &dispatcher, &last_read, &mut self.probe);
             drop(timeout(FAREWELL, rest).await);
         }
         info!("link closed");
@@ -280,7 +270,7 @@ impl Handle {
     /// The domains that sent most publishes in the last ten to twenty minutes, and how many: most first, twenty at most.
     #[must_use]
     pub fn senders(&self) -> Vec<(String, u64)> {
-        self.dispatcher.senders().top(Instant::now())
+        self.dispatcher.domains().top(Instant::now())
     }
 }
 

@@ -19,10 +19,8 @@ use crate::{
     command::{self, AdHoc, COMMANDS},
     domains::Domains,
     outbox::{Outbox, PendingReply},
-    publish::Publish,
     reply::{Named, Reply},
-    request::{Incoming, Request},
-    senders::Senders,
+    request::{Incoming, Publish, Request},
     service,
     turns::{Bounds, Turns},
 };
@@ -38,7 +36,6 @@ pub(crate) struct Dispatcher {
     /// Of publishes whose node the registry's database is asked for.
     lookups: Arc<Turns>,
     commands: Arc<Turns>,
-    senders: Senders,
 }
 
 /// What the settings may change while the daemon runs.
@@ -73,7 +70,6 @@ impl Dispatcher {
             domains: Arc::new(Domains::new(now)),
             lookups: Turns::new(SMALL_LOOKUPS, LARGE_LOOKUPS),
             commands: Turns::new(SMALL_COMMANDS, LARGE_COMMANDS),
-            senders: Senders::new(now),
         })
     }
 
@@ -90,9 +86,9 @@ impl Dispatcher {
         self.change_settings(|settings| settings.name = name.into());
     }
 
-    /// Which domains send most publishes.
-    pub(crate) fn senders(&self) -> &Senders {
-        &self.senders
+    /// What is known of the domains that send.
+    pub(crate) fn domains(&self) -> &Domains {
+        &self.domains
     }
 
     pub(crate) fn outbox(&self) -> &Outbox {
@@ -119,7 +115,7 @@ impl Dispatcher {
             Request::Publish(publish) => return self.publish(publish, &domain, pending),
             Request::Command(command) => return self.command(command, &domain, pending),
             Request::NoNode => {
-                self.senders.count(&domain, now);
+                self.domains.count(&domain, now);
                 Reply::NoNode
             }
             Request::DiscoInfo(node) => self.describe(node.as_deref()),
@@ -136,7 +132,7 @@ impl Dispatcher {
     }
 
     fn publish(self: &Arc<Self>, publish: Publish<'_>, domain: &str, pending: PendingReply) {
-        self.senders.count(domain, pending.arrived());
+        self.domains.count(domain, pending.arrived());
         if !pending.can_be_kept() {
             return pending.published(Outcome::Overloaded, Named::by(&publish));
         }
@@ -262,7 +258,7 @@ impl Dispatcher {
                 pending.published(outcome_for(outcome), Named::Known(module.name()));
             }
             Verdict::Deliver(ticket) => {
-                let domain = self.domains.to_note(request.domain, pending.arrived());
+                let domain = self.domains.to_note(request.domain);
                 let to_note = domain.map(|domain| (Arc::clone(&self.domains), domain));
                 self.drain.spawn(async move {
                     let outcome = ticket.deliver().await;
@@ -283,8 +279,7 @@ impl Dispatcher {
             Ok(command) => command,
             Err(reply) => return pending.send(&reply),
         };
-        // Turns inside the share of a domain go by owner.
-        let sender = self.domains.owner(domain, &command.sender, pending.arrived());
+        let sender = self.domains.user(domain, &command.sender, pending.arrived());
         let bytes = command::size(&command) + pending.size();
         let executing = match devices.execute(command) {
             Ok(executing) => executing,

@@ -8,17 +8,14 @@ mod command;
 mod component;
 mod dispatcher;
 mod domains;
-mod form;
 #[doc(hidden)]
 pub mod hot;
 mod link;
 mod login;
 mod meters;
 mod outbox;
-mod publish;
 mod reply;
 mod request;
-mod senders;
 mod service;
 mod stream;
 mod turns;

@@ -1,6 +1,6 @@
 //! One connection that was logged in: reading requests, writing replies, noticing its end.
 
-use std::{cell::Cell, io};
+use std::{cell::Cell, io, sync::Arc};
 
 use fpush_push::Probe;
 use tokio::{
@@ -11,6 +11,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use crate::{
+    dispatcher::Dispatcher,
     outbox::Outbox,
     request::{Incoming, StreamError},
     stream::{Cutter, Piece},
@@ -50,24 +51,22 @@ impl End {
     }
 }
 
-/// Reads until the link ends, calling `handle` with everything that wants a reply, and writes what is in
-/// the outbox. `name` is our own address.
+/// Reads until the link ends, and has everything dispatched that wants a reply; writes what is in the outbox. `name` is our own address.
 pub(crate) async fn run<R, W>(
     (reader, mut writer): (&mut R, &mut W),
     cutter: &mut Cutter,
     name: &str,
-    outbox: &Outbox,
+    dispatcher: &Arc<Dispatcher>,
     probe: &mut Probe,
-    handle: impl FnMut(Incoming<'_>),
 ) -> End
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let last_read = Cell::new(Instant::now());
+    let (outbox, last_read) = (dispatcher.outbox(), Cell::new(Instant::now()));
     outbox.drop_late(Instant::now());
     tokio::select! {
-        end = read(reader, cutter, outbox, &last_read, probe, handle) => end,
+        end = read(reader, cutter, dispatcher, &last_read, probe) => end,
         end = write(&mut writer, outbox) => end,
         end = watch(name, outbox, &last_read) => end,
     }
@@ -77,29 +76,28 @@ where
 pub(crate) async fn read<R: AsyncRead + Unpin>(
     reader: &mut R,
     cutter: &mut Cutter,
-    outbox: &Outbox,
+    dispatcher: &Arc<Dispatcher>,
     last_read: &Cell<Instant>,
     probe: &mut Probe,
-    mut handle: impl FnMut(Incoming<'_>),
 ) -> End {
     let mut stream_error = None;
     loop {
         while let Some(piece) = cutter.next() {
             match piece {
                 Piece::Stanza(stanza) => match Incoming::read(stanza) {
-                    Some(incoming) => handle(incoming),
+                    Some(incoming) => dispatcher.dispatch(incoming, Instant::now()),
                     None => stream_error = StreamError::read(stanza).or(stream_error),
                 },
                 Piece::Oversized(head) => {
                     debug!("a stanza above component.maxStanzaSize was dropped");
                     if let Some(incoming) = head.as_deref().and_then(Incoming::too_large) {
-                        handle(incoming);
+                        dispatcher.dispatch(incoming, Instant::now());
                     }
                 }
                 Piece::End => return closed(stream_error),
             }
         }
-        probe.while_waiting(outbox.until_bearable()).await;
+        probe.while_waiting(dispatcher.outbox().until_bearable()).await;
         match probe.while_waiting(reader.read_buf(cutter.space())).await {
             Ok(0) => return closed(stream_error),
             Ok(_) => last_read.set(Instant::now()),
@@ -211,17 +209,22 @@ const STUCK: Duration = Duration::from_secs(60);
 mod tests {
     use tokio::io::{DuplexStream, duplex, split};
 
+    use fpush_push::Drain;
+
     use super::*;
 
-    async fn link(socket: DuplexStream, outbox: &Outbox) -> End {
+    fn dispatcher() -> Arc<Dispatcher> {
+        Dispatcher::new("push.example", Arc::default(), None, Drain::default())
+    }
+
+    async fn link(socket: DuplexStream, dispatcher: &Arc<Dispatcher>) -> End {
         let (mut reader, mut writer) = split(socket);
         run(
             (&mut reader, &mut writer),
             &mut Cutter::new(1_000, b""),
             "push.example",
-            outbox,
+            dispatcher,
             &mut fpush_push::Liveness::new().probe("reader"),
-            |_| {},
         )
         .await
     }
@@ -229,8 +232,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_server_is_pinged_and_then_given_up() {
         let (ours, mut theirs) = duplex(100_000);
-        let (outbox, start) = (Outbox::new(), Instant::now());
-        let end = link(ours, &outbox).await;
+        let start = Instant::now();
+        let end = link(ours, &dispatcher()).await;
         assert!(matches!(end, End::Silent), "{end:?}");
         assert_eq!(start.elapsed(), QUIET * (MAX_MISSES + 1));
         let mut sent = String::new();
@@ -245,8 +248,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn any_byte_is_a_sign_of_life() {
         let (ours, mut theirs) = duplex(100_000);
-        let outbox = Outbox::new();
         let start = Instant::now();
+        let dispatcher = dispatcher();
         let server = async {
             for _ in 0..20 {
                 sleep(QUIET * 2).await;
@@ -254,7 +257,7 @@ mod tests {
             }
             drop(theirs);
         };
-        let (end, ()) = tokio::join!(link(ours, &outbox), server);
+        let (end, ()) = tokio::join!(link(ours, &dispatcher), server);
         assert!(matches!(end, End::Closed), "{end:?}");
         assert_eq!(start.elapsed(), QUIET * 40);
     }
@@ -262,14 +265,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_server_that_takes_nothing_is_left_and_the_reply_is_kept() {
         let (ours, _theirs) = duplex(10);
-        let outbox = Outbox::new();
-        outbox.push(Instant::now(), |out| {
+        let dispatcher = dispatcher();
+        dispatcher.outbox().push(Instant::now(), |out| {
             out.extend_from_slice(b"<iq type='result' id='1'/>");
         });
-        let end = link(ours, &outbox).await;
+        let end = link(ours, &dispatcher).await;
         assert!(matches!(end, End::Stuck), "{end:?}");
         assert!(
-            outbox
+            dispatcher
+                .outbox()
                 .take()
                 .await
                 .bytes()

@@ -6,13 +6,12 @@
 
 use std::borrow::Cow;
 
-use fpush_push::canonical_domain;
+use fpush_push::{Encrypted, Urgency, canonical_domain};
 use quick_xml::escape::unescape;
 use xmpp_parsers::ns;
 
 use crate::{
     command::{AdHoc, COMMANDS},
-    publish::{Publish, Pubsub},
     reply::Addresses,
     stream::Stanza,
     xml::{Cursor, Malformed, Open},
@@ -73,11 +72,7 @@ impl<'a> Incoming<'a> {
     pub(crate) fn read(stanza: Stanza<'a>) -> Option<Self> {
         let mut cursor = Cursor::new(stanza).ok()?;
         let root = cursor.root().ok()?;
-        let Head {
-            addresses,
-            domain,
-            stanza_type,
-        } = Head::of(&root)?;
+        let (addresses, domain, stanza_type) = read_head(&root)?;
         let request = match stanza_type {
             StanzaType::Get => Request::read(&mut cursor, &root, false),
             StanzaType::Set => Request::read(&mut cursor, &root, true),
@@ -92,11 +87,7 @@ impl<'a> Incoming<'a> {
 
     /// Reads the start tag of a stanza whose content was dropped.
     pub(crate) fn too_large(head: &'a [u8]) -> Option<Self> {
-        let Head {
-            addresses,
-            domain,
-            stanza_type,
-        } = Head::of(&Open::alone(head).ok()?)?;
+        let (addresses, domain, stanza_type) = read_head(&Open::alone(head).ok()?)?;
         match stanza_type {
             StanzaType::Get | StanzaType::Set => Some(Self {
                 addresses,
@@ -108,41 +99,34 @@ impl<'a> Incoming<'a> {
     }
 }
 
-/// What the start tag says of a stanza that wants a reply.
-struct Head<'a> {
-    addresses: Addresses,
-    domain: Cow<'a, str>,
-    stanza_type: StanzaType,
-}
-
 enum StanzaType {
     Get,
     Set,
     Subscribe,
 }
 
-impl<'a> Head<'a> {
-    fn of(root: &Open<'a>) -> Option<Self> {
-        // A server that forgets to rename the namespace of what it passes on means it well.
-        if !matches!(
-            root.namespace.as_ref(),
-            ns::COMPONENT | ns::JABBER_CLIENT | "jabber:server"
-        ) {
-            return None;
-        }
-        let [stanza_type, from, to, id] = root.raw_attributes(["type", "from", "to", "id"]).ok()?;
-        let stanza_type = match (root.local, stanza_type?) {
-            ("iq", "get") if id.is_some() => StanzaType::Get,
-            ("iq", "set") if id.is_some() => StanzaType::Set,
-            ("presence", "subscribe") => StanzaType::Subscribe,
-            _ => return None,
-        };
-        Some(Self {
-            addresses: Addresses::of_reply(from?, to?, id)?,
-            domain: sender_domain(from?)?,
-            stanza_type,
-        })
+/// Reads the start tag of a stanza that wants a reply: the addresses of that, the sender's domain, and what is wanted.
+fn read_head<'a>(root: &Open<'a>) -> Option<(Addresses, Cow<'a, str>, StanzaType)> {
+    // A server that forgets to rename the namespace of what it passes on means it well.
+    if !matches!(
+        root.namespace.as_ref(),
+        ns::COMPONENT | ns::JABBER_CLIENT | "jabber:server"
+    ) {
+        return None;
     }
+    let [stanza_type, from, to, id] = root.raw_attributes(["type", "from", "to", "id"]).ok()?;
+    let stanza_type = match (root.local, stanza_type?) {
+        ("iq", "get") if id.is_some() => StanzaType::Get,
+        ("iq", "set") if id.is_some() => StanzaType::Set,
+        ("presence", "subscribe") => StanzaType::Subscribe,
+        _ => return None,
+    };
+    let (from, to) = (from?, to?);
+    Some((
+        Addresses::of_reply(from, to, id)?,
+        sender_domain(from)?,
+        stanza_type,
+    ))
 }
 
 impl<'a> Request<'a> {
@@ -168,11 +152,7 @@ impl<'a> Request<'a> {
         set: bool,
     ) -> Result<Self, Malformed> {
         Ok(match (child.namespace.as_ref(), child.local) {
-            (ns::PUBSUB, "pubsub") if set => match Publish::read(cursor, child)? {
-                Pubsub::Publish(publish) => Self::Publish(publish),
-                Pubsub::NoNode => Self::NoNode,
-                Pubsub::Other => Self::OtherPubsub,
-            },
+            (ns::PUBSUB, "pubsub") if set => Publish::read(cursor, child)?,
             (ns::PUBSUB | ns::PUBSUB_OWNER, "pubsub") => Self::OtherPubsub,
             (ns::DISCO_INFO, "query") if !set => {
                 Self::DiscoInfo(child.attribute("node")?.filter(|node| !node.is_empty()))
@@ -186,6 +166,213 @@ impl<'a> Request<'a> {
             _ => Self::Unknown,
         })
     }
+}
+
+/// A publish. It has no `Debug` in the program: nothing of it may get into the log.
+#[cfg_attr(test, derive(Debug, PartialEq))]
+pub(crate) struct Publish<'a> {
+    /// The node that the client registered.
+    pub(crate) node: Cow<'a, str>,
+    /// The publish option `pushModule`; an empty one counts as none.
+    pub(crate) push_module: Option<Cow<'a, str>>,
+    /// The publish option `secret`.
+    pub(crate) secret: Option<Cow<'a, str>>,
+    /// What the notification says about its importance.
+    pub(crate) urgency: Urgency,
+    /// What the account's server has for the app: `<encrypted xmlns='tigase:push:encrypt:0'/>`, which we cannot read.
+    pub(crate) encrypted: Option<Encrypted>,
+}
+
+impl<'a> Publish<'a> {
+    /// Reads a pubsub element.
+    fn read(cursor: &mut Cursor<'a>, pubsub: &Open<'a>) -> Result<Request<'a>, Malformed> {
+        let (mut publish, mut options) = (None, None);
+        while let Some(child) = cursor.child(pubsub)? {
+            if child.namespace != ns::PUBSUB {
+                continue;
+            }
+            match child.local {
+                "publish" if publish.is_none() => {
+                    let node = child.attribute("node")?.filter(|node| !node.is_empty());
+                    publish = Some((node, Signs::of_publish(cursor, &child)?));
+                }
+                "publish-options" if options.is_none() => options = Some(Options::read(cursor, &child)?),
+                _ => {}
+            }
+        }
+        let Options { push_module, secret } = options.unwrap_or_default();
+        Ok(match publish {
+            Some((Some(node), signs)) => Request::Publish(Self {
+                node,
+                push_module: push_module.filter(|name| !name.is_empty()),
+                secret,
+                urgency: signs.urgency(),
+                encrypted: signs.encrypted,
+            }),
+            Some((None, _)) => Request::NoNode,
+            None => Request::OtherPubsub,
+        })
+    }
+
+    /// The same without the stanza that it came in.
+    pub(crate) fn into_owned(self) -> Publish<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        Publish {
+            node: owned(self.node),
+            push_module: self.push_module.map(owned),
+            secret: self.secret.map(owned),
+            urgency: self.urgency,
+            encrypted: self.encrypted,
+        }
+    }
+
+    /// How many bytes it takes.
+    pub(crate) fn size(&self) -> usize {
+        let encrypted = self.encrypted.as_ref();
+        let texts = [Some(&self.node), self.push_module.as_ref(), self.secret.as_ref()];
+        texts.into_iter().flatten().map(|text| text.len()).sum::<usize>()
+            + encrypted.map_or(0, |encrypted| encrypted.iv.len() + encrypted.ciphertext.len())
+    }
+}
+
+/// The fields of the publish options that mean something here, wherever they stand among the others.
+#[derive(Default)]
+struct Options<'a> {
+    push_module: Option<Cow<'a, str>>,
+    secret: Option<Cow<'a, str>>,
+}
+
+impl<'a> Options<'a> {
+    fn read(cursor: &mut Cursor<'a>, options: &Open<'a>) -> Result<Self, Malformed> {
+        let mut found = Self::default();
+        while let Some(form) = cursor.child(options)? {
+            if form.is(ns::DATA_FORMS, "x") {
+                cursor.fields(&form, |var, value| {
+                    let field = match &*var {
+                        "pushModule" => &mut found.push_module,
+                        "secret" => &mut found.secret,
+                        _ => return,
+                    };
+                    field.get_or_insert(value);
+                })?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The signs in a notification that tell how much it matters.
+#[derive(Default)]
+struct Signs {
+    call: bool,
+    high: bool,
+    low: bool,
+    /// There is a notification, and nothing in it.
+    empty: bool,
+    /// There is a summary beside the notification.
+    beside: bool,
+    encrypted: Option<Encrypted>,
+}
+
+impl Signs {
+    /// High wins where the signs contradict each other, and where there is none.
+    fn urgency(&self) -> Urgency {
+        if self.call {
+            return Urgency::Call;
+        }
+        let low = self.low || self.empty && !self.beside;
+        if low && !self.high {
+            Urgency::Low
+        } else {
+            Urgency::High
+        }
+    }
+
+    fn of_publish<'a>(cursor: &mut Cursor<'a>, publish: &Open<'a>) -> Result<Self, Malformed> {
+        let mut signs = Self::default();
+        let mut item_read = false;
+        while let Some(item) = cursor.child(publish)? {
+            if item_read || !item.is(ns::PUBSUB, "item") {
+                continue;
+            }
+            let mut notification_read = false;
+            while let Some(child) = cursor.child(&item)? {
+                match (child.namespace.as_ref(), child.local) {
+                    (ns::PUSH, "notification") if !notification_read => {
+                        notification_read = true;
+                        signs.read_notification(cursor, &child)?;
+                    }
+                    // Debian 11's Prosody puts the summary beside the notification.
+                    (ns::DATA_FORMS, "x") => {
+                        signs.beside = true;
+                        signs.read_summary(cursor, &child)?;
+                    }
+                    _ => {}
+                }
+            }
+            item_read = notification_read;
+        }
+        Ok(signs)
+    }
+
+    fn read_notification<'a>(
+        &mut self,
+        cursor: &mut Cursor<'a>,
+        notification: &Open<'a>,
+    ) -> Result<(), Malformed> {
+        let (mut encrypted, mut tagged) = (false, false);
+        self.empty = true;
+        while let Some(child) = cursor.child(notification)? {
+            self.empty = false;
+            match (child.namespace.as_ref(), child.local) {
+                (ns::DATA_FORMS, "x") => self.read_summary(cursor, &child)?,
+                (PRIORITY, "priority") => {
+                    tagged = true;
+                    match cursor.text(&child)?.trim() {
+                        "high" => self.high = true,
+                        "low" => self.low = true,
+                        _ => {}
+                    }
+                }
+                (ENCRYPT, "encrypted") => {
+                    encrypted = true;
+                    self.call |= child.attribute("type")?.as_deref() == Some("voip");
+                    if self.encrypted.is_none() {
+                        self.encrypted = read_encrypted(cursor, &child)?;
+                    }
+                }
+                (JINGLE, "jingle") => self.call |= child.attribute("action")?.as_deref() == Some("propose"),
+                _ => {}
+            }
+        }
+        self.low |= encrypted && !tagged;
+        Ok(())
+    }
+
+    fn read_summary<'a>(&mut self, cursor: &mut Cursor<'a>, form: &Open<'a>) -> Result<(), Malformed> {
+        cursor.fields(form, |var, value| match &*var {
+            "last-message-body" if value.is_empty() => self.low = true,
+            "last-message-body" => self.high = true,
+            "message-count" => self.low |= value.trim() == "0",
+            _ => {}
+        })
+    }
+}
+
+/// `None` for what is no base64 or larger than what any provider takes.
+fn read_encrypted<'a>(cursor: &mut Cursor<'a>, encrypted: &Open<'a>) -> Result<Option<Encrypted>, Malformed> {
+    let iv = encrypted.attribute("iv")?.unwrap_or_default();
+    let ciphertext = cursor.text(encrypted)?;
+    let is_base64 = |text: &str, most: usize| {
+        let base64 =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'-' | b'_');
+        (1..=most).contains(&text.len()) && text.bytes().all(base64)
+    };
+    let is_one = is_base64(&iv, MAX_IV) && is_base64(&ciphertext, MAX_CIPHERTEXT);
+    Ok(is_one.then(|| Encrypted {
+        iv: iv.into(),
+        ciphertext: ciphertext.into(),
+    }))
 }
 
 impl StreamError {
@@ -225,228 +412,13 @@ fn domain_of(jid: &str) -> &str {
     bare.split_once('@').map_or(bare, |(_, domain)| domain)
 }
 
+const PRIORITY: &str = "tigase:push:priority:0";
+const ENCRYPT: &str = "tigase:push:encrypt:0";
+const JINGLE: &str = "tigase:push:jingle:0";
+/// In bytes; Apple takes as many for a whole push.
+const MAX_CIPHERTEXT: usize = 5 * 1_024;
+/// In bytes; what is used has 12 or 16, and a third more in base64.
+const MAX_IV: usize = 64;
+
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::stream::{Cutter, Piece};
-
-    fn read(stanza: &str) -> Option<Incoming<'static>> {
-        Incoming::read(Stanza::cut(stanza.as_bytes()).unwrap())
-    }
-
-    #[test]
-    fn requests_are_told_apart() {
-        let read = |kind: &str, children: &str| {
-            let stanza = format!("<iq type='{kind}' from='a' to='b' id='1'>{children}</iq>");
-            read(&stanza).map(|incoming| incoming.request)
-        };
-        let pubsub =
-            |inner: &str| format!("<pubsub xmlns='http://jabber.org/protocol/pubsub'>{inner}</pubsub>");
-        let table = [
-            (
-                "get",
-                "<ping xmlns='urn:xmpp:ping'/>".to_owned(),
-                Some(Request::Ping),
-            ),
-            (
-                "set",
-                "<ping xmlns='urn:xmpp:ping'/>".to_owned(),
-                Some(Request::Unknown),
-            ),
-            ("get", "<ping/>".to_owned(), Some(Request::Unknown)),
-            (
-                "get",
-                "<query xmlns='jabber:iq:version'/>".to_owned(),
-                Some(Request::Version),
-            ),
-            (
-                "get",
-                "<query xmlns='http://jabber.org/protocol/disco#items'/>".into(),
-                Some(Request::DiscoItems(None)),
-            ),
-            (
-                "get",
-                "<query xmlns='http://jabber.org/protocol/disco#info'/>".into(),
-                Some(Request::DiscoInfo(None)),
-            ),
-            (
-                "get",
-                "<query xmlns='http://jabber.org/protocol/disco#info' node='n'/>".into(),
-                Some(Request::DiscoInfo(Some("n".into()))),
-            ),
-            ("get", pubsub("<publish node='x'/>"), Some(Request::OtherPubsub)),
-            ("set", pubsub("<publish node=''/>"), Some(Request::NoNode)),
-            ("set", pubsub("<create node='x'/>"), Some(Request::OtherPubsub)),
-            ("set", pubsub(""), Some(Request::OtherPubsub)),
-            ("set", String::new(), Some(Request::Malformed)),
-            ("set", "<a/><b/>".to_owned(), Some(Request::Malformed)),
-            ("set", "<a></b>".to_owned(), Some(Request::Unreadable)),
-            ("result", "<ping xmlns='urn:xmpp:ping'/>".to_owned(), None),
-            ("error", "<ping xmlns='urn:xmpp:ping'/>".to_owned(), None),
-        ];
-        for (kind, children, expected) in table {
-            assert_eq!(read(kind, &children), expected, "{kind} {children}");
-        }
-        let foreign = format!(
-            "<foreign xmlns='x'/>{}<more xmlns='y'/>",
-            pubsub("<x/><publish node='n'/>")
-        );
-        assert!(matches!(read("set", &foreign), Some(Request::Publish(_))));
-    }
-
-    #[test]
-    fn what_wants_no_answer_gets_none() {
-        for stanza in [
-            "<iq type='get' from='a' to='b'><ping xmlns='urn:xmpp:ping'/></iq>",
-            "<iq type='get' to='b' id='1'><ping xmlns='urn:xmpp:ping'/></iq>",
-            "<iq from='a' to='b' id='1'/>",
-            "<message from='a' to='b' type='chat'><body>x</body></message>",
-            "<presence from='a' to='b' type='probe'/>",
-            "<presence from='a' to='b'/>",
-            "<iq xmlns='urn:else' type='get' from='a' to='b' id='1'><ping xmlns='urn:xmpp:ping'/></iq>",
-            "<something xmlns='else'/>",
-            "<iq type='get' from='a<' to='b' id='1'><ping xmlns='urn:xmpp:ping'/></iq>",
-            "<iq type='get' from='a' to='b' id='&nope;'><ping xmlns='urn:xmpp:ping'/></iq>",
-            "<<></<>",
-            "<></>",
-        ] {
-            assert_eq!(read(stanza), None, "{stanza}");
-        }
-    }
-
-    #[test]
-    fn of_a_stanza_that_was_too_large_the_sender_is_known() {
-        let too_large = |head: &'static str| Incoming::too_large(head.as_bytes());
-        let incoming = too_large("<iq type='set' from='u@a.example/r' to='push.example' id='1'>").unwrap();
-        assert_eq!(
-            (incoming.request, &*incoming.domain),
-            (Request::Unreadable, "a.example")
-        );
-        for head in [
-            "<presence type='subscribe' from='a.example' to='push.example'>",
-            "<iq type='result' from='a.example' to='push.example' id='1'>",
-            "<iq type='set' to='push.example' id='1'>",
-        ] {
-            assert_eq!(too_large(head), None, "{head}");
-        }
-    }
-
-    #[test]
-    fn stream_errors_are_read() {
-        let read = |stanza: &str| StreamError::read(Stanza::cut(stanza.as_bytes()).unwrap());
-        let error = |condition: &str| {
-            read(&format!(
-                "<stream:error><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>"
-            ))
-        };
-        assert_eq!(error("conflict"), Some(StreamError::Conflict));
-        assert_eq!(
-            error("system-shutdown"),
-            Some(StreamError::Other("system-shutdown".into()))
-        );
-        assert_eq!(read("<message/>"), None);
-    }
-
-    #[test]
-    fn a_sender_is_known_by_its_domain_however_that_is_written() {
-        for from in ["u@A.Example./r", "a.example", "&#65;.example", "\u{ff41}.example"] {
-            assert_eq!(sender_domain(from).unwrap(), "a.example", "{from}");
-        }
-    }
-
-    #[test]
-    fn the_domain_of_every_kind_of_address() {
-        for jid in ["a.example", "a.example/r@x/y", "u@a.example", "u@a.example/r"] {
-            assert_eq!(domain_of(jid), "a.example");
-        }
-    }
-
-    /// Cuts and reads what was received; `true` for each piece that is a publish.
-    fn read_all(cutter: &mut Cutter, received: &[u8]) -> Vec<bool> {
-        cutter.space().extend_from_slice(received);
-        let mut publishes = Vec::new();
-        while let Some(piece) = cutter.next() {
-            publishes.push(match piece {
-                Piece::Stanza(stanza) => {
-                    StreamError::read(stanza);
-                    Incoming::read(stanza)
-                        .is_some_and(|incoming| matches!(incoming.request, Request::Publish(_)))
-                }
-                Piece::Oversized(head) => {
-                    head.as_deref().and_then(Incoming::too_large);
-                    false
-                }
-                Piece::End => false,
-            });
-        }
-        publishes
-    }
-
-    const PUBLISH: &[u8] = concat!(
-        "<iq type='set' from='a.example' to=\"push.example\" id='1'>",
-        "<pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='n'><item><!-- x -->",
-        "<notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data'><field var='message-count'>",
-        "<value>1&lt;é<![CDATA[>]]></value></field></x></notification></item></publish></pubsub></iq>"
-    )
-    .as_bytes();
-
-    /// Replaces pieces of a publish.
-    fn mutated() -> impl Strategy<Value = Vec<u8>> {
-        let piece = prop_oneof![
-            prop::collection::vec(any::<u8>(), 0..4),
-            "[<>/!?&;:='\"\\[\\] -]{0,4}".prop_map(String::into_bytes),
-            "<(/|!|\\?|!--|!\\[CDATA\\[|!DOCTYPE )?[a-z]?".prop_map(String::into_bytes),
-            " ?xmlns(:[a-z])?='?".prop_map(String::into_bytes),
-        ];
-        prop::collection::vec((0..PUBLISH.len(), 0..6_usize, piece), 0..6).prop_map(|pieces| {
-            let mut stanza = PUBLISH.to_vec();
-            for (at, length, piece) in pieces {
-                let at = at.min(stanza.len());
-                let end = (at + length).min(stanza.len());
-                stanza.splice(at..end, piece);
-            }
-            stanza
-        })
-    }
-
-    proptest! {
-        /// Whatever comes, nothing panics; and once a stanza has ended nothing of it is left.
-        #[test]
-        fn what_is_no_xml_harms_nothing(
-            stanzas in prop::collection::vec(mutated(), 1..4),
-            limit in 50..1_000_usize,
-            size in 1..200_usize,
-        ) {
-            let mut cutter = Cutter::new(limit.max(PUBLISH.len()), b"");
-            for chunk in stanzas.concat().chunks(size) {
-                read_all(&mut cutter, chunk);
-            }
-            if !cutter.in_stanza() {
-                prop_assert_eq!(read_all(&mut cutter, PUBLISH), [true]);
-            }
-        }
-
-        /// As long as its tags are in order, a stanza may hold any bytes.
-        #[test]
-        fn bytes_between_the_tags_do_not_matter(bytes in prop::collection::vec(any::<u8>(), 0..40), size in 1..50_usize) {
-            let without = |special: &[u8]| -> Vec<u8> {
-                bytes.iter().copied().filter(|byte| !special.contains(byte)).collect()
-            };
-            let stanza = [
-                b"<iq type='set' from='a' to='b' id='1' ", &without(b"<>'\"/")[..],
-                b" c='", &without(b"'"),
-                b"'><d", &without(b"<>'\"/"),
-                b">", &without(b"<"),
-                b"<!--", &without(b"-"),
-                b"--><![CDATA[", &without(b"]"),
-                b"]]></d", &without(b">"),
-                b"></iq>", PUBLISH,
-            ].concat();
-            let mut cutter = Cutter::new(1_000, b"");
-            let publishes: Vec<bool> = stanza.chunks(size).flat_map(|chunk| read_all(&mut cutter, chunk)).collect();
-            prop_assert_eq!(publishes, [false, true]);
-        }
-    }
-}
+mod tests;

@@ -104,6 +104,31 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Calls back with the name and the first value of each field of a data form (XEP-0004); a field without a value has
+    /// an empty one.
+    pub(crate) fn fields(
+        &mut self,
+        form: &Open<'a>,
+        mut field: impl FnMut(Cow<'a, str>, Cow<'a, str>),
+    ) -> Result<(), Malformed> {
+        while let Some(child) = self.child(form)? {
+            if !child.is(ns::DATA_FORMS, "field") {
+                continue;
+            }
+            let Some(var) = child.attribute("var")? else {
+                continue;
+            };
+            let mut first = None;
+            while let Some(value) = self.child(&child)? {
+                if first.is_none() && value.is(ns::DATA_FORMS, "value") {
+                    first = Some(self.text(&value)?);
+                }
+            }
+            field(var, first.unwrap_or_default());
+        }
+        Ok(())
+    }
+
     /// Walks over a piece of markup, or over the text before it. Whoever wants more than there is was given
     /// tags that do not match.
     // What it gives is large, and to copy it would cost more than to find it.
