@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use fpush_testkit::{Answer, ApnsKey};
 use serde_json::{Value, json};
 
-use crate::rig::{DEAD, LONG, OVERLOAD, REFUSED, RESULT, SECOND, World, apple, google, title};
+use crate::rig::{DEAD, LONG, OVERLOAD, REFUSED, RESULT, SECOND, World, apple, google, title, until};
 
 #[test]
 fn blocks_and_windows_outlive_a_change_of_their_module() {
@@ -123,6 +123,42 @@ fn a_removed_module_that_comes_back_goes_on_with_what_it_knew_and_held() {
         .last()
         .map(|request| (request.token.clone(), title(&request.body)));
     assert_eq!((requests.len(), last), (3, Some((apple(1), "New"))));
+}
+
+#[test]
+fn the_metrics_of_a_removed_module_go_with_it() {
+    let world = World::new();
+    let hour = json!({ "ratelimit": { "enabled": true, "ratelimitTime": "1h" } });
+    let (idle, holding) = (world.apple(hour.clone()), world.apple(hour));
+    let settings = world.settings(json!({
+        "idle": idle, "holding": holding, "other": world.google(json!({})),
+    }));
+    let mut rig = world.start(settings, &[]);
+    for (module, token) in [("idle", 1), ("holding", 2), ("holding", 2)] {
+        assert_eq!(rig.push(module, &apple(token)), RESULT);
+    }
+    rig.conductor.monitoring().wait_for_news();
+    rig.reload(json!({ "pushModules": { "idle": null, "holding": null } }));
+    let monitoring = rig.conductor.monitoring();
+    until(LONG, "the one that holds nothing ends", || {
+        !monitoring.scrape().text.contains("module=\"idle\"")
+    });
+    let queued = [("module", "holding"), ("outcome", "queued")];
+    let scrape = monitoring.scrape();
+    assert_eq!(scrape.value("fpush_pushes_total", &queued), Some(1.0));
+    assert_eq!(scrape.value("fpush_pushes_queued", &queued[..1]), None);
+    rig.reload(json!({ "pushModules": { "idle": idle, "holding": holding } }));
+    monitoring.wait_for_news();
+    let scrape = monitoring.scrape();
+    assert_eq!(
+        scrape.value("fpush_pushes_total", &[("module", "idle")]),
+        Some(0.0)
+    );
+    assert_eq!(
+        scrape.value("fpush_pushes_total", &queued[..1]),
+        Some(2.0),
+        "it goes on"
+    );
 }
 
 /// Apple refuses a team whose provider tokens change more often than every 20 minutes.
