@@ -11,32 +11,35 @@ use axum::{
 };
 use tokio::time::Instant;
 
-use crate::Monitor;
+use crate::monitor::Monitor;
 
-/// The router.
-pub(crate) fn router(monitor: Arc<Monitor>) -> Router {
-    Router::new()
-        .route(
-            "/",
-            get(|| async { answer(HTML, include_str!("page/index.html")) }),
-        )
-        .route(
-            "/status.js",
-            get(|| async { answer(JS, include_str!("page/status.js")) }),
-        )
-        .route(
-            "/status.css",
-            get(|| async { answer(CSS, include_str!("page/status.css")) }),
-        )
-        .route(
-            "/icon.svg",
-            get(|| async { answer(SVG, include_str!("page/icon.svg")) }),
-        )
-        .route("/status.json", get(status))
-        .route("/metrics", get(metrics))
-        .route("/livez", get(|| async { answer(TEXT, "ok\n") }))
-        .route("/readyz", get(ready))
-        .with_state(monitor)
+impl Monitor {
+    /// `/metrics`, `/livez`, `/readyz` and the status page. Requests are `GET` or `HEAD`, and have no body that anybody
+    /// reads.
+    pub fn router(self: &Arc<Self>) -> Router {
+        Router::new()
+            .route(
+                "/",
+                get(|| async { answer(HTML, include_str!("page/index.html")) }),
+            )
+            .route(
+                "/status.js",
+                get(|| async { answer(JS, include_str!("page/status.js")) }),
+            )
+            .route(
+                "/status.css",
+                get(|| async { answer(CSS, include_str!("page/status.css")) }),
+            )
+            .route(
+                "/icon.svg",
+                get(|| async { answer(SVG, include_str!("page/icon.svg")) }),
+            )
+            .route("/status.json", get(status))
+            .route("/metrics", get(metrics))
+            .route("/livez", get(|| async { answer(TEXT, "ok\n") }))
+            .route("/readyz", get(ready))
+            .with_state(Arc::clone(self))
+    }
 }
 
 async fn metrics(State(monitor): State<Arc<Monitor>>) -> Response {

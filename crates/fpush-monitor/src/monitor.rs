@@ -1,0 +1,131 @@
+//! Holds what is known about the daemon, and makes of it what is asked for.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use serde_json::Value;
+use tokio::{task::spawn_blocking, time::Instant};
+
+use crate::{
+    concerns,
+    counters::{self, Counted},
+    exposition::Exposition,
+    gauges,
+    history::{Counts, History},
+    process,
+    status::Status,
+    table, view,
+};
+
+/// What is known about the daemon, for those who watch it.
+pub struct Monitor {
+    pub(crate) counted: Counted,
+    version: &'static str,
+    start: SystemTime,
+    pub(crate) started: Instant,
+    state: Mutex<State>,
+    /// Held by who writes the metrics down: of many who ask one after the other has its text written.
+    writing: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    last: Option<(Instant, Arc<Status>)>,
+    history: History,
+}
+
+impl Monitor {
+    /// Begins to watch.
+    #[must_use]
+    pub fn new(version: &'static str, counted: Counted) -> Arc<Self> {
+        Arc::new(Self {
+            counted,
+            version,
+            start: SystemTime::now(),
+            started: Instant::now(),
+            state: Mutex::default(),
+            writing: Arc::default(),
+        })
+    }
+
+    /// Takes note of the status. Once a second.
+    pub fn tick(&self, status: Status, now: Instant, wall: SystemTime) {
+        let mut state = self.state();
+        if state.history.wants(now) {
+            let meters = status.meters();
+            let of_modules = meters
+                .iter()
+                .map(|(name, meters)| ((*name).into(), meters.outcomes().get()));
+            let mut counts: Counts = of_modules.collect();
+            counts.insert("".into(), self.counted.outcomes.get());
+            state.history.add(counts, now, wall);
+        }
+        state.last = Some((now, Arc::new(status)));
+    }
+
+    /// All metrics as Prometheus wants them. They are written beside the thread that pushes: those of a thousand modules
+    /// take as long as many pushes.
+    pub(crate) async fn scrape(self: Arc<Self>) -> Option<String> {
+        // Not given back by who asked and has gone meanwhile, because its text is written to the end.
+        let writing = Arc::clone(&self.writing).lock_owned().await;
+        let text = spawn_blocking(move || {
+            let _writing = writing;
+            self.metrics(SystemTime::now())
+        });
+        text.await.ok()
+    }
+
+    pub(crate) fn metrics(&self, wall: SystemTime) -> String {
+        let mut text = Exposition::default();
+        let last = self.state().last.clone();
+        let status = last.as_ref().map(|(_, status)| &**status);
+        let meters = status.map(Status::meters).unwrap_or_default();
+        counters::write(&mut text, &self.counted, &meters);
+        text.family(&table::BUILD_INFO, [([self.version], 1)]);
+        if let Some((at, status)) = &last
+            && is_current(*at)
+        {
+            gauges::write(&mut text, status, self.start, wall);
+        }
+        text.single(
+            &table::PROCESS_START_TIME,
+            gauges::seconds_from(SystemTime::UNIX_EPOCH, self.start),
+        );
+        process::write(&mut text);
+        text.into_text()
+    }
+
+    /// Why fpush is not ready; nothing if it is.
+    pub(crate) fn unready(&self) -> Vec<String> {
+        match &self.state().last {
+            Some((at, status)) if is_current(*at) => concerns::unready(status),
+            Some(_) | None => {
+                vec!["there is no news of what goes on; it may have just been started".to_owned()]
+            }
+        }
+    }
+
+    /// What the status page shows; `None` before there is a status.
+    pub(crate) fn view(&self, now: Instant, wall: SystemTime) -> Option<Value> {
+        let state = self.state();
+        let (at, status) = state.last.as_ref()?;
+        let mut view = view::view(status, &state.history, now, wall);
+        view["version"] = self.version.into();
+        view["uptime"] = now.saturating_duration_since(self.started).as_secs().into();
+        view["age"] = now.saturating_duration_since(*at).as_secs().into();
+        Some(view)
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a status of then says anything about now.
+fn is_current(at: Instant) -> bool {
+    at.elapsed() < STALE
+}
+
+const STALE: Duration = Duration::from_secs(60);
