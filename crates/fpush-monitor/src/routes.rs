@@ -26,10 +26,7 @@ impl Monitor {
                 "/status.js",
                 get(|| async { answer(JS, include_str!("page/status.js")) }),
             )
-            .route(
-                "/status.css",
-                get(|| async { answer(CSS, include_str!("page/status.css")) }),
-            )
+            .route("/status.css", get(|| async { answer(CSS, STYLE) }))
             .route(
                 "/icon.svg",
                 get(|| async { answer(SVG, include_str!("page/icon.svg")) }),
@@ -84,6 +81,7 @@ fn answer(content_type: &'static str, body: impl IntoResponse) -> Response {
     response
 }
 
+const STYLE: &str = concat!(include_str!("page/plots.css"), include_str!("page/status.css"));
 const HTML: &str = "text/html; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
