@@ -37,7 +37,7 @@ pub(crate) struct Control {
 
 /// What the answers come from.
 #[derive(Clone)]
-pub(crate) struct Desk {
+pub(crate) struct Responder {
     pub(crate) modules: Arc<Modules>,
     pub(crate) component: Handle,
     /// The settings file of the daemon.
@@ -116,7 +116,7 @@ impl Control {
     }
 
     /// Answers questions until it is dropped.
-    pub(crate) async fn serve(self, desk: Desk) {
+    pub(crate) async fn serve(self, responder: Responder) {
         let places = Arc::new(Semaphore::new(AT_A_TIME));
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else {
@@ -124,10 +124,10 @@ impl Control {
             };
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let desk = desk.clone();
+                    let responder = responder.clone();
                     tokio::spawn(async move {
                         // Whoever asked has gone, or is no fpush.
-                        drop(timeout(PATIENCE, answer(stream, &desk)).await);
+                        drop(timeout(PATIENCE, answer(stream, &responder)).await);
                         drop(place);
                     });
                 }
@@ -195,12 +195,12 @@ fn is_socket(path: &Path) -> io::Result<bool> {
     Ok(fs::symlink_metadata(path)?.file_type().is_socket())
 }
 
-async fn answer(stream: UnixStream, desk: &Desk) -> io::Result<()> {
+async fn answer(stream: UnixStream, responder: &Responder) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     BufReader::new(reader.take(LONGEST)).read_line(&mut line).await?;
     let mut findings = Findings::new();
-    let link = desk.component.link();
+    let link = responder.component.link();
     match serde_json::from_str(&line) {
         Ok(Question {
             component: Some(meant),
@@ -211,15 +211,19 @@ async fn answer(stream: UnixStream, desk: &Desk) -> io::Result<()> {
                 module,
                 token,
                 priority,
-            } => findings.push(&desk.modules, &module, &token, priority).await,
+            } => findings.push(&responder.modules, &module, &token, priority).await,
             Inquiry::Check => {
                 findings.link(&link.component, link.down);
-                findings.providers(&desk.modules.all()).await;
+                findings.providers(&responder.modules.all()).await;
             }
-            Inquiry::Reload { settings } => reload(&mut findings, desk, &settings).await,
-            Inquiry::Token(wanted) => findings.token(&desk.modules, &desk.devices, &wanted).await,
+            Inquiry::Reload { settings } => reload(&mut findings, responder, &settings).await,
+            Inquiry::Token(wanted) => {
+                findings
+                    .token(&responder.modules, &responder.devices, &wanted)
+                    .await
+            }
             Inquiry::Holding => {
-                findings.holding = Some(lock(&desk.holding).clone());
+                findings.holding = Some(lock(&responder.holding).clone());
             }
         },
         Err(_) => findings
@@ -230,18 +234,18 @@ async fn answer(stream: UnixStream, desk: &Desk) -> io::Result<()> {
     writer.write_all(&line).await
 }
 
-async fn reload(findings: &mut Findings, desk: &Desk, asked: &Path) {
-    let own = desk.settings.display();
-    if !is_same_file(asked, &desk.settings) {
+async fn reload(findings: &mut Findings, responder: &Responder, asked: &Path) {
+    let own = responder.settings.display();
+    if !is_same_file(asked, &responder.settings) {
         return findings.bad(format!(
             "the running fpush is that of {}, and its settings file is {own}, not {}",
-            desk.component.link().component,
+            responder.component.link().component,
             asked.display()
         ));
     }
     let (answer, verdict) = oneshot::channel();
     // Both fail only while the daemon ends.
-    let verdict = match desk.reloads.send(answer).await {
+    let verdict = match responder.reloads.send(answer).await {
         Ok(()) => verdict.await.ok(),
         Err(_) => None,
     };

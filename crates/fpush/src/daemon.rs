@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use self::{modules::RunningModules, plan::Plan, progress::Progress};
 use crate::{
     backends::Row,
-    control::{Control, Desk, Holding, Reloads},
+    control::{Control, Holding, Reloads, Responder},
     descriptors::listener_limits,
     logging::Log,
     recovery::{Recovered, Recovery},
@@ -136,7 +136,7 @@ impl Daemon {
         };
         daemon.apply(&plan, loaded, remembered).await?;
         if let Some(control) = Control::open(&daemon.settings.runtime_folder).await? {
-            let desk = Desk {
+            let responder = Responder {
                 modules: Arc::clone(daemon.modules.table()),
                 component: daemon.component.clone(),
                 settings: absolute(file).unwrap_or_else(|_| file.to_owned()),
@@ -144,7 +144,7 @@ impl Daemon {
                 holding: Arc::clone(&daemon.holding),
                 devices: daemon.devices.clone(),
             };
-            tokio::spawn(control.serve(desk));
+            tokio::spawn(control.serve(responder));
         }
         Ok((daemon, component))
     }

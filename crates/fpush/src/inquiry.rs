@@ -1,4 +1,4 @@
-//! What an operator may ask for: one push, or a proof that everybody lets us in. A running daemon does it with its own
+//! What an operator may ask for: one push, or a proof that everybody accepts our login. A running daemon does it with its own
 //! connections, otherwise the command does.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

@@ -18,8 +18,8 @@ pub(super) enum Cause {
 pub(super) struct Progress {
     files: Files,
     last: Option<Reload>,
-    /// The settings file that the operator asked for last, if it was refused: what else is taken over later does not
-    /// make that good.
+    /// The settings file that the operator asked for last, if it was refused: files that are reloaded later do not make
+    /// that good.
     refused: Option<Reload>,
 }
 
