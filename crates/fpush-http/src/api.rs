@@ -26,7 +26,7 @@ use tracing::warn;
 use crate::{
     form::Fields,
     hosts::{self, HostNames},
-    listener::Limits,
+    limits::Limits,
     origin::{Client, is_browser},
     pages::{self, Page},
     settings::HttpSettings,

@@ -12,7 +12,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::listener::Limits;
+use crate::limits::Limits;
 
 /// Connections that are served.
 #[derive(Default)]

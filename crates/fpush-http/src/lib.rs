@@ -15,6 +15,7 @@ mod connections;
 mod form;
 mod handshakes;
 mod hosts;
+mod limits;
 mod listener;
 mod origin;
 #[cfg(feature = "registration")]
@@ -27,7 +28,8 @@ mod tls;
 pub use crate::{api::api, settings::HttpSettings};
 pub use crate::{
     hosts::HostNames,
-    listener::{Handle, Limits, Listener, StartError},
+    limits::Limits,
+    listener::{Handle, Listener, StartError},
     origin::Client,
     settings::{Network, Security, read_listen},
     tls::ServerCertificate,

@@ -78,7 +78,7 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
         }
     }
     if !form.json {
-        tell(&problems, console);
+        console.problems(&problems);
     }
     let starts = problems.iter().all(|problem| problem.severity != Severity::Error);
     // Without the content of a credential there is no more to say.
@@ -140,17 +140,6 @@ fn problems_of_the_system(
         };
         Ok(situation.problems(&loaded.settings).await)
     })
-}
-
-/// Says what is wrong with the settings.
-pub(crate) fn tell(problems: &[Problem], console: &mut Console) {
-    for problem in problems {
-        match problem.severity {
-            Severity::Error | Severity::UnknownKey | Severity::Unusable => console.error(problem),
-            Severity::Warning => console.warning(problem),
-            Severity::Note => console.complain(format_args!("note: {problem}")),
-        }
-    }
 }
 
 fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {

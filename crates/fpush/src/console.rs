@@ -9,6 +9,7 @@ use std::{
     process::ExitCode,
 };
 
+use fpush_push::settings::{Problem, Severity};
 use serde::Serialize;
 
 /// How a command ended: the statuses that mean something to systemd and to scripts (sysexits.h, where there is one).
@@ -83,6 +84,17 @@ impl Console {
     /// A warning.
     pub(crate) fn warning(&mut self, message: impl fmt::Display) {
         self.complain(format_args!("warning: {message}"));
+    }
+
+    /// What is wrong with the settings.
+    pub(crate) fn problems(&mut self, problems: &[Problem]) {
+        for problem in problems {
+            match problem.severity {
+                Severity::Error | Severity::UnknownKey | Severity::Unusable => self.error(problem),
+                Severity::Warning => self.warning(problem),
+                Severity::Note => self.complain(format_args!("note: {problem}")),
+            }
+        }
     }
 
     /// One line to standard error.

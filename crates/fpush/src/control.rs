@@ -4,7 +4,6 @@
 
 use std::{
     env, fs, io,
-    net::SocketAddr,
     os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -14,7 +13,6 @@ use std::{
 use anyhow::{Context as _, bail};
 use fpush_component::Handle;
 use fpush_push::{Modules, sync::lock};
-use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
@@ -25,7 +23,7 @@ use tracing::{debug, warn};
 
 use crate::{
     folders::{RuntimeFolder, SOCKET},
-    inquiry::{Findings, Inquiry, Question, Verdict},
+    inquiry::{Findings, Holding, Inquiry, Question, Verdict},
     registration,
 };
 
@@ -45,31 +43,6 @@ pub(crate) struct Responder {
     pub(crate) reloads: Reloads,
     pub(crate) holding: Arc<Mutex<Holding>>,
     pub(crate) devices: registration::Lookup,
-}
-
-/// What a running daemon holds, so that nobody else can have it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Holding {
-    /// The settings file, without links.
-    pub(crate) settings: Option<PathBuf>,
-    /// `componentHostname`.
-    pub(crate) component: String,
-    /// Where it listens, as the settings say it.
-    pub(crate) listens: Vec<SocketAddr>,
-    /// The state directory, without links.
-    pub(crate) state_folder: Option<PathBuf>,
-}
-
-impl Holding {
-    /// Whether it is the reason why nobody else can listen there.
-    pub(crate) fn listens_at(&self, address: SocketAddr) -> bool {
-        let overlaps = |ours: &SocketAddr| {
-            let same =
-                ours.ip() == address.ip() || ours.ip().is_unspecified() || address.ip().is_unspecified();
-            ours.port() == address.port() && same
-        };
-        self.listens.iter().any(overlaps)
-    }
 }
 
 /// Where the daemon is asked to reload. What comes back is the verdict.

@@ -22,8 +22,9 @@ use tracing::{info, warn};
 use self::{modules::RunningModules, plan::Plan, progress::Progress};
 use crate::{
     backends::Row,
-    control::{Control, Holding, Reloads, Responder},
+    control::{Control, Reloads, Responder},
     descriptors::listener_limits,
+    inquiry::Holding,
     logging::Log,
     recovery::{Recovered, Recovery},
     registration::{self, KnownChange, Registering, RegistrationSettings},

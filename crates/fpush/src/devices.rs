@@ -17,7 +17,6 @@ use serde_json::json;
 use tokio::runtime;
 
 use crate::{
-    check::tell,
     cli::{Devices, Import, SettingsFile},
     console::{Console, Exit},
     settings::load_registration,
@@ -275,7 +274,7 @@ fn with_registry(
             return Exit::Config;
         }
         Err(problems) => {
-            tell(&problems, console);
+            console.problems(&problems);
             return Exit::Config;
         }
     };

@@ -1,7 +1,7 @@
 //! What an operator may ask for: one push, or a proof that everybody accepts our login. A running daemon does it with its own
 //! connections, otherwise the command does.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use fpush_push::{
     Class, Module, Modules, NotSent, Urgency,
@@ -10,8 +10,6 @@ use fpush_push::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
-
-use crate::{control::Holding, token::Wanted};
 
 /// A question to the daemon: one line of JSON.
 #[derive(Serialize, Deserialize)]
@@ -47,6 +45,21 @@ pub(crate) enum Inquiry {
     Holding,
 }
 
+/// Whose pushes somebody asks for.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Wanted {
+    /// Those to a token of a module.
+    Token {
+        /// The name of the push module.
+        module: String,
+        /// The token.
+        token: String,
+    },
+    /// Those to a registered device.
+    Node(String),
+}
+
 /// How much a push matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "camelCase")]
@@ -77,6 +90,31 @@ pub(crate) struct Findings {
     /// The answer to [`Inquiry::Token`], for a script.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) tokens: Vec<Value>,
+}
+
+/// What a running daemon holds, so that nobody else can have it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Holding {
+    /// The settings file, without links.
+    pub(crate) settings: Option<PathBuf>,
+    /// `componentHostname`.
+    pub(crate) component: String,
+    /// Where it listens, as the settings say it.
+    pub(crate) listens: Vec<SocketAddr>,
+    /// The state directory, without links.
+    pub(crate) state_folder: Option<PathBuf>,
+}
+
+impl Holding {
+    /// Whether it is the reason why nobody else can listen there.
+    pub(crate) fn listens_at(&self, address: SocketAddr) -> bool {
+        let overlaps = |ours: &SocketAddr| {
+            let same =
+                ours.ip() == address.ip() || ours.ip().is_unspecified() || address.ip().is_unspecified();
+            ours.port() == address.port() && same
+        };
+        self.listens.iter().any(overlaps)
+    }
 }
 
 /// What became of new settings.

@@ -10,8 +10,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use fpush_push::sync::lock;
-use tracing::{Subscriber, info, warn};
+use fpush_push::{
+    settings::{Problem, Severity},
+    sync::lock,
+};
+use tracing::{Subscriber, error, field::display, info, warn};
 use tracing_subscriber::{
     fmt::{self, MakeWriter},
     layer::SubscriberExt as _,
@@ -109,6 +112,20 @@ impl Log {
     /// Warnings and errors.
     pub(crate) fn problems(&self) -> &Arc<Problems> {
         &self.problems
+    }
+}
+
+/// Writes what is wrong with the settings to the log.
+pub(crate) fn log_problems(problems: &[Problem]) {
+    for problem in problems {
+        let settings = Some(&problem.path).filter(|path| !path.is_empty());
+        let settings = settings.map(display);
+        let message = &problem.message;
+        match problem.severity {
+            Severity::Error => error!(settings, "{message}"),
+            Severity::UnknownKey | Severity::Unusable | Severity::Warning => warn!(settings, "{message}"),
+            Severity::Note => info!(settings, "{message}"),
+        }
     }
 }
 

@@ -8,7 +8,6 @@ use serde_json::json;
 use tokio::runtime;
 
 use crate::{
-    check::tell,
     cli::Reload,
     console::{Console, Exit},
     control,
@@ -26,7 +25,7 @@ pub(crate) fn reload(reload: &Reload, console: &mut Console) -> Exit {
             // A file that cannot be read does not say where the daemon is.
             let problems = unreadable(&file);
             if !problems.is_empty() {
-                tell(&problems, console);
+                console.problems(&problems);
                 return Exit::Config;
             }
             console.error(format_args!(
@@ -50,7 +49,7 @@ pub(crate) fn reload(reload: &Reload, console: &mut Console) -> Exit {
         }));
     } else {
         let problems: Vec<_> = mistakes.iter().cloned().map(Problem::from).collect();
-        tell(&problems, console);
+        console.problems(&problems);
         for line in lines {
             if *ok {
                 console.say(line);

@@ -9,10 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use fpush_push::{
-    Drain,
-    settings::{Problem, Severity},
-};
+use fpush_push::Drain;
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
@@ -27,7 +24,7 @@ use crate::{
     console::Exit,
     daemon::Daemon,
     descriptors,
-    logging::{self, Log},
+    logging::{self, Log, log_problems},
     notify::{self, Notifier},
     settings::{Loaded, load},
 };
@@ -56,20 +53,6 @@ pub(crate) fn run(file: &Path) -> Exit {
             error!("{e:#}");
             problems.finish();
             Exit::OsError
-        }
-    }
-}
-
-/// Writes what is wrong with the settings to the log.
-pub(crate) fn log_problems(problems: &[Problem]) {
-    for problem in problems {
-        let settings = Some(&problem.path).filter(|path| !path.is_empty());
-        let settings = settings.map(tracing::field::display);
-        let message = &problem.message;
-        match problem.severity {
-            Severity::Error => error!(settings, "{message}"),
-            Severity::UnknownKey | Severity::Unusable | Severity::Warning => warn!(settings, "{message}"),
-            Severity::Note => info!(settings, "{message}"),
         }
     }
 }

@@ -18,7 +18,6 @@ use tokio::runtime;
 
 use crate::{
     backends,
-    check::tell,
     cli::{Form, Send},
     console::{Console, Exit},
     control,
@@ -88,7 +87,7 @@ fn ask(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) -> (Opt
                 .filter(|problem| problem.severity == Severity::Error)
                 .collect();
             if !form.json {
-                tell(&problems, console);
+                console.problems(&problems);
             }
             let problems: Vec<_> = problems.iter().map(Mistake::from).collect();
             (Some(json!({ "ok": false, "problems": problems })), Exit::Config)

@@ -7,35 +7,18 @@ use std::{
 
 use anyhow::Context as _;
 use fpush_push::{Class, End, Last, Limit, Modules, Outcome, TokenView};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::{runtime, time::Instant};
 
 use crate::{
-    check::tell,
     cli,
     console::{Console, Exit},
     control,
-    inquiry::{Findings, Inquiry, Question},
+    inquiry::{Findings, Inquiry, Question, Wanted},
     registration::{KnownDevice, Looked, Lookup},
     send::{STDIN, read_token},
     settings::{load_whom_to_ask, unreadable},
 };
-
-/// Whose pushes somebody asks for.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) enum Wanted {
-    /// Those to a token of a module.
-    Token {
-        /// The name of the push module.
-        module: String,
-        /// The token.
-        token: String,
-    },
-    /// Those to a registered device.
-    Node(String),
-}
 
 pub(crate) fn token(args: &cli::Token, console: &mut Console) -> Exit {
     let cli::Token {
@@ -82,7 +65,7 @@ pub(crate) fn token(args: &cli::Token, console: &mut Console) -> Exit {
         Ok(None) => {
             let problems = unreadable(&file);
             if !problems.is_empty() {
-                tell(&problems, console);
+                console.problems(&problems);
                 return Exit::Config;
             }
             console.error(format_args!(

@@ -13,7 +13,7 @@ use fpush_push::settings::{Problem, Severity};
 use rustix::fs::{Access, access};
 
 use super::Service;
-use crate::{control::Holding, registration, settings::Settings, state_dir};
+use crate::{inquiry::Holding, registration, settings::Settings, state_dir};
 
 /// What there is to know besides the settings.
 pub(super) struct Situation<'a> {

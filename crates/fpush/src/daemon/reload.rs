@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     inquiry::Verdict,
+    logging::log_problems,
     registration,
-    run::log_problems,
     settings::{Changed, Loaded, Settings, load, load_again},
     state_dir::Remembered,
 };
