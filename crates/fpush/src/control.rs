@@ -193,7 +193,7 @@ async fn answer(stream: UnixStream, responder: &Responder) -> io::Result<()> {
             Inquiry::Token(wanted) => {
                 findings
                     .token(&responder.modules, &responder.devices, &wanted)
-                    .await
+                    .await;
             }
             Inquiry::Holding => {
                 findings.holding = Some(lock(&responder.holding).clone());
