@@ -2,14 +2,12 @@
 
 use std::{
     cell::Cell,
-    fmt,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use fpush_push::{Cut, Devices, Drain, Modules, Probe, jitter, sync::lock};
 use tokio::{
-    io::AsyncWriteExt as _,
     sync::watch,
     time::{Instant, sleep, timeout},
 };
@@ -18,37 +16,11 @@ use tracing::{error, info, warn};
 use crate::{
     dispatcher::Dispatcher,
     link::{self, End},
-    login::{Established, LoginError, login},
+    login::{Established, FAREWELL, LoginError, close, login},
     meters::ComponentMeters,
+    settings::ComponentSettings,
     stream::Cutter,
 };
-
-/// How to reach the server and who we are there.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ComponentSettings {
-    /// `componentHostname`: our address.
-    pub hostname: String,
-    /// `componentKey`: the secret that we share with the server. It is never shown.
-    pub secret: String,
-    /// The key of the settings that says where the secret is: what to correct if the server does not accept it.
-    pub secret_key: &'static str,
-    /// `serverHostname`: a name or an address.
-    pub server_host: String,
-    /// `serverPort`.
-    pub server_port: u16,
-    /// `maxStanzaSize`, in bytes.
-    pub max_stanza_size: usize,
-    /// `timeout.xmppconnectionError`: before the next attempt to connect.
-    pub retry_after: Duration,
-}
-
-impl fmt::Debug for ComponentSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ComponentSettings")
-            .field("hostname", &self.hostname)
-            .finish_non_exhaustive()
-    }
-}
 
 /// The component.
 #[derive(Debug)]
@@ -201,12 +173,7 @@ impl Component {
             end = linked => return Served::Until(end),
             end = stop => end,
         };
-        let farewell = async {
-            writer.write_all(b"</stream:stream>").await?;
-            writer.shutdown().await
-        };
-        // Where the server does not take it, there is nobody to tell.
-        drop(timeout(FAREWELL, farewell).await);
+        close(&mut writer).await;
         // A busy server sends until it sees the end of the stream, and does not send again what it has sent: whatever is
         // on its way by then is read. The stream takes no more replies, but the next one does. Before the next login that
         // costs nothing: Prosody refuses it while it holds the old connection. A daemon that stops could not answer, nor
@@ -271,37 +238,6 @@ impl Handle {
     #[must_use]
     pub fn senders(&self) -> Vec<(String, u64)> {
         self.dispatcher.domains().top(Instant::now())
-    }
-}
-
-impl ComponentSettings {
-    /// Whether a link that was opened with the others serves these, too.
-    fn has_link_of(&self, others: &Self) -> bool {
-        let retry_after = self.retry_after;
-        *self
-            == Self {
-                retry_after,
-                ..others.clone()
-            }
-    }
-
-    /// Logs in and out again. Returns nothing to say, or why that is not possible and what to do.
-    ///
-    /// # Errors
-    ///
-    /// What the server said or did, and what to change.
-    pub async fn try_login(&self) -> Result<(), String> {
-        let established = login(self)
-            .await
-            .map_err(|error| format!("{error}; {}", error.advice(self)))?;
-        let mut socket = established.socket;
-        let farewell = async {
-            socket.write_all(b"</stream:stream>").await?;
-            socket.shutdown().await
-        };
-        // It is logged in, and closing the connection will do, too.
-        drop(timeout(FAREWELL, farewell).await);
-        Ok(())
     }
 }
 
@@ -398,8 +334,6 @@ const REPLACED: Duration = Duration::from_secs(60);
 const SLOWEST: Duration = Duration::from_secs(60);
 /// How long a link is kept for the replies that are due, after its settings have become others.
 const HANDOVER: Duration = Duration::from_secs(5);
-/// How long the end of the stream may take.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

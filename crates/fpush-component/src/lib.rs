@@ -17,9 +17,11 @@ mod outbox;
 mod reply;
 mod request;
 mod service;
+mod settings;
 mod stream;
 mod turns;
 mod xml;
 
-pub use component::{Component, ComponentSettings, Handle, LinkStatus};
+pub use component::{Component, Handle, LinkStatus};
 pub use meters::ComponentMeters;
+pub use settings::ComponentSettings;

@@ -97,7 +97,7 @@ pub(crate) async fn read<R: AsyncRead + Unpin>(
                 Piece::End => return closed(stream_error),
             }
         }
-        probe.while_waiting(dispatcher.outbox().until_bearable()).await;
+        probe.while_waiting(dispatcher.outbox().wait_for_room()).await;
         match probe.while_waiting(reader.read_buf(cutter.space())).await {
             Ok(0) => return closed(stream_error),
             Ok(_) => last_read.set(Instant::now()),

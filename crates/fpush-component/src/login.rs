@@ -3,14 +3,18 @@
 use std::{fmt, io, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::{io::BufReader, net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+    time::timeout,
+};
 use tokio_stream::StreamExt as _;
 use tokio_xmpp::xmlstream::{
     ReadError, StreamHeader, Timeouts, XmlStream, XmppStreamElement, initiate_stream,
 };
 use xmpp_parsers::{component::Handshake, ns, stream_error::DefinedCondition};
 
-use crate::ComponentSettings;
+use crate::settings::ComponentSettings;
 
 /// A stream that was logged in.
 #[derive(Debug)]
@@ -127,6 +131,30 @@ impl fmt::Display for LoginError {
     }
 }
 
+impl ComponentSettings {
+    /// Logs in and out again. Returns nothing to say, or why that is not possible and what to do.
+    ///
+    /// # Errors
+    ///
+    /// What the server said or did, and what to change.
+    pub async fn try_login(&self) -> Result<(), String> {
+        let mut established = login(self)
+            .await
+            .map_err(|error| format!("{error}; {}", error.advice(self)))?;
+        close(&mut established.socket).await;
+        Ok(())
+    }
+}
+
+/// Ends our side of a stream. Where the server does not take that, there is no one to tell.
+pub(crate) async fn close(writer: &mut (impl AsyncWrite + Unpin)) {
+    let farewell = async {
+        writer.write_all(b"</stream:stream>").await?;
+        writer.shutdown().await
+    };
+    drop(timeout(FAREWELL, farewell).await);
+}
+
 pub(crate) async fn login(settings: &ComponentSettings) -> Result<Established, LoginError> {
     let address = (settings.server_host.as_str(), settings.server_port);
     let socket = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
@@ -213,6 +241,8 @@ fn tune(socket: &TcpStream) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
+/// How long the end of a stream may take.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 const KEEPALIVE: Duration = Duration::from_secs(30);

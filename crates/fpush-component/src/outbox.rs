@@ -147,7 +147,7 @@ impl Outbox {
     }
 
     /// Waits while the server reads our replies more slowly than it causes them.
-    pub(crate) async fn until_bearable(&self) {
+    pub(crate) async fn wait_for_room(&self) {
         loop {
             let emptied = self.emptied.notified();
             if self.lock().bytes.len() < MAX_BYTES {
@@ -352,11 +352,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn reading_waits_while_the_server_does_not_read() {
         let outbox = Outbox::new();
-        outbox.until_bearable().await;
+        outbox.wait_for_room().await;
         push(&outbox, Instant::now(), &"x".repeat(MAX_BYTES));
-        let waiting = tokio::time::timeout(Duration::from_secs(1), outbox.until_bearable());
+        let waiting = tokio::time::timeout(Duration::from_secs(1), outbox.wait_for_room());
         assert!(waiting.await.is_err());
         outbox.take().await.written();
-        outbox.until_bearable().await;
+        outbox.wait_for_room().await;
     }
 }
