@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     dispatcher::Dispatcher,
-    link::{self, End},
+    link::{self, LinkEnd},
     login::{Established, FAREWELL, LoginError, close, login},
     meters::ComponentMeters,
     settings::ComponentSettings,
@@ -244,14 +244,14 @@ impl Handle {
 /// How serving a link ended.
 enum Served {
     /// The link ended.
-    Until(End),
+    Until(LinkEnd),
     /// The settings have become others.
     Changed,
     /// The daemon is about to stop.
     Stopped,
 }
 
-impl End {
+impl LinkEnd {
     /// For the log and the status page.
     fn describe(&self, name: &str) -> String {
         match self {
@@ -292,15 +292,15 @@ struct Pauses {
 impl Pauses {
     /// After a link that had been up for some time. At once the first time; but a server that closes each
     /// link as soon as it is up is not run against in a loop.
-    fn after_link(&mut self, end: &End, lived: Duration, retry_after: Duration, jitter: f64) -> Duration {
+    fn after_link(&mut self, end: &LinkEnd, lived: Duration, retry_after: Duration, jitter: f64) -> Duration {
         self.hopeless = 0;
         match end {
-            End::Replaced => {
+            LinkEnd::Replaced => {
                 self.at_once = false;
                 // Only later, never earlier: whoever replaced us wants to stay.
                 REPLACED.max(retry_after).mul_f64(1.0 + jitter / 5.0)
             }
-            End::Closed | End::StreamError(_) | End::Io(_) | End::Silent | End::Stuck => {
+            LinkEnd::Closed | LinkEnd::StreamError(_) | LinkEnd::Io(_) | LinkEnd::Silent | LinkEnd::Stuck => {
                 self.at_once = lived >= retry_after || !self.at_once;
                 if self.at_once {
                     Duration::ZERO
@@ -345,20 +345,29 @@ mod tests {
     fn at_once_after_a_link_that_had_been_up_but_not_in_a_loop() {
         let mut pauses = Pauses::default();
         let hour = Duration::from_secs(3_600);
-        assert_eq!(pauses.after_link(&End::Closed, hour, BASE, 0.5), Duration::ZERO);
-        assert_eq!(pauses.after_link(&End::Closed, Duration::ZERO, BASE, 0.5), BASE);
         assert_eq!(
-            pauses.after_link(&End::Closed, Duration::ZERO, BASE, 0.5),
+            pauses.after_link(&LinkEnd::Closed, hour, BASE, 0.5),
             Duration::ZERO
         );
-        assert_eq!(pauses.after_link(&End::Closed, hour, BASE, 0.5), Duration::ZERO);
+        assert_eq!(
+            pauses.after_link(&LinkEnd::Closed, Duration::ZERO, BASE, 0.5),
+            BASE
+        );
+        assert_eq!(
+            pauses.after_link(&LinkEnd::Closed, Duration::ZERO, BASE, 0.5),
+            Duration::ZERO
+        );
+        assert_eq!(
+            pauses.after_link(&LinkEnd::Closed, hour, BASE, 0.5),
+            Duration::ZERO
+        );
     }
 
     #[test]
     fn who_was_replaced_does_not_fight() {
         for jitter in [0.0, 1.0] {
             let pause =
-                Pauses::default().after_link(&End::Replaced, Duration::from_secs(3_600), BASE, jitter);
+                Pauses::default().after_link(&LinkEnd::Replaced, Duration::from_secs(3_600), BASE, jitter);
             assert!(pause >= REPLACED && pause <= REPLACED * 2, "{pause:?}");
         }
     }
@@ -386,7 +395,10 @@ mod tests {
             pauses.after_login_error(&LoginError::NotAuthorized, BASE, 0.5),
             SLOWEST
         );
-        assert_eq!(pauses.after_link(&End::Closed, BASE, BASE, 0.5), Duration::ZERO);
+        assert_eq!(
+            pauses.after_link(&LinkEnd::Closed, BASE, BASE, 0.5),
+            Duration::ZERO
+        );
         assert_eq!(
             pauses.after_login_error(&LoginError::NotAuthorized, BASE, 0.5),
             BASE,

@@ -17,13 +17,13 @@ use tokio::time::{Duration, Instant};
 pub(crate) struct Domains {
     /// Domains are chosen by strangers: their hashes have a key.
     hasher: RandomState,
-    state: Mutex<State>,
+    records: Mutex<Records>,
 }
 
 /// Publishes are counted in windows of ten minutes. Whoever sends from ever new domains makes the counts of small ones
 /// wrong, and takes no memory.
 #[derive(Debug)]
-struct State {
+struct Records {
     /// The window that runs.
     current: HashMap<Box<str>, Sent>,
     /// The one before it.
@@ -45,7 +45,7 @@ impl Domains {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             hasher: RandomState::new(),
-            state: Mutex::new(State {
+            records: Mutex::new(Records {
                 current: HashMap::new(),
                 previous: HashMap::new(),
                 start: now,
@@ -56,33 +56,33 @@ impl Domains {
 
     /// A publish came from this domain.
     pub(crate) fn count(&self, domain: &str, now: Instant) {
-        let mut state = self.lock();
-        state.turn(now);
-        if let Some(sent) = state.current.get_mut(domain) {
+        let mut records = self.lock();
+        records.turn(now);
+        if let Some(sent) = records.current.get_mut(domain) {
             sent.publishes += 1;
             return;
         }
-        if state.current.len() >= MOST_COUNTED {
-            state.current.retain(|_, sent| {
+        if records.current.len() >= MOST_COUNTED {
+            records.current.retain(|_, sent| {
                 sent.publishes /= 2;
                 sent.publishes > 0
             });
         }
-        if state.current.len() < MOST_COUNTED && domain.len() <= MAX_DOMAIN {
+        if records.current.len() < MOST_COUNTED && domain.len() <= MAX_DOMAIN {
             let sent = Sent {
                 publishes: 1,
                 noted: false,
             };
-            state.current.insert(domain.into(), sent);
+            records.current.insert(domain.into(), sent);
         }
     }
 
     /// The domains that sent most publishes in the last ten to twenty minutes, and how many: most first.
     pub(crate) fn top(&self, now: Instant) -> Vec<(String, u64)> {
-        let mut state = self.lock();
-        state.turn(now);
+        let mut records = self.lock();
+        records.turn(now);
         let mut sums: HashMap<&str, u64> = HashMap::new();
-        for (domain, sent) in state.current.iter().chain(&state.previous) {
+        for (domain, sent) in records.current.iter().chain(&records.previous) {
             *sums.entry(domain).or_default() += sent.publishes;
         }
         let mut top: Vec<_> = sums.into_iter().collect();
@@ -123,27 +123,27 @@ impl Domains {
     /// A push of this domain was accepted.
     pub(crate) fn note_accepted(&self, domain: &str, now: Instant) {
         let share = self.hasher.hash_one(registrable(domain));
-        let mut state = self.lock();
-        if state.accepted.len() >= MOST_KNOWN && !state.accepted.contains_key(&share) {
+        let mut records = self.lock();
+        if records.accepted.len() >= MOST_KNOWN && !records.accepted.contains_key(&share) {
             let is_known = |at: &Instant| now.saturating_duration_since(*at) < KNOWN_FOR;
-            state.accepted.retain(|_, at| is_known(at));
+            records.accepted.retain(|_, at| is_known(at));
             // Nobody who is known makes room for another one.
-            if state.accepted.len() >= MOST_KNOWN {
+            if records.accepted.len() >= MOST_KNOWN {
                 return;
             }
         }
-        state.accepted.insert(share, now);
-        if let Some(sent) = state.current.get_mut(domain) {
+        records.accepted.insert(share, now);
+        if let Some(sent) = records.current.get_mut(domain) {
             sent.noted = true;
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+    fn lock(&self) -> MutexGuard<'_, Records> {
+        lock(&self.records)
     }
 }
 
-impl State {
+impl Records {
     fn turn(&mut self, now: Instant) {
         let age = now.saturating_duration_since(self.start);
         if age < WINDOW {

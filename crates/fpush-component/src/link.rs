@@ -19,7 +19,7 @@ use crate::{
 
 /// Why a link ended.
 #[derive(Debug)]
-pub(crate) enum End {
+pub(crate) enum LinkEnd {
     /// The server closed it.
     Closed,
     /// The server closed it because somebody else has taken our name.
@@ -34,7 +34,7 @@ pub(crate) enum End {
     Stuck,
 }
 
-impl End {
+impl LinkEnd {
     /// Its name in metrics. Of a stream error that is its condition, if it is one of RFC 6120 section 4.9.3.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -58,7 +58,7 @@ pub(crate) async fn run<R, W>(
     name: &str,
     dispatcher: &Arc<Dispatcher>,
     probe: &mut Probe,
-) -> End
+) -> LinkEnd
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -79,7 +79,7 @@ pub(crate) async fn read<R: AsyncRead + Unpin>(
     dispatcher: &Arc<Dispatcher>,
     last_read: &Cell<Instant>,
     probe: &mut Probe,
-) -> End {
+) -> LinkEnd {
     let mut stream_error = None;
     loop {
         while let Some(piece) = cutter.next() {
@@ -101,21 +101,21 @@ pub(crate) async fn read<R: AsyncRead + Unpin>(
         match probe.while_waiting(reader.read_buf(cutter.space())).await {
             Ok(0) => return closed(stream_error),
             Ok(_) => last_read.set(Instant::now()),
-            Err(e) => return stream_error.map_or(End::Io(e), |error| closed(Some(error))),
+            Err(e) => return stream_error.map_or(LinkEnd::Io(e), |error| closed(Some(error))),
         }
     }
 }
 
-fn closed(error: Option<StreamError>) -> End {
+fn closed(error: Option<StreamError>) -> LinkEnd {
     match error {
-        None => End::Closed,
-        Some(StreamError::Conflict) => End::Replaced,
-        Some(StreamError::Other(condition)) => End::StreamError(condition),
+        None => LinkEnd::Closed,
+        Some(StreamError::Conflict) => LinkEnd::Replaced,
+        Some(StreamError::Other(condition)) => LinkEnd::StreamError(condition),
     }
 }
 
 /// Writes what is in the outbox, everything that is there at a time.
-async fn write<W: AsyncWrite + Unpin>(writer: &mut W, outbox: &Outbox) -> End {
+async fn write<W: AsyncWrite + Unpin>(writer: &mut W, outbox: &Outbox) -> LinkEnd {
     loop {
         let batch = outbox.take().await;
         let written = timeout(STUCK, async {
@@ -127,9 +127,9 @@ async fn write<W: AsyncWrite + Unpin>(writer: &mut W, outbox: &Outbox) -> End {
             Ok(Err(e)) => {
                 // What the server said last may still be to be read, and "conflict" must not be missed.
                 sleep(LAST_WORDS).await;
-                return End::Io(e);
+                return LinkEnd::Io(e);
             }
-            Err(_) => return End::Stuck,
+            Err(_) => return LinkEnd::Stuck,
         }
     }
 }
@@ -138,7 +138,7 @@ async fn write<W: AsyncWrite + Unpin>(writer: &mut W, outbox: &Outbox) -> End {
 ///
 /// Another instance under our name may get the ping or its reply instead of us (ejabberd shares the traffic
 /// out), so several are sent, each between addresses of its own.
-async fn watch(name: &str, outbox: &Outbox, last_read: &Cell<Instant>) -> End {
+async fn watch(name: &str, outbox: &Outbox, last_read: &Cell<Instant>) -> LinkEnd {
     let (mut misses, mut looked) = (0, Instant::now());
     loop {
         sleep(QUIET).await;
@@ -151,7 +151,7 @@ async fn watch(name: &str, outbox: &Outbox, last_read: &Cell<Instant>) -> End {
             continue;
         }
         if misses == MAX_MISSES {
-            return End::Silent;
+            return LinkEnd::Silent;
         }
         misses += 1;
         outbox.push(now, |out| {
@@ -217,7 +217,7 @@ mod tests {
         Dispatcher::new("push.example", Arc::default(), None, Drain::default())
     }
 
-    async fn link(socket: DuplexStream, dispatcher: &Arc<Dispatcher>) -> End {
+    async fn link(socket: DuplexStream, dispatcher: &Arc<Dispatcher>) -> LinkEnd {
         let (mut reader, mut writer) = split(socket);
         run(
             (&mut reader, &mut writer),
@@ -234,7 +234,7 @@ mod tests {
         let (ours, mut theirs) = duplex(100_000);
         let start = Instant::now();
         let end = link(ours, &dispatcher()).await;
-        assert!(matches!(end, End::Silent), "{end:?}");
+        assert!(matches!(end, LinkEnd::Silent), "{end:?}");
         assert_eq!(start.elapsed(), QUIET * (MAX_MISSES + 1));
         let mut sent = String::new();
         theirs.read_to_string(&mut sent).await.unwrap();
@@ -258,7 +258,7 @@ mod tests {
             drop(theirs);
         };
         let (end, ()) = tokio::join!(link(ours, &dispatcher), server);
-        assert!(matches!(end, End::Closed), "{end:?}");
+        assert!(matches!(end, LinkEnd::Closed), "{end:?}");
         assert_eq!(start.elapsed(), QUIET * 40);
     }
 
@@ -270,7 +270,7 @@ mod tests {
             out.extend_from_slice(b"<iq type='result' id='1'/>");
         });
         let end = link(ours, &dispatcher).await;
-        assert!(matches!(end, End::Stuck), "{end:?}");
+        assert!(matches!(end, LinkEnd::Stuck), "{end:?}");
         assert!(
             dispatcher
                 .outbox()

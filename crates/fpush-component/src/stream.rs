@@ -63,7 +63,8 @@ pub(crate) struct Cutter {
     start: usize,
     /// How many elements are open, the stream's own not counted.
     depth: u32,
-    state: State,
+    /// What the next byte stands in.
+    within: Within,
     /// The byte before the first one of the buffer.
     previous: u8,
     /// Where the start tag of the current stanza ends.
@@ -78,7 +79,7 @@ pub(crate) struct Cutter {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum Within {
     /// Between tags.
     Text,
     /// Behind `<`.
@@ -109,7 +110,7 @@ impl Cutter {
             scanned: 0,
             start: 0,
             depth: 0,
-            state: State::Text,
+            within: Within::Text,
             previous: 0,
             head_end: None,
             markup: 0,
@@ -121,7 +122,7 @@ impl Cutter {
 
     /// Where to append what the socket gives. Pieces must have been taken until there was none.
     pub(crate) fn space(&mut self) -> &mut Vec<u8> {
-        let keep_from = if self.depth == 0 && self.state == State::Text || self.dropped.is_some() {
+        let keep_from = if self.depth == 0 && self.within == Within::Text || self.dropped.is_some() {
             self.scanned
         } else {
             self.start
@@ -150,8 +151,8 @@ impl Cutter {
             }
             let rest = &self.buffer[self.scanned..];
             let byte = rest[0];
-            match self.state {
-                State::Text => match find(b'<', rest) {
+            match self.within {
+                Within::Text => match find(b'<', rest) {
                     Some(at) => {
                         self.scanned += at + 1;
                         if self.depth == 0 {
@@ -161,20 +162,20 @@ impl Cutter {
                             self.marks.clear();
                         }
                         self.markup = self.scanned - 1 - self.start;
-                        self.state = State::Angle;
+                        self.within = Within::Angle;
                     }
                     None => self.scanned = self.buffer.len(),
                 },
-                State::Angle => {
-                    self.state = match byte {
-                        b'/' => State::EndTag,
-                        b'!' => State::Bang,
-                        b'?' => State::Instruction,
-                        _ => State::StartTag,
+                Within::Angle => {
+                    self.within = match byte {
+                        b'/' => Within::EndTag,
+                        b'!' => Within::Bang,
+                        b'?' => Within::Instruction,
+                        _ => Within::StartTag,
                     };
                     self.scanned += 1;
                 }
-                State::StartTag => match memchr3(b'"', b'\'', b'>', rest) {
+                Within::StartTag => match memchr3(b'"', b'\'', b'>', rest) {
                     Some(at) if rest[at] == b'>' => {
                         self.scanned += at;
                         let empty = self.previous() == b'/';
@@ -190,19 +191,19 @@ impl Cutter {
                         }
                     }
                     Some(at) => {
-                        self.state = State::Value(rest[at]);
+                        self.within = Within::Value(rest[at]);
                         self.scanned += at + 1;
                     }
                     None => self.scanned = self.buffer.len(),
                 },
-                State::Value(quote) => match memchr(quote, rest) {
+                Within::Value(quote) => match memchr(quote, rest) {
                     Some(at) => {
-                        self.state = State::StartTag;
+                        self.within = Within::StartTag;
                         self.scanned += at + 1;
                     }
                     None => self.scanned = self.buffer.len(),
                 },
-                State::EndTag => match memchr(b'>', rest) {
+                Within::EndTag => match memchr(b'>', rest) {
                     Some(at) => {
                         self.scanned += at + 1;
                         self.end_markup();
@@ -217,42 +218,42 @@ impl Cutter {
                     }
                     None => self.scanned = self.buffer.len(),
                 },
-                State::Bang => {
+                Within::Bang => {
                     self.scanned += 1;
                     match byte {
-                        b'-' => self.state = State::Dash,
-                        b'[' => self.state = State::Cdata(0),
+                        b'-' => self.within = Within::Dash,
+                        b'[' => self.within = Within::Cdata(0),
                         b'>' => self.end_markup(),
-                        _ => self.state = State::Declaration,
+                        _ => self.within = Within::Declaration,
                     }
                 }
-                State::Dash => {
+                Within::Dash => {
                     self.scanned += 1;
-                    self.state = State::Comment(0);
+                    self.within = Within::Comment(0);
                 }
-                State::Comment(dashes) => {
+                Within::Comment(dashes) => {
                     self.scanned += 1;
                     match byte {
                         b'>' if dashes == 2 => self.end_markup(),
-                        b'-' => self.state = State::Comment((dashes + 1).min(2)),
-                        _ => self.state = State::Comment(0),
+                        b'-' => self.within = Within::Comment((dashes + 1).min(2)),
+                        _ => self.within = Within::Comment(0),
                     }
                 }
-                State::Cdata(brackets) => {
+                Within::Cdata(brackets) => {
                     self.scanned += 1;
                     match byte {
                         b'>' if brackets == 2 => self.end_markup(),
-                        b']' => self.state = State::Cdata((brackets + 1).min(2)),
-                        _ => self.state = State::Cdata(0),
+                        b']' => self.within = Within::Cdata((brackets + 1).min(2)),
+                        _ => self.within = Within::Cdata(0),
                     }
                 }
-                State::Declaration => {
+                Within::Declaration => {
                     self.scanned += 1;
                     if byte == b'>' {
                         self.end_markup();
                     }
                 }
-                State::Instruction => {
+                Within::Instruction => {
                     let ends = byte == b'>' && self.previous() == b'?';
                     self.scanned += 1;
                     if ends {
@@ -269,7 +270,7 @@ impl Cutter {
 
     /// Whether it has not ended yet.
     pub(crate) fn in_stanza(&self) -> bool {
-        self.depth > 0 || self.state != State::Text
+        self.depth > 0 || self.within != Within::Text
     }
 
     /// The byte before the one at `scanned`.
@@ -282,7 +283,7 @@ impl Cutter {
 
     /// Notes the markup that ends here.
     fn end_markup(&mut self) {
-        self.state = State::Text;
+        self.within = Within::Text;
         if self.dropped.is_none() {
             // Stanzas are dropped long before they have 4 GiB.
             self.marks.push(Mark {

@@ -44,17 +44,14 @@ pub(crate) struct Turn {
 
 /// A place among those that wait. Dropped, it is given up.
 #[derive(Debug)]
-pub(crate) struct Place(State);
-
-#[derive(Debug)]
-enum State {
-    /// It is this one's turn at once.
+pub(crate) enum Place {
+    /// Its turn has come.
     First(Turn),
     Waiting(Waiting),
 }
 
 #[derive(Debug)]
-struct Waiting {
+pub(crate) struct Waiting {
     turns: Arc<Turns>,
     size: Size,
     ticket: Ticket<u64>,
@@ -79,17 +76,17 @@ impl Turns {
         // Unlocked before anything is dropped: a turn that is dropped locks.
         let passed = self.waiters(size).enter(sender, waker);
         let ticket = match passed {
-            Passed::Now(_) => return Some(Place(State::First(self.turn(size)))),
+            Passed::Now(_) => return Some(Place::First(self.turn(size))),
             // Dropped, the displaced one hears that it has no turn.
             Passed::Entered(Entered::Waiting(ticket) | Entered::Displacing(ticket, _)) => ticket,
             Passed::Entered(Entered::Full(_)) => return None,
         };
-        Some(Place(State::Waiting(Waiting {
+        Some(Place::Waiting(Waiting {
             turns: Arc::clone(self),
             size,
             ticket,
             turn,
-        })))
+        }))
     }
 
     fn turn(self: &Arc<Self>, size: Size) -> Turn {
@@ -123,9 +120,9 @@ impl Size {
 impl Place {
     /// Waits for its turn; `None` if that takes too long, or if a newcomer with a smaller share has taken the place.
     pub(crate) async fn turn(self) -> Option<Turn> {
-        match self.0 {
-            State::First(turn) => Some(turn),
-            State::Waiting(mut waiting) => timeout(PATIENCE, &mut waiting.turn).await.ok()?.ok(),
+        match self {
+            Self::First(turn) => Some(turn),
+            Self::Waiting(mut waiting) => timeout(PATIENCE, &mut waiting.turn).await.ok()?.ok(),
         }
     }
 }
@@ -234,9 +231,6 @@ mod tests {
         let large: Vec<_> = (0..4).map(|_| turns.enter(sender(1, 0), SMALL + 1)).collect();
         assert_eq!(large.iter().flatten().count(), 3);
         assert!(turns.enter(sender(1, 0), LARGE + 1).is_none());
-        assert!(matches!(
-            turns.enter(sender(1, 0), SMALL),
-            Some(Place(State::First(_)))
-        ));
+        assert!(matches!(turns.enter(sender(1, 0), SMALL), Some(Place::First(_))));
     }
 }
