@@ -153,8 +153,9 @@ impl Dispatcher {
             Lookup::Settled(found) => self.push_to_found(Ok(found), &publish, domain, pending),
             Lookup::Asking(asking) => {
                 let sender = self.domains.sender(domain, pending.arrived());
-                // What the registry keeps of it included.
-                let bytes = 2 * (publish.size() + domain.len()) + pending.size();
+                // The registry keeps copies of what it looks up.
+                let looked_up = publish.node.len() + secret.map_or(0, str::len) + domain.len();
+                let bytes = publish.size() + looked_up + domain.len() + pending.size();
                 let Some(place) = self.lookups.enter(sender, bytes) else {
                     return reply_outcome(pending, domain, Outcome::RegistryUnavailable, Named::Missing);
                 };
@@ -364,16 +365,16 @@ fn complain_of_module(push_module: Option<&str>, domain: &str) {
     }
 }
 
-/// 16 MiB of what was sent wait at most.
+/// 20 MiB of what was sent wait at most.
 const SMALL_LOOKUPS: Bounds = Bounds {
     under_way: 32,
     waiting: 4_096,
 };
 const LARGE_LOOKUPS: Bounds = Bounds {
     under_way: 8,
-    waiting: 256,
+    waiting: 128,
 };
-/// The registry writes together what comes together. 8 MiB wait at most.
+/// The registry writes together what comes together. 12 MiB wait at most.
 const SMALL_COMMANDS: Bounds = Bounds {
     under_way: 64,
     waiting: 2_048,

@@ -145,8 +145,8 @@ impl Drop for Turn {
     }
 }
 
-/// Bytes of a small request: nearly all are.
-const SMALL: usize = 2 * 1_024;
+/// Bytes of a small request: nearly all are, those with an encrypted notification of 3,000 bytes included.
+const SMALL: usize = 4 * 1_024;
 /// Bytes of a large one: more than the longest fields that make sense have together.
 const LARGE: usize = 32 * 1_024;
 /// How long a turn may be waited for. Then the database has 2 s, and the server that waits is told after 5 s.
