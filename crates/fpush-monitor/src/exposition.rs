@@ -77,9 +77,11 @@ impl Exposition {
         if unique.is_empty() {
             return;
         }
-        let Metric { name, kind, help, .. } = metric;
-        let kind = kind.name();
-        self.write(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+        let Metric { name, help, .. } = metric;
+        let metric_type = metric.metric_type.name();
+        self.write(format_args!(
+            "# HELP {name} {help}\n# TYPE {name} {metric_type}\n"
+        ));
         for (labels, value) in unique {
             append(self, &labels, value);
         }

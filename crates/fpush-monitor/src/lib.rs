@@ -20,4 +20,4 @@ mod view;
 pub use counters::Counted;
 pub use monitor::Monitor;
 pub use status::{Certificate, Link, Module, Problem, Reload, Severity, Standing, Status};
-pub use table::{Kind, METRICS, Metric};
+pub use table::{METRICS, Metric, MetricType};

@@ -13,7 +13,7 @@ pub struct Metric {
     /// Its name.
     pub name: &'static str,
     /// Its type.
-    pub kind: Kind,
+    pub metric_type: MetricType,
     /// The names of its labels.
     pub labels: &'static [&'static str],
     /// What it tells.
@@ -22,7 +22,7 @@ pub struct Metric {
 
 /// Types of metrics.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub enum MetricType {
     /// It only goes up.
     Counter,
     /// It goes up and down.
@@ -31,7 +31,7 @@ pub enum Kind {
     Histogram,
 }
 
-impl Kind {
+impl MetricType {
     /// Its name in the exposition.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -44,10 +44,10 @@ impl Kind {
 }
 
 macro_rules! table {
-    ($($constant:ident: $kind:expr, $name:literal, [$($label:literal),*], $help:literal;)*) => {
+    ($($constant:ident: $type:expr, $name:literal, [$($label:literal),*], $help:literal;)*) => {
         $(pub(crate) const $constant: Metric = Metric {
             name: $name,
-            kind: $kind,
+            metric_type: $type,
             labels: &[$($label),*],
             help: $help,
         };)*
@@ -57,7 +57,7 @@ macro_rules! table {
     };
 }
 
-use Kind::{Counter, Gauge, Histogram};
+use MetricType::{Counter, Gauge, Histogram};
 
 table! {
     // Counted.
@@ -175,7 +175,7 @@ mod tests {
                 METRICS[..at].iter().all(|earlier| earlier.name != name),
                 "{name} twice"
             );
-            assert_eq!(name.ends_with("_total"), metric.kind == Counter, "{name}");
+            assert_eq!(name.ends_with("_total"), metric.metric_type == Counter, "{name}");
             assert!(
                 metric.help.ends_with('.') && !metric.help.contains(['\n', '\\']),
                 "{name}"

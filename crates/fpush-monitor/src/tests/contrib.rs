@@ -51,7 +51,7 @@ fn named(text: &str) -> Vec<(&str, &str)> {
 fn metric(name: &str) -> Option<&'static Metric> {
     let find = |name| METRICS.iter().find(|metric| metric.name == name);
     let of_histogram =
-        |suffix| find(name.strip_suffix(suffix)?).filter(|metric| metric.kind.name() == "histogram");
+        |suffix| find(name.strip_suffix(suffix)?).filter(|metric| metric.metric_type.name() == "histogram");
     find(name).or_else(|| ["_bucket", "_sum", "_count"].into_iter().find_map(of_histogram))
 }
 

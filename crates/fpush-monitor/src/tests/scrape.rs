@@ -139,7 +139,7 @@ async fn a_scrape_is_small_and_quick_and_says_what_each_number_is() {
     for metric in METRICS {
         assert!(names.contains(metric.name), "{} does not come", metric.name);
         assert_eq!(help[metric.name], metric.help);
-        assert_eq!(types[metric.name], metric.kind.name());
+        assert_eq!(types[metric.name], metric.metric_type.name());
     }
     let count = format!("fpush_reply_duration_seconds_count {PUSHES}\n");
     assert!(scrape.contains(&count), "{scrape}");
