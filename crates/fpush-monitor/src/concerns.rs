@@ -16,23 +16,23 @@ pub(crate) struct Concern {
     /// The part of the program or the push module.
     pub(crate) about: String,
     /// What it is, and what to do.
-    pub(crate) words: String,
+    pub(crate) message: String,
 }
 
 /// Everything that is not as it should be, the worst first.
 pub(crate) fn concerns(status: &Status, wall: SystemTime) -> Vec<Concern> {
     let mut concerns = Vec::new();
-    let mut add = |severity, about: &str, words: String| {
+    let mut add = |severity, about: &str, message: String| {
         let about = about.to_owned();
         // A credential and its module may say the same.
         if !concerns
             .iter()
-            .any(|known: &Concern| known.about == about && known.words == words)
+            .any(|known: &Concern| known.about == about && known.message == message)
         {
             concerns.push(Concern {
                 severity,
                 about,
-                words,
+                message,
             });
         }
     };
@@ -61,15 +61,15 @@ pub(crate) fn concerns(status: &Status, wall: SystemTime) -> Vec<Concern> {
             };
             add(severity, name, trouble.words.clone());
         }
-        if let Some(words) = backend.clock_trouble() {
-            add(Severity::Warning, name, words);
+        if let Some(message) = backend.clock_trouble() {
+            add(Severity::Warning, name, message);
         }
-        for words in backend
+        for message in backend
             .credentials
             .iter()
             .filter_map(|credential| credential.trouble.as_ref())
         {
-            add(Severity::Warning, name, words.clone().into_owned());
+            add(Severity::Warning, name, message.clone().into_owned());
         }
         // The module itself hears of it only when pushes have waited in vain.
         let is_missing = |credential: &Credential| {
@@ -92,17 +92,17 @@ pub(crate) fn concerns(status: &Status, wall: SystemTime) -> Vec<Concern> {
         }
     }
     match &status.registry {
-        Some(Standing::Doubted(words)) => add(Severity::Error, REGISTRY, words.clone()),
+        Some(Standing::Doubted(message)) => add(Severity::Error, REGISTRY, message.clone()),
         Some(Standing::New) => add(Severity::Warning, REGISTRY, NO_DEVICES.to_owned()),
         Some(Standing::Good) | None => {}
     }
-    if let Some(words) = &status.state_trouble {
-        add(Severity::Error, "state directory", words.clone());
+    if let Some(message) = &status.state_trouble {
+        add(Severity::Error, "state directory", message.clone());
     }
     if let Some(reason) = status.reload.as_ref().and_then(|reload| reload.refused.as_ref()) {
-        let words =
+        let message =
             format!("the last reload was refused, and the settings from before it are in force: {reason}");
-        add(Severity::Warning, "settings", words);
+        add(Severity::Warning, "settings", message);
     }
     concerns.sort_by_key(|concern| match concern.severity {
         Severity::Error => 0,
@@ -180,9 +180,9 @@ mod tests {
             expires: Some(SystemTime::UNIX_EPOCH + DAY * u32::try_from(1_000 + days).unwrap() + DAY / 2),
             trouble: of_credential.map(Into::into),
         }];
-        module.status.trouble = trouble.map(|(kind, words)| Trouble {
+        module.status.trouble = trouble.map(|(kind, message)| Trouble {
             kind,
-            words: words.to_owned(),
+            words: message.to_owned(),
         });
         let status = Status {
             modules: vec![module],
@@ -192,7 +192,7 @@ mod tests {
         let concerns = concerns(&status, wall);
         concerns
             .into_iter()
-            .map(|concern| (concern.severity, concern.words))
+            .map(|concern| (concern.severity, concern.message))
             .collect()
     }
 
@@ -218,12 +218,12 @@ mod tests {
         );
         // What is worse than the near end hides it in the module's trouble, and not here.
         let lines = lines(6, Some((TroubleKind::Provider, "down")), None);
-        let words = "its client certificate ends in 6 days; renew it";
+        let message = "its client certificate ends in 6 days; renew it";
         assert_eq!(
             lines,
             [
                 (Severity::Error, "down".to_owned()),
-                (Severity::Error, words.to_owned())
+                (Severity::Error, message.to_owned())
             ]
         );
     }
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(lines(&status), 0);
         for end in [None, Some(wall - DAY)] {
             status.modules[0].status.backend.credentials[0].expires = end;
-            assert_eq!(concerns(&status, wall)[0].words, NO_ACCESS_TOKEN);
+            assert_eq!(concerns(&status, wall)[0].message, NO_ACCESS_TOKEN);
         }
         status.modules[0].status.trouble = Some(Trouble {
             kind: TroubleKind::Provider,

@@ -72,7 +72,7 @@ impl Group {
     }
 
     /// Its name and what it means, for the page.
-    pub(crate) fn words(self) -> (&'static str, &'static str) {
+    pub(crate) fn name_and_meaning(self) -> (&'static str, &'static str) {
         match self {
             Self::Delivered => ("Delivered", "The provider has taken them."),
             Self::Held => (

@@ -64,7 +64,7 @@ pub enum Standing {
 #[derive(Clone, Debug)]
 pub struct Module {
     /// Its type in the settings: `apple`, `google`, `demo`.
-    pub kind: &'static str,
+    pub module_type: &'static str,
     /// What it says of itself.
     pub status: ModuleStatus,
 }

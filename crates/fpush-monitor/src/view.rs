@@ -21,7 +21,7 @@ pub(crate) fn view(status: &Status, history: &History, now: Instant, wall: Syste
             json!({
                 "level": level(concern.severity),
                 "about": concern.about,
-                "words": concern.words,
+                "words": concern.message,
             })
         })
         .collect();
@@ -67,7 +67,7 @@ pub(crate) fn view(status: &Status, history: &History, now: Instant, wall: Syste
 }
 
 fn module(module: &Module, history: &History, wall: SystemTime) -> Value {
-    let Module { kind, status } = module;
+    let Module { module_type, status } = module;
     let level = match &status.trouble {
         None => "ok",
         Some(_) if is_up(module) => "warning",
@@ -95,7 +95,7 @@ fn module(module: &Module, history: &History, wall: SystemTime) -> Value {
         .collect();
     json!({
         "name": status.name,
-        "kind": kind,
+        "kind": module_type,
         "level": level,
         "proof": status.proof.name(),
         "trouble": status.trouble.as_ref().map(|trouble| &trouble.words),
@@ -136,13 +136,13 @@ fn hour(history: &History) -> Value {
     let groups: Vec<_> = Group::ALL
         .into_iter()
         .map(|group| {
-            let (name, words) = group.words();
+            let (name, meaning) = group.name_and_meaning();
             let outcomes: Vec<_> = totals
                 .iter()
                 .filter(|(outcome, total)| Group::of(*outcome) == group && *total > 0)
                 .map(|(outcome, total)| json!([outcome.name().replace('_', " "), total]))
                 .collect();
-            json!({ "name": name, "words": words, "outcomes": outcomes })
+            json!({ "name": name, "words": meaning, "outcomes": outcomes })
         })
         .collect();
     let points: Vec<_> = history

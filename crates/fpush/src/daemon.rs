@@ -327,7 +327,7 @@ impl Daemon {
             .active()
             .iter()
             .map(|typed| fpush_monitor::Module {
-                kind: typed.module_type,
+                module_type: typed.module_type,
                 status: typed.module.status(now, wall),
             })
             .collect();

@@ -128,8 +128,8 @@ pub(crate) fn bad() -> Status {
          components there"
             .to_owned(),
     );
-    let trouble = |name, kind, trouble, words: &str| {
-        let mut module = module(name, kind);
+    let trouble = |name, module_type, trouble, words: &str| {
+        let mut module = module(name, module_type);
         let words = words.to_owned();
         module.status.trouble = Some(Trouble { kind: trouble, words });
         module
@@ -224,7 +224,7 @@ pub(crate) fn bad() -> Status {
     status
 }
 
-pub(crate) fn module(name: &str, kind: &'static str) -> Module {
+pub(crate) fn module(name: &str, module_type: &'static str) -> Module {
     let status = ModuleStatus {
         name: name.to_owned(),
         in_flight: 4,
@@ -239,7 +239,7 @@ pub(crate) fn module(name: &str, kind: &'static str) -> Module {
         trouble: None,
         backend: BackendStatus::default(),
     };
-    Module { kind, status }
+    Module { module_type, status }
 }
 
 fn problem(severity: Severity, about: &str, text: &str, ago: (Duration, Duration), count: u64) -> Problem {
