@@ -91,7 +91,7 @@ impl Group {
 
 impl History {
     /// Whether it is time to read the counters.
-    pub(crate) fn wants(&self, now: Instant) -> bool {
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
         let last = self.recent.back();
         last.is_none_or(|(at, _)| now.saturating_duration_since(*at) >= STEP)
     }
@@ -191,16 +191,16 @@ mod tests {
         };
         let (start, wall) = (Instant::now(), SystemTime::UNIX_EPOCH);
         let mut history = History::default();
-        assert!(history.wants(start));
+        assert!(history.is_due(start));
         history.add(counts(100, 0), start, wall);
         assert_eq!(
             history.points().count(),
             0,
             "what was before the start is no rate"
         );
-        assert!(!history.wants(start + Duration::from_secs(9)));
+        assert!(!history.is_due(start + Duration::from_secs(9)));
         let now = start + STEP;
-        assert!(history.wants(now));
+        assert!(history.is_due(now));
         history.add(counts(150, 20), now, wall + STEP);
         let point = history.points().next().unwrap();
         assert_eq!(

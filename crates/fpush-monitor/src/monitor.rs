@@ -25,13 +25,14 @@ pub struct Monitor {
     version: &'static str,
     start: SystemTime,
     pub(crate) started: Instant,
-    state: Mutex<State>,
+    seen: Mutex<Seen>,
     /// Held by who writes the metrics down: of many who ask one after the other has its text written.
     writing: Arc<tokio::sync::Mutex<()>>,
 }
 
+/// What was recorded.
 #[derive(Default)]
-pub(crate) struct State {
+pub(crate) struct Seen {
     last: Option<(Instant, Arc<Status>)>,
     history: History,
 }
@@ -45,24 +46,24 @@ impl Monitor {
             version,
             start: SystemTime::now(),
             started: Instant::now(),
-            state: Mutex::default(),
+            seen: Mutex::default(),
             writing: Arc::default(),
         })
     }
 
-    /// Takes note of the status. Once a second.
+    /// Records the status. Once a second.
     pub fn tick(&self, status: Status, now: Instant, wall: SystemTime) {
-        let mut state = self.state();
-        if state.history.wants(now) {
+        let mut seen = self.seen();
+        if seen.history.is_due(now) {
             let meters = status.meters();
             let of_modules = meters
                 .iter()
                 .map(|(name, meters)| ((*name).into(), meters.outcomes().get()));
             let mut counts: Counts = of_modules.collect();
             counts.insert("".into(), self.counted.outcomes.get());
-            state.history.add(counts, now, wall);
+            seen.history.add(counts, now, wall);
         }
-        state.last = Some((now, Arc::new(status)));
+        seen.last = Some((now, Arc::new(status)));
     }
 
     /// All metrics as Prometheus wants them. They are written beside the thread that pushes: those of a thousand modules
@@ -79,7 +80,7 @@ impl Monitor {
 
     pub(crate) fn metrics(&self, wall: SystemTime) -> String {
         let mut text = Exposition::default();
-        let last = self.state().last.clone();
+        let last = self.seen().last.clone();
         let status = last.as_ref().map(|(_, status)| &**status);
         let meters = status.map(Status::meters).unwrap_or_default();
         counters::write(&mut text, &self.counted, &meters);
@@ -99,27 +100,27 @@ impl Monitor {
 
     /// Why fpush is not ready; nothing if it is.
     pub(crate) fn unready(&self) -> Vec<String> {
-        match &self.state().last {
+        match &self.seen().last {
             Some((at, status)) if is_current(*at) => concerns::unready(status),
             Some(_) | None => {
-                vec!["there is no news of what goes on; it may have just been started".to_owned()]
+                vec!["no status in the last minute: fpush has just started, or hangs".to_owned()]
             }
         }
     }
 
     /// What the status page shows; `None` before there is a status.
     pub(crate) fn view(&self, now: Instant, wall: SystemTime) -> Option<Value> {
-        let state = self.state();
-        let (at, status) = state.last.as_ref()?;
-        let mut view = view::view(status, &state.history, now, wall);
+        let seen = self.seen();
+        let (at, status) = seen.last.as_ref()?;
+        let mut view = view::view(status, &seen.history, now, wall);
         view["version"] = self.version.into();
         view["uptime"] = now.saturating_duration_since(self.started).as_secs().into();
         view["age"] = now.saturating_duration_since(*at).as_secs().into();
         Some(view)
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -211,7 +211,7 @@ async fn whoever_else_has_something_to_do_goes_on_while_the_text_is_written() {
     let (let_go, wait) = mpsc::channel::<()>();
     let holder = Arc::clone(&monitor);
     let holding = thread::spawn(move || {
-        let _state = holder.state();
+        let _seen = holder.seen();
         locked.send(()).unwrap();
         wait.recv_timeout(Duration::from_secs(60))
     });
