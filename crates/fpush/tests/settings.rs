@@ -18,6 +18,7 @@ use std::{
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::{Command, Output},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -167,7 +168,7 @@ impl Folder {
         (status.code(), self.plain(stderr), self.plain(stdout))
     }
 
-    /// The text without what differs from run to run.
+    /// The text without what differs from run to run, or with the next backend.
     fn plain(&self, text: Vec<u8>) -> String {
         let port = self.server.local_addr().unwrap().port().to_string();
         let version = String::from_utf8(self.fpush(&["--version"]).stdout).unwrap();
@@ -176,11 +177,37 @@ impl Folder {
         let text = ours
             .iter()
             .fold(text, |text, (theirs, ours)| text.replace(ours, theirs));
-        text.replace(&port, PORT).replace(&version, "fpush VERSION\n")
+        text.replace(&port, PORT)
+            .replace(&version, "fpush VERSION\n")
+            .replace(types(), "TYPES")
     }
 
     fn was_contacted(&self) -> bool {
         self.server.accept().is_ok()
+    }
+}
+
+/// The types of modules as the program lists them, such as `"apple" or "google"`.
+fn types() -> &'static str {
+    static TYPES: OnceLock<String> = OnceLock::new();
+    TYPES.get_or_init(|| {
+        let dir = TempDir::new();
+        dir.write("settings.json", r#"{ "pushModules": { "m": { "type": "?" } } }"#);
+        let check = run_to_end(BIN, ["check", "settings.json"], dir.path());
+        let said = String::from_utf8(check.stderr).unwrap();
+        let (_, list) = said.split_once("pushModules.m.type: expected ").expect(&said);
+        let (list, _) = list.split_once(", found").expect(&said);
+        list.to_owned()
+    })
+}
+
+#[test]
+fn the_types_of_modules_are_listed() {
+    let types: Vec<_> = types().split(" or ").collect();
+    assert!(types.contains(&"\"demo\""), "{types:?}");
+    for name in types {
+        let inner = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+        assert!(inner.is_some_and(|name| !name.contains('"')), "{name}");
     }
 }
 

@@ -72,13 +72,14 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
     })?;
     report.run("formatting", cargo(&["fmt", "--all", "--check"]))?;
 
+    let backends = backends()?;
     report.run("clippy", clippy(&["--workspace"]))?;
     if extent.has_features() {
         report.run(
             "clippy: no backend",
             clippy(&["-p", "fpush", "--no-default-features"]),
         )?;
-        for feature in BACKENDS {
+        for feature in &backends {
             report.run(
                 &format!("clippy: {feature} alone"),
                 clippy(&["-p", "fpush", "--no-default-features", "--features", feature]),
@@ -129,7 +130,7 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
         )?;
     }
     if extent.has_features() {
-        for feature in BACKENDS {
+        for feature in &backends {
             report.tests(
                 &format!("tests: {feature} alone"),
                 cargo(&[
@@ -388,8 +389,22 @@ fn seconds(duration: Duration) -> String {
     }
 }
 
-/// Each must build and pass its tests without the others.
-const BACKENDS: [&str; 3] = ["enable_apns_support", "enable_fcm_support", "enable_demo_support"];
+/// The features that bring a backend: each must build and pass its tests without the others.
+fn backends() -> Result<Vec<String>> {
+    let manifest = fs::read_to_string(MANIFEST).with_context(|| format!("cannot read {MANIFEST}"))?;
+    let features = manifest.lines().filter_map(|line| line.split_once(" = ["));
+    let backends: Vec<_> = features
+        .map(|(feature, _)| feature)
+        .filter(|feature| feature.starts_with("enable_") && feature.ends_with("_support"))
+        .map(str::to_owned)
+        .collect();
+    if backends.is_empty() {
+        bail!("{MANIFEST} has no feature enable_…_support");
+    }
+    Ok(backends)
+}
+
+const MANIFEST: &str = "crates/fpush/Cargo.toml";
 
 /// Features that change something else.
 const OPTIONS: [&str; 3] = [
