@@ -427,7 +427,9 @@ impl Life {
 
 /// Why a request has no answer.
 fn failure(error: &hyper::Error, activity: &Activity) -> SendError {
-    if error.is_parse() || activity.is_overdrawn() {
+    // What h2 itself objects to is no HTTP/2.
+    let is_objected_to = http2_error(error).is_some_and(h2::Error::is_library);
+    if error.is_parse() || is_objected_to || activity.is_overdrawn() {
         SendError::Malformed(root_cause(error))
     } else {
         SendError::Broken(root_cause(error))
@@ -435,8 +437,12 @@ fn failure(error: &hyper::Error, activity: &Activity) -> SendError {
 }
 
 fn is_refused_stream(error: &hyper::Error) -> bool {
-    let http2 = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
-    http2.is_some_and(|http2| http2.is_remote() && http2.reason() == Some(Reason::REFUSED_STREAM))
+    http2_error(error)
+        .is_some_and(|http2| http2.is_remote() && http2.reason() == Some(Reason::REFUSED_STREAM))
+}
+
+fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source().and_then(|cause| cause.downcast_ref())
 }
 
 /// A connection of HTTP/2 that brought nothing for this long, while a request waited in vain, takes no other.
