@@ -3,7 +3,7 @@
 //! It decides and starts; what takes time is a task, whose reply goes out through the outbox.
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::{Arc, RwLock},
 };
 
@@ -29,7 +29,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
     modules: Arc<Modules>,
-    settings: RwLock<Arc<LiveSettings>>,
+    settings: RwLock<LiveSettings>,
     drain: Drain,
     outbox: Arc<Outbox>,
     domains: Arc<Domains>,
@@ -39,7 +39,6 @@ pub(crate) struct Dispatcher {
 }
 
 /// What the settings may change while the daemon runs.
-#[derive(Clone)]
 struct LiveSettings {
     /// Our own address.
     name: Box<str>,
@@ -64,7 +63,7 @@ impl Dispatcher {
         let (name, now) = (name.into(), Instant::now());
         Arc::new(Self {
             modules,
-            settings: RwLock::new(Arc::new(LiveSettings { name, devices })),
+            settings: RwLock::new(LiveSettings { name, devices }),
             drain,
             outbox: Outbox::new(),
             domains: Arc::new(Domains::new(now)),
@@ -75,15 +74,15 @@ impl Dispatcher {
 
     /// Serves these registered devices from now on.
     pub(crate) fn set_devices(&self, devices: Option<Arc<dyn Devices>>) {
-        self.change_settings(|settings| settings.devices = devices);
+        write(&self.settings).devices = devices;
     }
 
     /// Our address is this one from now on.
     pub(crate) fn set_name(&self, name: &str) {
-        if canonical_domain(&self.settings().name) != canonical_domain(name) {
+        let former = mem::replace(&mut write(&self.settings).name, name.into());
+        if canonical_domain(&former) != canonical_domain(name) {
             self.outbox.drop_former(Instant::now());
         }
-        self.change_settings(|settings| settings.name = name.into());
     }
 
     /// What is known of the domains that send.
@@ -95,12 +94,8 @@ impl Dispatcher {
         &self.outbox
     }
 
-    fn change_settings(&self, change: impl FnOnce(&mut LiveSettings)) {
-        change(Arc::make_mut(&mut write(&self.settings)));
-    }
-
-    fn settings(&self) -> Arc<LiveSettings> {
-        Arc::clone(&read(&self.settings))
+    fn devices(&self) -> Option<Arc<dyn Devices>> {
+        read(&self.settings).devices.clone()
     }
 
     /// Has a request done that arrived now. It gets exactly one reply.
@@ -140,7 +135,7 @@ impl Dispatcher {
         if publish.push_module.is_some() {
             return self.push_to_token(&publish, domain, false, pending);
         }
-        let Some(devices) = self.settings().devices.clone() else {
+        let Some(devices) = self.devices() else {
             return self.push_to_token(&publish, domain, false, pending);
         };
         let secret = publish.secret.as_deref();
@@ -273,7 +268,7 @@ impl Dispatcher {
     }
 
     fn command(&self, command: AdHoc<'_>, domain: &str, pending: PendingReply) {
-        let Some(devices) = self.settings().devices.clone() else {
+        let Some(devices) = self.devices() else {
             return pending.send(&Reply::NoRegistration);
         };
         let (name, command) = match command.check(&*devices) {
@@ -304,7 +299,7 @@ impl Dispatcher {
 
     /// disco#info.
     fn describe(&self, node: Option<&str>) -> Reply<'static> {
-        match (node, &self.settings().devices) {
+        match (node, self.devices()) {
             (None, None) => Reply::Xml(service::disco_info(None)),
             (None, Some(devices)) => Reply::Xml(service::disco_info(Some(&devices.features()))),
             (Some(COMMANDS), Some(_)) => Reply::Xml(service::command_list_info()),
@@ -320,10 +315,10 @@ impl Dispatcher {
 
     /// disco#items.
     fn list(&self, node: Option<&str>) -> Reply<'static> {
-        let settings = self.settings();
-        match (node, &settings.devices) {
+        match (node, self.devices()) {
             (Some(COMMANDS), Some(devices)) => {
-                Reply::Xml(service::command_items(&settings.name, &devices.commands()))
+                let name = &read(&self.settings).name;
+                Reply::Xml(service::command_items(name, &devices.commands()))
             }
             (Some(_) | None, _) => Reply::Xml(service::disco_items()),
         }
