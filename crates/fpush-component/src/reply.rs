@@ -174,7 +174,7 @@ impl Reply<'_> {
                     Shape::CommandError(Modify, BadRequest, CommandCondition::BadPayload)
                 }
                 CommandError::Forbidden => Shape::Error(Auth, Forbidden),
-                CommandError::TooMany => Shape::Error(Wait, ResourceConstraint),
+                CommandError::TooMany | CommandError::Full => Shape::Error(Wait, ResourceConstraint),
                 CommandError::Unavailable(_) => Shape::Error(Wait, InternalServerError),
             },
             Self::BadCharacters => Shape::CommandError(Modify, BadRequest, CommandCondition::BadPayload),
@@ -515,6 +515,7 @@ mod tests {
             CommandError::NotFound,
             CommandError::Forbidden,
             CommandError::TooMany,
+            CommandError::Full,
             CommandError::Unavailable(Unavailable),
         ];
         let all = published

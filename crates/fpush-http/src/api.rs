@@ -225,7 +225,8 @@ async fn unregister_device(
             | RegisterError::BadToken
             | RegisterError::ReservedNode
             | RegisterError::Forbidden
-            | RegisterError::NotFound,
+            | RegisterError::NotFound
+            | RegisterError::Full,
         ) => result(StatusCode::BAD_REQUEST, "failure"),
     })
 }
@@ -341,6 +342,7 @@ fn answer_to_registration(result: Result<Registered, RegisterError>) -> Result<A
         Err(RegisterError::Forbidden) => Answer::Error(NODE_OR_SECRET),
         Err(RegisterError::NotFound) => Answer::Error("Node not found!"),
         Err(RegisterError::TooMany) => Answer::Error(RATELIMIT),
+        Err(RegisterError::Full) => Answer::Error("No room for more devices, try again later!"),
         Err(RegisterError::Unavailable(Unavailable)) => Answer::Error(UNAVAILABLE),
     })
 }

@@ -201,6 +201,9 @@ pub enum CommandError {
     /// The sender has as many registrations as one may have, or registers too often.
     #[error("too many registrations")]
     TooMany,
+    /// There are as many devices as the settings allow, in all or of the sender's domain.
+    #[error("there is no room for more devices here")]
+    Full,
     /// The database is out of reach.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),

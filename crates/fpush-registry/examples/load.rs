@@ -4,14 +4,14 @@
 #![expect(clippy::disallowed_macros, reason = "a measurement, not a program")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use fpush_push::{Command, Devices as _, Found, Lookup};
-use fpush_registry::{Device, Dialect, Hooks, Registry, RegistrySettings, StoreSettings, Time};
+use fpush_registry::{Device, Dialect, NoModules, Registry, RegistrySettings, StoreSettings, Time};
 use tokio::task::JoinSet;
 
 #[tokio::main(flavor = "current_thread")]
@@ -29,12 +29,15 @@ async fn main() {
         providers: BTreeMap::new(),
         rate_limit: Duration::from_secs(5),
         max_per_owner: 32,
+        max_devices: 2_000_000,
+        max_devices_per_domain: 1_000_000,
+        trusted_domains: BTreeSet::new(),
         new_per_address: 5_000,
         expire_after: Duration::from_secs(400 * 86_400),
         require_secret: false,
     };
 
-    let (registry, writer) = Registry::open(settings.clone(), Hooks::default(), None)
+    let (registry, writer) = Registry::open(settings.clone(), Arc::new(NoModules), None)
         .await
         .unwrap();
     let writer = tokio::spawn(writer);
@@ -56,7 +59,7 @@ async fn main() {
         cache: true,
         ..settings
     };
-    let (registry, writer) = Registry::open(settings, Hooks::default(), None).await.unwrap();
+    let (registry, writer) = Registry::open(settings, Arc::new(NoModules), None).await.unwrap();
     let writer = tokio::spawn(writer);
     println!(
         "load: {devices} devices in {:.1} s, {} MB more than before, {} bytes each",

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use fpush_push::registrable;
+use fpush_push::{registrable, sync::lock};
 
 /// Counts the questions under way.
 #[derive(Default)]
@@ -33,7 +33,7 @@ impl Asking {
     /// that invented nodes of one do not keep the others from their devices.
     pub(crate) fn begin(self: &Arc<Self>, sender: &str) -> Option<Question> {
         let domain = self.hasher.hash_one(registrable(sender));
-        let mut state = self.state.lock().expect("mutex poisoned");
+        let mut state = lock(&self.state);
         if state.all >= MOST {
             return None;
         }
@@ -52,7 +52,7 @@ impl Asking {
 
 impl Drop for Question {
     fn drop(&mut self) {
-        let mut state = self.asking.state.lock().expect("mutex poisoned");
+        let mut state = lock(&self.asking.state);
         state.all -= 1;
         if let Some(of_domain) = state.of_domain.get_mut(&self.domain) {
             *of_domain -= 1;

@@ -6,13 +6,16 @@ use std::{
     sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
+use fpush_push::sync;
 use hashbrown::HashTable;
 
 use crate::{
-    device::{Device, Dialect, Time, former_opens, opens},
+    device::{Device, Dialect},
     entry::{Entry, Field},
     former,
     targets::Targets,
+    text::secret_matches,
+    time::Time,
 };
 
 /// All devices by their nodes. Looking one up costs no system call.
@@ -41,8 +44,13 @@ struct Kind {
 /// What the cache says about a node. Others may have registered devices of which it has not heard yet: only that a
 /// device is there is certain.
 pub(crate) enum Cached {
-    /// The device, and its push module.
-    Device(Entry, Arc<str>),
+    Device {
+        entry: Entry,
+        /// Its push module.
+        module: Arc<str>,
+        /// Whether the secret was replaced, and this is the first push since then that comes with it.
+        is_first_use: bool,
+    },
     /// The device has another secret.
     WrongSecret,
     /// There is no such device.
@@ -70,15 +78,18 @@ impl Cache {
         match found {
             Some(entry) => {
                 let kind = &state.kinds[entry.kind() as usize];
-                let is_open = kind.dialect == Dialect::Tigase
-                    || entry.with_secret(|its| opens(its, secret))
-                    || entry.text(Field::Former).is_some_and(|text| {
-                        former_opens(&former::from_text(Some(&text)), secret, Time::now())
-                    });
-                if is_open {
-                    Cached::Device(entry.clone(), Arc::clone(&kind.module))
-                } else {
-                    Cached::WrongSecret
+                let found = |is_first_use| Cached::Device {
+                    entry: entry.clone(),
+                    module: Arc::clone(&kind.module),
+                    is_first_use,
+                };
+                if kind.dialect == Dialect::Tigase || entry.with_secret(|its| secret_matches(its, secret)) {
+                    return found(false);
+                }
+                let former = former::from_text(entry.text(Field::Former).as_deref());
+                match former::matching(&former, secret, Time::now()) {
+                    Some(former) => found(!former.used),
+                    None => Cached::WrongSecret,
                 }
             }
             None if state.complete => Cached::Nothing,
@@ -155,10 +166,10 @@ impl Cache {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().expect("nobody panics with this lock")
+        sync::read(&self.state)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().expect("nobody panics with this lock")
+        sync::write(&self.state)
     }
 }

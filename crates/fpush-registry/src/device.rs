@@ -1,15 +1,14 @@
 //! A registered device.
 
-use std::{
-    fmt,
-    fmt::Write as _,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+use std::{borrow::Cow, fmt, net::Ipv6Addr};
+
+use fpush_push::{masked, registrable};
+
+use crate::{
+    former::{self, Former},
+    text::{MAX_JID, MAX_KIND, MAX_NODE, MAX_SECRET, MAX_TOKEN, is_sane, secret_matches},
+    time::Time,
 };
-
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-use fpush_push::masked;
-
-use crate::former::{self, Former};
 
 /// The way in which a device registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,10 +20,6 @@ pub enum Dialect {
     /// Tigase's commands, as Siskin sends them: the node needs no secret.
     Tigase,
 }
-
-/// A time in milliseconds since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Time(pub(crate) i64);
 
 /// A registered device. It has no `Debug` that shows more than the dialect: all else is somebody's secret or address.
 #[derive(Clone, PartialEq, Eq)]
@@ -88,8 +83,15 @@ impl Device {
     }
 
     /// Whether a secret is the device's, or one that was replaced and is still good.
-    pub(crate) fn opens(&self, secret: Option<&str>, now: Time) -> bool {
-        opens(self.secret.as_bytes(), secret) || former_opens(&self.former, secret, now)
+    pub(crate) fn secret_matches(&self, secret: Option<&str>, now: Time) -> bool {
+        secret_matches(self.secret.as_bytes(), secret)
+            || former::matching(&self.former, secret, now).is_some()
+    }
+
+    /// What may be shown of the secret.
+    #[must_use]
+    pub fn masked_secret(&self) -> String {
+        masked(&self.secret)
     }
 
     /// Whether every field has a sane length and no control characters.
@@ -112,6 +114,24 @@ impl Device {
     }
 }
 
+/// In whose share of what strangers can use up an owner is, or a domain, or an address: that of the registrable domain, or
+/// of the network. What has no owner, because it came over HTTP or from elsewhere, is in one share without a name.
+pub(crate) fn share_of(owner: Option<&str>) -> Cow<'_, str> {
+    let Some(owner) = owner else {
+        return Cow::Borrowed("");
+    };
+    let domain = owner.split_once('@').map_or(owner, |(_, domain)| domain);
+    let share = registrable(domain);
+    match share.parse::<Ipv6Addr>() {
+        // Whoever has one such network has all addresses in it.
+        Ok(address) => Cow::Owned(Ipv6Addr::from_bits(address.to_bits() & SITE).to_string()),
+        Err(_) => share,
+    }
+}
+
+/// The 48 bits that an internet provider gives to a site.
+const SITE: u128 = u128::MAX << 80;
+
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Device")
@@ -120,137 +140,20 @@ impl fmt::Debug for Device {
     }
 }
 
-impl Time {
-    /// The present.
-    #[must_use]
-    pub fn now() -> Self {
-        Self::from(SystemTime::now())
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// A time in milliseconds since 1970.
-    #[must_use]
-    pub fn from_millis(millis: i64) -> Self {
-        Self(millis)
-    }
-
-    /// Milliseconds since 1970.
-    #[must_use]
-    pub fn millis(self) -> i64 {
-        self.0
-    }
-
-    /// Reads RFC 3339, in UTC.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        humantime::parse_rfc3339(text).ok().map(Self::from)
-    }
-
-    pub(crate) fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
-    }
-
-    pub(crate) fn after(self, span: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add_unsigned(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
-        )
-    }
-
-    pub(crate) fn before(self, span: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_sub_unsigned(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
-        )
-    }
-
-    /// The last millisecond that four digits of a year can say.
-    const LAST: i64 = 253_402_300_799_999;
-}
-
-impl From<SystemTime> for Time {
-    fn from(time: SystemTime) -> Self {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-    }
-}
-
-/// RFC 3339 in UTC, with milliseconds where there are any: `2017-03-18T04:07:44Z`.
-impl fmt::Display for Time {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let millis = u64::try_from(self.0.clamp(0, Self::LAST)).unwrap_or(0);
-        let time = UNIX_EPOCH + Duration::from_millis(millis);
-        if millis.is_multiple_of(1_000) {
-            humantime::format_rfc3339_seconds(time).fmt(f)
-        } else {
-            humantime::format_rfc3339_millis(time).fmt(f)
+    #[test]
+    fn names_that_somebody_can_invent_are_in_one_share() {
+        for owner in ["a@flood.org", "b@x1.flood.org", "flood.org", "c@X2.Flood.Org."] {
+            assert_eq!(share_of(Some(owner)), "flood.org", "{owner}");
         }
-    }
-}
-
-/// Whether a text that a stranger chose has 1 to `max` bytes and no control characters.
-pub(crate) fn is_sane(text: &str, max: usize) -> bool {
-    (1..=max).contains(&text.len()) && !text.chars().any(char::is_control)
-}
-
-/// Whether a text is what apps have for an id of their device: a UUID, with or without its dashes, or up to 32 hexadecimal
-/// digits, such as an Android ID. No provider's tokens have that form.
-pub(crate) fn is_device_id(text: &str) -> bool {
-    let is_hex = |part: &str| part.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let parts: Vec<_> = text.split('-').collect();
-    let is_uuid = parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12]);
-    parts.iter().copied().all(is_hex) && (is_uuid || (parts.len() == 1 && text.len() <= 32))
-}
-
-/// Whether a secret is the right one. The time that it takes says nothing about where two secrets differ.
-pub(crate) fn opens(right: &[u8], given: Option<&str>) -> bool {
-    given.is_some_and(|given| verify_slices_are_equal(right, given.as_bytes()).is_ok())
-}
-
-/// Whether a secret is one that was replaced and is still good.
-pub(crate) fn former_opens(former: &[Former], given: Option<&str>, now: Time) -> bool {
-    former
-        .iter()
-        .any(|former| former.until > now && opens(former.secret.as_bytes(), given))
-}
-
-/// 256 random bits, in hex.
-///
-/// # Errors
-///
-/// The operating system has no randomness to give.
-pub(crate) fn random_hex() -> Result<String, getrandom::Error> {
-    let mut bits = [0; 32];
-    getrandom::fill(&mut bits)?;
-    Ok(hex(&bits))
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-            // Writing to a string does not fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
-}
-
-/// Bytes of a push type or a provider id.
-pub(crate) const MAX_KIND: usize = 128;
-/// Bytes of a node.
-pub(crate) const MAX_NODE: usize = 512;
-/// Bytes of a secret; ours have 64.
-pub(crate) const MAX_SECRET: usize = 256;
-/// Bytes of a token.
-pub(crate) const MAX_TOKEN: usize = 4_096;
-/// Bytes of a bare JID: two parts of 1,023 bytes and an at sign.
-pub(crate) const MAX_JID: usize = 2_047;
-/// Bytes of a device id.
-pub(crate) const MAX_DEVICE_ID: usize = 512;
-
-impl Device {
-    /// What may be shown of the secret.
-    #[must_use]
-    pub fn masked_secret(&self) -> String {
-        masked(&self.secret)
+        for owner in ["2001:db8:1:2::", "2001:db8:1:3::7", "a@[2001:db8:1::1]"] {
+            assert_eq!(share_of(Some(owner)), "2001:db8:1::", "{owner}");
+        }
+        assert_eq!(share_of(Some("192.0.2.7")), "192.0.2.7");
+        assert_eq!(share_of(Some("a@localhost")), "localhost");
+        assert_eq!(share_of(None), "");
     }
 }

@@ -9,14 +9,13 @@ mod tigase;
 
 use fpush_push::{
     BadPayload, COMMAND_FIELDS, Command, CommandError, Completed, Unavailable, Value, canonical_jid,
-    is_tigase_node,
 };
 
 use crate::{
-    device::{MAX_JID, is_sane},
-    registry::Shared,
+    registrar::Registrar,
     rules::Claim,
     targets::Targets,
+    text::{MAX_JID, is_sane},
 };
 
 /// The commands that the settings make possible, each with a name for persons.
@@ -25,8 +24,8 @@ pub(crate) fn list(targets: &Targets) -> Vec<(&'static str, &'static str)> {
 }
 
 /// Whether a command may be executed, as far as that is known without the database.
-pub(crate) fn admit(shared: &Shared, command: &Command) -> Result<(), CommandError> {
-    if !list(shared.targets())
+pub(crate) fn admit(registrar: &Registrar, command: &Command) -> Result<(), CommandError> {
+    if !list(registrar.targets())
         .iter()
         .any(|(name, _)| *name == command.name)
     {
@@ -35,47 +34,36 @@ pub(crate) fn admit(shared: &Shared, command: &Command) -> Result<(), CommandErr
     if !is_sane(&command.sender, MAX_JID) || !is_sane(&command.written, MAX_JID) {
         return Err(BadPayload::Impossible("from").into());
     }
-    if !shared.is_command_allowed(&command.sender) {
+    if !registrar.is_command_allowed(&command.sender) {
         return Err(CommandError::TooMany);
     }
     Ok(())
 }
 
 /// Executes a command that was admitted.
-pub(crate) async fn execute(shared: &Shared, command: Command) -> Result<Completed, CommandError> {
+pub(crate) async fn execute(registrar: &Registrar, command: Command) -> Result<Completed, CommandError> {
     match command.name.as_str() {
-        seed::REGISTER => seed::register(shared, &command).await,
-        seed::UNREGISTER => seed::unregister(shared, &command).await,
-        tigase::REGISTER => tigase::register(shared, &command).await,
-        tigase::UNREGISTER => tigase::unregister(shared, &command).await,
+        seed::REGISTER => seed::register(registrar, &command).await,
+        seed::UNREGISTER => seed::unregister(registrar, &command).await,
+        tigase::REGISTER => tigase::register(registrar, &command).await,
+        tigase::UNREGISTER => tigase::unregister(registrar, &command).await,
         _ => match p2::Action::of(&command.name) {
-            Some(p2::Action::Register(kind)) => p2::register(shared, &command, kind).await,
-            Some(p2::Action::Unregister(kind)) => p2::unregister(shared, &command, kind).await,
+            Some(p2::Action::Register(kind)) => p2::register(registrar, &command, kind).await,
+            Some(p2::Action::Unregister(kind)) => p2::unregister(registrar, &command, kind).await,
             None => Err(CommandError::UnknownCommand),
         },
     }
 }
 
-/// Whether a node looks like one that needs no secret. Nobody but a registry makes such nodes, so it is no token of the
-/// default module.
-pub(crate) fn is_made_for_no_secret(node: &str) -> bool {
-    is_tigase_node(node)
-}
-
-/// Whether a node looks like one that this registry makes. Such a node belongs to its dialect for ever.
-pub(crate) fn is_ours(node: &str) -> bool {
-    is_tigase_node(node) || p2::is_node(node)
-}
-
 /// The claim of somebody who wants to remove a registration of Tigase's dialect, by what only its app and its server
 /// know.
 pub(crate) fn of_account(
-    shared: &Shared,
+    registrar: &Registrar,
     account: &str,
     provider: &str,
     token: &str,
 ) -> Result<Claim, Unavailable> {
-    tigase::claim_for(shared, &canonical_jid(account), account, provider, token)
+    tigase::claim_for(registrar, &canonical_jid(account), account, provider, token)
 }
 
 /// Refuses a command that removes something and has a field which is not known: it may say that less is to be removed.

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use crate::{
-    device::{Device, MAX_NODE, MAX_SECRET, Time},
+    device::Device,
     former,
+    text::{MAX_NODE, MAX_SECRET},
+    time::Time,
 };
 
 /// What a push to a device needs. Clones share their memory.

@@ -26,6 +26,9 @@ pub enum RegisterError {
     /// Too many registrations of one owner, or too many in a short time.
     #[error("too many registrations")]
     TooMany,
+    /// There are as many devices as the settings allow, in all or of the owner's domain.
+    #[error("{}", CommandError::Full)]
+    Full,
     /// The database is out of reach.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -41,6 +44,7 @@ impl From<RegisterError> for CommandError {
             RegisterError::Forbidden => Self::Forbidden,
             RegisterError::NotFound => Self::NotFound,
             RegisterError::TooMany => Self::TooMany,
+            RegisterError::Full => Self::Full,
             RegisterError::Unavailable(unavailable) => Self::Unavailable(unavailable),
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::device::Time;
+use crate::time::Time;
 
 /// What the clock said when the database was opened.
 #[derive(Clone, Copy, Debug)]

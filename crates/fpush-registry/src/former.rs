@@ -2,20 +2,28 @@
 
 use std::time::Duration;
 
-use crate::device::{MAX_SECRET, Time, is_sane};
+use crate::{
+    text::{MAX_SECRET, is_sane, secret_matches},
+    time::Time,
+};
 
 /// A secret that was replaced.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Former {
     /// Until when it is good.
     pub until: Time,
+    /// Whether a push came with it: some server knows it.
+    pub used: bool,
     /// The secret.
     pub secret: String,
 }
 
 /// How the database keeps them: a line for each.
 pub(crate) fn to_text(former: &[Former]) -> Option<String> {
-    let line = |former: &Former| format!("{} {}", former.until.millis(), former.secret);
+    let line = |former: &Former| {
+        let used = if former.used { USED } else { "" };
+        format!("{}{used} {}", former.until.millis(), former.secret)
+    };
     (!former.is_empty()).then(|| former.iter().map(line).collect::<Vec<_>>().join("\n"))
 }
 
@@ -23,9 +31,14 @@ pub(crate) fn to_text(former: &[Former]) -> Option<String> {
 pub(crate) fn from_text(text: Option<&str>) -> Vec<Former> {
     let read = |line: &str| {
         let (until, secret) = line.split_once(' ')?;
+        let (until, used) = match until.strip_suffix(USED) {
+            Some(until) => (until, true),
+            None => (until, false),
+        };
         let until = Time(until.parse().ok()?);
         is_sane(secret, MAX_SECRET).then(|| Former {
             until,
+            used,
             secret: secret.to_owned(),
         })
     };
@@ -36,22 +49,44 @@ pub(crate) fn from_text(text: Option<&str>) -> Vec<Former> {
         .collect()
 }
 
-/// The former secrets after this one was replaced, too; `None` if there are as many as may be, of which each is good.
-pub(crate) fn replace(former: Vec<Former>, secret: String, now: Time) -> Option<Vec<Former>> {
-    let mut former: Vec<_> = former.into_iter().filter(|former| former.until > now).collect();
-    if former.len() >= MOST {
-        return None;
-    }
-    let until = now.after(GOOD_FOR);
-    former.push(Former { until, secret });
-    Some(former)
+/// The one that this secret is, if it is still good.
+pub(crate) fn matching<'a>(former: &'a [Former], given: Option<&str>, now: Time) -> Option<&'a Former> {
+    former
+        .iter()
+        .find(|former| former.until > now && secret_matches(former.secret.as_bytes(), given))
 }
 
-/// Of one device: an app that registers at each start does so nine times a day. None is given up before its time, so that
-/// nobody can outdate another one's secret by registering again and again.
+/// Notes that a push came with a secret. Returns whether that was not known yet.
+pub(crate) fn note_use(former: &mut [Former], secret: &str) -> bool {
+    let unused = former
+        .iter_mut()
+        .find(|former| former.secret == secret && !former.used);
+    unused.map(|former| former.used = true).is_some()
+}
+
+/// The former secrets after this one was replaced, too. If there are too many the oldest goes of those that no push came
+/// with; so nobody can outdate the secret that a server uses by registering again and again.
+pub(crate) fn replace(former: Vec<Former>, secret: String, used: bool, now: Time) -> Vec<Former> {
+    let mut former: Vec<_> = former.into_iter().filter(|former| former.until > now).collect();
+    if former.len() >= MOST
+        && let Some(least) = (0..former.len()).min_by_key(|&at| (former[at].used, former[at].until))
+    {
+        former.remove(least);
+    }
+    former.push(Former {
+        until: now.after(GOOD_FOR),
+        used,
+        secret,
+    });
+    former
+}
+
+/// Of one device: an app that registers at each start does so nine times a day.
 pub(crate) const MOST: usize = 64;
 /// An app starts, and tells its server the new secret, within this time.
 const GOOD_FOR: Duration = Duration::from_secs(7 * 86_400);
+/// Behind the time of one that was used.
+const USED: &str = "+";
 
 #[cfg(test)]
 mod tests {
@@ -60,29 +95,37 @@ mod tests {
     #[test]
     fn a_secret_is_good_for_seven_days_after_it_was_replaced() {
         let day = 86_400_000;
-        let former = replace(Vec::new(), "first".to_owned(), Time(0)).unwrap();
-        let former = replace(former, "second of a client".to_owned(), Time(day)).unwrap();
+        let former = replace(Vec::new(), "first".to_owned(), true, Time(0));
+        let former = replace(former, "second of a client".to_owned(), false, Time(day));
         let text = to_text(&former);
         assert!(from_text(text.as_deref()) == former);
         assert_eq!(
             former
                 .iter()
-                .map(|former| former.until.0 / day)
+                .map(|former| (former.until.0 / day, former.used))
                 .collect::<Vec<_>>(),
-            [7, 8]
+            [(7, true), (8, false)]
         );
-        let former = replace(former, "third".to_owned(), Time(7 * day)).unwrap();
+        let good = |secret, at| matching(&former, Some(secret), Time(at)).is_some();
+        assert!(good("first", 7 * day - 1) && !good("first", 7 * day) && !good("fir", 0));
+        let former = replace(former, "third".to_owned(), false, Time(7 * day));
         assert_eq!(former.len(), 2, "the first one is past");
         assert!(to_text(&[]).is_none() && from_text(None).is_empty());
     }
 
     #[test]
-    fn no_good_secret_is_given_up_for_another_one() {
-        let mut former = Vec::new();
-        for number in 0..MOST {
-            former = replace(former, number.to_string(), Time(0)).unwrap();
+    fn what_a_server_uses_stays_however_often_somebody_registers() {
+        let mut former = replace(Vec::new(), "used".to_owned(), true, Time(0));
+        for number in 0..3 * MOST {
+            former = replace(former, number.to_string(), false, Time(1));
         }
-        assert!(replace(former.clone(), "more".to_owned(), Time(1)).is_none());
-        assert!(replace(former, "more".to_owned(), Time(8 * 86_400_000)).is_some());
+        assert_eq!(former.len(), MOST);
+        let has = |secret: &str| former.iter().any(|former| former.secret == secret);
+        assert!(has("used") && has("191") && has("129") && !has("128"));
+        // Of those that are all used, too, there is an end.
+        for number in 0..3 * MOST {
+            former = replace(former, number.to_string(), true, Time(2));
+        }
+        assert_eq!(former.len(), MOST);
     }
 }

@@ -4,8 +4,9 @@ use fpush_push::canonical_jid;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    device::{Device, Dialect, Time},
+    device::{Device, Dialect},
     former::Former,
+    time::Time,
 };
 
 /// Why a line is no device. It holds nothing of what the line says.
@@ -58,6 +59,8 @@ struct Line {
 struct FormerLine {
     secret: String,
     until: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    used: bool,
 }
 
 impl From<Former> for FormerLine {
@@ -65,6 +68,7 @@ impl From<Former> for FormerLine {
         Self {
             secret: former.secret,
             until: former.until.to_string(),
+            used: former.used,
         }
     }
 }
@@ -109,6 +113,7 @@ pub fn from_line(line: &str) -> Result<Device, LineError> {
         let until = Time::parse(&line.until).ok_or(LineError::Time)?;
         Ok(Former {
             until,
+            used: line.used,
             secret: line.secret,
         })
     };
@@ -154,6 +159,7 @@ mod tests {
             more in proptest::array::uniform4(proptest::option::of("[^\\p{Cc}]{1,40}")),
             registered in 0..4_000_000_000_000_i64,
             times in proptest::array::uniform3(proptest::option::of(0..4_000_000_000_000_i64)),
+            used: bool,
         ) {
             let [kind, node, secret, token] = texts;
             let [call_token, owner, account, channel] = more;
@@ -164,7 +170,7 @@ mod tests {
             let device = Device {
                 dialect, kind, node, secret, token, call_token, owner, account, channel,
                 registered, renewed, delivered, failed,
-                former: vec![Former { until: Time(registered.0 + 1), secret: "before".to_owned() }],
+                former: vec![Former { until: Time(registered.0 + 1), used, secret: "before".to_owned() }],
                 imported: true,
             };
             let line = to_line(&device);

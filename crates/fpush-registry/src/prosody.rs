@@ -12,7 +12,10 @@ use std::{
 
 use fpush_push::files;
 
-use crate::device::{Device, Dialect, Time};
+use crate::{
+    device::{Device, Dialect},
+    time::Time,
+};
 
 /// Why a file is no device. It holds nothing of what the file says.
 #[derive(Debug, thiserror::Error)]

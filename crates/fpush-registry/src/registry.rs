@@ -1,69 +1,33 @@
 //! The registry: what the component, the HTTP listener and the command line ask and tell it.
 
-use std::{
-    fmt,
-    net::IpAddr,
-    sync::{Arc, OnceLock, RwLock},
-    time::Duration,
-};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
-use aws_lc_rs::hmac;
 use fpush_push::{
-    Background, Command, CommandError, Devices, Ending, Executing, Found, Lookup, Recipient, Record, Token,
-    Unavailable, client_network, registrable,
+    Background, Command, CommandError, Devices, Executing, Found, Lookup, Unavailable, client_network,
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 use crate::{
-    asking::Asking,
-    cache::{Cache, Cached},
-    device::{Device, Dialect, MAX_JID, MAX_KIND, MAX_NODE, MAX_TOKEN, Time, hex, is_device_id, is_sane},
+    cache::Cache,
+    change::{Change, Done, Imported},
+    device::{Device, Dialect},
     dialects,
-    entry::{Entry, Field},
     error::{OpenError, RegisterError},
-    past::{Doubt, Known, Standing},
+    jobs::Origin,
+    lookup::Finder,
+    past::{Doubt, Known},
+    registrar::{PushModules, Registrar},
     rules::{By, Claim, Rules},
+    secrets::WrongSecrets,
     settings::{RegistrySettings, StoreSettings},
+    shared::{Shared, ask},
     store::{MigrateError, Store, describe},
     targets::Targets,
+    text::{MAX_JID, MAX_KIND, MAX_NODE, MAX_TOKEN, is_sane},
     throttle::Throttle,
-    times::{Noted, Times},
-    writer::{Change, Done, Imported, Job, Writer},
+    time::Time,
+    writer::Writer,
 };
-
-/// What the registry asks and tells the push modules. Both are called with the name of a module and a token.
-#[derive(Clone)]
-pub struct Hooks {
-    /// The one spelling in which the module knows the token; `None` for what cannot be one of its tokens.
-    pub canonical: Arc<Canonical>,
-    /// A device with this token registered, anew or again: what is known against the token is outdated.
-    pub registered: Arc<Heard>,
-    /// Whether some module would take a node for a token.
-    pub looks_like_token: Arc<LooksLikeToken>,
-}
-
-/// Spells a token as a module does.
-pub type Canonical = dyn Fn(&str, &str) -> Option<String> + Send + Sync;
-
-/// Answers a question about a node.
-pub type LooksLikeToken = dyn Fn(&str) -> bool + Send + Sync;
-
-/// Is told of a module and a token.
-pub type Heard = dyn Fn(&str, &str) + Send + Sync;
-
-impl Default for Hooks {
-    /// Takes every token as it is and tells nobody.
-    fn default() -> Self {
-        Self {
-            canonical: Arc::new(|_, token| Some(token.to_owned())),
-            registered: Arc::new(|_, _| {}),
-            looks_like_token: Arc::new(|_| false),
-        }
-    }
-}
 
 /// A registration over HTTP.
 #[derive(Clone, Copy)]
@@ -95,39 +59,54 @@ impl fmt::Debug for Registered {
     }
 }
 
+/// A bound that leaves no room for new devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The one of all devices.
+    All {
+        /// How many there are.
+        devices: i64,
+        /// How many there may be.
+        most: i64,
+    },
+    /// The one of devices without an owner.
+    WithoutOwner {
+        /// How many there are.
+        devices: i64,
+        /// How many there may be.
+        most: i64,
+    },
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All { devices, most } => write!(
+                f,
+                "there are {devices} devices and registration.maxDevices ({most}) has no room for new ones: raise it, or \
+                 only devices that are there can register"
+            ),
+            Self::WithoutOwner { devices, most } => write!(
+                f,
+                "there are {devices} devices without an owner and registration.maxDevicesPerDomain ({most}) has no room for \
+                 new ones: raise it, or no new device can register over HTTP"
+            ),
+        }
+    }
+}
+
 /// All registered devices.
 pub struct Registry {
     shared: Arc<Shared>,
+    finder: Arc<Finder>,
+    registrar: Arc<Registrar>,
+    over_http: OverHttp,
 }
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Registry")
     }
-}
-
-/// What the registry, its records and its writer share.
-pub(crate) struct Shared {
-    pub(crate) store: Store,
-    /// `None` if every lookup asks the database.
-    pub(crate) cache: Option<Cache>,
-    pub(crate) times: Times,
-    pub(crate) rules: Rules,
-    pub(crate) expire_after: Duration,
-    targets: Arc<Targets>,
-    spacing: Duration,
-    hooks: Hooks,
-    queue: mpsc::Sender<Job>,
-    /// Makes nodes; it is in the database.
-    key: OnceLock<hmac::Key>,
-    /// Lookups that ask the database.
-    asking: Arc<Asking>,
-    standing: RwLock<Standing>,
-    /// Commands, requests, and wrong secrets.
-    minute: Throttle,
-    /// New devices over HTTP.
-    day: Throttle,
-    new_per_address: u32,
 }
 
 impl Registry {
@@ -144,37 +123,37 @@ impl Registry {
     /// The file cannot be opened, or holds something else, or tables of a newer version.
     pub async fn open(
         settings: RegistrySettings,
-        hooks: Hooks,
+        modules: Arc<dyn PushModules>,
         known: Option<Known>,
     ) -> Result<(Arc<Self>, Background), OpenError> {
-        let store = match &settings.store {
-            StoreSettings::Sqlite { path } => Store::sqlite(path).await?,
-            StoreSettings::Postgres { url } => Store::postgres(url)?,
-        };
-        let may_come_later = matches!(settings.store, StoreSettings::Postgres { .. });
-        let targets = Arc::new(Targets::new(settings.types, settings.providers));
-        let (queue, jobs) = mpsc::channel(QUEUE);
-        let shared = Arc::new(Shared {
+        let RegistrySettings {
             store,
-            cache: settings.cache.then(|| Cache::new(Arc::clone(&targets))),
-            times: Times::default(),
-            rules: Rules {
-                max_per_owner: settings.max_per_owner,
-                require_secret: settings.require_secret,
-            },
-            expire_after: settings.expire_after,
-            targets,
-            spacing: settings.rate_limit,
-            hooks,
-            queue,
-            key: OnceLock::new(),
-            asking: Arc::default(),
-            standing: RwLock::default(),
-            new_per_address: settings.new_per_address,
-            minute: Throttle::new(Duration::from_secs(60)),
-            day: Throttle::new(Duration::from_secs(86_400)),
-        });
-        let mut writer = Writer::new(Arc::clone(&shared), jobs, known)?;
+            cache,
+            types,
+            providers,
+            rate_limit,
+            max_per_owner,
+            max_devices,
+            max_devices_per_domain,
+            trusted_domains,
+            new_per_address,
+            expire_after,
+            require_secret,
+        } = settings;
+        let (store, may_come_later) = match &store {
+            StoreSettings::Sqlite { path } => (Store::sqlite(path).await?, false),
+            StoreSettings::Postgres { url } => (Store::postgres(url)?, true),
+        };
+        let targets = Arc::new(Targets::new(types, providers));
+        let rules = Rules {
+            max_per_owner,
+            max_devices,
+            max_devices_per_domain,
+            trusted: trusted_domains,
+        };
+        let cache = cache.then(|| Cache::new(Arc::clone(&targets)));
+        let shared = Arc::new(Shared::new(store, cache, rules, expire_after));
+        let mut writer = Writer::new(Arc::clone(&shared), known)?;
         match writer.prepare().await {
             Ok(()) => {}
             Err(MigrateError::Newer { found, known }) => return Err(OpenError::Newer { found, known }),
@@ -184,22 +163,32 @@ impl Registry {
             }
             Err(MigrateError::Database(problem)) => return Err(OpenError::Database(describe(&problem))),
         }
-        Ok((Arc::new(Self { shared }), Box::pin(writer.run())))
+        let wrong_secrets = Arc::new(WrongSecrets::default());
+        let finder = Finder::new(
+            Arc::clone(&shared),
+            Arc::clone(&targets),
+            Arc::clone(&wrong_secrets),
+            rate_limit,
+        );
+        let registrar = Registrar::new(Arc::clone(&shared), targets, modules, wrong_secrets);
+        let registry = Self {
+            shared,
+            finder: Arc::new(finder),
+            registrar: Arc::new(registrar),
+            over_http: OverHttp {
+                require_secret,
+                new_per_address,
+                minute: Throttle::new(Duration::from_secs(60)),
+                day: Throttle::new(Duration::from_secs(86_400)),
+            },
+        };
+        Ok((Arc::new(registry), Box::pin(writer.run())))
     }
 
     /// Writes what is gathered and ends all connections; returns when that is done, or after 3 s.
     pub async fn close(&self) {
-        let (reply, done) = oneshot::channel();
-        let close = async {
-            let job = Job {
-                change: Change::Close,
-                reply: Some(reply),
-            };
-            if self.shared.queue.send(job).await.is_ok() {
-                drop(done.await);
-            }
-        };
-        drop(timeout(CLOSING, close).await);
+        self.shared.end.notify_one();
+        drop(timeout(CLOSING, self.shared.ended.notified()).await);
     }
 
     /// Registers a device over HTTP. A known node with the same push type keeps its secret; with another one it
@@ -220,19 +209,19 @@ impl Registry {
             address,
         } = registration;
         check("token", token, MAX_TOKEN)?;
-        let may_add = self.shared.reserve_new(address);
+        let may_add = self.over_http.reserve_new(address);
         let registered = async {
             let claim = self
                 .http_claim(kind, node, token, secret, address, may_add)
                 .await?;
-            self.shared
+            self.registrar
                 .register(claim, None, &client_network(address).to_string())
                 .await
         };
         let registered = registered.await;
         // Only what is one device more counts as one.
         if may_add && !registered.as_ref().is_ok_and(|(_, is_new)| *is_new) {
-            self.shared.give_back_new(address);
+            self.over_http.give_back_new(address);
         }
         let (device, _) = registered?;
         Ok(Registered {
@@ -255,7 +244,7 @@ impl Registry {
     ) -> Result<Registered, RegisterError> {
         let claim = self.http_claim(kind, node, "", secret, address, false).await?;
         let device = self
-            .shared
+            .registrar
             .unregister(claim, &client_network(address).to_string())
             .await?;
         Ok(Registered {
@@ -281,12 +270,12 @@ impl Registry {
         check("account", account, MAX_JID)?;
         check("provider", provider, MAX_KIND)?;
         check("device-token", token, MAX_TOKEN)?;
-        if !self.shared.is_request_allowed(address) {
+        if !self.over_http.is_request_allowed(address) {
             return Err(RegisterError::TooMany);
         }
-        let claim = dialects::of_account(&self.shared, account, provider, token)?;
+        let claim = dialects::of_account(&self.registrar, account, provider, token)?;
         match self
-            .shared
+            .registrar
             .unregister(claim, &client_network(address).to_string())
             .await
         {
@@ -312,10 +301,7 @@ impl Registry {
     /// or was not there to be asked yet.
     #[must_use]
     pub fn known(&self) -> Option<Known> {
-        match &*self.shared.standing.read().expect("mutex poisoned") {
-            Standing::Good(known) => Some(known.clone()),
-            Standing::Unasked | Standing::Doubted(_) => None,
-        }
+        self.shared.known()
     }
 
     /// Why the database is doubted, if it is.
@@ -330,7 +316,7 @@ impl Registry {
     ///
     /// The database is out of reach.
     pub async fn accept(&self) -> Result<u64, Unavailable> {
-        match self.shared.write(Change::Accept).await {
+        match self.shared.jobs.write(Origin::Own, Change::Accept).await {
             Ok(Done::Accepted(devices)) => Ok(devices),
             Ok(Done::Device { .. } | Done::Imported(_) | Done::Removed(_)) | Err(_) => Err(Unavailable),
         }
@@ -404,6 +390,26 @@ impl Registry {
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
+    /// Which bounds leave no room for new devices: what an import may lead to, which is bound by none of them.
+    ///
+    /// # Errors
+    ///
+    /// The database is out of reach.
+    pub async fn full(&self) -> Result<Vec<Full>, Unavailable> {
+        let (store, rules) = (&self.shared.store, &self.shared.rules);
+        let devices = ask(store.count()).await?;
+        let without_owner = ask(store.count_without_owner()).await?;
+        let all = (devices >= rules.max_devices).then_some(Full::All {
+            devices,
+            most: rules.max_devices,
+        });
+        let without_owner = (without_owner >= rules.max_devices_per_domain).then_some(Full::WithoutOwner {
+            devices: without_owner,
+            most: rules.max_devices_per_domain,
+        });
+        Ok(all.into_iter().chain(without_owner).collect())
+    }
+
     /// How many devices are registered, if that is known without asking the database.
     #[must_use]
     pub fn counted(&self) -> Option<u64> {
@@ -422,9 +428,13 @@ impl Registry {
         }
         match self
             .shared
-            .write(Change::Remove {
-                node: node.to_owned(),
-            })
+            .jobs
+            .write(
+                Origin::Own,
+                Change::Remove {
+                    node: node.to_owned(),
+                },
+            )
             .await
         {
             Ok(Done::Removed(removed)) => Ok(removed),
@@ -439,7 +449,12 @@ impl Registry {
     ///
     /// The database is out of reach, or refuses one of them.
     pub async fn import(&self, devices: Vec<Device>) -> Result<Imported, Unavailable> {
-        match self.shared.write(Change::Import { devices }).await {
+        match self
+            .shared
+            .jobs
+            .write(Origin::Own, Change::Import { devices })
+            .await
+        {
             Ok(Done::Imported(imported)) => Ok(imported),
             Ok(Done::Device { .. } | Done::Removed(_) | Done::Accepted(_)) | Err(_) => Err(Unavailable),
         }
@@ -456,13 +471,12 @@ impl Registry {
     ) -> Result<Claim, RegisterError> {
         check("type", kind, MAX_KIND)?;
         check("node", node, MAX_NODE)?;
-        let (shared, now) = (&self.shared, Instant::now());
-        if !shared.is_request_allowed(address) {
+        if !self.over_http.is_request_allowed(address) {
             return Err(RegisterError::TooMany);
         }
-        // Without a secret nobody knows whose request it is: then the node has so many. Who knows it always gets through.
-        if !shared.minute.allows(("node", node), PER_NODE, now)
-            && !shared.is_right_secret(node, secret).await?
+        // Who knows the secret always gets through.
+        if !self.over_http.is_request_about_allowed(node, address)
+            && !self.registrar.is_right_secret(node, secret).await?
         {
             return Err(RegisterError::TooMany);
         }
@@ -473,9 +487,12 @@ impl Registry {
             token: token.to_owned(),
             account: None,
             channel: None,
-            by: By::Http { may_add },
+            by: By::Http {
+                may_add,
+                has_to_prove: self.over_http.require_secret,
+            },
             secret: secret.map(str::to_owned),
-            is_reserved: shared.is_reserved(node),
+            is_reserved: self.registrar.is_reserved(node),
             now: Time::now(),
         })
     }
@@ -483,164 +500,48 @@ impl Registry {
 
 impl Devices for Registry {
     fn find(&self, node: &str, secret: Option<&str>, sender: &str) -> Lookup {
-        if !is_sane(node, MAX_NODE) {
-            return Lookup::Settled(Found::Nothing);
-        }
-        let cached = self.shared.cache.as_ref().map(|cache| cache.find(node, secret));
-        match cached {
-            Some(Cached::Device(entry, module)) => {
-                return Lookup::Settled(Found::Device(Arc::clone(&self.shared).recipient(entry, module)));
-            }
-            // Others may have replaced the secret; where none was given, or too many wrong ones were, nobody is asked.
-            Some(Cached::WrongSecret)
-                if secret.is_none() || !self.shared.may_try_secret(node, sender, Instant::now()) =>
-            {
-                return Lookup::Settled(Found::WrongSecret);
-            }
-            // Without a secret it may be a token, which no registry has to be asked for.
-            Some(Cached::Nothing) if secret.is_none() && !dialects::is_made_for_no_secret(node) => {
-                return Lookup::Settled(Found::Nothing);
-            }
-            // Others may have registered it since.
-            Some(Cached::WrongSecret | Cached::Nothing | Cached::Incomplete) | None => {}
-        }
-        let (shared, node) = (Arc::clone(&self.shared), node.to_owned());
-        let (secret, sender) = (secret.map(str::to_owned), sender.to_owned());
-        Lookup::Asking(Box::pin(async move {
-            let found = Arc::clone(&shared)
-                .ask_for(&node, secret.as_deref(), &sender)
-                .await?;
-            if matches!(found, Found::WrongSecret) && secret.is_some() {
-                shared.count_wrong_secret(&node, &sender, Instant::now());
-            }
-            Ok(found)
-        }))
+        self.finder.find(node, secret, sender)
     }
 
     fn commands(&self) -> Vec<(&'static str, &'static str)> {
-        dialects::list(&self.shared.targets)
+        dialects::list(self.registrar.targets())
     }
 
     fn features(&self) -> Vec<String> {
-        self.shared.targets.providers().map(str::to_owned).collect()
+        let providers = self.registrar.targets().providers();
+        providers.map(str::to_owned).collect()
     }
 
     fn execute(&self, command: Command) -> Result<Executing, CommandError> {
-        dialects::admit(&self.shared, &command)?;
-        let shared = Arc::clone(&self.shared);
-        Ok(Box::pin(async move { dialects::execute(&shared, command).await }))
+        dialects::admit(&self.registrar, &command)?;
+        let registrar = Arc::clone(&self.registrar);
+        Ok(Box::pin(
+            async move { dialects::execute(&registrar, command).await },
+        ))
     }
 }
 
-impl Shared {
-    /// Registers a device: returns it when it is on disk.
-    pub(crate) async fn register(
-        &self,
-        mut claim: Claim,
-        call_token: Option<String>,
-        sender: &str,
-    ) -> Result<(Device, bool), RegisterError> {
-        let module = self
-            .targets
-            .module(claim.dialect, &claim.kind)
-            .ok_or(RegisterError::UnknownType)?;
-        let canonical = |token: String| (self.hooks.canonical)(module, &token).ok_or(RegisterError::BadToken);
-        claim.token = canonical(claim.token)?;
-        let call_token = call_token.map(canonical).transpose()?;
-        let tried = self.tried_secret(&claim, sender).await?;
-        let done = self.write(Change::Register { claim, call_token }).await;
-        match self.weigh_secret(done, tried)? {
-            Done::Device { device, is_new } => {
-                (self.hooks.registered)(module, &device.token);
-                if let Some(token) = &device.call_token {
-                    (self.hooks.registered)(module, token);
-                }
-                Ok((*device, is_new))
-            }
-            Done::Imported(_) | Done::Removed(_) | Done::Accepted(_) => Err(Unavailable.into()),
-        }
-    }
+/// How often addresses may ask, and what they have to know.
+struct OverHttp {
+    require_secret: bool,
+    new_per_address: u32,
+    /// Requests.
+    minute: Throttle,
+    /// New devices.
+    day: Throttle,
+}
 
-    /// Removes a registration: returns what it was when that is on disk.
-    pub(crate) async fn unregister(&self, claim: Claim, sender: &str) -> Result<Device, RegisterError> {
-        let tried = self.tried_secret(&claim, sender).await?;
-        let done = self.write(Change::Unregister { claim }).await;
-        match self.weigh_secret(done, tried)? {
-            Done::Device { device, .. } => Ok(*device),
-            Done::Imported(_) | Done::Removed(_) | Done::Accepted(_) => Err(Unavailable.into()),
-        }
-    }
-
-    /// The node and the sender of a claim with a secret. After too many wrong secrets for the node the sender's have to
-    /// be right before anything is written.
-    async fn tried_secret(
-        &self,
-        claim: &Claim,
-        sender: &str,
-    ) -> Result<Option<(String, String)>, RegisterError> {
-        let Some(secret) = claim.secret.as_deref() else {
-            return Ok(None);
-        };
-        let (node, now) = (claim.node.as_str(), Instant::now());
-        if !self.may_try_secret(node, sender, now) && !self.is_right_secret(node, Some(secret)).await? {
-            return Err(RegisterError::TooMany);
-        }
-        Ok(Some((node.to_owned(), sender.to_owned())))
-    }
-
-    /// Counts a wrong secret, if it was one.
-    fn weigh_secret(
-        &self,
-        done: Result<Done, RegisterError>,
-        tried: Option<(String, String)>,
-    ) -> Result<Done, RegisterError> {
-        if let (Err(RegisterError::Forbidden | RegisterError::NotFound), Some((node, sender))) =
-            (&done, tried)
-        {
-            self.count_wrong_secret(&node, &sender, Instant::now());
-        }
-        done
-    }
-
-    /// Whether a sender has not sent too many wrong secrets for a node.
-    fn may_try_secret(&self, node: &str, sender: &str, now: Instant) -> bool {
-        let who = ("secret", node, registrable(sender));
-        self.minute.would_allow(who, WRONG_SECRETS, now)
-    }
-
-    fn count_wrong_secret(&self, node: &str, sender: &str, now: Instant) {
-        let who = ("secret", node, registrable(sender));
-        self.minute.allows(who, WRONG_SECRETS, now);
-    }
-
-    /// Whether a secret is that of the device with this node.
-    async fn is_right_secret(&self, node: &str, secret: Option<&str>) -> Result<bool, Unavailable> {
-        if secret.is_none() {
-            return Ok(false);
-        }
-        let device = ask(self.store.find(node)).await?;
-        Ok(device.is_some_and(|device| device.opens(secret, Time::now())))
-    }
-
-    /// Whether a node is one that nobody may choose.
-    pub(crate) fn is_reserved(&self, node: &str) -> bool {
-        dialects::is_ours(node) || (!is_device_id(node) && (self.hooks.looks_like_token)(node))
-    }
-
-    /// Which kinds of devices there are.
-    pub(crate) fn targets(&self) -> &Targets {
-        &self.targets
-    }
-
-    /// Counts a command of an owner, and returns whether those are not too many.
-    pub(crate) fn is_command_allowed(&self, owner: &str) -> bool {
-        self.minute.allows(("owner", owner), PER_OWNER, Instant::now())
-    }
-
+impl OverHttp {
     /// Counts a request of an address, and returns whether those are not too many.
     fn is_request_allowed(&self, address: IpAddr) -> bool {
         let who = ("address", client_network(address));
         self.minute.allows(who, PER_ADDRESS, Instant::now())
+    }
+
+    /// Counts a request of an address about a node, and returns whether those are not too many.
+    fn is_request_about_allowed(&self, node: &str, address: IpAddr) -> bool {
+        let who = ("node", node, client_network(address));
+        self.minute.allows(who, PER_NODE, Instant::now())
     }
 
     /// Counts a new device of an address, and returns whether those are not too many.
@@ -654,153 +555,10 @@ impl Shared {
     fn give_back_new(&self, address: IpAddr) {
         self.day.take_back(client_network(address), Instant::now());
     }
-
-    pub(crate) fn set_standing(&self, standing: Standing) {
-        *self.standing.write().expect("mutex poisoned") = standing;
-    }
-
-    /// Why the database is doubted, if it is.
-    pub(crate) fn doubt(&self) -> Option<Doubt> {
-        match &*self.standing.read().expect("mutex poisoned") {
-            Standing::Doubted(doubt) => Some(*doubt),
-            Standing::Unasked | Standing::Good(_) => None,
-        }
-    }
-
-    /// By what the tombstone of a node is known. `None` while there is no key.
-    pub(crate) fn tombstone(&self, node: &str) -> Option<String> {
-        let hash = self.node(&["tombstone", node]).ok()?;
-        Some(hash[..32].to_owned())
-    }
-
-    /// Makes a node that only we can make, and that is always the same for the same parts.
-    pub(crate) fn node(&self, parts: &[&str]) -> Result<String, Unavailable> {
-        let key = self.key.get().ok_or(Unavailable)?;
-        Ok(hex(hmac::sign(key, parts.join("\0").as_bytes()).as_ref()))
-    }
-
-    pub(crate) fn set_key(&self, key: &str) {
-        self.key
-            .get_or_init(|| hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()));
-    }
-
-    /// Has something written; waits until it is on disk, for 5 s.
-    async fn write(&self, change: Change) -> Result<Done, RegisterError> {
-        let (reply, done) = oneshot::channel();
-        let job = Job {
-            change,
-            reply: Some(reply),
-        };
-        self.queue.try_send(job).map_err(|_| Unavailable)?;
-        match timeout(WRITING, done).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) | Err(_) => Err(Unavailable.into()),
-        }
-    }
-
-    /// Asks the database for a node.
-    async fn ask_for(
-        self: Arc<Self>,
-        node: &str,
-        secret: Option<&str>,
-        sender: &str,
-    ) -> Result<Found, Unavailable> {
-        let _question = self.asking.begin(sender).ok_or(Unavailable)?;
-        let Some(device) = ask(self.store.find(node)).await? else {
-            let needs_none = dialects::is_made_for_no_secret(node);
-            if (secret.is_some() || needs_none) && self.has_ended(node).await? {
-                return Ok(Found::Ended);
-            }
-            return Ok(if needs_none {
-                Found::Reserved
-            } else {
-                Found::Nothing
-            });
-        };
-        if device.dialect == Dialect::Tigase || device.opens(secret, Time::now()) {
-            let module = self.targets.of(device.dialect, &device.kind);
-            Ok(Found::Device(self.recipient(Entry::new(&device, 0), module)))
-        } else {
-            Ok(Found::WrongSecret)
-        }
-    }
-
-    /// Whether the registry has itself ended the registration of a node, and nothing that came after that can be lost.
-    async fn has_ended(&self, node: &str) -> Result<bool, Unavailable> {
-        let known = match &*self.standing.read().expect("mutex poisoned") {
-            Standing::Good(known) => known.clone(),
-            Standing::Unasked | Standing::Doubted(_) => return Ok(false),
-        };
-        let hash = self.tombstone(node).ok_or(Unavailable)?;
-        ask(self.store.has_tombstone(&hash, &known)).await
-    }
-
-    fn recipient(self: Arc<Self>, entry: Entry, module: Arc<str>) -> Recipient {
-        let text = |field| entry.text(field);
-        Recipient {
-            node: text(Field::Node).unwrap_or_default().into(),
-            module,
-            token: Token::new(&text(Field::Token).unwrap_or_default()),
-            call_token: text(Field::CallToken).map(|token| Token::new(&token)),
-            account: text(Field::Account).map(Arc::from),
-            channel: text(Field::Channel).map(Arc::from),
-            spacing: self.spacing,
-            record: Arc::new(Pushed { entry, shared: self }),
-        }
-    }
-}
-
-/// Where the pushes to a device that was found are recorded.
-struct Pushed {
-    shared: Arc<Shared>,
-    /// The device as it was when it was found.
-    entry: Entry,
-}
-
-impl Pushed {
-    fn note(&self, noted: Noted) {
-        if let Some(node) = self.entry.text(Field::Node) {
-            self.shared.times.note(&node, noted);
-        }
-    }
-}
-
-impl Record for Pushed {
-    fn delivered(&self) {
-        self.note(Noted {
-            delivered: Some(Time::now()),
-            failed: None,
-        });
-    }
-
-    fn failed(&self) {
-        self.note(Noted {
-            delivered: None,
-            failed: Some(Time::now()),
-        });
-    }
-
-    fn gone(&self, since: Option<u64>) -> Ending {
-        // A provider that names no time speaks of the registration that the push was for.
-        let before = match since {
-            Some(since) => Time(i64::try_from(since).unwrap_or(i64::MAX)),
-            None => self.entry.changed().next(),
-        };
-        let (shared, entry) = (Arc::clone(&self.shared), self.entry.clone());
-        Box::pin(async move {
-            let (Some(node), Some(token)) = (entry.text(Field::Node), entry.text(Field::Token)) else {
-                return Err(Unavailable);
-            };
-            match shared.write(Change::Dead { node, token, before }).await {
-                Ok(Done::Removed(removed)) => Ok(removed),
-                Ok(Done::Device { .. } | Done::Imported(_) | Done::Accepted(_)) | Err(_) => Err(Unavailable),
-            }
-        })
-    }
 }
 
 /// A field that must be there and be sane.
-pub(crate) fn check(name: &'static str, text: &str, max: usize) -> Result<(), RegisterError> {
+fn check(name: &'static str, text: &str, max: usize) -> Result<(), RegisterError> {
     if is_sane(text, max) {
         Ok(())
     } else {
@@ -808,32 +566,10 @@ pub(crate) fn check(name: &'static str, text: &str, max: usize) -> Result<(), Re
     }
 }
 
-/// Asks the database, for 2 s at most.
-async fn ask<T>(question: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Unavailable> {
-    match timeout(ASKING_PATIENCE, question).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(problem)) => {
-            tracing::debug!(problem = describe(&problem), "the database did not answer");
-            Err(Unavailable)
-        }
-        Err(_) => Err(Unavailable),
-    }
-}
-
-/// Changes that may wait to be written.
-const QUEUE: usize = 4_096;
-/// How long a change may take until it is on disk.
-const WRITING: Duration = Duration::from_secs(5);
-/// How long an answer of the database may take.
-const ASKING_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the end may take.
 const CLOSING: Duration = Duration::from_secs(3);
-/// Commands of one bare JID in a minute: a client that joins its group chats registers for each.
-const PER_OWNER: u32 = 40;
 /// Requests of one address in a minute: many phones may share it.
 const PER_ADDRESS: u32 = 60;
-/// Requests about one node in a minute, unless they come with its secret.
+/// Requests of one address about one node in a minute, unless they come with its secret.
 const PER_NODE: u32 = 12;
-/// Wrong secrets for one node of one registrable domain, or of one address, in a minute.
-const WRONG_SECRETS: u32 = 12;
 const LARGEST_PAGE: usize = 5_000;

@@ -1,18 +1,54 @@
 //! Who may register and remove what, as pure decisions about what the database holds.
 
+use std::collections::BTreeSet;
+
 use crate::{
-    device::{Device, Dialect, Time},
+    device::{Device, Dialect, share_of},
     error::RegisterError,
     former,
+    time::Time,
 };
 
-/// What the settings say about it.
-#[derive(Clone, Copy, Debug)]
+/// What the settings say of how many devices there may be.
+#[derive(Clone, Debug)]
 pub(crate) struct Rules {
     /// Devices of one bare JID.
     pub(crate) max_per_owner: usize,
-    /// Whether a node that came over HTTP is changed only by who knows its secret.
-    pub(crate) require_secret: bool,
+    /// Devices in all.
+    pub(crate) max_devices: i64,
+    /// Devices of one registrable domain.
+    pub(crate) max_devices_per_domain: i64,
+    /// Registrable domains that may have as many devices as there may be.
+    pub(crate) trusted: BTreeSet<String>,
+}
+
+impl Rules {
+    /// Whether a registrable domain may have as many devices as there may be.
+    pub(crate) fn trusts(&self, domain: &str) -> bool {
+        self.trusted.contains(domain)
+    }
+}
+
+/// What a registration makes more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Joins {
+    /// There is one device more.
+    All,
+    /// A device that is there is one more of its new owner's domain.
+    Domain,
+    /// It renews what is there, or says who owns what an operator has imported: that is always welcome.
+    Nothing,
+}
+
+impl Joins {
+    pub(crate) fn of(claim: &Claim, existing: Option<&Device>) -> Self {
+        match existing {
+            None => Self::All,
+            Some(device) if device.imported => Self::Nothing,
+            Some(device) if share_of(device.owner.as_deref()) == share_of(claim.owner()) => Self::Nothing,
+            Some(_) => Self::Domain,
+        }
+    }
 }
 
 /// The registration that somebody means.
@@ -44,6 +80,8 @@ pub(crate) enum By {
     Http {
         /// Whether a registration may make one device more.
         may_add: bool,
+        /// Whether what is there already is changed only by who knows its secret.
+        has_to_prove: bool,
     },
 }
 
@@ -69,7 +107,7 @@ impl Claim {
 
     /// Whether a device of the same owner is the one that is meant. In the dialects in which clients do not know
     /// their node this finds devices that came from another database, too, where nodes were made with another key.
-    pub(crate) fn means(&self, device: &Device) -> bool {
+    pub(crate) fn refers_to(&self, device: &Device) -> bool {
         let alike = device.dialect == self.dialect && device.kind == self.kind;
         match self.dialect {
             Dialect::Seed => device.node == self.node,
@@ -83,7 +121,7 @@ impl Claim {
         device.token.eq_ignore_ascii_case(&self.token)
     }
 
-    fn standing(&self, device: &Device, rules: Rules) -> Standing {
+    fn standing(&self, device: &Device) -> Standing {
         // Such a node is made of its owner and its device, under a key that nobody else has.
         if self.dialect != Dialect::Seed && device.node == self.node {
             return Standing::Owner;
@@ -91,7 +129,7 @@ impl Claim {
         if device.dialect != self.dialect {
             return Standing::Stranger;
         }
-        let has_secret = device.opens(self.secret.as_deref(), self.now);
+        let has_secret = device.secret_matches(self.secret.as_deref(), self.now);
         match (&device.owner, &self.by) {
             (Some(owner), By::Owner(by)) if owner == by => Standing::Owner,
             (Some(_), By::Owner(_) | By::Http { .. }) => Standing::Stranger,
@@ -99,7 +137,9 @@ impl Claim {
             // Of a device that was imported nobody knows how its app registers: by either way with type and node alone, as
             // it did before, and after that only by this one.
             (None, By::Owner(_)) if device.imported && self.secret.is_none() => Standing::Renewer,
-            (None, By::Http { .. }) if self.secret.is_none() && !rules.require_secret => Standing::Renewer,
+            (None, By::Http { has_to_prove, .. }) if self.secret.is_none() && !has_to_prove => {
+                Standing::Renewer
+            }
             (None, By::Owner(_) | By::Http { .. }) => Standing::Stranger,
         }
     }
@@ -117,20 +157,20 @@ pub(crate) fn register(
     existing: Option<Device>,
     owned: usize,
     secret: String,
-    rules: Rules,
+    max_per_owner: usize,
 ) -> Result<Device, RegisterError> {
     let standing = match &existing {
         // Whoever has registered such a node already keeps it.
         None if claim.is_reserved => return Err(RegisterError::ReservedNode),
         None => Standing::Owner,
-        Some(device) => claim.standing(device, rules),
+        Some(device) => claim.standing(device),
     };
     if standing == Standing::Stranger {
         return Err(RegisterError::Forbidden);
     }
     let may_add = match claim.by {
-        By::Owner(_) => owned < rules.max_per_owner,
-        By::Http { may_add } => may_add,
+        By::Owner(_) => owned < max_per_owner,
+        By::Http { may_add, .. } => may_add,
     };
     if claim.adds(existing.as_ref()) && !may_add {
         return Err(RegisterError::TooMany);
@@ -165,8 +205,9 @@ pub(crate) fn register(
         (device.secret.clone(), device.former.clone())
     } else {
         // Its server knows the old one until the app has told it the new one.
-        let former = former::replace(device.former.clone(), device.secret.clone(), claim.now);
-        (secret.clone(), former.ok_or(RegisterError::TooMany)?)
+        let used = device.delivered > Some(device.changed());
+        let former = former::replace(device.former.clone(), device.secret.clone(), used, claim.now);
+        (secret.clone(), former)
     };
     if !is_same {
         return Ok(new(former));
@@ -187,15 +228,11 @@ pub(crate) fn register(
 
 /// Whether a registration may be removed. What the claim says of it, such as its token, must fit: a command that names
 /// less than what it would remove is refused.
-pub(crate) fn unregister(
-    claim: &Claim,
-    existing: Option<Device>,
-    rules: Rules,
-) -> Result<Device, RegisterError> {
+pub(crate) fn unregister(claim: &Claim, existing: Option<Device>) -> Result<Device, RegisterError> {
     let is_meant = |device: &Device| {
         device.kind == claim.kind
             && (claim.token.is_empty() || claim.has_token_of(device))
-            && match claim.standing(device, rules) {
+            && match claim.standing(device) {
                 Standing::Owner => true,
                 // As mod_push_appserver's clients do it. Over XMPP nobody removes what is not known to be theirs.
                 Standing::Renewer => matches!(claim.by, By::Http { .. }),

@@ -1,12 +1,18 @@
 //! The settings block `registration`.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr as _, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::PathBuf,
+    str::FromStr as _,
+    time::Duration,
+};
 
-use fpush_push::settings::Section;
+use fpush_push::{registrable, settings::Section};
 use serde_json::{Map, Value};
 use sqlx::postgres::PgConnectOptions;
 
-use crate::device::MAX_KIND;
+use crate::text::{MAX_KIND, is_sane};
 
 /// What the block `registration` says, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +30,13 @@ pub struct RegistrySettings {
     pub rate_limit: Duration,
     /// `maxPerOwner`: devices of one bare JID.
     pub max_per_owner: usize,
+    /// `maxDevices`: devices in all.
+    pub max_devices: i64,
+    /// `maxDevicesPerDomain`: devices of one registrable domain, and devices without an owner.
+    pub max_devices_per_domain: i64,
+    /// `trustedDomains`, and the domains of the XMPP servers that we are a component of: of these there may be as many
+    /// devices as in all. Registrable domains.
+    pub trusted_domains: BTreeSet<String>,
     /// New devices of one address in a day, over HTTP. That is said in the block of the HTTP listener, which is not
     /// read here.
     pub new_per_address: u32,
@@ -59,10 +72,10 @@ impl fmt::Debug for StoreSettings {
 }
 
 impl RegistrySettings {
-    /// Reads the keys of the registry from the block, given the names of all push modules. Every mistake goes into the
+    /// Reads the keys of the registry from the block, given the names of all push modules and the component's own. Every mistake goes into the
     /// settings' report; `None` if nothing can be made of the block. Other keys, and the end of the block, are the
     /// caller's.
-    pub fn read(section: &mut Section<'_>, modules: &[&str]) -> Option<Self> {
+    pub fn read(section: &mut Section<'_>, modules: &[&str], components: &[&str]) -> Option<Self> {
         let store = read_store(section);
         let types = read_targets(section, "types", modules);
         let providers = read_targets(section, "providers", modules);
@@ -75,6 +88,11 @@ impl RegistrySettings {
         }
         let rate_limit = section.duration_or_seconds("rateLimit", Duration::from_secs(5));
         let max_per_owner = section.integer("maxPerOwner", 1..=10_000, 32) as usize;
+        let max_devices = section.integer("maxDevices", 1..=MOST_DEVICES, 2_000_000);
+        let half = max_devices.div_ceil(2);
+        let max_devices_per_domain = section.integer("maxDevicesPerDomain", 1..=MOST_DEVICES, half);
+        let mut trusted_domains = read_domains(section, "trustedDomains");
+        trusted_domains.extend(components.iter().flat_map(|name| own_domains(name)));
         let expire_after = section.duration("expireAfter", Duration::from_secs(400 * 86_400));
         if expire_after < SHORTEST_EXPIRY {
             section.error(
@@ -90,11 +108,43 @@ impl RegistrySettings {
             providers,
             rate_limit,
             max_per_owner,
+            max_devices: max_devices as i64,
+            max_devices_per_domain: max_devices_per_domain as i64,
+            trusted_domains,
             new_per_address: 0,
             expire_after,
             require_secret: false,
         })
     }
+}
+
+/// A list of domains.
+fn read_domains(section: &mut Section<'_>, key: &'static str) -> BTreeSet<String> {
+    let list = match section.value(key) {
+        None => return BTreeSet::new(),
+        Some(Value::Array(list)) => list.iter().map(Value::as_str).collect(),
+        Some(_) => None,
+    };
+    let domains: Option<Vec<_>> = list;
+    let domains = domains.filter(|domains| domains.iter().all(|name| is_sane(name, MAX_DOMAIN)));
+    let Some(domains) = domains else {
+        section.error(key, "expected a list of domains, such as [\"example.org\"]");
+        return BTreeSet::new();
+    };
+    domains
+        .into_iter()
+        .map(|name| registrable(name).into_owned())
+        .collect()
+}
+
+/// The registrable domains of the users of the server that has a component with this name: it is one of the server's own
+/// names, or lies below it.
+fn own_domains(component: &str) -> impl Iterator<Item = String> {
+    let above = component.split_once('.').map(|(_, above)| above);
+    [Some(component), above]
+        .into_iter()
+        .flatten()
+        .map(|name| registrable(name).into_owned())
 }
 
 #[derive(Clone, Copy)]
@@ -193,6 +243,10 @@ fn targets(
     targets
 }
 
+/// More than fit into memory.
+const MOST_DEVICES: u64 = 1_000_000_000;
+/// Bytes of the domain of an address.
+const MAX_DOMAIN: usize = 1_023;
 const SHORTEST_EXPIRY: Duration = Duration::from_secs(86_400);
 
 #[cfg(test)]
@@ -207,7 +261,7 @@ mod tests {
         let all = json!({ "registration": block });
         let mut root = Section::root(all.as_object().unwrap(), &report);
         let mut section = root.section("registration").unwrap();
-        let settings = RegistrySettings::read(&mut section, &["monal", "android"]);
+        let settings = RegistrySettings::read(&mut section, &["monal", "android"], &["push.example.co.uk"]);
         section.finish();
         let problems = report.into_problems().iter().map(ToString::to_string).collect();
         (settings, problems)
@@ -223,6 +277,11 @@ mod tests {
         assert!(settings.cache && !settings.require_secret && settings.providers.is_empty());
         assert_eq!(settings.rate_limit, Duration::from_secs(5));
         assert_eq!(settings.max_per_owner, 32);
+        assert_eq!(
+            (settings.max_devices, settings.max_devices_per_domain),
+            (2_000_000, 1_000_000)
+        );
+        assert_eq!(settings.trusted_domains, ["example.co.uk".to_owned()].into());
         assert_eq!(settings.expire_after, Duration::from_secs(400 * 86_400));
     }
 
@@ -233,11 +292,18 @@ mod tests {
             "types": { "apns": "monal", "fcm": "android" },
             "providers": { "tigase:messenger:apns:1": "monal" },
             "rateLimit": "2s", "maxPerOwner": 5, "expireAfter": "30days",
+            "maxDevices": 7, "trustedDomains": ["XMPP.Example.net", "localhost"],
         }));
         assert_eq!(problems, [""; 0]);
         let settings = settings.unwrap();
         assert!(settings.cache && !format!("{settings:?}").contains("secret@"));
         assert_eq!((settings.rate_limit.as_secs(), settings.max_per_owner), (2, 5));
+        assert_eq!((settings.max_devices, settings.max_devices_per_domain), (7, 4));
+        assert!(
+            ["example.net", "localhost"]
+                .iter()
+                .all(|name| settings.trusted_domains.contains(*name))
+        );
     }
 
     #[test]
@@ -246,6 +312,7 @@ mod tests {
             "store": { "type": "postgres", "url": "mysql://s3cret", "path": "x" },
             "types": { "apns": "monall", "": "android", "fcm": 1 },
             "providers": {},
+            "maxDevices": 0, "trustedDomains": ["example.org", ""],
             "expireAfter": "1s",
             "storage": {},
         }));
@@ -259,6 +326,9 @@ mod tests {
             "registration.types.: expected a key of 1 to 128 characters".to_owned(),
             format!("registration.types.fcm: {modules}"),
             "registration.providers: expected at least one entry, with the name of a push module".to_owned(),
+            "registration.maxDevices: expected a whole number from 1 to 1000000000, found a number that does not fit"
+                .to_owned(),
+            "registration.trustedDomains: expected a list of domains, such as [\"example.org\"]".to_owned(),
             "registration.expireAfter: expected at least \"1day\": an app registers when it starts"
                 .to_owned(),
             "registration.storage: this key is not known".to_owned(),

@@ -1,11 +1,13 @@
-//! When pushes were accepted and refused, gathered until they are written together.
+//! When pushes were accepted and refused, and with which secrets they came, gathered until it is written together.
 
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard},
 };
 
-use crate::device::{Device, Time};
+use fpush_push::sync::lock;
+
+use crate::{device::Device, time::Time};
 
 /// Times that are not written yet: at most one entry for each device.
 #[derive(Default)]
@@ -14,10 +16,12 @@ pub(crate) struct Times {
 }
 
 /// What was noted of one device.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Noted {
     pub(crate) delivered: Option<Time>,
     pub(crate) failed: Option<Time>,
+    /// A secret that was replaced, and that a push came with nevertheless.
+    pub(crate) former: Option<Box<str>>,
 }
 
 impl Times {
@@ -25,7 +29,7 @@ impl Times {
     pub(crate) fn note(&self, node: &str, noted: Noted) {
         let mut gathered = self.lock();
         if let Some(known) = gathered.get_mut(node) {
-            *known = noted.after(*known);
+            *known = noted.after(std::mem::take(known));
         } else if gathered.len() < MOST {
             gathered.insert(node.into(), noted);
         }
@@ -48,7 +52,7 @@ impl Times {
     pub(crate) fn put_back(&self, taken: Vec<(Box<str>, Noted)>) {
         let mut gathered = self.lock();
         for (node, noted) in taken {
-            let later = gathered.get(&node).copied().unwrap_or_default();
+            let later = gathered.remove(&node).unwrap_or_default();
             gathered.insert(node, later.after(noted));
         }
     }
@@ -62,7 +66,7 @@ impl Times {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Noted>> {
-        self.gathered.lock().expect("nobody panics with this lock")
+        lock(&self.gathered)
     }
 }
 
@@ -71,6 +75,7 @@ impl Noted {
         Self {
             delivered: self.delivered.or(earlier.delivered),
             failed: self.failed.or(earlier.failed),
+            former: self.former.or(earlier.former),
         }
     }
 }
@@ -87,14 +92,14 @@ mod tests {
         let times = Times::default();
         let delivered = |at| Noted {
             delivered: Some(Time(at)),
-            failed: None,
+            ..Noted::default()
         };
         times.note("a", delivered(1));
         times.note(
             "a",
             Noted {
-                delivered: None,
                 failed: Some(Time(2)),
+                ..Noted::default()
             },
         );
         times.note("b", delivered(1));

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use fpush_push::files;
-use fpush_registry::{Device, Hooks, Imported, Registry, Time, lines, prosody};
+use fpush_registry::{Device, Imported, NoModules, Registry, Time, lines, prosody};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use tokio::runtime;
@@ -214,6 +214,9 @@ async fn take_over(
     if more > 0 {
         console.complain(format_args!("not imported: {more} more"));
     }
+    for full in registry.full().await? {
+        console.complain(format_args!("warning: {full}"));
+    }
     console.say(format_args!(
         "{} devices added, {} changed, {} there already, {unread} not imported",
         total.added, total.changed, total.unchanged,
@@ -282,7 +285,7 @@ fn with_registry(
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.context("cannot start the runtime").and_then(|runtime| {
         runtime.block_on(async {
-            let (registry, background) = Registry::open(registry, Hooks::default(), None).await?;
+            let (registry, background) = Registry::open(registry, Arc::new(NoModules), None).await?;
             let background = tokio::spawn(background);
             let result = act(Arc::clone(&registry), console).await;
             registry.close().await;

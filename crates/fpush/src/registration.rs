@@ -58,7 +58,7 @@ mod with {
     use fpush_monitor::Standing;
     use fpush_push::{Devices, Drain, Modules, settings::Section, sync::lock};
     pub(crate) use fpush_registry::Known as KnownChange;
-    use fpush_registry::{Device, Dialect, Hooks, Registry, RegistrySettings, StoreSettings, Time};
+    use fpush_registry::{Device, Dialect, PushModules, Registry, RegistrySettings, StoreSettings, Time};
     use tokio::time::timeout;
     use tracing::info;
 
@@ -70,8 +70,12 @@ mod with {
         pub(crate) http: Option<HttpSettings>,
     }
 
-    pub(crate) fn read(mut section: Section<'_>, modules: &[&str]) -> Option<RegistrationSettings> {
-        let registry = RegistrySettings::read(&mut section, modules);
+    pub(crate) fn read(
+        mut section: Section<'_>,
+        modules: &[&str],
+        components: &[&str],
+    ) -> Option<RegistrationSettings> {
+        let registry = RegistrySettings::read(&mut section, modules, components);
         let http = if section.has("http") {
             section.section("http").and_then(HttpSettings::read)
         } else {
@@ -139,6 +143,26 @@ mod with {
             StoreSettings::Sqlite { .. } | StoreSettings::Postgres { .. } => {
                 store.probe().await.map(drop).map_err(|e| e.to_string())
             }
+        }
+    }
+
+    /// The push modules as the registry knows them.
+    struct Told(Arc<Modules>);
+
+    impl PushModules for Told {
+        fn canonical(&self, module: &str, token: &str) -> Option<String> {
+            let module = self.0.named(module)?;
+            Some(module.canonical(token)?.into_owned())
+        }
+
+        fn has_registered(&self, module: &str, token: &str) {
+            if let Some(module) = self.0.named(module) {
+                module.forgive(token);
+            }
+        }
+
+        fn looks_like_token(&self, node: &str) -> bool {
+            self.0.look_like_tokens(node)
         }
     }
 
@@ -221,20 +245,8 @@ mod with {
     ) -> anyhow::Result<(Arc<dyn Devices>, Registering)> {
         let drain = drain.child();
         let RegistrationSettings { registry, http } = settings;
-        let (spelling, forgiving, looking) = (Arc::clone(modules), Arc::clone(modules), Arc::clone(modules));
-        let hooks = Hooks {
-            canonical: Arc::new(move |module, token| {
-                let module = spelling.named(module)?;
-                Some(module.canonical(token)?.into_owned())
-            }),
-            registered: Arc::new(move |module, token| {
-                if let Some(module) = forgiving.named(module) {
-                    module.forgive(token);
-                }
-            }),
-            looks_like_token: Arc::new(move |node| looking.look_like_tokens(node)),
-        };
-        let (registry, background) = Registry::open(registry, hooks, known)
+        let told = Arc::new(Told(Arc::clone(modules)));
+        let (registry, background) = Registry::open(registry, told, known)
             .await
             .context("cannot open the database of registered devices")?;
         tokio::spawn(background);
@@ -397,7 +409,11 @@ mod without {
     /// Nothing runs.
     pub(crate) struct Registering(Infallible);
 
-    pub(crate) fn read(section: Section<'_>, _modules: &[&str]) -> Option<RegistrationSettings> {
+    pub(crate) fn read(
+        section: Section<'_>,
+        _modules: &[&str],
+        _components: &[&str],
+    ) -> Option<RegistrationSettings> {
         section.error(
             "",
             "this fpush was built without registration; build it with the Cargo feature enable_registration",

@@ -235,7 +235,7 @@ fn read_monitoring(root: &mut Section<'_>) -> Option<MonitoringSettings> {
     })
 }
 
-/// `registration`, whose push modules are to be those of the file.
+/// `registration`, whose push modules and component are to be those of the file.
 fn read_registration(root: &mut Section<'_>) -> Option<RegistrationSettings> {
     root.value("registration")?;
     let modules = root.value("pushModules").and_then(Value::as_object);
@@ -244,7 +244,10 @@ fn read_registration(root: &mut Section<'_>) -> Option<RegistrationSettings> {
         .flat_map(Map::keys)
         .map(String::as_str)
         .collect();
-    registration::read(root.section("registration")?, &names)
+    let component = root
+        .value("component")
+        .and_then(|component| component.get("componentHostname")?.as_str());
+    registration::read(root.section("registration")?, &names, component.as_slice())
 }
 
 fn read_logging(root: &mut Section<'_>) -> LoggingSettings {

@@ -22,6 +22,8 @@
 ))]
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[path = "registration/bounds.rs"]
+mod bounds;
 #[path = "registration/dead.rs"]
 mod dead;
 #[path = "registration/dialects.rs"]

@@ -3,7 +3,7 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{
         Arc,
@@ -18,7 +18,7 @@ use fpush_push::{
     PushTrait, Sending, TokenHasher, Urgency, Verifying,
     settings::{Report, Section},
 };
-use fpush_registry::{Hooks, Registry, RegistrySettings, StoreSettings};
+use fpush_registry::{PushModules, Registry, RegistrySettings, StoreSettings};
 use fpush_testkit::temp_dir::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -93,6 +93,24 @@ impl PushTrait for Shared {
     }
 }
 
+/// What the registry knows of the module `app`; the tokens of others are as they are.
+struct Told(Arc<Module>);
+
+impl PushModules for Told {
+    fn canonical(&self, module: &str, token: &str) -> Option<String> {
+        match module {
+            "app" => self.0.canonical(token).map(Cow::into_owned),
+            _ => Some(token.to_owned()),
+        }
+    }
+
+    fn has_registered(&self, _module: &str, _token: &str) {}
+
+    fn looks_like_token(&self, _node: &str) -> bool {
+        false
+    }
+}
+
 impl Rig {
     pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
@@ -134,6 +152,9 @@ impl Rig {
             providers: BTreeMap::new(),
             rate_limit,
             max_per_owner: 1_000,
+            max_devices: 2_000_000,
+            max_devices_per_domain: 1_000_000,
+            trusted_domains: BTreeSet::new(),
             new_per_address: http.new_per_address,
             expire_after: Duration::from_secs(400 * 86_400),
             require_secret: http.require_secret,
@@ -153,14 +174,8 @@ impl Rig {
         );
         drain.spawn(Arc::clone(&module).run(Liveness::new().probe("app")));
         let modules = Arc::new(Modules::new(vec![Arc::clone(&module)], None));
-        let hooks = Hooks {
-            canonical: Arc::new(move |name, token| match name {
-                "app" => module.canonical(token).map(Cow::into_owned),
-                _ => Some(token.to_owned()),
-            }),
-            ..Hooks::default()
-        };
-        let (registry, background) = Registry::open(settings, hooks, None).await.unwrap();
+        let told = Arc::new(Told(module));
+        let (registry, background) = Registry::open(settings, told, None).await.unwrap();
         tokio::spawn(background);
         let listener = Listener::bind(http.listen, http.security.clone(), limits, &[])
             .await

@@ -6,10 +6,12 @@ use fpush_push::{BadPayload, Command, CommandError, Completed, Value, Wording};
 
 use super::{optional, refuse_others, required, text};
 use crate::{
-    device::{Dialect, MAX_DEVICE_ID, MAX_JID, MAX_TOKEN, Time, hex},
-    registry::Shared,
+    device::Dialect,
+    registrar::Registrar,
     rules::{By, Claim},
     targets::Targets,
+    text::{MAX_DEVICE_ID, MAX_JID, MAX_TOKEN, hex},
+    time::Time,
 };
 
 /// A command, and the push type in its name.
@@ -38,13 +40,13 @@ pub(super) fn list(targets: &Targets) -> Vec<(&'static str, &'static str)> {
 
 /// Fields `token`, `device-id` or `android-id`, and `muc` for the pushes of one group chat.
 pub(super) async fn register(
-    shared: &Shared,
+    registrar: &Registrar,
     command: &Command,
     kind: &str,
 ) -> Result<Completed, CommandError> {
     let token = required(command, "token", MAX_TOKEN)?;
-    let (device, _) = shared
-        .register(claim(shared, command, kind, token)?, None, &command.sender)
+    let (device, _) = registrar
+        .register(claim(registrar, command, kind, token)?, None, &command.sender)
         .await?;
     let mut completed = completed(command, device.node);
     completed.values.push(("secret", text(device.secret)));
@@ -54,13 +56,13 @@ pub(super) async fn register(
 /// Fields `device-id` or `android-id`; for a group chat its `muc`, or the `channel` that its pushes name. With a `token`,
 /// only if it is the device's.
 pub(super) async fn unregister(
-    shared: &Shared,
+    registrar: &Registrar,
     command: &Command,
     kind: &str,
 ) -> Result<Completed, CommandError> {
     refuse_others(command, &["device-id", "android-id", "muc", "channel", "token"])?;
     let token = optional(command, "token", MAX_TOKEN)?.unwrap_or("");
-    let mut claim = claim(shared, command, kind, token)?;
+    let mut claim = claim(registrar, command, kind, token)?;
     if let Some(channel) = optional(command, "channel", MAX_CHANNEL)? {
         // Two group chats in one command: nobody can tell which is meant.
         if claim.channel.as_deref().is_some_and(|muc| muc != channel) {
@@ -73,11 +75,11 @@ pub(super) async fn unregister(
             claim.channel = Some(channel.to_ascii_lowercase());
         }
     }
-    let device = shared.unregister(claim, &command.sender).await?;
+    let device = registrar.unregister(claim, &command.sender).await?;
     Ok(completed(command, device.node))
 }
 
-fn claim(shared: &Shared, command: &Command, kind: &str, token: &str) -> Result<Claim, CommandError> {
+fn claim(registrar: &Registrar, command: &Command, kind: &str, token: &str) -> Result<Claim, CommandError> {
     let device_id = match optional(command, "device-id", MAX_DEVICE_ID)? {
         Some(device_id) => device_id,
         None => required(command, "android-id", MAX_DEVICE_ID)?,
@@ -87,7 +89,7 @@ fn claim(shared: &Shared, command: &Command, kind: &str, token: &str) -> Result<
     Ok(Claim {
         dialect: Dialect::P2,
         kind: kind.to_owned(),
-        node: shared.node(&["p2", kind, owner, device_id, muc.unwrap_or("")])?,
+        node: registrar.node(&["p2", kind, owner, device_id, muc.unwrap_or("")])?,
         token: token.to_owned(),
         account: Some(sha1(&command.written, device_id)),
         channel: muc.map(|muc| sha1(muc, device_id)),
@@ -96,11 +98,6 @@ fn claim(shared: &Shared, command: &Command, kind: &str, token: &str) -> Result<
         is_reserved: false,
         now: Time::now(),
     })
-}
-
-/// Whether a node looks like one of this dialect.
-pub(super) fn is_node(node: &str) -> bool {
-    node.len() == 64 && node.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// By this hash the app finds the account or the group chat that a push is about.

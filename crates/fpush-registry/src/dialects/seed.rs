@@ -4,10 +4,12 @@ use fpush_push::{Command, CommandError, Completed, Value, Wording};
 
 use super::{optional, refuse_others, required, text};
 use crate::{
-    device::{Dialect, MAX_KIND, MAX_NODE, MAX_SECRET, MAX_TOKEN, Time},
-    registry::Shared,
+    device::Dialect,
+    registrar::Registrar,
     rules::{By, Claim},
     targets::Targets,
+    text::{MAX_KIND, MAX_NODE, MAX_SECRET, MAX_TOKEN},
+    time::Time,
 };
 
 pub(super) const REGISTER: &str = "v1-register-push";
@@ -27,25 +29,25 @@ pub(super) fn list(targets: &Targets) -> Vec<(&'static str, &'static str)> {
 
 /// Fields `type`, `node` and `token`; beyond the original's a `secret`, which proves that a node registered over
 /// HTTP is one's own.
-pub(super) async fn register(shared: &Shared, command: &Command) -> Result<Completed, CommandError> {
+pub(super) async fn register(registrar: &Registrar, command: &Command) -> Result<Completed, CommandError> {
     let token = required(command, "token", MAX_TOKEN)?;
-    let (device, _) = shared
-        .register(claim(shared, command, token)?, None, &command.sender)
+    let (device, _) = registrar
+        .register(claim(registrar, command, token)?, None, &command.sender)
         .await?;
     Ok(completed(command, device.node, Some(device.secret)))
 }
 
 /// Fields `type` and `node`; with a `token`, only if it is the device's.
-pub(super) async fn unregister(shared: &Shared, command: &Command) -> Result<Completed, CommandError> {
+pub(super) async fn unregister(registrar: &Registrar, command: &Command) -> Result<Completed, CommandError> {
     refuse_others(command, &["type", "node", "token", "secret"])?;
     let token = optional(command, "token", MAX_TOKEN)?.unwrap_or("");
-    let device = shared
-        .unregister(claim(shared, command, token)?, &command.sender)
+    let device = registrar
+        .unregister(claim(registrar, command, token)?, &command.sender)
         .await?;
     Ok(completed(command, device.node, None))
 }
 
-fn claim(shared: &Shared, command: &Command, token: &str) -> Result<Claim, CommandError> {
+fn claim(registrar: &Registrar, command: &Command, token: &str) -> Result<Claim, CommandError> {
     let node = required(command, "node", MAX_NODE)?;
     Ok(Claim {
         dialect: Dialect::Seed,
@@ -56,7 +58,7 @@ fn claim(shared: &Shared, command: &Command, token: &str) -> Result<Claim, Comma
         channel: None,
         by: By::Owner(command.sender.clone()),
         secret: optional(command, "secret", MAX_SECRET)?.map(str::to_owned),
-        is_reserved: shared.is_reserved(node),
+        is_reserved: registrar.is_reserved(node),
         now: Time::now(),
     })
 }

@@ -5,10 +5,12 @@ use fpush_push::{Command, CommandError, Completed, TIGASE_NODE, Unavailable, Val
 
 use super::{optional, refuse_others, required, text};
 use crate::{
-    device::{Dialect, MAX_JID, MAX_KIND, MAX_TOKEN, Time},
-    registry::Shared,
+    device::Dialect,
+    registrar::Registrar,
     rules::{By, Claim},
     targets::Targets,
+    text::{MAX_JID, MAX_KIND, MAX_TOKEN},
+    time::Time,
 };
 
 pub(super) const REGISTER: &str = "register-device";
@@ -24,10 +26,10 @@ pub(super) fn list(targets: &Targets) -> Vec<(&'static str, &'static str)> {
 }
 
 /// Fields `provider`, `device-token`, and `device-second-token` for calls.
-pub(super) async fn register(shared: &Shared, command: &Command) -> Result<Completed, CommandError> {
+pub(super) async fn register(registrar: &Registrar, command: &Command) -> Result<Completed, CommandError> {
     let call_token = optional(command, "device-second-token", MAX_TOKEN)?.map(str::to_owned);
-    let (device, _) = shared
-        .register(claim(shared, command)?, call_token, &command.sender)
+    let (device, _) = registrar
+        .register(claim(registrar, command)?, call_token, &command.sender)
         .await?;
     Ok(completed(vec![
         ("node", text(device.node)),
@@ -37,7 +39,7 @@ pub(super) async fn register(shared: &Shared, command: &Command) -> Result<Compl
 }
 
 /// Fields `provider` and `device-token`.
-pub(super) async fn unregister(shared: &Shared, command: &Command) -> Result<Completed, CommandError> {
+pub(super) async fn unregister(registrar: &Registrar, command: &Command) -> Result<Completed, CommandError> {
     refuse_others(
         command,
         &["provider", "device-token", "device-second-token", "account"],
@@ -46,17 +48,17 @@ pub(super) async fn unregister(shared: &Shared, command: &Command) -> Result<Com
     if account.is_some_and(|account| account != command.sender && account != command.written) {
         return Err(CommandError::NotFound);
     }
-    let device = shared
-        .unregister(claim(shared, command)?, &command.sender)
+    let device = registrar
+        .unregister(claim(registrar, command)?, &command.sender)
         .await?;
     Ok(completed(vec![("node", text(device.node))]))
 }
 
-fn claim(shared: &Shared, command: &Command) -> Result<Claim, CommandError> {
+fn claim(registrar: &Registrar, command: &Command) -> Result<Claim, CommandError> {
     let provider = required(command, "provider", MAX_KIND)?;
     let token = required(command, "device-token", MAX_TOKEN)?;
     Ok(claim_for(
-        shared,
+        registrar,
         &command.sender,
         &command.written,
         provider,
@@ -65,7 +67,7 @@ fn claim(shared: &Shared, command: &Command) -> Result<Claim, CommandError> {
 }
 
 pub(super) fn claim_for(
-    shared: &Shared,
+    registrar: &Registrar,
     owner: &str,
     account: &str,
     provider: &str,
@@ -76,7 +78,7 @@ pub(super) fn claim_for(
         kind: provider.to_owned(),
         node: format!(
             "{TIGASE_NODE}{}",
-            shared.node(&["tigase", provider, owner, token])?
+            registrar.node(&["tigase", provider, owner, token])?
         ),
         token: token.to_owned(),
         account: Some(account.to_owned()),

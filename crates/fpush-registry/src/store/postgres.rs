@@ -7,7 +7,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::PATIENCE;
+use super::run::PATIENCE;
 use crate::error::OpenError;
 
 /// Prepares to connect when the first statement is to be executed.

@@ -7,7 +7,11 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqlitePoolOptions},
 };
 
-use super::{META, MIGRATIONS, PATIENCE, Store, Value, describe, in_time, nodes, numbers, only};
+use super::{
+    Store,
+    run::{PATIENCE, Value, describe, in_time, nodes, numbers, only},
+    statements::{COUNT, META, MIGRATIONS},
+};
 use crate::{OpenError, StoreSettings};
 
 /// What was found.
@@ -65,8 +69,8 @@ impl Store {
         }
         let devices = in_time(async {
             match self {
-                Self::Sqlite(pool) => only(numbers(pool, "SELECT count(*) FROM devices", &[]).await),
-                Self::Postgres(pool) => only(numbers(pool, "SELECT count(*) FROM devices", &[]).await),
+                Self::Sqlite(pool) => only(numbers(pool, COUNT, &[]).await),
+                Self::Postgres(pool) => only(numbers(pool, COUNT, &[]).await),
             }
         });
         let devices = devices

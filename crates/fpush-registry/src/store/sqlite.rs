@@ -13,7 +13,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{PATIENCE, describe};
+use super::run::{PATIENCE, describe};
 use crate::error::OpenError;
 
 /// Opens the file. A missing one is made, with its folder, for this user alone; SQLite gives its further files the

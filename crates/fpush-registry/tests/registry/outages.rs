@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fpush_push::{CommandError, Unavailable};
-use fpush_registry::{Hooks, OpenError, Registry, StoreSettings, Time};
+use fpush_registry::{NoModules, OpenError, Registry, StoreSettings, Time};
 use fpush_testkit::{Postgres, TempDir};
 use tokio::time::Instant;
 
@@ -116,7 +116,7 @@ async fn what_is_no_registry_is_refused_in_words() {
     let open = async |path| {
         let opened = Registry::open(
             settings(StoreSettings::Sqlite { path }, true),
-            Hooks::default(),
+            Arc::new(NoModules),
             None,
         )
         .await;
@@ -149,7 +149,7 @@ async fn tables_of_a_newer_version_are_left_alone() {
     server
         .psql(name, "UPDATE meta SET value = '99' WHERE name = 'schema'")
         .unwrap();
-    let opened = Registry::open(database.settings.clone(), Hooks::default(), None).await;
+    let opened = Registry::open(database.settings.clone(), Arc::new(NoModules), None).await;
     assert!(matches!(
         opened.map(drop),
         Err(OpenError::Newer { found: 99, .. })

@@ -1,7 +1,7 @@
 //! A registry with what a test needs around it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -10,7 +10,7 @@ use fpush_push::{
     COMMAND_FIELDS, Command, CommandError, Completed, Devices as _, Found, Lookup, Recipient, Unavailable,
     Value, canonical_jid,
 };
-use fpush_registry::{Hooks, Registry, RegistrySettings, StoreSettings};
+use fpush_registry::{PushModules, Registry, RegistrySettings, StoreSettings};
 use fpush_testkit::{Postgres, TempDir};
 use tokio::task::JoinHandle;
 
@@ -66,20 +66,39 @@ impl Database {
 
     pub(crate) async fn open(&self) -> Open {
         let told = Arc::new(Mutex::new(Vec::new()));
-        let hooks = Hooks {
-            canonical: Arc::new(|_, token| (!token.starts_with("bad")).then(|| token.to_owned())),
-            looks_like_token: Arc::new(|node| node.starts_with("token-")),
-            registered: Arc::new({
-                let told = Arc::clone(&told);
-                move |module, token| told.lock().unwrap().push((module.to_owned(), token.to_owned()))
-            }),
-        };
-        let (registry, writer) = Registry::open(self.settings.clone(), hooks, None).await.unwrap();
+        let modules = Arc::new(Modules {
+            told: Arc::clone(&told),
+        });
+        let (registry, writer) = Registry::open(self.settings.clone(), modules, None)
+            .await
+            .unwrap();
         Open {
             registry,
             writer: tokio::spawn(writer),
             told,
         }
+    }
+}
+
+/// Tokens that begin with `bad` are none, and nodes that begin with `token-` look like some.
+struct Modules {
+    told: Arc<Mutex<Vec<(String, String)>>>,
+}
+
+impl PushModules for Modules {
+    fn canonical(&self, _module: &str, token: &str) -> Option<String> {
+        (!token.starts_with("bad")).then(|| token.to_owned())
+    }
+
+    fn has_registered(&self, module: &str, token: &str) {
+        self.told
+            .lock()
+            .unwrap()
+            .push((module.to_owned(), token.to_owned()));
+    }
+
+    fn looks_like_token(&self, node: &str) -> bool {
+        node.starts_with("token-")
     }
 }
 
@@ -175,6 +194,9 @@ pub(crate) fn settings(store: StoreSettings, cache: bool) -> RegistrySettings {
         providers: map(&[("tigase:messenger:apns:1", "siskin")]),
         rate_limit: Duration::from_secs(5),
         max_per_owner: 4,
+        max_devices: 2_000_000,
+        max_devices_per_domain: 1_000_000,
+        trusted_domains: BTreeSet::new(),
         new_per_address: 5_000,
         expire_after: Duration::from_secs(400 * 86_400),
         require_secret: false,

@@ -1,0 +1,70 @@
+//! What is to be written, and what came of it.
+
+use tokio::sync::oneshot;
+
+use crate::{device::Device, error::RegisterError, rules::Claim, time::Time};
+
+/// Something to be written, and who waits for it.
+pub(crate) struct Job {
+    pub(crate) change: Change,
+    pub(crate) reply: oneshot::Sender<Result<Done, RegisterError>>,
+}
+
+/// Something to be written.
+pub(crate) enum Change {
+    /// A device registers.
+    Register {
+        claim: Claim,
+        call_token: Option<String>,
+    },
+    /// A device is to be forgotten, if whoever says so may.
+    Unregister { claim: Claim },
+    /// The provider says that a token was dead before then.
+    Dead {
+        node: String,
+        token: String,
+        before: Time,
+    },
+    /// Devices from elsewhere.
+    Import { devices: Vec<Device> },
+    /// A device is to be forgotten, whoever owns it.
+    Remove { node: String },
+    /// The operator says that this is the right database.
+    Accept,
+}
+
+/// What an import did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Devices that were not there.
+    pub added: usize,
+    /// Devices in whose place a later registration came.
+    pub changed: usize,
+    /// Devices that were there already, as they are or later ones.
+    pub unchanged: usize,
+}
+
+/// What was written.
+pub(crate) enum Done {
+    /// The device that was registered or removed, and whether it is a new one.
+    Device {
+        device: Box<Device>,
+        is_new: bool,
+    },
+    Imported(Imported),
+    /// Whether there was something to remove.
+    Removed(bool),
+    /// How many devices are in the database that was accepted.
+    Accepted(u64),
+}
+
+impl Job {
+    /// Whether somebody still waits for what comes of it. Who does not was told that it failed.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.reply.is_closed()
+    }
+
+    pub(crate) fn answer(self, result: Result<Done, RegisterError>) {
+        drop(self.reply.send(result));
+    }
+}

@@ -1,0 +1,127 @@
+//! Makes and updates the tables.
+
+use std::collections::HashMap;
+
+use fpush_push::canonical_jid;
+use sqlx::AssertSqlSafe;
+
+use super::{
+    Store, Writing,
+    run::{MigrateError, OfDomain, Result, Value, counts, numbers, on, only},
+    statements::*,
+};
+use crate::{device::share_of, past::FIRST_CHANGE, text::random_hex, time::Time};
+
+impl Store {
+    /// Makes and updates the tables. Returns the server's key.
+    pub(crate) async fn migrate(&self) -> std::result::Result<String, MigrateError> {
+        let mut writing = self.begin().await?;
+        writing.execute(CREATE_META, &[]).await?;
+        let version = match writing.meta("schema").await? {
+            Some(version) => version.parse::<u32>().map_or(i64::MAX, i64::from),
+            None => 0,
+        };
+        let known = MIGRATIONS.len() as i64;
+        if version > known {
+            return Err(MigrateError::Newer {
+                found: version,
+                known,
+            });
+        }
+        for migration in &MIGRATIONS[version as usize..] {
+            for definition in *migration {
+                writing.define(definition).await?;
+            }
+        }
+        if version < known {
+            writing.set_meta("schema", &known.to_string()).await?;
+        }
+        writing.spell_owners().await?;
+        writing.count_domains_once().await?;
+        let key = match writing.meta("key").await? {
+            Some(key) => key,
+            None => {
+                let key = random_hex()?;
+                writing.set_meta("key", &key).await?;
+                key
+            }
+        };
+        if writing.meta("id").await?.is_none() {
+            writing.set_meta("id", &random_hex()?[..32]).await?;
+        }
+        if writing.last_state().await?.is_none() {
+            let devices = writing.count().await?;
+            writing.add_state(FIRST_CHANGE, devices, Time::now()).await?;
+        }
+        writing.commit().await?;
+        Ok(key)
+    }
+}
+
+impl Writing {
+    /// Executes a definition, with the words in which the two databases differ put in.
+    async fn define(&mut self, sql: &str) -> Result<()> {
+        let (node, id) = match self {
+            Self::Sqlite(_) => ("TEXT", "INTEGER PRIMARY KEY AUTOINCREMENT"),
+            Self::Postgres(_) => (
+                "TEXT COLLATE \"C\"",
+                "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+            ),
+        };
+        let sql = AssertSqlSafe(sql.replace("{node}", node).replace("{id}", id));
+        on!(self, transaction => async { sqlx::query(sql).execute(&mut **transaction).await.map(drop) })
+    }
+
+    /// Brings all owners into the one spelling in which they are compared; does so once in the life of a database. Servers
+    /// that normalise addresses have written them so anyway: then nothing changes.
+    async fn spell_owners(&mut self) -> Result<()> {
+        if self.meta(OWNERS_SPELT).await?.is_some() {
+            return Ok(());
+        }
+        for owner in &self.texts(OWNERS, &[]).await? {
+            let canonical = canonical_jid(owner);
+            if canonical != owner.as_str() {
+                let values = [Value::Text(&canonical), Value::Text(owner)];
+                self.execute(RENAME_OWNER, &values).await?;
+            }
+        }
+        self.set_meta(OWNERS_SPELT, "canonical").await
+    }
+}
+
+impl Writing {
+    /// Counts the devices of each domain if another version of this program did it: what is a registrable domain is in a
+    /// list that changes.
+    async fn count_domains_once(&mut self) -> Result<()> {
+        if self.meta(DOMAINS_COUNTED).await?.as_deref() == Some(VERSION) {
+            return Ok(());
+        }
+        self.count_domains().await?;
+        self.set_meta(DOMAINS_COUNTED, VERSION).await
+    }
+
+    /// Counts the devices of each domain anew.
+    pub(crate) async fn count_domains(&mut self) -> Result<()> {
+        self.execute(FORGET_DOMAINS, &[]).await?;
+        let sql = match self {
+            Self::Sqlite(_) => COUNT_DOMAINS_IN_SQLITE,
+            Self::Postgres(_) => COUNT_DOMAINS_IN_POSTGRES,
+        };
+        let found = on!(self, transaction => counts(&mut **transaction, sql, &[]))?;
+        let unowned = on!(self, transaction => numbers(&mut **transaction, COUNT_WITHOUT_OWNER, &[]));
+        let mut domains = HashMap::from([(share_of(None).into_owned(), only(unowned)?)]);
+        for OfDomain { devices, domain } in found {
+            *domains.entry(share_of(Some(&domain)).into_owned()).or_default() += devices;
+        }
+        for (domain, devices) in domains {
+            self.count_of(&domain, devices).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The name in `meta` of the version that counted the devices of each domain.
+const DOMAINS_COUNTED: &str = "domains";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The name in `meta` by which it is known that this is done.
+const OWNERS_SPELT: &str = "owners";

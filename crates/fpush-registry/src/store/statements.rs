@@ -1,0 +1,124 @@
+//! The statements and the tables, for SQLite and PostgreSQL alike.
+
+pub(super) const CREATE_META: &str =
+    "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)";
+pub(super) const META: &str = "SELECT value FROM meta WHERE name = $1";
+pub(super) const SET_META: &str =
+    "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+
+/// One entry for each version of the tables; what is published is never changed. `{node}` is the type of a node,
+/// `{id}` a number that counts up. Times are milliseconds since 1970.
+pub(super) const MIGRATIONS: &[&[&str]] = &[
+    &[
+        "CREATE TABLE devices (
+        node {node} PRIMARY KEY,
+        dialect TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        secret TEXT NOT NULL,
+        token TEXT NOT NULL,
+        call_token TEXT,
+        owner TEXT,
+        account TEXT,
+        channel TEXT,
+        registered BIGINT NOT NULL,
+        renewed BIGINT,
+        delivered BIGINT,
+        failed BIGINT
+    )",
+        "CREATE INDEX devices_by_owner ON devices (owner) WHERE owner IS NOT NULL",
+        "CREATE TABLE changes (id {id}, node TEXT NOT NULL, at BIGINT NOT NULL, source TEXT NOT NULL)",
+    ],
+    &[
+        "ALTER TABLE devices ADD COLUMN former TEXT",
+        // Before that nobody noted it.
+        "ALTER TABLE devices ADD COLUMN imported BIGINT NOT NULL DEFAULT 1",
+        "CREATE TABLE tombstones (hash TEXT PRIMARY KEY, at BIGINT NOT NULL, reason TEXT NOT NULL)",
+        "CREATE INDEX tombstones_by_time ON tombstones (at)",
+        "CREATE TABLE states (
+            change BIGINT PRIMARY KEY, mark TEXT NOT NULL, devices BIGINT NOT NULL, at BIGINT NOT NULL
+        )",
+    ],
+    &["CREATE TABLE domains (name TEXT PRIMARY KEY, devices BIGINT NOT NULL)"],
+];
+
+macro_rules! columns {
+    () => {
+        "node, dialect, kind, secret, token, call_token, owner, account, channel, registered, renewed, delivered, failed, former, imported"
+    };
+}
+
+pub(super) const FIND: &str = concat!("SELECT ", columns!(), " FROM devices WHERE node = $1");
+pub(super) const PAGE: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM devices WHERE node > $1 ORDER BY node LIMIT $2"
+);
+pub(super) const OWNED: &str = concat!("SELECT ", columns!(), " FROM devices WHERE owner = $1");
+/// Without an index: somebody asks once in a while.
+pub(super) const WITH_TOKEN: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM devices WHERE token = $1 OR token = $2 OR call_token = $1 OR call_token = $2 ORDER BY node LIMIT 20"
+);
+pub(super) const COUNT: &str = "SELECT count(*) FROM devices";
+pub(super) const PUT: &str = concat!(
+    "INSERT INTO devices (",
+    columns!(),
+    ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (node) DO UPDATE SET \
+     dialect = excluded.dialect, kind = excluded.kind, secret = excluded.secret, token = excluded.token, \
+     call_token = excluded.call_token, owner = excluded.owner, account = excluded.account, \
+     channel = excluded.channel, registered = excluded.registered, renewed = excluded.renewed, \
+     delivered = excluded.delivered, failed = excluded.failed, former = excluded.former, imported = excluded.imported"
+);
+pub(super) const REMOVE: &str = "DELETE FROM devices WHERE node = $1 RETURNING node, owner";
+pub(super) const REMOVE_DEAD: &str = "DELETE FROM devices WHERE node = $1 AND token = $2 \
+                                      AND coalesce(renewed, registered) < $3 RETURNING node, owner";
+/// What is dated before 2000 was written by a clock that did not know the time yet.
+pub(super) const REMOVE_UNUSED: &str = "DELETE FROM devices WHERE node IN \
+                                        (SELECT node FROM devices WHERE coalesce(renewed, registered) < $1 \
+                                        AND coalesce(delivered, 0) < $1 \
+                                        AND coalesce(renewed, registered) >= 946684800000 LIMIT $2) \
+                                        RETURNING node, owner";
+pub(super) const LAST_USE: &str = "SELECT coalesce(max(at), 0) FROM (SELECT max(coalesce(renewed, registered)) AS at FROM devices \
+                        UNION ALL SELECT max(delivered) AS at FROM devices) AS used";
+pub(super) const NOTE_PUSHES: &str =
+    "UPDATE devices SET delivered = coalesce($2, delivered), failed = coalesce($3, failed) WHERE node = $1";
+pub(super) const SET_FORMER: &str = "UPDATE devices SET former = $2 WHERE node = $1";
+pub(super) const COUNTED_OF: &str = "SELECT devices FROM domains WHERE name = $1";
+pub(super) const COUNT_OF: &str = "INSERT INTO domains (name, devices) VALUES ($1, $2) \
+                                   ON CONFLICT (name) DO UPDATE SET devices = domains.devices + excluded.devices";
+pub(super) const FORGET_DOMAIN: &str = "DELETE FROM domains WHERE name = $1 AND devices <= 0";
+pub(super) const FORGET_DOMAINS: &str = "DELETE FROM domains";
+/// The two have other names for the function that finds a text in another one.
+macro_rules! count_domains {
+    ($position:literal) => {
+        concat!(
+            "SELECT count(*), substr(owner, ",
+            $position,
+            "(owner, '@') + 1) AS domain FROM devices WHERE owner IS NOT NULL GROUP BY domain"
+        )
+    };
+}
+pub(super) const COUNT_DOMAINS_IN_SQLITE: &str = count_domains!("instr");
+pub(super) const COUNT_DOMAINS_IN_POSTGRES: &str = count_domains!("strpos");
+pub(super) const COUNT_WITHOUT_OWNER: &str = "SELECT count(*) FROM devices WHERE owner IS NULL";
+pub(super) const TELL: &str = "INSERT INTO changes (node, at, source) VALUES ($1, $2, $3)";
+pub(super) const LAST_CHANGE: &str = "SELECT coalesce(max(id), 0) FROM changes";
+pub(super) const CHANGES: &str =
+    "SELECT id, node FROM changes WHERE id > $1 AND source <> $2 ORDER BY id LIMIT $3";
+pub(super) const BURY: &str = "INSERT INTO tombstones (hash, at, reason) VALUES ($1, $2, $3) \
+                    ON CONFLICT (hash) DO UPDATE SET at = excluded.at, reason = excluded.reason";
+pub(super) const UNBURY: &str = "DELETE FROM tombstones WHERE hash = $1";
+pub(super) const HAS_TOMBSTONE: &str = "SELECT count(*) FROM tombstones WHERE hash = $1 \
+                             AND EXISTS (SELECT 1 FROM states WHERE change = $2 AND mark = $3)";
+pub(super) const FORGET_TOMBSTONES: &str = "DELETE FROM tombstones WHERE at < $1";
+/// The oldest go first: without its tombstone a node is answered `wait`.
+pub(super) const LIMIT_TOMBSTONES: &str =
+    "DELETE FROM tombstones WHERE at < (SELECT at FROM tombstones ORDER BY at DESC LIMIT 1 OFFSET $1)";
+pub(super) const LAST_STATE: &str = "SELECT change, mark, devices FROM states ORDER BY change DESC LIMIT 1";
+pub(super) const ADD_STATE: &str = "INSERT INTO states (change, mark, devices, at) VALUES ($1, $2, $3, $4)";
+pub(super) const MARK: &str = "SELECT mark FROM states WHERE change = $1";
+pub(super) const FORGET_STATES: &str = "DELETE FROM states WHERE change < $1";
+pub(super) const FORGET_CHANGES: &str = "DELETE FROM changes WHERE at < $1";
+pub(super) const OWNERS: &str = "SELECT DISTINCT owner FROM devices WHERE owner IS NOT NULL";
+pub(super) const RENAME_OWNER: &str = "UPDATE devices SET owner = $1 WHERE owner = $2";

@@ -1,0 +1,270 @@
+//! What a transaction that writes can do.
+
+use std::time::Duration;
+
+use sqlx::{Postgres, Sqlite, Transaction};
+
+use super::{
+    run::{Removed, Result, State, Value, bound, devices, first, nodes, numbers, on, only, removed, states},
+    statements::*,
+};
+use crate::{
+    device::Device,
+    former::{self, Former},
+    past::{Ended, Known},
+    text::random_hex,
+    time::Time,
+};
+
+/// A transaction that writes. Without [`commit`](Self::commit) nothing of it remains.
+pub(crate) enum Writing {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+impl Writing {
+    /// The device with this node.
+    pub(crate) async fn find(&mut self, node: &str) -> Result<Option<Device>> {
+        let values = [Value::Text(node)];
+        first(on!(self, transaction => devices(&mut **transaction, FIND, &values)))
+    }
+
+    /// All devices of an owner.
+    pub(crate) async fn owned_by(&mut self, owner: &str) -> Result<Vec<Device>> {
+        let values = [Value::Text(owner)];
+        on!(self, transaction => devices(&mut **transaction, OWNED, &values))
+    }
+
+    /// Writes a device, in the place of one with the same node.
+    pub(crate) async fn put(&mut self, device: &Device) -> Result<()> {
+        let former = former::to_text(&device.former);
+        let values = [
+            Value::Text(&device.node),
+            Value::Text(device.dialect.name()),
+            Value::Text(&device.kind),
+            Value::Text(&device.secret),
+            Value::Text(&device.token),
+            Value::MaybeText(device.call_token.as_deref()),
+            Value::MaybeText(device.owner.as_deref()),
+            Value::MaybeText(device.account.as_deref()),
+            Value::MaybeText(device.channel.as_deref()),
+            Value::Number(device.registered.millis()),
+            Value::MaybeNumber(device.renewed.map(Time::millis)),
+            Value::MaybeNumber(device.delivered.map(Time::millis)),
+            Value::MaybeNumber(device.failed.map(Time::millis)),
+            Value::MaybeText(former.as_deref()),
+            Value::Number(i64::from(device.imported)),
+        ];
+        self.execute(PUT, &values).await.map(drop)
+    }
+
+    /// Notes that the node with this hash was registered and is not any more.
+    pub(crate) async fn bury(&mut self, hash: &str, ended: Ended, now: Time) -> Result<()> {
+        let values = [
+            Value::Text(hash),
+            Value::Number(now.millis()),
+            Value::Text(ended.name()),
+        ];
+        self.execute(BURY, &values).await.map(drop)
+    }
+
+    /// Removes a tombstone, if there is one.
+    pub(crate) async fn unbury(&mut self, hash: &str) -> Result<()> {
+        self.execute(UNBURY, &[Value::Text(hash)]).await.map(drop)
+    }
+
+    /// Forgets old changes, old tombstones and old states.
+    pub(crate) async fn forget(&mut self, now: Time) -> Result<()> {
+        let values = [Value::Number(now.before(KEEP_CHANGES).millis())];
+        self.execute(FORGET_CHANGES, &values).await?;
+        let values = [Value::Number(now.before(KEEP_TOMBSTONES).millis())];
+        self.execute(FORGET_TOMBSTONES, &values).await?;
+        self.execute(LIMIT_TOMBSTONES, &[Value::Number(MOST_TOMBSTONES)])
+            .await?;
+        if let Some(last) = self.last_state().await? {
+            let values = [Value::Number(last.change.saturating_sub(KEEP_STATES))];
+            self.execute(FORGET_STATES, &values).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes that the devices change, and how many more there are. Returns what is known of the database from then on, if
+    /// it has the change in its past that was known `before`.
+    pub(crate) async fn advance(
+        &mut self,
+        more: i64,
+        now: Time,
+        before: Option<&Known>,
+    ) -> Result<Option<Known>> {
+        let last = self.last_state().await?.ok_or(sqlx::Error::RowNotFound)?;
+        let (change, devices) = (last.change.saturating_add(1), last.devices.saturating_add(more));
+        let mark = self.add_state(change, devices, now).await?;
+        Ok(match before {
+            Some(before) if self.has_in_past(before).await? => Some(Known {
+                database: before.database.clone(),
+                change,
+                mark,
+                devices,
+                seen: now.millis(),
+            }),
+            Some(_) | None => None,
+        })
+    }
+
+    /// Whether this database has this change in its past.
+    pub(crate) async fn has_in_past(&mut self, known: &Known) -> Result<bool> {
+        let values = [Value::Number(known.change)];
+        let found = on!(self, transaction => nodes(&mut **transaction, MARK, &values))?;
+        Ok(found.first() == Some(&known.mark))
+    }
+
+    /// How many devices there are, as it was counted along.
+    pub(crate) async fn counted(&mut self) -> Result<i64> {
+        let last = self.last_state().await?.ok_or(sqlx::Error::RowNotFound)?;
+        Ok(last.devices)
+    }
+
+    /// How many devices of a domain there are, as it was counted along.
+    pub(crate) async fn counted_of(&mut self, domain: &str) -> Result<i64> {
+        let values = [Value::Text(domain)];
+        let found = on!(self, transaction => numbers(&mut **transaction, COUNTED_OF, &values))?;
+        Ok(found.first().copied().unwrap_or(0))
+    }
+
+    /// Counts so many devices of a domain more.
+    pub(crate) async fn count_of(&mut self, domain: &str, more: i64) -> Result<()> {
+        self.execute(COUNT_OF, &[Value::Text(domain), Value::Number(more)])
+            .await?;
+        self.execute(FORGET_DOMAIN, &[Value::Text(domain)])
+            .await
+            .map(drop)
+    }
+
+    /// Notes that the operator says that this is the right database, with the devices that it has. Returns how many.
+    pub(crate) async fn accept(&mut self, now: Time) -> Result<i64> {
+        let devices = self.count().await?;
+        let last = self.last_state().await?.ok_or(sqlx::Error::RowNotFound)?;
+        self.add_state(last.change.saturating_add(1), devices, now)
+            .await?;
+        self.set_meta("accepted", &now.millis().to_string()).await?;
+        Ok(devices)
+    }
+
+    pub(super) async fn count(&mut self) -> Result<i64> {
+        only(on!(self, transaction => numbers(&mut **transaction, COUNT, &[])))
+    }
+
+    pub(super) async fn last_state(&mut self) -> Result<Option<State>> {
+        let last = on!(self, transaction => states(&mut **transaction, LAST_STATE, &[]))?;
+        Ok(last.into_iter().next())
+    }
+
+    pub(super) async fn add_state(&mut self, change: i64, devices: i64, now: Time) -> Result<String> {
+        let mut mark = random_hex().map_err(|e| sqlx::Error::Io(e.into()))?;
+        mark.truncate(16);
+        let values = [
+            Value::Number(change),
+            Value::Text(&mark),
+            Value::Number(devices),
+            Value::Number(now.millis()),
+        ];
+        self.execute(ADD_STATE, &values).await?;
+        Ok(mark)
+    }
+
+    /// Removes the device with this node, if there is one.
+    pub(crate) async fn remove(&mut self, node: &str) -> Result<Option<Removed>> {
+        let values = [Value::Text(node)];
+        let gone = on!(self, transaction => removed(&mut **transaction, REMOVE, &values))?;
+        Ok(gone.into_iter().next())
+    }
+
+    /// Removes the device with this node and token if it last registered before then.
+    pub(crate) async fn remove_dead(
+        &mut self,
+        node: &str,
+        token: &str,
+        before: Time,
+    ) -> Result<Option<Removed>> {
+        let values = [
+            Value::Text(node),
+            Value::Text(token),
+            Value::Number(before.millis()),
+        ];
+        let gone = on!(self, transaction => removed(&mut **transaction, REMOVE_DEAD, &values))?;
+        Ok(gone.into_iter().next())
+    }
+
+    /// Removes at most so many devices that were neither registered nor pushed to since then.
+    pub(crate) async fn remove_unused(&mut self, since: Time, limit: i64) -> Result<Vec<Removed>> {
+        let values = [Value::Number(since.millis()), Value::Number(limit)];
+        on!(self, transaction => removed(&mut **transaction, REMOVE_UNUSED, &values))
+    }
+
+    /// Writes when pushes to a device were accepted and refused.
+    pub(crate) async fn note_pushes(
+        &mut self,
+        node: &str,
+        delivered: Option<Time>,
+        failed: Option<Time>,
+    ) -> Result<()> {
+        let values = [
+            Value::Text(node),
+            Value::MaybeNumber(delivered.map(Time::millis)),
+            Value::MaybeNumber(failed.map(Time::millis)),
+        ];
+        self.execute(NOTE_PUSHES, &values).await.map(drop)
+    }
+
+    /// Writes the secrets of a device that were replaced.
+    pub(crate) async fn set_former(&mut self, node: &str, secrets: &[Former]) -> Result<()> {
+        let text = former::to_text(secrets);
+        let values = [Value::Text(node), Value::MaybeText(text.as_deref())];
+        self.execute(SET_FORMER, &values).await.map(drop)
+    }
+
+    /// Tells the other processes of this database that a device changed.
+    pub(crate) async fn tell(&mut self, node: &str, now: Time, source: &str) -> Result<()> {
+        let values = [
+            Value::Text(node),
+            Value::Number(now.millis()),
+            Value::Text(source),
+        ];
+        self.execute(TELL, &values).await.map(drop)
+    }
+
+    /// Makes everything last.
+    pub(crate) async fn commit(self) -> Result<()> {
+        on!(self, transaction => transaction.commit())
+    }
+
+    pub(super) async fn meta(&mut self, name: &str) -> Result<Option<String>> {
+        let found = self.texts(META, &[Value::Text(name)]).await?;
+        Ok(found.into_iter().next())
+    }
+
+    pub(super) async fn texts(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<Vec<String>> {
+        on!(self, transaction => nodes(&mut **transaction, sql, values))
+    }
+
+    pub(super) async fn set_meta(&mut self, name: &str, value: &str) -> Result<()> {
+        self.execute(SET_META, &[Value::Text(name), Value::Text(value)])
+            .await
+            .map(drop)
+    }
+
+    pub(super) async fn execute(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<u64> {
+        on!(self, transaction => async {
+            Ok(bound(sql, values).execute(&mut **transaction).await?.rows_affected())
+        })
+    }
+}
+
+/// Of these a year holds at most: a stranger can end registrations as fast as commands are taken.
+const MOST_TOMBSTONES: i64 = 2_000_000;
+/// So many changes back a copy that went another way is known by its marks.
+const KEEP_STATES: i64 = 50_000;
+/// How long others have to learn of a change.
+pub(crate) const KEEP_CHANGES: Duration = Duration::from_secs(86_400);
+/// How long a node that has ended is known as such.
+const KEEP_TOMBSTONES: Duration = Duration::from_secs(365 * 86_400);

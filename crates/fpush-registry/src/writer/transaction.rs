@@ -1,0 +1,289 @@
+//! One transaction: what it changes, what others are told of it, and how many devices there are then.
+
+use std::collections::{HashMap, HashSet};
+
+use fpush_push::Unavailable;
+
+use crate::{
+    change::{Change, Done, Imported},
+    device::{Device, share_of},
+    error::RegisterError,
+    past::{Ended, Known},
+    rules::{self, Claim, Joins},
+    shared::Shared,
+    store::{Removed, Writing},
+    text::random_hex,
+    time::Time,
+};
+
+/// What a transaction does to memory once it is committed.
+pub(super) enum Effect {
+    /// A device is there.
+    Put(Box<Device>),
+    /// The device with this node is not there any more, and why.
+    Remove(String, Ended),
+}
+
+/// Which bound refused a new device.
+pub(super) enum NoRoom {
+    InAll,
+    /// Of this registrable domain; of those without an owner if it is empty.
+    OfDomain(String),
+}
+
+/// What was committed.
+pub(super) struct Committed {
+    pub(super) effects: Vec<Effect>,
+    /// Whether a new device was refused.
+    pub(super) no_room: Option<NoRoom>,
+    /// What is known of the database from then on, unless it is doubted.
+    pub(super) known: Option<Known>,
+}
+
+/// A transaction.
+pub(super) struct Transaction<'a> {
+    shared: &'a Shared,
+    /// Marks the changes that are ours.
+    source: &'a str,
+    /// The last change that is known of the database.
+    before: Option<&'a Known>,
+    writing: Writing,
+    effects: Vec<Effect>,
+    /// How many devices more there are.
+    more: i64,
+    /// How many more of each domain.
+    more_of: HashMap<String, i64>,
+    no_room: Option<NoRoom>,
+}
+
+impl<'a> Transaction<'a> {
+    pub(super) async fn begin(
+        shared: &'a Shared,
+        source: &'a str,
+        before: Option<&'a Known>,
+    ) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            shared,
+            source,
+            before,
+            writing: shared.store.begin().await?,
+            effects: Vec::new(),
+            more: 0,
+            more_of: HashMap::new(),
+            no_room: None,
+        })
+    }
+
+    /// Makes one change. What it is refused for is a result; an error is the database's.
+    pub(super) async fn make(&mut self, change: &Change) -> Result<Result<Done, RegisterError>, sqlx::Error> {
+        Ok(match change {
+            Change::Register { claim, call_token } => self.register(claim, call_token.clone()).await?,
+            Change::Unregister { claim } => {
+                let (existing, _) = self.find(claim).await?;
+                match rules::unregister(claim, existing) {
+                    Ok(device) => {
+                        self.remove(&device.node, Ended::Unregistered).await?;
+                        Ok(Done::Device {
+                            device: Box::new(device),
+                            is_new: false,
+                        })
+                    }
+                    Err(refusal) => Err(refusal),
+                }
+            }
+            Change::Dead { node, token, before } => {
+                // The registration that the word is about may be an older one than the device has.
+                if !self.is_as_known().await? {
+                    return Ok(Err(Unavailable.into()));
+                }
+                let removed = self.writing.remove_dead(node, token, *before).await?;
+                Ok(Done::Removed(self.note_removed(removed, Ended::Dead)))
+            }
+            Change::Import { devices } => Ok(Done::Imported(self.import(devices).await?)),
+            Change::Remove { node } => Ok(Done::Removed(self.remove(node, Ended::Removed).await?)),
+            Change::Accept => {
+                self.writing.count_domains().await?;
+                let devices = self.writing.accept(Time::now()).await?;
+                Ok(Done::Accepted(u64::try_from(devices).unwrap_or(0)))
+            }
+        })
+    }
+
+    /// Removes at most so many devices that nobody used since then. Returns how many.
+    pub(super) async fn expire(&mut self, since: Time, limit: i64) -> Result<usize, sqlx::Error> {
+        if !self.is_as_known().await? {
+            return Ok(0);
+        }
+        let unused = self.writing.remove_unused(since, limit).await?;
+        let number = unused.len();
+        for removed in unused {
+            self.note_removed(Some(removed), Ended::Expired);
+        }
+        Ok(number)
+    }
+
+    /// Forgets what is old.
+    pub(super) async fn forget(&mut self, now: Time) -> Result<(), sqlx::Error> {
+        self.writing.forget(now).await
+    }
+
+    /// Makes everything last, with what belongs to every change of devices: tombstones, the new state, and what other
+    /// processes are told. Of several effects on a node only the last one counts there.
+    pub(super) async fn commit(mut self) -> Result<Committed, sqlx::Error> {
+        let known = self.conclude().await?;
+        self.writing.commit().await?;
+        Ok(Committed {
+            effects: self.effects,
+            no_room: self.no_room,
+            known,
+        })
+    }
+
+    async fn conclude(&mut self) -> Result<Option<Known>, sqlx::Error> {
+        if self.effects.is_empty() {
+            return Ok(None);
+        }
+        let (now, mut told) = (Time::now(), HashSet::new());
+        for effect in self.effects.iter().rev() {
+            let node = match effect {
+                Effect::Put(device) => &device.node,
+                Effect::Remove(node, _) => node,
+            };
+            if !told.insert(node) {
+                continue;
+            }
+            let hash = self.shared.tombstone(node).ok_or(sqlx::Error::PoolClosed)?;
+            match effect {
+                Effect::Put(_) => self.writing.unbury(&hash).await?,
+                Effect::Remove(_, ended) => self.writing.bury(&hash, *ended, now).await?,
+            }
+            self.writing.tell(node, now, self.source).await?;
+        }
+        for (domain, more) in &self.more_of {
+            if *more != 0 {
+                self.writing.count_of(domain, *more).await?;
+            }
+        }
+        let before = self.before.filter(|_| self.shared.doubt().is_none());
+        self.writing.advance(self.more, now, before).await
+    }
+
+    async fn register(
+        &mut self,
+        claim: &Claim,
+        call_token: Option<String>,
+    ) -> Result<Result<Done, RegisterError>, sqlx::Error> {
+        let (existing, owned) = self.find(claim).await?;
+        let secret = random_hex().map_err(|e| sqlx::Error::Io(e.into()))?;
+        let joins = Joins::of(claim, existing.as_ref());
+        let former_owner = existing.as_ref().map(|device| device.owner.clone());
+        let rules = self.shared.rules.max_per_owner;
+        let device = match rules::register(claim, call_token, existing, owned, secret, rules) {
+            Ok(device) => device,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if let Some(no_room) = self.room(joins, claim.owner()).await? {
+            self.no_room = Some(no_room);
+            return Ok(Err(RegisterError::Full));
+        }
+        let is_new = former_owner.is_none();
+        self.put(&device, former_owner).await?;
+        Ok(Ok(Done::Device {
+            device: Box::new(device),
+            is_new,
+        }))
+    }
+
+    async fn import(&mut self, devices: &[Device]) -> Result<Imported, sqlx::Error> {
+        let mut imported = Imported::default();
+        for device in devices {
+            let existing = self.writing.find(&device.node).await?;
+            match &existing {
+                Some(existing) if !rules::is_later(device, existing) => {
+                    imported.unchanged += 1;
+                    continue;
+                }
+                Some(_) => imported.changed += 1,
+                None => imported.added += 1,
+            }
+            self.put(device, existing.map(|device| device.owner)).await?;
+        }
+        Ok(imported)
+    }
+
+    /// Whether there is room for what joins the devices, or the share of this owner's domain; if not, why.
+    async fn room(&mut self, joins: Joins, owner: Option<&str>) -> Result<Option<NoRoom>, sqlx::Error> {
+        let rules = &self.shared.rules;
+        if joins == Joins::Nothing {
+            return Ok(None);
+        }
+        if joins == Joins::All && self.writing.counted().await? + self.more >= rules.max_devices {
+            return Ok(Some(NoRoom::InAll));
+        }
+        let domain = share_of(owner);
+        if rules.trusts(&domain) {
+            return Ok(None);
+        }
+        let more = self.more_of.get(&*domain).copied().unwrap_or(0);
+        let devices = self.writing.counted_of(&domain).await? + more;
+        Ok((devices >= rules.max_devices_per_domain).then(|| NoRoom::OfDomain(domain.into_owned())))
+    }
+
+    /// The registration that is meant, and how many its owner has.
+    async fn find(&mut self, claim: &Claim) -> Result<(Option<Device>, usize), sqlx::Error> {
+        let owned = match claim.owner() {
+            Some(owner) => self.writing.owned_by(owner).await?,
+            None => Vec::new(),
+        };
+        let number = owned.len();
+        let existing = match owned.into_iter().find(|device| claim.refers_to(device)) {
+            Some(device) => Some(device),
+            None => self.writing.find(&claim.node).await?,
+        };
+        Ok((existing, number))
+    }
+
+    /// Whether the database is still the one that it was when it was last looked at.
+    async fn is_as_known(&mut self) -> Result<bool, sqlx::Error> {
+        match self.before {
+            Some(before) if self.shared.doubt().is_none() => self.writing.has_in_past(before).await,
+            Some(_) | None => Ok(false),
+        }
+    }
+
+    /// Writes a device. `former_owner` is that of the device in whose place it comes, if there is one.
+    async fn put(
+        &mut self,
+        device: &Device,
+        former_owner: Option<Option<String>>,
+    ) -> Result<(), sqlx::Error> {
+        self.writing.put(device).await?;
+        match former_owner {
+            Some(owner) => self.count(owner.as_deref(), -1),
+            None => self.more += 1,
+        }
+        self.count(device.owner.as_deref(), 1);
+        self.effects.push(Effect::Put(Box::new(device.clone())));
+        Ok(())
+    }
+
+    async fn remove(&mut self, node: &str, ended: Ended) -> Result<bool, sqlx::Error> {
+        let removed = self.writing.remove(node).await?;
+        Ok(self.note_removed(removed, ended))
+    }
+
+    /// Returns whether there was one.
+    fn note_removed(&mut self, removed: Option<Removed>, ended: Ended) -> bool {
+        let Some(Removed { node, owner }) = removed else {
+            return false;
+        };
+        self.more -= 1;
+        self.count(owner.as_deref(), -1);
+        self.effects.push(Effect::Remove(node, ended));
+        true
+    }
+
+    fn count(&mut self, owner: Option<&str>, more: i64) {
+        *self.more_of.entry(share_of(owner).into_owned()).or_default() += more;
+    }
+}

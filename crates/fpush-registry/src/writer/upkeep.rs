@@ -1,0 +1,205 @@
+//! What the writer does beside writing jobs: it reads what others wrote, looks whether the database is the one that it was,
+//! writes the times of pushes, and removes what is old.
+
+use std::collections::HashSet;
+
+use tokio::time::Instant;
+use tracing::{debug, error, info};
+
+use super::{BATCH, Writer};
+use crate::{
+    former,
+    past::{Known, Standing, compare},
+    store::{KEEP_CHANGES, describe},
+    time::Time,
+    times::Noted,
+};
+
+impl Writer {
+    pub(super) async fn load(&mut self) -> Result<(), sqlx::Error> {
+        let Some(cache) = &self.shared.cache else {
+            return Ok(());
+        };
+        let (store, began) = (&self.shared.store, Instant::now());
+        // What changes meanwhile is read again afterwards.
+        self.seen = store.last_change().await?;
+        cache.clear();
+        let mut after = String::new();
+        loop {
+            let devices = store.page(&after, PAGE).await?;
+            cache.put_all(&devices);
+            match devices.into_iter().last() {
+                Some(last) => after = last.node,
+                None => break,
+            }
+        }
+        cache.complete();
+        self.fresh = began;
+        let seconds = began.elapsed().as_secs_f32();
+        debug!(devices = cache.len(), seconds, "registered devices loaded");
+        Ok(())
+    }
+
+    /// Looks whether the database is the one that it was; `thoroughly` counts the devices, too. While it is doubted, it
+    /// is compared with what was known before, and an operator may accept it.
+    pub(super) async fn look_at_past(&mut self, thoroughly: bool) -> Result<(), sqlx::Error> {
+        let store = &self.shared.store;
+        let doubted = self.shared.doubt();
+        let present = store.look().await?;
+        let mark = match &self.before {
+            Some(before) => store.mark(before.change).await?,
+            None => None,
+        };
+        let counted = if thoroughly || doubted.is_some() {
+            Some(store.count().await?)
+        } else {
+            None
+        };
+        match compare(self.before.as_ref(), &present, mark.as_deref(), counted) {
+            None => {
+                if doubted.is_some() {
+                    info!(
+                        "the database of registered devices is believed again: it is the one that it was, or was accepted"
+                    );
+                }
+                self.believe(present.known);
+            }
+            Some(doubt) => {
+                if doubted.is_none() {
+                    error!("{doubt}");
+                }
+                self.shared.set_standing(Standing::Doubted(doubt));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn believe(&mut self, known: Known) {
+        self.before = Some(known.clone());
+        self.shared.set_standing(Standing::Good(known));
+    }
+
+    /// Reads some of what other processes changed. Returns whether there may be more.
+    pub(super) async fn read_news(&mut self) -> bool {
+        match self.try_to_read_news().await {
+            Ok(more) => more,
+            Err(problem) => {
+                self.fail(&describe(&problem));
+                false
+            }
+        }
+    }
+
+    pub(super) async fn try_to_read_news(&mut self) -> Result<bool, sqlx::Error> {
+        let Some(cache) = &self.shared.cache else {
+            return Ok(false);
+        };
+        if self.fresh.elapsed() > KEEP_CHANGES / 2 {
+            // Some changes may be forgotten already.
+            self.load().await?;
+            return Ok(false);
+        }
+        let (store, began) = (&self.shared.store, Instant::now());
+        let last = store.last_change().await?;
+        // Usually memory knows our own.
+        let not_from = if self.is_unsure { "" } else { &self.source };
+        let changes = store.changes(self.seen, not_from, PAGE).await?;
+        let nodes: HashSet<_> = changes.iter().map(|change| change.node.as_str()).collect();
+        for node in nodes {
+            match store.find(node).await? {
+                Some(device) => cache.put(&device),
+                None => cache.remove(node),
+            }
+        }
+        let more = changes.len() as i64 == PAGE;
+        self.seen = match changes.last() {
+            Some(change) if more => change.id,
+            Some(_) | None => self.seen.max(last),
+        };
+        self.is_unsure &= more;
+        self.fresh = began;
+        Ok(more)
+    }
+
+    /// Writes some of the times of pushes. Returns whether there may be more.
+    pub(super) async fn write_times(&mut self) -> bool {
+        let taken = self.shared.times.take(BATCH);
+        if taken.is_empty() {
+            return false;
+        }
+        match self.try_to_write_times(&taken).await {
+            Ok(()) => taken.len() == BATCH,
+            Err(problem) => {
+                self.shared.times.put_back(taken);
+                self.fail(&describe(&problem));
+                false
+            }
+        }
+    }
+
+    async fn try_to_write_times(&self, taken: &[(Box<str>, Noted)]) -> Result<(), sqlx::Error> {
+        let (mut writing, mut changed) = (self.shared.store.begin().await?, Vec::new());
+        for (node, noted) in taken {
+            let Noted {
+                delivered,
+                failed,
+                former,
+            } = noted;
+            if delivered.is_some() || failed.is_some() {
+                writing.note_pushes(node, *delivered, *failed).await?;
+            }
+            if let Some(secret) = former
+                && let Some(mut device) = writing.find(node).await?
+                && former::note_use(&mut device.former, secret)
+            {
+                writing.set_former(node, &device.former).await?;
+                changed.push(device);
+            }
+        }
+        writing.commit().await?;
+        if let Some(cache) = &self.shared.cache {
+            cache.put_all(&changed);
+        }
+        Ok(())
+    }
+
+    /// Removes some of the devices that nobody uses, and old changes. Returns whether there may be more.
+    pub(super) async fn clean(&mut self) -> bool {
+        match self.try_to_clean().await {
+            Ok(more) => more,
+            Err(problem) => {
+                self.fail(&describe(&problem));
+                false
+            }
+        }
+    }
+
+    async fn try_to_clean(&mut self) -> Result<bool, sqlx::Error> {
+        if self.shared.doubt().is_some() {
+            // What looks unused may have been used, and that is lost.
+            return Ok(false);
+        }
+        let now = Time::now();
+        let mut transaction = self.transaction().await?;
+        let may_expire = self
+            .expiry
+            .is_some_and(|expiry| expiry.is_believed(Instant::now(), now));
+        let unused = if may_expire {
+            transaction
+                .expire(now.before(self.shared.expire_after), BATCH as i64)
+                .await?
+        } else {
+            0
+        };
+        transaction.forget(now).await?;
+        let committed = transaction.commit().await?;
+        self.settle(committed);
+        if unused > 0 {
+            info!(devices = unused, "registrations that nobody used were removed");
+        }
+        Ok(unused == BATCH)
+    }
+}
+
+/// Devices that are read at once.
+const PAGE: i64 = 5_000;
