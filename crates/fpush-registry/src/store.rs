@@ -18,7 +18,7 @@ use sqlx::{PgPool, SqlitePool};
 
 use self::{
     run::{Change, Result, Value, changes, devices, first, in_time, nodes, numbers, on, only, states},
-    statements::*,
+    statements as sql,
 };
 pub(crate) use self::{
     run::{MigrateError, Removed, describe, is_outage},
@@ -69,11 +69,11 @@ impl Store {
 
     /// What the database says of its past.
     pub(crate) async fn look(&self) -> Result<Look> {
-        let last = on!(self, pool => states(pool, LAST_STATE, &[]))?;
+        let last = on!(self, pool => states(pool, sql::LAST_STATE, &[]))?;
         let last = last.into_iter().next().ok_or(sqlx::Error::RowNotFound)?;
         let text = async |name: &str| {
             let values = [Value::Text(name)];
-            let found = on!(self, pool => nodes(pool, META, &values))?;
+            let found = on!(self, pool => nodes(pool, sql::META, &values))?;
             Ok::<_, sqlx::Error>(found.into_iter().next())
         };
         Ok(Look {
@@ -91,7 +91,9 @@ impl Store {
     /// The mark of a change; `None` if there was no such change, or if it is forgotten.
     pub(crate) async fn mark(&self, change: i64) -> Result<Option<String>> {
         let values = [Value::Number(change)];
-        Ok(on!(self, pool => nodes(pool, MARK, &values))?.into_iter().next())
+        Ok(on!(self, pool => nodes(pool, sql::MARK, &values))?
+            .into_iter()
+            .next())
     }
 
     /// Whether a node with this hash has a tombstone, in a database that has this change in its past.
@@ -101,7 +103,7 @@ impl Store {
             Value::Number(known.change),
             Value::Text(&known.mark),
         ];
-        Ok(only(on!(self, pool => numbers(pool, HAS_TOMBSTONE, &values)))? > 0)
+        Ok(only(on!(self, pool => numbers(pool, sql::HAS_TOMBSTONE, &values)))? > 0)
     }
 
     /// Writes something, to see whether that is possible again.
@@ -116,46 +118,46 @@ impl Store {
     /// The device with this node.
     pub(crate) async fn find(&self, node: &str) -> Result<Option<Device>> {
         let values = [Value::Text(node)];
-        first(on!(self, pool => devices(pool, FIND, &values)))
+        first(on!(self, pool => devices(pool, sql::FIND, &values)))
     }
 
     /// Devices in the order of their nodes, after this one.
     pub(crate) async fn page(&self, after: &str, limit: i64) -> Result<Vec<Device>> {
         let values = [Value::Text(after), Value::Number(limit)];
-        on!(self, pool => devices(pool, PAGE, &values))
+        on!(self, pool => devices(pool, sql::PAGE, &values))
     }
 
     /// A few of the devices with one of these tokens.
     pub(crate) async fn with_token(&self, token: &str, other: &str) -> Result<Vec<Device>> {
         let values = [Value::Text(token), Value::Text(other)];
-        on!(self, pool => devices(pool, WITH_TOKEN, &values))
+        on!(self, pool => devices(pool, sql::WITH_TOKEN, &values))
     }
 
     /// How many devices there are.
     pub(crate) async fn count(&self) -> Result<i64> {
-        only(on!(self, pool => numbers(pool, COUNT, &[])))
+        only(on!(self, pool => numbers(pool, sql::COUNT, &[])))
     }
 
     /// How many devices without an owner there are.
     pub(crate) async fn count_without_owner(&self) -> Result<i64> {
-        only(on!(self, pool => numbers(pool, COUNT_WITHOUT_OWNER, &[])))
+        only(on!(self, pool => numbers(pool, sql::COUNT_WITHOUT_OWNER, &[])))
     }
 
     /// The id of the last change; 0 if there was none.
     pub(crate) async fn last_change(&self) -> Result<i64> {
-        only(on!(self, pool => numbers(pool, LAST_CHANGE, &[])))
+        only(on!(self, pool => numbers(pool, sql::LAST_CHANGE, &[])))
     }
 
     /// When a device was last used: registered, or pushed to. `None` if there is none.
     pub(crate) async fn last_use(&self) -> Result<Option<Time>> {
-        let last: i64 = only(on!(self, pool => numbers(pool, LAST_USE, &[])))?;
+        let last: i64 = only(on!(self, pool => numbers(pool, sql::LAST_USE, &[])))?;
         Ok((last > 0).then_some(Time::from_millis(last)))
     }
 
     /// Changes that others made after this one, the earliest first.
     pub(crate) async fn changes(&self, after: i64, not_from: &str, limit: i64) -> Result<Vec<Change>> {
         let values = [Value::Number(after), Value::Text(not_from), Value::Number(limit)];
-        on!(self, pool => changes(pool, CHANGES, &values))
+        on!(self, pool => changes(pool, sql::CHANGES, &values))
     }
 
     /// Ends all connections.

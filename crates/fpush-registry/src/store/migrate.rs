@@ -8,7 +8,7 @@ use sqlx::AssertSqlSafe;
 use super::{
     Store, Writing,
     run::{MigrateError, OfDomain, Result, Value, counts, numbers, on, only},
-    statements::*,
+    statements as sql,
 };
 use crate::{device::share_of, past::FIRST_CHANGE, text::random_hex, time::Time};
 
@@ -16,19 +16,19 @@ impl Store {
     /// Makes and updates the tables. Returns the server's key.
     pub(crate) async fn migrate(&self) -> std::result::Result<String, MigrateError> {
         let mut writing = self.begin().await?;
-        writing.execute(CREATE_META, &[]).await?;
+        writing.execute(sql::CREATE_META, &[]).await?;
         let version = match writing.meta("schema").await? {
             Some(version) => version.parse::<u32>().map_or(i64::MAX, i64::from),
             None => 0,
         };
-        let known = MIGRATIONS.len() as i64;
+        let known = sql::MIGRATIONS.len() as i64;
         if version > known {
             return Err(MigrateError::Newer {
                 found: version,
                 known,
             });
         }
-        for migration in &MIGRATIONS[version as usize..] {
+        for migration in &sql::MIGRATIONS[version as usize..] {
             for definition in *migration {
                 writing.define(definition).await?;
             }
@@ -78,11 +78,11 @@ impl Writing {
         if self.meta(OWNERS_SPELT).await?.is_some() {
             return Ok(());
         }
-        for owner in &self.texts(OWNERS, &[]).await? {
+        for owner in &self.texts(sql::OWNERS, &[]).await? {
             let canonical = canonical_jid(owner);
             if canonical != owner.as_str() {
                 let values = [Value::Text(&canonical), Value::Text(owner)];
-                self.execute(RENAME_OWNER, &values).await?;
+                self.execute(sql::RENAME_OWNER, &values).await?;
             }
         }
         self.set_meta(OWNERS_SPELT, "canonical").await
@@ -102,13 +102,13 @@ impl Writing {
 
     /// Counts the devices of each domain anew.
     pub(crate) async fn count_domains(&mut self) -> Result<()> {
-        self.execute(FORGET_DOMAINS, &[]).await?;
+        self.execute(sql::FORGET_DOMAINS, &[]).await?;
         let sql = match self {
-            Self::Sqlite(_) => COUNT_DOMAINS_IN_SQLITE,
-            Self::Postgres(_) => COUNT_DOMAINS_IN_POSTGRES,
+            Self::Sqlite(_) => sql::COUNT_DOMAINS_IN_SQLITE,
+            Self::Postgres(_) => sql::COUNT_DOMAINS_IN_POSTGRES,
         };
         let found = on!(self, transaction => counts(&mut **transaction, sql, &[]))?;
-        let unowned = on!(self, transaction => numbers(&mut **transaction, COUNT_WITHOUT_OWNER, &[]));
+        let unowned = on!(self, transaction => numbers(&mut **transaction, sql::COUNT_WITHOUT_OWNER, &[]));
         let mut domains = HashMap::from([(share_of(None).into_owned(), only(unowned)?)]);
         for OfDomain { devices, domain } in found {
             *domains.entry(share_of(Some(&domain)).into_owned()).or_default() += devices;

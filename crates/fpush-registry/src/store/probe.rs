@@ -10,7 +10,7 @@ use sqlx::{
 use super::{
     Store,
     run::{PATIENCE, Value, describe, in_time, nodes, numbers, only},
-    statements::{COUNT, META, MIGRATIONS},
+    statements as sql,
 };
 use crate::{OpenError, StoreSettings};
 
@@ -51,8 +51,8 @@ impl Store {
         let schema = [Value::Text("schema")];
         let version = in_time(async {
             match self {
-                Self::Sqlite(pool) => nodes(pool, META, &schema).await,
-                Self::Postgres(pool) => nodes(pool, META, &schema).await,
+                Self::Sqlite(pool) => nodes(pool, sql::META, &schema).await,
+                Self::Postgres(pool) => nodes(pool, sql::META, &schema).await,
             }
         });
         let version = match version.await {
@@ -63,14 +63,14 @@ impl Store {
         let Some(version) = version else {
             return Ok(Probe::Empty);
         };
-        let (found, known) = (version.parse().unwrap_or(i64::MAX), MIGRATIONS.len() as i64);
+        let (found, known) = (version.parse().unwrap_or(i64::MAX), sql::MIGRATIONS.len() as i64);
         if found > known {
             return Err(OpenError::Newer { found, known });
         }
         let devices = in_time(async {
             match self {
-                Self::Sqlite(pool) => only(numbers(pool, COUNT, &[]).await),
-                Self::Postgres(pool) => only(numbers(pool, COUNT, &[]).await),
+                Self::Sqlite(pool) => only(numbers(pool, sql::COUNT, &[]).await),
+                Self::Postgres(pool) => only(numbers(pool, sql::COUNT, &[]).await),
             }
         });
         let devices = devices

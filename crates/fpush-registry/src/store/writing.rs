@@ -6,7 +6,7 @@ use sqlx::{Postgres, Sqlite, Transaction};
 
 use super::{
     run::{Removed, Result, State, Value, bound, devices, first, nodes, numbers, on, only, removed, states},
-    statements::*,
+    statements as sql,
 };
 use crate::{
     device::Device,
@@ -26,13 +26,13 @@ impl Writing {
     /// The device with this node.
     pub(crate) async fn find(&mut self, node: &str) -> Result<Option<Device>> {
         let values = [Value::Text(node)];
-        first(on!(self, transaction => devices(&mut **transaction, FIND, &values)))
+        first(on!(self, transaction => devices(&mut **transaction, sql::FIND, &values)))
     }
 
     /// All devices of an owner.
     pub(crate) async fn owned_by(&mut self, owner: &str) -> Result<Vec<Device>> {
         let values = [Value::Text(owner)];
-        on!(self, transaction => devices(&mut **transaction, OWNED, &values))
+        on!(self, transaction => devices(&mut **transaction, sql::OWNED, &values))
     }
 
     /// Writes a device, in the place of one with the same node.
@@ -55,7 +55,7 @@ impl Writing {
             Value::MaybeText(former.as_deref()),
             Value::Number(i64::from(device.imported)),
         ];
-        self.execute(PUT, &values).await.map(drop)
+        self.execute(sql::PUT, &values).await.map(drop)
     }
 
     /// Notes that the node with this hash was registered and is not any more.
@@ -65,25 +65,25 @@ impl Writing {
             Value::Number(now.millis()),
             Value::Text(ended.name()),
         ];
-        self.execute(BURY, &values).await.map(drop)
+        self.execute(sql::BURY, &values).await.map(drop)
     }
 
     /// Removes a tombstone, if there is one.
     pub(crate) async fn unbury(&mut self, hash: &str) -> Result<()> {
-        self.execute(UNBURY, &[Value::Text(hash)]).await.map(drop)
+        self.execute(sql::UNBURY, &[Value::Text(hash)]).await.map(drop)
     }
 
     /// Forgets old changes, old tombstones and old states.
     pub(crate) async fn forget(&mut self, now: Time) -> Result<()> {
         let values = [Value::Number(now.before(KEEP_CHANGES).millis())];
-        self.execute(FORGET_CHANGES, &values).await?;
+        self.execute(sql::FORGET_CHANGES, &values).await?;
         let values = [Value::Number(now.before(KEEP_TOMBSTONES).millis())];
-        self.execute(FORGET_TOMBSTONES, &values).await?;
-        self.execute(LIMIT_TOMBSTONES, &[Value::Number(MOST_TOMBSTONES)])
+        self.execute(sql::FORGET_TOMBSTONES, &values).await?;
+        self.execute(sql::LIMIT_TOMBSTONES, &[Value::Number(MOST_TOMBSTONES)])
             .await?;
         if let Some(last) = self.last_state().await? {
             let values = [Value::Number(last.change.saturating_sub(KEEP_STATES))];
-            self.execute(FORGET_STATES, &values).await?;
+            self.execute(sql::FORGET_STATES, &values).await?;
         }
         Ok(())
     }
@@ -114,7 +114,7 @@ impl Writing {
     /// Whether this database has this change in its past.
     pub(crate) async fn has_in_past(&mut self, known: &Known) -> Result<bool> {
         let values = [Value::Number(known.change)];
-        let found = on!(self, transaction => nodes(&mut **transaction, MARK, &values))?;
+        let found = on!(self, transaction => nodes(&mut **transaction, sql::MARK, &values))?;
         Ok(found.first() == Some(&known.mark))
     }
 
@@ -127,15 +127,15 @@ impl Writing {
     /// How many devices of a domain there are, as it was counted along.
     pub(crate) async fn counted_of(&mut self, domain: &str) -> Result<i64> {
         let values = [Value::Text(domain)];
-        let found = on!(self, transaction => numbers(&mut **transaction, COUNTED_OF, &values))?;
+        let found = on!(self, transaction => numbers(&mut **transaction, sql::COUNTED_OF, &values))?;
         Ok(found.first().copied().unwrap_or(0))
     }
 
     /// Counts so many devices of a domain more.
     pub(crate) async fn count_of(&mut self, domain: &str, more: i64) -> Result<()> {
-        self.execute(COUNT_OF, &[Value::Text(domain), Value::Number(more)])
+        self.execute(sql::COUNT_OF, &[Value::Text(domain), Value::Number(more)])
             .await?;
-        self.execute(FORGET_DOMAIN, &[Value::Text(domain)])
+        self.execute(sql::FORGET_DOMAIN, &[Value::Text(domain)])
             .await
             .map(drop)
     }
@@ -151,11 +151,11 @@ impl Writing {
     }
 
     pub(super) async fn count(&mut self) -> Result<i64> {
-        only(on!(self, transaction => numbers(&mut **transaction, COUNT, &[])))
+        only(on!(self, transaction => numbers(&mut **transaction, sql::COUNT, &[])))
     }
 
     pub(super) async fn last_state(&mut self) -> Result<Option<State>> {
-        let last = on!(self, transaction => states(&mut **transaction, LAST_STATE, &[]))?;
+        let last = on!(self, transaction => states(&mut **transaction, sql::LAST_STATE, &[]))?;
         Ok(last.into_iter().next())
     }
 
@@ -168,14 +168,14 @@ impl Writing {
             Value::Number(devices),
             Value::Number(now.millis()),
         ];
-        self.execute(ADD_STATE, &values).await?;
+        self.execute(sql::ADD_STATE, &values).await?;
         Ok(mark)
     }
 
     /// Removes the device with this node, if there is one.
     pub(crate) async fn remove(&mut self, node: &str) -> Result<Option<Removed>> {
         let values = [Value::Text(node)];
-        let gone = on!(self, transaction => removed(&mut **transaction, REMOVE, &values))?;
+        let gone = on!(self, transaction => removed(&mut **transaction, sql::REMOVE, &values))?;
         Ok(gone.into_iter().next())
     }
 
@@ -191,14 +191,14 @@ impl Writing {
             Value::Text(token),
             Value::Number(before.millis()),
         ];
-        let gone = on!(self, transaction => removed(&mut **transaction, REMOVE_DEAD, &values))?;
+        let gone = on!(self, transaction => removed(&mut **transaction, sql::REMOVE_DEAD, &values))?;
         Ok(gone.into_iter().next())
     }
 
     /// Removes at most so many devices that were neither registered nor pushed to since then.
     pub(crate) async fn remove_unused(&mut self, since: Time, limit: i64) -> Result<Vec<Removed>> {
         let values = [Value::Number(since.millis()), Value::Number(limit)];
-        on!(self, transaction => removed(&mut **transaction, REMOVE_UNUSED, &values))
+        on!(self, transaction => removed(&mut **transaction, sql::REMOVE_UNUSED, &values))
     }
 
     /// Writes when pushes to a device were accepted and refused.
@@ -213,14 +213,14 @@ impl Writing {
             Value::MaybeNumber(delivered.map(Time::millis)),
             Value::MaybeNumber(failed.map(Time::millis)),
         ];
-        self.execute(NOTE_PUSHES, &values).await.map(drop)
+        self.execute(sql::NOTE_PUSHES, &values).await.map(drop)
     }
 
     /// Writes the secrets of a device that were replaced.
     pub(crate) async fn set_former(&mut self, node: &str, secrets: &[Former]) -> Result<()> {
         let text = former::to_text(secrets);
         let values = [Value::Text(node), Value::MaybeText(text.as_deref())];
-        self.execute(SET_FORMER, &values).await.map(drop)
+        self.execute(sql::SET_FORMER, &values).await.map(drop)
     }
 
     /// Tells the other processes of this database that a device changed.
@@ -230,7 +230,7 @@ impl Writing {
             Value::Number(now.millis()),
             Value::Text(source),
         ];
-        self.execute(TELL, &values).await.map(drop)
+        self.execute(sql::TELL, &values).await.map(drop)
     }
 
     /// Makes everything last.
@@ -239,7 +239,7 @@ impl Writing {
     }
 
     pub(super) async fn meta(&mut self, name: &str) -> Result<Option<String>> {
-        let found = self.texts(META, &[Value::Text(name)]).await?;
+        let found = self.texts(sql::META, &[Value::Text(name)]).await?;
         Ok(found.into_iter().next())
     }
 
@@ -248,7 +248,7 @@ impl Writing {
     }
 
     pub(super) async fn set_meta(&mut self, name: &str, value: &str) -> Result<()> {
-        self.execute(SET_META, &[Value::Text(name), Value::Text(value)])
+        self.execute(sql::SET_META, &[Value::Text(name), Value::Text(value)])
             .await
             .map(drop)
     }
