@@ -88,6 +88,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_port_of_the_scheme_is_meant_where_none_is_named() {
+        for (uri, host) in [
+            ("https://a.example/x", "a.example:443"),
+            ("http://a.example/x", "a.example:80"),
+        ] {
+            let (ours, mut theirs) = duplex(1_024);
+            theirs.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            drop(tunnel(ours, &uri.parse().unwrap(), None).await.unwrap());
+            let mut request = String::new();
+            theirs.read_to_string(&mut request).await.unwrap();
+            assert!(
+                request.starts_with(&format!("CONNECT {host} HTTP/1.1\r\n")),
+                "{request}"
+            );
+        }
+    }
+
+    #[tokio::test]
     async fn a_refusal_keeps_its_status() {
         for (answer, status) in [
             ("HTTP/1.1 403 Forbidden\r\n\r\n<html>", 403),

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use fpush_client::{Answer, Dialer, Obstacle, PoolSettings, PooledClient, SendError, Trust, Wanted};
-use fpush_testkit::{TestCa, TlsServer};
+use fpush_testkit::TestCa;
 use h2::Reason;
 use http::{Method, Request, header::LOCATION};
 use tokio::time::{Instant, sleep};
@@ -358,18 +358,11 @@ async fn what_does_not_speak_http_is_called_so() {
 #[tokio::test]
 async fn what_agrees_on_http2_and_speaks_something_else_is_called_so() {
     let ca = TestCa::new();
-    for says in [
-        "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
-        "SSH-2.0-OpenSSH_9.2\r\n",
-    ] {
-        let receiver = TlsServer::start(&ca, &["h2"], says);
-        let request = request(&receiver.url());
-        let answer = client(&ca)
-            .send(request, Wanted::Status, Instant::now() + LONG)
-            .await;
-        let error = answer.unwrap_err();
-        assert!(matches!(error, SendError::Malformed(_)), "{says}: {error:?}");
-    }
+    // It takes the preface of HTTP/2 for a request.
+    let receiver = Receiver::tls_of_http1(&ca, &["h2"], |_| [http1(400, ""), vec![Do::Hang]].concat()).await;
+    let error = post(&client(&ca), &receiver).await.unwrap_err();
+    assert!(matches!(error, SendError::Malformed(_)), "{error:?}");
+    assert_eq!(receiver.seen()[0].line, "PRI * HTTP/2.0");
 }
 
 #[tokio::test]
@@ -383,6 +376,25 @@ async fn an_answer_that_comes_too_slowly_is_none() {
         assert_eq!(answer.unwrap_err(), SendError::TimedOut);
         until_open(&client, 0).await;
         assert_eq!(status(&client, &receiver).await, 200);
+    }
+}
+
+/// An answer that nobody asked for must not be taken for that to the next request.
+#[tokio::test]
+async fn a_second_answer_is_nobodys() {
+    let twice = "HTTP/1.1 200 X\r\nContent-Length: 0\r\n\r\nHTTP/1.1 410 X\r\nContent-Length: 0\r\n\r\n";
+    let later = [
+        http1(200, ""),
+        vec![Do::Wait(Duration::from_millis(20))],
+        http1(410, ""),
+    ]
+    .concat();
+    for todo in [vec![say(twice)], later] {
+        let (answer, receiver, client) = first_meets(todo).await;
+        assert_eq!(answer.unwrap().status, 200);
+        until_open(&client, 0).await;
+        assert_eq!(status(&client, &receiver).await, 200);
+        assert_eq!(receiver.connections(), 2);
     }
 }
 

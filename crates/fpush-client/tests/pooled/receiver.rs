@@ -70,14 +70,24 @@ impl Receiver {
         script: impl Fn(&Seen) -> Vec<Do> + Send + Sync + 'static,
     ) -> Self {
         let acceptor = TlsAcceptor::from(ca.server_config(alpn, ClientAuth::Off));
-        Self::start(Some(acceptor), Arc::new(script)).await
+        Self::start(Some(acceptor), Speaks::AsAgreed, Arc::new(script)).await
+    }
+
+    /// A receiver that speaks HTTP/1.1, whatever it has agreed on.
+    pub(crate) async fn tls_of_http1(
+        ca: &TestCa,
+        alpn: &[&str],
+        script: impl Fn(&Seen) -> Vec<Do> + Send + Sync + 'static,
+    ) -> Self {
+        let acceptor = TlsAcceptor::from(ca.server_config(alpn, ClientAuth::Off));
+        Self::start(Some(acceptor), Speaks::Http1, Arc::new(script)).await
     }
 
     pub(crate) async fn plain(script: impl Fn(&Seen) -> Vec<Do> + Send + Sync + 'static) -> Self {
-        Self::start(None, Arc::new(script)).await
+        Self::start(None, Speaks::Http1, Arc::new(script)).await
     }
 
-    async fn start(acceptor: Option<TlsAcceptor>, script: Script) -> Self {
+    async fn start(acceptor: Option<TlsAcceptor>, speaks: Speaks, script: Script) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let receiver = Self {
             scheme: if acceptor.is_some() { "https" } else { "http" },
@@ -92,6 +102,7 @@ impl Receiver {
                 let connection = connections.fetch_add(1, Ordering::Relaxed) + 1;
                 let serving = Serving {
                     connection,
+                    speaks,
                     script: Arc::clone(&script),
                     seen: Arc::clone(&seen),
                 };
@@ -119,8 +130,15 @@ impl Receiver {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Speaks {
+    AsAgreed,
+    Http1,
+}
+
 struct Serving {
     connection: usize,
+    speaks: Speaks,
     script: Script,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
@@ -134,7 +152,7 @@ impl Serving {
         let Ok(tls) = acceptor.accept(tcp).await else {
             return;
         };
-        if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+        if tls.get_ref().1.alpn_protocol() == Some(b"h2") && self.speaks == Speaks::AsAgreed {
             self.http2(tls).await;
         } else {
             self.http1(tls).await;
@@ -270,7 +288,8 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<(String, 
             (name.parse().unwrap(), value.parse().unwrap())
         })
         .collect();
-    let length = headers["content-length"].to_str().unwrap().parse().unwrap();
+    let length = headers.get("content-length");
+    let length = length.map_or(0, |length| length.to_str().unwrap().parse().unwrap());
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.ok()?;
     Some((line, headers, body.into()))

@@ -147,7 +147,12 @@ fn a_token_endpoint_of_http1() {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length:";
     let good = format!("{head} {}\r\n\r\n{body}", body.len());
     let short = format!("{head} {}\r\n\r\n{body}", body.len() + 1);
-    for (says, works) in [(good, true), (short, false)] {
+    let ssh = "SSH-2.0-OpenSSH_9.2\r\n".to_owned();
+    for (says, trouble) in [
+        (good, None),
+        (short, Some("holds no access token (status 200)")),
+        (ssh, Some("the token endpoint's answer cannot be read")),
+    ] {
         let endpoint = TlsServer::start(&ca, &["http/1.1"], says);
         let mut account: Value = serde_json::from_str(&fcm.service_account("project-1")).unwrap();
         account["token_uri"] = format!("{}/any/path?query=1", endpoint.url()).into();
@@ -157,12 +162,12 @@ fn a_token_endpoint_of_http1() {
             modules([("android", module)]),
             &[("fcm.json", &account.to_string())],
         );
-        if works {
+        if let Some(trouble) = trouble {
+            let line = rig.daemon.wait_for_log("no access token", LONG);
+            assert!(line.contains(trouble), "{line}");
+        } else {
             assert_eq!(rig.push("android", &token(1)), RESULT);
             assert_eq!(fcm.sends()[0].bearer.as_deref(), Some("ya29.one"));
-        } else {
-            let line = rig.daemon.wait_for_log("no access token", LONG);
-            assert!(line.contains("holds no access token (status 200)"), "{line}");
         }
     }
     assert_eq!(fcm.token_requests().len(), 0);
