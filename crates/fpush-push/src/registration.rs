@@ -9,7 +9,7 @@ use crate::Token;
 /// What the component asks of the registry.
 pub trait Devices: Send + Sync + 'static {
     /// Looks up the node of a publish of this sender, a domain, that carries this secret. Never waits: what has to be
-    /// asked elsewhere is a future.
+    /// asked elsewhere is a future, and nothing is asked before that is polled.
     fn find(&self, node: &str, secret: Option<&str>, sender: &str) -> Lookup;
 
     /// The commands with which clients register: each with its name, and a title for persons.
