@@ -380,3 +380,6 @@ const LARGE_COMMANDS: Bounds = Bounds {
 };
 /// Bytes of a node or a secret: the longest tokens have as many.
 const MAX_VALUE: usize = 4_096;
+
+#[cfg(test)]
+mod tests;
