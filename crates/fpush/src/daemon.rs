@@ -210,13 +210,14 @@ impl Daemon {
 
     /// Takes note of what is known of the database of registered devices now. While it is doubted, that stays what it was.
     fn take_known(&mut self) {
-        let Some(known) = self.registration.as_ref().and_then(Registering::known) else {
+        let known = self.registration.as_ref().and_then(Registering::known);
+        if known.is_none() {
             return;
-        };
-        if let Some(state) = &mut self.state {
-            state.set_known(Some(known.clone()));
         }
-        self.known = Some(known);
+        if let Some(state) = &mut self.state {
+            state.set_known(known.clone());
+        }
+        self.known = known;
     }
 
     /// Ends everything that has to be ended, after the drain, and says what is lost. It takes until `end` at most: then a
