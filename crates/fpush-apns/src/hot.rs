@@ -61,7 +61,7 @@ impl Requests {
         };
         let ready = |class| Ready::new(class, &payload).ok().map(Box::new);
         Some(Self(Apns {
-            client: ProviderClient::new(settings, uri).ok()?,
+            client: ProviderClient::new(settings, uri),
             authority: Authority::from_static("api.push.apple.com"),
             authentication,
             mode: Mode::One(Class::High, ready(Class::High)?),

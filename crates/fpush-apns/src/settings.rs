@@ -105,8 +105,6 @@ impl BackendType for Apple {
             }
             None => None,
         };
-        let report = apns.report();
-        let path = apns.path_of("");
         apns.finish();
 
         let (credentials, endpoint, (mode, call)) = (credentials?, endpoint?, mode?);
@@ -140,9 +138,6 @@ impl BackendType for Apple {
             idle_timeout,
         };
         let authority = uri.authority()?.clone();
-        let client = ProviderClient::new(client, uri)
-            .inspect_err(|e| report.error(&path, e))
-            .ok()?;
         let provider_tokens = Arc::clone(&self.provider_tokens);
         let build = move || {
             let mut background: Vec<Background> = Vec::new();
@@ -156,7 +151,7 @@ impl BackendType for Apple {
                 }
             };
             let backend = Box::new(Apns {
-                client,
+                client: ProviderClient::new(client, uri),
                 authority,
                 authentication,
                 mode,

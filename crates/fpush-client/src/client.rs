@@ -22,7 +22,7 @@ use crate::{
     dial::{Connector, Dialer},
     obstacle::root_cause,
     tally::Tally,
-    trust::{Identity, Trust, TrustError},
+    trust::{Identity, Trust},
 };
 
 /// How a client reaches its provider.
@@ -55,18 +55,15 @@ pub struct ProviderClient {
 impl ProviderClient {
     /// A client for the provider at this URL, of which only the authority matters. It connects with its first
     /// request.
-    ///
-    /// # Errors
-    ///
-    /// TLS cannot be set up.
-    pub fn new(settings: ClientSettings, uri: Uri) -> Result<Self, TrustError> {
-        let tls = settings.trust.client_config(settings.identity.as_ref())?;
+    #[must_use]
+    pub fn new(settings: ClientSettings, uri: Uri) -> Self {
+        let tls = settings.trust.client_config(settings.identity.as_ref());
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_only()
             .enable_http2()
             .wrap_connector(settings.dialer);
-        Ok(Self {
+        Self {
             connector,
             uri,
             request_timeout: settings.request_timeout,
@@ -74,7 +71,7 @@ impl ProviderClient {
             current: Mutex::new(None),
             tally: Arc::default(),
             clock: Clock::default(),
-        })
+        }
     }
 
     /// Sends a request and waits for the whole answer: for the request timeout, and not beyond the deadline.

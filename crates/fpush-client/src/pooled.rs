@@ -22,7 +22,7 @@ use crate::{
     obstacle::Obstacle,
     origin::Origin,
     pool::{Pool, Reach, Responding},
-    trust::{Trust, TrustError},
+    trust::Trust,
 };
 
 /// How a client reaches its receivers.
@@ -73,11 +73,8 @@ type LastUse = u64;
 
 impl PooledClient {
     /// A client that connects when it has something to send.
-    ///
-    /// # Errors
-    ///
-    /// TLS cannot be set up.
-    pub fn new(settings: PoolSettings) -> Result<Self, TrustError> {
+    #[must_use]
+    pub fn new(settings: PoolSettings) -> Self {
         let PoolSettings {
             trust,
             dialer,
@@ -87,11 +84,11 @@ impl PooledClient {
             max_origins,
         } = settings;
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(trust.client_config(None)?)
+            .with_tls_config(trust.client_config(None))
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(dialer);
-        Ok(Self {
+        Self {
             reach: Reach {
                 connector,
                 max_connections,
@@ -104,7 +101,7 @@ impl PooledClient {
                 uses: 0,
             }),
             plain_http,
-        })
+        }
     }
 
     /// Sends a request and waits for the answer until the deadline. A body that is too long or breaks off counts as none, and

@@ -9,7 +9,6 @@ use std::{
 use fpush_push::{files, sync::lock};
 use rustls::{
     ClientConfig, RootCertStore,
-    client::ResolvesClientCert,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     sign::{CertifiedKey, SingleCertAndKey},
@@ -47,7 +46,8 @@ impl Identity {
 /// The roots that a provider's certificate may come from.
 #[derive(Clone)]
 pub struct Trust {
-    roots: Arc<RootCertStore>,
+    /// TLS with these roots and without a client certificate.
+    config: Arc<ClientConfig>,
 }
 
 impl Trust {
@@ -55,7 +55,7 @@ impl Trust {
     ///
     /// # Errors
     ///
-    /// The PEM file holds no certificate or a broken one, or there is no root at all.
+    /// The PEM file holds no certificate or a broken one, there is no root at all, or TLS cannot be set up.
     pub fn new(extra_pem: Option<&[u8]>) -> Result<Self, TrustError> {
         let mut roots = systems_roots();
         if let Some(pem) = extra_pem {
@@ -73,26 +73,24 @@ impl Trust {
             }
         }
         if roots.is_empty() {
-            Err(TrustError::NoRoots)
-        } else {
-            Ok(Self { roots })
+            return Err(TrustError::NoRoots);
         }
-    }
-
-    pub(crate) fn client_config(&self, identity: Option<&Identity>) -> Result<ClientConfig, TrustError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(TrustError::Tls)?
-            .with_root_certificates(Arc::clone(&self.roots));
-        Ok(match identity {
-            Some(identity) => {
-                let resolver: Arc<dyn ResolvesClientCert> =
-                    Arc::new(SingleCertAndKey::from(identity.0.clone()));
-                builder.with_client_cert_resolver(resolver)
-            }
-            None => builder.with_no_client_auth(),
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self {
+            config: Arc::new(config),
         })
+    }
+
+    pub(crate) fn client_config(&self, identity: Option<&Identity>) -> ClientConfig {
+        let mut config = ClientConfig::clone(&self.config);
+        if let Some(Identity(identity)) = identity {
+            config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(Arc::clone(identity)));
+        }
+        config
     }
 }
 
@@ -116,7 +114,7 @@ fn systems_roots() -> Arc<RootCertStore> {
 
 impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trust").field("roots", &self.roots.len()).finish()
+        f.write_str("Trust")
     }
 }
 

@@ -45,7 +45,7 @@ fn settings(ca: &TestCa) -> PoolSettings {
 }
 
 fn client(ca: &TestCa) -> PooledClient {
-    PooledClient::new(settings(ca)).unwrap()
+    PooledClient::new(settings(ca))
 }
 
 fn request(url: &str) -> Request<Bytes> {
@@ -226,7 +226,7 @@ async fn what_is_not_encrypted_is_for_those_who_want_it() {
         plain_http: true,
         ..settings(&ca)
     };
-    let client = PooledClient::new(settings).unwrap();
+    let client = PooledClient::new(settings);
     for _ in 0..2 {
         assert_eq!(status(&client, &receiver).await, 204);
     }
@@ -569,7 +569,7 @@ async fn the_origin_goes_that_was_not_used_for_longest() {
         max_origins: NonZeroUsize::new(2).unwrap(),
         ..settings(&ca)
     };
-    let client = PooledClient::new(settings).unwrap();
+    let client = PooledClient::new(settings);
     let [a, b, c] = [["http/1.1"], ["h2"], ["http/1.1"]].map(|alpn| {
         let ca = &ca;
         async move { Receiver::tls(ca, &alpn, |seen| either(&seen.line)).await }
@@ -593,7 +593,7 @@ async fn connections_that_nobody_uses_are_closed() {
         idle_timeout: Duration::from_millis(100),
         ..settings(&ca)
     };
-    let client = PooledClient::new(settings).unwrap();
+    let client = PooledClient::new(settings);
     for alpn in [["h2"], ["http/1.1"]] {
         // The answer takes longer than a connection may be idle.
         let receiver = Receiver::tls(&ca, &alpn, |seen| {
@@ -615,7 +615,7 @@ async fn connections_that_are_not_to_be_kept_are_closed_at_once() {
         idle_timeout: Duration::ZERO,
         ..settings(&ca)
     };
-    let client = PooledClient::new(settings).unwrap();
+    let client = PooledClient::new(settings);
     for alpn in [["h2"], ["http/1.1"]] {
         let receiver = Receiver::tls(&ca, &alpn, |seen| {
             [vec![Do::Wait(Duration::from_millis(20))], either(&seen.line)].concat()

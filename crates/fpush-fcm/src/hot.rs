@@ -44,7 +44,7 @@ impl Requests {
         authorization.set_sensitive(true);
         Some(Self {
             fcm: Fcm {
-                client: ProviderClient::new(settings, uri.clone()).ok()?,
+                client: ProviderClient::new(settings, uri.clone()),
                 uri,
                 access_token: AccessToken::new("").0,
                 message: Message::new(&message).ok()?,

@@ -42,49 +42,19 @@ impl BackendType for Google {
         let secret_path = fcm.path_of("fcmSecretPath");
         fcm.finish();
 
-        let client = match (trust, dialer) {
-            (Some(trust), Some(dialer)) => Some(ClientSettings {
-                trust,
-                identity: None,
-                dialer,
-                request_timeout,
-                idle_timeout: IDLE_TIMEOUT,
-            }),
-            _ => None,
-        };
-        // Before the first of these is missed, so that a run shows all mistakes.
-        let token_client = client.as_ref().and_then(|client| {
-            PooledClient::new(token_client(client))
-                .inspect_err(|e| report.error(&path, e))
-                .ok()
+        let account = account.and_then(|account| {
+            let credential = account.digest();
+            let (project, token_uri) = (account.project.clone(), account.token_uri.clone());
+            let signer = account.signer().inspect_err(|e| report.error(&secret_path, e));
+            Some((credential, project, token_uri, signer.ok()?))
         });
-        let (project, credential, token_endpoint) = match (account, token_client) {
-            (Some(account), Some(client)) => {
-                let credential = account.digest();
-                let (project, uri) = (account.project.clone(), account.token_uri.clone());
-                let signer = account
-                    .signer()
-                    .inspect_err(|e| report.error(&secret_path, e))
-                    .ok()?;
-                let token_endpoint = TokenEndpoint {
-                    client,
-                    uri,
-                    signer,
-                    request_timeout,
-                };
-                (project, credential, token_endpoint)
-            }
-            _ => return None,
-        };
-        let (endpoint, client) = (endpoint?, client?);
+        // Every mistake has been reported by now.
+        let (credential, project, token_uri, signer) = account?;
+        let (endpoint, trust, dialer) = (endpoint?, trust?, dialer?);
+        let (message, class) = (message?, class?);
         let mut facts = endpoint.facts();
         facts.push(("project", project.clone()));
-        facts.extend(
-            token_endpoint
-                .uri
-                .host()
-                .map(|host| ("token endpoint", host.to_owned())),
-        );
+        facts.extend(token_uri.host().map(|host| ("token endpoint", host.to_owned())));
 
         let uri = format!(
             "{}://{}/v1/projects/{}/messages:send",
@@ -96,14 +66,23 @@ impl BackendType for Google {
             .parse()
             .inspect_err(|_| report.error(&secret_path, "the project_id cannot be part of a URL"))
             .ok()?;
-        let client = ProviderClient::new(client, endpoint.uri)
-            .inspect_err(|e| report.error(&path, e))
-            .ok()?;
-        let (message, class) = (message?, class?);
         let build = move || {
+            let token_endpoint = TokenEndpoint {
+                client: PooledClient::new(token_client(trust.clone(), dialer.clone())),
+                uri: token_uri,
+                signer,
+                request_timeout,
+            };
+            let client = ClientSettings {
+                trust,
+                identity: None,
+                dialer,
+                request_timeout,
+                idle_timeout: IDLE_TIMEOUT,
+            };
             let (access_token, renewal) = AccessToken::new(&path);
             let backend = Box::new(Fcm {
-                client,
+                client: ProviderClient::new(client, endpoint.uri),
                 digest: settings::digest(uri.to_string().as_bytes()) ^ credential,
                 uri,
                 access_token,
@@ -148,10 +127,10 @@ fn dialer(fcm: &Section<'_>, account: Option<&ServiceAccount>) -> Option<Dialer>
 }
 
 /// How the token endpoint is reached, which need not speak HTTP/2: once an hour, so no connection is kept.
-fn token_client(client: &ClientSettings) -> PoolSettings {
+fn token_client(trust: Trust, dialer: Dialer) -> PoolSettings {
     PoolSettings {
-        trust: client.trust.clone(),
-        dialer: client.dialer.clone(),
+        trust,
+        dialer,
         plain_http: false,
         idle_timeout: Duration::ZERO,
         max_connections: NonZeroUsize::MIN,
