@@ -28,7 +28,7 @@ pub enum SendError {
     /// No connection can be made.
     #[error("no connection to the provider: {0}")]
     Unreachable(Obstacle),
-    /// What answers does not speak HTTP, or says more than an answer has to say.
+    /// The answer is not valid HTTP, or too long.
     #[error("the provider's answer cannot be read: {0}")]
     Malformed(String),
     /// Nothing came in time.
@@ -52,8 +52,8 @@ impl From<SendError> for Failure {
 const BROKEN: &str = "The connection ended under the request, as connections do now and then; the request is repeated over a \
      new one. If it happens all the time, look at the firewall and the proxy on the way, and at the client \
      certificate if there is one: a provider that refuses it ends the connection.";
-const MALFORMED: &str = "What answers does not speak HTTP as it should. Check the host and the port of its URL, and whether a \
-     firewall or a proxy on the way answers in its place.";
+const MALFORMED: &str = "The server's answer is not valid HTTP, or far too long. Check the host and the port of its URL, and whether \
+     a firewall or a proxy on the way answers in its place.";
 const TIMED_OUT: &str = "The provider did not answer within requestTimeout. Either it is unwell, or the network between it and \
      this machine loses packets; if it happens often, look at the time of the last PING and raise \
      requestTimeout.";

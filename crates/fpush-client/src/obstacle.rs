@@ -31,10 +31,10 @@ pub enum Obstacle {
     /// TLS works, and what is behind it does not offer HTTP/2.
     #[error("this endpoint does not speak HTTP/2")]
     NotHttp2,
-    /// TLS works, and what is behind it offers other protocols only.
+    /// TLS works, but the server offers neither h2 nor http/1.1.
     #[error("this endpoint speaks neither HTTP/2 nor HTTP/1.1")]
     NotHttp,
-    /// The URL is none that may be requested.
+    /// Requests to this URL are not allowed.
     #[error("its URL must begin with https:// and name a host, without a user")]
     Url,
     /// Nothing came in time.
@@ -116,12 +116,12 @@ impl Obstacle {
                  endpoint; a relay or a proxy that opens TLS on the way must offer h2 (ALPN)."
             }
             Self::NotHttp => {
-                "TLS works, but what is behind it is for something else than HTTP (ALPN). Check the host and the port of its \
+                "TLS works, but the server offers neither h2 nor http/1.1 (ALPN). Check the host and the port of its \
                  URL, and whether a firewall or a proxy on the way answers in its place."
             }
             Self::Url => {
-                "Nothing is sent to this URL. Give one that begins with https:// and names a host, and keep users and \
-                 passwords out of it."
+                "This URL cannot be used. Give one that begins with https:// and names a host, and keep users and passwords \
+                 out of it."
             }
             Self::TimedOut => {
                 "Nothing answers. Check the network, that the firewall lets this machine out to the endpoint's port, and \

@@ -46,7 +46,8 @@ pub(crate) struct Reach {
 /// The connections to one origin.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    /// Who may open a connection, or has one of HTTP/1.1: one at a time, until it is known that the origin speaks that.
+    /// A request holds a place while it opens a connection or uses one of HTTP/1.1. There is one place until the origin has
+    /// spoken HTTP/1.1.
     places: Semaphore,
     connections: Mutex<Connections>,
     idle_timeout: Duration,
@@ -56,7 +57,7 @@ pub(crate) struct Pool {
 struct Connections {
     /// Whether it has spoken HTTP/1.1.
     http1: bool,
-    /// Those of HTTP/1.1 that nobody uses; the last one was used last.
+    /// Those of HTTP/1.1 that are not in use, the most recently used one last.
     idle: Vec<Idle<Http1>>,
     /// The one of HTTP/2 that takes requests.
     shared: Option<Idle<Http2>>,
@@ -86,20 +87,21 @@ struct Http2 {
 /// A connection in use.
 #[derive(Debug)]
 enum Lease<'a> {
-    /// Nobody else sends over it.
+    /// One of HTTP/1.1, for this request alone.
     Own(Http1, SemaphorePermit<'a>),
+    /// One of HTTP/2, for all requests.
     Shared(Http2),
 }
 
 /// Why there is no answer; and the request, if not a byte of it was sent.
 type NoAnswer = TrySendError<Request<Full<Bytes>>>;
 
-/// How an answer was waited for that did not come in time.
+/// How the wait for an answer ended that did not come in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum InVain {
-    /// At last nothing at all came over the connection.
+    /// For [`SILENCE`] nothing at all came over the connection.
     Silent,
-    /// Something came, or the time was short.
+    /// Something came, or the wait was too short to tell.
     Slow,
 }
 
@@ -125,10 +127,6 @@ impl Pool {
             connections: Mutex::default(),
             idle_timeout,
         }
-    }
-
-    fn keeps_connections(&self) -> bool {
-        !self.idle_timeout.is_zero()
     }
 
     /// Sends a request: the head of the answer. It is repeated only if the origin cannot have acted on it.
@@ -243,18 +241,16 @@ impl Pool {
                     .initial_connection_window_size(CONNECTION_WINDOW)
                     .handshake(stream);
                 let (sender, connection) = handshake.await.map_err(|e| failure(&e, &activity))?;
-                tokio::spawn(life.live(connection));
                 let http2 = Http2 {
                     number,
                     sender,
                     activity,
                 };
-                if self.keeps_connections() {
-                    self.lock().shared = Some(Idle {
-                        connection: http2.clone(),
-                        since: Instant::now(),
-                    });
-                }
+                self.lock().shared = Some(Idle {
+                    connection: http2.clone(),
+                    since: Instant::now(),
+                });
+                tokio::spawn(life.live(connection));
                 Ok(Lease::Shared(http2))
             }
         }
@@ -274,17 +270,12 @@ impl Connections {
         Some(shared.connection.clone())
     }
 
-    /// The connection of HTTP/1.1 that was used last, if it takes a request.
+    /// The connection of HTTP/1.1 that was used last. It may have been closed meanwhile.
     fn take(&mut self) -> Option<Http1> {
-        while let Some(Idle { connection, .. }) = self.idle.pop() {
-            if connection.sender.is_ready() {
-                return Some(connection);
-            }
-        }
-        None
+        self.idle.pop().map(|idle| idle.connection)
     }
 
-    /// Gives nobody this connection any more.
+    /// Sends no further request over a connection.
     fn forget(&mut self, number: u64) {
         self.shared.take_if(|shared| shared.connection.number == number);
         self.idle.retain(|idle| idle.connection.number != number);
@@ -371,7 +362,7 @@ impl Busy<'_> {
     /// The body has come to its end: the connection may take the next request.
     pub(crate) fn finish(self) {
         if let Lease::Own(connection, place) = self.lease
-            && self.pool.keeps_connections()
+            && !self.pool.idle_timeout.is_zero()
         {
             self.pool.lock().idle.push(Idle {
                 connection,
@@ -381,7 +372,7 @@ impl Busy<'_> {
         }
     }
 
-    /// The body broke off: nobody sends over the connection any more.
+    /// The body broke off: the connection is not used again.
     pub(crate) fn leave(self) {
         self.pool.lock().forget(self.lease.number());
     }

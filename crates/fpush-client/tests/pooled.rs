@@ -366,6 +366,24 @@ async fn what_agrees_on_http2_and_speaks_something_else_is_called_so() {
 }
 
 #[tokio::test]
+async fn frames_that_say_nothing_are_not_read_for_ever() {
+    let ca = TestCa::new();
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let ping = [[0, 0, 8, 6, 0, 0, 0, 0, 0].as_slice(), &[7; 8]].concat();
+    let window_update = [0, 0, 4, 8, 0, 0, 0, 0, 1, 0, 0, 0, 1].to_vec();
+    for frame in [ping, settings.to_vec(), window_update] {
+        let receiver = Receiver::tls_of_http1(&ca, &["h2"], move |_| {
+            vec![Do::Say(settings.to_vec()), Do::SayForEver(frame.repeat(1_000))]
+        })
+        .await;
+        let client = client(&ca);
+        let error = post(&client, &receiver).await.unwrap_err();
+        assert!(matches!(error, SendError::Malformed(_)), "{error:?}");
+        until_open(&client, 0).await;
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_comes_too_slowly_is_none() {
     let loris = std::iter::repeat_with(|| [say("a"), Do::Wait(Duration::from_millis(20))]);
     let loris = [say("HTTP/1.1 200 X\r\n")]
