@@ -340,17 +340,21 @@ fn endpoint(apns: &mut Section<'_>) -> (Option<Endpoint>, Option<bool>) {
 fn payload_settings(apns: &mut Section<'_>) -> Option<PayloadSettings> {
     let topic = topic::read(apns);
     let text = |text: Option<&str>, default: &str| text.unwrap_or(default).to_owned();
-    let mut settings = PayloadSettings {
-        topic: String::new(),
-        alert_title: text(apns.optional_string("alertTitle"), "New Message"),
-        alert_body: text(apns.optional_string("alertBody"), "New Message?"),
-        sound: text(apns.optional_string("sound"), "default"),
-        mutable_content: apns.boolean("mutableContent", true),
-        collapse: apns.boolean("collapsePushes", false),
-        additional_data: additional_data(apns),
-    };
-    settings.topic = topic?;
-    Some(settings)
+    let alert_title = text(apns.optional_string("alertTitle"), "New Message");
+    let alert_body = text(apns.optional_string("alertBody"), "New Message?");
+    let sound = text(apns.optional_string("sound"), "default");
+    let mutable_content = apns.boolean("mutableContent", true);
+    let collapse = apns.boolean("collapsePushes", false);
+    let additional_data = additional_data(apns);
+    Some(PayloadSettings {
+        topic: topic?,
+        alert_title,
+        alert_body,
+        sound,
+        mutable_content,
+        collapse,
+        additional_data,
+    })
 }
 
 fn additional_data(apns: &mut Section<'_>) -> Map<String, Value> {

@@ -293,9 +293,6 @@ impl Daemon {
         self.take_known();
         let known = self.known.clone();
         let old = self.registration.as_ref();
-        if old.is_some() {
-            info!("registered devices: the settings have changed");
-        }
         registration::start(settings.clone(), self.modules.table(), &self.drain, old, known).await
     }
 

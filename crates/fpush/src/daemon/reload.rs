@@ -182,6 +182,7 @@ impl Daemon {
                 let (devices, new) = new.unzip();
                 self.component.set_devices(devices);
                 if let Some(before) = before {
+                    info!("registered devices: the settings have changed");
                     self.drain.spawn(before.close());
                 }
                 new
