@@ -186,3 +186,67 @@ const VERIFY: &str = "FPUSH_VERIFY";
 const VERIFICATION: Duration = Duration::from_secs(60);
 /// One module has less time, as there is nothing to spread.
 const VERIFICATION_OF_ONE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use fpush_testkit::TempDir;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        backends,
+        settings::{Loaded, Settings, load},
+    };
+
+    /// A service with these modules, and how many backends were built for it.
+    fn read(modules: &Value, built: &Arc<AtomicUsize>) -> (Settings, Vec<(ModuleValue, ParsedModule)>) {
+        let dir = TempDir::new();
+        let settings = json!({
+            "component": { "componentHostname": "push.example.org", "componentKey": "s", "serverHostname": "::1",
+                "serverPort": 5347 },
+            "pushModules": modules,
+        });
+        let file = dir.write("settings.json", settings.to_string());
+        let Loaded {
+            settings, modules, ..
+        } = load(&file, &backends::table()).0.unwrap();
+        let counted = modules.into_iter().map(|mut parsed| {
+            let (build, built) = (parsed.backend.build, Arc::clone(built));
+            parsed.backend.build = Box::new(move || {
+                built.fetch_add(1, Ordering::Relaxed);
+                build()
+            });
+            parsed
+        });
+        let wanted = settings.modules.iter().cloned().zip(counted).collect();
+        (settings, wanted)
+    }
+
+    #[tokio::test]
+    async fn only_what_has_changed_gets_a_backend() {
+        let built = Arc::default();
+        let (hasher, drain) = (TokenHasher::new().unwrap(), Drain::default());
+        let mut running = RunningModules::new(hasher, drain, Arc::new(Liveness::new()), false);
+        let mut remembered = Remembered::default();
+        let demo = || json!({ "type": "demo" });
+        let (before, wanted) = read(&json!({ "a": demo(), "b": demo() }), &built);
+        running.apply(&Plan::start(&before), wanted, &mut remembered);
+        let [a, b] = ["a", "b"].map(|name| running.table().named(name).unwrap());
+        assert_eq!(built.load(Ordering::Relaxed), 2);
+
+        let other = json!({ "type": "demo", "maxInFlight": 7 });
+        let (after, wanted) = read(&json!({ "a": demo(), "b": other, "c": demo() }), &built);
+        running.apply(&Plan::reload(&before, &after), wanted, &mut remembered);
+        assert_eq!(built.load(Ordering::Relaxed), 4, "one for b and one for c");
+        let named = |name| running.table().named(name).unwrap();
+        assert!(Arc::ptr_eq(&a, &named("a")) && Arc::ptr_eq(&b, &named("b")));
+        assert_eq!(running.active().len(), 3);
+
+        let (last, wanted) = read(&json!({ "b": demo() }), &built);
+        running.apply(&Plan::reload(&after, &last), wanted, &mut remembered);
+        assert_eq!((running.active().len(), running.all().len()), (1, 3));
+        assert!(running.table().named("a").is_none());
+    }
+}

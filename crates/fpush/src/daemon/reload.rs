@@ -163,9 +163,6 @@ impl Daemon {
             _ => None,
         };
 
-        let wanted = settings.modules.iter().cloned().zip(modules).collect();
-        self.modules.apply(plan, wanted, &mut remembered);
-        remembered.finish();
         let Settings {
             component,
             monitoring,
@@ -176,6 +173,9 @@ impl Daemon {
             Step::Keep => {}
             Step::Change => self.log.set(logging),
         }
+        let wanted = settings.modules.iter().cloned().zip(modules).collect();
+        self.modules.apply(plan, wanted, &mut remembered);
+        remembered.finish();
         let before = self.registration.take();
         self.registration = match (&plan.registration, registering) {
             (ListenerStep::Open | ListenerStep::Close, new) => {
