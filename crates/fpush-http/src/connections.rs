@@ -28,8 +28,9 @@ struct Open {
 }
 
 impl Connections {
+    /// How many there are. One that is being ended does not count.
     pub(crate) fn len(&self) -> usize {
-        self.tasks.len()
+        self.open.len()
     }
 
     /// Serves one.
@@ -60,16 +61,9 @@ impl Connections {
         true
     }
 
-    /// Whether one has no request under way.
-    pub(crate) fn any_idle(&self) -> bool {
-        self.open
-            .values()
-            .any(|open| open.activity.idle_since().is_some())
-    }
-
     /// Ends a connection that has no request under way, if there is one: of the address that has most of them the one
-    /// that has been so for longest.
-    pub(crate) fn make_room(&mut self) {
+    /// that has been so for longest. Returns whether there is one.
+    pub(crate) fn make_room(&mut self) -> bool {
         let mut by_address: HashMap<IpAddr, (usize, Instant, Id)> = HashMap::new();
         for (id, open) in &self.open {
             if let Some(since) = open.activity.idle_since() {
@@ -83,9 +77,8 @@ impl Connections {
         let most = by_address
             .into_values()
             .max_by(|(a, a_since, _), (b, b_since, _)| a.cmp(b).then(b_since.cmp(a_since)));
-        if let Some(open) = most.and_then(|(_, _, id)| self.open.remove(&id)) {
-            open.task.abort();
-        }
+        let idle = most.and_then(|(_, _, id)| self.open.remove(&id));
+        idle.inspect(|open| open.task.abort()).is_some()
     }
 }
 
@@ -186,21 +179,17 @@ mod tests {
             open.filter(|open| open.address == address).count()
         };
         for (expected_flood, expected_other) in [(4, 1), (3, 1)] {
-            connections.make_room();
-            assert!(connections.join_next().await);
+            assert!(connections.make_room());
             assert_eq!(left(&connections, flood), expected_flood);
             assert_eq!(left(&connections, other), expected_other);
         }
         // Each has one now that does nothing, and the other one's has done so for longer.
-        connections.make_room();
-        assert!(connections.join_next().await);
+        assert!(connections.make_room());
         assert_eq!((left(&connections, flood), left(&connections, other)), (3, 0));
-        connections.make_room();
-        assert!(connections.join_next().await);
-        assert!(!connections.any_idle());
-        connections.make_room();
-        assert_eq!(connections.len(), 2, "requests under way are not ended");
+        assert!(connections.make_room());
+        assert!(!connections.make_room(), "requests under way are not ended");
+        assert_eq!(connections.len(), 2);
         drop(busy);
-        assert!(connections.any_idle());
+        assert!(connections.make_room());
     }
 }

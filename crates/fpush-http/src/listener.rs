@@ -253,23 +253,18 @@ struct Host {
 }
 
 impl Host {
-    /// Accepts connections until the daemon is about to stop. Where there is no room for another one, one ends that has no
-    /// request under way.
+    /// Accepts connections until the daemon is about to stop.
     async fn accept(&self, listener: &TcpListener, connections: &mut Connections) {
         loop {
-            let is_full = connections.len() >= self.limits.connections;
             let accepted = tokio::select! {
                 biased;
                 () = self.drain.until_begun() => return,
                 true = connections.join_next() => continue,
-                accepted = listener.accept(), if !is_full || connections.any_idle() => accepted,
-                () = sleep(ACCEPT_PAUSE), if is_full => continue,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    if is_full {
-                        connections.make_room();
-                    }
+                    self.wait_for_room(connections).await;
                     self.receive(stream, peer.ip(), connections);
                 }
                 Err(problem) => {
@@ -278,6 +273,19 @@ impl Host {
                     connections.make_room();
                     sleep(ACCEPT_PAUSE).await;
                 }
+            }
+        }
+    }
+
+    /// Where there is no room for another connection, one ends that has no request under way; if there is none, waits for
+    /// one, and not beyond the beginning of the end.
+    async fn wait_for_room(&self, connections: &mut Connections) {
+        while connections.len() >= self.limits.connections && !connections.make_room() {
+            tokio::select! {
+                biased;
+                () = self.drain.until_begun() => return,
+                true = connections.join_next() => {}
+                () = sleep(ACCEPT_PAUSE) => {}
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Nobody holds more than a share of the listener, and nobody holds it for longer than it takes.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
 use fpush_http::Limits;
 use tokio::{
@@ -150,6 +150,14 @@ async fn connect_from(source: &str, address: SocketAddr) -> TcpStream {
     socket.connect(address).await.unwrap()
 }
 
+/// Waits until so many slow pushes are at the provider, of which this is the last one.
+async fn under_way(rig: &Rig, pushes: usize, last: &mut (impl Future<Output = String> + Unpin)) {
+    while rig.backend.asked.load(Ordering::SeqCst) < pushes {
+        let ended = timeout(Duration::from_millis(10), &mut *last).await;
+        assert!(ended.is_err(), "{ended:?}");
+    }
+}
+
 #[tokio::test]
 async fn beyond_the_last_connection_one_without_a_request_ends_and_others_wait() {
     let rig = rig(Limits {
@@ -163,12 +171,12 @@ async fn beyond_the_last_connection_one_without_a_request_ends_and_others_wait()
     ];
     let mut idle = rig.connect().await;
     let mut push = Box::pin(rig.push("one", &first));
-    assert!(timeout(SHORT, &mut push).await.is_err());
+    under_way(&rig, 1, &mut push).await;
     assert_eq!(rig.get("/v1/health").await.status, 200);
     assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "it had no request");
 
     let mut other = Box::pin(rig.push("two", &second));
-    assert!(timeout(SHORT, &mut other).await.is_err());
+    under_way(&rig, 2, &mut other).await;
     let mut reply = Box::pin(rig.get("/v1/health"));
     assert!(timeout(SHORT, &mut reply).await.is_err(), "each has a request");
     rig.backend.go.add_permits(2);

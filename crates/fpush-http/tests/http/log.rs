@@ -49,7 +49,7 @@ async fn a_line_names_method_path_and_status_and_nobody() {
         .collect();
     let lines: Vec<_> = log
         .iter()
-        .filter_map(|line| line.strip_prefix("fpush_http::listener: answered "))
+        .filter_map(|line| line.strip_prefix("fpush_http::answers: answered "))
         .collect();
     assert_eq!(
         lines,

@@ -48,6 +48,8 @@ pub(crate) struct Options {
 /// blank in it can be a token.
 pub(crate) struct Backend {
     pub(crate) accepted: AtomicUsize,
+    /// Pushes that have come here and wait, or have waited, for `go`.
+    pub(crate) asked: AtomicUsize,
     pub(crate) go: Semaphore,
 }
 
@@ -74,6 +76,7 @@ impl PushTrait for Shared {
                 },
                 _ => {
                     if token.starts_with("slow") {
+                        self.0.asked.fetch_add(1, Ordering::SeqCst);
                         self.0.go.acquire().await.unwrap().forget();
                     }
                     self.0.accepted.fetch_add(1, Ordering::SeqCst);
@@ -162,6 +165,7 @@ impl Rig {
         let drain = Drain::default();
         let backend = Arc::new(Backend {
             accepted: AtomicUsize::new(0),
+            asked: AtomicUsize::new(0),
             go: Semaphore::new(0),
         });
         let (report, empty) = (Report::default(), serde_json::Map::new());
