@@ -12,7 +12,7 @@ use tokio::time::Instant;
 pub(crate) type Counts = BTreeMap<Box<str>, [u64; OUTCOMES]>;
 
 /// The last hour, and the last minute of each module.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct History {
     /// What was read in the last minute, the latest last.
     recent: VecDeque<(Instant, Counts)>,
@@ -20,7 +20,7 @@ pub(crate) struct History {
 }
 
 /// What happened between two readings.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Point {
     /// When it ended.
     pub(crate) end: SystemTime,

@@ -26,15 +26,15 @@ pub struct Monitor {
     start: SystemTime,
     pub(crate) started: Instant,
     seen: Mutex<Seen>,
-    /// Held by who writes the metrics down: of many who ask one after the other has its text written.
+    /// Held by who has a text written: of many who ask one after the other gets one.
     writing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What was recorded.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Seen {
     last: Option<(Instant, Arc<Status>)>,
-    history: History,
+    history: Arc<History>,
 }
 
 impl Monitor {
@@ -61,23 +61,27 @@ impl Monitor {
                 .map(|(name, meters)| ((*name).into(), meters.outcomes().get()));
             let mut counts: Counts = of_modules.collect();
             counts.insert("".into(), self.counted.outcomes.get());
-            seen.history.add(counts, now, wall);
+            // A copy only while somebody reads it.
+            Arc::make_mut(&mut seen.history).add(counts, now, wall);
         }
         seen.last = Some((now, Arc::new(status)));
     }
 
-    /// All metrics as Prometheus wants them. They are written beside the thread that pushes: those of a thousand modules
-    /// take as long as many pushes.
-    pub(crate) async fn scrape(self: Arc<Self>) -> Option<String> {
-        // Not given back by who asked and has gone meanwhile, because its text is written to the end.
+    /// Has a text written beside the thread that pushes: those about a thousand modules take as long as many pushes.
+    pub(crate) async fn written(
+        self: Arc<Self>,
+        write: impl FnOnce(&Self) -> Option<String> + Send + 'static,
+    ) -> Option<String> {
+        // Not given back by who asked and has gone meanwhile, because the text is written to the end.
         let writing = Arc::clone(&self.writing).lock_owned().await;
         let text = spawn_blocking(move || {
             let _writing = writing;
-            self.metrics(SystemTime::now())
+            write(&self)
         });
-        text.await.ok()
+        text.await.ok().flatten()
     }
 
+    /// All metrics as Prometheus wants them.
     pub(crate) fn metrics(&self, wall: SystemTime) -> String {
         let mut text = Exposition::default();
         let last = self.seen().last.clone();
@@ -108,14 +112,14 @@ impl Monitor {
         }
     }
 
-    /// What the status page shows; `None` before there is a status.
+    /// What the status page shows, as JSON; `None` before there is a status.
     pub(crate) fn view(&self, now: Instant, wall: SystemTime) -> Option<Value> {
-        let seen = self.seen();
-        let (at, status) = seen.last.as_ref()?;
-        let mut view = view::view(status, &seen.history, now, wall);
+        let Seen { last, history } = self.seen().clone();
+        let (at, status) = last?;
+        let mut view = view::view(&status, &history, now, wall);
         view["version"] = self.version.into();
         view["uptime"] = now.saturating_duration_since(self.started).as_secs().into();
-        view["age"] = now.saturating_duration_since(*at).as_secs().into();
+        view["age"] = now.saturating_duration_since(at).as_secs().into();
         Some(view)
     }
 

@@ -40,7 +40,10 @@ impl Monitor {
 }
 
 async fn metrics(State(monitor): State<Arc<Monitor>>) -> Response {
-    match monitor.scrape().await {
+    match monitor
+        .written(|monitor| Some(monitor.metrics(SystemTime::now())))
+        .await
+    {
         Some(text) => answer(PROMETHEUS, text),
         None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
@@ -56,8 +59,12 @@ async fn ready(State(monitor): State<Arc<Monitor>>) -> Response {
 }
 
 async fn status(State(monitor): State<Arc<Monitor>>) -> Response {
-    match monitor.view(Instant::now(), SystemTime::now()) {
-        Some(view) => answer(JSON, view.to_string()),
+    let write = |monitor: &Monitor| {
+        let view = monitor.view(Instant::now(), SystemTime::now())?;
+        Some(view.to_string())
+    };
+    match monitor.written(write).await {
+        Some(text) => answer(JSON, text),
         // The page shows what it had, and asks again.
         None => (StatusCode::SERVICE_UNAVAILABLE, answer(JSON, "{}")).into_response(),
     }

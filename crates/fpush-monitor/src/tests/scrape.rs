@@ -216,7 +216,8 @@ async fn whoever_else_has_something_to_do_goes_on_while_the_text_is_written() {
         wait.recv_timeout(Duration::from_secs(60))
     });
     is_locked.recv().unwrap();
-    let scraping = tokio::spawn(Arc::clone(&monitor).scrape());
+    let scraping =
+        tokio::spawn(Arc::clone(&monitor).written(|monitor| Some(monitor.metrics(SystemTime::now()))));
     for _ in 0..10 {
         yield_now().await;
     }
