@@ -16,7 +16,7 @@
 //! * [`helpers`]: what many tests need and no fake is
 //! * [`senders`]: which server forgets a device at which reply
 //! * [`clock`]: time that a test moves, for the real program
-//! * [`postgres`]: a database server that only the test knows
+//! * [`postgres`]: a database server that only the test knows; [`relay`]: a way to it on which things are delayed and held
 
 #![expect(clippy::unwrap_used, reason = "in a test kit a panic is the report")]
 
@@ -34,6 +34,7 @@ pub mod helpers;
 pub mod jwt;
 pub mod postgres;
 pub mod publish;
+pub mod relay;
 pub mod scrape;
 pub mod senders;
 pub mod servers;
@@ -57,6 +58,7 @@ pub use fake_xmpp::{FakeXmpp, Link, Refusal, Reply};
 pub use helpers::{Written, merged, until};
 pub use http_server::NewConnections;
 pub use postgres::Postgres;
+pub use relay::{Flow, Relay};
 pub use scrape::{Monitoring, Scrape};
 pub use senders::Registration;
 pub use temp_dir::TempDir;

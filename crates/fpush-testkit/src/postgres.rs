@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::temp_dir::TempDir;
+use crate::{relay::Relay, temp_dir::TempDir};
 
 /// A server that only this process knows: its socket is in a folder that goes with it.
 #[derive(Debug)]
@@ -141,10 +141,33 @@ impl Postgres {
     pub fn database(&self) -> String {
         let name = format!("test{}", self.databases.fetch_add(1, Ordering::Relaxed));
         self.psql("postgres", &format!("CREATE DATABASE {name}")).unwrap();
+        self.url(&name)
+    }
+
+    /// The URL of the database with this name.
+    pub fn url(&self, name: &str) -> String {
         format!(
             "postgres://postgres@localhost/{name}?host={}",
             self.folder.path().display()
         )
+    }
+
+    /// The name of the database with this URL.
+    pub fn name<'a>(&self, url: &'a str) -> &'a str {
+        let (before, _) = url.split_once('?').unwrap();
+        before.rsplit('/').next().unwrap()
+    }
+
+    /// A way to the server on which things are delayed and held.
+    pub fn relay(&self) -> Relay {
+        Relay::to(&self.folder.path().join(SOCKET))
+    }
+
+    /// The URL of a database by this way.
+    pub fn through(&self, relay: &Relay, url: &str) -> String {
+        let [direct, by] = [self.folder.path(), relay.folder()].map(|folder| folder.display().to_string());
+        assert!(url.contains(&direct), "{url} is no database of this server");
+        url.replace(&direct, &by)
     }
 
     /// What a statement gives, if it succeeds.
@@ -214,3 +237,6 @@ fn as_user(program: &Path) -> Command {
 fn user_group() -> &'static str {
     if user() == "nobody" { "nogroup" } else { "postgres" }
 }
+
+/// The name of its socket, for the usual port.
+const SOCKET: &str = ".s.PGSQL.5432";
