@@ -30,6 +30,8 @@
 //! | clock off by 2 h, Google | amber while the access token is taken: `the clock of this machine is 7200 s ahead of the provider's …`; then red: `401 UNAUTHENTICATED: The clock …`, amber: `invalid_grant` | trouble `clock`*, then `provider` | ERROR `no access token: … (invalid_grant)`, WARN with the clock | ready: the token is good until its end, as far as we know |
 //! | disk full in the state directory | red, state directory: `cannot write held.jsonl …`; pushes go on | `fpush_state_directory_ok 0`, `fpush_state_writes_total{result="failed"}` | ERROR, the same words; INFO `stateDirectory can be written to again` | ready |
 //! | another fpush uses the state directory | none: it does not start, exit status 71 | none | ERROR `another fpush uses stateDirectory …: stop it, or choose another folder` | none |
+//! | no device has registered yet | amber, registered devices: `no device has registered yet …` | `fpush_registry_trusted 1`, `fpush_registered_devices 0` | INFO, the same words | ready |
+//! | the database is another one, or an older copy (start or reload) | red, registered devices: `this is another database …`, `the database does not know what it knew before …`; unknown devices get `wait` | `fpush_registry_trusted 0` | ERROR, the same words; INFO `… is believed again` | ready |
 //! | a mistake in new settings | amber, settings: `the last reload was refused …` with every mistake | `fpush_last_reload_successful 0`, `fpush_reloads_total{result="refused"}` | ERROR with every mistake, then `reload rejected, keeping the old settings` | ready |
 
 #![cfg(all(
@@ -60,6 +62,8 @@ mod listener;
 mod load;
 #[path = "operating/logs.rs"]
 mod logs;
+#[path = "operating/registry.rs"]
+mod registry;
 #[path = "operating/rig.rs"]
 mod rig;
 #[path = "operating/state.rs"]

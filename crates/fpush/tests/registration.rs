@@ -38,6 +38,8 @@ mod hostile;
 mod http;
 #[path = "registration/installation_ids.rs"]
 mod installation_ids;
+#[path = "registration/instances.rs"]
+mod instances;
 #[path = "registration/keys.rs"]
 mod keys;
 #[path = "registration/limits.rs"]
