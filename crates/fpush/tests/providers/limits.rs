@@ -1,59 +1,45 @@
 //! Rate limit, line and end, over the wire.
 
-use std::{
-    collections::HashSet,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, time::Instant};
 
 use fpush_testkit::{Answer, FakeApns, TestCa, publish::ejabberd_publish};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     apns::{apple, token, tokens},
     rig::{LONG, OVERLOAD, REFUSED, RESULT, Rig, SECOND, UNAVAILABLE, modules},
 };
 
-fn one_second() -> Value {
-    json!({ "ratelimit": { "ratelimitTime": "1s" } })
-}
-
 #[test]
 fn first_at_once_second_later_third_refused() {
     let ca = TestCa::new();
     let apns = FakeApns::start(&ca);
-    let acknowledging = json!({ "ratelimit": { "ratelimitTime": "1s", "refusedReply": "result" } });
+    let window = 3 * SECOND;
+    let limit = |reply: &str| json!({ "ratelimit": { "ratelimitTime": "3s", "refusedReply": reply } });
     let all = modules([
-        ("wait", apple(&apns, one_second())),
-        ("ack", apple(&apns, acknowledging)),
+        ("wait", apple(&apns, limit("wait"))),
+        ("ack", apple(&apns, limit("result"))),
     ]);
     let mut rig = Rig::start(&ca, all, &[]);
     for (number, (module, refused)) in [("wait", REFUSED), ("ack", RESULT)].into_iter().enumerate() {
-        // So that the connection is there, and the times at the fake are those of the daemon.
+        // So that the connection is there.
         assert_eq!(rig.push(module, &token(99)), RESULT);
         let (token, seen) = (token(number), apns.count());
+        // The window begins later than this: what is measured at the fake alone may have come late to it.
+        let began = Instant::now();
         assert_eq!(rig.push(module, &token), RESULT);
-        let (verdict, took) = rig.timed(module, &token);
-        assert_eq!(verdict, RESULT, "the second is acknowledged");
-        assert!(took < SECOND / 2, "at once, not when it is sent: {took:?}");
-        assert_eq!(apns.count(), seen + 1, "it has not been sent yet");
+        assert_eq!(rig.push(module, &token), RESULT, "the second is acknowledged");
+        assert_eq!(apns.count(), seen + 1, "at once, not when it is sent");
         for _ in 0..3 {
             assert_eq!(rig.push(module, &token), refused);
         }
-        let requests = apns.wait_for(seen + 2, LONG);
-        let pause = requests[seen + 1].at - requests[seen].at;
-        assert!(
-            (Duration::from_millis(980)..3 * SECOND).contains(&pause),
-            "{pause:?}"
-        );
+        let second = apns.wait_for(seen + 2, LONG)[seen + 1].at - began;
+        assert!(second >= window, "{second:?}");
         // The queued one restarted the window.
         assert_eq!(rig.push(module, &token), RESULT);
         assert_eq!(apns.count(), seen + 2);
-        let requests = apns.wait_for(seen + 3, LONG);
-        let pause = requests[seen + 2].at - requests[seen + 1].at;
-        assert!(
-            (Duration::from_millis(980)..3 * SECOND).contains(&pause),
-            "{pause:?}"
-        );
+        let third = apns.wait_for(seen + 3, LONG)[seen + 2].at - began;
+        assert!(third >= 2 * window, "{third:?}");
     }
     rig.link.expect_silence(SECOND / 5);
     assert_eq!(
@@ -142,7 +128,14 @@ fn a_flood_delays_only_itself() {
 fn a_queued_push_outlives_an_outage() {
     let ca = TestCa::new();
     let apns = FakeApns::start(&ca);
-    let mut rig = Rig::start(&ca, modules([("m", apple(&apns, one_second()))]), &[]);
+    let mut rig = Rig::start(
+        &ca,
+        modules([(
+            "m",
+            apple(&apns, json!({ "ratelimit": { "ratelimitTime": "1s" } })),
+        )]),
+        &[],
+    );
     assert_eq!(rig.push("m", &token(1)), RESULT);
     assert_eq!(rig.push("m", &token(1)), RESULT);
     apns.queue([
