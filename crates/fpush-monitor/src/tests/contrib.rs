@@ -317,6 +317,26 @@ fn promtool_takes_the_alerts() {
 }
 
 #[test]
+fn every_alert_has_a_test_that_it_fires_and_one_that_it_is_quiet() {
+    let read = |name: &str| fs::read_to_string(contrib().join("prometheus").join(name)).unwrap();
+    let (alerts, tests) = (read("alerts.yml"), read("alerts_test.yml"));
+    let names: Vec<_> = alerts
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "))
+        .collect();
+    assert!(names.len() > 20, "{names:?}");
+    for name in names {
+        for what in ["fires", "is quiet"] {
+            let test = format!("- name: {name} {what}");
+            assert!(
+                tests.lines().any(|line| line.trim() == test),
+                "there is no {test}"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_readers_of_this_test_find_what_they_look_for() {
     let text =
         "rate(fpush_x_total{a=~\"b,c\", d!=\"e\"}[5m]) by (f, g) {{h}} {{ $labels.i }} {{ $value | x }}";
