@@ -1,5 +1,4 @@
-//! The endpoints of `mod_push_appserver`, byte for byte, and the tables from what came of a request to what it is
-//! answered.
+//! The endpoints of `mod_push_appserver`.
 
 use std::sync::Arc;
 
@@ -7,14 +6,14 @@ use axum::{
     Extension, Router,
     body::{Body, HttpBody as _},
     extract::{Path, Request, State},
-    http::{HeaderMap, StatusCode, Uri, header},
+    http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use fpush_push::{
     Choice, Drain, Found, Modules, Outcome, Recipient, Unavailable, Urgency, Verdict, client_network,
 };
-use fpush_registry::{HttpRegistration, RegisterError, Registered, Registry};
+use fpush_registry::{RegisterError, Registry};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use tokio::{
@@ -25,12 +24,14 @@ use tracing::warn;
 
 use crate::{
     form::Fields,
-    hosts::{self, HostNames},
+    hosts::HostNames,
     limits::Limits,
     origin::{Client, is_browser},
     pages::{self, Page},
+    registrations::Registrations,
     settings::HttpSettings,
     shares::{Share, Shares},
+    wording::{Answer, Refusal, result},
 };
 
 /// All endpoints, for a [`Listener`](crate::Listener). What they begin ends with the drain.
@@ -48,6 +49,11 @@ pub fn api(
         );
     }
     let api = Api {
+        registrations: Registrations::new(
+            Arc::clone(&registry),
+            settings.require_secret,
+            settings.new_per_address,
+        ),
         registry,
         modules,
         drain,
@@ -79,6 +85,7 @@ pub fn api(
 /// What the endpoints share.
 struct Api {
     registry: Arc<Registry>,
+    registrations: Registrations,
     modules: Arc<Modules>,
     drain: Drain,
     debugging: bool,
@@ -161,17 +168,16 @@ async fn register(
     request: Request,
 ) -> Result<Answer, Refusal> {
     let fields = api.fields(client, request).await?;
-    let registration = HttpRegistration {
-        kind: fields.required("type")?,
-        node: fields.required("node")?,
-        token: fields.required("token")?,
-        secret: fields.optional("secret"),
-        address: client.address,
-    };
+    let (kind, node) = (fields.required("type")?, fields.required("node")?);
+    let (token, secret) = (fields.required("token")?, fields.optional("secret"));
     let Some(_share) = api.lookups.take(client.address) else {
-        return Ok(Answer::Error(BUSY));
+        return Ok(Answer::busy());
     };
-    answer_to_registration(api.registry.register_http(registration).await)
+    let registered = api
+        .registrations
+        .register(kind, node, token, secret, client.address)
+        .await;
+    Answer::to_registration(registered)
 }
 
 async fn unregister(
@@ -182,14 +188,14 @@ async fn unregister(
     let fields = api.fields(client, request).await?;
     let (kind, node) = (fields.required("type")?, fields.required("node")?);
     let Some(_share) = api.lookups.take(client.address) else {
-        return Ok(Answer::Error(BUSY));
+        return Ok(Answer::busy());
     };
     let secret = fields.optional("secret");
-    answer_to_registration(
-        api.registry
-            .unregister_http(kind, node, secret, client.address)
-            .await,
-    )
+    let unregistered = api
+        .registrations
+        .unregister(kind, node, secret, client.address)
+        .await;
+    Answer::to_registration(unregistered)
 }
 
 /// Siskin's and Snikket's way to remove an account that is offline. There is no secret in it: who knows account, provider
@@ -212,7 +218,7 @@ async fn unregister_device(
         token,
     } = device;
     let unregistered = api
-        .registry
+        .registrations
         .unregister_account(&account, &provider, &token, client.address)
         .await;
     Ok(match unregistered {
@@ -241,12 +247,6 @@ struct Unregistering {
     token: String,
 }
 
-/// What Siskin reads.
-fn result(status: StatusCode, result: &str) -> Response {
-    let body = format!("{{\"result\":\"{result}\"}}");
-    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
-}
-
 async fn push(
     State(api): State<Arc<Api>>,
     Extension(client): Extension<Client>,
@@ -255,15 +255,15 @@ async fn push(
     let fields = api.fields(client, request).await?;
     let (node, secret) = (fields.required("node")?, fields.required("secret")?);
     let Some(share) = api.pushes.take(client.address) else {
-        return Ok(Answer::Error(BUSY));
+        return Ok(Answer::busy());
     };
-    let outcome = match api.registry.verify(node, secret, client.address).await {
+    let outcome = match api.registrations.find(node, secret, client.address).await {
         Ok(Found::Device(recipient)) => api.send(&recipient, client, share).await,
         Ok(Found::Ended) => Outcome::NotRegistered,
         Ok(Found::WrongSecret | Found::Reserved | Found::Nothing) => Outcome::UnknownDevice,
         Err(Unavailable) => Outcome::RegistryUnavailable,
     };
-    Ok(answer_to_push(outcome, node))
+    Ok(Answer::to_push(outcome, node))
 }
 
 async fn register_form(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMap) -> Result<Page, Refusal> {
@@ -321,127 +321,6 @@ async fn device(
     })
 }
 
-/// The text that a request is answered; always with status 200, as the original does.
-enum Answer {
-    /// A registration, or the end of one.
-    Registered(Registered),
-    /// A push to this node.
-    Pushed(String),
-    /// What did not work.
-    Error(&'static str),
-}
-
-/// The one table from what came of a registration, or of the end of one, to its answer.
-fn answer_to_registration(result: Result<Registered, RegisterError>) -> Result<Answer, Refusal> {
-    Ok(match result {
-        Ok(registered) => Answer::Registered(registered),
-        Err(RegisterError::BadField(field)) => return Err(Refusal::BadField(field)),
-        Err(RegisterError::UnknownType) => Answer::Error("Push type not known!"),
-        Err(RegisterError::BadToken) => Answer::Error("Token does not fit the push type!"),
-        Err(RegisterError::ReservedNode) => Answer::Error("Node looks like a token, choose another one!"),
-        Err(RegisterError::Forbidden) => Answer::Error(NODE_OR_SECRET),
-        Err(RegisterError::NotFound) => Answer::Error("Node not found!"),
-        Err(RegisterError::TooMany) => Answer::Error(RATELIMIT),
-        Err(RegisterError::Full) => Answer::Error("No room for more devices, try again later!"),
-        Err(RegisterError::Unavailable(Unavailable)) => Answer::Error(UNAVAILABLE),
-    })
-}
-
-/// The one table from what became of a push to its answer.
-fn answer_to_push(outcome: Outcome, node: &str) -> Answer {
-    match outcome {
-        Outcome::Accepted | Outcome::Queued | Outcome::Coalesced => Answer::Pushed(node.to_owned()),
-        Outcome::Refused => Answer::Error(RATELIMIT),
-        Outcome::TokenDead => Answer::Error("Token is dead, register again!"),
-        Outcome::TokenBlocked => Answer::Error("Token is blocked for a while!"),
-        Outcome::TokenInvalid => Answer::Error("Token does not fit the push type!"),
-        Outcome::ProviderUnavailable => {
-            Answer::Error("Push service does not take the push, try again later!")
-        }
-        Outcome::Overloaded => Answer::Error(BUSY),
-        Outcome::ShuttingDown => Answer::Error("Server is about to stop, try again later!"),
-        Outcome::UnknownModule => Answer::Error("Internal error in push handler"),
-        Outcome::NotRegistered => Answer::Error(NODE_OR_SECRET),
-        Outcome::UnknownDevice | Outcome::RegistryUnavailable => Answer::Error(UNAVAILABLE),
-    }
-}
-
-impl IntoResponse for Answer {
-    fn into_response(self) -> Response {
-        let lines = match self {
-            Self::Registered(Registered { node, secret }) => format!("OK\n{node}\n{secret}"),
-            Self::Pushed(node) => format!("OK\n{node}"),
-            Self::Error(reason) => format!("ERROR\n{reason}"),
-        };
-        text(StatusCode::OK, lines)
-    }
-}
-
-/// Why a request got no answer but a status.
-#[derive(Clone, Copy)]
-pub(crate) enum Refusal {
-    /// A field is missing or impossible.
-    BadField(&'static str),
-    /// The form is not UTF-8.
-    BadForm,
-    /// The body is larger than 4,096 bytes.
-    TooLarge,
-    /// The body broke off.
-    Broken,
-    /// The body took too long.
-    Slow,
-    /// A browser sent it because a page of another site told it to.
-    CrossSite,
-    /// This page is for debugging only.
-    Closed,
-    /// The request names a host that may be a stranger's.
-    StrangeHost,
-    /// Too much is going on.
-    Busy,
-    /// The database is out of reach.
-    Unavailable,
-    /// The daemon is about to stop.
-    Stopping,
-}
-
-impl From<Unavailable> for Refusal {
-    fn from(Unavailable: Unavailable) -> Self {
-        Self::Unavailable
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let (status, reason) = match self {
-            Self::BadField(field) => {
-                let reason = format!("The field {field} is missing or has an impossible value.\n");
-                return text(StatusCode::BAD_REQUEST, reason);
-            }
-            Self::BadForm => (StatusCode::BAD_REQUEST, "The form is not in UTF-8.\n"),
-            Self::TooLarge => (StatusCode::BAD_REQUEST, "The form is larger than 4096 bytes.\n"),
-            Self::Broken => (StatusCode::BAD_REQUEST, "The form ended early.\n"),
-            Self::Slow => (StatusCode::REQUEST_TIMEOUT, "The form took too long.\n"),
-            Self::CrossSite => (StatusCode::FORBIDDEN, "A page of another site sent this form.\n"),
-            Self::Closed => (
-                StatusCode::FORBIDDEN,
-                "This page is for debugging and is switched off.\n",
-            ),
-            Self::StrangeHost => {
-                let (status, reason) = hosts::refusal("registration.http");
-                return text(status, reason);
-            }
-            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "Too many requests.\n"),
-            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "The database is out of reach.\n"),
-            Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "The server is about to stop.\n"),
-        };
-        text(status, reason.to_owned())
-    }
-}
-
-fn text(status: StatusCode, text: String) -> Response {
-    (status, [(header::CONTENT_TYPE, "text/plain;charset=utf-8")], text).into_response()
-}
-
 /// Reads a body. Of one that is a little too large the rest is read and thrown away, because a client that is still
 /// sending does not see an answer.
 async fn read(mut body: Body) -> Result<Vec<u8>, Refusal> {
@@ -466,11 +345,6 @@ async fn read(mut body: Body) -> Result<Vec<u8>, Refusal> {
         Ok(read)
     }
 }
-
-const RATELIMIT: &str = "Ratelimit reached!";
-const NODE_OR_SECRET: &str = "Node or secret not found!";
-const UNAVAILABLE: &str = "Internal server error, try again later!";
-const BUSY: &str = "Too many requests, try again later!";
 
 /// Bytes of a form.
 const MAX_BODY: usize = 4_096;

@@ -2,7 +2,7 @@
 
 use percent_encoding::percent_decode;
 
-use crate::api::Refusal;
+use crate::wording::Refusal;
 
 /// The fields of a form. There is no `Debug`: it holds secrets.
 pub(crate) struct Fields(Vec<(String, String)>);

@@ -4,7 +4,8 @@
 //! [`Listener::bind`] opens a port or takes over one that a running listener has, [`Listener::serve`] serves any router
 //! on it. `listener.rs` accepts connections, speaks TLS and keeps all bounds; `connections.rs` decides which of them ends for
 //! another; `settings.rs` is what an operator can say
-//! of a listener; `hosts.rs` keeps strangers' pages from what is the operator's; `api.rs` is the router with the endpoints and the tables from outcomes and errors to lines of text;
+//! of a listener; `hosts.rs` keeps strangers' pages from what is the operator's; `api.rs` is the router with the endpoints, `registrations.rs`
+//! how often an address may ask, `wording.rs` has the tables from outcomes and errors to lines of text;
 //! `pages.rs` has the HTML.
 
 mod answers;
@@ -20,9 +21,13 @@ mod listener;
 mod origin;
 #[cfg(feature = "registration")]
 mod pages;
+#[cfg(feature = "registration")]
+mod registrations;
 mod settings;
 mod shares;
 mod tls;
+#[cfg(feature = "registration")]
+mod wording;
 
 #[cfg(feature = "registration")]
 pub use crate::{api::api, settings::HttpSettings};

@@ -32,9 +32,7 @@ async fn main() {
         max_devices: 2_000_000,
         max_devices_per_domain: 1_000_000,
         trusted_domains: BTreeSet::new(),
-        new_per_address: 5_000,
         expire_after: Duration::from_secs(400 * 86_400),
-        require_secret: false,
     };
 
     let (registry, writer) = Registry::open(settings.clone(), Arc::new(NoModules), None)

@@ -1,11 +1,9 @@
 //! The registry: what the component, the HTTP listener and the command line ask and tell it.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use fpush_push::{
-    Background, Command, CommandError, Devices, Executing, Found, Lookup, Unavailable, client_network,
-};
-use tokio::time::{Instant, timeout};
+use fpush_push::{Background, Command, CommandError, Devices, Executing, Lookup, Unavailable};
+use tokio::time::timeout;
 
 use crate::{
     cache::Cache,
@@ -24,24 +22,59 @@ use crate::{
     store::{MigrateError, Store, describe},
     targets::Targets,
     text::{MAX_JID, MAX_KIND, MAX_NODE, MAX_TOKEN, is_sane},
-    throttle::Throttle,
     time::Time,
     writer::Writer,
 };
 
-/// A registration over HTTP.
+/// A registration that belongs to no account, because it comes over HTTP.
 #[derive(Clone, Copy)]
-pub struct HttpRegistration<'a> {
-    /// The push type.
-    pub kind: &'a str,
-    /// The node, which the client chose.
-    pub node: &'a str,
-    /// The token.
-    pub token: &'a str,
-    /// The secret, if the client gave it.
-    pub secret: Option<&'a str>,
-    /// Where it came from.
-    pub address: IpAddr,
+pub struct Unowned<'a> {
+    kind: &'a str,
+    node: &'a str,
+    secret: Option<&'a str>,
+    has_to_prove: bool,
+}
+
+impl<'a> Unowned<'a> {
+    /// The one with this push type and this node, which the client chose.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be one.
+    pub fn new(kind: &'a str, node: &'a str, secret: Option<&'a str>) -> Result<Self, RegisterError> {
+        check("type", kind, MAX_KIND)?;
+        check("node", node, MAX_NODE)?;
+        Ok(Self {
+            kind,
+            node,
+            secret,
+            has_to_prove: false,
+        })
+    }
+
+    /// Only who knows the secret may change it if it is there already.
+    #[must_use]
+    pub fn has_to_prove(self, has_to_prove: bool) -> Self {
+        Self { has_to_prove, ..self }
+    }
+
+    fn claim(self, registrar: &Registrar, token: &str, may_add: bool) -> Claim {
+        Claim {
+            dialect: Dialect::Seed,
+            kind: self.kind.to_owned(),
+            node: self.node.to_owned(),
+            token: token.to_owned(),
+            account: None,
+            channel: None,
+            by: By::Http {
+                may_add,
+                has_to_prove: self.has_to_prove,
+            },
+            secret: self.secret.map(str::to_owned),
+            is_reserved: registrar.is_reserved(self.node),
+            now: Time::now(),
+        }
+    }
 }
 
 /// What a client learns of its registration.
@@ -100,7 +133,6 @@ pub struct Registry {
     shared: Arc<Shared>,
     finder: Arc<Finder>,
     registrar: Arc<Registrar>,
-    over_http: OverHttp,
 }
 
 impl fmt::Debug for Registry {
@@ -136,9 +168,7 @@ impl Registry {
             max_devices,
             max_devices_per_domain,
             trusted_domains,
-            new_per_address,
             expire_after,
-            require_secret,
         } = settings;
         let (store, may_come_later) = match &store {
             StoreSettings::Sqlite { path } => (Store::sqlite(path).await?, false),
@@ -175,12 +205,6 @@ impl Registry {
             shared,
             finder: Arc::new(finder),
             registrar: Arc::new(registrar),
-            over_http: OverHttp {
-                require_secret,
-                new_per_address,
-                minute: Throttle::new(Duration::from_secs(60)),
-                day: Throttle::new(Duration::from_secs(86_400)),
-            },
         };
         Ok((Arc::new(registry), Box::pin(writer.run())))
     }
@@ -191,66 +215,42 @@ impl Registry {
         drop(timeout(CLOSING, self.shared.ended.notified()).await);
     }
 
-    /// Registers a device over HTTP. A known node with the same push type keeps its secret; with another one it
-    /// becomes another registration.
+    /// Registers a device for a sender, an address. A known node with the same push type keeps its secret; with another one
+    /// it becomes another registration. Returns, too, whether it is a new device, which it must not be unless `may_add`.
     ///
     /// # Errors
     ///
     /// See [`RegisterError`]: the node belongs to somebody who registered it over XMPP, for one.
-    pub async fn register_http(
+    pub async fn register(
         &self,
-        registration: HttpRegistration<'_>,
-    ) -> Result<Registered, RegisterError> {
-        let HttpRegistration {
-            kind,
-            node,
-            token,
-            secret,
-            address,
-        } = registration;
+        device: Unowned<'_>,
+        token: &str,
+        may_add: bool,
+        sender: &str,
+    ) -> Result<(Registered, bool), RegisterError> {
         check("token", token, MAX_TOKEN)?;
-        let may_add = self.over_http.reserve_new(address);
-        let registered = async {
-            let claim = self
-                .http_claim(kind, node, token, secret, address, may_add)
-                .await?;
-            self.registrar
-                .register(claim, None, &client_network(address).to_string())
-                .await
-        };
-        let registered = registered.await;
-        // Only what is one device more counts as one.
-        if may_add && !registered.as_ref().is_ok_and(|(_, is_new)| *is_new) {
-            self.over_http.give_back_new(address);
-        }
-        let (device, _) = registered?;
-        Ok(Registered {
-            node: device.node,
-            secret: device.secret,
-        })
+        let claim = device.claim(&self.registrar, token, may_add);
+        let (device, is_new) = self.registrar.register(claim, None, sender).await?;
+        Ok((device.into(), is_new))
     }
 
-    /// Removes a registration over HTTP.
+    /// Removes a registration for a sender, an address.
     ///
     /// # Errors
     ///
-    /// See [`RegisterError`]; whatever this address may not remove is not found.
-    pub async fn unregister_http(
-        &self,
-        kind: &str,
-        node: &str,
-        secret: Option<&str>,
-        address: IpAddr,
-    ) -> Result<Registered, RegisterError> {
-        let claim = self.http_claim(kind, node, "", secret, address, false).await?;
-        let device = self
-            .registrar
-            .unregister(claim, &client_network(address).to_string())
-            .await?;
-        Ok(Registered {
-            node: device.node,
-            secret: device.secret,
-        })
+    /// See [`RegisterError`]; whatever this sender may not remove is not found.
+    pub async fn unregister(&self, device: Unowned<'_>, sender: &str) -> Result<Registered, RegisterError> {
+        let claim = device.claim(&self.registrar, "", false);
+        Ok(self.registrar.unregister(claim, sender).await?.into())
+    }
+
+    /// Whether the secret of a registration is said, and right.
+    ///
+    /// # Errors
+    ///
+    /// The database is out of reach.
+    pub async fn is_proven(&self, device: Unowned<'_>) -> Result<bool, Unavailable> {
+        self.registrar.is_right_secret(device.node, device.secret).await
     }
 
     /// Removes a registration of Tigase's dialect over HTTP, as Siskin does for an account that is offline. Account,
@@ -265,35 +265,16 @@ impl Registry {
         account: &str,
         provider: &str,
         token: &str,
-        address: IpAddr,
+        sender: &str,
     ) -> Result<bool, RegisterError> {
         check("account", account, MAX_JID)?;
         check("provider", provider, MAX_KIND)?;
         check("device-token", token, MAX_TOKEN)?;
-        if !self.over_http.is_request_allowed(address) {
-            return Err(RegisterError::TooMany);
-        }
         let claim = dialects::of_account(&self.registrar, account, provider, token)?;
-        match self
-            .registrar
-            .unregister(claim, &client_network(address).to_string())
-            .await
-        {
+        match self.registrar.unregister(claim, sender).await {
             Ok(_) => Ok(true),
             Err(RegisterError::NotFound) => Ok(false),
             Err(error) => Err(error),
-        }
-    }
-
-    /// What a node stands for, for a push from this address.
-    ///
-    /// # Errors
-    ///
-    /// The database is out of reach.
-    pub async fn verify(&self, node: &str, secret: &str, address: IpAddr) -> Result<Found, Unavailable> {
-        match self.find(node, Some(secret), &client_network(address).to_string()) {
-            Lookup::Settled(found) => Ok(found),
-            Lookup::Asking(asking) => asking.await,
         }
     }
 
@@ -459,43 +440,6 @@ impl Registry {
             Ok(Done::Device { .. } | Done::Removed(_) | Done::Accepted(_)) | Err(_) => Err(Unavailable),
         }
     }
-
-    async fn http_claim(
-        &self,
-        kind: &str,
-        node: &str,
-        token: &str,
-        secret: Option<&str>,
-        address: IpAddr,
-        may_add: bool,
-    ) -> Result<Claim, RegisterError> {
-        check("type", kind, MAX_KIND)?;
-        check("node", node, MAX_NODE)?;
-        if !self.over_http.is_request_allowed(address) {
-            return Err(RegisterError::TooMany);
-        }
-        // Who knows the secret always gets through.
-        if !self.over_http.is_request_about_allowed(node, address)
-            && !self.registrar.is_right_secret(node, secret).await?
-        {
-            return Err(RegisterError::TooMany);
-        }
-        Ok(Claim {
-            dialect: Dialect::Seed,
-            kind: kind.to_owned(),
-            node: node.to_owned(),
-            token: token.to_owned(),
-            account: None,
-            channel: None,
-            by: By::Http {
-                may_add,
-                has_to_prove: self.over_http.require_secret,
-            },
-            secret: secret.map(str::to_owned),
-            is_reserved: self.registrar.is_reserved(node),
-            now: Time::now(),
-        })
-    }
 }
 
 impl Devices for Registry {
@@ -521,39 +465,12 @@ impl Devices for Registry {
     }
 }
 
-/// How often addresses may ask, and what they have to know.
-struct OverHttp {
-    require_secret: bool,
-    new_per_address: u32,
-    /// Requests.
-    minute: Throttle,
-    /// New devices.
-    day: Throttle,
-}
-
-impl OverHttp {
-    /// Counts a request of an address, and returns whether those are not too many.
-    fn is_request_allowed(&self, address: IpAddr) -> bool {
-        let who = ("address", client_network(address));
-        self.minute.allows(who, PER_ADDRESS, Instant::now())
-    }
-
-    /// Counts a request of an address about a node, and returns whether those are not too many.
-    fn is_request_about_allowed(&self, node: &str, address: IpAddr) -> bool {
-        let who = ("node", node, client_network(address));
-        self.minute.allows(who, PER_NODE, Instant::now())
-    }
-
-    /// Counts a new device of an address, and returns whether those are not too many.
-    fn reserve_new(&self, address: IpAddr) -> bool {
-        let (network, now) = (client_network(address), Instant::now());
-        self.day.would_allow(network, self.new_per_address, now)
-            && self.day.allows(network, self.new_per_address, now)
-    }
-
-    /// It was no new device.
-    fn give_back_new(&self, address: IpAddr) {
-        self.day.take_back(client_network(address), Instant::now());
+impl From<Device> for Registered {
+    fn from(device: Device) -> Self {
+        Self {
+            node: device.node,
+            secret: device.secret,
+        }
     }
 }
 
@@ -568,8 +485,4 @@ fn check(name: &'static str, text: &str, max: usize) -> Result<(), RegisterError
 
 /// How long the end may take.
 const CLOSING: Duration = Duration::from_secs(3);
-/// Requests of one address in a minute: many phones may share it.
-const PER_ADDRESS: u32 = 60;
-/// Requests of one address about one node in a minute, unless they come with its secret.
-const PER_NODE: u32 = 12;
 const LARGEST_PAGE: usize = 5_000;

@@ -37,14 +37,8 @@ pub struct RegistrySettings {
     /// `trustedDomains`, and the domains of the XMPP servers that we are a component of: of these there may be as many
     /// devices as in all. Registrable domains.
     pub trusted_domains: BTreeSet<String>,
-    /// New devices of one address in a day, over HTTP. That is said in the block of the HTTP listener, which is not
-    /// read here.
-    pub new_per_address: u32,
     /// `expireAfter`: devices that were neither registered nor pushed to for so long go.
     pub expire_after: Duration,
-    /// Whether a known node can be registered again or removed over HTTP only with its secret. That is said in the
-    /// block of the HTTP listener, which is not read here.
-    pub require_secret: bool,
 }
 
 /// Where the devices are kept.
@@ -111,9 +105,7 @@ impl RegistrySettings {
             max_devices: max_devices as i64,
             max_devices_per_domain: max_devices_per_domain as i64,
             trusted_domains,
-            new_per_address: 0,
             expire_after,
-            require_secret: false,
         })
     }
 }
@@ -274,7 +266,7 @@ mod tests {
         assert_eq!(problems, [""; 0]);
         let settings = settings.unwrap();
         assert!(matches!(&settings.store, StoreSettings::Sqlite { path } if path.as_os_str() == "d.db"));
-        assert!(settings.cache && !settings.require_secret && settings.providers.is_empty());
+        assert!(settings.cache && settings.providers.is_empty());
         assert_eq!(settings.rate_limit, Duration::from_secs(5));
         assert_eq!(settings.max_per_owner, 32);
         assert_eq!(

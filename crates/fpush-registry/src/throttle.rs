@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     hash::{BuildHasher as _, Hash, RandomState},
     mem,
     sync::{Mutex, MutexGuard},
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 /// Counts what each of many strangers did in a span of time. Of too many strangers those are forgotten that were counted
 /// longest ago.
-pub(crate) struct Throttle {
+pub struct Throttle {
     span: Duration,
     hasher: RandomState,
     state: Mutex<State>,
@@ -32,9 +33,16 @@ struct Count {
     number: u32,
 }
 
+impl fmt::Debug for Throttle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Throttle")
+    }
+}
+
 impl Throttle {
     /// Counts anew after each span.
-    pub(crate) fn new(span: Duration) -> Self {
+    #[must_use]
+    pub fn new(span: Duration) -> Self {
         Self {
             span,
             hasher: RandomState::new(),
@@ -43,7 +51,7 @@ impl Throttle {
     }
 
     /// Counts one more for a stranger, and returns whether those are not too many.
-    pub(crate) fn allows(&self, who: impl Hash, most: u32, now: Instant) -> bool {
+    pub fn allows(&self, who: impl Hash, most: u32, now: Instant) -> bool {
         let key = self.hasher.hash_one(who);
         let mut state = self.lock();
         let mut count = self.current(&state, key, now);
@@ -53,13 +61,13 @@ impl Throttle {
     }
 
     /// Whether one more for a stranger would not be too many.
-    pub(crate) fn would_allow(&self, who: impl Hash, most: u32, now: Instant) -> bool {
+    pub fn would_allow(&self, who: impl Hash, most: u32, now: Instant) -> bool {
         let key = self.hasher.hash_one(who);
         self.current(&self.lock(), key, now).number < most
     }
 
     /// Takes one back.
-    pub(crate) fn take_back(&self, who: impl Hash, now: Instant) {
+    pub fn take_back(&self, who: impl Hash, now: Instant) {
         let key = self.hasher.hash_one(who);
         let mut state = self.lock();
         let mut count = self.current(&state, key, now);

@@ -83,12 +83,10 @@ mod with {
             None
         };
         section.finish();
-        let registry = RegistrySettings {
-            require_secret: http.as_ref().is_some_and(|http| http.require_secret),
-            new_per_address: http.as_ref().map_or(0, |http| http.new_per_address),
-            ..registry?
-        };
-        Some(RegistrationSettings { registry, http })
+        Some(RegistrationSettings {
+            registry: registry?,
+            http,
+        })
     }
 
     /// For `fpush check`.

@@ -32,6 +32,8 @@ mod dialects;
 mod disco;
 #[path = "registration/encrypted.rs"]
 mod encrypted;
+#[path = "registration/former.rs"]
+mod former;
 #[path = "registration/hostile.rs"]
 mod hostile;
 #[path = "registration/http.rs"]

@@ -158,9 +158,7 @@ impl Rig {
             max_devices: 2_000_000,
             max_devices_per_domain: 1_000_000,
             trusted_domains: BTreeSet::new(),
-            new_per_address: http.new_per_address,
             expire_after: Duration::from_secs(400 * 86_400),
-            require_secret: http.require_secret,
         };
         let drain = Drain::default();
         let backend = Arc::new(Backend {

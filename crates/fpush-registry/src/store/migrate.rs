@@ -125,3 +125,55 @@ const DOMAINS_COUNTED: &str = "domains";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The name in `meta` by which it is known that this is done.
 const OWNERS_SPELT: &str = "owners";
+
+#[cfg(test)]
+mod tests {
+    use fpush_testkit::{Postgres, TempDir};
+
+    use super::*;
+    use crate::lines;
+
+    /// What a version left behind that did not count.
+    async fn forget_domains(store: &Store) {
+        let mut writing = store.begin().await.unwrap();
+        writing.execute("DROP TABLE domains", &[]).await.unwrap();
+        writing
+            .execute("DELETE FROM meta WHERE name = 'domains'", &[])
+            .await
+            .unwrap();
+        writing.set_meta("schema", "2").await.unwrap();
+        writing.commit().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_devices_of_an_old_database_are_counted_by_domain() {
+        let (folder, server) = (TempDir::new(), Postgres::shared());
+        let stores = [
+            Store::sqlite(&folder.path().join("devices.db")).await.unwrap(),
+            Store::postgres(&server.database()).unwrap(),
+        ];
+        for store in stores {
+            store.migrate().await.unwrap();
+            let mut writing = store.begin().await.unwrap();
+            let owners = ["a@x.flood.org", "b@flood.org", "flood.org", "a@localhost"];
+            for owner in owners.map(Some).into_iter().chain([None, None]) {
+                let line = r#"{"dialect":"p2","type":"fcm","node":"n","secret":"s","token":"t","registered":"2026-01-01T00:00:00Z"}"#;
+                let mut device = lines::from_line(line).unwrap();
+                device.node = random_hex().unwrap();
+                device.owner = owner.map(str::to_owned);
+                writing.put(&device).await.unwrap();
+            }
+            writing.commit().await.unwrap();
+            forget_domains(&store).await;
+            // Twice: what was counted is not counted again.
+            for _ in 0..2 {
+                store.migrate().await.unwrap();
+                let mut writing = store.begin().await.unwrap();
+                for (domain, expected) in [("flood.org", 3), ("localhost", 1), ("", 2), ("x.flood.org", 0)] {
+                    assert_eq!(writing.counted_of(domain).await.unwrap(), expected, "{domain}");
+                }
+            }
+            store.close().await;
+        }
+    }
+}

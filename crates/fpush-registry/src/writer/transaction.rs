@@ -173,7 +173,10 @@ impl<'a> Transaction<'a> {
         claim: &Claim,
         call_token: Option<String>,
     ) -> Result<Result<Done, RegisterError>, sqlx::Error> {
-        let (existing, owned) = self.find(claim).await?;
+        let (mut existing, owned) = self.find(claim).await?;
+        if let Some(device) = &mut existing {
+            self.shared.times.complete(device);
+        }
         let secret = random_hex().map_err(|e| sqlx::Error::Io(e.into()))?;
         let joins = Joins::of(claim, existing.as_ref());
         let former_owner = existing.as_ref().map(|device| device.owner.clone());

@@ -1,31 +1,15 @@
 //! What clients, operators and push modules see.
 
-use std::{net::IpAddr, os::unix::fs::PermissionsExt as _, time::Duration};
+use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
 use fpush_push::{BadPayload, CommandError, Devices as _, Found, Wording};
-use fpush_registry::{
-    Device, Dialect, HttpRegistration, Imported, RegisterError, StoreSettings, Time, lines,
-};
+use fpush_registry::{Device, Dialect, Imported, RegisterError, StoreSettings, Time, Unowned, lines};
 
-use crate::rig::{Database, value};
+use crate::rig::{ADDRESS, Database, value};
 
 const ALICE: &str = "alice@example.org";
 const BOB: &str = "bob@example.org";
 const PROVIDER: &str = "tigase:messenger:apns:1";
-
-fn address() -> IpAddr {
-    "192.0.2.7".parse().unwrap()
-}
-
-fn over_http<'a>(node: &'a str, token: &'a str, secret: Option<&'a str>) -> HttpRegistration<'a> {
-    HttpRegistration {
-        kind: "fcm",
-        node,
-        token,
-        secret,
-        address: address(),
-    }
-}
 
 #[tokio::test]
 async fn the_seeds_commands_register_renew_and_remove() {
@@ -236,25 +220,20 @@ async fn only_what_the_settings_name_is_offered() {
 async fn over_http_a_node_is_open_unless_somebody_owns_it() {
     for database in Database::all() {
         let open = database.open().await;
-        let register = async |token, secret| {
-            let registration = over_http("n-1", token, secret);
-            open.registry.register_http(registration).await.unwrap()
-        };
+        let register = async |token, secret| open.register_unowned("n-1", token, secret).await.unwrap();
         let first = register("t-1", None).await;
         // Whoever does not say the secret is not shown it.
         let second = register("t-2", None).await;
-        assert_eq!(second.node, first.node);
-        assert_ne!(second.secret, first.secret);
-        for secret in [&first.secret, &second.secret] {
-            let found = open.registry.verify("n-1", secret, address()).await.unwrap();
+        assert_ne!(second, first);
+        for secret in [&first, &second] {
+            let found = open.find("n-1", Some(secret)).await.unwrap();
             assert!(matches!(found, Found::Device(device) if device.token.as_str() == "t-2"));
             assert_eq!(register("t-2", Some(secret)).await, second);
         }
-        let found = open.registry.verify("n-1", "", address()).await.unwrap();
+        let found = open.find("n-1", Some("")).await.unwrap();
         assert!(matches!(found, Found::WrongSecret));
-        let wrong = over_http("n-1", "t-3", Some("wrong"));
         assert_eq!(
-            open.registry.register_http(wrong).await,
+            open.register_unowned("n-1", "t-3", Some("wrong")).await,
             Err(RegisterError::Forbidden)
         );
 
@@ -270,38 +249,26 @@ async fn over_http_a_node_is_open_unless_somebody_owns_it() {
             not_found
         );
 
-        let removed = open
-            .registry
-            .unregister_http("fcm", "n-1", None, address())
-            .await
-            .unwrap();
-        assert_eq!(removed.node, "n-1");
-        let gone = open.registry.unregister_http("fcm", "n-1", None, address()).await;
+        open.unregister_unowned("n-1", None).await.unwrap();
+        let gone = open.unregister_unowned("n-1", None).await;
         assert_eq!(gone, Err(RegisterError::NotFound));
 
         let owned = open.register(ALICE, "n-2", "t").await.unwrap();
         for secret in [None, Some(owned.as_str())] {
-            let taken = open.registry.register_http(over_http("n-2", "t", secret)).await;
+            let taken = open.register_unowned("n-2", "t", secret).await;
             assert_eq!(taken, Err(RegisterError::Forbidden));
-            let kept = open
-                .registry
-                .unregister_http("fcm", "n-2", secret, address())
-                .await;
+            let kept = open.unregister_unowned("n-2", secret).await;
             assert_eq!(kept, Err(RegisterError::NotFound));
         }
-        let came = open
-            .registry
-            .register_http(over_http("n-3", "t", None))
-            .await
-            .unwrap();
+        let came = open.register_unowned("n-3", "t", None).await.unwrap();
         let fields = [
             ("type", "fcm"),
             ("node", "n-3"),
             ("token", "t-5"),
-            ("secret", came.secret.as_str()),
+            ("secret", came.as_str()),
         ];
         let completed = open.run("v1-register-push", ALICE, &fields).await.unwrap();
-        assert_eq!(value(&completed, "secret"), came.secret);
+        assert_eq!(value(&completed, "secret"), came);
         open.close().await;
     }
 }
@@ -345,7 +312,7 @@ async fn some_nodes_are_nobodys_to_choose() {
     for node in ["token-of-a-provider", &generated, &tigase] {
         let refused = open.register(ALICE, node, "t").await;
         assert_eq!(refused, Err(BadPayload::ReservedNode.into()), "{node}");
-        let refused = open.registry.register_http(over_http(node, "t", None)).await;
+        let refused = open.register_unowned(node, "t", None).await;
         assert_eq!(refused, Err(RegisterError::ReservedNode), "{node}");
         // What is there already, because it came from elsewhere, goes on.
         let imported = Device {
@@ -454,7 +421,7 @@ async fn a_command_that_removes_removes_no_more_than_it_says() {
     let unregister = async |account, token| {
         let unregistered = open
             .registry
-            .unregister_account(account, PROVIDER, token, address());
+            .unregister_account(account, PROVIDER, token, ADDRESS);
         unregistered.await.unwrap()
     };
     assert!(!unregister(ALICE, "t-9").await && !unregister(BOB, "t-8").await);
@@ -466,44 +433,32 @@ async fn a_command_that_removes_removes_no_more_than_it_says() {
 
 #[tokio::test]
 async fn a_secret_may_be_demanded_over_http() {
-    for mut database in [Database::sqlite(true), Database::postgres(false)] {
-        database.settings.require_secret = true;
+    for database in [Database::sqlite(true), Database::postgres(false)] {
         let open = database.open().await;
-        let first = open
-            .registry
-            .register_http(over_http("n-1", "t-1", None))
-            .await
-            .unwrap();
+        let device = |secret| Unowned::new("fcm", "n-1", secret).unwrap().has_to_prove(true);
+        let register = async |token, secret| {
+            let registered = open.registry.register(device(secret), token, true, ADDRESS);
+            registered.await.map(|(registered, _)| registered.secret)
+        };
+        let unregister = async |secret| open.registry.unregister(device(secret), ADDRESS).await.map(drop);
+        let first = register("t-1", None).await.unwrap();
         for secret in [None, Some("wrong")] {
-            let renewed = open.registry.register_http(over_http("n-1", "t-2", secret)).await;
-            assert_eq!(renewed, Err(RegisterError::Forbidden));
-            let removed = open
-                .registry
-                .unregister_http("fcm", "n-1", secret, address())
-                .await;
-            assert_eq!(removed, Err(RegisterError::NotFound));
+            assert_eq!(register("t-2", secret).await, Err(RegisterError::Forbidden));
+            assert_eq!(unregister(secret).await, Err(RegisterError::NotFound));
         }
         assert_eq!(
             open.register(ALICE, "n-1", "t").await,
             Err(CommandError::Forbidden)
         );
-        let right = Some(first.secret.as_str());
-        open.registry
-            .register_http(over_http("n-1", "t-2", right))
-            .await
-            .unwrap();
-        open.registry
-            .unregister_http("fcm", "n-1", right, address())
-            .await
-            .unwrap();
+        register("t-2", Some(&first)).await.unwrap();
+        unregister(Some(&first)).await.unwrap();
         open.close().await;
     }
 }
 
 #[tokio::test]
 async fn nobody_registers_without_end() {
-    for mut database in [Database::sqlite(true), Database::postgres(false)] {
-        database.settings.new_per_address = 3;
+    for database in [Database::sqlite(true), Database::postgres(false)] {
         let open = database.open().await;
         for number in 0..4 {
             open.register(ALICE, &format!("a-{number}"), "t").await.unwrap();
@@ -517,25 +472,13 @@ async fn nobody_registers_without_end() {
         }
         assert!((50..90).contains(&refused), "{refused}");
 
-        for number in [0, 1, 0, 2, 1, 0] {
-            let node = format!("h-{number}");
-            open.registry
-                .register_http(over_http(&node, "t", None))
-                .await
-                .unwrap();
+        // Who may not add devices renews what is there.
+        open.register_unowned("h-0", "t", None).await.unwrap();
+        for (node, expected) in [("h-0", Ok(false)), ("h-1", Err(RegisterError::TooMany))] {
+            let device = Unowned::new("fcm", node, None).unwrap();
+            let registered = open.registry.register(device, "t", false, ADDRESS).await;
+            assert_eq!(registered.map(|(_, is_new)| is_new), expected);
         }
-        // A device that is there already, and one that was refused, are no new ones.
-        let more = open.registry.register_http(over_http("h-3", "t", None)).await;
-        assert_eq!(more.map(drop), Err(RegisterError::TooMany));
-        let mut last = Ok(());
-        for _ in 0..12 {
-            last = open
-                .registry
-                .register_http(over_http("h-0", "t", None))
-                .await
-                .map(drop);
-        }
-        assert_eq!(last, Err(RegisterError::TooMany));
         open.close().await;
     }
 }

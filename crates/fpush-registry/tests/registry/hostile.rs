@@ -1,9 +1,7 @@
 //! What strangers send.
 
-use std::net::IpAddr;
-
 use fpush_push::{BadPayload, CommandError, Found, canonical_jid};
-use fpush_registry::{HttpRegistration, RegisterError};
+use fpush_registry::RegisterError;
 
 use crate::rig::{Database, value};
 
@@ -69,7 +67,6 @@ async fn sql_is_text_like_any_other() {
 
 #[tokio::test]
 async fn fields_without_measure_are_refused() {
-    let address: IpAddr = "192.0.2.7".parse().unwrap();
     for database in [Database::sqlite(false), Database::postgres(false)] {
         let open = database.open().await;
         let long = "x".repeat(5_000);
@@ -89,14 +86,7 @@ async fn fields_without_measure_are_refused() {
             assert_eq!(open.run("v1-unregister-push", "a@b", &fields).await, bad("node"));
             let fields = [("token", text), ("device-id", "d")];
             assert_eq!(open.run("register-push-fcm", "a@b", &fields).await, bad("token"));
-            let http = HttpRegistration {
-                kind: "fcm",
-                node: text,
-                token: "t",
-                secret: None,
-                address,
-            };
-            let refused = open.registry.register_http(http).await;
+            let refused = open.register_unowned(text, "t", None).await.map(drop);
             assert_eq!(refused, Err(RegisterError::BadField("node")));
         }
         let fields = [("type", "fcm"), ("node", "n"), ("token", "t")];

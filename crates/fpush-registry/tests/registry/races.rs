@@ -1,15 +1,15 @@
 //! Many things at once, against a model.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use fpush_push::{CommandError, Recipient};
-use fpush_registry::{Device, HttpRegistration, RegisterError, Time};
+use fpush_registry::{Device, RegisterError, Time, Unowned};
 use proptest::prelude::*;
 use tokio::{runtime::Runtime, task::JoinSet};
 
 use crate::{
     behaviour::until,
-    rig::{Database, Open, value},
+    rig::{ADDRESS, Database, Open, value},
 };
 
 const OWNERS: [&str; 2] = ["alice@example.org", "bob@example.org"];
@@ -65,7 +65,6 @@ struct Modelled {
 }
 
 async fn apply(open: &Open, model: &mut Model, step: Step) {
-    let address: IpAddr = "192.0.2.7".parse().unwrap();
     match step {
         Step::Register {
             by,
@@ -83,16 +82,10 @@ async fn apply(open: &Open, model: &mut Model, step: Step) {
                     answer.map(|completed| value(&completed, "secret"))
                 }
                 None => {
-                    let registration = HttpRegistration {
-                        kind: KINDS[kind],
-                        node: &name,
-                        token: &text,
-                        secret: None,
-                        address,
-                    };
-                    let answer = open.registry.register_http(registration).await;
+                    let device = Unowned::new(KINDS[kind], &name, None).unwrap();
+                    let answer = open.registry.register(device, &text, true, ADDRESS).await;
                     answer
-                        .map(|registered| registered.secret)
+                        .map(|(registered, _)| registered.secret)
                         .map_err(CommandError::from)
                 }
             };
@@ -130,10 +123,8 @@ async fn apply(open: &Open, model: &mut Model, step: Step) {
                         .map(drop)
                 }
                 None => {
-                    let answer = open
-                        .registry
-                        .unregister_http(KINDS[kind], &name, None, address)
-                        .await;
+                    let device = Unowned::new(KINDS[kind], &name, None).unwrap();
+                    let answer = open.registry.unregister(device, ADDRESS).await;
                     answer.map(drop).map_err(CommandError::from)
                 }
             };

@@ -10,9 +10,12 @@ use fpush_push::{
     COMMAND_FIELDS, Command, CommandError, Completed, Devices as _, Found, Lookup, Recipient, Unavailable,
     Value, canonical_jid,
 };
-use fpush_registry::{PushModules, Registry, RegistrySettings, StoreSettings};
+use fpush_registry::{PushModules, RegisterError, Registry, RegistrySettings, StoreSettings, Unowned};
 use fpush_testkit::{Postgres, TempDir};
 use tokio::task::JoinHandle;
+
+/// Where devices without an owner come from.
+pub(crate) const ADDRESS: &str = "192.0.2.7";
 
 /// A database for one test.
 pub(crate) struct Database {
@@ -143,6 +146,28 @@ impl Open {
         self.registry.execute(command(node, sender, fields))?.await
     }
 
+    /// Registers a device without an owner, as HTTP does, and returns its secret.
+    pub(crate) async fn register_unowned(
+        &self,
+        node: &str,
+        token: &str,
+        secret: Option<&str>,
+    ) -> Result<String, RegisterError> {
+        let device = Unowned::new("fcm", node, secret)?;
+        let registered = self.registry.register(device, token, true, ADDRESS).await;
+        registered.map(|(registered, _)| registered.secret)
+    }
+
+    /// Removes such a device.
+    pub(crate) async fn unregister_unowned(
+        &self,
+        node: &str,
+        secret: Option<&str>,
+    ) -> Result<(), RegisterError> {
+        let device = Unowned::new("fcm", node, secret)?;
+        self.registry.unregister(device, ADDRESS).await.map(drop)
+    }
+
     /// Registers with mod_push_appserver's command and returns the secret.
     pub(crate) async fn register(
         &self,
@@ -197,8 +222,6 @@ pub(crate) fn settings(store: StoreSettings, cache: bool) -> RegistrySettings {
         max_devices: 2_000_000,
         max_devices_per_domain: 1_000_000,
         trusted_domains: BTreeSet::new(),
-        new_per_address: 5_000,
         expire_after: Duration::from_secs(400 * 86_400),
-        require_secret: false,
     }
 }

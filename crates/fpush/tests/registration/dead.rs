@@ -1,11 +1,14 @@
 //! Tokens that the provider calls dead, and tokens that are not.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    process::Command,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use fpush_testkit::{Answer, fcm_error};
 use serde_json::{Value, json};
 
-use crate::rig::{ALICE, LONG, MISSING, RESULT, Rig, UNAVAILABLE, apple, google, until};
+use crate::rig::{ALICE, LONG, MISSING, RESULT, Rig, TROUBLE, UNAVAILABLE, apple, google, until};
 
 /// Apple's answer about a token that died at this time, in milliseconds since 1970.
 fn gone(timestamp: impl Into<Value>) -> Answer {
@@ -199,4 +202,21 @@ fn the_times_of_pushes_are_kept() {
     };
     assert_eq!(times("good"), [true, false]);
     assert_eq!(times("bad"), [false, true]);
+}
+
+/// Between two looks at the database another one takes its place: the word about a token comes before the next look.
+#[test]
+fn a_word_that_meets_a_database_which_is_another_one_ends_no_registration() {
+    let mut rig = Rig::start();
+    rig.earn_trust("ios", apple);
+    let secret = rig.register(ALICE, "n", &apple(1));
+    let changed = Command::new("sqlite3")
+        .arg(rig.path("devices.db"))
+        .args([".timeout 5000", "UPDATE states SET mark = 'another'"])
+        .status();
+    assert!(changed.unwrap().success());
+    rig.apns.queue([gone(Value::Null)]);
+    assert_eq!(rig.push("n", &secret), TROUBLE);
+    let shown = rig.operate(&["devices", "show", "n", "settings.json"]);
+    assert!(shown.status.success(), "{shown:?}");
 }

@@ -1,0 +1,129 @@
+//! Registrations over HTTP: how often an address may ask, and what it has to know.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use fpush_push::{Devices as _, Found, Lookup, Unavailable, client_network};
+use fpush_registry::{RegisterError, Registered, Registry, Throttle, Unowned};
+use tokio::time::Instant;
+
+/// The registry as addresses see it. Those who share a network count as one.
+pub(crate) struct Registrations {
+    registry: Arc<Registry>,
+    /// Whether a known node is registered again or removed only with its secret.
+    require_secret: bool,
+    new_per_address: u32,
+    requests: Throttle,
+    new_devices: Throttle,
+}
+
+impl Registrations {
+    pub(crate) fn new(registry: Arc<Registry>, require_secret: bool, new_per_address: u32) -> Self {
+        Self {
+            registry,
+            require_secret,
+            new_per_address,
+            requests: Throttle::new(Duration::from_secs(60)),
+            new_devices: Throttle::new(Duration::from_secs(86_400)),
+        }
+    }
+
+    pub(crate) async fn register(
+        &self,
+        kind: &str,
+        node: &str,
+        token: &str,
+        secret: Option<&str>,
+        address: IpAddr,
+    ) -> Result<Registered, RegisterError> {
+        let network = client_network(address);
+        let device = self.device(kind, node, secret)?;
+        self.admit(device, node, network).await?;
+        let may_add = self.reserve_new(network);
+        let registered = self
+            .registry
+            .register(device, token, may_add, &network.to_string())
+            .await;
+        // Only what is one device more counts as one.
+        if may_add && !registered.as_ref().is_ok_and(|(_, is_new)| *is_new) {
+            self.new_devices.take_back(network, Instant::now());
+        }
+        registered.map(|(registered, _)| registered)
+    }
+
+    pub(crate) async fn unregister(
+        &self,
+        kind: &str,
+        node: &str,
+        secret: Option<&str>,
+        address: IpAddr,
+    ) -> Result<Registered, RegisterError> {
+        let network = client_network(address);
+        let device = self.device(kind, node, secret)?;
+        self.admit(device, node, network).await?;
+        self.registry.unregister(device, &network.to_string()).await
+    }
+
+    /// Removes what only its app and its server know: account, provider and token. Returns whether it was there.
+    pub(crate) async fn unregister_account(
+        &self,
+        account: &str,
+        provider: &str,
+        token: &str,
+        address: IpAddr,
+    ) -> Result<bool, RegisterError> {
+        let network = client_network(address);
+        if !self.is_request_allowed(network) {
+            return Err(RegisterError::TooMany);
+        }
+        self.registry
+            .unregister_account(account, provider, token, &network.to_string())
+            .await
+    }
+
+    /// What a node stands for, for a push from this address.
+    pub(crate) async fn find(&self, node: &str, secret: &str, address: IpAddr) -> Result<Found, Unavailable> {
+        let sender = client_network(address).to_string();
+        match self.registry.find(node, Some(secret), &sender) {
+            Lookup::Settled(found) => Ok(found),
+            Lookup::Asking(asking) => asking.await,
+        }
+    }
+
+    fn device<'a>(
+        &self,
+        kind: &'a str,
+        node: &'a str,
+        secret: Option<&'a str>,
+    ) -> Result<Unowned<'a>, RegisterError> {
+        Ok(Unowned::new(kind, node, secret)?.has_to_prove(self.require_secret))
+    }
+
+    async fn admit(&self, device: Unowned<'_>, node: &str, network: IpAddr) -> Result<(), RegisterError> {
+        if !self.is_request_allowed(network) {
+            return Err(RegisterError::TooMany);
+        }
+        let about = ("node", node, network);
+        // Who knows the secret always gets through.
+        if self.requests.allows(about, PER_NODE, Instant::now()) || self.registry.is_proven(device).await? {
+            Ok(())
+        } else {
+            Err(RegisterError::TooMany)
+        }
+    }
+
+    fn is_request_allowed(&self, network: IpAddr) -> bool {
+        self.requests
+            .allows(("address", network), PER_ADDRESS, Instant::now())
+    }
+
+    fn reserve_new(&self, network: IpAddr) -> bool {
+        let now = Instant::now();
+        self.new_devices.would_allow(network, self.new_per_address, now)
+            && self.new_devices.allows(network, self.new_per_address, now)
+    }
+}
+
+/// Requests of one address in a minute: many phones may share it.
+const PER_ADDRESS: u32 = 60;
+/// Requests of one address about one node in a minute, unless they come with its secret.
+const PER_NODE: u32 = 12;
