@@ -13,6 +13,14 @@ mod devices;
 mod folders;
 mod inquiry;
 mod logging;
+#[cfg(all(
+    test,
+    feature = "enable_registration",
+    feature = "enable_apns_support",
+    feature = "enable_fcm_support",
+    feature = "enable_demo_support"
+))]
+mod malformed;
 mod notify;
 mod recovery;
 mod registration;

@@ -188,6 +188,14 @@ impl Report {
 
     /// Reads a file that the settings name, such as a certificate.
     pub fn read_file(&self, path: &str, file: &Path) -> Option<Vec<u8>> {
+        if is_content(&file.to_string_lossy()) {
+            // Not repeated: it may be a key.
+            self.error(
+                path,
+                "expected the path of a file, found what looks like the content of one; save it in a file, and name that",
+            );
+            return None;
+        }
         let content = match files::read(file, files::LARGEST) {
             Ok(content) => Some(content),
             Err(e) => self.provided(path, file).unwrap_or_else(|| {
@@ -298,3 +306,14 @@ impl Report {
 
 /// Where systemd puts credentials.
 const CREDENTIALS: &str = "/run/credentials";
+
+/// Whether somebody has put the content of a file where its path belongs: a key, or the JSON of a service account.
+fn is_content(path: &str) -> bool {
+    path.len() > LONGEST_PATH
+        || path.contains(char::is_control)
+        || path.contains("-----BEGIN")
+        || path.trim_start().starts_with('{')
+}
+
+/// What Linux takes.
+const LONGEST_PATH: usize = 4_095;
