@@ -60,3 +60,5 @@ mod postgres;
 mod publishes;
 #[path = "registration/rig.rs"]
 mod rig;
+#[path = "registration/secrets.rs"]
+mod secrets;

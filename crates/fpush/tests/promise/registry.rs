@@ -2,9 +2,10 @@
 
 use std::fs;
 
+use fpush_testkit::Moves;
 use serde_json::json;
 
-use super::rig::{Change, DAY, DEAD, End, HOUR, LONG, MINUTE, Provider, World, assert_all_kept};
+use super::rig::{Change, DAY, DEAD, End, HOUR, LONG, MINUTE, Provider, RESULT, World, assert_all_kept};
 
 /// The files of the database.
 const FILES: [&str; 3] = ["devices.db", "devices.db-wal", "devices.db-shm"];
@@ -172,4 +173,34 @@ fn a_secret_is_wrong_or_missing() {
         device.secret = secret;
     }
     world.expect_all_arrive(&mut devices);
+}
+
+/// A device that becomes one of another type gets another secret; its server knows the old one until the app has told it.
+#[test]
+fn a_secret_that_was_replaced_is_good_for_a_week() {
+    for cache in [true, false] {
+        let store =
+            |settings: &mut serde_json::Value| settings["registration"]["store"]["cache"] = json!(cache);
+        let mut world = World::with(store, Moves::Time);
+        let mut before = vec![world.register(Provider::Apple, "n", 0)];
+        let mut after = vec![world.register(Provider::Google, "n", 0)];
+        assert_ne!(before[0].secret, after[0].secret);
+        for day in 0..7 {
+            world.expect_all_arrive(&mut before);
+            world.expect_all_arrive(&mut after);
+            if day == 3 {
+                world.restart(End::Kill);
+            }
+            world.pass(if day < 6 { DAY } else { DAY - HOUR });
+        }
+        world.expect_all_arrive(&mut before);
+        world.pass(DAY);
+        for end in [None, Some(End::Stop)] {
+            end.into_iter().for_each(|end| world.restart(end));
+            world.publish(&mut before);
+            assert_ne!(before[0].last, RESULT, "cache: {cache}");
+            assert_all_kept(&before, "a secret of the past");
+            world.expect_all_arrive(&mut after);
+        }
+    }
 }

@@ -288,27 +288,33 @@ impl World {
     pub(crate) fn registered(&mut self, provider: Provider, number: usize) -> Vec<Device> {
         (0..number)
             .map(|n| {
-                let (token, id, domain) = (self.token(provider), self.id(), domain(n));
-                let node = format!("node-{id}");
-                let fields = [("type", provider.push_type()), ("node", &node), ("token", &token)];
-                let command = Command::new(&id, "v1-register-push", &fields)
-                    .from(&format!("user{n}@{domain}/phone"))
-                    .action("execute");
-                self.link.send(command);
-                let reply = self.link.reply_to(&id, LONG);
-                assert!(reply.is_result(), "{}", reply.raw);
-                Device {
-                    provider,
-                    node,
-                    token,
-                    module: None,
-                    secret: Some(Form::of(&reply).value("secret").to_owned()),
-                    domain,
-                    registration: Registration::default(),
-                    last: String::new(),
-                }
+                let node = format!("node-{}", self.id());
+                self.register(provider, &node, n)
             })
             .collect()
+    }
+
+    /// The `n`th account's device with this node registers, with a new token.
+    #[track_caller]
+    pub(crate) fn register(&mut self, provider: Provider, node: &str, n: usize) -> Device {
+        let (token, id, domain) = (self.token(provider), self.id(), domain(n));
+        let fields = [("type", provider.push_type()), ("node", node), ("token", &token)];
+        let command = Command::new(&id, "v1-register-push", &fields)
+            .from(&format!("user{n}@{domain}/phone"))
+            .action("execute");
+        self.link.send(command);
+        let reply = self.link.reply_to(&id, LONG);
+        assert!(reply.is_result(), "{}", reply.raw);
+        Device {
+            provider,
+            node: node.to_owned(),
+            token,
+            module: None,
+            secret: Some(Form::of(&reply).value("secret").to_owned()),
+            domain,
+            registration: Registration::default(),
+            last: String::new(),
+        }
     }
 
     /// Devices of both kinds.
