@@ -46,6 +46,8 @@ mod instances;
 mod keys;
 #[path = "registration/limits.rs"]
 mod limits;
+#[path = "registration/migration.rs"]
+mod migration;
 #[path = "registration/operators.rs"]
 mod operators;
 #[path = "registration/owners.rs"]
