@@ -20,7 +20,7 @@ fn main() {
         form: Form::Full,
         extra: None,
         id: Uuid::new_v4(),
-        deadline: Instant::now(),
+        deadline: Instant::now().into_std(),
     };
     let p8 = ApnsKey::generate().p8();
     for (name, requests) in [

@@ -94,7 +94,7 @@ impl PushTrait for Apns {
         })
     }
 
-    fn verify(&self, deadline: Instant) -> Verifying<'_> {
+    fn verify(&self, deadline: std::time::Instant) -> Verifying<'_> {
         Box::pin(async move {
             let push = Push {
                 token: Token::new(NO_DEVICE),
@@ -176,7 +176,7 @@ impl Apns {
                 UNBUILDABLE,
             )
         })?;
-        let answer = self.client.send(request, push.deadline).await?;
+        let answer = self.client.send(request, push.deadline.into()).await?;
         if answer.status != StatusCode::FORBIDDEN
             && let Authentication::Token(token) = &self.authentication
         {

@@ -80,12 +80,12 @@ fn push() -> Push {
         form: Form::Full,
         extra: None,
         id: Uuid::new_v4(),
-        deadline: soon(),
+        deadline: soon().into_std(),
     }
 }
 
 async fn refused(backend: &dyn PushTrait) -> Failure {
-    backend.verify(soon()).await.unwrap_err()
+    backend.verify(soon().into_std()).await.unwrap_err()
 }
 
 fn connection(backend: &dyn PushTrait) -> ConnectionStatus {
@@ -109,7 +109,7 @@ async fn good_credentials_are_proved_without_a_push_to_anybody() {
         "it accepted the push",
         "400 BadDeviceToken",
     ] {
-        let accepted = backend.verify(soon()).await.unwrap();
+        let accepted = backend.verify(soon().into_std()).await.unwrap();
         assert!(
             accepted.contains("org.example.app") && accepted.contains(said),
             "{accepted}"

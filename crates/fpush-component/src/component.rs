@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use fpush_push::{Cut, Devices, Drain, Modules, Probe, jitter, sync::lock};
+use fpush_driver::{Drain, Modules, Probe};
+use fpush_push::{Cut, Devices, jitter, sync::lock};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},

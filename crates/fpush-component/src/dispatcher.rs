@@ -7,9 +7,10 @@ use std::{
     sync::{Arc, RwLock},
 };
 
+use fpush_driver::{Admission, Drain, Module, Modules};
 use fpush_push::{
-    Choice, CommandError, Cut, Devices, Drain, Found, Lookup, Module, Modules, Outcome, Registered,
-    Request as PushRequest, Unavailable, Verdict, canonical_domain, is_tigase_node,
+    Choice, CommandError, Cut, Devices, Found, Lookup, Outcome, Registered, Request as PushRequest,
+    Unavailable, canonical_domain, is_tigase_node,
     sync::{read, write},
 };
 use tokio::time::Instant;
@@ -245,7 +246,7 @@ impl Dispatcher {
             outcome => outcome,
         };
         match module.admit(request, pending.arrived()) {
-            Verdict::Settled(outcome) => {
+            Admission::Answered(outcome) => {
                 if outcome == Outcome::TokenInvalid {
                     warn!(module = module.name(), %sender,
                         "a publish carries a token that cannot be one for this module's provider: does the app name the \
@@ -253,11 +254,11 @@ impl Dispatcher {
                 }
                 pending.published(outcome_for(outcome), Named::Known(module.name()));
             }
-            Verdict::Deliver(ticket) => {
+            Admission::Admitted(admitted) => {
                 let domain = self.domains.to_note(request.domain);
                 let to_note = domain.map(|domain| (Arc::clone(&self.domains), domain));
                 self.drain.spawn(async move {
-                    let outcome = ticket.deliver().await;
+                    let outcome = admitted.deliver().await;
                     if let (Outcome::Accepted, Some((domains, domain))) = (outcome, to_note) {
                         domains.note_accepted(&domain, Instant::now());
                     }

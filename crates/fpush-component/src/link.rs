@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, io, sync::Arc};
 
-use fpush_push::Probe;
+use fpush_driver::Probe;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     time::{Duration, Instant, sleep, timeout},
@@ -209,7 +209,7 @@ const STUCK: Duration = Duration::from_secs(60);
 mod tests {
     use tokio::io::{DuplexStream, duplex, split};
 
-    use fpush_push::Drain;
+    use fpush_driver::Drain;
 
     use super::*;
 
@@ -224,7 +224,7 @@ mod tests {
             &mut Cutter::new(1_000, b""),
             "push.example",
             dispatcher,
-            &mut fpush_push::Liveness::new().probe("reader"),
+            &mut fpush_driver::Liveness::new().probe("reader"),
         )
         .await
     }

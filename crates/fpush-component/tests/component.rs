@@ -11,19 +11,18 @@ use std::{
 };
 
 use fpush_component::{Component, ComponentSettings, Handle};
+use fpush_driver::{Drain, Liveness, Module, Modules};
+use fpush_policy::ModuleSettings;
 use fpush_push::{
-    BackendStatus, Class, CommandError, Devices, Drain, Executing, Failure, Found, Liveness, Lookup, Module,
-    ModuleSettings, Modules, Push, PushError, PushTrait, Sending, TokenHasher, Urgency, Verifying,
+    BackendStatus, Class, CommandError, Devices, Executing, Failure, Found, Lookup, Push, PushError,
+    PushTrait, Sending, TokenHasher, Urgency, Verifying,
     settings::{Report, Section},
 };
 use fpush_testkit::{
     Command, FakeXmpp, Link,
     publish::{metronome_publish, prosody_publish},
 };
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, sleep},
-};
+use tokio::{sync::Semaphore, time::sleep};
 
 const DOMAIN: &str = "push.localhost";
 const SECRET: &str = "secret";
@@ -63,7 +62,7 @@ impl PushTrait for Provider {
         })
     }
 
-    fn verify(&self, _deadline: Instant) -> Verifying<'_> {
+    fn verify(&self, _deadline: std::time::Instant) -> Verifying<'_> {
         Box::pin(async { Ok("nothing to prove".into()) })
     }
 
@@ -107,7 +106,7 @@ impl Rig {
             "phone",
             Box::new(provider),
             ModuleSettings::read(&mut Section::root(&empty, &report)),
-            TokenHasher::new().unwrap(),
+            fpush_driver::Senders::new(TokenHasher::new().unwrap()),
             drain.clone(),
         );
         let modules = Arc::new(Modules::new(vec![Arc::clone(&module)], Some(module)));

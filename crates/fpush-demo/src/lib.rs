@@ -14,7 +14,7 @@ use fpush_push::{
     BackendStatus, BackendType, Built, Class, Failure, ParsedBackend, Push, PushError, PushTrait, Sending,
     Urgency, Verifying, settings::Section,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 
 /// The type of all `demo` modules. They have no settings of their own.
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ impl PushTrait for DemoBackend {
                 ));
             }
             if token.starts_with("slow") {
-                sleep_until(push.deadline).await;
+                sleep_until(push.deadline.into()).await;
                 return Err(Failure::new(
                     PushError::Later { after: None },
                     "timeout",
@@ -78,7 +78,7 @@ impl PushTrait for DemoBackend {
         })
     }
 
-    fn verify(&self, _deadline: Instant) -> Verifying<'_> {
+    fn verify(&self, _deadline: std::time::Instant) -> Verifying<'_> {
         Box::pin(async { Ok("nobody wants to know who we are".into()) })
     }
 

@@ -19,7 +19,7 @@ fn main() {
         form: Form::Full,
         extra: None,
         id: Uuid::new_v4(),
-        deadline: Instant::now(),
+        deadline: Instant::now().into_std(),
     };
     let requests = Requests::new().expect("a machine with ca-certificates");
     criterion.bench_function("request/FCM", |bencher| {

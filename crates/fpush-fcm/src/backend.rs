@@ -47,16 +47,18 @@ impl PushTrait for Fcm {
 
     fn send<'a>(&'a self, push: &'a Push) -> Sending<'a> {
         Box::pin(async move {
-            let issued = self.access_token.current(push.deadline).await;
-            let issued = issued.map_err(|why| no_access_token(why, push.deadline))?;
-            match self.attempt(self.request(push, &issued), push.deadline).await? {
+            let deadline = Instant::from_std(push.deadline);
+            let issued = self.access_token.current(deadline).await;
+            let issued = issued.map_err(|why| no_access_token(why, deadline))?;
+            match self.attempt(self.request(push, &issued), deadline).await? {
                 None => Ok(()),
-                Some(refusal) => Err(self.failure(&refusal, &issued, push.deadline).await),
+                Some(refusal) => Err(self.failure(&refusal, &issued, deadline).await),
             }
         })
     }
 
-    fn verify(&self, deadline: Instant) -> Verifying<'_> {
+    fn verify(&self, deadline: std::time::Instant) -> Verifying<'_> {
+        let deadline = Instant::from_std(deadline);
         Box::pin(async move {
             let mut again = true;
             loop {

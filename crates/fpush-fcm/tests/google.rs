@@ -106,7 +106,7 @@ fn push() -> Push {
         form: Form::Full,
         extra: None,
         id: Uuid::new_v4(),
-        deadline: Instant::now() + Duration::from_secs(20),
+        deadline: (Instant::now() + Duration::from_secs(20)).into_std(),
     }
 }
 
@@ -198,7 +198,7 @@ async fn pushes_wait_while_the_token_endpoint_is_down() {
     fcm.queue_tokens([Answer::CloseConnection, Answer::raw(502, "<html>")]);
     let backend = backend(&ca, &fcm, json!({}));
     let impatient = Push {
-        deadline: Instant::now() + Duration::from_millis(300),
+        deadline: (Instant::now() + Duration::from_millis(300)).into_std(),
         ..push()
     };
     assert_eq!(
@@ -326,7 +326,7 @@ async fn good_credentials_are_proved_without_a_push() {
     let fcm = FakeFcm::start(&ca);
     Tokens::of(&fcm);
     let backend = backend(&ca, &fcm, json!({}));
-    let accepted = backend.verify(soon()).await.unwrap();
+    let accepted = backend.verify(soon().into_std()).await.unwrap();
     assert!(accepted.contains("project-1"), "{accepted}");
     let sends = fcm.sends();
     assert_eq!(sends[0].body["validate_only"], true);
@@ -340,7 +340,7 @@ async fn good_credentials_are_proved_without_a_push() {
         "only the invented device token, as it should (404 UNREGISTERED)",
         "accepted the message",
     ] {
-        let accepted = backend.verify(soon()).await.unwrap();
+        let accepted = backend.verify(soon().into_std()).await.unwrap();
         assert!(accepted.contains(said), "{accepted}");
     }
     assert_eq!(fcm.token_requests().len(), 1);
@@ -364,7 +364,7 @@ async fn refused_credentials_are_explained() {
         ("SENDER_ID_MISMATCH", "another Firebase project"),
         ("unreadable", "HTTPS_PROXY"),
     ] {
-        let failure = backend.verify(soon()).await.unwrap_err();
+        let failure = backend.verify(soon().into_std()).await.unwrap_err();
         assert_eq!(failure.reason, reason);
         assert!(failure.meaning.contains(word), "{failure:?}");
     }
@@ -376,13 +376,13 @@ async fn a_revoked_access_token_is_replaced_while_proving() {
     let fcm = FakeFcm::start(&ca);
     let tokens = Tokens::of(&fcm);
     let backend = backend(&ca, &fcm, json!({}));
-    backend.verify(soon()).await.unwrap();
+    backend.verify(soon().into_std()).await.unwrap();
     tokens.revoke();
-    backend.verify(soon()).await.unwrap();
+    backend.verify(soon().into_std()).await.unwrap();
     tokens.revoke();
     let date = date(SystemTime::now() - Duration::from_secs(3_600));
     fcm.answer_with(move |_| fcm_error(401, "UNAUTHENTICATED", None, &[]).header("date", &date));
-    let failure = backend.verify(soon()).await.unwrap_err();
+    let failure = backend.verify(soon().into_std()).await.unwrap_err();
     assert_eq!(failure.reason, "UNAUTHENTICATED");
     assert!(failure.meaning.contains("clock"), "{failure:?}");
     let status = backend.status();
@@ -402,7 +402,9 @@ async fn without_an_access_token_it_is_said_why() {
     let backend = backend(&ca, &fcm, json!({}));
     let start = Instant::now();
     for (word, offset) in [("key was deleted", false), ("NTP", true)] {
-        let failure = backend.verify(Instant::now() + Duration::from_secs(20)).await;
+        let failure = backend
+            .verify((Instant::now() + Duration::from_secs(20)).into_std())
+            .await;
         let failure = failure.unwrap_err();
         assert_eq!(failure.reason, "no_access_token");
         assert!(failure.answer.contains("invalid_grant"), "{failure:?}");

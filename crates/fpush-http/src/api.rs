@@ -10,9 +10,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use fpush_push::{
-    Choice, Drain, Found, Modules, Outcome, Recipient, Unavailable, Urgency, Verdict, client_network,
-};
+use fpush_driver::{Admission, Drain, Modules};
+use fpush_push::{Choice, Found, Outcome, Recipient, Unavailable, Urgency, client_network};
 use fpush_registry::{RegisterError, Registry};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
@@ -146,12 +145,12 @@ impl Api {
                 encrypted: None,
             }),
         };
-        let ticket = match module.admit(request, Instant::now()) {
-            Verdict::Settled(outcome) => return outcome,
-            Verdict::Deliver(ticket) => ticket,
+        let admitted = match module.admit(request, Instant::now()) {
+            Admission::Answered(outcome) => return outcome,
+            Admission::Admitted(admitted) => admitted,
         };
         let (done, outcome) = oneshot::channel();
-        let delivery = ticket.deliver();
+        let delivery = admitted.deliver();
         self.drain.spawn(async move {
             let outcome = delivery.await;
             drop(share);

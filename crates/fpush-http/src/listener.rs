@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::{Router, body::Body, middleware::from_fn};
-use fpush_push::Drain;
+use fpush_driver::Drain;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},

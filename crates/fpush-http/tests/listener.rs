@@ -17,11 +17,9 @@ use axum::{
     http::header,
     routing::{get, post},
 };
+use fpush_driver::Drain;
 use fpush_http::{Client, Handle, Limits, Listener, Network, Security, StartError};
-use fpush_push::{
-    Drain,
-    settings::{Report, Section},
-};
+use fpush_push::settings::{Report, Section};
 use fpush_testkit::TempDir;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::json;

@@ -1,8 +1,37 @@
 //! All decisions about pushes: functions of a state and the time.
 //!
 //! Nothing here waits, locks, reads a clock, draws a random number, writes a log or does I/O. Whoever carries a decision
-//! out hands in what it needs to know.
+//! out hands in what it needs to know. [`Policy`] is the state of one module, and its methods are the events.
 
+mod attempts;
+mod backoff;
+mod blocklist;
 mod fair;
+mod health;
+mod hold;
+mod job;
+mod limiter;
+mod policy;
+mod recency;
+mod recent;
+mod records;
+mod settings;
+#[cfg(test)]
+mod testing;
+mod verdict;
+mod view;
 
+pub use attempts::{Answered, Ended, Next, Notice, Tries};
+pub use backoff::Backoff;
+pub use blocklist::{BlockReason, BlockRule, BlocklistSettings};
 pub use fair::{Entered, FairQueue, Gate, Passed, Sender, Standing, Ticket};
+pub use health::Complaint;
+pub use job::{PushJob, SenderDomain};
+pub use limiter::{RateSlot, RatelimitSettings, Target};
+pub use policy::{Busy, Decision, Grant, HeldAttempt, HeldEnd, Policy, Publish, Turn};
+pub use recency::Recency;
+pub use recent::{End, Last};
+pub use records::{BlockRecord, Clocks, HeldRecord};
+pub use settings::ModuleSettings;
+pub use verdict::{Condition, LaneChange, VerdictRecord};
+pub use view::{TokenState, View, Waiting};

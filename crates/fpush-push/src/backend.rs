@@ -1,8 +1,14 @@
 //! The contract between the policy and one push provider.
 
-use std::{borrow::Cow, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{BackendStatus, Token, settings::Section};

@@ -69,7 +69,8 @@ impl TokenHasher {
     }
 
     /// What stands for a registered device, by its node: no token has the same.
-    pub(crate) fn device(&self, node: &str) -> Fingerprint {
+    #[must_use]
+    pub fn device(&self, node: &str) -> Fingerprint {
         self.hash(&[NO_TEXT], node)
     }
 
@@ -93,27 +94,32 @@ const NO_TEXT: u8 = 0xff;
 
 /// A keyed 128-bit hash of a token, or of a registered device: wide enough that two never meet. `Display` prints the first 32
 /// bits, which is how a token appears in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint([u64; 2]);
 
 impl Fingerprint {
     /// The key of one class of pushes: each class has its own rate limit.
     #[must_use]
-    pub(crate) fn with_class(self, class: Class) -> Self {
+    pub fn with_class(self, class: Class) -> Self {
         let Self([first, second]) = self;
         Self([first, second ^ class as u64])
     }
 
-    pub(crate) fn to_parts(self) -> [u64; 2] {
+    /// Its two halves, to be written down.
+    #[must_use]
+    pub fn to_parts(self) -> [u64; 2] {
         self.0
     }
 
-    pub(crate) fn from_parts(parts: [u64; 2]) -> Self {
+    /// The fingerprint of these halves.
+    #[must_use]
+    pub fn from_parts(parts: [u64; 2]) -> Self {
         Self(parts)
     }
 
     /// The part of the hash that a hash table wants.
-    pub(crate) fn table_hash(self) -> u64 {
+    #[must_use]
+    pub fn table_hash(self) -> u64 {
         self.0[0]
     }
 }

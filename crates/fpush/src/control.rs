@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use fpush_component::Handle;
-use fpush_push::{Modules, sync::lock};
+use fpush_driver::Modules;
+use fpush_push::sync::lock;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},

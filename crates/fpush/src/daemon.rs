@@ -13,9 +13,10 @@ use std::{
 
 use anyhow::Context as _;
 use fpush_component::{Component, Handle};
+use fpush_driver::{Drain, Liveness, Senders, clocks};
 use fpush_http::{Listener, Security};
 use fpush_monitor::{Certificate, Counted, Link, Monitor, Status};
-use fpush_push::{Clocks, Devices, Drain, Liveness, TokenHasher, metrics::WordCounters, sync::lock};
+use fpush_push::{Devices, TokenHasher, metrics::WordCounters, sync::lock};
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
@@ -88,7 +89,12 @@ impl Daemon {
         };
         let known = state.as_ref().and_then(StateDir::known).cloned();
         let (drain, liveness) = (Drain::default(), Arc::new(Liveness::new()));
-        let modules = RunningModules::new(hasher, drain.clone(), Arc::clone(&liveness), state.is_some());
+        let modules = RunningModules::new(
+            Senders::new(hasher),
+            drain.clone(),
+            Arc::clone(&liveness),
+            state.is_some(),
+        );
         let (component, handle) = Component::new(
             settings.component.clone(),
             Arc::clone(modules.table()),
@@ -190,7 +196,7 @@ impl Daemon {
         if let Some(state) = &mut self.state {
             state.tick(&all, now).await;
         }
-        let clocks = Clocks::read();
+        let clocks = clocks();
         for TypedModule { module, .. } in &all {
             module.follow_clock(clocks);
         }

@@ -3,8 +3,9 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use fpush_driver::{Module, Modules, NotSent};
 use fpush_push::{
-    Class, Module, Modules, NotSent, Urgency,
+    Class, Urgency,
     settings::{Problem, Severity},
 };
 use serde::{Deserialize, Serialize};

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use fpush_push::Liveness;
+use fpush_driver::Liveness;
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, warn};
@@ -164,7 +164,7 @@ const MAX_STATUS: usize = 500;
 mod tests {
     use std::{future, sync::Arc};
 
-    use fpush_push::Probe;
+    use fpush_driver::Probe;
     use tokio::time::{Instant, sleep};
 
     use super::*;

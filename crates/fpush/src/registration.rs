@@ -54,9 +54,10 @@ mod with {
     };
 
     use anyhow::{Context as _, bail};
+    use fpush_driver::{Drain, Modules};
     use fpush_http::{Handle, HttpSettings, Listener, Security, api};
     use fpush_monitor::Standing;
-    use fpush_push::{Devices, Drain, Modules, settings::Section, sync::lock};
+    use fpush_push::{Devices, settings::Section, sync::lock};
     pub(crate) use fpush_registry::Known as KnownChange;
     use fpush_registry::{Device, Dialect, PushModules, Registry, RegistrySettings, StoreSettings, Time};
     use tokio::time::timeout;
@@ -155,7 +156,7 @@ mod with {
 
         fn has_registered(&self, module: &str, token: &str) {
             if let Some(module) = self.0.named(module) {
-                module.forgive(token);
+                module.unblock(token);
             }
         }
 
@@ -344,9 +345,10 @@ mod with {
 mod without {
     use std::{convert::Infallible, net::SocketAddr, path::Path, sync::Arc};
 
+    use fpush_driver::{Drain, Modules};
     use fpush_http::{Handle, Security};
     use fpush_monitor::Standing;
-    use fpush_push::{Devices, Drain, Modules, settings::Section};
+    use fpush_push::{Devices, settings::Section};
     use serde::{Deserialize, Serialize};
 
     /// Nothing is.

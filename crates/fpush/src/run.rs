@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use fpush_push::Drain;
+use fpush_driver::Drain;
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},

@@ -9,8 +9,9 @@ use std::{
 };
 
 use anyhow::Context as _;
+use fpush_driver::{Drain, Module, Modules, Senders};
 use fpush_push::{
-    Built, Drain, Module, Modules, TokenHasher,
+    Built, TokenHasher,
     settings::{Problem, Severity},
 };
 use serde_json::{Value, json};
@@ -171,7 +172,13 @@ fn build(loaded: Loaded, only: Option<&str>) -> anyhow::Result<Vec<Arc<Module>>>
         if only.is_none_or(|only| only == value.name) {
             background.into_iter().for_each(|task| drop(tokio::spawn(task)));
         }
-        Module::new(&value.name, backend, settings, hasher.clone(), drain.clone())
+        Module::new(
+            &value.name,
+            backend,
+            settings,
+            Senders::new(hasher.clone()),
+            drain.clone(),
+        )
     });
     Ok(modules.collect())
 }

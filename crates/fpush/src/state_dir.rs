@@ -8,9 +8,9 @@ mod folder;
 
 use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
 
-use fpush_push::{
-    BlockRecord, Clocks, HeldRecord, Module, TokenHasher, VerdictRecord, metrics::WordCounters,
-};
+use fpush_driver::{Module, clocks};
+use fpush_policy::{BlockRecord, HeldRecord, VerdictRecord};
+use fpush_push::{TokenHasher, metrics::WordCounters};
 use serde::{Deserialize, Serialize};
 use tokio::{
     task::{JoinHandle, spawn_blocking, yield_now},
@@ -219,7 +219,7 @@ impl StateDir {
     /// The files whose content has changed, those only whose time has come if there is a `now`.
     async fn snapshots(&mut self, modules: &[TypedModule], now: Option<Instant>) -> Vec<Snapshot> {
         let is_due = |schedule: &SaveSchedule| now.is_none_or(|now| schedule.next <= now);
-        let clocks = Clocks::read();
+        let clocks = clocks();
         let mut snapshots = Vec::new();
         let changes = |which: usize| {
             modules
@@ -237,7 +237,7 @@ impl StateDir {
         }
         if is_due(&self.verdicts) && self.verdicts.has_changed(changes(2), now) {
             // The window and the words of one moment belong together.
-            let whole = |module: &Module, ()| (module.verdicts(clocks.now), None);
+            let whole = |module: &Module, ()| (module.verdicts(clocks), None);
             let verdicts = records(modules, (), whole).await;
             snapshots.push(Snapshot::Verdicts(verdicts));
         }
@@ -325,7 +325,7 @@ impl Remembered {
             );
         }
         let verdicts = self.verdicts.remove(&name).unwrap_or_default();
-        module.remember(blocks, held, verdicts, Clocks::read());
+        module.remember(blocks, held, verdicts, clocks());
     }
 
     /// Says what is lost because its module is gone.
@@ -453,9 +453,11 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 mod tests {
     use std::{borrow::Cow, fs, os::unix::fs::PermissionsExt as _};
 
+    use fpush_driver::{Admission, Drain, Senders};
+    use fpush_policy::ModuleSettings;
     use fpush_push::{
-        BackendStatus, Choice, Class, Drain, Failure, ModuleSettings, Outcome, Push, PushError, PushTrait,
-        Request, Sending, Urgency, Verdict, Verifying,
+        BackendStatus, Choice, Class, Failure, Outcome, Push, PushError, PushTrait, Request, Sending,
+        Urgency, Verifying,
         settings::{Report, Section},
     };
     use fpush_testkit::TempDir;
@@ -510,7 +512,7 @@ mod tests {
             remembered.tell(&module, kind);
             assert_eq!(module.held(), held, "{kind}");
             let verdict = module.admit(request("dead"), now);
-            let blocked = matches!(verdict, Verdict::Settled(Outcome::TokenDead));
+            let blocked = matches!(verdict, Admission::Answered(Outcome::TokenDead));
             assert_eq!(blocked, dead, "{kind}: {verdict:?}");
             assert_eq!(
                 remembered.held.len(),
@@ -643,7 +645,7 @@ mod tests {
             "m",
             Box::new(Provider),
             settings,
-            hasher.clone(),
+            Senders::new(hasher.clone()),
             Drain::default(),
         )
     }
@@ -660,8 +662,8 @@ mod tests {
 
     async fn publish(module: &Arc<Module>, token: &str) {
         match module.admit(request(token), Instant::now()) {
-            Verdict::Settled(_) => {}
-            Verdict::Deliver(ticket) => drop(ticket.deliver().await),
+            Admission::Answered(_) => {}
+            Admission::Admitted(admitted) => drop(admitted.deliver().await),
         }
     }
 
@@ -688,7 +690,7 @@ mod tests {
             })
         }
 
-        fn verify(&self, _deadline: Instant) -> Verifying<'_> {
+        fn verify(&self, _deadline: std::time::Instant) -> Verifying<'_> {
             Box::pin(async { Ok(Cow::Borrowed("nobody asks")) })
         }
 

@@ -6,7 +6,9 @@ use std::{
 };
 
 use anyhow::Context as _;
-use fpush_push::{Class, End, Last, Limit, Modules, Outcome, TokenView};
+use fpush_driver::{Limit, Modules, TokenView};
+use fpush_policy::{End, Last};
+use fpush_push::{Class, Outcome};
 use serde_json::{Value, json};
 use tokio::{runtime, time::Instant};
 
@@ -310,7 +312,7 @@ impl Findings {
 
     fn last(&mut self, last: &Last, now: Instant, wall: SystemTime) {
         let Last { at, end, reason } = last;
-        let ago = now.saturating_duration_since(*at);
+        let ago = now.into_std().saturating_duration_since(*at);
         let time = humantime::format_rfc3339_seconds(wall - ago);
         let reason = reason
             .map(|reason| format!(", the provider's reason: {reason}"))
@@ -418,7 +420,7 @@ fn as_json(module: &str, view: &TokenView, now: Instant, wall: SystemTime) -> Va
         "pausedSeconds": paused.map(|paused| paused.as_secs()),
         "trouble": trouble.as_ref().map(|trouble| json!({ "kind": trouble.kind.name(), "words": trouble.words })),
         "last": last.map(|last| json!({
-            "at": humantime::format_rfc3339_seconds(wall - now.saturating_duration_since(last.at)).to_string(),
+            "at": humantime::format_rfc3339_seconds(wall - now.into_std().saturating_duration_since(last.at)).to_string(),
             "outcome": meaning(last.end).0,
             "reason": last.reason,
         })),

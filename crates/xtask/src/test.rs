@@ -153,7 +153,7 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
             cargo(&[
                 "test",
                 "-p",
-                "fpush-push",
+                "fpush-driver",
                 "--features",
                 "random_delay_before_push",
             ]),

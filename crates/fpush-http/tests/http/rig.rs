@@ -12,10 +12,11 @@ use std::{
     time::Duration,
 };
 
+use fpush_driver::{Drain, Liveness, Module, Modules};
 use fpush_http::{HttpSettings, Limits, Listener, Security, api};
+use fpush_policy::ModuleSettings;
 use fpush_push::{
-    BackendStatus, Class, Drain, Failure, Liveness, Module, ModuleSettings, Modules, Push, PushError,
-    PushTrait, Sending, TokenHasher, Urgency, Verifying,
+    BackendStatus, Class, Failure, Push, PushError, PushTrait, Sending, TokenHasher, Urgency, Verifying,
     settings::{Report, Section},
 };
 use fpush_registry::{PushModules, Registry, RegistrySettings, StoreSettings};
@@ -87,7 +88,7 @@ impl PushTrait for Shared {
         })
     }
 
-    fn verify(&self, _deadline: tokio::time::Instant) -> Verifying<'_> {
+    fn verify(&self, _deadline: std::time::Instant) -> Verifying<'_> {
         Box::pin(async { Ok("nothing to prove".into()) })
     }
 
@@ -171,7 +172,7 @@ impl Rig {
             "app",
             Box::new(Shared(Arc::clone(&backend))),
             ModuleSettings::read(&mut Section::root(&empty, &report)),
-            TokenHasher::new().unwrap(),
+            fpush_driver::Senders::new(TokenHasher::new().unwrap()),
             drain.clone(),
         );
         drain.spawn(Arc::clone(&module).run(Liveness::new().probe("app")));

@@ -2,7 +2,8 @@
 
 use std::{env, mem, sync::Arc, time::Duration};
 
-use fpush_push::{Built, Drain, Liveness, Module, Modules, TokenHasher};
+use fpush_driver::{Drain, Liveness, Module, Modules, Senders};
+use fpush_push::Built;
 use tracing::info;
 
 use super::plan::{ModuleStep, Plan};
@@ -19,7 +20,7 @@ pub(super) struct RunningModules {
     retired: Vec<TypedModule>,
     /// Acknowledged pushes that those could not deliver which have ended since.
     lost_by_retired: u64,
-    hasher: TokenHasher,
+    senders: Senders,
     drain: Drain,
     liveness: Arc<Liveness>,
     /// Whether what is held survives a restart.
@@ -27,13 +28,13 @@ pub(super) struct RunningModules {
 }
 
 impl RunningModules {
-    pub(super) fn new(hasher: TokenHasher, drain: Drain, liveness: Arc<Liveness>, keeps_held: bool) -> Self {
+    pub(super) fn new(senders: Senders, drain: Drain, liveness: Arc<Liveness>, keeps_held: bool) -> Self {
         Self {
             table: Arc::default(),
             active: Vec::new(),
             retired: Vec::new(),
             lost_by_retired: 0,
-            hasher,
+            senders,
             drain,
             liveness,
             keeps_held,
@@ -140,8 +141,8 @@ impl RunningModules {
                 module
             }
             None => {
-                let (hasher, drain) = (self.hasher.clone(), self.drain.clone());
-                let module = Module::new(name, backend, settings, hasher, drain);
+                let (senders, drain) = (self.senders.clone(), self.drain.clone());
+                let module = Module::new(name, backend, settings, senders, drain);
                 if self.keeps_held {
                     module.keep_held();
                 }
@@ -227,8 +228,11 @@ mod tests {
     #[tokio::test]
     async fn only_what_has_changed_gets_a_backend() {
         let built = Arc::default();
-        let (hasher, drain) = (TokenHasher::new().unwrap(), Drain::default());
-        let mut running = RunningModules::new(hasher, drain, Arc::new(Liveness::new()), false);
+        let (senders, drain) = (
+            Senders::new(fpush_push::TokenHasher::new().unwrap()),
+            Drain::default(),
+        );
+        let mut running = RunningModules::new(senders, drain, Arc::new(Liveness::new()), false);
         let mut remembered = Remembered::default();
         let demo = || json!({ "type": "demo" });
         let (before, wanted) = read(&json!({ "a": demo(), "b": demo() }), &built);

@@ -1,7 +1,8 @@
 //! `pushModules`.
 
+use fpush_policy::ModuleSettings;
 use fpush_push::{
-    ModuleSettings, ParsedBackend,
+    ParsedBackend,
     settings::{NamedFile, Section, digest},
 };
 use serde_json::{Map, Value};

@@ -1,0 +1,21 @@
+//! Carries out what `fpush-policy` decides.
+//!
+//! A publish for a [`Module`] is admitted or answered at once ([`Module::admit`]). An admitted push knows its module, and
+//! [`Admitted::deliver`] waits for its permit, makes the attempts and says what became of it. [`Module::run`] sends held
+//! pushes when their time has come. Only this crate waits: what is to be done is the policy's to say.
+
+mod clock;
+mod drain;
+mod lane;
+mod liveness;
+mod module;
+mod modules;
+
+mod senders;
+
+pub use clock::clocks;
+pub use drain::Drain;
+pub use liveness::{Liveness, Probe};
+pub use module::{Admission, Admitted, Block, Limit, Module, NotSent, TokenView};
+pub use modules::{Modules, Resolved};
+pub use senders::Senders;

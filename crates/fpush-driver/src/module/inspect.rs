@@ -1,0 +1,97 @@
+//! What a module knows of one token, for whoever asks why a phone gets no push.
+
+use std::time::{Duration, SystemTime};
+
+use fpush_policy::{BlockReason, Last, TokenState, Waiting};
+use fpush_push::{Class, Trouble};
+use tokio::time::Instant;
+
+use super::{Module, status};
+
+/// What a module knows of a token, and what keeps pushes from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenView {
+    /// The name that the token has in the log.
+    pub hash: String,
+    /// The rate limit and the queue, for each class of pushes of which something is remembered.
+    pub limits: Vec<Limit>,
+    /// How much longer the provider wants silence for it, because it got too many pushes.
+    pub silenced: Option<Duration>,
+    /// That nothing is sent to it, if that is so.
+    pub block: Option<Block>,
+    /// Until when the whole module sends nothing.
+    pub paused: Option<Duration>,
+    /// What keeps the whole module from working as it should.
+    pub trouble: Option<Trouble>,
+    /// The last push to it.
+    pub last: Option<Last>,
+}
+
+/// What the rate limit says of one class of a token's pushes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// The class.
+    pub class: Class,
+    /// Whether a push waits in the queue.
+    pub queued: bool,
+    /// When the next push, or the queued one, may go out; zero if it may now.
+    pub free_in: Duration,
+}
+
+/// That nothing is sent to a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Whether it is taken for dead; otherwise it is only left alone for a while.
+    pub dead: bool,
+    /// How much longer.
+    pub left: Duration,
+}
+
+impl Module {
+    /// Looks at a token, and changes nothing; at the limits of the registered device with this node if one is named.
+    /// `None` if it cannot be a token of the module's provider.
+    #[must_use]
+    pub fn inspect(
+        &self,
+        token: &str,
+        node: Option<&str>,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Option<TokenView> {
+        let fingerprint = self.fingerprint(&self.canonical(token)?);
+        let key = node.map_or(fingerprint, |node| self.senders.hasher().device(node));
+        let (token, view, backend) = {
+            let mut state = self.lock();
+            let now = now.into_std();
+            (
+                state.policy.token(key, fingerprint, now),
+                state.policy.view(now),
+                state.backend.status(),
+            )
+        };
+        let TokenState {
+            limits,
+            silenced,
+            block,
+            paused,
+            last,
+        } = token;
+        let limit = |waiting: Waiting| Limit {
+            class: waiting.class,
+            queued: waiting.queued,
+            free_in: waiting.free_in,
+        };
+        Some(TokenView {
+            hash: fingerprint.to_string(),
+            limits: limits.into_iter().map(limit).collect(),
+            silenced,
+            block: block.map(|(reason, left)| Block {
+                dead: reason == BlockReason::Dead,
+                left,
+            }),
+            paused,
+            trouble: status::trouble(&view, &backend, wall),
+            last,
+        })
+    }
+}

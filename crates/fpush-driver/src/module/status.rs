@@ -1,0 +1,105 @@
+//! What a module says of itself, in words.
+
+use std::time::{Duration, SystemTime};
+
+use fpush_policy::{Complaint, Condition, View};
+use fpush_push::{BackendStatus, ModuleStatus, Proof, Trouble, TroubleKind};
+use tokio::time::Instant;
+
+use super::Module;
+
+impl Module {
+    /// Everything that there is to say about the module now.
+    #[must_use]
+    pub fn status(&self, now: Instant, wall: SystemTime) -> ModuleStatus {
+        let (view, backend) = {
+            let mut state = self.lock();
+            (state.policy.view(now.into_std()), state.backend.status())
+        };
+        let trouble = trouble(&view, &backend, wall);
+        let proof = match trouble.as_ref().map(|trouble| trouble.kind) {
+            Some(TroubleKind::Authentication) => Proof::Refused,
+            Some(_) | None if view.proven => Proof::Proven,
+            Some(_) | None => Proof::NotTried,
+        };
+        ModuleStatus {
+            name: self.name.to_string(),
+            in_flight: view.in_flight,
+            waiting: view.waiting,
+            held: view.held,
+            limited_tokens: view.limited_tokens,
+            blocked_tokens: view.blocked_tokens,
+            doubted_tokens: view.doubted_tokens,
+            meters: std::sync::Arc::clone(&self.meters),
+            last_accepted: view.last_accepted,
+            proof,
+            trouble,
+            backend,
+        }
+    }
+}
+
+/// The worst that there is to say about a module.
+pub(super) fn trouble(view: &View, backend: &BackendStatus, wall: SystemTime) -> Option<Trouble> {
+    let of_credentials = backend.credentials.iter().find_map(|credential| {
+        let words = credential.trouble.as_ref()?.to_string();
+        // A token that could not be renewed is good until its end.
+        let still_good = credential.age.is_some() && credential.expires.is_some_and(|end| wall < end);
+        let kind = if still_good {
+            TroubleKind::Expiring
+        } else {
+            TroubleKind::Authentication
+        };
+        Some(Trouble { kind, words })
+    });
+    let clock = backend.clock_trouble().map(|words| Trouble {
+        kind: TroubleKind::Clock,
+        words,
+    });
+    let tokens = match view.condition {
+        Condition::Well => None,
+        Condition::Burst => Some((TroubleKind::WrongTokens, REJECTS_TOO_MANY)),
+        Condition::NothingAccepted => Some((TroubleKind::NothingAccepted, ACCEPTS_NOTHING)),
+        Condition::Stale => Some((TroubleKind::StaleTokens, STALE_TOKENS)),
+    };
+    let tokens = tokens.map(|(kind, words)| Trouble {
+        kind,
+        words: words.to_owned(),
+    });
+    let of_provider = view.trouble.as_ref().map(|(kind, complaint)| {
+        let Complaint { answer, meaning } = complaint;
+        let words = match kind {
+            TroubleKind::Unproven => format!(
+                "not proven yet that the provider accepts its credentials; the last attempt failed: {answer}: {meaning}"
+            ),
+            _ => format!("the provider's answer is {answer}: {meaning}"),
+        };
+        Trouble { kind: *kind, words }
+    });
+    let expiring = backend.credentials.iter().find_map(|credential| {
+        // Others end all the time and are renewed.
+        let expires = credential.expires.filter(|_| credential.age.is_none())?;
+        let left = expires.duration_since(wall).unwrap_or_default();
+        let days = left.as_secs() / 86_400;
+        let unit = if days == 1 { "day" } else { "days" };
+        (left < EXPIRING).then(|| Trouble {
+            kind: TroubleKind::Expiring,
+            words: format!(
+                "the certificate ends in {days} {unit}: get a new one, and put it in the old one's place"
+            ),
+        })
+    });
+    [of_credentials, tokens, of_provider, clock, expiring]
+        .into_iter()
+        .flatten()
+        .min_by_key(|trouble| trouble.kind)
+}
+
+/// Before its end a certificate is trouble.
+const EXPIRING: Duration = Duration::from_secs(30 * 86_400);
+pub(super) const REJECTS_TOO_MANY: &str = "the provider rejects too many tokens: check environment, topic and project of this \
+    module, and whether the provider has an incident; the devices are kept meanwhile";
+pub(super) const ACCEPTS_NOTHING: &str = "the provider has rejected every token so far: check environment, topic and project \
+    of this module; the devices are kept meanwhile";
+const STALE_TOKENS: &str = "the provider rejects one token in ten or more, as it has before: devices that are gone are given up \
+    after their second push; if the share does not fall within days, look for an app that names the wrong module";

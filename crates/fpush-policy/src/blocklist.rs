@@ -1,0 +1,405 @@
+//! Tokens that nothing is sent to for a while.
+
+use std::time::{Duration, Instant};
+
+use fpush_push::{Fingerprint, settings::Section};
+
+use crate::{
+    recency::Recency,
+    records::{BlockRecord, Clocks},
+};
+
+/// `blacklist` of a module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlocklistSettings {
+    /// `invalidToken`: for tokens that the provider declared dead.
+    pub dead: BlockRule,
+    /// `pushError`: after errors that nobody could explain.
+    pub unexplained: BlockRule,
+    /// `blockExtension`: a publish in the second half of a block makes it last at least this long from then.
+    pub extension: Duration,
+}
+
+/// How long one kind of block lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockRule {
+    /// `initalBlocking`: the first time.
+    pub initial: Duration,
+    /// `extendedBlocking`: when the token is found again after its block ended.
+    pub extended: Duration,
+}
+
+impl BlocklistSettings {
+    /// Reads `blacklist`; everything in it is optional.
+    pub fn read(module: &mut Section<'_>) -> Self {
+        let mut section = module.section_or_empty("blacklist");
+        let settings = Self {
+            dead: BlockRule::read(&mut section, "invalidToken", 24 * HOUR, 5 * 24 * HOUR),
+            unexplained: BlockRule::read(&mut section, "pushError", 10 * MINUTE, 20 * MINUTE),
+            extension: section.duration("blockExtension", 10 * MINUTE),
+        };
+        section.finish();
+        settings
+    }
+}
+
+impl BlockRule {
+    fn read(blacklist: &mut Section<'_>, key: &'static str, initial: Duration, extended: Duration) -> Self {
+        let mut section = blacklist.section_or_empty(key);
+        // The original's spelling is the one in everybody's files.
+        let spelling = if section.has("initialBlocking") {
+            "initialBlocking"
+        } else {
+            "initalBlocking"
+        };
+        let rule = Self {
+            initial: section.duration(spelling, initial),
+            extended: section.duration("extendedBlocking", extended),
+        };
+        section.finish();
+        rule
+    }
+}
+
+/// Why a token is blocked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum BlockReason {
+    /// The provider declared it dead.
+    Dead,
+    /// Something failed that nobody could explain.
+    Unexplained,
+    /// The provider called it dead or wrong, and is not believed.
+    #[serde(alias = "Malformed")]
+    Doubted,
+}
+
+/// One token's block; kept for a while after it ended, because the second block lasts longer.
+#[derive(Clone, Debug)]
+struct Block {
+    reason: BlockReason,
+    start: Instant,
+    end: Instant,
+}
+
+#[derive(Debug)]
+pub(crate) struct Blocklist {
+    settings: BlocklistSettings,
+    blocks: Recency<Block>,
+    changes: u64,
+}
+
+impl Blocklist {
+    pub(crate) fn new(settings: BlocklistSettings) -> Self {
+        Self {
+            settings,
+            blocks: Recency::new(MAX_TOKENS),
+            changes: 0,
+        }
+    }
+
+    /// Other rules from now on. Blocks that run keep their end.
+    pub(crate) fn set_settings(&mut self, settings: BlocklistSettings) {
+        self.settings = settings;
+    }
+
+    /// How often a token was blocked or forgiven.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// How many tokens are remembered.
+    pub(crate) fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// A part of what is remembered, in no order, from this place on, and the place of the next part.
+    pub(crate) fn part(&self, from: usize, most: usize, clocks: Clocks) -> (Vec<BlockRecord>, Option<usize>) {
+        let record = |(token, block): (Fingerprint, &Block)| BlockRecord {
+            token: token.to_parts(),
+            reason: block.reason,
+            start: clocks.to_millis(block.start),
+            end: clocks.to_millis(block.end),
+        };
+        let part: Vec<_> = self.blocks.part(from, most).map(record).collect();
+        let next = from + part.len();
+        (part, (next < self.blocks.len()).then_some(next))
+    }
+
+    /// Remembers what was written down. The end of a block is never later than its rule has it: the clock may have been
+    /// wrong when it was written.
+    pub(crate) fn remember(&mut self, records: impl IntoIterator<Item = BlockRecord>, clocks: Clocks) {
+        for record in records {
+            let (first, second) = self.lengths(record.reason);
+            let latest = clocks.now + first.max(second);
+            let block = Block {
+                reason: record.reason,
+                start: clocks.to_instant(record.start).min(clocks.now),
+                end: clocks.to_instant(record.end).min(latest),
+            };
+            self.blocks.touch(Fingerprint::from_parts(record.token), block);
+        }
+    }
+
+    /// Whether a publish for the token must be turned away now. Asking prolongs a block in its second half, but never
+    /// beyond the longest one of its kind.
+    pub(crate) fn check(&mut self, token: Fingerprint, now: Instant) -> Option<BlockReason> {
+        let block = self.blocks.get_mut(token).filter(|block| now < block.end)?;
+        let longest = match block.reason {
+            BlockReason::Dead => self.settings.dead.longest(),
+            // It may be alive, and must not be silenced for as long as it gets messages.
+            BlockReason::Unexplained => self.settings.unexplained.extended,
+            BlockReason::Doubted => Duration::ZERO,
+        };
+        if now.duration_since(block.start) >= block.end.duration_since(block.start) / 2 {
+            block.end = block
+                .end
+                .max((now + self.settings.extension).min(block.start + longest));
+        }
+        Some(block.reason)
+    }
+
+    /// Why nothing is sent to the token, and until when; unlike [`check`](Self::check) this prolongs nothing.
+    pub(crate) fn look(&self, token: Fingerprint, now: Instant) -> Option<(BlockReason, Instant)> {
+        let block = self.blocks.get(token).filter(|block| now < block.end)?;
+        Some((block.reason, block.end))
+    }
+
+    /// Blocks a token: for longer if it was blocked for the same reason before. A block that still runs is
+    /// never shortened, and what is dead does not become less so by another answer that was under way.
+    pub(crate) fn block(&mut self, token: Fingerprint, reason: BlockReason, now: Instant) {
+        self.forget(now);
+        let (first, second) = self.lengths(reason);
+        let end = match self.blocks.get(token) {
+            Some(block) if now < block.end => {
+                if block.reason == BlockReason::Dead && reason != BlockReason::Dead {
+                    return;
+                }
+                block.end.max(now + first)
+            }
+            Some(block) if block.reason == reason => now + second,
+            Some(_) | None => now + first,
+        };
+        self.changes += 1;
+        self.blocks.touch(
+            token,
+            Block {
+                reason,
+                start: now,
+                end,
+            },
+        );
+    }
+
+    /// Forgets all tokens that the provider called dead or wrong: it said so to other settings.
+    pub(crate) fn unblock_all(&mut self) {
+        let old = std::mem::replace(&mut self.blocks, Recency::new(MAX_TOKENS));
+        for (token, block) in old
+            .iter()
+            .filter(|(_, block)| block.reason == BlockReason::Unexplained)
+        {
+            self.blocks.touch(token, block.clone());
+        }
+        self.changes += 1;
+    }
+
+    /// Forgets a token that proved to be alive.
+    pub(crate) fn unblock(&mut self, token: Fingerprint) {
+        if !self.blocks.is_empty() && self.blocks.remove(token).is_some() {
+            self.changes += 1;
+        }
+    }
+
+    fn forget(&mut self, now: Instant) {
+        while let Some(block) = self.blocks.oldest() {
+            if now < block.end + self.lengths(block.reason).1 {
+                break;
+            }
+            self.blocks.pop_oldest();
+        }
+    }
+
+    /// How long the first block lasts, and the second.
+    fn lengths(&self, reason: BlockReason) -> (Duration, Duration) {
+        let BlocklistSettings {
+            dead, unexplained, ..
+        } = &self.settings;
+        match reason {
+            BlockReason::Dead => (dead.initial, dead.extended),
+            BlockReason::Unexplained => (unexplained.initial, unexplained.extended),
+            // The provider is asked for it six times an hour at most, whatever the settings say.
+            BlockReason::Doubted => [unexplained.initial.max(SHORTEST_DOUBT); 2].into(),
+        }
+    }
+}
+
+impl BlockRule {
+    fn longest(&self) -> Duration {
+        self.initial.max(self.extended)
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+const SHORTEST_DOUBT: Duration = Duration::from_secs(600);
+
+/// Beyond it the token that was blocked longest ago is forgotten.
+const MAX_TOKENS: u32 = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fpush_push::TokenHasher;
+
+    struct Fixture {
+        list: Blocklist,
+        start: Instant,
+        token: Fingerprint,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let settings = BlocklistSettings {
+                dead: BlockRule {
+                    initial: 24 * HOUR,
+                    extended: 120 * HOUR,
+                },
+                unexplained: BlockRule {
+                    initial: 10 * MINUTE,
+                    extended: 20 * MINUTE,
+                },
+                extension: 10 * MINUTE,
+            };
+            let token = TokenHasher::with_key([7; 16]).fingerprint("t");
+            Self {
+                list: Blocklist::new(settings),
+                start: Instant::now(),
+                token,
+            }
+        }
+
+        fn check(&mut self, after: Duration) -> Option<BlockReason> {
+            self.list.check(self.token, self.start + after)
+        }
+
+        fn block(&mut self, reason: BlockReason, after: Duration) {
+            self.list.block(self.token, reason, self.start + after);
+        }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_first_block_lasts_its_time_and_the_second_longer() {
+        let mut f = Fixture::new();
+        assert_eq!(f.check(Duration::ZERO), None);
+        f.block(BlockReason::Dead, Duration::ZERO);
+        assert_eq!(f.check(HOUR), Some(BlockReason::Dead));
+        assert_eq!(f.check(24 * HOUR), None);
+        f.block(BlockReason::Dead, 25 * HOUR);
+        assert_eq!(f.check(144 * HOUR), Some(BlockReason::Dead));
+        assert_eq!(f.check(145 * HOUR), None);
+    }
+
+    #[test]
+    fn a_publish_in_the_second_half_prolongs_a_block_and_never_shortens_it() {
+        let mut f = Fixture::new();
+        f.block(BlockReason::Dead, Duration::ZERO);
+        // In the middle of a day, the extension of ten minutes changes nothing.
+        assert_eq!(f.check(13 * HOUR), Some(BlockReason::Dead));
+        assert_eq!(f.check(24 * HOUR - SECOND), Some(BlockReason::Dead));
+        assert_eq!(f.check(24 * HOUR + 9 * MINUTE), Some(BlockReason::Dead));
+
+        let mut f = Fixture::new();
+        f.block(BlockReason::Unexplained, Duration::ZERO);
+        assert_eq!(
+            f.check(4 * MINUTE),
+            Some(BlockReason::Unexplained),
+            "first half: not prolonged"
+        );
+        assert_eq!(f.check(10 * MINUTE), None);
+    }
+
+    #[test]
+    fn a_second_verdict_while_the_block_runs_does_not_count_as_a_second_block() {
+        let mut f = Fixture::new();
+        f.block(BlockReason::Dead, Duration::ZERO);
+        f.block(BlockReason::Dead, SECOND);
+        assert_eq!(f.check(25 * HOUR), None);
+    }
+
+    #[test]
+    fn a_lesser_verdict_does_not_shorten_the_block_of_a_dead_token() {
+        let mut f = Fixture::new();
+        f.block(BlockReason::Dead, Duration::ZERO);
+        f.block(BlockReason::Unexplained, SECOND);
+        f.block(BlockReason::Doubted, SECOND);
+        assert_eq!(f.check(11 * HOUR), Some(BlockReason::Dead));
+
+        let mut f = Fixture::new();
+        f.block(BlockReason::Unexplained, Duration::ZERO);
+        f.block(BlockReason::Dead, SECOND);
+        assert_eq!(f.check(11 * HOUR), Some(BlockReason::Dead));
+    }
+
+    /// What an incident put there must not stay because its server goes on publishing.
+    #[test]
+    fn a_dead_tokens_block_ends_however_much_is_published() {
+        let mut f = Fixture::new();
+        f.block(BlockReason::Dead, Duration::ZERO);
+        let mut at = Duration::ZERO;
+        while f.check(at).is_some() {
+            at += MINUTE;
+        }
+        assert_eq!(at, 120 * HOUR);
+    }
+
+    #[test]
+    fn a_doubted_token_is_blocked_for_ten_minutes_each_time_or_longer_as_the_settings_say() {
+        let mut f = Fixture::new();
+        for (initial, length) in [(MINUTE, 10 * MINUTE), (30 * MINUTE, 30 * MINUTE)] {
+            let mut settings = f.list.settings.clone();
+            settings.unexplained.initial = initial;
+            f.list.set_settings(settings);
+            for round in 0..3u32 {
+                let start = HOUR * (round + 1) + initial * 100;
+                f.block(BlockReason::Doubted, start);
+                assert_eq!(f.check(start + length - SECOND), Some(BlockReason::Doubted));
+                assert_eq!(f.check(start + length), None, "asking has not prolonged it");
+            }
+        }
+    }
+
+    #[test]
+    fn other_settings_forget_what_the_provider_said_of_tokens() {
+        let mut f = Fixture::new();
+        let hasher = TokenHasher::with_key([7; 16]);
+        let tokens = ["a", "b", "c"].map(|token| hasher.fingerprint(token));
+        let reasons = [BlockReason::Dead, BlockReason::Doubted, BlockReason::Unexplained];
+        for (token, reason) in tokens.into_iter().zip(reasons) {
+            f.list.block(token, reason, f.start);
+        }
+        f.list.unblock_all();
+        let left = tokens.map(|token| f.list.check(token, f.start));
+        assert_eq!(left, [None, None, Some(BlockReason::Unexplained)]);
+    }
+
+    #[test]
+    fn a_living_token_is_forgotten() {
+        let mut f = Fixture::new();
+        f.block(BlockReason::Dead, Duration::ZERO);
+        f.list.unblock(f.token);
+        f.block(BlockReason::Dead, 30 * HOUR);
+        assert_eq!(f.check(54 * HOUR), None, "the first block again");
+    }
+
+    #[test]
+    fn what_ended_long_ago_is_forgotten() {
+        let mut f = Fixture::new();
+        f.block(BlockReason::Dead, Duration::ZERO);
+        let other = TokenHasher::with_key([7; 16]).fingerprint("other");
+        f.list.block(other, BlockReason::Dead, f.start + 143 * HOUR);
+        assert_eq!(f.list.blocks.len(), 2);
+        f.list.block(other, BlockReason::Dead, f.start + 145 * HOUR);
+        assert_eq!(f.list.blocks.len(), 1);
+    }
+}

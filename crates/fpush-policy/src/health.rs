@@ -1,0 +1,272 @@
+//! What a module knows of how well it works, from the answers of its provider.
+
+use std::{borrow::Cow, time::Instant};
+
+use fpush_push::{Failure, PushError, TroubleKind};
+
+/// How well a module works.
+#[derive(Debug, Default)]
+pub(crate) struct ModuleHealth {
+    accepted: Option<Instant>,
+    paused_until: Option<Instant>,
+    /// Why the provider wants less, while the module pauses for that.
+    throttled: Option<Complaint>,
+    /// Why the provider refuses our credentials. It stands until the provider says something else.
+    refused: Option<Complaint>,
+    misconfigured: Streak,
+    unwell: Streak,
+    /// Whether the provider has shown that it knows us, since these settings are in force.
+    proven: bool,
+    /// Why the last attempt to prove it was in vain, until something does.
+    in_vain: Option<Complaint>,
+}
+
+/// What the provider said, and what it means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// As in [`Failure::answer`].
+    pub answer: Cow<'static, str>,
+    /// As in [`Failure::meaning`].
+    pub meaning: &'static str,
+}
+
+/// The same trouble several times in a row.
+#[derive(Debug, Default)]
+struct Streak {
+    length: u32,
+    last: Option<Complaint>,
+}
+
+impl ModuleHealth {
+    /// The provider accepted a push.
+    pub(crate) fn accepted(&mut self, now: Instant) {
+        self.answered();
+        self.accepted = Some(now);
+        self.misconfigured.end();
+    }
+
+    /// The provider said something about a token: it knows us, and is well.
+    pub(crate) fn answered(&mut self) {
+        self.refused = None;
+        self.unwell.end();
+        self.proven = true;
+        self.in_vain = None;
+    }
+
+    /// The provider has accepted our credentials: there is nothing to wait for, if that was the reason.
+    pub(crate) fn verified(&mut self) {
+        if self.refused.take().is_some() {
+            self.paused_until = None;
+        }
+        self.answered();
+    }
+
+    /// The provider was asked whether it accepts our credentials, and did not say yes. This pauses nothing: the next push
+    /// finds out for itself.
+    pub(crate) fn not_verified(&mut self, failure: &Failure) {
+        match failure.error {
+            PushError::Pause { alarm: true, .. } => self.refuse(failure),
+            PushError::Misconfigured | PushError::TooLarge => {
+                self.answered();
+                self.misconfigured.note_for_certain(failure);
+            }
+            // The provider is away or wants less: that says nothing about us.
+            PushError::Later { .. }
+            | PushError::Reconnected
+            | PushError::Renewed
+            | PushError::Pause { alarm: false, .. }
+            | PushError::Unexplained
+            // Tokens that are invented for the question are nobody's.
+            | PushError::TokenGone { .. }
+            | PushError::TokenDoubted
+            | PushError::TokenBusy => {
+                self.unwell.note(failure);
+                if !self.proven {
+                    self.in_vain = Some(Complaint::of(failure));
+                }
+            }
+        }
+    }
+
+    /// Whether the provider has shown that it accepts our credentials.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    fn refuse(&mut self, failure: &Failure) {
+        self.refused = Some(Complaint::of(failure));
+        self.proven = false;
+        self.in_vain = None;
+    }
+
+    /// The provider could not be reached, or is unwell.
+    pub(crate) fn unwell(&mut self, failure: &Failure) {
+        self.unwell.note(failure);
+    }
+
+    /// The provider refused a push because of our settings.
+    pub(crate) fn misconfigured(&mut self, failure: &Failure) {
+        self.answered();
+        self.misconfigured.note(failure);
+    }
+
+    /// Nothing is to be sent until then. With `alarm` because the provider refuses our credentials. Returns whether
+    /// the module did not pause before.
+    pub(crate) fn pause(&mut self, until: Instant, alarm: bool, failure: &Failure, now: Instant) -> bool {
+        let running = self.paused_until(now);
+        self.paused_until = Some(running.map_or(until, |running| running.max(until)));
+        if alarm {
+            self.refuse(failure);
+        } else {
+            self.answered();
+            self.throttled = Some(Complaint::of(failure));
+        }
+        running.is_none()
+    }
+
+    /// The end of the pause, if there is one.
+    pub(crate) fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.paused_until.filter(|until| now < *until)
+    }
+
+    /// When the provider last accepted a push.
+    pub(crate) fn last_accepted(&self) -> Option<Instant> {
+        self.accepted
+    }
+
+    /// The worst that there is to say, and what the provider said.
+    pub(crate) fn trouble(&self, now: Instant) -> Option<(TroubleKind, Complaint)> {
+        let throttled = self
+            .throttled
+            .as_ref()
+            .filter(|_| self.paused_until(now).is_some());
+        [
+            (TroubleKind::Authentication, self.refused.as_ref()),
+            (TroubleKind::Settings, self.misconfigured.complaint()),
+            (TroubleKind::Provider, self.unwell.complaint()),
+            (TroubleKind::Paused, throttled),
+            (TroubleKind::Unproven, self.in_vain.as_ref()),
+        ]
+        .into_iter()
+        .find_map(|(kind, complaint)| Some((kind, complaint?.clone())))
+    }
+}
+
+impl Complaint {
+    fn of(failure: &Failure) -> Self {
+        Self {
+            answer: failure.answer.clone(),
+            meaning: failure.meaning,
+        }
+    }
+}
+
+impl Streak {
+    fn note(&mut self, failure: &Failure) {
+        self.length = self.length.saturating_add(1);
+        self.last = Some(Complaint::of(failure));
+    }
+
+    /// Once is enough.
+    fn note_for_certain(&mut self, failure: &Failure) {
+        self.note(failure);
+        self.length = self.length.max(SERIOUS);
+    }
+
+    fn end(&mut self) {
+        *self = Self::default();
+    }
+
+    fn complaint(&self) -> Option<&Complaint> {
+        self.last.as_ref().filter(|_| self.length >= SERIOUS)
+    }
+}
+
+/// One failure, or two, are nothing to speak of.
+const SERIOUS: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn failure() -> Failure {
+        Failure::new(
+            PushError::Misconfigured,
+            "Reason",
+            "400 Reason",
+            "change something",
+        )
+    }
+
+    fn kind(health: &ModuleHealth, now: Instant) -> Option<TroubleKind> {
+        health.trouble(now).map(|(kind, _)| kind)
+    }
+
+    #[test]
+    fn three_failures_in_a_row_are_trouble_until_an_answer_comes() {
+        let (mut health, now) = (ModuleHealth::default(), Instant::now());
+        for _ in 0..2 {
+            health.unwell(&failure());
+            assert_eq!(kind(&health, now), None);
+        }
+        health.unwell(&failure());
+        let (kind_now, complaint) = health.trouble(now).unwrap();
+        assert_eq!(kind_now, TroubleKind::Provider);
+        assert_eq!(complaint, Complaint::of(&failure()));
+        health.answered();
+        assert_eq!(kind(&health, now), None);
+    }
+
+    #[test]
+    fn settings_are_wrong_until_a_push_is_accepted() {
+        let (mut health, now) = (ModuleHealth::default(), Instant::now());
+        for _ in 0..3 {
+            health.misconfigured(&failure());
+        }
+        health.answered();
+        assert_eq!(kind(&health, now), Some(TroubleKind::Settings));
+        health.accepted(now);
+        assert_eq!(kind(&health, now), None);
+        assert_eq!(health.last_accepted(), Some(now));
+    }
+
+    #[test]
+    fn refused_credentials_are_trouble_beyond_the_pause() {
+        let (mut health, now) = (ModuleHealth::default(), Instant::now());
+        let minute = Duration::from_secs(60);
+        assert!(health.pause(now + minute, true, &failure(), now));
+        assert!(
+            !health.pause(now + minute / 2, true, &failure(), now),
+            "it pauses already"
+        );
+        assert_eq!(health.paused_until(now), Some(now + minute));
+        assert_eq!(health.paused_until(now + minute), None);
+        assert_eq!(kind(&health, now + 2 * minute), Some(TroubleKind::Authentication));
+        health.accepted(now + 2 * minute);
+        assert_eq!(kind(&health, now + 2 * minute), None);
+    }
+
+    #[test]
+    fn credentials_that_are_accepted_again_end_the_pause_that_they_were_refused_with() {
+        let (mut health, now) = (ModuleHealth::default(), Instant::now());
+        let minute = Duration::from_secs(60);
+        health.pause(now + minute, true, &failure(), now);
+        health.verified();
+        assert_eq!(kind(&health, now), None);
+        assert_eq!(health.paused_until(now), None);
+        health.pause(now + minute, false, &failure(), now);
+        health.verified();
+        assert_eq!(health.paused_until(now), Some(now + minute), "it wants less");
+    }
+
+    #[test]
+    fn a_provider_that_wants_less_is_trouble_while_the_module_pauses() {
+        let (mut health, now) = (ModuleHealth::default(), Instant::now());
+        let minute = Duration::from_secs(60);
+        health.pause(now + minute, false, &failure(), now);
+        assert_eq!(kind(&health, now), Some(TroubleKind::Paused));
+        assert_eq!(kind(&health, now + minute), None);
+    }
+}

@@ -1,0 +1,409 @@
+//! Pushes that were acknowledged and wait for their time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
+
+use fpush_push::{Class, Fingerprint};
+use uuid::Uuid;
+
+use crate::{
+    fair::Standing,
+    job::PushJob,
+    limiter::Target,
+    records::{Clocks, HeldRecord},
+};
+
+/// An acknowledged push. It is in the queue until it is done with, also while it is sent.
+#[derive(Debug)]
+pub(crate) struct HeldPush {
+    pub(crate) job: Box<PushJob>,
+    pub(crate) state: HeldState,
+    /// Not before then.
+    pub(crate) due: Instant,
+    /// When it is given up; unknown until its first attempt.
+    pub(crate) give_up: Option<Instant>,
+    /// How often it has failed.
+    pub(crate) attempts: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeldState {
+    /// It waits until it is due.
+    Waiting,
+    /// It is due, and wants a permit.
+    Due,
+    /// An attempt is under way. Another push may be queued for its key meanwhile.
+    UnderWay,
+}
+
+/// All acknowledged pushes of a module, by number.
+#[derive(Debug, Default)]
+pub(crate) struct HoldQueue {
+    pushes: BTreeMap<u64, HeldPush>,
+    /// The one that waits for each key and class, or is due.
+    queued: BTreeMap<Fingerprint, u64>,
+    /// Those that wait until they are due.
+    by_due: BTreeSet<(Instant, u64)>,
+    next_number: u64,
+    changes: u64,
+    /// Bytes of what is encrypted in them.
+    encrypted: usize,
+    shares: BTreeMap<Fingerprint, Share>,
+}
+
+/// What a registrable domain has in the queue.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    pushes: usize,
+    encrypted: usize,
+}
+
+impl HeldPush {
+    /// A push that was not tried yet.
+    pub(crate) fn new(job: Box<PushJob>, due: Instant) -> Self {
+        Self {
+            job,
+            state: HeldState::Waiting,
+            due,
+            give_up: None,
+            attempts: 0,
+        }
+    }
+}
+
+impl HoldQueue {
+    /// Whether one more push of a registrable domain may be acknowledged. A domain may hold as many as there are places
+    /// in all. Beyond that some places are left to those who hold little, because what is acknowledged is not taken out
+    /// again for others.
+    pub(crate) fn has_room(&self, share: Fingerprint, standing: Standing) -> bool {
+        let own = self.shares.get(&share).map_or(0, |share| share.pushes);
+        match standing {
+            Standing::Known if own >= MAX_HELD / 4 => self.pushes.len() < MAX_HELD,
+            Standing::Known => self.pushes.len() < MAX_HELD + RESERVE,
+            Standing::Unknown => own < MAX_OF_UNKNOWN && self.pushes.len() < MAX_HELD,
+        }
+    }
+
+    /// Whether one more push may keep what is encrypted for its app. Beyond that it goes out plain, so that strangers do
+    /// not fill the memory.
+    pub(crate) fn has_room_for_encrypted(&self, share: Fingerprint) -> bool {
+        let own = self.shares.get(&share).map_or(0, |share| share.encrypted);
+        let bound = if own < MAX_ENCRYPTED / 4 {
+            MAX_ENCRYPTED
+        } else {
+            MAX_ENCRYPTED / 2
+        };
+        self.encrypted < bound
+    }
+
+    /// How many there are, those included that are being sent.
+    pub(crate) fn len(&self) -> usize {
+        self.pushes.len()
+    }
+
+    /// How often something came or went.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// When the queued push of a key and class is due.
+    pub(crate) fn queued(&self, target: Target) -> Option<Instant> {
+        if self.queued.is_empty() {
+            return None;
+        }
+        let number = self.queued.get(&target.slot_key())?;
+        self.pushes.get(number).map(|held| held.due)
+    }
+
+    /// Adds a push, as the queued one of its key.
+    pub(crate) fn push(&mut self, held: HeldPush) {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.changes += 1;
+        let encrypted = held.job.encrypted();
+        self.encrypted += encrypted;
+        let share = self.shares.entry(held.job.sender.share).or_default();
+        share.pushes += 1;
+        share.encrypted += encrypted;
+        self.queued.insert(held.job.target().slot_key(), number);
+        self.by_due.insert((held.due, number));
+        self.pushes.insert(number, held);
+    }
+
+    /// When the first one that waits is due.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.by_due.first().map(|(due, _)| *due)
+    }
+
+    /// Takes note that the first push that waits is due, if it is, or if all are to go out now.
+    pub(crate) fn pop_due(&mut self, now: Instant, all: bool) -> Option<(u64, &PushJob)> {
+        let (due, number) = *self.by_due.first()?;
+        if due > now && !all {
+            return None;
+        }
+        self.by_due.pop_first();
+        let held = self.pushes.get_mut(&number)?;
+        held.state = HeldState::Due;
+        Some((number, &held.job))
+    }
+
+    /// A push that is due.
+    pub(crate) fn due(&self, number: u64) -> Option<&HeldPush> {
+        self.pushes
+            .get(&number)
+            .filter(|held| held.state == HeldState::Due)
+    }
+
+    /// Makes a push that was not tried wait until then.
+    pub(crate) fn postpone(&mut self, number: u64, due: Instant) {
+        if let Some(held) = self.pushes.get_mut(&number) {
+            (held.state, held.due) = (HeldState::Waiting, due);
+            self.by_due.insert((due, number));
+        }
+    }
+
+    /// Begins an attempt: from now on another push may be queued for its key.
+    pub(crate) fn begin(&mut self, number: u64) -> Option<&mut HeldPush> {
+        let held = self.pushes.get_mut(&number)?;
+        held.state = HeldState::UnderWay;
+        let key = held.job.target().slot_key();
+        if self.queued.get(&key) == Some(&number) {
+            self.queued.remove(&key);
+        }
+        Some(held)
+    }
+
+    /// Makes a push whose attempt failed wait until then, unless a newer one is queued for its key, which stands for it.
+    /// Returns whether it waits.
+    pub(crate) fn requeue(&mut self, number: u64, due: Instant) -> bool {
+        let Some(held) = self.pushes.get_mut(&number) else {
+            return false;
+        };
+        let key = held.job.target().slot_key();
+        if self.queued.contains_key(&key) {
+            self.remove(number);
+            return false;
+        }
+        (held.state, held.due) = (HeldState::Waiting, due);
+        self.queued.insert(key, number);
+        self.by_due.insert((due, number));
+        self.changes += 1;
+        true
+    }
+
+    /// Takes out a push that needs nothing more.
+    pub(crate) fn remove(&mut self, number: u64) -> Option<HeldPush> {
+        let held = self.pushes.remove(&number)?;
+        self.changes += 1;
+        let encrypted = held.job.encrypted();
+        self.encrypted -= encrypted;
+        if let Some(share) = self.shares.get_mut(&held.job.sender.share) {
+            share.pushes -= 1;
+            share.encrypted -= encrypted;
+            if share.pushes == 0 {
+                self.shares.remove(&held.job.sender.share);
+            }
+        }
+        self.by_due.remove(&(held.due, number));
+        let key = held.job.target().slot_key();
+        if self.queued.get(&key) == Some(&number) {
+            self.queued.remove(&key);
+        }
+        Some(held)
+    }
+
+    /// Takes out what is queued for a key, of all classes, if it is for this token: it is dead. Returns how many.
+    pub(crate) fn remove_dead(&mut self, key: Fingerprint, token: Fingerprint) -> usize {
+        let mut removed = 0;
+        for class in [Class::High, Class::Low, Class::Voip] {
+            let number = self.queued.get(&key.with_class(class)).copied();
+            let is_dead = |number: &u64| {
+                self.pushes
+                    .get(number)
+                    .is_some_and(|held| held.job.token == token)
+            };
+            if let Some(number) = number.filter(is_dead) {
+                removed += usize::from(self.remove(number).is_some());
+            }
+        }
+        removed
+    }
+
+    /// A part of them, from this number on, and the number at which the next part begins; none after the last one.
+    /// Whatever stays while the parts are read is in one of them.
+    pub(crate) fn part(
+        &self,
+        from: u64,
+        most: usize,
+        clocks: Clocks,
+    ) -> (Vec<(Uuid, HeldRecord)>, Option<u64>) {
+        let mut numbered = self.pushes.range(from..);
+        let part = numbered
+            .by_ref()
+            .take(most)
+            .map(|(_, held)| (held.job.push.id, HeldRecord::of(held, clocks)))
+            .collect();
+        (part, numbered.next().map(|(number, _)| *number))
+    }
+}
+
+/// Places for anybody.
+const MAX_HELD: usize = 100_000;
+/// More places, for known domains that hold less than a quarter of them.
+const RESERVE: usize = 50_000;
+/// For a domain of which no push was accepted.
+const MAX_OF_UNKNOWN: usize = 1_000;
+/// Bytes of what is encrypted, in all pushes of a module that wait.
+const MAX_ENCRYPTED: usize = 16 * 1_024 * 1_024;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use fpush_push::{Encrypted, Extra};
+
+    use super::*;
+    use crate::testing::{job, job_of};
+
+    fn numbers(queue: &HoldQueue) -> Vec<u64> {
+        queue.pushes.keys().copied().collect()
+    }
+
+    #[test]
+    fn pushes_come_out_when_they_are_due_and_in_that_order() {
+        let start = Instant::now();
+        let mut queue = HoldQueue::default();
+        for seconds in [3, 1, 2] {
+            let due = start + Duration::from_secs(seconds);
+            queue.push(HeldPush::new(job(&seconds.to_string()), due));
+        }
+        assert!(queue.pop_due(start, false).is_none());
+        let now = start + Duration::from_secs(2);
+        assert_eq!(queue.pop_due(now, false).map(|(number, _)| number), Some(1));
+        assert_eq!(queue.pop_due(now, false).map(|(number, _)| number), Some(2));
+        assert!(queue.pop_due(now, false).is_none());
+        assert_eq!(queue.pop_due(now, true).map(|(number, _)| number), Some(0));
+    }
+
+    #[test]
+    fn a_newer_push_for_the_key_stands_for_one_that_failed() {
+        let (mut queue, now) = (HoldQueue::default(), Instant::now());
+        queue.push(HeldPush::new(job("t"), now));
+        assert!(queue.pop_due(now, false).is_some());
+        assert!(queue.queued(job("t").target()).is_some());
+        assert!(queue.begin(0).is_some());
+        assert_eq!(queue.queued(job("t").target()), None);
+        assert!(queue.requeue(0, now));
+        assert!(queue.pop_due(now, false).is_some());
+        assert!(queue.begin(0).is_some());
+        queue.push(HeldPush::new(job("t"), now));
+        assert!(!queue.requeue(0, now));
+        assert_eq!(numbers(&queue), [1]);
+        assert_eq!(queue.remove_dead(job("t").key, job("t").token), 1);
+        assert_eq!((queue.len(), queue.next_due()), (0, None));
+    }
+
+    #[test]
+    fn a_domain_has_all_places_and_others_their_reserve() {
+        let (mut queue, now) = (HoldQueue::default(), Instant::now());
+        let fill = |queue: &mut HoldQueue, domain: &str, standing, most: usize| {
+            let mut filled = 0;
+            while filled < most && queue.has_room(job_of(domain, "").sender.share, standing) {
+                queue.push(HeldPush::new(job_of(domain, &filled.to_string()), now));
+                filled += 1;
+            }
+            filled
+        };
+        assert_eq!(
+            fill(&mut queue, "stranger.org", Standing::Unknown, usize::MAX),
+            MAX_OF_UNKNOWN
+        );
+        let left = MAX_HELD - MAX_OF_UNKNOWN;
+        assert_eq!(fill(&mut queue, "one.org", Standing::Known, usize::MAX), left);
+        assert_eq!(fill(&mut queue, "a.one.org", Standing::Known, usize::MAX), 0);
+        assert_eq!(
+            fill(&mut queue, "two.org", Standing::Known, usize::MAX),
+            MAX_HELD / 4
+        );
+        assert_eq!(fill(&mut queue, "three.org", Standing::Known, 10), 10);
+        assert_eq!(fill(&mut queue, "other.org", Standing::Unknown, usize::MAX), 0);
+        for number in numbers(&queue) {
+            assert!(queue.remove(number).is_some());
+        }
+        assert!(queue.shares.is_empty() && queue.queued.is_empty() && queue.by_due.is_empty());
+    }
+
+    #[test]
+    fn what_is_encrypted_is_counted_in_bytes() {
+        let (mut queue, now) = (HoldQueue::default(), Instant::now());
+        let kib = |domain: &str, number: usize| {
+            let mut job = job_of(domain, &number.to_string());
+            let encrypted = Some(Encrypted {
+                iv: "iv".into(),
+                ciphertext: "x".repeat(1_022).into(),
+            });
+            job.push.extra = Some(std::sync::Arc::new(Extra {
+                account: None,
+                channel: None,
+                encrypted,
+                call: false,
+            }));
+            HeldPush::new(job, now)
+        };
+        let share = |domain: &str| job_of(domain, "").sender.share;
+        let mut number = 0;
+        while queue.has_room_for_encrypted(share("one.org")) {
+            queue.push(kib("one.org", number));
+            number += 1;
+        }
+        assert_eq!(number, 8 * 1_024, "half of it");
+        while queue.has_room_for_encrypted(share("two.org")) {
+            queue.push(kib("two.org", number));
+            number += 1;
+        }
+        assert_eq!(number, 12 * 1_024, "a quarter");
+        for number in numbers(&queue) {
+            assert!(queue.remove(number).is_some());
+        }
+        assert_eq!(queue.encrypted, 0);
+    }
+
+    /// Whatever happens between two parts: what stays is in one of them.
+    #[test]
+    fn nothing_that_stays_is_missed_by_who_reads_in_parts() {
+        let clocks = crate::testing::clocks();
+        let mut queue = HoldQueue::default();
+        for due in 0..10_u64 {
+            let mut job = job(&due.to_string());
+            job.push.id = Uuid::from_u128(due.into());
+            queue.push(HeldPush::new(job, clocks.now + Duration::from_secs(due)));
+        }
+        let far = clocks.now + Duration::from_secs(60);
+        let (mut seen, mut from) = (Vec::new(), 0);
+        for round in 0.. {
+            let (part, next) = queue.part(from, 3, clocks);
+            assert!(part.len() <= 3);
+            seen.extend(part.into_iter().map(|(id, _)| id.as_u128()));
+            // One comes back and is due first or last, one stays under way, one is done with.
+            let number = queue
+                .pop_due(far, false)
+                .map(|(number, _)| number)
+                .expect("there are more");
+            assert!(queue.begin(number).is_some());
+            match round {
+                0 => assert!(queue.requeue(number, far)),
+                1 => assert!(queue.requeue(number, clocks.now)),
+                2 => assert!(queue.remove(number).is_some()),
+                _ => {}
+            }
+            match next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (0..10).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,89 @@
+//! A push on its way through the policy.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use fpush_push::{Choice, Fingerprint, Push, Record, TokenHasher, registrable};
+
+use crate::{
+    fair::{Sender, Standing},
+    limiter::Target,
+};
+
+/// A push, and what must be remembered about it until it is done.
+#[derive(Clone)]
+pub struct PushJob {
+    /// The push.
+    pub push: Push,
+    /// The token's fingerprint.
+    pub token: Fingerprint,
+    /// What the rate limit goes by: a registered device, or a token that did not register.
+    pub key: Fingerprint,
+    /// The node of a registered device.
+    pub node: Option<Arc<str>>,
+    /// How certain it is that this is the token's module.
+    pub choice: Choice,
+    /// Who published.
+    pub sender: Arc<SenderDomain>,
+    /// Between two pushes to the device.
+    pub spacing: Duration,
+    /// Who wants to know what becomes of it.
+    pub record: Option<Arc<dyn Record>>,
+}
+
+impl PushJob {
+    /// What it is for.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        Target {
+            key: self.key,
+            token: self.token,
+            class: self.push.class,
+        }
+    }
+
+    /// Bytes of what is encrypted in it.
+    pub(crate) fn encrypted(&self) -> usize {
+        let extra = self.push.extra.as_ref();
+        let encrypted = extra.and_then(|extra| extra.encrypted.as_ref());
+        encrypted.map_or(0, |encrypted| encrypted.iv.len() + encrypted.ciphertext.len())
+    }
+}
+
+impl fmt::Debug for PushJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushJob")
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A domain that publishes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SenderDomain {
+    /// Its name.
+    pub name: Box<str>,
+    /// What stands for the name.
+    pub key: Fingerprint,
+    /// What stands for everybody below its registrable domain.
+    pub share: Fingerprint,
+}
+
+impl SenderDomain {
+    /// The domain of this name.
+    #[must_use]
+    pub fn new(name: &str, hasher: &TokenHasher) -> Self {
+        Self {
+            name: name.into(),
+            key: hasher.fingerprint(name),
+            share: hasher.fingerprint(&registrable(name)),
+        }
+    }
+
+    pub(crate) fn sender(&self, standing: Standing) -> Sender<Fingerprint> {
+        Sender {
+            share: self.share,
+            name: self.key,
+            standing,
+        }
+    }
+}

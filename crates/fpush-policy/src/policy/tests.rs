@@ -1,0 +1,316 @@
+//! The rules as a whole, with the time as an argument.
+
+use std::collections::HashMap;
+
+use fpush_push::Failure;
+use proptest::prelude::*;
+
+use super::*;
+use crate::testing::{clocks, hasher, job_of, settings};
+
+/// A module whose waiting publishes are known by numbers.
+struct Fixture {
+    policy: Policy<u64>,
+    start: Instant,
+    /// Permits that are given, and not given back.
+    out: usize,
+}
+
+/// What became of a publish.
+#[derive(Debug, PartialEq, Eq)]
+enum Became {
+    Sent(RateSlot),
+    Waits(Ticket<Fingerprint>, Option<u64>),
+    Queued,
+    Answered(Outcome),
+}
+
+impl Fixture {
+    fn new(permits: usize) -> Self {
+        let clocks = clocks();
+        let settings = ModuleSettings {
+            max_in_flight: permits,
+            ..settings()
+        };
+        Self {
+            policy: Policy::new(settings, 0, clocks),
+            start: clocks.now,
+            out: 0,
+        }
+    }
+
+    fn at(&self, millis: u64) -> Instant {
+        self.start + Duration::from_millis(millis)
+    }
+
+    fn publish(&mut self, domain: &str, token: &str, number: u64, millis: u64) -> Became {
+        let (job, now) = (job_of(domain, token), self.at(millis));
+        let publish = Publish {
+            target: job.target(),
+            registered: false,
+            spacing: None,
+            sender: &job.sender,
+        };
+        match self.policy.publish(&publish, now) {
+            Decision::Answer(outcome) => Became::Answered(outcome),
+            Decision::Hold { due, .. } => {
+                self.policy.hold(job, due);
+                Became::Queued
+            }
+            Decision::Send { slot, .. } => match self.policy.take_turn(&job.sender, || number, now) {
+                Turn::Now => {
+                    self.out += 1;
+                    Became::Sent(slot)
+                }
+                Turn::Waiting(ticket, displaced) => Became::Waits(ticket, displaced),
+                Turn::Full => {
+                    self.policy.give_back(slot);
+                    Became::Answered(Outcome::Overloaded)
+                }
+            },
+        }
+    }
+
+    fn answer(&mut self, domain: &str, token: &str, answer: Result<(), PushError>, millis: u64) -> Answered {
+        let (mut job, now) = (job_of(domain, token), self.at(millis));
+        let failure = answer
+            .err()
+            .map(|error| Failure::new(error, "reason", "answer", ""));
+        let answer = failure.as_ref().map_or(Ok(()), Err);
+        let generation = self.policy.generation();
+        let mut tries = Tries::new(now, 0);
+        self.policy
+            .answered(&mut job, &mut tries, answer, generation, now, 0.0)
+    }
+
+    /// Gives a permit back, and says who has it next.
+    fn next(&mut self, millis: u64) -> Option<Grant<u64>> {
+        self.policy.give_back_permit();
+        let now = self.at(millis);
+        self.policy.grant(now)
+    }
+}
+
+#[test]
+fn first_goes_second_waits_third_is_refused_and_the_window_starts_anew() {
+    let mut f = Fixture::new(10);
+    assert!(matches!(f.publish("a.org", "t", 0, 0), Became::Sent(_)));
+    assert_eq!(f.publish("a.org", "t", 1, 5_000), Became::Queued);
+    assert_eq!(
+        f.publish("a.org", "t", 2, 6_000),
+        Became::Answered(Outcome::Refused)
+    );
+    assert_eq!(f.policy.next_timer(f.at(6_000)), Some(f.at(20_000)));
+    let now = f.at(20_000);
+    f.policy.make_due(now);
+    assert!(matches!(f.policy.grant(now), Some(Grant::Held(_))));
+    assert_eq!(f.publish("a.org", "t", 3, 21_000), Became::Queued);
+    assert_eq!(f.policy.next_timer(f.at(21_000)), Some(f.at(40_000)));
+}
+
+/// Who owns a domain has as many names below it as he likes.
+#[test]
+fn names_below_one_domain_take_no_place_from_another_one() {
+    let mut f = Fixture::new(4);
+    for number in 0..4 {
+        f.publish("flood.org", &format!("busy {number}"), number, 0);
+    }
+    let mut places = 0;
+    for number in 0..1_000 {
+        let domain = format!("d{number}.flood.org");
+        places += u64::from(matches!(
+            f.publish(&domain, "t", number, 1),
+            Became::Waits(_, None)
+        ));
+    }
+    assert_eq!(places, 40, "half of the places is kept for others");
+    let Became::Waits(_, Some(_)) = f.publish("small.org", "t", 5_000, 2) else {
+        panic!("it has a place");
+    };
+    // The two take turns, so that it is the second at the latest.
+    let first_two = [f.next(3), f.next(3)].map(|grant| match grant {
+        Some(Grant::Waiter(number)) => number,
+        other => panic!("{other:?}"),
+    });
+    assert!(first_two.contains(&5_000), "{first_two:?}");
+}
+
+#[test]
+fn half_of_the_places_is_kept_for_domains_of_which_a_push_was_accepted() {
+    let mut f = Fixture::new(2);
+    f.answer("known.org", "t", Ok(()), 0);
+    for number in 0..2 {
+        f.publish("known.org", &format!("busy {number}"), number, 0);
+    }
+    for number in 0..100 {
+        let domain = format!("stranger{number}.org");
+        f.publish(&domain, "t", number, 1);
+    }
+    for number in 0..20 {
+        let became = f.publish("known.org", &format!("t {number}"), 1_000 + number, 2);
+        assert!(matches!(became, Became::Waits(_, None)), "{number}: {became:?}");
+    }
+}
+
+#[test]
+fn what_is_queued_behind_a_token_that_is_dead_goes() {
+    let mut f = Fixture::new(20);
+    for number in 0..10 {
+        f.answer("a.org", &format!("living {number}"), Ok(()), 0);
+    }
+    assert!(matches!(f.publish("a.org", "t", 0, 0), Became::Sent(_)));
+    assert_eq!(f.publish("a.org", "t", 1, 1), Became::Queued);
+    let answered = f.answer("a.org", "t", Err(PushError::TokenGone { since: None }), 2);
+    assert_eq!(answered.next, Next::Dead { since: None });
+    let now = f.at(2);
+    let job = job_of("a.org", "t");
+    assert_eq!(
+        f.policy.registry_said(&job, Ok(true), now),
+        (Outcome::TokenDead, 1)
+    );
+    assert_eq!(f.policy.held(), 0);
+    assert_eq!(
+        f.publish("a.org", "t", 2, 3),
+        Became::Answered(Outcome::TokenDead)
+    );
+}
+
+#[test]
+fn held_pushes_that_are_due_take_turns_by_domain() {
+    let mut f = Fixture::new(1);
+    for domain in ["flood.org", "small.org"] {
+        let most = if domain == "flood.org" { 50 } else { 1 };
+        for number in 0..most {
+            let job = job_of(domain, &number.to_string());
+            let due = f.at(1_000);
+            f.policy.hold(job, due);
+        }
+    }
+    f.publish("a.org", "t", 0, 0);
+    let now = f.at(2_000);
+    f.policy.make_due(now);
+    let domains = [f.next(2_000), f.next(2_000)].map(|grant| match grant {
+        Some(Grant::Held(attempt)) => attempt.job.sender.name.to_string(),
+        other => panic!("{other:?}"),
+    });
+    assert!(domains.contains(&"small.org".to_owned()), "{domains:?}");
+}
+
+#[test]
+fn a_call_is_sent_or_refused_but_never_queued() {
+    let mut f = Fixture::new(10);
+    let mut job = job_of("a.org", "t");
+    job.push.class = Class::Voip;
+    let publish = |f: &mut Fixture, millis| {
+        let now = f.at(millis);
+        let publish = Publish {
+            target: job.target(),
+            registered: false,
+            spacing: None,
+            sender: &job.sender,
+        };
+        f.policy.publish(&publish, now)
+    };
+    let Decision::Send { slot, .. } = publish(&mut f, 0) else {
+        panic!("it goes out");
+    };
+    assert_eq!(publish(&mut f, 1_000), Decision::Answer(Outcome::Refused));
+    let now = f.at(1_000);
+    assert_eq!(f.policy.busy(job.clone(), slot, now), Busy::Refused);
+    assert_eq!(
+        publish(&mut f, 600_000),
+        Decision::Answer(Outcome::Refused),
+        "the silence lasts"
+    );
+    assert!(matches!(publish(&mut f, 601_000), Decision::Send { .. }));
+}
+
+#[test]
+fn a_busy_token_is_not_held_where_there_is_no_room() {
+    let mut f = Fixture::new(10);
+    let Became::Sent(slot) = f.publish("new.org", "busy", 0, 0) else {
+        panic!("it goes out");
+    };
+    let due = f.at(86_400_000);
+    for number in 0..1_000 {
+        f.policy.hold(job_of("new.org", &number.to_string()), due);
+    }
+    let now = f.at(1);
+    assert_eq!(f.policy.busy(job_of("new.org", "busy"), slot, now), Busy::Refused);
+    assert_eq!(
+        f.publish("new.org", "busy", 1, 2),
+        Became::Answered(Outcome::Overloaded)
+    );
+}
+
+/// What the settings were when an answer was asked for is what it says something about.
+#[test]
+fn an_answer_to_older_settings_says_nothing() {
+    let mut f = Fixture::new(10);
+    let (mut job, now) = (job_of("a.org", "t"), f.at(0));
+    let generation = f.policy.generation();
+    f.policy.configure(settings(), 1);
+    let failure = Failure::new(PushError::TokenDoubted, "reason", "answer", "");
+    let mut tries = Tries::new(now, 0);
+    let answered = f
+        .policy
+        .answered(&mut job, &mut tries, Err(&failure), generation, now, 0.0);
+    assert_eq!(
+        (answered.next, f.policy.view(now).doubted_tokens),
+        (Next::Again, 0)
+    );
+}
+
+proptest! {
+    /// The rate limit's law, on any arrival pattern over a few tokens: in a window at most one push goes out at once and
+    /// one is queued; the last publish of a burst is followed by a push; a refusal happens only while one is queued.
+    #[test]
+    fn law_of_the_rate_limit(arrivals in prop::collection::vec((0..3_usize, 0..9_000_u64), 1..200)) {
+        let mut f = Fixture::new(1_000);
+        let names = ["a", "b", "c"];
+        let mut sent: HashMap<usize, Vec<u64>> = HashMap::new();
+        let mut last: HashMap<usize, u64> = HashMap::new();
+        let mut now = 0;
+        let let_out = |f: &mut Fixture, sent: &mut HashMap<usize, Vec<u64>>, until: u64| {
+            while let Some(due) = f.policy.next_timer(f.start).filter(|due| *due <= f.at(until)) {
+                f.policy.make_due(due);
+                while let Some(Grant::Held(attempt)) = f.policy.grant(due) {
+                    let token = names.iter().position(|name| *name == attempt.job.push.token.as_str());
+                    let millis = due.duration_since(f.start).as_millis() as u64;
+                    sent.entry(token.expect("it is one of them")).or_default().push(millis);
+                    f.policy.held_ended(attempt.number, attempt.slot, &Ended::Settled(Outcome::Accepted), due);
+                    f.policy.give_back_permit();
+                }
+            }
+        };
+        for (token, pause) in arrivals {
+            now += pause;
+            let_out(&mut f, &mut sent, now);
+            last.insert(token, now);
+            let queued = f.policy.held.queued(job_of("a.org", names[token]).target()).is_some();
+            match f.publish("a.org", names[token], 0, now) {
+                Became::Sent(_) => {
+                    prop_assert!(!queued);
+                    sent.entry(token).or_default().push(now);
+                    f.policy.give_back_permit();
+                }
+                Became::Queued => prop_assert!(!queued),
+                Became::Answered(Outcome::Refused) => prop_assert!(queued),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+        let_out(&mut f, &mut sent, now + 20_000);
+        prop_assert_eq!(f.policy.held(), 0);
+        for (token, times) in sent {
+            prop_assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= 20_000), "{:?}", times);
+            prop_assert!(times.last() >= last.get(&token));
+        }
+    }
+}
+
+#[test]
+fn a_domain_has_the_same_share_under_any_name() {
+    let share = |name: &str| SenderDomain::new(name, &hasher()).share;
+    assert_eq!(share("a.example.co.uk"), share("b.c.example.co.uk"));
+    assert_ne!(share("example.co.uk"), share("other.co.uk"));
+}

@@ -1,0 +1,554 @@
+//! When a provider that calls a token dead or wrong is believed.
+//!
+//! A mistake in the settings, a change at the provider and its bad hour all look as if devices were dead, and a device
+//! that its server forgets is silent for days. So each word is weighed against what the lane (what shares a fate at the
+//! provider: here the module) answered before. All of it are functions of what was answered and the time.
+
+use fpush_push::Fingerprint;
+use serde::{Deserialize, Serialize};
+
+use crate::recency::Recency;
+
+use self::window::{Answer, CALM_ACCEPTED, Evidence, LONGEST, Seconds, Sign, Window};
+
+mod clock;
+mod record;
+mod window;
+
+pub(crate) use self::clock::LaneClock;
+pub use self::record::VerdictRecord;
+
+/// What a provider says against a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// It may be about our settings, or a provider's new idea of a token.
+    AboutUs,
+    /// The device has gone.
+    BeyondDoubt,
+}
+
+/// What became of a word against a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Belief {
+    /// The token is dead.
+    Dead,
+    /// It is not, as far as we know.
+    Doubted,
+}
+
+/// Something about the lane that a person should hear once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneChange {
+    /// The provider rejects far more tokens than usual.
+    BurstBegan,
+    /// It accepts pushes again, or has rejected as many for three days.
+    BurstEnded,
+    /// It rejects every token, and has never accepted one with these settings.
+    NothingAccepted,
+}
+
+/// How the lane is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It rejects few tokens.
+    Well,
+    /// The provider rejects far more tokens than usual.
+    Burst,
+    /// It has rejected every token so far, and accepted none.
+    NothingAccepted,
+    /// It rejects many tokens, as it has for long.
+    Stale,
+}
+
+/// The state of one lane. A digest names the settings that the provider's words depend on: under another one it starts
+/// empty.
+#[derive(Debug)]
+pub(crate) struct VerdictGuard {
+    digest: u128,
+    window: Window,
+    /// Tokens that were called dead or wrong and are not believed dead.
+    words: Recency<FirstWord>,
+    /// The last two tokens that were accepted, the last one first.
+    accepted: [Option<Accepted>; 2],
+    /// Whether one was accepted since the daemon started: until then, what was read from disk is no reason to believe.
+    proven: bool,
+    /// Tokens that were taken for dead since the lane last accepted a push while it accepted one in ten.
+    deaths: u32,
+    totals: Totals,
+    usual: Usual,
+    /// Domains that had as many devices accepted at a time as make a lane calm.
+    known_domains: Recency<()>,
+    /// That the provider rejects far more tokens than usual.
+    burst: Option<Burst>,
+    /// Whether it was said that the lane has never accepted anything.
+    nothing_accepted_said: bool,
+    changes: u64,
+}
+
+/// What is known of a token that was called dead or wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct FirstWord {
+    /// When that was said first.
+    at: u32,
+    /// The last day on which it was said, counted from 1970.
+    last_day: u16,
+    /// On how many days it was said.
+    days: u16,
+    /// The lane's totals then.
+    totals: Totals,
+    /// Whether it was a word beyond doubt.
+    beyond_doubt: bool,
+}
+
+/// What is known of a burst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Burst {
+    /// When it began.
+    at: Seconds,
+    /// Samples of what a lane with little to do answers, until there are enough.
+    later: Evidence,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Accepted {
+    token: Fingerprint,
+    at: Seconds,
+}
+
+/// Samples of the window, one every ten minutes, added up: shares over hours and days.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Totals {
+    answers: u32,
+    accepted: u32,
+}
+
+/// The share of tokens that the lane usually rejects, from the same samples; old ones count less and less.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Usual {
+    answers: f64,
+    rejected: f64,
+    /// The last sample.
+    at: Seconds,
+}
+
+impl VerdictGuard {
+    pub(crate) fn new(digest: u128) -> Self {
+        Self {
+            digest,
+            window: Window::default(),
+            words: Recency::new(MAX_WORDS),
+            accepted: [None; 2],
+            proven: false,
+            deaths: 0,
+            totals: Totals::default(),
+            usual: Usual::default(),
+            known_domains: Recency::new(MAX_DOMAINS),
+            burst: None,
+            nothing_accepted_said: false,
+            changes: 0,
+        }
+    }
+
+    /// Goes on under a digest: empty, but for the domains that are known, if it is another one. Returns whether it is.
+    pub(crate) fn go_on_under(&mut self, digest: u128) -> bool {
+        if digest == self.digest {
+            return false;
+        }
+        let fresh = Self::new(digest);
+        let old = std::mem::replace(self, fresh);
+        self.known_domains = old.known_domains;
+        self.changes = old.changes + 1;
+        true
+    }
+
+    /// How often something changed that should survive a restart.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Domains that had as many devices accepted at a time as make a lane calm.
+    pub(crate) fn known_domains(&self) -> impl Iterator<Item = Fingerprint> {
+        self.known_domains.iter().map(|(domain, ())| domain)
+    }
+
+    /// How many tokens were called dead or wrong and are not believed dead.
+    pub(crate) fn doubted(&self) -> usize {
+        self.words.len()
+    }
+
+    /// The provider accepted a push for a token.
+    pub(crate) fn accepted(
+        &mut self,
+        token: Fingerprint,
+        domain: Fingerprint,
+        now: Seconds,
+    ) -> Option<LaneChange> {
+        self.record(token, domain, Sign::Accepted, now);
+        self.unblock(token);
+        self.proven = true;
+        let [last, before] = &mut self.accepted;
+        if last.is_some_and(|last| last.token != token) {
+            *before = *last;
+        }
+        *last = Some(Accepted { token, at: now });
+        if self.known_domains.get(domain).is_none() && self.window.accepted_of(domain) >= CALM_ACCEPTED {
+            self.known_domains.touch(domain, ());
+        }
+        // Where strangers' tokens keep this from being so, dead ones live longer, and no living one dies.
+        if self.deaths > 0 && self.window.evidence(0, |_| true).accepts() {
+            self.deaths = 0;
+            self.changes += 1;
+        }
+        if !self.has_burst_ended(now) {
+            return None;
+        }
+        self.burst = None;
+        self.changes += 1;
+        Some(LaneChange::BurstEnded)
+    }
+
+    /// The provider answered a push with something that says nothing of its token.
+    pub(crate) fn neutral(&mut self, token: Fingerprint, domain: Fingerprint, now: Seconds) {
+        self.record(token, domain, Sign::Neutral, now);
+    }
+
+    /// The provider called a token dead or wrong that is not to be taken for dead, whatever the lane answers.
+    pub(crate) fn rejected(
+        &mut self,
+        token: Fingerprint,
+        domain: Fingerprint,
+        now: Seconds,
+    ) -> Option<LaneChange> {
+        self.record(token, domain, Sign::Rejected, now);
+        self.turn(now)
+    }
+
+    /// The provider called a token dead or wrong: whether it is to be taken for dead. What was said against it is kept
+    /// until it is [unblocked](Self::unblock) or dead, because a registry may have the last word.
+    pub(crate) fn weigh(
+        &mut self,
+        token: Fingerprint,
+        domain: Fingerprint,
+        word: Word,
+        now: Seconds,
+    ) -> (Belief, Option<LaneChange>) {
+        self.record(token, domain, Sign::Rejected, now);
+        let first = self.words.get(token).copied();
+        // What may have been about us does not make a word beyond doubt the second one.
+        let first = first.filter(|first| first.beyond_doubt || word == Word::AboutUs);
+        let believed = self.believes(word, first, domain, now) && self.deaths < MOST_DEATHS;
+        self.deaths += u32::from(believed);
+        if !believed || first.is_some() {
+            self.forget_words(now);
+            let totals = self.totals_until_now();
+            let word = match first {
+                Some(first) => first.said_again(now),
+                None => FirstWord::new(word, now, totals),
+            };
+            self.words.touch(token, word);
+        }
+        self.changes += 1;
+        let belief = if believed { Belief::Dead } else { Belief::Doubted };
+        (belief, self.turn(now))
+    }
+
+    /// Forgets what was said against a token: it is alive.
+    pub(crate) fn unblock(&mut self, token: Fingerprint) {
+        if !self.words.is_empty() && self.words.remove(token).is_some() {
+            self.changes += 1;
+        }
+    }
+
+    /// Begins all hours again, because the clock has jumped: `now` is what it says since.
+    pub(crate) fn begin_hours_again(&mut self, now: Seconds) {
+        let totals = self.totals_until_now();
+        self.words
+            .update_all(|word| *word = word.begun_again(now, totals));
+        self.window = Window::default();
+        for accepted in self.accepted.iter_mut().flatten() {
+            accepted.at = 0;
+        }
+        self.usual.at = now;
+        if let Some(burst) = &mut self.burst {
+            burst.at = now;
+        }
+        self.changes += 1;
+    }
+
+    /// How the lane is.
+    pub(crate) fn condition(&mut self, now: Seconds) -> Condition {
+        self.window.forget(now);
+        if self.burst.is_some() {
+            Condition::Burst
+        } else if self.accepts_nothing() {
+            Condition::NothingAccepted
+        } else if self.window.rejected() > 0 && self.evidence().rejects() {
+            Condition::Stale
+        } else {
+            Condition::Well
+        }
+    }
+
+    fn believes(&self, word: Word, first: Option<FirstWord>, domain: Fingerprint, now: Seconds) -> bool {
+        // Rejected tokens of others, who may have invented them, are no reason to doubt this one.
+        let evidence = self
+            .window
+            .evidence(0, |other| other == domain || self.is_known(other));
+        let trusts = self.proven && self.burst.is_none();
+        match (word, first) {
+            (Word::AboutUs, Some(first)) => {
+                trusts
+                    && first.age(now) >= DAY
+                    && self.others_accepted_since(&first) >= 2
+                    && self.totals_until_now().accepts_since(&first.totals)
+            }
+            (Word::BeyondDoubt, _) if trusts && evidence.is_calm() => true,
+            (Word::BeyondDoubt, Some(first)) => {
+                let among_successes = trusts
+                    && first.age(now) >= HOUR
+                    && self.others_accepted_since(&first) >= 1
+                    && evidence.accepts();
+                among_successes || first.is_said_for_days(now)
+            }
+            (Word::AboutUs | Word::BeyondDoubt, None) => false,
+        }
+    }
+
+    /// Whether the provider rejects no more tokens than usual again. A few successes in a row are enough, where there
+    /// are any; a lane with little to do is watched for longer.
+    fn has_burst_ended(&mut self, now: Seconds) -> bool {
+        let Some(burst) = self.burst else {
+            return false;
+        };
+        let evidence = self.evidence();
+        let row = evidence.rejected == 0 && evidence.accepted >= CALM_ACCEPTED;
+        let is_usual =
+            |evidence: Evidence| evidence.accepts() && !self.usual.is_exceeded_by(evidence, Hysteresis::Last);
+        if row
+            || evidence.answers >= ENOUGH_AT_ONCE && is_usual(evidence)
+            || burst.later.answers >= ENOUGH_LATER && is_usual(burst.later)
+        {
+            return true;
+        }
+        let is_steady = evidence.accepts() && now.saturating_sub(burst.at) >= STEADY;
+        if is_steady {
+            self.usual.become_the_share_of(evidence);
+        }
+        is_steady
+    }
+
+    fn record(&mut self, token: Fingerprint, domain: Fingerprint, sign: Sign, now: Seconds) {
+        if now.saturating_sub(self.usual.at) >= LONGEST {
+            self.take_sample(now);
+        }
+        self.window.record(Answer {
+            token,
+            domain,
+            at: now,
+            sign,
+        });
+    }
+
+    /// Adds the answers since the last sample to the totals: each once, or the last hundred of many.
+    fn take_sample(&mut self, now: Seconds) {
+        self.totals = self.totals_until_now();
+        let sample = self.sample();
+        match &mut self.burst {
+            None => self.usual.add(sample, now),
+            Some(burst) => {
+                if burst.later.answers >= ENOUGH_LATER {
+                    burst.later = Evidence::default();
+                }
+                burst.later.add(sample);
+            }
+        }
+        self.usual.at = now;
+        self.changes += 1;
+    }
+
+    fn sample(&self) -> Evidence {
+        self.window
+            .evidence(self.usual.at, |domain| self.is_known(domain))
+    }
+
+    /// With every rejected token: to count fewer of them would be a reason to believe the provider.
+    fn totals_until_now(&self) -> Totals {
+        self.totals.plus(self.window.evidence(self.usual.at, |_| true))
+    }
+
+    fn evidence(&self) -> Evidence {
+        self.window.evidence(0, |domain| self.is_known(domain))
+    }
+
+    fn is_known(&self, domain: Fingerprint) -> bool {
+        self.known_domains.get(domain).is_some()
+    }
+
+    /// How many other tokens were accepted since the first word against one; two stand for many. The token itself was
+    /// not: that would have lifted the word.
+    fn others_accepted_since(&self, first: &FirstWord) -> usize {
+        let since = |accepted: &&Accepted| accepted.at > u64::from(first.at);
+        self.accepted.iter().flatten().filter(since).count()
+    }
+
+    fn accepts_nothing(&self) -> bool {
+        self.accepted[0].is_none() && self.words.len().max(self.window.rejected()) >= FEW
+    }
+
+    /// What a person should hear after a token was called dead or wrong.
+    fn turn(&mut self, now: Seconds) -> Option<LaneChange> {
+        if self.burst.is_some() {
+            return None;
+        }
+        let evidence = self.evidence();
+        let bursts = evidence.rejects()
+            && (!evidence.accepts() || self.usual.is_exceeded_by(evidence, Hysteresis::Begin));
+        if bursts {
+            self.burst = Some(Burst {
+                at: now,
+                later: Evidence::default(),
+            });
+            self.changes += 1;
+            return Some(LaneChange::BurstBegan);
+        }
+        let news = self.accepts_nothing() && !self.nothing_accepted_said;
+        self.nothing_accepted_said |= news;
+        news.then_some(LaneChange::NothingAccepted)
+    }
+
+    fn forget_words(&mut self, now: Seconds) {
+        for _ in 0..FORGOTTEN_AT_A_TIME {
+            match self.words.oldest() {
+                Some(word) if u64::from(word.last_day) + WORD_DAYS < now / DAY => self.words.pop_oldest(),
+                Some(_) | None => return,
+            }
+        }
+    }
+}
+
+impl FirstWord {
+    fn new(word: Word, now: Seconds, totals: Totals) -> Self {
+        Self {
+            at: u32::try_from(now).unwrap_or(u32::MAX),
+            last_day: day(now),
+            days: 1,
+            totals,
+            beyond_doubt: word == Word::BeyondDoubt,
+        }
+    }
+
+    /// As if it had been said now for the first time.
+    fn begun_again(self, now: Seconds, totals: Totals) -> Self {
+        let word = if self.beyond_doubt {
+            Word::BeyondDoubt
+        } else {
+            Word::AboutUs
+        };
+        Self::new(word, now, totals)
+    }
+
+    fn said_again(self, now: Seconds) -> Self {
+        Self {
+            last_day: day(now),
+            days: self.days_with(now),
+            ..self
+        }
+    }
+
+    fn age(&self, now: Seconds) -> Seconds {
+        now.saturating_sub(u64::from(self.at))
+    }
+
+    /// On how many days it was said, if it is said now.
+    fn days_with(&self, now: Seconds) -> u16 {
+        self.days.saturating_add(u16::from(day(now) != self.last_day))
+    }
+
+    /// Whether the provider stays with it, even if the lane accepts nothing that could be compared.
+    fn is_said_for_days(&self, now: Seconds) -> bool {
+        self.age(now) >= 3 * DAY && self.days_with(now) >= 3
+    }
+}
+
+impl Totals {
+    fn plus(self, evidence: Evidence) -> Self {
+        // A hundred every ten minutes reach the end after 800 years.
+        let add = |total: u32, more: usize| total.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
+        Self {
+            answers: add(self.answers, evidence.answers),
+            accepted: add(self.accepted, evidence.accepted),
+        }
+    }
+
+    fn accepts_since(self, before: &Self) -> bool {
+        let answers = self.answers.saturating_sub(before.answers);
+        let accepted = self.accepted.saturating_sub(before.accepted);
+        u64::from(accepted) * 10 >= u64::from(answers)
+    }
+}
+
+/// A burst ends where it could not begin, so that it does not begin and end all the time.
+#[derive(Clone, Copy)]
+enum Hysteresis {
+    Begin,
+    Last,
+}
+
+impl Usual {
+    fn add(&mut self, sample: Evidence, now: Seconds) {
+        let ago = now.saturating_sub(self.at) as f64;
+        let weight = 0.5_f64.powf(ago / DAY as f64);
+        self.answers = self.answers * weight + sample.answers as f64;
+        self.rejected = self.rejected * weight + sample.rejected as f64;
+    }
+
+    /// What has lasted for long is usual.
+    fn become_the_share_of(&mut self, evidence: Evidence) {
+        let share = evidence.rejected as f64 / evidence.answers.max(1) as f64;
+        self.answers = ENOUGH;
+        self.rejected = share * ENOUGH;
+    }
+
+    /// Whether the share of rejected tokens has risen: to more than twice the usual one, and a tenth of all on top.
+    /// Before there is a usual one nothing rises.
+    fn is_exceeded_by(&self, evidence: Evidence, hysteresis: Hysteresis) -> bool {
+        if self.answers < ENOUGH {
+            return false;
+        }
+        let (factor, margin) = match hysteresis {
+            Hysteresis::Begin => (2.0, 0.1),
+            Hysteresis::Last => (1.5, 0.05),
+        };
+        let usual = self.rejected / self.answers;
+        evidence.rejected as f64 >= (factor * usual + margin) * evidence.answers as f64
+    }
+}
+
+fn day(now: Seconds) -> u16 {
+    u16::try_from(now / DAY).unwrap_or(u16::MAX)
+}
+
+/// A step of the clock by more seconds is a jump.
+pub(crate) const JUMP: Seconds = 60;
+const HOUR: Seconds = 3_600;
+const DAY: Seconds = 24 * HOUR;
+/// A share that has lasted so long is the usual one.
+const STEADY: Seconds = 3 * DAY;
+/// However long the provider accepts nothing, so many tokens die.
+const MOST_DEATHS: u32 = 10;
+/// So many tokens that were rejected, and none accepted ever, are worth a word.
+const FEW: usize = 3;
+/// Sampled answers from which a usual share can be told.
+const ENOUGH: f64 = 50.0;
+/// Answers from which the end of a burst can be told: of the last ten minutes, and of longer.
+const ENOUGH_AT_ONCE: usize = 50;
+const ENOUGH_LATER: usize = 20;
+/// Beyond it the token that was called dead or wrong longest ago is forgotten.
+const MAX_WORDS: u32 = 200_000;
+/// A token of which nothing was said for so many days is forgotten.
+const WORD_DAYS: u64 = 30;
+const FORGOTTEN_AT_A_TIME: usize = 4;
+const MAX_DOMAINS: u32 = 10_000;
+
+#[cfg(test)]
+mod tests;

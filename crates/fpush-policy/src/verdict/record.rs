@@ -1,0 +1,165 @@
+//! What a lane must not forget when the daemon starts again.
+
+use fpush_push::Fingerprint;
+use serde::{Deserialize, Serialize};
+
+use super::{Accepted, Answer, Burst, FirstWord, JUMP, Seconds, Sign, Totals, Usual, VerdictGuard};
+
+/// A part of what a module knows of its provider's words, in a form that can be written down. Times are seconds since
+/// 1970.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VerdictRecord(Part);
+
+/// The first one of a lane is [`Part::Lane`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Part {
+    Lane {
+        digest: [u64; 2],
+        /// When it was written.
+        at: Seconds,
+        accepted: Vec<([u64; 2], Seconds)>,
+        deaths: u32,
+        totals: Totals,
+        usual: Usual,
+        burst: Option<Burst>,
+    },
+    Answer {
+        token: [u64; 2],
+        domain: [u64; 2],
+        at: Seconds,
+        sign: Sign,
+    },
+    Word {
+        token: [u64; 2],
+        word: FirstWord,
+    },
+    Domain([u64; 2]),
+}
+
+impl VerdictGuard {
+    /// Everything, to be written down.
+    pub(crate) fn records(&self, now: Seconds) -> Vec<VerdictRecord> {
+        let lane = Part::Lane {
+            digest: parts(self.digest),
+            at: now,
+            accepted: self
+                .accepted
+                .iter()
+                .flatten()
+                .map(|accepted| (accepted.token.to_parts(), accepted.at))
+                .collect(),
+            deaths: self.deaths,
+            totals: self.totals,
+            usual: self.usual,
+            burst: self.burst,
+        };
+        let answer = |answer: &Answer| Part::Answer {
+            token: answer.token.to_parts(),
+            domain: answer.domain.to_parts(),
+            at: answer.at,
+            sign: answer.sign,
+        };
+        let word = |(token, word): (Fingerprint, &FirstWord)| Part::Word {
+            token: token.to_parts(),
+            word: *word,
+        };
+        let domain = |(domain, ()): (Fingerprint, &())| Part::Domain(domain.to_parts());
+        std::iter::once(lane)
+            .chain(self.window.iter().map(answer))
+            .chain(self.words.iter().map(word))
+            .chain(self.known_domains.iter().map(domain))
+            .map(VerdictRecord)
+            .collect()
+    }
+
+    /// Takes what was written down. Nothing of it is believed that a wrong clock may have written. Returns whether it was
+    /// written under the same settings, and so something is known of them.
+    pub(crate) fn remember(
+        &mut self,
+        records: impl IntoIterator<Item = VerdictRecord>,
+        now: Seconds,
+    ) -> bool {
+        let (mut same, mut from_the_future) = (false, false);
+        for VerdictRecord(part) in records {
+            match part {
+                Part::Lane {
+                    digest,
+                    at,
+                    accepted,
+                    deaths,
+                    totals,
+                    usual,
+                    burst,
+                } => {
+                    same = digest == parts(self.digest);
+                    from_the_future = at > now + JUMP;
+                    if !same {
+                        continue;
+                    }
+                    for (place, (token, at)) in self.accepted.iter_mut().zip(accepted) {
+                        let token = Fingerprint::from_parts(token);
+                        *place = Some(Accepted {
+                            token,
+                            at: at.min(now),
+                        });
+                    }
+                    self.deaths = deaths;
+                    self.totals = totals;
+                    self.usual = usual.checked(now);
+                    self.burst = burst.map(|burst| Burst {
+                        at: burst.at.min(now),
+                        ..burst
+                    });
+                }
+                Part::Answer {
+                    token,
+                    domain,
+                    at,
+                    sign,
+                } if same && !from_the_future && at <= now => {
+                    self.window.record(Answer {
+                        token: Fingerprint::from_parts(token),
+                        domain: Fingerprint::from_parts(domain),
+                        at,
+                        sign,
+                    });
+                }
+                Part::Word { token, word } if same => {
+                    let word = if u64::from(word.at) > now {
+                        word.begun_again(now, self.totals)
+                    } else {
+                        word
+                    };
+                    self.words.touch(Fingerprint::from_parts(token), word);
+                }
+                Part::Answer { .. } | Part::Word { .. } => {}
+                Part::Domain(domain) => self.known_domains.touch(Fingerprint::from_parts(domain), ()),
+            }
+        }
+        if from_the_future {
+            self.begin_hours_again(now);
+        }
+        self.window.forget(now);
+        same
+    }
+}
+
+impl Usual {
+    /// The same, if it can be.
+    fn checked(self, now: Seconds) -> Self {
+        let possible = self.answers.is_finite() && self.rejected >= 0.0 && self.rejected <= self.answers;
+        let at = self.at.min(now);
+        if possible {
+            Self { at, ..self }
+        } else {
+            Self {
+                at,
+                ..Self::default()
+            }
+        }
+    }
+}
+
+fn parts(digest: u128) -> [u64; 2] {
+    [(digest >> 64) as u64, digest as u64]
+}

@@ -1,0 +1,222 @@
+//! What there is to say about a module and its tokens, as values: the words are made where they are shown.
+
+use std::time::{Duration, Instant};
+
+use fpush_push::{Class, Fingerprint, Token, TokenHasher, TroubleKind};
+use uuid::Uuid;
+
+use crate::{
+    blocklist::BlockReason,
+    health::Complaint,
+    job::SenderDomain,
+    limiter::Target,
+    policy::Policy,
+    recent::Last,
+    records::{BlockRecord, Clocks, HeldRecord},
+    verdict::{Condition, VerdictRecord},
+};
+
+/// A module at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Pushes at the provider, those included that wait for their next attempt.
+    pub in_flight: usize,
+    /// Publishes that wait for a permit.
+    pub waiting: usize,
+    /// Acknowledged pushes that are held.
+    pub held: usize,
+    /// Keys that the rate limit remembers.
+    pub limited_tokens: usize,
+    /// Tokens that the block list remembers.
+    pub blocked_tokens: usize,
+    /// Tokens that the provider called dead or wrong, and that are not believed dead.
+    pub doubted_tokens: usize,
+    /// How long ago the provider last accepted a push.
+    pub last_accepted: Option<Duration>,
+    /// Whether the provider has shown that it accepts the credentials.
+    pub proven: bool,
+    /// How the provider treats tokens.
+    pub condition: Condition,
+    /// What keeps the module from working as it should.
+    pub trouble: Option<(TroubleKind, Complaint)>,
+}
+
+/// What a module knows of a token, and what keeps pushes from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenState {
+    /// The rate limit and the queue, for each class of pushes of which something is remembered.
+    pub limits: Vec<Waiting>,
+    /// How much longer the provider wants silence for it, because it got too many pushes.
+    pub silenced: Option<Duration>,
+    /// Why nothing is sent to it, and how much longer.
+    pub block: Option<(BlockReason, Duration)>,
+    /// Until when the whole module sends nothing.
+    pub paused: Option<Duration>,
+    /// The last push to it.
+    pub last: Option<Last>,
+}
+
+/// What the rate limit says of one class of a token's pushes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The class.
+    pub class: Class,
+    /// Whether a push waits in the queue.
+    pub queued: bool,
+    /// When the next push, or the queued one, may go out; zero if it may now.
+    pub free_in: Duration,
+}
+
+impl<W> Policy<W> {
+    /// The module now.
+    pub fn view(&mut self, now: Instant) -> View {
+        let (in_flight, waiting) = self.lengths();
+        let at = self.clock.seconds(now);
+        View {
+            in_flight,
+            waiting,
+            held: self.held.len(),
+            limited_tokens: self.limiter.len(),
+            blocked_tokens: self.blocklist.len(),
+            doubted_tokens: self.guard.doubted(),
+            last_accepted: self
+                .health
+                .last_accepted()
+                .map(|accepted| now.saturating_duration_since(accepted)),
+            proven: self.health.is_proven(),
+            condition: self.guard.condition(at),
+            trouble: self.health.trouble(now),
+        }
+    }
+
+    /// What is known of a token, at the limits of this key. Changes nothing.
+    #[must_use]
+    pub fn token(&self, key: Fingerprint, token: Fingerprint, now: Instant) -> TokenState {
+        let left = |until: Instant| until.saturating_duration_since(now);
+        let limit = |class| {
+            let target = Target { key, token, class };
+            let queued = self.held.queued(target);
+            let until = queued.or_else(|| self.limiter.not_before(target, now))?;
+            Some(Waiting {
+                class,
+                queued: queued.is_some(),
+                free_in: left(until),
+            })
+        };
+        TokenState {
+            limits: [Class::High, Class::Low, Class::Voip]
+                .into_iter()
+                .filter_map(limit)
+                .collect(),
+            silenced: self.limiter.silence(token, now).map(left),
+            block: self
+                .blocklist
+                .look(token, now)
+                .map(|(reason, end)| (reason, left(end))),
+            paused: self.health.paused_until(now).map(left),
+            last: self.recent.last(token),
+        }
+    }
+
+    /// The provider was asked whether it accepts the credentials of these settings.
+    pub fn verified(&mut self, answer: Result<(), &fpush_push::Failure>, generation: u64) {
+        if generation != self.generation() {
+            return;
+        }
+        match answer {
+            Ok(()) => self.health.verified(),
+            Err(failure) => self.health.not_verified(failure),
+        }
+    }
+
+    /// Whether the provider has shown that it accepts the credentials.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.health.is_proven()
+    }
+
+    /// How many acknowledged pushes are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// How often the block list, what is held, and what is known of the provider's words have changed so far.
+    #[must_use]
+    pub fn changes(&self) -> [u64; 3] {
+        [
+            self.blocklist.changes(),
+            self.held.changes(),
+            self.guard.changes(),
+        ]
+    }
+
+    /// What is known of the provider's words about tokens, to be written down.
+    #[must_use]
+    pub fn verdicts(&self, now: Instant) -> Vec<VerdictRecord> {
+        self.guard.records(self.clock.seconds(now))
+    }
+
+    /// A part of the block list, to be written down, from a place on, and the place of the next part; none after the last
+    /// one. In parts, because pushes wait for as long as this takes. A block that moves meanwhile may be in none of them.
+    #[must_use]
+    pub fn blocks(&self, from: usize, clocks: Clocks) -> (Vec<BlockRecord>, Option<usize>) {
+        self.blocklist.part(from, PART, clocks)
+    }
+
+    /// A part of what is held, to be written down, from a number on, and the number of the next part; none after the last
+    /// one.
+    #[must_use]
+    pub fn held_records(&self, from: u64, clocks: Clocks) -> (Vec<(Uuid, HeldRecord)>, Option<u64>) {
+        self.held.part(from, PART, clocks)
+    }
+
+    /// Takes what was written down of the block list and of the provider's words before the daemon started.
+    pub fn remember(
+        &mut self,
+        blocks: impl IntoIterator<Item = BlockRecord>,
+        verdicts: impl IntoIterator<Item = VerdictRecord>,
+        clocks: Clocks,
+    ) {
+        self.blocklist.remember(blocks, clocks);
+        let now = self.clock.seconds(clocks.now);
+        // What a provider said to other settings, or to nobody knows which, blocks nothing.
+        if !self.guard.remember(verdicts, now) {
+            self.blocklist.unblock_all();
+        }
+        self.remember_domains(clocks.now);
+    }
+
+    /// Takes a push that was held before the daemon started, to a token in the spelling of its module. Returns whether
+    /// there is room for it.
+    pub fn remember_held(
+        &mut self,
+        record: HeldRecord,
+        token: Token,
+        id: Uuid,
+        sender: std::sync::Arc<SenderDomain>,
+        hasher: &TokenHasher,
+        clocks: Clocks,
+    ) -> bool {
+        if self.held.len() >= MOST_REMEMBERED {
+            return false;
+        }
+        let mut held = record.into_held(token, id, sender, hasher, clocks);
+        // The clock may have been wrong when it was written.
+        let patience = clocks.now + LONGEST_HELD;
+        held.due = held.due.min(patience.max(clocks.now + held.job.spacing));
+        held.give_up = held.give_up.map(|give_up| give_up.min(patience));
+        // A newer one stands for it.
+        if self.held.queued(held.job.target()).is_none() {
+            self.held.push(held);
+        }
+        true
+    }
+}
+
+/// So many records are copied at a time, in a fraction of a millisecond.
+const PART: usize = 1_000;
+/// What was acknowledged is taken back, whoever sent it.
+const MOST_REMEMBERED: usize = 150_000;
+/// An acknowledged push is tried for this long.
+const LONGEST_HELD: Duration = Duration::from_secs(600);
