@@ -9,23 +9,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::recency::Recency;
 
-use self::window::{Answer, CALM_ACCEPTED, Evidence, LONGEST, Seconds, Sign, Window};
+use self::{
+    history::{FirstWord, Hysteresis, Totals, Usual},
+    window::{Answer, CALM_ACCEPTED, DAY, Evidence, HOUR, LONGEST, Seconds, Sign, Window},
+};
 
 mod clock;
+mod history;
 mod record;
 mod window;
 
 pub(crate) use self::clock::LaneClock;
+pub(crate) use self::history::Word;
 pub use self::record::VerdictRecord;
-
-/// What a provider says against a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Word {
-    /// It may be about our settings, or a provider's new idea of a token.
-    AboutUs,
-    /// The device has gone.
-    BeyondDoubt,
-}
 
 /// What became of a word against a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,21 +81,6 @@ pub(crate) struct VerdictGuard {
     changes: u64,
 }
 
-/// What is known of a token that was called dead or wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct FirstWord {
-    /// When that was said first.
-    at: u32,
-    /// The last day on which it was said, counted from 1970.
-    last_day: u16,
-    /// On how many days it was said.
-    days: u16,
-    /// The lane's totals then.
-    totals: Totals,
-    /// Whether it was a word beyond doubt.
-    beyond_doubt: bool,
-}
-
 /// What is known of a burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Burst {
@@ -112,22 +93,6 @@ struct Burst {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Accepted {
     token: Fingerprint,
-    at: Seconds,
-}
-
-/// Samples of the window, one every ten minutes, added up: shares over hours and days.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Totals {
-    answers: u32,
-    accepted: u32,
-}
-
-/// The share of tokens that the lane usually rejects, from the same samples; old ones count less and less.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Usual {
-    answers: f64,
-    rejected: f64,
-    /// The last sample.
     at: Seconds,
 }
 
@@ -426,120 +391,14 @@ impl VerdictGuard {
     }
 }
 
-impl FirstWord {
-    fn new(word: Word, now: Seconds, totals: Totals) -> Self {
-        Self {
-            at: u32::try_from(now).unwrap_or(u32::MAX),
-            last_day: day(now),
-            days: 1,
-            totals,
-            beyond_doubt: word == Word::BeyondDoubt,
-        }
-    }
-
-    /// As if it had been said now for the first time.
-    fn begun_again(self, now: Seconds, totals: Totals) -> Self {
-        let word = if self.beyond_doubt {
-            Word::BeyondDoubt
-        } else {
-            Word::AboutUs
-        };
-        Self::new(word, now, totals)
-    }
-
-    fn said_again(self, now: Seconds) -> Self {
-        Self {
-            last_day: day(now),
-            days: self.days_with(now),
-            ..self
-        }
-    }
-
-    fn age(&self, now: Seconds) -> Seconds {
-        now.saturating_sub(u64::from(self.at))
-    }
-
-    /// On how many days it was said, if it is said now.
-    fn days_with(&self, now: Seconds) -> u16 {
-        self.days.saturating_add(u16::from(day(now) != self.last_day))
-    }
-
-    /// Whether the provider stays with it, even if the lane accepts nothing that could be compared.
-    fn is_said_for_days(&self, now: Seconds) -> bool {
-        self.age(now) >= 3 * DAY && self.days_with(now) >= 3
-    }
-}
-
-impl Totals {
-    fn plus(self, evidence: Evidence) -> Self {
-        // A hundred every ten minutes reach the end after 800 years.
-        let add = |total: u32, more: usize| total.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
-        Self {
-            answers: add(self.answers, evidence.answers),
-            accepted: add(self.accepted, evidence.accepted),
-        }
-    }
-
-    fn accepts_since(self, before: &Self) -> bool {
-        let answers = self.answers.saturating_sub(before.answers);
-        let accepted = self.accepted.saturating_sub(before.accepted);
-        u64::from(accepted) * 10 >= u64::from(answers)
-    }
-}
-
-/// A burst ends where it could not begin, so that it does not begin and end all the time.
-#[derive(Clone, Copy)]
-enum Hysteresis {
-    Begin,
-    Last,
-}
-
-impl Usual {
-    fn add(&mut self, sample: Evidence, now: Seconds) {
-        let ago = now.saturating_sub(self.at) as f64;
-        let weight = 0.5_f64.powf(ago / DAY as f64);
-        self.answers = self.answers * weight + sample.answers as f64;
-        self.rejected = self.rejected * weight + sample.rejected as f64;
-    }
-
-    /// What has lasted for long is usual.
-    fn become_the_share_of(&mut self, evidence: Evidence) {
-        let share = evidence.rejected as f64 / evidence.answers.max(1) as f64;
-        self.answers = ENOUGH;
-        self.rejected = share * ENOUGH;
-    }
-
-    /// Whether the share of rejected tokens has risen: to more than twice the usual one, and a tenth of all on top.
-    /// Before there is a usual one nothing rises.
-    fn is_exceeded_by(&self, evidence: Evidence, hysteresis: Hysteresis) -> bool {
-        if self.answers < ENOUGH {
-            return false;
-        }
-        let (factor, margin) = match hysteresis {
-            Hysteresis::Begin => (2.0, 0.1),
-            Hysteresis::Last => (1.5, 0.05),
-        };
-        let usual = self.rejected / self.answers;
-        evidence.rejected as f64 >= (factor * usual + margin) * evidence.answers as f64
-    }
-}
-
-fn day(now: Seconds) -> u16 {
-    u16::try_from(now / DAY).unwrap_or(u16::MAX)
-}
-
 /// A step of the clock by more seconds is a jump.
 pub(crate) const JUMP: Seconds = 60;
-const HOUR: Seconds = 3_600;
-const DAY: Seconds = 24 * HOUR;
 /// A share that has lasted so long is the usual one.
 const STEADY: Seconds = 3 * DAY;
 /// However long the provider accepts nothing, so many tokens die.
 const MOST_DEATHS: u32 = 10;
 /// So many tokens that were rejected, and none accepted ever, are worth a word.
 const FEW: usize = 3;
-/// Sampled answers from which a usual share can be told.
-const ENOUGH: f64 = 50.0;
 /// Answers from which the end of a burst can be told: of the last ten minutes, and of longer.
 const ENOUGH_AT_ONCE: usize = 50;
 const ENOUGH_LATER: usize = 20;

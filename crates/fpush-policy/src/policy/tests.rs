@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 
-use fpush_push::Failure;
+use fpush_push::{Failure, PushError};
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{clocks, hasher, job_of, settings};
+use crate::{
+    attempts::{Answered, Ended, Next, Tries},
+    testing::{clocks, hasher, job_of, settings},
+};
 
 /// A module whose waiting publishes are known by numbers.
 struct Fixture {

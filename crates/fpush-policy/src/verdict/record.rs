@@ -3,7 +3,11 @@
 use fpush_push::Fingerprint;
 use serde::{Deserialize, Serialize};
 
-use super::{Accepted, Answer, Burst, FirstWord, JUMP, Seconds, Sign, Totals, Usual, VerdictGuard};
+use super::{
+    Accepted, Burst, JUMP, VerdictGuard,
+    history::{FirstWord, Totals, Usual},
+    window::{Answer, Seconds, Sign},
+};
 
 /// A part of what a module knows of its provider's words, in a form that can be written down. Times are seconds since
 /// 1970.

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// Seconds on the clock of the lane.
 pub(crate) type Seconds = u64;
 
+pub(crate) const HOUR: Seconds = 3_600;
+pub(crate) const DAY: Seconds = 24 * HOUR;
+
 /// What one answer says about the lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Sign {

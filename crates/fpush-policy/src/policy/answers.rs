@@ -1,0 +1,190 @@
+//! What the provider's answers mean for a push.
+
+use std::time::{Duration, Instant};
+
+use fpush_push::{Choice, Failure, Fingerprint, Form, Outcome, PushError, Unavailable};
+
+use super::{Policy, today};
+use crate::{
+    attempts::{Answered, Ended, Next, Notice, Tries},
+    blocklist::BlockReason,
+    job::PushJob,
+    verdict::{Belief, Word},
+};
+
+impl<W> Policy<W> {
+    /// Whether an attempt may begin now; otherwise when the pause ends.
+    ///
+    /// # Errors
+    ///
+    /// The end of the pause.
+    pub fn may_attempt(&self, now: Instant) -> Result<(), Instant> {
+        match self.holds_back(now) {
+            Some(until) => Err(until),
+            None => Ok(()),
+        }
+    }
+
+    /// What an answer of the provider means for the push that it was given to. `generation` is that of the settings with
+    /// which the attempt was made, `jitter` a random number from 0 to 1.
+    pub fn answered(
+        &mut self,
+        job: &mut PushJob,
+        tries: &mut Tries,
+        answer: Result<(), &Failure>,
+        generation: u64,
+        now: Instant,
+        jitter: f64,
+    ) -> Answered {
+        let is_current = generation == self.generation;
+        let failure = match answer {
+            Ok(()) => {
+                self.blocklist.unblock(job.token);
+                self.accepted_domain(job.sender.share, now);
+                let mut notice = None;
+                if is_current {
+                    self.health.accepted(now);
+                    let at = self.clock.seconds(now);
+                    let change = self.guard.accepted(job.token, job.sender.share, at);
+                    notice = change.map(Notice::Lane);
+                }
+                return Answered::ended(Outcome::Accepted, notice);
+            }
+            Err(failure) => failure,
+        };
+        self.recent.failed(job.token, failure.reason, now);
+        if !is_current {
+            // What was refused with other settings says nothing.
+            return Answered::next(Next::Again);
+        }
+        let asked = match failure.error {
+            PushError::Reconnected if tries.may_reconnect() => return Answered::next(Next::Again),
+            PushError::Renewed if tries.may_renew() => return Answered::next(Next::Again),
+            PushError::TooLarge if job.push.form == Form::Full => {
+                job.push.form = Form::Minimal;
+                return Answered {
+                    next: Next::Again,
+                    notice: Some(Notice::TooLarge),
+                };
+            }
+            PushError::Later { after } => after,
+            PushError::Reconnected | PushError::Renewed => None,
+            PushError::TokenBusy => {
+                self.take_neutral(job, now);
+                self.health.answered();
+                return Answered::next(Next::Ended(Ended::Busy));
+            }
+            PushError::Pause { length, alarm } => {
+                self.take_neutral(job, now);
+                let resume = now + length;
+                let first = self.health.pause(resume, alarm, failure, now);
+                return Answered {
+                    next: Next::Ended(Ended::Failed { resume }),
+                    notice: first.then_some(Notice::Paused { length, alarm }),
+                };
+            }
+            PushError::TokenGone { since } => return self.weigh(job, Some(since), now),
+            PushError::TokenDoubted => return self.weigh(job, None, now),
+            PushError::Unexplained => {
+                self.take_neutral(job, now);
+                self.health.answered();
+                self.blocklist.block(job.token, BlockReason::Unexplained, now);
+                return Answered::ended(Outcome::TokenBlocked, Some(Notice::Unknown));
+            }
+            PushError::Misconfigured => {
+                self.take_neutral(job, now);
+                self.health.misconfigured(failure);
+                return Answered::ended(Outcome::ProviderUnavailable, Some(Notice::Refused));
+            }
+            PushError::TooLarge => {
+                self.take_neutral(job, now);
+                self.health.answered();
+                return Answered::ended(Outcome::ProviderUnavailable, Some(Notice::Refused));
+            }
+        };
+        self.health.unwell(failure);
+        let resume = now + tries.backoff.pause(asked, jitter);
+        Answered {
+            next: if resume + LEAST_ATTEMPT > tries.patience {
+                Next::Ended(Ended::Failed { resume })
+            } else {
+                Next::After { resume }
+            },
+            notice: Some(Notice::NotTaken),
+        }
+    }
+
+    /// Weighs that the provider called a token dead, since then if it says so, or wrong (`None`). A second token, for
+    /// calls, is no reason to give up the device: it is left alone for a while.
+    fn weigh(&mut self, job: &PushJob, gone: Option<Option<u64>>, now: Instant) -> Answered {
+        self.health.answered();
+        let (token, domain) = (job.token, job.sender.share);
+        let (at, wall) = (self.clock.seconds(now), self.clock.millis(now));
+        let word = match gone {
+            // A provider that speaks of the future may be wrong about all else.
+            Some(since) if since.is_none_or(|since| since <= wall) => Word::BeyondDoubt,
+            Some(_) | None => Word::AboutUs,
+        };
+        let is_second = job.push.extra.as_ref().is_some_and(|extra| extra.call);
+        // Of another module, as likely as not, whose name was lost on the way.
+        let is_astray = word == Word::AboutUs && job.choice == Choice::Default;
+        let (belief, change) = if is_second || is_astray {
+            (Belief::Doubted, self.guard.rejected(token, domain, at))
+        } else {
+            self.guard.weigh(token, domain, word, at)
+        };
+        let next = match belief {
+            Belief::Dead => Next::Dead {
+                since: gone.flatten(),
+            },
+            Belief::Doubted => {
+                self.blocklist.block(token, BlockReason::Doubted, now);
+                Next::Ended(Ended::Settled(Outcome::TokenBlocked))
+            }
+        };
+        Answered {
+            next,
+            notice: change.map(Notice::Lane),
+        }
+    }
+
+    /// The registry has said whether the registration of a dead token has ended; where there is none, it has. Returns what
+    /// became of the push, and how many queued pushes went with the token.
+    pub fn registry_said(
+        &mut self,
+        job: &PushJob,
+        ended: Result<bool, Unavailable>,
+        now: Instant,
+    ) -> (Outcome, usize) {
+        let (reason, outcome) = match ended {
+            Ok(true) => (BlockReason::Dead, Outcome::TokenDead),
+            // The device has registered since.
+            Ok(false) => (BlockReason::Doubted, Outcome::TokenBlocked),
+            // The provider will say it again.
+            Err(Unavailable) => return (Outcome::RegistryUnavailable, 0),
+        };
+        self.guard.unblock(job.token);
+        self.blocklist.block(job.token, reason, now);
+        let dropped = match outcome {
+            Outcome::TokenDead => self.held.remove_dead(job.key, job.token),
+            _ => 0,
+        };
+        (outcome, dropped)
+    }
+
+    /// Takes note of an answer that says nothing of the token.
+    fn take_neutral(&mut self, job: &PushJob, now: Instant) {
+        let at = self.clock.seconds(now);
+        self.guard.neutral(job.token, job.sender.share, at);
+    }
+
+    fn accepted_domain(&mut self, share: Fingerprint, now: Instant) {
+        let today = today(&self.clock, now);
+        if self.accepted_domains.get(share) != Some(&today) {
+            self.accepted_domains.touch(share, today);
+        }
+    }
+}
+
+/// An attempt with less time than this is not worth making.
+const LEAST_ATTEMPT: Duration = Duration::from_secs(1);

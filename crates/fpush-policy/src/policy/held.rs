@@ -1,0 +1,191 @@
+//! Held pushes: when they go out, and what becomes of them.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use fpush_push::{Class, Outcome};
+
+use super::{Busy, Grant, HeldAttempt, HeldEnd, Phase, Policy, standing, today, turns::Wanting};
+use crate::{attempts::Ended, blocklist::BlockReason, fair::Entered, job::PushJob, limiter::RateSlot};
+
+impl<W> Policy<W> {
+    /// Takes note of the time: [`grant`](Self::grant) lets out what is due. At the end nothing more becomes due.
+    pub fn make_due(&mut self, now: Instant) {
+        if self.end == Phase::Running {
+            self.let_wait_for_permits(now, false);
+        }
+    }
+
+    fn let_wait_for_permits(&mut self, now: Instant, all: bool) {
+        while let Some((number, job)) = self.held.pop_due(now, all) {
+            let sender = Arc::clone(&job.sender);
+            let standing = standing(&self.accepted_domains, sender.share, today(&self.clock, now));
+            match self.turns.due.enter(sender.sender(standing), number) {
+                Entered::Waiting(_) | Entered::Displacing(..) => {}
+                Entered::Full(number) => self.held.postpone(number, now + CROWDED_PAUSE),
+            }
+        }
+    }
+
+    /// When [`make_due`](Self::make_due) and [`grant`](Self::grant) are to be called next.
+    #[must_use]
+    pub fn next_timer(&self, now: Instant) -> Option<Instant> {
+        let paused = self.holds_back(now);
+        let blocked = paused.filter(|_| !self.turns.due.is_empty());
+        let next = self
+            .held
+            .next_due()
+            .map(|due| paused.map_or(due, |until| until.max(due)));
+        [blocked, next].into_iter().flatten().min()
+    }
+
+    /// Says who has a free permit; `None` if there is no permit, or nobody who wants one. To be repeated until then.
+    pub fn grant(&mut self, now: Instant) -> Option<Grant<W>> {
+        while self.turns.out < self.turns.permits {
+            let paused = self.holds_back(now).is_some();
+            match self.turns.next(paused)? {
+                Wanting::Waiter(waiter) => {
+                    self.turns.out += 1;
+                    return Some(Grant::Waiter(waiter));
+                }
+                Wanting::Held(number) => {
+                    let grant = self.let_out(number, now);
+                    if grant.is_some() {
+                        return grant;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Begins the attempt for a held push, unless there is nothing to send any more.
+    fn let_out(&mut self, number: u64, now: Instant) -> Option<Grant<W>> {
+        let held = self.held.due(number)?;
+        let (target, spacing, give_up) = (held.job.target(), held.job.spacing, held.give_up);
+        let registered = held.job.record.is_some();
+        let end = match self.blocked(target.token, registered, now) {
+            Some(BlockReason::Dead) => Some(HeldEnd::Dropped),
+            Some(BlockReason::Unexplained | BlockReason::Doubted) => {
+                Some(HeldEnd::Lost(Outcome::TokenBlocked))
+            }
+            None => give_up
+                .filter(|give_up| now >= *give_up + LAST_ATTEMPT)
+                .map(|_| HeldEnd::Lost(Outcome::ProviderUnavailable)),
+        };
+        if let Some(end) = end {
+            self.held.remove(number);
+            return Some(Grant::Ended(target.token, end));
+        }
+        let silence = self.limiter.silence(target.token, now);
+        if let Some(until) = silence.filter(|_| self.end == Phase::Running) {
+            self.held.postpone(number, until);
+            return None;
+        }
+        let slot = self.limiter.take(target, spacing, now);
+        let held = self.held.begin(number)?;
+        held.give_up.get_or_insert(now + HELD_PATIENCE);
+        self.turns.out += 1;
+        Some(Grant::Held(HeldAttempt {
+            number,
+            job: held.job.clone(),
+            slot,
+            attempts: held.attempts,
+        }))
+    }
+
+    /// Decides about a push whose token its provider calls too busy.
+    pub fn busy(&mut self, job: Box<PushJob>, slot: RateSlot, now: Instant) -> Busy {
+        let until = self.limiter.silence_now(job.token, now);
+        let target = job.target();
+        if target.class != Class::Voip && self.held.queued(target).is_some() {
+            return Busy::Covered;
+        }
+        self.limiter.give_back(slot);
+        let sender = Arc::clone(&job.sender);
+        let room = self.held.has_room(sender.share, self.standing(&sender, now));
+        if target.class == Class::Voip || !room || self.is_last_chance() {
+            return Busy::Refused;
+        }
+        self.hold(job, until);
+        Busy::Held
+    }
+
+    /// Decides what becomes of a held push after an attempt; `None` if it waits for the next one.
+    pub fn held_ended(
+        &mut self,
+        number: u64,
+        slot: RateSlot,
+        ended: &Ended,
+        now: Instant,
+    ) -> Option<HeldEnd> {
+        let held = self.held.begin(number)?;
+        held.attempts += 1;
+        let (token, give_up) = (held.job.token, held.give_up.unwrap_or(now));
+        let end = match ended {
+            Ended::Settled(Outcome::Accepted) => HeldEnd::Delivered,
+            Ended::Settled(Outcome::TokenDead) => HeldEnd::Dropped,
+            Ended::Settled(outcome) => {
+                self.limiter.give_back(slot);
+                HeldEnd::Lost(*outcome)
+            }
+            Ended::Failed { resume } => {
+                self.limiter.give_back(slot);
+                let over = now >= give_up || *resume >= give_up + LAST_ATTEMPT;
+                if over || self.is_last_chance() {
+                    HeldEnd::Lost(Outcome::ProviderUnavailable)
+                } else if self.held.requeue(number, *resume) {
+                    return None;
+                } else {
+                    HeldEnd::Covered
+                }
+            }
+            Ended::Busy => {
+                let until = self.limiter.silence_now(token, now);
+                self.limiter.give_back(slot);
+                if now >= give_up || self.is_last_chance() {
+                    HeldEnd::Lost(Outcome::ProviderUnavailable)
+                } else if self.held.requeue(number, until) {
+                    return None;
+                } else {
+                    HeldEnd::Covered
+                }
+            }
+        };
+        self.held.remove(number);
+        Some(end)
+    }
+
+    /// The end begins: nothing new is taken, and what is held goes out now. With `keeps_held` what cannot be delivered
+    /// is not lost, because it is kept for the next start.
+    pub fn begin_end(&mut self, keeps_held: bool, now: Instant) {
+        self.end = Phase::Ending { keeps_held };
+        self.let_wait_for_permits(now, true);
+    }
+
+    /// Whether held pushes are due, and wait for nothing but a permit.
+    #[must_use]
+    pub fn has_due(&self, now: Instant) -> bool {
+        !self.turns.due.is_empty() && self.holds_back(now).is_none()
+    }
+
+    /// Whether what is not delivered now is lost.
+    #[must_use]
+    pub fn is_last_chance(&self) -> bool {
+        self.end == Phase::Ending { keeps_held: false }
+    }
+
+    /// The end of a pause, if pushes have to wait for it: at the end there is no later time to send at.
+    pub(super) fn holds_back(&self, now: Instant) -> Option<Instant> {
+        self.health.paused_until(now).filter(|_| !self.is_last_chance())
+    }
+}
+
+/// An acknowledged push is tried for this long.
+const HELD_PATIENCE: Duration = Duration::from_secs(600);
+/// So much later than that its last attempt may be.
+const LAST_ATTEMPT: Duration = Duration::from_secs(90);
+/// Before a held push that found no place tries again.
+const CROWDED_PAUSE: Duration = Duration::from_millis(200);
