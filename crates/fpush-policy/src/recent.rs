@@ -4,19 +4,18 @@ use std::time::Instant;
 
 use fpush_push::{Fingerprint, Outcome};
 
-use crate::recency::Recency;
-
-/// The last outcomes of the tokens that were published to last.
-#[derive(Debug)]
+/// The last outcomes of the tokens that were published to last. Every push is noted here, so it costs no order of all
+/// tokens: a token has its place in one of few, by its fingerprint, and the one that is noted longest ago leaves it.
+#[derive(Debug, Default)]
 pub(crate) struct Recent {
-    entries: Recency<Entry>,
+    buckets: Vec<[Option<Entry>; PLACES]>,
+    used: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    at: Instant,
-    end: End,
-    reason: Option<&'static str>,
+    token: Fingerprint,
+    last: Last,
 }
 
 /// How a push ended.
@@ -45,64 +44,89 @@ pub struct Last {
     pub reason: Option<&'static str>,
 }
 
-impl Default for Recent {
-    fn default() -> Self {
-        Self {
-            entries: Recency::new(MAX_TOKENS),
-        }
-    }
-}
-
 impl Recent {
-    /// Takes note of how a push ended. A reason that the provider gave a moment ago stays with it.
+    /// Takes note of how a push ended. A reason that the provider gave a moment ago stays with it, unless the push was
+    /// accepted after all.
     pub(crate) fn ended(&mut self, token: Fingerprint, end: End, now: Instant) {
-        let reason = match self.entries.get(token) {
-            Some(Entry {
-                end: End::Failed,
-                reason,
-                ..
-            }) => *reason,
-            Some(_) | None => None,
-        };
-        self.entries.touch(token, Entry { at: now, end, reason });
+        let accepted = matches!(end, End::Answered(Outcome::Accepted) | End::Delivered);
+        let reason = self
+            .last(token)
+            .filter(|last| last.end == End::Failed && !accepted)
+            .and_then(|last| last.reason);
+        self.note(token, Last { at: now, end, reason });
     }
 
     /// Takes note of an attempt that failed, and of the provider's reason.
     pub(crate) fn failed(&mut self, token: Fingerprint, reason: &'static str, now: Instant) {
-        let entry = Entry {
+        let last = Last {
             at: now,
             end: End::Failed,
             reason: Some(reason),
         };
-        self.entries.touch(token, entry);
+        self.note(token, last);
     }
 
     pub(crate) fn last(&self, token: Fingerprint) -> Option<Last> {
-        let Entry { at, end, reason } = *self.entries.get(token)?;
-        // A reason belongs to what was not accepted.
-        let accepted = matches!(end, End::Answered(Outcome::Accepted) | End::Delivered);
-        Some(Last {
-            at,
-            end,
-            reason: reason.filter(|_| !accepted),
-        })
+        let bucket = self.buckets.get(self.index(token))?;
+        let entry = bucket.iter().flatten().find(|entry| entry.token == token)?;
+        Some(entry.last)
+    }
+
+    fn note(&mut self, token: Fingerprint, last: Last) {
+        if self.used >= self.buckets.len() * PLACES / 2 && self.buckets.len() < MAX_BUCKETS {
+            self.grow();
+        }
+        let at = self.index(token);
+        let Some(bucket) = self.buckets.get_mut(at) else {
+            return;
+        };
+        let own = bucket
+            .iter()
+            .position(|entry| entry.is_some_and(|entry| entry.token == token));
+        let oldest = || (0..PLACES).min_by_key(|place| bucket[*place].map(|entry| entry.last.at));
+        if let Some(place) = own.or_else(oldest) {
+            self.used += usize::from(bucket[place].is_none());
+            bucket[place] = Some(Entry { token, last });
+        }
+    }
+
+    fn grow(&mut self) {
+        let buckets = (4 * self.buckets.len()).clamp(FEWEST_BUCKETS, MAX_BUCKETS);
+        let old = std::mem::replace(&mut self.buckets, vec![[None; PLACES]; buckets]);
+        self.used = 0;
+        for entry in old.into_iter().flatten().flatten() {
+            self.note(entry.token, entry.last);
+        }
+    }
+
+    fn index(&self, token: Fingerprint) -> usize {
+        // The number of buckets is a power of two.
+        token.table_hash() as usize & self.buckets.len().wrapping_sub(1)
     }
 }
 
-/// 72 bytes each with their place in the table: 3.6 MB a module at most.
-const MAX_TOKENS: u32 = 50_000;
+/// In each bucket.
+const PLACES: usize = 4;
+const FEWEST_BUCKETS: usize = 64;
+/// Of 256 bytes each: 2 MiB a module at most.
+const MAX_BUCKETS: usize = 8_192;
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::*;
     use fpush_push::TokenHasher;
+
+    use super::*;
+
+    fn fingerprint(token: &str) -> Fingerprint {
+        TokenHasher::with_key([7; 16]).fingerprint(token)
+    }
 
     #[test]
     fn the_reason_of_a_failure_stays_until_a_push_is_accepted() {
         let (mut recent, start) = (Recent::default(), Instant::now());
-        let token = TokenHasher::with_key([7; 16]).fingerprint("t");
+        let token = fingerprint("t");
         assert_eq!(recent.last(token), None);
         recent.failed(token, "BadDeviceToken", start);
         let now = start + Duration::from_secs(1);
@@ -117,14 +141,20 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_as_small_as_it_is_said_to_be() {
-        assert!(size_of::<Entry>() <= 40, "{}", size_of::<Entry>());
-        let (mut recent, now) = (Recent::default(), Instant::now());
-        let hasher = TokenHasher::with_key([7; 16]);
-        for token in 0..MAX_TOKENS + 10 {
-            let token = hasher.fingerprint(&token.to_string());
-            recent.ended(token, End::Answered(Outcome::Accepted), now);
+    fn memory_is_bounded_and_those_that_came_last_are_known() {
+        assert!(size_of::<[Option<Entry>; PLACES]>() <= 256);
+        let (mut recent, start) = (Recent::default(), Instant::now());
+        for number in 0..100_000 {
+            let now = start + Duration::from_millis(number);
+            recent.ended(
+                fingerprint(&number.to_string()),
+                End::Answered(Outcome::Accepted),
+                now,
+            );
         }
-        assert_eq!(recent.entries.len(), MAX_TOKENS as usize);
+        assert_eq!(recent.buckets.len(), MAX_BUCKETS);
+        let known = |number: &u64| recent.last(fingerprint(&number.to_string())).is_some();
+        assert_eq!((99_000..100_000).filter(known).count(), 1_000);
+        assert!((0..10_000).filter(known).count() < 1_000);
     }
 }

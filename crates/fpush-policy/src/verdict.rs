@@ -217,6 +217,13 @@ impl VerdictGuard {
         (belief, self.turn(now))
     }
 
+    /// A token that was taken for dead has not ended a registration after all: the registry knows better, or could not be
+    /// asked.
+    pub(crate) fn take_back_death(&mut self) {
+        self.deaths = self.deaths.saturating_sub(1);
+        self.changes += 1;
+    }
+
     /// Forgets what was said against a token: it is alive.
     pub(crate) fn unblock(&mut self, token: Fingerprint) {
         if !self.words.is_empty() && self.words.remove(token).is_some() {

@@ -156,6 +156,9 @@ impl<W> Policy<W> {
         ended: Result<bool, Unavailable>,
         now: Instant,
     ) -> (Outcome, usize) {
+        if ended != Ok(true) {
+            self.guard.take_back_death();
+        }
         let (reason, outcome) = match ended {
             Ok(true) => (BlockReason::Dead, Outcome::TokenDead),
             // The device has registered since.

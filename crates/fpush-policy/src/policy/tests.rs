@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use fpush_push::{Failure, PushError};
+use fpush_push::{Failure, PushError, Unavailable};
 use proptest::prelude::*;
 
 use super::*;
@@ -176,6 +176,25 @@ fn what_is_queued_behind_a_token_that_is_dead_goes() {
         f.publish("a.org", "t", 2, 3),
         Became::Answered(Outcome::TokenDead)
     );
+}
+
+/// A database that is away for an hour must not use up the deaths that a lane may cause before it is doubted.
+#[test]
+fn a_registry_that_cannot_be_asked_uses_up_no_deaths() {
+    let mut f = Fixture::new(20);
+    for number in 0..10 {
+        f.answer("a.org", &format!("living {number}"), Ok(()), 0);
+    }
+    let job = job_of("a.org", "t");
+    for round in 0..20 {
+        let answered = f.answer("a.org", "t", Err(PushError::TokenGone { since: None }), round);
+        assert_eq!(answered.next, Next::Dead { since: None }, "{round}");
+        let now = f.at(round);
+        let said = f.policy.registry_said(&job, Err(Unavailable), now);
+        assert_eq!(said, (Outcome::RegistryUnavailable, 0));
+    }
+    let now = f.at(100);
+    assert_eq!(f.policy.registry_said(&job, Ok(true), now).0, Outcome::TokenDead);
 }
 
 #[test]
