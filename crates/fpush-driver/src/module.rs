@@ -242,12 +242,12 @@ impl Module {
             let fingerprint = self.fingerprint(token.as_str());
             let sender = self.senders.domain(record.domain());
             let hasher = self.senders.hasher();
-            let room =
-                self.lock()
-                    .policy
-                    .remember_held(record, token, Uuid::new_v4(), sender, hasher, clocks);
-            if !room {
-                self.lose(fingerprint, Outcome::Overloaded);
+            let end = self
+                .lock()
+                .policy
+                .remember_held(record, token, Uuid::new_v4(), sender, hasher, clocks);
+            if let Some(end) = end {
+                self.held_has_ended(fingerprint, end);
             }
         }
         self.lane.wake.notify_one();

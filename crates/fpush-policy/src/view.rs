@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fpush_push::{Class, Fingerprint, Token, TokenHasher, TroubleKind};
+use fpush_push::{Class, Fingerprint, Outcome, Token, TokenHasher, TroubleKind};
 use uuid::Uuid;
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     health::Complaint,
     job::SenderDomain,
     limiter::Target,
-    policy::Policy,
+    policy::{HeldEnd, Policy},
     recent::Last,
     records::{BlockRecord, Clocks, HeldRecord},
     verdict::{Condition, VerdictRecord},
@@ -187,8 +187,8 @@ impl<W> Policy<W> {
         self.remember_domains(clocks.now);
     }
 
-    /// Takes a push that was held before the daemon started, to a token in the spelling of its module. Returns whether
-    /// there is room for it.
+    /// Takes a push that was held before the daemon started, to a token in the spelling of its module. Returns how it ended,
+    /// if it is not held.
     pub fn remember_held(
         &mut self,
         record: HeldRecord,
@@ -197,20 +197,21 @@ impl<W> Policy<W> {
         sender: std::sync::Arc<SenderDomain>,
         hasher: &TokenHasher,
         clocks: Clocks,
-    ) -> bool {
+    ) -> Option<HeldEnd> {
         if self.held.len() >= MOST_REMEMBERED {
-            return false;
+            return Some(HeldEnd::Lost(Outcome::Overloaded));
         }
         let mut held = record.into_held(token, id, sender, hasher, clocks);
         // The clock may have been wrong when it was written.
         let patience = clocks.now + LONGEST_HELD;
         held.due = held.due.min(patience.max(clocks.now + held.job.spacing));
         held.give_up = held.give_up.map(|give_up| give_up.min(patience));
-        // A newer one stands for it.
-        if self.held.queued(held.job.target()).is_none() {
-            self.held.push(held);
+        // One was under way when another one was queued for its key.
+        if self.held.queued(held.job.target()).is_some() {
+            return Some(HeldEnd::Covered);
         }
-        true
+        self.held.push(held);
+        None
     }
 }
 

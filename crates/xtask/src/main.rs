@@ -1,4 +1,4 @@
-//! What a person or CI runs: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench` and `cargo xtask package`.
+//! What a person or CI runs: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench` and others.
 
 #![expect(
     clippy::disallowed_macros,
@@ -11,6 +11,7 @@ mod install;
 mod interrupt;
 mod package;
 mod process;
+mod simulate;
 mod test;
 
 use std::env;
@@ -36,6 +37,9 @@ fn main() -> ExitCode {
         }
         [bench::STAND_IN, folder] => run(|| bench::stand_in(folder.as_ref())),
         [bench::FLOOR, file] => run(|| bench::floor(file.as_ref())),
+        ["simulate", options @ ..] => {
+            simulate::Worlds::read(options).and_then(|worlds| run(|| simulate::run(&worlds)))
+        }
         ["package"] => run(package::run),
         ["package", "--test"] => run(|| package::run_test(None)),
         ["package", "--test", file] => run(|| package::run_test(Some(file))),
@@ -96,6 +100,10 @@ cargo xtask test --long     the same with the tests that take minutes
 cargo xtask bench           what a push costs in time and memory, beside a bare HTTP/2 client; takes eight minutes
 cargo xtask bench --short   whether the bench works, in a few seconds and without optimisation
                             (either of them with --json FILE and --markdown FILE: the figures also in files)
+cargo xtask simulate --seeds N
+                            random worlds around the policy, in virtual time: nothing that was acknowledged vanishes
+cargo xtask simulate --seed S --trace
+                            one of them, step by step
 cargo xtask package         the Debian package, in target/debian
 cargo xtask package --test [FILE]
                             whether a package (without FILE one of the debug build) can be installed, started,

@@ -265,6 +265,25 @@ fn a_busy_token_is_not_held_where_there_is_no_room() {
     );
 }
 
+/// Nobody else might come by to wake it.
+#[test]
+fn a_held_push_that_a_pause_stops_goes_out_when_the_pause_ends() {
+    let mut f = Fixture::new(10);
+    let pause = PushError::Pause {
+        length: Duration::from_secs(60),
+        alarm: false,
+    };
+    let due = f.at(1_000);
+    f.policy.hold(job_of("a.org", "t"), due);
+    f.answer("a.org", "other", Err(pause), 500);
+    let now = f.at(1_000);
+    f.policy.make_due(now);
+    assert!(f.policy.grant(now).is_none());
+    let end = f.at(60_500);
+    assert_eq!(f.policy.next_timer(now), Some(end));
+    assert!(matches!(f.policy.grant(end), Some(Grant::Held(_))));
+}
+
 /// What the settings were when an answer was asked for is what it says something about.
 #[test]
 fn an_answer_to_older_settings_says_nothing() {

@@ -1,0 +1,576 @@
+//! A random world around one module, in virtual time: servers that publish, a provider that accepts, hangs, rejects,
+//! throttles and has incidents, restarts, reloads and a clock that jumps. After each step nothing that was acknowledged is
+//! missing, no permit is lost, and an incident has cost ten devices at most.
+//!
+//! The same seed is the same run. `FPUSH_SEEDS=100000` runs so many; `FPUSH_SEED=7` runs one and prints its steps.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    env,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use fpush_policy::{
+    BlockRule, BlocklistSettings, Busy, Clocks, Decision, Ended, Grant, HeldEnd, ModuleSettings, Next,
+    Policy, Publish, PushJob, RateSlot, RatelimitSettings, SenderDomain, Ticket, Tries, Turn,
+};
+use fpush_push::{Choice, Class, Failure, Fingerprint, Form, Outcome, Push, PushError, Token, TokenHasher};
+use uuid::Uuid;
+
+/// Steele, Lea and Flood's `SplitMix64`.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn one_in(&mut self, chances: u64) -> bool {
+        self.below(chances) == 0
+    }
+}
+
+/// How the provider is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weather {
+    Fine,
+    /// It calls living tokens dead.
+    Gone,
+    /// It calls living tokens wrong.
+    Wrong,
+    Away,
+    Odd,
+}
+
+/// A push at the provider.
+struct Flight {
+    job: Box<PushJob>,
+    slot: RateSlot,
+    tries: Tries,
+    generation: u64,
+    /// Its number, if it is a held one.
+    held: Option<u64>,
+}
+
+/// A publish that waits for its permit.
+struct Waiting {
+    job: Box<PushJob>,
+    slot: RateSlot,
+    ticket: Ticket<Fingerprint>,
+}
+
+struct World {
+    random: Random,
+    policy: Policy<u64>,
+    base: Clocks,
+    millis: u64,
+    /// By how much the clock on the wall is wrong.
+    jumped: u64,
+    flights: Vec<Flight>,
+    waiting: BTreeMap<u64, Waiting>,
+    next_waiter: u64,
+    weather: Weather,
+    tokens: u64,
+    /// Tokens whose devices have gone.
+    gone: HashSet<u64>,
+    acknowledged: u64,
+    ended: u64,
+    lost: u64,
+    living_deaths: u64,
+    gone_deaths: u64,
+    told: bool,
+}
+
+const PERMITS: usize = 4;
+
+fn settings() -> ModuleSettings {
+    let seconds = Duration::from_secs;
+    ModuleSettings {
+        max_in_flight: PERMITS,
+        ratelimit: RatelimitSettings {
+            enabled: true,
+            spacing: seconds(20),
+            hard_spacing: seconds(600),
+            cleanup: seconds(300),
+            acknowledge_refused: false,
+        },
+        blocklist: BlocklistSettings {
+            dead: BlockRule {
+                initial: seconds(86_400),
+                extended: seconds(5 * 86_400),
+            },
+            unexplained: BlockRule {
+                initial: seconds(600),
+                extended: seconds(1_200),
+            },
+            extension: seconds(600),
+        },
+    }
+}
+
+fn hasher() -> TokenHasher {
+    TokenHasher::with_key([7; 16])
+}
+
+fn sender(token: u64) -> Arc<SenderDomain> {
+    let domain = match token % 5 {
+        0 => "one.org",
+        1 => "chat.one.org",
+        2 => "two.org",
+        3 => "three.co.uk",
+        _ => "four.de",
+    };
+    Arc::new(SenderDomain::new(domain, &hasher()))
+}
+
+impl World {
+    fn new(seed: u64, tokens: u64, told: bool) -> Self {
+        let base = Clocks {
+            now: Instant::now(),
+            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * 86_400),
+        };
+        let mut random = Random(seed);
+        let gone = (0..tokens).filter(|_| random.one_in(40)).collect();
+        Self {
+            random,
+            policy: Policy::new(settings(), 1, base),
+            base,
+            millis: 0,
+            jumped: 0,
+            flights: Vec::new(),
+            waiting: BTreeMap::new(),
+            next_waiter: 0,
+            weather: Weather::Fine,
+            tokens,
+            gone,
+            acknowledged: 0,
+            ended: 0,
+            lost: 0,
+            living_deaths: 0,
+            gone_deaths: 0,
+            told,
+        }
+    }
+
+    #[expect(clippy::disallowed_macros, reason = "a person has asked for it")]
+    fn tell(&self, what: impl FnOnce() -> String) {
+        if self.told {
+            eprintln!(
+                "{:>9}.{:03} s: {}",
+                self.millis / 1_000,
+                self.millis % 1_000,
+                what()
+            );
+        }
+    }
+
+    fn clocks(&self) -> Clocks {
+        let passed = Duration::from_millis(self.millis);
+        Clocks {
+            now: self.base.now + passed,
+            wall: self.base.wall + passed + Duration::from_secs(self.jumped),
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.clocks().now
+    }
+
+    fn job(&self, token: u64, class: Class) -> Box<PushJob> {
+        let name = format!("token {token}");
+        let fingerprint = hasher().fingerprint(&name);
+        Box::new(PushJob {
+            push: Push {
+                token: Token::new(&name),
+                class,
+                form: Form::Full,
+                extra: None,
+                id: Uuid::from_u128(u128::from(token)),
+                deadline: self.now() + Duration::from_secs(25),
+            },
+            token: fingerprint,
+            key: fingerprint,
+            node: None,
+            choice: Choice::Named,
+            sender: sender(token),
+            spacing: Duration::from_secs(20),
+            record: None,
+        })
+    }
+
+    fn publish(&mut self) {
+        let token = self.random.below(self.tokens);
+        let class = match self.random.below(8) {
+            0 => Class::Low,
+            1 => Class::Voip,
+            _ => Class::High,
+        };
+        let (job, now) = (self.job(token, class), self.now());
+        let publish = Publish {
+            target: job.target(),
+            registered: false,
+            spacing: None,
+            sender: &job.sender,
+        };
+        match self.policy.publish(&publish, now) {
+            Decision::Answer(outcome) => {
+                self.tell(|| format!("publish for {token}: {outcome:?}"));
+                assert!(
+                    !matches!(outcome, Outcome::Queued | Outcome::Accepted),
+                    "nothing was done for that"
+                );
+            }
+            Decision::Hold { due, .. } => {
+                self.tell(|| format!("publish for {token} is queued"));
+                self.acknowledged += 1;
+                self.policy.hold(job, due);
+            }
+            Decision::Send { slot, .. } => {
+                let number = self.next_waiter;
+                self.next_waiter += 1;
+                match self.policy.take_turn(&job.sender, || number, now) {
+                    Turn::Now => self.fly(job, slot, None, 0),
+                    Turn::Waiting(ticket, displaced) => {
+                        self.waiting.insert(number, Waiting { job, slot, ticket });
+                        if let Some(displaced) = displaced {
+                            let waiting = self.waiting.remove(&displaced).expect("it waited");
+                            self.policy.give_back(waiting.slot);
+                        }
+                    }
+                    Turn::Full => self.policy.give_back(slot),
+                }
+            }
+        }
+    }
+
+    fn fly(&mut self, job: Box<PushJob>, slot: RateSlot, held: Option<u64>, attempts: u32) {
+        self.tell(|| format!("{} goes out, held: {held:?}", job.push.token.as_str()));
+        let patience = if held.is_some() {
+            self.now()
+        } else {
+            job.push.deadline
+        };
+        self.flights.push(Flight {
+            job,
+            slot,
+            tries: Tries::new(patience, attempts),
+            generation: self.policy.generation(),
+            held,
+        });
+    }
+
+    fn grant(&mut self) {
+        let now = self.now();
+        while let Some(grant) = self.policy.grant(now) {
+            match grant {
+                Grant::Waiter(number) => {
+                    let waiting = self.waiting.remove(&number).expect("it waited");
+                    self.fly(waiting.job, waiting.slot, None, 0);
+                }
+                Grant::Held(attempt) => {
+                    self.fly(attempt.job, attempt.slot, Some(attempt.number), attempt.attempts);
+                }
+                Grant::Ended(_, end) => self.held_ended(end),
+            }
+        }
+    }
+
+    fn held_ended(&mut self, end: HeldEnd) {
+        self.tell(|| format!("an acknowledged push ended: {end:?}"));
+        self.ended += 1;
+        self.lost += u64::from(matches!(end, HeldEnd::Lost(_)));
+    }
+
+    fn is_alive(&self, job: &PushJob) -> bool {
+        let number = job.push.token.as_str().trim_start_matches("token ").parse();
+        !self.gone.contains(&number.expect("a number"))
+    }
+
+    fn answer_of_provider(&mut self, alive: bool) -> Result<(), PushError> {
+        let failed = match self.weather {
+            Weather::Fine if alive => return Ok(()),
+            Weather::Fine | Weather::Gone => PushError::TokenGone { since: None },
+            Weather::Wrong => PushError::TokenDoubted,
+            Weather::Away => PushError::Later { after: None },
+            Weather::Odd => match self.random.below(8) {
+                0 => PushError::TokenBusy,
+                1 => PushError::Reconnected,
+                2 => PushError::Renewed,
+                3 => PushError::TooLarge,
+                4 => PushError::Unexplained,
+                5 => PushError::Misconfigured,
+                6 => PushError::Pause {
+                    length: Duration::from_secs(60),
+                    alarm: true,
+                },
+                _ => return Ok(()),
+            },
+        };
+        Err(failed)
+    }
+
+    /// The provider answers one of the pushes that are there.
+    fn answer(&mut self) {
+        if self.flights.is_empty() {
+            return;
+        }
+        let at = self.random.below(self.flights.len() as u64) as usize;
+        let mut flight = self.flights.swap_remove(at);
+        let alive = self.is_alive(&flight.job);
+        let answer = self.answer_of_provider(alive);
+        self.tell(|| format!("{}: {answer:?}", flight.job.push.token.as_str()));
+        let failure = answer
+            .err()
+            .map(|error| Failure::new(error, "reason", "answer", ""));
+        let (now, generation) = (self.now(), flight.generation);
+        let result = failure.as_ref().map_or(Ok(()), Err);
+        let answered = self
+            .policy
+            .answered(&mut flight.job, &mut flight.tries, result, generation, now, 0.5);
+        let ended = match answered.next {
+            Next::Again | Next::After { .. } => {
+                flight.generation = self.policy.generation();
+                self.flights.push(flight);
+                return;
+            }
+            Next::Dead { .. } => {
+                let (outcome, dropped) = self.policy.registry_said(&flight.job, Ok(true), now);
+                (0..dropped).for_each(|_| self.held_ended(HeldEnd::Dropped));
+                let deaths = if alive {
+                    &mut self.living_deaths
+                } else {
+                    &mut self.gone_deaths
+                };
+                *deaths += u64::from(outcome == Outcome::TokenDead);
+                Ended::Settled(outcome)
+            }
+            Next::Ended(ended) => ended,
+        };
+        self.policy.give_back_permit();
+        match flight.held {
+            Some(number) => {
+                let end = self.policy.held_ended(number, flight.slot, &ended, now);
+                if let Some(end) = end {
+                    self.held_ended(end);
+                }
+            }
+            None => match ended {
+                Ended::Settled(Outcome::Accepted) => {}
+                Ended::Settled(_) | Ended::Failed { .. } => self.policy.give_back(flight.slot),
+                Ended::Busy => match self.policy.busy(flight.job, flight.slot, now) {
+                    Busy::Held => self.acknowledged += 1,
+                    Busy::Covered => {
+                        self.acknowledged += 1;
+                        self.ended += 1;
+                    }
+                    Busy::Refused => {}
+                },
+            },
+        }
+        self.grant();
+    }
+
+    /// One that waits has waited too long.
+    fn give_up_waiting(&mut self) {
+        if let Some((_, waiting)) = self.waiting.pop_first() {
+            self.policy.leave(&waiting.ticket);
+            self.policy.give_back(waiting.slot);
+        }
+    }
+
+    /// What is written down is all that the next one knows.
+    fn restart(&mut self) {
+        self.tell(|| "restart".to_owned());
+        let clocks = self.clocks();
+        let (mut blocks, mut held) = (Vec::new(), Vec::new());
+        let mut from = Some(0);
+        while let Some(at) = from {
+            let (part, next) = self.policy.blocks(at, clocks);
+            blocks.extend(part);
+            from = next;
+        }
+        let mut from = Some(0);
+        while let Some(at) = from {
+            let (part, next) = self.policy.held_records(at, clocks);
+            held.extend(part);
+            from = next;
+        }
+        let verdicts = self.policy.verdicts(clocks.now);
+        assert_eq!(held.len(), self.policy.held());
+        self.policy = Policy::new(settings(), 1, clocks);
+        self.policy.remember(blocks, verdicts, clocks);
+        for (id, record) in held {
+            let token = Token::new(record.token());
+            let sender = Arc::new(SenderDomain::new(record.domain(), &hasher()));
+            if let Some(end) = self
+                .policy
+                .remember_held(record, token, id, sender, &hasher(), clocks)
+            {
+                self.held_ended(end);
+            }
+        }
+        self.flights.clear();
+        self.waiting.clear();
+    }
+
+    /// Time passes. The policy is asked when it wants to be, and not otherwise, as a driver does.
+    fn pass(&mut self, millis: u64) {
+        let until = self.millis + millis;
+        loop {
+            let timer = self.policy.next_timer(self.now());
+            let due = timer.map(|timer| {
+                let nanos = timer.saturating_duration_since(self.base.now).as_nanos();
+                u64::try_from(nanos.div_ceil(1_000_000)).expect("not that far away")
+            });
+            let Some(due) = due.filter(|due| *due <= until) else {
+                break;
+            };
+            self.millis = due.max(self.millis);
+            let now = self.now();
+            self.policy.make_due(now);
+            self.grant();
+            let next = self.policy.next_timer(now);
+            assert!(next.is_none_or(|next| next > now), "the timer stands still");
+        }
+        self.millis = until;
+        let clocks = self.clocks();
+        self.policy.follow_clock(clocks);
+    }
+
+    fn step(&mut self) {
+        match self.random.below(1_000) {
+            0..400 => self.publish(),
+            400..780 => self.answer(),
+            780..960 => {
+                let longest = [10, 1_000, 30_000, 900_000][self.random.below(4) as usize];
+                let millis = 1 + self.random.below(longest);
+                self.pass(millis);
+            }
+            960..980 => self.give_up_waiting(),
+            980..984 => self.restart(),
+            984..986 => {
+                let digest = 1;
+                self.tell(|| "reload".to_owned());
+                self.policy.configure(settings(), digest);
+                self.grant();
+            }
+            986..988 => {
+                self.jumped += self.random.below(7_200);
+                let clocks = self.clocks();
+                self.policy.follow_clock(clocks);
+            }
+            _ if self.weather == Weather::Fine => {
+                let all = [Weather::Gone, Weather::Wrong, Weather::Away, Weather::Odd];
+                self.weather = all[self.random.below(4) as usize];
+                self.tell(|| format!("{:?}", self.weather));
+            }
+            _ => self.weather = Weather::Fine,
+        }
+    }
+
+    fn check(&self) {
+        assert_eq!(
+            self.acknowledged,
+            self.ended + self.policy.held() as u64,
+            "nothing vanishes"
+        );
+        assert_eq!(self.policy.lengths(), (self.flights.len(), self.waiting.len()));
+        assert!(self.flights.len() <= PERMITS);
+    }
+
+    /// The provider is well, and everything that is held goes out.
+    fn end_well(&mut self) {
+        self.weather = Weather::Fine;
+        for _ in 0..100_000 {
+            if self.policy.held() == 0 && self.flights.is_empty() && self.waiting.is_empty() {
+                return;
+            }
+            if self.flights.is_empty() {
+                self.pass(10_000);
+            } else {
+                self.answer();
+            }
+            self.check();
+        }
+        panic!("{} are held for ever", self.policy.held());
+    }
+}
+
+fn run(seed: u64, told: bool) -> World {
+    // With few of them, pushes for one meet each other.
+    let tokens = if seed.is_multiple_of(2) { 300 } else { 20 };
+    let mut world = World::new(seed, tokens, told);
+    for _ in 0..3_000 {
+        world.step();
+        world.check();
+    }
+    world.end_well();
+    world
+}
+
+#[test]
+fn nothing_that_was_acknowledged_vanishes_and_no_permit_is_lost() {
+    let number = |name: &str| env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    if let Some(seed) = number("FPUSH_SEED") {
+        run(seed, true);
+        return;
+    }
+    let (mut lost, mut acknowledged) = (0, 0);
+    for seed in 0..number("FPUSH_SEEDS").unwrap_or(100) {
+        let world = std::panic::catch_unwind(|| run(seed, false));
+        let Ok(world) = world else {
+            panic!("seed {seed}: FPUSH_SEED={seed} shows the way there");
+        };
+        lost += world.lost;
+        acknowledged += world.acknowledged;
+    }
+    assert!(
+        acknowledged > 0 && lost < acknowledged,
+        "{lost} of {acknowledged}"
+    );
+}
+
+/// A fine lane, one incident of up to ten days, and fine again.
+#[test]
+fn an_incident_costs_ten_devices_at_most_and_gone_devices_go() {
+    for seed in 0..60 {
+        let mut world = World::new(seed, 300, false);
+        let phase = |world: &mut World, weather, steps, longest_pause| {
+            world.weather = weather;
+            for _ in 0..steps {
+                match world.random.below(10) {
+                    0..4 => world.publish(),
+                    4..9 => world.answer(),
+                    _ => {
+                        let millis = world.random.below(longest_pause);
+                        world.pass(millis);
+                    }
+                }
+                world.check();
+            }
+        };
+        phase(&mut world, Weather::Fine, 5_000, 200_000);
+        assert_eq!(world.living_deaths, 0, "seed {seed}");
+        assert!(world.gone.is_empty() || world.gone_deaths > 0, "seed {seed}");
+        let incident = if seed.is_multiple_of(2) {
+            Weather::Gone
+        } else {
+            Weather::Wrong
+        };
+        phase(&mut world, incident, 20_000, 900_000);
+        if incident == Weather::Wrong {
+            assert_eq!(world.living_deaths, 0, "seed {seed}");
+        }
+        phase(&mut world, Weather::Fine, 2_000, 200_000);
+        assert!(world.living_deaths <= 10, "seed {seed}: {}", world.living_deaths);
+    }
+}
