@@ -695,7 +695,7 @@ impl Stage {
         let providers = Providers::start();
         let tap = Tap::start(server.component_port()).unwrap();
         let port = port(server.as_ref(), &tap);
-        let builder = Daemon::builder(env!("CARGO_BIN_EXE_fpush")).rust_log("info,fpush_push=debug");
+        let builder = Daemon::builder(env!("CARGO_BIN_EXE_fpush")).rust_log("info,fpush_driver=debug");
         let modules = providers.settings(&builder, ratelimit);
         let daemon = builder
             .settings(&settings(COMPONENT, SECRET, port, &modules))

@@ -725,7 +725,7 @@ impl Stage {
     fn start_with(kind: Kind, server: Box<dyn Server>) -> Self {
         let providers = Providers::start();
         let tap = Tap::start(server.component_port()).unwrap();
-        let builder = Daemon::builder(env!("CARGO_BIN_EXE_fpush")).rust_log("info,fpush_push=debug");
+        let builder = Daemon::builder(env!("CARGO_BIN_EXE_fpush")).rust_log("info,fpush_driver=debug");
         let settings = json!({
             "component": {
                 "componentHostname": COMPONENT,
