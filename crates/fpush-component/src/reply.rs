@@ -367,6 +367,18 @@ impl Addresses {
 /// Whether a raw attribute value may be repeated: every XML parser takes it back, it has at most this many bytes, and no
 /// server makes more of it than it may have. A server sends no other; but if one did, repeating it would end our stream.
 fn is_echoable(value: &str, longest: usize) -> bool {
+    if value.bytes().all(is_plain) {
+        return value.len() <= longest.min(MAX_WRITTEN);
+    }
+    is_echoable_markup(value, longest)
+}
+
+/// Whether a byte means itself, and is written by every server as itself: of such bytes are nearly all addresses and ids.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && !matches!(byte, b'<' | b'>' | b'&' | b'\'' | b'"')
+}
+
+fn is_echoable_markup(value: &str, longest: usize) -> bool {
     if value.len() > MAX_WRITTEN || value.contains('<') {
         return false;
     }
@@ -439,6 +451,20 @@ mod tests {
     fn what_could_break_our_stream_is_not_repeated() {
         for id in ["a<b", "&nope;", "a\u{1}", "&#1;", "a\u{ffff}"] {
             assert!(!is_echoable(id, MAX_WRITTEN), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_plain_is_judged_as_all_else_is() {
+        for byte in 0..=127_u8 {
+            for length in [1, 10, 11] {
+                let value = char::from(byte).to_string().repeat(length);
+                assert_eq!(
+                    is_echoable(&value, 10),
+                    is_echoable_markup(&value, 10),
+                    "{value:?}"
+                );
+            }
         }
     }
 
