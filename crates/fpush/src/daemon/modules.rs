@@ -189,6 +189,7 @@ const VERIFICATION: Duration = Duration::from_secs(60);
 const VERIFICATION_OF_ONE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
+#[cfg(feature = "enable_demo_support")]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 

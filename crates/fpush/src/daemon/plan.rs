@@ -154,6 +154,7 @@ fn listener<T: Clone + PartialEq>(
 }
 
 #[cfg(test)]
+#[cfg(feature = "enable_demo_support")]
 mod tests {
     use std::fs;
 
