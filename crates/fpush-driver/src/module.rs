@@ -1,5 +1,7 @@
 //! One push module: carries out what the policy decides about its pushes.
 
+mod admit;
+mod attempts;
 mod held;
 mod inspect;
 mod proof;
@@ -18,24 +20,20 @@ use std::{
 };
 
 use fpush_policy::{
-    BlockRecord, Busy, Clocks, Decision, End, Ended, HeldEnd, HeldRecord, LaneChange, ModuleSettings, Next,
-    Notice, Policy, Publish, PushJob, RateSlot, SenderDomain, Target, Tries, Turn as Decided, VerdictRecord,
+    BlockRecord, Busy, Clocks, End, Ended, HeldRecord, ModuleSettings, Policy, PushJob, RateSlot, Tries,
+    VerdictRecord,
 };
 use fpush_push::{
-    Class, Extra, Failure, Fingerprint, Form, Meters, Outcome, Push, PushError, PushTrait, Registered,
-    Request, Token, Unavailable, Urgency, jitter,
+    Class, Failure, Fingerprint, Form, Meters, Outcome, Push, PushError, PushTrait, Token, Urgency,
 };
-use tokio::{
-    sync::oneshot,
-    time::{Instant, sleep_until, timeout_at},
-};
-use tracing::{debug, error, info, warn};
+use tokio::time::Instant;
+use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
     Drain, Senders,
     clock::clocks,
-    lane::{Lane, Life, Permit, Place, State, Turn},
+    lane::{Lane, Life, State, Turn},
 };
 
 pub use self::inspect::{Block, Limit, TokenView};
@@ -280,150 +278,6 @@ impl Module {
         }
     }
 
-    /// Decides about a publish. Never waits.
-    pub fn admit(self: &Arc<Self>, request: Request<'_>, now: Instant) -> Admission {
-        let sender = self.senders.domain(request.domain);
-        let to_second = request.call_token().map(|token| {
-            let request = Request { token, ..request };
-            self.decide(request, &sender, true, now)
-        });
-        let admission = match to_second {
-            // The second token does not work: then the phone shows a message.
-            None | Some(Admission::Answered(Outcome::TokenBlocked | Outcome::TokenInvalid)) => {
-                self.decide(request, &sender, false, now)
-            }
-            Some(admission) => admission,
-        };
-        if let Admission::Answered(outcome) = admission {
-            self.meters.outcome(outcome);
-            if let Some(token) = self.canonical(request.token) {
-                self.note(self.fingerprint(&token), End::Answered(outcome));
-            }
-        }
-        admission
-    }
-
-    /// `second` says whether the token is the device's second one, for calls.
-    fn decide(
-        self: &Arc<Self>,
-        request: Request<'_>,
-        sender: &Arc<SenderDomain>,
-        second: bool,
-        now: Instant,
-    ) -> Admission {
-        let Request {
-            token,
-            choice,
-            urgency,
-            domain: _,
-            registered,
-        } = request;
-        if self.drain.has_begun() {
-            return Admission::Answered(Outcome::ShuttingDown);
-        }
-        let mut state = self.lock();
-        if state.life == Life::Ended {
-            return Admission::Answered(Outcome::ShuttingDown);
-        }
-        let Some(token) = state.backend.canonical(token) else {
-            return Admission::Answered(Outcome::TokenInvalid);
-        };
-        let fingerprint = self.fingerprint(&token);
-        let class = if second {
-            Class::Voip
-        } else {
-            state.backend.class(urgency)
-        };
-        let key = registered.map_or(fingerprint, |registered| {
-            self.senders.hasher().device(&registered.recipient.node)
-        });
-        let target = Target {
-            key,
-            token: fingerprint,
-            class,
-        };
-        let publish = Publish {
-            target,
-            registered: registered.is_some(),
-            spacing: registered.map(|registered| registered.recipient.spacing),
-            sender,
-        };
-        let job = |spacing, encrypted| {
-            Box::new(PushJob {
-                push: Push {
-                    token: Token::new(&token),
-                    class,
-                    form: Form::Full,
-                    extra: registered.and_then(|registered| extra(&registered, encrypted, second)),
-                    id: Uuid::new_v4(),
-                    deadline: (now + DEADLINE).into_std(),
-                },
-                token: fingerprint,
-                key,
-                node: registered.map(|registered| Arc::clone(&registered.recipient.node)),
-                choice,
-                sender: Arc::clone(sender),
-                spacing,
-                record: registered.map(|registered| Arc::clone(&registered.recipient.record)),
-            })
-        };
-        match state.policy.publish(&publish, now.into_std()) {
-            Decision::Answer(outcome) => {
-                drop(state);
-                if outcome == Outcome::Overloaded {
-                    warn!(module = %self.name, "{NO_ROOM}");
-                }
-                Admission::Answered(outcome)
-            }
-            Decision::Hold {
-                due,
-                spacing,
-                encrypted,
-            } => {
-                let first = state.policy.hold(job(spacing, encrypted), due);
-                drop(state);
-                if first {
-                    self.lane.wake.notify_one();
-                }
-                Admission::Answered(Outcome::Queued)
-            }
-            Decision::Send { slot, spacing } => match self.turn(&mut state, sender, now) {
-                Some(turn) => Admission::Admitted(Admitted {
-                    module: Arc::clone(self),
-                    job: job(spacing, true),
-                    slot,
-                    turn,
-                    arrived: now,
-                }),
-                None => {
-                    state.policy.give_back(slot);
-                    drop(state);
-                    self.complain_of_crowd();
-                    Admission::Answered(Outcome::Overloaded)
-                }
-            },
-        }
-    }
-
-    /// A permit, or a place in the queue for one; `None` if it is full.
-    fn turn(&self, state: &mut State, sender: &SenderDomain, now: Instant) -> Option<Turn> {
-        let mut receiver = None;
-        let waiter = || {
-            let (waiter, waiting) = oneshot::channel();
-            receiver = Some(waiting);
-            waiter
-        };
-        match state.policy.take_turn(sender, waiter, now.into_std()) {
-            Decided::Now => Some(Turn::Now(Permit::new(&self.lane))),
-            Decided::Waiting(ticket, displaced) => {
-                // It finds out by that.
-                drop(displaced);
-                receiver.map(|receiver| Turn::Waiting(Place::new(&self.lane, receiver, ticket)))
-            }
-            Decided::Full => None,
-        }
-    }
-
     /// Waits for a permit and sends.
     async fn carry_out(&self, admitted: Admitted) -> Outcome {
         let Admitted {
@@ -468,133 +322,6 @@ impl Module {
                 Outcome::Queued
             }
             Busy::Refused => Outcome::Refused,
-        }
-    }
-
-    /// Tries until there is an answer, or until the policy gives up.
-    async fn attempts(&self, job: &mut PushJob, tries: &mut Tries) -> Ended {
-        loop {
-            let (backend, generation) = {
-                let state = self.lock();
-                if let Err(resume) = state.policy.may_attempt(Instant::now().into_std()) {
-                    return Ended::Failed { resume };
-                }
-                (Arc::clone(&state.backend), state.policy.generation())
-            };
-            let Some(result) = self.drain.run(self.attempt(&*backend, &job.push)).await else {
-                return Ended::Failed {
-                    resume: Instant::now().into_std(),
-                };
-            };
-            self.log_answer(job, &result);
-            let (answered, is_current) = {
-                let mut state = self.lock();
-                let is_current = generation == state.policy.generation();
-                let (now, jitter) = (
-                    Instant::now().into_std(),
-                    if result.is_ok() { 0.0 } else { jitter() },
-                );
-                let answer = result.as_ref().copied();
-                let answered = state.policy.answered(job, tries, answer, generation, now, jitter);
-                (answered, is_current)
-            };
-            match (&job.record, &result) {
-                (Some(record), Ok(())) => record.delivered(),
-                (Some(record), Err(_)) if is_current => record.failed(),
-                (Some(_), Err(_)) | (None, _) => {}
-            }
-            if let Some(notice) = answered.notice {
-                self.tell(notice, result.as_ref().err());
-            }
-            self.count_word(&answered.next, &result);
-            match answered.next {
-                Next::Again => {}
-                Next::After { resume } => {
-                    let pause = sleep_until(resume.into());
-                    if self.drain.run(Box::pin(pause)).await.is_none() {
-                        return Ended::Failed { resume };
-                    }
-                }
-                Next::Dead { since } => return Ended::Settled(self.mark_dead(job, since).await),
-                Next::Ended(ended) => return ended,
-            }
-        }
-    }
-
-    fn log_answer(&self, job: &PushJob, result: &Result<(), Failure>) {
-        let (token, class) = (job.token, job.push.class);
-        match result {
-            Ok(()) => debug!(module = %self.name, %token, ?class, "push accepted"),
-            Err(failure) => debug!(module = %self.name, %token, ?class, todo = ?failure.error,
-                answer = %failure.answer, "push failed"),
-        }
-    }
-
-    fn count_word(&self, next: &Next, result: &Result<(), Failure>) {
-        let is_word = |failure: &Failure| {
-            matches!(
-                failure.error,
-                PushError::TokenGone { .. } | PushError::TokenDoubted
-            )
-        };
-        if *next != Next::Again && result.as_ref().is_err_and(is_word) {
-            self.meters.rejected(matches!(next, Next::Dead { .. }));
-        }
-    }
-
-    /// Takes a token for dead, unless its device has registered since it died: that is for the database to say, which
-    /// has as long as the reply.
-    async fn mark_dead(&self, job: &PushJob, since: Option<u64>) -> Outcome {
-        let ended = match &job.record {
-            None => Ok(true),
-            Some(record) => {
-                let asking = timeout_at(job.push.deadline.into(), record.gone(since));
-                match self.drain.run(asking).await {
-                    Some(Ok(answer)) => answer,
-                    Some(Err(_)) | None => Err(Unavailable),
-                }
-            }
-        };
-        let now = Instant::now().into_std();
-        let (outcome, dropped) = self.lock().policy.registry_said(job, ended, now);
-        for _ in 0..dropped {
-            self.held_has_ended(job.token, HeldEnd::Dropped);
-        }
-        outcome
-    }
-
-    /// Says what a person should hear.
-    fn tell(&self, notice: Notice, failure: Option<&Failure>) {
-        let (module, answer) = (&self.name, failure.map_or("", |failure| &*failure.answer));
-        let meaning = failure.map_or("", |failure| failure.meaning);
-        match notice {
-            Notice::Lane(LaneChange::BurstBegan) => {
-                self.meters.burst();
-                error!(%module, answer, meaning, "{}", status::REJECTS_TOO_MANY);
-            }
-            Notice::Lane(LaneChange::NothingAccepted) => {
-                warn!(%module, answer, meaning, "{}", status::ACCEPTS_NOTHING);
-            }
-            Notice::Lane(LaneChange::BurstEnded) => {
-                info!(%module, "the provider accepts pushes again, and rejects no more tokens than usual");
-            }
-            Notice::TooLarge => error!(%module, answer, meaning,
-                "the push is too large for the provider; sending the minimal form"),
-            Notice::Paused { length, alarm } => {
-                let seconds = length.as_secs();
-                if alarm {
-                    error!(%module, answer, meaning, seconds, "the provider refuses this module's credentials or settings: \
-                        correct them; the module pauses, and no device is unregistered meanwhile");
-                } else {
-                    warn!(%module, answer, meaning, seconds, "throttled by the provider; pausing this module");
-                }
-            }
-            Notice::Unknown => {
-                error!(%module, answer, meaning, "the provider gave an answer that is not known");
-            }
-            Notice::Refused => error!(%module, answer, meaning,
-                "the provider refuses the request; check the settings of this module"),
-            Notice::NotTaken => warn!(%module, answer, meaning, "the provider did not take a push"),
         }
     }
 
@@ -647,20 +374,6 @@ impl Admitted {
     }
 }
 
-/// What a push to a registered device carries beside the usual; without what is encrypted unless `encrypted` says so.
-/// `call` says whether it goes to the device's second token.
-fn extra(registered: &Registered<'_>, encrypted: bool, call: bool) -> Option<Arc<Extra>> {
-    let extra = Extra {
-        account: registered.recipient.account.clone(),
-        channel: registered.recipient.channel.clone(),
-        encrypted: registered.encrypted.filter(|_| encrypted).cloned(),
-        call,
-    };
-    let empty =
-        extra.account.is_none() && extra.channel.is_none() && extra.encrypted.is_none() && !extra.call;
-    (!empty).then(|| Arc::new(extra))
-}
-
 impl fmt::Debug for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Module")
@@ -680,7 +393,7 @@ impl fmt::Debug for Admitted {
 /// With the feature `random_delay_before_push`: up to 50 ms, which spreads pushes that arrive together.
 async fn delay_at_random() {
     #[cfg(feature = "random_delay_before_push")]
-    tokio::time::sleep(Duration::from_millis(50).mul_f64(jitter())).await;
+    tokio::time::sleep(Duration::from_millis(50).mul_f64(fpush_push::jitter())).await;
 }
 
 /// A reply is due this long after its publish; ejabberd forgets the publish after 32 s.
@@ -689,5 +402,3 @@ const DEADLINE: Duration = Duration::from_secs(25);
 const MAX_RECONNECTS: u32 = 2;
 const CROWDED: &str = "overloaded: publishes arrive faster than the provider accepts them; some were refused: is the provider \
     slow, does a domain flood, or is maxInFlight too small?";
-const NO_ROOM: &str = "the hold queue is full; publish refused: does a domain flood, or does the provider throttle many \
-    devices?";

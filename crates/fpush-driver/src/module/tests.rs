@@ -8,10 +8,16 @@ use std::{
 
 use fpush_policy::{BlockRule, BlocklistSettings, RatelimitSettings};
 use fpush_push::{
-    BackendStatus, Choice, Encrypted, Ending, Recipient, Record, Sending, TokenHasher, TroubleKind, Verifying,
+    BackendStatus, Choice, Encrypted, Ending, Recipient, Record, Registered, Request, Sending, TokenHasher,
+    TroubleKind, Unavailable, Verifying,
 };
 use proptest::prelude::*;
-use tokio::{runtime, task::JoinHandle, time::sleep};
+use tokio::{
+    runtime,
+    sync::oneshot,
+    task::JoinHandle,
+    time::{sleep, sleep_until, timeout_at},
+};
 
 use super::*;
 use crate::Liveness;
@@ -891,6 +897,7 @@ async fn a_queued_push_that_meets_another_block_is_counted_as_lost() {
 #[cfg(not(feature = "random_delay_before_push"))]
 #[tokio::test(start_paused = true)]
 async fn a_hundred_thousand_are_queued_and_not_one_more() {
+    const MOST_HELD: usize = 100_000;
     let f = Fixture::new();
     let busy = |number: usize| format!("{number}");
     for number in 0..MOST_HELD + 1 {
@@ -919,8 +926,6 @@ async fn a_hundred_thousand_are_queued_and_not_one_more() {
     assert_eq!(f.push(&busy(MOST_HELD)).await, Outcome::Accepted);
     assert_eq!(f.module.lost(), 0);
 }
-
-const MOST_HELD: usize = 100_000;
 
 // The provider's verdict on tokens.
 

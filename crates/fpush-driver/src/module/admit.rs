@@ -1,0 +1,175 @@
+//! What becomes of a publish: decided at once, and never waits.
+
+use std::sync::Arc;
+
+use fpush_policy::{Decision, End, Publish, PushJob, SenderDomain, Target, Turn as Decided};
+use fpush_push::{Class, Extra, Form, Outcome, Push, Registered, Request, Token};
+use tokio::{sync::oneshot, time::Instant};
+use tracing::warn;
+use uuid::Uuid;
+
+use super::{Admission, Admitted, DEADLINE, Module};
+use crate::lane::{Life, Permit, Place, State, Turn};
+
+impl Module {
+    /// Decides about a publish. Never waits.
+    pub fn admit(self: &Arc<Self>, request: Request<'_>, now: Instant) -> Admission {
+        let sender = self.senders.domain(request.domain);
+        let to_second = request.call_token().map(|token| {
+            let request = Request { token, ..request };
+            self.decide(request, &sender, true, now)
+        });
+        let admission = match to_second {
+            // The second token does not work: then the phone shows a message.
+            None | Some(Admission::Answered(Outcome::TokenBlocked | Outcome::TokenInvalid)) => {
+                self.decide(request, &sender, false, now)
+            }
+            Some(admission) => admission,
+        };
+        if let Admission::Answered(outcome) = admission {
+            self.meters.outcome(outcome);
+            if let Some(token) = self.canonical(request.token) {
+                self.note(self.fingerprint(&token), End::Answered(outcome));
+            }
+        }
+        admission
+    }
+
+    /// `second` says whether the token is the device's second one, for calls.
+    fn decide(
+        self: &Arc<Self>,
+        request: Request<'_>,
+        sender: &Arc<SenderDomain>,
+        second: bool,
+        now: Instant,
+    ) -> Admission {
+        let Request {
+            token,
+            choice,
+            urgency,
+            domain: _,
+            registered,
+        } = request;
+        if self.drain.has_begun() {
+            return Admission::Answered(Outcome::ShuttingDown);
+        }
+        let mut state = self.lock();
+        if state.life == Life::Ended {
+            return Admission::Answered(Outcome::ShuttingDown);
+        }
+        let Some(token) = state.backend.canonical(token) else {
+            return Admission::Answered(Outcome::TokenInvalid);
+        };
+        let fingerprint = self.fingerprint(&token);
+        let class = if second {
+            Class::Voip
+        } else {
+            state.backend.class(urgency)
+        };
+        let key = registered.map_or(fingerprint, |registered| {
+            self.senders.hasher().device(&registered.recipient.node)
+        });
+        let target = Target {
+            key,
+            token: fingerprint,
+            class,
+        };
+        let publish = Publish {
+            target,
+            registered: registered.is_some(),
+            spacing: registered.map(|registered| registered.recipient.spacing),
+            sender,
+        };
+        let job = |spacing, encrypted| {
+            Box::new(PushJob {
+                push: Push {
+                    token: Token::new(&token),
+                    class,
+                    form: Form::Full,
+                    extra: registered.and_then(|registered| extra(&registered, encrypted, second)),
+                    id: Uuid::new_v4(),
+                    deadline: (now + DEADLINE).into_std(),
+                },
+                token: fingerprint,
+                key,
+                node: registered.map(|registered| Arc::clone(&registered.recipient.node)),
+                choice,
+                sender: Arc::clone(sender),
+                spacing,
+                record: registered.map(|registered| Arc::clone(&registered.recipient.record)),
+            })
+        };
+        match state.policy.publish(&publish, now.into_std()) {
+            Decision::Answer(outcome) => {
+                drop(state);
+                if outcome == Outcome::Overloaded {
+                    warn!(module = %self.name, "{NO_ROOM}");
+                }
+                Admission::Answered(outcome)
+            }
+            Decision::Hold {
+                due,
+                spacing,
+                encrypted,
+            } => {
+                let first = state.policy.hold(job(spacing, encrypted), due);
+                drop(state);
+                if first {
+                    self.lane.wake.notify_one();
+                }
+                Admission::Answered(Outcome::Queued)
+            }
+            Decision::Send { slot, spacing } => match self.turn(&mut state, sender, now) {
+                Some(turn) => Admission::Admitted(Admitted {
+                    module: Arc::clone(self),
+                    job: job(spacing, true),
+                    slot,
+                    turn,
+                    arrived: now,
+                }),
+                None => {
+                    state.policy.give_back(slot);
+                    drop(state);
+                    self.complain_of_crowd();
+                    Admission::Answered(Outcome::Overloaded)
+                }
+            },
+        }
+    }
+
+    /// A permit, or a place in the queue for one; `None` if it is full.
+    fn turn(&self, state: &mut State, sender: &SenderDomain, now: Instant) -> Option<Turn> {
+        let mut receiver = None;
+        let waiter = || {
+            let (waiter, waiting) = oneshot::channel();
+            receiver = Some(waiting);
+            waiter
+        };
+        match state.policy.take_turn(sender, waiter, now.into_std()) {
+            Decided::Now => Some(Turn::Now(Permit::new(&self.lane))),
+            Decided::Waiting(ticket, displaced) => {
+                // It finds out by that.
+                drop(displaced);
+                receiver.map(|receiver| Turn::Waiting(Place::new(&self.lane, receiver, ticket)))
+            }
+            Decided::Full => None,
+        }
+    }
+}
+
+/// What a push to a registered device carries beside the usual; without what is encrypted unless `encrypted` says so.
+/// `call` says whether it goes to the device's second token.
+fn extra(registered: &Registered<'_>, encrypted: bool, call: bool) -> Option<Arc<Extra>> {
+    let extra = Extra {
+        account: registered.recipient.account.clone(),
+        channel: registered.recipient.channel.clone(),
+        encrypted: registered.encrypted.filter(|_| encrypted).cloned(),
+        call,
+    };
+    let empty =
+        extra.account.is_none() && extra.channel.is_none() && extra.encrypted.is_none() && !extra.call;
+    (!empty).then(|| Arc::new(extra))
+}
+
+const NO_ROOM: &str = "the hold queue is full; publish refused: does a domain flood, or does the provider throttle many \
+    devices?";

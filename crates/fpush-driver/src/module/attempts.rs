@@ -1,0 +1,139 @@
+//! The attempts for one push, and what a person hears of them.
+
+use std::sync::Arc;
+
+use fpush_policy::{Ended, HeldEnd, LaneChange, Next, Notice, PushJob, Tries};
+use fpush_push::{Failure, Outcome, PushError, Unavailable, jitter};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::{debug, error, info, warn};
+
+use super::{Module, status};
+
+impl Module {
+    /// Tries until there is an answer, or until the policy gives up.
+    pub(super) async fn attempts(&self, job: &mut PushJob, tries: &mut Tries) -> Ended {
+        loop {
+            let (backend, generation) = {
+                let state = self.lock();
+                if let Err(resume) = state.policy.may_attempt(Instant::now().into_std()) {
+                    return Ended::Failed { resume };
+                }
+                (Arc::clone(&state.backend), state.policy.generation())
+            };
+            let Some(result) = self.drain.run(self.attempt(&*backend, &job.push)).await else {
+                return Ended::Failed {
+                    resume: Instant::now().into_std(),
+                };
+            };
+            self.log_answer(job, &result);
+            let (answered, is_current) = {
+                let mut state = self.lock();
+                let is_current = generation == state.policy.generation();
+                let (now, jitter) = (
+                    Instant::now().into_std(),
+                    if result.is_ok() { 0.0 } else { jitter() },
+                );
+                let answer = result.as_ref().copied();
+                let answered = state.policy.answered(job, tries, answer, generation, now, jitter);
+                (answered, is_current)
+            };
+            match (&job.record, &result) {
+                (Some(record), Ok(())) => record.delivered(),
+                (Some(record), Err(_)) if is_current => record.failed(),
+                (Some(_), Err(_)) | (None, _) => {}
+            }
+            if let Some(notice) = answered.notice {
+                self.tell(notice, result.as_ref().err());
+            }
+            self.count_word(&answered.next, &result);
+            match answered.next {
+                Next::Again => {}
+                Next::After { resume } => {
+                    let pause = sleep_until(resume.into());
+                    if self.drain.run(Box::pin(pause)).await.is_none() {
+                        return Ended::Failed { resume };
+                    }
+                }
+                Next::Dead { since } => return Ended::Settled(self.mark_dead(job, since).await),
+                Next::Ended(ended) => return ended,
+            }
+        }
+    }
+
+    fn log_answer(&self, job: &PushJob, result: &Result<(), Failure>) {
+        let (token, class) = (job.token, job.push.class);
+        match result {
+            Ok(()) => debug!(module = %self.name, %token, ?class, "push accepted"),
+            Err(failure) => debug!(module = %self.name, %token, ?class, todo = ?failure.error,
+                answer = %failure.answer, "push failed"),
+        }
+    }
+
+    fn count_word(&self, next: &Next, result: &Result<(), Failure>) {
+        let is_word = |failure: &Failure| {
+            matches!(
+                failure.error,
+                PushError::TokenGone { .. } | PushError::TokenDoubted
+            )
+        };
+        if *next != Next::Again && result.as_ref().is_err_and(is_word) {
+            self.meters.rejected(matches!(next, Next::Dead { .. }));
+        }
+    }
+
+    /// Takes a token for dead, unless its device has registered since it died: that is for the database to say, which
+    /// has as long as the reply.
+    async fn mark_dead(&self, job: &PushJob, since: Option<u64>) -> Outcome {
+        let ended = match &job.record {
+            None => Ok(true),
+            Some(record) => {
+                let asking = timeout_at(job.push.deadline.into(), record.gone(since));
+                match self.drain.run(asking).await {
+                    Some(Ok(answer)) => answer,
+                    Some(Err(_)) | None => Err(Unavailable),
+                }
+            }
+        };
+        let now = Instant::now().into_std();
+        let (outcome, dropped) = self.lock().policy.registry_said(job, ended, now);
+        for _ in 0..dropped {
+            self.held_has_ended(job.token, HeldEnd::Dropped);
+        }
+        outcome
+    }
+
+    /// Says what a person should hear.
+    fn tell(&self, notice: Notice, failure: Option<&Failure>) {
+        let (module, answer) = (&self.name, failure.map_or("", |failure| &*failure.answer));
+        let meaning = failure.map_or("", |failure| failure.meaning);
+        match notice {
+            Notice::Lane(LaneChange::BurstBegan) => {
+                self.meters.burst();
+                error!(%module, answer, meaning, "{}", status::REJECTS_TOO_MANY);
+            }
+            Notice::Lane(LaneChange::NothingAccepted) => {
+                warn!(%module, answer, meaning, "{}", status::ACCEPTS_NOTHING);
+            }
+            Notice::Lane(LaneChange::BurstEnded) => {
+                info!(%module, "the provider accepts pushes again, and rejects no more tokens than usual");
+            }
+            Notice::TooLarge => error!(%module, answer, meaning,
+                "the push is too large for the provider; sending the minimal form"),
+            Notice::Paused { length, alarm } => {
+                let seconds = length.as_secs();
+                if alarm {
+                    error!(%module, answer, meaning, seconds, "the provider refuses this module's credentials or settings: \
+                        correct them; the module pauses, and no device is unregistered meanwhile");
+                } else {
+                    warn!(%module, answer, meaning, seconds, "throttled by the provider; pausing this module");
+                }
+            }
+            Notice::Unknown => {
+                error!(%module, answer, meaning, "the provider gave an answer that is not known");
+            }
+            Notice::Refused => error!(%module, answer, meaning,
+                "the provider refuses the request; check the settings of this module"),
+            Notice::NotTaken => warn!(%module, answer, meaning, "the provider did not take a push"),
+        }
+    }
+}
