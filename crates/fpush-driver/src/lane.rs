@@ -123,8 +123,10 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.lane.lock().policy.give_back_permit();
-        self.lane.grant();
+        let somebody_waits = self.lane.lock().policy.give_back_permit();
+        if somebody_waits {
+            self.lane.grant();
+        }
     }
 }
 

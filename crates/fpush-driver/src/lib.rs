@@ -10,12 +10,11 @@ mod lane;
 mod liveness;
 mod module;
 mod modules;
-
 mod senders;
 
 pub use clock::clocks;
 pub use drain::Drain;
 pub use liveness::{Liveness, Probe};
-pub use module::{Admission, Admitted, Block, Limit, Module, NotSent, TokenView};
+pub use module::{Admission, Admitted, Block, Module, NotSent, TokenView};
 pub use modules::{Modules, Resolved};
 pub use senders::Senders;

@@ -36,7 +36,7 @@ use crate::{
     lane::{Lane, Life, State, Turn},
 };
 
-pub use self::inspect::{Block, Limit, TokenView};
+pub use self::inspect::{Block, TokenView};
 
 /// What becomes of a publish.
 #[derive(Debug)]
@@ -166,9 +166,9 @@ impl Module {
         };
         let mut again = MAX_RECONNECTS;
         loop {
-            let failure = match self.attempt(&*backend, &push).await {
-                Ok(()) => return Ok(class),
-                Err(failure) => failure,
+            let failure = match self.attempt(&*backend, &push, Instant::now()).await {
+                (Ok(()), _) => return Ok(class),
+                (Err(failure), _) => failure,
             };
             match failure.error {
                 PushError::Reconnected | PushError::Renewed if again > 0 => again -= 1,
@@ -335,13 +335,20 @@ impl Module {
         warn!(module = %self.name, "{CROWDED}");
     }
 
-    /// One attempt.
-    async fn attempt(&self, backend: &dyn PushTrait, push: &Push) -> Result<(), Failure> {
-        let start = Instant::now();
+    /// One attempt that begins now, and when it ended.
+    async fn attempt(
+        &self,
+        backend: &dyn PushTrait,
+        push: &Push,
+        start: Instant,
+    ) -> (Result<(), Failure>, Instant) {
         let result = backend.send(push).await;
-        let refused = result.as_ref().err().map(|failure| failure.reason);
-        self.meters.attempt(start.elapsed(), refused);
-        result
+        let (end, refused) = (
+            Instant::now(),
+            result.as_ref().err().map(|failure| failure.reason),
+        );
+        self.meters.attempt(end.duration_since(start), refused);
+        (result, end)
     }
 
     fn backend(&self) -> Arc<dyn PushTrait> {

@@ -2,16 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use fpush_push::Outcome;
+use fpush_push::{Backoff, Outcome};
 
-use crate::{backoff::Backoff, verdict::LaneChange};
+use crate::verdict::LaneChange;
 
 /// What is known of the attempts for one push so far.
 #[derive(Debug)]
 pub struct Tries {
     /// The next attempt has to be possible before then.
     pub(crate) patience: Instant,
-    pub(crate) backoff: Backoff,
+    /// How often it has failed.
+    failures: u32,
     reconnects: u32,
     renewed: bool,
 }
@@ -22,10 +23,17 @@ impl Tries {
     pub fn new(patience: Instant, before: u32) -> Self {
         Self {
             patience,
-            backoff: Backoff::after(before),
+            failures: before,
             reconnects: 0,
             renewed: false,
         }
+    }
+
+    /// The pause after one failure more, for which the provider may have asked.
+    pub(crate) fn pause(&mut self, asked: Option<Duration>, jitter: f64) -> Duration {
+        let pause = BACKOFF.pause_at_least(asked.unwrap_or_default(), self.failures, jitter);
+        self.failures += 1;
+        pause
     }
 
     pub(crate) fn may_reconnect(&mut self) -> bool {
@@ -116,5 +124,7 @@ impl Answered {
     }
 }
 
+/// Of one push.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
 /// How often one push tries again at once because its connection broke.
 const MAX_RECONNECTS: u32 = 2;

@@ -119,14 +119,20 @@ impl<K: Ord + Clone, T> FairQueue<K, T> {
         if displaced.is_none() && (is_full || is_bound) {
             return Entered::Full(item);
         }
-        let number = self.next_number;
-        self.next_number += 1;
-        self.shares(sender.standing).enter(&path, number, item);
-        let ticket = Ticket { sender, number };
+        let ticket = self.join(sender, item);
         match displaced {
             Some(displaced) => Entered::Displacing(ticket, displaced),
             None => Entered::Waiting(ticket),
         }
+    }
+
+    /// Takes the last place in the line of a sender, however many wait: for what is bounded elsewhere.
+    pub fn join(&mut self, sender: Sender<K>, item: T) -> Ticket<K> {
+        let number = self.next_number;
+        self.next_number += 1;
+        let path = [sender.share.clone(), sender.name.clone()];
+        self.shares(sender.standing).enter(&path, number, item);
+        Ticket { sender, number }
     }
 
     /// Takes out whose turn it is.

@@ -81,9 +81,14 @@ impl HoldQueue {
         let own = self.shares.get(&share).map_or(0, |share| share.pushes);
         match standing {
             Standing::Known if own >= MAX_HELD / 4 => self.pushes.len() < MAX_HELD,
-            Standing::Known => self.pushes.len() < MAX_HELD + RESERVE,
+            Standing::Known => !self.is_full(),
             Standing::Unknown => own < MAX_OF_UNKNOWN && self.pushes.len() < MAX_HELD,
         }
+    }
+
+    /// Whether all places are taken.
+    pub(crate) fn is_full(&self) -> bool {
+        self.pushes.len() >= MAX_HELD + RESERVE
     }
 
     /// Whether one more push may keep what is encrypted for its app. Beyond that it goes out plain, so that strangers do
@@ -164,6 +169,11 @@ impl HoldQueue {
         }
     }
 
+    /// A push, whatever it does.
+    pub(crate) fn get_mut(&mut self, number: u64) -> Option<&mut HeldPush> {
+        self.pushes.get_mut(&number)
+    }
+
     /// Begins an attempt: from now on another push may be queued for its key.
     pub(crate) fn begin(&mut self, number: u64) -> Option<&mut HeldPush> {
         let held = self.pushes.get_mut(&number)?;
@@ -212,6 +222,12 @@ impl HoldQueue {
             self.queued.remove(&key);
         }
         Some(held)
+    }
+
+    /// Takes out the queued push of a key and class.
+    pub(crate) fn remove_queued(&mut self, target: Target) -> Option<HeldPush> {
+        let number = *self.queued.get(&target.slot_key())?;
+        self.remove(number)
     }
 
     /// Takes out what is queued for a key, of all classes, if it is for this token: it is dead. Returns how many.

@@ -4,7 +4,6 @@
 //! out hands in what it needs to know. [`Policy`] is the state of one module, and its methods are the events.
 
 mod attempts;
-mod backoff;
 mod blocklist;
 mod fair;
 mod health;
@@ -22,7 +21,6 @@ mod verdict;
 mod view;
 
 pub use attempts::{Answered, Ended, Next, Notice, Tries};
-pub use backoff::Backoff;
 pub use blocklist::{BlockReason, BlockRule, BlocklistSettings};
 pub use fair::{Entered, FairQueue, Gate, Passed, Sender, Standing, Ticket};
 pub use health::Complaint;
@@ -34,4 +32,4 @@ pub use recent::{End, Last};
 pub use records::{BlockRecord, Clocks, HeldRecord};
 pub use settings::ModuleSettings;
 pub use verdict::{Condition, LaneChange, VerdictRecord};
-pub use view::{TokenState, View, Waiting};
+pub use view::{Limit, TokenState, View};

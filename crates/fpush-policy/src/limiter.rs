@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use fpush_push::{Class, Fingerprint, settings::Section};
 
-use crate::recency::Recency;
+use crate::{recency::Recency, records::as_millis};
 
 /// `ratelimit` of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,10 +186,6 @@ impl Limiter {
     fn instant(&self, millis: u64) -> Instant {
         self.origin + Duration::from_millis(millis)
     }
-}
-
-fn as_millis(duration: Duration) -> u64 {
-    duration.as_millis().try_into().unwrap_or(u64::MAX >> 3)
 }
 
 /// After a provider called a device too busy, whatever the settings say.

@@ -264,9 +264,11 @@ impl<W> Policy<W> {
         self.turns.waiting.leave(ticket);
     }
 
-    /// A push is not at the provider any more: [`grant`](Self::grant) says who has its permit.
-    pub fn give_back_permit(&mut self) {
+    /// A push is not at the provider any more. Returns whether somebody waits: [`grant`](Self::grant) says who has its
+    /// permit.
+    pub fn give_back_permit(&mut self) -> bool {
         self.turns.out = self.turns.out.saturating_sub(1);
+        !(self.turns.waiting.is_empty() && self.turns.due.is_empty())
     }
 
     /// Takes a slot back whose push was not accepted.

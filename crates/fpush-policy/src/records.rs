@@ -228,8 +228,9 @@ impl Record for Forgotten {
     }
 }
 
-fn as_millis(duration: Duration) -> u64 {
-    duration.as_millis().try_into().unwrap_or(u64::MAX)
+/// In milliseconds, and so few that some of them can be added up.
+pub(crate) fn as_millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX >> 3)
 }
 
 /// What is later than that was written by a clock that was wrong.

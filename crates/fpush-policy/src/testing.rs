@@ -5,13 +5,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use fpush_push::{Choice, Class, Fingerprint, Form, Push, Token, TokenHasher};
+use fpush_push::{
+    Choice, Class, Fingerprint, Form, Push, Token, TokenHasher,
+    settings::{Report, Section},
+};
 use uuid::Uuid;
 
 use crate::{
-    blocklist::{BlockRule, BlocklistSettings},
     job::{PushJob, SenderDomain},
-    limiter::RatelimitSettings,
     records::Clocks,
     settings::ModuleSettings,
 };
@@ -31,27 +32,12 @@ pub(crate) fn clocks() -> Clocks {
     }
 }
 
+/// As they are where the file says nothing, with ten permits.
 pub(crate) fn settings() -> ModuleSettings {
+    let (report, empty) = (Report::default(), serde_json::Map::new());
     ModuleSettings {
         max_in_flight: 10,
-        ratelimit: RatelimitSettings {
-            enabled: true,
-            spacing: Duration::from_secs(20),
-            hard_spacing: Duration::from_secs(600),
-            cleanup: Duration::from_secs(300),
-            acknowledge_refused: false,
-        },
-        blocklist: BlocklistSettings {
-            dead: BlockRule {
-                initial: Duration::from_secs(86_400),
-                extended: Duration::from_secs(5 * 86_400),
-            },
-            unexplained: BlockRule {
-                initial: Duration::from_secs(600),
-                extended: Duration::from_secs(1_200),
-            },
-            extension: Duration::from_secs(600),
-        },
+        ..ModuleSettings::read(&mut Section::root(&empty, &report))
     }
 }
 

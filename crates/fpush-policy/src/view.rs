@@ -2,15 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use fpush_push::{Class, Fingerprint, Outcome, Token, TokenHasher, TroubleKind};
+use fpush_push::{Class, Fingerprint, TroubleKind};
 use uuid::Uuid;
 
 use crate::{
     blocklist::BlockReason,
     health::Complaint,
-    job::SenderDomain,
     limiter::Target,
-    policy::{HeldEnd, Policy},
+    policy::Policy,
     recent::Last,
     records::{BlockRecord, Clocks, HeldRecord},
     verdict::{Condition, VerdictRecord},
@@ -45,7 +44,7 @@ pub struct View {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenState {
     /// The rate limit and the queue, for each class of pushes of which something is remembered.
-    pub limits: Vec<Waiting>,
+    pub limits: Vec<Limit>,
     /// How much longer the provider wants silence for it, because it got too many pushes.
     pub silenced: Option<Duration>,
     /// Why nothing is sent to it, and how much longer.
@@ -58,7 +57,7 @@ pub struct TokenState {
 
 /// What the rate limit says of one class of a token's pushes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
+pub struct Limit {
     /// The class.
     pub class: Class,
     /// Whether a push waits in the queue.
@@ -97,7 +96,7 @@ impl<W> Policy<W> {
             let target = Target { key, token, class };
             let queued = self.held.queued(target);
             let until = queued.or_else(|| self.limiter.not_before(target, now))?;
-            Some(Waiting {
+            Some(Limit {
                 class,
                 queued: queued.is_some(),
                 free_in: left(until),
@@ -186,38 +185,7 @@ impl<W> Policy<W> {
         }
         self.remember_domains(clocks.now);
     }
-
-    /// Takes a push that was held before the daemon started, to a token in the spelling of its module. Returns how it ended,
-    /// if it is not held.
-    pub fn remember_held(
-        &mut self,
-        record: HeldRecord,
-        token: Token,
-        id: Uuid,
-        sender: std::sync::Arc<SenderDomain>,
-        hasher: &TokenHasher,
-        clocks: Clocks,
-    ) -> Option<HeldEnd> {
-        if self.held.len() >= MOST_REMEMBERED {
-            return Some(HeldEnd::Lost(Outcome::Overloaded));
-        }
-        let mut held = record.into_held(token, id, sender, hasher, clocks);
-        // The clock may have been wrong when it was written.
-        let patience = clocks.now + LONGEST_HELD;
-        held.due = held.due.min(patience.max(clocks.now + held.job.spacing));
-        held.give_up = held.give_up.map(|give_up| give_up.min(patience));
-        // One was under way when another one was queued for its key.
-        if self.held.queued(held.job.target()).is_some() {
-            return Some(HeldEnd::Covered);
-        }
-        self.held.push(held);
-        None
-    }
 }
 
 /// So many records are copied at a time, in a fraction of a millisecond.
 const PART: usize = 1_000;
-/// What was acknowledged is taken back, whoever sent it.
-const MOST_REMEMBERED: usize = 150_000;
-/// An acknowledged push is tried for this long.
-const LONGEST_HELD: Duration = Duration::from_secs(600);

@@ -12,10 +12,13 @@ use std::{
 };
 
 use fpush_policy::{
-    BlockRule, BlocklistSettings, Busy, Clocks, Decision, Ended, Grant, HeldEnd, ModuleSettings, Next,
-    Policy, Publish, PushJob, RateSlot, RatelimitSettings, SenderDomain, Ticket, Tries, Turn,
+    Busy, Clocks, Decision, Ended, Grant, HeldEnd, ModuleSettings, Next, Policy, Publish, PushJob, RateSlot,
+    SenderDomain, Ticket, Tries, Turn,
 };
-use fpush_push::{Choice, Class, Failure, Fingerprint, Form, Outcome, Push, PushError, Token, TokenHasher};
+use fpush_push::{
+    Choice, Class, Failure, Fingerprint, Form, Outcome, Push, PushError, Token, TokenHasher,
+    settings::{Report, Section},
+};
 use uuid::Uuid;
 
 /// Steele, Lea and Flood's `SplitMix64`.
@@ -93,27 +96,10 @@ struct World {
 const PERMITS: usize = 4;
 
 fn settings() -> ModuleSettings {
-    let seconds = Duration::from_secs;
+    let (report, empty) = (Report::default(), serde_json::Map::new());
     ModuleSettings {
         max_in_flight: PERMITS,
-        ratelimit: RatelimitSettings {
-            enabled: true,
-            spacing: seconds(20),
-            hard_spacing: seconds(600),
-            cleanup: seconds(300),
-            acknowledge_refused: false,
-        },
-        blocklist: BlocklistSettings {
-            dead: BlockRule {
-                initial: seconds(86_400),
-                extended: seconds(5 * 86_400),
-            },
-            unexplained: BlockRule {
-                initial: seconds(600),
-                extended: seconds(1_200),
-            },
-            extension: seconds(600),
-        },
+        ..ModuleSettings::read(&mut Section::root(&empty, &report))
     }
 }
 

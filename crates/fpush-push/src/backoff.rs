@@ -20,9 +20,15 @@ impl Backoff {
     /// lengthens it by up to a half, so that those who failed together do not come back together.
     #[must_use]
     pub fn pause(self, failures_before: u32, jitter: f64) -> Duration {
+        self.pause_at_least(Duration::ZERO, failures_before, jitter)
+    }
+
+    /// The same, where somebody has asked for a pause: it is the least, and nobody lengthens it beyond half of the longest.
+    #[must_use]
+    pub fn pause_at_least(self, asked: Duration, failures_before: u32, jitter: f64) -> Duration {
         let doubled = self.first.saturating_mul(2_u32.saturating_pow(failures_before));
-        let pause = doubled.min(self.longest);
-        pause + pause.mul_f64(0.5 * jitter.clamp(0.0, 1.0))
+        let least = doubled.min(self.longest).max(asked);
+        least + least.min(self.longest).mul_f64(0.5 * jitter.clamp(0.0, 1.0))
     }
 }
 
@@ -41,5 +47,19 @@ mod tests {
         assert_eq!(seconds(1.0), [1.5, 3.0, 6.0, 12.0, 24.0, 48.0, 90.0, 90.0]);
         assert_eq!(seconds(7.0), seconds(1.0));
         assert_eq!(backoff.pause(u32::MAX, 0.0), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn what_somebody_asks_for_is_the_least_and_no_excuse_for_knocking_on() {
+        let backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
+        let asked = Duration::from_secs(10);
+        let pauses = (0..7).map(|failures| backoff.pause_at_least(asked, failures, 0.0).as_secs());
+        assert_eq!(pauses.collect::<Vec<_>>(), [10, 10, 10, 10, 10, 16, 32]);
+        assert_eq!(backoff.pause_at_least(asked, 0, 1.0), Duration::from_secs(15));
+        let hour = Duration::from_secs(3_600);
+        assert_eq!(
+            backoff.pause_at_least(hour, 0, 1.0),
+            hour + Duration::from_secs(30)
+        );
     }
 }

@@ -5,7 +5,7 @@ mod upkeep;
 
 use std::{sync::Arc, time::Duration};
 
-use fpush_push::{Cut, Unavailable};
+use fpush_push::{Backoff, Cut, Unavailable};
 use tokio::{
     select,
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
@@ -153,7 +153,7 @@ impl Writer {
     /// Notes that the database is away, and when to try again.
     pub(crate) fn fail(&mut self, problem: &str) {
         let attempts = self.trouble.map_or(0, |trouble| trouble.attempts) + 1;
-        let pause = FIRST_PAUSE * 2_u32.pow(attempts.min(5) - 1);
+        let pause = BACKOFF.pause(attempts - 1, 0.0);
         self.trouble = Some(Trouble {
             attempts,
             again: Instant::now() + pause,
@@ -353,7 +353,7 @@ const NEWS: Duration = Duration::from_secs(5);
 const TIMES: Duration = Duration::from_secs(10);
 /// Between two removals of what nobody uses.
 const CLEANING: Duration = Duration::from_secs(6 * 3_600);
-/// Before the second attempt to reach the database; it doubles with each, up to 3.2 s.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Before the next attempt to reach the database.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_millis(3_200));
 /// Between two lines of the same kind in the log.
 const NEWS_PAUSE: Duration = Duration::from_secs(60);

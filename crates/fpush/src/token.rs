@@ -6,8 +6,8 @@ use std::{
 };
 
 use anyhow::Context as _;
-use fpush_driver::{Limit, Modules, TokenView};
-use fpush_policy::{End, Last};
+use fpush_driver::{Modules, TokenView};
+use fpush_policy::{End, Last, Limit};
 use fpush_push::{Class, Outcome};
 use serde_json::{Value, json};
 use tokio::{runtime, time::Instant};

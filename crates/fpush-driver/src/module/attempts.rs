@@ -13,14 +13,16 @@ impl Module {
     /// Tries until there is an answer, or until the policy gives up.
     pub(super) async fn attempts(&self, job: &mut PushJob, tries: &mut Tries) -> Ended {
         loop {
+            let start = Instant::now();
             let (backend, generation) = {
                 let state = self.lock();
-                if let Err(resume) = state.policy.may_attempt(Instant::now().into_std()) {
+                if let Err(resume) = state.policy.may_attempt(start.into_std()) {
                     return Ended::Failed { resume };
                 }
                 (Arc::clone(&state.backend), state.policy.generation())
             };
-            let Some(result) = self.drain.run(self.attempt(&*backend, &job.push)).await else {
+            let attempt = self.attempt(&*backend, &job.push, start);
+            let Some((result, now)) = self.drain.run(attempt).await else {
                 return Ended::Failed {
                     resume: Instant::now().into_std(),
                 };
@@ -29,11 +31,8 @@ impl Module {
             let (answered, is_current) = {
                 let mut state = self.lock();
                 let is_current = generation == state.policy.generation();
-                let (now, jitter) = (
-                    Instant::now().into_std(),
-                    if result.is_ok() { 0.0 } else { jitter() },
-                );
-                let answer = result.as_ref().copied();
+                let jitter = if result.is_ok() { 0.0 } else { jitter() };
+                let (answer, now) = (result.as_ref().copied(), now.into_std());
                 let answered = state.policy.answered(job, tries, answer, generation, now, jitter);
                 (answered, is_current)
             };

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use fpush_policy::{BlockReason, Last, TokenState, Waiting};
-use fpush_push::{Class, Trouble};
+use fpush_policy::{BlockReason, Last, Limit, TokenState};
+use fpush_push::Trouble;
 use tokio::time::Instant;
 
 use super::{Module, status};
@@ -25,17 +25,6 @@ pub struct TokenView {
     pub trouble: Option<Trouble>,
     /// The last push to it.
     pub last: Option<Last>,
-}
-
-/// What the rate limit says of one class of a token's pushes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit {
-    /// The class.
-    pub class: Class,
-    /// Whether a push waits in the queue.
-    pub queued: bool,
-    /// When the next push, or the queued one, may go out; zero if it may now.
-    pub free_in: Duration,
 }
 
 /// That nothing is sent to a token.
@@ -76,14 +65,9 @@ impl Module {
             paused,
             last,
         } = token;
-        let limit = |waiting: Waiting| Limit {
-            class: waiting.class,
-            queued: waiting.queued,
-            free_in: waiting.free_in,
-        };
         Some(TokenView {
             hash: fingerprint.to_string(),
-            limits: limits.into_iter().map(limit).collect(),
+            limits,
             silenced,
             block: block.map(|(reason, left)| Block {
                 dead: reason == BlockReason::Dead,

@@ -1,6 +1,9 @@
 //! What a module says of itself, in words.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use fpush_policy::{Complaint, Condition, View};
 use fpush_push::{BackendStatus, ModuleStatus, Proof, Trouble, TroubleKind};
@@ -30,7 +33,7 @@ impl Module {
             limited_tokens: view.limited_tokens,
             blocked_tokens: view.blocked_tokens,
             doubted_tokens: view.doubted_tokens,
-            meters: std::sync::Arc::clone(&self.meters),
+            meters: Arc::clone(&self.meters),
             last_accepted: view.last_accepted,
             proof,
             trouble,

@@ -6,10 +6,10 @@ use std::{
     time::SystemTime,
 };
 
-use fpush_policy::{BlockRule, BlocklistSettings, RatelimitSettings};
 use fpush_push::{
     BackendStatus, Choice, Encrypted, Ending, Recipient, Record, Registered, Request, Sending, TokenHasher,
     TroubleKind, Unavailable, Verifying,
+    settings::{Report, Section},
 };
 use proptest::prelude::*;
 use tokio::{
@@ -285,29 +285,10 @@ impl Fixture {
     }
 }
 
+/// As they are where the file says nothing.
 fn settings() -> ModuleSettings {
-    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
-    ModuleSettings {
-        max_in_flight: 1_000,
-        ratelimit: RatelimitSettings {
-            enabled: true,
-            spacing: Duration::from_secs(20),
-            hard_spacing: Duration::from_secs(600),
-            cleanup: Duration::from_secs(300),
-            acknowledge_refused: false,
-        },
-        blocklist: BlocklistSettings {
-            dead: BlockRule {
-                initial: minutes(60 * 24),
-                extended: minutes(60 * 24 * 5),
-            },
-            unexplained: BlockRule {
-                initial: minutes(10),
-                extended: minutes(20),
-            },
-            extension: minutes(10),
-        },
-    }
+    let (report, empty) = (Report::default(), serde_json::Map::new());
+    ModuleSettings::read(&mut Section::root(&empty, &report))
 }
 
 fn one_at_a_time() -> ModuleSettings {

@@ -103,7 +103,7 @@ impl<W> Policy<W> {
             }
         };
         self.health.unwell(failure);
-        let resume = now + tries.backoff.pause(asked, jitter);
+        let resume = now + tries.pause(asked, jitter);
         Answered {
             next: if resume + LEAST_ATTEMPT > tries.patience {
                 Next::Ended(Ended::Failed { resume })

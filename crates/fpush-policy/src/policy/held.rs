@@ -5,10 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fpush_push::{Class, Outcome};
+use fpush_push::{Class, Outcome, Token, TokenHasher};
+use uuid::Uuid;
 
 use super::{Busy, Grant, HeldAttempt, HeldEnd, Phase, Policy, standing, today, turns::Wanting};
-use crate::{attempts::Ended, blocklist::BlockReason, fair::Entered, job::PushJob, limiter::RateSlot};
+use crate::{
+    attempts::Ended,
+    blocklist::BlockReason,
+    job::{PushJob, SenderDomain},
+    limiter::RateSlot,
+    records::{Clocks, HeldRecord},
+};
 
 impl<W> Policy<W> {
     /// Takes note of the time: [`grant`](Self::grant) lets out what is due. At the end nothing more becomes due.
@@ -22,10 +29,7 @@ impl<W> Policy<W> {
         while let Some((number, job)) = self.held.pop_due(now, all) {
             let sender = Arc::clone(&job.sender);
             let standing = standing(&self.accepted_domains, sender.share, today(&self.clock, now));
-            match self.turns.due.enter(sender.sender(standing), number) {
-                Entered::Waiting(_) | Entered::Displacing(..) => {}
-                Entered::Full(number) => self.held.postpone(number, now + CROWDED_PAUSE),
-            }
+            self.turns.due.join(sender.sender(standing), number);
         }
     }
 
@@ -121,7 +125,7 @@ impl<W> Policy<W> {
         ended: &Ended,
         now: Instant,
     ) -> Option<HeldEnd> {
-        let held = self.held.begin(number)?;
+        let held = self.held.get_mut(number)?;
         held.attempts += 1;
         let (token, give_up) = (held.job.token, held.give_up.unwrap_or(now));
         let end = match ended {
@@ -133,29 +137,54 @@ impl<W> Policy<W> {
             }
             Ended::Failed { resume } => {
                 self.limiter.give_back(slot);
-                let over = now >= give_up || *resume >= give_up + LAST_ATTEMPT;
-                if over || self.is_last_chance() {
-                    HeldEnd::Lost(Outcome::ProviderUnavailable)
-                } else if self.held.requeue(number, *resume) {
-                    return None;
-                } else {
-                    HeldEnd::Covered
-                }
+                let is_over = now >= give_up || *resume >= give_up + LAST_ATTEMPT;
+                return self.try_again(number, *resume, is_over);
             }
             Ended::Busy => {
-                let until = self.limiter.silence_now(token, now);
                 self.limiter.give_back(slot);
-                if now >= give_up || self.is_last_chance() {
-                    HeldEnd::Lost(Outcome::ProviderUnavailable)
-                } else if self.held.requeue(number, until) {
-                    return None;
-                } else {
-                    HeldEnd::Covered
-                }
+                let until = self.limiter.silence_now(token, now);
+                return self.try_again(number, until, now >= give_up);
             }
         };
         self.held.remove(number);
         Some(end)
+    }
+
+    /// Makes a held push wait for another attempt, unless its time is over or a newer one stands for it.
+    fn try_again(&mut self, number: u64, due: Instant, is_over: bool) -> Option<HeldEnd> {
+        if is_over || self.is_last_chance() {
+            self.held.remove(number);
+            Some(HeldEnd::Lost(Outcome::ProviderUnavailable))
+        } else if self.held.requeue(number, due) {
+            None
+        } else {
+            Some(HeldEnd::Covered)
+        }
+    }
+
+    /// Takes a push that was held before the daemon started, to a token in the spelling of its module. Returns how one
+    /// ended, if not all are held: this one, or the one that it stands for.
+    pub fn remember_held(
+        &mut self,
+        record: HeldRecord,
+        token: Token,
+        id: Uuid,
+        sender: Arc<SenderDomain>,
+        hasher: &TokenHasher,
+        clocks: Clocks,
+    ) -> Option<HeldEnd> {
+        if self.held.is_full() {
+            return Some(HeldEnd::Lost(Outcome::Overloaded));
+        }
+        let mut held = record.into_held(token, id, sender, hasher, clocks);
+        // The clock may have been wrong when it was written.
+        let patience = clocks.now + HELD_PATIENCE;
+        held.due = held.due.min(patience.max(clocks.now + held.job.spacing));
+        held.give_up = held.give_up.map(|give_up| give_up.min(patience));
+        // One was under way when this one was queued for its key.
+        let covered = self.held.remove_queued(held.job.target());
+        self.held.push(held);
+        covered.map(|_| HeldEnd::Covered)
     }
 
     /// The end begins: nothing new is taken, and what is held goes out now. With `keeps_held` what cannot be delivered
@@ -187,5 +216,3 @@ impl<W> Policy<W> {
 const HELD_PATIENCE: Duration = Duration::from_secs(600);
 /// So much later than that its last attempt may be.
 const LAST_ATTEMPT: Duration = Duration::from_secs(90);
-/// Before a held push that found no place tries again.
-const CROWDED_PAUSE: Duration = Duration::from_millis(200);

@@ -265,6 +265,40 @@ fn a_busy_token_is_not_held_where_there_is_no_room() {
     );
 }
 
+/// One was under way when the daemon ended, and another one was queued behind it: the newer one knows more.
+#[test]
+fn after_a_restart_the_newer_one_of_two_pushes_for_a_key_stands_for_both() {
+    let mut f = Fixture::new(10);
+    let due = f.at(1_000);
+    f.policy.hold(job_of("a.org", "t"), due);
+    f.policy.make_due(due);
+    assert!(matches!(f.policy.grant(due), Some(Grant::Held(_))));
+    let later = f.at(21_000);
+    f.policy.hold(job_of("a.org", "t"), later);
+    let clocks = clocks();
+    let (held, _) = f.policy.held_records(0, clocks);
+    assert_eq!(held.len(), 2);
+    let mut next = Fixture::new(10);
+    let ends: Vec<_> = held
+        .into_iter()
+        .map(|(id, record)| {
+            let (token, sender) = (record.token().to_owned(), job_of("a.org", "t").sender.clone());
+            let token = fpush_push::Token::new(&token);
+            next.policy
+                .remember_held(record, token, id, sender, &hasher(), clocks)
+        })
+        .collect();
+    assert_eq!(ends, [None, Some(HeldEnd::Covered)]);
+    let left = next
+        .policy
+        .next_timer(clocks.now)
+        .map(|timer| timer.duration_since(clocks.now));
+    assert!(
+        left.is_some_and(|left| left > Duration::from_secs(15)),
+        "{left:?}"
+    );
+}
+
 /// Nobody else might come by to wake it.
 #[test]
 fn a_held_push_that_a_pause_stops_goes_out_when_the_pause_ends() {

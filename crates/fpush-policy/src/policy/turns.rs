@@ -30,8 +30,8 @@ impl<W> Turns<W> {
             permits,
             out: 0,
             waiting: FairQueue::new(permits.saturating_mul(PLACES_PER_PERMIT)),
-            // What is acknowledged has a place in the hold queue already.
-            due: FairQueue::new(usize::MAX),
+            // What is acknowledged has a place in the hold queue, and joins whatever waits here.
+            due: FairQueue::new(0),
             held_next: false,
         }
     }
