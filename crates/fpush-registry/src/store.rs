@@ -22,6 +22,7 @@ use self::{
 };
 pub(crate) use self::{
     run::{MigrateError, Removed, describe, is_outage},
+    statements::NOTED_AT_ONCE,
     writing::{KEEP_CHANGES, Writing},
 };
 use crate::{

@@ -1,5 +1,7 @@
 //! The statements and the tables, for SQLite and PostgreSQL alike.
 
+use std::sync::LazyLock;
+
 pub(super) const CREATE_META: &str =
     "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)";
 pub(super) const META: &str = "SELECT value FROM meta WHERE name = $1";
@@ -81,8 +83,22 @@ pub(super) const REMOVE_UNUSED: &str = "DELETE FROM devices WHERE node IN \
                                         RETURNING node, owner";
 pub(super) const LAST_USE: &str = "SELECT coalesce(max(at), 0) FROM (SELECT max(coalesce(renewed, registered)) AS at FROM devices \
                         UNION ALL SELECT max(delivered) AS at FROM devices) AS used";
-pub(super) const NOTE_PUSHES: &str =
-    "UPDATE devices SET delivered = coalesce($2, delivered), failed = coalesce($3, failed) WHERE node = $1";
+/// For so many devices that other processes do not wait for one answer of the database each.
+pub(crate) const NOTED_AT_ONCE: usize = 500;
+pub(super) static NOTE_PUSHES: LazyLock<String> = LazyLock::new(|| {
+    let rows: Vec<_> = (0..NOTED_AT_ONCE)
+        .map(|row| {
+            let [node, delivered, failed] = [1, 2, 3].map(|column| 3 * row + column);
+            format!("(${node}, CAST(${delivered} AS BIGINT), CAST(${failed} AS BIGINT))")
+        })
+        .collect();
+    format!(
+        "WITH noted (node, delivered, failed) AS (VALUES {}) UPDATE devices SET \
+         delivered = coalesce(noted.delivered, devices.delivered), failed = coalesce(noted.failed, devices.failed) \
+         FROM noted WHERE devices.node = noted.node",
+        rows.join(", ")
+    )
+});
 pub(super) const SET_FORMER: &str = "UPDATE devices SET former = $2 WHERE node = $1";
 pub(super) const COUNTED_OF: &str = "SELECT devices FROM domains WHERE name = $1";
 pub(super) const COUNT_OF: &str = "INSERT INTO domains (name, devices) VALUES ($1, $2) \

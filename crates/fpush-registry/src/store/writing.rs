@@ -14,6 +14,7 @@ use crate::{
     past::{Ended, Known},
     text::random_hex,
     time::Time,
+    times::Noted,
 };
 
 /// A transaction that writes. Without [`commit`](Self::commit) nothing of it remains.
@@ -201,19 +202,27 @@ impl Writing {
         on!(self, transaction => removed(&mut **transaction, sql::REMOVE_UNUSED, &values))
     }
 
-    /// Writes when pushes to a device were accepted and refused.
-    pub(crate) async fn note_pushes(
-        &mut self,
-        node: &str,
-        delivered: Option<Time>,
-        failed: Option<Time>,
-    ) -> Result<()> {
-        let values = [
-            Value::Text(node),
-            Value::MaybeNumber(delivered.map(Time::millis)),
-            Value::MaybeNumber(failed.map(Time::millis)),
+    /// Writes when pushes to devices were last accepted and refused: of at most [`NOTED_AT_ONCE`](sql::NOTED_AT_ONCE).
+    pub(crate) async fn note_pushes(&mut self, noted: &[(Box<str>, Noted)]) -> Result<()> {
+        let values = noted.iter().flat_map(|(node, noted)| {
+            [
+                Value::MaybeText(Some(node)),
+                Value::MaybeNumber(noted.delivered.map(Time::millis)),
+                Value::MaybeNumber(noted.failed.map(Time::millis)),
+            ]
+        });
+        // Rows without a node are nobody's.
+        let nobody = [
+            Value::MaybeText(None),
+            Value::MaybeNumber(None),
+            Value::MaybeNumber(None),
         ];
-        self.execute(sql::NOTE_PUSHES, &values).await.map(drop)
+        let rest = nobody
+            .into_iter()
+            .cycle()
+            .take(3 * (sql::NOTED_AT_ONCE - noted.len()));
+        let values: Vec<_> = values.chain(rest).collect();
+        self.execute(sql::NOTE_PUSHES.as_str(), &values).await.map(drop)
     }
 
     /// Writes the secrets of a device that were replaced.

@@ -10,7 +10,7 @@ use super::{BATCH, Writer};
 use crate::{
     former,
     past::{Known, Standing, compare},
-    store::{KEEP_CHANGES, describe},
+    store::{KEEP_CHANGES, NOTED_AT_ONCE, describe},
     time::Time,
     times::Noted,
 };
@@ -123,12 +123,12 @@ impl Writer {
 
     /// Writes some of the times of pushes. Returns whether there may be more.
     pub(super) async fn write_times(&mut self) -> bool {
-        let taken = self.shared.times.take(BATCH);
+        let taken = self.shared.times.take(NOTED_AT_ONCE);
         if taken.is_empty() {
             return false;
         }
         match self.try_to_write_times(&taken).await {
-            Ok(()) => taken.len() == BATCH,
+            Ok(()) => taken.len() == NOTED_AT_ONCE,
             Err(problem) => {
                 self.shared.times.put_back(taken);
                 self.fail(&describe(&problem));
@@ -138,27 +138,30 @@ impl Writer {
     }
 
     async fn try_to_write_times(&self, taken: &[(Box<str>, Noted)]) -> Result<(), sqlx::Error> {
-        let (mut writing, mut changed) = (self.shared.store.begin().await?, Vec::new());
+        let mut writing = self.shared.store.begin().await?;
+        writing.note_pushes(taken).await?;
+        writing.commit().await?;
         for (node, noted) in taken {
-            let Noted {
-                delivered,
-                failed,
-                former,
-            } = noted;
-            if delivered.is_some() || failed.is_some() {
-                writing.note_pushes(node, *delivered, *failed).await?;
-            }
-            if let Some(secret) = former
-                && let Some(mut device) = writing.find(node).await?
-                && former::note_use(&mut device.former, secret)
-            {
-                writing.set_former(node, &device.former).await?;
-                changed.push(device);
+            if let Some(secret) = &noted.former {
+                self.note_use(node, secret).await?;
             }
         }
-        writing.commit().await?;
-        if let Some(cache) = &self.shared.cache {
-            cache.put_all(&changed);
+        Ok(())
+    }
+
+    /// Notes that a push came with a secret that was replaced. In a transaction of its own, so that others wait for few
+    /// answers of the database.
+    async fn note_use(&self, node: &str, secret: &str) -> Result<(), sqlx::Error> {
+        let mut writing = self.shared.store.begin().await?;
+        let Some(mut device) = writing.find(node).await? else {
+            return Ok(());
+        };
+        if former::note_use(&mut device.former, secret) {
+            writing.set_former(node, &device.former).await?;
+            writing.commit().await?;
+            if let Some(cache) = &self.shared.cache {
+                cache.put(&device);
+            }
         }
         Ok(())
     }

@@ -69,7 +69,7 @@ fn who_registers_at_one_is_known_to_the_other_at_once() {
     for cache in [true, false] {
         let mut pair = Pair::start(cache);
         let Pair { near, far, relay, .. } = &mut pair;
-        for delay in [0, 20] {
+        for delay in [0, 20, 200] {
             relay.delay(Duration::from_millis(delay));
             for number in 0..6 {
                 let (node, token) = (format!("n-{delay}-{number}"), apple(number));
@@ -95,7 +95,7 @@ fn who_registers_at_one_is_known_to_the_other_at_once() {
             }
         }
         relay.delay(Duration::ZERO);
-        for (delay, number) in [(0, 1), (20, 2)] {
+        for (delay, number) in [(0, 1), (20, 2), (200, 3)] {
             let node = format!("n-{delay}-{number}");
             let secret = near.register(&owner(&node), &node, &apple(number));
             assert_eq!(far.push(&node, &secret), RESULT);
