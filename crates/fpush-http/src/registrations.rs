@@ -36,8 +36,7 @@ impl Registrations {
         address: IpAddr,
     ) -> Result<Registered, RegisterError> {
         let network = client_network(address);
-        let device = self.device(kind, node, secret)?;
-        self.admit(device, node, network).await?;
+        let device = self.admit(kind, node, secret, network).await?;
         let may_add = self.reserve_new(network);
         let registered = self
             .registry
@@ -58,8 +57,7 @@ impl Registrations {
         address: IpAddr,
     ) -> Result<Registered, RegisterError> {
         let network = client_network(address);
-        let device = self.device(kind, node, secret)?;
-        self.admit(device, node, network).await?;
+        let device = self.admit(kind, node, secret, network).await?;
         self.registry.unregister(device, &network.to_string()).await
     }
 
@@ -89,23 +87,22 @@ impl Registrations {
         }
     }
 
-    fn device<'a>(
+    /// The device that a request is about, if this network may ask for it now.
+    async fn admit<'a>(
         &self,
         kind: &'a str,
         node: &'a str,
         secret: Option<&'a str>,
+        network: IpAddr,
     ) -> Result<Unowned<'a>, RegisterError> {
-        Ok(Unowned::new(kind, node, secret)?.has_to_prove(self.require_secret))
-    }
-
-    async fn admit(&self, device: Unowned<'_>, node: &str, network: IpAddr) -> Result<(), RegisterError> {
+        let device = Unowned::new(kind, node, secret)?.has_to_prove(self.require_secret);
         if !self.is_request_allowed(network) {
             return Err(RegisterError::TooMany);
         }
         let about = ("node", node, network);
         // Who knows the secret always gets through.
         if self.requests.allows(about, PER_NODE, Instant::now()) || self.registry.is_proven(device).await? {
-            Ok(())
+            Ok(device)
         } else {
             Err(RegisterError::TooMany)
         }
