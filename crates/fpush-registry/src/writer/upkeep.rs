@@ -182,6 +182,11 @@ impl Writer {
             // What looks unused may have been used, and that is lost.
             return Ok(false);
         }
+        // What was used a moment ago, or while the database was away, must not look unused.
+        while self.write_times().await {}
+        if self.trouble.is_some() {
+            return Ok(true);
+        }
         let now = Time::now();
         let mut transaction = self.transaction().await?;
         let may_expire = self
