@@ -12,6 +12,7 @@
 //! * [`command`]: what clients send to register, and the forms that come back
 //! * [`daemon`]: the program itself, its log, its signals and its use of memory and time
 //! * [`scrape`]: what its operator sees: metrics, readiness, the status page
+//! * [`http_client`]: an app that registers over HTTP
 //! * [`browser`]: what a person sees in Chromium
 //! * [`helpers`]: what many tests need and no fake is
 //! * [`senders`]: which server forgets a device at which reply
@@ -31,6 +32,7 @@ pub mod fake_fcm;
 pub mod fake_proxy;
 pub mod fake_xmpp;
 pub mod helpers;
+pub mod http_client;
 pub mod jwt;
 pub mod postgres;
 pub mod publish;
@@ -56,6 +58,7 @@ pub use fake_fcm::{FakeFcm, FcmSend, TokenRequest, fcm_error};
 pub use fake_proxy::{FakeProxy, ProxyAnswer};
 pub use fake_xmpp::{FakeXmpp, Link, Refusal, Reply};
 pub use helpers::{Written, merged, until};
+pub use http_client::{Http, http, http_address, try_http};
 pub use http_server::NewConnections;
 pub use postgres::Postgres;
 pub use relay::{Flow, Relay};

@@ -175,16 +175,29 @@ fn a_secret_is_wrong_or_missing() {
     world.expect_all_arrive(&mut devices);
 }
 
-/// A device that becomes one of another type gets another secret; its server knows the old one until the app has told it.
+/// A device that becomes one of another type gets another secret, and so does one that registers over HTTP again and does not
+/// say its secret; its server knows the old one until the app has told it.
 #[test]
 fn a_secret_that_was_replaced_is_good_for_a_week() {
     for cache in [true, false] {
-        let store =
-            |settings: &mut serde_json::Value| settings["registration"]["store"]["cache"] = json!(cache);
+        let store = |settings: &mut serde_json::Value| {
+            settings["registration"]["store"]["cache"] = json!(cache);
+            settings["registration"]["http"] = json!({ "listen": "127.0.0.1:0" });
+        };
         let mut world = World::with(store, Moves::Time);
-        let mut before = vec![world.register(Provider::Apple, "n", 0)];
-        let mut after = vec![world.register(Provider::Google, "n", 0)];
-        assert_ne!(before[0].secret, after[0].secret);
+        let mut before = vec![
+            world.register(Provider::Apple, "n", 0),
+            world.register_over_http(Provider::Apple, "h"),
+            world.register_over_http(Provider::Google, "g"),
+        ];
+        let mut after = vec![
+            world.register(Provider::Google, "n", 0),
+            world.register_over_http(Provider::Apple, "h"),
+            world.register_over_http(Provider::Google, "g"),
+        ];
+        for (before, after) in before.iter().zip(&after) {
+            assert_ne!(before.secret, after.secret);
+        }
         for day in 0..7 {
             world.expect_all_arrive(&mut before);
             world.expect_all_arrive(&mut after);
@@ -198,7 +211,9 @@ fn a_secret_that_was_replaced_is_good_for_a_week() {
         for end in [None, Some(End::Stop)] {
             end.into_iter().for_each(|end| world.restart(end));
             world.publish(&mut before);
-            assert_ne!(before[0].last, RESULT, "cache: {cache}");
+            for device in &before {
+                assert_ne!(device.last, RESULT, "cache: {cache}, {}", device.node);
+            }
             assert_all_kept(&before, "a secret of the past");
             world.expect_all_arrive(&mut after);
         }

@@ -10,7 +10,7 @@ use std::{
 
 use fpush_testkit::{
     Answer, Clock, Command, Daemon, FakeApns, FakeFcm, FakeXmpp, Form, Link, Moves, Registration, TestCa,
-    fcm_error, fixture,
+    fcm_error, fixture, http, http_address,
     publish::{Publish, field, options},
 };
 use serde_json::{Value, json};
@@ -312,6 +312,26 @@ impl World {
             module: None,
             secret: Some(Form::of(&reply).value("secret").to_owned()),
             domain,
+            registration: Registration::default(),
+            last: String::new(),
+        }
+    }
+
+    /// A device with this node registers over HTTP, with a new token.
+    #[track_caller]
+    pub(crate) fn register_over_http(&mut self, provider: Provider, node: &str) -> Device {
+        let token = self.token(provider);
+        let form = format!("type={}&node={node}&token={token}", provider.push_type());
+        let address = http_address(&self.daemon, LONG);
+        let answer = http(address, "POST /push_appserver/v1/register", &form);
+        let secret = answer.body.strip_prefix(&format!("OK\n{node}\n"));
+        Device {
+            provider,
+            node: node.to_owned(),
+            token,
+            module: None,
+            secret: Some(secret.unwrap_or_else(|| panic!("{answer:?}")).to_owned()),
+            domain: domain(0),
             registration: Registration::default(),
             last: String::new(),
         }

@@ -1,20 +1,13 @@
 //! A daemon with registration, all that it talks to, and what the tests have in common.
 
-use std::{
-    fs,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    path::PathBuf,
-    process::Output,
-    time::Duration,
-};
+use std::{fs, net::SocketAddr, path::PathBuf, process::Output, time::Duration};
 
 use fpush_testkit::{
-    Command, Daemon, FakeApns, FakeFcm, FakeXmpp, Form, Link, Reply, TestCa, fixture,
+    Command, Daemon, FakeApns, FakeFcm, FakeXmpp, Form, Link, Reply, TestCa, fixture, http_address,
     publish::{Publish, field, options},
     run_to_end,
 };
-pub(crate) use fpush_testkit::{merged, until};
+pub(crate) use fpush_testkit::{Http, http, merged, try_http, until};
 use serde_json::{Value, json};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_fpush");
@@ -265,9 +258,7 @@ impl Rig {
     /// Where the HTTP API is.
     #[track_caller]
     pub(crate) fn http_address(&self) -> SocketAddr {
-        let line = self.daemon.wait_for_log("the HTTP API is open", LONG);
-        let (_, address) = line.split_once("listen=").unwrap();
-        address.split(' ').next().unwrap().parse().unwrap()
+        http_address(&self.daemon, LONG)
     }
 
     /// Sends a form to an endpoint of the HTTP API, and returns the lines of the answer.
@@ -318,43 +309,6 @@ impl Rig {
 fn accept(xmpp: &FakeXmpp, daemon: &Daemon) -> Link {
     xmpp.try_accept(LONG)
         .unwrap_or_else(|e| panic!("no link: {e:?}; the log:\n{}", daemon.log()))
-}
-
-/// What the HTTP API answers.
-#[derive(Debug)]
-pub(crate) struct Http {
-    pub(crate) status: u16,
-    pub(crate) head: String,
-    pub(crate) body: String,
-}
-
-/// Sends `METHOD PATH` and a body, and reads the answer to its end.
-#[track_caller]
-pub(crate) fn http(address: SocketAddr, request: &str, body: &str) -> Http {
-    try_http(address, request, body).unwrap()
-}
-
-/// The same with a server that may end meanwhile.
-pub(crate) fn try_http(address: SocketAddr, request: &str, body: &str) -> std::io::Result<Http> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(2 * LONG))?;
-    write!(
-        stream,
-        "{request} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n\
-         Content-Type: application/x-www-form-urlencoded\r\n\r\n{body}",
-        body.len()
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .ok_or(std::io::ErrorKind::UnexpectedEof)?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    Ok(Http {
-        status: status.ok_or(std::io::ErrorKind::InvalidData)?,
-        head: head.to_ascii_lowercase(),
-        body: body.to_owned(),
-    })
 }
 
 /// A publish with a body, and with these options.
