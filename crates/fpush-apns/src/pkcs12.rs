@@ -16,8 +16,8 @@ pub(crate) enum Pkcs12Error {
     #[error("expected a PKCS#12 file (.p12 or .pfx), found something else or a damaged file")]
     Malformed,
     #[error(
-        "the PKCS#12 file uses an algorithm that fpush does not know ({0}); export it again, or write it anew: openssl \
-         pkcs12 -in old.p12 -nodes | openssl pkcs12 -export -out new.p12"
+        "the PKCS#12 file uses an algorithm that fpush does not know ({0}); export it again, or write it anew: openssl pkcs12 \
+         -legacy -in old.p12 -nodes -out all.pem; openssl pkcs12 -export -in all.pem -out new.p12; rm all.pem"
     )]
     Unsupported(String),
     #[error(
@@ -174,7 +174,10 @@ mod tests {
     };
 
     use fpush_testkit::certs::fixture;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+    use rustls::{
+        crypto::aws_lc_rs::sign::any_supported_type,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    };
 
     use super::*;
 
@@ -226,6 +229,70 @@ mod tests {
             }
         }
         assert_eq!(read(&file("elliptic"), "test").unwrap().keys.len(), 1);
+    }
+
+    /// Those of NSS and `GnuTLS` are real; `make-others.sh` says of which structure the others are.
+    #[test]
+    fn files_of_other_programs_are_read_or_their_algorithm_is_named() {
+        let key = PrivateKeyDer::from_pem_file(fixture("aps.key.pem")).unwrap();
+        let certificate = CertificateDer::from_pem_file(fixture("aps.pem")).unwrap();
+        for name in [
+            "nss-default",
+            "nss-aes-256",
+            "nss-rc2-40",
+            "gnutls-default",
+            "gnutls-aes-128",
+            "gnutls-aes-192",
+            "gnutls-aes-256",
+            "gnutls-3des",
+            "gnutls-3des-pkcs12",
+            "gnutls-rc2-40",
+            "gnutls-sha512",
+            "keychain",
+            "windows",
+            "pbmac1-sha256",
+            "pbmac1-sha512",
+            "pbmac1-mixed",
+            "pbmac1-short-key",
+            "pbmac1-long-key",
+            "pbmac1-default-prf",
+            "pbmac1-no-length",
+        ] {
+            let contents = read(&file(name), "test").unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_eq!(contents.certificates, [certificate.to_vec()], "{name}");
+            let usable = any_supported_type(&PrivateKeyDer::Pkcs8(contents.keys[0].clone().into())).unwrap();
+            let expected = any_supported_type(&key).unwrap();
+            assert_eq!(contents.keys.len(), 1, "{name}");
+            assert_eq!(usable.public_key(), expected.public_key(), "{name}");
+            assert_eq!(error(name, "wrong"), Pkcs12Error::Password, "{name}");
+        }
+        for (name, algorithm) in [
+            ("nss-rc4", "1.2.840.113549.1.12.1.1"),
+            ("gnutls-arcfour", "1.2.840.113549.1.12.1.1"),
+            ("pbmac1-sha224", "1.2.840.113549.2.8"),
+        ] {
+            assert_eq!(
+                error(name, "test"),
+                Pkcs12Error::Unsupported(algorithm.to_owned()),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_code_whose_key_has_no_length_or_an_endless_one_is_no_panic() {
+        let good = file("pbmac1-long-key");
+        // `INTEGER 2048`, the rounds, and `INTEGER 64`, the length.
+        let at = good
+            .windows(7)
+            .rposition(|bytes| bytes == [2, 2, 8, 0, 2, 1, 64])
+            .unwrap()
+            + 6;
+        for (length, expected) in [(0, Pkcs12Error::Malformed), (63, Pkcs12Error::Password)] {
+            let mut bad = good.clone();
+            bad[at] = length;
+            assert_eq!(read(&bad, "test").err(), Some(expected));
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub(crate) enum Objection {
 /// What a certificate says.
 #[derive(Debug, Default)]
 struct Purpose {
+    /// The bundle ID of its app, from the subject or, without one there, from the extension.
     uid: Option<String>,
     /// What the common name begins with.
     kind: Option<String>,
@@ -62,7 +63,9 @@ impl Purpose {
             purpose.sandbox |= *id == SANDBOX;
             purpose.production |= *id == PRODUCTION;
             if *id == TOPICS || *id == VOIP_TOPICS {
-                purpose.topics.extend(topics(extension.value));
+                purpose.topics.extend(texts(extension.value));
+            } else if *id == BUNDLE && purpose.uid.is_none() {
+                purpose.uid = texts(extension.value).into_iter().next();
             }
         }
         match purpose.kind.as_deref() {
@@ -109,8 +112,12 @@ impl Purpose {
                 ));
             }
             if base != topic && uid != topic {
-                let what =
-                    format!("the certificate (\"{kind}\") is for {uid}, and cannot send pushes to {topic}");
+                let called = if kind.is_empty() {
+                    String::new()
+                } else {
+                    format!(" (\"{kind}\")")
+                };
+                let what = format!("the certificate{called} is for {uid}, and cannot send pushes to {topic}");
                 // An extension of the app has a topic below the app's.
                 let below = topic.strip_prefix(base).is_some_and(|rest| rest.starts_with('.'));
                 return if below {
@@ -145,24 +152,24 @@ impl Purpose {
     }
 }
 
-/// The topics in an extension: texts in sequences, each with the kinds of pushes in a sequence behind it. In the
-/// extension for calls there is one text.
-fn topics(value: &[u8]) -> Vec<String> {
-    let mut topics = Vec::new();
-    let Some((tag, mut content, _)) = element(value) else {
-        return topics;
+/// The texts in an extension: topics in a sequence, each with the kinds of pushes in a sequence of its own behind it. In the
+/// extensions for calls and for the bundle ID there is one text, in which commas separate topics.
+fn texts(value: &[u8]) -> Vec<String> {
+    let mut texts = Vec::new();
+    let mut rest = match element(value) {
+        Some((SEQUENCE, content, _)) => content,
+        Some(_) | None => value,
     };
-    if tag == UTF8 {
-        topics.extend(str::from_utf8(content).ok().map(str::to_owned));
-        return topics;
-    }
-    while let Some((tag, content_of, rest)) = element(content) {
-        if tag == UTF8 {
-            topics.extend(str::from_utf8(content_of).ok().map(str::to_owned));
+    while let Some((tag, content, after)) = element(rest) {
+        if matches!(tag, UTF8 | PRINTABLE | IA5)
+            && let Ok(text) = str::from_utf8(content)
+        {
+            let parts = text.split(',').map(str::trim);
+            texts.extend(parts.filter(|part| !part.is_empty()).map(str::to_owned));
         }
-        content = rest;
+        rest = after;
     }
-    topics
+    texts
 }
 
 /// The first element of some DER: its tag, its content, and what follows it.
@@ -180,10 +187,15 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 }
 
 const UTF8: u8 = 0x0c;
+const PRINTABLE: u8 = 0x13;
+const IA5: u8 = 0x16;
+const SEQUENCE: u8 = 0x30;
 const USER_ID: Oid<'static> = oid!(0.9.2342.19200300.100.1.1);
 const COMMON_NAME: Oid<'static> = oid!(2.5.4.3);
 const SANDBOX: Oid<'static> = oid!(1.2.840.113635.100.6.3.1);
 const PRODUCTION: Oid<'static> = oid!(1.2.840.113635.100.6.3.2);
+// What .5 says is not known, so that it says nothing here.
+const BUNDLE: Oid<'static> = oid!(1.2.840.113635.100.6.3.3);
 const VOIP_TOPICS: Oid<'static> = oid!(1.2.840.113635.100.6.3.4);
 const TOPICS: Oid<'static> = oid!(1.2.840.113635.100.6.3.6);
 /// How the common names of certificates begin that sign apps.

@@ -112,7 +112,16 @@ impl Folder {
             let name = format!("apple-{}", path.file_name().unwrap().to_str().unwrap());
             private(&dir.write(&name, fs::read(&path).unwrap()));
         }
-        for name in ["endless-mac.p12", "endless-keys.p12"] {
+        for name in [
+            "endless-mac.p12",
+            "endless-keys.p12",
+            "gnutls-default.p12",
+            "keychain.p12",
+            "nss-default.p12",
+            "nss-rc4.p12",
+            "pbmac1-short-key.p12",
+            "windows.p12",
+        ] {
             private(&dir.write(name, fs::read(fixture(&format!("pkcs12/{name}"))).unwrap()));
         }
         let text = |name: &str| fs::read_to_string(fixture(name)).unwrap();

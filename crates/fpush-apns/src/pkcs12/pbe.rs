@@ -1,6 +1,6 @@
 //! What a PKCS#12 file does with its password: keys, ciphers and the check of the whole.
 
-use std::num::NonZeroU32;
+use std::{borrow::Cow, num::NonZeroU32};
 
 use aws_lc_rs::{
     cipher::{
@@ -105,7 +105,9 @@ impl<'a> Algorithm<'a> {
             PBES2 => {
                 let mut parameters = parameters.inside(SEQUENCE)?;
                 let (kdf, cipher) = (Self::read(&mut parameters)?, Self::read(&mut parameters)?);
-                cipher.decrypt_with_key(data, |length| kdf.pbkdf2(password, length, budget))
+                let kdf = kdf.pbkdf2()?;
+                // The cipher says how long its key is.
+                cipher.decrypt_with_key(data, |length| kdf.derive(password, length, budget))
             }
             SHA1_3DES_3 => self.decrypt_old::<des::TdesEde3>(24, data, password, budget),
             SHA1_3DES_2 => self.decrypt_old::<des::TdesEde2>(16, data, password, budget),
@@ -155,26 +157,26 @@ impl<'a> Algorithm<'a> {
         plain.map_err(|_| Pkcs12Error::Password)
     }
 
-    /// A key of this length, by PBKDF2.
-    fn pbkdf2(
-        &self,
-        password: &Password,
-        length: usize,
-        budget: &mut Budget,
-    ) -> Result<Vec<u8>, Pkcs12Error> {
+    /// The parameters of PBKDF2.
+    fn pbkdf2(&self) -> Result<Pbkdf2<'a>, Pkcs12Error> {
         if self.oid != PBKDF2 {
             return self.unsupported();
         }
         let mut parameters = { self.parameters }.inside(SEQUENCE)?;
-        let (salt, iterations) = (parameters.octets()?, parameters.integer()?);
-        let mut prf = (pbkdf2::PBKDF2_HMAC_SHA1, 20);
+        let mut pbkdf2 = Pbkdf2 {
+            salt: parameters.octets()?,
+            iterations: parameters.integer()?,
+            length: None,
+            prf: (pbkdf2::PBKDF2_HMAC_SHA1, 20),
+        };
         while !parameters.is_empty() {
             let value = parameters.any()?;
+            let mut value_again = Reader::new(value.whole);
             match value.tag {
-                INTEGER => {}
+                INTEGER => pbkdf2.length = Some(value_again.integer()?),
                 SEQUENCE => {
-                    let named = Self::read(&mut Reader::new(value.whole))?;
-                    prf = match named.oid {
+                    let named = Self::read(&mut value_again)?;
+                    pbkdf2.prf = match named.oid {
                         HMAC_SHA1 => (pbkdf2::PBKDF2_HMAC_SHA1, 20),
                         HMAC_SHA256 => (pbkdf2::PBKDF2_HMAC_SHA256, 32),
                         HMAC_SHA384 => (pbkdf2::PBKDF2_HMAC_SHA384, 48),
@@ -185,11 +187,7 @@ impl<'a> Algorithm<'a> {
                 _ => return Err(Pkcs12Error::Malformed),
             }
         }
-        let (prf, output) = prf;
-        let iterations = budget.spend(iterations, length.div_ceil(output))?;
-        let mut key = vec![0; length];
-        pbkdf2::derive(prf, iterations, &salt, &password.plain, &mut key);
-        Ok(key)
+        Ok(pbkdf2)
     }
 
     /// Whether a code over the data is right, which also says whether the password is.
@@ -211,7 +209,12 @@ impl<'a> Algorithm<'a> {
                 HMAC_SHA512 => (hmac::HMAC_SHA512, 64),
                 _ => return mac.unsupported(),
             };
-            (algorithm, kdf.pbkdf2(password, length, budget)?)
+            let kdf = kdf.pbkdf2()?;
+            // RFC 9579: the file says how long it is, usually as long as the code.
+            let length = kdf.length.map_or(Some(length), |said| usize::try_from(said).ok());
+            let length = length.filter(|length| (1..=LONGEST_KEY).contains(length));
+            let length = length.ok_or(Pkcs12Error::Malformed)?;
+            (algorithm, kdf.derive(password, length, budget)?)
         } else {
             let (algorithm, digest) = match self.oid {
                 SHA1 => (
@@ -236,6 +239,30 @@ impl<'a> Algorithm<'a> {
             (algorithm, key)
         };
         Ok(hmac::verify(&hmac::Key::new(algorithm, &key), data, code).is_ok())
+    }
+}
+
+/// PBKDF2 with its parameters.
+struct Pbkdf2<'a> {
+    salt: Cow<'a, [u8]>,
+    iterations: u64,
+    length: Option<u64>,
+    /// The function, and how many bytes it makes at a time.
+    prf: (pbkdf2::Algorithm, usize),
+}
+
+impl Pbkdf2<'_> {
+    fn derive(
+        &self,
+        password: &Password,
+        length: usize,
+        budget: &mut Budget,
+    ) -> Result<Vec<u8>, Pkcs12Error> {
+        let (prf, output) = self.prf;
+        let iterations = budget.spend(self.iterations, length.div_ceil(output))?;
+        let mut key = vec![0; length];
+        pbkdf2::derive(prf, iterations, &self.salt, &password.plain, &mut key);
+        Ok(key)
     }
 }
 
@@ -311,6 +338,9 @@ fn dotted(oid: &[u8]) -> String {
 /// The work that a file may ask for in all, in rounds of a hash: some seconds. OpenSSL writes 2,048 and NSS 600,000 rounds
 /// for each of up to three keys.
 const MOST_ITERATIONS: u64 = 10_000_000;
+
+/// For codes; those that there are have 64 bytes at most.
+const LONGEST_KEY: usize = 1_024;
 
 const SHA1_3DES_3: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x01\x03";
 const SHA1_3DES_2: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x01\x04";
