@@ -8,7 +8,10 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::OFlags;
+use rustix::{
+    fs::{Access, OFlags, access},
+    process::geteuid,
+};
 
 /// The largest file that the settings may name. Bundles of certificates have a few hundred KiB.
 pub const LARGEST: u64 = 4 << 20;
@@ -62,40 +65,72 @@ pub enum Use {
     Own,
 }
 
-/// An error at a file in words: where access is denied also to whom, whose the file is, and the command that mends it.
+/// An error at a file in words: where access is denied also to whom, whose the file is, and what mends it.
 #[must_use]
 pub fn describe(error: &io::Error, path: &Path, what_for: Use) -> String {
-    match denied(error, path, what_for) {
-        Some(reason) => format!("{error}; {reason}"),
+    match remedy(error, path, what_for) {
+        Some(remedy) => format!("{error}; {remedy}"),
         None => error.to_string(),
     }
 }
 
-/// Why access is denied, and what to do; `None` for other errors.
-fn denied(error: &io::Error, path: &Path, what_for: Use) -> Option<String> {
-    if error.kind() != io::ErrorKind::PermissionDenied {
-        return None;
+/// Why access is denied to a file or folder, to whom, and what to do; `None` for other errors.
+#[must_use]
+pub fn remedy(error: &io::Error, path: &Path, what_for: Use) -> Option<String> {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => denied(path, what_for),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            let (user, shown) = (this_user(), path.display());
+            Some(format!(
+                "this runs as user {user}, and {shown} is where nothing can be written; choose another place, or, if systemd \
+                 runs fpush, a place below StateDirectory= of the unit file, or add ReadWritePaths={shown} to it"
+            ))
+        }
+        _ => None,
     }
+}
+
+/// What is in the place of a folder on the way to this path, or of the path itself.
+#[must_use]
+pub fn not_a_folder(path: &Path) -> Option<&Path> {
+    path.ancestors()
+        .find(|path| fs::metadata(path).is_ok_and(|there| !there.is_dir()))
+}
+
+fn denied(path: &Path, what_for: Use) -> Option<String> {
     let (what, metadata) = match fs::metadata(path) {
         Ok(metadata) => (path, metadata),
         // Then it is a folder on the way: the last one that can be looked at cannot be entered.
         Err(_) => path
             .ancestors()
             .skip(1)
+            .map(|folder| match folder.as_os_str().is_empty() {
+                true => Path::new("."),
+                false => folder,
+            })
             .find_map(|folder| Some((folder, fs::metadata(folder).ok()?)))?,
     };
-    let (user, owner) = (
-        user_name(rustix::process::geteuid().as_raw()),
-        user_name(metadata.uid()),
-    );
+    let (uid, user, owner) = (geteuid().as_raw(), this_user(), user_name(metadata.uid()));
     let (shown, mode) = (what.display(), metadata.mode() & 0o7777);
-    let whose = format!("this runs as user {user}, and {shown} belongs to {owner} (mode {mode:o})");
+    let whose = |user: &str| format!("this runs as {user}, and {shown} belongs to {owner} (mode {mode:o})");
     let rights = match (what_for, metadata.is_dir()) {
         (Use::Read, true) => "x",
         (Use::Read, false) => "r",
         (Use::Own, true) => "rwx",
         (Use::Own, false) => "rw",
     };
+    if DYNAMIC.contains(&uid) && user == uid.to_string() {
+        // Its number is another one at the next start.
+        let whose = whose("a user that systemd makes at the start (DynamicUser=yes)");
+        return Some(match what_for {
+            Use::Read => format!(
+                "{whose}; hand the file over with LoadCredential= of the unit file, or let a group read it that \
+                 SupplementaryGroups= names"
+            ),
+            Use::Own => format!("{whose}; choose a place below StateDirectory= of the unit file"),
+        });
+    }
+    let whose = whose(&format!("user {user}"));
     Some(match what_for {
         _ if owner == user => format!("{whose}; do: chmod u+{rights} {shown}"),
         Use::Own => format!("{whose}; do: chown {user} {shown}"),
@@ -104,6 +139,12 @@ fn denied(error: &io::Error, path: &Path, what_for: Use) -> Option<String> {
              LoadCredential= of the unit file"
         ),
     })
+}
+
+/// The name of the user that this runs as.
+#[must_use]
+pub fn this_user() -> String {
+    user_name(geteuid().as_raw())
 }
 
 /// The name of a user, or its number if it has none.
@@ -117,10 +158,24 @@ fn user_name(uid: u32) -> String {
     name.unwrap_or_else(|| uid.to_string())
 }
 
+/// Whether a file can be read and written to, or whether files can be made in a folder; changes nothing.
+///
+/// # Errors
+///
+/// It cannot.
+pub fn try_as_own(path: &Path) -> io::Result<()> {
+    let search = if path.is_dir() {
+        Access::EXEC_OK
+    } else {
+        Access::empty()
+    };
+    Ok(access(path, Access::READ_OK | Access::WRITE_OK | search)?)
+}
+
 /// Whether what this user owns is changed by nobody but us and root.
 #[must_use]
 pub fn is_trusted(uid: u32) -> bool {
-    uid == 0 || uid == rustix::process::geteuid().as_raw()
+    uid == 0 || uid == geteuid().as_raw()
 }
 
 /// Opens a regular file with these options.
@@ -291,6 +346,9 @@ impl<R: BufRead> Lines<R> {
 const MARK: char = '\u{feff}';
 const MARK_IN_UTF8: &[u8] = b"\xef\xbb\xbf";
 
+/// The users that systemd makes for services, see systemd.exec(5).
+const DYNAMIC: std::ops::RangeInclusive<u32> = 61_184..=65_519;
+
 #[cfg(test)]
 mod tests {
     use std::{fs, os::unix::fs::symlink, process::Command};
@@ -332,6 +390,23 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn where_nothing_can_be_written_both_ways_out_are_named() {
+        let error = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
+        let text = describe(&error, Path::new("/srv/fpush"), Use::Own);
+        let user = this_user();
+        for part in [
+            &*format!("user {user}"),
+            "/srv/fpush",
+            "StateDirectory=",
+            "ReadWritePaths=/srv/fpush",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        let other = io::Error::from(io::ErrorKind::StorageFull);
+        assert_eq!(remedy(&other, Path::new("/srv"), Use::Own), None);
     }
 
     #[test]

@@ -54,13 +54,11 @@ impl From<RegisterError> for CommandError {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The folder of the SQLite file could not be made, or the file not be opened.
-    #[error(
-        "cannot open the database {path}: {problem}; the folder must exist and belong to the user of this program"
-    )]
+    #[error("cannot open the database {path}: {problem}")]
     File {
         /// The file.
         path: String,
-        /// What the operating system or SQLite said.
+        /// What the operating system or SQLite said, and what to do.
         problem: String,
     },
     /// A newer version of this program made the database.

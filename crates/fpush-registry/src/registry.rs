@@ -19,7 +19,7 @@ use crate::{
     secrets::WrongSecrets,
     settings::{RegistrySettings, StoreSettings},
     shared::{Shared, ask},
-    store::{MigrateError, Store, describe},
+    store::{MigrateError, Store},
     targets::Targets,
     text::{MAX_JID, MAX_KIND, MAX_NODE, MAX_TOKEN, is_sane},
     time::Time,
@@ -189,9 +189,11 @@ impl Registry {
             Err(MigrateError::Newer { found, known }) => return Err(OpenError::Newer { found, known }),
             Err(MigrateError::Randomness(problem)) => return Err(problem.into()),
             Err(MigrateError::Database(problem)) if may_come_later => {
-                writer.fail(&describe(&problem));
+                writer.fail(&shared.store.describe(&problem));
             }
-            Err(MigrateError::Database(problem)) => return Err(OpenError::Database(describe(&problem))),
+            Err(MigrateError::Database(problem)) => {
+                return Err(OpenError::Database(shared.store.describe(&problem)));
+            }
         }
         let wrong_secrets = Arc::new(WrongSecrets::default());
         let finder = Finder::new(

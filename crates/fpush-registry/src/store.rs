@@ -50,6 +50,14 @@ impl Store {
         postgres::prepare(url).map(Self::Postgres)
     }
 
+    /// An error in words that hold no values; of a file also what to do.
+    pub(crate) fn describe(&self, error: &sqlx::Error) -> String {
+        match self {
+            Self::Sqlite(pool) => sqlite::explain(pool.connect_options().get_filename(), error),
+            Self::Postgres(_) => describe(error),
+        }
+    }
+
     /// Begins to write, alone.
     pub(crate) async fn begin(&self) -> Result<Writing> {
         let beginning = async {

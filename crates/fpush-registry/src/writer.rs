@@ -19,7 +19,7 @@ use crate::{
     expiry::Expiry,
     past::Known,
     shared::Shared,
-    store::{MigrateError, describe, is_outage},
+    store::{MigrateError, is_outage},
     text::random_hex,
     time::Time,
 };
@@ -117,7 +117,7 @@ impl Writer {
                 }
                 _ = news.tick(), if self.is_well() => {
                     if let Err(problem) = self.look_at_past(false).await {
-                        self.fail(&describe(&problem));
+                        self.fail(&self.shared.store.describe(&problem));
                     } else if self.read_news().await {
                         news.reset_immediately();
                     }
@@ -188,9 +188,8 @@ impl Writer {
                 );
                 self.fail("tables of a newer version");
             }
-            Err(problem @ (MigrateError::Database(_) | MigrateError::Randomness(_))) => {
-                self.fail(&problem.to_string());
-            }
+            Err(MigrateError::Database(problem)) => self.fail(&self.shared.store.describe(&problem)),
+            Err(problem @ MigrateError::Randomness(_)) => self.fail(&problem.to_string()),
         }
     }
 
@@ -236,7 +235,7 @@ impl Writer {
                     return false;
                 }
                 Err(problem) => {
-                    let problem = describe(&problem);
+                    let problem = self.shared.store.describe(&problem);
                     error!(problem, "the database refuses a registration");
                     answer(job, vec![Err(Unavailable.into())]);
                 }
@@ -249,7 +248,7 @@ impl Writer {
     fn put_off(&mut self, jobs: Vec<Job>, problem: &sqlx::Error) {
         self.unwritten = jobs;
         self.is_unsure = true;
-        self.fail(&describe(problem));
+        self.fail(&self.shared.store.describe(problem));
     }
 
     /// Writes jobs in one transaction, and takes up those that wait for so long: whoever comes meanwhile waits for no more

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use fpush_component::Handle;
 use fpush_driver::Modules;
-use fpush_push::sync::lock;
+use fpush_push::{files, sync::lock};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
@@ -23,7 +23,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    folders::{RuntimeFolder, SOCKET},
+    folders::{self, RuntimeFolder, SOCKET},
     inquiry::{Findings, Holding, Inquiry, Question, Verdict},
     registration,
 };
@@ -61,9 +61,9 @@ impl Control {
                 folder.path.display()
             ),
             Err(NoSocket::Io(e)) if folder.named => bail!(
-                "cannot use runtimeDirectory {}: {e}; make it a folder that belongs to fpush's user, or choose \
-                 another one",
-                folder.path.display()
+                "cannot use runtimeDirectory {}: {}",
+                folder.path.display(),
+                explain(folder, &path, &e)
             ),
             Err(NoSocket::Taken) => {
                 warn!(
@@ -76,9 +76,10 @@ impl Control {
             // Under systemd a reload needs it.
             Err(NoSocket::Io(e)) if env::var_os("INVOCATION_ID").is_some() => {
                 warn!(
-                    "no socket for fpush send, check --connect and reload in {}: {e}; set RuntimeDirectory= in the unit, or \
+                    "no socket for fpush send, check --connect and reload in {}: {}; set RuntimeDirectory= in the unit, or \
                      reload with: systemctl kill -s HUP fpush",
-                    folder.path.display()
+                    folder.path.display(),
+                    explain(folder, &path, &e)
                 );
                 Ok(None)
             }
@@ -163,6 +164,33 @@ async fn open(folder: &RuntimeFolder, path: &Path) -> Result<UnixListener, NoSoc
     });
     drop(remove());
     Ok(bound?)
+}
+
+/// Why there is no socket, and what to do.
+fn explain(folder: &RuntimeFolder, path: &Path, error: &io::Error) -> String {
+    if let Err(too_long) = fits(folder) {
+        return too_long;
+    }
+    if error.kind() == io::ErrorKind::AlreadyExists && fs::symlink_metadata(path).is_ok() {
+        return format!(
+            "{} is there, and no socket that user {} may replace; remove it, or choose another folder",
+            path.display(),
+            files::this_user()
+        );
+    }
+    format!("{error}; {}", folders::remedy(error, &folder.path))
+}
+
+/// Whether the path of the socket is short enough for the kernel.
+pub(crate) fn fits(folder: &RuntimeFolder) -> Result<(), String> {
+    let length = folder.path.join(HIDDEN).join(SOCKET).as_os_str().len();
+    if length <= LONGEST_PATH {
+        return Ok(());
+    }
+    Err(format!(
+        "the path of the folder is {} bytes too long for a socket in it; choose a shorter one, such as /run/fpush",
+        length - LONGEST_PATH
+    ))
 }
 
 fn is_socket(path: &Path) -> io::Result<bool> {
@@ -252,7 +280,10 @@ pub(crate) async fn ask(folder: &RuntimeFolder, question: &Question) -> anyhow::
             return Ok(None);
         }
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            bail!("cannot ask the running fpush at {shown}: {e}; run this as root or as fpush's user")
+            let user = files::this_user();
+            bail!(
+                "cannot ask the running fpush at {shown}: {e}; this is user {user}: run it as root or as fpush's user"
+            )
         }
         Err(e) => {
             bail!("cannot ask the running fpush at {shown}: {e}; check runtimeDirectory in the settings")
@@ -292,6 +323,8 @@ pub(crate) async fn ask_for_holding(folder: &RuntimeFolder) -> Option<Holding> {
 
 /// The folder in which the socket is made.
 const HIDDEN: &str = ".control";
+/// `sockaddr_un` has room for 108 bytes, the last of which is zero.
+const LONGEST_PATH: usize = 107;
 /// A question is not longer: whatever fits on a command line, and who asks is not to be guarded against.
 const LONGEST: u64 = 1_024 * 1_024;
 /// Questions at a time.

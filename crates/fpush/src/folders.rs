@@ -1,6 +1,11 @@
 //! The folders that systemd makes for the service, unless the settings name others.
 
-use std::path::PathBuf;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use fpush_push::files;
 
 /// Where the control socket is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +45,19 @@ pub(crate) fn made_by_systemd(variable: &str) -> Option<PathBuf> {
     let folders = std::env::var(variable).ok()?;
     let first = folders.split(':').next().filter(|first| !first.is_empty());
     first.map(PathBuf::from)
+}
+
+/// What to do about a folder of the settings that cannot be used.
+pub(crate) fn remedy(error: &io::Error, folder: &Path) -> String {
+    files::remedy(error, folder, files::Use::Own).unwrap_or_else(|| {
+        let obstacle =
+            files::not_a_folder(folder).map(|path| format!("{} is not a folder; ", path.display()));
+        format!(
+            "{}make it a folder that belongs to fpush's user, or choose another one (this runs as user {})",
+            obstacle.unwrap_or_default(),
+            files::this_user()
+        )
+    })
 }
 
 const USUAL: &str = "/run/fpush";

@@ -9,7 +9,7 @@ use sqlx::{
 
 use super::{
     Store,
-    run::{PATIENCE, Value, describe, in_time, nodes, numbers, only},
+    run::{PATIENCE, Value, in_time, nodes, numbers, only},
     statements as sql,
 };
 use crate::{OpenError, StoreSettings};
@@ -58,7 +58,7 @@ impl Store {
         let version = match version.await {
             Ok(version) => version.into_iter().next(),
             Err(error) if is_missing_table(&error) => None,
-            Err(error) => return Err(OpenError::Database(describe(&error))),
+            Err(error) => return Err(OpenError::Database(self.describe(&error))),
         };
         let Some(version) = version else {
             return Ok(Probe::Empty);
@@ -75,7 +75,7 @@ impl Store {
         });
         let devices = devices
             .await
-            .map_err(|error| OpenError::Database(describe(&error)))?;
+            .map_err(|error| OpenError::Database(self.describe(&error)))?;
         Ok(Probe::Usable {
             devices: devices.unsigned_abs(),
         })

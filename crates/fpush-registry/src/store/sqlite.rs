@@ -4,7 +4,7 @@ use std::{
     fs::{self, DirBuilder, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use fpush_push::files;
@@ -23,7 +23,7 @@ pub(super) async fn open(path: &Path) -> Result<SqlitePool, OpenError> {
         path: path.display().to_string(),
         problem,
     };
-    make(path).map_err(|e| failed(e.to_string()))?;
+    make(path).map_err(|e| failed(cannot_be_had(path, &e)))?;
     let options = SqliteConnectOptions::new()
         .filename(path)
         .journal_mode(SqliteJournalMode::Wal)
@@ -38,11 +38,87 @@ pub(super) async fn open(path: &Path) -> Result<SqlitePool, OpenError> {
         .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
         .connect_with(options)
         .await
-        .map_err(|e| failed(describe(&e)))
+        .map_err(|e| failed(explain(path, &e)))
+}
+
+/// An error of the file in words: what it means, who was refused, and what to do.
+pub(super) fn explain(path: &Path, error: &sqlx::Error) -> String {
+    let (said, shown, user) = (describe(error), path.display(), files::this_user());
+    // The low byte is the kind.
+    let code = error
+        .as_database_error()
+        .and_then(|error| error.code()?.parse().ok());
+    match code.map(|code: u32| code & 0xff) {
+        Some(BUSY | LOCKED) => format!(
+            "{said}: another program has had {shown} locked for {} s; end it (fuser -v {shown} shows which it is: this runs as \
+             user {user})",
+            PATIENCE.as_secs()
+        ),
+        None if matches!(error, sqlx::Error::PoolTimedOut) => format!(
+            "{said}: another program may have {shown} locked (fuser -v {shown} shows which it is: this runs as user {user}), or \
+             its disk is very slow"
+        ),
+        Some(PERM | READ_ONLY | CANNOT_OPEN) => match refused(path) {
+            Some((what, e)) => format!("{said}: {}: {}", what.display(), cannot_be_had(&what, &e)),
+            None => format!(
+                "{said}; make sure that {shown} and its folder belong to user {user}, whom this runs as"
+            ),
+        },
+        Some(NOT_A_DATABASE) => format!(
+            "{said}; {shown} is no file of SQLite: name another one in registration.store.path, or put a backup in its \
+             place; this runs as user {user}"
+        ),
+        Some(CORRUPT) => format!(
+            "{said}; {shown} is damaged: stop fpush, and put a backup in its place, or what can be saved: sqlite3 {shown} .recover \
+             | sqlite3 new.db; it must belong to user {user}, whom this runs as"
+        ),
+        Some(FULL) => format!("{said}; make room for {shown}, or for user {user} if that one has a quota"),
+        Some(IO) => {
+            format!("{said}; the disk of {shown} fails, or is full: see what the kernel says (dmesg)")
+        }
+        Some(_) | None => format!("{said}, at {shown}"),
+    }
+}
+
+/// What keeps SQLite from a file that it needs: it makes further ones beside its own.
+fn refused(path: &Path) -> Option<(PathBuf, io::Error)> {
+    let folder = folder_of(path).unwrap_or_else(|| Path::new("."));
+    let beside = ["-wal", "-shm", "-journal"].map(|suffix| {
+        let mut path = path.as_os_str().to_owned();
+        path.push(suffix);
+        PathBuf::from(path)
+    });
+    let files = [path.to_owned()]
+        .into_iter()
+        .chain(beside)
+        .filter(|path| path.exists());
+    [folder.to_owned()]
+        .into_iter()
+        .chain(files)
+        .find_map(|path| files::try_as_own(&path).err().map(|e| (path, e)))
+}
+
+/// Why a file or a folder is of no use, and what to do.
+fn cannot_be_had(path: &Path, error: &io::Error) -> String {
+    if let Some(remedy) = files::remedy(error, path, files::Use::Own) {
+        return format!("{error}; {remedy}");
+    }
+    let user = files::this_user();
+    let rule = format!(
+        "registration.store.path must name a file, in a folder that belongs to user {user}, whom this runs as"
+    );
+    match folder_of(path).and_then(files::not_a_folder) {
+        Some(obstacle) => format!("{} is not a folder; {rule}", obstacle.display()),
+        None => format!("{error}; {rule}"),
+    }
+}
+
+fn folder_of(path: &Path) -> Option<&Path> {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty())
 }
 
 fn make(path: &Path) -> io::Result<()> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+    if let Some(folder) = folder_of(path) {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
     let is_new = !path.exists();
@@ -66,5 +142,15 @@ fn make(path: &Path) -> io::Result<()> {
 }
 
 const ROOT: u32 = 0;
+/// SQLite's kinds of errors, see sqlite.org/rescode.html.
+const PERM: u32 = 3;
+const BUSY: u32 = 5;
+const LOCKED: u32 = 6;
+const READ_ONLY: u32 = 8;
+const IO: u32 = 10;
+const CORRUPT: u32 = 11;
+const FULL: u32 = 13;
+const CANNOT_OPEN: u32 = 14;
+const NOT_A_DATABASE: u32 = 26;
 /// Each has a thread of its own.
 const CONNECTIONS: u32 = 4;

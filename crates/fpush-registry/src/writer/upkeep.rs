@@ -10,7 +10,7 @@ use super::{BATCH, Writer};
 use crate::{
     former,
     past::{Known, Standing, compare},
-    store::{KEEP_CHANGES, NOTED_AT_ONCE, describe},
+    store::{KEEP_CHANGES, NOTED_AT_ONCE},
     time::Time,
     times::Noted,
 };
@@ -84,7 +84,7 @@ impl Writer {
         match self.try_to_read_news().await {
             Ok(more) => more,
             Err(problem) => {
-                self.fail(&describe(&problem));
+                self.fail(&self.shared.store.describe(&problem));
                 false
             }
         }
@@ -131,7 +131,7 @@ impl Writer {
             Ok(()) => taken.len() == NOTED_AT_ONCE,
             Err(problem) => {
                 self.shared.times.put_back(taken);
-                self.fail(&describe(&problem));
+                self.fail(&self.shared.store.describe(&problem));
                 false
             }
         }
@@ -171,7 +171,7 @@ impl Writer {
         match self.try_to_clean().await {
             Ok(more) => more,
             Err(problem) => {
-                self.fail(&describe(&problem));
+                self.fail(&self.shared.store.describe(&problem));
                 false
             }
         }

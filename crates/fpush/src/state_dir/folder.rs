@@ -6,7 +6,6 @@
 //! have a bound.
 
 use std::{
-    fmt,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, BufReader, BufWriter, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
@@ -16,6 +15,8 @@ use std::{
 use fpush_push::files;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tracing::{error, warn};
+
+use crate::folders;
 
 /// The folder in use. Nobody else uses it as long as this value lives.
 #[derive(Debug)]
@@ -62,11 +63,9 @@ impl StateFolder {
     /// The folder cannot be used, others may write to it, or another fpush uses it. The text says what to do.
     pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
         let shown = folder.display();
-        let unusable = |e: &dyn fmt::Display| {
-            anyhow::anyhow!(
-                "cannot use stateDirectory {shown}: {e}; make it a folder that belongs to fpush's user, or choose another \
-                 one"
-            )
+        let unusable = |e: &io::Error| {
+            let remedy = folders::remedy(e, folder);
+            anyhow::anyhow!("cannot use stateDirectory {shown}: {e}; {remedy}")
         };
         fs::DirBuilder::new()
             .recursive(true)

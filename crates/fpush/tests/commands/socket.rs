@@ -175,9 +175,16 @@ fn who_may_not_open_it_is_told_and_nothing_is_sent() {
         "{}",
         said.err
     );
+    let user = match fs::metadata(place.dir.path()).unwrap().uid() {
+        0 => "nobody".to_owned(),
+        _ => {
+            let id = Command::new("id").arg("-un").output().unwrap();
+            String::from_utf8(id.stdout).unwrap().trim().to_owned()
+        }
+    };
     let words = format!(
-        "error: cannot ask the running fpush at {}: Permission denied (os error 13); run this as root or as fpush's \
-         user\n",
+        "error: cannot ask the running fpush at {}: Permission denied (os error 13); this is user {user}: run it as root or as \
+         fpush's user\n",
         place.socket().display()
     );
     assert_eq!(said.err, words);
