@@ -5,8 +5,6 @@ mod service;
 mod system;
 mod user;
 
-use std::path::Path;
-
 use anyhow::Context as _;
 use fpush_push::settings::{Problem, Severity};
 use serde::Serialize;
@@ -15,10 +13,9 @@ use tokio::runtime;
 
 use crate::{
     backends,
-    check::{place::Place, service::Service, system::Situation},
+    check::{place::Place, system::Situation, user::return_to_root},
     cli::{self, Check},
     console::{Console, Exit},
-    control,
     inquiry::Mistake,
     registration, send,
     settings::{Loaded, ModuleValue, ParsedModule, Settings, load_as},
@@ -67,9 +64,31 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
             return Exit::Config;
         }
     };
-    let (loaded, mut problems) = load_as(&place.file, &backends::table(), place.surroundings);
+    let Place {
+        file,
+        service,
+        surroundings,
+        running,
+        user,
+        acting,
+        has_way_back,
+        note,
+    } = place;
+    let (loaded, mut problems) = load_as(&file, &backends::table(), surroundings);
+    problems.extend(note);
     if let Some(loaded) = &loaded {
-        match problems_of_the_system(&place.file, loaded, place.service.as_ref(), &place.user, *connect) {
+        // One with these settings from before a change of the name is the same one.
+        let running = running.filter(|running| {
+            running.component == loaded.settings.component.hostname
+                || running.settings.is_some() && running.settings == file.canonicalize().ok()
+        });
+        let situation = Situation {
+            running: running.as_ref(),
+            service: service.as_ref(),
+            user: &user,
+            connect: *connect,
+        };
+        match problems_of_the_system(&situation, &loaded.settings, has_way_back) {
             Ok(more) => problems.extend(more),
             Err(e) => {
                 console.error(format_args!("{e:#}"));
@@ -83,7 +102,7 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
     let starts = problems.iter().all(|problem| problem.severity != Severity::Error);
     // Without the content of a credential there is no more to say.
     let start = match loaded.as_ref().filter(|_| starts) {
-        Some(loaded) => describe(loaded, place.acting),
+        Some(loaded) => describe(loaded, acting),
         None => Vec::new(),
     };
     if !form.json {
@@ -101,13 +120,13 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
     let mut exit = if passes { Exit::Success } else { Exit::Config };
     let mut answer = None;
     if *connect && passes && loaded.is_some() {
-        (answer, exit) = send::check(&place.file, *form, console);
+        (answer, exit) = send::check(&file, *form, console);
     }
     if form.json {
         console.json(&Report {
             ok: exit == Exit::Success,
             version: cli::VERSION,
-            settings: place.file.display().to_string(),
+            settings: file.display().to_string(),
             problems: problems.iter().map(Mistake::from).collect(),
             start,
             connect: answer,
@@ -118,28 +137,22 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
 
 /// What would keep a start with good settings from its ports, folders and database.
 fn problems_of_the_system(
-    file: &Path,
-    loaded: &Loaded,
-    service: Option<&Service>,
-    user: &str,
-    connect: bool,
+    situation: &Situation<'_>,
+    settings: &Settings,
+    has_way_back: bool,
 ) -> anyhow::Result<Vec<Problem>> {
+    let mut problems = run(situation.problems(settings))?;
+    if has_way_back {
+        return_to_root()?;
+    }
+    problems.extend(run(situation.problems_of_handed_over(settings))?);
+    Ok(problems)
+}
+
+/// Runs something in this thread.
+fn run<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start the runtime")?.block_on(async {
-        let running = control::ask_for_holding(&loaded.settings.runtime_folder).await;
-        // One with these settings from before a change of the name is the same one.
-        let running = running.filter(|running| {
-            running.component == loaded.settings.component.hostname
-                || running.settings.is_some() && running.settings == file.canonicalize().ok()
-        });
-        let situation = Situation {
-            running: running.as_ref(),
-            service,
-            user,
-            connect,
-        };
-        Ok(situation.problems(&loaded.settings).await)
-    })
+    Ok(runtime.context("cannot start the runtime")?.block_on(work))
 }
 
 fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {

@@ -6,8 +6,14 @@
 
 #[path = "commands/check.rs"]
 mod check;
+#[cfg(feature = "enable_registration")]
+#[path = "commands/database.rs"]
+mod database;
 #[path = "commands/denied.rs"]
 mod denied;
+#[cfg(feature = "enable_registration")]
+#[path = "commands/dynamic.rs"]
+mod dynamic;
 #[path = "commands/help.rs"]
 mod help;
 #[cfg(feature = "enable_registration")]

@@ -9,15 +9,19 @@ use std::{
 use anyhow::Context as _;
 use fpush_push::{
     files,
-    settings::{NotSeen, ProvidedFile},
+    settings::{NotSeen, Problem, ProvidedFile, Severity},
 };
 use rustix::process::geteuid;
 
 use super::{
     service::{Provided, Service, UNIT},
-    user::become_user,
+    user::{Account, Became},
 };
-use crate::settings::Surroundings;
+use crate::{
+    control,
+    inquiry::Holding,
+    settings::{Surroundings, load_whom_to_ask},
+};
 
 /// What a check looks at, and with whose eyes.
 pub(super) struct Place {
@@ -26,10 +30,16 @@ pub(super) struct Place {
     /// The service that is started with these settings, if there is one.
     pub(super) service: Option<Service>,
     pub(super) surroundings: Surroundings,
+    /// What the fpush holds that can be asked where the settings say.
+    pub(super) running: Option<Holding>,
     /// Whose rights the check has.
     pub(super) user: String,
     /// The same in words, if they are not those of who has called.
     pub(super) acting: Option<String>,
+    /// Whether root's rights can be had again.
+    pub(super) has_way_back: bool,
+    /// What cannot be tried.
+    pub(super) note: Option<Problem>,
 }
 
 impl Place {
@@ -46,38 +56,74 @@ impl Place {
             .flat_map(Service::provided)
             .map(look_into)
             .collect();
-        let of_service = installed.as_ref().and_then(|service| service.user.as_deref());
+        let of_service = installed.as_ref().and_then(Service::user);
         let user = user.or_else(|| of_service.filter(|_| geteuid().is_root()));
         let service = installed.as_ref().filter(|service| service.starts_with(file));
         let file = match service {
             Some(_) => path::absolute(file)?,
             None => file.to_owned(),
         };
-        let mut acting = None;
-        if let Some(user) = user {
-            let group = installed.as_ref().and_then(|service| service.group.as_deref());
-            become_user(user, group.filter(|_| of_service == Some(user)))?;
-            let why = if of_service == Some(user) {
-                format!(", as {UNIT} does")
-            } else {
-                String::new()
-            };
-            acting = Some(format!("checked as user {user}{why}"));
-        }
-        if let Some(folder) = service.and_then(|service| service.working_folder.as_deref()) {
-            env::set_current_dir(folder)
-                .with_context(|| format!("cannot go to WorkingDirectory={} of {UNIT}", folder.display()))?;
-        }
-        Ok(Self {
+        let working_folder = service.and_then(|service| service.working_folder.as_deref());
+        // The socket may be in a folder that the user can enter only while it is the service's.
+        let (mut socket, _) = load_whom_to_ask(&file);
+        socket.path = working_folder.map_or_else(|| socket.path.clone(), |folder| folder.join(&socket.path));
+        let running = super::run(control::ask_for_holding(&socket))?;
+        let mut place = Self {
             file,
             surroundings: Surroundings {
                 provided,
-                state_folder: service.and_then(|service| service.state_folder.clone()),
+                state_folder: service.and_then(Service::state_folder).map(Path::to_owned),
             },
+            running,
             service: service.cloned(),
             user: user.map_or_else(me, str::to_owned),
-            acting,
-        })
+            acting: None,
+            has_way_back: false,
+            note: None,
+        };
+        if let Some(user) = user {
+            let is_of_service = of_service == Some(user);
+            place.become_user(user, installed.as_ref().filter(|_| is_of_service))?;
+        }
+        if let Some(folder) = working_folder {
+            env::set_current_dir(folder)
+                .with_context(|| format!("cannot go to WorkingDirectory={} of {UNIT}", folder.display()))?;
+        }
+        Ok(place)
+    }
+
+    /// Takes the rights of a user, which is the one of this service if there is one.
+    fn become_user(&mut self, name: &str, service: Option<&Service>) -> anyhow::Result<()> {
+        let further_groups = service.map_or(&[][..], |service| service.further_groups.as_slice());
+        let dynamic = service.is_some_and(|service| service.dynamic);
+        self.has_way_back = dynamic && geteuid().is_root();
+        let account = Account {
+            name,
+            group: service.and_then(|service| service.group.as_deref()),
+            further_groups,
+            dynamic,
+        };
+        self.acting = Some(match account.become_it()? {
+            Became::User if service.is_some() => format!("checked as user {name}, as {UNIT} does"),
+            Became::User => format!("checked as user {name}"),
+            Became::Stranger => {
+                let groups = match further_groups {
+                    [] => "is in no group".to_owned(),
+                    groups => format!("is in no group but {}", groups.join(", ")),
+                };
+                self.note = Some(Problem {
+                    severity: Severity::Note,
+                    path: String::new(),
+                    message: format!(
+                        "user {name} is not there until systemd makes it for {UNIT} (DynamicUser=yes), which is normal; a user \
+                         that owns no file and {groups} was taken instead, and what systemd gives to {name} at the start was \
+                         looked at by root: whether {name} may write there was not tried"
+                    ),
+                });
+                format!("checked as a user that owns nothing, because systemd makes user {name} at the start")
+            }
+        });
+        Ok(())
     }
 }
 

@@ -14,18 +14,24 @@ pub(crate) struct Service {
     pub(crate) user: Option<String>,
     /// `Group=`.
     pub(crate) group: Option<String>,
+    /// `SupplementaryGroups=`.
+    pub(crate) further_groups: Vec<String>,
+    /// Whether systemd makes the user when the service starts (`DynamicUser=`).
+    pub(crate) dynamic: bool,
     /// `WorkingDirectory=`.
     pub(crate) working_folder: Option<PathBuf>,
-    /// The folder that `StateDirectory=` makes.
-    pub(crate) state_folder: Option<PathBuf>,
     /// Whether it may listen at ports below 1024 (`AmbientCapabilities=`).
     pub(crate) low_ports: bool,
     credentials: Vec<Credential>,
     command: String,
     /// `ProtectSystem=strict`.
     strict: bool,
+    /// `PrivateTmp=`.
+    private_tmp: bool,
     /// Where it may write all the same.
     writable: Vec<PathBuf>,
+    /// The folders that systemd makes for it.
+    made: Vec<PathBuf>,
 }
 
 /// A file that systemd makes when the service starts.
@@ -72,6 +78,12 @@ impl Service {
         Some(service)
     }
 
+    /// The user that it runs as: a user that systemd makes has the name of the unit, unless the unit file names another.
+    pub(crate) fn user(&self) -> Option<&str> {
+        let of_unit = UNIT.strip_suffix(".service").filter(|_| self.dynamic);
+        self.user.as_deref().or(of_unit)
+    }
+
     /// Whether this is the settings file that the service is started with.
     pub(crate) fn starts_with(&self, settings: &Path) -> bool {
         let same = |word: &str| match (fs::canonicalize(word), fs::canonicalize(settings)) {
@@ -92,7 +104,23 @@ impl Service {
 
     /// Whether the service may write below this folder, as far as systemd lets it.
     pub(crate) fn may_write(&self, folder: &Path) -> bool {
-        !self.strict || self.writable.iter().any(|writable| folder.starts_with(writable))
+        let is_within = |folders: &[PathBuf]| folders.iter().any(|within| folder.starts_with(within));
+        // `DynamicUser=` implies `ProtectSystem=strict` and `PrivateTmp=`.
+        let (strict, private_tmp) = (self.strict || self.dynamic, self.private_tmp || self.dynamic);
+        let is_private = private_tmp && TEMPORARY.iter().any(|within| folder.starts_with(within));
+        !strict || is_private || is_within(&self.writable) || is_within(&self.made)
+    }
+
+    /// Whether systemd makes this, or a folder that it is in, and gives it to a user that it makes as well: then nobody
+    /// else can look into it, and whose it is now does not matter.
+    pub(crate) fn is_handed_over(&self, path: &Path) -> bool {
+        self.dynamic && self.made.iter().any(|made| path.starts_with(made))
+    }
+
+    /// The folder for what must survive a restart: the first one of `StateDirectory=`.
+    pub(crate) fn state_folder(&self) -> Option<&Path> {
+        let mut made = self.made.iter().map(PathBuf::as_path);
+        made.find(|made| made.starts_with(STATE))
     }
 
     fn read(&mut self, text: &str) {
@@ -115,6 +143,12 @@ impl Service {
         match key {
             "User" => self.user = text(),
             "Group" => self.group = text(),
+            "SupplementaryGroups" if value.is_empty() => self.further_groups.clear(),
+            "SupplementaryGroups" => {
+                let groups = value.split_whitespace().map(str::to_owned);
+                self.further_groups.extend(groups);
+            }
+            "DynamicUser" => self.dynamic = is_on(value),
             // "-": it need not be there; "~" is the user's home, where nobody keeps settings.
             "WorkingDirectory" => {
                 let folder = PathBuf::from(value.trim_start_matches('-'));
@@ -126,15 +160,10 @@ impl Service {
                     !value.is_empty() && (self.low_ports || value.contains("CAP_NET_BIND_SERVICE"));
             }
             "ProtectSystem" => self.strict = value == "strict",
-            "StateDirectory" => {
-                let below =
-                    |name: &str| Path::new("/var/lib").join(name.split(':').next().unwrap_or_default());
-                self.state_folder = value.split_whitespace().next().map(below);
-                self.writable.extend(value.split_whitespace().map(below));
-            }
-            "RuntimeDirectory" => self.add_writable("/run", value),
-            "CacheDirectory" => self.add_writable("/var/cache", value),
-            "LogsDirectory" => self.add_writable("/var/log", value),
+            "StateDirectory" => self.add_made(STATE, value),
+            "RuntimeDirectory" => self.add_made("/run", value),
+            "CacheDirectory" => self.add_made("/var/cache", value),
+            "LogsDirectory" => self.add_made("/var/log", value),
             "ReadWritePaths" | "BindPaths" => {
                 let inside = |path: &str| {
                     path.rsplit(':')
@@ -145,9 +174,7 @@ impl Service {
                 };
                 self.writable.extend(value.split_whitespace().map(inside));
             }
-            "PrivateTmp" if value != "no" && value != "false" => {
-                self.writable.extend(["/tmp".into(), "/var/tmp".into()]);
-            }
+            "PrivateTmp" => self.private_tmp = is_on(value) || value == "disconnected",
             "LoadCredential" | "LoadCredentialEncrypted" | "SetCredential" | "SetCredentialEncrypted" => {
                 self.set_credential(key, value);
             }
@@ -155,9 +182,13 @@ impl Service {
         }
     }
 
-    fn add_writable(&mut self, root: &str, names: &str) {
-        let below = |name: &str| Path::new(root).join(name.split(':').next().unwrap_or_default());
-        self.writable.extend(names.split_whitespace().map(below));
+    fn add_made(&mut self, root: &str, names: &str) {
+        if names.is_empty() {
+            self.made.retain(|made| !made.starts_with(root));
+        }
+        // Behind a colon are links to it.
+        let names = names.split_whitespace().filter_map(|name| name.split(':').next());
+        self.made.extend(names.map(|name| Path::new(root).join(name)));
     }
 
     fn set_credential(&mut self, key: &str, value: &str) {
@@ -187,6 +218,13 @@ impl Service {
     }
 }
 
+/// A switch in a unit file.
+fn is_on(value: &str) -> bool {
+    ["1", "yes", "y", "true", "t", "on"]
+        .iter()
+        .any(|on| value.eq_ignore_ascii_case(on))
+}
+
 /// Where unit files are, the first one first: as `systemd.unit(5)` has it, or as the variable of its name says.
 fn folders(variable: Option<&str>) -> Vec<PathBuf> {
     let usual = || UNIT_FOLDERS.iter().map(PathBuf::from);
@@ -206,7 +244,11 @@ fn folders(variable: Option<&str>) -> Vec<PathBuf> {
 
 /// The name that the package, and README, give it.
 pub(crate) const UNIT: &str = "fpush.service";
+/// Where `StateDirectory=` makes folders.
+const STATE: &str = "/var/lib";
 const CREDENTIALS: &str = "/run/credentials";
+/// With `PrivateTmp=` the service has its own.
+const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 const CREDENTIAL_STORES: [&str; 3] = ["/etc/credstore", "/run/credstore", "/usr/lib/credstore"];
 const UNIT_FOLDERS: [&str; 5] = [
     "/etc/systemd/system",
@@ -236,7 +278,7 @@ mod tests {
             (service.user.as_deref(), service.group.as_deref()),
             (Some("fpush"), Some("fpush"))
         );
-        assert_eq!(service.state_folder, Some("/var/lib/fpush".into()));
+        assert_eq!(service.state_folder(), Some(Path::new("/var/lib/fpush")));
         assert_eq!(service.working_folder, Some("/etc/fpush".into()));
         assert!(service.starts_with(Path::new("/etc/fpush/settings.json")));
         assert!(!service.starts_with(Path::new("/usr/local/bin/fpush")));
@@ -253,7 +295,38 @@ mod tests {
         ] {
             assert_eq!(service.may_write(Path::new(folder)), may, "{folder}");
         }
-        assert!(!service.low_ports);
+        assert!(!service.low_ports && !service.dynamic && service.further_groups.is_empty());
+    }
+
+    #[test]
+    fn a_user_that_systemd_makes_has_a_name_and_folders_and_may_write_nowhere_else() {
+        let unit = "[Service]\nDynamicUser=yes\nSupplementaryGroups=one two\nStateDirectory=fpush more:link\n\
+                    RuntimeDirectory=fpush\nReadWritePaths=/srv\nProtectSystem=no\nPrivateTmp=no\n";
+        let mut service = service(&[unit]);
+        assert_eq!(service.user(), Some("fpush"));
+        assert_eq!(service.further_groups, ["one", "two"]);
+        for (path, may_write, is_handed_over) in [
+            ("/var/lib/fpush/db", true, true),
+            ("/var/lib/more", true, true),
+            ("/run/fpush", true, true),
+            ("/srv/db", true, false),
+            ("/tmp/db", true, false),
+            ("/var/lib/fpush2", false, false),
+            ("/etc/fpush", false, false),
+        ] {
+            let path = Path::new(path);
+            assert_eq!(service.may_write(path), may_write, "{}", path.display());
+            assert_eq!(service.is_handed_over(path), is_handed_over, "{}", path.display());
+        }
+        service.read("[Service]\nUser=other\nSupplementaryGroups=\n");
+        assert_eq!((service.user(), service.further_groups.len()), (Some("other"), 0));
+        service.read("[Service]\nDynamicUser=off\nUser=\n");
+        assert_eq!(service.user(), None);
+        assert!(service.may_write(Path::new("/etc")));
+        assert!(!service.is_handed_over(Path::new("/var/lib/fpush")));
+        service.read("[Service]\nStateDirectory=\n");
+        assert_eq!(service.state_folder(), None);
+        assert!(!service.made.is_empty());
     }
 
     #[test]

@@ -6,14 +6,17 @@ use std::{
     io::{self, ErrorKind},
     net::{SocketAddr, TcpListener},
     os::unix::{fs::FileTypeExt as _, net::UnixStream},
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
 };
 
 use fpush_push::settings::{Problem, Severity};
-use rustix::fs::{Access, access};
+use rustix::{
+    fs::{Access, access},
+    process::geteuid,
+};
 
-use super::Service;
-use crate::{inquiry::Holding, registration, settings::Settings, state_dir};
+use super::service::{Service, UNIT};
+use crate::{control, inquiry::Holding, registration, settings::Settings, state_dir};
 
 /// What there is to know besides the settings.
 pub(super) struct Situation<'a> {
@@ -31,15 +34,6 @@ impl Situation<'_> {
     /// Everything that would keep a start with these settings from what it needs.
     pub(super) async fn problems(&self, settings: &Settings) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let mut add = |path: &str, result: Result<(), String>| {
-            if let Err(message) = result {
-                problems.push(Problem {
-                    severity: Severity::Error,
-                    path: path.to_owned(),
-                    message,
-                });
-            }
-        };
         let monitoring = settings
             .monitoring
             .as_ref()
@@ -49,28 +43,80 @@ impl Situation<'_> {
         // Two that want the same port find each other.
         let mut bound = Vec::new();
         for (path, listen) in monitoring.into_iter().chain(http) {
-            add(path, self.bind(listen).map(|listener| bound.push(listener)));
+            let binding = self.bind(listen).map(|listener| bound.push(listener));
+            problems.extend(error(path, binding));
         }
         drop(bound);
-        if let Some(folder) = &settings.state_folder {
-            add("stateDirectory", self.state_folder(folder));
+        problems.extend(self.problems_of_places(settings, false).await);
+        if let Some(registration) = &settings.registration
+            && registration::database_file(registration).is_none()
+        {
+            let probed = registration::probe(registration, self.connect).await;
+            problems.extend(error("registration.store", probed));
         }
-        if let Some(socket) = settings.runtime_folder.socket_by_settings() {
-            add("runtimeDirectory", self.runtime_folder(&socket));
+        problems
+    }
+
+    /// The rest: what is in folders that systemd gives to a user that it makes. Only root can look there, and whose it is
+    /// does not matter yet.
+    pub(super) async fn problems_of_handed_over(&self, settings: &Settings) -> Vec<Problem> {
+        if geteuid().is_root() {
+            return self.problems_of_places(settings, true).await;
         }
-        if let Some(registration) = &settings.registration {
-            if let Some(file) = registration::database_file(registration) {
-                add("registration.store.path", self.database_file(file));
-            }
-            if problems
-                .iter()
-                .all(|problem| problem.path != "registration.store.path")
-            {
-                let probed = registration::probe(registration, self.connect).await;
-                add_all(&mut problems, probed);
+        let Settings {
+            registration,
+            state_folder,
+            runtime_folder,
+            ..
+        } = settings;
+        let database = registration.as_ref().and_then(registration::database_file);
+        let socket = runtime_folder.socket_by_settings();
+        let mut places = state_folder
+            .as_deref()
+            .into_iter()
+            .chain(socket.as_deref())
+            .chain(database);
+        let note = places.any(|place| self.is_handed_over(place)).then(|| Problem {
+            severity: Severity::Note,
+            path: String::new(),
+            message: format!(
+                "what is in the folders that systemd makes for {UNIT} and its user (DynamicUser=yes) was not tried, which \
+                 only root can do"
+            ),
+        });
+        note.into_iter().collect()
+    }
+
+    /// What is wrong with the folders and the file that the settings name: those that systemd hands over, or the others.
+    async fn problems_of_places(&self, settings: &Settings, handed_over: bool) -> Vec<Problem> {
+        let is_meant = |place: &Path| self.is_handed_over(place) == handed_over;
+        let mut problems = Vec::new();
+        if let Some(folder) = settings.state_folder.as_deref().filter(|folder| is_meant(folder)) {
+            problems.extend(error("stateDirectory", self.state_folder(folder)));
+        }
+        let socket = settings.runtime_folder.socket_by_settings();
+        if let Some(socket) = socket.filter(|socket| is_meant(socket)) {
+            let tried = control::fits(&settings.runtime_folder).and_then(|()| self.runtime_folder(&socket));
+            problems.extend(error("runtimeDirectory", tried));
+        }
+        if let Some(registration) = &settings.registration
+            && let Some(file) = registration::database_file(registration).filter(|file| is_meant(file))
+        {
+            match self.database_file(file) {
+                Ok(()) => {
+                    let probed = registration::probe(registration, self.connect).await;
+                    problems.extend(error("registration.store", probed));
+                }
+                wrong @ Err(_) => problems.extend(error("registration.store.path", wrong)),
             }
         }
         problems
+    }
+
+    fn is_handed_over(&self, place: &Path) -> bool {
+        let absolute = path::absolute(place).unwrap_or_else(|_| place.to_owned());
+        self.service
+            .is_some_and(|service| service.is_handed_over(&absolute))
     }
 
     /// Binds a port, unless the running fpush has it.
@@ -103,9 +149,7 @@ impl Situation<'_> {
     }
 
     fn state_folder(&self, folder: &Path) -> Result<(), String> {
-        if self.service.and_then(|service| service.state_folder.as_deref()) == Some(folder)
-            && !folder.exists()
-        {
+        if self.service.and_then(Service::state_folder) == Some(folder) && !folder.exists() {
             // systemd makes it.
             return Ok(());
         }
@@ -155,19 +199,18 @@ impl Situation<'_> {
     }
 
     fn database_file(&self, file: &Path) -> Result<(), String> {
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        self.folder(folder.unwrap_or_else(|| Path::new(".")))?;
-        for suffix in ["", "-wal", "-shm"] {
+        let paths = ["", "-wal", "-shm"].map(|suffix| {
             let mut path = file.as_os_str().to_owned();
             path.push(suffix);
-            let path = PathBuf::from(path);
-            match fs::metadata(&path) {
-                Ok(there) if there.is_dir() => {
-                    return Err(format!("{} is a folder; name a file", path.display()));
-                }
-                Ok(_) => self.file(&path)?,
-                Err(_) => {}
-            }
+            PathBuf::from(path)
+        });
+        if let Some(folder) = paths.iter().find(|path| path.is_dir()) {
+            return Err(format!("{} is a folder; name a file", folder.display()));
+        }
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        self.folder(folder.unwrap_or_else(|| Path::new(".")))?;
+        for path in paths.iter().filter(|path| path.exists()) {
+            self.file(path)?;
         }
         Ok(())
     }
@@ -175,13 +218,22 @@ impl Situation<'_> {
     /// Whether files can be made in a folder, or the folder itself where it is missing.
     fn folder(&self, folder: &Path) -> Result<(), String> {
         let shown = folder.display();
-        let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-        if self.service.is_some_and(|service| !service.may_write(&absolute)) {
-            return Err(format!(
-                "systemd keeps the service from writing to {shown} (ProtectSystem=strict in the unit file); choose a place \
-                 below /var/lib/fpush, or do: systemctl edit fpush, and add ReadWritePaths={}",
-                absolute.display()
-            ));
+        let absolute = path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        match self.service {
+            Some(service) if service.dynamic && !service.may_write(&absolute) => {
+                return Err(format!(
+                    "systemd keeps the service from writing to {shown} (DynamicUser=yes in the unit file); {}",
+                    below_its_own(service)
+                ));
+            }
+            Some(service) if !service.may_write(&absolute) => {
+                return Err(format!(
+                    "systemd keeps the service from writing to {shown} (ProtectSystem=strict in the unit file); choose a \
+                     place below /var/lib/fpush, or do: systemctl edit fpush, and add ReadWritePaths={}",
+                    absolute.display()
+                ));
+            }
+            Some(_) | None => {}
         }
         let there = absolute
             .ancestors()
@@ -226,14 +278,30 @@ impl Situation<'_> {
     }
 
     fn chown(&self, path: &Path) -> String {
-        format!("do: chown {} {}", self.user, path.display())
+        match self.service {
+            Some(service) if service.dynamic => below_its_own(service),
+            Some(_) | None => format!("do: chown {} {}", self.user, path.display()),
+        }
     }
 }
 
-fn add_all(problems: &mut Vec<Problem>, probed: Result<(), String>) {
-    problems.extend(probed.err().map(|message| Problem {
+/// What to do about a place that a user cannot have whom systemd makes anew at each start.
+fn below_its_own(service: &Service) -> String {
+    match service.state_folder() {
+        Some(folder) => format!(
+            "choose a place below {}, which belongs to its user",
+            folder.display()
+        ),
+        None => {
+            "choose a place below /var/lib/fpush, and add StateDirectory=fpush to the unit file".to_owned()
+        }
+    }
+}
+
+fn error(path: &str, tried: Result<(), String>) -> Option<Problem> {
+    tried.err().map(|message| Problem {
         severity: Severity::Error,
-        path: "registration.store".to_owned(),
+        path: path.to_owned(),
         message,
-    }));
+    })
 }

@@ -15,17 +15,17 @@ use serde_json::json;
 use crate::rig::{CONFIG, OS_ERROR, PROGRAM, Place, Said};
 
 /// A user that owns nothing, and its name on Debian.
-const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 65_534;
 
 /// A place that `nobody` can enter, with the program in it. Root becomes `nobody`, others stay who they are.
-struct Shared {
-    place: Place,
+pub(crate) struct Shared {
+    pub(crate) place: Place,
     program: PathBuf,
-    is_root: bool,
+    pub(crate) is_root: bool,
 }
 
 impl Shared {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let place = Place::new();
         let is_root = fs::metadata(place.dir.path()).unwrap().uid() == 0;
         let program = place.dir.path().join("fpush");
@@ -43,14 +43,14 @@ impl Shared {
     }
 
     /// Makes it the user's own.
-    fn give(&self, path: &Path) {
+    pub(crate) fn give(&self, path: &Path) {
         if self.is_root {
             chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
         }
     }
 
     /// Makes it somebody else's, or at least nothing that the user may open.
-    fn take(&self, path: &Path) {
+    pub(crate) fn take(&self, path: &Path) {
         if self.is_root {
             chown(path, Some(0), Some(0)).unwrap();
             set_mode(path, 0o600);
@@ -59,7 +59,7 @@ impl Shared {
         }
     }
 
-    fn run(&self, args: &[&str]) -> Said {
+    pub(crate) fn run(&self, args: &[&str]) -> Said {
         let mut command = Command::new(&self.program);
         command.args(args).arg(self.place.settings());
         if self.is_root {
@@ -69,7 +69,7 @@ impl Shared {
     }
 
     /// What must be said of a file that was taken.
-    fn words(&self, path: &Path, rights: &str, commands: &str) -> String {
+    pub(crate) fn words(&self, path: &Path, rights: &str, commands: &str) -> String {
         let shown = path.display();
         if self.is_root {
             let commands = commands.replace("PATH", &shown.to_string());
@@ -80,7 +80,7 @@ impl Shared {
     }
 }
 
-fn set_mode(path: &Path, mode: u32) {
+pub(crate) fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 

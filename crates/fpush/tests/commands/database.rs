@@ -1,0 +1,276 @@
+//! A database of SQLite, and folders for sockets, that cannot be used: the words name the path, the user that fpush runs as,
+//! and what to do; of a start and of a check alike.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use fpush_testkit::Daemon;
+use serde_json::{Value, json};
+
+use crate::{
+    denied::{Shared, set_mode},
+    rig::{CONFIG, LONG, OS_ERROR, PROGRAM, Place, apple},
+};
+
+impl Shared {
+    /// A folder with a database in it is named by the settings. The user owns the folder for the socket.
+    fn with_database() -> (Self, PathBuf, PathBuf) {
+        let shared = Self::new();
+        let folder = shared.place.dir.path().join("db");
+        let database = folder.join("devices.db");
+        shared.place.set(|settings| registered(settings, &database));
+        shared.give(&shared.place.settings());
+        for folder in [&folder, &shared.place.dir.path().join("run")] {
+            fs::create_dir(folder).unwrap();
+            shared.give(folder);
+        }
+        (shared, folder, database)
+    }
+
+    /// Neither a start nor a check gets by, and both say all of this.
+    #[track_caller]
+    fn assert_refused(&self, start: &[&str], check: &[&str]) {
+        let user = self.user();
+        let start: Vec<_> = start.iter().copied().chain([&*user]).collect();
+        for (args, status, parts) in [(&[][..], OS_ERROR, &start[..]), (&["check"], CONFIG, check)] {
+            let said = self.run(args);
+            assert_eq!(said.status, Some(status), "{}\n{}", said.out, said.err);
+            for part in parts {
+                assert!(said.err.contains(part), "{args:?}: no {part:?} in {}", said.err);
+            }
+        }
+    }
+
+    fn user(&self) -> String {
+        if self.is_root {
+            return "user nobody".to_owned();
+        }
+        format!("user {}", id())
+    }
+}
+
+fn id() -> String {
+    let id = Command::new("id").arg("-un").output().unwrap();
+    String::from_utf8(id.stdout).unwrap().trim().to_owned()
+}
+
+fn registered(settings: &mut Value, database: &Path) {
+    settings["registration"] = json!({ "store": { "path": database }, "types": { "apns": "ios" } });
+}
+
+fn sqlite(database: &Path, statement: &str) {
+    let status = Command::new("sqlite3").arg(database).arg(statement).status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn a_folder_in_which_nothing_can_be_made() {
+    let (shared, folder, database) = Shared::with_database();
+    let shown = folder.display().to_string();
+    if !shared.is_root {
+        set_mode(&folder, 0o555);
+        shared.assert_refused(&[&shown, "(mode 555); do: chmod u+rwx"], &[&shown]);
+        set_mode(&folder, 0o755);
+        return;
+    }
+    // Without a database, and with one that is the user's: SQLite makes further files beside it.
+    for with_file in [false, true] {
+        if with_file {
+            sqlite(&database, "CREATE TABLE other (x)");
+            shared.give(&database);
+        }
+        std::os::unix::fs::chown(&folder, Some(0), Some(0)).unwrap();
+        let whose = format!(
+            "this runs as user nobody, and {shown} belongs to root (mode 755); do: chown nobody {shown}\n"
+        );
+        let check = format!(
+            "user nobody cannot write to {shown}: Permission denied (os error 13); do: chown nobody {shown}"
+        );
+        shared.assert_refused(&[&database.display().to_string(), &whose], &[&check]);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_written_to() {
+    let (shared, _, database) = Shared::with_database();
+    sqlite(&database, "CREATE TABLE other (x)");
+    shared.take(&database);
+    let shown = database.display().to_string();
+    let opening = format!("cannot open the database {shown}: ");
+    let start = shared.words(&database, "rw", "chown nobody PATH");
+    shared.assert_refused(&[&opening, &start], &[&shown]);
+    if shared.is_root {
+        // It may be read.
+        set_mode(&database, 0o644);
+        let start = start.replace("mode 600", "mode 644");
+        let check = format!("user nobody cannot read and write {shown}");
+        shared.assert_refused(&[&opening, &start], &[&check, "do: chown nobody"]);
+    }
+}
+
+#[test]
+fn what_is_no_database_or_a_damaged_one() {
+    let (shared, folder, database) = Shared::with_database();
+    let shown = database.display().to_string();
+    fs::write(
+        &database,
+        "this is no database, and is long enough for a head".repeat(20),
+    )
+    .unwrap();
+    shared.give(&database);
+    let other = format!("{shown} is no file of SQLite: name another one in registration.store.path");
+    shared.assert_refused(
+        &["file is not a database", &other],
+        &["file is not a database", &other],
+    );
+
+    fs::remove_file(&database).unwrap();
+    sqlite(
+        &database,
+        "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    );
+    let mut content = fs::read(&database).unwrap();
+    content[100..200].fill(0x5a);
+    fs::write(&database, content).unwrap();
+    shared.give(&database);
+    let damaged = format!("{shown} is damaged: stop fpush, and put a backup in its place");
+    shared.assert_refused(&["malformed", &damaged], &["malformed", &damaged]);
+
+    shared
+        .place
+        .set(|settings| registered(settings, &shared.place.dir.path().join("ca.pem/devices.db")));
+    shared.give(&shared.place.settings());
+    shared.assert_refused(
+        &[
+            "ca.pem is not a folder; registration.store.path",
+            "must name a file, in a folder that belongs to user",
+        ],
+        &["ca.pem is not a folder"],
+    );
+    shared.place.set(|settings| registered(settings, &folder));
+    shared.give(&shared.place.settings());
+    shared.assert_refused(
+        &[
+            "cannot open the database",
+            "must name a file, in a folder that belongs to user",
+        ],
+        &["is a folder; name a file"],
+    );
+}
+
+/// A shell of SQLite that somebody has left open in a transaction.
+struct Shell(Child);
+
+impl Shell {
+    fn lock(database: &Path) -> Self {
+        let shell = Command::new("sqlite3")
+            .arg(database)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut shell = Self(shell.unwrap());
+        let stdin = shell.0.stdin.as_mut().unwrap();
+        stdin.write_all(b"BEGIN EXCLUSIVE;\nSELECT 'locked';\n").unwrap();
+        stdin.flush().unwrap();
+        let mut said = [0; 6];
+        std::io::Read::read_exact(shell.0.stdout.as_mut().unwrap(), &mut said).unwrap();
+        assert_eq!(&said, b"locked");
+        shell
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        drop((self.0.kill(), self.0.wait()));
+    }
+}
+
+#[test]
+fn a_database_that_another_program_has_locked() {
+    let place = Place::new();
+    let database = place.dir.path().join("devices.db");
+    place.set(|settings| registered(settings, &database));
+    let shown = database.display();
+    let words = format!(
+        "locked (fuser -v {shown} shows which it is: this runs as user {})",
+        id()
+    );
+    // SQLite says that it is locked, or sqlx before that that it has no connection.
+    let is_said = |text: &str| {
+        text.replace(" locked for 2 s; end it (", " locked (")
+            .contains(&words)
+    };
+
+    sqlite(&database, "CREATE TABLE other (x)");
+    let shell = Shell::lock(&database);
+    let mut daemon = Daemon::builder(PROGRAM).args([place.settings()]).start();
+    assert_eq!(daemon.wait(3 * LONG).code(), Some(OS_ERROR), "{}", daemon.log());
+    assert!(is_said(&daemon.log()), "no {words} in {}", daemon.log());
+    drop(shell);
+
+    // While it runs registrations wait, and the log says why.
+    let daemon = Daemon::builder(PROGRAM).args([place.settings()]).start();
+    let link = place.accept(&daemon);
+    let shell = Shell::lock(&database);
+    let fields = [("type", "apns"), ("node", "n"), ("token", &apple(1))];
+    let command = fpush_testkit::Command::new("id", "v1-register-push", &fields);
+    link.send(command.from("alice@a.example/phone").action("execute"));
+    let line = daemon.wait_for_log("the database of registered devices is out of reach", 3 * LONG);
+    assert!(is_said(&line), "no {words} in {line}");
+    drop(shell);
+    daemon.wait_for_log("the database of registered devices can be reached", 3 * LONG);
+}
+
+#[test]
+fn a_folder_for_the_socket_that_cannot_be_used() {
+    let (shared, ..) = Shared::with_database();
+    let run = shared.place.dir.path().join("run");
+    let shown = run.display().to_string();
+    let opening = format!("cannot use runtimeDirectory {shown}: ");
+    if shared.is_root {
+        std::os::unix::fs::chown(&run, Some(0), Some(0)).unwrap();
+        let whose = format!(
+            "this runs as user nobody, and {shown} belongs to root (mode 755); do: chown nobody {shown}\n"
+        );
+        let check = format!(
+            "user nobody cannot write to {shown}: Permission denied (os error 13); do: chown nobody {shown}"
+        );
+        shared.assert_refused(&[&opening, &whose], &[&check]);
+        shared.give(&run);
+    }
+    let socket = run.join("control.sock");
+    fs::write(&socket, "somebody's").unwrap();
+    let start = format!("{opening}{} is there, and no socket that user ", socket.display());
+    shared.assert_refused(&[&start, "may replace; remove it, or choose another folder"], &[]);
+    fs::remove_file(&socket).unwrap();
+
+    let file = shared.place.dir.path().join("ca.pem");
+    shared
+        .place
+        .set(|settings| settings["runtimeDirectory"] = json!(file));
+    shared.give(&shared.place.settings());
+    let words = format!("{} is not a folder", file.display());
+    shared.assert_refused(&[&words, "make it a folder that belongs to"], &[&words]);
+
+    let long = shared.place.dir.path().join("x".repeat(100));
+    let length = long.as_os_str().len() + "/.control/control.sock".len();
+    fs::create_dir(&long).unwrap();
+    shared.give(&long);
+    shared
+        .place
+        .set(|settings| settings["runtimeDirectory"] = json!(long));
+    shared.give(&shared.place.settings());
+    let words = format!(
+        "the path of the folder is {} bytes too long for a socket in it; choose a shorter one, such as /run/fpush",
+        length - 107
+    );
+    for (args, status) in [(&[][..], OS_ERROR), (&["check"][..], CONFIG)] {
+        let said = shared.run(args);
+        assert_eq!(said.status, Some(status), "{}\n{}", said.out, said.err);
+        assert!(said.err.contains(&words), "no {words} in {}", said.err);
+    }
+}
