@@ -111,7 +111,8 @@ impl Connection {
         };
         let sender = match up {
             Some(sender) => sender,
-            None => self.until_up().await?,
+            // Few wait: the future of a push is no larger for them.
+            None => Box::pin(self.until_up()).await?,
         };
         // It fails when the provider has announced the end of the connection.
         let sender = sender.ready().await.map_err(|_| Unusable::Over)?;

@@ -65,6 +65,8 @@ impl Drain {
             self.tasks.spawn(work);
         } else {
             let known: Vec<_> = self.ancestors.iter().map(TaskTracker::token).collect();
+            // In a box, without which the compiler makes room for it twice.
+            let work = Box::pin(work);
             self.tasks.spawn(async move {
                 work.await;
                 drop(known);

@@ -66,7 +66,7 @@ pub(crate) struct Place {
 /// What a publish has that is admitted.
 pub(crate) enum Turn {
     Now(Permit),
-    Waiting(Place),
+    Waiting(Box<Place>),
 }
 
 impl Lane {
@@ -142,24 +142,17 @@ impl Place {
             ticket,
         }
     }
+
+    /// Waits for the permit; `None` if it takes too long, or a newcomer took the place.
+    pub(crate) async fn permit(mut self, arrived: Instant) -> Option<Permit> {
+        let permit = timeout_at(arrived + LONGEST_WAIT, &mut self.receiver).await;
+        permit.ok()?.ok()
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.lane.lock().policy.leave(&self.ticket);
-    }
-}
-
-impl Turn {
-    /// Waits for the permit; `None` if it takes too long, or a newcomer took the place.
-    pub(crate) async fn permit(self, arrived: Instant) -> Option<Permit> {
-        match self {
-            Self::Now(permit) => Some(permit),
-            Self::Waiting(mut place) => {
-                let permit = timeout_at(arrived + LONGEST_WAIT, &mut place.receiver).await;
-                permit.ok()?.ok()
-            }
-        }
     }
 }
 

@@ -33,7 +33,7 @@ use uuid::Uuid;
 use crate::{
     Drain, Senders,
     clock::clocks,
-    lane::{Lane, Life, State, Turn},
+    lane::{Lane, Life, Permit, Place, State, Turn},
 };
 
 pub use self::inspect::{Block, TokenView};
@@ -166,9 +166,11 @@ impl Module {
         };
         let mut again = MAX_RECONNECTS;
         loop {
-            let failure = match self.attempt(&*backend, &push, Instant::now()).await {
-                (Ok(()), _) => return Ok(class),
-                (Err(failure), _) => failure,
+            let start = Instant::now();
+            let result = backend.send(&push).await;
+            self.count_attempt(start, &result);
+            let Err(failure) = result else {
+                return Ok(class);
             };
             match failure.error {
                 PushError::Reconnected | PushError::Renewed if again > 0 => again -= 1,
@@ -278,22 +280,8 @@ impl Module {
         }
     }
 
-    /// Waits for a permit and sends.
-    async fn carry_out(&self, admitted: Admitted) -> Outcome {
-        let Admitted {
-            module: _,
-            mut job,
-            slot,
-            turn,
-            arrived,
-        } = admitted;
-        let Some(permit) = self.drain.run(turn.permit(arrived)).await.flatten() else {
-            self.lock().policy.give_back(slot);
-            if !self.drain.has_begun() {
-                self.complain_of_crowd();
-            }
-            return Outcome::Overloaded;
-        };
+    /// Sends a push that has its permit.
+    async fn carry_out(&self, mut job: Box<PushJob>, slot: RateSlot, permit: Permit) -> Outcome {
         delay_at_random().await;
         let mut tries = Tries::new(job.push.deadline, 0);
         let ended = self.attempts(&mut job, &mut tries).await;
@@ -307,6 +295,18 @@ impl Module {
             self.lock().policy.give_back(slot);
         }
         outcome
+    }
+
+    /// Waits for a permit; gives the slot back if there is none in time.
+    async fn wait_for_permit(&self, place: Place, slot: RateSlot, arrived: Instant) -> Option<Permit> {
+        let permit = self.drain.run(place.permit(arrived)).await.flatten();
+        if permit.is_none() {
+            self.lock().policy.give_back(slot);
+            if !self.drain.has_begun() {
+                self.complain_of_crowd();
+            }
+        }
+        permit
     }
 
     /// Makes a push whose token is too busy the queued one of its key.
@@ -335,20 +335,12 @@ impl Module {
         warn!(module = %self.name, "{CROWDED}");
     }
 
-    /// One attempt that begins now, and when it ended.
-    async fn attempt(
-        &self,
-        backend: &dyn PushTrait,
-        push: &Push,
-        start: Instant,
-    ) -> (Result<(), Failure>, Instant) {
-        let result = backend.send(push).await;
-        let (end, refused) = (
-            Instant::now(),
-            result.as_ref().err().map(|failure| failure.reason),
-        );
+    /// Counts an attempt that has ended now. Returns when that is.
+    fn count_attempt(&self, start: Instant, result: &Result<(), Failure>) -> Instant {
+        let end = Instant::now();
+        let refused = result.as_ref().err().map(|failure| failure.reason);
         self.meters.attempt(end.duration_since(start), refused);
-        (result, end)
+        end
     }
 
     fn backend(&self) -> Arc<dyn PushTrait> {
@@ -373,10 +365,28 @@ impl Admitted {
     /// Sends the push: waits for a permit for 5 s at most, then tries until the provider gave its answer or 25 s are
     /// over since the publish arrived.
     pub async fn deliver(self) -> Outcome {
-        let (module, token) = (Arc::clone(&self.module), self.job.token);
-        let outcome = module.carry_out(self).await;
+        let Self {
+            module,
+            job,
+            slot,
+            turn,
+            arrived,
+        } = self;
+        let token = job.token;
+        let permit = match turn {
+            Turn::Now(permit) => Some(permit),
+            // Few wait: the future of a push is no larger for them.
+            Turn::Waiting(place) => Box::pin(module.wait_for_permit(*place, slot, arrived)).await,
+        };
+        let outcome = match permit {
+            Some(permit) => module.carry_out(job, slot, permit).await,
+            None => Outcome::Overloaded,
+        };
         module.meters.outcome(outcome);
-        module.note(token, End::Answered(outcome));
+        // The policy has taken note of what was accepted when it heard of that.
+        if outcome != Outcome::Accepted {
+            module.note(token, End::Answered(outcome));
+        }
         outcome
     }
 }

@@ -439,7 +439,7 @@ mod tests {
         let start = Instant::now();
         assert_eq!(token.current(soon()).await.err(), Some(Some(TokenError::Grant)));
         assert_eq!(start.elapsed(), Duration::ZERO);
-        sleep(Duration::from_secs(3)).await;
+        sleep(Duration::from_secs(4)).await;
         assert_eq!(token.current(soon()).await.err(), Some(Some(refused())));
         sleep(Duration::from_secs(6)).await;
         assert_eq!(text(&token).await, "Bearer t4");

@@ -45,15 +45,21 @@ pub struct Last {
 }
 
 impl Recent {
-    /// Takes note of how a push ended. A reason that the provider gave a moment ago stays with it, unless the push was
-    /// accepted after all.
+    /// Takes note of how a push ended. A reason that the provider gave a moment ago stays with it.
     pub(crate) fn ended(&mut self, token: Fingerprint, end: End, now: Instant) {
-        let accepted = matches!(end, End::Answered(Outcome::Accepted) | End::Delivered);
-        let reason = self
-            .last(token)
-            .filter(|last| last.end == End::Failed && !accepted)
-            .and_then(|last| last.reason);
+        let last = self.last(token).filter(|last| last.end == End::Failed);
+        let reason = last.and_then(|last| last.reason);
         self.note(token, Last { at: now, end, reason });
+    }
+
+    /// Takes note that the provider has accepted a push.
+    pub(crate) fn accepted(&mut self, token: Fingerprint, now: Instant) {
+        let last = Last {
+            at: now,
+            end: End::Answered(Outcome::Accepted),
+            reason: None,
+        };
+        self.note(token, last);
     }
 
     /// Takes note of an attempt that failed, and of the provider's reason.
@@ -136,6 +142,7 @@ mod tests {
         recent.ended(token, End::Answered(Outcome::TokenBlocked), now);
         assert_eq!(recent.last(token).unwrap().reason, None, "nobody was asked");
         recent.failed(token, "timeout", now);
+        recent.accepted(token, now);
         recent.ended(token, End::Delivered, now);
         assert_eq!(recent.last(token).unwrap().reason, None);
     }

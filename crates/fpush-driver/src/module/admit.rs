@@ -150,7 +150,8 @@ impl Module {
             Decided::Waiting(ticket, displaced) => {
                 // It finds out by that.
                 drop(displaced);
-                receiver.map(|receiver| Turn::Waiting(Place::new(&self.lane, receiver, ticket)))
+                let place = receiver.map(|receiver| Place::new(&self.lane, receiver, ticket));
+                place.map(|place| Turn::Waiting(Box::new(place)))
             }
             Decided::Full => None,
         }

@@ -21,12 +21,12 @@ impl Module {
                 }
                 (Arc::clone(&state.backend), state.policy.generation())
             };
-            let attempt = self.attempt(&*backend, &job.push, start);
-            let Some((result, now)) = self.drain.run(attempt).await else {
+            let Some(result) = self.drain.run(backend.send(&job.push)).await else {
                 return Ended::Failed {
                     resume: Instant::now().into_std(),
                 };
             };
+            let now = self.count_attempt(start, &result);
             self.log_answer(job, &result);
             let (answered, is_current) = {
                 let mut state = self.lock();
@@ -53,7 +53,8 @@ impl Module {
                         return Ended::Failed { resume };
                     }
                 }
-                Next::Dead { since } => return Ended::Settled(self.mark_dead(job, since).await),
+                // Few are: the future of a push is no larger for them.
+                Next::Dead { since } => return Ended::Settled(Box::pin(self.mark_dead(job, since)).await),
                 Next::Ended(ended) => return ended,
             }
         }

@@ -41,6 +41,7 @@ impl<W> Policy<W> {
             Ok(()) => {
                 self.blocklist.unblock(job.token);
                 self.accepted_domain(job.sender.share, now);
+                self.recent.accepted(job.token, now);
                 let mut notice = None;
                 if is_current {
                     self.health.accepted(now);
