@@ -280,23 +280,6 @@ impl Module {
         }
     }
 
-    /// Sends a push that has its permit.
-    async fn carry_out(&self, mut job: Box<PushJob>, slot: RateSlot, permit: Permit) -> Outcome {
-        delay_at_random().await;
-        let mut tries = Tries::new(job.push.deadline, 0);
-        let ended = self.attempts(&mut job, &mut tries).await;
-        drop(permit);
-        let outcome = match ended {
-            Ended::Busy => return self.hold_busy(job, slot),
-            Ended::Failed { .. } => Outcome::ProviderUnavailable,
-            Ended::Settled(outcome) => outcome,
-        };
-        if outcome != Outcome::Accepted {
-            self.lock().policy.give_back(slot);
-        }
-        outcome
-    }
-
     /// Waits for a permit; gives the slot back if there is none in time.
     async fn wait_for_permit(&self, place: Place, slot: RateSlot, arrived: Instant) -> Option<Permit> {
         let permit = self.drain.run(place.permit(arrived)).await.flatten();
@@ -307,6 +290,19 @@ impl Module {
             }
         }
         permit
+    }
+
+    /// What a push comes to whose attempts have ended.
+    fn settle(&self, ended: Ended, job: Box<PushJob>, slot: RateSlot) -> Outcome {
+        let outcome = match ended {
+            Ended::Busy => return self.hold_busy(job, slot),
+            Ended::Failed { .. } => Outcome::ProviderUnavailable,
+            Ended::Settled(outcome) => outcome,
+        };
+        if outcome != Outcome::Accepted {
+            self.lock().policy.give_back(slot);
+        }
+        outcome
     }
 
     /// Makes a push whose token is too busy the queued one of its key.
@@ -367,20 +363,26 @@ impl Admitted {
     pub async fn deliver(self) -> Outcome {
         let Self {
             module,
-            job,
+            mut job,
             slot,
             turn,
             arrived,
         } = self;
-        let token = job.token;
         let permit = match turn {
             Turn::Now(permit) => Some(permit),
             // Few wait: the future of a push is no larger for them.
             Turn::Waiting(place) => Box::pin(module.wait_for_permit(*place, slot, arrived)).await,
         };
+        let token = job.token;
         let outcome = match permit {
-            Some(permit) => module.carry_out(job, slot, permit).await,
             None => Outcome::Overloaded,
+            Some(permit) => {
+                delay_at_random().await;
+                let mut tries = Tries::new(job.push.deadline, 0);
+                let ended = module.attempts(&mut job, &mut tries).await;
+                drop(permit);
+                module.settle(ended, job, slot)
+            }
         };
         module.meters.outcome(outcome);
         // The policy has taken note of what was accepted when it heard of that.

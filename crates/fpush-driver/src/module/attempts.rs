@@ -26,26 +26,8 @@ impl Module {
                     resume: Instant::now().into_std(),
                 };
             };
-            let now = self.count_attempt(start, &result);
-            self.log_answer(job, &result);
-            let (answered, is_current) = {
-                let mut state = self.lock();
-                let is_current = generation == state.policy.generation();
-                let jitter = if result.is_ok() { 0.0 } else { jitter() };
-                let (answer, now) = (result.as_ref().copied(), now.into_std());
-                let answered = state.policy.answered(job, tries, answer, generation, now, jitter);
-                (answered, is_current)
-            };
-            match (&job.record, &result) {
-                (Some(record), Ok(())) => record.delivered(),
-                (Some(record), Err(_)) if is_current => record.failed(),
-                (Some(_), Err(_)) | (None, _) => {}
-            }
-            if let Some(notice) = answered.notice {
-                self.tell(notice, result.as_ref().err());
-            }
-            self.count_word(&answered.next, &result);
-            match answered.next {
+            // What is not kept while it waits makes the future of a push no larger.
+            match self.hear(job, tries, start, generation, result) {
                 Next::Again => {}
                 Next::After { resume } => {
                     let pause = sleep_until(resume.into());
@@ -58,6 +40,37 @@ impl Module {
                 Next::Ended(ended) => return ended,
             }
         }
+    }
+
+    /// Hears an answer: counts it, and says what is to be done next.
+    fn hear(
+        &self,
+        job: &mut PushJob,
+        tries: &mut Tries,
+        start: Instant,
+        generation: u64,
+        result: Result<(), Failure>,
+    ) -> Next {
+        let now = self.count_attempt(start, &result);
+        self.log_answer(job, &result);
+        let (answered, is_current) = {
+            let mut state = self.lock();
+            let is_current = generation == state.policy.generation();
+            let jitter = if result.is_ok() { 0.0 } else { jitter() };
+            let (answer, now) = (result.as_ref().copied(), now.into_std());
+            let answered = state.policy.answered(job, tries, answer, generation, now, jitter);
+            (answered, is_current)
+        };
+        match (&job.record, &result) {
+            (Some(record), Ok(())) => record.delivered(),
+            (Some(record), Err(_)) if is_current => record.failed(),
+            (Some(_), Err(_)) | (None, _) => {}
+        }
+        if let Some(notice) = answered.notice {
+            self.tell(notice, result.as_ref().err());
+        }
+        self.count_word(&answered.next, &result);
+        answered.next
     }
 
     fn log_answer(&self, job: &PushJob, result: &Result<(), Failure>) {
