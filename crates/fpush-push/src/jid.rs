@@ -85,6 +85,7 @@ mod tests {
             ("u@xn--mller-kva.example", "u@müller.example"),
             ("u@XN--MLLER-KVA.example.", "u@müller.example"),
             ("u@[2001:DB8::0001]", "u@[2001:db8::1]"),
+            ("u@[2001:DB8::\u{feff}0001]", "u@[2001:db8::1]"),
             ("u@192.0.2.1", "u@192.0.2.1"),
         ] {
             assert_eq!(canonical_jid(jid), expected, "{jid}");
@@ -107,6 +108,8 @@ mod tests {
             ("u@a.example", "v@a.example"),
             ("u@a.example", "a.example"),
             ("u@xn--nonsense!.example", "u@nonsense.example"),
+            ("alice\u{ff20}a.example", "alice@a.example"),
+            ("alice@a.example\u{ff0f}b.example", "alice@a.example/b.example"),
             // No localparts.
             ("\u{1}@a.example", "@a.example"),
         ] {

@@ -29,7 +29,9 @@ pub(crate) fn spelling(domain: &str) -> Cow<'_, str> {
         return Cow::Owned(address.to_canonical().to_string());
     }
     if !domain.is_ascii() {
-        return Cow::Owned(a_labels(domain));
+        let name = a_labels(domain);
+        // An address may have been among what the mapping takes away.
+        return Cow::Owned(address(&name).map_or(name, |address| address.to_canonical().to_string()));
     }
     if domain.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return Cow::Owned(domain.to_ascii_lowercase());
@@ -43,7 +45,7 @@ fn a_labels(domain: &str) -> String {
     if domain.len() > LONGEST_DOMAIN {
         return domain.replace(is_dot, ".").to_lowercase();
     }
-    let label = |label: &str| match idna::domain_to_ascii_cow(label.as_bytes(), AsciiDenyList::EMPTY) {
+    let label = |label: &str| match idna::domain_to_ascii_cow(label.as_bytes(), NOT_OF_DOMAINS) {
         Ok(label) => label.into_owned(),
         Err(_) => label.to_lowercase(),
     };
@@ -97,6 +99,9 @@ fn is_dot(character: char) -> bool {
     matches!(character, '.' | '\u{3002}' | '\u{FF0E}' | '\u{FF61}')
 }
 
+/// What separates the parts of an address: a letter that means the same (`\u{ff20}`) must not make one part of two, or
+/// somebody's domain another one's account.
+const NOT_OF_DOMAINS: AsciiDenyList = AsciiDenyList::new(false, "/@");
 /// Of the domain of an address (RFC 7622 section 3.2).
 const LONGEST_DOMAIN: usize = 1_023;
 /// Eight groups, the last two of them as an IPv4 address.
@@ -176,6 +181,8 @@ mod tests {
             ("chat.XN--Bcher-KVA.de", "xn--bcher-kva.de"),
             ("a\u{3002}b\u{fc}cher\u{ff0e}de\u{ff61}", "xn--bcher-kva.de"),
             ("a.\u{ff42}ook.\u{ff23}om", "book.com"),
+            ("[2001:DB8::\u{feff}0001]", "2001:db8::1"),
+            ("\u{ff11}92.0.2.1", "192.0.2.1"),
             ("a.b.\u{516c}\u{53f8}.cn", "b.xn--55qx5d.cn"),
             ("a.b.xn--55qx5d.cn", "b.xn--55qx5d.cn"),
         ]);
