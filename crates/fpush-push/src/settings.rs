@@ -32,6 +32,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_any_name_is_one_short_line() {
+        let json = json!({ "a\nb\u{1b}[31m": 1, "x".repeat(100_000): 1 });
+        let ((), problems) = read(&json, |_| ());
+        assert_eq!(problems[0], "a\\nb\\u{1b}[31m: this key is not known");
+        assert!(problems[1].len() < 1_000, "{}", problems[1].len());
+        assert!(problems[1].ends_with("x…: this key is not known"));
+    }
+
+    #[test]
     fn every_mistake_is_reported_with_its_place() {
         let json = json!({ "a": 1, "nested": { "tpoic": "x" }, "word": "hihg", "span": "20", "n": 70_000 });
         let ((), problems) = read(&json, |section| {

@@ -183,6 +183,15 @@ impl Report {
                 problems[problem].message.push_str(&hint);
             }
         }
+        for Problem {
+            severity: _,
+            path,
+            message,
+        } in &mut problems
+        {
+            keep_to_one_line(path, LONGEST_KEY);
+            keep_to_one_line(message, LONGEST_MESSAGE);
+        }
         problems
     }
 
@@ -315,5 +324,27 @@ fn is_content(path: &str) -> bool {
         || path.trim_start().starts_with('{')
 }
 
+/// Names and values in the settings may be anything: what is said of them is one line that can be read.
+fn keep_to_one_line(text: &mut String, longest: usize) {
+    if text.contains(char::is_control) {
+        let escape = |c: char| -> String {
+            if c.is_control() {
+                c.escape_default().collect()
+            } else {
+                c.into()
+            }
+        };
+        *text = text.chars().map(escape).collect();
+    }
+    if text.len() > longest {
+        text.truncate(text.floor_char_boundary(longest));
+        text.push('…');
+    }
+}
+
 /// What Linux takes.
 const LONGEST_PATH: usize = 4_095;
+/// Of a key, in bytes: one in four sections with names of a hundred letters.
+const LONGEST_KEY: usize = 512;
+/// Of what is said about it, in bytes: the longest path that Linux takes, and some words.
+const LONGEST_MESSAGE: usize = 5_000;
