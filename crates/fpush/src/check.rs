@@ -1,7 +1,7 @@
 //! `fpush check`: what is wrong with the settings and with what they need, and what a start would do.
 
 mod place;
-mod service;
+pub(crate) mod service;
 mod system;
 mod user;
 

@@ -6,7 +6,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use fpush_testkit::{ApnsKey, TempDir, certs::service_account_json, fixture};
+use fpush_testkit::{ApnsKey, Dice, TempDir, certs::service_account_json, fixture};
 
 use crate::{backends, settings::load};
 
@@ -37,86 +37,6 @@ const SETTINGS: &str = r#"{
     "logging": { "level": "info" },
     "stateDirectory": "state",
 }"#;
-
-/// What somebody may have put into a file.
-const PIECES: [&str; 34] = [
-    "\u{feff}",
-    "\r",
-    "\r\n",
-    "\n",
-    "\0",
-    "\t",
-    " ",
-    "\u{2028}",
-    "é",
-    "-----BEGIN CERTIFICATE-----",
-    "-----END CERTIFICATE-----",
-    "-----BEGIN PRIVATE KEY-----",
-    "-----END PRIVATE KEY-----",
-    "-----BEGIN ENCRYPTED PRIVATE KEY-----",
-    "-----BEGIN EC PRIVATE KEY-----",
-    "-----BEGIN -----",
-    "-----",
-    "MIIB",
-    "====",
-    "{",
-    "}",
-    "[",
-    "]",
-    "\"",
-    "\\",
-    "\\ud800",
-    "\\u0000",
-    ":",
-    ",",
-    "null",
-    "-1e999",
-    "18446744073709551616",
-    "/*",
-    "//",
-];
-
-/// The same sequence in each run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, most: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % most.max(1) as u64) as usize
-    }
-
-    /// A part of a content.
-    fn part(&mut self, length: usize) -> std::ops::Range<usize> {
-        let from = self.below(length + 1);
-        from..from + self.below((length - from).min(200) + 1)
-    }
-
-    fn spoil(&mut self, content: &mut Vec<u8>, other: &[u8]) {
-        let at = self.below(content.len() + 1);
-        match self.below(8) {
-            0 if !content.is_empty() => {
-                let at = at.min(content.len() - 1);
-                content[at] ^= 1 << self.below(8);
-            }
-            1 => drop(content.drain(self.part(content.len()))),
-            2 => {
-                let part = content[self.part(content.len())].to_vec();
-                content.splice(at..at, part);
-            }
-            3 => content.truncate(at),
-            4 => {
-                let part = other[self.part(other.len())].to_vec();
-                content.splice(at..at, part);
-            }
-            _ => {
-                let piece = PIECES[self.below(PIECES.len())].bytes();
-                content.splice(at..at, piece);
-            }
-        }
-    }
-}
 
 /// A folder with settings that are right, and the names of all files in it but those of the settings.
 fn folder() -> (TempDir, Vec<&'static str>) {
@@ -187,7 +107,7 @@ fn settings_text_that_was_spoilt_is_understood_or_refused_in_words() {
     write(&file, right.as_bytes());
     assert!(is_read(&dir, &secrets, "the right ones"));
     let other = fs::read(dir.path().join("cert.pem")).unwrap();
-    let mut dice = Dice(0x5eed);
+    let mut dice = Dice::new(0x5eed);
     let mut read = 0;
     for number in 0..1_500 {
         let mut content = right.clone().into_bytes();
@@ -210,7 +130,7 @@ fn files_of_certificates_and_keys_that_were_spoilt_are_understood_or_refused_in_
         &dir.path().join("settings.json"),
         settings(&dir, &names).as_bytes(),
     );
-    let mut dice = Dice(0x5eed);
+    let mut dice = Dice::new(0x5eed);
     for name in &names {
         let file = dir.path().join(name);
         let right = fs::read(&file).unwrap();

@@ -15,11 +15,14 @@ use fpush_http::{Security, ServerCertificate, read_listen};
 use fpush_push::settings::{NamedFile, Problem, ProvidedFile, Report, Section};
 use serde_json::{Map, Value};
 
-pub(crate) use self::modules::{ModuleValue, ParsedModule};
 use self::{
     component::{read_component, read_retry},
     file::{read_file, warn_of_public_secrets},
     modules::read_modules,
+};
+pub(crate) use self::{
+    file::parse,
+    modules::{ModuleValue, ParsedModule},
 };
 use crate::{
     backends::Row,
@@ -136,7 +139,7 @@ pub(crate) fn load_again(source: &Source, types: &[Row]) -> (Option<Loaded>, Vec
     load_object(Some(Arc::clone(&source.object)), types, None, Report::default())
 }
 
-fn load_object(
+pub(crate) fn load_object(
     object: Option<Arc<Map<String, Value>>>,
     types: &[Row],
     state_folder: Option<PathBuf>,

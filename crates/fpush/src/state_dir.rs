@@ -19,8 +19,8 @@ use tokio::{
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-pub(crate) use self::folder::examine;
 use self::folder::{StateFile, StateFolder};
+pub(crate) use self::folder::{examine, read_records};
 use crate::registration::{self, KnownChange};
 
 /// A module and its type in the settings.
@@ -86,17 +86,17 @@ type Written = (StateFile, io::Result<()>);
 
 /// The head of the block list.
 #[derive(Serialize, Deserialize)]
-struct Hashed {
+pub(crate) struct Hashed {
     /// Under which the tokens are hashed.
     key: [u8; 16],
 }
 
 /// The head of a file that needs none.
 #[derive(Serialize, Deserialize)]
-struct Plain {}
+pub(crate) struct Plain {}
 
 /// A line: the module, its type, and the record.
-type Line<T> = (String, String, T);
+pub(crate) type Line<T> = (String, String, T);
 
 impl StateDir {
     /// Opens the folder, makes it if it is not there, and reads what was written before. Returns the hasher of tokens

@@ -123,7 +123,7 @@ impl Service {
         made.find(|made| made.starts_with(STATE))
     }
 
-    fn read(&mut self, text: &str) {
+    pub(crate) fn read(&mut self, text: &str) {
         let mut in_service = false;
         let joined = text.replace("\\\n", " ");
         for line in joined.lines().map(str::trim) {

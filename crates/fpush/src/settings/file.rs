@@ -14,7 +14,15 @@ pub(super) fn read_file(file: &Path, report: &Report) -> Option<Map<String, Valu
     let content = files::read(file, files::LARGEST)
         .inspect_err(|e| unreadable(&files::describe(e, file, files::Use::Read)))
         .ok()?;
-    let text = &files::text(&content).inspect_err(|e| unreadable(e)).ok()?;
+    parse(&content, file, report)
+}
+
+/// Reads the content of a settings file.
+pub(crate) fn parse(content: &[u8], file: &Path, report: &Report) -> Option<Map<String, Value>> {
+    let shown = file.display();
+    let text = &files::text(content)
+        .inspect_err(|e| report.error("", format_args!("cannot read the settings file {shown}: {e}")))
+        .ok()?;
     let parsed = parse_to_ast(
         text,
         &CollectOptions::default(),

@@ -7,7 +7,7 @@
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, BufReader, BufWriter, Read as _, Write as _},
+    io::{self, BufRead, BufReader, BufWriter, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
@@ -115,43 +115,24 @@ impl StateFolder {
         mut accept: impl FnMut(L) -> Option<T>,
     ) -> Records<H, T> {
         let path = self.path.join(file.name);
-        let mut records = Records {
+        let nothing = Records {
             head: None,
             records: Vec::new(),
         };
         let opened = match files::open_own(OpenOptions::new().read(true), &path, self.owner) {
             Ok(opened) => opened,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return records,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return nothing,
             Err(e) => {
                 let e = files::describe(&e, &path, files::Use::Own);
                 let path = path.display();
                 error!("cannot read {path}: {e}; going on without what it holds");
-                return records;
+                return nothing;
             }
         };
-        let mut unreadable = usize::from(opened.metadata().map_or(0, |metadata| metadata.len()) > LARGEST);
-        let mut lines = files::Lines::new(BufReader::new(opened.take(LARGEST)), LONGEST_LINE);
-        let head = lines.next_line().ok().flatten();
-        let head = head.and_then(|line| serde_json::from_slice::<Head<H>>(line).ok());
-        records.head = head.filter(|head| head.fpush == VERSION).map(|head| head.rest);
-        while records.head.is_some() {
-            match lines.next_line() {
-                Ok(None) => break,
-                Ok(Some(_)) if records.records.len() >= file.most => {
-                    unreadable += 1;
-                    break;
-                }
-                Ok(Some(line)) => match serde_json::from_slice(line).ok().and_then(&mut accept) {
-                    Some(record) => records.records.push(record),
-                    None => unreadable += 1,
-                },
-                Err(_) => {
-                    // The disk fails, and would fail again and again.
-                    unreadable += 1;
-                    break;
-                }
-            }
-        }
+        let too_large = opened.metadata().map_or(0, |metadata| metadata.len()) > LARGEST;
+        let content = BufReader::new(opened.take(LARGEST));
+        let (records, left_out) = read_records(content, file.most, &mut accept);
+        let unreadable = left_out + usize::from(too_large);
         if records.head.is_none() || unreadable > 0 {
             let aside = path.with_extension("unreadable");
             // Without waiting and whatever its size: the next writing leaves this name with the old content.
@@ -211,6 +192,38 @@ impl StateFolder {
         // The new name as well must outlast a power failure.
         File::open(&self.path)?.sync_all()
     }
+}
+
+/// Reads a file as far as it can be read. Returns also how much was left out.
+pub(crate) fn read_records<H: DeserializeOwned, L: DeserializeOwned, T>(
+    content: impl BufRead,
+    most: usize,
+    mut accept: impl FnMut(L) -> Option<T>,
+) -> (Records<H, T>, usize) {
+    let mut lines = files::Lines::new(content, LONGEST_LINE);
+    let head = lines.next_line().ok().flatten();
+    let head = head.and_then(|line| serde_json::from_slice::<Head<H>>(line).ok());
+    let head = head.filter(|head| head.fpush == VERSION).map(|head| head.rest);
+    let (mut records, mut left_out) = (Vec::new(), 0);
+    while head.is_some() {
+        match lines.next_line() {
+            Ok(None) => break,
+            Ok(Some(_)) if records.len() >= most => {
+                left_out += 1;
+                break;
+            }
+            Ok(Some(line)) => match serde_json::from_slice(line).ok().and_then(&mut accept) {
+                Some(record) => records.push(record),
+                None => left_out += 1,
+            },
+            Err(_) => {
+                // The disk fails, and would fail again and again.
+                left_out += 1;
+                break;
+            }
+        }
+    }
+    (Records { head, records }, left_out)
 }
 
 impl RecordWriter {
