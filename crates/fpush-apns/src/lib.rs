@@ -6,6 +6,8 @@
 mod backend;
 mod credentials;
 #[doc(hidden)]
+pub mod fuzz;
+#[doc(hidden)]
 pub mod hot;
 mod payload;
 mod pkcs12;

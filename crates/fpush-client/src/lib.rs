@@ -12,6 +12,8 @@ mod client;
 mod clock;
 mod connection;
 mod dial;
+#[doc(hidden)]
+pub mod fuzz;
 mod obstacle;
 mod origin;
 mod pool;

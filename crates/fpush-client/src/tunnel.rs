@@ -43,7 +43,7 @@ pub(crate) async fn tunnel<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// The status of an answer, as soon as its first line is there.
-fn status(head: &[u8]) -> Option<u16> {
+pub(crate) fn status(head: &[u8]) -> Option<u16> {
     let line = head.split(|byte| *byte == b'\n').next()?;
     let [_, b' ', digits @ ..] = line.strip_prefix(b"HTTP/1.")? else {
         return None;

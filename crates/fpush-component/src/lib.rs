@@ -9,6 +9,8 @@ mod component;
 mod dispatcher;
 mod domains;
 #[doc(hidden)]
+pub mod fuzz;
+#[doc(hidden)]
 pub mod hot;
 mod link;
 mod login;

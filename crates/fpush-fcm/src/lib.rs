@@ -8,6 +8,8 @@ mod assertion;
 mod backend;
 mod credentials;
 #[doc(hidden)]
+pub mod fuzz;
+#[doc(hidden)]
 pub mod hot;
 mod message;
 mod response;

@@ -78,7 +78,7 @@ impl TokenEndpoint {
 }
 
 /// What an answer grants, or why it grants nothing.
-fn read(status: StatusCode, body: &[u8]) -> Result<Granted, TokenError> {
+pub(crate) fn read(status: StatusCode, body: &[u8]) -> Result<Granted, TokenError> {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     if let Some(token) = body["access_token"].as_str()
         && status.is_success()

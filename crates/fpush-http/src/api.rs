@@ -239,7 +239,7 @@ async fn unregister_device(
 /// What Siskin sends. A field that is not known may say that less is meant: nothing is removed then.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Unregistering {
+pub(crate) struct Unregistering {
     account: String,
     provider: String,
     #[serde(rename = "device-token")]

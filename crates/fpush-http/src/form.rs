@@ -21,6 +21,11 @@ impl Fields {
             .map(Self)
     }
 
+    /// All of them, in their order.
+    pub(crate) fn into_inner(self) -> Vec<(String, String)> {
+        self.0
+    }
+
     /// The last field of this name; an empty one counts as none.
     pub(crate) fn optional(&self, name: &str) -> Option<&str> {
         let (_, value) = self.0.iter().rev().find(|(field, _)| field == name)?;

@@ -14,6 +14,8 @@ mod api;
 mod connections;
 #[cfg(feature = "registration")]
 mod form;
+#[doc(hidden)]
+pub mod fuzz;
 mod handshakes;
 mod hosts;
 mod limits;

@@ -15,6 +15,8 @@ mod entry;
 mod error;
 mod expiry;
 mod former;
+#[doc(hidden)]
+pub mod fuzz;
 mod jobs;
 pub mod lines;
 mod lookup;

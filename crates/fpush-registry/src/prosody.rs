@@ -88,7 +88,7 @@ pub fn read(file: &Path) -> Result<Device, ImportError> {
     device(content, name.as_deref(), written.into())
 }
 
-fn device(content: &[u8], name: Option<&str>, written: Time) -> Result<Device, ImportError> {
+pub(crate) fn device(content: &[u8], name: Option<&str>, written: Time) -> Result<Device, ImportError> {
     let texts = lua::parse(content).map_err(ImportError::Syntax)?;
     let optional = |key: &str| {
         texts
@@ -151,7 +151,7 @@ fn add_files(store: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
 }
 
 /// Takes back Prosody's escaping of a name.
-fn unescape(name: &str) -> Option<String> {
+pub(crate) fn unescape(name: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(name.len());
     let mut rest = name.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {

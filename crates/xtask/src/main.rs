@@ -7,6 +7,7 @@
 
 mod bench;
 mod demo;
+mod fuzz;
 mod install;
 mod interrupt;
 mod package;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         ["simulate", options @ ..] => {
             simulate::Worlds::read(options).and_then(|worlds| run(|| simulate::run(&worlds)))
         }
+        ["fuzz", seconds] => fuzz::read(seconds).and_then(|time| run(|| fuzz::run(time))),
         ["package"] => run(package::run),
         ["package", "--test"] => run(|| package::run_test(None)),
         ["package", "--test", file] => run(|| package::run_test(Some(file))),
@@ -104,6 +106,7 @@ cargo xtask simulate --seeds N
                             random worlds around the policy, in virtual time: nothing that was acknowledged vanishes
 cargo xtask simulate --seed S --trace
                             one of them, step by step
+cargo xtask fuzz SECONDS    so many seconds of inputs that nobody thought of, for every reader of foreign bytes
 cargo xtask package         the Debian package, in target/debian
 cargo xtask package --test [FILE]
                             whether a package (without FILE one of the debug build) can be installed, started,

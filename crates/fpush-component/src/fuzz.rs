@@ -1,0 +1,152 @@
+//! The readers of what servers send, for the fuzz targets, and for nobody else: nothing here is part of the interface.
+
+use fpush_push::{Command, CommandError, Devices, Executing, Lookup, Outcome};
+
+use crate::{
+    command,
+    reply::{self, Named, Reply},
+    request::{Incoming, Request, StreamError},
+    stream::{Cutter, Piece},
+};
+
+/// A piece of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// A whole stanza.
+    Stanza(Vec<u8>),
+    /// One that was too large, and its start tag.
+    Oversized(Option<Vec<u8>>),
+    /// The end of the stream.
+    End,
+}
+
+/// What a stanza asks.
+pub struct Asked {
+    /// The reply that it gets, or the longest of those that it may get.
+    pub reply: Vec<u8>,
+    /// How many bytes of it are kept until somebody has answered.
+    pub kept: usize,
+    /// The domain of the sender in the one spelling.
+    pub domain: String,
+    /// What the registry is to execute.
+    pub command: Option<Command>,
+}
+
+/// Cuts a stream that comes in these chunks.
+pub fn cut<'a>(limit: usize, chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Cut> {
+    let mut cutter = Cutter::new(limit, b"");
+    let mut pieces = Vec::new();
+    for chunk in chunks {
+        cutter.space().extend_from_slice(chunk);
+        while let Some(piece) = cutter.next() {
+            pieces.push(match piece {
+                Piece::Stanza(stanza) => Cut::Stanza(stanza.bytes.to_vec()),
+                Piece::Oversized(head) => Cut::Oversized(head),
+                Piece::End => Cut::End,
+            });
+        }
+    }
+    pieces
+}
+
+/// Reads the first stanza of a stream; `None` if it wants no reply.
+#[must_use]
+pub fn read(stanza: &[u8]) -> Option<Asked> {
+    match Cutter::new(stanza.len(), stanza).next()? {
+        Piece::Stanza(stanza) => Incoming::read(stanza).map(asked),
+        Piece::Oversized(_) | Piece::End => None,
+    }
+}
+
+/// Reads the start tag of a stanza that was too large.
+#[must_use]
+pub fn read_head(head: &[u8]) -> Option<Asked> {
+    Incoming::too_large(head).map(asked)
+}
+
+/// Why the server closes the stream, if the first stanza says so.
+#[must_use]
+pub fn stream_error(stanza: &[u8]) -> Option<String> {
+    match Cutter::new(stanza.len(), stanza).next()? {
+        Piece::Stanza(stanza) => StreamError::read(stanza).map(|error| match error {
+            StreamError::Conflict => "conflict".to_owned(),
+            StreamError::Other(condition) => condition,
+        }),
+        Piece::Oversized(_) | Piece::End => None,
+    }
+}
+
+fn asked(incoming: Incoming<'_>) -> Asked {
+    let Incoming {
+        addresses,
+        domain,
+        request,
+    } = incoming;
+    let (mut kept, mut command) = (0, None);
+    let reply = match request {
+        Request::Publish(publish) => {
+            kept = publish.size();
+            Reply::Published(Outcome::UnknownModule, Named::Unknown)
+        }
+        Request::NoNode => Reply::NoNode,
+        Request::DiscoInfo(_) | Request::DiscoItems(_) => Reply::UnknownNode,
+        Request::Command(ad_hoc) => match ad_hoc.check(&AllCommands) {
+            Ok((_, checked)) => {
+                kept = command::size(&checked);
+                command = Some(checked);
+                Reply::CommandFailed(CommandError::TooMany)
+            }
+            Err(reply) => reply,
+        },
+        Request::Ping => Reply::Nothing,
+        Request::Version | Request::Unknown => Reply::Unsupported,
+        Request::OtherPubsub => Reply::UnsupportedPubsub,
+        Request::Malformed => Reply::Malformed,
+        Request::Unreadable => Reply::Unreadable,
+        Request::Subscribe => Reply::Unsubscribed,
+    };
+    let mut written = Vec::new();
+    reply.write(&addresses, &reply::counters(), &mut written);
+    Asked {
+        reply: written,
+        kept: kept
+            + if addresses.can_be_kept() {
+                addresses.size()
+            } else {
+                0
+            },
+        domain: domain.into_owned(),
+        command,
+    }
+}
+
+/// Stands for a registry with the commands of all dialects, of which none is executed.
+struct AllCommands;
+
+impl Devices for AllCommands {
+    fn find(&self, _node: &str, _secret: Option<&str>, _sender: &str) -> Lookup {
+        Lookup::Settled(fpush_push::Found::Nothing)
+    }
+
+    fn commands(&self) -> Vec<(&'static str, &'static str)> {
+        let names = [
+            "v1-register-push",
+            "v1-unregister-push",
+            "register-push-fcm",
+            "unregister-push-fcm",
+            "register-push-apns",
+            "unregister-push-apns",
+            "register-device",
+            "unregister-device",
+        ];
+        names.map(|name| (name, "")).to_vec()
+    }
+
+    fn features(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn execute(&self, _command: Command) -> Result<Executing, CommandError> {
+        Err(CommandError::UnknownCommand)
+    }
+}

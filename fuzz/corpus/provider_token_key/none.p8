@@ -1,0 +1,3 @@
+-----BEGIN PRIVATE KEY-----
+Sw0rdfish
+-----END PRIVATE KEY-----
