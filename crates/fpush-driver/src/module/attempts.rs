@@ -16,7 +16,8 @@ impl Module {
             let start = Instant::now();
             let (backend, generation) = {
                 let state = self.lock();
-                if let Err(resume) = state.policy.may_attempt(start.into_std()) {
+                let (deadline, now) = (job.push.deadline, start.into_std());
+                if let Err(resume) = state.policy.may_attempt(deadline, now) {
                     return Ended::Failed { resume };
                 }
                 (Arc::clone(&state.backend), state.policy.generation())

@@ -1627,6 +1627,19 @@ mod replaced {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_has_no_time_left_is_not_sent_again_on_the_new_provider() {
+        let f = Fixture::new();
+        f.provider.always(Step::Silence);
+        let silent = f.publish("a");
+        seconds(1).await;
+        let (provider, backend) = other();
+        f.module.replace(backend, settings());
+        assert_eq!(silent.await.unwrap(), Outcome::ProviderUnavailable);
+        assert_eq!(provider.count(), 0, "its sender has the answer by then");
+        assert_eq!(f.push("a").await, Outcome::Accepted, "it took no slot");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn limiter_and_block_list_stay_and_the_pause_does_not() {
         let f = Fixture::new();
         f.earn_belief().await;

@@ -13,14 +13,15 @@ use crate::{
 };
 
 impl<W> Policy<W> {
-    /// Whether an attempt may begin now; otherwise when the pause ends.
+    /// Whether an attempt that must have ended by then may begin now; otherwise when to try again.
     ///
     /// # Errors
     ///
-    /// The end of the pause.
-    pub fn may_attempt(&self, now: Instant) -> Result<(), Instant> {
+    /// The end of the pause; now, if there is no time left.
+    pub fn may_attempt(&self, deadline: Instant, now: Instant) -> Result<(), Instant> {
         match self.holds_back(now) {
             Some(until) => Err(until),
+            None if now >= deadline => Err(now),
             None => Ok(()),
         }
     }
