@@ -15,6 +15,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
+    dial::{Dial, Socket, Tcp},
     dispatcher::Dispatcher,
     link::{self, LinkEnd},
     login::{Established, FAREWELL, LoginError, close, login},
@@ -93,13 +94,18 @@ impl Component {
 
     /// Connects, and connects again whenever the link ends or its settings have become others. When the shutdown
     /// begins, it answers what is under way, closes the stream and returns.
-    pub async fn run(mut self) {
+    pub async fn run(self) {
+        self.run_over(Tcp).await;
+    }
+
+    /// The same over connections of another kind.
+    pub async fn run_over<D: Dial>(mut self, dial: D) {
         let mut pauses = Pauses::default();
         loop {
             let settings = self.settings.borrow_and_update().clone();
             self.dispatcher.set_name(&settings.hostname);
             let connected = tokio::select! {
-                connected = self.probe.while_waiting(login(&settings)) => connected,
+                connected = self.probe.while_waiting(login(&settings, &dial)) => connected,
                 () = self.drain.until_begun() => return,
             };
             let pause = match connected {
@@ -141,9 +147,13 @@ impl Component {
     }
 
     /// Serves one link.
-    async fn serve(&mut self, established: Established, settings: &ComponentSettings) -> Served {
+    async fn serve<S: Socket>(
+        &mut self,
+        established: Established<S>,
+        settings: &ComponentSettings,
+    ) -> Served {
         let Established { socket, already_read } = established;
-        let (mut reader, mut writer) = socket.into_split();
+        let (mut reader, mut writer) = socket.halves();
         let mut cutter = Cutter::new(settings.max_stanza_size, &already_read);
         let (dispatcher, drain) = (Arc::clone(&self.dispatcher), self.drain.clone());
         let outbox = dispatcher.outbox();

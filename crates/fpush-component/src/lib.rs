@@ -6,6 +6,7 @@
 
 mod command;
 mod component;
+mod dial;
 mod dispatcher;
 mod domains;
 #[doc(hidden)]
@@ -25,5 +26,6 @@ mod turns;
 mod xml;
 
 pub use component::{Component, Handle, LinkStatus};
+pub use dial::{Dial, Socket};
 pub use meters::ComponentMeters;
 pub use settings::ComponentSettings;

@@ -2,10 +2,8 @@
 
 use std::{fmt, io, time::Duration};
 
-use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _, BufReader},
-    net::TcpStream,
     time::timeout,
 };
 use tokio_stream::StreamExt as _;
@@ -14,12 +12,15 @@ use tokio_xmpp::xmlstream::{
 };
 use xmpp_parsers::{component::Handshake, ns, stream_error::DefinedCondition};
 
-use crate::settings::ComponentSettings;
+use crate::{
+    dial::{Dial, Socket, Tcp},
+    settings::ComponentSettings,
+};
 
 /// A stream that was logged in.
 #[derive(Debug)]
-pub(crate) struct Established {
-    pub(crate) socket: TcpStream,
+pub(crate) struct Established<S> {
+    pub(crate) socket: S,
     /// What the server sent right behind its handshake.
     pub(crate) already_read: Vec<u8>,
 }
@@ -138,7 +139,7 @@ impl ComponentSettings {
     ///
     /// What the server said or did, and what to change.
     pub async fn try_login(&self) -> Result<(), String> {
-        let mut established = login(self)
+        let mut established = login(self, &Tcp)
             .await
             .map_err(|error| format!("{error}; {}", error.advice(self)))?;
         close(&mut established.socket).await;
@@ -155,19 +156,23 @@ pub(crate) async fn close(writer: &mut (impl AsyncWrite + Unpin)) {
     drop(timeout(FAREWELL, farewell).await);
 }
 
-pub(crate) async fn login(settings: &ComponentSettings) -> Result<Established, LoginError> {
-    let address = (settings.server_host.as_str(), settings.server_port);
-    let socket = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+pub(crate) async fn login<D: Dial>(
+    settings: &ComponentSettings,
+    dial: &D,
+) -> Result<Established<D::Socket>, LoginError> {
+    let socket = match timeout(CONNECT_TIMEOUT, dial.dial(settings)).await {
         Ok(connected) => connected.map_err(LoginError::Connect)?,
         Err(_) => return Err(LoginError::Connect(io::ErrorKind::TimedOut.into())),
     };
-    tune(&socket).map_err(LoginError::Connect)?;
     timeout(LOGIN_TIMEOUT, authenticate(socket, settings))
         .await
         .map_err(|_| LoginError::TimedOut)?
 }
 
-async fn authenticate(socket: TcpStream, settings: &ComponentSettings) -> Result<Established, LoginError> {
+async fn authenticate<S: Socket>(
+    socket: S,
+    settings: &ComponentSettings,
+) -> Result<Established<S>, LoginError> {
     let header = StreamHeader {
         from: None,
         to: Some(settings.hostname.as_str().into()),
@@ -233,21 +238,10 @@ fn of_io(error: io::Error) -> LoginError {
     }
 }
 
-/// A reply must not wait for the next one, and a connection that has died must be noticed.
-fn tune(socket: &TcpStream) -> io::Result<()> {
-    socket.set_nodelay(true)?;
-    let socket = SockRef::from(socket);
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
-}
-
 /// How long the end of a stream may take.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
-const KEEPALIVE: Duration = Duration::from_secs(30);
-/// What was sent must be acknowledged by the other machine's kernel within this time.
-const USER_TIMEOUT: Duration = Duration::from_secs(45);
 
 #[cfg(test)]
 mod tests {
