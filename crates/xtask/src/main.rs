@@ -103,9 +103,9 @@ cargo xtask bench           what a push costs in time and memory, beside a bare 
 cargo xtask bench --short   whether the bench works, in a few seconds and without optimisation
                             (either of them with --json FILE and --markdown FILE: the figures also in files)
 cargo xtask simulate --seeds N
-                            random worlds around the policy, in virtual time: nothing that was acknowledged vanishes
+                            random worlds around the policy, the daemon and the registry: the promises hold in each
 cargo xtask simulate --seed S --trace
-                            one of them, step by step
+                            the worlds of one seed, step by step
 cargo xtask fuzz SECONDS    so many seconds of inputs that nobody thought of, for every reader of foreign bytes
 cargo xtask package         the Debian package, in target/debian
 cargo xtask package --test [FILE]

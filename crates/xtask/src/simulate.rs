@@ -1,4 +1,4 @@
-//! `cargo xtask simulate`: random worlds around the policy, in virtual time.
+//! `cargo xtask simulate`: random worlds around the policy, around the whole daemon and around the registry, in virtual time.
 
 use anyhow::{Context as _, Result};
 
@@ -6,9 +6,9 @@ use crate::process;
 
 /// Which worlds.
 pub(crate) enum Worlds {
-    /// So many of them.
+    /// So many of each simulation.
     Seeds(u64),
-    /// This one, with every step printed.
+    /// This one of each simulation, with every step printed.
     Trace(u64),
 }
 
@@ -29,21 +29,40 @@ impl Worlds {
     }
 }
 
-pub(crate) fn run(worlds: &Worlds) -> Result<()> {
-    let mut command = process::cargo(&[
-        "test",
-        "--release",
-        "-p",
+/// The simulations: package, test target, and the test that reads the variables.
+const SIMULATIONS: [(&str, &str, &str); 3] = [
+    (
         "fpush-policy",
-        "--test",
         "world",
-        "--",
-        "--nocapture",
         "nothing_that_was_acknowledged_vanishes_and_no_permit_is_lost",
-    ]);
-    match worlds {
-        Worlds::Seeds(seeds) => command.env("FPUSH_SEEDS", seeds.to_string()),
-        Worlds::Trace(seed) => command.env("FPUSH_SEED", seed.to_string()),
-    };
-    process::run(&mut command)
+    ),
+    ("fpush-simulation", "daemon", "the_promises_hold_in_random_worlds"),
+    (
+        "fpush-simulation",
+        "registry",
+        "no_answer_ends_a_living_device_and_each_is_found",
+    ),
+];
+
+pub(crate) fn run(worlds: &Worlds) -> Result<()> {
+    for (package, target, test) in SIMULATIONS {
+        let mut command = process::cargo(&[
+            "test",
+            "--release",
+            "-p",
+            package,
+            "--test",
+            target,
+            "--",
+            "--nocapture",
+            "--exact",
+            test,
+        ]);
+        match worlds {
+            Worlds::Seeds(seeds) => command.env("FPUSH_SEEDS", seeds.to_string()),
+            Worlds::Trace(seed) => command.env("FPUSH_SEED", seed.to_string()),
+        };
+        process::run(&mut command)?;
+    }
+    Ok(())
 }

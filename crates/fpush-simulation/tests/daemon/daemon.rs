@@ -1,0 +1,412 @@
+//! One run of the daemon, from start to end or crash: what `fpush` does with modules, component and state directory, without
+//! its files.
+
+use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
+
+use fpush_component::{Component, ComponentSettings, Handle};
+use fpush_driver::{Drain, Liveness, Module, Modules, Senders, clocks};
+use fpush_policy::{BlockRecord, HeldRecord, ModuleSettings, VerdictRecord};
+use fpush_push::{
+    Devices, Outcome, TokenHasher,
+    settings::{Report, Section},
+};
+use serde_json::{Value, json};
+use tokio::{task::JoinHandle, time::timeout};
+
+use crate::{
+    books::{Millis, SECOND, Shared},
+    device::Kind,
+    provider::Backend,
+    registry::Registry,
+    server::Net,
+    stanzas::COMPONENT,
+};
+
+/// A module of the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ModuleValue {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) app: usize,
+    pub(crate) credential: u128,
+    pub(crate) is_default: bool,
+    pub(crate) max_in_flight: usize,
+    /// In seconds.
+    pub(crate) spacing: u64,
+    pub(crate) acknowledges_refused: bool,
+}
+
+impl ModuleValue {
+    fn settings(&self) -> ModuleSettings {
+        let text = json!({
+            "maxInFlight": self.max_in_flight,
+            "ratelimit": {
+                "ratelimitTime": format!("{}s", self.spacing),
+                "refusedReply": if self.acknowledges_refused { "result" } else { "wait" },
+            },
+        });
+        let Value::Object(text) = text else {
+            unreachable!("it is an object")
+        };
+        let report = Report::default();
+        ModuleSettings::read(&mut Section::root(&text, &report))
+    }
+}
+
+/// What is on disk.
+#[derive(Default)]
+pub(crate) struct Disk {
+    /// Under which tokens are hashed; written with the blocks.
+    key: Option<[u8; 16]>,
+    blocks: BTreeMap<Name, Vec<String>>,
+    held: BTreeMap<Name, Vec<String>>,
+    verdicts: BTreeMap<Name, Vec<String>>,
+    pub(crate) held_at: Millis,
+    pub(crate) blocks_at: Millis,
+}
+
+/// A module, and its type.
+type Name = (&'static str, &'static str);
+
+struct Running {
+    module: Arc<Module>,
+    value: ModuleValue,
+    /// What it held when it began.
+    remembered: u64,
+}
+
+pub(crate) struct Daemon {
+    books: Shared,
+    table: Arc<Modules>,
+    active: Vec<Running>,
+    retired: Vec<Running>,
+    senders: Senders,
+    drain: Drain,
+    liveness: Arc<Liveness>,
+    handle: Handle,
+    component: JoinHandle<()>,
+    instances: u64,
+    asked: Millis,
+    /// With which changes files were written.
+    written_held: Vec<u64>,
+    written_blocks: Vec<[u64; 3]>,
+}
+
+impl Daemon {
+    pub(crate) fn start(books: &Shared, net: &Net, settings: &[ModuleValue], disk: &Disk) -> Self {
+        let hasher = match disk.key {
+            Some(key) => TokenHasher::with_key(key),
+            None => TokenHasher::new().expect("chance is at hand"),
+        };
+        let (drain, liveness, table) = (
+            Drain::default(),
+            Arc::new(Liveness::new()),
+            Arc::new(Modules::default()),
+        );
+        let devices: Arc<dyn Devices> = Arc::new(Registry(books.clone()));
+        let (component, handle) = Component::new(
+            component_settings(),
+            Arc::clone(&table),
+            Some(devices),
+            drain.clone(),
+            liveness.probe("component"),
+        );
+        let now = books.lock().now();
+        let mut daemon = Self {
+            books: books.clone(),
+            table,
+            active: Vec::new(),
+            retired: Vec::new(),
+            senders: Senders::new(hasher),
+            drain,
+            liveness,
+            handle,
+            component: tokio::task::spawn_local(component.run_over(net.clone())),
+            instances: now << 8,
+            asked: now,
+            written_held: Vec::new(),
+            written_blocks: Vec::new(),
+        };
+        daemon.apply(settings, Some(disk));
+        // What is held for modules that are not in the settings any more is lost, and the log says so.
+        for (name, lines) in &disk.held {
+            if !settings
+                .iter()
+                .any(|value| (value.name, value.kind.name()) == *name)
+            {
+                for line in lines {
+                    let record: HeldRecord = serde_json::from_str(line).expect("we wrote it");
+                    books.lock().counted_as_lost_of(record.token());
+                }
+            }
+        }
+        daemon
+    }
+
+    /// Goes on with other settings.
+    pub(crate) fn reload(&mut self, settings: &[ModuleValue]) {
+        self.apply(settings, None);
+    }
+
+    fn apply(&mut self, settings: &[ModuleValue], disk: Option<&Disk>) {
+        let mut active = Vec::new();
+        let mut default = None;
+        for value in settings {
+            let known = take(&mut self.active, value);
+            let running = match known {
+                Some(same) if same.value == *value => same,
+                known => self.with_new_backend(value, known, disk),
+            };
+            if value.is_default {
+                default = Some(Arc::clone(&running.module));
+            }
+            active.push(running);
+        }
+        let modules = active.iter().map(|running| Arc::clone(&running.module)).collect();
+        self.table.set(modules, default);
+        for running in mem::replace(&mut self.active, active) {
+            running.module.retire();
+            self.retired.push(running);
+        }
+    }
+
+    fn with_new_backend(
+        &mut self,
+        value: &ModuleValue,
+        known: Option<Running>,
+        disk: Option<&Disk>,
+    ) -> Running {
+        let settings = value.settings();
+        self.instances += 1;
+        self.books.lock().replaced(value, self.instances);
+        let backend = Box::new(Backend {
+            books: self.books.clone(),
+            module: value.name,
+            app: value.app,
+            kind: value.kind,
+            credential: value.credential,
+            instance: self.instances,
+        });
+        let known = known.or_else(|| {
+            let place = self
+                .retired
+                .iter()
+                .position(|running| is_of(running, value) && running.module.resume())?;
+            Some(self.retired.swap_remove(place))
+        });
+        if let Some(running) = known {
+            running.module.replace(backend, settings);
+            return Running {
+                value: value.clone(),
+                ..running
+            };
+        }
+        self.books.lock().ledger.forget_windows();
+        let module = Module::new(
+            value.name,
+            backend,
+            settings,
+            self.senders.clone(),
+            self.drain.clone(),
+        );
+        module.keep_held();
+        let mut remembered = 0;
+        if let Some(disk) = disk {
+            let name = (value.name, value.kind.name());
+            let held: Vec<HeldRecord> = read(&disk.held, name);
+            let mut blocks: Vec<BlockRecord> = read(&disk.blocks, name);
+            blocks.sort_unstable_by_key(BlockRecord::start);
+            let verdicts: Vec<VerdictRecord> = if disk.key.is_some() {
+                read(&disk.verdicts, name)
+            } else {
+                Vec::new()
+            };
+            remembered = held.len() as u64;
+            module.remember(blocks, held, verdicts, clocks());
+        }
+        let probe = self.liveness.probe(value.name);
+        self.drain.spawn(Arc::clone(&module).run(probe));
+        tokio::spawn(module.prove(Duration::from_secs(2)));
+        Running {
+            module,
+            value: value.clone(),
+            remembered,
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Running> {
+        self.active.iter().chain(&self.retired)
+    }
+
+    /// What happens every second, or less often while nothing else does.
+    pub(crate) fn tick(&mut self, disk: &mut Disk) {
+        self.retired.retain(|running| !running.module.has_ended());
+        let now = self.books.lock().now();
+        for running in self.all() {
+            running.module.follow_clock(clocks());
+        }
+        let changes: Vec<_> = self.all().map(|running| running.module.changes()).collect();
+        if now >= disk.held_at + HELD_INTERVAL {
+            self.write_held(disk, now, &changes);
+        }
+        if now >= disk.blocks_at + BLOCKS_INTERVAL {
+            self.write_blocks(disk, now, &changes);
+        }
+        if now >= self.asked + SECOND {
+            if !self.liveness.all_answered() {
+                let silent = self.liveness.silent();
+                self.books.lock().fail(format!("{silent:?} do not answer"));
+            }
+            self.liveness.ask();
+            self.asked = now;
+        }
+    }
+
+    fn write_held(&mut self, disk: &mut Disk, now: Millis, changes: &[[u64; 3]]) {
+        disk.held_at = now;
+        let changes = changes.iter().map(|changes| changes[1]).collect();
+        if mem::replace(&mut self.written_held, changes) == self.written_held {
+            return;
+        }
+        disk.held = self
+            .records(|module, from| module.held_records(from, clocks()))
+            .map(|(name, records)| (name, records.iter().map(|(_, record)| text(record)).collect()))
+            .collect();
+    }
+
+    fn write_blocks(&mut self, disk: &mut Disk, now: Millis, changes: &[[u64; 3]]) {
+        disk.blocks_at = now;
+        let changes = changes.to_vec();
+        if mem::replace(&mut self.written_blocks, changes) == self.written_blocks {
+            return;
+        }
+        disk.key = Some(self.senders.hasher().key());
+        disk.blocks = self
+            .records(|module, from| {
+                let (part, next) = module.blocks(from as usize, clocks());
+                (part, next.map(|next| next as u64))
+            })
+            .map(|(name, records)| (name, records.iter().map(text).collect()))
+            .collect();
+        disk.verdicts = self
+            .records(|module, _| (module.verdicts(clocks()), None))
+            .map(|(name, records)| (name, records.iter().map(text).collect()))
+            .collect();
+    }
+
+    fn records<T>(
+        &self,
+        part: impl Fn(&Module, u64) -> (Vec<T>, Option<u64>),
+    ) -> impl Iterator<Item = (Name, Vec<T>)> {
+        self.all().map(move |running| {
+            let (mut records, mut from) = (Vec::new(), Some(0));
+            while let Some(at) = from {
+                let (more, next) = part(&running.module, at);
+                records.extend(more);
+                from = next;
+            }
+            ((running.value.name, running.value.kind.name()), records)
+        })
+    }
+
+    /// Nothing is lost uncounted: what was acknowledged was delivered, dropped, covered or lost, or is held.
+    pub(crate) fn check(&self) {
+        for running in self.all() {
+            let (module, meters) = (&running.module, running.module.meters());
+            let acknowledged = running.remembered + meters.outcomes().get()[Outcome::Queued as usize];
+            let ended: u64 = meters.held().iter().map(|(_, count)| count).sum();
+            let held = module.held() as u64;
+            if acknowledged != ended + held {
+                let counts = meters.held();
+                self.books.lock().fail(format!(
+                    "module {}: {acknowledged} were acknowledged, {counts:?} have ended, {held} are held",
+                    module.name()
+                ));
+            }
+        }
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.all().map(|running| running.module.held()).sum()
+    }
+
+    /// That nothing is left over when nothing is under way.
+    pub(crate) fn check_idle(&self) {
+        for running in &self.active {
+            let now = tokio::time::Instant::now();
+            let status = running.module.status(now, std::time::SystemTime::now());
+            let left = (status.in_flight, status.waiting, status.held);
+            if left != (0, 0, 0) {
+                let name = &status.name;
+                self.books
+                    .lock()
+                    .fail(format!("module {name} is not idle: {left:?}"));
+            }
+        }
+    }
+
+    /// Which token, by app and place, the log means.
+    pub(crate) fn fingerprint(&self, token: &str) -> String {
+        self.senders.hasher().fingerprint(token).to_string()
+    }
+
+    pub(crate) fn is_linked(&self) -> bool {
+        self.handle.link().down.is_none()
+    }
+
+    /// Ends as a signal has it.
+    pub(crate) async fn stop(&mut self, disk: &mut Disk) {
+        self.drain.begin();
+        let drain = self.drain.clone();
+        let component = &mut self.component;
+        let finished = async {
+            let (_, ended) = tokio::join!(drain.until_idle(), component);
+            drop(ended);
+        };
+        let mut finished = Box::pin(finished);
+        if timeout(Duration::from_secs(6), &mut finished).await.is_err() {
+            self.drain.expire();
+            drop(timeout(Duration::from_millis(1_500), &mut finished).await);
+        }
+        drop(finished);
+        let now = self.books.lock().now();
+        let changes: Vec<_> = self.all().map(|running| running.module.changes()).collect();
+        self.write_held(disk, now, &changes);
+        self.write_blocks(disk, now, &changes);
+    }
+}
+
+fn take(running: &mut Vec<Running>, value: &ModuleValue) -> Option<Running> {
+    let place = running.iter().position(|running| is_of(running, value))?;
+    Some(running.swap_remove(place))
+}
+
+fn is_of(running: &Running, value: &ModuleValue) -> bool {
+    (running.value.name, running.value.kind) == (value.name, value.kind)
+}
+
+fn component_settings() -> ComponentSettings {
+    ComponentSettings {
+        hostname: COMPONENT.to_owned(),
+        secret: format!("{}component", crate::stanzas::MARK),
+        secret_key: "componentKey",
+        server_host: "localhost".to_owned(),
+        server_port: 5347,
+        max_stanza_size: 1_024 * 1_024,
+        retry_after: Duration::from_secs(2),
+    }
+}
+
+fn text(record: &impl serde::Serialize) -> String {
+    serde_json::to_string(record).expect("it can be written")
+}
+
+fn read<T: serde::de::DeserializeOwned>(lines: &BTreeMap<Name, Vec<String>>, name: Name) -> Vec<T> {
+    let lines = lines.get(&name).into_iter().flatten();
+    lines
+        .map(|line| serde_json::from_str(line).expect("we wrote it"))
+        .collect()
+}
+
+const HELD_INTERVAL: Millis = 5 * SECOND;
+const BLOCKS_INTERVAL: Millis = 60 * SECOND;

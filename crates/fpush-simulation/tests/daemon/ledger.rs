@@ -1,0 +1,347 @@
+//! What was published, answered and promised.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fpush_push::{Class, Urgency};
+use uuid::Uuid;
+
+use crate::{
+    books::{Books, Millis, SECOND},
+    provider::{REPLY_DUE, Seen, Weather},
+    stanzas::Answer,
+};
+
+/// A device and a class of pushes: what one queued push stands for.
+pub(crate) type Key = (usize, u8);
+
+#[derive(Default)]
+pub(crate) struct Ledger {
+    /// The last push of each key that came to a provider.
+    pub(crate) seen: BTreeMap<Key, Seen>,
+    pub(crate) seen_ids: BTreeSet<Uuid>,
+    /// Between two pushes to a device; the shortest of late.
+    pub(crate) spacing: Millis,
+    /// Whether what is held goes out without regard to that.
+    pub(crate) is_stopping: bool,
+    requests: BTreeMap<u64, Request>,
+    next: u64,
+    /// What was acknowledged and has not reached the device yet.
+    owed: BTreeMap<Key, Owed>,
+    /// Until when something was owed, or may have been.
+    owed_until: BTreeMap<Key, Millis>,
+    /// When the publish of the last accepted push arrived.
+    accepted: BTreeMap<Key, Millis>,
+    /// When publishes arrived of late.
+    recent: BTreeMap<Key, Vec<Millis>>,
+    /// Requests that have no answer yet.
+    pub(crate) waiting: usize,
+}
+
+/// A stanza that wants an answer.
+struct Request {
+    what: What,
+    arrived: Millis,
+    link: u64,
+    /// It may have been lost with its link, and its answer may come twice.
+    is_unsure: bool,
+    is_answered: bool,
+}
+
+/// What was asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum What {
+    Publish {
+        device: usize,
+        urgency: Urgency,
+    },
+    /// Of a stranger.
+    Strange,
+    /// A ping, or a command.
+    Other,
+}
+
+struct Owed {
+    acknowledged: Millis,
+    /// Since when nothing has kept the push from going out.
+    free_since: Millis,
+}
+
+impl Ledger {
+    /// Takes note of a stanza that is sent. Returns its number.
+    pub(crate) fn expect(&mut self, what: What, link: u64, now: Millis) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.waiting += 1;
+        self.requests.insert(
+            number,
+            Request {
+                what,
+                arrived: now,
+                link,
+                is_unsure: false,
+                is_answered: false,
+            },
+        );
+        number
+    }
+
+    /// The link with this number is lost.
+    pub(crate) fn link_lost(&mut self, link: u64, now: Millis, kind_of: impl Fn(usize, Urgency) -> Class) {
+        let mut unsure = 0;
+        for request in self.requests.values_mut() {
+            if request.link == link && !request.is_answered && !request.is_unsure {
+                request.is_unsure = true;
+                unsure += 1;
+                if let What::Publish { device, urgency } = request.what {
+                    // It may be queued, and nobody was told.
+                    let key = (device, kind_of(device, urgency) as u8);
+                    self.owed_until.insert(key, now + UNSURE);
+                }
+            }
+        }
+        self.waiting -= unsure;
+    }
+
+    /// The daemon is gone, and with it whatever it had not answered.
+    pub(crate) fn forget_requests(&mut self) {
+        self.requests.clear();
+        self.waiting = 0;
+    }
+
+    /// Acknowledged later than this, it need not be on disk.
+    pub(crate) fn forgive_since(&mut self, since: Millis) {
+        self.owed.retain(|_, owed| owed.acknowledged < since);
+    }
+
+    /// Something kept pushes from going out until now.
+    pub(crate) fn was_held_up(&mut self, now: Millis) {
+        for owed in self.owed.values_mut() {
+            owed.free_since = now;
+        }
+    }
+
+    /// A module is new, and knows of no push before.
+    pub(crate) fn forget_windows(&mut self) {
+        for seen in self.seen.values_mut() {
+            seen.is_over = true;
+        }
+    }
+
+    pub(crate) fn owed(&self) -> usize {
+        self.owed.len()
+    }
+}
+
+impl Books {
+    /// Takes note of a publish for a device that is sent. Returns its number.
+    pub(crate) fn publish(&mut self, device: usize, urgency: Urgency, link: u64) -> u64 {
+        let (key, now) = (self.key(device, urgency), self.now());
+        self.ledger.recent.entry(key).or_default().push(now);
+        self.ledger.expect(What::Publish { device, urgency }, link, now)
+    }
+
+    fn key(&self, device: usize, urgency: Urgency) -> Key {
+        let kind = self.apps[self.devices[device].app].kind;
+        (device, kind.class(urgency) as u8)
+    }
+
+    pub(crate) fn link_lost(&mut self, link: u64) {
+        let now = self.now();
+        let Self {
+            ledger,
+            apps,
+            devices,
+            ..
+        } = self;
+        ledger.link_lost(link, now, |device, urgency| {
+            apps[devices[device].app].kind.class(urgency)
+        });
+    }
+
+    /// The provider has a push for a device, whose publish arrived then, or which was let out of the hold queue then. It
+    /// stands for everything that was acknowledged before.
+    pub(crate) fn delivered(&mut self, device: usize, class: Class, arrived: Millis) {
+        let (key, now) = ((device, class as u8), self.now());
+        self.ledger.accepted.insert(key, arrived);
+        let owed = self.ledger.owed.get(&key);
+        if owed.is_some_and(|owed| owed.acknowledged <= arrived) {
+            self.ledger.owed.remove(&key);
+            let until = self.ledger.owed_until.entry(key).or_default();
+            *until = now.max(*until);
+        }
+    }
+
+    /// It was counted and logged that an acknowledged push to this token could not be delivered.
+    pub(crate) fn counted_as_lost(&mut self, app: usize, token: usize) {
+        let now = self.now();
+        for device in self.with_token(app, token) {
+            for class in [Class::High, Class::Low, Class::Voip] {
+                let key = (device, class as u8);
+                if self.ledger.owed.remove(&key).is_some() {
+                    self.ledger.owed_until.insert(key, now);
+                }
+            }
+        }
+    }
+
+    /// The same for a token by its text.
+    pub(crate) fn counted_as_lost_of(&mut self, token: &str) {
+        for app in 0..self.apps.len() {
+            let mut tokens = self.apps[app].tokens.iter();
+            if let Some(place) = tokens.position(|known| known.text == token) {
+                self.counted_as_lost(app, place);
+            }
+        }
+    }
+
+    /// The server has read a reply.
+    pub(crate) fn replied(&mut self, id: &str, answer: &Answer) {
+        self.counts.replies += 1;
+        let now = self.now();
+        let Some(number) = id.strip_prefix('r').and_then(|id| id.parse::<u64>().ok()) else {
+            return;
+        };
+        self.tell(&format!("{id}: {answer:?}"));
+        let Some(request) = self.ledger.requests.get_mut(&number) else {
+            return self.fail(format!(
+                "{id} is answered, which was never asked, or before a crash"
+            ));
+        };
+        if request.is_answered && !request.is_unsure {
+            return self.fail(format!("{id} is answered twice"));
+        }
+        if !request.is_answered && !request.is_unsure {
+            self.ledger.waiting -= 1;
+        }
+        request.is_answered = true;
+        let (what, arrived, is_unsure) = (request.what, request.arrived, request.is_unsure);
+        if now > arrived + REPLY_DUE + SLACK {
+            self.fail(format!("{id} is answered after {} ms", now - arrived));
+        }
+        match what {
+            What::Publish { device, urgency } => self.published(device, urgency, arrived, answer, is_unsure),
+            What::Strange | What::Other => {}
+        }
+    }
+
+    fn published(
+        &mut self,
+        device: usize,
+        urgency: Urgency,
+        arrived: Millis,
+        answer: &Answer,
+        is_unsure: bool,
+    ) {
+        let (key, now) = (self.key(device, urgency), self.now());
+        let is_call = key.1 == Class::Voip as u8;
+        if *answer == Answer::Result {
+            let reached = self.ledger.accepted.get(&key).is_some_and(|at| *at >= arrived);
+            if reached {
+                return;
+            }
+            if is_call {
+                return self.fail(format!(
+                    "a call for device {device} is acknowledged, and did not ring"
+                ));
+            }
+            self.ledger
+                .owed
+                .entry(key)
+                .or_insert(Owed {
+                    acknowledged: arrived,
+                    free_since: arrived,
+                })
+                .acknowledged = arrived;
+            return;
+        }
+        if answer.is("service-unavailable") && !is_call && !is_unsure {
+            // Of two others one may be queued, and one before it: in which order they were decided is not known.
+            let recent = self.ledger.recent.get(&key).map_or(0, |recent| {
+                let is_recent = |at: &&Millis| **at + LONGEST_HELD > arrived;
+                recent.iter().filter(is_recent).count()
+            });
+            let is_owed = recent > 2
+                || self.ledger.owed.contains_key(&key)
+                || self
+                    .ledger
+                    .owed_until
+                    .get(&key)
+                    .is_some_and(|until| *until >= arrived);
+            if !is_owed {
+                self.fail(format!(
+                    "a publish for device {device} is refused, and none is queued"
+                ));
+            }
+        }
+        if !answer.keeps_device() && self.is_alive(device) {
+            self.died(device, now);
+        }
+    }
+
+    /// A living device was answered as if it were gone. An incident may cost ten of them.
+    fn died(&mut self, device: usize, now: Millis) {
+        let (app, token) = (self.devices[device].app, self.devices[device].token);
+        let app = &mut self.apps[app];
+        let wrong = &app.tokens[token].wrong;
+        let is_wrong_for_a_day = wrong
+            .first()
+            .zip(wrong.last())
+            .is_some_and(|(first, last)| last - first >= DAY - SECOND);
+        if app.had_incident && !app.deaths.contains(&device) {
+            app.deaths.push(device);
+        }
+        let deaths = app.deaths.len();
+        if (!app.had_incident || deaths > MOST_DEATHS) && !is_wrong_for_a_day {
+            self.fail(format!(
+                "device {device} lives and is unregistered at {now}; deaths of the incident: {deaths}"
+            ));
+        }
+    }
+
+    /// What must hold whenever time has passed.
+    pub(crate) fn check(&mut self) {
+        let now = self.now();
+        let late = self.ledger.requests.iter().find(|(_, request)| {
+            !request.is_answered && !request.is_unsure && now > request.arrived + REPLY_DUE + SLACK
+        });
+        if let Some((number, request)) = late {
+            let what = request.what;
+            return self.fail(format!("r{number} is not answered: {what:?}"));
+        }
+        let unsure = |request: &Request| request.arrived + 120 * SECOND < now;
+        self.ledger.requests.retain(|_, request| !unsure(request));
+        let long = self.ledger.owed.iter().find_map(|(key, owed)| {
+            let (app, token) = (self.devices[key.0].app, self.devices[key.0].token);
+            let app = &self.apps[app];
+            let busy = app.tokens[token].busy.map_or(0, |at| at + 600 * SECOND);
+            // Pauses last for a while after their cause.
+            let fine_since = app.fine_since.max(self.right_since.unwrap_or(Millis::MAX / 2));
+            let free = (fine_since + 660 * SECOND).max(busy);
+            let soon = app.weather == Weather::Fine
+                && owed.free_since >= free
+                && now > owed.free_since + self.ledger.longest_queued();
+            (soon || now > owed.free_since + LONGEST_HELD).then_some((*key, now - owed.free_since))
+        });
+        if let Some(((device, class), since)) = long {
+            self.fail(format!(
+                "an acknowledged push of class {class} to device {device} is neither delivered nor counted after {since} ms"
+            ));
+        }
+    }
+}
+
+impl Ledger {
+    /// How long a queued push waits where nothing keeps it from going out.
+    fn longest_queued(&self) -> Millis {
+        60 * SECOND + 10 * SECOND
+    }
+}
+
+/// Between what happens and what a server has read of it.
+const SLACK: Millis = 100;
+/// After a link was lost it is not known for this long what is queued.
+const UNSURE: Millis = 1_800 * SECOND;
+/// However the provider is: a silence, ten minutes of attempts, and the last one.
+const LONGEST_HELD: Millis = 1_800 * SECOND;
+const DAY: Millis = 86_400 * SECOND;
+const MOST_DEATHS: usize = 10;

@@ -1,0 +1,697 @@
+//! The steps of a world.
+
+use std::{collections::BTreeSet, thread, time::Duration};
+
+use fpush_push::Urgency;
+use tokio::{
+    runtime,
+    task::{LocalSet, yield_now},
+    time::sleep,
+};
+
+use crate::{
+    books::{Counts, HOUR, Millis, SECOND, Shared},
+    daemon::{Daemon, Disk, ModuleValue},
+    device::{Device, Kind, Way},
+    ledger::What,
+    log::{self, Log, shows_secret},
+    provider::{App, Weather},
+    random::Random,
+    registry::{Health, Registration, State},
+    server::{Net, Order},
+    stanzas,
+};
+
+/// What is run.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) steps: usize,
+    /// Steps that do nothing.
+    pub(crate) left_out: BTreeSet<usize>,
+    pub(crate) told: bool,
+}
+
+impl Plan {
+    pub(crate) fn of(seed: u64) -> Self {
+        Self {
+            seed,
+            steps: 100,
+            left_out: BTreeSet::new(),
+            told: false,
+        }
+    }
+}
+
+/// Something was not as it must be.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) step: usize,
+    pub(crate) what: String,
+}
+
+/// What happened in a run, or in several.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) hash: u64,
+    pub(crate) worlds: u64,
+    pub(crate) publishes: u64,
+    pub(crate) stanzas: u64,
+    pub(crate) replies: u64,
+    pub(crate) attempts: u64,
+    pub(crate) accepted: u64,
+    pub(crate) crashes: u64,
+    pub(crate) restarts: u64,
+    pub(crate) reloads: u64,
+    pub(crate) hours: u64,
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.hash ^= other.hash;
+        self.worlds += 1;
+        self.publishes += other.publishes;
+        self.stanzas += other.stanzas;
+        self.replies += other.replies;
+        self.attempts += other.attempts;
+        self.accepted += other.accepted;
+        self.crashes += other.crashes;
+        self.restarts += other.restarts;
+        self.reloads += other.reloads;
+        self.hours += other.hours;
+    }
+}
+
+/// Runs a world on a thread of its own, on which chance has the world's seed.
+pub(crate) fn run(plan: &Plan) -> Result<Report, Failure> {
+    let plan = plan.clone();
+    let world = thread::Builder::new().name(format!("world {}", plan.seed));
+    let running = world.spawn(move || {
+        fpush_simulation::begin(plan.seed, 0);
+        log::keep_panics();
+        let world = World::new(plan);
+        tracing::subscriber::with_default(world.log.clone(), || world.live())
+    });
+    match running.map(thread::JoinHandle::join) {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) | Err(_) => Err(Failure {
+            step: 0,
+            what: "the simulation itself has panicked".to_owned(),
+        }),
+    }
+}
+
+/// Why a run of the daemon ended.
+enum End {
+    Crash,
+    Stopped,
+    Over,
+}
+
+struct World {
+    plan: Plan,
+    step: usize,
+    books: Shared,
+    net: Net,
+    disk: Disk,
+    settings: Vec<ModuleValue>,
+    right: Vec<ModuleValue>,
+    log: Log,
+    report: Report,
+    /// The longest that time passes in a step.
+    longest: Millis,
+}
+
+impl World {
+    fn new(plan: Plan) -> Self {
+        let mut random = Random::new(plan.seed);
+        let books = Shared::new(Random::new(random.next()), plan.told);
+        let right = right_settings(&mut random);
+        {
+            let mut books = books.lock();
+            let tokens = if random.one_in(2) { 6 } else { 40 };
+            let kinds = [Kind::Hex, Kind::Text, Kind::Hex];
+            books.apps = kinds.map(|kind| App::new(kind, tokens, &mut random)).into();
+            let mut number = 0;
+            for (app, module) in right.iter().enumerate() {
+                for token in 0..tokens {
+                    // Accounts on one phone have one token.
+                    for _ in 0..=usize::from(random.one_in(3)) {
+                        let device = Device::new(number, app, token, module.is_default, &mut random);
+                        let is_new = device.account().is_some() || books.with_token(app, token).is_empty();
+                        if is_new {
+                            number += 1;
+                            books.devices.push(device);
+                        }
+                    }
+                }
+            }
+            for device in 0..books.devices.len() {
+                let (token, app) = (books.devices[device].token, books.devices[device].app);
+                if let Way::Registered {
+                    node,
+                    secret,
+                    account,
+                } = books.devices[device].way.clone()
+                {
+                    let registration = Registration {
+                        module: right[app].name,
+                        token: books.apps[app].tokens[token].text.clone(),
+                        secret,
+                        account: Some(account),
+                        changed: books.registrations.true_wall(0),
+                        state: State::There,
+                    };
+                    books.registrations.add(&node, registration);
+                }
+                // Some have been gone for long.
+                if random.one_in(20) {
+                    books.apps[app].tokens[token].gone = Some(0);
+                }
+            }
+            books.ledger.spacing = right[0].spacing * SECOND;
+        }
+        let longest = random.one_of(&[SECOND, 40 * SECOND, 600 * SECOND, 600 * SECOND, 6 * HOUR]);
+        Self {
+            step: 0,
+            net: Net::new(books.clone()),
+            log: Log::new(books.clone()),
+            books,
+            disk: Disk::default(),
+            settings: right.clone(),
+            right,
+            report: Report::default(),
+            longest,
+            plan,
+        }
+    }
+
+    fn live(mut self) -> Result<Report, Failure> {
+        loop {
+            let runtime = runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                // A crash may come between any two polls.
+                .event_interval(1)
+                .build()
+                .expect("a runtime needs nothing");
+            let tasks = LocalSet::new();
+            let end = tasks.block_on(&runtime, self.one_run());
+            drop((tasks, runtime));
+            self.net.reset();
+            self.verdict()?;
+            match end {
+                End::Crash => self.report.crashes += 1,
+                End::Stopped => self.report.restarts += 1,
+                End::Over => {
+                    let books = self.books.lock();
+                    let Counts {
+                        stanzas,
+                        replies,
+                        attempts,
+                        accepted,
+                    } = books.counts;
+                    return Ok(Report {
+                        hash: books.trace.hash(),
+                        stanzas,
+                        replies,
+                        attempts,
+                        accepted,
+                        hours: books.now() / HOUR,
+                        ..self.report
+                    });
+                }
+            }
+        }
+    }
+
+    fn verdict(&self) -> Result<(), Failure> {
+        let mut failure = self.books.lock().failure.clone();
+        if let Some(panicked) = log::panicked() {
+            failure.get_or_insert(panicked);
+        }
+        match failure {
+            Some(what) => Err(Failure {
+                step: self.step,
+                what,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    async fn one_run(&mut self) -> End {
+        {
+            let mut books = self.books.lock();
+            books.begin();
+            let wall = books.registrations.wall(books.now());
+            fpush_simulation::set_wall(wall);
+            books.tell("start");
+        }
+        let mut daemon = Daemon::start(&self.books, &self.net, &self.settings, &self.disk);
+        let end = self.steps(&mut daemon).await;
+        self.read_log(&daemon);
+        let mut books = self.books.lock();
+        books.tell("end");
+        books.stop();
+        fpush_simulation::stop_wall();
+        end
+    }
+
+    async fn steps(&mut self, daemon: &mut Daemon) -> End {
+        while self.step < self.plan.steps {
+            let step = self.step;
+            self.step += 1;
+            if self.plan.left_out.contains(&step) {
+                continue;
+            }
+            let mut random = Random::new(self.plan.seed ^ (step as u64 + 1) << 32);
+            let ended = self.one_step(daemon, &mut random).await;
+            self.check(daemon);
+            if self.verdict().is_err() {
+                return End::Over;
+            }
+            if let Some(end) = ended {
+                return end;
+            }
+        }
+        self.end_well(daemon).await;
+        End::Over
+    }
+
+    async fn one_step(&mut self, daemon: &mut Daemon, random: &mut Random) -> Option<End> {
+        match random.below(1_000) {
+            0..450 => self.publish(random),
+            450..800 => {
+                let longest = random.one_of(&[20, SECOND, 30 * SECOND, self.longest]);
+                let millis = 1 + random.below(longest);
+                self.pass(daemon, millis).await;
+            }
+            800..830 => self.weather(random),
+            830..850 => self.reload(daemon, random),
+            850..870 => self.link(random),
+            870..880 => self.database(random),
+            880..890 => {
+                let jump = random.below(7_200 * SECOND).cast_signed() - 3_600 * 1_000;
+                self.jump(daemon, jump);
+            }
+            890..900 => self.lose_device(random),
+            900..920 => self.flood(random),
+            920..940 => self.other_requests(random),
+            940..950 => return Some(self.crash(daemon, random).await),
+            950..953 => {
+                {
+                    let mut books = self.books.lock();
+                    books.tell("stop");
+                    // What is held goes out at once.
+                    books.ledger.is_stopping = true;
+                }
+                daemon.stop(&mut self.disk).await;
+                self.started_again(false);
+                return Some(End::Stopped);
+            }
+            _ => {
+                for _ in 0..random.between(2, 20) {
+                    self.publish(random);
+                }
+            }
+        }
+        None
+    }
+
+    fn publish(&mut self, random: &mut Random) {
+        let mut books = self.books.lock();
+        let device = random.index(books.devices.len());
+        let urgency = random.one_of(&[
+            Urgency::High,
+            Urgency::High,
+            Urgency::High,
+            Urgency::High,
+            Urgency::Low,
+            Urgency::Call,
+        ]);
+        let Some(link) = self.net.link() else {
+            return;
+        };
+        let number = books.publish(device, urgency, link);
+        books.counts.stanzas += 1;
+        books.tell(&format!("r{number}: publish for device {device}, {urgency:?}"));
+        let Device {
+            app,
+            token,
+            way,
+            from,
+            ..
+        } = &books.devices[device];
+        let text = &books.apps[*app].tokens[*token].text;
+        let id = format!("r{number}");
+        let stanza = match way {
+            Way::Named => stanzas::publish(&id, from, text, Some(self.right[*app].name), None, urgency),
+            Way::Unnamed => stanzas::publish(&id, from, text, None, None, urgency),
+            Way::Registered { node, secret, .. } => {
+                stanzas::publish(&id, from, node, None, Some(secret), urgency)
+            }
+        };
+        self.net.order(Order::Send(stanza));
+        self.report.publishes += 1;
+    }
+
+    /// Lets time pass.
+    async fn pass(&mut self, daemon: &mut Daemon, millis: Millis) {
+        let tick = (millis / 60).max(SECOND);
+        let mut left = millis;
+        while left > 0 {
+            let now = left.min(tick);
+            sleep(Duration::from_millis(now)).await;
+            left -= now;
+            daemon.tick(&mut self.disk);
+            self.check(daemon);
+            daemon.check();
+            if self.verdict().is_err() {
+                return;
+            }
+        }
+    }
+
+    fn weather(&mut self, random: &mut Random) {
+        let mut books = self.books.lock();
+        let (app, now) = (random.index(books.apps.len()), books.now());
+        let weather = if books.apps[app].weather == Weather::Fine {
+            random.one_of(&[
+                Weather::Gone,
+                Weather::Wrong,
+                Weather::Away,
+                Weather::Silent,
+                Weather::Resets,
+                Weather::Odd,
+                Weather::Refuses,
+            ])
+        } else {
+            Weather::Fine
+        };
+        books.tell(&format!("app {app}: {weather:?}"));
+        books.apps[app].set_weather(weather, now);
+        books.ledger.was_held_up(now);
+    }
+
+    /// An operator reloads, with a slip or to put it right.
+    fn reload(&mut self, daemon: &mut Daemon, random: &mut Random) {
+        let mut settings = self.right.clone();
+        match random.below(8) {
+            0 => exchange(&mut settings, 0, 2),
+            1 => exchange(&mut settings, 0, 1),
+            2 => drop(settings.remove(random.index(3))),
+            3 => {
+                settings[0].is_default = false;
+                settings[1].is_default = true;
+            }
+            4 => settings[random.index(3)].credential += 1 + u128::from(random.below(3)),
+            5 => settings[random.index(3)].max_in_flight = 1 + random.index(30),
+            _ => {}
+        }
+        self.go_on_with(daemon, settings);
+    }
+
+    fn go_on_with(&mut self, daemon: &mut Daemon, settings: Vec<ModuleValue>) {
+        {
+            let mut books = self.books.lock();
+            let names: Vec<_> = settings.iter().map(|module| (module.name, module.app)).collect();
+            books.tell(&format!("reload: {names:?}"));
+            let now = books.now();
+            books.ledger.was_held_up(now);
+            books.right_since = (settings == self.right).then_some(now);
+        }
+        daemon.reload(&settings);
+        self.settings = settings;
+        self.report.reloads += 1;
+    }
+
+    fn link(&mut self, random: &mut Random) {
+        match random.below(4) {
+            0 => self.net.order(Order::Close),
+            1 => self.net.order(Order::Drop),
+            2 => {
+                self.net.set_away(true);
+                self.net.order(Order::Drop);
+            }
+            _ => self.net.set_away(false),
+        }
+    }
+
+    fn database(&mut self, random: &mut Random) {
+        let health = random.one_of(&[
+            Health::Fine,
+            Health::Fine,
+            Health::Slow,
+            Health::Away,
+            Health::Another,
+        ]);
+        let mut books = self.books.lock();
+        books.registrations.health = health;
+        books.tell(&format!("database: {health:?}"));
+    }
+
+    /// Somebody sets the clock on the wall.
+    fn jump(&mut self, daemon: &mut Daemon, jump: i64) {
+        let mut books = self.books.lock();
+        books.registrations.jumped += jump;
+        let wall = books.registrations.wall(books.now());
+        fpush_simulation::set_wall(wall);
+        books.tell(&format!("the clock jumps by {jump} ms"));
+        // Times on disk are those of the other clock.
+        self.disk.blocks_at = 0;
+        drop(books);
+        daemon.tick(&mut self.disk);
+    }
+
+    /// A phone is lost, or its app removed; or an owner unregisters.
+    fn lose_device(&mut self, random: &mut Random) {
+        let mut books = self.books.lock();
+        let (device, now) = (random.index(books.devices.len()), books.now());
+        let Device { app, token, .. } = books.devices[device];
+        let node = books.devices[device].node().map(str::to_owned);
+        match node {
+            Some(node) if random.one_in(2) => {
+                if let Some(registration) = books.registrations.of(&node) {
+                    registration.state = State::Left;
+                }
+                books.tell(&format!("device {device} unregisters"));
+            }
+            Some(_) | None => {
+                books.apps[app].tokens[token].gone.get_or_insert(now);
+                books.tell(&format!("the token of device {device} dies"));
+            }
+        }
+    }
+
+    /// A stranger sends as much as they like, from as many names as they like.
+    fn flood(&mut self, random: &mut Random) {
+        let kind = random.below(3);
+        for number in 0..random.between(20, 200) {
+            let mut books = self.books.lock();
+            let Some(link) = self.net.link() else {
+                return;
+            };
+            let now = books.now();
+            let request = books.ledger.expect(What::Strange, link, now);
+            books.counts.stanzas += 1;
+            let id = format!("r{request}");
+            let from = format!("d{number}.evil.example");
+            let (app, invented) = (random.index(3), random.next());
+            let token = books.apps[app].kind.token(random);
+            let stanza = match kind {
+                0 => stanzas::publish(
+                    &id,
+                    &from,
+                    &token,
+                    Some(self.right[app].name),
+                    None,
+                    Urgency::High,
+                ),
+                1 => {
+                    let secret = format!("{}{invented:x}", stanzas::MARK);
+                    stanzas::publish(
+                        &id,
+                        &from,
+                        &format!("node{invented:x}"),
+                        None,
+                        Some(&secret),
+                        Urgency::High,
+                    )
+                }
+                _ => {
+                    let node = format!("{}{invented:x}", stanzas::MARK);
+                    let from = format!("{}{number}@{from}/r", stanzas::MARK);
+                    let fields = [("node", &*node), ("token", &token), ("secret", &node)];
+                    stanzas::command(&id, &from, crate::registry::REGISTER, &fields)
+                }
+            };
+            drop(books);
+            self.net.order(Order::Send(stanza));
+        }
+    }
+
+    /// Pings; and a stranger who registers a victim's token as a node.
+    fn other_requests(&mut self, random: &mut Random) {
+        let mut books = self.books.lock();
+        let Some(link) = self.net.link() else {
+            return;
+        };
+        let now = books.now();
+        let number = books.ledger.expect(What::Other, link, now);
+        books.counts.stanzas += 1;
+        let id = format!("r{number}");
+        let victims = books
+            .devices
+            .iter()
+            .filter(|device| matches!(device.way, Way::Unnamed));
+        let victims: Vec<_> = victims.map(|device| (device.app, device.token)).collect();
+        let stanza = if victims.is_empty() || random.one_in(2) {
+            stanzas::ping(&id, "one.example.org")
+        } else {
+            let (app, token) = random.one_of(&victims);
+            let token = books.apps[app].tokens[token].text.clone();
+            let from = format!("{}@evil.example/r", stanzas::MARK);
+            let secret = format!("{}stranger", stanzas::MARK);
+            let fields = [("node", &*token), ("token", &token), ("secret", &secret)];
+            stanzas::command(&id, &from, crate::registry::REGISTER, &fields)
+        };
+        drop(books);
+        self.net.order(Order::Send(stanza));
+    }
+
+    /// The process is killed, between any two polls of its tasks.
+    async fn crash(&mut self, daemon: &mut Daemon, random: &mut Random) -> End {
+        let millis = random.below(2 * SECOND);
+        self.pass(daemon, millis).await;
+        for _ in 0..random.below(4) {
+            self.publish(random);
+        }
+        for _ in 0..random.below(60) {
+            yield_now().await;
+        }
+        self.books.lock().tell("crash");
+        self.read_log(daemon);
+        self.started_again(true);
+        End::Crash
+    }
+
+    fn started_again(&mut self, has_crashed: bool) {
+        let mut books = self.books.lock();
+        let now = books.now();
+        books.ledger.is_stopping = false;
+        books.ledger.forget_requests();
+        if has_crashed {
+            // What was acknowledged after the last write is lost with the process.
+            books.ledger.forgive_since(self.disk.held_at);
+        }
+        books.ledger.was_held_up(now);
+        books.ledger.forget_windows();
+        let written = self.disk.blocks_at;
+        for app in &mut books.apps {
+            app.forget_blocks(written);
+        }
+    }
+
+    fn check(&self, daemon: &Daemon) {
+        self.read_log(daemon);
+        self.books.lock().check();
+    }
+
+    /// Looks for secrets, and for what is said to be lost.
+    fn read_log(&self, daemon: &Daemon) {
+        for line in self.log.take() {
+            let mut books = self.books.lock();
+            if shows_secret(&line) {
+                books.fail(format!("the log shows a secret: {line}"));
+            }
+            if line.contains("could not be delivered") || line.contains("queued push dropped") {
+                let hash = line
+                    .split(" token=")
+                    .nth(1)
+                    .and_then(|rest| rest.get(..8))
+                    .unwrap_or_default();
+                let mut found = None;
+                for (number, app) in books.apps.iter().enumerate() {
+                    let mut tokens = app.tokens.iter();
+                    let place = tokens.position(|token| daemon.fingerprint(&token.text) == hash);
+                    found = found.or(place.map(|place| (number, place)));
+                }
+                if let Some((app, token)) = found {
+                    books.counted_as_lost(app, token);
+                }
+            }
+        }
+    }
+
+    /// All is well again: what was acknowledged reaches its device, and nothing is left over.
+    async fn end_well(&mut self, daemon: &mut Daemon) {
+        if self.settings != self.right {
+            self.go_on_with(daemon, self.right.clone());
+        }
+        self.net.set_away(false);
+        {
+            let mut books = self.books.lock();
+            books.registrations.health = Health::Fine;
+            let now = books.now();
+            for app in &mut books.apps {
+                app.set_weather(Weather::Fine, now);
+            }
+            books.ledger.was_held_up(now);
+            books.tell("all is well");
+        }
+        for _ in 0..60 {
+            self.pass(daemon, 40 * SECOND).await;
+            if self.verdict().is_err() {
+                return;
+            }
+            if daemon.held() == 0 && self.books.lock().ledger.owed() == 0 {
+                break;
+            }
+        }
+        self.pass(daemon, 60 * SECOND).await;
+        daemon.check_idle();
+        let mut books = self.books.lock();
+        if books.ledger.owed() > 0 || books.ledger.waiting > 0 {
+            let (owed, waiting) = (books.ledger.owed(), books.ledger.waiting);
+            books.fail(format!(
+                "{owed} acknowledged pushes are missing, {waiting} requests have no answer"
+            ));
+        }
+        if !daemon.is_linked() {
+            books.fail("there is no link".to_owned());
+        }
+    }
+}
+
+fn right_settings(random: &mut Random) -> Vec<ModuleValue> {
+    let max_in_flight = random.one_of(&[1, 2, 5, 20, 1_000]);
+    let spacing = random.one_of(&[20, 20, 5, 60]);
+    let acknowledges_refused = random.one_in(4);
+    let module = |name, kind, app| ModuleValue {
+        name,
+        kind,
+        app,
+        credential: app as u128 * 100,
+        is_default: app == 0,
+        max_in_flight,
+        spacing,
+        acknowledges_refused,
+    };
+    vec![
+        module("apple", Kind::Hex, 0),
+        module("google", Kind::Text, 1),
+        module("second", Kind::Hex, 2),
+    ]
+}
+
+/// Two modules have each other's backends.
+fn exchange(settings: &mut [ModuleValue], one: usize, other: usize) {
+    let [first, second] =
+        [&settings[one], &settings[other]].map(|module| (module.kind, module.app, module.credential));
+    (settings[one].kind, settings[one].app, settings[one].credential) = second;
+    (
+        settings[other].kind,
+        settings[other].app,
+        settings[other].credential,
+    ) = first;
+}
