@@ -2,7 +2,9 @@
 
 use std::{fs::File, process::Command as Process};
 
-use fpush_testkit::{Answer, Command, Form};
+use fpush_testkit::Answer;
+#[cfg(feature = "enable_registration")]
+use fpush_testkit::{Command, Form};
 use serde_json::{Value, json};
 
 use crate::rig::{CONFIG, LONG, NO, PROGRAM, Place, REFUSED, RESULT, Running, Said, apple, google};
