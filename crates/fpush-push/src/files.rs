@@ -133,7 +133,13 @@ fn denied(path: &Path, what_for: Use) -> Option<String> {
     let whose = whose(&format!("user {user}"));
     Some(match what_for {
         _ if owner == user => format!("{whose}; do: chmod u+{rights} {shown}"),
-        Use::Own => format!("{whose}; do: chown {user} {shown}"),
+        Use::Own if metadata.uid() == 0 => format!("{whose}; do: chown {user} {shown}"),
+        // It may be the one that the service runs as, who must keep it.
+        Use::Own => {
+            format!(
+                "{whose}; run this as user {owner}, or, if it is to be {user}'s, do: chown {user} {shown}"
+            )
+        }
         Use::Read => format!(
             "{whose}; do: setfacl -m u:{user}:{rights} {shown}, or chown {user} {shown}, or hand the file over with \
              LoadCredential= of the unit file"

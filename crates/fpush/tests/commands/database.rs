@@ -112,6 +112,36 @@ fn a_file_that_cannot_be_written_to() {
     }
 }
 
+/// Somebody looks at the service's devices as himself: the database must stay the service's.
+#[test]
+fn a_database_of_the_services_user() {
+    let (shared, folder, database) = Shared::with_database();
+    if !shared.is_root {
+        return;
+    }
+    sqlite(&database, "CREATE TABLE other (x)");
+    set_mode(&database, 0o600);
+    for path in [&folder, &database] {
+        std::os::unix::fs::chown(path, Some(1), Some(1)).unwrap();
+    }
+    let shown = database.display();
+    for args in [&["devices", "list"][..], &["export"], &[]] {
+        let said = shared.run(args);
+        assert_eq!(
+            said.status,
+            Some(OS_ERROR),
+            "{args:?}: {}\n{}",
+            said.out,
+            said.err
+        );
+        let words = format!(
+            "this runs as user nobody, and {shown} belongs to daemon (mode 600); run this as user daemon, or, if it is to be \
+             nobody's, do: chown nobody {shown}\n"
+        );
+        assert!(said.err.contains(&words), "{args:?}: no {words} in {}", said.err);
+    }
+}
+
 #[test]
 fn what_is_no_database_or_a_damaged_one() {
     let (shared, folder, database) = Shared::with_database();
