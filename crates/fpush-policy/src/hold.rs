@@ -48,6 +48,8 @@ pub(crate) struct HoldQueue {
     by_due: BTreeSet<(Instant, u64)>,
     next_number: u64,
     changes: u64,
+    /// How many places they take.
+    places: usize,
     /// Bytes of what is encrypted in them.
     encrypted: usize,
     shares: BTreeMap<Fingerprint, Share>,
@@ -56,7 +58,7 @@ pub(crate) struct HoldQueue {
 /// What a registrable domain has in the queue.
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
-    pushes: usize,
+    places: usize,
     encrypted: usize,
 }
 
@@ -78,17 +80,17 @@ impl HoldQueue {
     /// in all. Beyond that some places are left to those who hold little, because what is acknowledged is not taken out
     /// again for others.
     pub(crate) fn has_room(&self, share: Fingerprint, standing: Standing) -> bool {
-        let own = self.shares.get(&share).map_or(0, |share| share.pushes);
+        let own = self.shares.get(&share).map_or(0, |share| share.places);
         match standing {
-            Standing::Known if own >= MAX_HELD / 4 => self.pushes.len() < MAX_HELD,
+            Standing::Known if own >= MAX_HELD / 4 => self.places < MAX_HELD,
             Standing::Known => !self.is_full(),
-            Standing::Unknown => own < MAX_OF_UNKNOWN && self.pushes.len() < MAX_HELD,
+            Standing::Unknown => own < MAX_OF_UNKNOWN && self.places < MAX_HELD,
         }
     }
 
     /// Whether all places are taken.
     pub(crate) fn is_full(&self) -> bool {
-        self.pushes.len() >= MAX_HELD + RESERVE
+        self.places >= MAX_HELD + RESERVE
     }
 
     /// Whether one more push may keep what is encrypted for its app. Beyond that it goes out plain, so that strangers do
@@ -127,10 +129,11 @@ impl HoldQueue {
         let number = self.next_number;
         self.next_number += 1;
         self.changes += 1;
-        let encrypted = held.job.encrypted();
+        let (places, encrypted) = (places(&held.job), held.job.encrypted());
+        self.places += places;
         self.encrypted += encrypted;
         let share = self.shares.entry(held.job.sender.share).or_default();
-        share.pushes += 1;
+        share.places += places;
         share.encrypted += encrypted;
         self.queued.insert(held.job.target().slot_key(), number);
         self.by_due.insert((held.due, number));
@@ -207,12 +210,13 @@ impl HoldQueue {
     pub(crate) fn remove(&mut self, number: u64) -> Option<HeldPush> {
         let held = self.pushes.remove(&number)?;
         self.changes += 1;
-        let encrypted = held.job.encrypted();
+        let (places, encrypted) = (places(&held.job), held.job.encrypted());
+        self.places -= places;
         self.encrypted -= encrypted;
         if let Some(share) = self.shares.get_mut(&held.job.sender.share) {
-            share.pushes -= 1;
+            share.places -= places;
             share.encrypted -= encrypted;
-            if share.pushes == 0 {
+            if share.places == 0 {
                 self.shares.remove(&held.job.sender.share);
             }
         }
@@ -265,6 +269,14 @@ impl HoldQueue {
     }
 }
 
+/// How many places a push takes: one, unless it is longer than those of real devices. So a bound in places is one in bytes,
+/// too.
+fn places(job: &PushJob) -> usize {
+    1 + job.texts() / LONGEST_OF_A_PLACE
+}
+
+/// Bytes of a push that takes one place, without what is encrypted in it: tokens have 64 to 250, nodes 70, hashes of accounts 40.
+const LONGEST_OF_A_PLACE: usize = 512;
 /// Places for anybody.
 const MAX_HELD: usize = 100_000;
 /// More places, for known domains that hold less than a quarter of them.
@@ -349,6 +361,23 @@ mod tests {
             assert!(queue.remove(number).is_some());
         }
         assert!(queue.shares.is_empty() && queue.queued.is_empty() && queue.by_due.is_empty());
+    }
+
+    #[test]
+    fn a_push_that_is_longer_than_those_of_real_devices_takes_more_places() {
+        let (mut queue, now) = (HoldQueue::default(), Instant::now());
+        let token = |number: usize| format!("{number:04096}");
+        let share = job_of("one.org", "").sender.share;
+        let mut bytes = 0;
+        while queue.has_room(share, Standing::Known) {
+            queue.push(HeldPush::new(job_of("one.org", &token(queue.len())), now));
+            bytes += 4_096;
+        }
+        assert!(bytes < 50_000_000 && queue.len() > 10_000, "{bytes}");
+        for number in numbers(&queue) {
+            assert!(queue.remove(number).is_some());
+        }
+        assert_eq!((queue.places, queue.shares.len()), (0, 0));
     }
 
     #[test]

@@ -41,6 +41,16 @@ impl PushJob {
         }
     }
 
+    /// Bytes of its token and of what goes with it, without what is encrypted.
+    pub(crate) fn texts(&self) -> usize {
+        let extra = self.push.extra.as_deref();
+        let more = extra.map_or([None, None], |extra| {
+            [extra.account.as_ref(), extra.channel.as_ref()]
+        });
+        let texts = more.into_iter().chain([self.node.as_ref()]).flatten();
+        self.push.token.as_str().len() + texts.map(|text| text.len()).sum::<usize>()
+    }
+
     /// Bytes of what is encrypted in it.
     pub(crate) fn encrypted(&self) -> usize {
         let extra = self.push.extra.as_ref();

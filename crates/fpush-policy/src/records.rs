@@ -152,6 +152,7 @@ impl HeldRecord {
             && is_text(&self.domain, 1_023)
             && is_optional(&self.account)
             && is_optional(&self.channel)
+            && is_optional(&self.node)
             && self.spacing <= as_millis(LONGEST)
             && self.attempts <= 1_000_000
     }
