@@ -241,10 +241,10 @@ fn a_domain_registers_so_often_in_a_minute() {
 }
 
 /// Another program that keeps a database of SQLite from being written to.
-struct Locked(Child);
+pub(crate) struct Locked(Child);
 
 impl Locked {
-    fn new(file: &Path) -> Self {
+    pub(crate) fn new(file: &Path) -> Self {
         let mut child = process::Command::new("sqlite3")
             .arg(file)
             .stdin(Stdio::piped())
@@ -263,7 +263,7 @@ impl Locked {
         Self(child)
     }
 
-    fn release(mut self) {
+    pub(crate) fn release(mut self) {
         drop(self.0.stdin.take());
         assert!(self.0.wait().unwrap().success());
     }
