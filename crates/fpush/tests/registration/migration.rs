@@ -74,7 +74,7 @@ fn devices_go_on(rig: &mut Rig) {
         assert_eq!(rig.push("http", secret), RESULT, "its server knows the old one");
     }
 
-    // What renews or removes a device finds it by its node, which is made anew of what the app says.
+    // What renews or removes a device finds it, by what its owner has or by its node, which is made anew of what the app says.
     let device = [("device-id", "dev-1"), ("token", &google(7))];
     let chat = [device[0], ("muc", "room@muc.a.example")];
     for (fields, node, secret) in [
