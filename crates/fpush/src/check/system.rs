@@ -253,14 +253,14 @@ impl Situation<'_> {
             format!(
                 "user {} cannot write to {shown}: {error}; {}",
                 self.user,
-                self.chown(there)
+                self.remedy(there, "do")
             )
         } else {
             format!(
-                "user {} cannot make {shown}: {}: {error}; make it, and {}",
+                "user {} cannot make {shown}: {}: {error}; {}",
                 self.user,
                 there.display(),
-                self.chown(folder)
+                self.remedy(folder, "make it, and do")
             )
         })
     }
@@ -272,15 +272,15 @@ impl Situation<'_> {
                 self.user,
                 file.display(),
                 io::Error::from(e),
-                self.chown(file)
+                self.remedy(file, "do")
             )
         })
     }
 
-    fn chown(&self, path: &Path) -> String {
+    fn remedy(&self, path: &Path, what_to_do: &str) -> String {
         match self.service {
             Some(service) if service.dynamic => below_its_own(service),
-            Some(_) | None => format!("do: chown {} {}", self.user, path.display()),
+            Some(_) | None => format!("{what_to_do}: chown {} {}", self.user, path.display()),
         }
     }
 }
