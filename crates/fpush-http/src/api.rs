@@ -16,6 +16,7 @@ use fpush_registry::{RegisterError, Registry};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use tokio::{
+    runtime::Handle,
     sync::oneshot,
     time::{Duration, Instant, timeout},
 };
@@ -29,11 +30,12 @@ use crate::{
     pages::{self, Page},
     registrations::Registrations,
     settings::HttpSettings,
-    shares::{Share, Shares},
+    shares::Shares,
     wording::{Answer, Refusal, result},
 };
 
-/// All endpoints, for a [`Listener`](crate::Listener). What they begin ends with the drain.
+/// All endpoints, for a [`Listener`](crate::Listener). What they begin ends with the drain. To be called where registry and
+/// modules run, within a Tokio runtime: what is asked of them is done there.
 pub fn api(
     settings: &HttpSettings,
     limits: Limits,
@@ -56,6 +58,7 @@ pub fn api(
         registry,
         modules,
         drain,
+        home: Handle::current(),
         debugging: settings.debugging,
         host_names: settings.security.host_names.clone(),
         require_secret: settings.require_secret,
@@ -87,6 +90,8 @@ struct Api {
     registrations: Registrations,
     modules: Arc<Modules>,
     drain: Drain,
+    /// Where registry and modules run: their connections belong to that runtime, and outlive the listener's.
+    home: Handle,
     debugging: bool,
     host_names: HostNames,
     require_secret: bool,
@@ -130,8 +135,26 @@ impl Api {
             .map_err(|_| Refusal::Slow)?
     }
 
-    /// Sends a push as a publish would, and waits for what becomes of it. It goes on if the client does not.
-    async fn send(&self, recipient: &Recipient, client: Client, share: Share) -> Outcome {
+    /// Has work done where registry and modules run. It goes on if the client does not wait for it.
+    async fn at_home<T, F>(self: &Arc<Self>, work: impl FnOnce(Arc<Self>) -> F) -> Result<T, Refusal>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Refusal>> + Send + 'static,
+    {
+        let (done, result) = oneshot::channel();
+        let work = work(Arc::clone(self));
+        {
+            let _home = self.home.enter();
+            self.drain.spawn(async move {
+                // If the client has gone, nobody waits for it.
+                let _ = done.send(work.await);
+            });
+        }
+        result.await.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// Sends a push as a publish would, and waits for what becomes of it.
+    async fn send(&self, recipient: &Recipient, client: Client) -> Outcome {
         let Some(module) = self.modules.named(&recipient.module) else {
             return Outcome::UnknownModule;
         };
@@ -145,19 +168,10 @@ impl Api {
                 encrypted: None,
             }),
         };
-        let admitted = match module.admit(request, Instant::now()) {
-            Admission::Answered(outcome) => return outcome,
-            Admission::Admitted(admitted) => admitted,
-        };
-        let (done, outcome) = oneshot::channel();
-        let delivery = admitted.deliver();
-        self.drain.spawn(async move {
-            let outcome = delivery.await;
-            drop(share);
-            // If the client has gone, nobody waits for it.
-            let _ = done.send(outcome);
-        });
-        outcome.await.unwrap_or(Outcome::ShuttingDown)
+        match module.admit(request, Instant::now()) {
+            Admission::Answered(outcome) => outcome,
+            Admission::Admitted(admitted) => admitted.deliver().await,
+        }
     }
 }
 
@@ -167,16 +181,18 @@ async fn register(
     request: Request,
 ) -> Result<Answer, Refusal> {
     let fields = api.fields(client, request).await?;
-    let (kind, node) = (fields.required("type")?, fields.required("node")?);
-    let (token, secret) = (fields.required("token")?, fields.optional("secret"));
-    let Some(_share) = api.lookups.take(client.address) else {
+    let Some(share) = api.lookups.take(client.address) else {
         return Ok(Answer::busy());
     };
-    let registered = api
-        .registrations
-        .register(kind, node, token, secret, client.address)
-        .await;
-    Answer::to_registration(registered)
+    api.at_home(async move |api| {
+        let _share = share;
+        let (kind, node) = (fields.required("type")?, fields.required("node")?);
+        let (token, secret) = (fields.required("token")?, fields.optional("secret"));
+        let registrations = &api.registrations;
+        let registered = registrations.register(kind, node, token, secret, client.address);
+        Answer::to_registration(registered.await)
+    })
+    .await
 }
 
 async fn unregister(
@@ -185,16 +201,17 @@ async fn unregister(
     request: Request,
 ) -> Result<Answer, Refusal> {
     let fields = api.fields(client, request).await?;
-    let (kind, node) = (fields.required("type")?, fields.required("node")?);
-    let Some(_share) = api.lookups.take(client.address) else {
+    let Some(share) = api.lookups.take(client.address) else {
         return Ok(Answer::busy());
     };
-    let secret = fields.optional("secret");
-    let unregistered = api
-        .registrations
-        .unregister(kind, node, secret, client.address)
-        .await;
-    Answer::to_registration(unregistered)
+    api.at_home(async move |api| {
+        let _share = share;
+        let (kind, node) = (fields.required("type")?, fields.required("node")?);
+        let secret = fields.optional("secret");
+        let unregistered = api.registrations.unregister(kind, node, secret, client.address);
+        Answer::to_registration(unregistered.await)
+    })
+    .await
 }
 
 /// Siskin's and Snikket's way to remove an account that is offline. There is no secret in it: who knows account, provider
@@ -208,19 +225,22 @@ async fn unregister_device(
     let Ok(device) = serde_json::from_slice::<Unregistering>(&body) else {
         return Ok(result(StatusCode::BAD_REQUEST, "failure"));
     };
-    let Some(_share) = api.lookups.take(client.address) else {
+    let Some(share) = api.lookups.take(client.address) else {
         return Ok(result(StatusCode::SERVICE_UNAVAILABLE, "failure"));
     };
-    let Unregistering {
-        account,
-        provider,
-        token,
-    } = device;
-    let unregistered = api
-        .registrations
-        .unregister_account(&account, &provider, &token, client.address)
-        .await;
-    Ok(match unregistered {
+    let unregistered = api.at_home(async move |api| {
+        let _share = share;
+        let Unregistering {
+            account,
+            provider,
+            token,
+        } = device;
+        let registrations = &api.registrations;
+        Ok(registrations
+            .unregister_account(&account, &provider, &token, client.address)
+            .await)
+    });
+    Ok(match unregistered.await? {
         Ok(true | false) => result(StatusCode::OK, "success"),
         Err(RegisterError::TooMany) => result(StatusCode::TOO_MANY_REQUESTS, "failure"),
         Err(RegisterError::Unavailable(Unavailable)) => result(StatusCode::SERVICE_UNAVAILABLE, "failure"),
@@ -252,17 +272,21 @@ async fn push(
     request: Request,
 ) -> Result<Answer, Refusal> {
     let fields = api.fields(client, request).await?;
-    let (node, secret) = (fields.required("node")?, fields.required("secret")?);
     let Some(share) = api.pushes.take(client.address) else {
         return Ok(Answer::busy());
     };
-    let outcome = match api.registrations.find(node, secret, client.address).await {
-        Ok(Found::Device(recipient)) => api.send(&recipient, client, share).await,
-        Ok(Found::Ended) => Outcome::NotRegistered,
-        Ok(Found::WrongSecret | Found::Reserved | Found::Nothing) => Outcome::UnknownDevice,
-        Err(Unavailable) => Outcome::RegistryUnavailable,
-    };
-    Ok(Answer::to_push(outcome, node))
+    api.at_home(async move |api| {
+        let _share = share;
+        let (node, secret) = (fields.required("node")?, fields.required("secret")?);
+        let outcome = match api.registrations.find(node, secret, client.address).await {
+            Ok(Found::Device(recipient)) => api.send(&recipient, client).await,
+            Ok(Found::Ended) => Outcome::NotRegistered,
+            Ok(Found::WrongSecret | Found::Reserved | Found::Nothing) => Outcome::UnknownDevice,
+            Err(Unavailable) => Outcome::RegistryUnavailable,
+        };
+        Ok(Answer::to_push(outcome, node))
+    })
+    .await
 }
 
 async fn register_form(State(api): State<Arc<Api>>, uri: Uri, headers: HeaderMap) -> Result<Page, Refusal> {
@@ -292,9 +316,13 @@ async fn devices(
     headers: HeaderMap,
 ) -> Result<Page, Refusal> {
     api.open(&uri, &headers)?;
-    let _share = api.lookups.take(client.address).ok_or(Refusal::Busy)?;
+    let share = api.lookups.take(client.address).ok_or(Refusal::Busy)?;
     let query = Fields::parse(uri.query().unwrap_or_default().as_bytes()).ok_or(Refusal::BadForm)?;
-    let mut devices = api.registry.page(query.optional("after"), PAGE + 1).await?;
+    let page = api.at_home(async move |api| {
+        let _share = share;
+        Ok(api.registry.page(query.optional("after"), PAGE + 1).await?)
+    });
+    let mut devices = page.await?;
     let more = devices.len() > PAGE;
     devices.truncate(PAGE);
     let base = if uri.path().ends_with('/') {
@@ -313,8 +341,12 @@ async fn device(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     api.open(&uri, &headers)?;
-    let _share = api.lookups.take(client.address).ok_or(Refusal::Busy)?;
-    Ok(match api.registry.show(&node).await? {
+    let share = api.lookups.take(client.address).ok_or(Refusal::Busy)?;
+    let device = api.at_home(async move |api| {
+        let _share = share;
+        Ok(api.registry.show(&node).await?)
+    });
+    Ok(match device.await? {
         Some(device) => pages::device(&device).into_response(),
         None => (StatusCode::NOT_FOUND, pages::no_device()).into_response(),
     })

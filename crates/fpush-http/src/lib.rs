@@ -16,12 +16,12 @@ mod connections;
 mod form;
 #[doc(hidden)]
 pub mod fuzz;
-mod handshakes;
 mod hosts;
 mod limits;
 mod listener;
 mod origin;
 #[cfg(feature = "registration")]
+mod own_thread;
 mod pages;
 #[cfg(feature = "registration")]
 mod registrations;

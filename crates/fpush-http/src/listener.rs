@@ -3,7 +3,7 @@
 use std::{
     future::pending,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpListener as StdListener},
     pin::pin,
     sync::{Arc, Weak},
     time::{Duration, SystemTime},
@@ -28,9 +28,9 @@ use tracing::warn;
 use crate::{
     answers::finish,
     connections::{Activity, Busy, Connections},
-    handshakes::Handshakes,
     limits::Limits,
     origin::Client,
+    own_thread::OwnThread,
     settings::{Network, Security},
     shares::Shares,
     tls::{ServerCertificate, Tls},
@@ -41,9 +41,12 @@ pub struct Listener {
     /// The address that was asked for; the port may be 0.
     asked: SocketAddr,
     address: SocketAddr,
-    socket: Arc<TcpListener>,
+    /// What the next listener of this port takes over.
+    socket: Arc<StdListener>,
+    /// The same socket, as the listener's own thread hears of it.
+    accepting: TcpListener,
     tls: Option<Arc<Tls>>,
-    handshakes: Option<Arc<Handshakes>>,
+    thread: OwnThread,
     trusted_proxies: Arc<[Network]>,
     limits: Limits,
 }
@@ -53,7 +56,7 @@ pub struct Listener {
 pub struct Handle {
     asked: SocketAddr,
     address: SocketAddr,
-    socket: Weak<TcpListener>,
+    socket: Weak<StdListener>,
     tls: Option<Arc<Tls>>,
 }
 
@@ -78,9 +81,9 @@ pub enum StartError {
         /// Those of the listener that runs.
         running: SocketAddr,
     },
-    /// There is no thread for TLS.
+    /// There is no thread for it.
     #[error(
-        "cannot start a thread for TLS: {0}; is a limit for the processes or files of this user reached?"
+        "cannot start a thread for a listener: {0}; is a limit for the processes or files of this user reached?"
     )]
     Thread(io::Error),
 }
@@ -108,7 +111,7 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// The port cannot be had, or there is no thread for TLS. The text says what to do.
+    /// The port cannot be had, or there is no thread for it. The text says what to do.
     pub async fn bind(
         address: SocketAddr,
         security: Security,
@@ -120,13 +123,12 @@ impl Listener {
             trusted_proxies,
             host_names: _,
         } = security;
-        let handshakes = tls.is_some().then(Handshakes::start).transpose();
-        let handshakes = handshakes.map_err(StartError::Thread)?.map(Arc::new);
         let bind_error = |problem| StartError::Bind { address, problem };
         let socket = match running.iter().find_map(|handle| handle.shared(address)) {
             Some(socket) => socket,
             None => TcpListener::bind(address)
                 .await
+                .and_then(TcpListener::into_std)
                 .map(Arc::new)
                 .map_err(|problem| {
                     let ours = running.iter().find(|handle| handle.overlaps(address));
@@ -139,12 +141,19 @@ impl Listener {
                     }
                 })?,
         };
+        let bound = socket.local_addr().map_err(bind_error)?;
+        let thread = OwnThread::start(&format!("http-{}", bound.port())).map_err(StartError::Thread)?;
+        let accepting = {
+            let _own = thread.enter();
+            socket.try_clone().and_then(TcpListener::from_std)
+        };
         Ok(Self {
             asked: address,
-            address: socket.local_addr().map_err(bind_error)?,
+            address: bound,
+            accepting: accepting.map_err(bind_error)?,
             socket,
             tls: tls.map(Tls::new).map(Arc::new),
-            handshakes,
+            thread,
             trusted_proxies: trusted_proxies.into(),
             limits,
         })
@@ -167,8 +176,8 @@ impl Listener {
         }
     }
 
-    /// Serves the router until the drain begins. Ends when what was under way then has its answer, or when all patience
-    /// has ended.
+    /// Serves the router until the drain begins, on a thread of its own. Ends when what was under way then has its answer,
+    /// or when all patience has ended.
     ///
     /// Every request carries a [`Client`]. Every answer gets headers that keep browsers from doing more than showing
     /// it, unless the router has set them itself.
@@ -177,31 +186,22 @@ impl Listener {
             asked: _,
             address: _,
             socket,
+            accepting,
             tls,
-            handshakes,
+            thread,
             trusted_proxies,
             limits,
         } = self;
         let host = Host {
             router: router.layer(from_fn(finish)),
             builder: builder(),
-            tls: tls.clone().zip(handshakes),
+            tls,
             trusted_proxies,
             shares: Shares::new(usize::MAX, limits.connections_per_address),
             limits,
             drain,
         };
-        let mut connections = Connections::default();
-        tokio::select! {
-            () = host.accept(&socket, &mut connections) => {}
-            () = remind(tls.as_deref()) => {}
-        }
-        // The socket goes on with the next listener of this port, and with it who waits there to be accepted. If there is
-        // none, who waits now is served yet: closing the socket would reset their connections. Later ones are refused.
-        if let Some(socket) = Arc::into_inner(socket) {
-            host.accept_rest(socket, &mut connections);
-        }
-        while connections.join_next().await {}
+        thread.run(host.serve(socket, accepting)).await;
     }
 }
 
@@ -227,7 +227,7 @@ impl Handle {
     }
 
     /// The socket, if it is the one for this address and still open.
-    fn shared(&self, address: SocketAddr) -> Option<Arc<TcpListener>> {
+    fn shared(&self, address: SocketAddr) -> Option<Arc<StdListener>> {
         [self.asked, self.address]
             .contains(&address)
             .then(|| self.socket.upgrade())?
@@ -244,7 +244,7 @@ impl Handle {
 struct Host {
     router: Router,
     builder: Builder<TokioExecutor>,
-    tls: Option<(Arc<Tls>, Arc<Handshakes>)>,
+    tls: Option<Arc<Tls>>,
     trusted_proxies: Arc<[Network]>,
     /// Connections by address.
     shares: Arc<Shares>,
@@ -253,6 +253,22 @@ struct Host {
 }
 
 impl Host {
+    /// Serves who comes until the drain has begun and the last one has gone.
+    async fn serve(self, socket: Arc<StdListener>, accepting: TcpListener) {
+        let mut connections = Connections::default();
+        tokio::select! {
+            () = self.accept(&accepting, &mut connections) => {}
+            () = remind(self.tls.as_deref()) => {}
+        }
+        drop(accepting);
+        // The socket goes on with the next listener of this port, and with it who waits there to be accepted. If there is
+        // none, who waits now is served yet: closing the socket would reset their connections. Later ones are refused.
+        if let Some(socket) = Arc::into_inner(socket) {
+            self.accept_rest(&socket, &mut connections);
+        }
+        while connections.join_next().await {}
+    }
+
     /// Accepts connections until the daemon is about to stop.
     async fn accept(&self, listener: &TcpListener, connections: &mut Connections) {
         loop {
@@ -290,11 +306,10 @@ impl Host {
         }
     }
 
-    /// Accepts who has connected already, and closes the socket.
-    fn accept_rest(&self, listener: TcpListener, connections: &mut Connections) {
-        let Ok(listener) = listener.into_std() else { return };
+    /// Accepts who has connected already.
+    fn accept_rest(&self, listener: &StdListener, connections: &mut Connections) {
         // Nobody is to come between the last of them and the end of the socket; if it cannot be set, few do.
-        drop(SockRef::from(&listener).listen(0));
+        drop(SockRef::from(listener).listen(0));
         while connections.len() < self.limits.connections {
             match listener.accept() {
                 Ok((stream, peer)) => {
@@ -322,8 +337,8 @@ impl Host {
             // Small answers must not wait for the acknowledgement of others; if it cannot be set, they do.
             drop(stream.set_nodelay(true));
             match &host.tls {
-                Some((tls, handshakes)) => {
-                    let accepting = handshakes.accept(tls.acceptor(), stream);
+                Some(tls) => {
+                    let accepting = tls.acceptor().accept(stream);
                     let handshake = timeout(host.limits.handshake, accepting);
                     if let Some(Ok(Ok(stream))) = host.before_the_end(handshake).await {
                         host.connection(stream, peer, &activity).await;

@@ -8,7 +8,9 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc,
     },
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -26,7 +28,8 @@ use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    task::JoinHandle,
+    runtime::Builder,
+    task::{JoinHandle, yield_now},
     time::{sleep, timeout},
 };
 
@@ -268,4 +271,20 @@ async fn the_end_of_the_certificate_is_told() {
         .unwrap();
     let expires = listener.handle().certificate_expires().expect("it says so");
     assert!(expires > SystemTime::now());
+}
+
+/// The thread that pushes has nothing to do with a request: this one does nothing while it is answered.
+#[tokio::test]
+async fn requests_take_no_time_of_the_thread_that_pushes() {
+    let listener = bind(any_port(), &[]).await.unwrap();
+    let address = listener.address();
+    tokio::spawn(serve(listener, "served", &Drain::default()));
+    yield_now().await;
+    let (answered, is_answered) = mpsc::channel();
+    thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        answered.send(runtime.block_on(name(address))).unwrap();
+    });
+    let answer = is_answered.recv_timeout(Duration::from_secs(20));
+    assert_eq!(answer.expect("the request needs this thread"), "served");
 }

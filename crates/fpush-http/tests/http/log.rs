@@ -14,13 +14,12 @@ async fn a_line_names_method_path_and_status_and_nobody() {
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
         .with_ansi(false)
-        .with_thread_ids(true)
+        .with_thread_names(true)
         .with_writer(move || writer.clone())
         .finish();
     // A subscriber of one thread might come too late for a line that another test has written already: this one
     // hears all threads, and what others wrote is left out below.
     tracing::subscriber::set_global_default(subscriber).unwrap();
-    let this_thread = format!(" {:0>2?} ", thread::current().id());
     let rig = Rig::with(|options| {
         options.http.debugging = true;
         options.http.security.trusted_proxies = vec![Network::parse("127.0.0.1").unwrap()];
@@ -42,11 +41,15 @@ async fn a_line_names_method_path_and_status_and_nobody() {
     rig.raw("HIDDEN-METHOD /push_appserver/ HTTP/1.0\r\n\r\n").await;
     rig.post_with("unregister", form, from).await;
 
-    let log = log.text();
-    let log: Vec<_> = log
-        .lines()
-        .filter_map(|line| line.split_once(&this_thread).map(|(_, line)| line))
-        .collect();
+    let (log, listener) = (log.text(), format!("http-{}", rig.address.port()));
+    let ours = [thread::current().name().unwrap().to_owned(), listener];
+    let of_ours = |line| {
+        let line = ours
+            .iter()
+            .filter_map(|name| str::split_once(line, &format!(" {name} ")));
+        line.map(|(_, line)| line).next()
+    };
+    let log: Vec<_> = log.lines().filter_map(of_ours).collect();
     let lines: Vec<_> = log
         .iter()
         .filter_map(|line| line.strip_prefix("fpush_http::answers: answered "))

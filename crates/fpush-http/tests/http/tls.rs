@@ -72,9 +72,9 @@ async fn handshake(stream: TcpStream, pem: &str, protocol: &str) -> TlsStream<Tc
     stream
 }
 
-/// The thread that serves, and pushes, has nothing to do with a handshake: this one does nothing while it happens.
+/// The thread that pushes has nothing to do with a handshake: this one does nothing while it happens.
 #[tokio::test]
-async fn handshakes_take_no_time_of_the_thread_that_serves() {
+async fn handshakes_take_no_time_of_the_thread_that_pushes() {
     let (rig, pem) = rig().await;
     let address = rig.address;
     let (connected, has_connected) = oneshot::channel();
