@@ -6,6 +6,7 @@
 //! hour to hour; the ratio of fpush to the floor, measured in turns, does not.
 
 mod devices;
+mod flood;
 mod floor;
 mod helper;
 mod latency;
@@ -123,6 +124,7 @@ pub(crate) fn measure(fpush: &Path, options: &Options) -> Result<()> {
     let modules = modules::measure(fpush, plan, &stand_in)?;
     let memory = memory::measure(fpush, plan)?;
     let devices = devices::measure(fpush, plan)?;
+    let flood = flood::measure(fpush, plan, &stand_in)?;
     let startup = startup::measure(fpush, plan, &stand_in)?;
 
     let report = Report {
@@ -134,6 +136,7 @@ pub(crate) fn measure(fpush: &Path, options: &Options) -> Result<()> {
         modules,
         memory,
         devices,
+        flood,
         startup,
         took: start.elapsed(),
     };

@@ -61,7 +61,19 @@ pub(super) struct Plan {
     pub(super) queued: u64,
     /// Registered devices.
     pub(super) devices: u64,
+    pub(super) flood: FloodPlan,
     pub(super) starts: usize,
+}
+
+/// A flood of one registrable domain.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FloodPlan {
+    /// Pushes at the provider at a time.
+    pub(super) permits: u64,
+    /// Stanzas of the flood; each is from another name.
+    pub(super) per_second: u64,
+    /// How long, and as long without it.
+    pub(super) time: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +105,11 @@ impl Plan {
         tokens: 1_000_000,
         queued: 100_000,
         devices: 1_000_000,
+        flood: FloodPlan {
+            permits: 100,
+            per_second: 5_000,
+            time: Duration::from_secs(20),
+        },
         starts: 7,
     };
 
@@ -118,6 +135,11 @@ impl Plan {
         tokens: 2_000,
         queued: 500,
         devices: 3_000,
+        flood: FloodPlan {
+            permits: 10,
+            per_second: 500,
+            time: Duration::from_secs(1),
+        },
         starts: 1,
     };
 }

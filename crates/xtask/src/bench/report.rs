@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::devices::Devices;
+use super::flood::Flood;
 use super::latency::Latency;
 use super::memory::Memory;
 use super::modules::Modules;
@@ -29,6 +30,7 @@ pub(super) struct Report {
     pub(super) modules: Modules,
     pub(super) memory: Memory,
     pub(super) devices: Devices,
+    pub(super) flood: Flood,
     pub(super) startup: Startup,
     pub(super) took: Duration,
 }
@@ -56,7 +58,7 @@ impl Target {
 }
 
 impl Report {
-    fn targets(&self) -> [Target; 5] {
+    fn targets(&self) -> [Target; 6] {
         let target = |what, measured, bound, unit| Target {
             what,
             measured,
@@ -89,6 +91,12 @@ impl Report {
                 " ms",
             ),
             target(
+                "p99 of another domain's requests under a flood / (2 x p99 without + 5 ms)",
+                self.flood.worst(),
+                Bound::AtMost(1.0),
+                "",
+            ),
+            target(
                 "idle CPU, of one core",
                 self.latency.idle_percent(),
                 Bound::AtMost(0.1),
@@ -104,6 +112,7 @@ impl Report {
             self.modules.table(),
             self.memory.table(self.latency.memory_rows()),
             self.devices.table(),
+            self.flood.table(),
             Table {
                 title: "Otherwise".to_owned(),
                 head: &["", "measured"],
@@ -212,6 +221,7 @@ impl Report {
             "modules": self.modules.json(),
             "memory": self.memory.json(),
             "devices": self.devices.json(),
+            "flood": self.flood.json(),
             "startup": self.startup.json(),
             "targets": targets.map(|targets| targets.iter().map(target).collect::<Vec<_>>()),
         })
