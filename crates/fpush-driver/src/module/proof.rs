@@ -10,7 +10,7 @@ use std::{
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error, info, warn};
 
-use fpush_push::{Failure, PushError, PushTrait, jitter};
+use fpush_push::{Backoff, Failure, PushError, PushTrait, jitter};
 
 use super::Module;
 use crate::lane::Life;
@@ -50,7 +50,7 @@ impl Module {
                     Err(_) if !module.wants_proof(&backend) => {}
                     Err(failure) => module.complain_of_verification(&failure),
                 }
-                pause = pause_after(failed, jitter());
+                pause = BACKOFF.pause(failed, jitter());
                 failed += 1;
             }
         }
@@ -88,19 +88,9 @@ impl Module {
     }
 }
 
-/// The pause after so many failed attempts before the last one: 30 s, doubled each time up to an hour, and up to a quarter
-/// more by `jitter` (0 to 1).
-fn pause_after(failed: u32, jitter: f64) -> Duration {
-    let pause = FIRST_PAUSE
-        .saturating_mul(2_u32.saturating_pow(failed))
-        .min(LONGEST_PAUSE);
-    pause + pause.mul_f64(jitter / 4.0)
-}
-
 /// For one answer of a provider.
 const PATIENCE: Duration = Duration::from_secs(15);
-const FIRST_PAUSE: Duration = Duration::from_secs(30);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(30), Duration::from_secs(3_600));
 
 #[cfg(test)]
 mod tests {
@@ -292,12 +282,5 @@ mod tests {
             .map(|second| times.iter().filter(|at| **at == second).count())
             .max();
         assert!(most < Some(60), "{most:?} in one second");
-    }
-
-    #[test]
-    fn attempts_become_rare() {
-        let pauses: Vec<_> = (0..9).map(|failed| pause_after(failed, 0.0).as_secs()).collect();
-        assert_eq!(pauses, [30, 60, 120, 240, 480, 960, 1_920, 3_600, 3_600]);
-        assert_eq!(pause_after(40, 1.0), Duration::from_secs(4_500));
     }
 }
