@@ -3,6 +3,11 @@
 //! The ceilings are of the resident memory of the built program, above what it had before; an allocator keeps some of what it
 //! freed, and a database has its own.
 
+#![expect(
+    clippy::disallowed_macros,
+    reason = "the figures of a test that passes are read with --nocapture"
+)]
+
 use std::{fmt::Write as _, fs, io::Write as _, net::TcpStream};
 
 use fpush_testkit::{Answer, Command, publish::Publish};
