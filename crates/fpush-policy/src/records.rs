@@ -242,6 +242,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_text_of_a_record_is_longer_than_one_of_a_publish() {
+        let record = |key: &str, length: usize| {
+            let mut record = serde_json::json!({
+                "token": "t", "class": "High", "choice": "Named", "domain": "a.example", "spacing": 1,
+                "registered": true, "due": 1, "attempts": 0,
+            });
+            record[key] = "x".repeat(length).into();
+            serde_json::from_value::<HeldRecord>(record).unwrap()
+        };
+        for (key, longest) in [
+            ("token", 4_096),
+            ("domain", 1_023),
+            ("account", 4_096),
+            ("channel", 4_096),
+            ("node", 4_096),
+        ] {
+            assert!(record(key, longest).is_sane(), "{key}");
+            assert!(
+                !record(key, longest + 1).is_sane() && !record(key, 0).is_sane(),
+                "{key}"
+            );
+        }
+    }
+
+    #[test]
     fn times_survive_the_way_through_the_clock_on_the_wall() {
         let then = crate::testing::clocks();
         let later = Clocks {
