@@ -245,10 +245,15 @@ impl Drop for Executing {
     }
 }
 
+/// The token that a command names, by the field that its dialect has for it.
 fn token_of(command: &Command) -> Option<String> {
+    let field = match command.name.as_str() {
+        "register-device" | "unregister-device" => "device-token",
+        _ => "token",
+    };
     let mut fields = command.fields.iter();
     fields
-        .find(|(name, _)| matches!(*name, "token" | "device-token"))
+        .find(|(name, _)| *name == field)
         .map(|(_, value)| value.clone())
 }
 
