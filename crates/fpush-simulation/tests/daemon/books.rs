@@ -30,6 +30,8 @@ pub(crate) struct Books {
     pub(crate) ledger: Ledger,
     /// Since when the settings are right, if they are.
     pub(crate) right_since: Option<Millis>,
+    /// Pushes that a module may have at its provider.
+    pub(crate) permits: usize,
     /// What is wrong first.
     pub(crate) failure: Option<String>,
     pub(crate) counts: Counts,
@@ -66,6 +68,7 @@ impl Shared {
             registrations: Registrations::default(),
             ledger: Ledger::default(),
             right_since: Some(0),
+            permits: 0,
             failure: None,
             counts: Counts::default(),
             began: None,
@@ -84,6 +87,11 @@ impl Books {
             Some((instant, millis)) => millis + instant.elapsed().as_millis() as Millis,
             None => self.stopped,
         }
+    }
+
+    /// When the daemon began; never, if it does not run.
+    pub(crate) fn began_at(&self) -> Millis {
+        self.began.map_or(Millis::MAX / 2, |(_, millis)| millis)
     }
 
     /// To be called on a new runtime.

@@ -273,9 +273,41 @@ impl Books {
                 ));
             }
         }
+        if answer.is("internal-server-error") && !is_unsure && self.is_calm(device, key, arrived) {
+            self.fail(format!(
+                "a publish for device {device} is turned away, and nothing is wrong"
+            ));
+        }
         if !answer.keeps_device() && self.is_alive(device) {
             self.died(device, now);
         }
+    }
+
+    /// Whether nothing has been wrong of late that a publish for a device needs, and its own servers send little. What
+    /// strangers send is no excuse.
+    fn is_calm(&self, device: usize, key: Key, arrived: Millis) -> bool {
+        let app = &self.apps[self.devices[device].app];
+        let well_since = [
+            self.right_since.unwrap_or(Millis::MAX / 2),
+            app.fine_since,
+            self.registrations.well_since.unwrap_or(Millis::MAX / 2),
+            self.began_at(),
+        ];
+        let is_there = self.devices[device]
+            .node()
+            .is_none_or(|node| self.registrations.is_there(node));
+        let of_app = |(device, _): &Key| self.devices[*device].app == self.devices[key.0].app;
+        let recent = self.ledger.recent.iter().filter(|(key, _)| of_app(key));
+        let near = recent
+            .flat_map(|(_, arrivals)| arrivals)
+            .filter(|at| at.abs_diff(arrived) < 10 * SECOND);
+        self.is_alive(device)
+            && is_there
+            && !self.ledger.is_stopping
+            && app.weather == Weather::Fine
+            && well_since.iter().all(|since| since + 60 * SECOND <= arrived)
+            && self.permits >= FEW_PERMITS
+            && near.count() <= FEW_PUBLISHES
     }
 
     /// A living device was answered as if it were gone. An incident may cost ten of them.
@@ -317,9 +349,9 @@ impl Books {
             // Pauses last for a while after their cause.
             let fine_since = app.fine_since.max(self.right_since.unwrap_or(Millis::MAX / 2));
             let free = (fine_since + 660 * SECOND).max(busy);
-            let soon = app.weather == Weather::Fine
-                && owed.free_since >= free
-                && now > owed.free_since + self.ledger.longest_queued();
+            let longest = self.ledger.spacing + if self.permits >= FEW_PERMITS { 8 } else { 70 } * SECOND;
+            let soon =
+                app.weather == Weather::Fine && owed.free_since >= free && now > owed.free_since + longest;
             (soon || now > owed.free_since + LONGEST_HELD).then_some((*key, now - owed.free_since))
         });
         if let Some(((device, class), since)) = long {
@@ -327,13 +359,6 @@ impl Books {
                 "an acknowledged push of class {class} to device {device} is neither delivered nor counted after {since} ms"
             ));
         }
-    }
-}
-
-impl Ledger {
-    /// How long a queued push waits where nothing keeps it from going out.
-    fn longest_queued(&self) -> Millis {
-        60 * SECOND + 10 * SECOND
     }
 }
 
@@ -345,3 +370,6 @@ const UNSURE: Millis = 1_800 * SECOND;
 const LONGEST_HELD: Millis = 1_800 * SECOND;
 const DAY: Millis = 86_400 * SECOND;
 const MOST_DEATHS: usize = 10;
+/// With fewer than these, a crowd of one's own keeps others waiting.
+const FEW_PERMITS: usize = 5;
+const FEW_PUBLISHES: usize = 6;

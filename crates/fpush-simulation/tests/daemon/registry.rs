@@ -26,6 +26,8 @@ pub(crate) enum Health {
 pub(crate) struct Registrations {
     by_node: BTreeMap<String, Registration>,
     pub(crate) health: Health,
+    /// Since when the database is the right one and answers, if it does.
+    pub(crate) well_since: Option<Millis>,
     /// By how much the clock of the machine is wrong.
     pub(crate) jumped: i64,
     /// When the database is done with what was asked so far.
@@ -61,6 +63,21 @@ impl Registrations {
         self.by_node
             .get(node)
             .is_some_and(|registration| registration.state != State::Left)
+    }
+
+    /// Whether nothing has ended it.
+    pub(crate) fn is_there(&self, node: &str) -> bool {
+        self.by_node
+            .get(node)
+            .is_some_and(|registration| registration.state == State::There)
+    }
+
+    pub(crate) fn set_health(&mut self, health: Health, now: Millis) {
+        self.health = health;
+        match health {
+            Health::Fine | Health::Slow => self.well_since = self.well_since.or(Some(now)),
+            Health::Away | Health::Another => self.well_since = None,
+        }
     }
 
     pub(crate) fn of(&mut self, node: &str) -> Option<&mut Registration> {

@@ -15,7 +15,7 @@ use crate::{
     device::{Device, Kind, Way},
     ledger::What,
     log::{self, Log, shows_secret},
-    provider::{App, Weather},
+    provider::{ACCEPTED, App, Weather},
     random::Random,
     registry::{Health, Registration, State},
     server::{Net, Order},
@@ -170,6 +170,8 @@ impl World {
                 }
             }
             books.ledger.spacing = right[0].spacing * SECOND;
+            books.permits = right[0].max_in_flight;
+            books.registrations.set_health(Health::Fine, 0);
         }
         let longest = random.one_of(&[SECOND, 40 * SECOND, 600 * SECOND, 600 * SECOND, 6 * HOUR]);
         Self {
@@ -446,7 +448,8 @@ impl World {
             Health::Another,
         ]);
         let mut books = self.books.lock();
-        books.registrations.health = health;
+        let now = books.now();
+        books.registrations.set_health(health, now);
         books.tell(&format!("database: {health:?}"));
     }
 
@@ -485,8 +488,10 @@ impl World {
 
     /// A stranger sends as much as they like, from as many names as they like.
     fn flood(&mut self, random: &mut Random) {
-        let kind = random.below(3);
-        for number in 0..random.between(20, 200) {
+        let kind = random.below(4);
+        let most = random.one_of(&[50, 50, 200, 700]);
+        let twice = kind == 3;
+        for number in 0..random.between(20, most) {
             let mut books = self.books.lock();
             let Some(link) = self.net.link() else {
                 return;
@@ -497,9 +502,13 @@ impl World {
             let id = format!("r{request}");
             let from = format!("d{number}.evil.example");
             let (app, invented) = (random.index(3), random.next());
-            let token = books.apps[app].kind.token(random);
+            let mut token = books.apps[app].kind.token(random);
+            if twice {
+                // Strangers have phones, too.
+                token += ACCEPTED;
+            }
             let stanza = match kind {
-                0 => stanzas::publish(
+                0 | 3 => stanzas::publish(
                     &id,
                     &from,
                     &token,
@@ -527,6 +536,16 @@ impl World {
             };
             drop(books);
             self.net.order(Order::Send(stanza));
+            if twice {
+                // The second one is queued.
+                let mut books = self.books.lock();
+                let request = books.ledger.expect(What::Strange, link, now);
+                books.counts.stanzas += 1;
+                drop(books);
+                let (id, module) = (format!("r{request}"), self.right[app].name);
+                let stanza = stanzas::publish(&id, &from, &token, Some(module), None, Urgency::High);
+                self.net.order(Order::Send(stanza));
+            }
         }
     }
 
@@ -631,8 +650,8 @@ impl World {
         self.net.set_away(false);
         {
             let mut books = self.books.lock();
-            books.registrations.health = Health::Fine;
             let now = books.now();
+            books.registrations.set_health(Health::Fine, now);
             for app in &mut books.apps {
                 app.set_weather(Weather::Fine, now);
             }
