@@ -87,9 +87,15 @@ impl Device {
         app: usize,
         token: usize,
         is_default: bool,
+        is_alone: bool,
         random: &mut Random,
     ) -> Self {
-        let domain = random.one_of(&DOMAINS);
+        // One that nobody else uses is not known before its first push.
+        let domain = if is_alone {
+            format!("small-{number}.example")
+        } else {
+            random.one_of(&DOMAINS).to_owned()
+        };
         let way = match random.below(4) {
             0 | 1 => Way::Registered {
                 node: format!("node-{number}"),
@@ -100,7 +106,7 @@ impl Device {
             _ => Way::Named,
         };
         let from = if random.one_in(2) {
-            domain.to_owned()
+            domain
         } else {
             format!("{MARK}{number}@{domain}")
         };

@@ -41,7 +41,7 @@ fn the_promises_hold_in_random_worlds() {
     }
     let first = number("FPUSH_FIRST_SEED").unwrap_or(0);
     let mut sum = Report::default();
-    for seed in first..first + number("FPUSH_SEEDS").unwrap_or(100) {
+    for seed in first..first + number("FPUSH_SEEDS").unwrap_or(60) {
         match run(&Plan::of(seed)) {
             Ok(report) => sum.add(&report),
             Err(failure) => {

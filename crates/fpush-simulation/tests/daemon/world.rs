@@ -101,6 +101,27 @@ pub(crate) fn run(plan: &Plan) -> Result<Report, Failure> {
     }
 }
 
+/// What a world is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Climate {
+    /// Everything may happen.
+    Mixed,
+    /// Few devices, one permit, and a provider that is silent again and again.
+    Narrow,
+    /// All is well but for strangers, who send all the time.
+    Siege,
+}
+
+impl Climate {
+    fn of(seed: u64) -> Self {
+        match seed % 4 {
+            2 => Self::Narrow,
+            3 => Self::Siege,
+            _ => Self::Mixed,
+        }
+    }
+}
+
 /// Why a run of the daemon ended.
 enum End {
     Crash,
@@ -118,6 +139,7 @@ struct World {
     right: Vec<ModuleValue>,
     log: Log,
     report: Report,
+    climate: Climate,
     /// The longest that time passes in a step.
     longest: Millis,
 }
@@ -126,18 +148,43 @@ impl World {
     fn new(plan: Plan) -> Self {
         let mut random = Random::new(plan.seed);
         let books = Shared::new(Random::new(random.next()), plan.told);
-        let right = right_settings(&mut random);
+        let climate = Climate::of(plan.seed);
+        let mut right = right_settings(&mut random);
+        for module in &mut right {
+            match climate {
+                Climate::Mixed => {}
+                Climate::Narrow => module.max_in_flight = 1,
+                Climate::Siege => module.max_in_flight = 5,
+            }
+        }
         {
             let mut books = books.lock();
-            let tokens = if random.one_in(2) { 6 } else { 40 };
+            let tokens = match climate {
+                Climate::Mixed if random.one_in(2) => 40,
+                Climate::Mixed => 6,
+                Climate::Narrow => 2,
+                Climate::Siege => 20,
+            };
             let kinds = [Kind::Hex, Kind::Text, Kind::Hex];
             books.apps = kinds.map(|kind| App::new(kind, tokens, &mut random)).into();
+            if climate == Climate::Siege {
+                for app in &mut books.apps {
+                    app.slowness = 1_500;
+                }
+            }
             let mut number = 0;
             for (app, module) in right.iter().enumerate() {
                 for token in 0..tokens {
                     // Accounts on one phone have one token.
                     for _ in 0..=usize::from(random.one_in(3)) {
-                        let device = Device::new(number, app, token, module.is_default, &mut random);
+                        let device = Device::new(
+                            number,
+                            app,
+                            token,
+                            module.is_default,
+                            climate == Climate::Siege,
+                            &mut random,
+                        );
                         let is_new = device.account().is_some() || books.with_token(app, token).is_empty();
                         if is_new {
                             number += 1;
@@ -173,7 +220,11 @@ impl World {
             books.permits = right[0].max_in_flight;
             books.registrations.set_health(Health::Fine, 0);
         }
-        let longest = random.one_of(&[SECOND, 40 * SECOND, 600 * SECOND, 600 * SECOND, 6 * HOUR]);
+        let longest = match climate {
+            Climate::Mixed => random.one_of(&[SECOND, 40 * SECOND, 600 * SECOND, 600 * SECOND, 6 * HOUR]),
+            Climate::Narrow => 20 * SECOND,
+            Climate::Siege => 3 * SECOND,
+        };
         Self {
             step: 0,
             net: Net::new(books.clone()),
@@ -184,6 +235,7 @@ impl World {
             right,
             report: Report::default(),
             longest,
+            climate,
             plan,
         }
     }
@@ -281,7 +333,41 @@ impl World {
     }
 
     async fn one_step(&mut self, daemon: &mut Daemon, random: &mut Random) -> Option<End> {
-        match random.below(1_000) {
+        let chance = random.below(1_000);
+        match self.climate {
+            Climate::Mixed => return self.mixed_step(daemon, random, chance).await,
+            Climate::Narrow => match chance {
+                0..500 => self.publish(random),
+                500..870 => {
+                    let millis = 1 + random.below(self.longest);
+                    self.pass(daemon, millis).await;
+                }
+                870..990 => {
+                    let app = random.index(3);
+                    self.turn(app, &[Weather::Silent, Weather::Silent, Weather::Away], random);
+                }
+                _ => return Some(self.crash(daemon, random).await),
+            },
+            Climate::Siege => match chance {
+                0..300 => self.publish(random),
+                300..700 => {
+                    let millis = 1 + random.below(self.longest);
+                    self.pass(daemon, millis).await;
+                }
+                700..705 => return Some(self.crash(daemon, random).await),
+                705..720 => {
+                    let mut books = self.books.lock();
+                    let now = books.now();
+                    books.registrations.set_health(Health::Slow, now);
+                }
+                _ => self.flood(random),
+            },
+        }
+        None
+    }
+
+    async fn mixed_step(&mut self, daemon: &mut Daemon, random: &mut Random, chance: u64) -> Option<End> {
+        match chance {
             0..450 => self.publish(random),
             450..800 => {
                 let longest = random.one_of(&[20, SECOND, 30 * SECOND, self.longest]);
@@ -322,7 +408,9 @@ impl World {
 
     fn publish(&mut self, random: &mut Random) {
         let mut books = self.books.lock();
-        let device = random.index(books.devices.len());
+        // Some are busier than others.
+        let busy = if random.one_in(2) { 6 } else { usize::MAX };
+        let device = random.index(books.devices.len().min(busy));
         let urgency = random.one_of(&[
             Urgency::High,
             Urgency::High,
@@ -375,18 +463,25 @@ impl World {
     }
 
     fn weather(&mut self, random: &mut Random) {
+        let all = [
+            Weather::Gone,
+            Weather::Wrong,
+            Weather::Away,
+            Weather::Silent,
+            Weather::Resets,
+            Weather::Odd,
+            Weather::Refuses,
+        ];
+        let app = random.index(3);
+        self.turn(app, &all, random);
+    }
+
+    /// The weather of an app turns.
+    fn turn(&mut self, app: usize, bad: &[Weather], random: &mut Random) {
         let mut books = self.books.lock();
-        let (app, now) = (random.index(books.apps.len()), books.now());
+        let now = books.now();
         let weather = if books.apps[app].weather == Weather::Fine {
-            random.one_of(&[
-                Weather::Gone,
-                Weather::Wrong,
-                Weather::Away,
-                Weather::Silent,
-                Weather::Resets,
-                Weather::Odd,
-                Weather::Refuses,
-            ])
+            random.one_of(bad)
         } else {
             Weather::Fine
         };
@@ -489,7 +584,11 @@ impl World {
     /// A stranger sends as much as they like, from as many names as they like.
     fn flood(&mut self, random: &mut Random) {
         let kind = random.below(4);
-        let most = random.one_of(&[50, 50, 200, 700]);
+        let most = match (self.climate, kind) {
+            (Climate::Siege, 0 | 3) => 120,
+            (Climate::Siege, _) => 700,
+            (Climate::Mixed | Climate::Narrow, _) => random.one_of(&[50, 50, 200]),
+        };
         let twice = kind == 3;
         for number in 0..random.between(20, most) {
             let mut books = self.books.lock();
@@ -500,7 +599,7 @@ impl World {
             let request = books.ledger.expect(What::Strange, link, now);
             books.counts.stanzas += 1;
             let id = format!("r{request}");
-            let from = format!("d{number}.evil.example");
+            let from = format!("d{number}.evil.org");
             let (app, invented) = (random.index(3), random.next());
             let mut token = books.apps[app].kind.token(random);
             if twice {
@@ -569,7 +668,7 @@ impl World {
         } else {
             let (app, token) = random.one_of(&victims);
             let token = books.apps[app].tokens[token].text.clone();
-            let from = format!("{}@evil.example/r", stanzas::MARK);
+            let from = format!("{}@evil.org/r", stanzas::MARK);
             let secret = format!("{}stranger", stanzas::MARK);
             let fields = [("node", &*token), ("token", &token), ("secret", &secret)];
             stanzas::command(&id, &from, crate::registry::REGISTER, &fields)

@@ -241,9 +241,7 @@ impl World {
                 let Some(secret) = self.devices.get(&node).map(|device| device.secret.clone()) else {
                     return Ok(());
                 };
-                let got = instance
-                    .register("mallory@evil.example", &name(node), &token)
-                    .await;
+                let got = instance.register("mallory@evil.org", &name(node), &token).await;
                 self.tell(&format!("a stranger registers node {node}"));
                 match got {
                     Ok(theirs) if theirs == secret => Err(format!("a stranger has the secret of {node}")),
@@ -254,7 +252,7 @@ impl World {
             1 => {
                 let victim = self.token();
                 self.tell("a stranger registers a token as a node");
-                match instance.register("mallory@evil.example", &victim, &token).await {
+                match instance.register("mallory@evil.org", &victim, &token).await {
                     Ok(_) => Err("a token is somebody's node".to_owned()),
                     Err(_) => Ok(()),
                 }
@@ -262,7 +260,7 @@ impl World {
             _ => {
                 for _ in 0..6 {
                     let (who, token, other) = (self.below(1_000), self.token(), self.below(1_000_000));
-                    let owner = format!("u{who}@d{who}.evil.example");
+                    let owner = format!("u{who}@d{who}.evil.org");
                     let registered = instance
                         .register(&owner, &format!("stranger-{other}"), &token)
                         .await;
