@@ -126,4 +126,4 @@ fn command(name: &str, sender: &str, fields: &[(&str, &str)]) -> Command {
 
 /// Devices in all.
 const MOST: i64 = 60;
-pub(crate) const MOST_OF_DOMAIN: i64 = 30;
+pub(crate) const MOST_OF_DOMAIN: i64 = 6;
