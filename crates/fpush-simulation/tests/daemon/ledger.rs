@@ -61,7 +61,10 @@ pub(crate) enum What {
 }
 
 struct Owed {
+    /// When its publish arrived.
     acknowledged: Millis,
+    /// When its server read that.
+    answered: Millis,
     /// Since when nothing has kept the push from going out.
     free_since: Millis,
 }
@@ -110,7 +113,7 @@ impl Ledger {
 
     /// Acknowledged later than this, it need not be on disk.
     pub(crate) fn forgive_since(&mut self, since: Millis) {
-        self.owed.retain(|_, owed| owed.acknowledged < since);
+        self.owed.retain(|_, owed| owed.answered < since);
     }
 
     /// Something kept pushes from going out until now.
@@ -244,14 +247,12 @@ impl Books {
                     "a call for device {device} is acknowledged, and did not ring"
                 ));
             }
-            self.ledger
-                .owed
-                .entry(key)
-                .or_insert(Owed {
-                    acknowledged: arrived,
-                    free_since: arrived,
-                })
-                .acknowledged = arrived;
+            let owed = self.ledger.owed.entry(key).or_insert(Owed {
+                acknowledged: arrived,
+                answered: now,
+                free_since: arrived,
+            });
+            (owed.acknowledged, owed.answered) = (arrived, now);
             return;
         }
         if answer.is("service-unavailable") && !is_call && !is_unsure {

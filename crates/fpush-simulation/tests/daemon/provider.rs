@@ -321,6 +321,10 @@ impl<'a> Attempt<'a> {
             books.apps[self.backend.app].strangers.insert(token, now);
         }
         if result.is_ok() {
+            // Other apps called it wrong, as another credential's.
+            for app in &mut books.apps {
+                app.strangers.remove(self.push.token.as_str());
+            }
             books.counts.accepted += 1;
         }
         if let Some(device) = self.device {
