@@ -110,7 +110,7 @@ impl BackendType for Apple {
         let (credentials, endpoint, (mode, call)) = (credentials?, endpoint?, mode?);
         let topic = payload?.topic;
         // What Apple's words about tokens depend on. The environment is part of the endpoint.
-        let mut digest = settings::digest(format!("{} {topic}", endpoint.uri).as_bytes());
+        let mut digest = settings::digest(format!("{} {topic} {calls}", endpoint.uri).as_bytes());
         let mut facts = endpoint.facts();
         facts.push(("topic", topic));
         let (identity, proof) = match credentials {

@@ -216,7 +216,7 @@ impl Dispatcher {
         }
         let push_module = publish.push_module.as_deref();
         let Some(resolved) = self.modules.resolve(&publish.node, push_module) else {
-            complain_of_module(push_module, domain);
+            self.complain_of_module(push_module, domain);
             return reply_outcome(pending, domain, Outcome::UnknownModule, named);
         };
         // With a secret and no module, its node is that of a registered device, and the registry may be missing by
@@ -264,6 +264,26 @@ impl Dispatcher {
                     }
                     pending.published(outcome_for(outcome), Named::Known(module.name()));
                 });
+            }
+        }
+    }
+
+    fn complain_of_module(&self, push_module: Option<&str>, domain: &str) {
+        let sender = Cut(domain);
+        match push_module {
+            // The app has exchanged them.
+            Some(name) if self.modules.look_like_tokens(name) => {
+                let start = Cut(name.get(..SHOWN_OF_TOKEN).unwrap_or_default());
+                error!(%sender, "a publish names a push module that is not in the settings, and that may be a token: it begins \
+                    with {start}; add the module back, or correct the name in the app");
+            }
+            Some(name) => {
+                error!(%sender, "a publish names the push module {}, which is not in the settings: add it back, or correct \
+                    the name in the app", Cut(name));
+            }
+            None => {
+                error!(%sender, "a publish names no push module, and the settings have no default one \
+                    (is_default_module)");
             }
         }
     }
@@ -347,20 +367,6 @@ fn fits(value: &str) -> bool {
     value.len() <= MAX_VALUE
 }
 
-fn complain_of_module(push_module: Option<&str>, domain: &str) {
-    let sender = Cut(domain);
-    match push_module {
-        Some(name) => {
-            error!(%sender, "a publish names the push module {}, which is not in the settings: add it back, or correct the name in the app",
-                Cut(name));
-        }
-        None => {
-            error!(%sender, "a publish names no push module, and the settings have no default one \
-                (is_default_module)");
-        }
-    }
-}
-
 /// 20 MiB of what was sent wait at most.
 const SMALL_LOOKUPS: Bounds = Bounds {
     under_way: 32,
@@ -379,6 +385,8 @@ const LARGE_COMMANDS: Bounds = Bounds {
     under_way: 16,
     waiting: 128,
 };
+/// Bytes of what may be a token that the log shows.
+const SHOWN_OF_TOKEN: usize = 8;
 /// Bytes of a node or a secret: the longest tokens have as many.
 const MAX_VALUE: usize = 4_096;
 

@@ -67,6 +67,11 @@ struct Android<'a> {
 }
 
 impl Message {
+    /// Which field names the device.
+    pub(crate) fn target(&self) -> Target {
+        self.target
+    }
+
     pub(crate) fn new(settings: &MessageSettings) -> Result<Self, MessageError> {
         let data = &settings.additional_data;
         let size = data.iter().map(|(key, value)| key.len() + value.len()).sum();

@@ -66,6 +66,8 @@ impl BackendType for Google {
             .parse()
             .inspect_err(|_| report.error(&secret_path, "the project_id cannot be part of a URL"))
             .ok()?;
+        // What Google's words about tokens depend on.
+        let digest = settings::digest(format!("{uri} {:?}", message.target()).as_bytes()) ^ credential;
         let build = move || {
             let token_endpoint = TokenEndpoint {
                 client: PooledClient::new(token_client(trust.clone(), dialer.clone())),
@@ -83,7 +85,7 @@ impl BackendType for Google {
             let (access_token, renewal) = AccessToken::new(&path);
             let backend = Box::new(Fcm {
                 client: ProviderClient::new(client, endpoint.uri),
-                digest: settings::digest(uri.to_string().as_bytes()) ^ credential,
+                digest,
                 uri,
                 access_token,
                 message,

@@ -37,7 +37,7 @@ pub(crate) enum Belief {
 pub enum LaneChange {
     /// The provider rejects far more tokens than usual.
     BurstBegan,
-    /// It accepts pushes again, or has rejected as many for three days.
+    /// It accepts pushes again, or has rejected as many for two weeks.
     BurstEnded,
     /// It rejects every token, and has never accepted one with these settings.
     NothingAccepted,
@@ -56,8 +56,8 @@ pub enum Condition {
     Stale,
 }
 
-/// The state of one lane. A digest names the settings that the provider's words depend on: under another one it starts
-/// empty.
+/// The state of one lane. A digest names the settings that the provider's words depend on: under another one what was said
+/// counts no more.
 #[derive(Debug)]
 pub(crate) struct VerdictGuard {
     digest: u128,
@@ -68,7 +68,7 @@ pub(crate) struct VerdictGuard {
     accepted: [Option<Accepted>; 2],
     /// Whether one was accepted since the daemon started: until then, what was read from disk is no reason to believe.
     proven: bool,
-    /// Tokens that were taken for dead since the lane last accepted a push while it accepted one in ten.
+    /// Tokens that were taken for dead since the lane last accepted a push while it accepted one in ten and had no burst.
     deaths: u32,
     totals: Totals,
     usual: Usual,
@@ -86,14 +86,27 @@ pub(crate) struct VerdictGuard {
 struct Burst {
     /// When it began.
     at: Seconds,
-    /// Samples of what a lane with little to do answers, until there are enough.
+    /// Samples of what it answers, for an hour or until there are enough.
     later: Evidence,
+    /// When the first of them began.
+    #[serde(default)]
+    since: Seconds,
+    /// Tokens that were called dead or wrong and have been accepted since the last such word.
+    #[serde(default)]
+    recovered: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Accepted {
     token: Fingerprint,
     at: Seconds,
+}
+
+impl Burst {
+    /// Whether there are samples of an hour, and enough.
+    fn is_watched(&self, now: Seconds) -> bool {
+        now.saturating_sub(self.since) >= HOUR && self.later.answers >= ENOUGH_LATER
+    }
 }
 
 impl VerdictGuard {
@@ -114,7 +127,8 @@ impl VerdictGuard {
         }
     }
 
-    /// Goes on under a digest: empty, but for the domains that are known, if it is another one. Returns whether it is.
+    /// Goes on under a digest: if it is another one, with nothing but the domains that are known and the share of tokens
+    /// that the lane usually rejects, by which an incident is seen. Returns whether it is.
     pub(crate) fn go_on_under(&mut self, digest: u128) -> bool {
         if digest == self.digest {
             return false;
@@ -122,6 +136,7 @@ impl VerdictGuard {
         let fresh = Self::new(digest);
         let old = std::mem::replace(self, fresh);
         self.known_domains = old.known_domains;
+        self.usual = old.usual;
         self.changes = old.changes + 1;
         true
     }
@@ -149,7 +164,10 @@ impl VerdictGuard {
         now: Seconds,
     ) -> Option<LaneChange> {
         self.record(token, domain, Sign::Accepted, now);
-        self.unblock(token);
+        let recovered = self.unblock(token);
+        if let Some(burst) = &mut self.burst {
+            burst.recovered += usize::from(recovered);
+        }
         self.proven = true;
         let [last, before] = &mut self.accepted;
         if last.is_some_and(|last| last.token != token) {
@@ -159,17 +177,17 @@ impl VerdictGuard {
         if self.known_domains.get(domain).is_none() && self.window.accepted_of(domain) >= CALM_ACCEPTED {
             self.known_domains.touch(domain, ());
         }
+        let ended = self.has_burst_ended(now);
+        if ended {
+            self.burst = None;
+            self.changes += 1;
+        }
         // Where strangers' tokens keep this from being so, dead ones live longer, and no living one dies.
-        if self.deaths > 0 && self.window.evidence(0, |_| true).accepts() {
+        if self.deaths > 0 && self.burst.is_none() && self.window.evidence(0, |_| true).accepts() {
             self.deaths = 0;
             self.changes += 1;
         }
-        if !self.has_burst_ended(now) {
-            return None;
-        }
-        self.burst = None;
-        self.changes += 1;
-        Some(LaneChange::BurstEnded)
+        ended.then_some(LaneChange::BurstEnded)
     }
 
     /// The provider answered a push with something that says nothing of its token.
@@ -224,11 +242,11 @@ impl VerdictGuard {
         self.changes += 1;
     }
 
-    /// Forgets what was said against a token: it is alive.
-    pub(crate) fn unblock(&mut self, token: Fingerprint) {
-        if !self.words.is_empty() && self.words.remove(token).is_some() {
-            self.changes += 1;
-        }
+    /// Forgets what was said against a token: it is alive. Returns whether there was something.
+    pub(crate) fn unblock(&mut self, token: Fingerprint) -> bool {
+        let was_doubted = !self.words.is_empty() && self.words.remove(token).is_some();
+        self.changes += u64::from(was_doubted);
+        was_doubted
     }
 
     /// Begins all hours again, because the clock has jumped: `now` is what it says since.
@@ -242,14 +260,14 @@ impl VerdictGuard {
         }
         self.usual.at = now;
         if let Some(burst) = &mut self.burst {
-            burst.at = now;
+            (burst.at, burst.since) = (now, now);
         }
         self.changes += 1;
     }
 
     /// How the lane is.
     pub(crate) fn condition(&mut self, now: Seconds) -> Condition {
-        self.window.forget(now);
+        self.advance(now);
         if self.burst.is_some() {
             Condition::Burst
         } else if self.accepts_nothing() {
@@ -269,10 +287,12 @@ impl VerdictGuard {
         let trusts = self.proven && self.burst.is_none();
         match (word, first) {
             (Word::AboutUs, Some(first)) => {
+                let totals = self.totals_until_now();
                 trusts
                     && first.age(now) >= DAY
                     && self.others_accepted_since(&first) >= 2
-                    && self.totals_until_now().accepts_since(&first.totals)
+                    && totals.accepts_since(&first.totals)
+                    && (totals.rejects_few_since(&first.totals) || self.are_few_wrong())
             }
             (Word::BeyondDoubt, _) if trusts && evidence.is_calm() => true,
             (Word::BeyondDoubt, Some(first)) => {
@@ -286,20 +306,18 @@ impl VerdictGuard {
         }
     }
 
-    /// Whether the provider rejects no more tokens than usual again. A few successes in a row are enough, where there
-    /// are any; a lane with little to do is watched for longer.
+    /// Whether the provider rejects no more tokens than usual again: it takes its words back, or has been watched for an
+    /// hour. The last ten minutes say little, because who was rejected is left alone for as long.
     fn has_burst_ended(&mut self, now: Seconds) -> bool {
         let Some(burst) = self.burst else {
             return false;
         };
         let evidence = self.evidence();
-        let row = evidence.rejected == 0 && evidence.accepted >= CALM_ACCEPTED;
-        let is_usual =
-            |evidence: Evidence| evidence.accepts() && !self.usual.is_exceeded_by(evidence, Hysteresis::Last);
-        if row
-            || evidence.answers >= ENOUGH_AT_ONCE && is_usual(evidence)
-            || burst.later.answers >= ENOUGH_LATER && is_usual(burst.later)
-        {
+        let takes_back = evidence.rejected == 0 && burst.recovered >= CALM_ACCEPTED;
+        let is_usual = burst.is_watched(now)
+            && burst.later.accepts()
+            && !self.usual.is_exceeded_by(burst.later, Hysteresis::Last);
+        if takes_back || is_usual {
             return true;
         }
         let is_steady = evidence.accepts() && now.saturating_sub(burst.at) >= STEADY;
@@ -310,8 +328,9 @@ impl VerdictGuard {
     }
 
     fn record(&mut self, token: Fingerprint, domain: Fingerprint, sign: Sign, now: Seconds) {
-        if now.saturating_sub(self.usual.at) >= LONGEST {
-            self.take_sample(now);
+        self.advance(now);
+        if let (Sign::Rejected, Some(burst)) = (sign, &mut self.burst) {
+            burst.recovered = 0;
         }
         self.window.record(Answer {
             token,
@@ -321,6 +340,14 @@ impl VerdictGuard {
         });
     }
 
+    /// Forgets what is too old, after it has been added to what is usual.
+    fn advance(&mut self, now: Seconds) {
+        if now.saturating_sub(self.usual.at) >= LONGEST {
+            self.take_sample(now);
+        }
+        self.window.forget(now);
+    }
+
     /// Adds the answers since the last sample to the totals: each once, or the last hundred of many.
     fn take_sample(&mut self, now: Seconds) {
         self.totals = self.totals_until_now();
@@ -328,14 +355,14 @@ impl VerdictGuard {
         match &mut self.burst {
             None => self.usual.add(sample, now),
             Some(burst) => {
-                if burst.later.answers >= ENOUGH_LATER {
-                    burst.later = Evidence::default();
+                if burst.is_watched(now) {
+                    (burst.later, burst.since) = (Evidence::default(), self.usual.at);
                 }
                 burst.later.add(sample);
             }
         }
         self.usual.at = now;
-        self.changes += 1;
+        self.changes += u64::from(sample.answers > 0);
     }
 
     fn sample(&self) -> Evidence {
@@ -363,6 +390,13 @@ impl VerdictGuard {
         self.accepted.iter().flatten().filter(since).count()
     }
 
+    /// Whether only a few tokens are called what may be about us. Many are of an app that names the wrong module, as likely as
+    /// not, however many others are accepted.
+    fn are_few_wrong(&self) -> bool {
+        let wrong = self.words.iter().filter(|(_, word)| !word.beyond_doubt);
+        wrong.take(FEW).count() < FEW
+    }
+
     fn accepts_nothing(&self) -> bool {
         self.accepted[0].is_none() && self.words.len().max(self.window.rejected()) >= FEW
     }
@@ -379,6 +413,8 @@ impl VerdictGuard {
             self.burst = Some(Burst {
                 at: now,
                 later: Evidence::default(),
+                since: now,
+                recovered: 0,
             });
             self.changes += 1;
             return Some(LaneChange::BurstBegan);
@@ -400,14 +436,13 @@ impl VerdictGuard {
 
 /// A step of the clock by more seconds is a jump.
 pub(crate) const JUMP: Seconds = 60;
-/// A share that has lasted so long is the usual one.
-const STEADY: Seconds = 3 * DAY;
-/// However long the provider accepts nothing, so many tokens die.
+/// A share that has lasted so long is the usual one. No incident of a provider lasts as long, and until then few die.
+const STEADY: Seconds = 14 * DAY;
+/// However long the provider accepts nothing or has a burst, so many tokens die.
 const MOST_DEATHS: u32 = 10;
-/// So many tokens that were rejected, and none accepted ever, are worth a word.
+/// Fewer tokens that were rejected are no sign of a mistake.
 const FEW: usize = 3;
-/// Answers from which the end of a burst can be told: of the last ten minutes, and of longer.
-const ENOUGH_AT_ONCE: usize = 50;
+/// Answers from which the end of a burst can be told.
 const ENOUGH_LATER: usize = 20;
 /// Beyond it the token that was called dead or wrong longest ago is forgotten.
 const MAX_WORDS: u32 = 200_000;

@@ -424,7 +424,7 @@ const BLOCKS: StateFile = StateFile {
 };
 const HELD: StateFile = StateFile {
     name: "held.jsonl",
-    most: 1_000_000,
+    most: 20_000_000,
 };
 const REGISTRY: StateFile = StateFile {
     name: "registry.jsonl",
@@ -434,7 +434,7 @@ const REGISTRY: StateFile = StateFile {
 const REGISTRY_INTERVAL: Duration = Duration::from_secs(1);
 const VERDICTS: StateFile = StateFile {
     name: "verdicts.jsonl",
-    most: 1_000_000,
+    most: 20_000_000,
 };
 /// A crash costs at most that much of what was acknowledged.
 const HELD_INTERVAL: Duration = Duration::from_secs(5);

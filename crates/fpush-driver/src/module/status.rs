@@ -105,4 +105,4 @@ pub(super) const REJECTS_TOO_MANY: &str = "the provider rejects too many tokens:
 pub(super) const ACCEPTS_NOTHING: &str = "the provider has rejected every token so far: check environment, topic and project \
     of this module; the devices are kept meanwhile";
 const STALE_TOKENS: &str = "the provider rejects one token in ten or more, as it has before: devices that are gone are given up \
-    after their second push; if the share does not fall within days, look for an app that names the wrong module";
+    after their second push; if the share does not fall, look for an app that names the wrong module, whose devices are kept";

@@ -33,6 +33,8 @@ pub(crate) struct FirstWord {
 pub(crate) struct Totals {
     pub(crate) answers: u32,
     pub(crate) accepted: u32,
+    #[serde(default)]
+    pub(crate) rejected: u32,
 }
 
 /// The share of tokens that the lane usually rejects, from the same samples; old ones count less and less.
@@ -95,6 +97,7 @@ impl Totals {
         Self {
             answers: add(self.answers, evidence.answers),
             accepted: add(self.accepted, evidence.accepted),
+            rejected: add(self.rejected, evidence.rejected),
         }
     }
 
@@ -102,6 +105,13 @@ impl Totals {
         let answers = self.answers.saturating_sub(before.answers);
         let accepted = self.accepted.saturating_sub(before.accepted);
         u64::from(accepted) * 10 >= u64::from(answers)
+    }
+
+    /// Whether fewer than one in ten answers since then rejected a token.
+    pub(crate) fn rejects_few_since(self, before: &Self) -> bool {
+        let answers = self.answers.saturating_sub(before.answers);
+        let rejected = self.rejected.saturating_sub(before.rejected);
+        u64::from(rejected) * 10 < u64::from(answers)
     }
 }
 

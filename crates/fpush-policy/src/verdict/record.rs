@@ -97,6 +97,7 @@ impl VerdictGuard {
                 } => {
                     same = digest == parts(self.digest);
                     from_the_future = at > now + JUMP;
+                    self.usual = usual.checked(now);
                     if !same {
                         continue;
                     }
@@ -109,9 +110,9 @@ impl VerdictGuard {
                     }
                     self.deaths = deaths;
                     self.totals = totals;
-                    self.usual = usual.checked(now);
                     self.burst = burst.map(|burst| Burst {
                         at: burst.at.min(now),
+                        since: burst.since.min(now),
                         ..burst
                     });
                 }

@@ -103,19 +103,26 @@ impl Window {
         self.of(domain).map_or(0, |of| of.accepted)
     }
 
-    /// What the answers from `since` on say. Of a domain that is not `full`, one rejected token counts: anybody can
-    /// invent tokens.
+    /// What the answers from `since` on say. Of a domain that is not `full`, no more rejected tokens count than it has
+    /// accepted ones, and one in any case: anybody can invent tokens.
     pub(crate) fn evidence(&self, since: Seconds, full: impl Fn(Fingerprint) -> bool) -> Evidence {
         let mut evidence = Evidence::default();
-        let mut others: Vec<Fingerprint> = Vec::new();
+        let mut others: Vec<(Fingerprint, usize)> = Vec::new();
         for answer in self.answers.iter().filter(|answer| answer.at >= since) {
             match answer.sign {
                 Sign::Accepted => evidence.accepted += 1,
                 Sign::Neutral => {}
                 Sign::Rejected if full(answer.domain) => evidence.rejected += 1,
-                Sign::Rejected if others.contains(&answer.domain) => continue,
                 Sign::Rejected => {
-                    others.push(answer.domain);
+                    let other = others.iter_mut().find(|(domain, _)| *domain == answer.domain);
+                    match other {
+                        Some((_, left)) if *left == 0 => continue,
+                        Some((_, left)) => *left -= 1,
+                        None => {
+                            let most = self.accepted_of(answer.domain).max(1);
+                            others.push((answer.domain, most - 1));
+                        }
+                    }
                     evidence.rejected += 1;
                 }
             }

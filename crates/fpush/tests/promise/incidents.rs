@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use fpush_testkit::Answer;
+use serde_json::json;
 
-use super::rig::{DAY, Device, End, HOUR, MINUTE, Provider, World, lost};
+use super::rig::{Change, DAY, Device, End, HOUR, MINUTE, Provider, World, lost};
 
 /// What an incident may cost.
 const MOST: usize = 10;
@@ -232,6 +233,44 @@ fn two_thousand_devices() {
         };
         let lost = incident.happen(word);
         assert!(lost <= MOST, "{lost} lost by {word:?}");
+    }
+}
+
+/// The provider accepts pushes for most tokens meanwhile, and the operator looks for the cause in the settings.
+#[test]
+fn that_some_of_the_tokens_are_in() {
+    for (length, change) in [
+        (61 * MINUTE, None),
+        (4 * DAY, None),
+        (61 * MINUTE, Some(Change::Reload)),
+        (4 * DAY, Some(Change::Restart)),
+    ] {
+        let mut world = World::start();
+        let mut devices = world.devices(Provider::Google, 100);
+        for _ in 0..12 {
+            world.expect_all_arrive(&mut devices);
+            world.pass(11 * MINUTE);
+        }
+        let word = &Provider::Google.words_beyond_doubt()[0];
+        for device in devices.iter().step_by(3) {
+            world.token_gets(&device.token, word.clone());
+        }
+        for step in 0..8 {
+            world.publish(&mut devices);
+            world.pass(length / 8);
+            if let Some(how) = change.filter(|_| step == 1) {
+                world.change_settings(how, |settings| {
+                    settings["pushModules"]["android"]["fcm"]["target"] = json!("token");
+                });
+            }
+        }
+        for device in &devices {
+            world.token_is_well(&device.token);
+        }
+        world.pass(21 * MINUTE);
+        world.publish(&mut devices);
+        let lost = lost(&devices).len();
+        assert!(lost <= MOST, "{lost} lost in {length:?}, {change:?}");
     }
 }
 
