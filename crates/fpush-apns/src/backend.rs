@@ -81,7 +81,7 @@ impl PushTrait for Apns {
             (Mode::Auto { .. }, Urgency::Low) => Class::Low,
             // A visible push like others, because a call needs another kind of token for more; but none that
             // is queued.
-            (Mode::Auto { .. }, Urgency::Call) => Class::Voip,
+            (Mode::Auto { .. }, Urgency::Voip) => Class::Voip,
         }
     }
 

@@ -278,7 +278,7 @@ impl Signs {
     /// High wins where the signs contradict each other, and where there is none.
     fn urgency(&self) -> Urgency {
         if self.call {
-            return Urgency::Call;
+            return Urgency::Voip;
         }
         let low = self.low || self.empty && !self.beside;
         if low && !self.high {

@@ -87,7 +87,7 @@ pub(crate) fn device(device: &Device) -> Page {
         node,
         secret: _,
         token,
-        call_token,
+        voip_token,
         owner,
         account,
         channel,
@@ -106,7 +106,7 @@ pub(crate) fn device(device: &Device) -> Page {
     let fields = [
         ("type", Some(kind.clone())),
         ("token", Some(token.clone())),
-        ("call_token", call_token.clone()),
+        ("call_token", voip_token.clone()),
         ("last_push_error", time(failed)),
         ("last_successful_push", time(delivered)),
         ("registered", Some(registered.to_string())),

@@ -23,7 +23,7 @@ pub enum Urgency {
     /// Nothing that a person has to see.
     Low,
     /// A call: in twenty seconds it is worth nothing.
-    Call,
+    Voip,
 }
 
 /// The class of a push. Each class of a token has its own rate limit.

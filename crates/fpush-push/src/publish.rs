@@ -43,9 +43,9 @@ pub enum Choice {
 impl<'a> Request<'a> {
     /// The token for a call, if this is one that the app can read: others would make the phone ring for nothing.
     #[must_use]
-    pub fn call_token(&self) -> Option<&'a str> {
+    pub fn voip_token(&self) -> Option<&'a str> {
         let Registered { recipient, encrypted } = self.registered?;
-        let token = recipient.call_token.as_ref()?;
-        (self.urgency == Urgency::Call && encrypted.is_some()).then(|| token.as_str())
+        let token = recipient.voip_token.as_ref()?;
+        (self.urgency == Urgency::Voip && encrypted.is_some()).then(|| token.as_str())
     }
 }

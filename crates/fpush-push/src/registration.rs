@@ -75,7 +75,7 @@ pub struct Recipient {
     /// Its token.
     pub token: Token,
     /// A second token, for calls (`PushKit`).
-    pub call_token: Option<Token>,
+    pub voip_token: Option<Token>,
     /// What tells the app which of its accounts is meant; it goes to the app as it is.
     pub account: Option<Arc<str>>,
     /// What tells the app which of the account's group chats is meant.

@@ -123,7 +123,7 @@ fn device(number: usize) -> Device {
         node: format!("{:064x}", number as u128 * 0x9e37_79b9_7f4a_7c15_f39c),
         secret: format!("{:064x}", number as u128 * 0x1234_5678_9abc_def1_2345),
         token: format!("{number:022}:{}", "APA91b-_Z".repeat(16).split_at(140).0),
-        call_token: None,
+        voip_token: None,
         owner: Some(format!("user{}@chat.example.org", number / 2)),
         account: Some(format!("{:040x}", number as u128 * 0x9e37_79b9_7f4a_7c15)),
         channel: None,

@@ -15,7 +15,7 @@ pub(crate) enum Change {
     /// A device registers.
     Register {
         claim: Claim,
-        call_token: Option<String>,
+        voip_token: Option<String>,
     },
     /// A device is to be forgotten, if whoever says so may.
     Unregister { claim: Claim },

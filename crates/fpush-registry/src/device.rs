@@ -35,7 +35,7 @@ pub struct Device {
     /// Its token at the provider.
     pub token: String,
     /// Its second token, for calls.
-    pub call_token: Option<String>,
+    pub voip_token: Option<String>,
     /// The bare JID that registered it; none if it came over HTTP.
     pub owner: Option<String>,
     /// What tells the app which of its accounts is meant.
@@ -102,7 +102,7 @@ impl Device {
             && is_sane(&self.node, MAX_NODE)
             && is_sane(&self.secret, MAX_SECRET)
             && is_sane(&self.token, MAX_TOKEN)
-            && optional(&self.call_token, MAX_TOKEN)
+            && optional(&self.voip_token, MAX_TOKEN)
             && optional(&self.owner, MAX_JID)
             && optional(&self.account, MAX_JID)
             && optional(&self.channel, MAX_JID)

@@ -23,7 +23,7 @@ pub(crate) enum Field {
     Node,
     Secret,
     Token,
-    CallToken,
+    VoipToken,
     Account,
     Channel,
     /// The secrets that were replaced, as the database keeps them.
@@ -38,7 +38,7 @@ impl Entry {
             Some(&device.node),
             Some(&device.secret),
             Some(&device.token),
-            device.call_token.as_ref(),
+            device.voip_token.as_ref(),
             device.account.as_ref(),
             device.channel.as_ref(),
             former.as_ref(),
@@ -181,7 +181,7 @@ mod tests {
             node in "[0-9a-f]{0,8}|.{1,20}",
             secret in "[0-9a-f]{64}|.{1,20}",
             token in "[0-9a-fA-F]{64}|.{1,300}",
-            call_token in proptest::option::of("[0-9a-f]{2,64}"),
+            voip_token in proptest::option::of("[0-9a-f]{2,64}"),
             account in proptest::option::of(".{0,40}"),
             channel in proptest::option::of("[0-9a-f]{40}"),
             kind: u32,
@@ -190,7 +190,7 @@ mod tests {
             let device = Device {
                 dialect: Dialect::P2,
                 kind: "fcm".to_owned(),
-                node, secret, token, call_token, account, channel,
+                node, secret, token, voip_token, account, channel,
                 owner: None,
                 registered: Time(7),
                 renewed: renewed.map(Time),
@@ -205,7 +205,7 @@ mod tests {
             prop_assert_eq!(entry.with_secret(<[u8]>::to_vec), device.secret.as_bytes());
             prop_assert_eq!(entry.text(Field::Secret), Some(device.secret.clone()));
             prop_assert_eq!(entry.text(Field::Token), Some(device.token.clone()));
-            prop_assert_eq!(entry.text(Field::CallToken), device.call_token.clone());
+            prop_assert_eq!(entry.text(Field::VoipToken), device.voip_token.clone());
             prop_assert_eq!(entry.text(Field::Account), device.account.clone());
             prop_assert_eq!(entry.text(Field::Channel), device.channel.clone());
             prop_assert_eq!(entry.kind(), kind);

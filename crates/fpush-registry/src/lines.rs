@@ -84,7 +84,7 @@ pub fn to_line(device: &Device) -> String {
         node: device.node,
         secret: device.secret,
         token: device.token,
-        second_token: device.call_token,
+        second_token: device.voip_token,
         owner: device.owner,
         account: device.account,
         channel: device.channel,
@@ -123,7 +123,7 @@ pub fn from_line(line: &str) -> Result<Device, LineError> {
         node: line.node,
         secret: line.secret,
         token: line.token,
-        call_token: line.second_token,
+        voip_token: line.second_token,
         owner: line.owner.map(|owner| canonical_jid(&owner).into_owned()),
         account: line.account,
         channel: line.channel,
@@ -162,13 +162,13 @@ mod tests {
             used: bool,
         ) {
             let [kind, node, secret, token] = texts;
-            let [call_token, owner, account, channel] = more;
+            let [voip_token, owner, account, channel] = more;
             let owner = owner.map(|owner| canonical_jid(&owner).into_owned());
             let owner = owner.filter(|owner| !owner.is_empty());
             let [renewed, delivered, failed] = times.map(|time| time.map(Time));
             let registered = Time(registered);
             let device = Device {
-                dialect, kind, node, secret, token, call_token, owner, account, channel,
+                dialect, kind, node, secret, token, voip_token, owner, account, channel,
                 registered, renewed, delivered, failed,
                 former: vec![Former { until: Time(registered.0 + 1), used, secret: "before".to_owned() }],
                 imported: true,

@@ -142,7 +142,7 @@ impl Finder {
             node: node.into(),
             module,
             token: Token::new(&text(Field::Token).unwrap_or_default()),
-            call_token: text(Field::CallToken).map(|token| Token::new(&token)),
+            voip_token: text(Field::VoipToken).map(|token| Token::new(&token)),
             account: text(Field::Account).map(Arc::from),
             channel: text(Field::Channel).map(Arc::from),
             spacing: self.spacing,

@@ -113,7 +113,7 @@ pub(crate) fn device(content: &[u8], name: Option<&str>, written: Time) -> Resul
         node,
         secret: required("secret")?,
         token: required("token")?,
-        call_token: None,
+        voip_token: None,
         owner: None,
         account: None,
         channel: None,

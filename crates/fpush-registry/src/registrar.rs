@@ -77,7 +77,7 @@ impl Registrar {
     pub(crate) async fn register(
         &self,
         mut claim: Claim,
-        call_token: Option<String>,
+        voip_token: Option<String>,
         sender: &str,
     ) -> Result<(Device, bool), RegisterError> {
         let module = self
@@ -90,13 +90,13 @@ impl Registrar {
                 .ok_or(RegisterError::BadToken)
         };
         claim.token = canonical(claim.token)?;
-        let call_token = call_token.map(canonical).transpose()?;
+        let voip_token = voip_token.map(canonical).transpose()?;
         let tried = self.tried_secret(&claim, sender).await?;
-        let done = self.write(sender, Change::Register { claim, call_token }).await;
+        let done = self.write(sender, Change::Register { claim, voip_token }).await;
         match self.weigh_secret(done, tried)? {
             Done::Device { device, is_new } => {
                 self.modules.has_registered(module, &device.token);
-                if let Some(token) = &device.call_token {
+                if let Some(token) = &device.voip_token {
                     self.modules.has_registered(module, token);
                 }
                 Ok((*device, is_new))

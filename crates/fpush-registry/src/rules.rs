@@ -153,7 +153,7 @@ impl Claim {
 /// The device after a registration. `owned` is how many devices the owner has, `secret` what a new one gets.
 pub(crate) fn register(
     claim: &Claim,
-    call_token: Option<String>,
+    voip_token: Option<String>,
     existing: Option<Device>,
     owned: usize,
     secret: String,
@@ -186,7 +186,7 @@ pub(crate) fn register(
         node: claim.node.clone(),
         secret: secret.clone(),
         token: claim.token.clone(),
-        call_token: call_token.clone(),
+        voip_token: voip_token.clone(),
         owner: claim.owner().map(str::to_owned),
         account: claim.account.clone(),
         channel: claim.channel.clone(),
@@ -217,7 +217,7 @@ pub(crate) fn register(
         former,
         imported: false,
         token: claim.token.clone(),
-        call_token,
+        voip_token,
         owner: claim.owner().map(str::to_owned),
         account: claim.account.clone(),
         channel: claim.channel.clone(),

@@ -302,7 +302,7 @@ impl Findings {
         let urgency = match priority {
             Priority::High => Urgency::High,
             Priority::Low => Urgency::Low,
-            Priority::Call => Urgency::Call,
+            Priority::Call => Urgency::Voip,
         };
         match module.try_out(token, urgency).await {
             Ok(class) => {

@@ -33,7 +33,7 @@ pub(crate) struct KnownDevice {
     /// Never shown.
     pub(crate) token: String,
     /// Never shown.
-    pub(crate) call_token: Option<String>,
+    pub(crate) voip_token: Option<String>,
     pub(crate) registered: String,
     pub(crate) renewed: Option<String>,
     /// When the provider last accepted a push.
@@ -215,7 +215,7 @@ mod with {
                 dialect: device.dialect.name(),
                 node: device.node,
                 token: device.token,
-                call_token: device.call_token,
+                voip_token: device.voip_token,
                 registered: time(device.registered),
                 renewed: device.renewed.map(time),
                 accepted: device.delivered.map(time),

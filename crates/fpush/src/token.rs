@@ -165,7 +165,7 @@ impl Findings {
                             );
                             continue;
                         };
-                        for token in [Some(&device.token), device.call_token.as_ref()]
+                        for token in [Some(&device.token), device.voip_token.as_ref()]
                             .into_iter()
                             .flatten()
                         {

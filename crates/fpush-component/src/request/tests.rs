@@ -282,10 +282,10 @@ fn the_priority_decision() {
         (priority("low") + &summary(body), Urgency::High),
         (encrypted(""), Urgency::Low),
         (encrypted("") + &priority("high"), Urgency::High),
-        (encrypted("type='voip'"), Urgency::Call),
+        (encrypted("type='voip'"), Urgency::Voip),
         (
             "<jingle xmlns='tigase:push:jingle:0' action='propose'/>".to_owned(),
-            Urgency::Call,
+            Urgency::Voip,
         ),
         (
             "<jingle xmlns='tigase:push:jingle:0' action='accept'/>".to_owned() + &summary(no_body),

@@ -15,7 +15,7 @@ impl Module {
     /// Decides about a publish. Never waits.
     pub fn admit(self: &Arc<Self>, request: Request<'_>, now: Instant) -> Admission {
         let sender = self.senders.domain(request.domain);
-        let to_second = request.call_token().map(|token| {
+        let to_second = request.voip_token().map(|token| {
             let request = Request { token, ..request };
             self.decide(request, &sender, true, now)
         });

@@ -149,7 +149,7 @@ impl PushTrait for Backend {
         match urgency {
             Urgency::High => self.high,
             Urgency::Low => Class::Low,
-            Urgency::Call => Class::Voip,
+            Urgency::Voip => Class::Voip,
         }
     }
 
@@ -1482,7 +1482,7 @@ fn recipient(device: &Arc<Device>) -> Recipient {
         node: "n".into(),
         module: "m".into(),
         token: Token::new("t"),
-        call_token: None,
+        voip_token: None,
         account: Some("account".into()),
         channel: None,
         spacing: Duration::from_secs(5),

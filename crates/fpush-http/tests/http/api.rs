@@ -332,7 +332,7 @@ async fn the_list_goes_on_and_gives_no_node_away_that_is_a_secret() {
         node,
         secret: "0123456789abcdef".repeat(4),
         token: "t".to_owned(),
-        call_token: None,
+        voip_token: None,
         owner: Some("a@b".to_owned()),
         account: None,
         channel: None,

@@ -27,9 +27,9 @@ pub(super) fn list(targets: &Targets) -> Vec<(&'static str, &'static str)> {
 
 /// Fields `provider`, `device-token`, and `device-second-token` for calls.
 pub(super) async fn register(registrar: &Registrar, command: &Command) -> Result<Completed, CommandError> {
-    let call_token = optional(command, "device-second-token", MAX_TOKEN)?.map(str::to_owned);
+    let voip_token = optional(command, "device-second-token", MAX_TOKEN)?.map(str::to_owned);
     let (device, _) = registrar
-        .register(claim(registrar, command)?, call_token, &command.sender)
+        .register(claim(registrar, command)?, voip_token, &command.sender)
         .await?;
     Ok(completed(vec![
         ("node", text(device.node)),

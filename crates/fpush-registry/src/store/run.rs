@@ -168,7 +168,7 @@ reading!(
             kind: row.try_get(2)?,
             secret: row.try_get(3)?,
             token: row.try_get(4)?,
-            call_token: row.try_get(5)?,
+            voip_token: row.try_get(5)?,
             owner: row.try_get(6)?,
             account: row.try_get(7)?,
             channel: row.try_get(8)?,

@@ -45,7 +45,7 @@ impl Writing {
             Value::Text(&device.kind),
             Value::Text(&device.secret),
             Value::Text(&device.token),
-            Value::MaybeText(device.call_token.as_deref()),
+            Value::MaybeText(device.voip_token.as_deref()),
             Value::MaybeText(device.owner.as_deref()),
             Value::MaybeText(device.account.as_deref()),
             Value::MaybeText(device.channel.as_deref()),

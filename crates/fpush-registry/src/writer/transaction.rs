@@ -77,7 +77,7 @@ impl<'a> Transaction<'a> {
     /// Makes one change. What it is refused for is a result; an error is the database's.
     pub(super) async fn make(&mut self, change: &Change) -> Result<Result<Done, RegisterError>, sqlx::Error> {
         Ok(match change {
-            Change::Register { claim, call_token } => self.register(claim, call_token.clone()).await?,
+            Change::Register { claim, voip_token } => self.register(claim, voip_token.clone()).await?,
             Change::Unregister { claim } => {
                 let (existing, _) = self.find(claim).await?;
                 match rules::unregister(claim, existing) {
@@ -171,7 +171,7 @@ impl<'a> Transaction<'a> {
     async fn register(
         &mut self,
         claim: &Claim,
-        call_token: Option<String>,
+        voip_token: Option<String>,
     ) -> Result<Result<Done, RegisterError>, sqlx::Error> {
         let (mut existing, owned) = self.find(claim).await?;
         if let Some(device) = &mut existing {
@@ -181,7 +181,7 @@ impl<'a> Transaction<'a> {
         let joins = Joins::of(claim, existing.as_ref());
         let former_owner = existing.as_ref().map(|device| device.owner.clone());
         let rules = self.shared.rules.max_per_owner;
-        let device = match rules::register(claim, call_token, existing, owned, secret, rules) {
+        let device = match rules::register(claim, voip_token, existing, owned, secret, rules) {
             Ok(device) => device,
             Err(refusal) => return Ok(Err(refusal)),
         };

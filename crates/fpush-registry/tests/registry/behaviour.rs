@@ -155,11 +155,11 @@ async fn tigases_commands_give_a_node_that_needs_no_secret() {
         let node = value(&completed, "node");
         let device = open.device(&node, None).await;
         assert_eq!((&*device.module, device.token.as_str()), ("siskin", "t-1"));
-        assert_eq!(device.call_token.unwrap().as_str(), "t-2");
+        assert_eq!(device.voip_token.unwrap().as_str(), "t-2");
         assert_eq!(device.account.as_deref(), Some(ALICE));
         let again = open.run("register-device", ALICE, &fields[..2]).await.unwrap();
         assert_eq!(value(&again, "node"), node);
-        assert!(open.device(&node, None).await.call_token.is_none());
+        assert!(open.device(&node, None).await.voip_token.is_none());
         let not_found = Err(CommandError::NotFound);
         assert_eq!(open.run("unregister-device", BOB, &fields[..2]).await, not_found);
         open.run("unregister-device", ALICE, &fields[..2]).await.unwrap();
@@ -733,7 +733,7 @@ pub(crate) fn device(node: &str) -> Device {
         node: node.to_owned(),
         secret: "secret".to_owned(),
         token: "t".to_owned(),
-        call_token: None,
+        voip_token: None,
         owner: None,
         account: None,
         channel: None,

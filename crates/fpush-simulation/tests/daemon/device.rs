@@ -33,8 +33,8 @@ impl Kind {
     pub(crate) fn class(self, urgency: Urgency) -> Class {
         match (urgency, self) {
             (Urgency::Low, _) => Class::Low,
-            (Urgency::Call, Self::Hex) => Class::Voip,
-            (Urgency::Call, Self::Text) | (Urgency::High, _) => Class::High,
+            (Urgency::Voip, Self::Hex) => Class::Voip,
+            (Urgency::Voip, Self::Text) | (Urgency::High, _) => Class::High,
         }
     }
 

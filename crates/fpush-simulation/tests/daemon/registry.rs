@@ -152,7 +152,7 @@ impl Registry {
             node: node.into(),
             module: registration.module.into(),
             token: Token::new(&registration.token),
-            call_token: None,
+            voip_token: None,
             account: registration.account.as_deref().map(Arc::from),
             channel: None,
             spacing: Duration::from_millis(books.ledger.spacing),

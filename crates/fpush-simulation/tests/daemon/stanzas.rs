@@ -36,7 +36,7 @@ pub(crate) fn publish(
              <field var='last-message-body'><value>{MARK}</value></field></x>"
         ),
         Urgency::Low => "<priority xmlns='tigase:push:priority:0'>low</priority>".to_owned(),
-        Urgency::Call => "<jingle xmlns='tigase:push:jingle:0' action='propose' sid='s'/>".to_owned(),
+        Urgency::Voip => "<jingle xmlns='tigase:push:jingle:0' action='propose' sid='s'/>".to_owned(),
     };
     format!(
         "<iq type='set' from='{from}' to='{COMPONENT}' id='{id}'><pubsub xmlns='http://jabber.org/protocol/pubsub'>\

@@ -417,7 +417,7 @@ impl World {
             Urgency::High,
             Urgency::High,
             Urgency::Low,
-            Urgency::Call,
+            Urgency::Voip,
         ]);
         let Some(link) = self.net.link() else {
             return;
