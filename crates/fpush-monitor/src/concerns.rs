@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use fpush_push::{Credential, CredentialKind, TroubleKind};
 
 use crate::{
-    Severity, Standing, Status,
+    RegistryStatus, Severity, Status,
     gauges::{is_up, seconds_from},
 };
 
@@ -92,9 +92,9 @@ pub(crate) fn concerns(status: &Status, wall: SystemTime) -> Vec<Concern> {
         }
     }
     match &status.registry {
-        Some(Standing::Doubted(message)) => add(Severity::Error, REGISTRY, message.clone()),
-        Some(Standing::New) => add(Severity::Warning, REGISTRY, NO_DEVICES.to_owned()),
-        Some(Standing::Good) | None => {}
+        Some(RegistryStatus::Doubted(message)) => add(Severity::Error, REGISTRY, message.clone()),
+        Some(RegistryStatus::New) => add(Severity::Warning, REGISTRY, NO_DEVICES.to_owned()),
+        Some(RegistryStatus::Good) | None => {}
     }
     if let Some(message) = &status.state_trouble {
         add(Severity::Error, "state directory", message.clone());

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use fpush_push::Credential;
 
 use crate::{
-    Module, Standing, Status,
+    Module, RegistryStatus, Status,
     exposition::Exposition,
     table::{
         BLOCKLIST_TOKENS, CERTIFICATE_EXPIRES, COMPONENT_UP, CREDENTIAL_AGE, CREDENTIAL_EXPIRES,
@@ -26,8 +26,8 @@ pub(crate) fn write(text: &mut Exposition, status: &Status, start: SystemTime, w
     if let Some(devices) = status.registered_devices {
         text.single(&REGISTERED_DEVICES, devices as f64);
     }
-    if let Some(standing) = &status.registry {
-        let is_trusted = !matches!(standing, Standing::Doubted(_));
+    if let Some(registry) = &status.registry {
+        let is_trusted = !matches!(registry, RegistryStatus::Doubted(_));
         text.single(&REGISTRY_TRUSTED, flag(is_trusted));
     }
     let reload = status.reload.as_ref();

@@ -21,7 +21,7 @@ pub struct Status {
     /// Registered devices, where there are any and they are counted.
     pub registered_devices: Option<u64>,
     /// Whether the database of registered devices is believed, where there is one.
-    pub registry: Option<Standing>,
+    pub registry: Option<RegistryStatus>,
     /// The last reload of the settings, if there was one.
     pub reload: Option<Reload>,
     /// Why nothing can be written to the state directory, if that is so: in words, with what to do.
@@ -51,7 +51,7 @@ impl Status {
 
 /// What there is to say about the database of registered devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum RegistryStatus {
     /// It is the one that it was, or cannot be asked yet.
     Good,
     /// No device has registered yet.

@@ -144,7 +144,7 @@ pub(crate) fn compare(
 
 /// Whether a registry is believed when it says that a device is gone.
 #[derive(Clone, Debug, Default)]
-pub(crate) enum Standing {
+pub(crate) enum DatabaseTrust {
     /// The database was not there to be asked yet.
     #[default]
     Unasked,

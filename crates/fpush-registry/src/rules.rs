@@ -87,7 +87,7 @@ pub(crate) enum By {
 
 /// What somebody is to a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum Relation {
     /// It is theirs.
     Owner,
     /// They may renew and remove it, and are not shown its secret: it came over HTTP, and so did they.
@@ -121,26 +121,26 @@ impl Claim {
         device.token.eq_ignore_ascii_case(&self.token)
     }
 
-    fn standing(&self, device: &Device) -> Standing {
+    fn relation(&self, device: &Device) -> Relation {
         // Such a node is made of its owner and its device, under a key that nobody else has.
         if self.dialect != Dialect::Seed && device.node == self.node {
-            return Standing::Owner;
+            return Relation::Owner;
         }
         if device.dialect != self.dialect {
-            return Standing::Stranger;
+            return Relation::Stranger;
         }
         let has_secret = device.secret_matches(self.secret.as_deref(), self.now);
         match (&device.owner, &self.by) {
-            (Some(owner), By::Owner(by)) if owner == by => Standing::Owner,
-            (Some(_), By::Owner(_) | By::Http { .. }) => Standing::Stranger,
-            (None, By::Owner(_) | By::Http { .. }) if has_secret => Standing::Owner,
+            (Some(owner), By::Owner(by)) if owner == by => Relation::Owner,
+            (Some(_), By::Owner(_) | By::Http { .. }) => Relation::Stranger,
+            (None, By::Owner(_) | By::Http { .. }) if has_secret => Relation::Owner,
             // Of a device that was imported nobody knows how its app registers: by either way with type and node alone, as
             // it did before, and after that only by this one.
-            (None, By::Owner(_)) if device.imported && self.secret.is_none() => Standing::Renewer,
+            (None, By::Owner(_)) if device.imported && self.secret.is_none() => Relation::Renewer,
             (None, By::Http { has_to_prove, .. }) if self.secret.is_none() && !has_to_prove => {
-                Standing::Renewer
+                Relation::Renewer
             }
-            (None, By::Owner(_) | By::Http { .. }) => Standing::Stranger,
+            (None, By::Owner(_) | By::Http { .. }) => Relation::Stranger,
         }
     }
 
@@ -159,13 +159,13 @@ pub(crate) fn register(
     secret: String,
     max_per_owner: usize,
 ) -> Result<Device, RegisterError> {
-    let standing = match &existing {
+    let relation = match &existing {
         // Whoever has registered such a node already keeps it.
         None if claim.is_reserved => return Err(RegisterError::ReservedNode),
-        None => Standing::Owner,
-        Some(device) => claim.standing(device),
+        None => Relation::Owner,
+        Some(device) => claim.relation(device),
     };
-    if standing == Standing::Stranger {
+    if relation == Relation::Stranger {
         return Err(RegisterError::Forbidden);
     }
     let may_add = match claim.by {
@@ -201,7 +201,7 @@ pub(crate) fn register(
         return Ok(new(Vec::new()));
     };
     let is_same = device.kind == claim.kind;
-    let (present, former) = if is_same && standing == Standing::Owner {
+    let (present, former) = if is_same && relation == Relation::Owner {
         (device.secret.clone(), device.former.clone())
     } else {
         // Its server knows the old one until the app has told it the new one.
@@ -232,11 +232,11 @@ pub(crate) fn unregister(claim: &Claim, existing: Option<Device>) -> Result<Devi
     let is_meant = |device: &Device| {
         device.kind == claim.kind
             && (claim.token.is_empty() || claim.has_token_of(device))
-            && match claim.standing(device) {
-                Standing::Owner => true,
+            && match claim.relation(device) {
+                Relation::Owner => true,
                 // As mod_push_appserver's clients do it. Over XMPP nobody removes what is not known to be theirs.
-                Standing::Renewer => matches!(claim.by, By::Http { .. }),
-                Standing::Stranger => false,
+                Relation::Renewer => matches!(claim.by, By::Http { .. }),
+                Relation::Stranger => false,
             }
     };
     existing.filter(is_meant).ok_or(RegisterError::NotFound)

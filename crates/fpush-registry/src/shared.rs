@@ -12,7 +12,7 @@ use tokio::{sync::Notify, time::timeout};
 use crate::{
     cache::Cache,
     jobs::Jobs,
-    past::{Doubt, Known, Standing},
+    past::{DatabaseTrust, Doubt, Known},
     rules::Rules,
     store::{Store, describe},
     text::hex,
@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) ended: Notify,
     /// Makes nodes; it is in the database.
     key: OnceLock<hmac::Key>,
-    standing: RwLock<Standing>,
+    trust: RwLock<DatabaseTrust>,
 }
 
 impl Shared {
@@ -49,27 +49,27 @@ impl Shared {
             end: Notify::new(),
             ended: Notify::new(),
             key: OnceLock::new(),
-            standing: RwLock::default(),
+            trust: RwLock::default(),
         }
     }
 
-    pub(crate) fn set_standing(&self, standing: Standing) {
-        *sync::write(&self.standing) = standing;
+    pub(crate) fn set_trust(&self, trust: DatabaseTrust) {
+        *sync::write(&self.trust) = trust;
     }
 
     /// The last change of the database that is known, unless the database is doubted.
     pub(crate) fn known(&self) -> Option<Known> {
-        match &*sync::read(&self.standing) {
-            Standing::Good(known) => Some(known.clone()),
-            Standing::Unasked | Standing::Doubted(_) => None,
+        match &*sync::read(&self.trust) {
+            DatabaseTrust::Good(known) => Some(known.clone()),
+            DatabaseTrust::Unasked | DatabaseTrust::Doubted(_) => None,
         }
     }
 
     /// Why the database is doubted, if it is.
     pub(crate) fn doubt(&self) -> Option<Doubt> {
-        match &*sync::read(&self.standing) {
-            Standing::Doubted(doubt) => Some(*doubt),
-            Standing::Unasked | Standing::Good(_) => None,
+        match &*sync::read(&self.trust) {
+            DatabaseTrust::Doubted(doubt) => Some(*doubt),
+            DatabaseTrust::Unasked | DatabaseTrust::Good(_) => None,
         }
     }
 

@@ -38,7 +38,7 @@ pub(crate) struct Writer {
     /// When memory was last known to be as the database is.
     fresh: Instant,
     /// Since when nothing could be written, and how often that was tried.
-    trouble: Option<Trouble>,
+    outage: Option<Outage>,
     /// The last change that was known while the database was not doubted.
     before: Option<Known>,
     /// When the log last said that the database can be reached.
@@ -52,7 +52,7 @@ pub(crate) struct Writer {
 }
 
 #[derive(Clone, Copy)]
-struct Trouble {
+struct Outage {
     attempts: u32,
     again: Instant,
 }
@@ -67,7 +67,7 @@ impl Writer {
             ready: false,
             seen: 0,
             fresh: Instant::now(),
-            trouble: None,
+            outage: None,
             before,
             good_news: None,
             told_of_no_room: None,
@@ -102,7 +102,7 @@ impl Writer {
         let mut cleaning = every(Duration::from_secs(60), CLEANING);
         let shared = Arc::clone(&self.shared);
         loop {
-            let again = self.trouble.map(|trouble| trouble.again);
+            let again = self.outage.map(|outage| outage.again);
             select! {
                 () = shared.end.notified() => return self.finish().await,
                 () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
@@ -137,7 +137,7 @@ impl Writer {
     }
 
     fn is_well(&self) -> bool {
-        self.ready && self.trouble.is_none()
+        self.ready && self.outage.is_none()
     }
 
     /// Writes what is left, as far as that is possible.
@@ -152,9 +152,9 @@ impl Writer {
 
     /// Notes that the database is away, and when to try again.
     pub(crate) fn fail(&mut self, problem: &str) {
-        let attempts = self.trouble.map_or(0, |trouble| trouble.attempts) + 1;
+        let attempts = self.outage.map_or(0, |outage| outage.attempts) + 1;
         let pause = BACKOFF.pause(attempts - 1, 0.0);
-        self.trouble = Some(Trouble {
+        self.outage = Some(Outage {
             attempts,
             again: Instant::now() + pause,
         });
@@ -173,7 +173,7 @@ impl Writer {
         };
         match tried {
             Ok(()) => {
-                self.trouble = None;
+                self.outage = None;
                 let now = Instant::now();
                 // One that comes and goes does not fill the log.
                 if is_due(self.good_news, now) {

@@ -370,7 +370,7 @@ impl Daemon {
                 .collect(),
             certificates,
             registered_devices: self.registration.as_ref().and_then(Registering::devices),
-            registry: self.registration.as_ref().map(Registering::standing),
+            registry: self.registration.as_ref().map(Registering::status),
             reload: self.progress.last().cloned(),
             state_trouble: self.state.as_ref().and_then(StateDir::trouble).map(str::to_owned),
             senders: self.component.senders(),

@@ -56,7 +56,7 @@ mod with {
     use anyhow::{Context as _, bail};
     use fpush_driver::{Drain, Modules};
     use fpush_http::{Handle, HttpSettings, Listener, Security, api};
-    use fpush_monitor::Standing;
+    use fpush_monitor::RegistryStatus;
     use fpush_push::{Devices, settings::Section, sync::lock};
     pub(crate) use fpush_registry::Known as KnownChange;
     use fpush_registry::{Device, Dialect, PushModules, Registry, RegistrySettings, StoreSettings, Time};
@@ -302,11 +302,11 @@ mod with {
         }
 
         /// What is to be said of the database.
-        pub(crate) fn standing(&self) -> Standing {
+        pub(crate) fn status(&self) -> RegistryStatus {
             match self.registry.doubt() {
-                Some(doubt) => Standing::Doubted(doubt.to_string()),
-                None if self.registry.known().is_some_and(|known| known.is_new()) => Standing::New,
-                None => Standing::Good,
+                Some(doubt) => RegistryStatus::Doubted(doubt.to_string()),
+                None if self.registry.known().is_some_and(|known| known.is_new()) => RegistryStatus::New,
+                None => RegistryStatus::Good,
             }
         }
 
@@ -347,7 +347,7 @@ mod without {
 
     use fpush_driver::{Drain, Modules};
     use fpush_http::{Handle, Security};
-    use fpush_monitor::Standing;
+    use fpush_monitor::RegistryStatus;
     use fpush_push::{Devices, settings::Section};
     use serde::{Deserialize, Serialize};
 
@@ -445,7 +445,7 @@ mod without {
             match self.0 {}
         }
 
-        pub(crate) fn standing(&self) -> Standing {
+        pub(crate) fn status(&self) -> RegistryStatus {
             match self.0 {}
         }
 

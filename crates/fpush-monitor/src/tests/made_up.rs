@@ -12,7 +12,7 @@ use fpush_push::{
 };
 use tokio::time::Instant;
 
-use crate::{Certificate, Counted, Link, Module, Monitor, Problem, Reload, Severity, Standing, Status};
+use crate::{Certificate, Counted, Link, Module, Monitor, Problem, RegistryStatus, Reload, Severity, Status};
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
@@ -74,7 +74,7 @@ pub(crate) fn good() -> Status {
             expires: wall + DAY * 63 + MINUTE,
         }],
         registered_devices: Some(18_204),
-        registry: Some(Standing::Good),
+        registry: Some(RegistryStatus::Good),
         reload: Some(Reload {
             at: wall - DAY * 3 - HOUR,
             refused: None,

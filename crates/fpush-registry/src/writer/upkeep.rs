@@ -9,7 +9,7 @@ use tracing::{debug, error, info};
 use super::{BATCH, Writer};
 use crate::{
     former,
-    past::{Known, Standing, compare},
+    past::{DatabaseTrust, Known, compare},
     store::{KEEP_CHANGES, NOTED_AT_ONCE},
     time::Time,
     times::Noted,
@@ -68,7 +68,7 @@ impl Writer {
                 if doubted.is_none() {
                     error!("{doubt}");
                 }
-                self.shared.set_standing(Standing::Doubted(doubt));
+                self.shared.set_trust(DatabaseTrust::Doubted(doubt));
             }
         }
         Ok(())
@@ -76,7 +76,7 @@ impl Writer {
 
     pub(super) fn believe(&mut self, known: Known) {
         self.before = Some(known.clone());
-        self.shared.set_standing(Standing::Good(known));
+        self.shared.set_trust(DatabaseTrust::Good(known));
     }
 
     /// Reads some of what other processes changed. Returns whether there may be more.
@@ -184,7 +184,7 @@ impl Writer {
         }
         // What was used a moment ago, or while the database was away, must not look unused.
         while self.write_times().await {}
-        if self.trouble.is_some() {
+        if self.outage.is_some() {
             return Ok(true);
         }
         let now = Time::now();
