@@ -42,7 +42,7 @@ pub(crate) enum Reason {
     TopicDisallowed,
     Unregistered,
     UnrelatedKeyId,
-    /// One that is not in this list, cut and freed of what is no letter.
+    /// One that is not in this list: shortened, letters only.
     Unknown(String),
     /// No JSON, as from a proxy in between.
     Unreadable,
@@ -115,7 +115,7 @@ impl Refusal {
             Reason::BadCertificate => (
                 "BadCertificate",
                 refused,
-                "Apple does not take the client certificate: it was revoked, or it is none for pushes. Make a new \
+                "Apple does not take the client certificate: it was revoked, or it is not one for pushes. Make a new \
                  \"Apple Push Notification service SSL\" certificate for the app at developer.apple.com, under \
                  Certificates, and put it into certFilePath.",
             ),
@@ -137,7 +137,7 @@ impl Refusal {
                 doubted,
                 "The token is not one of this environment: builds from Xcode get tokens for environment \"sandbox\", \
                  those from TestFlight and the App Store for \"production\". If only some devices meet this, their apps \
-                 registered something that is no token.",
+                 registered something that is not a token.",
             ),
             Reason::BadEnvironmentKey => (
                 "BadEnvironmentKeyIdInToken",
@@ -243,8 +243,8 @@ impl Refusal {
             Reason::MissingProviderToken => (
                 "MissingProviderToken",
                 refused,
-                "Apple saw neither a client certificate nor a provider token. If a relay or a proxy stands between, it \
-                 must pass the connection through unopened; otherwise the certificate in certFilePath is none for \
+                "Apple saw neither a client certificate nor a provider token. If there is a relay or a proxy in between, it \
+                 must pass the connection through unopened; otherwise the certificate in certFilePath is not one for \
                  pushes.",
             ),
             Reason::MissingTopic => (
@@ -332,7 +332,7 @@ impl Refusal {
                     _ => later,
                 },
                 "The answer is not in Apple's form, so it is probably not Apple's. Check endpoint, HTTPS_PROXY and \
-                 whatever else stands between this machine and Apple.",
+                 every other host between this machine and Apple.",
             ),
         };
         Entry {
@@ -343,8 +343,8 @@ impl Refusal {
     }
 
     /// Whether Apple blames nothing but the token: for one that cannot exist, that means that all the rest is
-    /// right. Whoever names another topic than the credentials' is told `DeviceTokenNotForTopic`, which is
-    /// therefore none of these.
+    /// right. A topic that is not the credentials' gets `DeviceTokenNotForTopic`, which is
+    /// therefore not one of these.
     pub(crate) fn blames_only_the_token(&self) -> bool {
         match self.entry().remedy {
             Remedy::Module(PushError::TokenGone { .. }) => true,
@@ -430,7 +430,7 @@ const NAMES: &[(&str, Reason)] = &[
     ("UnrelatedKeyIdInToken", Reason::UnrelatedKeyId),
 ];
 
-/// After our credentials were refused: long enough not to knock in vain, short enough to notice the
+/// After our credentials were refused: long enough to avoid useless requests, short enough to notice the
 /// operator's correction at Apple's side.
 pub(crate) const CREDENTIALS_PAUSE: Duration = Duration::from_secs(60);
 

@@ -54,7 +54,7 @@ const BROKEN: &str = "The connection ended under the request, as connections do 
      certificate if there is one: a provider that refuses it ends the connection.";
 const MALFORMED: &str = "The server's answer is not valid HTTP, or far too long. Check the host and the port of its URL, and whether \
      a firewall or a proxy on the way answers in its place.";
-const TIMED_OUT: &str = "The provider did not answer within requestTimeout. Either it is unwell, or the network between it and \
+const TIMED_OUT: &str = "The provider did not answer within requestTimeout. Either it has an outage, or the network between it and \
      this machine loses packets; if it happens often, look at the time of the last PING and raise \
      requestTimeout.";
 

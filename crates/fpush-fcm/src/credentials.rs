@@ -79,7 +79,7 @@ impl ServiceAccount {
         }
     }
 
-    /// What stands for the account and its key.
+    /// A digest of the account and its key.
     pub(crate) fn digest(&self) -> u128 {
         settings::digest(format!("{} {}", self.email, self.private_key).as_bytes())
     }

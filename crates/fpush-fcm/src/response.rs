@@ -28,7 +28,7 @@ pub(crate) enum FcmCode {
     Unavailable,
     Internal,
     ThirdPartyAuthError,
-    /// One that is not in this list, cut and freed of what is no letter.
+    /// One that is not in this list: shortened, letters only.
     Unknown(String),
 }
 
@@ -50,7 +50,7 @@ pub(crate) enum Status {
     Unauthenticated,
     Unavailable,
     Unimplemented,
-    /// Google's own `UNKNOWN`, and every name that is not in this list, freed of what is no letter.
+    /// Google's own `UNKNOWN`, and every name that is not in this list, letters only.
     Unknown(String),
 }
 
@@ -159,8 +159,8 @@ impl Refusal {
                     FcmCode::InvalidArgument => self.invalid_argument(PushError::TokenDoubted, MALFORMED),
                     FcmCode::QuotaExceeded => self.quota_exceeded(),
                     FcmCode::Unavailable | FcmCode::Internal => (self.later(), UNWELL),
-                    // About this device's platform (Apple's or the browser's push service behind Google): whoever
-                    // owns such a token must not stop all others by publishing to it.
+                    // About this device's platform (Apple's or the browser's push service behind Google): the owner
+                    // of such a token must not stop all others by publishing to it.
                     FcmCode::ThirdPartyAuthError => (
                         misconfigured,
                         "The token is one of an iOS or a web app, and Google may not send to that platform for this \
@@ -207,7 +207,7 @@ impl Refusal {
                 (
                     self.by_status(PushError::Misconfigured),
                     "The answer is not in Google's form. With 404 the project_id in the file of fcmSecretPath is none \
-                     that Google knows; otherwise check endpoint, HTTPS_PROXY and whatever else stands between this \
+                     that Google knows; otherwise check endpoint, HTTPS_PROXY and every other host between this \
                      machine and Google.",
                 ),
             ),
@@ -307,7 +307,7 @@ fn is_code(code: &Value, status: StatusCode) -> bool {
     *code == status.as_u16() || *code == *status.as_str()
 }
 
-/// What stands in a list, or the one thing that stands in its place.
+/// The elements of a list; a value that is not a list is its own only element.
 fn all(list: &Value) -> impl Iterator<Item = &Value> {
     let (many, one) = match list {
         Value::Array(many) => (many.as_slice(), None),

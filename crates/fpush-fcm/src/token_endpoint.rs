@@ -1,6 +1,6 @@
 //! Google's token endpoint: one request for one access token (RFC 6749 section 5, RFC 7523).
 //!
-//! Whatever answers there, it gets no further than here: the body has a bound, numbers are checked, the HTTP status
+//! No answer of the endpoint, of any form, gets further than here: the body has a bound, numbers are checked, the HTTP status
 //! counts, and what is said about it are our own words, because an answer may hold what the log must not.
 
 use std::time::{Duration, SystemTime};
@@ -41,7 +41,7 @@ pub(crate) enum TokenError {
     Refused(String),
     #[error("the request cannot be signed with the key of the service account")]
     Unsigned,
-    #[error("the token endpoint is unwell ({0})")]
+    #[error("the token endpoint has an outage ({0})")]
     Unwell(String),
     #[error("the token endpoint cannot be reached ({0})")]
     Unreachable(Obstacle),
@@ -100,7 +100,7 @@ pub(crate) fn read(status: StatusCode, body: &[u8]) -> Result<Granted, TokenErro
     })
 }
 
-/// The seconds that a token lives, whatever their type. What is no time, is over already, or is not there counts as the
+/// The seconds that a token lives, whatever their type. A value that is missing, over already or not a time counts as the
 /// usual life: Google refuses a token that has run out, and then another one is asked for.
 fn life(expires_in: &Value) -> Duration {
     let seconds = match expires_in {
@@ -167,7 +167,7 @@ impl TokenError {
             }
             Self::TimedOut => "Check the network, the firewall and HTTPS_PROXY, or raise requestTimeout.",
             Self::Unreadable(_) | Self::Malformed(_) => {
-                "What stands at token_uri in the file of fcmSecretPath is no token endpoint of Google's, or a proxy \
+                "token_uri in the file of fcmSecretPath is not a token endpoint of Google's, or a proxy \
                  answers in its place: look at HTTPS_PROXY. Otherwise get a new file in the Firebase console, under Project \
                  settings, Service accounts."
             }

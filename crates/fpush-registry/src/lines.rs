@@ -9,11 +9,11 @@ use crate::{
     time::Time,
 };
 
-/// Why a line is no device. It holds nothing of what the line says.
+/// Why a line is not a device. It holds nothing of the line's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
     /// It is no JSON object with the right keys.
-    #[error("this is no device as the export writes it")]
+    #[error("this is not a device as the export writes it")]
     Malformed,
     /// The dialect is not known.
     #[error("the dialect is not known")]
@@ -102,7 +102,7 @@ pub fn to_line(device: &Device) -> String {
 ///
 /// # Errors
 ///
-/// It is no device.
+/// It is not a device.
 pub fn from_line(line: &str) -> Result<Device, LineError> {
     let line: Line = serde_json::from_str(line).map_err(|_| LineError::Malformed)?;
     let time = |text: Option<String>| match text {

@@ -18,7 +18,7 @@ use crate::{
     time::Time,
 };
 
-/// Why a file is no device. It holds nothing of what the file says.
+/// Why a file is not a device. It holds nothing of the file's content.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The file cannot be read.
@@ -27,8 +27,8 @@ pub enum ImportError {
     /// It is larger than any device.
     #[error("is larger than 64 KiB")]
     TooLarge,
-    /// It is no table as Prosody writes it.
-    #[error("is no table as Prosody writes it, from byte {0} on")]
+    /// It is not a table as Prosody writes it.
+    #[error("is not a table as Prosody writes it, from byte {0} on")]
     Syntax(usize),
     /// A key is missing, or has no text.
     #[error("has no text for \"{0}\"")]
@@ -324,7 +324,7 @@ mod tests {
             "\"renewed\" is not in the form 2017-03-18T04:07:44Z"
         );
         assert!(with("E0FF1D8C", "\\0").starts_with("has a field"));
-        assert!(with("};", "").starts_with("is no table as Prosody writes it, from byte "));
+        assert!(with("};", "").starts_with("is not a table as Prosody writes it, from byte "));
     }
 
     proptest! {

@@ -65,7 +65,7 @@ pub(super) fn explain(path: &Path, error: &sqlx::Error) -> String {
             ),
         },
         Some(NOT_A_DATABASE) => format!(
-            "{said}; {shown} is no file of SQLite: name another one in registration.store.path, or put a backup in its \
+            "{said}; {shown} is not an SQLite file: name another one in registration.store.path, or put a backup in its \
              place; this runs as user {user}"
         ),
         Some(CORRUPT) => format!(

@@ -141,7 +141,7 @@ impl Situation<'_> {
                 self.user
             )),
             ErrorKind::AddrNotAvailable => Err(format!(
-                "{} is no address of this machine; use one of those that ip addr shows, 127.0.0.1 or 0.0.0.0",
+                "{} is not an address of this machine; use one of those that ip addr shows, 127.0.0.1 or 0.0.0.0",
                 listen.ip()
             )),
             _ => Err(format!("cannot listen at {listen}: {error}")),

@@ -152,7 +152,7 @@ fn what_is_no_database_or_a_damaged_one() {
     )
     .unwrap();
     shared.give(&database);
-    let other = format!("{shown} is no file of SQLite: name another one in registration.store.path");
+    let other = format!("{shown} is not an SQLite file: name another one in registration.store.path");
     shared.assert_refused(
         &["file is not a database", &other],
         &["file is not a database", &other],

@@ -97,7 +97,7 @@ fn ports_that_others_have_and_addresses_of_other_machines_are_found() {
     place.set(|settings| settings["monitoring"] = json!({ "listen": "192.0.2.1:9114" }));
     assert_wrong(
         &place.try_start(),
-        &["monitoring.listen: 192.0.2.1 is no address of this machine"],
+        &["monitoring.listen: 192.0.2.1 is not an address of this machine"],
     );
 
     // Both want the same one.

@@ -139,7 +139,7 @@ fn a_page_answers_in_the_place_of_the_token_endpoint() {
     let fcm = FakeFcm::start(&ca);
     let mut last = None;
     for (status, words) in [
-        (502, "the token endpoint is unwell (502)"),
+        (502, "the token endpoint has an outage (502)"),
         (
             200,
             "the token endpoint's answer holds no access token (status 200)",

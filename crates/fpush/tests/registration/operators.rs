@@ -326,9 +326,9 @@ fn a_folder_of_the_originals_is_taken_over() {
         .collect();
     for (name, problem) in [
         ("other.dat", "is named after another node than the one in it"),
-        ("lua.dat", "is no table as Prosody writes it"),
-        ("call.dat", "is no table as Prosody writes it"),
-        ("cut.dat", "is no table as Prosody writes it"),
+        ("lua.dat", "is not a table as Prosody writes it"),
+        ("call.dat", "is not a table as Prosody writes it"),
+        ("cut.dat", "is not a table as Prosody writes it"),
         ("large.dat", "is larger than 64 KiB"),
         ("folder.dat", "cannot be read"),
     ] {

@@ -47,7 +47,7 @@ impl Unit {
         let value = self.get(key)?;
         let seconds = value
             .parse()
-            .with_context(|| format!("{key}={value} is no number of seconds"))?;
+            .with_context(|| format!("{key}={value} is not a number of seconds"))?;
         Ok(Duration::from_secs(seconds))
     }
 }
