@@ -160,7 +160,7 @@ impl Apns {
         if let Authentication::Certificate(validity) = &self.authentication
             && validity.has_expired(SystemTime::now())
         {
-            // Nobody knocks at Apple's door with it again and again.
+            // No further request is made with it meanwhile.
             let pause = PushError::Pause {
                 length: EXPIRED_PAUSE,
                 alarm: true,

@@ -74,7 +74,7 @@ impl CredentialError {
     }
 }
 
-/// What was found in the place of something else, as the end of a sentence: the labels of a PEM file, which are no secret.
+/// What was found in the place of something else, as the end of a sentence: the labels of a PEM file, which are not secret.
 #[derive(Debug, Default)]
 pub(crate) struct Found(String);
 
@@ -174,7 +174,7 @@ impl Material {
     }
 
     /// The key and its certificate that fit best: that can send what is wanted, that are good now, that are good for the
-    /// longest time. Key and certificate belong together by the public key, whatever their labels and order.
+    /// longest time. Key and certificate are matched by the public key; labels and order do not matter.
     pub(crate) fn choose(
         &self,
         wanted: Option<Wanted<'_>>,

@@ -37,7 +37,7 @@ pub(crate) struct Ready {
     minimal: Bytes,
     /// The largest body that Apple takes.
     limit: usize,
-    /// The keys of `additionalData`, which nothing else may stand under.
+    /// The keys of `additionalData`, which no other value may use.
     taken: Vec<String>,
 }
 

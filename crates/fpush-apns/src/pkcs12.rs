@@ -1,4 +1,4 @@
-//! Reading PKCS#12 files of every common tool: all their keys and all their certificates, whatever labels they have.
+//! Reading PKCS#12 files of every common tool: all their keys and all their certificates, under any label.
 
 mod ber;
 mod pbe;

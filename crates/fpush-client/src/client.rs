@@ -96,7 +96,7 @@ impl ProviderClient {
         let limit = deadline.min(longest);
         match timeout_at(limit, self.exchange(&connection, request)).await {
             Ok(Ok(response)) => {
-                // In a box of its own, which lasts a moment: a push is no larger for it while it waits.
+                // Boxed and short-lived, so that the future of a push stays small while it waits.
                 let answer = Box::pin(self.read(response, limit)).await?;
                 self.clock.note(answer.status, &answer.headers, Instant::now());
                 Ok(answer)

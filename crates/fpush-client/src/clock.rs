@@ -64,7 +64,7 @@ fn offset(headers: &HeaderMap, now: SystemTime) -> Option<i64> {
 pub const CLOCK_WRONG: &str = "The clock of this machine is wrong by more than a minute, and what is signed at a wrong \
     time is refused. Set the clock, and let NTP keep it right.";
 
-/// The time of an answer on its way is no error of the clock.
+/// The time that an answer takes to arrive is not an error of the clock.
 const TOLERATED: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_secs(60);
 

@@ -111,7 +111,7 @@ impl Connection {
         };
         let sender = match up {
             Some(sender) => sender,
-            // Few wait: the future of a push is no larger for them.
+            // Boxed, because few wait: the future of every other push stays small.
             None => Box::pin(self.until_up()).await?,
         };
         // It fails when the provider has announced the end of the connection.

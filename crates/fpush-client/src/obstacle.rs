@@ -4,7 +4,7 @@ use std::{error::Error, io};
 
 use rustls::{AlertDescription, CertificateError};
 
-/// What stands between this machine and an endpoint.
+/// What keeps this machine from reaching an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Obstacle {
     /// The name of the endpoint, or of the proxy, has no address.
@@ -57,7 +57,7 @@ impl Obstacle {
             if io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut) {
                 return Self::TimedOut;
             }
-            // What an io::Error holds is not its source, but what stands in its place.
+            // The error inside an io::Error is not its source(), but takes its place.
             next = match io.and_then(io::Error::get_ref) {
                 Some(inner) => Some(inner),
                 None => cause.source(),

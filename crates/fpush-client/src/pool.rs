@@ -120,7 +120,7 @@ pub(crate) struct Busy<'a> {
 }
 
 impl Pool {
-    /// A pool that keeps connections this long, or none beyond its request if that is no time.
+    /// A pool that keeps connections this long, or none beyond its request if that is zero.
     pub(crate) fn new(idle_timeout: Duration) -> Self {
         Self {
             places: Semaphore::new(1),

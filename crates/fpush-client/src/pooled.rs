@@ -34,7 +34,7 @@ pub struct PoolSettings {
     pub dialer: Dialer,
     /// Whether URLs may begin with `http://`.
     pub plain_http: bool,
-    /// A connection that nobody has used for this long is closed. None is kept if that is no time.
+    /// A connection that was unused for this long is closed. Zero: none is kept.
     pub idle_timeout: Duration,
     /// At an origin that speaks HTTP/1.1, this many requests are under way at a time, each over a connection of its own;
     /// further ones wait. One of HTTP/2 has one connection for all.

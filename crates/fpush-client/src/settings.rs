@@ -17,7 +17,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Reads `endpoint`, which stands for the provider's own URL.
+    /// Reads `endpoint`, which replaces the provider's own URL.
     pub fn read(section: &mut Section<'_>, providers: &str) -> Option<Self> {
         let text = section.optional_string("endpoint").unwrap_or(providers);
         let Some(uri) = parse_endpoint(text) else {

@@ -103,7 +103,7 @@ fn systems_roots() -> Arc<RootCertStore> {
         Some((at, roots)) if at.elapsed() < ONE_READING => Arc::clone(roots),
         Some(_) | None => {
             let mut roots = RootCertStore::empty();
-            // A broken certificate in the system's store is no reason not to start.
+            // A broken certificate in the system's store does not prevent a start.
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             let roots = Arc::new(roots);
             *last = Some((Instant::now(), Arc::clone(&roots)));

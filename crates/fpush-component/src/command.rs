@@ -41,7 +41,7 @@ enum Action {
     Other,
 }
 
-/// What is kept of the forms of a command: no more than commands read, whatever was sent.
+/// What is kept of the forms of a command: no more than commands read, however much was sent.
 #[derive(Default)]
 #[cfg_attr(test, derive(Debug, PartialEq))]
 struct Submitted<'a> {
@@ -184,7 +184,7 @@ fn field(var: &str, value: &Value) -> Element {
         .build()
 }
 
-/// The answer to who does not want a command any more. It names no session: commands of one step leave none behind, and
+/// The answer to a sender that cancels a command. It names no session: commands of one step leave none behind, and
 /// what was sent is not repeated.
 fn canceled(name: &str) -> Xml {
     Xml::of(command(name, "canceled").build())

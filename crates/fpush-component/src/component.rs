@@ -308,7 +308,7 @@ impl Pauses {
         match end {
             LinkEnd::Replaced => {
                 self.at_once = false;
-                // Only later, never earlier: whoever replaced us wants to stay.
+                // Only later, never earlier: the instance that replaced us wants to stay.
                 REPLACED.max(retry_after).mul_f64(1.0 + jitter / 5.0)
             }
             LinkEnd::Closed | LinkEnd::StreamError(_) | LinkEnd::Io(_) | LinkEnd::Silent | LinkEnd::Stuck => {

@@ -20,8 +20,8 @@ pub(crate) struct Domains {
     records: Mutex<Records>,
 }
 
-/// Publishes are counted in windows of ten minutes. Whoever sends from ever new domains makes the counts of small ones
-/// wrong, and takes no memory.
+/// Publishes are counted in windows of ten minutes. A sender that invents new domains makes the counts of small ones
+/// wrong, and uses no memory.
 #[derive(Debug)]
 struct Records {
     /// The window that runs.
@@ -98,7 +98,7 @@ impl Domains {
         self.user(domain, domain, now)
     }
 
-    /// The same for a user of a domain, who has turns of their own.
+    /// The same for a user of a domain, with separate turns.
     pub(crate) fn user(&self, domain: &str, address: &str, now: Instant) -> Sender<u64> {
         let share = self.hasher.hash_one(registrable(domain));
         let accepted = self.lock().accepted.get(&share).copied();

@@ -147,7 +147,7 @@ impl ComponentSettings {
     }
 }
 
-/// Ends our side of a stream. Where the server does not take that, there is no one to tell.
+/// Ends our side of a stream. An error is ignored: the connection ends anyway.
 pub(crate) async fn close(writer: &mut (impl AsyncWrite + Unpin)) {
     let farewell = async {
         writer.write_all(b"</stream:stream>").await?;

@@ -183,7 +183,7 @@ impl Reply<'_> {
         }
     }
 
-    /// What an error says to whoever looks for its cause: which field or which push module. It repeats nothing that was
+    /// What an error says to a reader who looks for its cause: which field or which push module. It repeats nothing that was
     /// sent; the names of push modules are those of the settings.
     fn text(&self) -> Cow<'static, str> {
         let text = match self {

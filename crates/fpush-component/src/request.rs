@@ -235,7 +235,7 @@ impl<'a> Publish<'a> {
     }
 }
 
-/// The fields of the publish options that mean something here, wherever they stand among the others.
+/// The fields of the publish options that mean something here, at any place among the others.
 #[derive(Default)]
 struct Options<'a> {
     push_module: Option<Cow<'a, str>>,
@@ -359,7 +359,7 @@ impl Signs {
     }
 }
 
-/// `None` for what is no base64 or larger than what any provider takes.
+/// `None` for a value that is not base64, or is larger than any provider accepts.
 fn read_encrypted<'a>(cursor: &mut Cursor<'a>, encrypted: &Open<'a>) -> Result<Option<Encrypted>, Malformed> {
     let iv = encrypted.attribute("iv")?.unwrap_or_default();
     let ciphertext = cursor.text(encrypted)?;

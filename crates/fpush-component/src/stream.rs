@@ -1,9 +1,9 @@
 //! Cutting the byte stream into stanzas.
 //!
-//! Whatever one stanza holds, the next one is untouched: nothing is parsed here but what is needed to find
+//! No content of a stanza affects the next one: nothing is parsed here but what is needed to find
 //! where a stanza ends. A stanza above the limit is dropped up to its end.
 //!
-//! To find the end, all markup of a stanza must be found. Where it stands is noted, so that a
+//! To find the end, all markup of a stanza must be found. Its position is noted, so that a
 //! [`Cursor`](crate::xml::Cursor) need not look for it again.
 
 use std::ops::Range;
@@ -29,7 +29,7 @@ pub(crate) struct Stanza<'a> {
     pub(crate) marks: &'a [Mark],
 }
 
-/// Where a piece of markup stands in its stanza, from `<` to behind `>`.
+/// The position of a piece of markup in its stanza, from `<` to behind `>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
     start: u32,
@@ -63,7 +63,7 @@ pub(crate) struct Cutter {
     start: usize,
     /// How many elements are open, the stream's own not counted.
     depth: u32,
-    /// What the next byte stands in.
+    /// What the next byte is part of.
     within: Within,
     /// The byte before the first one of the buffer.
     previous: u8,

@@ -1,7 +1,7 @@
 //! Turns at the database of registered devices.
 //!
 //! So many requests may use it at a time. The others wait in turns by registrable domain, and inside each by full name, so
-//! that whoever sends many of them, under however many names, delays only themselves.
+//! that a sender of many of them, under however many names, delays only itself.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 

@@ -1,7 +1,7 @@
 //! Walking through one stanza, without recursion and without a tree.
 //!
-//! A cursor gives the children of an element one after the other; what nobody asks for is skipped, however
-//! deep it is. Where the tags stand is known already, because the stanza was cut along them. Namespaces are
+//! A cursor gives the children of an element one after the other; elements that are not asked for are skipped, however
+//! deep they are. The positions of the tags are known already, because the stanza was cut along them. Namespaces are
 //! resolved, because servers write them in different ways.
 
 use std::borrow::Cow;
@@ -129,7 +129,7 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// Walks over a piece of markup, or over the text before it. Whoever wants more than there is was given
+    /// Walks over a piece of markup, or over the text before it. A caller that wants more than there is was given
     /// tags that do not match.
     // What it gives is large, and to copy it would cost more than to find it.
     #[inline(always)]
@@ -305,7 +305,7 @@ impl<'a> Open<'a> {
     }
 }
 
-/// Names and raw values of what stands behind the name in a start tag. Attributes that occur twice are not
+/// Names and raw values of the attributes of a start tag. Attributes that occur twice are not
 /// looked for: that takes quadratic time.
 struct Attributes<'a>(&'a str);
 

@@ -5,7 +5,7 @@ use std::future::Future;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Shutdown in two steps: from [`begin`](Self::begin) on nothing new is accepted and everything held is sent
-/// now; at [`expire`](Self::expire) whatever is still under way gives up. Clones share one state.
+/// now; at [`expire`](Self::expire) all that is still under way gives up. Clones share one state.
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
     begun: CancellationToken,

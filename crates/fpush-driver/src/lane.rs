@@ -51,7 +51,7 @@ pub(crate) enum Granted {
 /// How the policy reaches a publish that waits for its permit.
 pub(crate) type Waiter = oneshot::Sender<Permit>;
 
-/// The right to have one push at the provider. It goes to the next who waits when it is dropped.
+/// The right to have one push at the provider. When it is dropped, it goes to the next waiter.
 pub(crate) struct Permit {
     lane: Arc<Lane>,
 }
@@ -94,7 +94,7 @@ impl Lane {
             let granted = match grant {
                 None => return,
                 Some(Grant::Waiter(waiter)) => {
-                    // Who does not wait any more gives it back by dropping it.
+                    // A waiter that gave up returns the permit by dropping it.
                     drop(waiter.send(Permit::new(self)));
                     continue;
                 }

@@ -146,7 +146,7 @@ impl Module {
         self.lock().policy.held()
     }
 
-    /// Sends one push because the operator wants it: once, at once, whatever rate limit and block list say, and without
+    /// Sends one push because the operator wants it: once, at once, past rate limit and block list, and without
     /// a trace in them. Returns the class that the push had.
     ///
     /// # Errors
@@ -321,7 +321,7 @@ impl Module {
         }
     }
 
-    /// For whoever asks later why the phone got no push.
+    /// For an operator who asks later why the phone got no push.
     fn note(&self, token: Fingerprint, end: End) {
         self.lock().policy.note(token, end, Instant::now().into_std());
     }
@@ -370,7 +370,7 @@ impl Admitted {
         } = self;
         let permit = match turn {
             Turn::Now(permit) => Some(permit),
-            // Few wait: the future of a push is no larger for them.
+            // Boxed, because few wait: the future of every other push stays small.
             Turn::Waiting(place) => Box::pin(module.wait_for_permit(*place, slot, arrived)).await,
         };
         let token = job.token;

@@ -1,4 +1,4 @@
-//! The domains that publish, and what stands for each.
+//! The domains that publish, and the fingerprint of each.
 
 use std::sync::{Arc, Mutex};
 

@@ -130,7 +130,7 @@ impl AccessToken {
         };
         if generation > 0 {
             // It has run out although the task renews it ahead of time: the task could not, or its life is very
-            // short. Whether it may be asked for now does not matter to who has to wait anyway.
+            // short. Whether it may be asked for now does not matter to a push that has to wait anyway.
             let _ = self.ask_for_another(generation, Instant::now());
         }
         None

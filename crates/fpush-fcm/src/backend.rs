@@ -229,7 +229,7 @@ fn no_access_token(why: Option<TokenError>, deadline: Instant) -> Failure {
 }
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// After a permission was refused: long enough not to knock in vain, short enough to notice the operator's
+/// After a permission was refused: long enough to avoid useless requests, short enough to notice the operator's
 /// correction at Google's side.
 const PERMISSION_PAUSE: Duration = Duration::from_secs(60);
 /// No device has this token, which is not in the form of one either.

@@ -22,7 +22,7 @@ pub struct Answer {
     pub error: Option<PushError>,
 }
 
-/// Reads an answer that is no success.
+/// Reads an answer that is not a success.
 #[must_use]
 pub fn answer(status: StatusCode, body: &[u8], retry_after: Option<Duration>) -> Answer {
     let refusal = Refusal::read(status, body, retry_after);

@@ -101,7 +101,7 @@ struct Api {
 }
 
 impl Api {
-    /// The pages that are for debugging only, and only for who asks by a name that is no stranger's. Apps register
+    /// The pages that are for debugging only, and only under a host name that is not a stranger's. Apps register
     /// under any name: a web server in front may have several.
     fn open(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         if !self.debugging {

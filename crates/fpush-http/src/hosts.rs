@@ -1,8 +1,8 @@
 //! By which names a listener may be asked for what only its operator should see.
 //!
 //! A page of a stranger can make a browser ask any address that the browser reaches, and read the answer, if the
-//! stranger's own name stands for that address at that moment (DNS rebinding). Then the request names the stranger's
-//! host. So pages are given only to who asks by an address, or by a name that no stranger can have.
+//! stranger's own name resolves to that address at that moment (DNS rebinding). Then the request names the stranger's
+//! host. So pages are served only under an address, or under a name that no stranger can have.
 
 use axum::{
     Router,
@@ -75,7 +75,7 @@ impl HostNames {
             || self.0.iter().any(|known| **known == *name)
     }
 
-    /// The router for those who ask by such a name; to all others it answers 403. `setting` is where the names stand.
+    /// The router for requests under such a name; all others are answered 403. `setting` is the key that lists the names.
     pub fn guard(self, router: Router, setting: &'static str) -> Router {
         router.layer(from_fn(move |request: Request, next: Next| {
             let admitted = self.admit(request.uri(), request.headers());
@@ -91,7 +91,7 @@ impl HostNames {
     }
 }
 
-/// The answer to who asks by a name that is not known.
+/// The answer to a request under an unknown name.
 pub(crate) fn refusal(setting: &str) -> (StatusCode, String) {
     let text = format!(
         "This page is not given out under this host name. Ask by the address, or add the name to {setting}.hostNames.\n"

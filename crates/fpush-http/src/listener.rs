@@ -261,8 +261,8 @@ impl Host {
             () = remind(self.tls.as_deref()) => {}
         }
         drop(accepting);
-        // The socket goes on with the next listener of this port, and with it who waits there to be accepted. If there is
-        // none, who waits now is served yet: closing the socket would reset their connections. Later ones are refused.
+        // The socket goes on with the next listener of this port, and with it the clients that wait to be accepted. If there is
+        // none, the clients that wait now are still served: closing the socket would reset their connections. Later ones are refused.
         if let Some(socket) = Arc::into_inner(socket) {
             self.accept_rest(&socket, &mut connections);
         }
@@ -306,7 +306,7 @@ impl Host {
         }
     }
 
-    /// Accepts who has connected already.
+    /// Accepts the clients that have connected already.
     fn accept_rest(&self, listener: &StdListener, connections: &mut Connections) {
         // Nobody is to come between the last of them and the end of the socket; if it cannot be set, few do.
         drop(SockRef::from(listener).listen(0));
@@ -350,7 +350,7 @@ impl Host {
         });
     }
 
-    /// Works until shortly after the drain has begun: whoever had come by then has a request on the way.
+    /// Works until shortly after the drain has begun: clients that connected before may have a request on the way.
     async fn before_the_end<F: Future>(&self, work: F) -> Option<F::Output> {
         tokio::select! {
             done = work => Some(done),
@@ -444,7 +444,7 @@ async fn remind(tls: Option<&Tls>) {
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// For the last words on a connection that is to end.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// For the first request of whoever was accepted just before the end: it must not be lost when another listener takes the
+/// For the first request of a client that was accepted just before the end: it must not be lost when another listener takes the
 /// port over.
 const WELCOME: Duration = Duration::from_secs(1);
 /// Bytes of a request's head.

@@ -97,7 +97,7 @@ fn elements<'a>(headers: &'a HeaderMap, name: &'static str) -> Option<impl Itera
     (!lines.is_empty()).then(|| {
         lines
             .into_iter()
-            // What is no text is an element that no address can be read from.
+            // A value that is not text is an element without an address.
             .flat_map(|line| line.to_str().unwrap_or_default().rsplit(','))
             .map(str::trim)
     })

@@ -78,7 +78,7 @@ impl Registrations {
             .await
     }
 
-    /// What a node stands for, for a push from this address.
+    /// What a node refers to, for a push from this address.
     pub(crate) async fn find(&self, node: &str, secret: &str, address: IpAddr) -> Result<Found, Unavailable> {
         let sender = client_network(address).to_string();
         match self.registry.find(node, Some(secret), &sender) {

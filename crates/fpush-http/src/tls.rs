@@ -24,7 +24,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 /// Why TLS cannot be spoken with these files.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
-    /// A file is no text.
+    /// A file is not text.
     #[error("cannot read {path}: {problem}")]
     NotText {
         /// The file.

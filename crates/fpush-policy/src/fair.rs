@@ -79,7 +79,7 @@ impl<K: Ord + Clone, T> FairQueue<K, T> {
         }
     }
 
-    /// Has so many places from now on. Who has one keeps it.
+    /// Sets the number of places. Places that are taken stay taken.
     pub fn set_places(&mut self, places: usize) {
         self.places = places;
     }

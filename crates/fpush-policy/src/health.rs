@@ -11,7 +11,7 @@ pub(crate) struct ModuleHealth {
     paused_until: Option<Instant>,
     /// Why the provider wants less, while the module pauses for that.
     throttled: Option<Complaint>,
-    /// Why the provider refuses our credentials. It stands until the provider says something else.
+    /// Why the provider refuses our credentials. It is kept until the provider gives another answer.
     refused: Option<Complaint>,
     misconfigured: Streak,
     unwell: Streak,
@@ -99,7 +99,7 @@ impl ModuleHealth {
         self.in_vain = None;
     }
 
-    /// The provider could not be reached, or is unwell.
+    /// The provider could not be reached, or has an outage.
     pub(crate) fn unwell(&mut self, failure: &Failure) {
         self.unwell.note(failure);
     }

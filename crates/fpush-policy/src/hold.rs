@@ -188,7 +188,7 @@ impl HoldQueue {
         Some(held)
     }
 
-    /// Makes a push whose attempt failed wait until then, unless a newer one is queued for its key, which stands for it.
+    /// Makes a push whose attempt failed wait until then, unless a newer one is queued for its key and replaces it.
     /// Returns whether it waits.
     pub(crate) fn requeue(&mut self, number: u64, due: Instant) -> bool {
         let Some(held) = self.pushes.get_mut(&number) else {

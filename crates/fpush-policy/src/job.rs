@@ -72,9 +72,9 @@ impl fmt::Debug for PushJob {
 pub struct SenderDomain {
     /// Its name.
     pub name: Box<str>,
-    /// What stands for the name.
+    /// The fingerprint of the name.
     pub key: Fingerprint,
-    /// What stands for everybody below its registrable domain.
+    /// The fingerprint of its registrable domain.
     pub share: Fingerprint,
 }
 

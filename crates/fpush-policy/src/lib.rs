@@ -1,7 +1,7 @@
 //! All decisions about pushes: functions of a state and the time.
 //!
-//! Nothing here waits, locks, reads a clock, draws a random number, writes a log or does I/O. Whoever carries a decision
-//! out hands in what it needs to know. [`Policy`] is the state of one module, and its methods are the events.
+//! Nothing here waits, locks, reads a clock, draws a random number, writes a log or does I/O. The caller, which carries a decision
+//! out, hands in what the decision needs. [`Policy`] is the state of one module, and its methods are the events.
 
 mod attempts;
 mod blocklist;

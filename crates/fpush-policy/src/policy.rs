@@ -132,7 +132,7 @@ pub enum HeldEnd {
     Delivered,
     /// Its token is dead.
     Dropped,
-    /// A newer push is queued for its key, and stands for it.
+    /// A newer push is queued for its key, so this one is not needed.
     Covered,
     /// It could not be delivered.
     Lost(Outcome),
@@ -143,7 +143,7 @@ pub enum HeldEnd {
 pub enum Busy {
     /// It is acknowledged and waits.
     Held,
-    /// A newer push is queued for its key, and stands for it.
+    /// A newer push is queued for its key, so this one is not needed.
     Covered,
     /// There is no room for it.
     Refused,
@@ -288,7 +288,7 @@ impl<W> Policy<W> {
         (self.turns.out, self.turns.waiting.len())
     }
 
-    /// Takes note of how a push ended, for whoever asks why a phone gets none.
+    /// Takes note of how a push ended, for the operator who asks why a phone gets none.
     pub fn note(&mut self, token: Fingerprint, end: End, now: Instant) {
         self.recent.ended(token, end, now);
     }
@@ -319,7 +319,7 @@ impl<W> Policy<W> {
         }
     }
 
-    /// The outcome for a push for whose key one is queued: of a call none is queued that could stand for it.
+    /// The outcome for a push for whose key one is queued. Calls are never queued, so no queued push replaces a call.
     fn refused(&self, class: Class) -> Outcome {
         match class {
             Class::High | Class::Low if self.limiter.settings().acknowledge_refused => Outcome::Coalesced,

@@ -4,7 +4,7 @@ use hashbrown::HashTable;
 
 use fpush_push::Fingerprint;
 
-/// Entries stand in one vector, linked from the oldest to the newest by index, beside a table of indices: 32
+/// Entries are in one vector, linked from the oldest to the newest by index, beside a table of indices: 32
 /// bytes an entry with a value of 8, which is what lets a million tokens cost tens of megabytes.
 #[derive(Debug)]
 pub struct Recency<V> {
@@ -141,7 +141,7 @@ impl<V> Recency<V> {
         Some(self.entries.swap_remove(index as usize).value)
     }
 
-    /// Points everything that knows an entry at `from` to `to`, where it is about to stand.
+    /// Points everything that knows an entry at `from` to `to`, its new place.
     fn relocate(&mut self, from: u32, to: u32) {
         let Entry {
             key, older, newer, ..

@@ -1,4 +1,4 @@
-//! What last became of a token's pushes, for whoever asks why a phone gets none.
+//! What last became of a token's pushes, for the operator who asks why a phone gets none.
 
 use std::time::Instant;
 

@@ -152,7 +152,7 @@ pub enum PushError {
     Renewed,
     /// The push is too large: send the minimal form.
     TooLarge,
-    /// The provider is unwell or out of reach: try again, but not before `after`.
+    /// The provider has an outage or is unreachable: try again, but not before `after`.
     Later {
         /// What the provider asked for, or the shortest pause that it is known to want.
         after: Option<Duration>,

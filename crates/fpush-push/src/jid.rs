@@ -11,7 +11,7 @@ use crate::registrable::spelling;
 /// has it (RFC 6122 appendix A: case, width, composition), the domain as [`canonical_domain`] has it.
 ///
 /// It is what a server writes that normalises addresses, as Prosody does. So owners that were stored as such a server
-/// wrote them stay as they are; whoever compares with older ones from other servers brings both into this spelling. What
+/// wrote them stay as they are; before a comparison with older ones from other servers, both are brought into this spelling. What
 /// cannot be an address at all is left as it is: then it equals nothing but itself.
 #[must_use]
 pub fn canonical_jid(jid: &str) -> Cow<'_, str> {
@@ -39,7 +39,7 @@ pub fn canonical_jid(jid: &str) -> Cow<'_, str> {
 pub fn canonical_domain(domain: &str) -> Cow<'_, str> {
     let name = spelling(domain);
     if name.contains(':') && name.parse::<Ipv6Addr>().is_ok() {
-        // An IPv6 address stands in brackets (RFC 7622 section 3.2).
+        // An IPv6 address is in brackets (RFC 7622 section 3.2).
         return Cow::Owned(format!("[{name}]"));
     }
     if !name.contains(A_LABEL) {

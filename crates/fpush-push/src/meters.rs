@@ -68,7 +68,7 @@ impl Meters {
         self.lost.increment();
     }
 
-    /// A newer push is queued for the same device, and stands for an acknowledged one.
+    /// An acknowledged push is dropped, because a newer one is queued for the same device.
     pub fn held_covered(&self) {
         self.covered.increment();
     }

@@ -7,7 +7,7 @@ pub enum Outcome {
     Accepted,
     /// It is held and goes out when its time has come.
     Queued,
-    /// One push for the key is queued already; that one stands for this one too, and the operator wants
+    /// One push for the key is queued already; that one wakes the device for both, and the operator wants
     /// no error shown.
     Coalesced,
     /// One push for the key is queued already, or it is a call that came too soon.

@@ -6,7 +6,7 @@ use idna::AsciiDenyList;
 use psl::{List, Psl, Type};
 
 /// The part of a domain that its owner has registered, in the one spelling in which domains are compared: lower case,
-/// A-labels, no dot at the end. Whoever owns `example.co.uk` can invent any number of names below it, so that shares of
+/// A-labels, no dot at the end. The owner of `example.co.uk` can invent any number of names below it, so that shares of
 /// what senders can use up go by this part.
 ///
 /// Only the ICANN part of the public suffix list counts. A domain below no known suffix, an IP address and a single

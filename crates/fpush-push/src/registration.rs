@@ -34,7 +34,7 @@ pub enum Lookup {
     Asking(Pin<Box<dyn Future<Output = Result<Found, Unavailable>> + Send>>),
 }
 
-/// What a node stands for.
+/// What a node refers to.
 #[derive(Debug)]
 pub enum Found {
     /// A device, whose secret matches, or that needs none.
@@ -43,7 +43,7 @@ pub enum Found {
     WrongSecret,
     /// A device whose registration the registry has itself ended.
     Ended,
-    /// Nothing that is known; but nobody except a registry makes such nodes, so it is no token either.
+    /// Nothing that is known. Only a registry makes such nodes, so it is not a token either.
     Reserved,
     /// Nothing that is known.
     Nothing,

@@ -78,7 +78,7 @@ pub enum TroubleKind {
     Settings,
     /// The provider rejects far more tokens than usual.
     WrongTokens,
-    /// The provider cannot be reached or is unwell.
+    /// The provider cannot be reached or has an outage.
     Provider,
     /// The provider has rejected every token so far, and accepted no push.
     NothingAccepted,

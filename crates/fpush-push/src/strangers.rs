@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// What of a client's address counts: with IPv6 the network of 64 bits, because whoever has one address there has them
+/// What of a client's address counts: with IPv6 the network of 64 bits, because a client with one address there has them
 /// all. An IPv4 address in IPv6's clothes is an IPv4 address.
 #[must_use]
 pub fn client_network(address: IpAddr) -> IpAddr {

@@ -1,4 +1,4 @@
-//! Device tokens, and what stands for one where the token itself must not be kept or shown.
+//! Device tokens, and their fingerprints, which are used where the token itself must not be kept or shown.
 
 use std::{fmt, hash::Hasher as _};
 
@@ -11,7 +11,7 @@ use crate::Class;
 pub struct Token(Box<str>);
 
 impl Token {
-    /// Takes the token as it stands; whether it can be one for a provider is
+    /// Takes the token unchanged; whether it can be one for a provider is
     /// [`PushTrait::canonical`](crate::PushTrait::canonical)'s to say.
     #[must_use]
     pub fn new(token: &str) -> Self {
@@ -32,7 +32,7 @@ impl fmt::Debug for Token {
 }
 
 /// Turns tokens into fingerprints with a key that is drawn anew at each start, so that a fingerprint says
-/// nothing about the token to whoever reads the memory or the log.
+/// nothing about the token to a reader of the memory or the log.
 #[derive(Clone)]
 pub struct TokenHasher {
     key: [u8; 16],
@@ -68,7 +68,7 @@ impl TokenHasher {
         self.hash(&[], token)
     }
 
-    /// What stands for a registered device, by its node: no token has the same.
+    /// The fingerprint of a registered device, made from its node. It differs from that of every token.
     #[must_use]
     pub fn device(&self, node: &str) -> Fingerprint {
         self.hash(&[NO_TEXT], node)

@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use crate::{device::Device, error::RegisterError, rules::Claim, time::Time};
 
-/// Something to be written, and who waits for it.
+/// Something to be written, and the sender of its result.
 pub(crate) struct Job {
     pub(crate) change: Change,
     pub(crate) reply: oneshot::Sender<Result<Done, RegisterError>>,
@@ -17,7 +17,7 @@ pub(crate) enum Change {
         claim: Claim,
         voip_token: Option<String>,
     },
-    /// A device is to be forgotten, if whoever says so may.
+    /// A device is to be forgotten, if the sender has the right to.
     Unregister { claim: Claim },
     /// The provider says that a token was dead before then.
     Dead {
@@ -27,7 +27,7 @@ pub(crate) enum Change {
     },
     /// Devices from elsewhere.
     Import { devices: Vec<Device> },
-    /// A device is to be forgotten, whoever owns it.
+    /// A device is to be forgotten; its owner does not matter.
     Remove { node: String },
     /// The operator says that this is the right database.
     Accept,
@@ -59,7 +59,7 @@ pub(crate) enum Done {
 }
 
 impl Job {
-    /// Whether somebody still waits for what comes of it. Who does not was told that it failed.
+    /// Whether the sender still waits for the result. One that gave up was told that it failed.
     pub(crate) fn is_awaited(&self) -> bool {
         !self.reply.is_closed()
     }

@@ -123,7 +123,7 @@ pub(crate) fn share_of(owner: Option<&str>) -> Cow<'_, str> {
     let domain = owner.split_once('@').map_or(owner, |(_, domain)| domain);
     let share = registrable(domain);
     match share.parse::<Ipv6Addr>() {
-        // Whoever has one such network has all addresses in it.
+        // A client with one such network has all addresses in it.
         Ok(address) => Cow::Owned(Ipv6Addr::from_bits(address.to_bits() & SITE).to_string()),
         Err(_) => share,
     }

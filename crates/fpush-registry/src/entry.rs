@@ -1,5 +1,5 @@
 //! A device as the cache keeps it: one piece of memory with what a push needs, texts of hexadecimal digits as the
-//! bytes that they stand for.
+//! bytes that they encode.
 
 use std::sync::Arc;
 
@@ -105,7 +105,7 @@ impl Entry {
         }
     }
 
-    /// The bytes of a field, and whether they stand for hexadecimal digits.
+    /// The bytes of a field, and whether they encode hexadecimal digits.
     fn field(&self, wanted: Field) -> Option<(&[u8], bool)> {
         let header = |index: usize| u16::from_le_bytes(self.array(HEADERS + 2 * index));
         let length = |header: u16| {

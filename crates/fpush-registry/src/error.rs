@@ -71,7 +71,7 @@ pub enum OpenError {
         /// The last one that this program knows.
         known: i64,
     },
-    /// A database that is no registry, or a damaged one.
+    /// A database that is not a registry, or a damaged one.
     #[error("the database cannot be used: {0}")]
     Database(String),
     /// The operating system has no randomness to give.

@@ -7,7 +7,7 @@ use crate::{device::Device, former, prosody, time::Time};
 ///
 /// # Errors
 ///
-/// It is no device; in words.
+/// It is not a device; in words.
 pub fn prosody_file(content: &[u8], name: Option<&str>) -> Result<Device, String> {
     prosody::device(content, name, Time::from_millis(0)).map_err(|error| error.to_string())
 }

@@ -2,7 +2,7 @@
 //!
 //! A node with a tombstone is answered as one that is gone for good, and its server forgets it. That is right only if
 //! nothing that came after the tombstone is lost. So each change of the devices has a number and a random mark, and
-//! whoever remembers the last one can tell a backup that was restored, a copy that went another way, and another
+//! an instance that remembers the last one can tell a backup that was restored, a copy that went another way, and another
 //! database from the one that it knew.
 
 use std::fmt;
@@ -131,7 +131,7 @@ pub(crate) fn compare(
         }
         let forgotten = match mark {
             Some(mark) => mark != known.mark,
-            // A change that was so long ago that its mark is forgotten is no reason for doubt.
+            // A change that was so long ago that its mark is forgotten is not a reason for doubt.
             None => present.change < known.change,
         };
         if forgotten {

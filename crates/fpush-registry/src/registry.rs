@@ -147,7 +147,7 @@ impl Registry {
     ///
     /// `known` is the last change of the database that is remembered: a database that does not know it is doubted.
     ///
-    /// A PostgreSQL server that is out of reach is no error: until it can be reached registrations and lookups are
+    /// A PostgreSQL server that is out of reach is not an error: until it can be reached registrations and lookups are
     /// answered with [`Unavailable`].
     ///
     /// # Errors
@@ -400,7 +400,7 @@ impl Registry {
         Some(count as u64)
     }
 
-    /// Removes the device with this node, whoever owns it. Returns whether there was one.
+    /// Removes the device with this node; its owner does not matter. Returns whether there was one.
     ///
     /// # Errors
     ///

@@ -160,7 +160,7 @@ pub(crate) fn register(
     max_per_owner: usize,
 ) -> Result<Device, RegisterError> {
     let relation = match &existing {
-        // Whoever has registered such a node already keeps it.
+        // An owner that has registered such a node already keeps it.
         None if claim.is_reserved => return Err(RegisterError::ReservedNode),
         None => Relation::Owner,
         Some(device) => claim.relation(device),

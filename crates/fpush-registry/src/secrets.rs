@@ -25,7 +25,7 @@ impl WrongSecrets {
     /// Counts one.
     pub(crate) fn count(&self, node: &str, sender: &str, now: Instant) {
         let sender = share_of(Some(sender));
-        // Who has sent too many is not counted for further nodes: invented ones would have others forgotten.
+        // A sender over its limit is not counted for further nodes: invented nodes would push out the counts of others.
         if self.0.allows(&sender, OF_SENDER, now) {
             self.0.allows((node, &sender), FOR_NODE, now);
         }

@@ -1,6 +1,6 @@
 //! The database: one set of tables and statements for SQLite and PostgreSQL.
 //!
-//! Whoever writes is alone: SQLite has one writer, and on PostgreSQL a transaction begins with a lock that all
+//! Only one writes at a time: SQLite has one writer, and on PostgreSQL a transaction begins with a lock that all
 //! instances share. So what a transaction reads stays true until it commits, and the ids of changes are in the order
 //! of the commits.
 

@@ -36,7 +36,7 @@ impl Module {
                         return Ended::Failed { resume };
                     }
                 }
-                // Few are: the future of a push is no larger for them.
+                // Boxed, because few are: the future of every other push stays small.
                 Next::Dead { since } => return Ended::Settled(Box::pin(self.mark_dead(job, since)).await),
                 Next::Ended(ended) => return ended,
             }

@@ -1,4 +1,4 @@
-//! What a module knows of one token, for whoever asks why a phone gets no push.
+//! What a module knows of one token, for an operator who asks why a phone gets no push.
 
 use std::time::{Duration, SystemTime};
 

@@ -117,7 +117,7 @@ impl<W> Policy<W> {
     }
 
     /// Weighs that the provider called a token dead, since then if it says so, or wrong (`None`). A second token, for
-    /// calls, is no reason to give up the device: it is left alone for a while.
+    /// calls, is not a reason to give up the device: it is left alone for a while.
     fn weigh(&mut self, job: &PushJob, gone: Option<Option<u64>>, now: Instant) -> Answered {
         self.health.answered();
         let (token, domain) = (job.token, job.sender.share);

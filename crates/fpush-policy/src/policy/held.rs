@@ -150,7 +150,7 @@ impl<W> Policy<W> {
         Some(end)
     }
 
-    /// Makes a held push wait for another attempt, unless its time is over or a newer one stands for it.
+    /// Makes a held push wait for another attempt, unless its time is over or a newer one replaces it.
     fn try_again(&mut self, number: u64, due: Instant, is_over: bool) -> Option<HeldEnd> {
         if is_over || self.is_last_chance() {
             self.held.remove(number);
@@ -163,7 +163,7 @@ impl<W> Policy<W> {
     }
 
     /// Takes a push that was held before the daemon started, to a token in the spelling of its module. Returns how one
-    /// ended, if not all are held: this one, or the one that it stands for.
+    /// ended, if not all are held: this one, or the one that it replaces.
     pub fn remember_held(
         &mut self,
         record: HeldRecord,

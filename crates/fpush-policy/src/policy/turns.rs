@@ -4,7 +4,7 @@ use fpush_push::Fingerprint;
 
 use crate::fair::FairQueue;
 
-/// Who is at the provider, and who waits for that.
+/// The pushes at the provider, and those that wait for a permit.
 #[derive(Debug)]
 pub(super) struct Turns<W> {
     pub(super) permits: usize,

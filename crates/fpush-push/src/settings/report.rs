@@ -110,7 +110,7 @@ impl NamedFile {
         &self.path
     }
 
-    /// What stands for `start` and for paths and contents of all these files.
+    /// A digest of `start` and of paths and contents of all these files.
     #[must_use]
     pub fn digest_all(start: u128, files: &[Self]) -> u128 {
         files
@@ -118,21 +118,21 @@ impl NamedFile {
             .fold(start, |all, file| all.rotate_left(1) ^ file.digest())
     }
 
-    /// What stands for path and content.
+    /// A digest of path and content.
     fn digest(&self) -> u128 {
         let content = self.digest.unwrap_or_default();
         digest(self.path.as_os_str().as_encoded_bytes()) ^ content.rotate_left(1)
     }
 }
 
-/// A number that stands for some bytes, to see whether they have changed. It is the same in every process.
+/// A digest of some bytes, to see whether they have changed. It is the same in every process.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> u128 {
     SipHasher13::new().hash(bytes).as_u128()
 }
 
 impl Report {
-    /// A report in which these files stand for those that systemd will make of them.
+    /// A report that reads these files in the place of those that systemd will make of them.
     #[must_use]
     pub fn with(provided: Vec<ProvidedFile>) -> Self {
         Self {

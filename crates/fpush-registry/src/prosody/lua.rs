@@ -4,7 +4,7 @@
 ///
 /// # Errors
 ///
-/// It is no such table, from this byte on.
+/// It is not such a table, from this byte on.
 pub(super) fn parse(content: &[u8]) -> Result<Vec<(String, String)>, usize> {
     let mut parser = Parser { content, at: 0 };
     let mut texts = Vec::new();
