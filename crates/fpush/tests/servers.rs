@@ -51,6 +51,8 @@ on_both_servers! {
     an_installation_id_gets_its_push,
     #[cfg(feature = "enable_fcm_support")]
     an_incident_at_google_costs_no_registration,
+    #[cfg(feature = "enable_fcm_support")]
+    an_incident_in_a_calm_hour_costs_ten_registrations,
     after_a_restart_of_the_server_pushes_go_on,
     a_second_message_is_acknowledged_at_once_and_delivered_later,
     nothing_that_a_user_sends_ends_the_link,
@@ -171,6 +173,42 @@ fn an_incident_at_google_costs_no_registration(kind: Kind) {
     for (number, (user, _)) in incidents.iter().enumerate() {
         stage.write_to(user);
         stage.exchange(&fid(number), 4);
+    }
+}
+
+/// The same where Google was well just before, so that its first words are believed: ten devices at most are forgotten, and
+/// the server goes on publishing for all others.
+#[cfg(feature = "enable_fcm_support")]
+fn an_incident_in_a_calm_hour_costs_ten_registrations(kind: Kind) {
+    let mut stage = Stage::start(kind, &json!({ "enabled": false }));
+    let device = |number: usize| {
+        (
+            format!("user{number}"),
+            format!("dCXr7fTpTm2yXGVYTXJc{number:02}"),
+        )
+    };
+    let devices = (0..24).map(device).collect::<Vec<_>>();
+    for (user, fid) in &devices {
+        stage.register(user, fid, "google");
+        stage.write_to(user);
+        stage.exchange(fid, 1);
+    }
+    let gone = fcm_error(404, "NOT_FOUND", Some("UNREGISTERED"), &[]);
+    stage.providers.fcm.answer_with(move |_| gone.clone());
+    let mut kept = Vec::new();
+    for (user, fid) in &devices {
+        stage.write_to(user);
+        let (_, reply) = stage.exchange(fid, 2);
+        if reply.xml.contains("type='wait'") {
+            kept.push((user, fid));
+        }
+    }
+    assert!(kept.len() < devices.len(), "the lane was calm");
+    assert!(kept.len() + 10 >= devices.len(), "{} kept", kept.len());
+    stage.providers.recover();
+    for (user, fid) in kept {
+        stage.write_to(user);
+        stage.exchange(fid, 3);
     }
 }
 
