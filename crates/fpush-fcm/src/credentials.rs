@@ -14,7 +14,7 @@ pub(crate) enum CredentialError {
     #[error("expected the JSON file of a service account, {WHERE_FROM}")]
     NotJson,
     #[error(
-        "this is no file of a service account (its type is not \"service_account\"); expected one, {WHERE_FROM}"
+        "this is not a service account's file (its type is not \"service_account\"); expected one, {WHERE_FROM}"
     )]
     NotServiceAccount,
     #[error("the file of the service account has no {0}; get a new one, {WHERE_FROM}")]

@@ -338,7 +338,7 @@ mod tests {
             ("s3cret".to_owned(), "expected the JSON file of a service account"),
             (
                 good.replace("service_account", "s3cret"),
-                "this is no file of a service account",
+                "this is not a service account's file",
             ),
             (good.replace("project_id", "s3cret"), "has no project_id"),
             (good.replace("project-1\",\n", "s3cret/1\",\n"), "the project_id"),
