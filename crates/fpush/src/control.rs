@@ -101,7 +101,7 @@ impl Control {
                 Ok((stream, _)) => {
                     let responder = responder.clone();
                     tokio::spawn(async move {
-                        // Whoever asked has gone, or is no fpush.
+                        // The client has gone, or is not an fpush.
                         drop(timeout(PATIENCE, answer(stream, &responder)).await);
                         drop(place);
                     });
@@ -145,7 +145,7 @@ async fn open(folder: &RuntimeFolder, path: &Path) -> Result<UnixListener, NoSoc
     }
     match UnixStream::connect(path).await {
         Ok(_) => return Err(NoSocket::Taken),
-        // Left behind by one that was killed; what is no socket is not ours.
+        // Left behind by one that was killed; a file that is not a socket is not ours.
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused && is_socket(path)? => fs::remove_file(path)?,
         Err(_) => {}
     }

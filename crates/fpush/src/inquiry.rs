@@ -15,7 +15,7 @@ use tokio::time::Instant;
 /// A question to the daemon: one line of JSON.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Question {
-    /// `componentHostname` in the settings of whoever asks, if they say it: another fpush must not answer for this one.
+    /// `componentHostname` in the client's settings, if it is set: another fpush must not answer for this one.
     pub(crate) component: Option<String>,
     pub(crate) inquiry: Inquiry,
 }

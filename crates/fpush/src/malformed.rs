@@ -84,7 +84,7 @@ fn is_read(dir: &TempDir, secrets: &[String], what: &str) -> bool {
     loaded.is_some()
 }
 
-/// Parts of everything that is secret: what stands between the lines of a PEM file, and in a secret of one line.
+/// Parts of everything that is secret: what is between the first and last line of a PEM file, and in a secret of one line.
 fn secrets(dir: &TempDir) -> Vec<String> {
     let mut secrets = vec!["secret-of-the-component".to_owned()];
     for name in ["key.pem", "AuthKey.p8", "account.json"] {

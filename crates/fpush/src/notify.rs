@@ -33,7 +33,7 @@ struct Manager {
 }
 
 impl Notifier {
-    /// To whoever started this process, if it wants to be told (`NOTIFY_SOCKET`).
+    /// To the process that started this one, if it wants to be told (`NOTIFY_SOCKET`).
     pub(crate) fn from_environment() -> Self {
         Self::new(env::var_os(NOTIFY_SOCKET))
     }

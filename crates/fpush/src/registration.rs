@@ -23,7 +23,7 @@ pub(crate) enum Looked {
     Devices(Vec<KnownDevice>),
 }
 
-/// A registered device, for whoever asks why it gets no push.
+/// A registered device, for an operator who asks why it gets no push.
 pub(crate) struct KnownDevice {
     /// The push module of its kind, if the settings have one.
     pub(crate) module: Option<String>,

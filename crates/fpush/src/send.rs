@@ -183,7 +183,7 @@ fn build(loaded: Loaded, only: Option<&str>) -> anyhow::Result<Vec<Arc<Module>>>
     Ok(modules.collect())
 }
 
-/// The token, from standard input if it is `-`: what stands on the command line is in the list of processes.
+/// The token, from standard input if it is `-`: the command line is visible in the list of processes.
 pub(crate) fn read_token(token: &str) -> io::Result<String> {
     if token != STDIN {
         return Ok(token.to_owned());

@@ -34,7 +34,7 @@ pub(super) struct Place {
     pub(super) running: Option<Holding>,
     /// Whose rights the check has.
     pub(super) user: String,
-    /// The same in words, if they are not those of who has called.
+    /// The same in words, if they are not the caller's.
     pub(super) acting: Option<String>,
     /// Whether root's rights can be had again.
     pub(super) has_way_back: bool,
@@ -132,7 +132,7 @@ fn look_into(provided: Provided) -> ProvidedFile {
     let Provided { path, source } = provided;
     let content = match &source {
         None => Err(NotSeen::Hidden),
-        // A folder stands for many; only its being there matters.
+        // A folder may be used by many; only its existence matters.
         Some(source) if source.is_dir() => Err(NotSeen::Hidden),
         Some(source) => files::read(source, files::LARGEST).map_err(|e| match e.kind() {
             io::ErrorKind::PermissionDenied

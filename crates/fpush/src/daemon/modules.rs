@@ -12,7 +12,7 @@ use crate::{
     state_dir::{Remembered, TypedModule},
 };
 
-/// All push modules. The table of those in the settings is shared with whoever finds modules for publishes.
+/// All push modules. The table of those in the settings is shared with the code that finds modules for publishes.
 pub(super) struct RunningModules {
     table: Arc<Modules>,
     active: Vec<TypedModule>,

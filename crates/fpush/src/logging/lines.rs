@@ -85,7 +85,7 @@ fn standard_error() -> io::Result<File> {
     Ok(File::from(io::stderr().as_fd().try_clone_to_owned()?))
 }
 
-/// Whether a file is the one that `JOURNAL_STREAM` names. It need not be: whoever redirects standard error leaves
+/// Whether a file is the one that `JOURNAL_STREAM` names. It need not be: a redirection of standard error leaves
 /// the variable as it was.
 fn is_stream(file: &File, stream: &str) -> bool {
     let Some((device, inode)) = stream.split_once(':') else {

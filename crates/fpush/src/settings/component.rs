@@ -126,7 +126,7 @@ fn read_secret(component: &mut Section<'_>) -> Option<String> {
     }
 }
 
-/// Whether a text can stand in an address as its domain.
+/// Whether a text can be the domain of an address.
 fn is_domain(name: &str) -> bool {
     name.len() <= 1_023
         && name

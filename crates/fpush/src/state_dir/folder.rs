@@ -108,7 +108,7 @@ impl StateFolder {
     }
 
     /// Reads a file as far as it can be read; a file that is not there is empty. What `accept` does not take, because no
-    /// fpush would have written it, is left out like a line that is no record. That is said once, and a copy kept.
+    /// fpush would have written it, is left out like a line that is not a record. That is said once, and a copy kept.
     pub(crate) fn read<H: DeserializeOwned, L: DeserializeOwned, T>(
         &self,
         file: StateFile,
@@ -383,7 +383,7 @@ mod tests {
         assert!(temp.path().join("some.unreadable").exists());
     }
 
-    /// What stands in the place of a file is neither followed nor waited for, and what it points to stays as it is.
+    /// A link or FIFO in the place of a file is neither followed nor waited for, and the target of a link stays as it is.
     #[test]
     fn links_fifos_and_devices_are_not_files() {
         let temp = TempDir::new();
