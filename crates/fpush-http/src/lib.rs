@@ -20,8 +20,8 @@ mod hosts;
 mod limits;
 mod listener;
 mod origin;
-#[cfg(feature = "registration")]
 mod own_thread;
+#[cfg(feature = "registration")]
 mod pages;
 #[cfg(feature = "registration")]
 mod registrations;
