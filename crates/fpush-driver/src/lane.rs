@@ -86,11 +86,16 @@ impl Lane {
         lock(&self.state)
     }
 
-    /// Gives free permits to those who wait. Never to be called with the state locked.
+    /// Gives free permits to those who wait, as long as the module has not ended. Never to be called with the state locked.
     pub(crate) fn grant(self: &Arc<Self>) {
         loop {
-            let now = Instant::now().into_std();
-            let grant = self.lock().policy.grant(now);
+            let grant = {
+                let mut state = self.lock();
+                if state.life == Life::Ended {
+                    return;
+                }
+                state.policy.grant(Instant::now().into_std())
+            };
             let granted = match grant {
                 None => return,
                 Some(Grant::Waiter(waiter)) => {

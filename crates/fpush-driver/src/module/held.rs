@@ -51,10 +51,21 @@ impl Module {
         self.start_granted();
         while self.lock().policy.has_due(Instant::now().into_std()) {
             if self.drain.run(self.lane.wake.notified()).await.is_none() {
-                // What is left counts as under way.
-                return;
+                return self.give_up();
             }
             self.start_granted();
+        }
+    }
+
+    /// All patience has ended: nothing more is let out. What is left in the hold queue counts as under way, and what has
+    /// left it without an attempt is counted here, because nothing comes after this.
+    fn give_up(&self) {
+        self.lock().life = Life::Ended;
+        while let Some(granted) = self.lane.granted() {
+            match granted {
+                Granted::Attempt(_, permit) => drop(permit),
+                Granted::Ended(token, end) => self.held_has_ended(token, end),
+            }
         }
     }
 

@@ -1257,6 +1257,25 @@ async fn every_held_push_that_was_not_sent_is_counted() {
     assert_eq!(f.module.lost() as usize + f.module.held(), 19);
 }
 
+/// The last permit is given back when all patience has ended: the push whose turn it would be then is of a blocked token.
+#[tokio::test(start_paused = true)]
+async fn a_held_push_of_a_blocked_token_is_counted_at_the_end_of_all_patience() {
+    let f = Fixture::with(one_at_a_time(), Class::High);
+    assert_eq!(f.push("silent").await, Outcome::Accepted);
+    assert_eq!(f.settled("silent"), Outcome::Queued);
+    f.provider.queue([Step::SlowFail(2_000, PushError::Unexplained)]);
+    f.provider.always(Step::Silence);
+    let blocked = f.publish("blocked");
+    seconds(1).await;
+    assert_eq!(f.settled("blocked"), Outcome::Queued);
+    assert_eq!(blocked.await.unwrap(), Outcome::TokenBlocked);
+    f.drain.begin();
+    seconds(7).await;
+    f.drain.expire();
+    f.drain.until_idle().await;
+    assert_eq!(f.module.lost() as usize + f.module.held(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_push_that_falls_due_as_the_end_begins_is_sent_all_the_same() {
     let f = Fixture::with(one_at_a_time(), Class::High);
