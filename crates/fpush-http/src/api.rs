@@ -181,15 +181,15 @@ async fn register(
     request: Request,
 ) -> Result<Answer, Refusal> {
     let fields = api.fields(client, request).await?;
+    let [kind, node, token] = fields.all_of(["type", "node", "token"])?;
+    let secret = fields.optional("secret").map(str::to_owned);
     let Some(share) = api.lookups.take(client.address) else {
         return Ok(Answer::busy());
     };
     api.at_home(async move |api| {
         let _share = share;
-        let (kind, node) = (fields.required("type")?, fields.required("node")?);
-        let (token, secret) = (fields.required("token")?, fields.optional("secret"));
-        let registrations = &api.registrations;
-        let registered = registrations.register(kind, node, token, secret, client.address);
+        let (registrations, secret) = (&api.registrations, secret.as_deref());
+        let registered = registrations.register(&kind, &node, &token, secret, client.address);
         Answer::to_registration(registered.await)
     })
     .await
@@ -201,14 +201,15 @@ async fn unregister(
     request: Request,
 ) -> Result<Answer, Refusal> {
     let fields = api.fields(client, request).await?;
+    let [kind, node] = fields.all_of(["type", "node"])?;
+    let secret = fields.optional("secret").map(str::to_owned);
     let Some(share) = api.lookups.take(client.address) else {
         return Ok(Answer::busy());
     };
     api.at_home(async move |api| {
         let _share = share;
-        let (kind, node) = (fields.required("type")?, fields.required("node")?);
-        let secret = fields.optional("secret");
-        let unregistered = api.registrations.unregister(kind, node, secret, client.address);
+        let (registrations, secret) = (&api.registrations, secret.as_deref());
+        let unregistered = registrations.unregister(&kind, &node, secret, client.address);
         Answer::to_registration(unregistered.await)
     })
     .await
@@ -272,19 +273,19 @@ async fn push(
     request: Request,
 ) -> Result<Answer, Refusal> {
     let fields = api.fields(client, request).await?;
+    let [node, secret] = fields.all_of(["node", "secret"])?;
     let Some(share) = api.pushes.take(client.address) else {
         return Ok(Answer::busy());
     };
     api.at_home(async move |api| {
         let _share = share;
-        let (node, secret) = (fields.required("node")?, fields.required("secret")?);
-        let outcome = match api.registrations.find(node, secret, client.address).await {
+        let outcome = match api.registrations.find(&node, &secret, client.address).await {
             Ok(Found::Device(recipient)) => api.send(&recipient, client).await,
             Ok(Found::Ended) => Outcome::NotRegistered,
             Ok(Found::WrongSecret | Found::Reserved | Found::Nothing) => Outcome::UnknownDevice,
             Err(Unavailable) => Outcome::RegistryUnavailable,
         };
-        Ok(Answer::to_push(outcome, node))
+        Ok(Answer::to_push(outcome, &node))
     })
     .await
 }

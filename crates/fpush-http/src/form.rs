@@ -32,13 +32,16 @@ impl Fields {
         Some(value.as_str()).filter(|value| !value.is_empty())
     }
 
-    /// The last field of this name.
+    /// The last field of each name.
     ///
     /// # Errors
     ///
-    /// There is none, or it is empty.
-    pub(crate) fn required(&self, name: &'static str) -> Result<&str, Refusal> {
-        self.optional(name).ok_or(Refusal::BadField(name))
+    /// There is none of one name, or it is empty: the first such.
+    pub(crate) fn all_of<const N: usize>(&self, names: [&'static str; N]) -> Result<[String; N], Refusal> {
+        if let Some(missing) = names.into_iter().find(|name| self.optional(name).is_none()) {
+            return Err(Refusal::BadField(missing));
+        }
+        Ok(names.map(|name| self.optional(name).unwrap_or_default().to_owned()))
     }
 }
 
@@ -63,7 +66,7 @@ mod tests {
         assert_eq!(fields.optional("ä"), Some("1"));
         assert_eq!(fields.optional("empty"), None);
         assert_eq!(fields.optional("novalue"), None);
-        assert!(fields.required("d").is_err());
+        assert!(fields.all_of(["a", "d"]).is_err());
         assert!(Fields::parse(b"").unwrap().optional("a").is_none());
         assert_eq!(
             Fields::parse(b"a=100%").unwrap().optional("a"),

@@ -283,4 +283,12 @@ mod tests {
             .max();
         assert!(most < Some(60), "{most:?} in one second");
     }
+
+    #[test]
+    fn attempts_become_rare() {
+        let pauses: Vec<_> = (0..9)
+            .map(|failed| BACKOFF.pause(failed, 0.0).as_secs())
+            .collect();
+        assert_eq!(pauses, [30, 60, 120, 240, 480, 960, 1_920, 3_600, 3_600]);
+    }
 }

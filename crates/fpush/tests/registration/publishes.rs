@@ -44,6 +44,17 @@ fn one_answer_for_wrong_and_missing_secrets_and_unknown_nodes() {
     }
 }
 
+/// An app that exchanges node and module: what the log says of a module that is not there shows no token.
+#[test]
+fn a_token_that_comes_as_a_module_is_not_in_the_log() {
+    let mut rig = Rig::start();
+    for token in [apple(3), google(3)] {
+        assert!(!rig.publish("ios", None, Some(&token)).is_result());
+    }
+    rig.daemon.wait_for_nth_log("may be a token", 2, LONG);
+    rig.assert_discreet(&[&apple(3), &google(3)]);
+}
+
 #[test]
 fn who_names_a_module_carries_the_token_along() {
     for mut rig in both() {

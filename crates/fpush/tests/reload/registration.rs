@@ -1,34 +1,25 @@
 //! Registered devices while the settings change.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io,
     net::{SocketAddr, TcpStream},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
 };
 
-use fpush_testkit::publish::{Publish, field, options};
+use fpush_testkit::{
+    publish::{Publish, field, options},
+    try_http,
+};
 use serde_json::json;
 
 use crate::rig::{LONG, OVERLOAD, RESULT, Rig, World, apple, google};
 
 /// A form to the HTTP API, and the lines of its answer.
 fn post(address: SocketAddr, endpoint: &str, form: &str) -> io::Result<Vec<String>> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(LONG))?;
-    write!(
-        stream,
-        "POST /push_appserver/v1/{endpoint} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
-         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
-        form.len()
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .ok_or(io::ErrorKind::UnexpectedEof)?;
-    assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
-    Ok(body.split('\n').map(str::to_owned).collect())
+    let answer = try_http(address, &format!("POST /push_appserver/v1/{endpoint}"), form)?;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    Ok(answer.body.split('\n').map(str::to_owned).collect())
 }
 
 /// Registers a device, and returns its secret.
