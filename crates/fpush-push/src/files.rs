@@ -97,6 +97,20 @@ pub fn not_a_folder(path: &Path) -> Option<&Path> {
         .find(|path| fs::metadata(path).is_ok_and(|there| !there.is_dir()))
 }
 
+/// The folder that a file is in.
+#[must_use]
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().map_or_else(|| Path::new("."), or_here)
+}
+
+fn or_here(folder: &Path) -> &Path {
+    if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    }
+}
+
 fn denied(path: &Path, what_for: Use) -> Option<String> {
     let (what, metadata) = match fs::metadata(path) {
         Ok(metadata) => (path, metadata),
@@ -104,10 +118,7 @@ fn denied(path: &Path, what_for: Use) -> Option<String> {
         Err(_) => path
             .ancestors()
             .skip(1)
-            .map(|folder| match folder.as_os_str().is_empty() {
-                true => Path::new("."),
-                false => folder,
-            })
+            .map(or_here)
             .find_map(|folder| Some((folder, fs::metadata(folder).ok()?)))?,
     };
     let (uid, user, owner) = (geteuid().as_raw(), this_user(), user_name(metadata.uid()));

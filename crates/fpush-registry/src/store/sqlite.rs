@@ -82,7 +82,7 @@ pub(super) fn explain(path: &Path, error: &sqlx::Error) -> String {
 
 /// What keeps SQLite from a file that it needs: it makes further ones beside its own.
 fn refused(path: &Path) -> Option<(PathBuf, io::Error)> {
-    let folder = folder_of(path).unwrap_or_else(|| Path::new("."));
+    let folder = files::folder_of(path);
     let beside = ["-wal", "-shm", "-journal"].map(|suffix| {
         let mut path = path.as_os_str().to_owned();
         path.push(suffix);
@@ -107,20 +107,15 @@ fn cannot_be_had(path: &Path, error: &io::Error) -> String {
     let rule = format!(
         "registration.store.path must name a file, in a folder that belongs to user {user}, whom this runs as"
     );
-    match folder_of(path).and_then(files::not_a_folder) {
+    match files::not_a_folder(files::folder_of(path)) {
         Some(obstacle) => format!("{} is not a folder; {rule}", obstacle.display()),
         None => format!("{error}; {rule}"),
     }
 }
 
-fn folder_of(path: &Path) -> Option<&Path> {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty())
-}
-
 fn make(path: &Path) -> io::Result<()> {
-    if let Some(folder) = folder_of(path) {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
+    let folder = files::folder_of(path);
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let is_new = !path.exists();
     // A FIFO or a device in its place must not hang the start.
     let mut options = OpenOptions::new();

@@ -9,7 +9,10 @@ use std::{
     path::{self, Path, PathBuf},
 };
 
-use fpush_push::settings::{Problem, Severity};
+use fpush_push::{
+    files::folder_of,
+    settings::{Problem, Severity},
+};
 use rustix::{
     fs::{Access, access},
     process::geteuid,
@@ -207,8 +210,7 @@ impl Situation<'_> {
         if let Some(folder) = paths.iter().find(|path| path.is_dir()) {
             return Err(format!("{} is a folder; name a file", folder.display()));
         }
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        self.folder(folder.unwrap_or_else(|| Path::new(".")))?;
+        self.folder(folder_of(file))?;
         for path in paths.iter().filter(|path| path.exists()) {
             self.file(path)?;
         }
