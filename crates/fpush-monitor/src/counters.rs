@@ -21,6 +21,8 @@ use crate::{
 pub struct Counted {
     /// Publishes that came to no module, by what became of them.
     pub outcomes: Arc<Outcomes>,
+    /// Acknowledged pushes that could not be delivered by modules that are not in the settings any more.
+    pub lost: Arc<Counter>,
     /// Replies to the XMPP server by type and condition.
     pub replies: Arc<LabelledCounters<2>>,
     /// Replies that were dropped.
@@ -48,6 +50,7 @@ pub(crate) type ByModule<'a> = BTreeMap<&'a str, &'a Meters>;
 pub(crate) fn write(text: &mut Exposition, counted: &Counted, modules: &ByModule<'_>) {
     let Counted {
         outcomes,
+        lost,
         replies,
         dropped_replies,
         reply_durations,
@@ -65,7 +68,11 @@ pub(crate) fn write(text: &mut Exposition, counted: &Counted, modules: &ByModule
         by_word(modules, |meters| meters.outcomes().named()).chain(without_module),
     );
     text.family(&HELD_PUSHES, by_word(modules, Meters::held));
-    text.family(&PUSHES_LOST, each(modules, Meters::lost));
+    let lost_without_module = Some(lost.get()).filter(|lost| *lost > 0);
+    text.family(
+        &PUSHES_LOST,
+        each(modules, Meters::lost).chain(lost_without_module.map(|lost| ([""], lost))),
+    );
     text.family(&PROVIDER_ANSWERS, by_word(modules, Meters::answers));
     text.family(&REJECTED_TOKENS, by_word(modules, Meters::rejections));
     text.family(&REJECTION_BURSTS, each(modules, Meters::bursts));

@@ -66,7 +66,7 @@ table! {
     HELD_PUSHES: Counter, "fpush_held_pushes_total", ["module", "outcome"],
         "Acknowledged pushes that were held and sent later, by push module and what became of them.";
     PUSHES_LOST: Counter, "fpush_pushes_lost_total", ["module"],
-        "Acknowledged pushes that could not be delivered.";
+        "Acknowledged pushes that could not be delivered; the module is empty if it is not in the settings any more.";
     PROVIDER_ANSWERS: Counter, "fpush_provider_answers_total", ["module", "reason"],
         "Answers of the provider to single attempts, by push module and reason.";
     REJECTED_TOKENS: Counter, "fpush_rejected_tokens_total", ["module", "verdict"],

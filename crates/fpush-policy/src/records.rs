@@ -157,6 +157,12 @@ impl HeldRecord {
             && self.attempts <= 1_000_000
     }
 
+    /// Whether its time was over so long ago.
+    #[must_use]
+    pub fn is_overdue(&self, by: Duration, clocks: Clocks) -> bool {
+        self.due.saturating_add(as_millis(by)) < clocks.wall_millis()
+    }
+
     /// The token as it was written down.
     #[must_use]
     pub fn token(&self) -> &str {

@@ -93,6 +93,7 @@ impl Daemon {
             Senders::new(hasher),
             drain.clone(),
             Arc::clone(&liveness),
+            remembered,
             state.is_some(),
         );
         let (component, handle) = Component::new(
@@ -108,6 +109,7 @@ impl Daemon {
             env!("CARGO_PKG_VERSION"),
             Counted {
                 outcomes: Arc::clone(&meters.outcomes),
+                lost: Arc::clone(modules.lost()),
                 replies: Arc::clone(&meters.replies),
                 dropped_replies: Arc::clone(&meters.dropped_replies),
                 reply_durations: Arc::clone(&meters.durations),
@@ -141,7 +143,7 @@ impl Daemon {
             reload_results,
             recovery: Recovery::default(),
         };
-        daemon.apply(&plan, loaded, remembered).await?;
+        daemon.apply(&plan, loaded).await?;
         if let Some(control) = Control::open(&daemon.settings.runtime_folder).await? {
             let responder = Responder {
                 modules: Arc::clone(daemon.modules.table()),
@@ -190,13 +192,13 @@ impl Daemon {
     pub(crate) async fn tick(&mut self) {
         let now = Instant::now();
         self.log.problems().tick(now);
-        self.modules.tick();
+        let clocks = clocks();
+        self.modules.tick(clocks);
         let all = self.modules.all();
         self.take_known();
         if let Some(state) = &mut self.state {
-            state.tick(&all, now).await;
+            state.tick(&all, self.modules.remembered(), now).await;
         }
-        let clocks = clocks();
         for TypedModule { module, .. } in &all {
             module.follow_clock(clocks);
         }
@@ -231,10 +233,10 @@ impl Daemon {
     pub(crate) async fn close(mut self, end: Instant) {
         let all = self.modules.all();
         self.take_known();
-        let state = self.state;
+        let (state, remembered) = (self.state, self.modules.remembered());
         let keep = async {
             match state {
-                Some(state) => state.close(&all).await,
+                Some(state) => state.close(&all, remembered).await,
                 None => false,
             }
         };
@@ -245,7 +247,12 @@ impl Daemon {
             }
         });
         let (kept, _) = tokio::join!(keep, unregister);
-        let (mut undelivered, mut held) = (self.modules.lost_by_retired(), 0);
+        let (mut undelivered, mut held) = (self.modules.lost().get(), 0);
+        if kept {
+            held += remembered.held();
+        } else {
+            undelivered += remembered.held() as u64;
+        }
         for TypedModule { module, .. } in &all {
             let lost = module.lost() + if kept { 0 } else { module.held() as u64 };
             held += if kept { module.held() } else { 0 };

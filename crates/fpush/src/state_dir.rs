@@ -5,6 +5,7 @@
 //! they are, because they have to be sent. All can be read by fpush alone.
 
 mod folder;
+mod remembered;
 
 use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
 
@@ -16,11 +17,14 @@ use tokio::{
     task::{JoinHandle, spawn_blocking, yield_now},
     time::{Instant, timeout},
 };
-use tracing::{error, info, warn};
+use tracing::{error, info};
 use uuid::Uuid;
 
 use self::folder::{StateFile, StateFolder};
-pub(crate) use self::folder::{examine, read_records};
+pub(crate) use self::{
+    folder::{examine, read_records},
+    remembered::Remembered,
+};
 use crate::registration::{self, KnownChange};
 
 /// A module and its type in the settings.
@@ -58,14 +62,6 @@ struct SaveSchedule {
     trouble: Option<String>,
 }
 
-/// What the files said when the daemon started.
-#[derive(Default)]
-pub(crate) struct Remembered {
-    blocks: HashMap<(String, String), Vec<BlockRecord>>,
-    held: HashMap<(String, String), Vec<HeldRecord>>,
-    verdicts: HashMap<(String, String), Vec<VerdictRecord>>,
-}
-
 /// A file to write, with the records of all modules.
 enum Snapshot {
     /// The block lists, and the key under which their tokens are hashed.
@@ -79,7 +75,7 @@ enum Snapshot {
 }
 
 /// The records of one module in parts, with its name and its type.
-type Of<T> = (String, &'static str, Vec<Vec<T>>);
+type Of<T> = (String, String, Vec<Vec<T>>);
 
 /// What became of a [`Snapshot`].
 type Written = (StateFile, io::Result<()>);
@@ -121,11 +117,7 @@ impl StateDir {
             // Under another key nothing is found again.
             None => (TokenHasher::new()?, Vec::new()),
         };
-        let remembered = Remembered {
-            blocks: sorted(blocks.records),
-            held: sorted(held.records),
-            verdicts: sorted(verdicts),
-        };
+        let remembered = Remembered::new(blocks.records, held.records, verdicts);
         let state = Self {
             folder: dir,
             key: hasher.key(),
@@ -164,7 +156,7 @@ impl StateDir {
     }
 
     /// Writes what has changed, if it is time; somewhere else, without waiting for it. To be called once a second.
-    pub(crate) async fn tick(&mut self, modules: &[TypedModule], now: Instant) {
+    pub(crate) async fn tick(&mut self, modules: &[TypedModule], remembered: &Remembered, now: Instant) {
         if let Some((writing, _)) = self.writing.take_if(|(writing, _)| writing.is_finished()) {
             self.record_result(writing.await.unwrap_or_default(), now);
             if self.stuck.take().is_some() {
@@ -183,7 +175,7 @@ impl StateDir {
             }
             return;
         }
-        let snapshots = self.snapshots(modules, Some(now)).await;
+        let snapshots = self.snapshots(modules, remembered, Some(now)).await;
         if !snapshots.is_empty() {
             let dir = Arc::clone(&self.folder);
             self.writing = Some((spawn_blocking(move || write_all(&dir, &snapshots)), now));
@@ -191,7 +183,7 @@ impl StateDir {
     }
 
     /// Writes everything before the daemon ends. Returns whether what is held is on disk.
-    pub(crate) async fn close(mut self, modules: &[TypedModule]) -> bool {
+    pub(crate) async fn close(mut self, modules: &[TypedModule], remembered: &Remembered) -> bool {
         let closing = async {
             if let Some((writing, _)) = self.writing.take() {
                 self.record_result(writing.await.unwrap_or_default(), Instant::now());
@@ -205,7 +197,10 @@ impl StateDir {
             ] {
                 schedule.written.clear();
             }
-            let (snapshots, dir) = (self.snapshots(modules, None).await, Arc::clone(&self.folder));
+            let (snapshots, dir) = (
+                self.snapshots(modules, remembered, None).await,
+                Arc::clone(&self.folder),
+            );
             let written = spawn_blocking(move || write_all(&dir, &snapshots)).await;
             self.record_result(written.unwrap_or_default(), Instant::now());
         };
@@ -217,7 +212,12 @@ impl StateDir {
     }
 
     /// The files whose content has changed, those only whose time has come if there is a `now`.
-    async fn snapshots(&mut self, modules: &[TypedModule], now: Option<Instant>) -> Vec<Snapshot> {
+    async fn snapshots(
+        &mut self,
+        modules: &[TypedModule],
+        remembered: &Remembered,
+        now: Option<Instant>,
+    ) -> Vec<Snapshot> {
         let is_due = |schedule: &SaveSchedule| now.is_none_or(|now| schedule.next <= now);
         let clocks = clocks();
         let mut snapshots = Vec::new();
@@ -231,8 +231,10 @@ impl StateDir {
             let blocks = records(modules, 0, |module, from| module.blocks(from, clocks)).await;
             snapshots.push(Snapshot::Blocks(self.key, blocks));
         }
-        if is_due(&self.held) && self.held.has_changed(changes(1), now) {
-            let held = records(modules, 0, |module, from| module.held_records(from, clocks)).await;
+        let held_changes = [changes(1), vec![remembered.changes()]].concat();
+        if is_due(&self.held) && self.held.has_changed(held_changes, now) {
+            let mut held = records(modules, 0, |module, from| module.held_records(from, clocks)).await;
+            held.extend(remembered.held_records());
             snapshots.push(Snapshot::Held(held));
         }
         if is_due(&self.verdicts) && self.verdicts.has_changed(changes(2), now) {
@@ -311,36 +313,6 @@ impl SaveSchedule {
     }
 }
 
-impl Remembered {
-    /// What was known of a module.
-    pub(crate) fn tell(&mut self, module: &Module, module_type: &str) {
-        let name = (module.name().to_owned(), module_type.to_owned());
-        let blocks = self.blocks.remove(&name).unwrap_or_default();
-        let held = self.held.remove(&name).unwrap_or_default();
-        if !held.is_empty() {
-            info!(
-                module = module.name(),
-                held = held.len(),
-                "held since before the start"
-            );
-        }
-        let verdicts = self.verdicts.remove(&name).unwrap_or_default();
-        module.remember(blocks, held, verdicts, clocks());
-    }
-
-    /// Says what is lost because its module is gone.
-    pub(crate) fn finish(self) {
-        for ((module, module_type), held) in self.held {
-            warn!(
-                module,
-                kind = module_type,
-                lost = held.len(),
-                "pushes were held for a module that is not in the settings any more"
-            );
-        }
-    }
-}
-
 impl Snapshot {
     fn write(&self, dir: &StateFolder) -> Written {
         match self {
@@ -384,17 +356,9 @@ async fn records<T, P: Copy>(
             parts.push(records);
             yield_now().await;
         }
-        all.push((module.name().to_owned(), *module_type, parts));
+        all.push((module.name().to_owned(), (*module_type).to_owned(), parts));
     }
     all
-}
-
-fn sorted<T>(lines: Vec<Line<T>>) -> HashMap<(String, String), Vec<T>> {
-    let mut sorted: HashMap<_, Vec<T>> = HashMap::new();
-    for (module, module_type, record) in lines {
-        sorted.entry((module, module_type)).or_default().push(record);
-    }
-    sorted
 }
 
 fn write_all(dir: &StateFolder, snapshots: &[Snapshot]) -> Vec<Written> {
@@ -482,7 +446,9 @@ mod tests {
         let dir = TempDir::new();
         let now = Instant::now();
         let (state, hasher, _) = StateDir::open(dir.path(), now).unwrap();
-        state.close(&[typed(module(&hasher))]).await;
+        state
+            .close(&[typed(module(&hasher))], &Remembered::default())
+            .await;
         for file in [BLOCKS.name, HELD.name, "lock"] {
             let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
@@ -505,7 +471,7 @@ mod tests {
         for _ in 0..2 {
             publish(&known, "alive").await;
         }
-        state.close(&[typed(known)]).await;
+        state.close(&[typed(known)], &Remembered::default()).await;
         for (kind, held, dead) in [("demo", 1, true), ("apple", 0, false)] {
             let (_memory, hasher, mut remembered) = StateDir::open(dir.path(), now).unwrap();
             let module = module(&hasher);
@@ -514,11 +480,7 @@ mod tests {
             let verdict = module.admit(request("dead"), now);
             let blocked = matches!(verdict, Admission::Answered(Outcome::TokenDead));
             assert_eq!(blocked, dead, "{kind}: {verdict:?}");
-            assert_eq!(
-                remembered.held.len(),
-                1 - held,
-                "the rest is what is reported as lost"
-            );
+            assert_eq!(remembered.held(), 1 - held, "the rest waits for its module");
         }
     }
 
@@ -532,7 +494,7 @@ mod tests {
         publish(&modules[0].module, "dead").await;
         let mut due = async |seconds: u64| {
             let now = start + Duration::from_secs(seconds);
-            state.tick(&modules, now).await;
+            state.tick(&modules, &Remembered::default(), now).await;
             if let Some((writing, _)) = state.writing.take() {
                 state.record_result(writing.await.unwrap(), now);
             }
@@ -564,7 +526,7 @@ mod tests {
         fs::create_dir(dir.path().join("held.new")).unwrap();
         let mut due = async |seconds: u64| {
             let now = start + Duration::from_secs(seconds);
-            state.tick(&modules, now).await;
+            state.tick(&modules, &Remembered::default(), now).await;
             let (writing, _) = state.writing.take().unwrap();
             state.record_result(writing.await.unwrap(), now);
             state.trouble().map(str::to_owned)
@@ -605,7 +567,7 @@ mod tests {
         for token in ["a", "a", "b", "b"] {
             publish(&known, token).await;
         }
-        state.close(&[typed(known)]).await;
+        state.close(&[typed(known)], &Remembered::default()).await;
         let held = fs::read(dir.path().join(HELD.name)).unwrap();
         let lines: Vec<_> = held.split(|byte| *byte == b'\n').collect();
         // Nonsense, no text at all, and a line that ends too early.
@@ -622,8 +584,7 @@ mod tests {
         dir.write(BLOCKS.name, "nonsense");
         let (_memory, other, remembered) = StateDir::open(dir.path(), now).unwrap();
         assert_ne!(hasher.key(), other.key(), "the key was not readable either");
-        let held: Vec<_> = remembered.held.values().map(Vec::len).collect();
-        assert_eq!(held, [2]);
+        assert_eq!(remembered.held(), 2);
         assert_eq!(fs::read(dir.path().join("held.unreadable")).unwrap(), broken);
         assert_eq!(
             fs::read(dir.path().join("blocklist.unreadable")).unwrap(),

@@ -258,6 +258,7 @@ fn problem(severity: Severity, about: &str, text: &str, ago: (Duration, Duration
 pub(crate) fn counted() -> Counted {
     Counted {
         outcomes: Arc::default(),
+        lost: Arc::default(),
         replies: Arc::new(LabelledCounters::new([
             ["wait", "service-unavailable"],
             ["result", ""],

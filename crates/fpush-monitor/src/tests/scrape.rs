@@ -13,7 +13,7 @@ use fpush_testkit::Scrape;
 use tokio::{task::yield_now, time::Instant};
 
 use super::{
-    made_up::{DAY, good, module, monitor},
+    made_up::{DAY, counted, good, module, monitor},
     request, serve,
 };
 use crate::{METRICS, Monitor, Status};
@@ -156,7 +156,9 @@ async fn a_scrape_is_small_and_quick_and_says_what_each_number_is() {
 
 #[tokio::test]
 async fn what_is_gone_is_gone_at_once_and_counters_go_on() {
-    let monitor = monitor();
+    let counted = counted();
+    let lost_without_module = Arc::clone(&counted.lost);
+    let monitor = Monitor::new("1.2.3", counted);
     let tick = |status: &Status| monitor.tick(status.clone(), Instant::now(), SystemTime::now());
     let scrape = || Scrape::parse(&monitor.metrics(SystemTime::now())).unwrap();
     let mut status = full();
@@ -197,6 +199,11 @@ async fn what_is_gone_is_gone_at_once_and_counters_go_on() {
         scrape.contains("fpush_pushes_lost_total{module=\"push-module-1\"} 2\n"),
         "{scrape}"
     );
+    let of_nobody = "fpush_pushes_lost_total{module=\"\"}";
+    assert!(!scrape.contains(of_nobody), "{scrape}");
+    lost_without_module.add(3);
+    let scrape = monitor.metrics(SystemTime::now());
+    assert!(scrape.contains(&format!("{of_nobody} 3\n")), "{scrape}");
     assert!(
         scrape.contains("fpush_module_up{module=\"push-module-1\"} 1\n"),
         "{scrape}"

@@ -3,7 +3,8 @@
 use std::{env, mem, sync::Arc, time::Duration};
 
 use fpush_driver::{Drain, Liveness, Module, Modules, Senders};
-use fpush_push::Built;
+use fpush_policy::Clocks;
+use fpush_push::{Built, metrics::Counter};
 use tracing::info;
 
 use super::plan::{ModuleStep, Plan};
@@ -18,8 +19,10 @@ pub(super) struct RunningModules {
     active: Vec<TypedModule>,
     /// Modules that are not in the settings any more and still send what they hold.
     retired: Vec<TypedModule>,
-    /// Acknowledged pushes that those could not deliver which have ended since.
-    lost_by_retired: u64,
+    /// What was known before the start, of modules that are not in the settings.
+    remembered: Remembered,
+    /// Acknowledged pushes that modules could not deliver which are gone.
+    lost: Arc<Counter>,
     senders: Senders,
     drain: Drain,
     liveness: Arc<Liveness>,
@@ -28,12 +31,19 @@ pub(super) struct RunningModules {
 }
 
 impl RunningModules {
-    pub(super) fn new(senders: Senders, drain: Drain, liveness: Arc<Liveness>, keeps_held: bool) -> Self {
+    pub(super) fn new(
+        senders: Senders,
+        drain: Drain,
+        liveness: Arc<Liveness>,
+        remembered: Remembered,
+        keeps_held: bool,
+    ) -> Self {
         Self {
             table: Arc::default(),
             active: Vec::new(),
             retired: Vec::new(),
-            lost_by_retired: 0,
+            lost: Arc::clone(remembered.lost()),
+            remembered,
             senders,
             drain,
             liveness,
@@ -60,9 +70,14 @@ impl RunningModules {
         self.active.iter().chain(&self.retired).cloned().collect()
     }
 
+    /// What was known before the start, of modules that are not in the settings.
+    pub(super) fn remembered(&self) -> &Remembered {
+        &self.remembered
+    }
+
     /// Acknowledged pushes that could not be delivered by modules that are gone.
-    pub(super) fn lost_by_retired(&self) -> u64 {
-        self.lost_by_retired
+    pub(super) fn lost(&self) -> &Arc<Counter> {
+        &self.lost
     }
 
     /// How many acknowledged pushes are held.
@@ -70,23 +85,21 @@ impl RunningModules {
         self.all().iter().map(|typed| typed.module.held()).sum()
     }
 
-    /// Forgets the retired modules that have ended.
-    pub(super) fn tick(&mut self) {
+    /// Forgets the retired modules that have ended, and what was held for too long for modules that did not come back.
+    pub(super) fn tick(&mut self, clocks: Clocks) {
         self.retired.retain(|typed| {
             let ended = typed.module.has_ended();
-            self.lost_by_retired += if ended { typed.module.lost() } else { 0 };
+            if ended {
+                self.lost.add(typed.module.lost());
+            }
             !ended
         });
+        self.remembered.tick(clocks);
     }
 
     /// Goes on with other modules: what is the same stays, what is another one goes on with what the old one knew and held,
     /// and what is not there any more ends by itself.
-    pub(super) fn apply(
-        &mut self,
-        plan: &Plan,
-        wanted: Vec<(ModuleValue, ParsedModule)>,
-        remembered: &mut Remembered,
-    ) {
+    pub(super) fn apply(&mut self, plan: &Plan, wanted: Vec<(ModuleValue, ParsedModule)>) {
         let count = wanted.len();
         let mut default = None;
         let mut active = Vec::with_capacity(count);
@@ -94,7 +107,7 @@ impl RunningModules {
             let typed = match (step, self.take_active(&value)) {
                 (ModuleStep::Keep, Some(same)) => same,
                 (ModuleStep::Keep | ModuleStep::Change | ModuleStep::Add, known) => {
-                    let module = self.with_new_backend(&value, parsed, known, remembered);
+                    let module = self.with_new_backend(&value, parsed, known);
                     verify_soon(&module, count);
                     TypedModule {
                         module,
@@ -118,6 +131,7 @@ impl RunningModules {
             typed.module.retire();
             self.retired.push(typed);
         }
+        self.remembered.settle();
     }
 
     /// A module whose backend is another one, or that is new, or that comes back with all that it knew.
@@ -126,7 +140,6 @@ impl RunningModules {
         value: &ModuleValue,
         parsed: ParsedModule,
         known: Option<TypedModule>,
-        remembered: &mut Remembered,
     ) -> Arc<Module> {
         let ParsedModule { settings, backend } = parsed;
         let Built { backend, background } = (backend.build)();
@@ -146,7 +159,7 @@ impl RunningModules {
                 if self.keeps_held {
                     module.keep_held();
                 }
-                remembered.tell(&module, value.module_type);
+                self.remembered.tell(&module, value.module_type);
                 let probe = self.liveness.probe(format!("module {name}"));
                 self.drain.spawn(Arc::clone(&module).run(probe));
                 module
@@ -233,24 +246,29 @@ mod tests {
             Senders::new(fpush_push::TokenHasher::new().unwrap()),
             Drain::default(),
         );
-        let mut running = RunningModules::new(senders, drain, Arc::new(Liveness::new()), false);
-        let mut remembered = Remembered::default();
+        let mut running = RunningModules::new(
+            senders,
+            drain,
+            Arc::new(Liveness::new()),
+            Remembered::default(),
+            false,
+        );
         let demo = || json!({ "type": "demo" });
         let (before, wanted) = read(&json!({ "a": demo(), "b": demo() }), &built);
-        running.apply(&Plan::start(&before), wanted, &mut remembered);
+        running.apply(&Plan::start(&before), wanted);
         let [a, b] = ["a", "b"].map(|name| running.table().named(name).unwrap());
         assert_eq!(built.load(Ordering::Relaxed), 2);
 
         let other = json!({ "type": "demo", "maxInFlight": 7 });
         let (after, wanted) = read(&json!({ "a": demo(), "b": other, "c": demo() }), &built);
-        running.apply(&Plan::reload(&before, &after), wanted, &mut remembered);
+        running.apply(&Plan::reload(&before, &after), wanted);
         assert_eq!(built.load(Ordering::Relaxed), 4, "one for b and one for c");
         let named = |name| running.table().named(name).unwrap();
         assert!(Arc::ptr_eq(&a, &named("a")) && Arc::ptr_eq(&b, &named("b")));
         assert_eq!(running.active().len(), 3);
 
         let (last, wanted) = read(&json!({ "b": demo() }), &built);
-        running.apply(&Plan::reload(&after, &last), wanted, &mut remembered);
+        running.apply(&Plan::reload(&after, &last), wanted);
         assert_eq!((running.active().len(), running.all().len()), (1, 3));
         assert!(running.table().named("a").is_none());
     }

@@ -16,7 +16,6 @@ use crate::{
     logging::log_problems,
     registration,
     settings::{Changed, Loaded, Settings, load, load_again},
-    state_dir::Remembered,
 };
 
 impl Daemon {
@@ -104,7 +103,7 @@ impl Daemon {
         changed: Option<u128>,
     ) -> Result<(), Problem> {
         let plan = Plan::reload(&self.settings, &loaded.settings);
-        match self.apply(&plan, loaded, Remembered::default()).await {
+        match self.apply(&plan, loaded).await {
             Ok(()) => {
                 self.reload_results.increment("ok");
                 let [added, replaced] = [ModuleStep::Add, ModuleStep::Change].map(|step| plan.count(step));
@@ -143,12 +142,7 @@ impl Daemon {
     }
 
     /// Does what is planned. First comes what may fail, and changes nothing; then, without waiting, what may not.
-    pub(super) async fn apply(
-        &mut self,
-        plan: &Plan,
-        loaded: Loaded,
-        mut remembered: Remembered,
-    ) -> anyhow::Result<()> {
+    pub(super) async fn apply(&mut self, plan: &Plan, loaded: Loaded) -> anyhow::Result<()> {
         let Loaded {
             settings,
             modules,
@@ -174,8 +168,7 @@ impl Daemon {
             Step::Change => self.log.set(logging),
         }
         let wanted = settings.modules.iter().cloned().zip(modules).collect();
-        self.modules.apply(plan, wanted, &mut remembered);
-        remembered.finish();
+        self.modules.apply(plan, wanted);
         let before = self.registration.take();
         self.registration = match (&plan.registration, registering) {
             (ListenerStep::Open | ListenerStep::Close, new) => {
