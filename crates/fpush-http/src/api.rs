@@ -50,11 +50,7 @@ pub fn api(
         );
     }
     let api = Api {
-        registrations: Registrations::new(
-            Arc::clone(&registry),
-            settings.require_secret,
-            settings.new_per_address,
-        ),
+        registrations: Registrations::new(Arc::clone(&registry), settings),
         registry,
         modules,
         drain,

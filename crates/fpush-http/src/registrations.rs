@@ -6,22 +6,28 @@ use fpush_push::{Devices as _, Found, Lookup, Unavailable, client_network};
 use fpush_registry::{RegisterError, Registered, Registry, Throttle, Unowned};
 use tokio::time::Instant;
 
+use crate::settings::HttpSettings;
+
 /// The registry as addresses see it. Those who share a network count as one.
 pub(crate) struct Registrations {
     registry: Arc<Registry>,
     /// Whether a known node is registered again or removed only with its secret.
     require_secret: bool,
+    /// New devices of one address in a day.
     new_per_address: u32,
+    /// Requests of one address in a minute: many phones may share it.
+    requests_per_address: u32,
     requests: Throttle,
     new_devices: Throttle,
 }
 
 impl Registrations {
-    pub(crate) fn new(registry: Arc<Registry>, require_secret: bool, new_per_address: u32) -> Self {
+    pub(crate) fn new(registry: Arc<Registry>, settings: &HttpSettings) -> Self {
         Self {
             registry,
-            require_secret,
-            new_per_address,
+            require_secret: settings.require_secret,
+            new_per_address: settings.new_per_address,
+            requests_per_address: settings.requests_per_address,
             requests: Throttle::new(Duration::from_secs(60)),
             new_devices: Throttle::new(Duration::from_secs(86_400)),
         }
@@ -110,7 +116,7 @@ impl Registrations {
 
     fn is_request_allowed(&self, network: IpAddr) -> bool {
         self.requests
-            .allows(("address", network), PER_ADDRESS, Instant::now())
+            .allows(("address", network), self.requests_per_address, Instant::now())
     }
 
     fn reserve_new(&self, network: IpAddr) -> bool {
@@ -120,7 +126,5 @@ impl Registrations {
     }
 }
 
-/// Requests of one address in a minute: many phones may share it.
-const PER_ADDRESS: u32 = 60;
 /// Requests of one address about one node in a minute, unless they come with its secret.
 const PER_NODE: u32 = 12;

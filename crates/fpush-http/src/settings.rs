@@ -170,6 +170,8 @@ pub struct HttpSettings {
     pub require_secret: bool,
     /// `newPerAddress`: new devices of one address in a day.
     pub new_per_address: u32,
+    /// `requestsPerAddress`: registrations, renewals and removals of one address in a minute.
+    pub requests_per_address: u32,
     /// TLS and proxies.
     pub security: Security,
 }
@@ -182,6 +184,7 @@ impl HttpSettings {
         let debugging = section.boolean("debugging", false);
         let require_secret = section.boolean("requireSecret", false);
         let new_per_address = section.integer("newPerAddress", 1..=1_000_000, 5_000) as u32;
+        let requests_per_address = section.integer("requestsPerAddress", 1..=1_000_000, 600) as u32;
         let security = Security::read(&mut section);
         section.finish();
         Some(Self {
@@ -189,6 +192,7 @@ impl HttpSettings {
             debugging,
             require_secret,
             new_per_address,
+            requests_per_address,
             security,
         })
     }

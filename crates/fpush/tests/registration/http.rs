@@ -301,6 +301,37 @@ fn an_address_makes_so_many_new_devices_in_a_day() {
     assert_eq!(register(0)[0], "OK", "a renewal is no new device");
 }
 
+/// The phones behind a carrier's address are many; pushes of their servers are no requests of theirs.
+#[test]
+fn an_address_asks_so_often_in_a_minute() {
+    let rig = Rig::with(json!({ "http": { "requestsPerAddress": 5 } }));
+    let register = |number: usize| {
+        rig.post(
+            "register",
+            &format!("type=apns&node=n-{number}&token={}", apple(number)),
+        )
+    };
+    let secret = register(0).remove(2);
+    for number in 1..5 {
+        assert_eq!(register(number)[0], "OK");
+    }
+    assert_eq!(register(5), RATELIMIT);
+    assert_eq!(rig.post("unregister", "type=apns&node=n-1"), RATELIMIT);
+    assert_eq!(
+        rig.post("push", &format!("node=n-0&secret={secret}")),
+        ["OK", "n-0"]
+    );
+
+    let rig = Rig::start();
+    for number in 0..100 {
+        let answer = rig.post(
+            "register",
+            &format!("type=apns&node=n-{number}&token={}", apple(number)),
+        );
+        assert_eq!(answer[0], "OK", "{number}");
+    }
+}
+
 #[test]
 fn for_debugging_there_are_pages() {
     let mut rig = Rig::with(json!({ "http": { "debugging": true } }));
