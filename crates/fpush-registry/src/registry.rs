@@ -147,12 +147,12 @@ impl Registry {
     ///
     /// `known` is the last change of the database that is remembered: a database that does not know it is doubted.
     ///
-    /// A PostgreSQL server that is out of reach is not an error: until it can be reached registrations and lookups are
-    /// answered with [`Unavailable`].
+    /// A PostgreSQL server that is out of reach is not an error, nor is an SQLite file that another program has locked, or
+    /// whose disk is full: until then registrations and lookups are answered with [`Unavailable`].
     ///
     /// # Errors
     ///
-    /// The file cannot be opened, or holds something else, or tables of a newer version.
+    /// The file cannot be opened by this user, or holds something else, or tables of a newer version.
     pub async fn open(
         settings: RegistrySettings,
         modules: Arc<dyn PushModules>,
@@ -170,9 +170,9 @@ impl Registry {
             trusted_domains,
             expire_after,
         } = settings;
-        let (store, may_come_later) = match &store {
-            StoreSettings::Sqlite { path } => (Store::sqlite(path).await?, false),
-            StoreSettings::Postgres { url } => (Store::postgres(url)?, true),
+        let store = match &store {
+            StoreSettings::Sqlite { path } => Store::sqlite(path).await?,
+            StoreSettings::Postgres { url } => Store::postgres(url)?,
         };
         let targets = Arc::new(Targets::new(types, providers));
         let rules = Rules {
@@ -188,7 +188,7 @@ impl Registry {
             Ok(()) => {}
             Err(MigrateError::Newer { found, known }) => return Err(OpenError::Newer { found, known }),
             Err(MigrateError::Randomness(problem)) => return Err(problem.into()),
-            Err(MigrateError::Database(problem)) if may_come_later => {
+            Err(MigrateError::Database(problem)) if shared.store.may_come_later(&problem) => {
                 writer.fail(&shared.store.describe(&problem));
             }
             Err(MigrateError::Database(problem)) => {

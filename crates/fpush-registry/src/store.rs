@@ -58,6 +58,14 @@ impl Store {
         }
     }
 
+    /// Whether a start goes on without the database because it may be there later.
+    pub(crate) fn may_come_later(&self, error: &sqlx::Error) -> bool {
+        match self {
+            Self::Sqlite(_) => sqlite::may_pass(error),
+            Self::Postgres(_) => true,
+        }
+    }
+
     /// Begins to write, alone.
     pub(crate) async fn begin(&self) -> Result<Writing> {
         let beginning = async {

@@ -17,7 +17,7 @@ use super::run::{PATIENCE, describe};
 use crate::error::OpenError;
 
 /// Opens the file. A missing one is made, with its folder, for this user alone; SQLite gives its further files the
-/// same permissions.
+/// same permissions. If another program has it locked, or the disk is full, it is opened when it is first used.
 pub(super) async fn open(path: &Path) -> Result<SqlitePool, OpenError> {
     let failed = |problem: String| OpenError::File {
         path: path.display().to_string(),
@@ -30,25 +30,33 @@ pub(super) async fn open(path: &Path) -> Result<SqlitePool, OpenError> {
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(PATIENCE)
         .disable_statement_logging();
-    SqlitePoolOptions::new()
+    let pool = SqlitePoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(PATIENCE)
         // After an error of the disk SQLite has rolled back by itself, which sqlx does not notice: on such a connection no
         // transaction begins any more.
-        .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
-        .connect_with(options)
-        .await
-        .map_err(|e| failed(explain(path, &e)))
+        .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }));
+    match pool.clone().connect_with(options.clone()).await {
+        Err(e) if may_pass(&e) => Ok(pool.connect_lazy_with(options)),
+        opened => opened.map_err(|e| failed(explain(path, &e))),
+    }
+}
+
+/// Whether the file may be of use later although nobody changes the settings or the file.
+pub(super) fn may_pass(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::PoolTimedOut) || matches!(kind(error), Some(BUSY | LOCKED | FULL | IO))
+}
+
+/// SQLite's kind of error: the low byte of its code.
+fn kind(error: &sqlx::Error) -> Option<u32> {
+    let code: u32 = error.as_database_error()?.code()?.parse().ok()?;
+    Some(code & 0xff)
 }
 
 /// An error of the file in words: what it means, who was refused, and what to do.
 pub(super) fn explain(path: &Path, error: &sqlx::Error) -> String {
     let (said, shown, user) = (describe(error), path.display(), files::this_user());
-    // The low byte is the kind.
-    let code = error
-        .as_database_error()
-        .and_then(|error| error.code()?.parse().ok());
-    match code.map(|code: u32| code & 0xff) {
+    match kind(error) {
         Some(BUSY | LOCKED) => format!(
             "{said}: another program has had {shown} locked for {} s; end it (fuser -v {shown} shows which it is: this runs as \
              user {user})",

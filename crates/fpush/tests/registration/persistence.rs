@@ -12,7 +12,10 @@ use std::{
 use fpush_testkit::{Command, Form, Reply};
 use serde_json::json;
 
-use crate::rig::{ALICE, LONG, MISSING, PROGRAM, RESULT, Rig, TROUBLE, apple, google, try_http};
+use crate::{
+    bounds::Locked,
+    rig::{ALICE, LONG, MISSING, PROGRAM, RESULT, Rig, TROUBLE, apple, google, try_http},
+};
 
 #[test]
 fn a_restart_keeps_all_devices() {
@@ -270,4 +273,29 @@ fn devices_of_a_type_that_the_settings_have_lost_are_kept_waiting() {
     rig.start_again();
     rig.expect_apple("n", Some(&secret), "org.example.plain", &apple(1));
     rig.expect_google(&node, None, &google(1));
+}
+
+/// A backup or a person has it locked: what can be read is, and nobody is unregistered.
+#[test]
+fn a_database_that_is_locked_at_the_start_is_waited_for() {
+    let mut rig = Rig::start();
+    let secret = rig.register(ALICE, "n", &apple(1));
+    rig.stop();
+    let lock = Locked::new(&rig.path("devices.db"));
+    rig.start_again();
+    let line = rig
+        .daemon
+        .wait_for_log("the database of registered devices is out of reach", LONG);
+    assert!(line.contains("another program has had"), "{line}");
+    // It may be read.
+    rig.expect_apple("n", Some(&secret), "org.example.ios", &apple(1));
+    let register = [("type", "apns"), ("node", "m"), ("token", &apple(3))];
+    let reply = rig.execute(ALICE, "v1-register-push", &register);
+    assert_eq!(reply.verdict(), TROUBLE);
+    let plain = rig.publish(&apple(2), None, Some("ios"));
+    assert_eq!(plain.verdict(), RESULT, "this token is not registered");
+    lock.release();
+    rig.daemon
+        .wait_for_log("the database of registered devices can be reached", LONG);
+    rig.register(ALICE, "m", &apple(3));
 }
