@@ -135,8 +135,8 @@ fn make(path: &Path) -> io::Result<()> {
         .mode(0o600);
     let file = files::regular(&mut options, path)?;
     // An import that root does before the first start must not lock the daemon out.
-    if is_new && let Some(folder) = path.parent().and_then(|folder| fs::metadata(folder).ok()) {
-        let owner = file.metadata()?;
+    if is_new {
+        let (folder, owner) = (fs::metadata(folder)?, file.metadata()?);
         if owner.uid() == ROOT && folder.uid() != ROOT {
             chown(path, Some(folder.uid()), Some(folder.gid()))?;
         }

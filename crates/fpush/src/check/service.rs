@@ -133,7 +133,7 @@ impl Service {
                 && !line.starts_with(['#', ';'])
                 && let Some((key, value)) = line.split_once('=')
             {
-                self.set(key.trim(), value.trim());
+                self.set(key.trim(), &expanded(value.trim()));
             }
         }
     }
@@ -218,6 +218,28 @@ impl Service {
     }
 }
 
+/// A value with what its specifiers are for this unit, see `systemd.unit(5)`. Others stay as they are: they name what is
+/// known while the service runs.
+fn expanded(value: &str) -> String {
+    let mut expanded = String::with_capacity(value.len());
+    let mut parts = value.split('%');
+    expanded.extend(parts.next());
+    while let Some(part) = parts.next() {
+        if part.is_empty() {
+            // It was doubled.
+            expanded.push('%');
+            expanded.extend(parts.next());
+            continue;
+        }
+        let specifier = SPECIFIERS.iter().find(|(letter, _)| part.starts_with(*letter));
+        match specifier {
+            Some((letter, meaning)) => expanded.extend([meaning, &part[letter.len_utf8()..]]),
+            None => expanded.extend(["%", part]),
+        }
+    }
+    expanded
+}
+
 /// A switch in a unit file.
 fn is_on(value: &str) -> bool {
     ["1", "yes", "y", "true", "t", "on"]
@@ -242,6 +264,22 @@ fn folders(variable: Option<&str>) -> Vec<PathBuf> {
     }
 }
 
+/// What they are for a service of the system whose name is [`UNIT`].
+const SPECIFIERS: [(char, &str); 13] = [
+    ('C', "/var/cache"),
+    ('d', "/run/credentials/fpush.service"),
+    ('E', "/etc"),
+    ('h', "/root"),
+    ('L', "/var/log"),
+    ('n', UNIT),
+    ('N', "fpush"),
+    ('p', "fpush"),
+    ('S', STATE),
+    ('t', "/run"),
+    ('T', "/tmp"),
+    ('u', "root"),
+    ('V', "/var/tmp"),
+];
 /// The name that the package, and README, give it.
 pub(crate) const UNIT: &str = "fpush.service";
 /// Where `StateDirectory=` makes folders.
@@ -358,6 +396,29 @@ mod tests {
             ),
             (None, false, 0)
         );
+    }
+
+    #[test]
+    fn specifiers_are_expanded() {
+        let unit = "[Service]\nUser=%p\nWorkingDirectory=%E/%N\nLoadCredential=key:%E/%p/a%%b\nExecStart=/bin/fpush %E/x.json %i\n\
+                    ProtectSystem=strict\nReadWritePaths=%S/other %T/x\n";
+        let service = service(&[unit]);
+        assert_eq!(service.user.as_deref(), Some("fpush"));
+        assert_eq!(service.working_folder, Some("/etc/fpush".into()));
+        assert_eq!(service.provided()[0].source, Some("/etc/fpush/a%b".into()));
+        assert!(service.starts_with(Path::new("/etc/x.json")));
+        assert!(
+            service.may_write(Path::new("/var/lib/other")) && !service.may_write(Path::new("/var/lib/x"))
+        );
+        for (value, expected) in [
+            ("%", "%"),
+            ("%%", "%"),
+            ("a%%%n", "a%fpush.service"),
+            ("%j%", "%j%"),
+            ("%\u{e4}", "%\u{e4}"),
+        ] {
+            assert_eq!(expanded(value), expected, "{value}");
+        }
     }
 
     #[test]
