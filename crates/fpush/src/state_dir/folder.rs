@@ -124,8 +124,9 @@ impl StateFolder {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return nothing,
             Err(e) => {
                 let e = files::describe(&e, &path, files::Use::Own);
+                let kept = keep_aside(&path, fs::rename);
                 let path = path.display();
-                error!("cannot read {path}: {e}; going on without what it holds");
+                error!("cannot read {path}: {e}; going on without what it holds, and {kept}");
                 return nothing;
             }
         };
@@ -134,13 +135,8 @@ impl StateFolder {
         let (records, left_out) = read_records(content, file.most, &mut accept);
         let unreadable = left_out + usize::from(too_large);
         if records.head.is_none() || unreadable > 0 {
-            let aside = path.with_extension("unreadable");
             // Without waiting and whatever its size: the next writing leaves this name with the old content.
-            let kept = remove(&aside).and_then(|()| fs::hard_link(&path, &aside));
-            let kept = match kept {
-                Ok(()) => format!("it is kept as {}", aside.display()),
-                Err(e) => format!("it cannot be kept as {}: {e}", aside.display()),
-            };
+            let kept = keep_aside(&path, fs::hard_link);
             let path = path.display();
             error!(
                 unreadable,
@@ -313,6 +309,15 @@ fn keep_to_ourselves(folder: &Path) -> io::Result<u32> {
 fn is_our_group(gid: u32) -> bool {
     let ours = rustix::process::getgroups().unwrap_or_default();
     gid == 0 || gid == rustix::process::getegid().as_raw() || ours.iter().any(|ours| ours.as_raw() == gid)
+}
+
+/// Gives a file another name, because the next writing takes its own. Returns that in words.
+fn keep_aside(path: &Path, give: impl FnOnce(PathBuf, PathBuf) -> io::Result<()>) -> String {
+    let aside = path.with_extension("unreadable");
+    match remove(&aside).and_then(|()| give(path.to_owned(), aside.clone())) {
+        Ok(()) => format!("it is kept as {}", aside.display()),
+        Err(e) => format!("it cannot be kept as {}: {e}", aside.display()),
+    }
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt as _, symlink},
+    os::unix::fs::{PermissionsExt as _, chown, symlink},
     path::Path,
     process::Command,
 };
@@ -113,6 +113,38 @@ fn files_of_another_version_are_put_aside() {
     rig.daemon.wait_for_log("held.jsonl is not all readable", LONG);
     assert!(rig.file("held.unreadable").exists());
     assert_eq!(rig.push(&token(1)), RESULT);
+}
+
+/// Somebody copied the folder as another user: what was acknowledged must be there when its owner is corrected.
+#[test]
+fn a_file_that_cannot_be_opened_is_put_aside() {
+    let mut rig = Rig::start("10min");
+    rig.hold(&token(1));
+    rig.wait_for(HELD, |text| text.contains(&token(1)));
+    rig.daemon.kill();
+    let held = rig.file(HELD);
+    // Root reads everything, but takes nobody's files.
+    if chown(&held, Some(65_534), None).is_err() {
+        fs::set_permissions(&held, fs::Permissions::from_mode(0)).unwrap();
+    }
+    rig.start_again();
+    let line = rig.daemon.wait_for_log("going on without what it holds", LONG);
+    assert!(
+        line.contains("ERROR") && line.contains("it is kept as") && line.contains("held.unreadable"),
+        "{line}"
+    );
+    rig.stop();
+    assert!(!rig.read(HELD).contains(&token(1)));
+    let aside = rig.file("held.unreadable");
+    if chown(&aside, Some(0), None).is_err() {
+        fs::set_permissions(&aside, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    assert!(fs::read_to_string(&aside).unwrap().contains(&token(1)));
+    fs::rename(&aside, &held).unwrap();
+    rig.start_again();
+    rig.daemon.wait_for_log("held since before the start", LONG);
+    rig.stop();
+    assert_eq!(rig.sent(&token(1)), 2);
 }
 
 /// systemd makes it and says where it is, and fpush uses it without being told in the settings.
