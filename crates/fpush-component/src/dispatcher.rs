@@ -10,7 +10,7 @@ use std::{
 use fpush_driver::{Admission, Drain, Module, Modules};
 use fpush_push::{
     Choice, CommandError, Cut, Devices, Found, Lookup, Outcome, Registered, Request as PushRequest,
-    Unavailable, canonical_domain, is_tigase_node,
+    Unavailable, canonical_domain, is_plain_name, is_tigase_node,
     sync::{read, write},
 };
 use tokio::time::Instant;
@@ -216,7 +216,7 @@ impl Dispatcher {
         }
         let push_module = publish.push_module.as_deref();
         let Some(resolved) = self.modules.resolve(&publish.node, push_module) else {
-            self.complain_of_module(push_module, domain);
+            complain_of_module(push_module, domain);
             return reply_outcome(pending, domain, Outcome::UnknownModule, named);
         };
         // With a secret and no module, its node is that of a registered device, and the registry may be missing by
@@ -232,7 +232,7 @@ impl Dispatcher {
             domain,
             registered: None,
         };
-        self.run(resolved.module, request, is_registered, pending);
+        self.run(resolved.module, request, may_be_registered, pending);
     }
 
     /// Has a push module decide, and what it decides done. With `is_registered`, whatever a provider says of the token does
@@ -264,26 +264,6 @@ impl Dispatcher {
                     }
                     pending.published(outcome_for(outcome), Named::Known(module.name()));
                 });
-            }
-        }
-    }
-
-    fn complain_of_module(&self, push_module: Option<&str>, domain: &str) {
-        let sender = Cut(domain);
-        match push_module {
-            // The app has exchanged them.
-            Some(name) if self.modules.look_like_tokens(name) => {
-                let start = Cut(name.get(..SHOWN_OF_TOKEN).unwrap_or_default());
-                error!(%sender, "a publish names a push module that is not in the settings, and that may be a token: it begins \
-                    with {start}; add the module back, or correct the name in the app");
-            }
-            Some(name) => {
-                error!(%sender, "a publish names the push module {}, which is not in the settings: add it back, or correct \
-                    the name in the app", Cut(name));
-            }
-            None => {
-                error!(%sender, "a publish names no push module, and the settings have no default one \
-                    (is_default_module)");
             }
         }
     }
@@ -352,6 +332,25 @@ fn reply_outcome(pending: PendingReply, domain: &str, outcome: Outcome, named: N
     pending.without_module(outcome, named);
 }
 
+/// Says that a publish came to no module because of what it names.
+fn complain_of_module(push_module: Option<&str>, domain: &str) {
+    let sender = Cut(domain);
+    match push_module {
+        Some(name) if is_plain_name(name) => {
+            error!(%sender, "a publish names the push module {}, which is not in the settings: add it back, or correct \
+                the name in the app", Cut(name));
+        }
+        Some(name) => {
+            error!(%sender, "a publish names a push module of {} bytes, which is not in the settings; it is not shown, \
+                because it may be a token: add the module back, or correct the name in the app", name.len());
+        }
+        None => {
+            error!(%sender, "a publish names no push module, and the settings have no default one \
+                (is_default_module)");
+        }
+    }
+}
+
 impl Named<'_> {
     /// What a publish names that came to no module.
     fn by(publish: &Publish<'_>) -> Self {
@@ -385,8 +384,6 @@ const LARGE_COMMANDS: Bounds = Bounds {
     under_way: 16,
     waiting: 128,
 };
-/// Bytes of what may be a token that the log shows.
-const SHOWN_OF_TOKEN: usize = 8;
 /// Bytes of a node or a secret: the longest tokens have as many.
 const MAX_VALUE: usize = 4_096;
 

@@ -40,5 +40,5 @@ pub use registration::{
 pub use status::{
     BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, Proof, Trouble, TroubleKind,
 };
-pub use strangers::{client_network, masked};
+pub use strangers::{client_network, is_plain_name, masked};
 pub use token::{Fingerprint, Token, TokenHasher};

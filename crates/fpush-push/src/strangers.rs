@@ -1,4 +1,4 @@
-//! Who counts as one client, and what may be shown of a secret.
+//! Who counts as one client, and what may be shown of a secret or of a name.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -19,6 +19,19 @@ pub fn masked(secret: &str) -> String {
     secret.chars().take(shown).chain(['…']).collect()
 }
 
+/// Whether a name that a stranger chose may be in the log. What may be a token of some provider, also of one that the
+/// settings do not have, is not shown: apps exchange the fields of name and token.
+#[must_use]
+pub fn is_plain_name(name: &str) -> bool {
+    let is_hex = || name.len() >= 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    // A Firebase installation ID, in base64url.
+    let is_installation_id = || name.len() == 22 && name.bytes().any(|byte| byte.is_ascii_uppercase());
+    name.len() <= MAX_PLAIN && !is_hex() && !is_installation_id()
+}
+
+/// Bytes of the longest name that is shown. Registration tokens are longer.
+const MAX_PLAIN: usize = 32;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,6 +43,28 @@ mod tests {
         assert_ne!(of("2001:db8:1:2::"), of("2001:db8:1:3::"));
         assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
         assert_ne!(of("192.0.2.2"), of("192.0.2.1"));
+    }
+
+    #[test]
+    fn what_may_be_a_token_is_no_plain_name() {
+        for name in [
+            "",
+            "ios",
+            "example-ios-production",
+            "org.example.app",
+            "0123456789abcde",
+        ] {
+            assert!(is_plain_name(name), "{name}");
+        }
+        let long = "a".repeat(33);
+        for name in [
+            "cYzXb1mQRk-3kH2b0vL9xA",
+            "0123456789abcdef",
+            &"0f".repeat(32),
+            &long,
+        ] {
+            assert!(!is_plain_name(name), "{name}");
+        }
     }
 
     #[test]

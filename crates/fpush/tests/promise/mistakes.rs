@@ -166,6 +166,28 @@ fn registration_is_switched_off() {
     );
 }
 
+/// Their nodes go to the default module, which takes them for tokens that its provider does not know.
+#[test]
+fn registration_is_switched_off_and_nodes_look_like_tokens() {
+    let mut world = World::start();
+    let mut devices: Vec<_> = (0..20)
+        .map(|n| world.register(Provider::Google, &format!("5f0c9d1e-7b3a-4c2e-9d11-{n:012}"), n))
+        .collect();
+    let mut others = world.stateless(Provider::Google, 100);
+    world.change_settings(Change::Restart, |settings| {
+        settings.as_object_mut().unwrap().remove("registration");
+    });
+    for device in &devices {
+        let unknown = &Provider::Google.words_beyond_doubt()[0];
+        world.token_gets(&device.node, unknown.clone());
+    }
+    for _ in 0..4 {
+        world.expect_all_arrive(&mut others);
+        publish_for_days(&mut world, &mut devices);
+    }
+    assert_all_kept(&devices, "registration is missing");
+}
+
 #[test]
 fn one_app_of_three_names_the_wrong_module() {
     for calm in [Duration::ZERO, 7 * DAY] {
