@@ -28,6 +28,8 @@ pub(crate) struct State {
     /// Another one takes its place when the settings change; attempts under way end on the one that they began on.
     pub(crate) backend: Arc<dyn PushTrait>,
     pub(crate) life: Life,
+    /// Until when [`Module::run`](crate::Module::run) sleeps, if nothing wakes it.
+    pub(crate) timer: Option<std::time::Instant>,
 }
 
 /// Whether the settings have such a module.
@@ -76,6 +78,7 @@ impl Lane {
                 policy,
                 backend,
                 life: Life::Wanted,
+                timer: None,
             }),
             granted: Mutex::default(),
             wake: Notify::new(),
@@ -94,7 +97,14 @@ impl Lane {
                 if state.life == Life::Ended {
                     return;
                 }
-                state.policy.grant(Instant::now().into_std())
+                let now = Instant::now().into_std();
+                let grant = state.policy.grant(now);
+                // What wanted a permit may have to wait for another reason now, which had no timer.
+                let is_earlier = |next| state.timer.is_none_or(|timer| next < timer);
+                if grant.is_none() && state.policy.next_timer(now).is_some_and(is_earlier) {
+                    self.wake.notify_one();
+                }
+                grant
             };
             let granted = match grant {
                 None => return,

@@ -96,6 +96,8 @@ impl Module {
         state.policy.configure(settings, backend.digest());
         state.backend = backend.into();
         drop(state);
+        // It may have ended a pause, and there may be more permits.
+        self.lane.wake.notify_one();
         self.lane.grant();
     }
 
@@ -380,8 +382,10 @@ impl Admitted {
                 delay_at_random().await;
                 let mut tries = Tries::new(job.push.deadline, 0);
                 let ended = module.attempts(&mut job, &mut tries).await;
+                let outcome = module.settle(ended, job, slot);
+                // Not before that: who gets it may be another push to a token that is too busy.
                 drop(permit);
-                module.settle(ended, job, slot)
+                outcome
             }
         };
         module.meters.outcome(outcome);

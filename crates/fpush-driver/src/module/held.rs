@@ -26,8 +26,9 @@ impl Module {
             self.lane.grant();
             self.start_granted();
             let (timer, retired) = {
-                let state = self.lock();
-                (state.policy.next_timer(now), state.life == Life::Retired)
+                let mut state = self.lock();
+                state.timer = state.policy.next_timer(now);
+                (state.timer, state.life == Life::Retired)
             };
             tokio::select! {
                 biased;

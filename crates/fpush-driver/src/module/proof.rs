@@ -29,6 +29,8 @@ impl Module {
         let verified = backend.verify(deadline.into_std()).await;
         let answer = verified.as_ref().map(|_| ());
         self.lock().policy.verified(answer, generation);
+        // It may have ended a pause.
+        self.lane.wake.notify_one();
         verified
     }
 

@@ -1,5 +1,7 @@
 //! The policy against a scripted provider, in paused time.
 
+mod wakes;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::Mutex,
