@@ -118,7 +118,7 @@ fn an_outage_is_a_few_lines() {
     for token in apple_tokens(0..3_000) {
         rig.publish(&token);
     }
-    let failed = apns.wait_for(3_000, 2 * SOON).len();
+    let failed = apns.wait_for(3_000, 9 * SOON).len();
     rig.daemon.terminate();
     assert!(rig.daemon.wait(SOON).success());
     let log = rig.daemon.log();
