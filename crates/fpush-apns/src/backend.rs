@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use fpush_client::{CLOCK_WRONG, ProviderClient, retry_after};
+use fpush_client::{CLOCK_WRONG, ProviderClient, Via, retry_after};
 use fpush_push::{
     BackendStatus, Class, Credential, CredentialKind, Failure, Form, Push, PushError, PushTrait, Sending,
     Token, Urgency, Verifying,
@@ -89,7 +89,7 @@ impl PushTrait for Apns {
         Box::pin(async move {
             match self.attempt(push).await? {
                 None => Ok(()),
-                Some((refusal, generation)) => Err(self.failure(&refusal, generation)),
+                Some(refused) => Err(self.failure(&refused)),
             }
         })
     }
@@ -108,14 +108,14 @@ impl PushTrait for Apns {
             loop {
                 let failure = match self.attempt(&push).await {
                     Ok(None) => return Ok(self.accepted(&push, "it accepted the push").into()),
-                    Ok(Some((refusal, _))) if refusal.blames_only_the_token() => {
+                    Ok(Some(Refused { refusal, .. })) if refusal.blames_only_the_token() => {
                         let why = format!(
                             "it refused only the invented device token, as it should ({})",
                             refusal.describe()
                         );
                         return Ok(self.accepted(&push, &why).into());
                     }
-                    Ok(Some((refusal, generation))) => self.failure(&refusal, generation),
+                    Ok(Some(refused)) => self.failure(&refused),
                     Err(failure) => failure,
                 };
                 // A connection may end and a provider token run out at any time, and pushes go on after it too.
@@ -155,8 +155,8 @@ impl PushTrait for Apns {
 }
 
 impl Apns {
-    /// Sends a push: what Apple said if it did not take it, and the generation of the provider token.
-    async fn attempt(&self, push: &Push) -> Result<Option<(Refusal, u64)>, Failure> {
+    /// Sends a push: what Apple said if it did not take it.
+    async fn attempt(&self, push: &Push) -> Result<Option<Refused>, Failure> {
         if let Authentication::Certificate(validity) = &self.authentication
             && validity.has_expired(SystemTime::now())
         {
@@ -176,7 +176,7 @@ impl Apns {
                 UNBUILDABLE,
             )
         })?;
-        let answer = self.client.send(request, push.deadline.into()).await?;
+        let (answer, via) = self.client.send(request, push.deadline.into()).await?;
         if answer.status != StatusCode::FORBIDDEN
             && let Authentication::Token(token) = &self.authentication
         {
@@ -186,14 +186,16 @@ impl Apns {
             return Ok(None);
         }
         let wait = retry_after(&answer.headers, SystemTime::now());
-        Ok(Some((
-            Refusal::read(answer.status, &answer.body, wait),
+        Ok(Some(Refused {
+            refusal: Refusal::read(answer.status, &answer.body, wait),
             generation,
-        )))
+            via,
+        }))
     }
 
     /// What a refusal means, after what the backend itself can do about it.
-    fn failure(&self, refusal: &Refusal, generation: u64) -> Failure {
+    fn failure(&self, refused: &Refused) -> Failure {
+        let refusal = &refused.refusal;
         let Entry {
             name,
             remedy,
@@ -206,7 +208,7 @@ impl Apns {
             } else {
                 meaning
             };
-        let error = self.remedy(remedy, refusal, generation);
+        let error = self.remedy(remedy, refused);
         Failure::new(error, name, refusal.describe(), meaning)
     }
 
@@ -287,25 +289,38 @@ impl Apns {
         }
     }
 
-    fn remedy(&self, remedy: Remedy, refusal: &Refusal, generation: u64) -> PushError {
+    fn remedy(&self, remedy: Remedy, refused: &Refused) -> PushError {
+        let Refused {
+            refusal,
+            generation,
+            via,
+        } = refused;
+        let later = PushError::Later {
+            after: refusal.retry_after,
+        };
         match remedy {
             Remedy::Module(error) => error,
-            Remedy::Reconnect => {
-                self.client.reconnect();
-                PushError::Reconnected
-            }
+            Remedy::Reconnect if self.client.leave_as_told(via) => PushError::Reconnected,
+            Remedy::Reconnect => later,
             Remedy::ReconnectLater => {
-                self.client.reconnect();
-                PushError::Later {
-                    after: refusal.retry_after,
-                }
+                self.client.leave_as_told(via);
+                later
             }
-            Remedy::RenewToken => self.renew(|token| token.renew(generation, Clocks::now()).is_ok()),
+            Remedy::RenewToken => self.renew(|token| token.renew(*generation, Clocks::now()).is_ok()),
             Remedy::RenewTokenIfClockJumped => {
-                self.renew(|token| token.renew_after_jump(generation, Clocks::now()).is_ok())
+                self.renew(|token| token.renew_after_jump(*generation, Clocks::now()).is_ok())
             }
         }
     }
+}
+
+/// A push that Apple did not take.
+struct Refused {
+    refusal: Refusal,
+    /// Of the provider token in the request.
+    generation: u64,
+    /// The connection of the answer.
+    via: Via,
 }
 
 const PATH: &str = "/3/device/";

@@ -19,6 +19,7 @@ use crate::{
     answer::{Answer, BODY_PATIENCE, MAX_BODY, SendError},
     clock::Clock,
     connection::{Connection, Unusable},
+    departures::Departures,
     dial::{Connector, Dialer},
     obstacle::root_cause,
     tally::Tally,
@@ -47,10 +48,21 @@ pub struct ProviderClient {
     uri: Uri,
     request_timeout: Duration,
     idle_timeout: Duration,
-    current: Mutex<Option<Arc<Connection>>>,
+    current: Mutex<Current>,
     tally: Arc<Tally>,
     clock: Clock,
 }
+
+/// What requests go over.
+#[derive(Debug, Default)]
+struct Current {
+    connection: Option<Arc<Connection>>,
+    departures: Departures,
+}
+
+/// The connection that an answer came over, for [`ProviderClient::leave_as_told`].
+#[derive(Debug)]
+pub struct Via(Arc<Connection>);
 
 impl ProviderClient {
     /// A client for the provider at this URL, of which only the authority matters. It connects with its first
@@ -68,13 +80,14 @@ impl ProviderClient {
             uri,
             request_timeout: settings.request_timeout,
             idle_timeout: settings.idle_timeout,
-            current: Mutex::new(None),
+            current: Mutex::default(),
             tally: Arc::default(),
             clock: Clock::default(),
         }
     }
 
-    /// Sends a request and waits for the whole answer: for the request timeout, and not beyond the deadline.
+    /// Sends a request and waits for the whole answer: for the request timeout, and not beyond the deadline. It comes with
+    /// the connection that it came over.
     ///
     /// # Errors
     ///
@@ -83,12 +96,16 @@ impl ProviderClient {
         &self,
         request: Request<Bytes>,
         deadline: Instant,
-    ) -> impl Future<Output = Result<Answer, SendError>> {
+    ) -> impl Future<Output = Result<(Answer, Via), SendError>> {
         // By value it would take its place several times in the future, which every push has on the heap.
         self.send_boxed(Box::new(request), deadline)
     }
 
-    async fn send_boxed(&self, request: Box<Request<Bytes>>, deadline: Instant) -> Result<Answer, SendError> {
+    async fn send_boxed(
+        &self,
+        request: Box<Request<Bytes>>,
+        deadline: Instant,
+    ) -> Result<(Answer, Via), SendError> {
         let connection = self.connection();
         let reads = connection.reads();
         let longest = Instant::now() + self.request_timeout;
@@ -97,9 +114,9 @@ impl ProviderClient {
         match timeout_at(limit, self.exchange(&connection, request)).await {
             Ok(Ok(response)) => {
                 // Boxed and short-lived, so that the future of a push stays small while it waits.
-                let answer = Box::pin(self.read(response, limit)).await?;
+                let (answer, via) = Box::pin(self.read(response, limit)).await?;
                 self.clock.note(answer.status, &answer.headers, Instant::now());
-                Ok(answer)
+                Ok((answer, via))
             }
             Ok(Err(error)) => Err(error),
             Err(_) => {
@@ -149,7 +166,7 @@ impl ProviderClient {
 
     /// Reads an answer to its end. A body that does not come to its end counts as none: the status alone says enough, and
     /// what was accepted must not be sent again.
-    async fn read(&self, responding: Responding, limit: Instant) -> Result<Answer, SendError> {
+    async fn read(&self, responding: Responding, limit: Instant) -> Result<(Answer, Via), SendError> {
         let Responding { response, connection } = responding;
         let (head, body) = response.into_parts();
         let body = if body.is_end_stream() {
@@ -163,11 +180,12 @@ impl ProviderClient {
                 Ok(Err(_)) | Err(_) => Bytes::new(),
             }
         };
-        Ok(Answer {
+        let answer = Answer {
             status: head.status,
             headers: head.headers,
             body,
-        })
+        };
+        Ok((answer, Via(connection)))
     }
 
     /// The connection broke under a request.
@@ -179,9 +197,23 @@ impl ProviderClient {
         SendError::Broken(connection.cause_of_end().unwrap_or_else(|| root_cause(error)))
     }
 
-    /// Leaves the current connection: requests under way may finish on it, the next one opens a new one.
-    pub fn reconnect(&self) {
-        self.lock().take();
+    /// Leaves a connection because an answer that came over it says so: requests under way may finish on it, the next one
+    /// opens a new one. Where each new connection says the same, they are left once a second. Returns whether the next
+    /// request goes over another one.
+    pub fn leave_as_told(&self, via: &Via) -> bool {
+        let mut current = self.lock();
+        let Current {
+            connection,
+            departures,
+        } = &mut *current;
+        let is_current = connection
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, &via.0));
+        if is_current && departures.may_leave_as_told(Instant::now()) {
+            *connection = None;
+            return true;
+        }
+        !is_current
     }
 
     /// Its connection, and what there was since it was made.
@@ -200,7 +232,7 @@ impl ProviderClient {
     /// The connection to send over: the current one, or a new one if that has ended.
     fn connection(&self) -> Arc<Connection> {
         let mut current = self.lock();
-        match &*current {
+        match &current.connection {
             Some(connection) if connection.is_usable() => Arc::clone(connection),
             Some(_) | None => {
                 let next = Connection::open(
@@ -209,17 +241,20 @@ impl ProviderClient {
                     self.idle_timeout,
                     Arc::clone(&self.tally),
                 );
-                Arc::clone(current.insert(next))
+                Arc::clone(current.connection.insert(next))
             }
         }
     }
 
     /// Leaves this connection, unless that has happened already.
     fn leave(&self, connection: &Arc<Connection>) {
-        self.lock().take_if(|current| Arc::ptr_eq(current, connection));
+        let mut current = self.lock();
+        current
+            .connection
+            .take_if(|current| Arc::ptr_eq(current, connection));
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Connection>>> {
+    fn lock(&self) -> MutexGuard<'_, Current> {
         lock(&self.current)
     }
 }

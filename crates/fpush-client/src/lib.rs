@@ -11,6 +11,7 @@ mod answer;
 mod client;
 mod clock;
 mod connection;
+mod departures;
 mod dial;
 #[doc(hidden)]
 pub mod fuzz;
@@ -25,7 +26,7 @@ mod trust;
 mod tunnel;
 
 pub use answer::{Answer, SendError};
-pub use client::{ClientSettings, ProviderClient};
+pub use client::{ClientSettings, ProviderClient, Via};
 pub use clock::CLOCK_WRONG;
 pub use dial::{Dialer, ProxyError};
 pub use obstacle::{Obstacle, root_cause};

@@ -131,7 +131,7 @@ impl Fcm {
         request: Request<Bytes>,
         deadline: Instant,
     ) -> Result<Option<Refusal>, SendError> {
-        let answer = self.client.send(request, deadline).await?;
+        let (answer, _) = self.client.send(request, deadline).await?;
         if answer.status == StatusCode::OK {
             return Ok(None);
         }

@@ -1,11 +1,15 @@
 //! What becomes of a push when the connection to the provider, or the provider itself, fails.
 
 use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use fpush_testkit::{Answer, FakeApns, NewConnections, Reason, TestCa};
+use fpush_testkit::{Answer, FakeApns, Gate, NewConnections, Reason, TestCa};
 use serde_json::json;
 
 use crate::{
@@ -88,6 +92,63 @@ fn a_connection_that_ends_under_hundreds_of_pushes_costs_none() {
         );
         assert_eq!(rig.push("m", &token(201)), RESULT);
         assert_eq!(apns.connections(), 2, "{fault:?}: one new connection for all");
+    }
+}
+
+/// Fifty answers of one connection say the same thing of it, and nothing of the one that came after it.
+#[test]
+fn a_connection_that_says_it_is_over_in_fifty_answers_is_replaced_once() {
+    for over in [
+        Answer::reason(400, "IdleTimeout"),
+        Answer::reason(503, "Shutdown"),
+    ] {
+        let ca = TestCa::new();
+        let apns = FakeApns::start(&ca);
+        let mut rig = Rig::start(&ca, modules([("m", apple(&apns, json!({})))]), &[]);
+        assert_eq!(rig.push("m", &token(0)), RESULT);
+        let gate = Gate::new();
+        apns.answer_with({
+            let (over, gate) = (over.clone(), gate.clone());
+            move |request| match request.connection {
+                1 => over.clone().behind(&gate),
+                _ => Answer::Normal,
+            }
+        });
+        let ids: Vec<_> = (1..51).map(|number| rig.publish("m", &token(number))).collect();
+        apns.wait_for(51, LONG);
+        gate.open();
+        assert!(ids.iter().all(|id| rig.verdict(id) == RESULT), "{over:?}");
+        assert_eq!((apns.count(), apns.connections()), (101, 2), "{over:?}");
+    }
+}
+
+/// However many pushes Apple answers so, and however often.
+#[test]
+fn where_every_connection_says_it_is_over_there_is_one_a_second() {
+    for over in [
+        Answer::reason(400, "IdleTimeout"),
+        Answer::reason(503, "Shutdown"),
+    ] {
+        let ca = TestCa::new();
+        let apns = FakeApns::start(&ca);
+        let mut rig = Rig::start(&ca, modules([("m", apple(&apns, json!({})))]), &[]);
+        let refused = Arc::new(AtomicUsize::new(0));
+        apns.answer_with({
+            let over = over.clone();
+            move |_| match refused.fetch_add(1, Ordering::Relaxed) {
+                ..400 => over.clone(),
+                _ => Answer::Normal,
+            }
+        });
+        let start = Instant::now();
+        let verdicts = rig.push_all("m", &tokens(0..100));
+        assert!(verdicts.iter().all(|verdict| verdict == RESULT), "{verdicts:?}");
+        let seconds = usize::try_from(start.elapsed().as_secs()).unwrap();
+        assert!(
+            apns.connections() <= 1 + 3 + seconds + 1,
+            "{over:?}: {}",
+            apns.connections()
+        );
     }
 }
 
