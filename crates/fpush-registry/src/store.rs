@@ -16,6 +16,8 @@ use std::path::Path;
 
 use sqlx::{PgPool, SqlitePool};
 
+#[cfg(test)]
+pub(crate) use self::writing::MOST_CHANGES;
 use self::{
     run::{Change, Result, Value, changes, devices, first, in_time, nodes, numbers, on, only, states},
     statements as sql,
@@ -163,6 +165,11 @@ impl Store {
     /// The id of the last change; 0 if there was none.
     pub(crate) async fn last_change(&self) -> Result<i64> {
         only(on!(self, pool => numbers(pool, sql::LAST_CHANGE, &[])))
+    }
+
+    /// The id of the oldest change that is not forgotten; 0 if there is none.
+    pub(crate) async fn oldest_change(&self) -> Result<i64> {
+        only(on!(self, pool => numbers(pool, sql::OLDEST_CHANGE, &[])))
     }
 
     /// When a device was last used: registered, or pushed to. `None` if there is none.

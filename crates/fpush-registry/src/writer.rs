@@ -1,5 +1,7 @@
 //! The one task that writes: what waits is written together, and memory follows what was committed.
 
+#[cfg(test)]
+mod tests;
 mod transaction;
 mod upkeep;
 
@@ -35,8 +37,10 @@ pub(crate) struct Writer {
     ready: bool,
     /// The last change of others that memory knows.
     seen: i64,
-    /// When memory was last known to be as the database is.
-    fresh: Instant,
+    /// Whether memory holds all devices as they were then.
+    loaded: bool,
+    /// Changes that others were told of since it was last seen to that there are not too many.
+    told: usize,
     /// Since when nothing could be written, and how often that was tried.
     outage: Option<Outage>,
     /// The last change that was known while the database was not doubted.
@@ -66,7 +70,8 @@ impl Writer {
             source: random_hex()?[..16].to_owned(),
             ready: false,
             seen: 0,
-            fresh: Instant::now(),
+            loaded: false,
+            told: 0,
             outage: None,
             before,
             good_news: None,
@@ -272,7 +277,15 @@ impl Writer {
             let result = transaction.make(&jobs[results.len()].change).await?;
             results.push(result);
         }
+        // Others may tell as much: more goes than comes.
+        let limits = self.told >= BATCH;
+        if limits {
+            transaction.limit_changes().await?;
+        }
         let committed = transaction.commit().await?;
+        if limits {
+            self.told = 0;
+        }
         self.settle(committed);
         Ok(results)
     }
@@ -310,6 +323,7 @@ impl Writer {
 
     /// Brings memory up to what was committed.
     fn settle(&mut self, committed: Committed) {
+        self.told += committed.told;
         if let Some(known) = committed.known {
             self.believe(known);
         }

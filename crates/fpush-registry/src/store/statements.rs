@@ -120,6 +120,10 @@ pub(super) const COUNT_DOMAINS_IN_POSTGRES: &str = count_domains!("strpos");
 pub(super) const COUNT_WITHOUT_OWNER: &str = "SELECT count(*) FROM devices WHERE owner IS NULL";
 pub(super) const TELL: &str = "INSERT INTO changes (node, at, source) VALUES ($1, $2, $3)";
 pub(super) const LAST_CHANGE: &str = "SELECT coalesce(max(id), 0) FROM changes";
+pub(super) const OLDEST_CHANGE: &str = "SELECT coalesce(min(id), 0) FROM changes";
+/// By id, in which there is an index: the first change since a time, or else the last one.
+pub(super) const CHANGE_SINCE: &str = "SELECT coalesce((SELECT id FROM changes WHERE at >= $1 ORDER BY id LIMIT 1), \
+                                       (SELECT max(id) FROM changes), 0)";
 pub(super) const CHANGES: &str =
     "SELECT id, node FROM changes WHERE id > $1 AND source <> $2 ORDER BY id LIMIT $3";
 pub(super) const BURY: &str = "INSERT INTO tombstones (hash, at, reason) VALUES ($1, $2, $3) \
@@ -135,6 +139,6 @@ pub(super) const LAST_STATE: &str = "SELECT change, mark, devices FROM states OR
 pub(super) const ADD_STATE: &str = "INSERT INTO states (change, mark, devices, at) VALUES ($1, $2, $3, $4)";
 pub(super) const MARK: &str = "SELECT mark FROM states WHERE change = $1";
 pub(super) const FORGET_STATES: &str = "DELETE FROM states WHERE change < $1";
-pub(super) const FORGET_CHANGES: &str = "DELETE FROM changes WHERE at < $1";
+pub(super) const FORGET_CHANGES: &str = "DELETE FROM changes WHERE id < $1";
 pub(super) const OWNERS: &str = "SELECT DISTINCT owner FROM devices WHERE owner IS NOT NULL";
 pub(super) const RENAME_OWNER: &str = "UPDATE devices SET owner = $1 WHERE owner = $2";

@@ -74,10 +74,8 @@ impl Writing {
         self.execute(sql::UNBURY, &[Value::Text(hash)]).await.map(drop)
     }
 
-    /// Forgets old changes, old tombstones and old states.
+    /// Forgets old tombstones and old states.
     pub(crate) async fn forget(&mut self, now: Time) -> Result<()> {
-        let values = [Value::Number(now.before(KEEP_CHANGES).millis())];
-        self.execute(sql::FORGET_CHANGES, &values).await?;
         let values = [Value::Number(now.before(KEEP_TOMBSTONES).millis())];
         self.execute(sql::FORGET_TOMBSTONES, &values).await?;
         self.execute(sql::LIMIT_TOMBSTONES, &[Value::Number(MOST_TOMBSTONES)])
@@ -87,6 +85,25 @@ impl Writing {
             self.execute(sql::FORGET_STATES, &values).await?;
         }
         Ok(())
+    }
+
+    /// Forgets the changes of which there are too many, and those before a time; the oldest go first, so many at most that
+    /// others do not wait for long. The last one stays: by it others see where the database is. Returns whether there are
+    /// more to forget.
+    pub(crate) async fn forget_changes(&mut self, before: Option<Time>) -> Result<bool> {
+        let oldest = self.number(sql::OLDEST_CHANGE, &[]).await?;
+        let last = self.number(sql::LAST_CHANGE, &[]).await?;
+        let at_most = oldest.saturating_add(FORGOTTEN_AT_ONCE);
+        let mut end = last.saturating_sub(MOST_CHANGES - 1);
+        if let Some(before) = before
+            && end < at_most
+        {
+            let values = [Value::Number(before.millis())];
+            end = end.max(self.number(sql::CHANGE_SINCE, &values).await?);
+        }
+        let values = [Value::Number(end.min(at_most))];
+        self.execute(sql::FORGET_CHANGES, &values).await?;
+        Ok(end > at_most)
     }
 
     /// Notes that the devices change, and how many more there are. Returns what is known of the database from then on, if
@@ -152,7 +169,11 @@ impl Writing {
     }
 
     pub(super) async fn count(&mut self) -> Result<i64> {
-        only(on!(self, transaction => numbers(&mut **transaction, sql::COUNT, &[])))
+        self.number(sql::COUNT, &[]).await
+    }
+
+    async fn number(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<i64> {
+        only(on!(self, transaction => numbers(&mut **transaction, sql, values)))
     }
 
     pub(super) async fn last_state(&mut self) -> Result<Option<State>> {
@@ -273,7 +294,12 @@ impl Writing {
 const MOST_TOMBSTONES: i64 = 2_000_000;
 /// So many changes back a copy that went another way is known by its marks.
 const KEEP_STATES: i64 = 50_000;
-/// How long others have to learn of a change.
+/// Whoever has not read a change by the time that so many came after it reads all devices anew: that is faster than to read
+/// so many. With the longest nodes they take 120 MB.
+pub(crate) const MOST_CHANGES: i64 = 200_000;
+/// After this time nobody is left who has not read a change.
 pub(crate) const KEEP_CHANGES: Duration = Duration::from_secs(86_400);
+/// Changes that are forgotten in one transaction.
+const FORGOTTEN_AT_ONCE: i64 = 10_000;
 /// How long a node that has ended is known as such.
 const KEEP_TOMBSTONES: Duration = Duration::from_secs(365 * 86_400);

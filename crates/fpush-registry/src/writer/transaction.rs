@@ -11,7 +11,7 @@ use crate::{
     past::{Ended, Known},
     rules::{self, Claim, Joins},
     shared::Shared,
-    store::{Removed, Writing},
+    store::{KEEP_CHANGES, Removed, Writing},
     text::random_hex,
     time::Time,
 };
@@ -38,6 +38,8 @@ pub(super) struct Committed {
     pub(super) no_room: Option<NoRoom>,
     /// What is known of the database from then on, unless it is doubted.
     pub(super) known: Option<Known>,
+    /// Of how many changes others were told.
+    pub(super) told: usize,
 }
 
 /// A transaction.
@@ -122,26 +124,34 @@ impl<'a> Transaction<'a> {
         Ok(number)
     }
 
-    /// Forgets what is old.
-    pub(super) async fn forget(&mut self, now: Time) -> Result<(), sqlx::Error> {
-        self.writing.forget(now).await
+    /// Forgets what is old. Returns whether there may be more.
+    pub(super) async fn forget(&mut self, now: Time) -> Result<bool, sqlx::Error> {
+        self.writing.forget(now).await?;
+        self.writing.forget_changes(Some(now.before(KEEP_CHANGES))).await
+    }
+
+    /// Forgets changes of which there are too many.
+    pub(super) async fn limit_changes(&mut self) -> Result<(), sqlx::Error> {
+        self.writing.forget_changes(None).await.map(drop)
     }
 
     /// Makes everything last, with what belongs to every change of devices: tombstones, the new state, and what other
     /// processes are told. Of several effects on a node only the last one counts there.
     pub(super) async fn commit(mut self) -> Result<Committed, sqlx::Error> {
-        let known = self.conclude().await?;
+        let (known, told) = self.conclude().await?;
         self.writing.commit().await?;
         Ok(Committed {
+            told,
             effects: self.effects,
             no_room: self.no_room,
             known,
         })
     }
 
-    async fn conclude(&mut self) -> Result<Option<Known>, sqlx::Error> {
+    /// Returns what is known of the database from then on, and of how many changes others are told.
+    async fn conclude(&mut self) -> Result<(Option<Known>, usize), sqlx::Error> {
         if self.effects.is_empty() {
-            return Ok(None);
+            return Ok((None, 0));
         }
         let (now, mut told) = (Time::now(), HashSet::new());
         for effect in self.effects.iter().rev() {
@@ -165,7 +175,8 @@ impl<'a> Transaction<'a> {
             }
         }
         let before = self.before.filter(|_| self.shared.doubt().is_none());
-        self.writing.advance(self.more, now, before).await
+        let known = self.writing.advance(self.more, now, before).await?;
+        Ok((known, told.len()))
     }
 
     async fn register(

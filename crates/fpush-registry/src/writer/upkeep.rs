@@ -10,7 +10,7 @@ use super::{BATCH, Writer};
 use crate::{
     former,
     past::{DatabaseTrust, Known, compare},
-    store::{KEEP_CHANGES, NOTED_AT_ONCE},
+    store::NOTED_AT_ONCE,
     time::Time,
     times::Noted,
 };
@@ -21,6 +21,7 @@ impl Writer {
             return Ok(());
         };
         let (store, began) = (&self.shared.store, Instant::now());
+        self.loaded = false;
         // What changes meanwhile is read again afterwards.
         self.seen = store.last_change().await?;
         cache.clear();
@@ -34,7 +35,7 @@ impl Writer {
             }
         }
         cache.complete();
-        self.fresh = began;
+        self.loaded = true;
         let seconds = began.elapsed().as_secs_f32();
         debug!(devices = cache.len(), seconds, "registered devices loaded");
         Ok(())
@@ -94,16 +95,20 @@ impl Writer {
         let Some(cache) = &self.shared.cache else {
             return Ok(false);
         };
-        if self.fresh.elapsed() > KEEP_CHANGES / 2 {
-            // Some changes may be forgotten already.
+        if !self.loaded {
             self.load().await?;
             return Ok(false);
         }
-        let (store, began) = (&self.shared.store, Instant::now());
+        let store = &self.shared.store;
         let last = store.last_change().await?;
         // Usually memory knows our own.
         let not_from = if self.is_unsure { "" } else { &self.source };
         let changes = store.changes(self.seen, not_from, PAGE).await?;
+        // Asked for last, so that none is forgotten in between.
+        if store.oldest_change().await? > self.seen.saturating_add(1) {
+            self.load().await?;
+            return Ok(false);
+        }
         let nodes: HashSet<_> = changes.iter().map(|change| change.node.as_str()).collect();
         for node in nodes {
             match store.find(node).await? {
@@ -117,7 +122,6 @@ impl Writer {
             Some(_) | None => self.seen.max(last),
         };
         self.is_unsure &= more;
-        self.fresh = began;
         Ok(more)
     }
 
@@ -177,7 +181,7 @@ impl Writer {
         }
     }
 
-    async fn try_to_clean(&mut self) -> Result<bool, sqlx::Error> {
+    pub(super) async fn try_to_clean(&mut self) -> Result<bool, sqlx::Error> {
         if self.shared.doubt().is_some() {
             // What looks unused may have been used, and that is lost.
             return Ok(false);
@@ -199,13 +203,13 @@ impl Writer {
         } else {
             0
         };
-        transaction.forget(now).await?;
+        let more = transaction.forget(now).await?;
         let committed = transaction.commit().await?;
         self.settle(committed);
         if unused > 0 {
             info!(devices = unused, "registrations that nobody used were removed");
         }
-        Ok(unused == BATCH)
+        Ok(more || unused == BATCH)
     }
 }
 

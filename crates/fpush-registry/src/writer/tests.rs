@@ -1,0 +1,182 @@
+//! The writer step by step, without its loop: what it does when a test says so, and never by the clock.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use fpush_testkit::{Postgres, TempDir};
+use sqlx::AssertSqlSafe;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::{
+    cache::{Cache, Cached},
+    change::Change,
+    device::{Device, Dialect},
+    rules::Rules,
+    settings::StoreSettings,
+    store::{MOST_CHANGES, Store},
+    targets::Targets,
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Databases of each kind, and what has to outlive them.
+struct Databases {
+    folder: TempDir,
+    server: Arc<Postgres>,
+}
+
+impl Databases {
+    fn new() -> Self {
+        Self {
+            folder: TempDir::new(),
+            server: Postgres::shared(),
+        }
+    }
+
+    /// One of each kind.
+    fn each(&self) -> [StoreSettings; 2] {
+        [
+            StoreSettings::Sqlite {
+                path: self.folder.path().join("devices.db"),
+            },
+            StoreSettings::Postgres {
+                url: self.server.database(),
+            },
+        ]
+    }
+}
+
+/// A writer that has all devices in memory.
+async fn writer(store: &StoreSettings) -> Writer {
+    let store = match store {
+        StoreSettings::Sqlite { path } => Store::sqlite(path).await.unwrap(),
+        StoreSettings::Postgres { url } => Store::postgres(url).unwrap(),
+    };
+    let types = BTreeMap::from([("fcm".to_owned(), "google".to_owned())]);
+    let targets = Arc::new(Targets::new(types, BTreeMap::new()));
+    let rules = Rules {
+        max_per_owner: 1_000_000,
+        max_devices: 2_000_000,
+        max_devices_per_domain: 1_000_000,
+        trusted: BTreeSet::new(),
+    };
+    let shared = Shared::new(store, Some(Cache::new(targets)), rules, 400 * DAY);
+    let mut writer = Writer::new(Arc::new(shared), None).unwrap();
+    writer.prepare().await.unwrap();
+    writer
+}
+
+/// A device that registered so many milliseconds after the first ones.
+fn device(node: &str, after: i64) -> Device {
+    Device {
+        dialect: Dialect::Seed,
+        kind: "fcm".to_owned(),
+        node: node.to_owned(),
+        secret: "secret".to_owned(),
+        token: "t".to_owned(),
+        voip_token: None,
+        owner: None,
+        account: None,
+        channel: None,
+        registered: Time::parse("2026-01-01T00:00:00Z")
+            .unwrap()
+            .after(Duration::from_millis(after.unsigned_abs())),
+        renewed: None,
+        delivered: None,
+        failed: None,
+        former: Vec::new(),
+        imported: true,
+    }
+}
+
+impl Writer {
+    async fn make(&mut self, change: Change) -> Result<Done, RegisterError> {
+        let (reply, _done) = oneshot::channel();
+        let mut jobs = vec![Job { change, reply }];
+        self.transact(&mut jobs, None).await.unwrap().remove(0)
+    }
+
+    async fn import(&mut self, devices: Vec<Device>) {
+        self.make(Change::Import { devices }).await.unwrap();
+    }
+
+    fn remembers(&self, node: &str) -> bool {
+        let cache = self.shared.cache.as_ref().unwrap();
+        matches!(cache.find(node, Some("secret")), Cached::Device { .. })
+    }
+}
+
+/// What an operator does with SQL.
+async fn by_hand(store: &Store, sql: &str) {
+    let sql = AssertSqlSafe(sql.to_owned());
+    match store {
+        Store::Sqlite(pool) => drop(sqlx::query(sql).execute(pool).await.unwrap()),
+        Store::Postgres(pool) => drop(sqlx::query(sql).execute(pool).await.unwrap()),
+    }
+}
+
+async fn number(store: &Store, sql: &'static str) -> i64 {
+    match store {
+        Store::Sqlite(pool) => sqlx::query_scalar(sql).fetch_one(pool).await.unwrap(),
+        Store::Postgres(pool) => sqlx::query_scalar(sql).fetch_one(pool).await.unwrap(),
+    }
+}
+
+const CHANGES: &str = "SELECT count(*) FROM changes";
+
+#[tokio::test]
+async fn however_often_devices_renew_the_table_of_changes_has_a_bound_and_who_fell_behind_reads_all_anew() {
+    let databases = Databases::new();
+    for store in databases.each() {
+        let (mut busy, mut behind) = (writer(&store).await, writer(&store).await);
+        busy.import(vec![device("early", 0)]).await;
+        // What renewals of hours have left.
+        let earlier = format!(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MOST_CHANGES}) \
+             INSERT INTO changes (node, at, source) SELECT 'a', {}, 'another' FROM n",
+            Time::now().millis()
+        );
+        by_hand(&busy.shared.store, &earlier).await;
+        for round in 0..20 {
+            let renewed = (0..150).map(|number| device(&format!("n-{number}"), round));
+            busy.import(renewed.collect()).await;
+        }
+        let left = number(&busy.shared.store, CHANGES).await;
+        assert!(left <= MOST_CHANGES + 2 * BATCH as i64, "{left}");
+
+        assert!(!behind.remembers("early") && !behind.remembers("n-149"));
+        while behind.try_to_read_news().await.unwrap() {}
+        assert!(behind.remembers("early") && behind.remembers("n-149"));
+        // From then on it hears of single changes again.
+        busy.import(vec![device("late", 0)]).await;
+        assert!(behind.loaded && !behind.try_to_read_news().await.unwrap());
+        assert!(behind.remembers("late"));
+        busy.shared.store.close().await;
+        behind.shared.store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn changes_of_which_an_older_version_has_left_millions_go_in_pieces_and_the_last_one_stays() {
+    let databases = Databases::new();
+    for store in databases.each() {
+        let mut one = writer(&store).await;
+        let earlier = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 25000) \
+                       INSERT INTO changes (node, at, source) SELECT 'a', 0, 'another' FROM n";
+        by_hand(&one.shared.store, earlier).await;
+        for left in [15_000, 5_000] {
+            assert!(one.try_to_clean().await.unwrap(), "there is more");
+            assert_eq!(number(&one.shared.store, CHANGES).await, left);
+        }
+        for _ in 0..2 {
+            assert!(!one.try_to_clean().await.unwrap());
+            assert_eq!(number(&one.shared.store, CHANGES).await, 1);
+        }
+        assert_eq!(one.shared.store.last_change().await.unwrap(), 25_000);
+        one.shared.store.close().await;
+    }
+}
