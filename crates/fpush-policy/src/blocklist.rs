@@ -7,6 +7,7 @@ use fpush_push::{Fingerprint, settings::Section};
 use crate::{
     recency::Recency,
     records::{BlockRecord, Clocks},
+    ticks::{Tick, Ticks},
 };
 
 /// `blacklist` of a module.
@@ -74,25 +75,34 @@ pub enum BlockReason {
 }
 
 /// One token's block; kept for a while after it ended, because the second block lasts longer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Block {
+    start: Tick,
+    end: Tick,
     reason: BlockReason,
-    start: Instant,
-    end: Instant,
+    /// Under which settings: what the provider said to older ones counts no more.
+    era: u16,
 }
 
 #[derive(Debug)]
 pub(crate) struct Blocklist {
     settings: BlocklistSettings,
     blocks: Recency<Block>,
+    ticks: Ticks,
+    era: u16,
+    /// Before this place there may be blocks that count no more.
+    unswept: usize,
     changes: u64,
 }
 
 impl Blocklist {
-    pub(crate) fn new(settings: BlocklistSettings) -> Self {
+    pub(crate) fn new(settings: BlocklistSettings, ticks: Ticks) -> Self {
         Self {
             settings,
             blocks: Recency::new(MAX_TOKENS),
+            ticks,
+            era: 0,
+            unswept: 0,
             changes: 0,
         }
     }
@@ -117,12 +127,13 @@ impl Blocklist {
         let record = |(token, block): (Fingerprint, &Block)| BlockRecord {
             token: token.to_parts(),
             reason: block.reason,
-            start: clocks.to_millis(block.start),
-            end: clocks.to_millis(block.end),
+            start: clocks.to_millis(self.ticks.instant(block.start)),
+            end: clocks.to_millis(self.ticks.instant(block.end)),
         };
-        let part: Vec<_> = self.blocks.part(from, most).map(record).collect();
-        let next = from + part.len();
-        (part, (next < self.blocks.len()).then_some(next))
+        let part = self.blocks.part(from, most);
+        let part = part.filter(|(_, block)| self.counts(block)).map(record);
+        let next = from.saturating_add(most);
+        (part.collect(), (next < self.blocks.len()).then_some(next))
     }
 
     /// Remembers what was written down. The end of a block is never later than its rule has it: the clock may have been
@@ -131,10 +142,12 @@ impl Blocklist {
         for record in records {
             let (first, second) = self.lengths(record.reason);
             let latest = clocks.now + first.max(second);
+            let start = clocks.to_instant(record.start).min(clocks.now);
             let block = Block {
+                start: self.ticks.until(start),
+                end: self.ticks.from(clocks.to_instant(record.end).min(latest)),
                 reason: record.reason,
-                start: clocks.to_instant(record.start).min(clocks.now),
-                end: clocks.to_instant(record.end).min(latest),
+                era: self.era,
             };
             self.blocks.touch(Fingerprint::from_parts(record.token), block);
         }
@@ -143,25 +156,34 @@ impl Blocklist {
     /// Whether a publish for the token must be turned away now. Asking prolongs a block in its second half, but never
     /// beyond the longest one of its kind.
     pub(crate) fn check(&mut self, token: Fingerprint, now: Instant) -> Option<BlockReason> {
-        let block = self.blocks.get_mut(token).filter(|block| now < block.end)?;
-        let longest = match block.reason {
-            BlockReason::Dead => self.settings.dead.longest(),
-            // It may be alive, and must not be silenced for as long as it gets messages.
-            BlockReason::Unexplained => self.settings.unexplained.extended,
-            BlockReason::Doubted => Duration::ZERO,
-        };
-        if now.duration_since(block.start) >= block.end.duration_since(block.start) / 2 {
-            block.end = block
-                .end
-                .max((now + self.settings.extension).min(block.start + longest));
+        let (
+            Block {
+                start, end, reason, ..
+            },
+            tick,
+        ) = self.running(token, now)?;
+        if tick.since(start) >= end.since(start) / 2 {
+            let longest = match reason {
+                BlockReason::Dead => self.settings.dead.longest(),
+                // It may be alive, and must not be silenced for as long as it gets messages.
+                BlockReason::Unexplained => self.settings.unexplained.extended,
+                BlockReason::Doubted => Duration::ZERO,
+            };
+            let prolonged = self
+                .ticks
+                .from(now + self.settings.extension)
+                .min(start.plus(longest));
+            if let Some(block) = self.blocks.get_mut(token) {
+                block.end = end.max(prolonged);
+            }
         }
-        Some(block.reason)
+        Some(reason)
     }
 
     /// Why nothing is sent to the token, and until when; unlike [`check`](Self::check) this prolongs nothing.
     pub(crate) fn look(&self, token: Fingerprint, now: Instant) -> Option<(BlockReason, Instant)> {
-        let block = self.blocks.get(token).filter(|block| now < block.end)?;
-        Some((block.reason, block.end))
+        let (block, _) = self.running(token, now)?;
+        Some((block.reason, self.ticks.instant(block.end)))
     }
 
     /// Blocks a token: for longer if it was blocked for the same reason before. A block that still runs is
@@ -169,37 +191,50 @@ impl Blocklist {
     pub(crate) fn block(&mut self, token: Fingerprint, reason: BlockReason, now: Instant) {
         self.forget(now);
         let (first, second) = self.lengths(reason);
-        let end = match self.blocks.get(token) {
-            Some(block) if now < block.end => {
+        let before = self.blocks.get(token).filter(|block| self.counts(block));
+        let end = match before {
+            Some(block) if self.ticks.until(now) < block.end => {
                 if block.reason == BlockReason::Dead && reason != BlockReason::Dead {
                     return;
                 }
-                block.end.max(now + first)
+                block.end.max(self.ticks.from(now + first))
             }
-            Some(block) if block.reason == reason => now + second,
-            Some(_) | None => now + first,
+            Some(block) if block.reason == reason => self.ticks.from(now + second),
+            Some(_) | None => self.ticks.from(now + first),
         };
         self.changes += 1;
         self.blocks.touch(
             token,
             Block {
-                reason,
-                start: now,
+                start: self.ticks.until(now),
                 end,
+                reason,
+                era: self.era,
             },
         );
     }
 
-    /// Forgets all tokens that the provider called dead or wrong: it said so to other settings.
+    /// Forgets all tokens that the provider called dead or wrong, because it said so to other settings: at once what it
+    /// blocks by that, and [little by little](Self::sweep) what it remembers.
     pub(crate) fn unblock_all(&mut self) {
-        let old = std::mem::replace(&mut self.blocks, Recency::new(MAX_TOKENS));
-        for (token, block) in old
-            .iter()
-            .filter(|(_, block)| block.reason == BlockReason::Unexplained)
-        {
-            self.blocks.touch(token, block.clone());
-        }
+        self.era = self.era.wrapping_add(1);
+        self.unswept = self.blocks.len();
         self.changes += 1;
+    }
+
+    /// Goes on forgetting what counts no more. To be called once a second.
+    pub(crate) fn sweep(&mut self) {
+        let to = self.unswept.min(self.blocks.len());
+        self.unswept = to.saturating_sub(SWEPT_AT_A_TIME);
+        let part = self.blocks.part(self.unswept, to - self.unswept);
+        let gone: Vec<_> = part
+            .filter(|(_, block)| !self.counts(block))
+            .map(|(token, _)| token)
+            .collect();
+        // From the end on: what takes the place of one that is forgotten was looked at.
+        for token in gone {
+            self.blocks.remove(token);
+        }
     }
 
     /// Forgets a token that proved to be alive.
@@ -209,13 +244,28 @@ impl Blocklist {
         }
     }
 
+    /// Forgets what ended long ago: a few with each call, because nobody shall wait while a million are forgotten.
     fn forget(&mut self, now: Instant) {
-        while let Some(block) = self.blocks.oldest() {
-            if now < block.end + self.lengths(block.reason).1 {
-                break;
+        for _ in 0..FORGOTTEN_AT_A_TIME {
+            match self.blocks.oldest() {
+                Some(block) if self.ticks.until(now) >= block.end.plus(self.lengths(block.reason).1) => {
+                    self.blocks.pop_oldest();
+                }
+                Some(_) | None => return,
             }
-            self.blocks.pop_oldest();
         }
+    }
+
+    /// A block that has not ended, and what time it is.
+    fn running(&self, token: Fingerprint, now: Instant) -> Option<(Block, Tick)> {
+        let block = *self.blocks.get(token)?;
+        let now = self.ticks.until(now);
+        (now < block.end && self.counts(&block)).then_some((block, now))
+    }
+
+    /// Whether it is not of an era that has ended. What nobody could explain, the provider did not say.
+    fn counts(&self, block: &Block) -> bool {
+        block.reason == BlockReason::Unexplained || block.era == self.era
     }
 
     /// How long the first block lasts, and the second.
@@ -242,6 +292,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const SHORTEST_DOUBT: Duration = Duration::from_secs(600);
 
+/// More than are added at a time.
+const FORGOTTEN_AT_A_TIME: u32 = 8;
+/// In less than a millisecond.
+const SWEPT_AT_A_TIME: usize = 5_000;
 /// Beyond it the token that was blocked longest ago is forgotten.
 const MAX_TOKENS: u32 = 1_000_000;
 
@@ -269,10 +323,10 @@ mod tests {
                 },
                 extension: 10 * MINUTE,
             };
-            let token = TokenHasher::with_key([7; 16]).fingerprint("t");
+            let (token, start) = (TokenHasher::with_key([7; 16]).fingerprint("t"), Instant::now());
             Self {
-                list: Blocklist::new(settings),
-                start: Instant::now(),
+                list: Blocklist::new(settings, Ticks::new(start)),
+                start,
                 token,
             }
         }
@@ -381,6 +435,69 @@ mod tests {
         f.list.unblock_all();
         let left = tokens.map(|token| f.list.check(token, f.start));
         assert_eq!(left, [None, None, Some(BlockReason::Unexplained)]);
+        // What is said to the other settings counts.
+        f.list.block(tokens[0], BlockReason::Doubted, f.start);
+        assert_eq!(f.list.check(tokens[0], f.start), Some(BlockReason::Doubted));
+    }
+
+    /// Pushes wait for each of them.
+    #[test]
+    fn no_call_forgets_many_blocks() {
+        let mut f = Fixture::new();
+        let hasher = TokenHasher::with_key([7; 16]);
+        let tokens: Vec<_> = (0..4 * SWEPT_AT_A_TIME)
+            .map(|number| hasher.fingerprint(&number.to_string()))
+            .collect();
+        let reason = |number: usize| match number % 3 {
+            0 => BlockReason::Unexplained,
+            _ => BlockReason::Dead,
+        };
+        for (number, token) in tokens.iter().enumerate() {
+            f.list.block(*token, reason(number), f.start);
+        }
+        f.list.unblock_all();
+        let mut before = f.list.len();
+        assert_eq!(before, tokens.len(), "no one at once");
+        for _ in 0..4 {
+            f.list.unblock(tokens[0]);
+            f.list.sweep();
+            assert!(before - f.list.len() <= SWEPT_AT_A_TIME + 1);
+            before = f.list.len();
+        }
+        assert!(
+            f.list
+                .blocks
+                .part(0, before)
+                .all(|(_, block)| f.list.counts(block)),
+            "all were looked at"
+        );
+        assert!(tokens.iter().enumerate().skip(1).all(|(number, token)| {
+            f.list.look(*token, f.start).is_some() == (reason(number) == BlockReason::Unexplained)
+        }));
+
+        let late = 2_000 * HOUR;
+        f.block(BlockReason::Dead, late);
+        assert_eq!(before + 1 - f.list.len(), FORGOTTEN_AT_A_TIME as usize);
+    }
+
+    #[test]
+    fn what_is_written_down_is_read_in_parts_and_without_what_counts_no_more() {
+        let mut f = Fixture::new();
+        let hasher = TokenHasher::with_key([7; 16]);
+        for number in 0..10 {
+            let reason = [BlockReason::Dead, BlockReason::Unexplained][number % 2];
+            f.list
+                .block(hasher.fingerprint(&number.to_string()), reason, f.start);
+        }
+        f.list.unblock_all();
+        let clocks = crate::testing::clocks();
+        let (mut sizes, mut from) = (Vec::new(), Some(0));
+        while let Some(place) = from {
+            let part;
+            (part, from) = f.list.part(place, 4, clocks);
+            sizes.push(part.len());
+        }
+        assert_eq!(sizes, [2, 2, 1]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod records;
 mod settings;
 #[cfg(test)]
 mod testing;
+mod ticks;
 mod verdict;
 mod view;
 

@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 
 use fpush_push::{Class, Fingerprint, settings::Section};
 
-use crate::{recency::Recency, records::as_millis};
+use crate::{
+    recency::Recency,
+    ticks::{Tick, Ticks},
+};
 
 /// `ratelimit` of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +53,8 @@ impl RatelimitSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateSlot {
     target: Target,
-    /// The end of the window that it began, in milliseconds.
-    free_at: u64,
+    /// The end of the window that it began.
+    free_at: Tick,
 }
 
 /// What a push is for.
@@ -76,20 +79,19 @@ impl Target {
 pub(crate) struct Limiter {
     settings: RatelimitSettings,
     /// When a key is free for its next push.
-    windows: Recency<u64>,
+    windows: Recency<Tick>,
     /// Until when a provider wants silence for a token.
-    silences: Recency<u64>,
-    /// Times are kept as milliseconds since then.
-    origin: Instant,
+    silences: Recency<Tick>,
+    ticks: Ticks,
 }
 
 impl Limiter {
-    pub(crate) fn new(settings: RatelimitSettings, origin: Instant) -> Self {
+    pub(crate) fn new(settings: RatelimitSettings, ticks: Ticks) -> Self {
         Self {
             settings,
             windows: Recency::new(MAX_KEYS),
             silences: Recency::new(MAX_KEYS),
-            origin,
+            ticks,
         }
     }
 
@@ -99,7 +101,7 @@ impl Limiter {
 
     /// When a key is free for its next push, if that is later than now.
     pub(crate) fn not_before(&self, target: Target, now: Instant) -> Option<Instant> {
-        let window = self.windows.get(target.slot_key()).copied().unwrap_or(0);
+        let window = self.windows.get(target.slot_key()).copied();
         self.later(window.max(self.silent_until(target.token)), now)
     }
 
@@ -111,8 +113,8 @@ impl Limiter {
     /// Begins a window. The slot must be given back if the provider does not take the push.
     pub(crate) fn take(&mut self, target: Target, spacing: Duration, now: Instant) -> RateSlot {
         self.forget(now);
-        let free_at = self.millis(now) + as_millis(spacing);
-        if self.settings.enabled {
+        let free_at = self.ticks.from(now + spacing);
+        if self.settings.enabled && !spacing.is_zero() {
             self.windows.touch(target.slot_key(), free_at);
         } else {
             self.windows.remove(target.slot_key());
@@ -130,11 +132,10 @@ impl Limiter {
 
     /// Silences a token that its provider called too busy. Returns until when.
     pub(crate) fn silence_now(&mut self, token: Fingerprint, now: Instant) -> Instant {
-        let until = self
-            .millis(now + self.settings.hard_spacing)
-            .max(self.silent_until(token));
+        let until = self.ticks.from(now + self.settings.hard_spacing);
+        let until = self.silent_until(token).map_or(until, |before| before.max(until));
         self.silences.touch(token, until);
-        self.instant(until)
+        self.ticks.instant(until)
     }
 
     /// Other rules from now on. Windows that run keep their end.
@@ -147,27 +148,31 @@ impl Limiter {
         self.windows.len()
     }
 
-    /// The end of a silence of the token; long ago if there is none.
-    fn silent_until(&self, token: Fingerprint) -> u64 {
+    /// The end of a silence of the token.
+    fn silent_until(&self, token: Fingerprint) -> Option<Tick> {
         if self.silences.is_empty() {
-            return 0;
+            return None;
         }
-        self.silences.get(token).copied().unwrap_or(0)
+        self.silences.get(token).copied()
     }
 
     /// Forgets keys whose last push is longer ago than the clean-up interval and whose window is over: a few
     /// with each call, because nobody shall wait while a million are forgotten.
     fn forget(&mut self, now: Instant) {
-        let keep = as_millis(self.settings.cleanup.saturating_sub(self.settings.spacing));
-        let now = self.millis(now);
-        if self.silences.oldest().is_some_and(|until| *until < now) {
+        let RatelimitSettings { spacing, cleanup, .. } = self.settings;
+        let keep = cleanup.saturating_sub(spacing);
+        let over = self.ticks.until(now);
+        if self.silences.oldest().is_some_and(|until| *until < over) {
             self.silences.pop_oldest();
         }
+        let (last, latest) = (over.minus(keep), over.plus(keep + spacing));
         for _ in 0..FORGOTTEN_AT_A_TIME {
             match self.windows.oldest_entry() {
-                Some((_, free_at)) if free_at + keep < now => self.windows.pop_oldest(),
+                Some((_, free_at)) if free_at < last => {
+                    self.windows.pop_oldest();
+                }
                 // A device with a longer window than others must not keep all others in memory.
-                Some((key, free_at)) if free_at > now + keep + as_millis(self.settings.spacing) => {
+                Some((key, free_at)) if free_at > latest => {
                     self.windows.touch(key, free_at);
                 }
                 Some(_) | None => return,
@@ -175,16 +180,9 @@ impl Limiter {
         }
     }
 
-    fn later(&self, millis: u64, now: Instant) -> Option<Instant> {
-        (self.millis(now) < millis).then(|| self.instant(millis))
-    }
-
-    fn millis(&self, instant: Instant) -> u64 {
-        as_millis(instant.saturating_duration_since(self.origin))
-    }
-
-    fn instant(&self, millis: u64) -> Instant {
-        self.origin + Duration::from_millis(millis)
+    fn later(&self, time: Option<Tick>, now: Instant) -> Option<Instant> {
+        let time = time.filter(|time| self.ticks.until(now) < *time)?;
+        Some(self.ticks.instant(time))
     }
 }
 
@@ -220,7 +218,7 @@ mod tests {
         fn new() -> Self {
             let start = Instant::now();
             Self {
-                limiter: Limiter::new(settings().ratelimit, start),
+                limiter: Limiter::new(settings().ratelimit, Ticks::new(start)),
                 start,
                 target: high("t"),
             }

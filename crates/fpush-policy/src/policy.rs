@@ -24,6 +24,7 @@ use crate::{
     recent::{End, Recent},
     records::Clocks,
     settings::ModuleSettings,
+    ticks::Ticks,
     verdict::{LaneClock, VerdictGuard},
 };
 
@@ -158,9 +159,10 @@ impl<W> Policy<W> {
             ratelimit,
             blocklist,
         } = settings;
+        let ticks = Ticks::new(clocks.now);
         Self {
-            limiter: Limiter::new(ratelimit, clocks.now),
-            blocklist: Blocklist::new(blocklist),
+            limiter: Limiter::new(ratelimit, ticks),
+            blocklist: Blocklist::new(blocklist, ticks),
             guard: VerdictGuard::new(digest),
             clock: LaneClock::new(clocks),
             held: HoldQueue::default(),
@@ -299,8 +301,9 @@ impl<W> Policy<W> {
         self.guard.unblock(token);
     }
 
-    /// Follows the clock on the wall. To be called once a second.
+    /// Follows the clock on the wall, and goes on with what is done little by little. To be called once a second.
     pub fn follow_clock(&mut self, clocks: Clocks) {
+        self.blocklist.sweep();
         if self.clock.follow(clocks) {
             let now = self.clock.seconds(clocks.now);
             self.guard.begin_hours_again(now);

@@ -1,14 +1,17 @@
 //! A bounded map from fingerprints to values that knows which entry was touched longest ago.
 
+use std::mem;
+
 use hashbrown::HashTable;
 
 use fpush_push::Fingerprint;
 
-/// Entries are in one vector, linked from the oldest to the newest by index, beside a table of indices: 32
-/// bytes an entry with a value of 8, which is what lets a million tokens cost tens of megabytes.
+/// Entries are in one vector, linked from the oldest to the newest by index, beside tables of indices: 28 bytes an entry
+/// with a value of four, which is what lets a million tokens cost tens of megabytes. There are several tables, by the hash
+/// of the key, because a table that grows moves all that it holds at once, and pushes wait for as long as this takes.
 #[derive(Debug)]
 pub struct Recency<V> {
-    table: HashTable<u32>,
+    tables: Box<[HashTable<u32>]>,
     entries: Vec<Entry<V>>,
     oldest: u32,
     newest: u32,
@@ -17,18 +20,23 @@ pub struct Recency<V> {
 
 #[derive(Debug)]
 struct Entry<V> {
-    key: Fingerprint,
+    key: Key,
     older: u32,
     newer: u32,
     value: V,
 }
 
+/// A fingerprint in parts that leave no gap beside a value of four bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Key([u32; 4]);
+
 impl<V> Recency<V> {
     /// An empty map that never holds more than `bound` entries.
     pub fn new(bound: u32) -> Self {
         assert!(bound > 0 && bound < NONE, "a bound that indices can hold");
+        let tables = bound.div_ceil(TABLE).next_power_of_two();
         Self {
-            table: HashTable::new(),
+            tables: (0..tables).map(|_| HashTable::new()).collect(),
             entries: Vec::new(),
             oldest: NONE,
             newest: NONE,
@@ -49,26 +57,31 @@ impl<V> Recency<V> {
 
     /// The value of a key.
     pub fn get(&self, key: Fingerprint) -> Option<&V> {
-        self.index(key).map(|index| &self.entries[index as usize].value)
+        self.index(Key::of(key))
+            .map(|index| &self.entries[index as usize].value)
     }
 
     /// The value of a key, to be changed; its entry does not become newer by that.
     pub fn get_mut(&mut self, key: Fingerprint) -> Option<&mut V> {
-        self.index(key)
+        self.index(Key::of(key))
             .map(|index| &mut self.entries[index as usize].value)
     }
 
-    /// Sets a value and makes its entry the newest. Where there is no room the oldest entry goes.
-    pub fn touch(&mut self, key: Fingerprint, value: V) {
+    /// Sets a value and makes its entry the newest. Where there is no room the oldest entry goes. Returns the value that is
+    /// not there any more: the former one of the key, or that of the oldest entry.
+    pub fn touch(&mut self, key: Fingerprint, value: V) -> Option<V> {
+        let key = Key::of(key);
         if let Some(index) = self.index(key) {
             self.unlink(index);
-            self.entries[index as usize].value = value;
+            let former = mem::replace(&mut self.entries[index as usize].value, value);
             self.link_newest(index);
-            return;
+            return Some(former);
         }
-        if self.entries.len() as u32 == self.bound {
-            self.pop_oldest();
-        }
+        let gone = if self.entries.len() as u32 == self.bound {
+            self.pop_oldest()
+        } else {
+            None
+        };
         let index = self.entries.len() as u32;
         self.entries.push(Entry {
             key,
@@ -78,14 +91,16 @@ impl<V> Recency<V> {
         });
         self.link_newest(index);
         let entries = &self.entries;
-        self.table.insert_unique(key.table_hash(), index, |&other| {
-            entries[other as usize].key.table_hash()
-        });
+        let hash = |&other: &u32| entries[other as usize].key.hash();
+        let table = key.table(self.tables.len());
+        self.tables[table].insert_unique(key.hash(), index, hash);
+        gone
     }
 
     /// The value that was touched longest ago.
     pub fn oldest(&self) -> Option<&V> {
-        (self.oldest != NONE).then(|| &self.entries[self.oldest as usize].value)
+        let entry = self.entries.get(self.oldest as usize)?;
+        Some(&entry.value)
     }
 
     /// The entry that was touched longest ago.
@@ -94,13 +109,13 @@ impl<V> Recency<V> {
         V: Copy,
     {
         let entry = self.entries.get(self.oldest as usize)?;
-        Some((entry.key, entry.value))
+        Some((entry.key.fingerprint(), entry.value))
     }
 
     /// Some entries as they are in memory, from this index on.
     pub fn part(&self, from: usize, most: usize) -> impl Iterator<Item = (Fingerprint, &V)> {
         let part = self.entries.iter().skip(from).take(most);
-        part.map(|entry| (entry.key, &entry.value))
+        part.map(|entry| (entry.key.fingerprint(), &entry.value))
     }
 
     /// All entries, the oldest first.
@@ -109,7 +124,7 @@ impl<V> Recency<V> {
         std::iter::from_fn(move || {
             let entry = self.entries.get(next as usize)?;
             next = entry.newer;
-            Some((entry.key, &entry.value))
+            Some((entry.key.fingerprint(), &entry.value))
         })
     }
 
@@ -119,20 +134,23 @@ impl<V> Recency<V> {
     }
 
     /// Forgets the entry that was touched longest ago.
-    pub fn pop_oldest(&mut self) {
-        if self.oldest != NONE {
-            self.remove(self.entries[self.oldest as usize].key);
-        }
+    pub fn pop_oldest(&mut self) -> Option<V> {
+        let oldest = self.entries.get(self.oldest as usize)?;
+        self.take_out(self.oldest, oldest.key)
     }
 
     /// Forgets a key.
     pub fn remove(&mut self, key: Fingerprint) -> Option<V> {
-        let entries = &self.entries;
-        let occupied = self
-            .table
-            .find_entry(key.table_hash(), |&index| entries[index as usize].key == key)
-            .ok()?;
-        let (index, _) = occupied.remove();
+        let key = Key::of(key);
+        self.take_out(self.index(key)?, key)
+    }
+
+    fn take_out(&mut self, index: u32, key: Key) -> Option<V> {
+        let table = &mut self.tables[key.table(self.tables.len())];
+        table
+            .find_entry(key.hash(), |&other| other == index)
+            .ok()?
+            .remove();
         self.unlink(index);
         let last = self.entries.len() as u32 - 1;
         if index != last {
@@ -146,16 +164,17 @@ impl<V> Recency<V> {
         let Entry {
             key, older, newer, ..
         } = self.entries[from as usize];
-        if let Some(slot) = self.table.find_mut(key.table_hash(), |&index| index == from) {
+        let table = &mut self.tables[key.table(self.tables.len())];
+        if let Some(slot) = table.find_mut(key.hash(), |&index| index == from) {
             *slot = to;
         }
         *self.newer_of(older) = to;
         *self.older_of(newer) = to;
     }
 
-    fn index(&self, key: Fingerprint) -> Option<u32> {
-        self.table
-            .find(key.table_hash(), |&index| self.entries[index as usize].key == key)
+    fn index(&self, key: Key) -> Option<u32> {
+        self.tables[key.table(self.tables.len())]
+            .find(key.hash(), |&index| self.entries[index as usize].key == key)
             .copied()
     }
 
@@ -192,7 +211,37 @@ impl<V> Recency<V> {
     }
 }
 
+impl Key {
+    fn of(fingerprint: Fingerprint) -> Self {
+        let [first, second] = fingerprint.to_parts();
+        Self([
+            first as u32,
+            (first >> 32) as u32,
+            second as u32,
+            (second >> 32) as u32,
+        ])
+    }
+
+    fn fingerprint(self) -> Fingerprint {
+        let Self([_, _, low, high]) = self;
+        Fingerprint::from_parts([self.hash(), u64::from(high) << 32 | u64::from(low)])
+    }
+
+    fn hash(self) -> u64 {
+        let Self([low, high, ..]) = self;
+        u64::from(high) << 32 | u64::from(low)
+    }
+
+    /// Which of so many tables has it, by other bits than those by which a table finds it. Their number is a power of two.
+    fn table(self, tables: usize) -> usize {
+        let Self([.., high]) = self;
+        high as usize & (tables - 1)
+    }
+}
+
 const NONE: u32 = u32::MAX;
+/// So many entries are in a table at most, or somewhat more where chance has it.
+const TABLE: u32 = 16_384;
 
 #[cfg(test)]
 mod tests {
@@ -203,6 +252,24 @@ mod tests {
     use super::*;
     use fpush_push::TokenHasher;
 
+    #[test]
+    fn an_entry_with_a_value_of_four_bytes_has_no_gap() {
+        assert_eq!(size_of::<Entry<u32>>(), 28);
+    }
+
+    /// What waits for a call waits for all that is moved in it.
+    #[test]
+    fn no_table_is_large_however_many_entries_there_are() {
+        let hasher = TokenHasher::with_key([7; 16]);
+        let mut map = Recency::new(200_000);
+        for number in 0..200_000 {
+            map.touch(hasher.fingerprint(&number.to_string()), ());
+        }
+        let largest = map.tables.iter().map(HashTable::len).max();
+        assert!(largest < Some(20_000), "{largest:?}");
+        assert_eq!(map.tables.iter().map(HashTable::len).sum::<usize>(), map.len());
+    }
+
     proptest! {
         /// The map against a queue of pairs: whatever is done, they agree on content, order and bound.
         #[test]
@@ -210,16 +277,18 @@ mod tests {
             let hasher = TokenHasher::with_key([7; 16]);
             let key = |name: u8| hasher.fingerprint(&name.to_string());
             let mut map = Recency::new(5);
+            // As in a large map.
+            map.tables = (0..4).map(|_| HashTable::new()).collect();
             let mut model: VecDeque<(u8, usize)> = VecDeque::new();
             for (number, (step, name)) in steps.into_iter().enumerate() {
                 match step {
                     0 => {
-                        map.touch(key(name), number);
-                        if let Some(at) = model.iter().position(|(other, _)| *other == name) {
-                            model.remove(at);
-                        } else if model.len() == 5 {
-                            model.pop_front();
-                        }
+                        let gone = match model.iter().position(|(other, _)| *other == name) {
+                            Some(at) => model.remove(at),
+                            None if model.len() == 5 => model.pop_front(),
+                            None => None,
+                        };
+                        prop_assert_eq!(map.touch(key(name), number), gone.map(|(_, value)| value));
                         model.push_back((name, number));
                     }
                     1 => {

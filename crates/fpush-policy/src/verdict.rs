@@ -427,7 +427,9 @@ impl VerdictGuard {
     fn forget_words(&mut self, now: Seconds) {
         for _ in 0..FORGOTTEN_AT_A_TIME {
             match self.words.oldest() {
-                Some(word) if u64::from(word.last_day) + WORD_DAYS < now / DAY => self.words.pop_oldest(),
+                Some(word) if u64::from(word.last_day) + WORD_DAYS < now / DAY => {
+                    self.words.pop_oldest();
+                }
                 Some(_) | None => return,
             }
         }

@@ -138,7 +138,9 @@ impl VerdictGuard {
                     self.words.touch(Fingerprint::from_parts(token), word);
                 }
                 Part::Answer { .. } | Part::Word { .. } => {}
-                Part::Domain(domain) => self.known_domains.touch(Fingerprint::from_parts(domain), ()),
+                Part::Domain(domain) => {
+                    self.known_domains.touch(Fingerprint::from_parts(domain), ());
+                }
             }
         }
         if from_the_future {
