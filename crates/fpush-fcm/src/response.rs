@@ -160,9 +160,9 @@ impl Refusal {
                     FcmCode::QuotaExceeded => self.quota_exceeded(),
                     FcmCode::Unavailable | FcmCode::Internal => (self.later(), UNWELL),
                     // About this device's platform (Apple's or the browser's push service behind Google): the owner
-                    // of such a token must not stop all others by publishing to it.
+                    // of such a token must neither stop all others nor raise an alarm by publishing to it.
                     FcmCode::ThirdPartyAuthError => (
-                        misconfigured,
+                        Remedy::Module(PushError::TokenUnserved),
                         "The token is one of an iOS or a web app, and Google may not send to that platform for this \
                          project. If the app means to get such pushes through Google, set its APNs key or web push \
                          certificate in the Firebase console, under Project settings, Cloud Messaging.",
@@ -571,7 +571,7 @@ mod tests {
         permission_denied: 403 "PERMISSION_DENIED" [help()] => Remedy::RenewTokenOnce,
         unauthenticated: 401 "UNAUTHENTICATED" [] => Remedy::RenewToken,
         third_party_auth_error: 401 "UNAUTHENTICATED" [fcm_error("THIRD_PARTY_AUTH_ERROR")]
-            => Remedy::Module(PushError::Misconfigured),
+            => Remedy::Module(PushError::TokenUnserved),
         quota_exceeded_of_the_device:
             429 "RESOURCE_EXHAUSTED"
             [quota_failure("token", "Device message rate exceeded"), fcm_error("QUOTA_EXCEEDED")]

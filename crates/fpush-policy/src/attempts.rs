@@ -105,6 +105,8 @@ pub enum Notice {
     },
     /// The provider gave an answer that nobody knows.
     Unknown,
+    /// The provider cannot reach the token's platform for this app.
+    Unserved,
     /// The provider refuses the request, because of the settings.
     Refused,
     /// The provider did not take the push.

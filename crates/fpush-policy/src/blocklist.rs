@@ -69,7 +69,7 @@ pub enum BlockReason {
     Dead,
     /// Something failed that nobody could explain.
     Unexplained,
-    /// The provider called it dead or wrong, and is not believed.
+    /// The provider called it dead or wrong, and is not believed; or it cannot reach the token's platform.
     #[serde(alias = "Malformed")]
     Doubted,
 }

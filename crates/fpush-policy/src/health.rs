@@ -79,7 +79,8 @@ impl ModuleHealth {
             // Tokens that are invented for the question are nobody's.
             | PushError::TokenGone { .. }
             | PushError::TokenDoubted
-            | PushError::TokenBusy => {
+            | PushError::TokenBusy
+            | PushError::TokenUnserved => {
                 self.unwell.note(failure);
                 if !self.proven {
                     self.in_vain = Some(Complaint::of(failure));

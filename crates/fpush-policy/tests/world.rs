@@ -287,7 +287,8 @@ impl World {
             Weather::Fine | Weather::Gone => PushError::TokenGone { since: None },
             Weather::Wrong => PushError::TokenDoubted,
             Weather::Away => PushError::Later { after: None },
-            Weather::Odd => match self.random.below(8) {
+            Weather::Odd => match self.random.below(9) {
+                8 => PushError::TokenUnserved,
                 0 => PushError::TokenBusy,
                 1 => PushError::Reconnected,
                 2 => PushError::Renewed,

@@ -146,6 +146,9 @@ pub enum PushError {
     TokenDoubted,
     /// This device gets too many pushes: silence for this token, then one push.
     TokenBusy,
+    /// The provider cannot reach this token's platform for this app, and says nothing against other tokens: this one is
+    /// left alone for a while.
+    TokenUnserved,
     /// The attempt met a dead or dying connection and left a new one behind: try again at once.
     Reconnected,
     /// The credentials had run out and have been renewed: try again at once, once.

@@ -145,6 +145,8 @@ impl Module {
             Notice::Unknown => {
                 error!(%module, answer, meaning, "the provider gave an answer that is not known");
             }
+            Notice::Unserved => warn!(%module, answer, meaning,
+                "the provider cannot reach this token's platform; the token is left alone for a while"),
             Notice::Refused => error!(%module, answer, meaning,
                 "the provider refuses the request; check the settings of this module"),
             Notice::NotTaken => warn!(%module, answer, meaning, "the provider did not take a push"),

@@ -1341,6 +1341,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(PushError::TooLarge),
         1 => Just(PushError::Misconfigured),
         1 => Just(PushError::Unexplained),
+        1 => Just(PushError::TokenUnserved),
         1 => Just(PushError::TokenDoubted),
         1 => Just(GONE),
         1 => (1..120u64).prop_map(pause),
@@ -1750,6 +1751,7 @@ mod replaced {
             PushError::Misconfigured,
             PushError::Unexplained,
             PushError::TokenBusy,
+            PushError::TokenUnserved,
             LATER,
             pause(60),
         ] {

@@ -93,6 +93,11 @@ impl<W> Policy<W> {
                 self.blocklist.block(job.token, BlockReason::Unexplained, now);
                 return Answered::ended(Outcome::TokenBlocked, Some(Notice::Unknown));
             }
+            PushError::TokenUnserved => {
+                // It is about what the token is, so neither health nor verdicts on other tokens follow from it.
+                self.blocklist.block(job.token, BlockReason::Doubted, now);
+                return Answered::ended(Outcome::TokenBlocked, Some(Notice::Unserved));
+            }
             PushError::Misconfigured => {
                 self.take_neutral(job, now);
                 self.health.misconfigured(failure);

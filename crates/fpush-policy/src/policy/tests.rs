@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    attempts::{Answered, Ended, Next, Tries},
+    attempts::{Answered, Ended, Next, Notice, Tries},
     testing::{clocks, hasher, job_of, settings},
 };
 
@@ -381,6 +381,25 @@ proptest! {
             prop_assert!(times.last() >= last.get(&token));
         }
     }
+}
+
+/// What it says is about that token's platform, however many such tokens somebody publishes to.
+#[test]
+fn a_token_that_cannot_be_served_is_blocked_and_says_nothing_of_the_module() {
+    let mut f = Fixture::new(10);
+    for number in 0..5 {
+        let token = format!("token {number}");
+        let answered = f.answer("a.org", &token, Err(PushError::TokenUnserved), number);
+        assert_eq!(answered.next, Next::Ended(Ended::Settled(Outcome::TokenBlocked)));
+        assert_eq!(answered.notice, Some(Notice::Unserved));
+        let blocked = |f: &mut Fixture, millis| f.publish("a.org", &token, 0, millis);
+        assert_eq!(blocked(&mut f, 599_000), Became::Answered(Outcome::TokenBlocked));
+        assert!(matches!(blocked(&mut f, 600_000 + number), Became::Sent(_)));
+        f.policy.give_back_permit();
+    }
+    assert_eq!(f.policy.health.trouble(f.start), None);
+    assert!(!f.policy.is_proven());
+    assert_eq!(f.policy.changes()[2], 0, "no word, and no answer of the lane");
 }
 
 #[test]

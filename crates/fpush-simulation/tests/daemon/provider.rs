@@ -245,7 +245,8 @@ impl<'a> Attempt<'a> {
             let since = random.one_in(2).then(|| wall - (now - gone));
             return Err(PushError::TokenGone { since });
         }
-        let hiccup = |random: &mut Random| match random.below(12) {
+        let hiccup = |random: &mut Random| match random.below(13) {
+            9 => Err(PushError::TokenUnserved),
             0 => Err(PushError::TokenBusy),
             1 => Err(PushError::Reconnected),
             2 => Err(PushError::Renewed),
@@ -308,7 +309,9 @@ impl<'a> Attempt<'a> {
                 Err(_) if !is_current => {}
                 // A dead token blocks no registered device, and its registry may not know.
                 Err(PushError::TokenGone { .. }) if registered => {}
-                Err(PushError::TokenGone { .. } | PushError::Unexplained) => truth.blocked = Some(now),
+                Err(PushError::TokenGone { .. } | PushError::Unexplained | PushError::TokenUnserved) => {
+                    truth.blocked = Some(now);
+                }
                 Err(PushError::TokenDoubted) => {
                     truth.blocked = Some(now);
                     truth.wrong.push(now);

@@ -185,6 +185,30 @@ fn nobody_waits_for_an_access_token_that_google_refuses_to_give() {
     assert!(took < SECOND, "{took:?}");
 }
 
+/// It is about the platform of that token (Apple's or a browser's push service behind Google), and nothing is wrong with others.
+#[test]
+fn a_token_of_a_platform_that_google_may_not_send_to_costs_one_request_and_no_light() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    let ios = token(0);
+    fcm.answer_with({
+        let ios = ios.clone();
+        move |send| match send.token() == ios {
+            true => fcm_error(401, "UNAUTHENTICATED", Some("THIRD_PARTY_AUTH_ERROR"), &[]),
+            false => Answer::Normal,
+        }
+    });
+    let mut rig = start(&ca, &fcm, modules([("g", google(&fcm, unlimited()))]));
+    for _ in 0..5 {
+        assert_eq!(rig.push("g", &ios), UNAVAILABLE);
+    }
+    assert_eq!(fcm.count(), 1);
+    rig.daemon
+        .wait_for_log("cannot reach this token's platform", LONG);
+    assert!(!rig.daemon.log().contains("check the settings of this module"));
+    assert_eq!(rig.push("g", &token(1)), RESULT);
+}
+
 /// What a publish after the one that met the answer comes to, when Google is well again.
 #[derive(Clone, Copy, Debug)]
 enum Next {
@@ -281,7 +305,7 @@ fn rows() -> Vec<Row> {
             error(401, "UNAUTHENTICATED", Some("THIRD_PARTY_AUTH_ERROR")),
             UNAVAILABLE,
             1,
-            Sent,
+            Unasked(UNAVAILABLE),
         ),
         (error(401, "UNAUTHENTICATED", None), RESULT, 2, Sent),
         (
