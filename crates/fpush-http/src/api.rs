@@ -319,7 +319,7 @@ async fn devices(
         let _share = share;
         Ok(api.registry.page(query.optional("after"), PAGE + 1).await?)
     });
-    let mut devices = page.await?;
+    let mut devices = page.await?.devices;
     let more = devices.len() > PAGE;
     devices.truncate(PAGE);
     let base = if uri.path().ends_with('/') {

@@ -35,6 +35,7 @@ mod text;
 mod throttle;
 mod time;
 mod times;
+mod unreadable;
 mod writer;
 
 pub use change::Imported;
@@ -43,8 +44,9 @@ pub use error::{OpenError, RegisterError};
 pub use former::Former;
 pub use past::{Doubt, Known};
 pub use registrar::{NoModules, PushModules};
-pub use registry::{Full, Registered, Registry, Unowned};
+pub use registry::{Full, Page, Registered, Registry, Unowned};
 pub use settings::{RegistrySettings, StoreSettings};
 pub use store::probe::Probe;
 pub use throttle::Throttle;
 pub use time::Time;
+pub use unreadable::Unreadable;

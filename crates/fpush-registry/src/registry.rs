@@ -23,6 +23,7 @@ use crate::{
     targets::Targets,
     text::{MAX_JID, MAX_KIND, MAX_NODE, MAX_TOKEN, is_sane},
     time::Time,
+    unreadable::Unreadable,
     writer::Writer,
 };
 
@@ -90,6 +91,15 @@ impl fmt::Debug for Registered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Registered")
     }
+}
+
+/// Some of the devices.
+#[derive(Debug)]
+pub struct Page {
+    /// Those that can be read.
+    pub devices: Vec<Device>,
+    /// Those between them that cannot be.
+    pub unreadable: Option<Unreadable>,
 }
 
 /// A bound that leaves no room for new devices.
@@ -314,21 +324,28 @@ impl Registry {
         Ok(ask(self.shared.store.look()).await?.known)
     }
 
-    /// Devices in the order of their nodes, after this one; 5,000 at most.
+    /// Devices in the order of their nodes, after this one; so many, or 5,000, unless there are no more.
     ///
     /// # Errors
     ///
     /// The database is out of reach.
-    pub async fn page(&self, after: Option<&str>, limit: usize) -> Result<Vec<Device>, Unavailable> {
-        let page = self
-            .shared
-            .store
-            .page(after.unwrap_or(""), limit.min(LARGEST_PAGE) as i64);
-        let mut devices = ask(page).await?;
+    pub async fn page(&self, after: Option<&str>, limit: usize) -> Result<Page, Unavailable> {
+        let limit = limit.min(LARGEST_PAGE);
+        let (mut devices, mut unreadable) = (Vec::new(), 0);
+        let mut next = Some(after.unwrap_or("").to_owned());
+        while let Some(after) = next.filter(|_| devices.len() < limit) {
+            let page = ask(self.shared.store.page(&after, limit - devices.len())).await?;
+            devices.extend(page.devices);
+            unreadable += page.unreadable;
+            next = page.next;
+        }
         for device in &mut devices {
             self.shared.times.complete(device);
         }
-        Ok(devices)
+        Ok(Page {
+            devices,
+            unreadable: Unreadable::of(unreadable),
+        })
     }
 
     /// Everything that is known of the device with this node.

@@ -19,7 +19,9 @@ use sqlx::{PgPool, SqlitePool};
 #[cfg(test)]
 pub(crate) use self::writing::MOST_CHANGES;
 use self::{
-    run::{Change, Result, Value, changes, devices, first, in_time, nodes, numbers, on, only, states},
+    run::{
+        Change, Result, Value, changes, devices, first, in_time, nodes, numbers, on, only, readable, states,
+    },
     statements as sql,
 };
 pub(crate) use self::{
@@ -39,6 +41,15 @@ use crate::{
 pub(crate) enum Store {
     Sqlite(SqlitePool),
     Postgres(PgPool),
+}
+
+/// A page of devices.
+pub(crate) struct StoredPage {
+    pub(crate) devices: Vec<Device>,
+    /// Rows that cannot be read.
+    pub(crate) unreadable: usize,
+    /// After which node the next page begins; `None` if this is the last one.
+    pub(crate) next: Option<String>,
 }
 
 impl Store {
@@ -141,15 +152,27 @@ impl Store {
     }
 
     /// Devices in the order of their nodes, after this one.
-    pub(crate) async fn page(&self, after: &str, limit: i64) -> Result<Vec<Device>> {
-        let values = [Value::Text(after), Value::Number(limit)];
-        on!(self, pool => devices(pool, sql::PAGE, &values))
+    pub(crate) async fn page(&self, after: &str, limit: usize) -> Result<StoredPage> {
+        let values = [Value::Text(after), Value::Number(limit as i64)];
+        let rows = on!(self, pool => devices(pool, sql::PAGE, &values))?;
+        let number = rows.len();
+        let next = match rows.last() {
+            Some(Ok(device)) if number >= limit => Some(device.node.clone()),
+            Some(Err(row)) if number >= limit => row.node.clone(),
+            Some(_) | None => None,
+        };
+        let devices: Vec<_> = rows.into_iter().flatten().collect();
+        Ok(StoredPage {
+            unreadable: number - devices.len(),
+            devices,
+            next,
+        })
     }
 
-    /// A few of the devices with one of these tokens.
+    /// A few of the devices with one of these tokens that can be read.
     pub(crate) async fn with_token(&self, token: &str, other: &str) -> Result<Vec<Device>> {
         let values = [Value::Text(token), Value::Text(other)];
-        on!(self, pool => devices(pool, sql::WITH_TOKEN, &values))
+        readable(on!(self, pool => devices(pool, sql::WITH_TOKEN, &values)))
     }
 
     /// How many devices there are.

@@ -244,20 +244,24 @@ async fn write_all(
     console: &mut Console,
     line: impl Fn(&Device) -> String,
 ) -> anyhow::Result<Exit> {
-    let mut after: Option<String> = None;
+    let (mut after, mut exit) = (None, Exit::Success);
     loop {
         let page = registry.page(after.as_deref(), BATCH).await?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.node.clone());
+        if let Some(unreadable) = page.unreadable {
+            console.error(format_args!("left out: {unreadable}"));
+            exit = Exit::No;
+        }
         let mut text = String::new();
-        for device in &page {
+        for device in &page.devices {
             writeln!(text, "{}", line(device))?;
         }
-        if console.write(text).is_err() {
+        let is_last = page.devices.len() < BATCH;
+        if console.write(text).is_err() || is_last {
             break;
         }
+        after = page.devices.into_iter().last().map(|last| last.node);
     }
-    Ok(Exit::Success)
+    Ok(exit)
 }
 
 /// Opens the registry of the settings without loading all of it, and closes it in the end. Says what goes wrong.

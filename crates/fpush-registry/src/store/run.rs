@@ -32,6 +32,16 @@ pub(crate) struct Removed {
     pub(crate) owner: Option<String>,
 }
 
+/// A row of the table of devices.
+pub(super) type Read = std::result::Result<Device, UnreadableRow>;
+
+/// A row that holds no device that this version can read: its dialect is that of a later version, or it is damaged.
+pub(super) struct UnreadableRow {
+    /// Its node, if that can be read.
+    pub(super) node: Option<String>,
+    problem: sqlx::Error,
+}
+
 /// How many devices there are whose owners have this domain.
 pub(super) struct OfDomain {
     pub(super) devices: i64,
@@ -80,8 +90,11 @@ pub(crate) enum MigrateError {
 }
 
 /// Whether the same statement may succeed later: the database is away, full or busy. If not, something in the
-/// statement's values is to blame.
+/// statement's values, or in a row that it finds, is to blame.
 pub(crate) fn is_outage(error: &sqlx::Error) -> bool {
+    if matches!(error, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. }) {
+        return false;
+    }
     let Some(error) = error.as_database_error() else {
         return true;
     };
@@ -112,9 +125,10 @@ pub(crate) fn describe(error: &sqlx::Error) -> String {
         sqlx::Error::PoolTimedOut => "no connection in time".to_owned(),
         sqlx::Error::PoolClosed => "the connections are closed".to_owned(),
         sqlx::Error::Protocol(_) => "the server does not speak the protocol".to_owned(),
-        sqlx::Error::RowNotFound | sqlx::Error::ColumnNotFound(_) | sqlx::Error::ColumnDecode { .. } => {
-            "a row cannot be read".to_owned()
-        }
+        sqlx::Error::RowNotFound
+        | sqlx::Error::ColumnNotFound(_)
+        | sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::Decode(_) => "a row cannot be read".to_owned(),
         _ => "the connection failed".to_owned(),
     }
 }
@@ -158,13 +172,12 @@ macro_rules! reading {
 }
 
 reading!(
-    /// The devices that a statement finds.
-    devices -> Device,
+    /// The devices that a statement finds, and the rows that hold none that this version can read.
+    devices -> Read,
     |row| {
-        let dialect: String = row.try_get(1)?;
-        Ok(Device {
+        let read = || Ok(Device {
             node: row.try_get(0)?,
-            dialect: Dialect::from_name(&dialect).ok_or(sqlx::Error::RowNotFound)?,
+            dialect: Dialect::from_name(&row.try_get::<String, _>(1)?).ok_or_else(|| sqlx::Error::Decode("a dialect".into()))?,
             kind: row.try_get(2)?,
             secret: row.try_get(3)?,
             token: row.try_get(4)?,
@@ -178,7 +191,8 @@ reading!(
             failed: row.try_get::<Option<i64>, _>(12)?.map(Time),
             former: former::from_text(row.try_get::<Option<String>, _>(13)?.as_deref()),
             imported: row.try_get::<i64, _>(14)? != 0,
-        })
+        });
+        Ok(read().map_err(|problem| UnreadableRow { node: row.try_get(0).ok(), problem }))
     }
 );
 
@@ -218,8 +232,15 @@ reading!(
     |row| row.try_get(0)
 );
 
-pub(super) fn first(devices: Result<Vec<Device>>) -> Result<Option<Device>> {
-    Ok(devices?.into_iter().next())
+/// The first device; an error if it cannot be read.
+pub(super) fn first(rows: Result<Vec<Read>>) -> Result<Option<Device>> {
+    let first = rows?.into_iter().next();
+    first.transpose().map_err(|row| row.problem)
+}
+
+/// The devices that can be read.
+pub(super) fn readable(rows: Result<Vec<Read>>) -> Result<Vec<Device>> {
+    Ok(rows?.into_iter().flatten().collect())
 }
 
 pub(super) fn only(numbers: Result<Vec<i64>>) -> Result<i64> {

@@ -5,7 +5,10 @@ use std::time::Duration;
 use sqlx::{Postgres, Sqlite, Transaction};
 
 use super::{
-    run::{Removed, Result, State, Value, bound, devices, first, nodes, numbers, on, only, removed, states},
+    run::{
+        Removed, Result, State, Value, bound, devices, first, nodes, numbers, on, only, readable, removed,
+        states,
+    },
     statements as sql,
 };
 use crate::{
@@ -30,10 +33,10 @@ impl Writing {
         first(on!(self, transaction => devices(&mut **transaction, sql::FIND, &values)))
     }
 
-    /// All devices of an owner.
+    /// All devices of an owner that can be read.
     pub(crate) async fn owned_by(&mut self, owner: &str) -> Result<Vec<Device>> {
         let values = [Value::Text(owner)];
-        on!(self, transaction => devices(&mut **transaction, sql::OWNED, &values))
+        readable(on!(self, transaction => devices(&mut **transaction, sql::OWNED, &values)))
     }
 
     /// Writes a device, in the place of one with the same node.

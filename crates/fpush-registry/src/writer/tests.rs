@@ -19,6 +19,7 @@ use crate::{
     settings::StoreSettings,
     store::{MOST_CHANGES, Store},
     targets::Targets,
+    times::Noted,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -178,5 +179,30 @@ async fn changes_of_which_an_older_version_has_left_millions_go_in_pieces_and_th
         }
         assert_eq!(one.shared.store.last_change().await.unwrap(), 25_000);
         one.shared.store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_a_device_that_cannot_be_read_is_no_outage() {
+    let databases = Databases::new();
+    for store in databases.each() {
+        let (mut one, mut other) = (writer(&store).await, writer(&store).await);
+        one.import(vec![device("n-1", 0), device("n-2", 0)]).await;
+        by_hand(
+            &one.shared.store,
+            "UPDATE devices SET dialect = 'later' WHERE node = 'n-1'",
+        )
+        .await;
+        assert!(!other.try_to_read_news().await.unwrap());
+        assert!(other.remembers("n-2") && !other.remembers("n-1"));
+        // The use of a replaced secret of such a device is forgotten.
+        let noted = Noted {
+            former: Some("former".into()),
+            ..Noted::default()
+        };
+        one.shared.times.note("n-1", noted);
+        assert!(!one.write_times().await && one.is_well());
+        one.shared.store.close().await;
+        other.shared.store.close().await;
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     past::{Ended, Known},
     rules::{self, Claim, Joins},
     shared::Shared,
-    store::{KEEP_CHANGES, Removed, Writing},
+    store::{KEEP_CHANGES, Removed, Writing, is_outage},
     text::random_hex,
     time::Time,
 };
@@ -211,7 +211,14 @@ impl<'a> Transaction<'a> {
     async fn import(&mut self, devices: &[Device]) -> Result<Imported, sqlx::Error> {
         let mut imported = Imported::default();
         for device in devices {
-            let existing = self.writing.find(&device.node).await?;
+            let existing = match self.writing.find(&device.node).await {
+                Err(problem) if !is_outage(&problem) => {
+                    // What cannot be read is no later registration, and nothing else mends it.
+                    self.remove(&device.node, Ended::Removed).await?;
+                    None
+                }
+                found => found?,
+            };
             match &existing {
                 Some(existing) if !rules::is_later(device, existing) => {
                     imported.unchanged += 1;

@@ -4,15 +4,16 @@
 use std::collections::HashSet;
 
 use tokio::time::Instant;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use super::{BATCH, Writer};
 use crate::{
     former,
     past::{DatabaseTrust, Known, compare},
-    store::NOTED_AT_ONCE,
+    store::{NOTED_AT_ONCE, is_outage},
     time::Time,
     times::Noted,
+    unreadable::Unreadable,
 };
 
 impl Writer {
@@ -25,16 +26,20 @@ impl Writer {
         // What changes meanwhile is read again afterwards.
         self.seen = store.last_change().await?;
         cache.clear();
-        let mut after = String::new();
+        let (mut after, mut unreadable) = (String::new(), 0);
         loop {
-            let devices = store.page(&after, PAGE).await?;
-            cache.put_all(&devices);
-            match devices.into_iter().last() {
-                Some(last) => after = last.node,
+            let page = store.page(&after, PAGE).await?;
+            cache.put_all(&page.devices);
+            unreadable += page.unreadable;
+            match page.next {
+                Some(next) => after = next,
                 None => break,
             }
         }
         cache.complete();
+        if let Some(unreadable) = Unreadable::of(unreadable) {
+            warn!("{unreadable}");
+        }
         self.loaded = true;
         let seconds = began.elapsed().as_secs_f32();
         debug!(devices = cache.len(), seconds, "registered devices loaded");
@@ -103,20 +108,30 @@ impl Writer {
         let last = store.last_change().await?;
         // Usually memory knows our own.
         let not_from = if self.is_unsure { "" } else { &self.source };
-        let changes = store.changes(self.seen, not_from, PAGE).await?;
+        let changes = store.changes(self.seen, not_from, PAGE as i64).await?;
         // Asked for last, so that none is forgotten in between.
         if store.oldest_change().await? > self.seen.saturating_add(1) {
             self.load().await?;
             return Ok(false);
         }
         let nodes: HashSet<_> = changes.iter().map(|change| change.node.as_str()).collect();
+        let mut unreadable = 0;
         for node in nodes {
-            match store.find(node).await? {
-                Some(device) => cache.put(&device),
-                None => cache.remove(node),
+            match store.find(node).await {
+                Ok(Some(device)) => cache.put(&device),
+                Ok(None) => cache.remove(node),
+                Err(problem) if is_outage(&problem) => return Err(problem),
+                // Who looks it up asks the database, and is told to wait.
+                Err(_) => {
+                    cache.remove(node);
+                    unreadable += 1;
+                }
             }
         }
-        let more = changes.len() as i64 == PAGE;
+        if let Some(unreadable) = Unreadable::of(unreadable) {
+            warn!("{unreadable}");
+        }
+        let more = changes.len() == PAGE;
         self.seen = match changes.last() {
             Some(change) if more => change.id,
             Some(_) | None => self.seen.max(last),
@@ -157,8 +172,10 @@ impl Writer {
     /// answers of the database.
     async fn note_use(&self, node: &str, secret: &str) -> Result<(), sqlx::Error> {
         let mut writing = self.shared.store.begin().await?;
-        let Some(mut device) = writing.find(node).await? else {
-            return Ok(());
+        let mut device = match writing.find(node).await {
+            Ok(Some(device)) => device,
+            Err(problem) if is_outage(&problem) => return Err(problem),
+            Ok(None) | Err(_) => return Ok(()),
         };
         if former::note_use(&mut device.former, secret) {
             writing.set_former(node, &device.former).await?;
@@ -214,4 +231,4 @@ impl Writer {
 }
 
 /// Devices that are read at once.
-const PAGE: i64 = 5_000;
+const PAGE: usize = 5_000;

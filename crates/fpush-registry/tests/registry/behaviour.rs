@@ -602,7 +602,7 @@ async fn devices_that_nobody_uses_go() {
         tokio::time::advance(Duration::from_secs(61)).await;
         tokio::time::resume();
         until(async || open.is_missing("unused").await).await;
-        let left = open.registry.page(None, 10).await.unwrap();
+        let left = open.registry.page(None, 10).await.unwrap().devices;
         assert_eq!(
             left.iter().map(|device| device.node.as_str()).collect::<Vec<_>>(),
             ["new", "pushed", "renewed"]
@@ -652,7 +652,7 @@ async fn an_import_is_idempotent_and_leaves_later_registrations_alone() {
         // Out and into another database, whose key makes other nodes: the client keeps its node all the same.
         let fields = [("token", "t-1"), ("device-id", "0123")];
         let p2 = open.run("register-push-fcm", BOB, &fields).await.unwrap();
-        let exported = open.registry.page(None, 100).await.unwrap();
+        let exported = open.registry.page(None, 100).await.unwrap().devices;
         let lines: Vec<_> = exported.iter().map(lines::to_line).collect();
         let read: Vec<_> = lines.iter().map(|line| lines::from_line(line).unwrap()).collect();
         for (read, exported) in read.iter().zip(&exported) {
@@ -681,7 +681,7 @@ async fn devices_are_listed_in_pages() {
         open.registry.import(devices).await.unwrap();
         let (mut after, mut seen) = (None, Vec::new());
         loop {
-            let page = open.registry.page(after.as_deref(), 10).await.unwrap();
+            let page = open.registry.page(after.as_deref(), 10).await.unwrap().devices;
             let Some(last) = page.last() else { break };
             after = Some(last.node.clone());
             seen.extend(page.into_iter().map(|device| device.node));

@@ -51,14 +51,14 @@ async fn sql_is_text_like_any_other() {
             open.device(&value(&tigase, "node"), None).await;
         }
         assert_eq!(
-            open.registry.page(None, 100).await.unwrap().len(),
+            open.registry.page(None, 100).await.unwrap().devices.len(),
             3 * INJECTIONS.len()
         );
         for text in INJECTIONS {
             assert!(open.registry.remove(text).await.unwrap());
         }
         assert_eq!(
-            open.registry.page(Some("'"), 100).await.unwrap().len(),
+            open.registry.page(Some("'"), 100).await.unwrap().devices.len(),
             2 * INJECTIONS.len()
         );
         open.close().await;

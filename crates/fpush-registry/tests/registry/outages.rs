@@ -8,7 +8,7 @@ use fpush_testkit::{Postgres, TempDir};
 use tokio::time::Instant;
 
 use crate::{
-    behaviour::until,
+    behaviour::{device, until},
     rig::{Database, settings},
 };
 
@@ -185,12 +185,64 @@ async fn owners_of_an_older_database_stay_owners() {
     open.run("register-push-fcm", "ju@müller.example", &p2)
         .await
         .unwrap();
-    let devices = open.registry.page(None, 10).await.unwrap();
+    let devices = open.registry.page(None, 10).await.unwrap().devices;
     assert_eq!(devices.len(), 2);
     for device in devices {
         assert_eq!(device.owner.as_deref(), Some("ju@müller.example"));
     }
     open.close().await;
+}
+
+/// Such as one that a later version has written.
+#[tokio::test]
+async fn a_device_that_cannot_be_read_is_not_gone_and_keeps_nobody_else_from_registering() {
+    for database in Database::all() {
+        let open = database.open().await;
+        let secret = open.register(ALICE, "n-1", "t-1").await.unwrap();
+        open.register("bob@example.org", "n-2", "t").await.unwrap();
+        open.close().await;
+        database
+            .by_hand("UPDATE devices SET dialect = 'later' WHERE node = 'n-1'")
+            .await;
+
+        let open = database.open().await;
+        open.register("carol@example.org", "n-3", "t").await.unwrap();
+        open.register(ALICE, "n-4", "t").await.unwrap();
+        assert!(open.find("n-1", Some(&secret)).await.is_err());
+        for owner in [ALICE, "bob@example.org"] {
+            let refused = open.register(owner, "n-1", "t-2").await;
+            assert_eq!(refused, Err(CommandError::Unavailable(Unavailable)), "{owner}");
+        }
+        open.device("n-4", Some(&open.register(ALICE, "n-4", "t").await.unwrap()))
+            .await;
+        for limit in [1, 2, 10] {
+            let (mut nodes, mut after, mut unreadable) = (Vec::new(), None, 0);
+            loop {
+                let page = open.registry.page(after.as_deref(), limit).await.unwrap();
+                nodes.extend(page.devices.iter().map(|device| device.node.clone()));
+                unreadable += usize::from(page.unreadable.is_some());
+                after = nodes.last().cloned();
+                if page.devices.len() < limit {
+                    break;
+                }
+            }
+            assert_eq!((nodes.join(" "), unreadable), ("n-2 n-3 n-4".to_owned(), 1));
+        }
+
+        // Both ways in which an operator mends it.
+        let mut backup = device("n-1");
+        backup.owner = Some(ALICE.to_owned());
+        let imported = open.registry.import(vec![backup]).await.unwrap();
+        assert_eq!((imported.added, imported.unchanged), (1, 0));
+        open.register(ALICE, "n-1", "t-3").await.unwrap();
+        database
+            .by_hand("UPDATE devices SET dialect = 'later' WHERE node = 'n-1'")
+            .await;
+        assert!(open.registry.remove("n-1").await.unwrap());
+        let secret = open.register("bob@example.org", "n-1", "t-4").await.unwrap();
+        open.device("n-1", Some(&secret)).await;
+        open.close().await;
+    }
 }
 
 #[tokio::test]

@@ -167,7 +167,7 @@ async fn apply(open: &Open, model: &mut Model, step: Step) {
 }
 
 async fn check(open: &Open, model: &Model) {
-    let devices = open.registry.page(None, 100).await.unwrap();
+    let devices = open.registry.page(None, 100).await.unwrap().devices;
     assert_eq!(devices.len(), model.devices.len());
     for node in 0..2 {
         let is_missing = open.is_missing(&format!("n-{node}")).await;

@@ -12,6 +12,7 @@ use fpush_push::{
 };
 use fpush_registry::{PushModules, RegisterError, Registry, RegistrySettings, StoreSettings, Unowned};
 use fpush_testkit::{Postgres, TempDir};
+use sqlx::Connection as _;
 use tokio::task::JoinHandle;
 
 /// Where devices without an owner come from.
@@ -65,6 +66,23 @@ impl Database {
             Self::postgres(true),
             Self::postgres(false),
         ]
+    }
+
+    /// What an operator does with SQL.
+    pub(crate) async fn by_hand(&self, sql: &'static str) {
+        match &self.settings.store {
+            StoreSettings::Sqlite { path } => {
+                let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+                let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+                sqlx::query(sql).execute(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
+            }
+            StoreSettings::Postgres { url } => {
+                let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+                sqlx::query(sql).execute(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
+            }
+        }
     }
 
     pub(crate) async fn open(&self) -> Open {
