@@ -25,7 +25,7 @@ use self::{
     statements as sql,
 };
 pub(crate) use self::{
-    run::{MigrateError, Removed, describe, is_outage},
+    run::{MigrateError, Removed, State, describe, is_outage},
     statements::NOTED_AT_ONCE,
     writing::{KEEP_CHANGES, Writing},
 };
@@ -99,8 +99,7 @@ impl Store {
 
     /// What the database says of its past.
     pub(crate) async fn look(&self) -> Result<Look> {
-        let last = on!(self, pool => states(pool, sql::LAST_STATE, &[]))?;
-        let last = last.into_iter().next().ok_or(sqlx::Error::RowNotFound)?;
+        let last = self.last_state().await?;
         let text = async |name: &str| {
             let values = [Value::Text(name)];
             let found = on!(self, pool => nodes(pool, sql::META, &values))?;
@@ -116,6 +115,12 @@ impl Store {
             },
             accepted: text("accepted").await?.and_then(|at| at.parse().ok()),
         })
+    }
+
+    /// What the devices were after the last change.
+    pub(crate) async fn last_state(&self) -> Result<State> {
+        let last = on!(self, pool => states(pool, sql::LAST_STATE, &[]))?;
+        last.into_iter().next().ok_or(sqlx::Error::RowNotFound)
     }
 
     /// The mark of a change; `None` if there was no such change, or if it is forgotten.

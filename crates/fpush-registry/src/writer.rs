@@ -21,7 +21,7 @@ use crate::{
     expiry::Expiry,
     past::Known,
     shared::Shared,
-    store::{MigrateError, is_outage},
+    store::{MigrateError, State, is_outage},
     text::random_hex,
     time::Time,
 };
@@ -37,8 +37,8 @@ pub(crate) struct Writer {
     ready: bool,
     /// The last change of others that memory knows.
     seen: i64,
-    /// Whether memory holds all devices as they were then.
-    loaded: bool,
+    /// What memory follows; `None` if it does not hold all devices.
+    follows: Option<Follows>,
     /// Changes that others were told of since it was last seen to that there are not too many.
     told: usize,
     /// Since when nothing could be written, and how often that was tried.
@@ -53,6 +53,14 @@ pub(crate) struct Writer {
     is_unsure: bool,
     /// Whether devices may expire; unknown until the database was opened.
     expiry: Option<Expiry>,
+}
+
+/// The database as it was when memory last read it.
+struct Follows {
+    /// The last change of devices then.
+    state: State,
+    /// Whether it was doubted.
+    doubted: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -70,7 +78,7 @@ impl Writer {
             source: random_hex()?[..16].to_owned(),
             ready: false,
             seen: 0,
-            loaded: false,
+            follows: None,
             told: 0,
             outage: None,
             before,

@@ -49,10 +49,10 @@ pub(super) struct OfDomain {
 }
 
 /// What the devices were after a change.
-pub(super) struct State {
-    pub(super) change: i64,
+pub(crate) struct State {
+    pub(crate) change: i64,
     /// Random, so that a copy of the database that went another way is known by it.
-    pub(super) mark: String,
+    pub(crate) mark: String,
     /// How many devices there were.
     pub(super) devices: i64,
 }

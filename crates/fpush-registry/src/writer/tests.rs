@@ -154,7 +154,7 @@ async fn however_often_devices_renew_the_table_of_changes_has_a_bound_and_who_fe
         assert!(behind.remembers("early") && behind.remembers("n-149"));
         // From then on it hears of single changes again.
         busy.import(vec![device("late", 0)]).await;
-        assert!(behind.loaded && !behind.try_to_read_news().await.unwrap());
+        assert!(!behind.try_to_read_news().await.unwrap());
         assert!(behind.remembers("late"));
         busy.shared.store.close().await;
         behind.shared.store.close().await;
@@ -202,6 +202,51 @@ async fn a_change_of_a_device_that_cannot_be_read_is_no_outage() {
         };
         one.shared.times.note("n-1", noted);
         assert!(!one.write_times().await && one.is_well());
+        one.shared.store.close().await;
+        other.shared.store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_is_restored_under_a_registry_is_read_anew() {
+    let server = Postgres::shared();
+    for looked_at in [false, true] {
+        let url = server.database();
+        let name = server.name(&url);
+        let store = StoreSettings::Postgres { url: url.clone() };
+        let mut one = writer(&store).await;
+        one.import(vec![device("n-1", 0), device("n-2", 0)]).await;
+        one.shared.store.close().await;
+        let psql = |sql: String| server.psql("postgres", &sql).unwrap();
+        psql(format!("CREATE DATABASE {name}_copy TEMPLATE {name}"));
+
+        let mut one = writer(&store).await;
+        for number in 3..6 {
+            one.import(vec![device(&format!("n-{number}"), 0)]).await;
+        }
+        one.look_at_past(false).await.unwrap();
+        while one.try_to_read_news().await.unwrap() {}
+        assert!(one.remembers("n-1") && one.remembers("n-3"));
+        psql(format!("DROP DATABASE {name} WITH (FORCE)"));
+        psql(format!("ALTER DATABASE {name}_copy RENAME TO {name}"));
+
+        if looked_at {
+            one.try_again().await.unwrap();
+            assert!(one.shared.doubt().is_some());
+        }
+        let mut other = writer(&store).await;
+        other.make(Change::Accept).await.unwrap();
+        let node = "n-1".to_owned();
+        other.make(Change::Remove { node }).await.unwrap();
+        // More changes than the first one has seen.
+        for number in 6..16 {
+            other.import(vec![device(&format!("n-{number}"), 0)]).await;
+        }
+        one.try_again().await.unwrap();
+        assert_eq!(one.shared.doubt(), None);
+        assert!(!one.remembers("n-1"), "it was removed in the backup");
+        assert!(!one.remembers("n-3"), "the backup does not know it");
+        assert!(one.remembers("n-2") && one.remembers("n-15"));
         one.shared.store.close().await;
         other.shared.store.close().await;
     }

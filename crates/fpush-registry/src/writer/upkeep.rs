@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::{BATCH, Writer};
+use super::{BATCH, Follows, Writer};
 use crate::{
     former,
     past::{DatabaseTrust, Known, compare},
@@ -22,8 +22,9 @@ impl Writer {
             return Ok(());
         };
         let (store, began) = (&self.shared.store, Instant::now());
-        self.loaded = false;
+        self.follows = None;
         // What changes meanwhile is read again afterwards.
+        let state = store.last_state().await?;
         self.seen = store.last_change().await?;
         cache.clear();
         let (mut after, mut unreadable) = (String::new(), 0);
@@ -40,7 +41,10 @@ impl Writer {
         if let Some(unreadable) = Unreadable::of(unreadable) {
             warn!("{unreadable}");
         }
-        self.loaded = true;
+        self.follows = Some(Follows {
+            state,
+            doubted: self.shared.doubt().is_some(),
+        });
         let seconds = began.elapsed().as_secs_f32();
         debug!(devices = cache.len(), seconds, "registered devices loaded");
         Ok(())
@@ -100,11 +104,12 @@ impl Writer {
         let Some(cache) = &self.shared.cache else {
             return Ok(false);
         };
-        if !self.loaded {
+        if !self.is_followed().await? {
             self.load().await?;
             return Ok(false);
         }
         let store = &self.shared.store;
+        let state = store.last_state().await?;
         let last = store.last_change().await?;
         // Usually memory knows our own.
         let not_from = if self.is_unsure { "" } else { &self.source };
@@ -137,7 +142,25 @@ impl Writer {
             Some(_) | None => self.seen.max(last),
         };
         self.is_unsure &= more;
+        if let Some(follows) = &mut self.follows {
+            follows.state = state;
+        }
         Ok(more)
+    }
+
+    /// Whether memory can be brought up to date with what was changed since. It cannot if the database is another one by now,
+    /// such as a backup that was restored under us: what went another way there is not in its changes. Nor if it is doubted
+    /// since then, or not any more: devices may be missing without a change.
+    async fn is_followed(&self) -> Result<bool, sqlx::Error> {
+        let Some(Follows { state, doubted }) = &self.follows else {
+            return Ok(false);
+        };
+        if *doubted != self.shared.doubt().is_some() {
+            return Ok(false);
+        }
+        let store = &self.shared.store;
+        let mark = store.mark(state.change).await?;
+        Ok(mark.as_ref() == Some(&state.mark) && store.last_change().await? >= self.seen)
     }
 
     /// Writes some of the times of pushes. Returns whether there may be more.
