@@ -85,6 +85,14 @@ pub(super) const LAST_USE: &str = "SELECT coalesce(max(at), 0) FROM (SELECT max(
                         UNION ALL SELECT max(delivered) AS at FROM devices) AS used";
 /// For so many devices that other processes do not wait for one answer of the database each.
 pub(crate) const NOTED_AT_ONCE: usize = 500;
+pub(super) static FIND_NOTED: LazyLock<String> = LazyLock::new(|| {
+    let nodes: Vec<_> = (1..=NOTED_AT_ONCE).map(|node| format!("${node}")).collect();
+    let nodes = nodes.join(", ");
+    format!(
+        concat!("SELECT ", columns!(), " FROM devices WHERE node IN ({})"),
+        nodes
+    )
+});
 pub(super) static NOTE_PUSHES: LazyLock<String> = LazyLock::new(|| {
     let rows: Vec<_> = (0..NOTED_AT_ONCE)
         .map(|row| {
@@ -99,7 +107,16 @@ pub(super) static NOTE_PUSHES: LazyLock<String> = LazyLock::new(|| {
         rows.join(", ")
     )
 });
-pub(super) const SET_FORMER: &str = "UPDATE devices SET former = $2 WHERE node = $1";
+pub(super) static SET_FORMER: LazyLock<String> = LazyLock::new(|| {
+    let rows: Vec<_> = (0..NOTED_AT_ONCE)
+        .map(|row| format!("(${}, ${})", 2 * row + 1, 2 * row + 2))
+        .collect();
+    format!(
+        "WITH noted (node, former) AS (VALUES {}) UPDATE devices SET former = noted.former \
+         FROM noted WHERE devices.node = noted.node",
+        rows.join(", ")
+    )
+});
 pub(super) const COUNTED_OF: &str = "SELECT devices FROM domains WHERE name = $1";
 pub(super) const COUNT_OF: &str = "INSERT INTO domains (name, devices) VALUES ($1, $2) \
                                    ON CONFLICT (name) DO UPDATE SET devices = domains.devices + excluded.devices";

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     device::Device,
-    former::{self, Former},
+    former,
     past::{Ended, Known},
     text::random_hex,
     time::Time,
@@ -235,25 +235,35 @@ impl Writing {
                 Value::MaybeNumber(noted.failed.map(Time::millis)),
             ]
         });
-        // Rows without a node are nobody's.
         let nobody = [
             Value::MaybeText(None),
             Value::MaybeNumber(None),
             Value::MaybeNumber(None),
         ];
-        let rest = nobody
-            .into_iter()
-            .cycle()
-            .take(3 * (sql::NOTED_AT_ONCE - noted.len()));
-        let values: Vec<_> = values.chain(rest).collect();
+        let values = padded(values, nobody);
         self.execute(sql::NOTE_PUSHES.as_str(), &values).await.map(drop)
     }
 
-    /// Writes the secrets of a device that were replaced.
-    pub(crate) async fn set_former(&mut self, node: &str, secrets: &[Former]) -> Result<()> {
-        let text = former::to_text(secrets);
-        let values = [Value::Text(node), Value::MaybeText(text.as_deref())];
-        self.execute(sql::SET_FORMER, &values).await.map(drop)
+    /// Those of the devices with these nodes, of which there may be as many, that can be read.
+    pub(crate) async fn find_noted(&mut self, nodes: &[&str]) -> Result<Vec<Device>> {
+        let nodes = nodes.iter().map(|node| Value::MaybeText(Some(node)));
+        let values = padded(nodes, [Value::MaybeText(None)]);
+        let sql = sql::FIND_NOTED.as_str();
+        readable(on!(self, transaction => devices(&mut **transaction, sql, &values)))
+    }
+
+    /// Writes the secrets of devices, of which there may be as many, that were replaced.
+    pub(crate) async fn set_former(&mut self, devices: &[Device]) -> Result<()> {
+        let texts: Vec<_> = devices
+            .iter()
+            .map(|device| former::to_text(&device.former))
+            .collect();
+        let values = devices
+            .iter()
+            .zip(&texts)
+            .flat_map(|(device, text)| [Some(device.node.as_str()), text.as_deref()].map(Value::MaybeText));
+        let values = padded(values, [Value::MaybeText(None); 2]);
+        self.execute(sql::SET_FORMER.as_str(), &values).await.map(drop)
     }
 
     /// Tells the other processes of this database that a device changed.
@@ -291,6 +301,15 @@ impl Writing {
             Ok(bound(sql, values).execute(&mut **transaction).await?.rows_affected())
         })
     }
+}
+
+/// The values of devices, and further rows as a statement has room for: without a node they are nobody's.
+fn padded<'v, const WIDTH: usize>(
+    values: impl Iterator<Item = Value<'v>>,
+    nobody: [Value<'v>; WIDTH],
+) -> Vec<Value<'v>> {
+    let rows = values.chain(nobody.into_iter().cycle());
+    rows.take(WIDTH * sql::NOTED_AT_ONCE).collect()
 }
 
 /// Of these a year holds at most: a stranger can end registrations as fast as commands are taken.

@@ -15,6 +15,7 @@ use crate::{
     cache::{Cache, Cached},
     change::Change,
     device::{Device, Dialect},
+    former::Former,
     rules::Rules,
     settings::StoreSettings,
     store::{MOST_CHANGES, Store},
@@ -249,5 +250,62 @@ async fn a_backup_that_is_restored_under_a_registry_is_read_anew() {
         assert!(one.remembers("n-2") && one.remembers("n-15"));
         one.shared.store.close().await;
         other.shared.store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn the_first_uses_of_replaced_secrets_are_written_together() {
+    let databases = Databases::new();
+    for store in databases.each() {
+        let mut one = writer(&store).await;
+        let until = Time::now().after(DAY);
+        let replaced = |number: usize| Device {
+            former: vec![Former {
+                until,
+                used: false,
+                secret: "former".to_owned(),
+            }],
+            ..device(&format!("n-{number}"), 0)
+        };
+        let number_of = 400;
+        one.import((0..number_of).map(replaced).collect()).await;
+        for number in 0..number_of {
+            let noted = Noted {
+                former: Some("former".into()),
+                delivered: (number % 2 == 0).then_some(until),
+                ..Noted::default()
+            };
+            one.shared.times.note(&format!("n-{number}"), noted);
+        }
+        assert!(!one.write_times().await && one.is_well());
+        for number in 0..number_of {
+            let device = one
+                .shared
+                .store
+                .find(&format!("n-{number}"))
+                .await
+                .unwrap()
+                .unwrap();
+            assert!(device.former[0].used, "{number}");
+            assert_eq!(device.delivered.is_some(), number % 2 == 0);
+            let cached = one
+                .shared
+                .cache
+                .as_ref()
+                .unwrap()
+                .find(&device.node, Some("former"));
+            assert!(matches!(
+                cached,
+                Cached::Device {
+                    is_first_use: false,
+                    ..
+                }
+            ));
+        }
+        if let Store::Postgres(_) = &one.shared.store {
+            let transactions = "SELECT count(DISTINCT xmin::text) FROM devices";
+            assert_eq!(number(&one.shared.store, transactions).await, 1);
+        }
+        one.shared.store.close().await;
     }
 }

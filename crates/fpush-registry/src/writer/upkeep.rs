@@ -1,7 +1,7 @@
 //! What the writer does beside writing jobs: it reads what others wrote, looks whether the database is the one that it was,
 //! writes the times of pushes, and removes what is old.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
@@ -180,32 +180,28 @@ impl Writer {
     }
 
     async fn try_to_write_times(&self, taken: &[(Box<str>, Noted)]) -> Result<(), sqlx::Error> {
+        let uses: HashMap<&str, &str> = taken
+            .iter()
+            .filter_map(|(node, noted)| Some((&**node, noted.former.as_deref()?)))
+            .collect();
         let mut writing = self.shared.store.begin().await?;
         writing.note_pushes(taken).await?;
-        writing.commit().await?;
-        for (node, noted) in taken {
-            if let Some(secret) = &noted.former {
-                self.note_use(node, secret).await?;
-            }
+        // A push came with a secret that was replaced.
+        let mut used = Vec::new();
+        if !uses.is_empty() {
+            let nodes: Vec<_> = uses.keys().copied().collect();
+            used = writing.find_noted(&nodes).await?;
+            used.retain_mut(|device| {
+                let secret = uses.get(device.node.as_str());
+                secret.is_some_and(|secret| former::note_use(&mut device.former, secret))
+            });
         }
-        Ok(())
-    }
-
-    /// Notes that a push came with a secret that was replaced. In a transaction of its own, so that others wait for few
-    /// answers of the database.
-    async fn note_use(&self, node: &str, secret: &str) -> Result<(), sqlx::Error> {
-        let mut writing = self.shared.store.begin().await?;
-        let mut device = match writing.find(node).await {
-            Ok(Some(device)) => device,
-            Err(problem) if is_outage(&problem) => return Err(problem),
-            Ok(None) | Err(_) => return Ok(()),
-        };
-        if former::note_use(&mut device.former, secret) {
-            writing.set_former(node, &device.former).await?;
-            writing.commit().await?;
-            if let Some(cache) = &self.shared.cache {
-                cache.put(&device);
-            }
+        if !used.is_empty() {
+            writing.set_former(&used).await?;
+        }
+        writing.commit().await?;
+        if let Some(cache) = &self.shared.cache {
+            cache.put_all(&used);
         }
         Ok(())
     }
@@ -227,7 +223,10 @@ impl Writer {
             return Ok(false);
         }
         // What was used a moment ago, or while the database was away, must not look unused.
-        while self.write_times().await {}
+        while self.write_times().await {
+            // Whoever registers meanwhile does not wait for all of it.
+            self.write().await;
+        }
         if self.outage.is_some() {
             return Ok(true);
         }
