@@ -68,7 +68,9 @@ impl Writing {
                 "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
             ),
         };
-        let sql = AssertSqlSafe(sql.replace("{node}", node).replace("{id}", id));
+        let now = Time::now().millis().to_string();
+        let sql = sql.replace("{node}", node).replace("{id}", id);
+        let sql = AssertSqlSafe(sql.replace("{now}", &now));
         on!(self, transaction => async { sqlx::query(sql).execute(&mut **transaction).await.map(drop) })
     }
 
@@ -136,7 +138,9 @@ mod tests {
     /// What a version left behind that did not count.
     async fn forget_domains(store: &Store) {
         let mut writing = store.begin().await.unwrap();
-        writing.execute("DROP TABLE domains", &[]).await.unwrap();
+        for later in ["DROP TABLE domains", "ALTER TABLE devices DROP COLUMN arrived"] {
+            writing.execute(later, &[]).await.unwrap();
+        }
         writing
             .execute("DELETE FROM meta WHERE name = 'domains'", &[])
             .await
@@ -161,7 +165,7 @@ mod tests {
                 let mut device = lines::from_line(line).unwrap();
                 device.node = random_hex().unwrap();
                 device.owner = owner.map(str::to_owned);
-                writing.put(&device).await.unwrap();
+                writing.put(&device, None).await.unwrap();
             }
             writing.commit().await.unwrap();
             forget_domains(&store).await;

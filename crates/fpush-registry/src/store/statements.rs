@@ -9,7 +9,7 @@ pub(super) const SET_META: &str =
     "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
 /// One entry for each version of the tables; what is published is never changed. `{node}` is the type of a node,
-/// `{id}` a number that counts up. Times are milliseconds since 1970.
+/// `{id}` a number that counts up, `{now}` the time. Times are milliseconds since 1970.
 pub(super) const MIGRATIONS: &[&[&str]] = &[
     &[
         "CREATE TABLE devices (
@@ -41,6 +41,8 @@ pub(super) const MIGRATIONS: &[&[&str]] = &[
         )",
     ],
     &["CREATE TABLE domains (name TEXT PRIMARY KEY, devices BIGINT NOT NULL)"],
+    // When a device was imported. Nobody noted it before, so that all of them have been here since then.
+    &["ALTER TABLE devices ADD COLUMN arrived BIGINT DEFAULT {now}"],
 ];
 
 macro_rules! columns {
@@ -66,11 +68,12 @@ pub(super) const COUNT: &str = "SELECT count(*) FROM devices";
 pub(super) const PUT: &str = concat!(
     "INSERT INTO devices (",
     columns!(),
-    ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (node) DO UPDATE SET \
+    ", arrived) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) ON CONFLICT (node) DO UPDATE SET \
      dialect = excluded.dialect, kind = excluded.kind, secret = excluded.secret, token = excluded.token, \
      call_token = excluded.call_token, owner = excluded.owner, account = excluded.account, \
      channel = excluded.channel, registered = excluded.registered, renewed = excluded.renewed, \
-     delivered = excluded.delivered, failed = excluded.failed, former = excluded.former, imported = excluded.imported"
+     delivered = excluded.delivered, failed = excluded.failed, former = excluded.former, imported = excluded.imported, \
+     arrived = excluded.arrived"
 );
 pub(super) const REMOVE: &str = "DELETE FROM devices WHERE node = $1 RETURNING node, owner";
 pub(super) const REMOVE_DEAD: &str = "DELETE FROM devices WHERE node = $1 AND token = $2 \
@@ -78,7 +81,7 @@ pub(super) const REMOVE_DEAD: &str = "DELETE FROM devices WHERE node = $1 AND to
 /// What is dated before 2000 was written by a clock that did not know the time yet.
 pub(super) const REMOVE_UNUSED: &str = "DELETE FROM devices WHERE node IN \
                                         (SELECT node FROM devices WHERE coalesce(renewed, registered) < $1 \
-                                        AND coalesce(delivered, 0) < $1 \
+                                        AND coalesce(delivered, 0) < $1 AND coalesce(arrived, 0) < $1 \
                                         AND coalesce(renewed, registered) >= 946684800000 LIMIT $2) \
                                         RETURNING node, owner";
 pub(super) const LAST_USE: &str = "SELECT coalesce(max(at), 0) FROM (SELECT max(coalesce(renewed, registered)) AS at FROM devices \

@@ -39,8 +39,8 @@ impl Writing {
         readable(on!(self, transaction => devices(&mut **transaction, sql::OWNED, &values)))
     }
 
-    /// Writes a device, in the place of one with the same node.
-    pub(crate) async fn put(&mut self, device: &Device) -> Result<()> {
+    /// Writes a device, in the place of one with the same node. One that is imported `arrived` now.
+    pub(crate) async fn put(&mut self, device: &Device, arrived: Option<Time>) -> Result<()> {
         let former = former::to_text(&device.former);
         let values = [
             Value::Text(&device.node),
@@ -58,6 +58,7 @@ impl Writing {
             Value::MaybeNumber(device.failed.map(Time::millis)),
             Value::MaybeText(former.as_deref()),
             Value::Number(i64::from(device.imported)),
+            Value::MaybeNumber(arrived.map(Time::millis)),
         ];
         self.execute(sql::PUT, &values).await.map(drop)
     }
@@ -220,7 +221,7 @@ impl Writing {
         Ok(gone.into_iter().next())
     }
 
-    /// Removes at most so many devices that were neither registered nor pushed to since then.
+    /// Removes at most so many devices that were neither registered nor imported nor pushed to since then.
     pub(crate) async fn remove_unused(&mut self, since: Time, limit: i64) -> Result<Vec<Removed>> {
         let values = [Value::Number(since.millis()), Value::Number(limit)];
         on!(self, transaction => removed(&mut **transaction, sql::REMOVE_UNUSED, &values))

@@ -128,6 +128,71 @@ async fn number(store: &Store, sql: &'static str) -> i64 {
     }
 }
 
+/// As the next start of the daemon, or another instance.
+async fn cleaned(store: &StoreSettings) -> Writer {
+    let mut writer = writer(store).await;
+    while writer.try_to_clean().await.unwrap() {}
+    writer
+}
+
+/// A device that nobody used for 500 days, as the system says from which it comes.
+fn unused(node: &str) -> Device {
+    Device {
+        registered: Time::now().before(500 * DAY),
+        renewed: Some(Time::now().before(450 * DAY)),
+        delivered: Some(Time::now().before(450 * DAY)),
+        ..device(node, 0)
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_was_imported_expires_by_the_time_of_the_import() {
+    let databases = Databases::new();
+    for store in databases.each() {
+        let mut one = writer(&store).await;
+        let fresh = Device {
+            registered: Time::now(),
+            ..device("fresh", 0)
+        };
+        one.import(vec![fresh, unused("from-elsewhere")]).await;
+        one.shared.store.close().await;
+
+        let one = cleaned(&store).await;
+        assert!(one.remembers("from-elsewhere"), "an import is a use");
+        let long_ago = Time::now().before(401 * DAY).millis();
+        let earlier = format!("UPDATE devices SET arrived = {long_ago}");
+        by_hand(&one.shared.store, &earlier).await;
+        one.shared.store.close().await;
+
+        let one = cleaned(&store).await;
+        assert!(one.remembers("fresh") && !one.remembers("from-elsewhere"));
+        one.shared.store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn devices_of_tables_without_the_time_of_imports_expire_by_the_time_of_the_update() {
+    let databases = Databases::new();
+    for store in databases.each() {
+        let mut one = writer(&store).await;
+        let fresh = Device {
+            registered: Time::now(),
+            ..device("fresh", 0)
+        };
+        one.import(vec![fresh, unused("from-elsewhere")]).await;
+        for old in [
+            "ALTER TABLE devices DROP COLUMN arrived",
+            "UPDATE meta SET value = '3' WHERE name = 'schema'",
+        ] {
+            by_hand(&one.shared.store, old).await;
+        }
+        one.shared.store.close().await;
+        let one = cleaned(&store).await;
+        assert!(one.remembers("from-elsewhere"));
+        one.shared.store.close().await;
+    }
+}
+
 const CHANGES: &str = "SELECT count(*) FROM changes";
 
 #[tokio::test]

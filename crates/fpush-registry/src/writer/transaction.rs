@@ -201,7 +201,7 @@ impl<'a> Transaction<'a> {
             return Ok(Err(RegisterError::Full));
         }
         let is_new = former_owner.is_none();
-        self.put(&device, former_owner).await?;
+        self.put(&device, former_owner, None).await?;
         Ok(Ok(Done::Device {
             device: Box::new(device),
             is_new,
@@ -209,7 +209,7 @@ impl<'a> Transaction<'a> {
     }
 
     async fn import(&mut self, devices: &[Device]) -> Result<Imported, sqlx::Error> {
-        let mut imported = Imported::default();
+        let (now, mut imported) = (Time::now(), Imported::default());
         for device in devices {
             let existing = match self.writing.find(&device.node).await {
                 Err(problem) if !is_outage(&problem) => {
@@ -227,7 +227,8 @@ impl<'a> Transaction<'a> {
                 Some(_) => imported.changed += 1,
                 None => imported.added += 1,
             }
-            self.put(device, existing.map(|device| device.owner)).await?;
+            self.put(device, existing.map(|device| device.owner), Some(now))
+                .await?;
         }
         Ok(imported)
     }
@@ -272,13 +273,15 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Writes a device. `former_owner` is that of the device in whose place it comes, if there is one.
+    /// Writes a device. `former_owner` is that of the device in whose place it comes, if there is one; one that is
+    /// imported `arrived` now.
     async fn put(
         &mut self,
         device: &Device,
         former_owner: Option<Option<String>>,
+        arrived: Option<Time>,
     ) -> Result<(), sqlx::Error> {
-        self.writing.put(device).await?;
+        self.writing.put(device, arrived).await?;
         match former_owner {
             Some(owner) => self.count(owner.as_deref(), -1),
             None => self.more += 1,
