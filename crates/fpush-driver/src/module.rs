@@ -21,7 +21,7 @@ use std::{
 
 use fpush_policy::{
     BlockRecord, Busy, Clocks, End, Ended, HeldRecord, ModuleSettings, Policy, PushJob, RateSlot, Tries,
-    VerdictRecord,
+    VerdictPlace, VerdictRecord,
 };
 use fpush_push::{
     Class, Failure, Fingerprint, Form, Meters, Outcome, Push, PushError, PushTrait, Token, Urgency,
@@ -198,10 +198,10 @@ impl Module {
         self.lock().policy.changes()
     }
 
-    /// What is known of the provider's words about tokens, to be written down.
+    /// A part of what is known of the provider's words about tokens, to be written down; see [`Policy::verdicts`].
     #[must_use]
-    pub fn verdicts(&self, clocks: Clocks) -> Vec<VerdictRecord> {
-        self.lock().policy.verdicts(clocks.now)
+    pub fn verdicts(&self, from: VerdictPlace, clocks: Clocks) -> (Vec<VerdictRecord>, Option<VerdictPlace>) {
+        self.lock().policy.verdicts(from, clocks.now)
     }
 
     /// Follows the clock on the wall. To be called once a second.

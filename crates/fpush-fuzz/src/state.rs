@@ -7,7 +7,7 @@ use std::{
 
 use fpush_policy::{
     BlockRule, BlocklistSettings, Clocks, Ended, Grant, HeldRecord, ModuleSettings, Policy, Publish,
-    RatelimitSettings, SenderDomain, Target,
+    RatelimitSettings, SenderDomain, Target, VerdictPlace,
 };
 use fpush_push::{Class, Outcome, Token, TokenHasher};
 use uuid::Uuid;
@@ -82,7 +82,7 @@ fn go_on(state: fpush::fuzz::State) {
         clocks.now = start + STEP * step;
         clocks.wall += STEP;
         policy.follow_clock(clocks);
-        policy.make_due(clocks.now);
+        while policy.make_due(clocks.now) {}
         while let Some(grant) = policy.grant(clocks.now) {
             match grant {
                 Grant::Held(attempt) => {
@@ -112,7 +112,7 @@ fn go_on(state: fpush::fuzz::State) {
         let _ = policy.publish(&publish, clocks.now);
         let _ = policy.view(clocks.now);
         let _ = (
-            policy.verdicts(clocks.now),
+            policy.verdicts(VerdictPlace::default(), clocks.now),
             policy.blocks(0, clocks),
             policy.held_records(0, clocks),
         );

@@ -32,5 +32,5 @@ pub use recency::Recency;
 pub use recent::{End, Last};
 pub use records::{BlockRecord, Clocks, HeldRecord};
 pub use settings::ModuleSettings;
-pub use verdict::{Condition, LaneChange, VerdictRecord};
+pub use verdict::{Condition, LaneChange, VerdictPlace, VerdictRecord};
 pub use view::{Limit, TokenState, View};

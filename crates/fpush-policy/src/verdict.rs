@@ -12,16 +12,18 @@ use crate::recency::Recency;
 use self::{
     history::{FirstWord, Hysteresis, Totals, Usual},
     window::{Answer, CALM_ACCEPTED, DAY, Evidence, HOUR, LONGEST, Seconds, Sign, Window},
+    words::Words,
 };
 
 mod clock;
 mod history;
 mod record;
 mod window;
+mod words;
 
 pub(crate) use self::clock::LaneClock;
 pub(crate) use self::history::Word;
-pub use self::record::VerdictRecord;
+pub use self::record::{VerdictPlace, VerdictRecord};
 
 /// What became of a word against a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +65,7 @@ pub(crate) struct VerdictGuard {
     digest: u128,
     window: Window,
     /// Tokens that were called dead or wrong and are not believed dead.
-    words: Recency<FirstWord>,
+    words: Words,
     /// The last two tokens that were accepted, the last one first.
     accepted: [Option<Accepted>; 2],
     /// Whether one was accepted since the daemon started: until then, what was read from disk is no reason to believe.
@@ -114,7 +116,7 @@ impl VerdictGuard {
         Self {
             digest,
             window: Window::default(),
-            words: Recency::new(MAX_WORDS),
+            words: Words::new(),
             accepted: [None; 2],
             proven: false,
             deaths: 0,
@@ -148,7 +150,7 @@ impl VerdictGuard {
 
     /// Domains that had as many devices accepted at a time as make a lane calm.
     pub(crate) fn known_domains(&self) -> impl Iterator<Item = Fingerprint> {
-        self.known_domains.iter().map(|(domain, ())| domain)
+        self.known_domains.part(0, usize::MAX).map(|(domain, ())| domain)
     }
 
     /// How many tokens were called dead or wrong and are not believed dead.
@@ -216,19 +218,18 @@ impl VerdictGuard {
         now: Seconds,
     ) -> (Belief, Option<LaneChange>) {
         self.record(token, domain, Sign::Rejected, now);
-        let first = self.words.get(token).copied();
+        let first = self.words.of(token);
         // What may have been about us does not make a word beyond doubt the second one.
         let first = first.filter(|first| first.beyond_doubt || word == Word::AboutUs);
         let believed = self.believes(word, first, domain, now) && self.deaths < MOST_DEATHS;
         self.deaths += u32::from(believed);
         if !believed || first.is_some() {
-            self.forget_words(now);
             let totals = self.totals_until_now();
             let word = match first {
                 Some(first) => first.said_again(now),
                 None => FirstWord::new(word, now, totals),
             };
-            self.words.touch(token, word);
+            self.words.note(token, word, now);
         }
         self.changes += 1;
         let belief = if believed { Belief::Dead } else { Belief::Doubted };
@@ -244,7 +245,7 @@ impl VerdictGuard {
 
     /// Forgets what was said against a token: it is alive. Returns whether there was something.
     pub(crate) fn unblock(&mut self, token: Fingerprint) -> bool {
-        let was_doubted = !self.words.is_empty() && self.words.remove(token).is_some();
+        let was_doubted = self.words.forget(token);
         self.changes += u64::from(was_doubted);
         was_doubted
     }
@@ -252,8 +253,7 @@ impl VerdictGuard {
     /// Begins all hours again, because the clock has jumped: `now` is what it says since.
     pub(crate) fn begin_hours_again(&mut self, now: Seconds) {
         let totals = self.totals_until_now();
-        self.words
-            .update_all(|word| *word = word.begun_again(now, totals));
+        self.words.begin_again(now, totals);
         self.window = Window::default();
         for accepted in self.accepted.iter_mut().flatten() {
             accepted.at = 0;
@@ -292,7 +292,7 @@ impl VerdictGuard {
                     && first.age(now) >= DAY
                     && self.others_accepted_since(&first) >= 2
                     && totals.accepts_since(&first.totals)
-                    && (totals.rejects_few_since(&first.totals) || self.are_few_wrong())
+                    && (totals.rejects_few_since(&first.totals) || self.words.are_few_wrong())
             }
             (Word::BeyondDoubt, _) if trusts && evidence.is_calm() => true,
             (Word::BeyondDoubt, Some(first)) => {
@@ -390,13 +390,6 @@ impl VerdictGuard {
         self.accepted.iter().flatten().filter(since).count()
     }
 
-    /// Whether only a few tokens are called what may be about us. Many are of an app that names the wrong module, as likely as
-    /// not, however many others are accepted.
-    fn are_few_wrong(&self) -> bool {
-        let wrong = self.words.iter().filter(|(_, word)| !word.beyond_doubt);
-        wrong.take(FEW).count() < FEW
-    }
-
     fn accepts_nothing(&self) -> bool {
         self.accepted[0].is_none() && self.words.len().max(self.window.rejected()) >= FEW
     }
@@ -423,17 +416,6 @@ impl VerdictGuard {
         self.nothing_accepted_said |= news;
         news.then_some(LaneChange::NothingAccepted)
     }
-
-    fn forget_words(&mut self, now: Seconds) {
-        for _ in 0..FORGOTTEN_AT_A_TIME {
-            match self.words.oldest() {
-                Some(word) if u64::from(word.last_day) + WORD_DAYS < now / DAY => {
-                    self.words.pop_oldest();
-                }
-                Some(_) | None => return,
-            }
-        }
-    }
 }
 
 /// A step of the clock by more seconds is a jump.
@@ -446,11 +428,6 @@ const MOST_DEATHS: u32 = 10;
 const FEW: usize = 3;
 /// Answers from which the end of a burst can be told.
 const ENOUGH_LATER: usize = 20;
-/// Beyond it the token that was called dead or wrong longest ago is forgotten.
-const MAX_WORDS: u32 = 200_000;
-/// A token of which nothing was said for so many days is forgotten.
-const WORD_DAYS: u64 = 30;
-const FORGOTTEN_AT_A_TIME: usize = 4;
 const MAX_DOMAINS: u32 = 10_000;
 
 #[cfg(test)]

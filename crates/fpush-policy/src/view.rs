@@ -12,7 +12,7 @@ use crate::{
     policy::Policy,
     recent::Last,
     records::{BlockRecord, Clocks, HeldRecord},
-    verdict::{Condition, VerdictRecord},
+    verdict::{Condition, VerdictPlace, VerdictRecord},
 };
 
 /// A module at one moment.
@@ -150,10 +150,11 @@ impl<W> Policy<W> {
         ]
     }
 
-    /// What is known of the provider's words about tokens, to be written down.
+    /// A part of what is known of the provider's words about tokens, to be written down, from a place on, and the place of
+    /// the next part; none after the last one.
     #[must_use]
-    pub fn verdicts(&self, now: Instant) -> Vec<VerdictRecord> {
-        self.guard.records(self.clock.seconds(now))
+    pub fn verdicts(&self, from: VerdictPlace, now: Instant) -> (Vec<VerdictRecord>, Option<VerdictPlace>) {
+        self.guard.part(from, PART, self.clock.seconds(now))
     }
 
     /// A part of the block list, to be written down, from a place on, and the place of the next part; none after the last

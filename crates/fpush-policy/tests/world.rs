@@ -13,7 +13,7 @@ use std::{
 
 use fpush_policy::{
     Busy, Clocks, Decision, Ended, Grant, HeldEnd, ModuleSettings, Next, Policy, Publish, PushJob, RateSlot,
-    SenderDomain, Ticket, Tries, Turn,
+    SenderDomain, Ticket, Tries, Turn, VerdictPlace,
 };
 use fpush_push::{
     Choice, Class, Failure, Fingerprint, Form, Outcome, Push, PushError, Token, TokenHasher,
@@ -40,6 +40,17 @@ impl Random {
     fn one_in(&mut self, chances: u64) -> bool {
         self.below(chances) == 0
     }
+}
+
+/// Everything of which there are parts.
+fn all<T, P>(start: P, part: impl Fn(P) -> (Vec<T>, Option<P>)) -> Vec<T> {
+    let (mut all, mut from) = (Vec::new(), Some(start));
+    while let Some(place) = from {
+        let (records, next) = part(place);
+        all.extend(records);
+        from = next;
+    }
+    all
 }
 
 /// How the provider is.
@@ -378,20 +389,11 @@ impl World {
     fn restart(&mut self) {
         self.tell(|| "restart".to_owned());
         let clocks = self.clocks();
-        let (mut blocks, mut held) = (Vec::new(), Vec::new());
-        let mut from = Some(0);
-        while let Some(at) = from {
-            let (part, next) = self.policy.blocks(at, clocks);
-            blocks.extend(part);
-            from = next;
-        }
-        let mut from = Some(0);
-        while let Some(at) = from {
-            let (part, next) = self.policy.held_records(at, clocks);
-            held.extend(part);
-            from = next;
-        }
-        let verdicts = self.policy.verdicts(clocks.now);
+        let blocks = all(0, |from| self.policy.blocks(from, clocks));
+        let held = all(0, |from| self.policy.held_records(from, clocks));
+        let verdicts = all(VerdictPlace::default(), |from| {
+            self.policy.verdicts(from, clocks.now)
+        });
         assert_eq!(held.len(), self.policy.held());
         self.policy = Policy::new(settings(), 1, clocks);
         self.policy.remember(blocks, verdicts, clocks);
@@ -423,7 +425,7 @@ impl World {
             };
             self.millis = due.max(self.millis);
             let now = self.now();
-            self.policy.make_due(now);
+            while self.policy.make_due(now) {}
             self.grant();
             let next = self.policy.next_timer(now);
             assert!(next.is_none_or(|next| next > now), "the timer stands still");

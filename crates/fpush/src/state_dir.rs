@@ -10,7 +10,7 @@ mod remembered;
 use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
 
 use fpush_driver::{Module, clocks};
-use fpush_policy::{BlockRecord, HeldRecord, VerdictRecord};
+use fpush_policy::{BlockRecord, HeldRecord, VerdictPlace, VerdictRecord};
 use fpush_push::{TokenHasher, metrics::WordCounters};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -238,9 +238,8 @@ impl StateDir {
             snapshots.push(Snapshot::Held(held));
         }
         if is_due(&self.verdicts) && self.verdicts.has_changed(changes(2), now) {
-            // The window and the words of one moment belong together.
-            let whole = |module: &Module, ()| (module.verdicts(clocks), None);
-            let verdicts = records(modules, (), whole).await;
+            let start = VerdictPlace::default();
+            let verdicts = records(modules, start, |module, from| module.verdicts(from, clocks)).await;
             snapshots.push(Snapshot::Verdicts(verdicts));
         }
         if let Some(known) = &self.known

@@ -7,7 +7,10 @@ use std::{
 
 use fpush_policy::{End, Ended, HeldAttempt, HeldEnd, Tries};
 use fpush_push::{Fingerprint, Form, Outcome};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep, sleep_until},
+};
 use tracing::{debug, warn};
 
 use super::{DEADLINE, Module, delay_at_random};
@@ -22,9 +25,13 @@ impl Module {
     pub async fn run(self: Arc<Self>, mut probe: Probe) {
         loop {
             let now = Instant::now().into_std();
-            self.lock().policy.make_due(now);
+            let more = self.lock().policy.make_due(now);
             self.lane.grant();
             self.start_granted();
+            if more {
+                yield_now().await;
+                continue;
+            }
             let (timer, retired) = {
                 let mut state = self.lock();
                 state.timer = state.policy.next_timer(now);

@@ -1826,7 +1826,12 @@ mod remembered {
             serde_json::from_str(&serde_json::to_string(&held_records(&f.module, written)).unwrap()).unwrap();
         let blocks: Vec<BlockRecord> =
             serde_json::from_str(&serde_json::to_string(&f.module.blocks(0, written).0).unwrap()).unwrap();
-        let verdicts = f.module.verdicts(clocks());
+        let (mut verdicts, mut from) = (Vec::new(), Some(VerdictPlace::default()));
+        while let Some(place) = from {
+            let part;
+            (part, from) = f.module.verdicts(place, clocks());
+            verdicts.extend(part);
+        }
         module.remember(blocks, held, verdicts, clocks());
         drain.spawn(Arc::clone(&module).run(Liveness::new().probe("m")));
         Fixture {

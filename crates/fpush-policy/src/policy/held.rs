@@ -18,15 +18,22 @@ use crate::{
 };
 
 impl<W> Policy<W> {
-    /// Takes note of the time: [`grant`](Self::grant) lets out what is due. At the end nothing more becomes due.
-    pub fn make_due(&mut self, now: Instant) {
-        if self.end == Phase::Running {
-            self.let_wait_for_permits(now, false);
+    /// Takes note of the time: [`grant`](Self::grant) lets out what is due. At the end nothing more becomes due. Returns
+    /// whether it is to be called again, because many became due at once: after a pause, all that is held.
+    pub fn make_due(&mut self, now: Instant) -> bool {
+        if self.end != Phase::Running {
+            return false;
         }
+        self.let_wait_for_permits(now, PART);
+        self.held.next_due().is_some_and(|due| due <= now)
     }
 
-    fn let_wait_for_permits(&mut self, now: Instant, all: bool) {
-        while let Some((number, job)) = self.held.pop_due(now, all) {
+    fn let_wait_for_permits(&mut self, now: Instant, most: usize) {
+        let all = self.end != Phase::Running;
+        for _ in 0..most {
+            let Some((number, job)) = self.held.pop_due(now, all) else {
+                return;
+            };
             let sender = Arc::clone(&job.sender);
             let standing = standing(&self.accepted_domains, sender.share, today(&self.clock, now));
             self.turns.due.join(sender.sender(standing), number);
@@ -191,7 +198,8 @@ impl<W> Policy<W> {
     /// is not lost, because it is kept for the next start.
     pub fn begin_end(&mut self, keeps_held: bool, now: Instant) {
         self.end = Phase::Ending { keeps_held };
-        self.let_wait_for_permits(now, true);
+        // At once: what is published from now on is answered without them.
+        self.let_wait_for_permits(now, usize::MAX);
     }
 
     /// Whether held pushes are due, and wait for nothing but a permit.
@@ -212,6 +220,8 @@ impl<W> Policy<W> {
     }
 }
 
+/// So many become due at a time, in about a millisecond.
+const PART: usize = 1_000;
 /// An acknowledged push is tried for this long.
 const HELD_PATIENCE: Duration = Duration::from_secs(600);
 /// So much later than that its last attempt may be.

@@ -105,7 +105,7 @@ fn first_goes_second_waits_third_is_refused_and_the_window_starts_anew() {
     );
     assert_eq!(f.policy.next_timer(f.at(6_000)), Some(f.at(20_000)));
     let now = f.at(20_000);
-    f.policy.make_due(now);
+    while f.policy.make_due(now) {}
     assert!(matches!(f.policy.grant(now), Some(Grant::Held(_))));
     assert_eq!(f.publish("a.org", "t", 3, 21_000), Became::Queued);
     assert_eq!(f.policy.next_timer(f.at(21_000)), Some(f.at(40_000)));
@@ -210,12 +210,34 @@ fn held_pushes_that_are_due_take_turns_by_domain() {
     }
     f.publish("a.org", "t", 0, 0);
     let now = f.at(2_000);
-    f.policy.make_due(now);
+    while f.policy.make_due(now) {}
     let domains = [f.next(2_000), f.next(2_000)].map(|grant| match grant {
         Some(Grant::Held(attempt)) => attempt.job.sender.name.to_string(),
         other => panic!("{other:?}"),
     });
     assert!(domains.contains(&"small.org".to_owned()), "{domains:?}");
+}
+
+/// Publishes wait for as long as a call takes.
+#[test]
+fn what_becomes_due_at_once_does_so_in_parts() {
+    let mut f = Fixture::new(10);
+    for number in 0..2_500 {
+        let job = job_of("a.org", &number.to_string());
+        let due = f.at(1);
+        f.policy.hold(job, due);
+    }
+    let now = f.at(600);
+    let mut parts = Vec::new();
+    loop {
+        let (more, due) = (f.policy.make_due(now), f.policy.turns.due.len());
+        parts.push(due);
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(parts, [1_000, 2_000, 2_500]);
+    assert_eq!(f.policy.next_timer(now), None);
 }
 
 #[test]
@@ -271,7 +293,7 @@ fn after_a_restart_the_newer_one_of_two_pushes_for_a_key_stands_for_both() {
     let mut f = Fixture::new(10);
     let due = f.at(1_000);
     f.policy.hold(job_of("a.org", "t"), due);
-    f.policy.make_due(due);
+    while f.policy.make_due(due) {}
     assert!(matches!(f.policy.grant(due), Some(Grant::Held(_))));
     let later = f.at(21_000);
     f.policy.hold(job_of("a.org", "t"), later);
@@ -311,7 +333,7 @@ fn a_held_push_that_a_pause_stops_goes_out_when_the_pause_ends() {
     f.policy.hold(job_of("a.org", "t"), due);
     f.answer("a.org", "other", Err(pause), 500);
     let now = f.at(1_000);
-    f.policy.make_due(now);
+    while f.policy.make_due(now) {}
     assert!(f.policy.grant(now).is_none());
     let end = f.at(60_500);
     assert_eq!(f.policy.next_timer(now), Some(end));
@@ -348,7 +370,7 @@ proptest! {
         let mut now = 0;
         let let_out = |f: &mut Fixture, sent: &mut HashMap<usize, Vec<u64>>, until: u64| {
             while let Some(due) = f.policy.next_timer(f.start).filter(|due| *due <= f.at(until)) {
-                f.policy.make_due(due);
+                while f.policy.make_due(due) {}
                 while let Some(Grant::Held(attempt)) = f.policy.grant(due) {
                     let token = names.iter().position(|name| *name == attempt.job.push.token.as_str());
                     let millis = due.duration_since(f.start).as_millis() as u64;

@@ -14,6 +14,18 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VerdictRecord(Part);
 
+/// Where the next part of a lane's records begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VerdictPlace {
+    /// Before all others.
+    #[default]
+    Lane,
+    /// At one of the words that were said under this digest.
+    Words(u128, usize),
+    /// At one of the domains.
+    Domains(usize),
+}
+
 /// The first one of a lane is [`Part::Lane`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Part {
@@ -41,8 +53,45 @@ enum Part {
 }
 
 impl VerdictGuard {
-    /// Everything, to be written down.
-    pub(crate) fn records(&self, now: Seconds) -> Vec<VerdictRecord> {
+    /// A part of everything, to be written down, and the place of the next part; none after the last one. A word that is
+    /// lifted meanwhile makes another one move, which then may be in no part: it is said once more.
+    pub(crate) fn part(
+        &self,
+        place: VerdictPlace,
+        most: usize,
+        now: Seconds,
+    ) -> (Vec<VerdictRecord>, Option<VerdictPlace>) {
+        let word = |(token, word): (Fingerprint, &FirstWord)| Part::Word {
+            token: token.to_parts(),
+            word: *word,
+        };
+        let domain = |(domain, ()): (Fingerprint, &())| Part::Domain(domain.to_parts());
+        let (part, next): (Vec<_>, _) = match place {
+            VerdictPlace::Lane => (self.lane(now), Some(VerdictPlace::Words(self.digest, 0))),
+            // What was said to other settings has no place behind that lane.
+            VerdictPlace::Words(digest, _) if digest != self.digest => {
+                (Vec::new(), Some(VerdictPlace::Domains(0)))
+            }
+            VerdictPlace::Words(digest, from) => {
+                let (part, next) = (self.words.part(from, most), from.saturating_add(most));
+                let next = if next < self.words.len() {
+                    VerdictPlace::Words(digest, next)
+                } else {
+                    VerdictPlace::Domains(0)
+                };
+                (part.map(word).collect(), Some(next))
+            }
+            VerdictPlace::Domains(from) => {
+                let (part, next) = (self.known_domains.part(from, most), from.saturating_add(most));
+                let next = (next < self.known_domains.len()).then_some(VerdictPlace::Domains(next));
+                (part.map(domain).collect(), next)
+            }
+        };
+        (part.into_iter().map(VerdictRecord).collect(), next)
+    }
+
+    /// The lane and its window, which belong together.
+    fn lane(&self, now: Seconds) -> Vec<Part> {
         let lane = Part::Lane {
             digest: parts(self.digest),
             at: now,
@@ -63,17 +112,8 @@ impl VerdictGuard {
             at: answer.at,
             sign: answer.sign,
         };
-        let word = |(token, word): (Fingerprint, &FirstWord)| Part::Word {
-            token: token.to_parts(),
-            word: *word,
-        };
-        let domain = |(domain, ()): (Fingerprint, &())| Part::Domain(domain.to_parts());
-        std::iter::once(lane)
-            .chain(self.window.iter().map(answer))
-            .chain(self.words.iter().map(word))
-            .chain(self.known_domains.iter().map(domain))
-            .map(VerdictRecord)
-            .collect()
+        let answers = self.window.iter().map(answer);
+        std::iter::once(lane).chain(answers).collect()
     }
 
     /// Takes what was written down. Nothing of it is believed that a wrong clock may have written. Returns whether it was
@@ -135,7 +175,7 @@ impl VerdictGuard {
                     } else {
                         word
                     };
-                    self.words.touch(Fingerprint::from_parts(token), word);
+                    self.words.remember(Fingerprint::from_parts(token), word);
                 }
                 Part::Answer { .. } | Part::Word { .. } => {}
                 Part::Domain(domain) => {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{words::MAX_WORDS, *};
 
 /// A lane, and what time it is there.
 struct Lane {
@@ -74,8 +74,18 @@ impl Lane {
     }
 
     fn written(&self) -> Vec<VerdictRecord> {
-        let text = serde_json::to_string(&self.guard.records(self.now)).unwrap();
+        let text = serde_json::to_string(&self.parts(7).concat()).unwrap();
         serde_json::from_str(&text).unwrap()
+    }
+
+    fn parts(&self, most: usize) -> Vec<Vec<VerdictRecord>> {
+        let (mut parts, mut from) = (Vec::new(), Some(VerdictPlace::default()));
+        while let Some(place) = from {
+            let part;
+            (part, from) = self.guard.part(place, most, self.now);
+            parts.push(part);
+        }
+        parts
     }
 }
 
@@ -700,6 +710,42 @@ fn nonsense_on_disk_is_not_believed() {
         }
         lane.condition();
     }
+}
+
+/// Pushes wait for as long as a part takes.
+#[test]
+fn what_is_written_down_is_copied_in_parts_and_each_record_once() {
+    let mut lane = Lane::calm(100);
+    for token in 0..5_000 {
+        lane.say(token, WRONG);
+    }
+    for domain in 0..5_000 {
+        lane.guard.known_domains.touch(domain_of(domain), ());
+    }
+    let parts = lane.parts(1_000);
+    let sizes: Vec<_> = parts.iter().map(Vec::len).collect();
+    assert!(sizes[1..].iter().all(|size| *size <= 1_000), "{sizes:?}");
+    assert!(sizes[0] <= 101, "the lane and its window: {}", sizes[0]);
+    let mut records: Vec<_> = parts
+        .concat()
+        .iter()
+        .map(|record| serde_json::to_string(record).unwrap())
+        .collect();
+    records.sort_unstable();
+    records.dedup();
+    assert_eq!(records.len(), sizes.iter().sum::<usize>());
+    assert_eq!(records.len(), sizes[0] + 5_000 + 5_000);
+}
+
+/// Behind the lane of the former settings it would count for those.
+#[test]
+fn what_is_said_to_other_settings_while_parts_are_copied_is_not_written() {
+    let mut lane = Lane::new();
+    (0..10).for_each(|token| _ = lane.say(token, WRONG));
+    let (_, next) = lane.guard.part(VerdictPlace::default(), 7, lane.now);
+    lane.guard.go_on_under(2);
+    (0..10).for_each(|token| _ = lane.say(token, WRONG));
+    assert!(lane.guard.part(next.unwrap(), 7, lane.now).0.is_empty());
 }
 
 #[test]

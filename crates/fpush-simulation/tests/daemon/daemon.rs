@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
 
 use fpush_component::{Component, ComponentSettings, Handle};
 use fpush_driver::{Drain, Liveness, Module, Modules, Senders, clocks};
-use fpush_policy::{BlockRecord, HeldRecord, ModuleSettings, VerdictRecord};
+use fpush_policy::{BlockRecord, HeldRecord, ModuleSettings, VerdictPlace, VerdictRecord};
 use fpush_push::{
     Devices, Outcome, TokenHasher,
     settings::{Report, Section},
@@ -269,7 +269,7 @@ impl Daemon {
             return;
         }
         disk.held = self
-            .records(|module, from| module.held_records(from, clocks()))
+            .records(0, |module, from| module.held_records(from, clocks()))
             .map(|(name, records)| (name, records.iter().map(|(_, record)| text(record)).collect()))
             .collect();
     }
@@ -282,24 +282,24 @@ impl Daemon {
         }
         disk.key = Some(self.senders.hasher().key());
         disk.blocks = self
-            .records(|module, from| {
-                let (part, next) = module.blocks(from as usize, clocks());
-                (part, next.map(|next| next as u64))
-            })
+            .records(0, |module, from| module.blocks(from, clocks()))
             .map(|(name, records)| (name, records.iter().map(text).collect()))
             .collect();
         disk.verdicts = self
-            .records(|module, _| (module.verdicts(clocks()), None))
+            .records(VerdictPlace::default(), |module, from| {
+                module.verdicts(from, clocks())
+            })
             .map(|(name, records)| (name, records.iter().map(text).collect()))
             .collect();
     }
 
-    fn records<T>(
+    fn records<T, P: Copy>(
         &self,
-        part: impl Fn(&Module, u64) -> (Vec<T>, Option<u64>),
+        start: P,
+        part: impl Fn(&Module, P) -> (Vec<T>, Option<P>),
     ) -> impl Iterator<Item = (Name, Vec<T>)> {
         self.all().map(move |running| {
-            let (mut records, mut from) = (Vec::new(), Some(0));
+            let (mut records, mut from) = (Vec::new(), Some(start));
             while let Some(at) = from {
                 let (more, next) = part(&running.module, at);
                 records.extend(more);
