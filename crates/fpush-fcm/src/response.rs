@@ -66,13 +66,15 @@ pub(crate) enum Blame {
     Field(String),
 }
 
-/// Whose quota is used up (`google.rpc.QuotaFailure`).
+/// Whose quota is used up (`google.rpc.QuotaFailure`, and what the error says in words).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Quota {
     /// That of this device.
     Device,
-    /// The project's, or nobody says whose.
+    /// The project's.
     Project,
+    /// Nobody says whose, or there is nothing about quotas.
+    Unsaid,
 }
 
 /// An answer other than 200.
@@ -132,7 +134,7 @@ impl Refusal {
             status,
             reason,
             blame: Blame::find(detail("google.rpc.BadRequest")),
-            quota: Quota::find(detail("google.rpc.QuotaFailure")),
+            quota: Quota::find(detail("google.rpc.QuotaFailure"), message),
             too_big: message.contains("too big"),
             retry_after,
         }
@@ -245,7 +247,7 @@ impl Refusal {
             (Blame::Field(field), _) => format!("{status} {reason} at {field}"),
             (Blame::Token, _) => format!("{status} {reason} at the token"),
             (Blame::Nothing, Quota::Device) => format!("{status} {reason} for this device"),
-            (Blame::Nothing, Quota::Project) => format!("{status} {reason}"),
+            (Blame::Nothing, Quota::Project | Quota::Unsaid) => format!("{status} {reason}"),
         }
     }
 
@@ -262,6 +264,7 @@ impl Refusal {
     }
 
     fn quota_exceeded(&self) -> (Remedy, &'static str) {
+        let length = self.retry_after.unwrap_or(QUOTA_PAUSE).max(SHORTEST_PAUSE);
         let (error, meaning) = match self.quota {
             Quota::Device => (
                 PushError::TokenBusy,
@@ -269,13 +272,17 @@ impl Refusal {
                  meet this, make ratelimit stricter.",
             ),
             Quota::Project => (
-                PushError::Pause {
-                    length: self.retry_after.unwrap_or(QUOTA_PAUSE).max(SHORTEST_PAUSE),
-                    alarm: false,
-                },
+                PushError::Pause { length, alarm: false },
                 "The project has used up its quota of messages a minute, and nothing is sent for as long as Google \
                  asks. If it happens often, ask for more in the Google Cloud console, under Firebase Cloud Messaging \
                  API, Quotas.",
+            ),
+            Quota::Unsaid => (
+                PushError::TooMany { pause: length },
+                "Google wants fewer pushes and does not say whether for this device or for the project. The device is \
+                 left alone for a while; if several devices of several domains meet this, nothing is sent for as long \
+                 as Google asks. If that happens often, ask for more in the Google Cloud console, under Firebase \
+                 Cloud Messaging API, Quotas.",
             ),
         };
         (Remedy::Module(error), meaning)
@@ -340,19 +347,32 @@ impl Blame {
 }
 
 impl Quota {
-    /// Google names the limits "device message rate", "topic message rate" and "message rate" (of the project).
-    fn find<'a>(mut quota_failures: impl Iterator<Item = &'a Value>) -> Self {
-        let of_device = |violation: &Value| {
-            ["subject", "description"]
-                .iter()
-                .filter_map(|field| violation[field].as_str())
-                .any(|text| text.to_ascii_lowercase().contains("device"))
-        };
-        let any_of_device = quota_failures.any(|failure| all(&failure["violations"]).any(of_device));
-        if any_of_device {
+    /// Google names the limits "device message rate", "topic message rate" and "message rate" (of the project), and its
+    /// front those of projects, with the project's number.
+    fn find<'a>(quota_failures: impl Iterator<Item = &'a Value>, message: &str) -> Self {
+        let mut quota = Self::named(message);
+        for violation in quota_failures.flat_map(|failure| all(&failure["violations"])) {
+            let texts = QUOTA_FIELDS.iter().filter_map(|field| violation[field].as_str());
+            for named in texts.map(Self::named) {
+                quota = match (quota, named) {
+                    // A device's quota is one of its project, which may be named beside it.
+                    (Self::Device, _) | (_, Self::Device) => Self::Device,
+                    (Self::Project, _) | (_, Self::Project) => Self::Project,
+                    (Self::Unsaid, Self::Unsaid) => Self::Unsaid,
+                };
+            }
+        }
+        quota
+    }
+
+    fn named(text: &str) -> Self {
+        let text = text.to_ascii_lowercase();
+        if text.contains("device") {
             Self::Device
-        } else {
+        } else if text.contains("project") {
             Self::Project
+        } else {
+            Self::Unsaid
         }
     }
 }
@@ -446,6 +466,9 @@ fn letters(name: &str) -> String {
         .collect()
 }
 
+/// The fields of a violated quota that may say whose it is.
+const QUOTA_FIELDS: [&str; 4] = ["subject", "description", "quotaMetric", "quotaId"];
+
 /// The fields of a message that name the device.
 const DEVICE_FIELDS: [&str; 2] = ["message.token", "message.fid"];
 
@@ -493,7 +516,14 @@ mod tests {
     }
 
     fn quota_failure(subject: &str, description: &str) -> Value {
-        let violation = json!({ "subject": subject, "description": description });
+        quota_failures(&json!({ "subject": subject, "description": description }))
+    }
+
+    fn quota_violation(field: &str, value: &str) -> Value {
+        quota_failures(&json!({ field: value }))
+    }
+
+    fn quota_failures(violation: &Value) -> Value {
         json!({ "@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [violation] })
     }
 
@@ -584,9 +614,21 @@ mod tests {
             [fcm_error("QUOTA_EXCEEDED"), quota_failure("project:1", "Message rate exceeded")]
             => Remedy::Module(PushError::Pause { length: A_MINUTE, alarm: false }),
         quota_exceeded_of_nobody_in_particular: 429 "RESOURCE_EXHAUSTED" [fcm_error("QUOTA_EXCEEDED")]
+            => Remedy::Module(PushError::TooMany { pause: A_MINUTE }),
+        quota_exceeded_of_a_message_rate: 429 "RESOURCE_EXHAUSTED"
+            [fcm_error("QUOTA_EXCEEDED"), quota_failure("", "Message rate exceeded")]
+            => Remedy::Module(PushError::TooMany { pause: A_MINUTE }),
+        quota_exceeded_of_the_device_by_metric: 429 "RESOURCE_EXHAUSTED"
+            [quota_violation("quotaMetric", "fcm.googleapis.com/device_messages"), quota_failure("projects/1", "")]
+            => Remedy::Module(PushError::TokenBusy),
+        quota_exceeded_of_the_device_by_id: 429 "RESOURCE_EXHAUSTED"
+            [quota_violation("quotaId", "MessagesPerMinutePerDevicePerProject"), fcm_error("QUOTA_EXCEEDED")]
+            => Remedy::Module(PushError::TokenBusy),
+        quota_exceeded_of_the_project_by_id: 429 "RESOURCE_EXHAUSTED"
+            [quota_violation("quotaId", "MessagesPerMinutePerProject")]
             => Remedy::Module(PushError::Pause { length: A_MINUTE, alarm: false }),
         resource_exhausted: 429 "RESOURCE_EXHAUSTED" []
-            => Remedy::Module(PushError::Pause { length: A_MINUTE, alarm: false }),
+            => Remedy::Module(PushError::TooMany { pause: A_MINUTE }),
         unavailable: 503 "UNAVAILABLE" [fcm_error("UNAVAILABLE")]
             => Remedy::Module(PushError::Later { after: Some(TEN_SECONDS) }),
         internal: 500 "INTERNAL" [fcm_error("INTERNAL")]
@@ -611,7 +653,7 @@ mod tests {
         unknown_code_403: 403 "PERMISSION_DENIED" [fcm_error("NEW_FANGLED")] => Remedy::RenewTokenOnce,
         unknown_code_404: 404 "NOT_FOUND" [fcm_error("NEW_FANGLED")] => Remedy::Module(PushError::Misconfigured),
         unknown_code_429: 429 "RESOURCE_EXHAUSTED" [fcm_error("NEW_FANGLED")]
-            => Remedy::Module(PushError::Pause { alarm: false, .. }),
+            => Remedy::Module(PushError::TooMany { .. }),
         unknown_code_503: 503 "UNAVAILABLE" [fcm_error("NEW_FANGLED")] => Remedy::Module(PushError::Later { .. }),
         the_code_is_found_behind_other_details: 404 "NOT_FOUND" [help(), json!(7), fcm_error("UNREGISTERED")]
             => Remedy::Module(PushError::TokenGone { .. }),
@@ -630,7 +672,12 @@ mod tests {
         method_not_allowed: 405 "" => Remedy::Module(PushError::Misconfigured),
         gone: 410 "" => Remedy::Module(PushError::Misconfigured),
         payload_too_large: 413 "" => Remedy::Module(PushError::TooLarge),
-        too_many_requests_in_html: 429 HTML => Remedy::Module(PushError::Pause { length: A_MINUTE, alarm: false }),
+        too_many_requests_in_html: 429 HTML => Remedy::Module(PushError::TooMany { pause: A_MINUTE }),
+        quota_of_the_project_in_words: 429 r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED",
+            "message":"Quota exceeded for quota metric 'Messages' and limit 'Messages per minute' for 'project_number:1'."}}"#
+            => Remedy::Module(PushError::Pause { length: A_MINUTE, alarm: false }),
+        quota_of_the_device_in_words: 429 r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED",
+            "message":"Device message rate exceeded in project 1."}}"# => Remedy::Module(PushError::TokenBusy),
         json_of_somebody_else: 404 r#"{"error":"no such project"}"# => Remedy::Module(PushError::Misconfigured),
         json_of_wrong_types: 503 r#"{"error":{"status":7,"details":{"@type":[]}}}"#
             => Remedy::Module(PushError::Later { .. }),
@@ -651,7 +698,7 @@ mod tests {
             {"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":[{"field":"message.fid"}]}]}}"#
             => Remedy::Module(PushError::TokenDoubted),
         an_error_without_a_status: 429 r#"{"error":{"code":429,"status":7}}"#
-            => Remedy::Module(PushError::Pause { length: A_MINUTE, alarm: false }),
+            => Remedy::Module(PushError::TooMany { pause: A_MINUTE }),
         an_error_without_a_status_is_no_dead_token: 404 r#"{"error":{"code":404,"message":"Not found."}}"#
             => Remedy::Module(PushError::Misconfigured),
         an_error_about_another_status: 404 r#"{"error":{"code":403}}"# => Remedy::Module(PushError::Misconfigured),
@@ -744,7 +791,7 @@ mod tests {
                 .remedy
             {
                 Remedy::Module(
-                    PushError::Later { after: Some(length) } | PushError::Pause { length, .. },
+                    PushError::Later { after: Some(length) } | PushError::TooMany { pause: length },
                 ) => length.as_secs(),
                 other => panic!("{other:?}"),
             }

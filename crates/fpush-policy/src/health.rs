@@ -2,7 +2,9 @@
 
 use std::{borrow::Cow, time::Instant};
 
-use fpush_push::{Failure, PushError, TroubleKind};
+use fpush_push::{Failure, Fingerprint, PushError, TroubleKind};
+
+use crate::crowd::Crowd;
 
 /// How well a module works.
 #[derive(Debug, Default)]
@@ -11,6 +13,8 @@ pub(crate) struct ModuleHealth {
     paused_until: Option<Instant>,
     /// Why the provider wants less, while the module pauses for that.
     throttled: Option<Complaint>,
+    /// Tokens for which the provider wanted less without saying of whom.
+    crowd: Crowd,
     /// Why the provider refuses our credentials. It is kept until the provider gives another answer.
     refused: Option<Complaint>,
     misconfigured: Streak,
@@ -80,6 +84,7 @@ impl ModuleHealth {
             | PushError::TokenGone { .. }
             | PushError::TokenDoubted
             | PushError::TokenBusy
+            | PushError::TooMany { .. }
             | PushError::TokenUnserved => {
                 self.unwell.note(failure);
                 if !self.proven {
@@ -123,6 +128,11 @@ impl ModuleHealth {
             self.throttled = Some(Complaint::of(failure));
         }
         running.is_none()
+    }
+
+    /// The provider wants less and does not say of whom. Returns whether it is the module, as far as can be known.
+    pub(crate) fn too_many(&mut self, token: Fingerprint, domain: Fingerprint, now: Instant) -> bool {
+        self.crowd.meets(token, domain, now)
     }
 
     /// The end of the pause, if there is one.

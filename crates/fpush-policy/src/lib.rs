@@ -5,6 +5,7 @@
 
 mod attempts;
 mod blocklist;
+mod crowd;
 mod fair;
 mod health;
 mod hold;

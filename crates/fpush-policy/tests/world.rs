@@ -298,7 +298,10 @@ impl World {
             Weather::Fine | Weather::Gone => PushError::TokenGone { since: None },
             Weather::Wrong => PushError::TokenDoubted,
             Weather::Away => PushError::Later { after: None },
-            Weather::Odd => match self.random.below(9) {
+            Weather::Odd => match self.random.below(10) {
+                9 => PushError::TooMany {
+                    pause: Duration::from_secs(60),
+                },
                 8 => PushError::TokenUnserved,
                 0 => PushError::TokenBusy,
                 1 => PushError::Reconnected,

@@ -146,6 +146,12 @@ pub enum PushError {
     TokenDoubted,
     /// This device gets too many pushes: silence for this token, then one push.
     TokenBusy,
+    /// The provider gets too many pushes and does not say whether for this device or from this module: silence for the token,
+    /// and a pause of the module where several devices of several domains meet it.
+    TooMany {
+        /// How long the module would pause.
+        pause: Duration,
+    },
     /// The provider cannot reach this token's platform for this app, and says nothing against other tokens: this one is
     /// left alone for a while.
     TokenUnserved,

@@ -78,6 +78,7 @@ impl Module {
             PushError::TokenGone { .. }
             | PushError::TokenDoubted
             | PushError::TokenBusy
+            | PushError::TooMany { .. }
             | PushError::TokenUnserved
             | PushError::Reconnected
             | PushError::Renewed

@@ -338,6 +338,9 @@ fn assert_about(found: f64, expected: f64) {
     );
 }
 
+const TOO_MANY: PushError = PushError::TooMany {
+    pause: Duration::from_secs(60),
+};
 const LATER: PushError = PushError::Later { after: None };
 const GONE: PushError = PushError::TokenGone { since: None };
 
@@ -1342,6 +1345,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(PushError::Misconfigured),
         1 => Just(PushError::Unexplained),
         1 => Just(PushError::TokenUnserved),
+        1 => Just(TOO_MANY),
         1 => Just(PushError::TokenDoubted),
         1 => Just(GONE),
         1 => (1..120u64).prop_map(pause),
@@ -1752,6 +1756,7 @@ mod replaced {
             PushError::Unexplained,
             PushError::TokenBusy,
             PushError::TokenUnserved,
+            TOO_MANY,
             LATER,
             pause(60),
         ] {

@@ -71,20 +71,15 @@ impl<W> Policy<W> {
             }
             PushError::Later { after } => after,
             PushError::Reconnected | PushError::Renewed => None,
-            PushError::TokenBusy => {
-                self.take_neutral(job, now);
-                self.health.answered();
-                return Answered::next(Next::Ended(Ended::Busy));
-            }
-            PushError::Pause { length, alarm } => {
-                self.take_neutral(job, now);
-                let resume = now + length;
-                let first = self.health.pause(resume, alarm, failure, now);
-                return Answered {
-                    next: Next::Ended(Ended::Failed { resume }),
-                    notice: first.then_some(Notice::Paused { length, alarm }),
+            PushError::TokenBusy => return self.silenced(job, now),
+            PushError::TooMany { pause } => {
+                return if self.health.too_many(job.token, job.sender.share, now) {
+                    self.paused(job, failure, pause, false, now)
+                } else {
+                    self.silenced(job, now)
                 };
             }
+            PushError::Pause { length, alarm } => return self.paused(job, failure, length, alarm, now),
             PushError::TokenGone { since } => return self.weigh(job, Some(since), now),
             PushError::TokenDoubted => return self.weigh(job, None, now),
             PushError::Unexplained => {
@@ -118,6 +113,31 @@ impl<W> Policy<W> {
                 Next::After { resume }
             },
             notice: Some(Notice::NotTaken),
+        }
+    }
+
+    /// The provider wants silence for the token.
+    fn silenced(&mut self, job: &PushJob, now: Instant) -> Answered {
+        self.take_neutral(job, now);
+        self.health.answered();
+        Answered::next(Next::Ended(Ended::Busy))
+    }
+
+    /// The provider refuses everything for so long.
+    fn paused(
+        &mut self,
+        job: &PushJob,
+        failure: &Failure,
+        length: Duration,
+        alarm: bool,
+        now: Instant,
+    ) -> Answered {
+        self.take_neutral(job, now);
+        let resume = now + length;
+        let first = self.health.pause(resume, alarm, failure, now);
+        Answered {
+            next: Next::Ended(Ended::Failed { resume }),
+            notice: first.then_some(Notice::Paused { length, alarm }),
         }
     }
 

@@ -416,12 +416,38 @@ fn a_token_that_cannot_be_served_is_blocked_and_says_nothing_of_the_module() {
         assert_eq!(answered.notice, Some(Notice::Unserved));
         let blocked = |f: &mut Fixture, millis| f.publish("a.org", &token, 0, millis);
         assert_eq!(blocked(&mut f, 599_000), Became::Answered(Outcome::TokenBlocked));
-        assert!(matches!(blocked(&mut f, 600_000 + number), Became::Sent(_)));
+        assert!(matches!(blocked(&mut f, 601_000), Became::Sent(_)));
         f.policy.give_back_permit();
     }
     assert_eq!(f.policy.health.trouble(f.start), None);
     assert!(!f.policy.is_proven());
     assert_eq!(f.policy.changes()[2], 0, "no word, and no answer of the lane");
+}
+
+#[test]
+fn a_limit_of_nobody_in_particular_is_the_tokens_until_devices_of_two_domains_meet_it() {
+    let mut f = Fixture::new(10);
+    let too_many = PushError::TooMany {
+        pause: Duration::from_secs(60),
+    };
+    for (number, domain) in ["stranger.org"; 5].iter().enumerate() {
+        let answered = f.answer(domain, &format!("token {number}"), Err(too_many), 0);
+        assert_eq!(answered, Answered::next(Next::Ended(Ended::Busy)));
+    }
+    assert!(matches!(f.publish("a.org", "token 10", 0, 0), Became::Sent(_)));
+    let answered = f.answer("a.org", "token 10", Err(too_many), 1_000);
+    let resume = f.at(61_000);
+    assert_eq!(answered.next, Next::Ended(Ended::Failed { resume }));
+    assert!(matches!(
+        answered.notice,
+        Some(Notice::Paused { alarm: false, .. })
+    ));
+    let paused = Became::Answered(Outcome::ProviderUnavailable);
+    assert_eq!(f.publish("b.org", "token 11", 0, 60_999), paused);
+    assert!(matches!(
+        f.publish("b.org", "token 11", 0, 61_000),
+        Became::Sent(_)
+    ));
 }
 
 #[test]

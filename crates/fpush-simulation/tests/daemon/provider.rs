@@ -245,7 +245,10 @@ impl<'a> Attempt<'a> {
             let since = random.one_in(2).then(|| wall - (now - gone));
             return Err(PushError::TokenGone { since });
         }
-        let hiccup = |random: &mut Random| match random.below(13) {
+        let hiccup = |random: &mut Random| match random.below(14) {
+            10 => Err(PushError::TooMany {
+                pause: Duration::from_secs(60),
+            }),
             9 => Err(PushError::TokenUnserved),
             0 => Err(PushError::TokenBusy),
             1 => Err(PushError::Reconnected),
@@ -316,7 +319,7 @@ impl<'a> Attempt<'a> {
                     truth.blocked = Some(now);
                     truth.wrong.push(now);
                 }
-                Err(PushError::TokenBusy) => truth.busy = Some(now),
+                Err(PushError::TokenBusy | PushError::TooMany { .. }) => truth.busy = Some(now),
                 Err(_) => {}
             }
         } else if is_current && matches!(result, Err(PushError::TokenDoubted)) {

@@ -330,18 +330,14 @@ fn rows() -> Vec<Row> {
             1,
             Unasked(UNAVAILABLE),
         ),
+        // Nobody says whose: this device is left alone.
         (
             error(429, "RESOURCE_EXHAUSTED", Some("QUOTA_EXCEEDED")),
-            UNAVAILABLE,
+            RESULT,
             1,
-            Unasked(UNAVAILABLE),
+            Unasked(REFUSED),
         ),
-        (
-            vec![Answer::raw(429, "<html>")],
-            UNAVAILABLE,
-            1,
-            Unasked(UNAVAILABLE),
-        ),
+        (vec![Answer::raw(429, "<html>")], RESULT, 1, Unasked(REFUSED)),
         (
             later(error(503, "UNAVAILABLE", Some("UNAVAILABLE"))),
             UNAVAILABLE,
@@ -465,11 +461,42 @@ fn the_projects_quota_pauses_the_module_and_the_devices_quota_one_token() {
     assert!(sends[2].at - began >= 3 * SECOND);
 
     assert_eq!(rig.push("device", &token(3)), RESULT);
-    fcm.queue([exceeded(&[]).header("retry-after", "2")]);
+    let of_project = quota_failure("project:project-1", "message rate");
+    fcm.queue([exceeded(&[of_project]).header("retry-after", "2")]);
     assert_eq!(rig.push("project", &token(1)), UNAVAILABLE);
     assert_eq!(rig.push("project", &token(2)), UNAVAILABLE, "others wait, too");
     assert_eq!(fcm.count(), 5);
     assert_eq!(rig.push("device", &token(4)), RESULT, "but not another module");
+}
+
+/// Where Google does not say whether the device or the project gets too much, one stranger's device stops nobody.
+#[test]
+fn a_quota_of_nobody_in_particular_pauses_the_module_when_devices_of_two_domains_meet_it() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    let mut rig = start(&ca, &fcm, modules([("g", google(&fcm, json!({})))]));
+    let limit = || fcm_error(429, "RESOURCE_EXHAUSTED", Some("QUOTA_EXCEEDED"), &[]);
+    let from = |rig: &mut Rig, domain: &str, number| {
+        let id = rig.publish_from(domain, "g", &token(number));
+        rig.verdict(&id)
+    };
+    fcm.queue((0..5).map(|_| limit()));
+    for number in 0..5 {
+        assert_eq!(from(&mut rig, "stranger.example", number), RESULT, "it is held");
+    }
+    assert_eq!(from(&mut rig, "a.example", 10), RESULT);
+    assert_eq!(fcm.count(), 6);
+    assert!(!rig.daemon.log().contains("throttled by the provider"));
+
+    fcm.queue((0..3).map(|_| limit()));
+    assert_eq!(
+        from(&mut rig, "a.example", 11),
+        UNAVAILABLE,
+        "two of them are a stranger's, and this is the third"
+    );
+    assert_eq!(from(&mut rig, "a.example", 12), UNAVAILABLE, "it pauses");
+    assert_eq!(fcm.count(), 7);
+    rig.daemon.wait_for_log("throttled by the provider", LONG);
 }
 
 #[test]

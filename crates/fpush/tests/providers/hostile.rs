@@ -48,7 +48,11 @@ fn answers() -> Vec<(Answer, Becomes)> {
     let zeros = vec![b'0'; 16_384];
     let deep = "[".repeat(10_000);
     let reply = |status, body: &[u8]| Answer::raw(status, body.to_vec());
-    let after = |status, value: &str| Answer::raw(status, "<html>").header("retry-after", value);
+    // The words are Google's for a quota that stops the whole module; to Apple's they are none.
+    let after = |status, value: &str| {
+        let words = r#"{"error":{"code":429,"message":"Quota of the project."}}"#;
+        Answer::raw(status, words).header("retry-after", value)
+    };
     let dated = |status, value: &str| Answer::raw(status, "<html>").header("date", value);
     let mut rows = vec![
         // The status of a success is enough.
