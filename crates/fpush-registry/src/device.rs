@@ -88,6 +88,15 @@ impl Device {
             || former::matching(&self.former, secret, now).is_some()
     }
 
+    /// As how many it counts: as one, or as several if it has more texts than most have, because clients choose how long they
+    /// are. The secrets that were replaced do not count: a stranger may replace one over HTTP.
+    pub(crate) fn places(&self) -> i64 {
+        let optional = [&self.voip_token, &self.owner, &self.account, &self.channel];
+        let texts = [&self.node, &self.secret, &self.token].into_iter();
+        let bytes: usize = texts.chain(optional.into_iter().flatten()).map(String::len).sum();
+        bytes.div_ceil(PLACE) as i64
+    }
+
     /// What may be shown of the secret.
     #[must_use]
     pub fn masked_secret(&self) -> String {
@@ -129,6 +138,8 @@ pub(crate) fn share_of(owner: Option<&str>) -> Cow<'_, str> {
     }
 }
 
+/// Bytes of a device that counts as one; the statements that count have the same number.
+const PLACE: usize = 512;
 /// The 48 bits that an internet provider gives to a site.
 const SITE: u128 = u128::MAX << 80;
 

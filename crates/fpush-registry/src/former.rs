@@ -66,9 +66,15 @@ pub(crate) fn note_use(former: &mut [Former], secret: &str) -> bool {
 
 /// The former secrets after this one was replaced, too. If there are too many the oldest goes of those that no push came
 /// with; so nobody can outdate the secret that a server uses by registering again and again.
-pub(crate) fn replace(former: Vec<Former>, secret: String, used: bool, now: Time) -> Vec<Former> {
+pub(crate) fn replace(
+    former: Vec<Former>,
+    secret: String,
+    used: bool,
+    now: Time,
+    most: usize,
+) -> Vec<Former> {
     let mut former: Vec<_> = former.into_iter().filter(|former| former.until > now).collect();
-    if former.len() >= MOST
+    if former.len() >= most
         && let Some(least) = (0..former.len()).min_by_key(|&at| (former[at].used, former[at].until))
     {
         former.remove(least);
@@ -83,6 +89,8 @@ pub(crate) fn replace(former: Vec<Former>, secret: String, used: bool, now: Time
 
 /// Of one device: an app that registers at each start does so nine times a day.
 pub(crate) const MOST: usize = 64;
+/// Of a device that only its owner can register again.
+pub(crate) const MOST_OF_OWNER: usize = 8;
 /// An app starts, and tells its server the new secret, within this time.
 const GOOD_FOR: Duration = Duration::from_secs(7 * 86_400);
 /// Behind the time of one that was used.
@@ -95,8 +103,8 @@ mod tests {
     #[test]
     fn a_secret_is_good_for_seven_days_after_it_was_replaced() {
         let day = 86_400_000;
-        let former = replace(Vec::new(), "first".to_owned(), true, Time(0));
-        let former = replace(former, "second of a client".to_owned(), false, Time(day));
+        let former = replace(Vec::new(), "first".to_owned(), true, Time(0), MOST);
+        let former = replace(former, "second of a client".to_owned(), false, Time(day), MOST);
         let text = to_text(&former);
         assert!(from_text(text.as_deref()) == former);
         assert_eq!(
@@ -108,23 +116,23 @@ mod tests {
         );
         let good = |secret, at| matching(&former, Some(secret), Time(at)).is_some();
         assert!(good("first", 7 * day - 1) && !good("first", 7 * day) && !good("fir", 0));
-        let former = replace(former, "third".to_owned(), false, Time(7 * day));
+        let former = replace(former, "third".to_owned(), false, Time(7 * day), MOST);
         assert_eq!(former.len(), 2, "the first one is past");
         assert!(to_text(&[]).is_none() && from_text(None).is_empty());
     }
 
     #[test]
     fn what_a_server_uses_stays_however_often_somebody_registers() {
-        let mut former = replace(Vec::new(), "used".to_owned(), true, Time(0));
+        let mut former = replace(Vec::new(), "used".to_owned(), true, Time(0), MOST);
         for number in 0..3 * MOST {
-            former = replace(former, number.to_string(), false, Time(1));
+            former = replace(former, number.to_string(), false, Time(1), MOST);
         }
         assert_eq!(former.len(), MOST);
         let has = |secret: &str| former.iter().any(|former| former.secret == secret);
         assert!(has("used") && has("191") && has("129") && !has("128"));
         // Of those that are all used, too, there is an end.
         for number in 0..3 * MOST {
-            former = replace(former, number.to_string(), true, Time(2));
+            former = replace(former, number.to_string(), true, Time(2), MOST);
         }
         assert_eq!(former.len(), MOST);
     }

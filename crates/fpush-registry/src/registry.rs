@@ -11,6 +11,7 @@ use crate::{
     device::{Device, Dialect},
     dialects,
     error::{OpenError, RegisterError},
+    full::Full,
     jobs::Origin,
     lookup::Finder,
     past::{Doubt, Known},
@@ -100,42 +101,6 @@ pub struct Page {
     pub devices: Vec<Device>,
     /// Those between them that cannot be.
     pub unreadable: Option<Unreadable>,
-}
-
-/// A bound that leaves no room for new devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// The one of all devices.
-    All {
-        /// How many there are.
-        devices: i64,
-        /// How many there may be.
-        most: i64,
-    },
-    /// The one of devices without an owner.
-    WithoutOwner {
-        /// How many there are.
-        devices: i64,
-        /// How many there may be.
-        most: i64,
-    },
-}
-
-impl fmt::Display for Full {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All { devices, most } => write!(
-                f,
-                "there are {devices} devices and registration.maxDevices ({most}) has no room for new ones: raise it, or \
-                 only devices that are there can register"
-            ),
-            Self::WithoutOwner { devices, most } => write!(
-                f,
-                "there are {devices} devices without an owner and registration.maxDevicesPerDomain ({most}) has no room for \
-                 new ones: raise it, or no new device can register over HTTP"
-            ),
-        }
-    }
 }
 
 /// All registered devices.
@@ -397,7 +362,7 @@ impl Registry {
     /// The database is out of reach.
     pub async fn full(&self) -> Result<Vec<Full>, Unavailable> {
         let (store, rules) = (&self.shared.store, &self.shared.rules);
-        let devices = ask(store.count()).await?;
+        let devices = ask(store.count_places()).await?;
         let without_owner = ask(store.count_without_owner()).await?;
         let all = (devices >= rules.max_devices).then_some(Full::All {
             devices,

@@ -51,6 +51,32 @@ impl Joins {
     }
 }
 
+/// For how much there must be room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Needs {
+    pub(crate) in_all: i64,
+    /// In the share of the owner's domain.
+    pub(crate) of_domain: i64,
+}
+
+impl Joins {
+    /// What a device needs that counts as so many, in the place of one that counted as so many before. A renewal is always
+    /// welcome, unless it makes the device a large one.
+    pub(crate) fn needs(self, places: i64, before: i64) -> Needs {
+        let grown = if places > WELCOME {
+            (places - before).max(0)
+        } else {
+            0
+        };
+        let (in_all, of_domain) = match self {
+            Self::All => (places, places),
+            Self::Domain => (grown, places),
+            Self::Nothing => (grown, grown),
+        };
+        Needs { in_all, of_domain }
+    }
+}
+
 /// The registration that somebody means.
 #[derive(Clone)]
 pub(crate) struct Claim {
@@ -206,7 +232,17 @@ pub(crate) fn register(
     } else {
         // Its server knows the old one until the app has told it the new one.
         let used = device.delivered > Some(device.changed());
-        let former = former::replace(device.former.clone(), device.secret.clone(), used, claim.now);
+        let most = match device.owner {
+            Some(_) => former::MOST_OF_OWNER,
+            None => former::MOST,
+        };
+        let former = former::replace(
+            device.former.clone(),
+            device.secret.clone(),
+            used,
+            claim.now,
+            most,
+        );
         (secret.clone(), former)
     };
     if !is_same {
@@ -241,6 +277,9 @@ pub(crate) fn unregister(claim: &Claim, existing: Option<Device>) -> Result<Devi
     };
     existing.filter(is_meant).ok_or(RegisterError::NotFound)
 }
+
+/// As how many a device may count that renews where there is no room: tokens and addresses change their lengths.
+const WELCOME: i64 = 2;
 
 /// Whether an imported device takes the place of the one that is there: only if it is the later one, so that
 /// importing twice changes nothing, and a device that registered since is left alone.

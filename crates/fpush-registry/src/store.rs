@@ -27,7 +27,7 @@ use self::{
 pub(crate) use self::{
     run::{MigrateError, Removed, State, describe, is_outage},
     statements::NOTED_AT_ONCE,
-    writing::{KEEP_CHANGES, Writing},
+    writing::{Counted, KEEP_CHANGES, Writing},
 };
 use crate::{
     device::Device,
@@ -185,7 +185,12 @@ impl Store {
         only(on!(self, pool => numbers(pool, sql::COUNT, &[])))
     }
 
-    /// How many devices without an owner there are.
+    /// As how many the devices count.
+    pub(crate) async fn count_places(&self) -> Result<i64> {
+        only(on!(self, pool => numbers(pool, sql::COUNT_PLACES, &[])))
+    }
+
+    /// As how many the devices without an owner count.
     pub(crate) async fn count_without_owner(&self) -> Result<i64> {
         only(on!(self, pool => numbers(pool, sql::COUNT_WITHOUT_OWNER, &[])))
     }

@@ -50,8 +50,8 @@ impl Store {
             writing.set_meta("id", &random_hex()?[..32]).await?;
         }
         if writing.last_state().await?.is_none() {
-            let devices = writing.count().await?;
-            writing.add_state(FIRST_CHANGE, devices, Time::now()).await?;
+            let counted = writing.count().await?;
+            writing.add_state(FIRST_CHANGE, counted, Time::now()).await?;
         }
         writing.commit().await?;
         Ok(key)
@@ -112,11 +112,11 @@ impl Writing {
         let found = on!(self, transaction => counts(&mut **transaction, sql, &[]))?;
         let unowned = on!(self, transaction => numbers(&mut **transaction, sql::COUNT_WITHOUT_OWNER, &[]));
         let mut domains = HashMap::from([(share_of(None).into_owned(), only(unowned)?)]);
-        for OfDomain { devices, domain } in found {
-            *domains.entry(share_of(Some(&domain)).into_owned()).or_default() += devices;
+        for OfDomain { places, domain } in found {
+            *domains.entry(share_of(Some(&domain)).into_owned()).or_default() += places;
         }
-        for (domain, devices) in domains {
-            self.count_of(&domain, devices).await?;
+        for (domain, places) in domains {
+            self.count_of(&domain, places).await?;
         }
         Ok(())
     }
@@ -138,7 +138,11 @@ mod tests {
     /// What a version left behind that did not count.
     async fn forget_domains(store: &Store) {
         let mut writing = store.begin().await.unwrap();
-        for later in ["DROP TABLE domains", "ALTER TABLE devices DROP COLUMN arrived"] {
+        for later in [
+            "DROP TABLE domains",
+            "ALTER TABLE devices DROP COLUMN arrived",
+            "ALTER TABLE states DROP COLUMN places",
+        ] {
             writing.execute(later, &[]).await.unwrap();
         }
         writing

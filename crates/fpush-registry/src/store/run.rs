@@ -30,6 +30,8 @@ pub(crate) struct Change {
 pub(crate) struct Removed {
     pub(crate) node: String,
     pub(crate) owner: Option<String>,
+    /// As how many it counted.
+    pub(crate) places: i64,
 }
 
 /// A row of the table of devices.
@@ -42,9 +44,9 @@ pub(super) struct UnreadableRow {
     problem: sqlx::Error,
 }
 
-/// How many devices there are whose owners have this domain.
+/// As how many the devices count whose owners have this domain.
 pub(super) struct OfDomain {
-    pub(super) devices: i64,
+    pub(super) places: i64,
     pub(super) domain: String,
 }
 
@@ -55,6 +57,8 @@ pub(crate) struct State {
     pub(crate) mark: String,
     /// How many devices there were.
     pub(super) devices: i64,
+    /// As how many they counted.
+    pub(super) places: i64,
 }
 
 pub(super) type Result<T> = std::result::Result<T, sqlx::Error>;
@@ -199,7 +203,12 @@ reading!(
 reading!(
     /// The states that a statement finds.
     states -> State,
-    |row| Ok(State { change: row.try_get(0)?, mark: row.try_get(1)?, devices: row.try_get(2)? })
+    |row| Ok(State {
+        change: row.try_get(0)?,
+        mark: row.try_get(1)?,
+        devices: row.try_get(2)?,
+        places: row.try_get(3)?,
+    })
 );
 
 reading!(
@@ -211,13 +220,13 @@ reading!(
 reading!(
     /// The devices that a statement removes.
     removed -> Removed,
-    |row| Ok(Removed { node: row.try_get(0)?, owner: row.try_get(1)? })
+    |row| Ok(Removed { node: row.try_get(0)?, owner: row.try_get(1)?, places: row.try_get(2)? })
 );
 
 reading!(
     /// The counts that a statement finds.
     counts -> OfDomain,
-    |row| Ok(OfDomain { devices: row.try_get(0)?, domain: row.try_get(1)? })
+    |row| Ok(OfDomain { places: row.try_get(0)?, domain: row.try_get(1)? })
 );
 
 reading!(

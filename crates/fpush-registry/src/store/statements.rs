@@ -8,6 +8,22 @@ pub(super) const META: &str = "SELECT value FROM meta WHERE name = $1";
 pub(super) const SET_META: &str =
     "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
+/// As how many a device counts: [`Device::places`](crate::device::Device::places) in SQL.
+macro_rules! places {
+    () => {
+        "((octet_length(node) + octet_length(secret) + octet_length(token) + coalesce(octet_length(call_token), 0) \
+         + coalesce(octet_length(owner), 0) + coalesce(octet_length(account), 0) + coalesce(octet_length(channel), 0) \
+         + 511) / 512)"
+    };
+}
+
+/// As how many the devices count together.
+macro_rules! sum_of_places {
+    () => {
+        concat!("CAST(coalesce(sum(", places!(), "), 0) AS BIGINT)")
+    };
+}
+
 /// One entry for each version of the tables; what is published is never changed. `{node}` is the type of a node,
 /// `{id}` a number that counts up, `{now}` the time. Times are milliseconds since 1970.
 pub(super) const MIGRATIONS: &[&[&str]] = &[
@@ -43,11 +59,29 @@ pub(super) const MIGRATIONS: &[&[&str]] = &[
     &["CREATE TABLE domains (name TEXT PRIMARY KEY, devices BIGINT NOT NULL)"],
     // When a device was imported. Nobody noted it before, so that all of them have been here since then.
     &["ALTER TABLE devices ADD COLUMN arrived BIGINT DEFAULT {now}"],
+    // Large devices count as several, also in the table of domains, which is counted anew.
+    &[
+        // Without a value an older version has written it: it counts as many as there are devices.
+        "ALTER TABLE states ADD COLUMN places BIGINT",
+        concat!(
+            "UPDATE states SET places = (SELECT ",
+            sum_of_places!(),
+            " FROM devices) WHERE change = (SELECT max(change) FROM states)"
+        ),
+        "DELETE FROM meta WHERE name = 'domains'",
+    ],
 ];
 
 macro_rules! columns {
     () => {
         "node, dialect, kind, secret, token, call_token, owner, account, channel, registered, renewed, delivered, failed, former, imported"
+    };
+}
+
+/// What a statement says of the devices that it removes.
+macro_rules! removed {
+    () => {
+        concat!("RETURNING node, owner, CAST(", places!(), " AS BIGINT)")
     };
 }
 
@@ -75,15 +109,20 @@ pub(super) const PUT: &str = concat!(
      delivered = excluded.delivered, failed = excluded.failed, former = excluded.former, imported = excluded.imported, \
      arrived = excluded.arrived"
 );
-pub(super) const REMOVE: &str = "DELETE FROM devices WHERE node = $1 RETURNING node, owner";
-pub(super) const REMOVE_DEAD: &str = "DELETE FROM devices WHERE node = $1 AND token = $2 \
-                                      AND coalesce(renewed, registered) < $3 RETURNING node, owner";
+pub(super) const REMOVE: &str = concat!("DELETE FROM devices WHERE node = $1 ", removed!());
+pub(super) const REMOVE_DEAD: &str = concat!(
+    "DELETE FROM devices WHERE node = $1 AND token = $2 AND coalesce(renewed, registered) < $3 ",
+    removed!()
+);
 /// What is dated before 2000 was written by a clock that did not know the time yet.
-pub(super) const REMOVE_UNUSED: &str = "DELETE FROM devices WHERE node IN \
+pub(super) const REMOVE_UNUSED: &str = concat!(
+    "DELETE FROM devices WHERE node IN \
                                         (SELECT node FROM devices WHERE coalesce(renewed, registered) < $1 \
                                         AND coalesce(delivered, 0) < $1 AND coalesce(arrived, 0) < $1 \
                                         AND coalesce(renewed, registered) >= 946684800000 LIMIT $2) \
-                                        RETURNING node, owner";
+                                        ",
+    removed!()
+);
 pub(super) const LAST_USE: &str = "SELECT coalesce(max(at), 0) FROM (SELECT max(coalesce(renewed, registered)) AS at FROM devices \
                         UNION ALL SELECT max(delivered) AS at FROM devices) AS used";
 /// For so many devices that other processes do not wait for one answer of the database each.
@@ -129,7 +168,9 @@ pub(super) const FORGET_DOMAINS: &str = "DELETE FROM domains";
 macro_rules! count_domains {
     ($position:literal) => {
         concat!(
-            "SELECT count(*), substr(owner, ",
+            "SELECT ",
+            sum_of_places!(),
+            ", substr(owner, ",
             $position,
             "(owner, '@') + 1) AS domain FROM devices WHERE owner IS NOT NULL GROUP BY domain"
         )
@@ -137,7 +178,9 @@ macro_rules! count_domains {
 }
 pub(super) const COUNT_DOMAINS_IN_SQLITE: &str = count_domains!("instr");
 pub(super) const COUNT_DOMAINS_IN_POSTGRES: &str = count_domains!("strpos");
-pub(super) const COUNT_WITHOUT_OWNER: &str = "SELECT count(*) FROM devices WHERE owner IS NULL";
+pub(super) const COUNT_WITHOUT_OWNER: &str =
+    concat!("SELECT ", sum_of_places!(), " FROM devices WHERE owner IS NULL");
+pub(super) const COUNT_PLACES: &str = concat!("SELECT ", sum_of_places!(), " FROM devices");
 pub(super) const TELL: &str = "INSERT INTO changes (node, at, source) VALUES ($1, $2, $3)";
 pub(super) const LAST_CHANGE: &str = "SELECT coalesce(max(id), 0) FROM changes";
 pub(super) const OLDEST_CHANGE: &str = "SELECT coalesce(min(id), 0) FROM changes";
@@ -155,8 +198,10 @@ pub(super) const FORGET_TOMBSTONES: &str = "DELETE FROM tombstones WHERE at < $1
 /// The oldest go first: without its tombstone a node is answered `wait`.
 pub(super) const LIMIT_TOMBSTONES: &str =
     "DELETE FROM tombstones WHERE at < (SELECT at FROM tombstones ORDER BY at DESC LIMIT 1 OFFSET $1)";
-pub(super) const LAST_STATE: &str = "SELECT change, mark, devices FROM states ORDER BY change DESC LIMIT 1";
-pub(super) const ADD_STATE: &str = "INSERT INTO states (change, mark, devices, at) VALUES ($1, $2, $3, $4)";
+pub(super) const LAST_STATE: &str =
+    "SELECT change, mark, devices, coalesce(places, devices) FROM states ORDER BY change DESC LIMIT 1";
+pub(super) const ADD_STATE: &str =
+    "INSERT INTO states (change, mark, devices, at, places) VALUES ($1, $2, $3, $4, $5)";
 pub(super) const MARK: &str = "SELECT mark FROM states WHERE change = $1";
 pub(super) const FORGET_STATES: &str = "DELETE FROM states WHERE change < $1";
 pub(super) const FORGET_CHANGES: &str = "DELETE FROM changes WHERE id < $1";

@@ -26,6 +26,14 @@ pub(crate) enum Writing {
     Postgres(Transaction<'static, Postgres>),
 }
 
+/// Devices that are counted.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counted {
+    pub(crate) devices: i64,
+    /// As how many they count where there are bounds.
+    pub(crate) places: i64,
+}
+
 impl Writing {
     /// The device with this node.
     pub(crate) async fn find(&mut self, node: &str) -> Result<Option<Device>> {
@@ -114,19 +122,23 @@ impl Writing {
     /// it has the change in its past that was known `before`.
     pub(crate) async fn advance(
         &mut self,
-        more: i64,
+        more: Counted,
         now: Time,
         before: Option<&Known>,
     ) -> Result<Option<Known>> {
         let last = self.last_state().await?.ok_or(sqlx::Error::RowNotFound)?;
-        let (change, devices) = (last.change.saturating_add(1), last.devices.saturating_add(more));
-        let mark = self.add_state(change, devices, now).await?;
+        let change = last.change.saturating_add(1);
+        let counted = Counted {
+            devices: last.devices.saturating_add(more.devices),
+            places: last.places.saturating_add(more.places),
+        };
+        let mark = self.add_state(change, counted, now).await?;
         Ok(match before {
             Some(before) if self.has_in_past(before).await? => Some(Known {
                 database: before.database.clone(),
                 change,
                 mark,
-                devices,
+                devices: counted.devices,
                 seen: now.millis(),
             }),
             Some(_) | None => None,
@@ -140,20 +152,20 @@ impl Writing {
         Ok(found.first() == Some(&known.mark))
     }
 
-    /// How many devices there are, as it was counted along.
+    /// As how many the devices count, as it was counted along.
     pub(crate) async fn counted(&mut self) -> Result<i64> {
         let last = self.last_state().await?.ok_or(sqlx::Error::RowNotFound)?;
-        Ok(last.devices)
+        Ok(last.places)
     }
 
-    /// How many devices of a domain there are, as it was counted along.
+    /// As how many the devices of a domain count, as it was counted along.
     pub(crate) async fn counted_of(&mut self, domain: &str) -> Result<i64> {
         let values = [Value::Text(domain)];
         let found = on!(self, transaction => numbers(&mut **transaction, sql::COUNTED_OF, &values))?;
         Ok(found.first().copied().unwrap_or(0))
     }
 
-    /// Counts so many devices of a domain more.
+    /// Counts so much more of a domain.
     pub(crate) async fn count_of(&mut self, domain: &str, more: i64) -> Result<()> {
         self.execute(sql::COUNT_OF, &[Value::Text(domain), Value::Number(more)])
             .await?;
@@ -164,16 +176,19 @@ impl Writing {
 
     /// Notes that the operator says that this is the right database, with the devices that it has. Returns how many.
     pub(crate) async fn accept(&mut self, now: Time) -> Result<i64> {
-        let devices = self.count().await?;
+        let counted = self.count().await?;
         let last = self.last_state().await?.ok_or(sqlx::Error::RowNotFound)?;
-        self.add_state(last.change.saturating_add(1), devices, now)
+        self.add_state(last.change.saturating_add(1), counted, now)
             .await?;
         self.set_meta("accepted", &now.millis().to_string()).await?;
-        Ok(devices)
+        Ok(counted.devices)
     }
 
-    pub(super) async fn count(&mut self) -> Result<i64> {
-        self.number(sql::COUNT, &[]).await
+    pub(super) async fn count(&mut self) -> Result<Counted> {
+        Ok(Counted {
+            devices: self.number(sql::COUNT, &[]).await?,
+            places: self.number(sql::COUNT_PLACES, &[]).await?,
+        })
     }
 
     async fn number(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<i64> {
@@ -185,14 +200,15 @@ impl Writing {
         Ok(last.into_iter().next())
     }
 
-    pub(super) async fn add_state(&mut self, change: i64, devices: i64, now: Time) -> Result<String> {
+    pub(super) async fn add_state(&mut self, change: i64, counted: Counted, now: Time) -> Result<String> {
         let mut mark = random_hex().map_err(|e| sqlx::Error::Io(e.into()))?;
         mark.truncate(16);
         let values = [
             Value::Number(change),
             Value::Text(&mark),
-            Value::Number(devices),
+            Value::Number(counted.devices),
             Value::Number(now.millis()),
+            Value::Number(counted.places),
         ];
         self.execute(sql::ADD_STATE, &values).await?;
         Ok(mark)

@@ -16,7 +16,7 @@ use crate::{
     change::Change,
     device::{Device, Dialect},
     former::Former,
-    rules::Rules,
+    rules::{By, Claim, Rules},
     settings::StoreSettings,
     store::{MOST_CHANGES, Store},
     targets::Targets,
@@ -54,6 +54,11 @@ impl Databases {
 
 /// A writer that has all devices in memory.
 async fn writer(store: &StoreSettings) -> Writer {
+    bounded(store, 2_000_000, 1_000_000).await
+}
+
+/// One with bounds for all devices and for those of a domain.
+async fn bounded(store: &StoreSettings, max_devices: i64, max_devices_per_domain: i64) -> Writer {
     let store = match store {
         StoreSettings::Sqlite { path } => Store::sqlite(path).await.unwrap(),
         StoreSettings::Postgres { url } => Store::postgres(url).unwrap(),
@@ -62,8 +67,8 @@ async fn writer(store: &StoreSettings) -> Writer {
     let targets = Arc::new(Targets::new(types, BTreeMap::new()));
     let rules = Rules {
         max_per_owner: 1_000_000,
-        max_devices: 2_000_000,
-        max_devices_per_domain: 1_000_000,
+        max_devices,
+        max_devices_per_domain,
         trusted: BTreeSet::new(),
     };
     let shared = Shared::new(store, Some(Cache::new(targets)), rules, 400 * DAY);
@@ -95,11 +100,34 @@ fn device(node: &str, after: i64) -> Device {
     }
 }
 
+/// A registration over XMPP.
+fn claim(owner: &str, node: &str, token: &str) -> Claim {
+    Claim {
+        dialect: Dialect::Seed,
+        kind: "fcm".to_owned(),
+        node: node.to_owned(),
+        token: token.to_owned(),
+        account: None,
+        channel: None,
+        by: By::Owner(owner.to_owned()),
+        secret: None,
+        is_reserved: false,
+        now: Time::now(),
+    }
+}
+
 impl Writer {
     async fn make(&mut self, change: Change) -> Result<Done, RegisterError> {
         let (reply, _done) = oneshot::channel();
         let mut jobs = vec![Job { change, reply }];
         self.transact(&mut jobs, None).await.unwrap().remove(0)
+    }
+
+    /// Registers over XMPP.
+    async fn register(&mut self, owner: &str, node: &str, token: &str) -> Result<(), RegisterError> {
+        let claim = claim(owner, node, token);
+        let voip_token = None;
+        self.make(Change::Register { claim, voip_token }).await.map(drop)
     }
 
     async fn import(&mut self, devices: Vec<Device>) {
@@ -182,6 +210,7 @@ async fn devices_of_tables_without_the_time_of_imports_expire_by_the_time_of_the
         one.import(vec![fresh, unused("from-elsewhere")]).await;
         for old in [
             "ALTER TABLE devices DROP COLUMN arrived",
+            "ALTER TABLE states DROP COLUMN places",
             "UPDATE meta SET value = '3' WHERE name = 'schema'",
         ] {
             by_hand(&one.shared.store, old).await;
@@ -373,4 +402,100 @@ async fn the_first_uses_of_replaced_secrets_are_written_together() {
         }
         one.shared.store.close().await;
     }
+}
+
+#[tokio::test]
+async fn who_registers_long_tokens_uses_up_room_by_their_bytes() {
+    let databases = Databases::new();
+    for store in databases.each() {
+        let mut one = bounded(&store, 100, 90).await;
+        let (mallory, long) = ("mallory@evil.org", "t".repeat(4_096));
+        // Each counts as nine.
+        for number in 0..10 {
+            assert_eq!(one.register(mallory, &format!("n-{number}"), &long).await, Ok(()));
+        }
+        let full = Err(RegisterError::Full);
+        assert_eq!(one.register("eve@x1.evil.org", "n-10", "t").await, full);
+        // What is there renews.
+        assert_eq!(one.register(mallory, "n-0", &long).await, Ok(()));
+        // There is room in all, but not for one more large one.
+        assert_eq!(one.register("bob@example.org", "b-1", &long).await, Ok(()));
+        assert_eq!(one.register("bob@example.org", "b-2", &long).await, full);
+        assert_eq!(one.register("bob@example.org", "b-2", "t").await, Ok(()));
+        assert_eq!(one.register("carol@example.net", "c-1", "t").await, full);
+
+        // What ends, and what gets shorter, leaves as much room; the count is the same by whomever it is made.
+        for node in ["n-1", "b-1"].map(str::to_owned) {
+            one.make(Change::Remove { node }).await.unwrap();
+        }
+        assert_eq!(one.register(mallory, "n-2", "short").await, Ok(()));
+        let places = "SELECT places FROM states ORDER BY change DESC LIMIT 1";
+        let of_domain = "SELECT devices FROM domains WHERE name = 'evil.org'";
+        for _ in 0..2 {
+            assert_eq!(number(&one.shared.store, places).await, 8 * 9 + 1 + 1);
+            assert_eq!(number(&one.shared.store, of_domain).await, 8 * 9 + 1);
+            one.make(Change::Accept).await.unwrap();
+        }
+        for number in 0..17 {
+            assert_eq!(one.register(mallory, &format!("s-{number}"), "t").await, Ok(()));
+        }
+        assert_eq!(one.register(mallory, "s-17", "t").await, full);
+
+        // Where there is no room a renewal may be somewhat longer, as tokens of another form are, and no more.
+        assert_eq!(one.register(mallory, "s-0", &"t".repeat(900)).await, Ok(()));
+        assert_eq!(one.register(mallory, "s-1", &"t".repeat(1_100)).await, full);
+        let kept = one.shared.store.find("s-1").await.unwrap().unwrap();
+        assert_eq!(kept.token, "t");
+        one.shared.store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn the_devices_of_an_old_database_count_by_their_bytes() {
+    let databases = Databases::new();
+    for store in databases.each() {
+        let mut one = writer(&store).await;
+        let long = Device {
+            owner: Some("a@evil.org".to_owned()),
+            token: "ü".repeat(2_000),
+            voip_token: Some("t".repeat(4_000)),
+            account: Some("a".repeat(100)),
+            channel: Some("c".repeat(100)),
+            ..device("long", 0)
+        };
+        let places = long.places();
+        assert_eq!(places, 17);
+        one.import(vec![long, device("short", 0)]).await;
+        for old in [
+            "ALTER TABLE states DROP COLUMN places",
+            "UPDATE meta SET value = '4' WHERE name = 'schema'",
+        ] {
+            by_hand(&one.shared.store, old).await;
+        }
+        let one = writer(&store).await;
+        let all = "SELECT places FROM states ORDER BY change DESC LIMIT 1";
+        assert_eq!(number(&one.shared.store, all).await, places + 1);
+        let of_domain = "SELECT devices FROM domains WHERE name = 'evil.org'";
+        assert_eq!(number(&one.shared.store, of_domain).await, places);
+        one.shared.store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn an_owner_who_registers_without_end_makes_a_device_no_larger() {
+    let folder = TempDir::new();
+    let path = folder.path().join("devices.db");
+    let mut one = writer(&StoreSettings::Sqlite { path }).await;
+    for number in 0..20 {
+        // Another type gets another secret.
+        let claim = Claim {
+            kind: format!("type-{number}"),
+            ..claim("mallory@evil.org", "n", "t")
+        };
+        let voip_token = None;
+        one.make(Change::Register { claim, voip_token }).await.unwrap();
+    }
+    let device = one.shared.store.find("n").await.unwrap().unwrap();
+    assert_eq!(device.former.len(), 8);
+    one.shared.store.close().await;
 }

@@ -9,9 +9,9 @@ use crate::{
     device::{Device, share_of},
     error::RegisterError,
     past::{Ended, Known},
-    rules::{self, Claim, Joins},
+    rules::{self, Claim, Joins, Needs},
     shared::Shared,
-    store::{KEEP_CHANGES, Removed, Writing, is_outage},
+    store::{Counted, KEEP_CHANGES, Removed, Writing, is_outage},
     text::random_hex,
     time::Time,
 };
@@ -52,8 +52,8 @@ pub(super) struct Transaction<'a> {
     writing: Writing,
     effects: Vec<Effect>,
     /// How many devices more there are.
-    more: i64,
-    /// How many more of each domain.
+    more: Counted,
+    /// As how many more those of each domain count.
     more_of: HashMap<String, i64>,
     no_room: Option<NoRoom>,
 }
@@ -70,7 +70,7 @@ impl<'a> Transaction<'a> {
             before,
             writing: shared.store.begin().await?,
             effects: Vec::new(),
-            more: 0,
+            more: Counted::default(),
             more_of: HashMap::new(),
             no_room: None,
         })
@@ -106,6 +106,9 @@ impl<'a> Transaction<'a> {
             Change::Accept => {
                 self.writing.count_domains().await?;
                 let devices = self.writing.accept(Time::now()).await?;
+                // What this transaction has changed before is counted with it.
+                self.more = Counted::default();
+                self.more_of.clear();
                 Ok(Done::Accepted(u64::try_from(devices).unwrap_or(0)))
             }
         })
@@ -190,18 +193,20 @@ impl<'a> Transaction<'a> {
         }
         let secret = random_hex().map_err(|e| sqlx::Error::Io(e.into()))?;
         let joins = Joins::of(claim, existing.as_ref());
-        let former_owner = existing.as_ref().map(|device| device.owner.clone());
+        let replaced = existing.as_ref().map(Replaced::of);
         let rules = self.shared.rules.max_per_owner;
         let device = match rules::register(claim, voip_token, existing, owned, secret, rules) {
             Ok(device) => device,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        if let Some(no_room) = self.room(joins, claim.owner()).await? {
+        let places = replaced.as_ref().map_or(0, |replaced| replaced.places);
+        let needs = joins.needs(device.places(), places);
+        if let Some(no_room) = self.room(needs, claim.owner()).await? {
             self.no_room = Some(no_room);
             return Ok(Err(RegisterError::Full));
         }
-        let is_new = former_owner.is_none();
-        self.put(&device, former_owner, None).await?;
+        let is_new = replaced.is_none();
+        self.put(&device, replaced, None).await?;
         Ok(Ok(Done::Device {
             device: Box::new(device),
             is_new,
@@ -227,28 +232,27 @@ impl<'a> Transaction<'a> {
                 Some(_) => imported.changed += 1,
                 None => imported.added += 1,
             }
-            self.put(device, existing.map(|device| device.owner), Some(now))
+            self.put(device, existing.as_ref().map(Replaced::of), Some(now))
                 .await?;
         }
         Ok(imported)
     }
 
-    /// Whether there is room for what joins the devices, or the share of this owner's domain; if not, why.
-    async fn room(&mut self, joins: Joins, owner: Option<&str>) -> Result<Option<NoRoom>, sqlx::Error> {
+    /// Whether there is room for so much more of this owner's domain; if not, why.
+    async fn room(&mut self, needs: Needs, owner: Option<&str>) -> Result<Option<NoRoom>, sqlx::Error> {
         let rules = &self.shared.rules;
-        if joins == Joins::Nothing {
-            return Ok(None);
-        }
-        if joins == Joins::All && self.writing.counted().await? + self.more >= rules.max_devices {
+        if needs.in_all > 0
+            && self.writing.counted().await? + self.more.places + needs.in_all > rules.max_devices
+        {
             return Ok(Some(NoRoom::InAll));
         }
         let domain = share_of(owner);
-        if rules.trusts(&domain) {
+        if needs.of_domain == 0 || rules.trusts(&domain) {
             return Ok(None);
         }
-        let more = self.more_of.get(&*domain).copied().unwrap_or(0);
-        let devices = self.writing.counted_of(&domain).await? + more;
-        Ok((devices >= rules.max_devices_per_domain).then(|| NoRoom::OfDomain(domain.into_owned())))
+        let more = self.more_of.get(&*domain).copied().unwrap_or(0) + needs.of_domain;
+        let places = self.writing.counted_of(&domain).await? + more;
+        Ok((places > rules.max_devices_per_domain).then(|| NoRoom::OfDomain(domain.into_owned())))
     }
 
     /// The registration that is meant, and how many its owner has.
@@ -273,20 +277,18 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Writes a device. `former_owner` is that of the device in whose place it comes, if there is one; one that is
-    /// imported `arrived` now.
+    /// Writes a device, in the place of another one if there is one. One that is imported `arrived` now.
     async fn put(
         &mut self,
         device: &Device,
-        former_owner: Option<Option<String>>,
+        replaced: Option<Replaced>,
         arrived: Option<Time>,
     ) -> Result<(), sqlx::Error> {
         self.writing.put(device, arrived).await?;
-        match former_owner {
-            Some(owner) => self.count(owner.as_deref(), -1),
-            None => self.more += 1,
+        if let Some(Replaced { owner, places }) = replaced {
+            self.count(owner.as_deref(), -1, -places);
         }
-        self.count(device.owner.as_deref(), 1);
+        self.count(device.owner.as_deref(), 1, device.places());
         self.effects.push(Effect::Put(Box::new(device.clone())));
         Ok(())
     }
@@ -298,16 +300,32 @@ impl<'a> Transaction<'a> {
 
     /// Returns whether there was one.
     fn note_removed(&mut self, removed: Option<Removed>, ended: Ended) -> bool {
-        let Some(Removed { node, owner }) = removed else {
+        let Some(Removed { node, owner, places }) = removed else {
             return false;
         };
-        self.more -= 1;
-        self.count(owner.as_deref(), -1);
+        self.count(owner.as_deref(), -1, -places);
         self.effects.push(Effect::Remove(node, ended));
         true
     }
 
-    fn count(&mut self, owner: Option<&str>, more: i64) {
-        *self.more_of.entry(share_of(owner).into_owned()).or_default() += more;
+    fn count(&mut self, owner: Option<&str>, devices: i64, places: i64) {
+        self.more.devices += devices;
+        self.more.places += places;
+        *self.more_of.entry(share_of(owner).into_owned()).or_default() += places;
+    }
+}
+
+/// What is counted of a device in whose place another one comes.
+struct Replaced {
+    owner: Option<String>,
+    places: i64,
+}
+
+impl Replaced {
+    fn of(device: &Device) -> Self {
+        Self {
+            owner: device.owner.clone(),
+            places: device.places(),
+        }
     }
 }
