@@ -14,6 +14,7 @@ use h2::{
 use http::{Request, Response, Uri, header::CONTENT_LENGTH};
 use hyper_rustls::HttpsConnectorBuilder;
 use tokio::time::{Instant, timeout_at};
+use tracing::info;
 
 use crate::{
     answer::{Answer, BODY_PATIENCE, MAX_BODY, SendError},
@@ -116,6 +117,9 @@ impl ProviderClient {
                 // Boxed and short-lived, so that the future of a push stays small while it waits.
                 let (answer, via) = Box::pin(self.read(response, limit)).await?;
                 self.clock.note(answer.status, &answer.headers, Instant::now());
+                if !answer.status.is_success() {
+                    self.leave_if_cut(&via.0);
+                }
                 Ok((answer, via))
             }
             Ok(Err(error)) => Err(error),
@@ -123,6 +127,8 @@ impl ProviderClient {
                 // A request that was given less time than it may take says nothing about the connection.
                 if !cut_short && connection.note_timeout(reads) {
                     self.leave(&connection);
+                } else if !cut_short {
+                    self.leave_if_cut(&connection);
                 }
                 Err(SendError::TimedOut)
             }
@@ -157,7 +163,7 @@ impl ProviderClient {
         let _request = self.tally.requested();
         let broken = |e| self.broken(connection, &e);
         let response = begin(sender, *request).map_err(broken)?.await.map_err(broken)?;
-        connection.note_answer();
+        connection.note_answer(response.status().is_success());
         Ok(Responding {
             response,
             connection: Arc::clone(connection),
@@ -252,6 +258,23 @@ impl ProviderClient {
         current
             .connection
             .take_if(|current| Arc::ptr_eq(current, connection));
+    }
+
+    /// Leaves this connection if the provider has cut the number of requests at a time, as Apple does now and then after
+    /// rejections, and many wait for that.
+    fn leave_if_cut(&self, connection: &Arc<Connection>) {
+        if !connection.is_cut(self.tally.status().streams) {
+            return;
+        }
+        let mut current = self.lock();
+        let is_current = current
+            .connection
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, connection));
+        if is_current && current.departures.may_leave_cut(Instant::now()) {
+            current.connection = None;
+            info!("the provider lets through fewer requests at a time than before; opening a new connection");
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Current> {

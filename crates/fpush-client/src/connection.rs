@@ -5,7 +5,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -38,6 +38,8 @@ pub(crate) struct Connection {
     activity: Activity,
     /// Requests in a row that timed out while nothing at all was read.
     silent: AtomicU32,
+    /// The most requests at a time that the provider was seen to let through since it took the first one; 0 before.
+    most_streams: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -90,6 +92,7 @@ impl Connection {
             state,
             activity,
             silent: AtomicU32::new(0),
+            most_streams: AtomicUsize::new(0),
         })
     }
 
@@ -141,9 +144,32 @@ impl Connection {
         }
     }
 
-    /// An answer came.
-    pub(crate) fn note_answer(&self) {
+    /// An answer came, to a request that the provider took or did not take.
+    pub(crate) fn note_answer(&self, is_taken: bool) {
         self.silent.store(0, Ordering::Relaxed);
+        // Before the first one Apple allows one at a time.
+        if is_taken && self.most_streams.load(Ordering::Relaxed) == 0 {
+            self.most_streams.store(self.streams(), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the provider lets fewer requests through at a time than before, so that many of these must wait. It asks h2
+    /// under its lock, so it is nothing for every push.
+    pub(crate) fn is_cut(&self, requests: usize) -> bool {
+        let streams = self.streams();
+        let before = match self.most_streams.load(Ordering::Relaxed) {
+            0 => return false,
+            _ => self.most_streams.fetch_max(streams, Ordering::Relaxed),
+        };
+        streams < before && requests.saturating_sub(streams) >= streams.max(MANY_WAIT)
+    }
+
+    /// How many requests at a time the provider lets through now.
+    fn streams(&self) -> usize {
+        match &*self.state.borrow() {
+            State::Up(sender) => sender.current_max_send_streams(),
+            State::Dialing | State::Unreachable(_) | State::Over(_) => 0,
+        }
     }
 
     /// A request was waited for in vain since this many reads. Returns whether the connection is to be given up.
@@ -289,6 +315,7 @@ const FIRST_PING: Duration = Duration::from_secs(1);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_SILENT: u32 = 3;
+const MANY_WAIT: usize = 8;
 const WINDOW: u32 = 1 << 20;
 const MAX_HEADERS: u32 = 16 * 1_024;
 

@@ -9,6 +9,8 @@ use tokio::time::Instant;
 pub(crate) struct Departures {
     /// When the last one is forgotten that was left because the provider said so.
     forgotten: Option<Instant>,
+    /// When one was left because it let fewer requests through at a time than before.
+    cut: Option<Instant>,
 }
 
 impl Departures {
@@ -21,11 +23,22 @@ impl Departures {
         }
         may
     }
+
+    /// Whether a connection may be left now because it lets fewer requests through at a time than before: once a minute.
+    pub(crate) fn may_leave_cut(&mut self, now: Instant) -> bool {
+        let may = self.cut.is_none_or(|cut| now.duration_since(cut) >= BETWEEN_CUTS);
+        if may {
+            self.cut = Some(now);
+        }
+        may
+    }
 }
 
 /// So many may be left one right after the other, as when a provider's servers are replaced.
 const AT_ONCE: u32 = 3;
 const BETWEEN: Duration = Duration::from_secs(1);
+/// Where the next connection gets no more it is the provider's wish.
+const BETWEEN_CUTS: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -41,5 +54,12 @@ mod tests {
         assert_eq!(left.count(), 3 + 9);
         let later = start + Duration::from_secs(100);
         assert_eq!((0..10).filter(|_| departures.may_leave_as_told(later)).count(), 3);
+    }
+
+    #[test]
+    fn those_that_are_cut_are_left_once_a_minute() {
+        let (mut departures, start) = (Departures::default(), Instant::now());
+        let left = (0..180).filter(|second| departures.may_leave_cut(start + Duration::from_secs(*second)));
+        assert_eq!(left.collect::<Vec<_>>(), [0, 60, 120]);
     }
 }

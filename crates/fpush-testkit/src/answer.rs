@@ -29,6 +29,8 @@ pub enum Answer {
     GoAway(GoAway),
     /// A graceful `GOAWAY`, then the answer inside; the requests in flight are still answered.
     Drain(Box<Self>),
+    /// The connection takes one request at a time from now on (`SETTINGS_MAX_CONCURRENT_STREAMS`); then the answer inside.
+    OneStream(Box<Self>),
 }
 
 /// An HTTP response of a fake provider.
@@ -159,7 +161,9 @@ impl Answer {
     fn reply_mut(&mut self) -> &mut HttpReply {
         match self {
             Self::Reply(reply) => reply,
-            Self::After(_, inner) | Self::Behind(_, inner) | Self::Drain(inner) => inner.reply_mut(),
+            Self::After(_, inner) | Self::Behind(_, inner) | Self::Drain(inner) | Self::OneStream(inner) => {
+                inner.reply_mut()
+            }
             Self::Normal | Self::Silence | Self::ResetStream(_) | Self::CloseConnection | Self::GoAway(_) => {
                 panic!("{self:?} is no response that could have a header")
             }
@@ -173,6 +177,7 @@ impl Answer {
             Self::After(delay, inner) => Self::After(delay, Box::new(inner.or_normal(normal))),
             Self::Behind(gate, inner) => Self::Behind(gate, Box::new(inner.or_normal(normal))),
             Self::Drain(inner) => Self::Drain(Box::new(inner.or_normal(normal))),
+            Self::OneStream(inner) => Self::OneStream(Box::new(inner.or_normal(normal))),
             other @ (Self::Reply(_)
             | Self::Silence
             | Self::ResetStream(_)

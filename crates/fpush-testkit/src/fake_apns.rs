@@ -266,6 +266,7 @@ fn with_id(answer: Answer, id: String) -> Answer {
         Answer::After(delay, inner) => Answer::After(delay, Box::new(with_id(*inner, id))),
         Answer::Behind(gate, inner) => Answer::Behind(gate, Box::new(with_id(*inner, id))),
         Answer::Drain(inner) => Answer::Drain(Box::new(with_id(*inner, id))),
+        Answer::OneStream(inner) => Answer::OneStream(Box::new(with_id(*inner, id))),
         other @ (Answer::Normal
         | Answer::Silence
         | Answer::ResetStream(_)

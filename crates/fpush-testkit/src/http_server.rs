@@ -234,6 +234,7 @@ enum Command {
         debug: String,
     },
     Drain,
+    OneStream,
 }
 
 /// What the exchanges of one connection share.
@@ -285,6 +286,10 @@ async fn serve(tls: TlsStream<TcpStream>, shared: Arc<Shared>) {
         };
         match order {
             Command::Drain => http.graceful_shutdown(),
+            Command::OneStream => {
+                socket.0.lock().unwrap().one_stream = true;
+                http.enable_connect_protocol().unwrap();
+            }
             Command::Reset => return socket.reset(),
             Command::GoAway {
                 last_stream,
@@ -350,6 +355,10 @@ async fn exchange(
             }
             Answer::Drain(next) => {
                 command(Command::Drain);
+                answer = *next;
+            }
+            Answer::OneStream(next) => {
+                command(Command::OneStream);
                 answer = *next;
             }
             Answer::Silence => break,
@@ -458,6 +467,8 @@ struct SocketState {
     tls: TlsStream<TcpStream>,
     stalled: bool,
     reset: bool,
+    /// Whether [`ENABLE_CONNECT_PROTOCOL`] means something else.
+    one_stream: bool,
     /// Who reads, to be told of a reset.
     reader: Option<std::task::Waker>,
 }
@@ -468,6 +479,7 @@ impl Socket {
             tls,
             stalled: false,
             reset: false,
+            one_stream: false,
             reader: None,
         })))
     }
@@ -507,6 +519,14 @@ impl Socket {
     }
 }
 
+/// A SETTINGS frame (RFC 9113, section 6.5) that says `SETTINGS_ENABLE_CONNECT_PROTOCOL = 1`. h2 does not change the number of
+/// streams of a connection, but sends this one on demand, and takes its acknowledgement: with another setting in its place it
+/// allows one stream.
+const ENABLE_CONNECT_PROTOCOL: [u8; 15] = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 1];
+/// Where the frame has its setting.
+const SETTING: usize = 10;
+const MAX_CONCURRENT_STREAMS: u8 = 3;
+
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let polled = self.poll(|tls| tls.poll_read(cx, buf));
@@ -519,7 +539,15 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll(|tls| tls.poll_write(cx, buf))
+        let one_stream = self.0.lock().unwrap().one_stream;
+        let mut frames = buf.windows(ENABLE_CONNECT_PROTOCOL.len());
+        let place = one_stream.then(|| frames.position(|frame| frame == ENABLE_CONNECT_PROTOCOL));
+        let Some(place) = place.flatten() else {
+            return self.poll(|tls| tls.poll_write(cx, buf));
+        };
+        let mut changed = buf.to_vec();
+        changed[place + SETTING] = MAX_CONCURRENT_STREAMS;
+        self.poll(|tls| tls.poll_write(cx, &changed))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -237,6 +237,33 @@ fn a_connection_that_has_gone_silent_is_left_after_three_timeouts() {
     assert_eq!(apns.connections(), 3);
 }
 
+/// As Apple was seen to do after rejections.
+#[test]
+fn a_connection_that_may_carry_one_request_at_a_time_is_left() {
+    let ca = TestCa::new();
+    let apns = FakeApns::start(&ca);
+    let keys = json!({ "apns": { "requestTimeout": 1 } });
+    let mut rig = Rig::start(&ca, modules([("m", apple(&apns, keys))]), &[]);
+    assert_eq!(rig.push("m", &token(0)), RESULT);
+    let last = token(20);
+    apns.answer_with(move |request| {
+        let refused = Answer::reason(400, "BadDeviceToken");
+        match request.connection {
+            _ if request.token == last => Answer::OneStream(Box::new(refused)),
+            _ if request.token < last => refused,
+            1 => Answer::Normal.after(SECOND / 3),
+            _ => Answer::Normal,
+        }
+    });
+    for number in 1..21 {
+        assert_eq!(rig.push("m", &token(number)), UNAVAILABLE);
+    }
+    let verdicts = rig.push_all("m", &tokens(100..200));
+    assert!(verdicts.iter().all(|verdict| verdict == RESULT), "{verdicts:?}");
+    assert_eq!(apns.connections(), 2);
+    rig.daemon.wait_for_log("fewer requests at a time", LONG);
+}
+
 #[test]
 fn who_asks_for_more_time_than_there_is_is_answered_for_at_once() {
     let ca = TestCa::new();
