@@ -7,6 +7,7 @@
 use std::{
     fmt,
     future::Future,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -24,6 +25,8 @@ use crate::token_endpoint::{Granted, TokenEndpoint, TokenError};
 pub(crate) struct AccessToken {
     state: watch::Receiver<State>,
     demand: watch::Sender<Option<Demand>>,
+    /// The generation of the last token with which Google took a push.
+    taken: AtomicU64,
     path: String,
 }
 
@@ -80,6 +83,7 @@ impl AccessToken {
         let token = Self {
             state,
             demand,
+            taken: AtomicU64::new(0),
             path: path.to_owned(),
         };
         let renewal = Renewal {
@@ -134,6 +138,25 @@ impl AccessToken {
             let _ = self.ask_for_another(generation, Instant::now());
         }
         None
+    }
+
+    /// Google took a push with the token of this generation.
+    pub(crate) fn note_taken(&self, generation: u64) {
+        if self.taken.load(Ordering::Relaxed) != generation {
+            self.taken.store(generation, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a token that Google refuses is good all the same: it is new, because the one before it was refused, and
+    /// Google takes it for other devices.
+    pub(crate) fn is_good(&self, issued: &Issued, now: Instant) -> bool {
+        let because_refused = self
+            .demand
+            .borrow()
+            .is_some_and(|demand| demand.generation + 1 == issued.generation);
+        because_refused
+            && now.duration_since(issued.since) < NEW
+            && self.taken.load(Ordering::Relaxed) == issued.generation
     }
 
     /// For those who watch the module.
@@ -314,6 +337,8 @@ fn renew_after(life: Duration) -> Duration {
 const MARGIN: Duration = Duration::from_secs(300);
 /// However short tokens live, the task does not ask more often than this by itself.
 const LEAST_INTERVAL: Duration = Duration::from_secs(5);
+/// A token that is older may have been revoked meanwhile.
+const NEW: Duration = Duration::from_secs(60);
 /// Refused tokens are replaced ahead of time at most this often.
 const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
 /// Between requests that got no token.

@@ -51,7 +51,10 @@ impl PushTrait for Fcm {
             let issued = self.access_token.current(deadline).await;
             let issued = issued.map_err(|why| no_access_token(why, deadline))?;
             match self.attempt(self.request(push, &issued), deadline).await? {
-                None => Ok(()),
+                None => {
+                    self.access_token.note_taken(issued.generation);
+                    Ok(())
+                }
                 Some(refusal) => Err(self.failure(&refusal, &issued, deadline).await),
             }
         })
@@ -146,6 +149,9 @@ impl Fcm {
             remedy,
             meaning,
         } = refusal.entry();
+        if remedy == Remedy::RenewToken && self.access_token.is_good(issued, Instant::now()) {
+            return Failure::new(PushError::TokenUnserved, name, refusal.describe(), ONLY_THIS_ONE);
+        }
         let meaning = match remedy {
             Remedy::RenewToken if self.client.clock_offset().is_some() => CLOCK_WRONG,
             Remedy::RenewToken | Remedy::RenewTokenOnce | Remedy::Module(_) => meaning,
@@ -234,5 +240,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PERMISSION_PAUSE: Duration = Duration::from_secs(60);
 /// No device has this token, which is not in the form of one either.
 const NO_DEVICE: &str = "fpush-asks-whether-its-credentials-are-good";
+const ONLY_THIS_ONE: &str = "Google takes the same access token for other devices, so it is about this one, which is left alone for a while. If \
+     it goes on, look in the Firebase console, under Project settings, Cloud Messaging, whether the APNs key and the \
+     web push certificate of the project are there.";
 const NO_ACCESS_TOKEN: &str = "Google's token endpoint has not answered yet. If this goes on, check the network, the firewall and \
      HTTPS_PROXY.";

@@ -141,6 +141,31 @@ fn a_revoked_access_token_costs_one_request_whatever_is_under_way() {
     drop(id);
 }
 
+/// One token for which Google says 401 without a code, while all else is taken: another access token does not help it.
+#[test]
+fn a_token_that_alone_is_unauthenticated_costs_one_access_token() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    let mut rig = start(&ca, &fcm, modules([("g", google(&fcm, unlimited()))]));
+    assert_eq!(rig.push("g", &token(0)), RESULT);
+    let last = token(50);
+    fcm.answer_with(move |send| match send.token() >= last.as_str() {
+        true => fcm_error(401, "UNAUTHENTICATED", None, &[]),
+        false => Answer::Normal,
+    });
+    let odd = rig.publish("g", &token(50));
+    fcm.wait_for_token_requests(2, LONG);
+    assert_eq!(rig.push_all("g", &tokens(1..5)), [RESULT; 4]);
+    assert_eq!(rig.verdict(&odd), UNAVAILABLE);
+    assert_eq!(rig.push_all("g", &tokens(51..60)), [UNAVAILABLE; 9]);
+    assert_eq!(fcm.token_requests().len(), 2);
+    let before = fcm.count();
+    assert_eq!(rig.push("g", &token(50)), UNAVAILABLE);
+    assert_eq!(fcm.count(), before, "it is left alone");
+    rig.daemon.wait_for_log("takes the same access token", LONG);
+    assert_eq!(rig.push("g", &token(0)), RESULT);
+}
+
 #[test]
 fn a_token_that_runs_out_is_renewed_ahead_of_time() {
     let ca = TestCa::new();
