@@ -1,0 +1,91 @@
+//! Registered devices.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_registered_device_has_a_window_of_its_own_and_hears_of_its_pushes() {
+    let f = Fixture::new();
+    let device = Arc::new(Device::default());
+    let recipient = recipient(&device);
+    let push = || match f.module.admit(to_registered(&recipient, None), Instant::now()) {
+        Admission::Admitted(admitted) => Ok(admitted),
+        Admission::Answered(outcome) => Err(outcome),
+    };
+    f.provider.queue([Step::Fail(LATER), Step::Take]);
+    let admitted = push().unwrap();
+    assert_eq!(admitted.deliver().await, Outcome::Accepted);
+    assert_eq!(
+        (*device.failed.lock().unwrap(), *device.delivered.lock().unwrap()),
+        (1, 1)
+    );
+    assert_eq!(push().unwrap_err(), Outcome::Queued);
+    assert_eq!(push().unwrap_err(), Outcome::Refused);
+    seconds(6).await;
+    assert_eq!(
+        f.provider.count(),
+        3,
+        "the queued one went out after 5 seconds, not after 20"
+    );
+    assert_eq!(*device.delivered.lock().unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_registered_after_its_tokens_death_is_not_dead() {
+    let f = Fixture::new();
+    f.earn_belief().await;
+    let device = Arc::new(Device {
+        registered: 1_000,
+        ..Device::default()
+    });
+    let recipient = recipient(&device);
+    for (since, outcome) in [
+        (Some(999), Outcome::TokenBlocked),
+        (Some(1_001), Outcome::TokenDead),
+        (None, Outcome::TokenDead),
+    ] {
+        f.provider.queue([Step::Fail(PushError::TokenGone { since })]);
+        let Admission::Admitted(admitted) = f.module.admit(to_registered(&recipient, None), Instant::now())
+        else {
+            panic!("it is not blocked")
+        };
+        assert_eq!(admitted.deliver().await, outcome, "{since:?}");
+        f.module.unblock("t");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_its_database_is_away_no_device_is_dead_and_its_token_is_not_blocked() {
+    let f = Fixture::new();
+    f.earn_belief().await;
+    let device = Arc::new(Device {
+        unavailable: true,
+        ..Device::default()
+    });
+    let recipient = recipient(&device);
+    for _ in 0..2 {
+        f.provider
+            .queue([Step::Fail(PushError::TokenGone { since: None })]);
+        let Admission::Admitted(admitted) = f.module.admit(to_registered(&recipient, None), Instant::now())
+        else {
+            panic!("it is not blocked")
+        };
+        let outcome = admitted.deliver().await;
+        assert_eq!(outcome, Outcome::RegistryUnavailable);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_setting_that_makes_every_token_foreign_costs_no_registration() {
+    let f = Fixture::new();
+    let device = Arc::new(Device::default());
+    let recipient = recipient(&device);
+    let request = Request {
+        token: "foreign",
+        ..to_registered(&recipient, None)
+    };
+    let verdict = f.module.admit(request, Instant::now());
+    assert!(
+        matches!(verdict, Admission::Answered(Outcome::TokenInvalid)),
+        "{verdict:?}"
+    );
+}
