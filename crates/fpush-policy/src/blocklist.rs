@@ -145,7 +145,7 @@ impl Blocklist {
             let start = clocks.to_instant(record.start).min(clocks.now);
             let block = Block {
                 start: self.ticks.until(start),
-                end: self.ticks.from(clocks.to_instant(record.end).min(latest)),
+                end: self.ticks.until(clocks.to_instant(record.end).min(latest)),
                 reason: record.reason,
                 era: self.era,
             };
@@ -169,10 +169,7 @@ impl Blocklist {
                 BlockReason::Unexplained => self.settings.unexplained.extended,
                 BlockReason::Doubted => Duration::ZERO,
             };
-            let prolonged = self
-                .ticks
-                .from(now + self.settings.extension)
-                .min(start.plus(longest));
+            let prolonged = tick.plus(self.settings.extension).min(start.plus(longest));
             if let Some(block) = self.blocks.get_mut(token) {
                 block.end = end.max(prolonged);
             }
@@ -191,27 +188,26 @@ impl Blocklist {
     pub(crate) fn block(&mut self, token: Fingerprint, reason: BlockReason, now: Instant) {
         self.forget(now);
         let (first, second) = self.lengths(reason);
+        let start = self.ticks.until(now);
         let before = self.blocks.get(token).filter(|block| self.counts(block));
         let end = match before {
-            Some(block) if self.ticks.until(now) < block.end => {
+            Some(block) if start < block.end => {
                 if block.reason == BlockReason::Dead && reason != BlockReason::Dead {
                     return;
                 }
-                block.end.max(self.ticks.from(now + first))
+                block.end.max(start.plus(first))
             }
-            Some(block) if block.reason == reason => self.ticks.from(now + second),
-            Some(_) | None => self.ticks.from(now + first),
+            Some(block) if block.reason == reason => start.plus(second),
+            Some(_) | None => start.plus(first),
         };
         self.changes += 1;
-        self.blocks.touch(
-            token,
-            Block {
-                start: self.ticks.until(now),
-                end,
-                reason,
-                era: self.era,
-            },
-        );
+        let block = Block {
+            start,
+            end,
+            reason,
+            era: self.era,
+        };
+        self.blocks.touch(token, block);
     }
 
     /// Forgets all tokens that the provider called dead or wrong, because it said so to other settings: at once what it
