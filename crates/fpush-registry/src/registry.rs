@@ -1,8 +1,10 @@
 //! The registry: what the component, the HTTP listener and the command line ask and tell it.
 
+mod opening;
+
 use std::{fmt, sync::Arc, time::Duration};
 
-use fpush_push::{Background, Command, CommandError, Devices, Executing, Lookup, Unavailable};
+use fpush_push::{Command, CommandError, Devices, Executing, Lookup, Unavailable};
 use tokio::time::timeout;
 
 use crate::{
@@ -10,22 +12,17 @@ use crate::{
     change::{Change, Done, Imported},
     device::{Device, Dialect},
     dialects,
-    error::{OpenError, RegisterError},
+    error::RegisterError,
     full::Full,
     jobs::Origin,
     lookup::Finder,
     past::{Doubt, Known},
-    registrar::{PushModules, Registrar},
-    rules::{By, Claim, Rules},
-    secrets::WrongSecrets,
-    settings::{RegistrySettings, StoreSettings},
+    registrar::Registrar,
+    rules::{By, Claim},
     shared::{Shared, ask},
-    store::{MigrateError, Store},
-    targets::Targets,
     text::{MAX_JID, MAX_KIND, MAX_NODE, MAX_TOKEN, is_sane},
     time::Time,
     unreadable::Unreadable,
-    writer::Writer,
 };
 
 /// A registration that belongs to no account, because it comes over HTTP.
@@ -117,75 +114,6 @@ impl fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// Opens the database, makes what is missing in it, and loads all devices if memory is to hold them. What is
-    /// returned beside the registry has to be spawned: it writes, and ends some time after [`close`](Self::close).
-    ///
-    /// `known` is the last change of the database that is remembered: a database that does not know it is doubted.
-    ///
-    /// A PostgreSQL server that is out of reach is not an error, nor is an SQLite file that another program has locked, or
-    /// whose disk is full: until then registrations and lookups are answered with [`Unavailable`].
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be opened by this user, or holds something else, or tables of a newer version.
-    pub async fn open(
-        settings: RegistrySettings,
-        modules: Arc<dyn PushModules>,
-        known: Option<Known>,
-    ) -> Result<(Arc<Self>, Background), OpenError> {
-        let RegistrySettings {
-            store,
-            cache,
-            types,
-            providers,
-            rate_limit,
-            max_per_owner,
-            max_devices,
-            max_devices_per_domain,
-            trusted_domains,
-            expire_after,
-        } = settings;
-        let store = match &store {
-            StoreSettings::Sqlite { path } => Store::sqlite(path).await?,
-            StoreSettings::Postgres { url } => Store::postgres(url)?,
-        };
-        let targets = Arc::new(Targets::new(types, providers));
-        let rules = Rules {
-            max_per_owner,
-            max_devices,
-            max_devices_per_domain,
-            trusted: trusted_domains,
-        };
-        let cache = cache.then(|| Cache::new(Arc::clone(&targets)));
-        let shared = Arc::new(Shared::new(store, cache, rules, expire_after));
-        let mut writer = Writer::new(Arc::clone(&shared), known)?;
-        match writer.prepare().await {
-            Ok(()) => {}
-            Err(MigrateError::Newer { found, known }) => return Err(OpenError::Newer { found, known }),
-            Err(MigrateError::Randomness(problem)) => return Err(problem.into()),
-            Err(MigrateError::Database(problem)) if shared.store.may_come_later(&problem) => {
-                writer.fail(&shared.store.describe(&problem));
-            }
-            Err(MigrateError::Database(problem)) => {
-                return Err(OpenError::Database(shared.store.describe(&problem)));
-            }
-        }
-        let wrong_secrets = Arc::new(WrongSecrets::default());
-        let finder = Finder::new(
-            Arc::clone(&shared),
-            Arc::clone(&targets),
-            Arc::clone(&wrong_secrets),
-            rate_limit,
-        );
-        let registrar = Registrar::new(Arc::clone(&shared), targets, modules, wrong_secrets);
-        let registry = Self {
-            shared,
-            finder: Arc::new(finder),
-            registrar: Arc::new(registrar),
-        };
-        Ok((Arc::new(registry), Box::pin(writer.run())))
-    }
-
     /// Writes what is gathered and ends all connections; returns when that is done, or after 3 s.
     pub async fn close(&self) {
         self.shared.end.notify_one();

@@ -26,9 +26,23 @@ use crate::{
     time::Time,
 };
 
+/// Whose writer it is.
+pub(crate) enum Role {
+    /// The daemon's. It judges the database by what is known of it, and keeps house.
+    Daemon {
+        /// The last change that is known from elsewhere.
+        before: Option<Known>,
+    },
+    /// A command's of the operator. It writes what the command asks for and nothing else: it does not know what the daemon
+    /// knows of the database.
+    Command,
+}
+
 /// The task.
 pub(crate) struct Writer {
     shared: Arc<Shared>,
+    /// Whether it is the daemon's.
+    is_daemon: bool,
     /// What could not be written yet.
     unwritten: Vec<Job>,
     /// Marks the changes that are ours.
@@ -70,10 +84,14 @@ struct Outage {
 }
 
 impl Writer {
-    /// `before` is the last change that is known from elsewhere.
-    pub(crate) fn new(shared: Arc<Shared>, before: Option<Known>) -> Result<Self, getrandom::Error> {
+    pub(crate) fn new(shared: Arc<Shared>, role: Role) -> Result<Self, getrandom::Error> {
+        let (is_daemon, before) = match role {
+            Role::Daemon { before } => (true, before),
+            Role::Command => (false, None),
+        };
         Ok(Self {
             shared,
+            is_daemon,
             unwritten: Vec::new(),
             source: random_hex()?[..16].to_owned(),
             ready: false,
@@ -93,6 +111,14 @@ impl Writer {
     pub(crate) async fn prepare(&mut self) -> Result<(), MigrateError> {
         let key = self.shared.store.migrate().await?;
         self.shared.set_key(&key);
+        if self.is_daemon {
+            self.begin_to_keep_house().await?;
+        }
+        self.ready = true;
+        Ok(())
+    }
+
+    async fn begin_to_keep_house(&mut self) -> Result<(), sqlx::Error> {
         self.look_at_past(true).await?;
         if self.before.as_ref().is_some_and(Known::is_new) && self.shared.doubt().is_none() {
             info!(
@@ -104,7 +130,6 @@ impl Writer {
         let expiry = Expiry::begin(used, Instant::now(), Time::now(), self.shared.expire_after);
         self.expiry = Some(expiry);
         self.load().await?;
-        self.ready = true;
         Ok(())
     }
 
@@ -128,19 +153,19 @@ impl Writer {
                 () = shared.jobs.until_any(), if self.is_well() => {
                     self.write().await;
                 }
-                _ = news.tick(), if self.is_well() => {
+                _ = news.tick(), if self.keeps_house() => {
                     if let Err(problem) = self.look_at_past(false).await {
                         self.fail(&self.shared.store.describe(&problem));
                     } else if self.read_news().await {
                         news.reset_immediately();
                     }
                 }
-                _ = times.tick(), if self.is_well() => {
+                _ = times.tick(), if self.keeps_house() => {
                     if self.write_times().await {
                         times.reset_immediately();
                     }
                 }
-                _ = cleaning.tick(), if self.is_well() => {
+                _ = cleaning.tick(), if self.keeps_house() => {
                     if self.clean().await {
                         cleaning.reset_after(Duration::from_secs(1));
                     }
@@ -151,6 +176,10 @@ impl Writer {
 
     fn is_well(&self) -> bool {
         self.ready && self.outage.is_none()
+    }
+
+    fn keeps_house(&self) -> bool {
+        self.is_daemon && self.is_well()
     }
 
     /// Writes what is left, as far as that is possible.
@@ -208,6 +237,9 @@ impl Writer {
 
     async fn try_again(&mut self) -> Result<(), sqlx::Error> {
         self.shared.store.try_to_write().await?;
+        if !self.is_daemon {
+            return Ok(());
+        }
         // It may have been away because a backup was restored.
         self.look_at_past(true).await?;
         // What was to be committed when it went may have been.

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use fpush_push::files;
-use fpush_registry::{Device, Imported, NoModules, Registry, Time, lines, prosody};
+use fpush_registry::{Device, Imported, Registry, Time, lines, prosody};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use tokio::runtime;
@@ -271,7 +271,7 @@ fn with_registry(
     act: impl AsyncFnOnce(Arc<Registry>, &mut Console) -> anyhow::Result<Exit>,
 ) -> Exit {
     let file = settings.choose(console);
-    let mut registry = match load_registration(&file) {
+    let registry = match load_registration(&file) {
         Ok(Some(registration)) => registration.registry,
         Ok(None) => {
             console.error(format_args!(
@@ -285,11 +285,10 @@ fn with_registry(
             return Exit::Config;
         }
     };
-    registry.cache = false;
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.context("cannot start the runtime").and_then(|runtime| {
         runtime.block_on(async {
-            let (registry, background) = Registry::open(registry, Arc::new(NoModules), None).await?;
+            let (registry, background) = Registry::open_for_command(registry).await?;
             let background = tokio::spawn(background);
             let result = act(Arc::clone(&registry), console).await;
             registry.close().await;

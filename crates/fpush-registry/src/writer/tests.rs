@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use fpush_push::Background;
 use fpush_testkit::{Postgres, TempDir};
 use sqlx::AssertSqlSafe;
 use tokio::sync::oneshot;
@@ -16,8 +17,10 @@ use crate::{
     change::Change,
     device::{Device, Dialect},
     former::Former,
+    registrar::NoModules,
+    registry::Registry,
     rules::{By, Claim, Rules},
-    settings::StoreSettings,
+    settings::{RegistrySettings, StoreSettings},
     store::{MOST_CHANGES, Store},
     targets::Targets,
     times::Noted,
@@ -72,7 +75,7 @@ async fn bounded(store: &StoreSettings, max_devices: i64, max_devices_per_domain
         trusted: BTreeSet::new(),
     };
     let shared = Shared::new(store, Some(Cache::new(targets)), rules, 400 * DAY);
-    let mut writer = Writer::new(Arc::new(shared), None).unwrap();
+    let mut writer = Writer::new(Arc::new(shared), Role::Daemon { before: None }).unwrap();
     writer.prepare().await.unwrap();
     writer
 }
@@ -195,6 +198,58 @@ async fn a_device_that_was_imported_expires_by_the_time_of_the_import() {
         let one = cleaned(&store).await;
         assert!(one.remembers("fresh") && !one.remembers("from-elsewhere"));
         one.shared.store.close().await;
+    }
+}
+
+fn settings(store: &StoreSettings) -> RegistrySettings {
+    RegistrySettings {
+        store: store.clone(),
+        cache: true,
+        types: BTreeMap::from([("fcm".to_owned(), "google".to_owned())]),
+        providers: BTreeMap::new(),
+        rate_limit: Duration::ZERO,
+        max_per_owner: 4,
+        max_devices: 1_000,
+        max_devices_per_domain: 1_000,
+        trusted_domains: BTreeSet::new(),
+        expire_after: 400 * DAY,
+    }
+}
+
+/// What a registry does until the time of the first cleaning has come. Returns how many devices there are then.
+async fn after_a_minute((registry, background): (Arc<Registry>, Background)) -> usize {
+    let background = tokio::spawn(background);
+    assert!(!registry.remove("nobody").await.unwrap(), "it runs");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+    // Which of what is due comes next is random: after so many jobs a cleaning has come.
+    for _ in 0..64 {
+        registry.remove("nobody").await.unwrap();
+    }
+    let left = registry.page(None, 10).await.unwrap().devices.len();
+    registry.close().await;
+    background.await.unwrap();
+    left
+}
+
+#[tokio::test]
+async fn a_command_that_lasts_a_minute_ends_no_device() {
+    let databases = Databases::new();
+    for store in databases.each() {
+        let mut one = writer(&store).await;
+        let fresh = Device {
+            registered: Time::now(),
+            ..device("fresh", 0)
+        };
+        one.import(vec![fresh, unused("unused")]).await;
+        by_hand(&one.shared.store, "UPDATE devices SET arrived = NULL").await;
+        one.shared.store.close().await;
+
+        let command = Registry::open_for_command(settings(&store)).await.unwrap();
+        assert_eq!(after_a_minute(command).await, 2);
+        let daemon = Registry::open(settings(&store), Arc::new(NoModules), None).await;
+        assert_eq!(after_a_minute(daemon.unwrap()).await, 1);
     }
 }
 

@@ -1,0 +1,117 @@
+//! How a registry is opened: for the daemon, or for one command of the operator's.
+
+use std::sync::Arc;
+
+use fpush_push::Background;
+
+use super::Registry;
+use crate::{
+    cache::Cache,
+    error::OpenError,
+    lookup::Finder,
+    past::Known,
+    registrar::{NoModules, PushModules, Registrar},
+    rules::Rules,
+    secrets::WrongSecrets,
+    settings::{RegistrySettings, StoreSettings},
+    shared::Shared,
+    store::{MigrateError, Store},
+    targets::Targets,
+    writer::{Role, Writer},
+};
+
+impl Registry {
+    /// Opens the database, makes what is missing in it, and loads all devices if memory is to hold them. What is
+    /// returned beside the registry has to be spawned: it writes, and ends some time after [`close`](Self::close).
+    ///
+    /// `known` is the last change of the database that is remembered: a database that does not know it is doubted.
+    ///
+    /// A PostgreSQL server that is out of reach is not an error, nor is an SQLite file that another program has locked, or
+    /// whose disk is full: until then registrations and lookups are answered with [`Unavailable`].
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened by this user, or holds something else, or tables of a newer version.
+    ///
+    /// [`Unavailable`]: fpush_push::Unavailable
+    pub async fn open(
+        settings: RegistrySettings,
+        modules: Arc<dyn PushModules>,
+        known: Option<Known>,
+    ) -> Result<(Arc<Self>, Background), OpenError> {
+        Self::begin(settings, modules, Role::Daemon { before: known }).await
+    }
+
+    /// Opens the database for a command of the operator's, without anything in memory. However long that lasts, only what
+    /// the command asks for is done: no device expires, and nothing that is old is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and the database cannot be reached: a command does not wait for it.
+    pub async fn open_for_command(settings: RegistrySettings) -> Result<(Arc<Self>, Background), OpenError> {
+        let settings = RegistrySettings {
+            cache: false,
+            ..settings
+        };
+        Self::begin(settings, Arc::new(NoModules), Role::Command).await
+    }
+
+    async fn begin(
+        settings: RegistrySettings,
+        modules: Arc<dyn PushModules>,
+        role: Role,
+    ) -> Result<(Arc<Self>, Background), OpenError> {
+        let RegistrySettings {
+            store,
+            cache,
+            types,
+            providers,
+            rate_limit,
+            max_per_owner,
+            max_devices,
+            max_devices_per_domain,
+            trusted_domains,
+            expire_after,
+        } = settings;
+        let store = match &store {
+            StoreSettings::Sqlite { path } => Store::sqlite(path).await?,
+            StoreSettings::Postgres { url } => Store::postgres(url)?,
+        };
+        let targets = Arc::new(Targets::new(types, providers));
+        let rules = Rules {
+            max_per_owner,
+            max_devices,
+            max_devices_per_domain,
+            trusted: trusted_domains,
+        };
+        let cache = cache.then(|| Cache::new(Arc::clone(&targets)));
+        let shared = Arc::new(Shared::new(store, cache, rules, expire_after));
+        let may_wait = matches!(role, Role::Daemon { .. });
+        let mut writer = Writer::new(Arc::clone(&shared), role)?;
+        match writer.prepare().await {
+            Ok(()) => {}
+            Err(MigrateError::Newer { found, known }) => return Err(OpenError::Newer { found, known }),
+            Err(MigrateError::Randomness(problem)) => return Err(problem.into()),
+            Err(MigrateError::Database(problem)) if may_wait && shared.store.may_come_later(&problem) => {
+                writer.fail(&shared.store.describe(&problem));
+            }
+            Err(MigrateError::Database(problem)) => {
+                return Err(OpenError::Database(shared.store.describe(&problem)));
+            }
+        }
+        let wrong_secrets = Arc::new(WrongSecrets::default());
+        let finder = Finder::new(
+            Arc::clone(&shared),
+            Arc::clone(&targets),
+            Arc::clone(&wrong_secrets),
+            rate_limit,
+        );
+        let registrar = Registrar::new(Arc::clone(&shared), targets, modules, wrong_secrets);
+        let registry = Self {
+            shared,
+            finder: Arc::new(finder),
+            registrar: Arc::new(registrar),
+        };
+        Ok((Arc::new(registry), Box::pin(writer.run())))
+    }
+}
