@@ -5,7 +5,7 @@
 //! The same seed is the same run. `FPUSH_SEEDS=100000` runs so many; `FPUSH_SEED=7` runs one and prints its steps.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     env,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -87,15 +87,18 @@ struct World {
     policy: Policy<u64>,
     base: Clocks,
     millis: u64,
-    /// By how much the clock on the wall is wrong.
-    jumped: u64,
+    /// By how many milliseconds the clock on the wall is wrong.
+    jumped: i64,
     flights: Vec<Flight>,
     waiting: BTreeMap<u64, Waiting>,
     next_waiter: u64,
     weather: Weather,
     tokens: u64,
-    /// Tokens whose devices have gone.
-    gone: HashSet<u64>,
+    /// Tokens whose devices have gone, and when, in milliseconds since 1970.
+    gone: BTreeMap<u64, u64>,
+    answers: Answers,
+    /// Whether the provider has been well ever since.
+    always_fine: bool,
     acknowledged: u64,
     ended: u64,
     lost: u64,
@@ -104,7 +107,30 @@ struct World {
     told: bool,
 }
 
+/// What the provider has answered of late.
+#[derive(Default)]
+struct Answers {
+    /// When tokens were last accepted, since the last start and the last jump of the clock.
+    accepted: BTreeMap<u64, u64>,
+    /// When tokens were last called dead or wrong.
+    rejected: BTreeMap<u64, u64>,
+}
+
+impl Answers {
+    /// Whether the lane is calm, however they are counted: of the last hundred answers, none older than ten minutes, at
+    /// least ten accepted a push, and fewer than one in ten, with one more, called a token dead or wrong.
+    fn are_calm(&self, now: u64) -> bool {
+        let recent = |at: &&u64| **at + 590_000 > now;
+        let [accepted, rejected] =
+            [&self.accepted, &self.rejected].map(|answers| answers.values().filter(recent).count());
+        accepted >= 20 && (rejected + 1) * 12 <= accepted.min(75)
+    }
+}
+
 const PERMITS: usize = 4;
+const DAY: u64 = 86_400_000;
+/// In milliseconds since 1970.
+const WORLD_BEGINS: u64 = 20_000 * DAY;
 
 fn settings() -> ModuleSettings {
     let (report, empty) = (Report::default(), serde_json::Map::new());
@@ -133,10 +159,14 @@ impl World {
     fn new(seed: u64, tokens: u64, told: bool) -> Self {
         let base = Clocks {
             now: Instant::now(),
-            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * 86_400),
+            wall: SystemTime::UNIX_EPOCH + Duration::from_millis(WORLD_BEGINS),
         };
         let mut random = Random(seed);
-        let gone = (0..tokens).filter(|_| random.one_in(40)).collect();
+        let long_ago = WORLD_BEGINS - 3 * DAY;
+        let gone = (0..tokens)
+            .filter(|_| random.one_in(40))
+            .map(|token| (token, long_ago))
+            .collect();
         Self {
             random,
             policy: Policy::new(settings(), 1, base),
@@ -149,6 +179,8 @@ impl World {
             weather: Weather::Fine,
             tokens,
             gone,
+            answers: Answers::default(),
+            always_fine: true,
             acknowledged: 0,
             ended: 0,
             lost: 0,
@@ -174,7 +206,10 @@ impl World {
         let passed = Duration::from_millis(self.millis);
         Clocks {
             now: self.base.now + passed,
-            wall: self.base.wall + passed + Duration::from_secs(self.jumped),
+            wall: (self.base.wall + passed)
+                .checked_add(Duration::from_millis(self.jumped.max(0).unsigned_abs()))
+                .and_then(|wall| wall.checked_sub(Duration::from_millis(self.jumped.min(0).unsigned_abs())))
+                .expect("it is not so far away"),
         }
     }
 
@@ -287,15 +322,20 @@ impl World {
         self.lost += u64::from(matches!(end, HeldEnd::Lost(_)));
     }
 
-    fn is_alive(&self, job: &PushJob) -> bool {
-        let number = job.push.token.as_str().trim_start_matches("token ").parse();
-        !self.gone.contains(&number.expect("a number"))
+    /// The right time, in milliseconds since 1970.
+    fn true_wall(&self) -> u64 {
+        WORLD_BEGINS + self.millis
     }
 
-    fn answer_of_provider(&mut self, alive: bool) -> Result<(), PushError> {
+    fn answer_of_provider(&mut self, token: u64) -> Result<(), PushError> {
         let failed = match self.weather {
-            Weather::Fine if alive => return Ok(()),
-            Weather::Fine | Weather::Gone => PushError::TokenGone { since: None },
+            Weather::Fine => match self.gone.get(&token) {
+                None => return Ok(()),
+                Some(gone) => PushError::TokenGone {
+                    since: self.random.one_in(2).then_some(*gone),
+                },
+            },
+            Weather::Gone => PushError::TokenGone { since: None },
             Weather::Wrong => PushError::TokenDoubted,
             Weather::Away => PushError::Later { after: None },
             Weather::Odd => match self.random.below(10) {
@@ -326,17 +366,44 @@ impl World {
         }
         let at = self.random.below(self.flights.len() as u64) as usize;
         let mut flight = self.flights.swap_remove(at);
-        let alive = self.is_alive(&flight.job);
-        let answer = self.answer_of_provider(alive);
+        let token = flight
+            .job
+            .push
+            .token
+            .as_str()
+            .trim_start_matches("token ")
+            .parse();
+        let token = token.expect("a number");
+        let alive = !self.gone.contains_key(&token);
+        let answer = self.answer_of_provider(token);
         self.tell(|| format!("{}: {answer:?}", flight.job.push.token.as_str()));
         let failure = answer
             .err()
             .map(|error| Failure::new(error, "reason", "answer", ""));
         let (now, generation) = (self.now(), flight.generation);
+        let is_current = generation == self.policy.generation();
+        let goes = is_current && self.goes_at_once(token, answer.as_ref().err());
         let result = failure.as_ref().map_or(Ok(()), Err);
         let answered = self
             .policy
             .answered(&mut flight.job, &mut flight.tries, result, generation, now, 0.5);
+        assert!(
+            !goes || matches!(answered.next, Next::Dead { .. }),
+            "token {token} is dead, its lane is calm, and it is kept"
+        );
+        assert!(
+            is_current || result.is_ok() || answered.next == Next::Again,
+            "what was said to other settings counts"
+        );
+        if is_current {
+            let is_word =
+                |error: &PushError| matches!(error, PushError::TokenGone { .. } | PushError::TokenDoubted);
+            match &answer {
+                Ok(()) => drop(self.answers.accepted.insert(token, self.millis)),
+                Err(error) if is_word(error) => drop(self.answers.rejected.insert(token, self.millis)),
+                Err(_) => {}
+            }
+        }
         let ended = match answered.next {
             Next::Again | Next::After { .. } => {
                 flight.generation = self.policy.generation();
@@ -380,6 +447,18 @@ impl World {
         self.grant();
     }
 
+    /// Whether there is no doubt that a token is dead of which the provider says so now.
+    fn goes_at_once(&self, token: u64, error: Option<&PushError>) -> bool {
+        let is_past = |since: Option<u64>| {
+            let wall = self.true_wall().saturating_add_signed(self.jumped);
+            since.is_none_or(|since| since <= wall)
+        };
+        self.always_fine
+            && self.gone.contains_key(&token)
+            && self.answers.are_calm(self.millis)
+            && matches!(error, Some(PushError::TokenGone { since }) if is_past(*since))
+    }
+
     /// One that waits has waited too long.
     fn give_up_waiting(&mut self) {
         if let Some((_, waiting)) = self.waiting.pop_first() {
@@ -391,6 +470,7 @@ impl World {
     /// What is written down is all that the next one knows.
     fn restart(&mut self) {
         self.tell(|| "restart".to_owned());
+        self.answers.accepted.clear();
         let clocks = self.clocks();
         let blocks = all(0, |from| self.policy.blocks(from, clocks));
         let held = all(0, |from| self.policy.held_records(from, clocks));
@@ -438,6 +518,26 @@ impl World {
         self.policy.follow_clock(clocks);
     }
 
+    fn reload(&mut self) {
+        self.tell(|| "reload".to_owned());
+        self.policy.configure(settings(), 1);
+        self.grant();
+    }
+
+    /// Somebody sets the clock on the wall, or sets it right.
+    fn jump(&mut self) {
+        let furthest = [7_200_000, 2 * DAY][self.random.below(2) as usize];
+        self.jumped = if self.random.one_in(2) {
+            0
+        } else {
+            self.random.below(2 * furthest).cast_signed() - furthest.cast_signed()
+        };
+        self.tell(|| format!("the clock is wrong by {} ms", self.jumped));
+        self.answers.accepted.clear();
+        let clocks = self.clocks();
+        self.policy.follow_clock(clocks);
+    }
+
     fn step(&mut self) {
         match self.random.below(1_000) {
             0..400 => self.publish(),
@@ -449,18 +549,10 @@ impl World {
             }
             960..980 => self.give_up_waiting(),
             980..984 => self.restart(),
-            984..986 => {
-                let digest = 1;
-                self.tell(|| "reload".to_owned());
-                self.policy.configure(settings(), digest);
-                self.grant();
-            }
-            986..988 => {
-                self.jumped += self.random.below(7_200);
-                let clocks = self.clocks();
-                self.policy.follow_clock(clocks);
-            }
+            984..986 => self.reload(),
+            986..988 => self.jump(),
             _ if self.weather == Weather::Fine => {
+                self.always_fine = false;
                 let all = [Weather::Gone, Weather::Wrong, Weather::Away, Weather::Odd];
                 self.weather = all[self.random.below(4) as usize];
                 self.tell(|| format!("{:?}", self.weather));
@@ -509,26 +601,70 @@ fn run(seed: u64, told: bool) -> World {
     world
 }
 
-#[test]
-fn nothing_that_was_acknowledged_vanishes_and_no_permit_is_lost() {
+/// A provider that is well, devices that die, restarts, reloads and a clock that jumps.
+fn run_fine(seed: u64, told: bool) -> World {
+    let mut world = World::new(seed, 200, told);
+    for _ in 0..3_000 {
+        match world.random.below(1_000) {
+            0..450 => world.publish(),
+            450..880 => world.answer(),
+            880..970 => {
+                let longest = [10, 1_000, 60_000][world.random.below(3) as usize];
+                let millis = 1 + world.random.below(longest);
+                world.pass(millis);
+            }
+            970..980 => world.restart(),
+            980..990 => world.jump(),
+            990..993 => world.reload(),
+            _ => {
+                let (token, now) = (world.random.below(world.tokens), world.true_wall());
+                world.gone.entry(token).or_insert(now);
+                world.tell(|| format!("the device of token {token} dies"));
+            }
+        }
+        world.check();
+    }
+    assert_eq!(world.living_deaths, 0);
+    world.end_well();
+    world
+}
+
+/// Runs the one seed that is asked for with all that happens, or as many as are asked for.
+fn for_seeds(run: fn(u64, bool) -> World, mut then: impl FnMut(World)) {
     let number = |name: &str| env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     if let Some(seed) = number("FPUSH_SEED") {
-        run(seed, true);
-        return;
+        return then(run(seed, true));
     }
+    let first = number("FPUSH_FIRST_SEED").unwrap_or(0);
+    for seed in first..first + number("FPUSH_SEEDS").unwrap_or(100) {
+        match std::panic::catch_unwind(|| run(seed, false)) {
+            Ok(world) => then(world),
+            Err(_) => panic!("seed {seed}: FPUSH_SEED={seed} shows the way there"),
+        }
+    }
+}
+
+#[test]
+fn nothing_that_was_acknowledged_vanishes_and_no_permit_is_lost() {
     let (mut lost, mut acknowledged) = (0, 0);
-    for seed in 0..number("FPUSH_SEEDS").unwrap_or(100) {
-        let world = std::panic::catch_unwind(|| run(seed, false));
-        let Ok(world) = world else {
-            panic!("seed {seed}: FPUSH_SEED={seed} shows the way there");
-        };
+    for_seeds(run, |world| {
         lost += world.lost;
         acknowledged += world.acknowledged;
-    }
+    });
     assert!(
         acknowledged > 0 && lost < acknowledged,
         "{lost} of {acknowledged}"
     );
+}
+
+#[test]
+fn a_dead_device_goes_at_once_while_its_lane_is_calm() {
+    let (mut worlds, mut deaths) = (0, 0);
+    for_seeds(run_fine, |world| {
+        worlds += 1;
+        deaths += world.gone_deaths;
+    });
+    assert!(deaths >= worlds, "{deaths} in {worlds} worlds");
 }
 
 /// A fine lane, one incident of up to ten days, and fine again.
@@ -538,6 +674,7 @@ fn an_incident_costs_ten_devices_at_most_and_gone_devices_go() {
         let mut world = World::new(seed, 300, false);
         let phase = |world: &mut World, weather, steps, longest_pause| {
             world.weather = weather;
+            world.always_fine &= weather == Weather::Fine;
             for _ in 0..steps {
                 match world.random.below(10) {
                     0..4 => world.publish(),

@@ -32,6 +32,8 @@ pub(crate) struct Books {
     pub(crate) right_since: Option<Millis>,
     /// Pushes that a module may have at its provider.
     pub(crate) permits: usize,
+    /// How often the tasks are asked whether they are well.
+    pub(crate) asks_every: Millis,
     /// What is wrong first.
     pub(crate) failure: Option<String>,
     pub(crate) counts: Counts,
@@ -69,6 +71,7 @@ impl Shared {
             ledger: Ledger::default(),
             right_since: Some(0),
             permits: 0,
+            asks_every: SECOND,
             failure: None,
             counts: Counts::default(),
             began: None,

@@ -87,6 +87,7 @@ pub(crate) struct Daemon {
     component: JoinHandle<()>,
     instances: u64,
     asked: Millis,
+    asks_every: Millis,
     /// With which changes files were written.
     written_held: Vec<u64>,
     written_blocks: Vec<[u64; 3]>,
@@ -111,7 +112,10 @@ impl Daemon {
             drain.clone(),
             liveness.probe("component"),
         );
-        let now = books.lock().now();
+        let (now, asks_every) = {
+            let books = books.lock();
+            (books.now(), books.asks_every)
+        };
         let mut daemon = Self {
             books: books.clone(),
             table,
@@ -124,6 +128,7 @@ impl Daemon {
             component: tokio::task::spawn_local(component.run_over(net.clone())),
             instances: now << 8,
             asked: now,
+            asks_every,
             written_held: Vec::new(),
             written_blocks: Vec::new(),
         };
@@ -252,7 +257,7 @@ impl Daemon {
         if now >= disk.blocks_at + BLOCKS_INTERVAL {
             self.write_blocks(disk, now, &changes);
         }
-        if now >= self.asked + SECOND {
+        if now >= self.asked + self.asks_every {
             if !self.liveness.all_answered() {
                 let silent = self.liveness.silent();
                 self.books.lock().fail(format!("{silent:?} do not answer"));

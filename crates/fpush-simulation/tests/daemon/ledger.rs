@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     books::{Books, Millis, SECOND},
+    device::Device,
     provider::{REPLY_DUE, Seen, Weather},
     stanzas::Answer,
 };
@@ -56,6 +57,8 @@ pub(crate) enum What {
     },
     /// Of a stranger.
     Strange,
+    /// A device that registers.
+    Registration,
     /// A ping, or a command.
     Other,
 }
@@ -223,6 +226,11 @@ impl Books {
         }
         match what {
             What::Publish { device, urgency } => self.published(device, urgency, arrived, answer, is_unsure),
+            What::Registration => {
+                if *answer != Answer::Result && !is_unsure && self.is_registry_calm(arrived) {
+                    self.fail("a registration is turned away, and nothing is wrong".to_owned());
+                }
+            }
             What::Strange | What::Other => {}
         }
     }
@@ -279,6 +287,11 @@ impl Books {
                 "a publish for device {device} is turned away, and nothing is wrong"
             ));
         }
+        if answer.is("remote-server-timeout") && !is_unsure && self.is_trusted(device, arrived) {
+            self.fail(format!(
+                "a publish for device {device} does not come to its provider, which has nothing against it"
+            ));
+        }
         if !answer.keeps_device() && self.is_alive(device) {
             self.died(device, now);
         }
@@ -288,12 +301,6 @@ impl Books {
     /// strangers send is no excuse.
     fn is_calm(&self, device: usize, key: Key, arrived: Millis) -> bool {
         let app = &self.apps[self.devices[device].app];
-        let well_since = [
-            self.right_since.unwrap_or(Millis::MAX / 2),
-            app.fine_since,
-            self.registrations.well_since.unwrap_or(Millis::MAX / 2),
-            self.began_at(),
-        ];
         let is_there = self.devices[device]
             .node()
             .is_none_or(|node| self.registrations.is_there(node));
@@ -304,11 +311,37 @@ impl Books {
             .filter(|at| at.abs_diff(arrived) < 10 * SECOND);
         self.is_alive(device)
             && is_there
-            && !self.ledger.is_stopping
             && app.weather == Weather::Fine
-            && well_since.iter().all(|since| since + 60 * SECOND <= arrived)
+            && after(app.fine_since, 60 * SECOND) <= arrived
+            && self.are_settings_right(arrived)
+            && self.is_registry_calm(arrived)
             && self.permits >= FEW_PERMITS
             && near.count() <= FEW_PUBLISHES
+    }
+
+    /// Whether a registry that is asked has no reason to turn anybody away.
+    fn is_registry_calm(&self, arrived: Millis) -> bool {
+        let well_since = self.registrations.well_since.unwrap_or(NEVER);
+        !self.ledger.is_stopping
+            && after(well_since, 60 * SECOND) <= arrived
+            && after(self.began_at(), 5 * SECOND) <= arrived
+    }
+
+    fn are_settings_right(&self, arrived: Millis) -> bool {
+        after(self.right_since.unwrap_or(NEVER), 60 * SECOND) <= arrived
+    }
+
+    /// Whether its provider has been well for longer than a pause lasts, and has said nothing against a living device to
+    /// the settings of now.
+    fn is_trusted(&self, device: usize, arrived: Millis) -> bool {
+        let Device { app, token, .. } = self.devices[device];
+        let app = &self.apps[app];
+        self.is_alive(device)
+            && !self.ledger.is_stopping
+            && app.weather == Weather::Fine
+            && after(app.fine_since, 70 * SECOND) <= arrived
+            && self.are_settings_right(arrived)
+            && !app.tokens[token].is_doubted(arrived)
     }
 
     /// A living device was answered as if it were gone. An incident may cost ten of them.
@@ -348,8 +381,8 @@ impl Books {
             let app = &self.apps[app];
             let busy = app.tokens[token].busy.map_or(0, |at| at + 600 * SECOND);
             // Pauses last for a while after their cause.
-            let fine_since = app.fine_since.max(self.right_since.unwrap_or(Millis::MAX / 2));
-            let free = (fine_since + 660 * SECOND).max(busy);
+            let fine_since = app.fine_since.max(self.right_since.unwrap_or(NEVER));
+            let free = after(fine_since, 660 * SECOND).max(busy);
             let longest = self.ledger.spacing + if self.permits >= FEW_PERMITS { 8 } else { 70 } * SECOND;
             let soon =
                 app.weather == Weather::Fine && owed.free_since >= free && now > owed.free_since + longest;
@@ -363,6 +396,12 @@ impl Books {
     }
 }
 
+/// When what was in the way until then is over; what was so from the beginning has left nothing behind.
+fn after(since: Millis, while_longer: Millis) -> Millis {
+    if since == 0 { 0 } else { since + while_longer }
+}
+
+const NEVER: Millis = Millis::MAX / 2;
 /// Between what happens and what a server has read of it.
 const SLACK: Millis = 100;
 /// After a link was lost it is not known for this long what is queued.

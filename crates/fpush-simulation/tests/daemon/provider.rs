@@ -66,6 +66,8 @@ pub(crate) struct TokenTruth {
     pub(crate) wrong: Vec<Millis>,
     /// When its provider last called it too busy.
     pub(crate) busy: Option<Millis>,
+    /// The last word against it that may keep pushes from it for a while.
+    pub(crate) doubted: Option<Millis>,
 }
 
 /// A push that was seen at the provider.
@@ -102,6 +104,7 @@ impl App {
                 blocked: None,
                 wrong: Vec::new(),
                 busy: None,
+                doubted: None,
             });
         }
         app
@@ -120,12 +123,28 @@ impl App {
         self.instances.get(backend.module) == Some(&backend.instance)
     }
 
+    /// The daemon has started again. Where the clock was set meanwhile, a block that ran lasts as long again.
+    pub(crate) fn keep_doubts(&mut self, now: Millis) {
+        for token in &mut self.tokens {
+            if token.is_doubted(now) {
+                token.doubted = Some(now);
+            }
+        }
+    }
+
     /// The daemon has started again, or gone on with what it did not know: blocks that were not written down are forgotten.
     pub(crate) fn forget_blocks(&mut self, since: Millis) {
         for token in &mut self.tokens {
             token.blocked = token.blocked.filter(|at| *at < since);
         }
         self.strangers.retain(|_, at| *at < since);
+    }
+}
+
+impl TokenTruth {
+    /// Whether the provider said something against it for which it may be left alone yet.
+    pub(crate) fn is_doubted(&self, now: Millis) -> bool {
+        self.doubted.is_some_and(|at| now < at + LONGEST_BLOCK)
     }
 }
 
@@ -307,6 +326,13 @@ impl<'a> Attempt<'a> {
         let is_current = books.apps[self.backend.app].is_current(self.backend);
         let mut truth = place.map(|place| &mut books.apps[self.backend.app].tokens[place]);
         if let Some(truth) = &mut truth {
+            let is_word = matches!(
+                result,
+                Err(PushError::TokenGone { .. } | PushError::TokenDoubted | PushError::Unexplained)
+            );
+            if is_current && is_word {
+                truth.doubted = Some(now);
+            }
             match result {
                 Ok(()) => (truth.blocked, truth.wrong) = (None, Vec::new()),
                 Err(_) if !is_current => {}
@@ -444,6 +470,8 @@ impl PushTrait for Backend {
 pub(crate) const ACCEPTED: &str = "ffffff";
 /// What was called wrong is left alone for this long.
 const BLOCK: Millis = 600 * SECOND;
+/// The longest block of what lives.
+const LONGEST_BLOCK: Millis = 1_200 * SECOND;
 /// So long after its publish a reply is due at the latest.
 pub(crate) const REPLY_DUE: Millis = 25 * SECOND;
 /// What a publish waits for a permit at most.

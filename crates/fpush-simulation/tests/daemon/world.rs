@@ -218,7 +218,12 @@ impl World {
             }
             books.ledger.spacing = right[0].spacing * SECOND;
             books.permits = right[0].max_in_flight;
+            // Nobody's push may wait for that.
+            books.asks_every = random.one_of(&[SECOND, 60 * SECOND]);
             books.registrations.set_health(Health::Fine, 0);
+            if climate == Climate::Siege && random.one_in(2) {
+                books.registrations.set_health(Health::Slow, 0);
+            }
         }
         let longest = match climate {
             Climate::Mixed => random.one_of(&[SECOND, 40 * SECOND, 600 * SECOND, 600 * SECOND, 6 * HOUR]),
@@ -360,6 +365,7 @@ impl World {
                     let now = books.now();
                     books.registrations.set_health(Health::Slow, now);
                 }
+                720..740 => self.register(random),
                 _ => self.flood(random),
             },
         }
@@ -375,11 +381,12 @@ impl World {
                 self.pass(daemon, millis).await;
             }
             800..830 => self.weather(random),
-            830..850 => self.reload(daemon, random),
+            830..850 => self.reload(daemon, random).await,
             850..870 => self.link(random),
             870..880 => self.database(random),
             880..890 => {
-                let jump = random.below(7_200 * SECOND).cast_signed() - 3_600 * 1_000;
+                let furthest = random.one_of(&[HOUR, HOUR, 48 * HOUR]);
+                let jump = random.below(2 * furthest).cast_signed() - furthest.cast_signed();
                 self.jump(daemon, jump);
             }
             890..900 => self.lose_device(random),
@@ -491,9 +498,18 @@ impl World {
     }
 
     /// An operator reloads, with a slip or to put it right.
-    fn reload(&mut self, daemon: &mut Daemon, random: &mut Random) {
+    async fn reload(&mut self, daemon: &mut Daemon, random: &mut Random) {
+        if random.one_in(2) {
+            // Some pushes are at their providers meanwhile.
+            for _ in 0..random.between(1, 6) {
+                self.publish(random);
+            }
+            let millis = 1 + random.below(200);
+            self.pass(daemon, millis).await;
+        }
         let mut settings = self.right.clone();
-        match random.below(8) {
+        let is_put_right = self.settings != self.right && random.one_in(2);
+        match if is_put_right { 7 } else { random.below(8) } {
             0 => exchange(&mut settings, 0, 2),
             1 => exchange(&mut settings, 0, 1),
             2 => drop(settings.remove(random.index(3))),
@@ -585,7 +601,7 @@ impl World {
     fn flood(&mut self, random: &mut Random) {
         let kind = random.below(4);
         let most = match (self.climate, kind) {
-            (Climate::Siege, 0 | 3) => 120,
+            (Climate::Siege, 0) => 120,
             (Climate::Siege, _) => 700,
             (Climate::Mixed | Climate::Narrow, _) => random.one_of(&[50, 50, 200]),
         };
@@ -648,6 +664,25 @@ impl World {
         }
     }
 
+    /// A device registers.
+    fn register(&mut self, random: &mut Random) {
+        let mut books = self.books.lock();
+        let Some(link) = self.net.link() else {
+            return;
+        };
+        let now = books.now();
+        let request = books.ledger.expect(What::Registration, link, now);
+        books.counts.stanzas += 1;
+        let (number, token) = (random.next(), books.apps[0].kind.token(random));
+        books.tell(&format!("r{request}: a device registers"));
+        drop(books);
+        let node = format!("{}{number:x}", stanzas::MARK);
+        let from = format!("{}{number:x}@new-{}.example/r", stanzas::MARK, random.below(8));
+        let fields = [("node", &*node), ("token", &token), ("secret", &node)];
+        let stanza = stanzas::command(&format!("r{request}"), &from, crate::registry::REGISTER, &fields);
+        self.net.order(Order::Send(stanza));
+    }
+
     /// Pings; and a stranger who registers a victim's token as a node.
     fn other_requests(&mut self, random: &mut Random) {
         let mut books = self.books.lock();
@@ -707,6 +742,7 @@ impl World {
         let written = self.disk.blocks_at;
         for app in &mut books.apps {
             app.forget_blocks(written);
+            app.keep_doubts(now);
         }
     }
 
