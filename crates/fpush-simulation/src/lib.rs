@@ -25,7 +25,8 @@ enum Wall {
 }
 
 thread_local! {
-    // Nothing that has to be made or dropped: both are read while a thread begins and ends.
+    // Nothing that has to be made or dropped: all are used while a thread begins and ends.
+    static OPERATIONS: Cell<u64> = const { Cell::new(0) };
     static CHANCE: Cell<Option<u64>> = const { Cell::new(None) };
     static WALL: Cell<Wall> = const { Cell::new(Wall::Real) };
 }
@@ -65,6 +66,13 @@ fn wall() -> Option<u64> {
     }
 }
 
+/// How many blocks of code this thread has run so far: what a decision costs, which virtual time does not see, on whichever
+/// machine. Always 0, unless the program was compiled so that they are counted, as `cargo xtask simulate` does it.
+#[must_use]
+pub fn operations() -> u64 {
+    OPERATIONS.get()
+}
+
 /// Steele, Lea and Flood's `SplitMix64`.
 #[must_use]
 pub fn split_mix(state: &mut u64) -> u64 {
@@ -93,6 +101,18 @@ unsafe extern "C" fn getrandom(buffer: *mut c_void, length: usize, flags: c_uint
     CHANCE.set(Some(state));
     length.cast_signed()
 }
+
+/// What the compiler has each block of code call, where blocks are counted. This crate is compiled without that.
+#[expect(unsafe_code, reason = "the compiler knows it by this name")]
+#[unsafe(no_mangle)]
+extern "C" fn __sanitizer_cov_trace_pc_guard(_: *mut u32) {
+    let _ = OPERATIONS.try_with(|operations| operations.set(operations.get() + 1));
+}
+
+/// Called before `main`; there is nothing to prepare.
+#[expect(unsafe_code, reason = "the compiler knows it by this name")]
+#[unsafe(no_mangle)]
+extern "C" fn __sanitizer_cov_trace_pc_guard_init(_: *mut u32, _: *mut u32) {}
 
 /// In the place of libc's.
 ///

@@ -24,6 +24,9 @@ use anyhow::{Context as _, Result};
 fn main() -> ExitCode {
     let arguments = env::args().skip(1).collect::<Vec<_>>();
     let arguments = arguments.iter().map(String::as_str).collect::<Vec<_>>();
+    if let Some(status) = simulate::compile(&arguments) {
+        return status;
+    }
     let outcome = match arguments.as_slice() {
         ["demo"] => run(demo::run),
         ["test"] => run(|| test::run(test::Extent::Full)),
@@ -102,8 +105,9 @@ cargo xtask test --long     the same with the tests that take minutes
 cargo xtask bench           what a push costs in time and memory, beside a bare HTTP/2 client; takes eight minutes
 cargo xtask bench --short   whether the bench works, in a few seconds and without optimisation
                             (either of them with --json FILE and --markdown FILE: the figures also in files)
-cargo xtask simulate --seeds N
-                            random worlds around the policy, the daemon and the registry: the promises hold in each
+cargo xtask simulate --seeds N [--from S]
+                            random worlds around the policy, the daemon and the registry: the promises hold in each;
+                            and what decisions cost in a crowd
 cargo xtask simulate --seed S --trace
                             the worlds of one seed, step by step
 cargo xtask fuzz SECONDS    so many seconds of inputs that nobody thought of, for every reader of foreign bytes

@@ -1,13 +1,18 @@
 //! `cargo xtask simulate`: random worlds around the policy, around the whole daemon and around the registry, in virtual time.
 
+use std::{
+    env,
+    process::{Command, ExitCode},
+};
+
 use anyhow::{Context as _, Result};
 
 use crate::process;
 
 /// Which worlds.
 pub(crate) enum Worlds {
-    /// So many of each simulation.
-    Seeds(u64),
+    /// So many of each simulation, from this seed on.
+    Seeds { first: u64, count: u64 },
     /// This one of each simulation, with every step printed.
     Trace(u64),
 }
@@ -19,24 +24,41 @@ impl Worlds {
             number.with_context(|| format!("{text} is not a number"))
         };
         match options {
-            [] => Ok(Self::Seeds(1_000)),
-            ["--seeds", seeds] => number(seeds).map(Self::Seeds),
+            [] => Ok(Self::Seeds {
+                first: 0,
+                count: 1_000,
+            }),
+            ["--seeds", seeds] => Ok(Self::Seeds {
+                first: 0,
+                count: number(seeds)?,
+            }),
+            ["--seeds", seeds, "--from", first] => Ok(Self::Seeds {
+                first: number(first)?,
+                count: number(seeds)?,
+            }),
             ["--seed", seed, "--trace"] => number(seed).map(Self::Trace),
             _ => {
-                anyhow::bail!("the options are --seeds N, or --seed S --trace; `cargo xtask help` lists them")
+                anyhow::bail!(
+                    "the options are --seeds N with or without --from S, or --seed S --trace; `cargo xtask help` lists them"
+                )
             }
         }
     }
 }
 
 /// The simulations: package, test target, and the test that reads the variables.
-const SIMULATIONS: [(&str, &str, &str); 3] = [
+const SIMULATIONS: [(&str, &str, &str); 4] = [
     (
         "fpush-policy",
         "world",
         "nothing_that_was_acknowledged_vanishes_and_no_permit_is_lost",
     ),
     ("fpush-simulation", "daemon", "the_promises_hold_in_random_worlds"),
+    (
+        "fpush-policy",
+        "world",
+        "a_dead_device_goes_at_once_while_its_lane_is_calm",
+    ),
     (
         "fpush-simulation",
         "registry",
@@ -59,10 +81,57 @@ pub(crate) fn run(worlds: &Worlds) -> Result<()> {
             test,
         ]);
         match worlds {
-            Worlds::Seeds(seeds) => command.env("FPUSH_SEEDS", seeds.to_string()),
+            Worlds::Seeds { first, count } => command
+                .env("FPUSH_FIRST_SEED", first.to_string())
+                .env("FPUSH_SEEDS", count.to_string()),
             Worlds::Trace(seed) => command.env("FPUSH_SEED", seed.to_string()),
         };
         process::run(&mut command)?;
     }
-    Ok(())
+    match worlds {
+        Worlds::Seeds { .. } => process::run(&mut count()?),
+        Worlds::Trace(_) => Ok(()),
+    }
 }
+
+/// The test of what decisions cost, with our crates compiled so that blocks of code are counted.
+pub(crate) fn count() -> Result<Command> {
+    let program = env::current_exe().context("cannot tell where this program is")?;
+    let mut command = process::cargo(&[
+        "test",
+        "-p",
+        "fpush-simulation",
+        "--test",
+        "cost",
+        "--",
+        "--ignored",
+    ]);
+    command.env("RUSTC_WORKSPACE_WRAPPER", program).env(COMPILES, "1");
+    Ok(command)
+}
+
+/// Stands in for the compiler while [`count`] runs; cargo passes it and its arguments.
+pub(crate) fn compile(arguments: &[&str]) -> Option<ExitCode> {
+    let (rustc, rest) = arguments.split_first()?;
+    env::var_os(COMPILES)?;
+    let mut command = Command::new(rustc);
+    command.args(rest);
+    // It is the one that counts.
+    if !rest.windows(2).any(|pair| pair == ["--crate-name", COUNTER]) {
+        command.args([
+            "-Cpasses=sancov-module",
+            "-Cllvm-args=-sanitizer-coverage-level=3",
+            "-Cllvm-args=-sanitizer-coverage-trace-pc-guard",
+        ]);
+    }
+    let succeeded = command.status().is_ok_and(|status| status.success());
+    Some(if succeeded {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Set where this program compiles.
+const COMPILES: &str = "FPUSH_COUNTS_BLOCKS";
+const COUNTER: &str = "fpush_simulation";

@@ -24,7 +24,10 @@ pub(crate) struct Ledger {
     pub(crate) spacing: Millis,
     /// Whether what is held goes out without regard to that.
     pub(crate) is_stopping: bool,
+    /// By number, and so in the order in which they arrived.
     requests: BTreeMap<u64, Request>,
+    /// Those that must have an answer yet.
+    unanswered: BTreeSet<u64>,
     next: u64,
     /// What was acknowledged and has not reached the device yet.
     owed: BTreeMap<Key, Owed>,
@@ -34,8 +37,6 @@ pub(crate) struct Ledger {
     accepted: BTreeMap<Key, Millis>,
     /// When publishes arrived of late.
     recent: BTreeMap<Key, Vec<Millis>>,
-    /// Requests that have no answer yet.
-    pub(crate) waiting: usize,
 }
 
 /// A stanza that wants an answer.
@@ -77,7 +78,7 @@ impl Ledger {
     pub(crate) fn expect(&mut self, what: What, link: u64, now: Millis) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.waiting += 1;
+        self.unanswered.insert(number);
         self.requests.insert(
             number,
             Request {
@@ -93,25 +94,33 @@ impl Ledger {
 
     /// The link with this number is lost.
     pub(crate) fn link_lost(&mut self, link: u64, now: Millis, kind_of: impl Fn(usize, Urgency) -> Class) {
-        let mut unsure = 0;
-        for request in self.requests.values_mut() {
-            if request.link == link && !request.is_answered && !request.is_unsure {
-                request.is_unsure = true;
-                unsure += 1;
-                if let What::Publish { device, urgency } = request.what {
-                    // It may be queued, and nobody was told.
-                    let key = (device, kind_of(device, urgency) as u8);
-                    self.owed_until.insert(key, now + UNSURE);
-                }
+        let Self {
+            requests,
+            unanswered,
+            owed_until,
+            ..
+        } = self;
+        unanswered.retain(|number| {
+            let Some(request) = requests.get_mut(number) else {
+                return false;
+            };
+            if request.link != link {
+                return true;
             }
-        }
-        self.waiting -= unsure;
+            request.is_unsure = true;
+            if let What::Publish { device, urgency } = request.what {
+                // It may be queued, and nobody was told.
+                let key = (device, kind_of(device, urgency) as u8);
+                owed_until.insert(key, now + UNSURE);
+            }
+            false
+        });
     }
 
     /// The daemon is gone, and with it whatever it had not answered.
     pub(crate) fn forget_requests(&mut self) {
         self.requests.clear();
-        self.waiting = 0;
+        self.unanswered.clear();
     }
 
     /// Acknowledged later than this, it need not be on disk.
@@ -135,6 +144,11 @@ impl Ledger {
 
     pub(crate) fn owed(&self) -> usize {
         self.owed.len()
+    }
+
+    /// Requests that must have an answer yet.
+    pub(crate) fn waiting(&self) -> usize {
+        self.unanswered.len()
     }
 }
 
@@ -216,9 +230,7 @@ impl Books {
         if request.is_answered && !request.is_unsure {
             return self.fail(format!("{id} is answered twice"));
         }
-        if !request.is_answered && !request.is_unsure {
-            self.ledger.waiting -= 1;
-        }
+        self.ledger.unanswered.remove(&number);
         request.is_answered = true;
         let (what, arrived, is_unsure) = (request.what, request.arrived, request.is_unsure);
         if now > arrived + REPLY_DUE + SLACK {
@@ -367,15 +379,19 @@ impl Books {
     /// What must hold whenever time has passed.
     pub(crate) fn check(&mut self) {
         let now = self.now();
-        let late = self.ledger.requests.iter().find(|(_, request)| {
-            !request.is_answered && !request.is_unsure && now > request.arrived + REPLY_DUE + SLACK
-        });
+        let first = self.ledger.unanswered.first();
+        let first = first.and_then(|number| self.ledger.requests.get_key_value(number));
+        let late = first.filter(|(_, request)| now > request.arrived + REPLY_DUE + SLACK);
         if let Some((number, request)) = late {
             let what = request.what;
             return self.fail(format!("r{number} is not answered: {what:?}"));
         }
-        let unsure = |request: &Request| request.arrived + 120 * SECOND < now;
-        self.ledger.requests.retain(|_, request| !unsure(request));
+        while let Some(oldest) = self.ledger.requests.first_entry() {
+            if oldest.get().arrived + 120 * SECOND >= now {
+                break;
+            }
+            oldest.remove();
+        }
         let long = self.ledger.owed.iter().find_map(|(key, owed)| {
             let (app, token) = (self.devices[key.0].app, self.devices[key.0].token);
             let app = &self.apps[app];

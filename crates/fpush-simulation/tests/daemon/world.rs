@@ -805,8 +805,8 @@ impl World {
         self.pass(daemon, 60 * SECOND).await;
         daemon.check_idle();
         let mut books = self.books.lock();
-        if books.ledger.owed() > 0 || books.ledger.waiting > 0 {
-            let (owed, waiting) = (books.ledger.owed(), books.ledger.waiting);
+        let (owed, waiting) = (books.ledger.owed(), books.ledger.waiting());
+        if owed > 0 || waiting > 0 {
             books.fail(format!(
                 "{owed} acknowledged pushes are missing, {waiting} requests have no answer"
             ));
