@@ -96,6 +96,9 @@ struct Burst {
     /// Tokens that were called dead or wrong and have been accepted since the last such word.
     #[serde(default)]
     recovered: usize,
+    /// Whether an hour has passed in which it rejected no more tokens than usual.
+    #[serde(default)]
+    is_usual_again: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,9 +108,12 @@ struct Accepted {
 }
 
 impl Burst {
-    /// Whether there are samples of an hour, and enough.
-    fn is_watched(&self, now: Seconds) -> bool {
-        now.saturating_sub(self.since) >= HOUR && self.later.answers >= ENOUGH_LATER
+    /// Looks at what it answered, once there are samples of an hour, and enough; then another hour begins.
+    fn look_at_hour(&mut self, usual: &Usual, now: Seconds) {
+        if now.saturating_sub(self.since) >= HOUR && self.later.answers >= ENOUGH_LATER {
+            self.is_usual_again = self.later.accepts() && !usual.is_exceeded_by(self.later, Hysteresis::Last);
+            (self.later, self.since) = (Evidence::default(), now);
+        }
     }
 }
 
@@ -314,10 +320,7 @@ impl VerdictGuard {
         };
         let evidence = self.evidence();
         let takes_back = evidence.rejected == 0 && burst.recovered >= CALM_ACCEPTED;
-        let is_usual = burst.is_watched(now)
-            && burst.later.accepts()
-            && !self.usual.is_exceeded_by(burst.later, Hysteresis::Last);
-        if takes_back || is_usual {
+        if takes_back || burst.is_usual_again {
             return true;
         }
         let is_steady = evidence.accepts() && now.saturating_sub(burst.at) >= STEADY;
@@ -355,10 +358,8 @@ impl VerdictGuard {
         match &mut self.burst {
             None => self.usual.add(sample, now),
             Some(burst) => {
-                if burst.is_watched(now) {
-                    (burst.later, burst.since) = (Evidence::default(), self.usual.at);
-                }
                 burst.later.add(sample);
+                burst.look_at_hour(&self.usual, now);
             }
         }
         self.usual.at = now;
@@ -408,6 +409,7 @@ impl VerdictGuard {
                 later: Evidence::default(),
                 since: now,
                 recovered: 0,
+                is_usual_again: false,
             });
             self.changes += 1;
             return Some(LaneChange::BurstBegan);
