@@ -52,8 +52,8 @@ pub struct Device {
     pub failed: Option<Time>,
     /// Secrets that were replaced and are good for a while.
     pub former: Vec<Former>,
-    /// Whether it came from elsewhere without an owner, and nobody has registered it here since: nobody knows whether its
-    /// app registers over XMPP or over HTTP.
+    /// Whether it came from elsewhere without an owner, and nobody has registered it since: nobody knows whether its app
+    /// registers over XMPP or over HTTP. One that has an owner never is.
     pub imported: bool,
 }
 

@@ -43,6 +43,9 @@ struct Line {
     account: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     channel: Option<String>,
+    /// Without an owner: whether an account may claim it, or it registered over HTTP. Older exports do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    imported: Option<bool>,
     registered: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     renewed: Option<String>,
@@ -80,6 +83,7 @@ pub fn to_line(device: &Device) -> String {
     let device = device.clone();
     let line = Line {
         dialect: device.dialect.name().to_owned(),
+        imported: device.owner.is_none().then_some(device.imported),
         kind: device.kind,
         node: device.node,
         secret: device.secret,
@@ -124,7 +128,6 @@ pub fn from_line(line: &str) -> Result<Device, LineError> {
         secret: line.secret,
         token: line.token,
         voip_token: line.second_token,
-        owner: line.owner.map(|owner| canonical_jid(&owner).into_owned()),
         account: line.account,
         channel: line.channel,
         registered: Time::parse(&line.registered).ok_or(LineError::Time)?,
@@ -136,7 +139,8 @@ pub fn from_line(line: &str) -> Result<Device, LineError> {
             .into_iter()
             .map(former)
             .collect::<Result<_, _>>()?,
-        imported: true,
+        imported: line.owner.is_none() && line.imported.unwrap_or(true),
+        owner: line.owner.map(|owner| canonical_jid(&owner).into_owned()),
     };
     if device.is_sane() {
         Ok(device)
@@ -159,7 +163,7 @@ mod tests {
             more in proptest::array::uniform4(proptest::option::of("[^\\p{Cc}]{1,40}")),
             registered in 0..4_000_000_000_000_i64,
             times in proptest::array::uniform3(proptest::option::of(0..4_000_000_000_000_i64)),
-            used: bool,
+            [used, imported]: [bool; 2],
         ) {
             let [kind, node, secret, token] = texts;
             let [voip_token, owner, account, channel] = more;
@@ -168,10 +172,10 @@ mod tests {
             let [renewed, delivered, failed] = times.map(|time| time.map(Time));
             let registered = Time(registered);
             let device = Device {
+                imported: imported && owner.is_none(),
                 dialect, kind, node, secret, token, voip_token, owner, account, channel,
                 registered, renewed, delivered, failed,
                 former: vec![Former { until: Time(registered.0 + 1), used, secret: "before".to_owned() }],
-                imported: true,
             };
             let line = to_line(&device);
             prop_assert!(!line.contains('\n'));

@@ -179,23 +179,27 @@ reading!(
     /// The devices that a statement finds, and the rows that hold none that this version can read.
     devices -> Read,
     |row| {
-        let read = || Ok(Device {
-            node: row.try_get(0)?,
-            dialect: Dialect::from_name(&row.try_get::<String, _>(1)?).ok_or_else(|| sqlx::Error::Decode("a dialect".into()))?,
-            kind: row.try_get(2)?,
-            secret: row.try_get(3)?,
-            token: row.try_get(4)?,
-            voip_token: row.try_get(5)?,
-            owner: row.try_get(6)?,
-            account: row.try_get(7)?,
-            channel: row.try_get(8)?,
-            registered: Time(row.try_get(9)?),
-            renewed: row.try_get::<Option<i64>, _>(10)?.map(Time),
-            delivered: row.try_get::<Option<i64>, _>(11)?.map(Time),
-            failed: row.try_get::<Option<i64>, _>(12)?.map(Time),
-            former: former::from_text(row.try_get::<Option<String>, _>(13)?.as_deref()),
-            imported: row.try_get::<i64, _>(14)? != 0,
-        });
+        let read = || {
+            let owner: Option<String> = row.try_get(6)?;
+            Ok(Device {
+                node: row.try_get(0)?,
+                dialect: Dialect::from_name(&row.try_get::<String, _>(1)?).ok_or_else(|| sqlx::Error::Decode("a dialect".into()))?,
+                kind: row.try_get(2)?,
+                secret: row.try_get(3)?,
+                token: row.try_get(4)?,
+                voip_token: row.try_get(5)?,
+                account: row.try_get(7)?,
+                channel: row.try_get(8)?,
+                registered: Time(row.try_get(9)?),
+                renewed: row.try_get::<Option<i64>, _>(10)?.map(Time),
+                delivered: row.try_get::<Option<i64>, _>(11)?.map(Time),
+                failed: row.try_get::<Option<i64>, _>(12)?.map(Time),
+                former: former::from_text(row.try_get::<Option<String>, _>(13)?.as_deref()),
+                // Old versions noted it of those with an owner, too.
+                imported: owner.is_none() && row.try_get::<i64, _>(14)? != 0,
+                owner,
+            })
+        };
         Ok(read().map_err(|problem| UnreadableRow { node: row.try_get(0).ok(), problem }))
     }
 );

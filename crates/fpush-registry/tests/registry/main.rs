@@ -4,6 +4,7 @@
 
 mod behaviour;
 mod hostile;
+mod operators;
 mod outages;
 mod races;
 mod rig;

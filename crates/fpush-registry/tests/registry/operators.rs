@@ -1,0 +1,67 @@
+//! What operators take from one database to another.
+
+use fpush_push::CommandError;
+use fpush_registry::{Device, Registry, lines};
+
+use crate::rig::{Database, Open};
+
+const ALICE: &str = "alice@a.example/phone";
+
+async fn exported(registry: &Registry) -> Vec<String> {
+    let devices = registry.page(None, 100).await.unwrap().devices;
+    devices.iter().map(lines::to_line).collect()
+}
+
+/// A new database with these lines in it.
+async fn imported(database: &Database, exported: &[String]) -> Open {
+    let open = database.open().await;
+    let devices: Vec<Device> = exported
+        .iter()
+        .map(|line| lines::from_line(line).unwrap())
+        .collect();
+    let added = devices.len();
+    assert_eq!(open.registry.import(devices).await.unwrap().added, added);
+    open
+}
+
+#[tokio::test]
+async fn a_device_that_registered_over_http_is_no_accounts_after_an_import_either() {
+    for (source, target) in Database::all().into_iter().zip(Database::all()) {
+        let open = source.open().await;
+        let secret = open.register_unowned("over-http", "t-1", None).await.unwrap();
+        let lines = exported(&open.registry).await;
+        open.close().await;
+
+        let open = imported(&target, &lines).await;
+        let claimed = open.register(ALICE, "over-http", "t-2").await;
+        assert_eq!(claimed, Err(CommandError::Forbidden));
+        open.device("over-http", Some(&secret)).await;
+        let fields = [
+            ("type", "fcm"),
+            ("node", "over-http"),
+            ("token", "t-2"),
+            ("secret", &secret),
+        ];
+        assert!(open.run("v1-register-push", ALICE, &fields).await.is_ok());
+        open.close().await;
+    }
+}
+
+/// As older exports, and those of mod_push_appserver's devices.
+#[tokio::test]
+async fn a_device_of_which_nobody_knows_how_it_registers_belongs_to_the_first_account() {
+    let line = r#"{"dialect":"mod_push_appserver","type":"fcm","node":"n","secret":"s","token":"t","registered":"2026-01-01T00:00:00Z"}"#;
+    let flagged = line.replace(r#""registered""#, r#""imported":true,"registered""#);
+    for line in [line.to_owned(), flagged.clone()] {
+        let (first, second) = (Database::sqlite(true), Database::sqlite(true));
+        let open = imported(&first, &[line]).await;
+        let lines = exported(&open.registry).await;
+        assert_eq!(lines, [flagged.clone()]);
+        open.close().await;
+        let open = imported(&second, &lines).await;
+        assert!(open.register(ALICE, "n", "t-2").await.is_ok());
+        let owned = &exported(&open.registry).await[0];
+        assert!(owned.contains(r#""owner":"alice@a.example""#) && !owned.contains("imported"));
+        open.close().await;
+    }
+}
