@@ -125,7 +125,7 @@ fn a_file_that_cannot_be_opened_is_put_aside() {
     let held = rig.file(HELD);
     // Root reads everything, but takes nobody's files.
     if chown(&held, Some(65_534), None).is_err() {
-        fs::set_permissions(&held, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&held, fs::Permissions::from_mode(0o000)).unwrap();
     }
     rig.start_again();
     let line = rig.daemon.wait_for_log("going on without what it holds", LONG);
