@@ -16,8 +16,6 @@ use std::path::Path;
 
 use sqlx::{PgPool, SqlitePool};
 
-#[cfg(test)]
-pub(crate) use self::writing::MOST_CHANGES;
 use self::{
     run::{
         Change, Result, Value, changes, devices, first, in_time, nodes, numbers, on, only, readable, states,
@@ -27,8 +25,10 @@ use self::{
 pub(crate) use self::{
     run::{MigrateError, Removed, State, describe, is_outage},
     statements::NOTED_AT_ONCE,
-    writing::{Counted, KEEP_CHANGES, Writing},
+    writing::{Counted, Writing},
 };
+#[cfg(test)]
+pub(crate) use self::{statements::LAST_USE as LAST_USE_IN_SQL, writing::MOST_CHANGES};
 use crate::{
     device::Device,
     error::OpenError,
@@ -183,6 +183,11 @@ impl Store {
     /// How many devices there are.
     pub(crate) async fn count(&self) -> Result<i64> {
         only(on!(self, pool => numbers(pool, sql::COUNT, &[])))
+    }
+
+    /// How many devices are missing of those that were counted along. In one statement, between whose parts nobody writes.
+    pub(crate) async fn missing(&self) -> Result<i64> {
+        only(on!(self, pool => numbers(pool, sql::MISSING, &[])))
     }
 
     /// As how many the devices count.

@@ -123,8 +123,9 @@ pub(super) const REMOVE_UNUSED: &str = concat!(
                                         ",
     removed!()
 );
-pub(super) const LAST_USE: &str = "SELECT coalesce(max(at), 0) FROM (SELECT max(coalesce(renewed, registered)) AS at FROM devices \
-                        UNION ALL SELECT max(delivered) AS at FROM devices) AS used";
+/// In one scan of the table.
+pub(crate) const LAST_USE: &str = "SELECT coalesce(max(CASE WHEN coalesce(delivered, 0) > coalesce(renewed, registered) \
+                        THEN delivered ELSE coalesce(renewed, registered) END), 0) FROM devices";
 /// For so many devices that other processes do not wait for one answer of the database each.
 pub(crate) const NOTED_AT_ONCE: usize = 500;
 pub(super) static FIND_NOTED: LazyLock<String> = LazyLock::new(|| {
@@ -194,12 +195,15 @@ pub(super) const BURY: &str = "INSERT INTO tombstones (hash, at, reason) VALUES 
 pub(super) const UNBURY: &str = "DELETE FROM tombstones WHERE hash = $1";
 pub(super) const HAS_TOMBSTONE: &str = "SELECT count(*) FROM tombstones WHERE hash = $1 \
                              AND EXISTS (SELECT 1 FROM states WHERE change = $2 AND mark = $3)";
-pub(super) const FORGET_TOMBSTONES: &str = "DELETE FROM tombstones WHERE at < $1";
+pub(super) const FORGET_TOMBSTONES: &str = "DELETE FROM tombstones WHERE hash IN \
+                                            (SELECT hash FROM tombstones WHERE at < $1 ORDER BY at LIMIT $2)";
 /// The oldest go first: without its tombstone a node is answered `wait`.
-pub(super) const LIMIT_TOMBSTONES: &str =
-    "DELETE FROM tombstones WHERE at < (SELECT at FROM tombstones ORDER BY at DESC LIMIT 1 OFFSET $1)";
+pub(super) const LIMIT_TOMBSTONES: &str = "DELETE FROM tombstones WHERE hash IN (SELECT hash FROM tombstones WHERE at < \
+     (SELECT at FROM tombstones ORDER BY at DESC LIMIT 1 OFFSET $1) ORDER BY at LIMIT $2)";
 pub(super) const LAST_STATE: &str =
     "SELECT change, mark, devices, coalesce(places, devices) FROM states ORDER BY change DESC LIMIT 1";
+pub(super) const MISSING: &str =
+    "SELECT devices - (SELECT count(*) FROM devices) FROM states ORDER BY change DESC LIMIT 1";
 pub(super) const ADD_STATE: &str =
     "INSERT INTO states (change, mark, devices, at, places) VALUES ($1, $2, $3, $4, $5)";
 pub(super) const MARK: &str = "SELECT mark FROM states WHERE change = $1";

@@ -86,17 +86,25 @@ impl Writing {
         self.execute(sql::UNBURY, &[Value::Text(hash)]).await.map(drop)
     }
 
-    /// Forgets old tombstones and old states.
-    pub(crate) async fn forget(&mut self, now: Time) -> Result<()> {
-        let values = [Value::Number(now.before(KEEP_TOMBSTONES).millis())];
-        self.execute(sql::FORGET_TOMBSTONES, &values).await?;
-        self.execute(sql::LIMIT_TOMBSTONES, &[Value::Number(MOST_TOMBSTONES)])
+    /// Forgets changes, tombstones and states of which there are too many, and those that are old if the time is believed.
+    /// Returns whether there are more to forget.
+    pub(crate) async fn forget(&mut self, now: Option<Time>) -> Result<bool> {
+        let most = Value::Number(FORGOTTEN_AT_ONCE);
+        let mut tombstones = self
+            .execute(sql::LIMIT_TOMBSTONES, &[Value::Number(MOST_TOMBSTONES), most])
             .await?;
+        if let Some(now) = now {
+            let values = [Value::Number(now.before(KEEP_TOMBSTONES).millis()), most];
+            tombstones += self.execute(sql::FORGET_TOMBSTONES, &values).await?;
+        }
         if let Some(last) = self.last_state().await? {
             let values = [Value::Number(last.change.saturating_sub(KEEP_STATES))];
             self.execute(sql::FORGET_STATES, &values).await?;
         }
-        Ok(())
+        let changes = self
+            .forget_changes(now.map(|now| now.before(KEEP_CHANGES)))
+            .await?;
+        Ok(changes || tombstones >= FORGOTTEN_AT_ONCE.unsigned_abs())
     }
 
     /// Forgets the changes of which there are too many, and those before a time; the oldest go first, so many at most that
@@ -337,8 +345,8 @@ const KEEP_STATES: i64 = 50_000;
 /// so many. With the longest nodes they take 120 MB.
 pub(crate) const MOST_CHANGES: i64 = 200_000;
 /// After this time nobody is left who has not read a change.
-pub(crate) const KEEP_CHANGES: Duration = Duration::from_secs(86_400);
-/// Changes that are forgotten in one transaction.
+const KEEP_CHANGES: Duration = Duration::from_secs(86_400);
+/// Rows of each table that are forgotten in one transaction.
 const FORGOTTEN_AT_ONCE: i64 = 10_000;
 /// How long a node that has ended is known as such.
 const KEEP_TOMBSTONES: Duration = Duration::from_secs(365 * 86_400);

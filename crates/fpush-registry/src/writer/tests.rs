@@ -8,7 +8,7 @@ use std::{
 
 use fpush_push::Background;
 use fpush_testkit::{Postgres, TempDir};
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, Row as _};
 use tokio::sync::oneshot;
 
 use super::*;
@@ -21,7 +21,7 @@ use crate::{
     registry::Registry,
     rules::{By, Claim, Rules},
     settings::{RegistrySettings, StoreSettings},
-    store::{MOST_CHANGES, Store},
+    store::{LAST_USE_IN_SQL, MOST_CHANGES, Store},
     targets::Targets,
     times::Noted,
 };
@@ -553,4 +553,84 @@ async fn an_owner_who_registers_without_end_makes_a_device_no_larger() {
     let device = one.shared.store.find("n").await.unwrap().unwrap();
     assert_eq!(device.former.len(), 8);
     one.shared.store.close().await;
+}
+
+#[tokio::test]
+async fn what_is_old_is_forgotten_by_a_clock_that_is_believed_alone() {
+    let databases = Databases::new();
+    for store in databases.each() {
+        let mut one = writer(&store).await;
+        for old in [
+            "INSERT INTO changes (node, at, source) VALUES ('a', 0, 'another'), ('b', 0, 'another')",
+            "INSERT INTO tombstones (hash, at, reason) VALUES ('a', 0, 'expired'), ('b', 0, 'expired')",
+        ] {
+            by_hand(&one.shared.store, old).await;
+        }
+        let tombstones = "SELECT count(*) FROM tombstones";
+        let (began, now) = (Instant::now(), Time::now());
+        // The clock has jumped; then it has not.
+        for (at, left) in [(now.before(2 * DAY), [2, 2]), (now, [1, 0])] {
+            one.expiry = Some(Expiry::begin(None, began, at, 400 * DAY));
+            assert!(!one.try_to_clean().await.unwrap());
+            let [changes, buried] = left;
+            assert_eq!(number(&one.shared.store, CHANGES).await, changes);
+            assert_eq!(number(&one.shared.store, tombstones).await, buried);
+        }
+        one.shared.store.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_another_one_removes_meanwhile_is_not_missing() {
+    let databases = Databases::new();
+    for store in databases.each() {
+        let (mut one, mut other) = (writer(&store).await, writer(&store).await);
+        let changing = tokio::spawn(async move {
+            for _ in 0..150 {
+                other.import(vec![device("n", 0)]).await;
+                let node = "n".to_owned();
+                other.make(Change::Remove { node }).await.unwrap();
+            }
+            other.shared.store.close().await;
+        });
+        while !changing.is_finished() {
+            one.look_at_past(true).await.unwrap();
+            assert_eq!(one.shared.doubt(), None);
+        }
+        changing.await.unwrap();
+        one.shared.store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn the_last_use_of_a_device_is_found_in_one_scan() {
+    let databases = Databases::new();
+    for store in databases.each() {
+        let mut one = writer(&store).await;
+        assert_eq!(one.shared.store.last_use().await.unwrap(), None);
+        let (registered, renewed, delivered) = (device("a", 5), device("b", 0), device("c", 0));
+        let used = [
+            registered.clone(),
+            Device {
+                renewed: Some(registered.registered.after(DAY)),
+                ..renewed
+            },
+            Device {
+                delivered: Some(registered.registered.after(2 * DAY)),
+                ..delivered
+            },
+        ];
+        for (days, device) in (0..).zip(used) {
+            one.import(vec![device]).await;
+            let last = one.shared.store.last_use().await.unwrap();
+            assert_eq!(last, Some(registered.registered.after(days * DAY)));
+        }
+        if let Store::Sqlite(pool) = &one.shared.store {
+            let plan = format!("EXPLAIN QUERY PLAN {LAST_USE_IN_SQL}");
+            let plan = sqlx::query(AssertSqlSafe(plan)).fetch_all(pool).await.unwrap();
+            let steps = plan.iter().map(|row| row.get::<String, _>("detail"));
+            assert_eq!(steps.filter(|step| step.contains("devices")).count(), 1);
+        }
+        one.shared.store.close().await;
+    }
 }

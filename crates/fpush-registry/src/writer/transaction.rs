@@ -11,7 +11,7 @@ use crate::{
     past::{Ended, Known},
     rules::{self, Claim, Joins, Needs},
     shared::Shared,
-    store::{Counted, KEEP_CHANGES, Removed, Writing, is_outage},
+    store::{Counted, Removed, Writing, is_outage},
     text::random_hex,
     time::Time,
 };
@@ -127,10 +127,9 @@ impl<'a> Transaction<'a> {
         Ok(number)
     }
 
-    /// Forgets what is old. Returns whether there may be more.
-    pub(super) async fn forget(&mut self, now: Time) -> Result<bool, sqlx::Error> {
-        self.writing.forget(now).await?;
-        self.writing.forget_changes(Some(now.before(KEEP_CHANGES))).await
+    /// Forgets what is too much, and what is old if the time is believed. Returns whether there may be more.
+    pub(super) async fn forget(&mut self, now: Option<Time>) -> Result<bool, sqlx::Error> {
+        self.writing.forget(now).await
     }
 
     /// Forgets changes of which there are too many.

@@ -61,7 +61,7 @@ impl Writer {
             None => None,
         };
         let counted = if thoroughly || doubted.is_some() {
-            Some(store.count().await?)
+            Some(present.known.devices - store.missing().await?)
         } else {
             None
         };
@@ -232,17 +232,18 @@ impl Writer {
         }
         let now = Time::now();
         let mut transaction = self.transaction().await?;
-        let may_expire = self
+        let believed = self
             .expiry
-            .is_some_and(|expiry| expiry.is_believed(Instant::now(), now));
-        let unused = if may_expire {
-            transaction
-                .expire(now.before(self.shared.expire_after), BATCH as i64)
-                .await?
-        } else {
-            0
+            .is_some_and(|expiry| expiry.is_believed(Instant::now(), now))
+            .then_some(now);
+        let unused = match believed {
+            Some(now) => {
+                let since = now.before(self.shared.expire_after);
+                transaction.expire(since, BATCH as i64).await?
+            }
+            None => 0,
         };
-        let more = transaction.forget(now).await?;
+        let more = transaction.forget(believed).await?;
         let committed = transaction.commit().await?;
         self.settle(committed);
         if unused > 0 {
