@@ -61,6 +61,14 @@ pub enum OpenError {
         /// What the operating system or SQLite said, and what to do.
         problem: String,
     },
+    /// There is no such SQLite file, and none is to be made.
+    #[error("there is no database at {0}; correct registration.store.path")]
+    NoFile(String),
+    /// There are no tables, and none are to be made.
+    #[error(
+        "the database that registration.store names has never held registered devices: correct it, or start fpush first"
+    )]
+    NoTables,
     /// A newer version of this program made the database.
     #[error(
         "the database was made by a newer version of this program (schema {found}, known is {known}): use that one"

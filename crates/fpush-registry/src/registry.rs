@@ -25,6 +25,8 @@ use crate::{
     unreadable::Unreadable,
 };
 
+pub use self::opening::IfMissing;
+
 /// A registration that belongs to no account, because it comes over HTTP.
 #[derive(Clone, Copy)]
 pub struct Unowned<'a> {

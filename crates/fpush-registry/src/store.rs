@@ -58,6 +58,11 @@ impl Store {
         sqlite::open(path).await.map(Self::Sqlite)
     }
 
+    /// Opens the file if it is there.
+    pub(crate) async fn existing_sqlite(path: &Path) -> std::result::Result<Self, OpenError> {
+        sqlite::open_existing(path).await.map(Self::Sqlite)
+    }
+
     /// Prepares to connect: the server need not be there yet.
     pub(crate) fn postgres(url: &str) -> std::result::Result<Self, OpenError> {
         postgres::prepare(url).map(Self::Postgres)

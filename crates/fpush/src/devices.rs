@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use fpush_push::files;
-use fpush_registry::{Device, Imported, Registry, Time, lines, prosody};
+use fpush_registry::{Device, IfMissing, Imported, Registry, Time, lines, prosody};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use tokio::runtime;
@@ -25,7 +25,7 @@ use crate::{
 pub(crate) fn import(import: &Import, console: &mut Console) -> Exit {
     match import {
         Import::ModPushAppserver { folder, settings } => {
-            with_registry(settings, console, async |registry, console| {
+            with_registry(settings, IfMissing::Make, console, async |registry, console| {
                 let files =
                     prosody::find(folder).with_context(|| format!("cannot read {}", folder.display()))?;
                 if files.is_empty() {
@@ -41,55 +41,59 @@ pub(crate) fn import(import: &Import, console: &mut Console) -> Exit {
                 take_over(&registry, devices, files.len(), console).await
             })
         }
-        Import::Json { file, settings } => with_registry(settings, console, async |registry, console| {
-            let name = file.display();
-            let reader: Box<dyn BufRead> = if file.as_os_str() == "-" {
-                Box::new(io::stdin().lock())
-            } else {
-                let file = File::open(file).with_context(|| format!("cannot read {name}"))?;
-                Box::new(BufReader::new(file))
-            };
-            let mut text = files::Lines::new(reader, LONGEST_LINE);
-            let mut next = || {
-                let line = text.next_line().transpose()?;
-                Some(line.and_then(|line| {
-                    let line =
-                        str::from_utf8(line).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-                    Ok(line.to_owned())
-                }))
-            };
-            let devices = (1..).zip(std::iter::from_fn(&mut next)).map(|(number, line)| {
-                let line = line.with_context(|| format!("{name}, line {number}"))?;
-                lines::from_line(&line).map_err(|error| anyhow!("{name}, line {number}: {error}"))
-            });
-            take_over(&registry, devices, 0, console).await
-        }),
+        Import::Json { file, settings } => {
+            with_registry(settings, IfMissing::Make, console, async |registry, console| {
+                let name = file.display();
+                let reader: Box<dyn BufRead> = if file.as_os_str() == "-" {
+                    Box::new(io::stdin().lock())
+                } else {
+                    let file = File::open(file).with_context(|| format!("cannot read {name}"))?;
+                    Box::new(BufReader::new(file))
+                };
+                let mut text = files::Lines::new(reader, LONGEST_LINE);
+                let mut next = || {
+                    let line = text.next_line().transpose()?;
+                    Some(line.and_then(|line| {
+                        let line = str::from_utf8(line)
+                            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+                        Ok(line.to_owned())
+                    }))
+                };
+                let devices = (1..).zip(std::iter::from_fn(&mut next)).map(|(number, line)| {
+                    let line = line.with_context(|| format!("{name}, line {number}"))?;
+                    lines::from_line(&line).map_err(|error| anyhow!("{name}, line {number}: {error}"))
+                });
+                take_over(&registry, devices, 0, console).await
+            })
+        }
     }
 }
 
 pub(crate) fn export(settings: &SettingsFile, console: &mut Console) -> Exit {
-    with_registry(settings, console, async |registry, console| {
+    with_registry(settings, IfMissing::Fail, console, async |registry, console| {
         write_all(&registry, console, lines::to_line).await
     })
 }
 
 pub(crate) fn devices(devices: &Devices, console: &mut Console) -> Exit {
     match devices {
-        Devices::List { settings, form } => with_registry(settings, console, async |registry, console| {
-            let line = |device: &Device| {
-                if form.json {
-                    return as_json(device).to_string();
-                }
-                let renewed = device.renewed.unwrap_or(device.registered);
-                format!(
-                    "{}\t{}\tregistered {}\trenewed {renewed}",
-                    device.node, device.kind, device.registered
-                )
-            };
-            write_all(&registry, console, line).await
-        }),
+        Devices::List { settings, form } => {
+            with_registry(settings, IfMissing::Fail, console, async |registry, console| {
+                let line = |device: &Device| {
+                    if form.json {
+                        return as_json(device).to_string();
+                    }
+                    let renewed = device.renewed.unwrap_or(device.registered);
+                    format!(
+                        "{}\t{}\tregistered {}\trenewed {renewed}",
+                        device.node, device.kind, device.registered
+                    )
+                };
+                write_all(&registry, console, line).await
+            })
+        }
         Devices::Show { node, settings, form } => {
-            with_registry(settings, console, async |registry, console| {
+            with_registry(settings, IfMissing::Fail, console, async |registry, console| {
                 let Some(device) = registry.show(node).await? else {
                     return Ok(unknown(console));
                 };
@@ -115,23 +119,25 @@ pub(crate) fn devices(devices: &Devices, console: &mut Console) -> Exit {
                 Ok(Exit::Success)
             })
         }
-        Devices::Accept { settings, form } => with_registry(settings, console, async |registry, console| {
-            let count = registry.accept().await?;
-            if form.json {
-                console.json(&json!({ "accepted": true, "devices": count }));
-                return Ok(Exit::Success);
-            }
-            console.say(format_args!(
+        Devices::Accept { settings, form } => {
+            with_registry(settings, IfMissing::Fail, console, async |registry, console| {
+                let count = registry.accept().await?;
+                if form.json {
+                    console.json(&json!({ "accepted": true, "devices": count }));
+                    return Ok(Exit::Success);
+                }
+                console.say(format_args!(
                 "accepted: this database is believed from now on when it says that a device is gone; registered devices: \
                  {count}"
             ));
-            if count == 0 {
-                console.say("There is none in it. If some should be, correct registration.store, and accept that one.");
-            }
-            Ok(Exit::Success)
-        }),
+                if count == 0 {
+                    console.say("There is none in it. If some should be, correct registration.store, and accept that one.");
+                }
+                Ok(Exit::Success)
+            })
+        }
         Devices::Remove { node, settings, form } => {
-            with_registry(settings, console, async |registry, console| {
+            with_registry(settings, IfMissing::Fail, console, async |registry, console| {
                 if !registry.remove(node).await? {
                     return Ok(unknown(console));
                 }
@@ -264,9 +270,10 @@ async fn write_all(
     Ok(exit)
 }
 
-/// Opens the registry of the settings without loading all of it, and closes it in the end. Says what goes wrong.
+/// Opens the registry of the settings for a command, and closes it in the end. Says what goes wrong.
 fn with_registry(
     settings: &SettingsFile,
+    if_missing: IfMissing,
     console: &mut Console,
     act: impl AsyncFnOnce(Arc<Registry>, &mut Console) -> anyhow::Result<Exit>,
 ) -> Exit {
@@ -288,7 +295,7 @@ fn with_registry(
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.context("cannot start the runtime").and_then(|runtime| {
         runtime.block_on(async {
-            let (registry, background) = Registry::open_for_command(registry).await?;
+            let (registry, background) = Registry::open_for_command(registry, if_missing).await?;
             let background = tokio::spawn(background);
             let result = act(Arc::clone(&registry), console).await;
             registry.close().await;

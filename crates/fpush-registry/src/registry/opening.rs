@@ -20,6 +20,15 @@ use crate::{
     writer::{Role, Writer},
 };
 
+/// What becomes of a command whose database is not there: its path may be misspelt, or a volume not mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfMissing {
+    /// It makes one.
+    Make,
+    /// It fails.
+    Fail,
+}
+
 impl Registry {
     /// Opens the database, makes what is missing in it, and loads all devices if memory is to hold them. What is
     /// returned beside the registry has to be spawned: it writes, and ends some time after [`close`](Self::close).
@@ -39,7 +48,8 @@ impl Registry {
         modules: Arc<dyn PushModules>,
         known: Option<Known>,
     ) -> Result<(Arc<Self>, Background), OpenError> {
-        Self::begin(settings, modules, Role::Daemon { before: known }).await
+        let store = open_store(&settings.store).await?;
+        Self::begin(store, settings, modules, Role::Daemon { before: known }).await
     }
 
     /// Opens the database for a command of the operator's, without anything in memory. However long that lasts, only what
@@ -47,22 +57,37 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open), and the database cannot be reached: a command does not wait for it.
-    pub async fn open_for_command(settings: RegistrySettings) -> Result<(Arc<Self>, Background), OpenError> {
+    /// As [`open`](Self::open), and the database cannot be reached, because a command does not wait for it, or is not there.
+    pub async fn open_for_command(
+        settings: RegistrySettings,
+        if_missing: IfMissing,
+    ) -> Result<(Arc<Self>, Background), OpenError> {
+        let store = match (&settings.store, if_missing) {
+            (StoreSettings::Sqlite { path }, IfMissing::Fail) => Store::existing_sqlite(path).await?,
+            (store, _) => open_store(store).await?,
+        };
+        if if_missing == IfMissing::Fail {
+            match store.version().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Err(OpenError::NoTables),
+                Err(problem) => return Err(OpenError::Database(store.describe(&problem))),
+            }
+        }
         let settings = RegistrySettings {
             cache: false,
             ..settings
         };
-        Self::begin(settings, Arc::new(NoModules), Role::Command).await
+        Self::begin(store, settings, Arc::new(NoModules), Role::Command).await
     }
 
     async fn begin(
+        store: Store,
         settings: RegistrySettings,
         modules: Arc<dyn PushModules>,
         role: Role,
     ) -> Result<(Arc<Self>, Background), OpenError> {
         let RegistrySettings {
-            store,
+            store: _,
             cache,
             types,
             providers,
@@ -73,10 +98,6 @@ impl Registry {
             trusted_domains,
             expire_after,
         } = settings;
-        let store = match &store {
-            StoreSettings::Sqlite { path } => Store::sqlite(path).await?,
-            StoreSettings::Postgres { url } => Store::postgres(url)?,
-        };
         let targets = Arc::new(Targets::new(types, providers));
         let rules = Rules {
             max_per_owner,
@@ -113,5 +134,13 @@ impl Registry {
             registrar: Arc::new(registrar),
         };
         Ok((Arc::new(registry), Box::pin(writer.run())))
+    }
+}
+
+/// Opens a database, and makes the file that is missing.
+async fn open_store(settings: &StoreSettings) -> Result<Store, OpenError> {
+    match settings {
+        StoreSettings::Sqlite { path } => Store::sqlite(path).await,
+        StoreSettings::Postgres { url } => Store::postgres(url),
     }
 }

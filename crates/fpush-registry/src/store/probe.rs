@@ -47,7 +47,8 @@ impl StoreSettings {
 }
 
 impl Store {
-    async fn probe(&self) -> Result<Probe, OpenError> {
+    /// The version of the tables, as it is noted; `None` if there are none.
+    pub(crate) async fn version(&self) -> Result<Option<String>, sqlx::Error> {
         let schema = [Value::Text("schema")];
         let version = in_time(async {
             match self {
@@ -55,11 +56,16 @@ impl Store {
                 Self::Postgres(pool) => nodes(pool, sql::META, &schema).await,
             }
         });
-        let version = match version.await {
-            Ok(version) => version.into_iter().next(),
-            Err(error) if is_missing_table(&error) => None,
-            Err(error) => return Err(OpenError::Database(self.describe(&error))),
-        };
+        match version.await {
+            Ok(version) => Ok(version.into_iter().next()),
+            Err(error) if is_missing_table(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn probe(&self) -> Result<Probe, OpenError> {
+        let version = self.version().await;
+        let version = version.map_err(|error| OpenError::Database(self.describe(&error)))?;
         let Some(version) = version else {
             return Ok(Probe::Empty);
         };

@@ -19,11 +19,31 @@ use crate::error::OpenError;
 /// Opens the file. A missing one is made, with its folder, for this user alone; SQLite gives its further files the
 /// same permissions. If another program has it locked, or the disk is full, it is opened when it is first used.
 pub(super) async fn open(path: &Path) -> Result<SqlitePool, OpenError> {
-    let failed = |problem: String| OpenError::File {
+    make(path).map_err(|e| cannot_be_opened(path, &e))?;
+    connect(path).await
+}
+
+/// Opens the file if it is there.
+pub(super) async fn open_existing(path: &Path) -> Result<SqlitePool, OpenError> {
+    match files::regular(OpenOptions::new().read(true).write(true), path) {
+        Ok(_) => connect(path).await,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(OpenError::NoFile(path.display().to_string())),
+        Err(e) => Err(cannot_be_opened(path, &e)),
+    }
+}
+
+fn cannot_be_opened(path: &Path, error: &io::Error) -> OpenError {
+    failed(path, cannot_be_had(path, error))
+}
+
+fn failed(path: &Path, problem: String) -> OpenError {
+    OpenError::File {
         path: path.display().to_string(),
         problem,
-    };
-    make(path).map_err(|e| failed(cannot_be_had(path, &e)))?;
+    }
+}
+
+async fn connect(path: &Path) -> Result<SqlitePool, OpenError> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .journal_mode(SqliteJournalMode::Wal)
@@ -38,7 +58,7 @@ pub(super) async fn open(path: &Path) -> Result<SqlitePool, OpenError> {
         .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }));
     match pool.clone().connect_with(options.clone()).await {
         Err(e) if may_pass(&e) => Ok(pool.connect_lazy_with(options)),
-        opened => opened.map_err(|e| failed(explain(path, &e))),
+        opened => opened.map_err(|e| failed(path, explain(path, &e))),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     device::{Device, Dialect},
     former::Former,
     registrar::NoModules,
-    registry::Registry,
+    registry::{IfMissing, Registry},
     rules::{By, Claim, Rules},
     settings::{RegistrySettings, StoreSettings},
     store::{LAST_USE_IN_SQL, MOST_CHANGES, Store},
@@ -246,7 +246,9 @@ async fn a_command_that_lasts_a_minute_ends_no_device() {
         by_hand(&one.shared.store, "UPDATE devices SET arrived = NULL").await;
         one.shared.store.close().await;
 
-        let command = Registry::open_for_command(settings(&store)).await.unwrap();
+        let command = Registry::open_for_command(settings(&store), IfMissing::Fail)
+            .await
+            .unwrap();
         assert_eq!(after_a_minute(command).await, 2);
         let daemon = Registry::open(settings(&store), Arc::new(NoModules), None).await;
         assert_eq!(after_a_minute(daemon.unwrap()).await, 1);

@@ -2,9 +2,10 @@
 
 use std::{fs, process::Output, time::Duration};
 
-use serde_json::json;
+use fpush_testkit::Postgres;
+use serde_json::{Value, json};
 
-use crate::rig::{ALICE, LONG, MISSING, RESULT, Rig, TROUBLE, apple, google, lines, until};
+use crate::rig::{ALICE, LONG, MISSING, RESULT, Rig, TROUBLE, apple, google, lines, merged, until};
 
 /// What an operator does reaches a running daemon within 10 s; the rest is for a machine that has more to do.
 const NOTICED: Duration = Duration::from_secs(12);
@@ -215,6 +216,42 @@ fn devices_are_listed_and_shown_without_their_secrets() {
         1,
         "no device is registered under this node",
     );
+}
+
+/// The path is misspelt, a volume is not mounted, or it is another database.
+#[test]
+fn a_command_makes_no_database_but_an_import() {
+    let rig = Rig::start();
+    let server = Postgres::shared();
+    let nowhere = rig.path("not-mounted").join("devices.db");
+    let file = json!({ "type": "sqlite", "path": nowhere });
+    let tables = json!({ "type": "postgres", "path": null, "url": server.database() });
+    let settings: Value =
+        serde_json::from_str(&fs::read_to_string(rig.path("settings.json")).unwrap()).unwrap();
+    let (no_file, no_tables) = (
+        "not-mounted/devices.db; correct registration.store.path",
+        "has never held registered devices",
+    );
+    for (store, problem) in [(file, no_file), (tables, no_tables)] {
+        let other = merged(settings.clone(), json!({ "registration": { "store": store } }));
+        fs::write(rig.path("other.json"), other.to_string()).unwrap();
+        for command in [
+            &["export"] as &[&str],
+            &["devices", "list"],
+            &["devices", "show", "n"],
+            &["devices", "accept"],
+            &["devices", "remove", "n"],
+        ] {
+            for _ in 0..2 {
+                assert_says(&rig.operate(&[command, &["other.json"]].concat()), 71, problem);
+            }
+        }
+        assert!(problem != no_file || !rig.path("not-mounted").exists());
+        fs::write(rig.path("none.jsonl"), "").unwrap();
+        let import = ["import", "json", "none.jsonl", "other.json"];
+        assert_says(&rig.operate(&import), 0, "0 devices added");
+        assert_says(&rig.operate(&["devices", "list", "other.json"]), 0, "");
+    }
 }
 
 #[test]
