@@ -3,7 +3,8 @@
 //! A node with a tombstone is answered as one that is gone for good, and its server forgets it. That is right only if
 //! nothing that came after the tombstone is lost. So each change of the devices has a number and a random mark, and
 //! an instance that remembers the last one can tell a backup that was restored, a copy that went another way, and another
-//! database from the one that it knew.
+//! database from the one that it knew. An instance that remembers nothing cannot tell: it begins a past of its own, and
+//! only tombstones that came after its beginning count.
 
 use std::fmt;
 
@@ -22,6 +23,10 @@ pub struct Known {
     pub devices: i64,
     /// When it was seen, in milliseconds since 1970.
     pub seen: i64,
+    /// The tombstones of later changes count: nothing that came after them can be lost without being noticed. Where that was
+    /// not noted nothing else was either: tombstones of that time have no number.
+    #[serde(default)]
+    pub since: i64,
 }
 
 impl Known {
@@ -38,9 +43,32 @@ pub(crate) const FIRST_CHANGE: i64 = 1;
 /// What a database says of its past.
 #[derive(Clone)]
 pub(crate) struct Look {
+    /// As for somebody who knew nothing of it.
     pub(crate) known: Known,
-    /// When an operator last said that this is the right database, in milliseconds since 1970.
-    pub(crate) accepted: Option<i64>,
+    pub(crate) accepted: Option<Accepted>,
+}
+
+/// An operator has said that this is the right database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    /// In milliseconds since 1970.
+    pub(crate) at: i64,
+    /// Its number among the changes.
+    pub(crate) change: i64,
+}
+
+impl Accepted {
+    pub(crate) fn to_text(self) -> String {
+        format!("{} {}", self.at, self.change)
+    }
+
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        let (at, change) = text.split_once(' ')?;
+        Some(Self {
+            at: at.parse().ok()?,
+            change: change.parse().ok()?,
+        })
+    }
 }
 
 /// Why a registration ended.
@@ -112,34 +140,49 @@ impl fmt::Display for Doubt {
     }
 }
 
+/// What a look at a database says of what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Past {
+    /// It is the database that was known, or was accepted.
+    Known(Known),
+    /// Nothing was known of it.
+    Unknown,
+    /// It is not believed.
+    Doubted(Doubt),
+}
+
 /// Compares a database with what was known of it. `mark` is the one that the known change has there, `counted` how many
 /// devices there are, if they were counted.
-pub(crate) fn compare(
-    known: Option<&Known>,
-    Look {
-        known: present,
-        accepted,
-    }: &Look,
-    mark: Option<&str>,
-    counted: Option<i64>,
-) -> Option<Doubt> {
-    // What was known before an operator accepted the database counts no more.
-    if let Some(known) = known.filter(|known| accepted.is_none_or(|accepted| accepted <= known.seen)) {
-        let devices = known.devices;
-        if known.database != present.database {
-            return Some(Doubt::Other { devices });
-        }
-        let forgotten = match mark {
-            Some(mark) => mark != known.mark,
-            // A change that was so long ago that its mark is forgotten is not a reason for doubt.
-            None => present.change < known.change,
-        };
-        if forgotten {
-            return Some(Doubt::Older { devices });
-        }
-    }
+pub(crate) fn compare(known: Option<&Known>, look: &Look, mark: Option<&str>, counted: Option<i64>) -> Past {
+    let present = &look.known;
     let missing = present.devices - counted.unwrap_or(present.devices);
-    (missing > 0).then_some(Doubt::Fewer { missing })
+    let fewer = (missing > 0).then_some(Past::Doubted(Doubt::Fewer { missing }));
+    let Some(known) = known else {
+        return fewer.unwrap_or(Past::Unknown);
+    };
+    let believed = |since| {
+        Past::Known(Known {
+            since,
+            ..present.clone()
+        })
+    };
+    // What was known before an operator accepted the database counts no more: neither against it nor for its tombstones.
+    if let Some(accepted) = look.accepted.filter(|accepted| accepted.at > known.seen) {
+        return fewer.unwrap_or_else(|| believed(accepted.change));
+    }
+    let devices = known.devices;
+    if known.database != present.database {
+        return Past::Doubted(Doubt::Other { devices });
+    }
+    let forgotten = match mark {
+        Some(mark) => mark != known.mark,
+        // A change that was so long ago that its mark is forgotten is not a reason for doubt.
+        None => present.change < known.change,
+    };
+    if forgotten {
+        return Past::Doubted(Doubt::Older { devices });
+    }
+    fewer.unwrap_or_else(|| believed(known.since))
 }
 
 /// Whether a registry is believed when it says that a device is gone.
@@ -165,30 +208,42 @@ mod tests {
             mark: mark.to_owned(),
             devices: 5,
             seen: 100,
+            since: 2,
+        }
+    }
+
+    /// A look at a database that has 5 devices, and was accepted in change 4 at this time.
+    fn look(database: &str, change: i64, mark: &str, accepted: i64) -> Look {
+        Look {
+            known: Known {
+                since: change,
+                ..known(database, change, mark)
+            },
+            accepted: Some(Accepted {
+                at: accepted,
+                change: 4,
+            }),
         }
     }
 
     #[test]
     fn a_database_is_doubted_if_it_does_not_know_what_it_knew() {
-        let mut present = Look {
-            known: known("a", 7, "m7"),
-            accepted: Some(100),
-        };
-        let look = present.clone();
-        let is = |before: Option<&Known>, mark, counted| compare(before, &look, mark, counted);
-        assert_eq!(is(None, None, None), None, "nothing is known of it");
-        assert_eq!(is(Some(&known("a", 7, "m7")), Some("m7"), Some(5)), None);
+        let present = look("a", 7, "m7", 100);
+        let is = |before: Option<&Known>, mark, counted| compare(before, &present, mark, counted);
+        let good = Past::Known(known("a", 7, "m7"));
+        assert_eq!(is(None, None, None), Past::Unknown);
+        assert_eq!(is(Some(&known("a", 7, "m7")), Some("m7"), Some(5)), good);
         assert_eq!(
             is(Some(&known("a", 3, "m3")), Some("m3"), Some(5)),
-            None,
+            good,
             "it went on"
         );
         assert_eq!(
             is(Some(&known("a", 3, "m3")), None, Some(5)),
-            None,
+            good,
             "that is long ago"
         );
-        let older = Some(Doubt::Older { devices: 5 });
+        let older = Past::Doubted(Doubt::Older { devices: 5 });
         assert_eq!(is(Some(&known("a", 9, "m9")), None, Some(5)), older);
         assert_eq!(
             is(Some(&known("a", 6, "m6")), Some("another"), None),
@@ -197,11 +252,31 @@ mod tests {
         );
         assert_eq!(
             is(Some(&known("b", 1, "m1")), Some("m1"), None),
-            Some(Doubt::Other { devices: 5 })
+            Past::Doubted(Doubt::Other { devices: 5 })
         );
-        assert_eq!(is(None, None, Some(3)), Some(Doubt::Fewer { missing: 2 }));
-        assert_eq!(is(None, None, Some(6)), None);
-        present.accepted = Some(101);
-        assert_eq!(compare(Some(&known("b", 9, "m9")), &present, None, Some(5)), None);
+        let fewer = Past::Doubted(Doubt::Fewer { missing: 2 });
+        assert_eq!(is(None, None, Some(3)), fewer);
+        assert_eq!(is(Some(&known("a", 7, "m7")), Some("m7"), Some(3)), fewer);
+        assert_eq!(is(None, None, Some(6)), Past::Unknown);
+    }
+
+    #[test]
+    fn of_a_database_that_was_accepted_what_came_after_that_counts() {
+        let accepted = look("a", 7, "m7", 101);
+        let believed = Past::Known(Known {
+            since: 4,
+            ..known("a", 7, "m7")
+        });
+        for before in [known("b", 9, "m9"), known("a", 9, "m9"), known("a", 3, "m3")] {
+            assert_eq!(compare(Some(&before), &accepted, None, Some(5)), believed);
+        }
+        assert_eq!(
+            compare(Some(&known("b", 9, "m9")), &accepted, None, Some(4)),
+            Past::Doubted(Doubt::Fewer { missing: 1 }),
+            "more of them have gone since"
+        );
+        let text = accepted.accepted.unwrap().to_text();
+        assert_eq!(Accepted::from_text(&text), accepted.accepted);
+        assert_eq!(Accepted::from_text("101"), None);
     }
 }

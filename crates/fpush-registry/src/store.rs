@@ -21,6 +21,7 @@ use self::{
         Change, Result, Value, changes, devices, first, in_time, nodes, numbers, on, only, readable, states,
     },
     statements as sql,
+    writing::ACCEPTED,
 };
 pub(crate) use self::{
     run::{MigrateError, Removed, State, describe, is_outage},
@@ -32,7 +33,7 @@ pub(crate) use self::{statements::LAST_USE as LAST_USE_IN_SQL, writing::MOST_CHA
 use crate::{
     device::Device,
     error::OpenError,
-    past::{Known, Look},
+    past::{Accepted, Known, Look},
     time::Time,
 };
 
@@ -110,15 +111,19 @@ impl Store {
             let found = on!(self, pool => nodes(pool, sql::META, &values))?;
             Ok::<_, sqlx::Error>(found.into_iter().next())
         };
+        let accepted = text(ACCEPTED).await?.and_then(|text| Accepted::from_text(&text));
+        let now = Time::now().millis();
         Ok(Look {
             known: Known {
                 database: text("id").await?.ok_or(sqlx::Error::RowNotFound)?,
                 change: last.change,
                 mark: last.mark,
                 devices: last.devices,
-                seen: Time::now().millis(),
+                // An acceptance by a clock that was ahead has been seen as well.
+                seen: accepted.map_or(now, |accepted| now.max(accepted.at)),
+                since: last.change,
             },
-            accepted: text("accepted").await?.and_then(|at| at.parse().ok()),
+            accepted,
         })
     }
 
@@ -136,12 +141,13 @@ impl Store {
             .next())
     }
 
-    /// Whether a node with this hash has a tombstone, in a database that has this change in its past.
+    /// Whether a node with this hash has a tombstone that counts, in a database that has this change in its past.
     pub(crate) async fn has_tombstone(&self, hash: &str, known: &Known) -> Result<bool> {
         let values = [
             Value::Text(hash),
             Value::Number(known.change),
             Value::Text(&known.mark),
+            Value::Number(known.since),
         ];
         Ok(only(on!(self, pool => numbers(pool, sql::HAS_TOMBSTONE, &values)))? > 0)
     }

@@ -127,8 +127,8 @@ pub(crate) fn devices(devices: &Devices, console: &mut Console) -> Exit {
                     return Ok(Exit::Success);
                 }
                 console.say(format_args!(
-                "accepted: this database is believed from now on when it says that a device is gone; registered devices: \
-                 {count}"
+                "accepted: of registrations that end from now on this database is believed that they are gone; registered \
+                 devices: {count}"
             ));
                 if count == 0 {
                     console.say("There is none in it. If some should be, correct registration.store, and accept that one.");

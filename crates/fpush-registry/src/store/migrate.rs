@@ -142,6 +142,7 @@ mod tests {
             "DROP TABLE domains",
             "ALTER TABLE devices DROP COLUMN arrived",
             "ALTER TABLE states DROP COLUMN places",
+            "ALTER TABLE tombstones DROP COLUMN change",
         ] {
             writing.execute(later, &[]).await.unwrap();
         }

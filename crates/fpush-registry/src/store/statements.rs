@@ -70,6 +70,8 @@ pub(super) const MIGRATIONS: &[&[&str]] = &[
         ),
         "DELETE FROM meta WHERE name = 'domains'",
     ],
+    // The number of the change that ended the device. Before that nobody noted it.
+    &["ALTER TABLE tombstones ADD COLUMN change BIGINT NOT NULL DEFAULT 0"],
 ];
 
 macro_rules! columns {
@@ -190,10 +192,11 @@ pub(super) const CHANGE_SINCE: &str = "SELECT coalesce((SELECT id FROM changes W
                                        (SELECT max(id) FROM changes), 0)";
 pub(super) const CHANGES: &str =
     "SELECT id, node FROM changes WHERE id > $1 AND source <> $2 ORDER BY id LIMIT $3";
-pub(super) const BURY: &str = "INSERT INTO tombstones (hash, at, reason) VALUES ($1, $2, $3) \
-                    ON CONFLICT (hash) DO UPDATE SET at = excluded.at, reason = excluded.reason";
+pub(super) const BURY: &str = "INSERT INTO tombstones (hash, at, reason, change) VALUES ($1, $2, $3, $4) \
+                    ON CONFLICT (hash) DO UPDATE SET at = excluded.at, reason = excluded.reason, \
+                    change = excluded.change";
 pub(super) const UNBURY: &str = "DELETE FROM tombstones WHERE hash = $1";
-pub(super) const HAS_TOMBSTONE: &str = "SELECT count(*) FROM tombstones WHERE hash = $1 \
+pub(super) const HAS_TOMBSTONE: &str = "SELECT count(*) FROM tombstones WHERE hash = $1 AND change > $4 \
                              AND EXISTS (SELECT 1 FROM states WHERE change = $2 AND mark = $3)";
 pub(super) const FORGET_TOMBSTONES: &str = "DELETE FROM tombstones WHERE hash IN \
                                             (SELECT hash FROM tombstones WHERE at < $1 ORDER BY at LIMIT $2)";

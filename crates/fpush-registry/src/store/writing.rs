@@ -14,7 +14,7 @@ use super::{
 use crate::{
     device::Device,
     former,
-    past::{Ended, Known},
+    past::{Accepted, Ended, FIRST_CHANGE, Known},
     text::random_hex,
     time::Time,
     times::Noted,
@@ -71,12 +71,13 @@ impl Writing {
         self.execute(sql::PUT, &values).await.map(drop)
     }
 
-    /// Notes that the node with this hash was registered and is not any more.
-    pub(crate) async fn bury(&mut self, hash: &str, ended: Ended, now: Time) -> Result<()> {
+    /// Notes that the node with this hash was registered, and is not any more since this change.
+    pub(crate) async fn bury(&mut self, hash: &str, ended: Ended, now: Time, change: i64) -> Result<()> {
         let values = [
             Value::Text(hash),
             Value::Number(now.millis()),
             Value::Text(ended.name()),
+            Value::Number(change),
         ];
         self.execute(sql::BURY, &values).await.map(drop)
     }
@@ -126,14 +127,14 @@ impl Writing {
         Ok(end > at_most)
     }
 
-    /// Notes that the devices change, and how many more there are. Returns what is known of the database from then on, if
-    /// it has the change in its past that was known `before`.
+    /// Notes that the devices change, and how many more there are. Returns the number of the change, and what is known of
+    /// the database from then on, if it has the change in its past that was known `before`.
     pub(crate) async fn advance(
         &mut self,
         more: Counted,
         now: Time,
         before: Option<&Known>,
-    ) -> Result<Option<Known>> {
+    ) -> Result<(i64, Option<Known>)> {
         let last = self.last_state().await?.ok_or(sqlx::Error::RowNotFound)?;
         let change = last.change.saturating_add(1);
         let counted = Counted {
@@ -141,16 +142,34 @@ impl Writing {
             places: last.places.saturating_add(more.places),
         };
         let mark = self.add_state(change, counted, now).await?;
-        Ok(match before {
+        let known = match before {
             Some(before) if self.has_in_past(before).await? => Some(Known {
                 database: before.database.clone(),
                 change,
                 mark,
                 devices: counted.devices,
-                seen: now.millis(),
+                // Whether the database was accepted meanwhile was not looked for.
+                seen: before.seen,
+                since: before.since,
             }),
             Some(_) | None => None,
-        })
+        };
+        Ok((change, known))
+    }
+
+    /// Notes that somebody who remembers nothing of the database begins to: no copy of it that was made before has this
+    /// change. In a new database there is nothing to remember yet.
+    pub(crate) async fn begin_past(&mut self, now: Time) -> Result<()> {
+        let last = self.last_state().await?.ok_or(sqlx::Error::RowNotFound)?;
+        if last.change > FIRST_CHANGE || last.devices > 0 {
+            let counted = Counted {
+                devices: last.devices,
+                places: last.places,
+            };
+            self.add_state(last.change.saturating_add(1), counted, now)
+                .await?;
+        }
+        Ok(())
     }
 
     /// Whether this database has this change in its past.
@@ -186,9 +205,17 @@ impl Writing {
     pub(crate) async fn accept(&mut self, now: Time) -> Result<i64> {
         let counted = self.count().await?;
         let last = self.last_state().await?.ok_or(sqlx::Error::RowNotFound)?;
-        self.add_state(last.change.saturating_add(1), counted, now)
-            .await?;
-        self.set_meta("accepted", &now.millis().to_string()).await?;
+        let change = last.change.saturating_add(1);
+        self.add_state(change, counted, now).await?;
+        let before = self.meta(ACCEPTED).await?;
+        let before = before.and_then(|text| Accepted::from_text(&text));
+        // Later than the last one, also if the clock was ahead then: whoever has seen that one has to see this one.
+        let after = before.map_or(0, |before| before.at.saturating_add(1));
+        let accepted = Accepted {
+            at: now.millis().max(after),
+            change,
+        };
+        self.set_meta(ACCEPTED, &accepted.to_text()).await?;
         Ok(counted.devices)
     }
 
@@ -337,6 +364,8 @@ fn padded<'v, const WIDTH: usize>(
     rows.take(WIDTH * sql::NOTED_AT_ONCE).collect()
 }
 
+/// The name in `meta` of the last acceptance.
+pub(super) const ACCEPTED: &str = "accepted";
 /// Of these a year holds at most: a stranger can end registrations as fast as commands are taken.
 const MOST_TOMBSTONES: i64 = 2_000_000;
 /// So many changes back a copy that went another way is known by its marks.
@@ -350,3 +379,48 @@ const KEEP_CHANGES: Duration = Duration::from_secs(86_400);
 const FORGOTTEN_AT_ONCE: i64 = 10_000;
 /// How long a node that has ended is known as such.
 const KEEP_TOMBSTONES: Duration = Duration::from_secs(365 * 86_400);
+
+#[cfg(test)]
+mod tests {
+    use fpush_testkit::TempDir;
+
+    use super::*;
+    use crate::{
+        past::{Past, compare},
+        store::Store,
+    };
+
+    /// The clock may have been ahead when the operator accepted the database.
+    #[tokio::test]
+    async fn an_acceptance_is_seen_once_by_whatever_clock_it_was_made() {
+        let folder = TempDir::new();
+        let store = Store::sqlite(&folder.path().join("devices.db")).await.unwrap();
+        store.migrate().await.unwrap();
+        let far = Time::from_millis(Time::now().millis() + 700 * 86_400_000);
+        let mut known = store.look().await.unwrap().known;
+        // Not in the same millisecond.
+        known.seen -= 1;
+        for clock in [Time::now(), far, Time::now()] {
+            let mut writing = store.begin().await.unwrap();
+            writing.accept(clock).await.unwrap();
+            writing.commit().await.unwrap();
+            let look = store.look().await.unwrap();
+            let other = Known {
+                database: "another".to_owned(),
+                ..known
+            };
+            let Past::Known(accepted) = compare(Some(&other), &look, None, None) else {
+                panic!("it was accepted at {clock:?}");
+            };
+            assert_eq!(accepted.since, look.known.change);
+            let other = Known {
+                database: "another".to_owned(),
+                ..accepted.clone()
+            };
+            let again = compare(Some(&other), &store.look().await.unwrap(), None, None);
+            assert!(matches!(again, Past::Doubted(_)));
+            known = accepted;
+        }
+        store.close().await;
+    }
+}

@@ -268,6 +268,7 @@ async fn devices_of_tables_without_the_time_of_imports_expire_by_the_time_of_the
         for old in [
             "ALTER TABLE devices DROP COLUMN arrived",
             "ALTER TABLE states DROP COLUMN places",
+            "ALTER TABLE tombstones DROP COLUMN change",
             "UPDATE meta SET value = '3' WHERE name = 'schema'",
         ] {
             by_hand(&one.shared.store, old).await;
@@ -525,6 +526,7 @@ async fn the_devices_of_an_old_database_count_by_their_bytes() {
         one.import(vec![long, device("short", 0)]).await;
         for old in [
             "ALTER TABLE states DROP COLUMN places",
+            "ALTER TABLE tombstones DROP COLUMN change",
             "UPDATE meta SET value = '4' WHERE name = 'schema'",
         ] {
             by_hand(&one.shared.store, old).await;

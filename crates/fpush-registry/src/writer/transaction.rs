@@ -156,6 +156,8 @@ impl<'a> Transaction<'a> {
             return Ok((None, 0));
         }
         let (now, mut told) = (Time::now(), HashSet::new());
+        let before = self.before.filter(|_| self.shared.doubt().is_none());
+        let (change, known) = self.writing.advance(self.more, now, before).await?;
         for effect in self.effects.iter().rev() {
             let node = match effect {
                 Effect::Put(device) => &device.node,
@@ -167,7 +169,7 @@ impl<'a> Transaction<'a> {
             let hash = self.shared.tombstone(node).ok_or(sqlx::Error::PoolClosed)?;
             match effect {
                 Effect::Put(_) => self.writing.unbury(&hash).await?,
-                Effect::Remove(_, ended) => self.writing.bury(&hash, *ended, now).await?,
+                Effect::Remove(_, ended) => self.writing.bury(&hash, *ended, now, change).await?,
             }
             self.writing.tell(node, now, self.source).await?;
         }
@@ -176,8 +178,6 @@ impl<'a> Transaction<'a> {
                 self.writing.count_of(domain, *more).await?;
             }
         }
-        let before = self.before.filter(|_| self.shared.doubt().is_none());
-        let known = self.writing.advance(self.more, now, before).await?;
         Ok((known, told.len()))
     }
 

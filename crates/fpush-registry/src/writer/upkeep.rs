@@ -9,7 +9,7 @@ use tracing::{debug, error, info, warn};
 use super::{BATCH, Follows, Writer};
 use crate::{
     former,
-    past::{DatabaseTrust, Known, compare},
+    past::{DatabaseTrust, Known, Past, compare},
     store::{NOTED_AT_ONCE, is_outage},
     time::Time,
     times::Noted,
@@ -65,22 +65,28 @@ impl Writer {
         } else {
             None
         };
-        match compare(self.before.as_ref(), &present, mark.as_deref(), counted) {
-            None => {
-                if doubted.is_some() {
-                    info!(
-                        "the database of registered devices is believed again: it is the one that it was, or was accepted"
-                    );
-                }
-                self.believe(present.known);
+        let known = match compare(self.before.as_ref(), &present, mark.as_deref(), counted) {
+            Past::Known(known) => known,
+            Past::Unknown => {
+                let mut writing = store.begin().await?;
+                writing.begin_past(Time::now()).await?;
+                writing.commit().await?;
+                store.look().await?.known
             }
-            Some(doubt) => {
+            Past::Doubted(doubt) => {
                 if doubted.is_none() {
                     error!("{doubt}");
                 }
                 self.shared.set_trust(DatabaseTrust::Doubted(doubt));
+                return Ok(());
             }
+        };
+        if doubted.is_some() {
+            info!(
+                "the database of registered devices is believed again: it is the one that it was, or was accepted"
+            );
         }
+        self.believe(known);
         Ok(())
     }
 

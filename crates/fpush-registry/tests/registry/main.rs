@@ -6,5 +6,6 @@ mod behaviour;
 mod hostile;
 mod operators;
 mod outages;
+mod past;
 mod races;
 mod rig;

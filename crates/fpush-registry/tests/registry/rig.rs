@@ -10,7 +10,7 @@ use fpush_push::{
     COMMAND_FIELDS, Command, CommandError, Completed, Devices as _, Found, Lookup, Recipient, Unavailable,
     Value, canonical_jid,
 };
-use fpush_registry::{PushModules, RegisterError, Registry, RegistrySettings, StoreSettings, Unowned};
+use fpush_registry::{Known, PushModules, RegisterError, Registry, RegistrySettings, StoreSettings, Unowned};
 use fpush_testkit::{Postgres, TempDir};
 use sqlx::Connection as _;
 use tokio::task::JoinHandle;
@@ -85,12 +85,18 @@ impl Database {
         }
     }
 
+    /// Opens it as somebody who remembers nothing of it.
     pub(crate) async fn open(&self) -> Open {
+        self.open_knowing(None).await
+    }
+
+    /// Opens it as somebody who remembers this of it.
+    pub(crate) async fn open_knowing(&self, known: Option<Known>) -> Open {
         let told = Arc::new(Mutex::new(Vec::new()));
         let modules = Arc::new(Modules {
             told: Arc::clone(&told),
         });
-        let (registry, writer) = Registry::open(self.settings.clone(), modules, None)
+        let (registry, writer) = Registry::open(self.settings.clone(), modules, known)
             .await
             .unwrap();
         Open {

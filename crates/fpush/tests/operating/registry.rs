@@ -166,5 +166,11 @@ fn a_reload_onto_a_database_that_is_not_what_it_was_is_red() {
         log: &[("INFO", "is believed again")],
         ..TRUSTED
     });
-    assert_eq!(push(&mut rig, "of the meantime", "any"), GONE);
+    // It does not know what came after the backup.
+    for node in ["ended", "of the meantime"] {
+        assert_eq!(push(&mut rig, node, "any"), TROUBLE, "{node}");
+    }
+    command(&mut rig, "v1-register-push", "ended");
+    command(&mut rig, "v1-unregister-push", "ended");
+    assert_eq!(push(&mut rig, "ended", "any"), GONE);
 }

@@ -156,7 +156,7 @@ fn an_import_is_the_operators_and_is_warned_of() {
         assert!(imported.status.success(), "{imported:?}");
         let said = String::from_utf8(imported.stderr).unwrap();
         assert!(
-            said.contains("5 devices") && said.contains("registration.maxDevices (3)"),
+            said.contains("count as 5") && said.contains("registration.maxDevices (3)"),
             "{said}"
         );
         assert_eq!(register(&mut rig, "a@localhost", "n", 9), TOO_MANY);

@@ -70,6 +70,7 @@ fn a_token_that_died_before_the_renewal_lives() {
 #[test]
 fn a_token_that_died_since_is_gone_for_good() {
     let mut rig = Rig::start();
+    rig.remember();
     let devices: Vec<_> = (0..4)
         .map(|number| {
             let node = format!("n-{number}");

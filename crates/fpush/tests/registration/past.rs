@@ -36,12 +36,7 @@ impl Place {
     }
 
     fn start(mut rig: Rig, base: Base) -> Self {
-        rig.stop();
-        let file = rig.path("settings.json");
-        let mut settings: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-        settings["stateDirectory"] = json!("state");
-        fs::write(&file, settings.to_string()).unwrap();
-        rig.start_again();
+        rig.remember();
         let lives = rig.register(ALICE, "lives", &apple(1));
         let ended = rig.register(ALICE, "ended", &apple(2));
         unregister(&mut rig, "ended");
@@ -160,17 +155,70 @@ fn a_backup_that_was_restored_is_doubted_until_it_is_accepted() {
             "also after another start"
         );
         place.accept();
-        until(LONG, "the running daemon hears of it", || {
-            place.rig.push("ended", &place.ended) == MISSING
-        });
+        place.rig.daemon.wait_for_log("is believed again", LONG);
+        for start in 0..2 {
+            assert_eq!(
+                place.rig.push("ended", &again),
+                TROUBLE,
+                "start {start}: an operator who accepts it does not know who has registered since"
+            );
+            let node = format!("new-{start}");
+            let secret = place.rig.register(ALICE, &node, &apple(5));
+            unregister(&mut place.rig, &node);
+            assert_eq!(place.rig.push(&node, &secret), MISSING, "it is accepted");
+            place.rig.stop();
+            place.rig.start_again();
+            assert_eq!(place.rig.push(&node, &secret), MISSING, "it stays accepted");
+        }
         place.rig.stop();
-        place.rig.start_again();
-        assert_eq!(
-            place.rig.push("ended", &place.ended),
-            MISSING,
-            "it stays accepted"
-        );
-        place.rig.stop();
+    }
+}
+
+/// Who remembers nothing cannot doubt a backup: what ended before the start may have registered again since, and that is lost.
+#[test]
+fn a_backup_that_was_restored_ends_nobody_where_nothing_is_remembered() {
+    type Forget = fn(&Place);
+    let forget: [(&str, Forget); 3] = [
+        ("no state directory", |place| {
+            place.rig.change_all_settings(|settings| {
+                drop(settings.as_object_mut().unwrap().remove("stateDirectory"));
+            });
+        }),
+        ("a new state directory", |place| {
+            place
+                .rig
+                .change_all_settings(|settings| settings["stateDirectory"] = json!("other"));
+        }),
+        ("a file that nobody can read", |place| {
+            fs::write(place.rig.path("state/registry.jsonl"), "{\"version\":").unwrap();
+        }),
+    ];
+    for (what, forget) in forget {
+        for mut place in Place::all() {
+            place.rig.stop();
+            place.back_up();
+            place.rig.start_again();
+            let again = place.rig.register(ALICE, "ended", &apple(3));
+            place.rig.stop();
+            place.restore();
+            forget(&place);
+            place.rig.start_again();
+            for start in 0..3 {
+                assert_eq!(place.rig.push("ended", &again), TROUBLE, "{what}, start {start}");
+                assert_eq!(place.rig.push("lives", &place.lives), RESULT, "{what}");
+                let node = format!("new-{start}");
+                let secret = place.rig.register(ALICE, &node, &apple(4));
+                unregister(&mut place.rig, &node);
+                assert_eq!(place.rig.push(&node, &secret), MISSING, "{what}: of this run");
+                if start == 1 {
+                    place.rig.daemon.kill();
+                } else {
+                    place.rig.stop();
+                }
+                place.rig.start_again();
+            }
+            place.rig.stop();
+        }
     }
 }
 
@@ -253,10 +301,12 @@ fn another_database_and_missing_devices_are_doubted() {
         assert_eq!(place.rig.push("lives", &lives), TROUBLE);
         assert_eq!(place.rig.push("ended", &ended), TROUBLE);
         place.accept();
-        until(LONG, "the running daemon hears of it", || {
-            place.rig.push("ended", &ended) == MISSING
-        });
+        place.rig.daemon.wait_for_log("is believed again", LONG);
         assert_eq!(place.rig.push("lives", &lives), TROUBLE, "it was not ended");
+        assert_eq!(place.rig.push("ended", &ended), TROUBLE, "before it was accepted");
+        let secret = place.rig.register(ALICE, "ended", &apple(6));
+        unregister(&mut place.rig, "ended");
+        assert_eq!(place.rig.push("ended", &secret), MISSING);
         place.rig.stop();
     }
 }

@@ -20,6 +20,7 @@ use crate::{
 #[test]
 fn a_restart_keeps_all_devices() {
     let mut rig = Rig::start();
+    rig.remember();
     let secret = rig.register(ALICE, "n", &apple(1));
     let fields = [("token", google(1)), ("device-id", "d".to_owned())];
     let fields = fields.each_ref().map(|(name, value)| (*name, value.as_str()));

@@ -134,6 +134,25 @@ impl Rig {
         assert!(self.daemon.wait(LONG).success(), "{}", self.daemon.log());
     }
 
+    /// From now on it has a state directory. Returns when it is written there what is known of the database.
+    pub(crate) fn remember(&mut self) {
+        self.stop();
+        self.change_all_settings(|settings| settings["stateDirectory"] = json!("state"));
+        self.start_again();
+        let known = self.path("state/registry.jsonl");
+        until(LONG, "what is known of the database is on disk", || {
+            known.exists()
+        });
+    }
+
+    /// Changes the settings, for the next start.
+    pub(crate) fn change_all_settings(&self, change: impl FnOnce(&mut Value)) {
+        let file = self.path("settings.json");
+        let mut settings: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        change(&mut settings);
+        fs::write(&file, settings.to_string()).unwrap();
+    }
+
     /// Changes what the settings say of registration, for the next start.
     pub(crate) fn change_settings(&self, more: Value) {
         let file = self.daemon.dir().join("settings.json");
