@@ -56,7 +56,7 @@ async fn a_device_of_which_nobody_knows_how_it_registers_belongs_to_the_first_ac
         let (first, second) = (Database::sqlite(true), Database::sqlite(true));
         let open = imported(&first, &[line]).await;
         let lines = exported(&open.registry).await;
-        assert_eq!(lines, [flagged.clone()]);
+        assert_eq!(lines, std::slice::from_ref(&flagged));
         open.close().await;
         let open = imported(&second, &lines).await;
         assert!(open.register(ALICE, "n", "t-2").await.is_ok());
