@@ -14,6 +14,7 @@ use crate::bench;
 use crate::install::{self, CargoTool, Package};
 use crate::package::{self, Tested};
 use crate::process::{self, cargo};
+use crate::simulate;
 
 /// How much is run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,6 +116,7 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
     })?;
 
     report.tests("tests", cargo(&["test", "--workspace", "--no-fail-fast"]))?;
+    report.tests("what decisions cost in a crowd", simulate::count()?)?;
     if extent == Extent::Long {
         report.tests(
             "tests that take minutes",

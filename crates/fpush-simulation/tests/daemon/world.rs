@@ -1,6 +1,11 @@
 //! The steps of a world.
 
-use std::{collections::BTreeSet, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
 
 use fpush_push::Urgency;
 use tokio::{
@@ -84,22 +89,30 @@ impl Report {
 
 /// Runs a world on a thread of its own, on which chance has the world's seed.
 pub(crate) fn run(plan: &Plan) -> Result<Report, Failure> {
-    let plan = plan.clone();
+    let (plan, seed) = (plan.clone(), plan.seed);
     let world = thread::Builder::new().name(format!("world {}", plan.seed));
+    let (sender, result) = mpsc::channel();
     let running = world.spawn(move || {
         fpush_simulation::begin(plan.seed, 0);
         log::keep_panics();
         let world = World::new(plan);
-        tracing::subscriber::with_default(world.log.clone(), || world.live())
+        let result = tracing::subscriber::with_default(world.log.clone(), || world.live());
+        drop(sender.send(result));
     });
-    match running.map(thread::JoinHandle::join) {
+    match running.map(|_| result.recv_timeout(STANDSTILL)) {
         Ok(Ok(result)) => result,
-        Ok(Err(_)) | Err(_) => Err(Failure {
+        Ok(Err(RecvTimeoutError::Timeout)) => {
+            panic!("seed {seed}: there is always something to do at the same moment, so that no time passes")
+        }
+        Ok(Err(RecvTimeoutError::Disconnected)) | Err(_) => Err(Failure {
             step: 0,
             what: "the simulation itself has panicked".to_owned(),
         }),
     }
 }
+
+/// Of real time. A world takes less than a second; one that takes so long never ends.
+const STANDSTILL: Duration = Duration::from_secs(300);
 
 /// What a world is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +232,7 @@ impl World {
             books.ledger.spacing = right[0].spacing * SECOND;
             books.permits = right[0].max_in_flight;
             // Nobody's push may wait for that.
-            books.asks_every = random.one_of(&[SECOND, 60 * SECOND]);
+            books.asks_every = random.one_of(&[SECOND, HOUR]);
             books.registrations.set_health(Health::Fine, 0);
             if climate == Climate::Siege && random.one_in(2) {
                 books.registrations.set_health(Health::Slow, 0);
@@ -522,6 +535,15 @@ impl World {
             _ => {}
         }
         self.go_on_with(daemon, settings);
+        if random.one_in(3) {
+            // They see it at once, but not before some pushes went the wrong way.
+            for _ in 0..random.between(1, 10) {
+                self.publish(random);
+            }
+            let millis = 1 + random.below(100);
+            self.pass(daemon, millis).await;
+            self.go_on_with(daemon, self.right.clone());
+        }
     }
 
     fn go_on_with(&mut self, daemon: &mut Daemon, settings: Vec<ModuleValue>) {
