@@ -233,8 +233,9 @@ mod with {
     }
 
     /// Opens the registry and the HTTP listener. They may take the place of others: the listener takes over their port,
-    /// and a registry without devices is refused where there are some. Its path is misspelt, as likely as not. `known` is
-    /// what is remembered of the database.
+    /// and a registry without devices is refused where there are some, because its path is misspelt, as likely as not, and so
+    /// is one that is out of reach: until it is there, all pushes for devices would have to wait. `known` is what is
+    /// remembered of the database.
     pub(crate) async fn start(
         settings: RegistrationSettings,
         modules: &Arc<Modules>,
@@ -253,12 +254,18 @@ mod with {
         let bound = async {
             if let Some(old) = old
                 && has_devices(&old.registry).await == Some(true)
-                && has_devices(&registry).await == Some(false)
             {
-                bail!(
-                    "registration.store: the database there has no device, and the one in use has some; restart fpush if \
-                     that is meant"
-                );
+                match has_devices(&registry).await {
+                    Some(true) => {}
+                    Some(false) => bail!(
+                        "registration.store: the database there has no device, and the one in use has some; restart fpush if \
+                         that is meant"
+                    ),
+                    None => bail!(
+                        "registration.store: the database there is out of reach, and the one in use has devices: reload again \
+                         when it is there, or restart fpush if that is meant"
+                    ),
+                }
             }
             let Some(http) = http else { return Ok(None) };
             let running: Vec<_> = old.into_iter().filter_map(Registering::listener).collect();

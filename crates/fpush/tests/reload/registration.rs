@@ -8,6 +8,7 @@ use std::{
 };
 
 use fpush_testkit::{
+    Postgres,
     publish::{Publish, field, options},
     try_http,
 };
@@ -167,4 +168,30 @@ fn registered_devices_outlive_reloads() {
         rig.conductor.settings["registration"]["types"],
         json!({ "apns": "ios" })
     );
+}
+
+/// All devices are in memory then, and the new registry would have none.
+#[test]
+fn a_database_that_is_away_keeps_the_registration_as_it_is() {
+    let (server, world) = (Postgres::start_new(), World::new());
+    let mut settings = world.settings(json!({ "ios": world.apple(json!({})) }));
+    settings["registration"] = json!({
+        "store": { "type": "postgres", "url": server.database(), "cache": true },
+        "types": { "apns": "ios" },
+        "http": { "listen": "127.0.0.1:0" },
+    });
+    let mut rig = world.start(settings, &[]);
+    let address = api(&rig, 1);
+    let secret = register(address, "alice", &apple(1));
+    server.stop();
+    let changed = rig
+        .conductor
+        .changed(json!({ "registration": { "maxPerOwner": 7 } }));
+    let log = rig.conductor.refuse(&changed.to_string());
+    assert!(log.contains("the database there is out of reach"), "{log}");
+    assert_eq!(publish(&mut rig, "away", "alice", &secret), RESULT);
+
+    server.start();
+    rig.reload(json!({ "registration": { "maxPerOwner": 8 } }));
+    assert_eq!(publish(&mut rig, "back", "alice", &secret), RESULT);
 }
