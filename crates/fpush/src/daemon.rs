@@ -7,6 +7,7 @@ mod reload;
 
 use std::{
     path::{Path, PathBuf, absolute},
+    pin::pin,
     sync::{Arc, Mutex},
     time::SystemTime,
 };
@@ -17,7 +18,7 @@ use fpush_driver::{Drain, Liveness, Senders, clocks};
 use fpush_http::{Listener, Security};
 use fpush_monitor::{Certificate, Counted, Link, Monitor, Status};
 use fpush_push::{Devices, TokenHasher, metrics::WordCounters, sync::lock};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tracing::{info, warn};
 
 use self::{modules::RunningModules, plan::Plan, progress::Progress};
@@ -29,6 +30,7 @@ use crate::{
     logging::Log,
     recovery::{Recovered, Recovery},
     registration::{self, KnownChange, Registering, RegistrationSettings},
+    run::SECOND,
     settings::{Loaded, MonitoringSettings, Settings, Source},
     state_dir::{Remembered, StateDir, TypedModule},
 };
@@ -298,15 +300,27 @@ impl Daemon {
         Listening { handle, drain }
     }
 
-    /// Opens the registry and its listener; they may take the place of those that run.
+    /// Opens the registry and its listener; they may take the place of those that run. A database may need long for that: what
+    /// has to be done once a second is done meanwhile, once there is something to look after.
     async fn open(
         &mut self,
         settings: &RegistrationSettings,
     ) -> anyhow::Result<(Arc<dyn Devices>, Registering)> {
         self.take_known();
-        let known = self.known.clone();
-        let old = self.registration.as_ref();
-        registration::start(settings.clone(), self.modules.table(), &self.drain, old, known).await
+        let (settings, known) = (settings.clone(), self.known.clone());
+        let (modules, drain) = (Arc::clone(self.modules.table()), self.drain.clone());
+        let old = self.registration.as_ref().map(Registering::running);
+        let mut opening = pin!(registration::start(settings, &modules, &drain, old, known));
+        let has_started = self.len() > 0;
+        let mut seconds = interval(SECOND);
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                opened = &mut opening => return opened,
+                _ = seconds.tick(), if has_started => self.tick().await,
+            }
+        }
     }
 
     /// Takes note of what somebody may ask for over the socket: what nobody else can have now, and what is registered.

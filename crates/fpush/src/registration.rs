@@ -225,6 +225,12 @@ mod with {
         Looked::Devices(devices.into_iter().map(known).collect())
     }
 
+    /// In whose place another one may come.
+    pub(crate) struct Running {
+        registry: Arc<Registry>,
+        listener: Option<Handle>,
+    }
+
     /// What runs of it.
     pub(crate) struct Registering {
         registry: Arc<Registry>,
@@ -240,7 +246,7 @@ mod with {
         settings: RegistrationSettings,
         modules: &Arc<Modules>,
         drain: &Drain,
-        old: Option<&Registering>,
+        old: Option<Running>,
         known: Option<KnownChange>,
     ) -> anyhow::Result<(Arc<dyn Devices>, Registering)> {
         let drain = drain.child();
@@ -252,7 +258,7 @@ mod with {
         tokio::spawn(background);
         let limits = listener_limits();
         let bound = async {
-            if let Some(old) = old
+            if let Some(old) = &old
                 && has_devices(&old.registry).await == Some(true)
             {
                 match has_devices(&registry).await {
@@ -268,7 +274,7 @@ mod with {
                 }
             }
             let Some(http) = http else { return Ok(None) };
-            let running: Vec<_> = old.into_iter().filter_map(Registering::listener).collect();
+            let running: Vec<_> = old.into_iter().filter_map(|old| old.listener).collect();
             let listener = Listener::bind(http.listen, http.security.clone(), limits, &running).await?;
             Ok(Some((http, listener)))
         };
@@ -298,6 +304,14 @@ mod with {
     }
 
     impl Registering {
+        /// In whose place another one may come.
+        pub(crate) fn running(&self) -> Running {
+            Running {
+                registry: Arc::clone(&self.registry),
+                listener: self.listener(),
+            }
+        }
+
         /// The HTTP listener, if there is one.
         pub(crate) fn listener(&self) -> Option<Handle> {
             self.listener.clone()
@@ -416,6 +430,9 @@ mod without {
     /// Nothing runs.
     pub(crate) struct Registering(Infallible);
 
+    /// Nor is anything replaced.
+    pub(crate) enum Running {}
+
     pub(crate) fn read(
         section: Section<'_>,
         _modules: &[&str],
@@ -433,13 +450,17 @@ mod without {
         settings: RegistrationSettings,
         _modules: &Arc<Modules>,
         _drain: &Drain,
-        _old: Option<&Registering>,
+        _old: Option<Running>,
         _known: Option<KnownChange>,
     ) -> anyhow::Result<(Arc<dyn Devices>, Registering)> {
         match settings.0 {}
     }
 
     impl Registering {
+        pub(crate) fn running(&self) -> Running {
+            match self.0 {}
+        }
+
         pub(crate) fn listener(&self) -> Option<Handle> {
             match self.0 {}
         }

@@ -186,7 +186,8 @@ impl Stops {
 
 /// For what gives up after a second signal.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-const SECOND: Duration = Duration::from_secs(1);
+/// Between two calls of [`Daemon::tick`].
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// Between two looks whether files that the settings name have changed: a change is in force within a minute, also if
 /// it takes two looks.
 const LOOK: Duration = Duration::from_secs(20);

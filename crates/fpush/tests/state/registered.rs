@@ -1,7 +1,9 @@
 //! Devices that registered.
 
+use std::time::Duration;
+
 use fpush_testkit::{
-    Answer, Command, Form,
+    Answer, Command, Form, Postgres,
     publish::{Publish, field, options},
 };
 use serde_json::json;
@@ -114,4 +116,31 @@ fn what_is_held_for_devices_with_one_token_is_held_for_each() {
     assert!(last.contains("undelivered=0 kept=0"), "{last}");
     assert_eq!(rig.sent(&token(1)), 4);
     assert_eq!(rig.apns.count(), 4, "in one spelling");
+}
+
+/// Here for some 20 s, because everything that the database says takes its time.
+#[test]
+fn what_waits_is_written_while_a_reload_waits_for_a_database() {
+    let server = Postgres::shared();
+    let relay = server.relay();
+    let url = server.through(&relay, &server.database());
+    let mut rig = Rig::start("10min");
+    relay.delay(Duration::from_millis(300));
+    rig.change_settings(|settings| {
+        settings["registration"] = json!({
+            "store": { "type": "postgres", "url": url },
+            "types": { "apns": "m" },
+        });
+    });
+    rig.daemon.signal("HUP");
+    rig.daemon.wait_for_log("reading the settings again", LONG);
+    rig.hold(&token(1));
+    rig.wait_for(HELD, |text| text.contains(&token(1)));
+    let log = rig.daemon.log();
+    assert!(
+        !log.contains("settings reloaded") && !log.contains("reload rejected"),
+        "{log}"
+    );
+    relay.delay(Duration::ZERO);
+    rig.daemon.wait_for_log("settings reloaded", LONG);
 }
