@@ -1,5 +1,7 @@
 //! What is to be written, and what came of it.
 
+use std::{ops::AddAssign, sync::Arc};
+
 use tokio::sync::oneshot;
 
 use crate::{device::Device, error::RegisterError, rules::Claim, time::Time};
@@ -25,8 +27,8 @@ pub(crate) enum Change {
         token: String,
         before: Time,
     },
-    /// Devices from elsewhere.
-    Import { devices: Vec<Device> },
+    /// Devices from elsewhere, from one of them on: as many of them as there is time for.
+    Import { devices: Arc<[Device]>, first: usize },
     /// A device is to be forgotten; its owner does not matter.
     Remove { node: String },
     /// The operator says that this is the right database.
@@ -56,6 +58,22 @@ pub(crate) enum Done {
     Removed(bool),
     /// How many devices are in the database that was accepted.
     Accepted(u64),
+}
+
+impl Imported {
+    /// How many devices that were in all.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.added + self.changed + self.unchanged
+    }
+}
+
+impl AddAssign for Imported {
+    fn add_assign(&mut self, other: Self) {
+        self.added += other.added;
+        self.changed += other.changed;
+        self.unchanged += other.unchanged;
+    }
 }
 
 impl Job {

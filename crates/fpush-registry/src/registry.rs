@@ -337,22 +337,28 @@ impl Registry {
         }
     }
 
-    /// Writes devices that come from elsewhere, all or none of them. A device whose node is there already takes its
-    /// place only if it registered later. At most 1,000 at once are a good measure.
+    /// Writes devices that come from elsewhere. A device whose node is there already takes its place only if it registered
+    /// later. Others write in between: after a failure some of them are there, and importing all again changes nothing of
+    /// those.
     ///
     /// # Errors
     ///
     /// The database is out of reach, or refuses one of them.
     pub async fn import(&self, devices: Vec<Device>) -> Result<Imported, Unavailable> {
-        match self
-            .shared
-            .jobs
-            .write(Origin::Own, Change::Import { devices })
-            .await
-        {
-            Ok(Done::Imported(imported)) => Ok(imported),
-            Ok(Done::Device { .. } | Done::Removed(_) | Done::Accepted(_)) | Err(_) => Err(Unavailable),
+        let (devices, mut imported) = (Arc::<[Device]>::from(devices), Imported::default());
+        while imported.total() < devices.len() {
+            let change = Change::Import {
+                devices: Arc::clone(&devices),
+                first: imported.total(),
+            };
+            match self.shared.jobs.write(Origin::Own, change).await {
+                Ok(Done::Imported(more)) => imported += more,
+                Ok(Done::Device { .. } | Done::Removed(_) | Done::Accepted(_)) | Err(_) => {
+                    return Err(Unavailable);
+                }
+            }
         }
+        Ok(imported)
     }
 }
 

@@ -303,13 +303,14 @@ impl Writer {
         jobs: &mut Vec<Job>,
         time: Option<Duration>,
     ) -> Result<Vec<Result<Done, RegisterError>>, sqlx::Error> {
-        let began = Instant::now();
         let mut transaction = self.transaction().await?;
+        // Only now: to begin takes a while if others write, or the database is far.
+        let began = Instant::now();
         let mut results = Vec::with_capacity(jobs.len());
         loop {
             if results.len() == jobs.len() {
                 let next = time
-                    .filter(|time| jobs.len() < BATCH && began.elapsed() < *time)
+                    .filter(|time| jobs.is_empty() || jobs.len() < BATCH && began.elapsed() < *time)
                     .and_then(|_| self.shared.jobs.next());
                 let Some(job) = next else { break };
                 jobs.push(job);

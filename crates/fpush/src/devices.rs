@@ -202,14 +202,15 @@ async fn take_over(
         }
         bar.inc(1);
         if batch.len() == BATCH || devices.peek().is_none() {
-            let Imported {
-                added,
-                changed,
-                unchanged,
-            } = registry.import(std::mem::take(&mut batch)).await?;
-            total.added += added;
-            total.changed += changed;
-            total.unchanged += unchanged;
+            total += registry
+                .import(std::mem::take(&mut batch))
+                .await
+                .with_context(|| {
+                    format!(
+                        "{} devices were imported or there already; run it again for the others",
+                        total.total()
+                    )
+                })?;
         }
     }
     bar.finish_and_clear();

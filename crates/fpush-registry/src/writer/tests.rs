@@ -134,7 +134,17 @@ impl Writer {
     }
 
     async fn import(&mut self, devices: Vec<Device>) {
-        self.make(Change::Import { devices }).await.unwrap();
+        let (devices, mut first) = (Arc::<[Device]>::from(devices), 0);
+        while first < devices.len() {
+            let change = Change::Import {
+                devices: Arc::clone(&devices),
+                first,
+            };
+            let Ok(Done::Imported(imported)) = self.make(change).await else {
+                panic!("not imported");
+            };
+            first += imported.total();
+        }
     }
 
     fn remembers(&self, node: &str) -> bool {

@@ -1,8 +1,12 @@
 //! One transaction: what it changes, what others are told of it, and how many devices there are then.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use fpush_push::Unavailable;
+use tokio::time::Instant;
 
 use crate::{
     change::{Change, Done, Imported},
@@ -101,7 +105,7 @@ impl<'a> Transaction<'a> {
                 let removed = self.writing.remove_dead(node, token, *before).await?;
                 Ok(Done::Removed(self.note_removed(removed, Ended::Dead)))
             }
-            Change::Import { devices } => Ok(Done::Imported(self.import(devices).await?)),
+            Change::Import { devices, first } => Ok(Done::Imported(self.import(&devices[*first..]).await?)),
             Change::Remove { node } => Ok(Done::Removed(self.remove(node, Ended::Removed).await?)),
             Change::Accept => {
                 self.writing.count_domains().await?;
@@ -212,9 +216,15 @@ impl<'a> Transaction<'a> {
         }))
     }
 
+    /// Imports some of these devices, the first ones: each takes a few answers of the database, however far that is, and
+    /// meanwhile nobody else writes.
     async fn import(&mut self, devices: &[Device]) -> Result<Imported, sqlx::Error> {
         let (now, mut imported) = (Time::now(), Imported::default());
+        let began = Instant::now();
         for device in devices {
+            if imported.total() > 0 && began.elapsed() >= IMPORT_TIME {
+                break;
+            }
             let existing = match self.writing.find(&device.node).await {
                 Err(problem) if !is_outage(&problem) => {
                     // What cannot be read is no later registration, and nothing else mends it.
@@ -328,3 +338,6 @@ impl Replaced {
         }
     }
 }
+
+/// For so long devices are imported in one transaction. To tell others of them takes as long again.
+const IMPORT_TIME: Duration = Duration::from_millis(200);

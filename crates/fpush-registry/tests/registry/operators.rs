@@ -1,7 +1,9 @@
 //! What operators take from one database to another.
 
+use std::time::Duration;
+
 use fpush_push::CommandError;
-use fpush_registry::{Device, Registry, lines};
+use fpush_registry::{Device, IfMissing, Registry, StoreSettings, lines};
 
 use crate::rig::{Database, Open};
 
@@ -64,4 +66,65 @@ async fn a_device_of_which_nobody_knows_how_it_registers_belongs_to_the_first_ac
         assert!(owned.contains(r#""owner":"alice@a.example""#) && !owned.contains("imported"));
         open.close().await;
     }
+}
+
+/// An answer of the database takes 10 ms: all of these devices take longer than the daemon's registrations wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_over_a_slow_line_lets_a_daemon_write_in_between() {
+    const DEVICES: usize = 200;
+    let database = Database::postgres(false);
+    let (daemon, server) = (database.open().await, database.server.as_ref().unwrap());
+    let mut far = database.settings.clone();
+    let relay = server.relay();
+    let StoreSettings::Postgres { url } = &mut far.store else {
+        unreachable!()
+    };
+    *url = server.through(&relay, url);
+    let (command, background) = Registry::open_for_command(far, IfMissing::Fail).await.unwrap();
+    let background = tokio::spawn(background);
+    relay.delay(Duration::from_millis(5));
+    let line = |number| {
+        format!(
+            r#"{{"dialect":"p2","type":"fcm","node":"i-{number}","secret":"s","token":"t","registered":"2026-01-01T00:00:00Z"}}"#
+        )
+    };
+    let devices = (0..DEVICES).map(|number| lines::from_line(&line(number)).unwrap());
+    let devices = devices.collect();
+    let import = tokio::spawn(async move {
+        let imported = command.import(devices).await;
+        command.close().await;
+        imported
+    });
+    let mut between = 0;
+    while !import.is_finished() {
+        let node = format!("n-{between}");
+        daemon
+            .register(&format!("a{between}@a.example"), &node, "t")
+            .await
+            .unwrap();
+        between += 1;
+    }
+    let imported = import.await.unwrap().unwrap();
+    assert_eq!(imported.added, DEVICES);
+    assert!(between > 2, "{between} registrations");
+    let all = daemon.registry.count().await.unwrap();
+    assert_eq!(all as usize, DEVICES + between);
+    daemon.close().await;
+    background.await.unwrap();
+}
+
+/// To begin a transaction takes longer than jobs are gathered for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_far_takes_registrations() {
+    let mut database = Database::postgres(true);
+    let relay = database.server.as_ref().unwrap().relay();
+    if let (StoreSettings::Postgres { url }, Some(server)) = (&mut database.settings.store, &database.server)
+    {
+        *url = server.through(&relay, url);
+    }
+    relay.delay(Duration::from_millis(20));
+    let open = database.open().await;
+    let secret = open.register(ALICE, "far", "t").await.unwrap();
+    open.device("far", Some(&secret)).await;
+    open.close().await;
 }

@@ -443,7 +443,7 @@ fn a_folder_of_the_originals_is_taken_over() {
 fn without_registration_there_is_nothing_to_look_at() {
     let rig = Rig::start();
     let settings = fs::read_to_string(rig.path("settings.json")).unwrap();
-    let mut settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
+    let mut settings: Value = serde_json::from_str(&settings).unwrap();
     settings["registration"]["rateLimit"] = json!("soon");
     fs::write(rig.path("wrong.json"), settings.to_string()).unwrap();
     settings.as_object_mut().unwrap().remove("registration");
