@@ -10,12 +10,14 @@ use serde::{Deserialize, Serialize};
 use crate::recency::Recency;
 
 use self::{
+    deaths::Deaths,
     history::{FirstWord, Hysteresis, Totals, Usual},
     window::{Answer, CALM_ACCEPTED, DAY, Evidence, HOUR, LONGEST, Seconds, Sign, Window},
     words::Words,
 };
 
 mod clock;
+mod deaths;
 mod history;
 mod record;
 mod window;
@@ -70,8 +72,7 @@ pub(crate) struct VerdictGuard {
     accepted: [Option<Accepted>; 2],
     /// Whether one was accepted since the daemon started: until then, what was read from disk is no reason to believe.
     proven: bool,
-    /// Tokens that were taken for dead since the lane last accepted a push while it accepted one in ten and had no burst.
-    deaths: u32,
+    deaths: Deaths,
     totals: Totals,
     usual: Usual,
     /// Domains that had as many devices accepted at a time as make a lane calm.
@@ -125,7 +126,7 @@ impl VerdictGuard {
             words: Words::new(),
             accepted: [None; 2],
             proven: false,
-            deaths: 0,
+            deaths: Deaths::default(),
             totals: Totals::default(),
             usual: Usual::default(),
             known_domains: Recency::new(MAX_DOMAINS),
@@ -135,8 +136,8 @@ impl VerdictGuard {
         }
     }
 
-    /// Goes on under a digest: if it is another one, with nothing but the domains that are known and the share of tokens
-    /// that the lane usually rejects, by which an incident is seen. Returns whether it is.
+    /// Goes on under a digest: if it is another one, with nothing but the domains that are known, the share of tokens
+    /// that the lane usually rejects, by which an incident is seen, and how many died in it. Returns whether it is.
     pub(crate) fn go_on_under(&mut self, digest: u128) -> bool {
         if digest == self.digest {
             return false;
@@ -145,6 +146,7 @@ impl VerdictGuard {
         let old = std::mem::replace(self, fresh);
         self.known_domains = old.known_domains;
         self.usual = old.usual;
+        self.deaths = old.deaths;
         self.changes = old.changes + 1;
         true
     }
@@ -190,11 +192,6 @@ impl VerdictGuard {
             self.burst = None;
             self.changes += 1;
         }
-        // Where strangers' tokens keep this from being so, dead ones live longer, and no living one dies.
-        if self.deaths > 0 && self.burst.is_none() && self.window.evidence(0, |_| true).accepts() {
-            self.deaths = 0;
-            self.changes += 1;
-        }
         ended.then_some(LaneChange::BurstEnded)
     }
 
@@ -227,8 +224,10 @@ impl VerdictGuard {
         let first = self.words.of(token);
         // What may have been about us does not make a word beyond doubt the second one.
         let first = first.filter(|first| first.beyond_doubt || word == Word::AboutUs);
-        let believed = self.believes(word, first, domain, now) && self.deaths < MOST_DEATHS;
-        self.deaths += u32::from(believed);
+        let believed = self.believes(word, first, domain, now) && self.deaths.has_room();
+        if believed {
+            self.deaths.add();
+        }
         if !believed || first.is_some() {
             let totals = self.totals_until_now();
             let word = match first {
@@ -245,7 +244,7 @@ impl VerdictGuard {
     /// A token that was taken for dead has not ended a registration after all: the registry knows better, or could not be
     /// asked.
     pub(crate) fn take_back_death(&mut self) {
-        self.deaths = self.deaths.saturating_sub(1);
+        self.deaths.count = self.deaths.count.saturating_sub(1);
         self.changes += 1;
     }
 
@@ -265,6 +264,7 @@ impl VerdictGuard {
             accepted.at = 0;
         }
         self.usual.at = now;
+        self.deaths.begin_again(now);
         if let Some(burst) = &mut self.burst {
             (burst.at, burst.since) = (now, now);
         }
@@ -326,6 +326,7 @@ impl VerdictGuard {
         let is_steady = evidence.accepts() && now.saturating_sub(burst.at) >= STEADY;
         if is_steady {
             self.usual.become_the_share_of(evidence);
+            self.deaths.usual = Usual::default();
         }
         is_steady
     }
@@ -341,6 +342,12 @@ impl VerdictGuard {
             at: now,
             sign,
         });
+        if self.burst.is_none() {
+            let known = &self.known_domains;
+            let is_known = |domain| known.get(domain).is_some();
+            let judged = self.deaths.answered(token, domain, sign, now, is_known);
+            self.changes += u64::from(judged);
+        }
     }
 
     /// Forgets what is too old, after it has been added to what is usual.
@@ -424,8 +431,6 @@ impl VerdictGuard {
 pub(crate) const JUMP: Seconds = 60;
 /// A share that has lasted so long is the usual one. No incident of a provider lasts as long, and until then few die.
 const STEADY: Seconds = 14 * DAY;
-/// However long the provider accepts nothing or has a burst, so many tokens die.
-const MOST_DEATHS: u32 = 10;
 /// Fewer tokens that were rejected are no sign of a mistake.
 const FEW: usize = 3;
 /// Answers from which the end of a burst can be told.

@@ -137,6 +137,20 @@ impl Usual {
         self.rejected = share * ENOUGH;
     }
 
+    /// Goes half of the way to a share in a day if it is smaller, and in a week if it is larger: a rise
+    /// must not become usual while it lasts.
+    pub(crate) fn approach(&mut self, evidence: Evidence, now: Seconds) {
+        let before = *self;
+        self.become_the_share_of(evidence);
+        self.at = now;
+        if before.answers >= ENOUGH {
+            let usual = before.rejected / before.answers * ENOUGH;
+            let half = if self.rejected < usual { DAY } else { 7 * DAY };
+            let weight = 0.5_f64.powf(now.saturating_sub(before.at) as f64 / half as f64);
+            self.rejected += (usual - self.rejected) * weight;
+        }
+    }
+
     /// Whether the share of rejected tokens has risen: to more than twice the usual one, and a tenth of all on top.
     /// Before there is a usual one nothing rises.
     pub(crate) fn is_exceeded_by(&self, evidence: Evidence, hysteresis: Hysteresis) -> bool {

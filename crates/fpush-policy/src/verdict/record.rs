@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Accepted, Burst, JUMP, VerdictGuard,
+    deaths::Deaths,
     history::{FirstWord, Totals, Usual},
     window::{Answer, Seconds, Sign},
 };
@@ -35,6 +36,9 @@ enum Part {
         at: Seconds,
         accepted: Vec<([u64; 2], Seconds)>,
         deaths: u32,
+        /// What is usual where those are counted, and since when there is more.
+        #[serde(default)]
+        course: (Usual, Option<Seconds>),
         totals: Totals,
         usual: Usual,
         burst: Option<Burst>,
@@ -101,7 +105,8 @@ impl VerdictGuard {
                 .flatten()
                 .map(|accepted| (accepted.token.to_parts(), accepted.at))
                 .collect(),
-            deaths: self.deaths,
+            deaths: self.deaths.count,
+            course: (self.deaths.usual, self.deaths.risen),
             totals: self.totals,
             usual: self.usual,
             burst: self.burst,
@@ -131,6 +136,7 @@ impl VerdictGuard {
                     at,
                     accepted,
                     deaths,
+                    course: (usual_of_deaths, risen),
                     totals,
                     usual,
                     burst,
@@ -138,6 +144,11 @@ impl VerdictGuard {
                     same = digest == parts(self.digest);
                     from_the_future = at > now + JUMP;
                     self.usual = usual.checked(now);
+                    self.deaths = Deaths::remembered(
+                        deaths,
+                        usual_of_deaths.checked(now),
+                        risen.map(|risen| risen.min(now)),
+                    );
                     if !same {
                         continue;
                     }
@@ -148,7 +159,6 @@ impl VerdictGuard {
                             at: at.min(now),
                         });
                     }
-                    self.deaths = deaths;
                     self.totals = totals;
                     self.burst = burst.map(|burst| Burst {
                         at: burst.at.min(now),

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::{words::MAX_WORDS, *};
 
+mod partial;
+
 /// A lane, and what time it is there.
 struct Lane {
     guard: VerdictGuard,

@@ -274,6 +274,28 @@ fn that_some_of_the_tokens_are_in() {
     }
 }
 
+/// Answers are so rare that no ten minutes have enough of them to tell a rise.
+#[test]
+fn that_half_of_the_tokens_are_in_where_answers_are_rare() {
+    for provider in [Provider::Apple, Provider::Google] {
+        let mut world = World::start();
+        let mut devices = world.devices(provider, 300);
+        world.expect_all_arrive(&mut devices);
+        let word = &provider.words_beyond_doubt()[0];
+        for device in devices.iter().step_by(2) {
+            world.token_gets(&device.token, word.clone());
+        }
+        // 800 pushes a day, for three days.
+        for step in 0..3 * 144 {
+            let first = step * 7_919 % 295;
+            world.publish(&mut devices[first..first + 5 + step % 2]);
+            world.pass(10 * MINUTE);
+        }
+        let lost = lost(&devices).len();
+        assert!(lost <= MOST, "{lost} lost by {word:?}");
+    }
+}
+
 #[test]
 #[ignore = "takes minutes: `cargo xtask test --long` runs it"]
 fn a_hundred_thousand_devices_of_apple() {

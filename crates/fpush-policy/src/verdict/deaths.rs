@@ -1,0 +1,161 @@
+//! How many tokens may be taken for dead.
+
+use fpush_push::Fingerprint;
+
+use super::{
+    STEADY,
+    history::{Hysteresis, Usual},
+    window::{Evidence, LONGEST, Seconds, Sign},
+};
+
+/// Tokens that were taken for dead, until enough answers show that the lane rejects no more tokens than it does usually.
+/// The window is too short for that where answers are rare, and what is usual there is learnt too soon.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Deaths {
+    pub(crate) count: u32,
+    /// The share of rejected tokens that is usual: nothing of a rise is in it.
+    pub(crate) usual: Usual,
+    /// Since when there have been more than that.
+    pub(crate) risen: Option<Seconds>,
+    /// How often in a row there were not, after a rise.
+    usually: u32,
+    /// Deaths since it was last looked at the answers.
+    lately: u32,
+    /// The answers since then.
+    later: Vec<Later>,
+}
+
+/// The last answer for a token within ten minutes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Later {
+    token: u64,
+    domain: Fingerprint,
+    at: Seconds,
+    accepted: bool,
+}
+
+impl Deaths {
+    /// What was written down.
+    pub(crate) fn remembered(count: u32, usual: Usual, risen: Option<Seconds>) -> Self {
+        Self {
+            count,
+            usual,
+            risen,
+            usually: 0,
+            lately: 0,
+            later: Vec::new(),
+        }
+    }
+
+    /// Whether one more token may be taken for dead.
+    pub(crate) fn has_room(&self) -> bool {
+        self.count < MOST_DEATHS
+    }
+
+    /// A token is taken for dead.
+    pub(crate) fn add(&mut self) {
+        self.count = self.count.saturating_add(1);
+        self.lately += 1;
+        if !self.has_room() {
+            // What comes from now on shows whether more may die.
+            self.lately = 0;
+            self.later.clear();
+        }
+    }
+
+    /// The clock has jumped.
+    pub(crate) fn begin_again(&mut self, now: Seconds) {
+        for answer in &mut self.later {
+            answer.at = now;
+        }
+        self.usual.at = now;
+        self.risen = self.risen.map(|_| now);
+    }
+
+    /// The provider answered a push. Returns whether it was the last answer that was needed to know how the lane is.
+    pub(crate) fn answered(
+        &mut self,
+        token: Fingerprint,
+        domain: Fingerprint,
+        sign: Sign,
+        now: Seconds,
+        is_known: impl Fn(Fingerprint) -> bool,
+    ) -> bool {
+        let accepted = match sign {
+            Sign::Accepted => true,
+            Sign::Rejected => false,
+            Sign::Neutral => return false,
+        };
+        let answer = Later {
+            token: token.table_hash(),
+            domain,
+            at: now,
+            accepted,
+        };
+        let same = |other: &&mut Later| other.token == answer.token && now.saturating_sub(other.at) < LONGEST;
+        if let Some(same) = self.later.iter_mut().rev().find(same) {
+            same.accepted = accepted;
+            return false;
+        }
+        self.later.push(answer);
+        if self.later.len() < ENOUGH {
+            return false;
+        }
+        let evidence = self.evidence(is_known);
+        self.later.clear();
+        self.judge(evidence, now);
+        self.lately = 0;
+        true
+    }
+
+    /// Of a domain that is not known no more rejected tokens count than it has accepted ones, and one in any case: anybody
+    /// can invent tokens. Where strangers' tokens make a rise, dead ones live longer, and no living one dies.
+    fn evidence(&self, is_known: impl Fn(Fingerprint) -> bool) -> Evidence {
+        let mut evidence = Evidence::default();
+        for (place, answer) in self.later.iter().enumerate() {
+            let of_domain = |answers: &[Later], accepted: bool| {
+                let of = |other: &&Later| other.domain == answer.domain && other.accepted == accepted;
+                answers.iter().filter(of).count()
+            };
+            let counts = answer.accepted
+                || is_known(answer.domain)
+                || of_domain(&self.later[..place], false) < of_domain(&self.later, true).max(1);
+            evidence.answers += usize::from(counts);
+            evidence.accepted += usize::from(answer.accepted);
+            evidence.rejected += usize::from(counts && !answer.accepted);
+        }
+        evidence
+    }
+
+    fn judge(&mut self, evidence: Evidence, now: Seconds) {
+        let is_usual = evidence.accepts() && !self.usual.is_exceeded_by(evidence, Hysteresis::Last);
+        if is_usual {
+            self.usually += 1;
+            if self.risen.is_none() || self.usually >= USUALLY {
+                // An incident may have begun since: what it has cost counts on.
+                self.count = self.count.min(self.lately);
+                self.risen = None;
+                self.usual.approach(evidence, now);
+            }
+            return;
+        }
+        self.usually = 0;
+        let has_risen = !evidence.accepts() || self.usual.is_exceeded_by(evidence, Hysteresis::Begin);
+        if self.risen.is_none() && !has_risen {
+            return;
+        }
+        let since = *self.risen.get_or_insert(now);
+        if evidence.accepts() && now.saturating_sub(since) >= STEADY {
+            self.usual.become_the_share_of(evidence);
+            self.usual.at = now;
+            (self.count, self.risen) = (0, None);
+        }
+    }
+}
+
+/// However long an incident lasts, so many tokens die.
+const MOST_DEATHS: u32 = 10;
+/// Answers that show how a lane is.
+const ENOUGH: usize = 50;
+/// So often in a row the lane must be as usual after a rise, because once is chance.
+const USUALLY: u32 = 3;
