@@ -33,6 +33,8 @@ pub(crate) struct Ledger {
     owed: BTreeMap<Key, Owed>,
     /// Until when something was owed, or may have been.
     owed_until: BTreeMap<Key, Millis>,
+    /// When it was last counted that an acknowledged push could not be delivered.
+    counted: BTreeMap<Key, Millis>,
     /// When the publish of the last accepted push arrived.
     accepted: BTreeMap<Key, Millis>,
     /// When publishes arrived of late.
@@ -183,11 +185,15 @@ impl Books {
     pub(crate) fn delivered(&mut self, device: usize, class: Class, arrived: Millis) {
         let (key, now) = ((device, class as u8), self.now());
         self.ledger.accepted.insert(key, arrived);
-        let owed = self.ledger.owed.get(&key);
-        if owed.is_some_and(|owed| owed.acknowledged <= arrived) {
-            self.ledger.owed.remove(&key);
-            let until = self.ledger.owed_until.entry(key).or_default();
-            *until = now.max(*until);
+        match self.ledger.owed.get_mut(&key) {
+            Some(owed) if owed.acknowledged <= arrived => {
+                self.ledger.owed.remove(&key);
+                let until = self.ledger.owed_until.entry(key).or_default();
+                *until = now.max(*until);
+            }
+            // Another one was queued meanwhile.
+            Some(owed) => owed.free_since = owed.free_since.max(owed.acknowledged),
+            None => {}
         }
     }
 
@@ -197,6 +203,7 @@ impl Books {
         for device in self.with_token(app, token) {
             for class in [Class::High, Class::Low, Class::Voip] {
                 let key = (device, class as u8);
+                self.ledger.counted.insert(key, now);
                 if self.ledger.owed.remove(&key).is_some() {
                     self.ledger.owed_until.insert(key, now);
                 }
@@ -258,8 +265,11 @@ impl Books {
         let (key, now) = (self.key(device, urgency), self.now());
         let is_call = key.1 == Class::Voip as u8;
         if *answer == Answer::Result {
-            let reached = self.ledger.accepted.get(&key).is_some_and(|at| *at >= arrived);
-            if reached {
+            // The answer may come later than what became of the push: the link was down.
+            let has_ended = [&self.ledger.accepted, &self.ledger.counted]
+                .into_iter()
+                .any(|ends| ends.get(&key).is_some_and(|at| *at >= arrived));
+            if has_ended {
                 return;
             }
             if is_call {
