@@ -205,7 +205,7 @@ impl Material {
                 let objection = wanted.and_then(|wanted| objection(&parsed, wanted));
                 // What is certain to be refused comes last, and a guess is less than the date.
                 let rank = (
-                    !matches!(objection, Some(Objection::Certain(_))),
+                    !objection.as_ref().is_some_and(|objection| objection.is_certain),
                     validity.trouble(now).is_none(),
                     objection.is_none(),
                     validity.not_after,

@@ -8,6 +8,8 @@ use x509_parser::{
     prelude::X509Certificate,
 };
 
+use crate::topic;
+
 /// What the module needs of its certificate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted<'a> {
@@ -21,11 +23,12 @@ pub(crate) struct Wanted<'a> {
 
 /// Why a certificate cannot send the pushes that are wanted.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Objection {
-    /// Apple will refuse them.
-    Certain(String),
-    /// Apple is likely to refuse them.
-    Likely(String),
+pub(crate) struct Objection {
+    /// Whether Apple will refuse them; otherwise that is only likely.
+    pub(crate) is_certain: bool,
+    /// The setting that is wrong.
+    pub(crate) key: &'static str,
+    pub(crate) what: String,
 }
 
 /// What a certificate says.
@@ -35,6 +38,8 @@ struct Purpose {
     uid: Option<String>,
     /// What the common name begins with.
     kind: Option<String>,
+    /// What follows that in the common name: the bundle ID.
+    name: Option<String>,
     /// From the extensions that list them; empty if there are none.
     topics: Vec<String>,
     sandbox: bool,
@@ -54,8 +59,9 @@ impl Purpose {
             if *attribute.attr_type() == USER_ID {
                 purpose.uid = text;
             } else if *attribute.attr_type() == COMMON_NAME {
-                let kind = |name: String| name.split_once(':').map(|(kind, _)| kind.trim().to_owned());
-                purpose.kind = text.and_then(kind);
+                let parts = text.as_deref().and_then(|text| text.split_once(':'));
+                purpose.kind = parts.map(|(kind, _)| kind.trim().to_owned());
+                purpose.name = parts.map(|(_, name)| name.trim().to_owned());
             }
         }
         for extension in certificate.extensions() {
@@ -82,35 +88,43 @@ impl Purpose {
 
     fn objection(&self, wanted: Wanted<'_>) -> Option<Objection> {
         let topic = wanted.topic;
-        let needed = if wanted.calls {
-            format!("{topic}.voip")
-        } else {
-            topic.to_owned()
-        };
         let kind = self.kind.as_deref().unwrap_or_default();
-        let certain = |what: String| {
-            // A relay may have rules of its own.
-            Some(if wanted.sandbox.is_some() {
-                Objection::Certain(what)
-            } else {
-                Objection::Likely(what)
+        let objection = |is_certain, key, what| {
+            Some(Objection {
+                // A relay may have rules of its own.
+                is_certain: is_certain && wanted.sandbox.is_some(),
+                key,
+                what,
             })
         };
-        if !self.topics.is_empty() {
-            if !self.topics.contains(&needed) {
+        let certain = |what| objection(true, CERTIFICATE, what);
+        if self.topics.is_empty() && SIGNING.contains(&kind) {
+            return certain(format!(
+                "this is a certificate that signs apps (\"{kind}\"), and no push certificate; get one at \
+                 developer.apple.com, under Certificates, Apple Push Notification service SSL"
+            ));
+        }
+        // What is certain is said before what is likely.
+        let mut likely = None;
+        if let Some(bundle) = topic
+            .strip_suffix(VOIP)
+            .filter(|bundle| self.is_for(bundle, topic))
+        {
+            likely = objection(wanted.calls, "topic", topic::with_voip(bundle));
+        } else if !self.topics.is_empty() {
+            let needed = if wanted.calls {
+                &format!("{topic}{VOIP}")
+            } else {
+                topic
+            };
+            if !self.topics.iter().any(|topic| topic == needed) {
                 let topics = self.topics.join(", ");
                 return certain(format!(
                     "the certificate is for the topics {topics}, and cannot send pushes to {needed}"
                 ));
             }
         } else if let Some(uid) = self.uid.as_deref() {
-            let base = uid.strip_suffix(".voip").unwrap_or(uid);
-            if SIGNING.contains(&kind) {
-                return certain(format!(
-                    "this is a certificate that signs apps (\"{kind}\"), and no push certificate; get one at \
-                     developer.apple.com, under Certificates, Apple Push Notification service SSL"
-                ));
-            }
+            let base = uid.strip_suffix(VOIP).unwrap_or(uid);
             if base != topic && uid != topic {
                 let called = if kind.is_empty() {
                     String::new()
@@ -119,19 +133,13 @@ impl Purpose {
                 };
                 let what = format!("the certificate{called} is for {uid}, and cannot send pushes to {topic}");
                 // An extension of the app has a topic below the app's.
-                let below = topic.strip_prefix(base).is_some_and(|rest| rest.starts_with('.'));
-                return if below {
-                    Some(Objection::Likely(what))
-                } else {
-                    certain(what)
-                };
+                if !topic.strip_prefix(base).is_some_and(|rest| rest.starts_with('.')) {
+                    return certain(what);
+                }
+                likely = objection(false, CERTIFICATE, what);
             }
-        } else if SIGNING.contains(&kind) {
-            return certain(format!(
-                "this is a certificate that signs apps (\"{kind}\"), and no push certificate"
-            ));
         }
-        if kind == "VoIP Services" && !wanted.calls {
+        if kind == CALLS && !wanted.calls {
             return certain(
                 "this is a certificate for calls alone (\"VoIP Services\"), and cannot send messages; set pushPriority to \
                  \"voip\", or get a certificate for the Apple Push Notification service"
@@ -147,7 +155,24 @@ impl Purpose {
                 "the certificate is for production alone; set environment to \"production\", or get one for the sandbox"
                     .to_owned(),
             ),
-            _ => None,
+            _ => likely,
+        }
+    }
+
+    /// Whether the app is this one, so that a topic which is its bundle ID with `.voip` behind it is not: there are bundle
+    /// IDs that end so. A certificate that says nothing of its app does not speak for that.
+    fn is_for(&self, bundle: &str, topic: &str) -> bool {
+        if !self.topics.is_empty() {
+            let has = |wanted: &str| self.topics.iter().any(|topic| topic == wanted);
+            return !has(&format!("{topic}{VOIP}")) && (has(bundle) || has(topic));
+        }
+        match self.uid.as_deref() {
+            // A certificate for calls may have the topic of calls there.
+            Some(uid) if uid == topic && self.kind.as_deref() == Some(CALLS) => {
+                self.name.as_deref() == Some(bundle)
+            }
+            Some(uid) => uid == bundle,
+            None => true,
         }
     }
 }
@@ -186,6 +211,11 @@ fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, content, rest))
 }
 
+const CERTIFICATE: &str = "certFilePath";
+/// The kind of certificates for calls alone.
+const CALLS: &str = "VoIP Services";
+/// What the topic of calls has behind the bundle ID.
+const VOIP: &str = ".voip";
 const UTF8: u8 = 0x0c;
 const PRINTABLE: u8 = 0x13;
 const IA5: u8 = 0x16;

@@ -297,10 +297,17 @@ fn choose(
 ) -> Option<Chosen> {
     let report_error = |e: &CredentialError| apns.error("certFilePath", e);
     let chosen = material.choose(wanted, now).inspect_err(report_error).ok()?;
-    match &chosen.objection {
-        Some(Objection::Certain(what)) => apns.unusable("certFilePath", what),
-        Some(Objection::Likely(what)) => apns.warning("certFilePath", what),
-        None => {}
+    if let Some(objection) = &chosen.objection {
+        let Objection {
+            is_certain,
+            key,
+            what,
+        } = objection;
+        if *is_certain {
+            apns.unusable(key, what);
+        } else {
+            apns.warning(key, what);
+        }
     }
     warn_of_expiry(apns, &chosen.validity, now);
     Some(chosen)

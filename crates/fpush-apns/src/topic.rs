@@ -50,13 +50,18 @@ pub(crate) fn check(apns: &Section<'_>, topic: &str, team_id: &str, calls: bool)
         }
     }
     if let Some(bundle) = topic.strip_suffix(".voip") {
-        let message = format!("{EXPECTED}; fpush adds \".voip\" for calls by itself, so write \"{bundle}\"");
+        let message = with_voip(bundle);
         if calls {
             apns.unusable("topic", message);
         } else {
             apns.warning("topic", message);
         }
     }
+}
+
+/// What is wrong with a topic that is this bundle ID and `.voip`.
+pub(crate) fn with_voip(bundle: &str) -> String {
+    format!("{EXPECTED}; fpush adds \".voip\" for calls by itself, so write \"{bundle}\"")
 }
 
 /// Reads `keyId` or `teamId`. Blanks around it are left out; what Apple did not give out is named.
