@@ -3,7 +3,7 @@
 //! Only where none runs the command does it itself.
 
 use std::{
-    io::{self, BufRead as _, Read as _},
+    io::{self, Read as _},
     path::Path,
     sync::Arc,
 };
@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use fpush_driver::{Drain, Module, Modules, Senders};
 use fpush_push::{
-    Built, TokenHasher,
+    Built, TokenHasher, files,
     settings::{Problem, Severity},
 };
 use serde_json::{Value, json};
@@ -183,14 +183,20 @@ fn build(loaded: Loaded, only: Option<&str>) -> anyhow::Result<Vec<Arc<Module>>>
     Ok(modules.collect())
 }
 
-/// The token, from standard input if it is `-`: the command line is visible in the list of processes.
+/// The token, from standard input if it is `-`: the command line is visible in the list of processes. Whatever wrote it, the
+/// first line is the token, without a byte order mark and blanks around it.
 pub(crate) fn read_token(token: &str) -> io::Result<String> {
+    let not_text = |e| io::Error::new(io::ErrorKind::InvalidData, e);
+    let clean = |text: &str| {
+        let text = files::text(text.as_bytes()).map_err(not_text)?;
+        Ok(text.trim().to_owned())
+    };
     if token != STDIN {
-        return Ok(token.to_owned());
+        return clean(token);
     }
-    let mut line = String::new();
-    io::stdin().lock().take(LONGEST_LINE).read_line(&mut line)?;
-    Ok(line.trim().to_owned())
+    let mut lines = files::Lines::new(io::stdin().lock().take(LONGEST_LINE), LONGEST_LINE as usize);
+    let line = lines.next_line()?.unwrap_or_default();
+    clean(str::from_utf8(line).map_err(|_| not_text(files::NotText::NotUtf8))?)
 }
 
 pub(crate) const STDIN: &str = "-";

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use fpush_push::files;
+
 /// What is known of the service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Service {
@@ -57,9 +59,9 @@ impl Service {
         let folders = folders(env::var("SYSTEMD_UNIT_PATH").ok().as_deref());
         let unit = folders
             .iter()
-            .find_map(|folder| fs::read_to_string(folder.join(UNIT)).ok())?;
+            .find_map(|folder| fs::read(folder.join(UNIT)).ok())?;
         let mut service = Self::default();
-        service.read(&unit);
+        service.read_file(&unit);
         // Of two with one name the one in the first folder counts, and all are read in the order of their names.
         let mut drop_ins = BTreeMap::new();
         for folder in folders.iter().rev() {
@@ -73,7 +75,7 @@ impl Service {
             }
         }
         for path in drop_ins.values() {
-            service.read(&fs::read_to_string(path).unwrap_or_default());
+            service.read_file(&fs::read(path).unwrap_or_default());
         }
         Some(service)
     }
@@ -121,6 +123,14 @@ impl Service {
     pub(crate) fn state_folder(&self) -> Option<&Path> {
         let mut made = self.made.iter().map(PathBuf::as_path);
         made.find(|made| made.starts_with(STATE))
+    }
+
+    /// Reads a file as systemd does: with or without a byte order mark, with any kind of line end, and a line that is not
+    /// UTF-8 costs none of the others.
+    fn read_file(&mut self, content: &[u8]) {
+        let content = files::without_mark(content).unwrap_or_default();
+        let text = String::from_utf8_lossy(content);
+        self.read(&text.replace("\r\n", "\n").replace('\r', "\n"));
     }
 
     pub(crate) fn read(&mut self, text: &str) {
@@ -306,6 +316,20 @@ mod tests {
             service.read(text);
         }
         service
+    }
+
+    #[test]
+    fn a_unit_file_is_read_whatever_editor_wrote_it() {
+        let expected = service(&["[Service]\nUser=push\nGroup=push\n"]);
+        for content in [
+            &b"\xef\xbb\xbf[Service]\r\nUser=push\r\nGroup=push\r\n"[..],
+            b"\xef\xbb\xbf[Service]\rUser=push\rGroup=push",
+            b"# M\xfcller\n[Service]\nUser=\\\r\npush\nGroup=push\n",
+        ] {
+            let mut found = Service::default();
+            found.read_file(content);
+            assert_eq!(found, expected, "{}", content.escape_ascii());
+        }
     }
 
     #[test]

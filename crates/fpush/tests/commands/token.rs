@@ -2,7 +2,7 @@
 
 use std::{fs::File, process::Command as Process};
 
-use fpush_testkit::Answer;
+use fpush_testkit::{Answer, run_to_end};
 #[cfg(feature = "enable_registration")]
 use fpush_testkit::{Command, Form};
 use serde_json::{Value, json};
@@ -104,6 +104,38 @@ fn the_life_of_a_token_can_be_read() {
     let requests = place.apns.count();
     place.why("ios", &token, &[]);
     assert_eq!(place.apns.count(), requests, "nobody is asked");
+}
+
+/// As editors and shells of other systems hand it over.
+#[test]
+fn a_token_is_read_whatever_wrote_it() {
+    let place = Place::new();
+    let _running = place.start();
+    let token = apple(1);
+    let marked = format!("\u{feff}{token}");
+    for given in [&*marked, &format!("{marked}\r\n"), &format!("\u{feff} {token}\r")] {
+        place
+            .why("ios", given, &[])
+            .expect(0, &["the log calls this token"]);
+    }
+    // `--token "$(cat file)"`.
+    for (number, given) in [&*marked, &format!(" {token}\r")].into_iter().enumerate() {
+        place.send("ios", given).expect(0, &["accepted"]);
+        assert_eq!(place.apns.requests()[number].token, token);
+        let said = place.fpush(&["token", "--module", "ios", "--token", given]);
+        said.expect(0, &["the log calls this token"]);
+    }
+    let units: Vec<_> = marked.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    place.dir.write("token", units);
+    for command in ["send", "token"] {
+        let line = "exec \"$0\" \"$1\" --module ios --token - settings.json < token";
+        let said = Said::of(run_to_end(
+            "/bin/sh",
+            ["-c", line, PROGRAM, command],
+            place.dir.path(),
+        ));
+        assert!(said.err.contains("the file is in UTF-16"), "{}", said.err);
+    }
 }
 
 #[test]
