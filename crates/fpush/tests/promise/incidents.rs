@@ -1,12 +1,12 @@
 //! A provider has an incident: for a while it calls every token dead, or wrong. However long that lasts, at most ten
 //! devices may lose their registration; with words that may be about us, none.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use fpush_testkit::Answer;
 use serde_json::json;
 
-use super::rig::{Change, DAY, Device, End, HOUR, MINUTE, Provider, World, lost};
+use super::rig::{Change, DAY, Device, End, HOUR, MINUTE, Provider, World, copy_database, lost};
 
 /// What an incident may cost.
 const MOST: usize = 10;
@@ -294,6 +294,76 @@ fn that_half_of_the_tokens_are_in_where_answers_are_rare() {
         let lost = lost(&devices).len();
         assert!(lost <= MOST, "{lost} lost by {word:?}");
     }
+}
+
+/// What an operator does with the database in the middle of an incident, because devices disappear.
+#[derive(Debug, Clone, Copy)]
+enum Remedy {
+    Import,
+    Restore,
+    RestoreAndAccept,
+    /// The state directory is lost, too.
+    RestoreAndForget,
+}
+
+#[test]
+fn the_operator_puts_devices_back_in_the_middle() {
+    for remedy in [
+        Remedy::Import,
+        Remedy::Restore,
+        Remedy::RestoreAndAccept,
+        Remedy::RestoreAndForget,
+    ] {
+        for length in [61 * MINUTE, 4 * DAY] {
+            let word = &Provider::Apple.words_beyond_doubt()[0];
+            let lost = lost_beside(remedy, length, word);
+            assert!(lost <= MOST, "{lost} lost by {word:?} in {length:?}, {remedy:?}");
+            let word = &Provider::Apple.words_about_us()[0];
+            let lost = lost_beside(remedy, length, word);
+            assert_eq!(lost, 0, "lost by {word:?} in {length:?}, {remedy:?}");
+        }
+    }
+}
+
+/// How many devices an incident costs while the operator does this.
+#[track_caller]
+fn lost_beside(remedy: Remedy, length: Duration, word: &Answer) -> usize {
+    let mut world = World::start();
+    let mut devices = world.registered(Provider::Apple, 60);
+    for _ in 0..3 {
+        world.expect_all_arrive(&mut devices);
+        world.pass(MINUTE);
+    }
+    fs::write(world.file("devices.jsonl"), world.operate(&["export"])).unwrap();
+    world.stop();
+    copy_database(&world, "devices", "backup");
+    world.go_on();
+    world.expect_all_arrive(&mut devices);
+    world.everybody_gets(Some(word.clone()));
+    for step in 0..8 {
+        world.publish(&mut devices);
+        world.pass(length / 8);
+        if step != 3 {
+            continue;
+        }
+        if let Remedy::Import = remedy {
+            world.operate(&["import", "json", "devices.jsonl"]);
+            continue;
+        }
+        world.stop();
+        copy_database(&world, "backup", "devices");
+        match remedy {
+            Remedy::Import | Remedy::Restore => {}
+            Remedy::RestoreAndAccept => drop(world.operate(&["devices", "accept"])),
+            Remedy::RestoreAndForget => fs::remove_dir_all(world.file("state")).unwrap(),
+        }
+        world.go_on();
+    }
+    world.everybody_gets(None);
+    world.pass(21 * MINUTE);
+    world.publish(&mut devices);
+    expect_the_others_as_before(&world, &devices);
+    lost(&devices).len()
 }
 
 #[test]

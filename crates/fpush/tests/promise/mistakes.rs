@@ -1,12 +1,12 @@
 //! An operator slips, in the settings. Whatever is published meanwhile, no server may forget a device, and when the slip
 //! is mended every push arrives.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use fpush_testkit::{Answer, Moves, fcm_error};
 use serde_json::{Value, json};
 
-use super::rig::{Change, DAY, Device, HOUR, MINUTE, Provider, World, assert_all_kept, lost};
+use super::rig::{Change, DAY, Device, HOUR, MINUTE, Provider, RESULT, World, assert_all_kept, lost};
 
 /// A slip, as a change of good settings.
 type Slip = fn(&mut Value);
@@ -50,6 +50,44 @@ fn publish_for_days(world: &mut World, devices: &mut [Device]) {
 }
 
 fn nothing(_: &World) {}
+
+/// The same with pushes that the provider refuses as another app's, and a slip that may be in another file.
+#[track_caller]
+fn another_app_costs_nobody(
+    what: &str,
+    word: &Answer,
+    slip: impl Fn(&mut World, Change),
+    mend: impl Fn(&mut World, Change),
+) {
+    for how in [Change::Restart, Change::Reload] {
+        let mut world = World::start();
+        let mut devices = world.devices(Provider::Apple, 20);
+        world.devices_are_of(&devices, "org.example.app", word);
+        let mut beta = world.stateless(Provider::Apple, 20);
+        for device in &mut beta {
+            device.module = Some("beta");
+        }
+        world.devices_are_of(&beta, "org.example.beta", word);
+        let android = world.devices(Provider::Google, 20);
+        world.devices_are_of(&android, "project-1", word);
+        devices.extend(beta.into_iter().chain(android));
+        world.expect_all_arrive(&mut devices);
+
+        slip(&mut world, how);
+        world.publish(&mut devices);
+        let refused = devices.iter().filter(|device| device.last != RESULT).count();
+        assert!(
+            refused >= 20,
+            "{refused} pushes came as another app's: {what}, by {how:?}"
+        );
+        publish_for_days(&mut world, &mut devices);
+        assert_all_kept(&devices, &format!("{what}, by {how:?}"));
+
+        mend(&mut world, how);
+        world.pass(21 * MINUTE);
+        world.expect_all_arrive(&mut devices);
+    }
+}
 
 #[test]
 fn a_module_has_the_wrong_type() {
@@ -115,6 +153,40 @@ fn a_project_is_wrong() {
             let mismatch = fcm_error(403, "PERMISSION_DENIED", Some("SENDER_ID_MISMATCH"), &[]);
             world.everybody_gets(Some(mismatch));
         },
+    );
+}
+
+#[test]
+fn two_modules_of_apple_are_exchanged() {
+    let exchange = |world: &mut World, how| {
+        world.change_settings(how, |settings| {
+            let modules = &mut settings["pushModules"];
+            let (ios, beta) = (modules["ios"].clone(), modules["beta"].clone());
+            modules["ios"] = beta;
+            modules["beta"] = ios;
+        });
+    };
+    // Two apps, or the two environments of one.
+    for reason in ["DeviceTokenNotForTopic", "BadDeviceToken"] {
+        let word = Answer::reason(400, reason);
+        another_app_costs_nobody("ios and beta are exchanged", &word, exchange, exchange);
+    }
+}
+
+#[test]
+fn the_account_file_is_another_projects() {
+    let of_project = |project: &'static str| {
+        move |world: &mut World, how| {
+            fs::write(world.file("fcm.json"), world.fcm.service_account(project)).unwrap();
+            world.change_settings(how, |_| {});
+        }
+    };
+    let word = fcm_error(403, "PERMISSION_DENIED", Some("SENDER_ID_MISMATCH"), &[]);
+    another_app_costs_nobody(
+        "another project's service account",
+        &word,
+        of_project("project-2"),
+        of_project("project-1"),
     );
 }
 

@@ -1,29 +1,65 @@
 //! The database of registered devices is not the one that it was. No device may be forgotten for that.
 
-use std::fs;
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
-use fpush_testkit::Moves;
+use fpush_testkit::{Answer, Moves, Postgres, until};
 use serde_json::json;
 
-use super::rig::{Change, DAY, DEAD, End, HOUR, LONG, MINUTE, Provider, RESULT, World, assert_all_kept};
-
-/// The files of the database.
-const FILES: [&str; 3] = ["devices.db", "devices.db-wal", "devices.db-shm"];
+use super::rig::{
+    Change, DATABASE, DAY, DEAD, End, HOUR, LONG, MINUTE, Provider, RESULT, World, assert_all_kept,
+    copy_database,
+};
 
 /// Puts the database away under another name, or back.
 fn rename(world: &World, from: &str, to: &str) {
-    for file in FILES {
+    for file in DATABASE {
         let (from, to) = (file.replace("devices", from), file.replace("devices", to));
         let _ = fs::remove_file(world.file(&to));
         let _ = fs::rename(world.file(&from), world.file(&to));
     }
 }
 
-fn copy(world: &World, from: &str, to: &str) {
-    for file in FILES {
-        let (from, to) = (file.replace("devices", from), file.replace("devices", to));
-        let _ = fs::remove_file(world.file(&to));
-        let _ = fs::copy(world.file(&from), world.file(&to));
+/// Does this past fpush.
+#[track_caller]
+fn sql(world: &World, sql: &str) {
+    let file = world.file("devices.db");
+    let done = Command::new("sqlite3").arg(file).arg(sql).status();
+    assert!(done.unwrap().success(), "{sql}");
+}
+
+/// Another program writes to the database, and does not end.
+struct Lock(std::process::Child);
+
+impl Lock {
+    fn new(world: &World) -> Self {
+        let mut child = Command::new("sqlite3")
+            .arg(world.file("devices.db"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let input = child.stdin.as_mut().unwrap();
+        input
+            .write_all(b".timeout 10000\nBEGIN IMMEDIATE;\nSELECT 'locked';\n")
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert_eq!(line, "locked\n");
+        Self(child)
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        drop(self.0.wait());
     }
 }
 
@@ -75,13 +111,13 @@ fn it_is_a_backup() {
     let mut world = World::start();
     let mut old = world.registered(Provider::Apple, 10);
     world.stop();
-    copy(&world, "devices", "backup");
+    copy_database(&world, "devices", "backup");
     world.go_on();
     let mut new = world.registered(Provider::Apple, 10);
     world.expect_all_arrive(&mut new);
     world.expect_all_arrive(&mut old);
     world.stop();
-    copy(&world, "backup", "devices");
+    copy_database(&world, "backup", "devices");
     world.go_on();
     for _ in 0..20 {
         world.publish(&mut old);
@@ -90,6 +126,176 @@ fn it_is_a_backup() {
     }
     assert_all_kept(&old, "devices of the backup");
     assert_all_kept(&new, "devices that the backup does not have");
+}
+
+/// Who remembers nothing of it does not know who has registered again since.
+#[test]
+fn it_is_a_backup_and_nothing_is_remembered() {
+    for how in ["lost", "accepted"] {
+        let mut world = World::start();
+        let mut stay = world.registered(Provider::Apple, 10);
+        let leave: Vec<_> = (0..10)
+            .map(|n| world.register(Provider::Apple, &format!("leaves-{n}"), n))
+            .collect();
+        for (n, device) in leave.iter().enumerate() {
+            world.unregister(device, n);
+        }
+        world.stop();
+        copy_database(&world, "devices", "backup");
+        world.go_on();
+        let mut come_back: Vec<_> = (0..10)
+            .map(|n| world.register(Provider::Apple, &format!("leaves-{n}"), n))
+            .collect();
+        world.expect_all_arrive(&mut come_back);
+        world.stop();
+        copy_database(&world, "backup", "devices");
+        if how == "lost" {
+            fs::remove_dir_all(world.file("state")).unwrap();
+        } else {
+            world.operate(&["devices", "accept"]);
+        }
+        world.go_on();
+        for start in 0..3 {
+            for _ in 0..7 {
+                world.publish(&mut stay);
+                world.publish(&mut come_back);
+                world.pass(DAY / 4);
+            }
+            if start < 2 {
+                world.restart(End::Stop);
+            }
+        }
+        assert_all_kept(&stay, "devices of the backup");
+        assert_all_kept(
+            &come_back,
+            &format!("devices that came back after it; what was known is {how}"),
+        );
+        world.expect_all_arrive(&mut stay);
+        // What goes from then on goes.
+        let mut gone = [world.register(Provider::Apple, "goes", 1)];
+        world.unregister(&gone[0], 1);
+        world.publish(&mut gone);
+        assert_eq!(gone[0].last, DEAD);
+    }
+}
+
+#[test]
+fn it_has_shrunk() {
+    for how in [End::Stop, End::Kill] {
+        let mut world = World::start();
+        let mut devices = world.registered(Provider::Apple, 30);
+        world.expect_all_arrive(&mut devices);
+        world.stop();
+        copy_database(&world, "devices", "backup");
+        sql(&world, "DELETE FROM devices WHERE rowid % 3 > 0");
+        world.go_on();
+        for start in 0..2 {
+            for _ in 0..10 {
+                world.publish(&mut devices);
+                world.pass(DAY / 4);
+            }
+            if start == 0 {
+                world.restart(how);
+            }
+        }
+        assert_all_kept(&devices, "devices that somebody has deleted");
+        assert!(
+            devices.iter().any(|device| device.last != RESULT),
+            "some are missing"
+        );
+        world.stop();
+        copy_database(&world, "backup", "devices");
+        world.go_on();
+        world.expect_all_arrive(&mut devices);
+    }
+}
+
+/// What a provider says meanwhile cannot be written, and a registry that cannot be asked knows nothing.
+#[test]
+fn it_is_locked_for_a_while() {
+    for cache in [true, false] {
+        let store = |settings: &mut serde_json::Value| {
+            settings["registration"]["store"]["cache"] = json!(cache);
+        };
+        let mut world = World::with(store, Moves::Time);
+        let mut devices = world.registered(Provider::Apple, 30);
+        world.expect_all_arrive(&mut devices);
+        let mut dead = world.registered(Provider::Apple, 1);
+        world.token_gets(&dead[0].token, Answer::reason(410, "Unregistered"));
+        let lock = Lock::new(&world);
+        for _ in 0..17 {
+            world.publish(&mut devices);
+        }
+        assert_all_kept(&devices, &format!("a locked database, cache: {cache}"));
+        drop(lock);
+        until(LONG, "what is dead can be ended again", || {
+            world.publish(&mut dead);
+            dead[0].last == DEAD
+        });
+        world.expect_all_arrive(&mut devices);
+    }
+}
+
+#[test]
+fn it_is_out_of_reach_for_a_while() {
+    for cache in [true, false] {
+        let server = Postgres::start_new();
+        let url = server.database();
+        let store = |settings: &mut serde_json::Value| {
+            settings["registration"]["store"] = json!({ "type": "postgres", "url": url, "cache": cache });
+        };
+        let mut world = World::with(store, Moves::Time);
+        let mut devices = world.registered(Provider::Apple, 20);
+        let mut gone = [world.register(Provider::Apple, "gone", 1)];
+        world.unregister(&gone[0], 1);
+        world.expect_all_arrive(&mut devices);
+        world.publish(&mut gone);
+        assert_eq!(gone[0].last, DEAD);
+        gone[0].registration = fpush_testkit::Registration::default();
+        for end in [None, Some(End::Kill)] {
+            server.stop();
+            for _ in 0..17 {
+                world.publish(&mut devices);
+                world.publish(&mut gone);
+            }
+            assert_all_kept(&devices, &format!("a database that is away, cache: {cache}"));
+            assert_all_kept(&gone, "nobody can know that it has ended");
+            end.into_iter().for_each(|end| world.restart(end));
+            world.publish(&mut devices);
+            assert_all_kept(&devices, &format!("away at the start, cache: {cache}"));
+            server.start();
+            until(LONG, "the database is back", || {
+                world.pass(Duration::from_secs(5));
+                world.publish(&mut devices);
+                devices.iter().all(|device| device.last == RESULT)
+            });
+        }
+        assert_all_kept(&devices, "a database that was away");
+    }
+}
+
+/// Another instance writes to it: memory hears of that some seconds later.
+#[test]
+fn memory_is_behind() {
+    let mut world = World::start();
+    let mut devices = world.registered(Provider::Apple, 10);
+    world.expect_all_arrive(&mut devices);
+    for round in 0..3 {
+        let exported = world.operate(&["export"]);
+        fs::write(world.file("devices.jsonl"), &exported).unwrap();
+        for device in &devices {
+            world.operate(&["devices", "remove", &device.node]);
+        }
+        world.pass(MINUTE);
+        world.operate(&["import", "json", "devices.jsonl"]);
+        for _ in 0..17 {
+            world.publish(&mut devices);
+        }
+        assert_all_kept(&devices, "devices that another instance has registered");
+        for device in &devices {
+            assert_eq!(device.last, RESULT, "round {round}");
+        }
+    }
 }
 
 #[test]

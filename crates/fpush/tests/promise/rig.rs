@@ -12,6 +12,7 @@ use fpush_testkit::{
     Answer, Clock, Command, Daemon, FakeApns, FakeFcm, FakeXmpp, Form, Link, Moves, Registration, TestCa,
     fcm_error, fixture, http, http_address,
     publish::{Publish, field, options},
+    run_to_end,
 };
 use serde_json::{Value, json};
 
@@ -30,7 +31,7 @@ pub(crate) struct World {
     pub(crate) link: Link,
     pub(crate) daemon: Daemon,
     _apns: FakeApns,
-    _fcm: FakeFcm,
+    pub(crate) fcm: FakeFcm,
     clock: Clock,
     xmpp: FakeXmpp,
     news: Arc<Mutex<News>>,
@@ -44,6 +45,8 @@ struct News {
     all: Option<Answer>,
     /// To pushes for these tokens.
     tokens: HashMap<String, Answer>,
+    /// To pushes for these tokens that come as another app's, by Apple's topic or Google's project.
+    apps: HashMap<String, (&'static str, Answer)>,
 }
 
 /// Who a provider is.
@@ -93,11 +96,14 @@ impl World {
         );
         let news = Arc::new(Mutex::new(News::default()));
         let heard = Arc::clone(&news);
-        apns.answer_with(move |request| heard.lock().unwrap().answer(&request.token));
+        apns.answer_with(move |request| {
+            let topic = request.header("apns-topic").unwrap_or_default();
+            heard.lock().unwrap().answer(&request.token, topic)
+        });
         let heard = Arc::clone(&news);
         fcm.answer_with(move |send| {
             let target = send.message["fid"].as_str().unwrap_or_else(|| send.token());
-            heard.lock().unwrap().answer(target)
+            heard.lock().unwrap().answer(target, &send.project)
         });
         let xmpp = FakeXmpp::start("push.localhost", "secret");
         let builder = Daemon::builder(PROGRAM)
@@ -137,7 +143,7 @@ impl World {
             link,
             daemon,
             _apns: apns,
-            _fcm: fcm,
+            fcm,
             clock,
             xmpp,
             news,
@@ -153,6 +159,14 @@ impl World {
     /// From now on pushes to this token are answered like this, also during an incident.
     pub(crate) fn token_gets(&self, token: &str, answer: Answer) {
         self.news.lock().unwrap().tokens.insert(token.to_owned(), answer);
+    }
+
+    /// These devices are this app's, by topic or project: pushes to them as another one's are answered like this.
+    pub(crate) fn devices_are_of(&self, devices: &[Device], app: &'static str, otherwise: &Answer) {
+        let mut news = self.news.lock().unwrap();
+        for device in devices {
+            news.apps.insert(device.token.clone(), (app, otherwise.clone()));
+        }
     }
 
     /// Pushes to this token are answered as usual again.
@@ -221,6 +235,27 @@ impl World {
                 self.daemon.wait_for_nth_log(RELOADED, reloads + 1, LONG);
             }
         }
+    }
+
+    /// What an operator does on the command line, without the name of the settings at its end.
+    #[track_caller]
+    pub(crate) fn operate(&self, arguments: &[&str]) -> Vec<u8> {
+        let arguments: Vec<_> = arguments.iter().copied().chain(["settings.json"]).collect();
+        let done = run_to_end(PROGRAM, &arguments, self.daemon.dir());
+        assert!(done.status.success(), "{done:?}");
+        done.stdout
+    }
+
+    /// The owner of a registered device removes it, as [`register`](Self::register) made it.
+    #[track_caller]
+    pub(crate) fn unregister(&mut self, device: &Device, n: usize) {
+        let id = self.id();
+        let fields = [("type", device.provider.push_type()), ("node", &*device.node)];
+        let command = Command::new(&id, "v1-unregister-push", &fields)
+            .from(&format!("user{n}@{}/phone", device.domain))
+            .action("execute");
+        self.link.send(command);
+        assert!(self.link.reply_to(&id, LONG).is_result());
     }
 
     /// A file in the daemon's folder.
@@ -362,7 +397,12 @@ impl World {
 }
 
 impl News {
-    fn answer(&self, token: &str) -> Answer {
+    fn answer(&self, token: &str, app: &str) -> Answer {
+        if let Some((own, answer)) = self.apps.get(token)
+            && *own != app
+        {
+            return answer.clone();
+        }
         // What nobody owns is asked to prove the credentials.
         let of_token = self.tokens.get(token);
         of_token.or(self.all.as_ref()).cloned().unwrap_or(Answer::Normal)
@@ -421,6 +461,18 @@ impl Device {
             fields += &field("secret", secret);
         }
         Publish::new(id, &self.node, ITEM, &options("submit", &fields)).from(&self.domain)
+    }
+}
+
+/// The files of the database.
+pub(crate) const DATABASE: [&str; 3] = ["devices.db", "devices.db-wal", "devices.db-shm"];
+
+/// Copies the database to one of another name, or back, while no daemon runs.
+pub(crate) fn copy_database(world: &World, from: &str, to: &str) {
+    for file in DATABASE {
+        let (from, to) = (file.replace("devices", from), file.replace("devices", to));
+        let _ = fs::remove_file(world.file(&to));
+        let _ = fs::copy(world.file(&from), world.file(&to));
     }
 }
 
