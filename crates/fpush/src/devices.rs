@@ -19,6 +19,7 @@ use tokio::runtime;
 use crate::{
     cli::{Devices, Import, SettingsFile},
     console::{Console, Exit},
+    logging,
     settings::load_registration,
 };
 
@@ -293,6 +294,7 @@ fn with_registry(
             return Exit::Config;
         }
     };
+    logging::start_for_command();
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.context("cannot start the runtime").and_then(|runtime| {
         runtime.block_on(async {

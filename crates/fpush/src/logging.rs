@@ -58,6 +58,15 @@ pub(crate) fn start() -> Log {
     log
 }
 
+/// Starts the log of a command that uses the database: warnings and errors, unless `RUST_LOG` says otherwise.
+pub(crate) fn start_for_command() {
+    let wanted = env::var("RUST_LOG").ok();
+    let wanted = wanted.as_deref().filter(|wanted| !wanted.trim().is_empty());
+    let (subscriber, log) = Log::new(Some(wanted.unwrap_or("warn")), Output::detect(), io::stderr);
+    subscriber.init();
+    log.set(&LoggingSettings::default());
+}
+
 impl Log {
     fn new<W>(wanted: Option<&str>, output: Output, writer: W) -> (impl Subscriber + use<W>, Self)
     where

@@ -255,6 +255,32 @@ fn a_command_makes_no_database_but_an_import() {
 }
 
 #[test]
+fn a_command_says_why_the_database_failed() {
+    let server = Postgres::shared();
+    let url = server.database();
+    let rig = Rig::with(json!({ "store": { "type": "postgres", "path": null, "url": url } }));
+    let refusal = "ALTER TABLE devices ADD CHECK (node <> 'refused')";
+    server.psql(server.name(&url), refusal).unwrap();
+    let line = |node: &str| {
+        json!({
+            "dialect": "mod_push_appserver", "type": "apns", "node": node, "secret": "s", "token": apple(1),
+            "registered": "2026-01-01T00:00:00Z",
+        })
+    };
+    fs::write(rig.path("refused.jsonl"), line("refused").to_string()).unwrap();
+    let import = rig.operate(&["import", "json", "refused.jsonl", "settings.json"]);
+    assert_says(&import, 71, "the database refuses a registration");
+    assert_says(&import, 71, "code 23514");
+    assert_says(&import, 71, "0 devices were imported or there already");
+    assert!(!lines(&import.stderr).concat().contains(&apple(1)));
+    let list = rig.operate(&["devices", "list", "settings.json"]);
+    assert_eq!(
+        (list.status.code(), list.stderr.as_slice()),
+        (Some(0), &[] as &[u8])
+    );
+}
+
+#[test]
 fn lines_that_are_no_devices_are_reported_and_the_others_imported() {
     let rig = Rig::start();
     let line = |node: &str, secret: &str| {
