@@ -59,6 +59,7 @@ pub(crate) fn start() -> Log {
 }
 
 /// Starts the log of a command that uses the database: warnings and errors, unless `RUST_LOG` says otherwise.
+#[cfg(feature = "enable_registration")]
 pub(crate) fn start_for_command() {
     let wanted = env::var("RUST_LOG").ok();
     let wanted = wanted.as_deref().filter(|wanted| !wanted.trim().is_empty());
