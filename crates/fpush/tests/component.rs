@@ -231,8 +231,8 @@ mod publishes {
     #[test]
     fn an_unknown_module_is_reported_in_a_log_that_nobody_can_fill_or_forge() {
         let mut session = Session::start(&demo());
-        let name = format!("x\n\u{1b}[31m ERROR forged {}", "y".repeat(100));
-        let escaped = escape(&name).replace('\n', "&#10;").replace('\u{1b}', "&#27;");
+        let name = "x\n\u{1b}[31m ERROR forged yyy";
+        let escaped = escape(name).replace('\n', "&#10;").replace('\u{1b}', "&#27;");
         let options = options(
             "submit",
             &format!("<field var='pushModule'><value>{escaped}</value></field>"),
@@ -248,11 +248,6 @@ mod publishes {
             line.contains("b.example") && !line.contains("u@b.example"),
             "{line}"
         );
-        let shown = name.chars().take(64).filter(|c| *c == 'y').count();
-        assert!(
-            line.contains(&"y".repeat(shown)) && !line.contains(&"y".repeat(shown + 1)),
-            "{line}"
-        );
         session.daemon.terminate();
         session.daemon.wait(SOON);
         let log = session.daemon.log();
@@ -266,6 +261,16 @@ mod publishes {
             "{log}"
         );
         assert!(!log.contains('\u{1b}'), "{log}");
+    }
+
+    #[test]
+    fn a_long_name_of_a_module_may_be_a_token_and_is_not_in_the_log() {
+        let mut session = Session::start(&demo());
+        let name = "y".repeat(100);
+        assert_eq!(session.publish("t", Some(&name)), "wait/internal-server-error");
+        let line = session.daemon.wait_for_log("not in the settings", SOON);
+        assert!(line.contains("ERROR") && line.contains("of 100 bytes"), "{line}");
+        assert!(!session.daemon.log().contains("yyyy"), "{line}");
     }
 
     #[test]
@@ -380,7 +385,12 @@ mod parsing {
         for (server, publish) in nameless("x", "dead-t") {
             session.link.send(publish);
             let verdict = session.link.reply_to("x", SOON).verdict();
-            assert_eq!(verdict, "cancel/item-not-found", "{server}");
+            // With a secret its node is that of a device that registered, and the registry may be missing by mistake.
+            let expected = match server {
+                "Metronome with a secret" => "wait/internal-server-error",
+                _ => "cancel/item-not-found",
+            };
+            assert_eq!(verdict, expected, "{server}");
         }
         session.nothing_else_came();
     }
