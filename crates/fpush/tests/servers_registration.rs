@@ -429,7 +429,8 @@ fn exported(record: &Value) -> Value {
         "last_successful_push",
         "last_push_error",
     ];
-    let mut device = json!({ "dialect": "mod_push_appserver" });
+    // Nothing says whether such a device registered over HTTP.
+    let mut device = json!({ "dialect": "mod_push_appserver", "imported": true });
     for key in keys {
         if let Some(value) = record.get(key) {
             device[key] = value.clone();
