@@ -131,7 +131,7 @@ impl Rig {
                 debugging: false,
                 require_secret: false,
                 new_per_address: 5_000,
-                requests_per_address: 600,
+                requests_per_address: 60,
                 security: Security::default(),
             },
             rate_limit: Duration::from_secs(3_600),
