@@ -60,11 +60,11 @@ impl Module {
         let Some(token) = state.backend.canonical(token) else {
             return Admission::Answered(Outcome::TokenInvalid);
         };
-        let fingerprint = self.fingerprint(&token);
-        let class = if second {
-            Class::Voip
+        let (fingerprint, class) = if second {
+            // Anybody can register anybody's token as a second one: what is said of it as such is no word against it as a first one.
+            (self.fingerprint(&token).with_class(Class::Voip), Class::Voip)
         } else {
-            state.backend.class(urgency)
+            (self.fingerprint(&token), state.backend.class(urgency))
         };
         let key = registered.map_or(fingerprint, |registered| {
             self.senders.hasher().device(&registered.recipient.node)

@@ -89,3 +89,43 @@ async fn a_setting_that_makes_every_token_foreign_costs_no_registration() {
         "{verdict:?}"
     );
 }
+
+/// Anybody can register anybody's token as the second one of a device.
+#[tokio::test(start_paused = true)]
+async fn what_is_said_of_a_second_token_keeps_no_push_from_a_device_whose_first_one_it_is() {
+    for error in [
+        PushError::TokenDoubted,
+        PushError::TokenGone { since: None },
+        PushError::Unexplained,
+        PushError::TokenBusy,
+    ] {
+        let f = Fixture::new();
+        let stranger = Recipient {
+            voip_token: Some(Token::new("victim")),
+            ..recipient(&Arc::default())
+        };
+        let encrypted = Encrypted {
+            iv: "iv".into(),
+            ciphertext: "ciphertext".into(),
+        };
+        let call = || Request {
+            urgency: Urgency::Voip,
+            ..to_registered(&stranger, Some(&encrypted))
+        };
+        f.provider.queue([Step::Fail(error)]);
+        let Admission::Admitted(admitted) = f.module.admit(call(), Instant::now()) else {
+            panic!("nothing is known of it")
+        };
+        admitted.deliver().await;
+        assert_eq!(f.provider.attempts()[0].token, "victim");
+        assert_eq!(f.push("victim").await, Outcome::Accepted, "{error:?}");
+        if error != PushError::TokenBusy {
+            // The phone shows a message: the second token is left alone.
+            let Admission::Admitted(admitted) = f.module.admit(call(), Instant::now()) else {
+                panic!("the first token works")
+            };
+            admitted.deliver().await;
+            assert_eq!(f.provider.attempts()[2].token, "t", "{error:?}");
+        }
+    }
+}
