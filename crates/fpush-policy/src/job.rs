@@ -51,6 +51,13 @@ impl PushJob {
         self.push.token.as_str().len() + texts.map(|text| text.len()).sum::<usize>()
     }
 
+    /// Takes out what is encrypted in it.
+    pub(crate) fn become_plain(&mut self) {
+        if let Some(extra) = &mut self.push.extra {
+            Arc::make_mut(extra).encrypted = None;
+        }
+    }
+
     /// Bytes of what is encrypted in it.
     pub(crate) fn encrypted(&self) -> usize {
         let extra = self.push.extra.as_ref();

@@ -108,7 +108,7 @@ impl<W> Policy<W> {
     }
 
     /// Decides about a push whose token its provider calls too busy.
-    pub fn busy(&mut self, job: Box<PushJob>, slot: RateSlot, now: Instant) -> Busy {
+    pub fn busy(&mut self, mut job: Box<PushJob>, slot: RateSlot, now: Instant) -> Busy {
         let until = self.limiter.silence_now(job.token, now);
         let target = job.target();
         if target.class != Class::Voip && self.held.queued(target).is_some() {
@@ -119,6 +119,9 @@ impl<W> Policy<W> {
         let room = self.held.has_room(sender.share, self.standing(&sender, now));
         if target.class == Class::Voip || !room || self.is_last_chance() {
             return Busy::Refused;
+        }
+        if !self.held.has_room_for_encrypted(sender.share) {
+            job.become_plain();
         }
         self.hold(job, until);
         Busy::Held

@@ -1,8 +1,8 @@
 //! The rules as a whole, with the time as an argument.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use fpush_push::{Failure, PushError, Unavailable};
+use fpush_push::{Encrypted, Extra, Failure, PushError, Unavailable};
 use proptest::prelude::*;
 
 use super::*;
@@ -319,6 +319,35 @@ fn after_a_restart_the_newer_one_of_two_pushes_for_a_key_stands_for_both() {
         left.is_some_and(|left| left > Duration::from_secs(15)),
         "{left:?}"
     );
+}
+
+/// Google calls a whole crowd of devices too busy, each with a message for its app.
+#[test]
+fn what_is_encrypted_in_busy_pushes_is_bounded() {
+    let mut f = Fixture::new(10_000);
+    for number in 0..5_000 {
+        let mut job = job_of(&format!("domain{number}.org"), "busy");
+        job.push.extra = Some(Arc::new(Extra {
+            account: None,
+            channel: None,
+            encrypted: Some(Encrypted {
+                iv: "iv".into(),
+                ciphertext: "c".repeat(5 * 1_024).into(),
+            }),
+            call: false,
+        }));
+        let slot = f.policy.limiter.take(job.target(), job.spacing, f.start);
+        assert_eq!(f.policy.busy(job, slot, f.start), Busy::Held);
+    }
+    let due = f.at(3_600_000);
+    while f.policy.make_due(due) {}
+    let (mut pushes, mut bytes) = (0, 0);
+    while let Some(Grant::Held(attempt)) = f.policy.grant(due) {
+        pushes += 1;
+        bytes += attempt.job.encrypted();
+    }
+    assert_eq!(pushes, 5_000, "each wakes its device");
+    assert!(bytes < 17 * 1_024 * 1_024, "{bytes}");
 }
 
 /// Nobody else might come by to wake it.
