@@ -169,6 +169,7 @@ impl HoldQueue {
         if let Some(held) = self.pushes.get_mut(&number) {
             (held.state, held.due) = (HeldState::Waiting, due);
             self.by_due.insert((due, number));
+            self.changes += 1;
         }
     }
 
@@ -313,6 +314,16 @@ mod tests {
         assert_eq!(queue.pop_due(now, false).map(|(number, _)| number), Some(2));
         assert!(queue.pop_due(now, false).is_none());
         assert_eq!(queue.pop_due(now, true).map(|(number, _)| number), Some(0));
+    }
+
+    #[test]
+    fn a_push_that_has_to_wait_longer_is_written_down_anew() {
+        let (mut queue, now) = (HoldQueue::default(), Instant::now());
+        queue.push(HeldPush::new(job("t"), now));
+        assert!(queue.pop_due(now, false).is_some());
+        let before = queue.changes();
+        queue.postpone(0, now + Duration::from_secs(60));
+        assert_ne!(queue.changes(), before);
     }
 
     #[test]
