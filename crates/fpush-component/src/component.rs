@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use fpush_driver::{Drain, Modules, Probe};
+use fpush_driver::{Drain, Modules, Probe, Senders};
 use fpush_push::{Cut, Devices, jitter, sync::lock};
 use tokio::{
     sync::watch,
@@ -68,10 +68,11 @@ impl Component {
         settings: ComponentSettings,
         modules: Arc<Modules>,
         devices: Option<Arc<dyn Devices>>,
+        senders: Senders,
         drain: Drain,
         probe: Probe,
     ) -> (Self, Handle) {
-        let dispatcher = Dispatcher::new(&settings.hostname, modules, devices, drain.clone());
+        let dispatcher = Dispatcher::new(&settings.hostname, modules, devices, senders, drain.clone());
         let status = Arc::new(Mutex::new(Link {
             since: Instant::now(),
             down: Some("the login has not ended yet".to_owned()),

@@ -7,7 +7,8 @@ use std::{
     sync::{Arc, RwLock},
 };
 
-use fpush_driver::{Admission, Drain, Module, Modules};
+use fpush_driver::{Admission, Drain, Module, Modules, Senders};
+use fpush_policy::Sender;
 use fpush_push::{
     Choice, CommandError, Cut, Devices, Found, Lookup, Outcome, Registered, Request as PushRequest,
     Unavailable, canonical_domain, is_plain_name, is_tigase_node,
@@ -33,7 +34,8 @@ pub(crate) struct Dispatcher {
     settings: RwLock<LiveSettings>,
     drain: Drain,
     outbox: Arc<Outbox>,
-    domains: Arc<Domains>,
+    domains: Domains,
+    senders: Senders,
     /// Of publishes whose node the registry's database is asked for.
     lookups: Arc<Turns>,
     commands: Arc<Turns>,
@@ -59,6 +61,7 @@ impl Dispatcher {
         name: &str,
         modules: Arc<Modules>,
         devices: Option<Arc<dyn Devices>>,
+        senders: Senders,
         drain: Drain,
     ) -> Arc<Self> {
         let (name, now) = (name.into(), Instant::now());
@@ -67,7 +70,8 @@ impl Dispatcher {
             settings: RwLock::new(LiveSettings { name, devices }),
             drain,
             outbox: Outbox::new(),
-            domains: Arc::new(Domains::new(now)),
+            domains: Domains::new(now),
+            senders,
             lookups: Turns::new(SMALL_LOOKUPS, LARGE_LOOKUPS),
             commands: Turns::new(SMALL_COMMANDS, LARGE_COMMANDS),
         })
@@ -86,7 +90,7 @@ impl Dispatcher {
         }
     }
 
-    /// What is known of the domains that send.
+    /// How much each domain has sent lately.
     pub(crate) fn domains(&self) -> &Domains {
         &self.domains
     }
@@ -148,7 +152,7 @@ impl Dispatcher {
         match lookup {
             Lookup::Settled(found) => self.push_to_found(Ok(found), &publish, domain, pending),
             Lookup::Asking(asking) => {
-                let sender = self.domains.sender(domain, pending.arrived());
+                let sender = self.senders.domain(domain).sender();
                 // The registry keeps copies of what it looks up.
                 let looked_up = publish.node.len() + secret.map_or(0, str::len) + domain.len();
                 let bytes = publish.size() + looked_up + domain.len() + pending.size();
@@ -255,13 +259,8 @@ impl Dispatcher {
                 pending.published(outcome_for(outcome), Named::Known(module.name()));
             }
             Admission::Admitted(admitted) => {
-                let domain = self.domains.to_note(request.domain);
-                let to_note = domain.map(|domain| (Arc::clone(&self.domains), domain));
                 self.drain.spawn(async move {
                     let outcome = admitted.deliver().await;
-                    if let (Outcome::Accepted, Some((domains, domain))) = (outcome, to_note) {
-                        domains.note_accepted(&domain, Instant::now());
-                    }
                     pending.published(outcome_for(outcome), Named::Known(module.name()));
                 });
             }
@@ -276,7 +275,11 @@ impl Dispatcher {
             Ok(command) => command,
             Err(reply) => return pending.send(&reply),
         };
-        let sender = self.domains.user(domain, &command.sender, pending.arrived());
+        // Users of a domain have turns of their own.
+        let sender = Sender {
+            name: self.senders.hasher().fingerprint(&command.sender),
+            ..self.senders.domain(domain).sender()
+        };
         let bytes = command::size(&command) + pending.size();
         let executing = match devices.execute(command) {
             Ok(executing) => executing,

@@ -209,12 +209,14 @@ const STUCK: Duration = Duration::from_secs(60);
 mod tests {
     use tokio::io::{DuplexStream, duplex, split};
 
-    use fpush_driver::Drain;
+    use fpush_driver::{Drain, Senders};
+    use fpush_push::TokenHasher;
 
     use super::*;
 
     fn dispatcher() -> Arc<Dispatcher> {
-        Dispatcher::new("push.example", Arc::default(), None, Drain::default())
+        let senders = Senders::new(TokenHasher::new().unwrap());
+        Dispatcher::new("push.example", Arc::default(), None, senders, Drain::default())
     }
 
     async fn link(socket: DuplexStream, dispatcher: &Arc<Dispatcher>) -> LinkEnd {

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use fpush_policy::{Entered, Gate, Passed, Sender, Ticket};
-use fpush_push::sync::lock;
+use fpush_push::{Fingerprint, sync::lock};
 use tokio::{
     sync::oneshot,
     time::{Duration, timeout},
@@ -19,7 +19,7 @@ pub(crate) struct Turns {
     large: Mutex<Waiters>,
 }
 
-type Waiters = Gate<u64, oneshot::Sender<Turn>>;
+type Waiters = Gate<Fingerprint, oneshot::Sender<Turn>>;
 
 /// How many requests of a size may be under way, and how many may wait.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ pub(crate) enum Place {
 pub(crate) struct Waiting {
     turns: Arc<Turns>,
     size: Size,
-    ticket: Ticket<u64>,
+    ticket: Ticket<Fingerprint>,
     turn: oneshot::Receiver<Turn>,
 }
 
@@ -70,7 +70,7 @@ impl Turns {
 
     /// A place for a request of which so many bytes are kept while it waits. `None` if there is none, because others have
     /// as much right to theirs, or because it is larger than any that makes sense.
-    pub(crate) fn enter(self: &Arc<Self>, sender: Sender<u64>, bytes: usize) -> Option<Place> {
+    pub(crate) fn enter(self: &Arc<Self>, sender: Sender<Fingerprint>, bytes: usize) -> Option<Place> {
         let size = Size::of(bytes)?;
         let (waker, turn) = oneshot::channel();
         // Unlocked before anything is dropped: a turn that is dropped locks.
@@ -175,16 +175,16 @@ mod tests {
         Turns::new(small, large)
     }
 
-    fn sender(share: u64, name: u64) -> Sender<u64> {
+    fn sender(share: u64, name: u64) -> Sender<Fingerprint> {
         Sender {
-            share,
-            name,
+            share: Fingerprint::from_parts([share, 0]),
+            name: Fingerprint::from_parts([name, 1]),
             standing: Standing::Known,
         }
     }
 
     /// A place, and its turn once it has come.
-    fn enter(turns: &Arc<Turns>, sender: Sender<u64>) -> impl Future<Output = Option<Turn>> {
+    fn enter(turns: &Arc<Turns>, sender: Sender<Fingerprint>) -> impl Future<Output = Option<Turn>> {
         Box::pin(turns.enter(sender, 1).unwrap().turn())
     }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use fpush_component::{Component, ComponentSettings, Handle};
-use fpush_driver::{Drain, Liveness, Module, Modules};
+use fpush_driver::{Drain, Liveness, Module, Modules, Senders};
 use fpush_policy::ModuleSettings;
 use fpush_push::{
     BackendStatus, Class, CommandError, Devices, Executing, Failure, Found, Lookup, Push, PushError,
@@ -102,16 +102,18 @@ impl Rig {
             taken: Arc::clone(&taken),
         };
         let (report, empty) = (Report::default(), serde_json::Map::new());
+        let senders = Senders::new(TokenHasher::new().unwrap());
         let module = Module::new(
             "phone",
             Box::new(provider),
             ModuleSettings::read(&mut Section::root(&empty, &report)),
-            fpush_driver::Senders::new(TokenHasher::new().unwrap()),
+            senders.clone(),
             drain.clone(),
         );
         let modules = Arc::new(Modules::new(vec![Arc::clone(&module)], Some(module)));
         let probe = Liveness::new().probe("reader");
-        let (component, handle) = Component::new(settings.clone(), modules, devices, drain.clone(), probe);
+        let (component, handle) =
+            Component::new(settings.clone(), modules, devices, senders, drain.clone(), probe);
         thread::spawn(|| {
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()

@@ -1,16 +1,24 @@
-//! The domains that publish, and the fingerprint of each.
+//! The domains that publish: the fingerprint of each, and which of them are known.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use fpush_policy::{Recency, SenderDomain};
+use fpush_policy::{Clocks, KnownDomain, KnownDomains, LastAccepted, Recency, SenderDomain};
 use fpush_push::{TokenHasher, sync::lock};
 
-/// Knows the domains that published last, so that their registrable domains are not looked up for each push. Clones share
-/// one table.
+use crate::clock::clocks;
+
+/// Knows the domains that published last, so that their registrable domains are not looked up for each push, and those of
+/// which a push was accepted. Clones share both.
 #[derive(Clone, Debug)]
 pub struct Senders {
     hasher: TokenHasher,
-    table: Arc<Mutex<Recency<Arc<SenderDomain>>>>,
+    table: Arc<Mutex<Table>>,
+}
+
+#[derive(Debug)]
+struct Table {
+    last: Recency<Arc<SenderDomain>>,
+    known: KnownDomains,
 }
 
 impl Senders {
@@ -19,7 +27,10 @@ impl Senders {
     pub fn new(hasher: TokenHasher) -> Self {
         Self {
             hasher,
-            table: Arc::new(Mutex::new(Recency::new(MAX_SENDERS))),
+            table: Arc::new(Mutex::new(Table {
+                last: Recency::new(MAX_SENDERS),
+                known: KnownDomains::new(clocks()),
+            })),
         }
     }
 
@@ -29,19 +40,95 @@ impl Senders {
         &self.hasher
     }
 
-    /// The domain of this name.
+    /// The domain of this name, as it is known now.
     #[must_use]
     pub fn domain(&self, name: &str) -> Arc<SenderDomain> {
         let key = self.hasher.fingerprint(name);
-        let mut table = lock(&self.table);
-        if let Some(sender) = table.get(key) {
-            return Arc::clone(sender);
-        }
-        let sender = Arc::new(SenderDomain::new(name, &self.hasher));
-        table.touch(key, Arc::clone(&sender));
+        let mut table = self.lock();
+        let Table { last, known } = &mut *table;
+        let sender = match last.get(key) {
+            Some(sender) => {
+                let last_accepted = known.last_accepted(sender.share);
+                if sender.last_accepted == last_accepted {
+                    return Arc::clone(sender);
+                }
+                Arc::new(sender.accepted(last_accepted))
+            }
+            None => {
+                let sender = SenderDomain::new(name, &self.hasher);
+                Arc::new(sender.accepted(known.last_accepted(sender.share)))
+            }
+        };
+        last.touch(key, Arc::clone(&sender));
         sender
+    }
+
+    /// A push of a domain was accepted.
+    pub fn note_accepted(&self, sender: &SenderDomain) {
+        // Nearly always, and then nothing is locked.
+        if sender.last_accepted != LastAccepted::Today {
+            self.lock().known.note_accepted(sender.share);
+        }
+    }
+
+    /// Follows the clock on the wall. To be called once a second.
+    pub fn follow_clock(&self, clocks: Clocks) {
+        self.lock().known.follow_clock(clocks);
+    }
+
+    /// How often something changed of the known domains that should survive a restart.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.lock().known.changes()
+    }
+
+    /// A part of the known domains, to be written down; see [`KnownDomains::part`].
+    #[must_use]
+    pub fn known(&self, from: usize) -> (Vec<KnownDomain>, Option<usize>) {
+        self.lock().known.part(from)
+    }
+
+    /// Takes the domains that were known before the daemon started.
+    pub fn remember(&self, known: impl IntoIterator<Item = KnownDomain>) {
+        self.lock().known.remember(known);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        lock(&self.table)
     }
 }
 
 /// Some 200 bytes each.
 const MAX_SENDERS: u32 = 20_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_a_domain_is_known_of_all_its_names_at_once() {
+        let senders = Senders::new(TokenHasher::new().unwrap());
+        let last = |name: &str| senders.domain(name).last_accepted;
+        let names = ["a.example.org", "b.example.org", "example.com"];
+        assert_eq!(names.map(last), [LastAccepted::Never; 3]);
+        senders.note_accepted(&senders.domain("a.example.org"));
+        let (today, never) = (LastAccepted::Today, LastAccepted::Never);
+        assert_eq!(names.map(last), [today, today, never]);
+        assert!(Arc::ptr_eq(
+            &senders.domain("example.com"),
+            &senders.domain("example.com")
+        ));
+        let again = Senders::new(senders.hasher().clone());
+        again.remember(senders.known(0).0);
+        assert_eq!(again.domain("b.example.org").last_accepted, today);
+    }
+
+    #[test]
+    fn a_domain_is_noted_once_a_day() {
+        let senders = Senders::new(TokenHasher::new().unwrap());
+        for _ in 0..10 {
+            senders.note_accepted(&senders.domain("a.example"));
+        }
+        assert_eq!(senders.changes(), 1);
+    }
+}

@@ -6,8 +6,8 @@ use std::{
 };
 
 use fpush_policy::{
-    BlockRule, BlocklistSettings, Clocks, Ended, Grant, HeldRecord, ModuleSettings, Policy, Publish,
-    RatelimitSettings, SenderDomain, Target, VerdictPlace,
+    BlockRule, BlocklistSettings, Clocks, Ended, Grant, HeldRecord, KnownDomains, ModuleSettings, Policy,
+    Publish, RatelimitSettings, SenderDomain, Target, VerdictPlace,
 };
 use fpush_push::{Class, Outcome, Token, TokenHasher};
 use uuid::Uuid;
@@ -48,9 +48,13 @@ pub(crate) fn state_files(input: &[u8]) {
     for record in &state.verdicts {
         lines += &line(record);
     }
+    for domain in &state.domains {
+        let domain = serde_json::to_string(domain).expect("a record is JSON");
+        lines += &format!("{domain}\n");
+    }
     let again = |head: &str| fpush::fuzz::state(format!("{head}\n{lines}").as_bytes());
     let plain = again("{\"fpush\":1}");
-    assert!(plain.held == state.held && plain.verdicts == state.verdicts);
+    assert!(plain.held == state.held && plain.verdicts == state.verdicts && plain.domains == state.domains);
     let hashed = again("{\"fpush\":1,\"key\":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}");
     assert!(hashed.blocks == state.blocks);
     go_on(state);
@@ -77,7 +81,10 @@ fn go_on(state: fpush::fuzz::State) {
         let _ = policy.remember_held(record, token, Uuid::nil(), sender, &hasher, clocks);
     }
     assert!(policy.held() <= held);
-    let others = Arc::new(SenderDomain::new("a.example", &hasher));
+    let mut domains = KnownDomains::new(clocks);
+    domains.remember(state.domains);
+    let others = SenderDomain::new("a.example", &hasher);
+    let others = others.accepted(domains.last_accepted(others.share));
     for step in 0..STEPS {
         clocks.now = start + STEP * step;
         clocks.wall += STEP;

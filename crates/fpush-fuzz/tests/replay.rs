@@ -152,6 +152,8 @@ fn good_inputs_are_understood() {
     let blocks = fpush::fuzz::state(&input("state_files/blocklist.jsonl"));
     let held = fpush::fuzz::state(&input("state_files/held.jsonl"));
     let verdicts = fpush::fuzz::state(&input("state_files/verdicts.jsonl"));
+    let domains = fpush::fuzz::state(&input("state_files/domains.jsonl"));
+    assert_eq!(domains.domains.len(), 2);
     let registry = fpush::fuzz::state(&input("state_files/registry.jsonl"));
     let counts = (blocks.blocks.len(), held.held.len(), verdicts.verdicts.len());
     assert_eq!((counts, registry.heads[3]), ((2, 2, 4), true));

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     fair::Standing,
-    job::PushJob,
+    job::{PushJob, SenderDomain},
     limiter::Target,
     records::{Clocks, HeldRecord},
 };
@@ -79,9 +79,9 @@ impl HoldQueue {
     /// Whether one more push of a registrable domain may be acknowledged. A domain may hold as many as there are places
     /// in all. Beyond that some places are left to those who hold little, because what is acknowledged is not taken out
     /// again for others.
-    pub(crate) fn has_room(&self, share: Fingerprint, standing: Standing) -> bool {
-        let own = self.shares.get(&share).map_or(0, |share| share.places);
-        match standing {
+    pub(crate) fn has_room(&self, sender: &SenderDomain) -> bool {
+        let own = self.shares.get(&sender.share).map_or(0, |share| share.places);
+        match sender.last_accepted.standing() {
             Standing::Known if own >= MAX_HELD / 4 => self.places < MAX_HELD,
             Standing::Known => !self.is_full(),
             Standing::Unknown => own < MAX_OF_UNKNOWN && self.places < MAX_HELD,
@@ -294,7 +294,10 @@ mod tests {
     use fpush_push::{Encrypted, Extra};
 
     use super::*;
-    use crate::testing::{job, job_of};
+    use crate::{
+        known::LastAccepted,
+        testing::{job, job_of},
+    };
 
     fn numbers(queue: &HoldQueue) -> Vec<u64> {
         queue.pushes.keys().copied().collect()
@@ -344,30 +347,37 @@ mod tests {
         assert_eq!((queue.len(), queue.next_due()), (0, None));
     }
 
+    fn sender(domain: &str, last_accepted: LastAccepted) -> SenderDomain {
+        job_of(domain, "").sender.accepted(last_accepted)
+    }
+
     #[test]
     fn a_domain_has_all_places_and_others_their_reserve() {
         let (mut queue, now) = (HoldQueue::default(), Instant::now());
-        let fill = |queue: &mut HoldQueue, domain: &str, standing, most: usize| {
+        let fill = |queue: &mut HoldQueue, domain: &str, last, most: usize| {
             let mut filled = 0;
-            while filled < most && queue.has_room(job_of(domain, "").sender.share, standing) {
+            while filled < most && queue.has_room(&sender(domain, last)) {
                 queue.push(HeldPush::new(job_of(domain, &filled.to_string()), now));
                 filled += 1;
             }
             filled
         };
         assert_eq!(
-            fill(&mut queue, "stranger.org", Standing::Unknown, usize::MAX),
+            fill(&mut queue, "stranger.org", LastAccepted::Never, usize::MAX),
             MAX_OF_UNKNOWN
         );
         let left = MAX_HELD - MAX_OF_UNKNOWN;
-        assert_eq!(fill(&mut queue, "one.org", Standing::Known, usize::MAX), left);
-        assert_eq!(fill(&mut queue, "a.one.org", Standing::Known, usize::MAX), 0);
         assert_eq!(
-            fill(&mut queue, "two.org", Standing::Known, usize::MAX),
+            fill(&mut queue, "one.org", LastAccepted::Lately, usize::MAX),
+            left
+        );
+        assert_eq!(fill(&mut queue, "a.one.org", LastAccepted::Lately, usize::MAX), 0);
+        assert_eq!(
+            fill(&mut queue, "two.org", LastAccepted::Lately, usize::MAX),
             MAX_HELD / 4
         );
-        assert_eq!(fill(&mut queue, "three.org", Standing::Known, 10), 10);
-        assert_eq!(fill(&mut queue, "other.org", Standing::Unknown, usize::MAX), 0);
+        assert_eq!(fill(&mut queue, "three.org", LastAccepted::Lately, 10), 10);
+        assert_eq!(fill(&mut queue, "other.org", LastAccepted::Never, usize::MAX), 0);
         for number in numbers(&queue) {
             assert!(queue.remove(number).is_some());
         }
@@ -378,9 +388,9 @@ mod tests {
     fn a_push_that_is_longer_than_those_of_real_devices_takes_more_places() {
         let (mut queue, now) = (HoldQueue::default(), Instant::now());
         let token = |number: usize| format!("{number:04096}");
-        let share = job_of("one.org", "").sender.share;
+        let sender = sender("one.org", LastAccepted::Lately);
         let mut bytes = 0;
-        while queue.has_room(share, Standing::Known) {
+        while queue.has_room(&sender) {
             queue.push(HeldPush::new(job_of("one.org", &token(queue.len())), now));
             bytes += 4_096;
         }

@@ -4,10 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use fpush_push::{Choice, Fingerprint, Push, Record, TokenHasher, registrable};
 
-use crate::{
-    fair::{Sender, Standing},
-    limiter::Target,
-};
+use crate::{fair::Sender, known::LastAccepted, limiter::Target};
 
 /// A push, and what must be remembered about it until it is done.
 #[derive(Clone)]
@@ -83,24 +80,39 @@ pub struct SenderDomain {
     pub key: Fingerprint,
     /// The fingerprint of its registrable domain.
     pub share: Fingerprint,
+    /// When a push of its registrable domain was last accepted, as far as that was known when it published.
+    pub last_accepted: LastAccepted,
 }
 
 impl SenderDomain {
-    /// The domain of this name.
+    /// The domain of this name, of which no push was accepted.
     #[must_use]
     pub fn new(name: &str, hasher: &TokenHasher) -> Self {
         Self {
             name: name.into(),
             key: hasher.fingerprint(name),
             share: hasher.fingerprint(&registrable(name)),
+            last_accepted: LastAccepted::Never,
         }
     }
 
-    pub(crate) fn sender(&self, standing: Standing) -> Sender<Fingerprint> {
+    /// The domain of the same name, of which a push was last accepted then.
+    #[must_use]
+    pub fn accepted(&self, last_accepted: LastAccepted) -> Self {
+        Self {
+            name: self.name.clone(),
+            last_accepted,
+            ..*self
+        }
+    }
+
+    /// Whose share it uses, and whose turn.
+    #[must_use]
+    pub fn sender(&self) -> Sender<Fingerprint> {
         Sender {
             share: self.share,
             name: self.key,
-            standing,
+            standing: self.last_accepted.standing(),
         }
     }
 }

@@ -15,12 +15,11 @@ use fpush_push::{Class, Fingerprint, Outcome};
 
 use crate::{
     blocklist::{BlockReason, Blocklist},
-    fair::{Entered, Standing, Ticket},
+    fair::{Entered, Ticket},
     health::ModuleHealth,
     hold::{HeldPush, HoldQueue},
     job::{PushJob, SenderDomain},
     limiter::{Limiter, RateSlot, Target},
-    recency::Recency,
     recent::{End, Recent},
     records::Clocks,
     settings::ModuleSettings,
@@ -39,8 +38,6 @@ pub struct Policy<W> {
     pub(crate) health: ModuleHealth,
     pub(crate) recent: Recent,
     turns: turns::Turns<W>,
-    /// Domains of which a push was accepted not long ago, with the day on which the last one was.
-    accepted_domains: Recency<u64>,
     /// How often the settings have changed: what was answered to older ones says nothing.
     generation: u64,
     end: Phase,
@@ -169,7 +166,6 @@ impl<W> Policy<W> {
             health: ModuleHealth::default(),
             recent: Recent::default(),
             turns: turns::Turns::new(max_in_flight),
-            accepted_domains: Recency::new(MAX_ACCEPTED_DOMAINS),
             generation: 0,
             end: Phase::Running,
         }
@@ -230,7 +226,7 @@ impl<W> Policy<W> {
         if target.class == Class::Voip {
             return Decision::Answer(self.refused(target.class));
         }
-        if !self.held.has_room(sender.share, self.standing(sender, now)) {
+        if !self.held.has_room(sender) {
             return Decision::Answer(Outcome::Overloaded);
         }
         Decision::Hold {
@@ -248,13 +244,12 @@ impl<W> Policy<W> {
     }
 
     /// Lets a publish go to the provider, or wait for that.
-    pub fn take_turn(&mut self, sender: &SenderDomain, waiter: impl FnOnce() -> W, now: Instant) -> Turn<W> {
+    pub fn take_turn(&mut self, sender: &SenderDomain, waiter: impl FnOnce() -> W) -> Turn<W> {
         if self.turns.out < self.turns.permits {
             self.turns.out += 1;
             return Turn::Now;
         }
-        let standing = self.standing(sender, now);
-        match self.turns.waiting.enter(sender.sender(standing), waiter()) {
+        match self.turns.waiting.enter(sender.sender(), waiter()) {
             Entered::Waiting(ticket) => Turn::Waiting(ticket, None),
             Entered::Displacing(ticket, displaced) => Turn::Waiting(ticket, Some(displaced)),
             Entered::Full(_) => Turn::Full,
@@ -329,35 +324,7 @@ impl<W> Policy<W> {
             Class::High | Class::Low | Class::Voip => Outcome::Refused,
         }
     }
-
-    fn standing(&self, sender: &SenderDomain, now: Instant) -> Standing {
-        standing(&self.accepted_domains, sender.share, today(&self.clock, now))
-    }
-
-    /// Takes domains for known of which pushes were accepted before the daemon started.
-    pub(crate) fn remember_domains(&mut self, now: Instant) {
-        let today = today(&self.clock, now);
-        for domain in self.guard.known_domains() {
-            self.accepted_domains.touch(domain, today);
-        }
-    }
 }
-
-fn standing(accepted: &Recency<u64>, share: Fingerprint, today: u64) -> Standing {
-    match accepted.get(share) {
-        Some(day) if today.saturating_sub(*day) <= KNOWN_DAYS => Standing::Known,
-        Some(_) | None => Standing::Unknown,
-    }
-}
-
-fn today(clock: &LaneClock, now: Instant) -> u64 {
-    clock.seconds(now) / 86_400
-}
-
-/// Half of all places are kept for domains of which a push was accepted within so many days.
-const KNOWN_DAYS: u64 = 30;
-/// 40 bytes each.
-const MAX_ACCEPTED_DOMAINS: u32 = 100_000;
 
 #[cfg(test)]
 mod tests;

@@ -76,7 +76,7 @@ pub(crate) struct VerdictGuard {
     totals: Totals,
     usual: Usual,
     /// Domains that had as many devices accepted at a time as make a lane calm.
-    known_domains: Recency<()>,
+    proven_domains: Recency<()>,
     /// That the provider rejects far more tokens than usual.
     burst: Option<Burst>,
     /// Whether it was said that the lane has never accepted anything.
@@ -129,14 +129,14 @@ impl VerdictGuard {
             deaths: Deaths::default(),
             totals: Totals::default(),
             usual: Usual::default(),
-            known_domains: Recency::new(MAX_DOMAINS),
+            proven_domains: Recency::new(MAX_DOMAINS),
             burst: None,
             nothing_accepted_said: false,
             changes: 0,
         }
     }
 
-    /// Goes on under a digest: if it is another one, with nothing but the domains that are known, the share of tokens
+    /// Goes on under a digest: if it is another one, with nothing but the domains that are proven, the share of tokens
     /// that the lane usually rejects, by which an incident is seen, and how many died in it. Returns whether it is.
     pub(crate) fn go_on_under(&mut self, digest: u128) -> bool {
         if digest == self.digest {
@@ -144,7 +144,7 @@ impl VerdictGuard {
         }
         let fresh = Self::new(digest);
         let old = std::mem::replace(self, fresh);
-        self.known_domains = old.known_domains;
+        self.proven_domains = old.proven_domains;
         self.usual = old.usual;
         self.deaths = old.deaths;
         self.changes = old.changes + 1;
@@ -154,11 +154,6 @@ impl VerdictGuard {
     /// How often something changed that should survive a restart.
     pub(crate) fn changes(&self) -> u64 {
         self.changes
-    }
-
-    /// Domains that had as many devices accepted at a time as make a lane calm.
-    pub(crate) fn known_domains(&self) -> impl Iterator<Item = Fingerprint> {
-        self.known_domains.part(0, usize::MAX).map(|(domain, ())| domain)
     }
 
     /// How many tokens were called dead or wrong and are not believed dead.
@@ -184,8 +179,8 @@ impl VerdictGuard {
             *before = *last;
         }
         *last = Some(Accepted { token, at: now });
-        if self.known_domains.get(domain).is_none() && self.window.accepted_of(domain) >= CALM_ACCEPTED {
-            self.known_domains.touch(domain, ());
+        if self.proven_domains.get(domain).is_none() && self.window.accepted_of(domain) >= CALM_ACCEPTED {
+            self.proven_domains.touch(domain, ());
         }
         let ended = self.has_burst_ended(now);
         if ended {
@@ -289,7 +284,7 @@ impl VerdictGuard {
         // Rejected tokens of others, who may have invented them, are no reason to doubt this one.
         let evidence = self
             .window
-            .evidence(0, |other| other == domain || self.is_known(other));
+            .evidence(0, |other| other == domain || self.is_proven(other));
         let trusts = self.proven && self.burst.is_none();
         match (word, first) {
             (Word::AboutUs, Some(first)) => {
@@ -343,9 +338,9 @@ impl VerdictGuard {
             sign,
         });
         if self.burst.is_none() {
-            let known = &self.known_domains;
-            let is_known = |domain| known.get(domain).is_some();
-            let judged = self.deaths.answered(token, domain, sign, now, is_known);
+            let proven = &self.proven_domains;
+            let is_proven = |domain| proven.get(domain).is_some();
+            let judged = self.deaths.answered(token, domain, sign, now, is_proven);
             self.changes += u64::from(judged);
         }
     }
@@ -375,7 +370,7 @@ impl VerdictGuard {
 
     fn sample(&self) -> Evidence {
         self.window
-            .evidence(self.usual.at, |domain| self.is_known(domain))
+            .evidence(self.usual.at, |domain| self.is_proven(domain))
     }
 
     /// With every rejected token: to count fewer of them would be a reason to believe the provider.
@@ -384,11 +379,11 @@ impl VerdictGuard {
     }
 
     fn evidence(&self) -> Evidence {
-        self.window.evidence(0, |domain| self.is_known(domain))
+        self.window.evidence(0, |domain| self.is_proven(domain))
     }
 
-    fn is_known(&self, domain: Fingerprint) -> bool {
-        self.known_domains.get(domain).is_some()
+    fn is_proven(&self, domain: Fingerprint) -> bool {
+        self.proven_domains.get(domain).is_some()
     }
 
     /// How many other tokens were accepted since the first word against one; two stand for many. The token itself was

@@ -184,7 +184,6 @@ impl<W> Policy<W> {
         if !self.guard.remember(verdicts, now) {
             self.blocklist.unblock_all();
         }
-        self.remember_domains(clocks.now);
     }
 }
 

@@ -12,8 +12,8 @@ use std::{
 };
 
 use fpush_policy::{
-    Clocks, Decision, Ended, Entered, Gate, Grant, ModuleSettings, Next, Passed, Policy, Publish, PushJob,
-    RateSlot, Sender, SenderDomain, Standing, Ticket, Tries, Turn,
+    Clocks, Decision, Ended, Entered, Gate, Grant, LastAccepted, ModuleSettings, Next, Passed, Policy,
+    Publish, PushJob, RateSlot, Sender, SenderDomain, Standing, Ticket, Tries, Turn,
 };
 use fpush_push::{
     Choice, Class, Failure, Fingerprint, Form, Outcome, Push, PushError, Token, TokenHasher,
@@ -124,7 +124,12 @@ impl World {
         } else {
             format!("evil-{number}.org")
         };
-        Arc::new(SenderDomain::new(&name, &self.hasher))
+        let last_accepted = if number.is_multiple_of(3) {
+            LastAccepted::Lately
+        } else {
+            LastAccepted::Never
+        };
+        Arc::new(SenderDomain::new(&name, &self.hasher).accepted(last_accepted))
     }
 
     /// Every second push is for a token that has had one lately.
@@ -171,7 +176,7 @@ impl World {
             Decision::Send { slot, .. } => {
                 let turn = self
                     .costs
-                    .of("take a turn", || policy.take_turn(&sender, || number, now));
+                    .of("take a turn", || policy.take_turn(&sender, || number));
                 match turn {
                     Turn::Now => self.flights.push_back(Flight {
                         job,

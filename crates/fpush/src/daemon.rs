@@ -79,20 +79,20 @@ impl Daemon {
         reloads: Reloads,
     ) -> anyhow::Result<(Self, Component)> {
         let (settings, source) = (loaded.settings.clone(), loaded.source.clone());
-        let (state, hasher, remembered) = match &settings.state_folder {
+        let (state, senders, remembered) = match &settings.state_folder {
             Some(folder) => {
-                let (state, hasher, remembered) = StateDir::open(folder, Instant::now())?;
-                (Some(state), hasher, remembered)
+                let (state, senders, remembered) = StateDir::open(folder, Instant::now())?;
+                (Some(state), senders, remembered)
             }
             None => {
                 let hasher = TokenHasher::new().context("the operating system gives no random numbers")?;
-                (None, hasher, Remembered::default())
+                (None, Senders::new(hasher), Remembered::default())
             }
         };
         let known = state.as_ref().and_then(StateDir::known).cloned();
         let (drain, liveness) = (Drain::default(), Arc::new(Liveness::new()));
         let modules = RunningModules::new(
-            Senders::new(hasher),
+            senders.clone(),
             drain.clone(),
             Arc::clone(&liveness),
             remembered,
@@ -102,6 +102,7 @@ impl Daemon {
             settings.component.clone(),
             Arc::clone(modules.table()),
             None,
+            senders,
             drain.clone(),
             liveness.probe("component"),
         );

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fpush_policy::{BlockRecord, HeldRecord, VerdictRecord};
+use fpush_policy::{BlockRecord, HeldRecord, KnownDomain, VerdictRecord};
 use fpush_push::settings::Report;
 use serde::de::DeserializeOwned;
 
@@ -25,6 +25,8 @@ pub struct State {
     pub held: Vec<HeldRecord>,
     /// What providers said.
     pub verdicts: Vec<VerdictRecord>,
+    /// Known domains.
+    pub domains: Vec<KnownDomain>,
 }
 
 /// Reads a file of the state directory as each of those that there are.
@@ -33,12 +35,15 @@ pub fn state(content: &[u8]) -> State {
     let (blocks_head, blocks) = records::<state_dir::Hashed, _>(content, |_: &BlockRecord| true);
     let (held_head, held) = records::<state_dir::Plain, _>(content, HeldRecord::is_sane);
     let (verdicts_head, verdicts) = records::<state_dir::Plain, _>(content, |_: &VerdictRecord| true);
+    let (domains, _) = state_dir::read_records::<state_dir::Plain, _, _>(content, MOST_RECORDS, Some);
+    let domains = domains.records;
     let (registry_head, _) = records::<KnownChange, _>(content, |_: &serde::de::IgnoredAny| true);
     State {
         heads: [blocks_head, held_head, verdicts_head, registry_head],
         blocks,
         held,
         verdicts,
+        domains,
     }
 }
 

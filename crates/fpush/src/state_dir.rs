@@ -1,5 +1,5 @@
 //! What must survive a restart, in `stateDirectory`: block lists, acknowledged pushes that are held, what providers said
-//! against tokens, and what is known of the database of registered devices.
+//! against tokens, the domains of which pushes were accepted, and what is known of the database of registered devices.
 //!
 //! The head of the block list holds the key under which tokens are hashed; the tokens of held pushes are in their file as
 //! they are, because they have to be sent. All can be read by fpush alone.
@@ -9,8 +9,8 @@ mod remembered;
 
 use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
 
-use fpush_driver::{Module, clocks};
-use fpush_policy::{BlockRecord, HeldRecord, VerdictPlace, VerdictRecord};
+use fpush_driver::{Module, Senders, clocks};
+use fpush_policy::{BlockRecord, HeldRecord, KnownDomain, VerdictPlace, VerdictRecord};
 use fpush_push::{TokenHasher, metrics::WordCounters};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -37,10 +37,11 @@ pub(crate) struct TypedModule {
 /// `stateDirectory` in use.
 pub(crate) struct StateDir {
     folder: Arc<StateFolder>,
-    key: [u8; 16],
+    senders: Senders,
     blocks: SaveSchedule,
     held: SaveSchedule,
     verdicts: SaveSchedule,
+    domains: SaveSchedule,
     registry: SaveSchedule,
     /// What is known of the database of registered devices.
     known: Option<KnownChange>,
@@ -70,6 +71,8 @@ enum Snapshot {
     Held(Vec<Of<(Uuid, HeldRecord)>>),
     /// What providers said against tokens.
     Verdicts(Vec<Of<VerdictRecord>>),
+    /// The known domains, in parts.
+    Domains(Vec<Vec<KnownDomain>>),
     /// What is known of the database of registered devices.
     Registry(KnownChange),
 }
@@ -95,13 +98,13 @@ pub(crate) struct Plain {}
 pub(crate) type Line<T> = (String, String, T);
 
 impl StateDir {
-    /// Opens the folder, makes it if it is not there, and reads what was written before. Returns the hasher of tokens
-    /// whose fingerprints are in the files.
+    /// Opens the folder, makes it if it is not there, and reads what was written before. Returns what knows the
+    /// domains, with the hasher of tokens whose fingerprints are in the files.
     ///
     /// # Errors
     ///
     /// The folder cannot be used, or another fpush uses it. The text says what to do.
-    pub(crate) fn open(folder: &Path, now: Instant) -> anyhow::Result<(Self, TokenHasher, Remembered)> {
+    pub(crate) fn open(folder: &Path, now: Instant) -> anyhow::Result<(Self, Senders, Remembered)> {
         let dir = Arc::new(StateFolder::open(folder)?);
         let blocks = dir.read(BLOCKS, Some::<Line<BlockRecord>>);
         let sane = |line: Line<HeldRecord>| line.2.is_sane().then_some(line);
@@ -112,30 +115,42 @@ impl StateDir {
         } else {
             None
         };
-        let (hasher, verdicts) = match blocks.head {
-            Some(Hashed { key }) => (TokenHasher::with_key(key), verdicts.records),
+        let domains = dir.read::<Plain, _, _>(DOMAINS, Some::<KnownDomain>);
+        let (senders, verdicts) = match blocks.head {
+            Some(Hashed { key }) => {
+                let senders = Senders::new(TokenHasher::with_key(key));
+                senders.remember(domains.records);
+                (senders, verdicts.records)
+            }
             // Under another key nothing is found again.
-            None => (TokenHasher::new()?, Vec::new()),
+            None => (Senders::new(TokenHasher::new()?), Vec::new()),
         };
         let remembered = Remembered::new(blocks.records, held.records, verdicts);
         let state = Self {
             folder: dir,
-            key: hasher.key(),
+            senders: senders.clone(),
             blocks: SaveSchedule::new(BLOCKS, BLOCKS_INTERVAL, now),
             held: SaveSchedule::new(HELD, HELD_INTERVAL, now),
             verdicts: SaveSchedule::new(VERDICTS, VERDICTS_INTERVAL, now),
+            domains: SaveSchedule::new(DOMAINS, DOMAINS_INTERVAL, now),
             registry: SaveSchedule::new(REGISTRY, REGISTRY_INTERVAL, now),
             known,
             writes: Arc::default(),
             writing: None,
             stuck: None,
         };
-        Ok((state, hasher, remembered))
+        Ok((state, senders, remembered))
     }
 
     /// Why nothing can be written, in words.
     pub(crate) fn trouble(&self) -> Option<&str> {
-        let all = [&self.held, &self.blocks, &self.verdicts, &self.registry];
+        let all = [
+            &self.held,
+            &self.blocks,
+            &self.verdicts,
+            &self.domains,
+            &self.registry,
+        ];
         let first = all.iter().find_map(|schedule| schedule.trouble.as_deref());
         self.stuck.as_deref().or(first)
     }
@@ -193,6 +208,7 @@ impl StateDir {
                 &mut self.blocks,
                 &mut self.held,
                 &mut self.verdicts,
+                &mut self.domains,
                 &mut self.registry,
             ] {
                 schedule.written.clear();
@@ -229,7 +245,7 @@ impl StateDir {
         };
         if is_due(&self.blocks) && self.blocks.has_changed(changes(0), now) {
             let blocks = records(modules, 0, |module, from| module.blocks(from, clocks)).await;
-            snapshots.push(Snapshot::Blocks(self.key, blocks));
+            snapshots.push(Snapshot::Blocks(self.senders.hasher().key(), blocks));
         }
         let held_changes = [changes(1), vec![remembered.changes()]].concat();
         if is_due(&self.held) && self.held.has_changed(held_changes, now) {
@@ -241,6 +257,10 @@ impl StateDir {
             let start = VerdictPlace::default();
             let verdicts = records(modules, start, |module, from| module.verdicts(from, clocks)).await;
             snapshots.push(Snapshot::Verdicts(verdicts));
+        }
+        if is_due(&self.domains) && self.domains.has_changed(vec![self.senders.changes()], now) {
+            let domains = parts(0, |from| self.senders.known(from)).await;
+            snapshots.push(Snapshot::Domains(domains));
         }
         if let Some(known) = &self.known
             && is_due(&self.registry)
@@ -257,6 +277,7 @@ impl StateDir {
                 &mut self.blocks,
                 &mut self.held,
                 &mut self.verdicts,
+                &mut self.domains,
                 &mut self.registry,
             ]
             .into_iter()
@@ -334,13 +355,21 @@ impl Snapshot {
                 let all = |parts: &[Vec<VerdictRecord>]| parts.concat();
                 (VERDICTS, write(dir, VERDICTS, Plain {}, verdicts, all))
             }
+            Self::Domains(domains) => {
+                let write = dir.write(DOMAINS, Plain {}, |lines| {
+                    domains
+                        .iter()
+                        .flatten()
+                        .try_for_each(|domain| lines.write(domain))
+                });
+                (DOMAINS, write)
+            }
             Self::Registry(known) => (REGISTRY, dir.write(REGISTRY, known, |_| Ok(()))),
         }
     }
 }
 
-/// The records of all modules, part by part. Between two parts pushes go on: to copy a hundred thousand records at a time
-/// would hold them up.
+/// The records of all modules.
 async fn records<T, P: Copy>(
     modules: &[TypedModule],
     start: P,
@@ -348,16 +377,22 @@ async fn records<T, P: Copy>(
 ) -> Vec<Of<T>> {
     let mut all = Vec::with_capacity(modules.len());
     for TypedModule { module, module_type } in modules {
-        let (mut parts, mut from) = (Vec::new(), Some(start));
-        while let Some(place) = from {
-            let records;
-            (records, from) = part(module, place);
-            parts.push(records);
-            yield_now().await;
-        }
+        let parts = parts(start, |from| part(module, from)).await;
         all.push((module.name().to_owned(), (*module_type).to_owned(), parts));
     }
     all
+}
+
+/// Records part by part. Between two parts pushes go on: to copy a hundred thousand records at a time would hold them up.
+async fn parts<T, P>(start: P, part: impl Fn(P) -> (Vec<T>, Option<P>)) -> Vec<Vec<T>> {
+    let (mut parts, mut from) = (Vec::new(), Some(start));
+    while let Some(place) = from {
+        let records;
+        (records, from) = part(place);
+        parts.push(records);
+        yield_now().await;
+    }
+    parts
 }
 
 fn write_all(dir: &StateFolder, snapshots: &[Snapshot]) -> Vec<Written> {
@@ -399,6 +434,12 @@ const VERDICTS: StateFile = StateFile {
     name: "verdicts.jsonl",
     most: 20_000_000,
 };
+const DOMAINS: StateFile = StateFile {
+    name: "domains.jsonl",
+    most: 100_000,
+};
+/// A domain that is forgotten is known again when the next push of it is accepted.
+const DOMAINS_INTERVAL: Duration = Duration::from_secs(600);
 /// A crash costs at most that much of what was acknowledged.
 const HELD_INTERVAL: Duration = Duration::from_secs(5);
 /// What is forgotten of the block list is asked of the provider once more.
@@ -416,8 +457,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 mod tests {
     use std::{borrow::Cow, fs, os::unix::fs::PermissionsExt as _};
 
-    use fpush_driver::{Admission, Drain, Senders};
-    use fpush_policy::ModuleSettings;
+    use fpush_driver::{Admission, Drain};
+    use fpush_policy::{LastAccepted, ModuleSettings};
     use fpush_push::{
         BackendStatus, Choice, Class, Failure, Outcome, Push, PushError, PushTrait, Request, Sending,
         Urgency, Verifying,
@@ -432,36 +473,40 @@ mod tests {
         let dir = TempDir::new();
         let folder = dir.path().join("state");
         let now = Instant::now();
-        let (state, hasher, _) = StateDir::open(&folder, now).unwrap();
+        let (state, senders, _) = StateDir::open(&folder, now).unwrap();
         let refused = StateDir::open(&folder, now).err().unwrap().to_string();
         assert!(refused.contains("another fpush uses"), "{refused}");
         drop(state);
         let (_, other, _) = StateDir::open(&folder, now).unwrap();
-        assert_ne!(hasher.key(), other.key(), "nothing was written");
+        assert_ne!(
+            senders.hasher().key(),
+            other.hasher().key(),
+            "nothing was written"
+        );
     }
 
     #[tokio::test]
     async fn the_key_survives_and_nobody_else_reads_the_files() {
         let dir = TempDir::new();
         let now = Instant::now();
-        let (state, hasher, _) = StateDir::open(dir.path(), now).unwrap();
+        let (state, senders, _) = StateDir::open(dir.path(), now).unwrap();
         state
-            .close(&[typed(module(&hasher))], &Remembered::default())
+            .close(&[typed(module(&senders))], &Remembered::default())
             .await;
         for file in [BLOCKS.name, HELD.name, "lock"] {
             let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }
         let (_, again, _) = StateDir::open(dir.path(), now).unwrap();
-        assert_eq!(hasher.key(), again.key());
+        assert_eq!(senders.hasher().key(), again.hasher().key());
     }
 
     #[tokio::test]
     async fn a_module_of_the_same_name_and_type_gets_everything_back() {
         let dir = TempDir::new();
         let now = Instant::now();
-        let (state, hasher, _) = StateDir::open(dir.path(), now).unwrap();
-        let known = module(&hasher);
+        let (state, senders, _) = StateDir::open(dir.path(), now).unwrap();
+        let known = module(&senders);
         // A provider is believed that has accepted pushes for others.
         for other in 0..10 {
             publish(&known, &format!("other-{other}")).await;
@@ -472,8 +517,8 @@ mod tests {
         }
         state.close(&[typed(known)], &Remembered::default()).await;
         for (kind, held, dead) in [("demo", 1, true), ("apple", 0, false)] {
-            let (_memory, hasher, mut remembered) = StateDir::open(dir.path(), now).unwrap();
-            let module = module(&hasher);
+            let (_memory, senders, mut remembered) = StateDir::open(dir.path(), now).unwrap();
+            let module = module(&senders);
             remembered.tell(&module, kind);
             assert_eq!(module.held(), held, "{kind}");
             let verdict = module.admit(request("dead"), now);
@@ -483,13 +528,49 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_domain_is_known_after_a_restart() {
+        let dir = TempDir::new();
+        let start = Instant::now();
+        let (mut state, senders, _) = StateDir::open(dir.path(), start).unwrap();
+        let modules = [typed(module(&senders))];
+        publish(&modules[0].module, "t").await;
+        assert_eq!(senders.domain("a.example").last_accepted, LastAccepted::Today);
+        let mut due = async |seconds: u64| {
+            let now = start + Duration::from_secs(seconds);
+            state.tick(&modules, &Remembered::default(), now).await;
+            if let Some((writing, _)) = state.writing.take() {
+                state.record_result(writing.await.unwrap(), now);
+            }
+            let file = dir.path().join(DOMAINS.name);
+            (file.exists(), fs::rename(file, dir.path().join("kept")).is_ok())
+        };
+        assert_eq!(due(599).await, (false, false));
+        assert_eq!(due(600).await, (true, true));
+        publish(&modules[0].module, "other").await;
+        assert_eq!(due(1_200).await, (false, false), "it was noted today");
+        state.close(&modules, &Remembered::default()).await;
+        let known = |name: &str| {
+            let (_state, senders, _) = StateDir::open(dir.path(), start).unwrap();
+            senders.domain(name).last_accepted
+        };
+        let (today, never) = (LastAccepted::Today, LastAccepted::Never);
+        assert_eq!((known("a.example"), known("b.example")), (today, never));
+        fs::remove_file(dir.path().join(BLOCKS.name)).unwrap();
+        assert_eq!(
+            known("a.example"),
+            never,
+            "without the key nothing is found again"
+        );
+    }
+
     /// A crash costs five seconds of what is held, and a minute of blocks.
     #[tokio::test]
     async fn each_file_is_written_when_it_is_due_and_only_if_there_is_news() {
         let dir = TempDir::new();
         let start = Instant::now();
-        let (mut state, hasher, _) = StateDir::open(dir.path(), start).unwrap();
-        let modules = [typed(module(&hasher))];
+        let (mut state, senders, _) = StateDir::open(dir.path(), start).unwrap();
+        let modules = [typed(module(&senders))];
         publish(&modules[0].module, "dead").await;
         let mut due = async |seconds: u64| {
             let now = start + Duration::from_secs(seconds);
@@ -519,8 +600,8 @@ mod tests {
     async fn what_could_not_be_written_is_written_later() {
         let dir = TempDir::new();
         let start = Instant::now();
-        let (mut state, hasher, _) = StateDir::open(dir.path(), start).unwrap();
-        let modules = [typed(module(&hasher))];
+        let (mut state, senders, _) = StateDir::open(dir.path(), start).unwrap();
+        let modules = [typed(module(&senders))];
         // In the place of the file that is to be renamed.
         fs::create_dir(dir.path().join("held.new")).unwrap();
         let mut due = async |seconds: u64| {
@@ -561,8 +642,8 @@ mod tests {
     async fn what_cannot_be_read_is_put_aside_and_costs_nothing_else() {
         let dir = TempDir::new();
         let now = Instant::now();
-        let (state, hasher, _) = StateDir::open(dir.path(), now).unwrap();
-        let known = module(&hasher);
+        let (state, senders, _) = StateDir::open(dir.path(), now).unwrap();
+        let known = module(&senders);
         for token in ["a", "a", "b", "b"] {
             publish(&known, token).await;
         }
@@ -582,7 +663,11 @@ mod tests {
         dir.write(HELD.name, &broken);
         dir.write(BLOCKS.name, "nonsense");
         let (_memory, other, remembered) = StateDir::open(dir.path(), now).unwrap();
-        assert_ne!(hasher.key(), other.key(), "the key was not readable either");
+        assert_ne!(
+            senders.hasher().key(),
+            other.hasher().key(),
+            "the key was not readable either"
+        );
         assert_eq!(remembered.held(), 2);
         assert_eq!(fs::read(dir.path().join("held.unreadable")).unwrap(), broken);
         assert_eq!(
@@ -598,14 +683,14 @@ mod tests {
         }
     }
 
-    fn module(hasher: &TokenHasher) -> Arc<Module> {
+    fn module(senders: &Senders) -> Arc<Module> {
         let (report, empty) = (Report::default(), serde_json::Map::new());
         let settings = ModuleSettings::read(&mut Section::root(&empty, &report));
         Module::new(
             "m",
             Box::new(Provider),
             settings,
-            Senders::new(hasher.clone()),
+            senders.clone(),
             Drain::default(),
         )
     }

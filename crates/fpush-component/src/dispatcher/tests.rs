@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use fpush_push::{Command, Executing};
+use fpush_push::{Command, Executing, TokenHasher};
 use tokio::{
     sync::Semaphore,
     time::{Duration, sleep},
@@ -73,8 +73,15 @@ async fn a_domain_that_had_a_push_accepted_gets_a_place_whoever_waits() {
         held: Arc::new(Semaphore::new(0)),
     };
     let devices: Arc<dyn Devices> = Arc::new(registry.clone());
-    let dispatcher = Dispatcher::new("push.example", Arc::default(), Some(devices), Drain::default());
-    dispatcher.domains.note_accepted("a.good.org", Instant::now());
+    let senders = Senders::new(TokenHasher::new().unwrap());
+    senders.note_accepted(&senders.domain("a.good.org"));
+    let dispatcher = Dispatcher::new(
+        "push.example",
+        Arc::default(),
+        Some(devices),
+        senders,
+        Drain::default(),
+    );
     let publish = |domain: &str| {
         let stanza = format!(
             "<iq type='set' from='{domain}' to='push.example' id='{domain}'><pubsub \

@@ -119,7 +119,7 @@ impl Module {
                 }
                 Admission::Answered(Outcome::Queued)
             }
-            Decision::Send { slot, spacing } => match self.turn(&mut state, sender, now) {
+            Decision::Send { slot, spacing } => match self.turn(&mut state, sender) {
                 Some(turn) => Admission::Admitted(Admitted {
                     module: Arc::clone(self),
                     job: job(spacing, true),
@@ -138,14 +138,14 @@ impl Module {
     }
 
     /// A permit, or a place in the queue for one; `None` if it is full.
-    fn turn(&self, state: &mut State, sender: &SenderDomain, now: Instant) -> Option<Turn> {
+    fn turn(&self, state: &mut State, sender: &SenderDomain) -> Option<Turn> {
         let mut receiver = None;
         let waiter = || {
             let (waiter, waiting) = oneshot::channel();
             receiver = Some(waiting);
             waiter
         };
-        match state.policy.take_turn(sender, waiter, now.into_std()) {
+        match state.policy.take_turn(sender, waiter) {
             Decided::Now => Some(Turn::Now(Permit::new(&self.lane))),
             Decided::Waiting(ticket, displaced) => {
                 // It finds out by that.

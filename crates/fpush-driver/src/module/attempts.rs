@@ -67,6 +67,9 @@ impl Module {
             (Some(record), Err(_)) if is_current => record.failed(),
             (Some(_), Err(_)) | (None, _) => {}
         }
+        if result.is_ok() {
+            self.senders.note_accepted(&job.sender);
+        }
         if let Some(notice) = answered.notice {
             self.tell(notice, result.as_ref().err());
         }

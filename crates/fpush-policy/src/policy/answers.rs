@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use fpush_push::{Choice, Failure, Fingerprint, Form, Outcome, PushError, Unavailable};
+use fpush_push::{Choice, Failure, Form, Outcome, PushError, Unavailable};
 
-use super::{Policy, today};
+use super::Policy;
 use crate::{
     attempts::{Answered, Ended, Next, Notice, Tries},
     blocklist::BlockReason,
@@ -41,7 +41,6 @@ impl<W> Policy<W> {
         let failure = match answer {
             Ok(()) => {
                 self.blocklist.unblock(job.token);
-                self.accepted_domain(job.sender.share, now);
                 self.recent.accepted(job.token, now);
                 let mut notice = None;
                 if is_current {
@@ -206,13 +205,6 @@ impl<W> Policy<W> {
     fn take_neutral(&mut self, job: &PushJob, now: Instant) {
         let at = self.clock.seconds(now);
         self.guard.neutral(job.token, job.sender.share, at);
-    }
-
-    fn accepted_domain(&mut self, share: Fingerprint, now: Instant) {
-        let today = today(&self.clock, now);
-        if self.accepted_domains.get(share) != Some(&today) {
-            self.accepted_domains.touch(share, today);
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use fpush_push::{Class, Outcome, Token, TokenHasher};
 use uuid::Uuid;
 
-use super::{Busy, Grant, HeldAttempt, HeldEnd, Phase, Policy, standing, today, turns::Wanting};
+use super::{Busy, Grant, HeldAttempt, HeldEnd, Phase, Policy, turns::Wanting};
 use crate::{
     attempts::Ended,
     blocklist::BlockReason,
@@ -34,9 +34,7 @@ impl<W> Policy<W> {
             let Some((number, job)) = self.held.pop_due(now, all) else {
                 return;
             };
-            let sender = Arc::clone(&job.sender);
-            let standing = standing(&self.accepted_domains, sender.share, today(&self.clock, now));
-            self.turns.due.join(sender.sender(standing), number);
+            self.turns.due.join(job.sender.sender(), number);
         }
     }
 
@@ -115,12 +113,11 @@ impl<W> Policy<W> {
             return Busy::Covered;
         }
         self.limiter.give_back(slot);
-        let sender = Arc::clone(&job.sender);
-        let room = self.held.has_room(sender.share, self.standing(&sender, now));
+        let room = self.held.has_room(&job.sender);
         if target.class == Class::Voip || !room || self.is_last_chance() {
             return Busy::Refused;
         }
-        if !self.held.has_room_for_encrypted(sender.share) {
+        if !self.held.has_room_for_encrypted(job.sender.share) {
             job.become_plain();
         }
         self.hold(job, until);

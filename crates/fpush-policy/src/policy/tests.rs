@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     attempts::{Answered, Ended, Next, Notice, Tries},
+    known::LastAccepted,
     testing::{clocks, hasher, job_of, settings},
 };
 
@@ -47,7 +48,11 @@ impl Fixture {
     }
 
     fn publish(&mut self, domain: &str, token: &str, number: u64, millis: u64) -> Became {
-        let (job, now) = (job_of(domain, token), self.at(millis));
+        self.publish_job(job_of(domain, token), number, millis)
+    }
+
+    fn publish_job(&mut self, job: Box<PushJob>, number: u64, millis: u64) -> Became {
+        let now = self.at(millis);
         let publish = Publish {
             target: job.target(),
             registered: false,
@@ -60,7 +65,7 @@ impl Fixture {
                 self.policy.hold(job, due);
                 Became::Queued
             }
-            Decision::Send { slot, .. } => match self.policy.take_turn(&job.sender, || number, now) {
+            Decision::Send { slot, .. } => match self.policy.take_turn(&job.sender, || number) {
                 Turn::Now => {
                     self.out += 1;
                     Became::Sent(slot)
@@ -141,16 +146,20 @@ fn names_below_one_domain_take_no_place_from_another_one() {
 #[test]
 fn half_of_the_places_is_kept_for_domains_of_which_a_push_was_accepted() {
     let mut f = Fixture::new(2);
-    f.answer("known.org", "t", Ok(()), 0);
+    let known = |token: &str| {
+        let mut job = job_of("known.org", token);
+        job.sender = Arc::new(job.sender.accepted(LastAccepted::Lately));
+        job
+    };
     for number in 0..2 {
-        f.publish("known.org", &format!("busy {number}"), number, 0);
+        f.publish_job(known(&format!("busy {number}")), number, 0);
     }
     for number in 0..100 {
         let domain = format!("stranger{number}.org");
         f.publish(&domain, "t", number, 1);
     }
     for number in 0..20 {
-        let became = f.publish("known.org", &format!("t {number}"), 1_000 + number, 2);
+        let became = f.publish_job(known(&format!("t {number}")), 1_000 + number, 2);
         assert!(matches!(became, Became::Waits(_, None)), "{number}: {became:?}");
     }
 }

@@ -79,7 +79,7 @@ impl Deaths {
         domain: Fingerprint,
         sign: Sign,
         now: Seconds,
-        is_known: impl Fn(Fingerprint) -> bool,
+        is_proven: impl Fn(Fingerprint) -> bool,
     ) -> bool {
         let accepted = match sign {
             Sign::Accepted => true,
@@ -101,7 +101,7 @@ impl Deaths {
         if self.later.len() < ENOUGH {
             return false;
         }
-        let evidence = self.evidence(is_known);
+        let evidence = self.evidence(is_proven);
         self.later.clear();
         self.judge(evidence, now);
         self.lately = 0;
@@ -110,7 +110,7 @@ impl Deaths {
 
     /// Of a domain that is not known no more rejected tokens count than it has accepted ones, and one in any case: anybody
     /// can invent tokens. Where strangers' tokens make a rise, dead ones live longer, and no living one dies.
-    fn evidence(&self, is_known: impl Fn(Fingerprint) -> bool) -> Evidence {
+    fn evidence(&self, is_proven: impl Fn(Fingerprint) -> bool) -> Evidence {
         let mut evidence = Evidence::default();
         for (place, answer) in self.later.iter().enumerate() {
             let of_domain = |answers: &[Later], accepted: bool| {
@@ -118,7 +118,7 @@ impl Deaths {
                 answers.iter().filter(of).count()
             };
             let counts = answer.accepted
-                || is_known(answer.domain)
+                || is_proven(answer.domain)
                 || of_domain(&self.later[..place], false) < of_domain(&self.later, true).max(1);
             evidence.answers += usize::from(counts);
             evidence.accepted += usize::from(answer.accepted);

@@ -86,8 +86,8 @@ impl VerdictGuard {
                 (part.map(word).collect(), Some(next))
             }
             VerdictPlace::Domains(from) => {
-                let (part, next) = (self.known_domains.part(from, most), from.saturating_add(most));
-                let next = (next < self.known_domains.len()).then_some(VerdictPlace::Domains(next));
+                let (part, next) = (self.proven_domains.part(from, most), from.saturating_add(most));
+                let next = (next < self.proven_domains.len()).then_some(VerdictPlace::Domains(next));
                 (part.map(domain).collect(), next)
             }
         };
@@ -189,7 +189,7 @@ impl VerdictGuard {
                 }
                 Part::Answer { .. } | Part::Word { .. } => {}
                 Part::Domain(domain) => {
-                    self.known_domains.touch(Fingerprint::from_parts(domain), ());
+                    self.proven_domains.touch(Fingerprint::from_parts(domain), ());
                 }
             }
         }

@@ -547,7 +547,7 @@ fn other_settings_start_empty_and_the_same_do_not() {
     assert_eq!(other.doubted(), 0);
     assert_eq!(other.condition(lane.now), Condition::Well);
     assert!(
-        other.is_known(domain_of(DOMAIN)),
+        other.is_proven(domain_of(DOMAIN)),
         "whose devices were accepted is no matter of settings"
     );
 }
@@ -748,7 +748,7 @@ fn what_is_written_down_is_copied_in_parts_and_each_record_once() {
         lane.say(token, WRONG);
     }
     for domain in 0..5_000 {
-        lane.guard.known_domains.touch(domain_of(domain), ());
+        lane.guard.proven_domains.touch(domain_of(domain), ());
     }
     let parts = lane.parts(1_000);
     let sizes: Vec<_> = parts.iter().map(Vec::len).collect();

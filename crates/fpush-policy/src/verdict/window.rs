@@ -228,7 +228,7 @@ const PLACES: usize = 100;
 /// Of them for one domain, while others have any.
 const DOMAIN_PLACES: usize = 25;
 pub(super) const LONGEST: Seconds = 600;
-/// So many accepted pushes make a lane calm, and a domain one that is known.
+/// So many accepted pushes make a lane calm, and a domain one that is proven.
 pub(super) const CALM_ACCEPTED: usize = 10;
 const MANY_REJECTED: usize = 10;
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
 
 use fpush_component::{Component, ComponentSettings, Handle};
 use fpush_driver::{Drain, Liveness, Module, Modules, Senders, clocks};
-use fpush_policy::{BlockRecord, HeldRecord, ModuleSettings, VerdictPlace, VerdictRecord};
+use fpush_policy::{BlockRecord, HeldRecord, KnownDomain, ModuleSettings, VerdictPlace, VerdictRecord};
 use fpush_push::{
     Devices, Outcome, TokenHasher,
     settings::{Report, Section},
@@ -61,6 +61,7 @@ pub(crate) struct Disk {
     blocks: BTreeMap<Name, Vec<String>>,
     held: BTreeMap<Name, Vec<String>>,
     verdicts: BTreeMap<Name, Vec<String>>,
+    domains: Vec<KnownDomain>,
     pub(crate) held_at: Millis,
     pub(crate) blocks_at: Millis,
 }
@@ -95,10 +96,11 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) fn start(books: &Shared, net: &Net, settings: &[ModuleValue], disk: &Disk) -> Self {
-        let hasher = match disk.key {
+        let senders = Senders::new(match disk.key {
             Some(key) => TokenHasher::with_key(key),
             None => TokenHasher::new().expect("chance is at hand"),
-        };
+        });
+        senders.remember(disk.domains.iter().copied());
         let (drain, liveness, table) = (
             Drain::default(),
             Arc::new(Liveness::new()),
@@ -109,6 +111,7 @@ impl Daemon {
             component_settings(),
             Arc::clone(&table),
             Some(devices),
+            senders.clone(),
             drain.clone(),
             liveness.probe("component"),
         );
@@ -121,7 +124,7 @@ impl Daemon {
             table,
             active: Vec::new(),
             retired: Vec::new(),
-            senders: Senders::new(hasher),
+            senders,
             drain,
             liveness,
             handle,
@@ -250,6 +253,7 @@ impl Daemon {
         for running in self.all() {
             running.module.follow_clock(clocks());
         }
+        self.senders.follow_clock(clocks());
         let changes: Vec<_> = self.all().map(|running| running.module.changes()).collect();
         if now >= disk.held_at + HELD_INTERVAL {
             self.write_held(disk, now, &changes);
@@ -286,6 +290,7 @@ impl Daemon {
             return;
         }
         disk.key = Some(self.senders.hasher().key());
+        disk.domains = self.senders.known(0).0;
         disk.blocks = self
             .records(0, |module, from| module.blocks(from, clocks()))
             .map(|(name, records)| (name, records.iter().map(text).collect()))

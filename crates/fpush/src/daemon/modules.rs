@@ -95,6 +95,7 @@ impl RunningModules {
             !ended
         });
         self.remembered.tick(clocks);
+        self.senders.follow_clock(clocks);
     }
 
     /// Goes on with other modules: what is the same stays, what is another one goes on with what the old one knew and held,
