@@ -64,11 +64,17 @@ pub(super) fn read_retry(root: &mut Section<'_>) -> Duration {
 /// `serverHostname`: a name or an address, which may be in brackets.
 fn read_host(component: &mut Section<'_>) -> Option<String> {
     let host = component.string("serverHostname")?.trim();
-    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let address = bare.unwrap_or(host);
-    let without_zone = address.split_once('%').map_or(address, |(address, _)| address);
-    if without_zone.parse::<Ipv6Addr>().is_ok() {
-        return Some(address.to_owned());
+    let without_brackets = |text: &str| {
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        bare.map(str::to_owned)
+    };
+    let is_address = |address: &str| {
+        let without_zone = address.split_once('%').map_or(address, |(address, _)| address);
+        without_zone.parse::<Ipv6Addr>().is_ok()
+    };
+    let address = without_brackets(host).unwrap_or_else(|| host.to_owned());
+    if is_address(&address) {
+        return Some(address);
     }
     let (name, port) = host.rsplit_once(':').unwrap_or((host, ""));
     let fits = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
@@ -76,7 +82,8 @@ fn read_host(component: &mut Section<'_>) -> Option<String> {
     if is_name(host) {
         return Some(host.to_owned());
     }
-    if is_name(name) && port.parse::<u16>().is_ok() {
+    let is_host = is_name(name) || without_brackets(name).is_some_and(|address| is_address(&address));
+    if is_host && port.parse::<u16>().is_ok() {
         component.error(
             "serverHostname",
             format_args!(
