@@ -1,6 +1,6 @@
 //! What strangers send.
 
-use fpush_push::{BadPayload, CommandError, Found, canonical_jid};
+use fpush_push::{BadPayload, CommandError, Devices as _, Found, Lookup, canonical_jid};
 use fpush_registry::RegisterError;
 
 use crate::rig::{Database, value};
@@ -13,6 +13,33 @@ const INJECTIONS: [&str; 6] = [
     "x'); DELETE FROM devices WHERE ('1'='1",
     "%_\\' || (SELECT value FROM meta)",
 ];
+
+/// Whose secret is wrong may have been told a newer one by another instance, and the database is asked; for so many wrong ones
+/// of one registrable domain, in a minute. Without a cache nobody else knows the right one, and each is asked for.
+#[tokio::test]
+async fn many_wrong_secrets_ask_the_database_for_nothing() {
+    for database in Database::all() {
+        let cache = database.settings.cache;
+        let open = database.open().await;
+        let right = open.register("a@a.example/x", "n", "t").await.unwrap();
+        let asks = async |sender: &str, secret: &str| match open.registry.find("n", Some(secret), sender) {
+            Lookup::Settled(found) => (false, found),
+            Lookup::Asking(asking) => (true, asking.await.unwrap()),
+        };
+        for number in 0..40 {
+            let sender = format!("host{number}.evil.org");
+            let (asked, found) = asks(&sender, &format!("wrong-{number}")).await;
+            assert!(matches!(found, Found::WrongSecret), "{found:?}");
+            assert_eq!(asked, !cache || number < 12, "{number}");
+            // The right one passes whatever came before it.
+            let (asked, found) = asks(&sender, &right).await;
+            assert!(matches!(found, Found::Device(_)), "{found:?}");
+            assert_eq!(asked, !cache);
+        }
+        assert!(asks("good.org", "wrong").await.0, "others are not concerned");
+        open.close().await;
+    }
+}
 
 #[tokio::test]
 async fn sql_is_text_like_any_other() {
