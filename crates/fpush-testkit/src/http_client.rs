@@ -30,21 +30,26 @@ pub fn http_address(daemon: &Daemon, timeout: Duration) -> SocketAddr {
     address.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// Sends `METHOD PATH` and a form, and reads the answer to its end.
+/// Sends `METHOD PATH` and a form, or JSON if it begins as that does, and reads the answer to its end.
 #[track_caller]
-pub fn http(address: SocketAddr, request: &str, form: &str) -> Http {
-    try_http(address, request, form).unwrap()
+pub fn http(address: SocketAddr, request: &str, body: &str) -> Http {
+    try_http(address, request, body).unwrap()
 }
 
 /// The same with a server that may end meanwhile.
-pub fn try_http(address: SocketAddr, request: &str, form: &str) -> io::Result<Http> {
+pub fn try_http(address: SocketAddr, request: &str, body: &str) -> io::Result<Http> {
+    let kind = if body.starts_with('{') {
+        "application/json"
+    } else {
+        "application/x-www-form-urlencoded"
+    };
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(
         stream,
         "{request} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n\
-         Content-Type: application/x-www-form-urlencoded\r\n\r\n{form}",
-        form.len()
+         Content-Type: {kind}\r\n\r\n{body}",
+        body.len()
     )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -8,7 +8,7 @@ use fpush_testkit::{
 };
 use serde_json::json;
 
-use crate::rig::{ALICE, LONG, MISSING, RESULT, Rig, apple, google, is_random};
+use crate::rig::{ALICE, LONG, MALLORY, MISSING, RESULT, Rig, apple, google, is_random};
 
 /// Nothing, and all that goes forward: each executes a command.
 const ACTIONS: [Option<&str>; 4] = [None, Some("execute"), Some("complete"), Some("next")];
@@ -148,6 +148,53 @@ fn the_second_dialect_tells_the_app_which_account_is_meant() {
     rig.assert_discreet(&[
         &token, &node, &secret, &room_node, account, channel, "alice", "room@muc", "dev-1", "and-2",
     ]);
+}
+
+/// Conversations names a room by what its pushes hold, because that is all that it knows of it.
+#[test]
+fn a_room_is_unregistered_by_its_channel() {
+    let mut rig = Rig::start();
+    let device = [
+        ("token", google(1)),
+        ("android-id", "92afd7a91cdba9a0".to_owned()),
+    ];
+    let device = device.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let rooms = ["one@muc.a.example", "two@muc.a.example"].map(|room| ("muc", room));
+    let mut register = |more: Option<(&'static str, &'static str)>| {
+        let fields: Vec<_> = device.into_iter().chain(more).collect();
+        let form = rig.form(ALICE, "register-push-fcm", &fields);
+        let (node, secret) = (form.value("node").to_owned(), form.value("secret").to_owned());
+        let data = rig.expect_google(&node, Some(&secret), &google(1));
+        (
+            node,
+            secret,
+            data["channel"].as_str().unwrap_or_default().to_owned(),
+        )
+    };
+    let account = register(None);
+    let [one, two] = rooms.map(|room| register(Some(room)));
+    assert!(account.2.is_empty() && one.2.len() == 40 && one.2 != two.2);
+
+    // Of a channel that nobody has, or somebody else, nothing goes.
+    let unknown = "0".repeat(40);
+    for (from, channel) in [(ALICE, &*unknown), (MALLORY, &*one.2)] {
+        let fields = [("channel", channel), device[1]];
+        let reply = rig.execute(from, "unregister-push-fcm", &fields);
+        assert!(!reply.is_result(), "{channel:?}: {}", reply.raw);
+    }
+    for (node, secret, _) in [&account, &one, &two] {
+        assert_eq!(rig.push(node, secret), RESULT);
+    }
+    let fields = [("channel", &*one.2), device[1]];
+    let form = rig.form(ALICE, "unregister-push-fcm", &fields);
+    let gone = check(&form, "unregister-push-fcm", "completed", "result", &[JID, NODE]);
+    assert_eq!(gone, ["push.localhost", &one.0]);
+    assert_eq!(rig.push(&one.0, &one.1), MISSING);
+    for (node, secret, _) in [&account, &two] {
+        assert_eq!(rig.push(node, secret), RESULT, "only the one room is left");
+    }
+    let again = rig.execute(ALICE, "unregister-push-fcm", &fields);
+    assert_eq!(again.verdict(), MISSING);
 }
 
 #[test]

@@ -263,6 +263,30 @@ fn what_is_no_request_of_the_api_is_refused() {
     assert_eq!(rig.export().len(), 2);
 }
 
+/// A node that a module would take for a token is nobody's to choose: the publishes for that token have no secret.
+#[test]
+fn a_token_is_no_node_over_http_either() {
+    let mut rig = Rig::of(
+        json!({}),
+        json!({ "plain": { "is_default_module": false }, "android": { "is_default_module": true } }),
+    );
+    for token in [
+        google(1),
+        google(1)[..22].to_owned(),
+        apple(1),
+        apple(1).to_uppercase(),
+    ] {
+        for kind in ["apns", "fcm"] {
+            let own = if kind == "apns" { apple(666) } else { google(666) };
+            let form = format!("type={kind}&node={token}&token={own}");
+            assert_eq!(rig.post("register", &form)[0], "ERROR", "{kind} {token}");
+        }
+    }
+    assert!(rig.export().is_empty());
+    assert_eq!(rig.push_plain(&google(1)), RESULT, "it is still its owner's");
+    assert_eq!(rig.fcm.wait_for(1, LONG)[0].token(), google(1));
+}
+
 #[test]
 fn a_node_cannot_be_tried_out() {
     let rig = Rig::start();

@@ -316,6 +316,7 @@ fn lines_that_are_no_devices_are_reported_and_the_others_imported() {
         );
     }
     assert_says(&import, 1, "not imported: a node occurs twice");
+    assert!(!String::from_utf8_lossy(&import.stderr).contains(" more"));
     let said = [import.stdout, import.stderr].concat();
     assert!(!String::from_utf8(said).unwrap().contains("secret-"));
     let nodes: Vec<_> = rig
@@ -324,6 +325,27 @@ fn lines_that_are_no_devices_are_reported_and_the_others_imported() {
         .map(|device| device["secret"].clone())
         .collect();
     assert_eq!(nodes, ["secret-7", "secret-1"]);
+
+    // As an editor of another system leaves it, with more mistakes than anybody reads.
+    let mut file = format!("\u{feff}{}\r\n", line("marked", "secret-9"));
+    file += &"secret-10\r\n".repeat(15);
+    fs::write(rig.path("devices.jsonl"), file).unwrap();
+    let import = rig.operate(&["import", "json", "devices.jsonl", "settings.json"]);
+    assert_says(
+        &import,
+        1,
+        "1 devices added, 0 changed, 0 there already, 15 not imported",
+    );
+    let said = String::from_utf8(import.stderr).unwrap();
+    assert_eq!(
+        said.matches("not imported: devices.jsonl, line ").count(),
+        10,
+        "{said}"
+    );
+    assert!(
+        said.contains("not imported: 5 more\n") && !said.contains("secret-"),
+        "{said}"
+    );
 
     let missing = rig.operate(&["import", "json", "nothing.jsonl", "settings.json"]);
     assert_says(&missing, 71, "cannot read nothing.jsonl");

@@ -194,6 +194,45 @@ fn nobody_else_renews_or_removes_a_device() {
     rig.expect_apple("n", Some(&secret), "org.example.ios", &apple(1));
 }
 
+/// A node that a dialect has generated is nobody's to choose, not even when its owner has left.
+#[test]
+fn a_generated_node_belongs_to_its_dialect_for_ever() {
+    let mut rig = Rig::start();
+    let p2 = [("token", google(1)), ("device-id", "d".to_owned())];
+    let p2 = p2.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let tigase = [
+        ("provider", "tigase:messenger:apns:1"),
+        ("device-token", &apple(2)),
+    ];
+    for (register, unregister, fields, named) in [
+        ("register-push-fcm", "unregister-push-fcm", &p2, 1),
+        ("register-device", "unregister-device", &tigase, 0),
+    ] {
+        let node = rig.form(ALICE, register, fields).value("node").to_owned();
+        rig.form(ALICE, unregister, &fields[named..]);
+        for kind in ["apns", "fcm"] {
+            let token = if kind == "apns" { apple(666) } else { google(666) };
+            let seed = [("type", kind), ("node", &*node), ("token", &*token)];
+            for from in [MALLORY, ALICE] {
+                let reply = rig.execute(from, "v1-register-push", &seed);
+                assert!(!reply.is_result(), "{register}: {}", reply.raw);
+            }
+            let form = format!("type={kind}&node={node}&token={token}");
+            assert_eq!(rig.post("register", &form)[0], "ERROR", "{register}");
+        }
+        assert!(rig.export().is_empty());
+        // The owner comes back, and is not in anybody's way.
+        let again = rig.form(ALICE, register, fields);
+        if register == "register-push-fcm" {
+            assert_eq!(again.value("node"), node);
+            rig.expect_google(&node, Some(again.value("secret")), &google(1));
+        } else {
+            rig.expect_apple(again.value("node"), None, "org.example.siskin", &apple(2));
+        }
+        rig.form(ALICE, unregister, &fields[named..]);
+    }
+}
+
 #[test]
 fn what_has_an_owner_is_closed_to_http() {
     let mut rig = Rig::start();

@@ -200,8 +200,16 @@ fn a_database_may_go_away_and_return() {
         );
     }
 
+    const NEWS: &str = "the database of registered devices can be reached";
+    for rig in [&uncached, &cached, &late] {
+        rig.daemon.wait_for_log("is out of reach; trying again", LONG);
+        assert!(!rig.daemon.log().contains(NEWS));
+    }
     server.start();
     for rig in [&mut uncached, &mut cached, &mut late] {
+        // One line, and no more than a line.
+        let line = rig.daemon.wait_for_log(NEWS, 2 * LONG);
+        assert!(line.contains(" INFO "), "{line}");
         let from = format!("{}@a.example", rig.daemon.pid());
         let fields = [("type", "apns"), ("node", from.as_str()), ("token", &apple(5))];
         until(LONG, "devices register again", || {
