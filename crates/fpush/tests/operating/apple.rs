@@ -9,8 +9,8 @@ use fpush_testkit::{Answer, ApnsKey, FakeApns, TestCa, fixture};
 use serde_json::json;
 
 use crate::rig::{
-    GREEN, RESULT, Sight, UNAVAILABLE, Way, apple, apple_by_token, apple_token, apple_tokens, http_date,
-    start,
+    GREEN, RESULT, Sight, UNAVAILABLE, Way, apple, apple_by_token, apple_token, apple_tokens,
+    expect_an_incident, http_date, start,
 };
 
 const OVERLOADED: &str = "wait/internal-server-error";
@@ -176,6 +176,18 @@ fn all_tokens_are_of_another_environment_from_now_on() {
         log: &[("ERROR", "the provider rejects too many tokens")],
         unready: &[],
     });
+}
+
+/// Devices that had just worked are all called dead: at most ten are believed, and there is one alarm.
+#[test]
+fn all_tokens_are_dead_from_now_on() {
+    let ca = TestCa::new();
+    let apns = FakeApns::start(&ca);
+    let mut rig = start(&ca, apple(&apns.url(), json!({})), &[]);
+    assert_eq!(rig.push_all(apple_tokens(200..300)), [RESULT; 100]);
+    apns.answer_with(|_| Answer::reason(410, "Unregistered"));
+    let verdicts = rig.push_all(apple_tokens(0..200));
+    expect_an_incident(&rig, &verdicts);
 }
 
 #[test]

@@ -8,7 +8,10 @@ use fpush_testkit::{
     fcm_error,
 };
 
-use crate::rig::{GREEN, RESULT, Rig, Sight, UNAVAILABLE, google, google_token, google_tokens, http_date};
+use crate::rig::{
+    GREEN, RESULT, Rig, Sight, UNAVAILABLE, expect_an_incident, google, google_token, google_tokens,
+    http_date,
+};
 
 fn start(ca: &TestCa, fcm: &FakeFcm) -> Rig {
     crate::rig::start(
@@ -42,6 +45,18 @@ fn all_tokens_are_of_another_project() {
         log: &[("ERROR", "belongs to another Firebase project than the app")],
         unready: &[],
     });
+}
+
+/// Devices that had just worked are all called dead: at most ten are believed, and there is one alarm.
+#[test]
+fn all_tokens_are_dead_from_now_on() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    let mut rig = start(&ca, &fcm);
+    assert_eq!(rig.push_all(google_tokens(200..300)), [RESULT; 100]);
+    fcm.answer_with(|_| fcm_error(404, "NOT_FOUND", Some("UNREGISTERED"), &[]));
+    let verdicts = rig.push_all(google_tokens(0..200));
+    expect_an_incident(&rig, &verdicts);
 }
 
 #[test]

@@ -26,6 +26,7 @@ pub(crate) use crate::common::{DOMAIN, SOON};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_fpush");
 pub(crate) const RESULT: &str = "result";
+pub(crate) const DEAD: &str = "cancel/item-not-found";
 pub(crate) const UNAVAILABLE: &str = "wait/remote-server-timeout";
 
 /// What an operator sees.
@@ -388,4 +389,37 @@ impl Drop for Way {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// An incident of the provider's after which many of the publishes were answered so: at most ten devices are believed to be
+/// dead, and there is one alarm.
+#[track_caller]
+pub(crate) fn expect_an_incident(rig: &Rig, verdicts: &[String]) {
+    let dead = verdicts.iter().filter(|verdict| *verdict == DEAD).count();
+    let doubted = verdicts.iter().filter(|verdict| *verdict == UNAVAILABLE).count();
+    assert_eq!(dead + doubted, verdicts.len(), "{verdicts:?}");
+    assert!(dead <= 10, "{dead} of {}", verdicts.len());
+    let rejected = |verdict: &str, number: usize| {
+        format!("fpush_rejected_tokens_total{{module=\"m\",verdict=\"{verdict}\"}} == {number}")
+    };
+    rig.expect(Sight {
+        page: &[(
+            "error",
+            "m",
+            &["rejects too many tokens: check environment, topic and project"],
+        )],
+        metrics: &[
+            "fpush_module_up{module=\"m\"} == 0",
+            "fpush_module_trouble{module=\"m\",kind=\"wrong_tokens\"} == 1",
+            "fpush_rejection_bursts_total{module=\"m\"} == 1",
+            "fpush_problems_total{level=\"error\"} == 1",
+            &rejected("believed", dead),
+            &rejected("doubted", doubted),
+        ],
+        log: &[("ERROR", "the provider rejects too many tokens")],
+        unready: &[],
+    });
+    let log = rig.daemon.log();
+    let errors = log.lines().filter(|line| line.contains("ERROR ")).count();
+    assert_eq!(errors, 1, "{log}");
 }

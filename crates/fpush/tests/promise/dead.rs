@@ -58,6 +58,33 @@ fn at_the_first_word_while_the_lane_is_calm() {
     }
 }
 
+/// What a stranger invents is no evidence against a lane: the cleaning goes on.
+#[test]
+fn strangers_tokens_keep_no_dead_device() {
+    for provider in [Provider::Apple, Provider::Google] {
+        for word in provider.words_beyond_doubt() {
+            let mut world = World::start();
+            // A quiet module, that works.
+            let mut others = world.devices(provider, 20);
+            world.expect_all_arrive(&mut others);
+            let mut dead = world.registered(provider, 1);
+            world.expect_all_arrive(&mut dead);
+            let mut invented = world.stateless(provider, 60);
+            for (n, device) in invented.iter_mut().enumerate() {
+                device.domain = format!("host{n}.evil.org");
+                world.token_gets(&device.token, word.clone());
+            }
+            world.publish(&mut invented);
+            world.token_gets(&dead[0].token, word.clone());
+            world.publish(&mut dead);
+            assert_eq!(dead[0].last, DEAD, "{word:?}\n{}", world.daemon.log());
+            let log = world.daemon.log();
+            assert!(!log.contains("rejects too many tokens"), "{log}");
+            world.expect_all_arrive(&mut others);
+        }
+    }
+}
+
 #[test]
 fn words_that_may_be_about_us_need_a_day() {
     for provider in [Provider::Apple, Provider::Google] {
