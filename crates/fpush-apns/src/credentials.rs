@@ -331,9 +331,9 @@ const LONGEST_CHAIN: usize = 8;
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{collections::HashSet, fs};
 
-    use fpush_testkit::certs::fixture;
+    use fpush_testkit::{TestCa, certs::fixture};
 
     use super::*;
 
@@ -386,6 +386,24 @@ mod tests {
             matches!(error, CredentialError::Identity(TrustError::KeyMismatch)),
             "{error}"
         );
+    }
+
+    /// All of these vouch for each other, as far as their names say it.
+    #[test]
+    fn a_chain_has_each_certificate_once_and_an_end() {
+        let authorities: Vec<_> = (0..20).map(|_| TestCa::new()).collect();
+        let leaf = authorities[0].client_cert("leaf", SystemTime::now() + Duration::from_secs(86_400));
+        let all = authorities.iter().map(TestCa::pem).collect::<String>() + &leaf.cert_pem;
+        for (certificates, length) in [
+            (&*all, LONGEST_CHAIN),
+            (&(authorities[0].pem() + &leaf.cert_pem), 2),
+        ] {
+            let material = Material::from_pem(certificates.as_bytes(), leaf.key_pem.as_bytes()).unwrap();
+            let chain = material.chain(&leaf.cert_der);
+            let each: HashSet<&[u8]> = chain.iter().map(AsRef::as_ref).collect();
+            assert_eq!((chain.len(), each.len()), (length, length));
+            assert_eq!(chain[0], leaf.cert_der);
+        }
     }
 
     #[test]

@@ -63,6 +63,26 @@ fn is_uuid(text: &str) -> bool {
             .all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
+/// `fpush check` names it, and a service does not end over it.
+#[test]
+fn blanks_around_a_topic_reach_nobody() {
+    let ca = TestCa::new();
+    let apns = FakeApns::start(&ca);
+    let topic = |topic: &str| apple(&apns, json!({ "apns": { "topic": topic } }));
+    let all = modules([
+        ("m", topic("org.example.app\n")),
+        ("n", topic("\t org.example.app \r\n")),
+    ]);
+    let mut rig = Rig::start(&ca, all, &[]);
+    for (number, module) in ["m", "n"].into_iter().enumerate() {
+        assert_eq!(rig.push(module, &token(number)), RESULT);
+        let requests = apns.wait_for(number + 1, LONG);
+        assert_eq!(requests[number].header("apns-topic"), Some("org.example.app"));
+    }
+    rig.daemon
+        .wait_for_log("found blanks or line ends around it", LONG);
+}
+
 #[test]
 fn a_push_is_what_apple_wants() {
     let ca = TestCa::new();

@@ -124,6 +124,52 @@ fn a_flood_delays_only_itself() {
     assert_eq!(rig.push("m", &token(59)), RESULT, "and took no slot");
 }
 
+/// Whoever owns a domain has any number of names below it: together they have one share of the line.
+#[test]
+fn a_flood_of_many_names_of_one_domain_delays_only_itself() {
+    let ca = TestCa::new();
+    let apns = FakeApns::builder(&ca).delay(SECOND / 20).start();
+    let module = json!({ "maxInFlight": 2 });
+    let mut rig = Rig::start(&ca, modules([("m", apple(&apns, module))]), &[]);
+    let mut flood = Vec::new();
+    for number in 0..40 {
+        for name in 40 * number..40 * (number + 1) {
+            flood.push(rig.publish_from(&format!("d{name}.evil.org"), "m", &token(name)));
+        }
+        assert_eq!(rig.push("m", &token(5_000 + number)), RESULT, "{number}");
+    }
+    let verdicts: Vec<_> = flood.iter().map(|id| rig.verdict(id)).collect();
+    let refused = verdicts.iter().filter(|verdict| *verdict == OVERLOAD).count();
+    assert!(refused > 800, "the line was not full: {refused}");
+}
+
+/// What was acknowledged and waits for its time has turns by registrable domain as well.
+#[test]
+fn a_flood_of_queued_pushes_delays_only_itself() {
+    let ca = TestCa::new();
+    let apns = FakeApns::start(&ca);
+    let module = json!({ "maxInFlight": 1, "ratelimit": { "ratelimitTime": "3s" } });
+    let mut rig = Rig::start(&ca, modules([("m", apple(&apns, module))]), &[]);
+    const FLOOD: usize = 100;
+    for _ in 0..2 {
+        for number in 0..FLOOD {
+            let id = rig.publish_from(&format!("d{number}.evil.org"), "m", &token(number));
+            assert_eq!(rig.verdict(&id), RESULT);
+        }
+    }
+    let ours = token(5_000);
+    assert_eq!(rig.push("m", &ours), RESULT);
+    let due = Instant::now() + 3 * SECOND;
+    assert_eq!(rig.push("m", &ours), RESULT);
+    // From here on the flood alone has work for five seconds.
+    apns.answer_with(|_| Answer::Normal.after(SECOND / 20));
+    let requests = apns.wait_for(2 * (FLOOD + 1), LONG);
+    let second = requests.iter().rposition(|request| request.token == ours);
+    let before = &requests[..second.unwrap()];
+    let meanwhile = before.iter().filter(|request| request.at > due).count();
+    assert!(meanwhile <= 5, "{meanwhile} of the flood came first");
+}
+
 #[test]
 fn a_queued_push_outlives_an_outage() {
     let ca = TestCa::new();

@@ -1,12 +1,13 @@
 //! Certificates and keys that change on disk, without a word to the daemon.
 
 use std::{
+    fs,
     net::SocketAddr,
     process::Command,
     time::{Duration, Instant, SystemTime},
 };
 
-use fpush_testkit::{Scrape, certs::Identity, fixture};
+use fpush_testkit::{ClientAuth, FakeApns, Scrape, TempDir, certs::Identity, fixture};
 use serde_json::json;
 
 use crate::rig::{LONG, RESULT, SECOND, World, apple, google, until};
@@ -41,7 +42,7 @@ fn whatever_takes_the_place_of_a_certificate_a_daemon_goes_on() {
     let mut settings = world.settings(json!({ "ios": ios, "android": world.google(json!({})) }));
     settings["monitoring"]["certFilePath"] = "tls.pem".into();
     settings["monitoring"]["keyFilePath"] = "tls.key.pem".into();
-    let text = |name: &str| std::fs::read_to_string(fixture(name)).unwrap();
+    let text = |name: &str| fs::read_to_string(fixture(name)).unwrap();
     let (certificate, key) = (text("aps.pem"), text("aps.key.pem"));
     let [tls, new_tls] = [100, 200].map(|days| world.ca().client_cert("tls", SystemTime::now() + days * DAY));
     let files = [
@@ -52,7 +53,7 @@ fn whatever_takes_the_place_of_a_certificate_a_daemon_goes_on() {
     ];
     let mut rig = world.start(settings, &files);
     let path = rig.conductor.daemon.dir().join("client.pem");
-    std::fs::remove_file(&path).unwrap();
+    fs::remove_file(&path).unwrap();
     let fifo = Command::new("mkfifo").arg(&path).status();
     assert!(fifo.unwrap().success());
     rig.conductor
@@ -62,7 +63,7 @@ fn whatever_takes_the_place_of_a_certificate_a_daemon_goes_on() {
     // The listener's certificate has nothing to do with it.
     rig.conductor.put("tls.pem", &new_tls.cert_pem);
     rig.conductor.put("tls.key.pem", &new_tls.key_pem);
-    std::fs::remove_file(&path).unwrap();
+    fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
     rig.conductor
         .daemon
@@ -71,6 +72,30 @@ fn whatever_takes_the_place_of_a_certificate_a_daemon_goes_on() {
         .daemon
         .wait_for_log("the certificate has changed and was read again", MINUTE);
     assert_eq!(rig.push("ios", &apple(2)), RESULT);
+    assert!(rig.conductor.daemon.peak_rss_kib() < 100 * 1_024);
+}
+
+/// Two authorities that vouch for each other, in the place of a running daemon's identity.
+#[test]
+fn a_chain_without_an_end_ends_no_daemon() {
+    let world = World::new();
+    // Whose certificate it is does not matter here.
+    let apns = FakeApns::builder(world.ca()).client_auth(ClientAuth::Off).start();
+    let folder = TempDir::new();
+    let path = folder.path().join("client.p12");
+    let copy = |name: &str| assert!(fs::copy(fixture(name), &path).is_ok());
+    copy("apple/unlabelled.p12");
+    let ios = world.apple(json!({ "apns": {
+        "certFilePath": path, "certPassword": "test12", "certKeyFilePath": null, "endpoint": apns.url(),
+    } }));
+    let settings = world.settings(json!({ "ios": ios, "android": world.google(json!({})) }));
+    let mut rig = world.start(settings, &[]);
+    assert_eq!(rig.push("ios", &apple(1)), RESULT);
+    copy("apple/ring.p12");
+    rig.conductor.daemon.wait_for_log("files reloaded", MINUTE);
+    assert_eq!(rig.push("ios", &apple(2)), RESULT);
+    let requests = apns.wait_for(2, LONG);
+    assert_ne!(requests[0].connection, requests[1].connection, "with the new one");
     assert!(rig.conductor.daemon.peak_rss_kib() < 100 * 1_024);
 }
 

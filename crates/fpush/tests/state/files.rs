@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use fpush_testkit::{Answer, Daemon};
+use fpush_testkit::{Answer, Daemon, FakeFcm, TestCa};
 use serde_json::json;
 
 use crate::rig::{BLOCKS, DEAD, HELD, LONG, PROGRAM, RESULT, Rig, SECOND, TRUSTED, token};
@@ -266,6 +266,61 @@ fn a_folder_that_others_could_write_to_is_ours_again() {
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
     assert_eq!(mode(&rig.file("")) & 0o002, 0);
     assert_eq!(mode(&rig.file(HELD)), 0o600);
+}
+
+/// Google's tokens are part of JSON, and of nothing else.
+#[test]
+fn what_is_read_back_says_nothing_to_google_but_its_token() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    let mut rig = Rig::with(
+        "10min",
+        |settings| {
+            settings["pushModules"]["m"] = json!({
+                "type": "google",
+                "ratelimit": { "ratelimitTime": "10min" },
+                "fcm": { "fcmSecretPath": "fcm.json", "endpoint": fcm.url(), "caFilePath": "fcm-ca.pem" },
+            });
+        },
+        |builder| {
+            builder
+                .file("fcm.json", fcm.service_account("project-1"))
+                .file("fcm-ca.pem", ca.pem())
+        },
+    );
+    let token = format!("dCXr7fTpTm2yXGVYTXJb6r:APA91b{}", "xY-z_".repeat(24));
+    for _ in 0..2 {
+        assert_eq!(rig.push(&token), RESULT);
+    }
+    rig.wait_for(HELD, |text| text.contains(&token));
+    rig.daemon.kill();
+    let held = rig.read(HELD);
+    let good = held.lines().nth(1).unwrap().to_owned();
+    let planted = [
+        r#"x\",\"data\":{\"planted\":\"1\"},\"y\":\""#,
+        r#"abcdefghijklmnopqrstuvwxyz\"}"#,
+        r"abcdefghijklmnopqrstuvwxyz\n",
+        r"abcdefghijklmnopqrstuvwxyz\\u0022",
+    ]
+    .map(|planted| good.replace(&token, planted));
+    let lines = [held.lines().next().unwrap(), &good].map(str::to_owned);
+    fs::write(
+        rig.file(HELD),
+        lines.into_iter().chain(planted).collect::<Vec<_>>().join("\n"),
+    )
+    .unwrap();
+    rig.start_again();
+    let line = rig.daemon.wait_for_log("held.jsonl is not all readable", LONG);
+    let last = rig.stop();
+    // One is no text; the others are no tokens of Google's, and are counted as lost.
+    assert!(line.contains("unreadable=1"), "{line}");
+    assert!(
+        last.contains("undelivered=3") && last.contains("kept=0"),
+        "{last}"
+    );
+    let sends = fcm.sends();
+    assert_eq!(sends.len(), 2, "{sends:?}");
+    assert_eq!(sends[1].message, sends[0].message);
 }
 
 /// A record that no fpush would have written reaches no provider.
