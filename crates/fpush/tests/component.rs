@@ -11,8 +11,10 @@ mod common;
 
 use std::{
     fmt::Display,
+    fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpListener},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -1581,6 +1583,45 @@ mod logins {
         let daemon = start(&xmpp);
         assert_eq!(xmpp.try_accept(SOON).err(), Some(AcceptError::WrongSecret));
         has_advice(&daemon.wait_for_log("not-authorized", SOON));
+    }
+
+    #[test]
+    fn a_server_in_brackets_is_connected_to() {
+        let xmpp = FakeXmpp::start(DOMAIN, SECRET);
+        let server = TcpListener::bind("[::1]:0").expect("this test needs IPv6");
+        let mut settings = settings(&xmpp, &demo());
+        settings["component"]["serverHostname"] = "[::1]".into();
+        settings["component"]["serverPort"] = server.local_addr().unwrap().port().into();
+        let (come, came) = mpsc::channel();
+        thread::spawn(move || {
+            let (mut link, _) = server.accept().unwrap();
+            let mut header = [0; 13];
+            link.read_exact(&mut header).unwrap();
+            come.send(header).unwrap();
+        });
+        let _daemon = Daemon::builder(BIN).settings(&settings).start();
+        assert_eq!(came.recv_timeout(SOON).as_ref(), Ok(b"<?xml version"));
+    }
+
+    /// The key that is in the settings is named, and what is corrected in the file counts.
+    #[test]
+    fn a_wrong_secret_in_a_file_is_explained_and_can_be_corrected() {
+        let xmpp = FakeXmpp::start(DOMAIN, SECRET);
+        let mut settings = settings(&xmpp, &demo());
+        let component = settings["component"].as_object_mut().unwrap();
+        component.remove("componentKey");
+        component.insert("componentKeyFile".to_owned(), "component.key".into());
+        let daemon = Daemon::builder(BIN)
+            .settings(&settings)
+            .file("component.key", "wrong\n")
+            .start();
+        assert_eq!(xmpp.try_accept(SOON).err(), Some(AcceptError::WrongSecret));
+        let line = daemon.wait_for_log("not-authorized", SOON);
+        has_advice(&line);
+        assert!(line.contains("component.componentKeyFile"), "{line}");
+        fs::write(daemon.dir().join("component.key"), SECRET).unwrap();
+        daemon.signal("HUP");
+        while xmpp.try_accept(SOON).is_err() {}
     }
 
     #[test]

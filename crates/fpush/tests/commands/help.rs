@@ -145,6 +145,7 @@ fn every_command_has_examples_and_exit_statuses() {
         "",
         "check",
         "send",
+        "token",
         "reload",
         "import",
         "export",
