@@ -27,7 +27,7 @@ impl Answer {
             Err(RegisterError::BadField(field)) => return Err(Refusal::BadField(field)),
             Err(RegisterError::UnknownType) => Self::Error("Push type not known!"),
             Err(RegisterError::BadToken) => Self::Error("Token does not fit the push type!"),
-            Err(RegisterError::ReservedNode) => Self::Error("Node looks like a token, choose another one!"),
+            Err(RegisterError::ReservedNode) => Self::Error("Node is reserved, choose another one!"),
             Err(RegisterError::Forbidden) => Self::Error(NODE_OR_SECRET),
             Err(RegisterError::NotFound) => Self::Error("Node not found!"),
             Err(RegisterError::TooMany) => Self::Error(RATELIMIT),

@@ -19,7 +19,7 @@ use crate::{
     change::{Done, Job},
     error::RegisterError,
     expiry::Expiry,
-    past::Known,
+    past::{Known, Look},
     shared::Shared,
     store::{MigrateError, State, is_outage},
     text::random_hex,
@@ -59,6 +59,8 @@ pub(crate) struct Writer {
     outage: Option<Outage>,
     /// The last change that was known while the database was not doubted.
     before: Option<Known>,
+    /// What the database said when the doubt in it began, as long as it has that in its past.
+    doubted: Option<Look>,
     /// When the log last said that the database can be reached.
     good_news: Option<Instant>,
     /// When the log last said that there is no room for a device.
@@ -100,6 +102,7 @@ impl Writer {
             told: 0,
             outage: None,
             before,
+            doubted: None,
             good_news: None,
             told_of_no_room: None,
             is_unsure: false,

@@ -55,6 +55,9 @@ async fn a_device_registers_gets_a_push_and_unregisters() {
 #[tokio::test]
 async fn each_outcome_of_a_push_has_its_line() {
     let rig = Rig::new().await;
+    let generated = format!("type=fcm&node=tigase-{}&token=t", "0".repeat(64));
+    let reserved = rig.post("register", &generated).await;
+    assert_eq!(reserved.body, "ERROR\nNode is reserved, choose another one!");
     let secret = rig.register("n", "t").await;
     for (node, wrong) in [("n", "0000"), ("other", &*secret)] {
         // It may be a living device for all that is known.

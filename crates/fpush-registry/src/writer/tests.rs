@@ -266,6 +266,40 @@ async fn a_command_that_lasts_a_minute_ends_no_device() {
 }
 
 #[tokio::test]
+async fn an_acceptance_counts_also_if_the_clock_was_ahead_when_the_database_was_last_known() {
+    let databases = Databases::new();
+    for store in databases.each() {
+        let mut one = writer(&store).await;
+        one.import(vec![device("n", 0)]).await;
+        let known = Known {
+            database: "another".to_owned(),
+            seen: Time::now().after(DAY).millis(),
+            ..one.shared.store.look().await.unwrap().known
+        };
+        let mut two = writer(&store).await;
+        two.before = Some(known);
+        two.look_at_past(false).await.unwrap();
+        assert!(two.shared.doubt().is_some());
+        // A backup that was restored meanwhile says that it was accepted once: that is no answer to this doubt.
+        by_hand(&one.shared.store, "UPDATE states SET mark = 'restored'").await;
+        by_hand(
+            &one.shared.store,
+            "INSERT INTO meta (name, value) VALUES ('accepted', '5 1')",
+        )
+        .await;
+        for _ in 0..2 {
+            two.look_at_past(false).await.unwrap();
+            assert!(two.shared.doubt().is_some());
+        }
+        one.make(Change::Accept).await.unwrap();
+        two.look_at_past(false).await.unwrap();
+        assert!(two.shared.doubt().is_none());
+        one.shared.store.close().await;
+        two.shared.store.close().await;
+    }
+}
+
+#[tokio::test]
 async fn devices_of_tables_without_the_time_of_imports_expire_by_the_time_of_the_update() {
     let databases = Databases::new();
     for store in databases.each() {

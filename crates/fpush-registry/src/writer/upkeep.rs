@@ -56,7 +56,23 @@ impl Writer {
         let store = &self.shared.store;
         let doubted = self.shared.doubt();
         let present = store.look().await?;
-        let mark = match &self.before {
+        let goes_on = match &self.doubted {
+            Some(doubted) => {
+                present.known.database == doubted.known.database
+                    && store.mark(doubted.known.change).await?.as_ref() == Some(&doubted.known.mark)
+            }
+            None => false,
+        };
+        // An acceptance that comes during the doubt is one by whichever clock.
+        let accepted = self.doubted.as_ref().and_then(|doubted| doubted.accepted);
+        let mut before = self.before.clone();
+        if goes_on
+            && accepted != present.accepted
+            && let Some(before) = &mut before
+        {
+            before.seen = i64::MIN;
+        }
+        let mark = match &before {
             Some(before) => store.mark(before.change).await?,
             None => None,
         };
@@ -65,7 +81,7 @@ impl Writer {
         } else {
             None
         };
-        let known = match compare(self.before.as_ref(), &present, mark.as_deref(), counted) {
+        let known = match compare(before.as_ref(), &present, mark.as_deref(), counted) {
             Past::Known(known) => known,
             Past::Unknown => {
                 let mut writing = store.begin().await?;
@@ -78,6 +94,9 @@ impl Writer {
                     error!("{doubt}");
                 }
                 self.shared.set_trust(DatabaseTrust::Doubted(doubt));
+                if !goes_on {
+                    self.doubted = Some(present);
+                }
                 return Ok(());
             }
         };
@@ -86,6 +105,7 @@ impl Writer {
                 "the database of registered devices is believed again: it is the one that it was, or was accepted"
             );
         }
+        self.doubted = None;
         self.believe(known);
         Ok(())
     }
