@@ -36,7 +36,7 @@ fn sql(world: &World, sql: &str) {
 struct Lock(std::process::Child);
 
 impl Lock {
-    fn new(world: &World) -> Self {
+    fn new(world: &World, mode: &str) -> Self {
         let mut child = Command::new("sqlite3")
             .arg(world.file("devices.db"))
             .stdin(Stdio::piped())
@@ -44,14 +44,18 @@ impl Lock {
             .spawn()
             .unwrap();
         let input = child.stdin.as_mut().unwrap();
-        input
-            .write_all(b".timeout 10000\nBEGIN IMMEDIATE;\nSELECT 'locked';\n")
-            .unwrap();
+        writeln!(
+            input,
+            ".timeout 10000\n{mode}\nBEGIN IMMEDIATE;\nSELECT 'locked';"
+        )
+        .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        assert_eq!(line, "locked\n");
+        let mut output = BufReader::new(child.stdout.as_mut().unwrap());
+        // The mode is said first.
+        while line != "locked\n" {
+            line.clear();
+            assert!(output.read_line(&mut line).unwrap() > 0, "it cannot be locked");
+        }
         Self(child)
     }
 }
@@ -222,13 +226,26 @@ fn it_is_locked_for_a_while() {
         world.expect_all_arrive(&mut devices);
         let mut dead = world.registered(Provider::Apple, 1);
         world.token_gets(&dead[0].token, Answer::reason(410, "Unregistered"));
-        let lock = Lock::new(&world);
+        let lock = Lock::new(&world, "");
         for _ in 0..17 {
             world.publish(&mut devices);
         }
-        assert_all_kept(&devices, &format!("a locked database, cache: {cache}"));
+        assert_all_kept(&devices, &format!("a database that is locked, cache: {cache}"));
+        drop(lock);
+        world.stop();
+        // Nobody can read it either.
+        let lock = Lock::new(&world, "PRAGMA locking_mode=EXCLUSIVE;");
+        world.go_on();
+        // Each takes as long as a question to the database may.
+        for _ in 0..2 {
+            world.publish(&mut devices);
+        }
+        assert_all_kept(&devices, &format!("locked at the start, cache: {cache}"));
+        assert!(devices.iter().all(|device| device.last != RESULT), "it is locked");
         drop(lock);
         until(LONG, "what is dead can be ended again", || {
+            world.pass(Duration::from_secs(5));
+            world.publish(&mut devices);
             world.publish(&mut dead);
             dead[0].last == DEAD
         });
