@@ -21,6 +21,8 @@ pub(crate) enum Weather {
     Gone,
     /// It calls living tokens wrong.
     Wrong,
+    /// It calls every third one wrong, as if an app named the wrong module.
+    WrongForSome,
     /// It is unwell.
     Away,
     /// It says nothing.
@@ -240,9 +242,12 @@ impl<'a> Attempt<'a> {
             Weather::Odd if random.one_in(8) => return None,
             Weather::Odd => random.below(30 * SECOND),
             Weather::Away => random.below(2 * SECOND),
-            Weather::Fine | Weather::Gone | Weather::Wrong | Weather::Resets | Weather::Refuses => {
-                random.below(app.slowness)
-            }
+            Weather::Fine
+            | Weather::Gone
+            | Weather::Wrong
+            | Weather::WrongForSome
+            | Weather::Resets
+            | Weather::Refuses => random.below(app.slowness),
         };
         Some(Duration::from_millis(latency))
     }
@@ -295,7 +300,8 @@ impl<'a> Attempt<'a> {
                     _ => None,
                 },
             }),
-            Weather::Wrong => Err(PushError::TokenDoubted),
+            Weather::WrongForSome if place % 3 > 0 => Ok(()),
+            Weather::Wrong | Weather::WrongForSome => Err(PushError::TokenDoubted),
             Weather::Away | Weather::Silent => Err(PushError::Later { after: None }),
             Weather::Resets => Err(PushError::Reconnected),
             Weather::Odd => hiccup(random),

@@ -486,6 +486,7 @@ impl World {
         let all = [
             Weather::Gone,
             Weather::Wrong,
+            Weather::WrongForSome,
             Weather::Away,
             Weather::Silent,
             Weather::Resets,
