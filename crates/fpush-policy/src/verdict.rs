@@ -7,7 +7,7 @@
 use fpush_push::Fingerprint;
 use serde::{Deserialize, Serialize};
 
-use crate::recency::Recency;
+use crate::{fair::Standing, job::SenderDomain, recency::Recency};
 
 use self::{
     deaths::Deaths,
@@ -84,6 +84,15 @@ pub(crate) struct VerdictGuard {
     changes: u64,
 }
 
+/// Whose publish it is that the provider answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Publisher {
+    /// The registrable domain.
+    pub(crate) domain: Fingerprint,
+    /// Whether it is a known one, so that it cannot have been invented for what it publishes.
+    pub(crate) standing: Standing,
+}
+
 /// What is known of a burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Burst {
@@ -106,6 +115,15 @@ struct Burst {
 struct Accepted {
     token: Fingerprint,
     at: Seconds,
+}
+
+impl From<&SenderDomain> for Publisher {
+    fn from(sender: &SenderDomain) -> Self {
+        Self {
+            domain: sender.share,
+            standing: sender.last_accepted.standing(),
+        }
+    }
 }
 
 impl Burst {
@@ -199,10 +217,10 @@ impl VerdictGuard {
     pub(crate) fn rejected(
         &mut self,
         token: Fingerprint,
-        domain: Fingerprint,
+        publisher: Publisher,
         now: Seconds,
     ) -> Option<LaneChange> {
-        self.record(token, domain, Sign::Rejected, now);
+        self.record(token, publisher.domain, Sign::rejected(publisher.standing), now);
         self.turn(now)
     }
 
@@ -211,11 +229,12 @@ impl VerdictGuard {
     pub(crate) fn weigh(
         &mut self,
         token: Fingerprint,
-        domain: Fingerprint,
+        publisher: Publisher,
         word: Word,
         now: Seconds,
     ) -> (Belief, Option<LaneChange>) {
-        self.record(token, domain, Sign::Rejected, now);
+        let Publisher { domain, standing } = publisher;
+        self.record(token, domain, Sign::rejected(standing), now);
         let first = self.words.of(token);
         // What may have been about us does not make a word beyond doubt the second one.
         let first = first.filter(|first| first.beyond_doubt || word == Word::AboutUs);

@@ -9,7 +9,7 @@ use crate::{
     attempts::{Answered, Ended, Next, Notice, Tries},
     blocklist::BlockReason,
     job::PushJob,
-    verdict::{Belief, Word},
+    verdict::{Belief, Publisher, Word},
 };
 
 impl<W> Policy<W> {
@@ -144,7 +144,7 @@ impl<W> Policy<W> {
     /// calls, is not a reason to give up the device: it is left alone for a while.
     fn weigh(&mut self, job: &PushJob, gone: Option<Option<u64>>, now: Instant) -> Answered {
         self.health.answered();
-        let (token, domain) = (job.token, job.sender.share);
+        let (token, publisher) = (job.token, Publisher::from(&*job.sender));
         let (at, wall) = (self.clock.seconds(now), self.clock.millis(now));
         let word = match gone {
             // A provider that speaks of the future may be wrong about all else.
@@ -155,9 +155,9 @@ impl<W> Policy<W> {
         // Of another module, as likely as not, whose name was lost on the way.
         let is_astray = word == Word::AboutUs && job.choice == Choice::Default;
         let (belief, change) = if is_second || is_astray {
-            (Belief::Doubted, self.guard.rejected(token, domain, at))
+            (Belief::Doubted, self.guard.rejected(token, publisher, at))
         } else {
-            self.guard.weigh(token, domain, word, at)
+            self.guard.weigh(token, publisher, word, at)
         };
         let next = match belief {
             Belief::Dead => Next::Dead {

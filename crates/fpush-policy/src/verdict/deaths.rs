@@ -31,7 +31,7 @@ struct Later {
     token: u64,
     domain: Fingerprint,
     at: Seconds,
-    accepted: bool,
+    sign: Sign,
 }
 
 impl Deaths {
@@ -81,20 +81,19 @@ impl Deaths {
         now: Seconds,
         is_proven: impl Fn(Fingerprint) -> bool,
     ) -> bool {
-        let accepted = match sign {
-            Sign::Accepted => true,
-            Sign::Rejected => false,
+        match sign {
+            Sign::Accepted | Sign::Rejected | Sign::RejectedOfUnknown => {}
             Sign::Neutral => return false,
-        };
+        }
         let answer = Later {
             token: token.table_hash(),
             domain,
             at: now,
-            accepted,
+            sign,
         };
         let same = |other: &&mut Later| other.token == answer.token && now.saturating_sub(other.at) < LONGEST;
         if let Some(same) = self.later.iter_mut().rev().find(same) {
-            same.accepted = accepted;
+            same.sign = sign;
             return false;
         }
         self.later.push(answer);
@@ -108,21 +107,24 @@ impl Deaths {
         true
     }
 
-    /// Of a domain that is not known no more rejected tokens count than it has accepted ones, and one in any case: anybody
-    /// can invent tokens. Where strangers' tokens make a rise, dead ones live longer, and no living one dies.
+    /// Of a domain that is not proven no more rejected tokens count than it has accepted ones, and one in any case if it is
+    /// a known one. Where strangers' tokens make a rise, dead ones live longer, and no living one dies.
     fn evidence(&self, is_proven: impl Fn(Fingerprint) -> bool) -> Evidence {
         let mut evidence = Evidence::default();
         for (place, answer) in self.later.iter().enumerate() {
-            let of_domain = |answers: &[Later], accepted: bool| {
-                let of = |other: &&Later| other.domain == answer.domain && other.accepted == accepted;
+            let of_domain = |answers: &[Later], rejected: bool| {
+                let of =
+                    |other: &&Later| other.domain == answer.domain && other.sign.is_rejected() == rejected;
                 answers.iter().filter(of).count()
             };
-            let counts = answer.accepted
-                || is_proven(answer.domain)
-                || of_domain(&self.later[..place], false) < of_domain(&self.later, true).max(1);
+            let is_rejected = answer.sign.is_rejected();
+            let counts = !is_rejected || is_proven(answer.domain) || {
+                let accepted = of_domain(&self.later, false);
+                of_domain(&self.later[..place], true) < answer.sign.most_rejected(accepted)
+            };
             evidence.answers += usize::from(counts);
-            evidence.accepted += usize::from(answer.accepted);
-            evidence.rejected += usize::from(counts && !answer.accepted);
+            evidence.accepted += usize::from(!is_rejected);
+            evidence.rejected += usize::from(counts && is_rejected);
         }
         evidence
     }

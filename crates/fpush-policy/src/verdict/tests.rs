@@ -12,6 +12,8 @@ mod partial;
 struct Lane {
     guard: VerdictGuard,
     now: Seconds,
+    /// Domains of which a push was accepted.
+    known: HashSet<u64>,
 }
 
 const MINUTE: Seconds = 60;
@@ -24,6 +26,7 @@ impl Lane {
         Self {
             guard: VerdictGuard::new(1),
             now: 20_000 * DAY,
+            known: HashSet::new(),
         }
     }
 
@@ -39,6 +42,7 @@ impl Lane {
     }
 
     fn accept_from(&mut self, token: u64, domain: u64) -> Option<LaneChange> {
+        self.known.insert(domain);
         self.guard.accepted(token_of(token), domain_of(domain), self.now)
     }
 
@@ -54,13 +58,24 @@ impl Lane {
     }
 
     fn say_from(&mut self, token: u64, domain: u64, word: Word) -> (Belief, Option<LaneChange>) {
-        let (belief, turn) = self
-            .guard
-            .weigh(token_of(token), domain_of(domain), word, self.now);
+        let publisher = self.publisher(domain);
+        let (belief, turn) = self.guard.weigh(token_of(token), publisher, word, self.now);
         if belief == Belief::Dead {
             self.guard.unblock(token_of(token));
         }
         (belief, turn)
+    }
+
+    fn publisher(&self, domain: u64) -> Publisher {
+        let is_known = self.known.contains(&domain);
+        Publisher {
+            domain: domain_of(domain),
+            standing: if is_known {
+                Standing::Known
+            } else {
+                Standing::Unknown
+            },
+        }
     }
 
     fn condition(&mut self) -> Condition {
@@ -72,7 +87,8 @@ impl Lane {
         let now = self.now + after;
         let mut guard = VerdictGuard::new(1);
         assert!(guard.remember(self.written(), now));
-        Self { guard, now }
+        let known = self.known.clone();
+        Self { guard, now, known }
     }
 
     fn written(&self) -> Vec<VerdictRecord> {
@@ -493,6 +509,19 @@ fn many_small_domains_can_burst() {
 }
 
 #[test]
+fn tokens_and_domains_that_are_invented_raise_no_alarm_and_stop_no_cleaning() {
+    let mut lane = Lane::calm(100);
+    for token in 0..1_000 {
+        lane.now += 1;
+        lane.accept(1_000_000 + token % 100);
+        let (_, turn) = lane.say_from(token, 100 + token, WRONG);
+        assert_eq!(turn, None, "{token}");
+    }
+    assert_eq!(lane.condition(), Condition::Well);
+    assert!(lane.say(1_000_000, GONE));
+}
+
+#[test]
 fn a_lane_that_never_accepted_anything_says_so_once() {
     let mut lane = Lane::new();
     let turns: Vec<_> = (0..50)
@@ -703,7 +732,11 @@ fn what_a_clock_that_was_ahead_has_written_is_doubted() {
     let mut guard = VerdictGuard::new(1);
     let now = lane.now - 365 * DAY;
     guard.remember(lane.written(), now);
-    let mut lane = Lane { guard, now };
+    let mut lane = Lane {
+        guard,
+        now,
+        known: lane.known,
+    };
     assert_eq!(lane.condition(), Condition::Well);
     lane.accept(1_000);
     assert!(!lane.say(3, GONE), "the window is not of now");
@@ -730,7 +763,11 @@ fn nonsense_on_disk_is_not_believed() {
         records.extend(lane.written());
         let mut guard = VerdictGuard::new(1);
         guard.remember(records, lane.now);
-        let mut lane = Lane { guard, now: lane.now };
+        let mut lane = Lane {
+            guard,
+            now: lane.now,
+            known: lane.known.clone(),
+        };
         for token in 0..300 {
             lane.say(token, GONE);
             lane.accept(1_000 + token);

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use fpush_push::Fingerprint;
 use serde::{Deserialize, Serialize};
 
+use crate::fair::Standing;
+
 /// Seconds on the clock of the lane.
 pub(crate) type Seconds = u64;
 
@@ -18,8 +20,30 @@ pub(crate) enum Sign {
     Accepted,
     /// The token was called dead or wrong.
     Rejected,
+    /// It was, and its domain is not a known one: anybody may have invented both.
+    RejectedOfUnknown,
     /// Neither.
     Neutral,
+}
+
+impl Sign {
+    /// That a token was called dead or wrong which a domain like this published.
+    pub(crate) fn rejected(standing: Standing) -> Self {
+        match standing {
+            Standing::Known => Self::Rejected,
+            Standing::Unknown => Self::RejectedOfUnknown,
+        }
+    }
+
+    pub(crate) fn is_rejected(self) -> bool {
+        matches!(self, Self::Rejected | Self::RejectedOfUnknown)
+    }
+
+    /// How many rejected tokens of its domain count at most, if that is not proven and has so many accepted ones: anybody
+    /// can invent tokens, and domains as well.
+    pub(crate) fn most_rejected(self, accepted: usize) -> usize {
+        accepted.max(usize::from(self == Self::Rejected))
+    }
 }
 
 /// The last answer for one token.
@@ -76,7 +100,7 @@ impl Window {
         if !same_place {
             self.make_room(domain);
         }
-        self.rejected += usize::from(sign == Sign::Rejected);
+        self.rejected += usize::from(sign.is_rejected());
         self.answers.push_back(answer);
         self.tokens.push_back(token.table_hash());
         let accepted = usize::from(sign == Sign::Accepted);
@@ -104,24 +128,26 @@ impl Window {
     }
 
     /// What the answers from `since` on say. Of a domain that is not `full`, no more rejected tokens count than it has
-    /// accepted ones, and one in any case: anybody can invent tokens.
+    /// accepted ones, and one in any case if it is a known one.
     pub(crate) fn evidence(&self, since: Seconds, full: impl Fn(Fingerprint) -> bool) -> Evidence {
         let mut evidence = Evidence::default();
-        let mut others: Vec<(Fingerprint, usize)> = Vec::new();
+        let mut counted: Vec<(Fingerprint, usize)> = Vec::new();
         for answer in self.answers.iter().filter(|answer| answer.at >= since) {
             match answer.sign {
                 Sign::Accepted => evidence.accepted += 1,
                 Sign::Neutral => {}
-                Sign::Rejected if full(answer.domain) => evidence.rejected += 1,
-                Sign::Rejected => {
-                    let other = others.iter_mut().find(|(domain, _)| *domain == answer.domain);
-                    match other {
-                        Some((_, left)) if *left == 0 => continue,
-                        Some((_, left)) => *left -= 1,
-                        None => {
-                            let most = self.accepted_of(answer.domain).max(1);
-                            others.push((answer.domain, most - 1));
+                Sign::Rejected | Sign::RejectedOfUnknown => {
+                    if !full(answer.domain) {
+                        let own = counted.iter().position(|(domain, _)| *domain == answer.domain);
+                        let own = own.unwrap_or(counted.len());
+                        if own == counted.len() {
+                            counted.push((answer.domain, 0));
                         }
+                        let accepted = self.accepted_of(answer.domain);
+                        if counted[own].1 >= answer.sign.most_rejected(accepted) {
+                            continue;
+                        }
+                        counted[own].1 += 1;
                     }
                     evidence.rejected += 1;
                 }
@@ -173,7 +199,7 @@ impl Window {
             return;
         };
         self.tokens.remove(at);
-        self.rejected -= usize::from(answer.sign == Sign::Rejected);
+        self.rejected -= usize::from(answer.sign.is_rejected());
         let Some(at) = self.domains.iter().position(|of| of.domain == answer.domain) else {
             return;
         };
@@ -294,28 +320,34 @@ mod tests {
     }
 
     #[test]
-    fn of_strangers_one_rejected_token_counts() {
-        let mut window = Window::default();
-        for token in 0..25 {
-            window.record(answer(token, 1, 0, Sign::Rejected));
-            window.record(answer(100 + token, 2, 0, Sign::Accepted));
+    fn of_a_small_domain_one_rejected_token_counts_and_of_a_stranger_none() {
+        for (sign, counted) in [(Sign::Rejected, 1), (Sign::RejectedOfUnknown, 0)] {
+            let mut window = Window::default();
+            for token in 0..25 {
+                window.record(answer(token, 1, 0, sign));
+                window.record(answer(100 + token, 2, 0, Sign::Accepted));
+            }
+            let evidence = window.evidence(0, |domain| domain == name(2));
+            assert_eq!((evidence.rejected, evidence.answers), (counted, 25 + counted));
+            assert_eq!(all(&window).rejected, 25);
+            window.record(answer(50, 1, 0, Sign::Accepted));
+            window.record(answer(51, 1, 0, Sign::Accepted));
+            let evidence = window.evidence(0, |domain| domain == name(2));
+            assert_eq!(evidence.rejected, 2, "as many as it has accepted ones");
         }
-        let evidence = window.evidence(0, |domain| domain == name(2));
-        assert_eq!((evidence.rejected, evidence.answers), (1, 26));
-        assert_eq!(all(&window).rejected, 25);
     }
 
     proptest! {
         #[test]
-        fn bounds_hold_whatever_comes(answers in prop::collection::vec((0..300u64, 0..6u64, 0..20u64, 0..3u8), 0..400)) {
+        fn bounds_hold_whatever_comes(answers in prop::collection::vec((0..300u64, 0..6u64, 0..20u64, 0..4u8), 0..400)) {
             let (mut window, mut now) = (Window::default(), 0);
             for (token, domain, pause, sign) in answers {
                 now += pause;
-                let sign = [Sign::Accepted, Sign::Rejected, Sign::Neutral][usize::from(sign)];
+                let sign = [Sign::Accepted, Sign::Rejected, Sign::Neutral, Sign::RejectedOfUnknown][usize::from(sign)];
                 window.record(answer(token, domain, now, sign));
                 let entries: Vec<_> = window.iter().copied().collect();
                 prop_assert!(entries.len() <= PLACES);
-                prop_assert_eq!(entries.iter().filter(|entry| entry.sign == Sign::Rejected).count(), window.rejected());
+                prop_assert_eq!(entries.iter().filter(|entry| entry.sign.is_rejected()).count(), window.rejected());
                 prop_assert!(entries.is_sorted_by_key(|entry| entry.at));
                 for entry in &entries {
                     prop_assert!(now - entry.at <= LONGEST);
