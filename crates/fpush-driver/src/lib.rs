@@ -15,6 +15,6 @@ mod senders;
 pub use clock::clocks;
 pub use drain::Drain;
 pub use liveness::{Liveness, Probe};
-pub use module::{Admission, Admitted, Block, Module, NotSent, TokenView};
+pub use module::{Admission, Admitted, Block, Module, NotSent, TokenRole, TokenView};
 pub use modules::{Modules, Resolved};
 pub use senders::Senders;
