@@ -166,6 +166,9 @@ pub(crate) fn compare(known: Option<&Known>, look: &Look, mark: Option<&str>, co
             ..present.clone()
         })
     };
+    // The whole machine may have been put back to what it was then: who ended before may have registered again since.
+    let is_long_ago = present.seen.saturating_sub(known.seen) > LONG_AGO;
+    let since = if is_long_ago { present.change } else { known.since };
     // What was known before an operator accepted the database counts no more: neither against it nor for its tombstones.
     if let Some(accepted) = look.accepted.filter(|accepted| accepted.at > known.seen) {
         return fewer.unwrap_or_else(|| believed(accepted.change));
@@ -182,8 +185,11 @@ pub(crate) fn compare(known: Option<&Known>, look: &Look, mark: Option<&str>, co
     if forgotten {
         return Past::Doubted(Doubt::Older { devices });
     }
-    fewer.unwrap_or_else(|| believed(known.since))
+    fewer.unwrap_or_else(|| believed(since))
 }
+
+/// In milliseconds. A start after an update takes less, and what is known is written down more often ([`Known::seen`]).
+const LONG_AGO: i64 = 3_600_000;
 
 /// Whether a registry is believed when it says that a device is gone.
 #[derive(Clone, Debug, Default)]
@@ -258,6 +264,20 @@ mod tests {
         assert_eq!(is(None, None, Some(3)), fewer);
         assert_eq!(is(Some(&known("a", 7, "m7")), Some("m7"), Some(3)), fewer);
         assert_eq!(is(None, None, Some(6)), Past::Unknown);
+    }
+
+    /// A machine with database and state directory was put back: each knows what the other one does.
+    #[test]
+    fn what_ended_before_nobody_looked_for_more_than_an_hour_counts_no_more() {
+        for (minutes, since) in [(59, 2), (60, 2), (61, 7), (60 * 24 * 400, 7)] {
+            let mut present = look("a", 7, "m7", 0);
+            present.known.seen += minutes * 60_000;
+            let before = known("a", 7, "m7");
+            let Past::Known(believed) = compare(Some(&before), &present, Some("m7"), Some(5)) else {
+                panic!("it is the database that it was");
+            };
+            assert_eq!(believed.since, since, "{minutes}");
+        }
     }
 
     #[test]
