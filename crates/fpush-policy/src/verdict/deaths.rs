@@ -28,7 +28,7 @@ pub(crate) struct Deaths {
 /// The last answer for a token within ten minutes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Later {
-    token: u64,
+    token: Fingerprint,
     domain: Fingerprint,
     at: Seconds,
     sign: Sign,
@@ -86,7 +86,7 @@ impl Deaths {
             Sign::Neutral => return false,
         }
         let answer = Later {
-            token: token.table_hash(),
+            token,
             domain,
             at: now,
             sign,
@@ -107,8 +107,8 @@ impl Deaths {
         true
     }
 
-    /// Of a domain that is not proven no more rejected tokens count than it has accepted ones, and one in any case if it is
-    /// a known one. Where strangers' tokens make a rise, dead ones live longer, and no living one dies.
+    /// Of a domain that is not proven no more rejected tokens count than it has accepted ones, and one in any case, also if it
+    /// is not known: its devices may be living ones. Where strangers' tokens make a rise, dead ones live longer, and no living one dies.
     fn evidence(&self, is_proven: impl Fn(Fingerprint) -> bool) -> Evidence {
         let mut evidence = Evidence::default();
         for (place, answer) in self.later.iter().enumerate() {
@@ -120,7 +120,7 @@ impl Deaths {
             let is_rejected = answer.sign.is_rejected();
             let counts = !is_rejected || is_proven(answer.domain) || {
                 let accepted = of_domain(&self.later, false);
-                of_domain(&self.later[..place], true) < answer.sign.most_rejected(accepted)
+                of_domain(&self.later[..place], true) < accepted.max(1)
             };
             evidence.answers += usize::from(counts);
             evidence.accepted += usize::from(!is_rejected);
