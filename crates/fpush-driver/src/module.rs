@@ -163,6 +163,7 @@ impl Module {
             class,
             form: Form::Full,
             extra: None,
+            count: None,
             id: Uuid::new_v4(),
             deadline: (Instant::now() + DEADLINE).into_std(),
         };

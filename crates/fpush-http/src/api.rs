@@ -158,6 +158,7 @@ impl Api {
             token: recipient.token.as_str(),
             choice: Choice::Registered,
             urgency: Urgency::High,
+            count: None,
             domain: &client_network(client.address).to_string(),
             registered: Some(fpush_push::Registered {
                 recipient,

@@ -39,6 +39,8 @@ pub struct HeldRecord {
     account: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     channel: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    count: Option<u32>,
     /// Whether its device is a registered one.
     registered: bool,
     /// Its node; missing in files of the first versions.
@@ -133,6 +135,7 @@ impl HeldRecord {
             spacing: as_millis(*spacing),
             account: text(extra.and_then(|extra| extra.account.as_ref())),
             channel: text(extra.and_then(|extra| extra.channel.as_ref())),
+            count: push.count,
             registered: record.is_some(),
             node: text(node.as_ref()),
             due: clocks.to_millis(*due),
@@ -199,6 +202,7 @@ impl HeldRecord {
                     class: self.class,
                     form: Form::Full,
                     extra: has_extra.then(|| Arc::new(extra)),
+                    count: self.count,
                     id,
                     deadline: clocks.now,
                 },

@@ -700,6 +700,7 @@ mod tests {
             token,
             choice: Choice::Named,
             urgency: Urgency::High,
+            count: None,
             domain: "a.example",
             registered: None,
         }

@@ -49,6 +49,7 @@ impl Module {
             token,
             choice,
             urgency,
+            count,
             domain: _,
             registered,
         } = request;
@@ -88,6 +89,7 @@ impl Module {
                     class,
                     form: Form::Full,
                     extra: registered.and_then(|registered| extra(&registered, encrypted, role)),
+                    count,
                     id: Uuid::new_v4(),
                     deadline: (now + DEADLINE).into_std(),
                 },
