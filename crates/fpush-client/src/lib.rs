@@ -13,6 +13,7 @@ mod clock;
 mod connection;
 mod departures;
 mod dial;
+mod example;
 #[doc(hidden)]
 pub mod fuzz;
 mod obstacle;
@@ -29,6 +30,7 @@ pub use answer::{Answer, SendError};
 pub use client::{ClientSettings, ProviderClient, Via};
 pub use clock::CLOCK_WRONG;
 pub use dial::{Dialer, ProxyError};
+pub use example::example;
 pub use obstacle::{Obstacle, root_cause};
 pub use pooled::{PoolSettings, PooledClient, Wanted};
 pub use retry_after::retry_after;
