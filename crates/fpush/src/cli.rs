@@ -102,6 +102,9 @@ pub(crate) struct Check {
     /// disturb it: then it is the settings that it has in force which are tried.
     #[arg(long)]
     pub(crate) connect: bool,
+    /// Show each request as it would go to a provider, without any secret
+    #[arg(long)]
+    pub(crate) show_payloads: bool,
     /// Check with the rights of this user; only root can do that for another one
     ///
     /// If root checks, that is the user of the installed fpush.service unless this option names another one.

@@ -56,6 +56,9 @@ mod limits;
 #[cfg(all(feature = "enable_apns_support", feature = "enable_fcm_support"))]
 #[path = "providers/network.rs"]
 mod network;
+#[cfg(feature = "enable_apns_support")]
+#[path = "providers/payloads.rs"]
+mod payloads;
 #[path = "providers/rig.rs"]
 mod rig;
 #[cfg(feature = "enable_apns_support")]

@@ -36,6 +36,7 @@ pub(super) const CHECK: &str = "\
 Examples:
   fpush check /etc/fpush/settings.json
   sudo fpush check /etc/fpush/settings.json     with the rights of the service's user
+  fpush check --show-payloads                   and what pushes of each module carry
   fpush check --connect --json | jq -r '.problems[].message'
 
 Exit statuses:
