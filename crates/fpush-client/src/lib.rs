@@ -16,6 +16,7 @@ mod dial;
 mod example;
 #[doc(hidden)]
 pub mod fuzz;
+mod guard;
 mod obstacle;
 mod origin;
 mod pool;
@@ -31,6 +32,7 @@ pub use client::{ClientSettings, ProviderClient, Via};
 pub use clock::CLOCK_WRONG;
 pub use dial::{Dialer, ProxyError};
 pub use example::example;
+pub use guard::Guard;
 pub use obstacle::{Obstacle, root_cause};
 pub use pooled::{PoolSettings, PooledClient, Wanted};
 pub use retry_after::retry_after;

@@ -7,7 +7,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use fpush_http::{HostNames, Network};
+use fpush_http::HostNames;
+use fpush_push::Network;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use crate::split_line;

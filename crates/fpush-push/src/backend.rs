@@ -265,6 +265,12 @@ pub trait PushTrait: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// The public key with which apps have to subscribe at their push service so that this module may send to them (VAPID,
+    /// RFC 8292 section 3.2), in base64url. Most providers have no such thing.
+    fn vapid_key(&self) -> Option<&str> {
+        None
+    }
+
     /// A digest of all that the provider's words about tokens depend on: endpoint, environment, topic, project and
     /// credential. What it said under another one is not believed. It is the same after a restart; see
     /// [`digest`](crate::settings::digest()). A backend without such settings needs none.

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use fpush_http::{HostNames, Network};
+use fpush_http::HostNames;
+use fpush_push::Network;
 use fpush_registry::{Device, Dialect, Time};
 
 use crate::rig::Rig;
