@@ -251,6 +251,11 @@ pub trait PushTrait: Send + Sync + 'static {
     /// The class that a push of this urgency has here.
     fn class(&self, urgency: Urgency) -> Class;
 
+    /// Whether anything is sent for what matters so much; what is not counts as done.
+    fn wants(&self, _urgency: Urgency) -> bool {
+        true
+    }
+
     /// Makes one attempt. It ends at [`Push::deadline`] at the latest, and may be dropped at any time.
     fn send<'a>(&'a self, push: &'a Push) -> Sending<'a>;
 

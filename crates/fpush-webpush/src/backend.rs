@@ -33,6 +33,7 @@ pub(crate) struct Backend {
     pub(crate) ttl: HeaderValue,
     pub(crate) topic: Option<HeaderValue>,
     pub(crate) urgency: UrgencySetting,
+    pub(crate) sends_low: bool,
     pub(crate) request_timeout: Duration,
     /// Of the key.
     pub(crate) digest: u128,
@@ -77,6 +78,14 @@ impl PushTrait for Backend {
 
     fn class(&self, urgency: Urgency) -> Class {
         self.urgency.class(urgency)
+    }
+
+    /// Whoever gets a push has to show something: browsers do it themselves otherwise, or withdraw the permission.
+    fn wants(&self, urgency: Urgency) -> bool {
+        match urgency {
+            Urgency::High | Urgency::Voip => true,
+            Urgency::Low => self.sends_low,
+        }
     }
 
     fn send<'a>(&'a self, push: &'a Push) -> Sending<'a> {

@@ -33,6 +33,7 @@ impl BackendType for WebPush {
         let networks = networks(&mut section);
         let ttl = ttl(&mut section);
         let urgency = section.choice("urgency", &URGENCIES, UrgencySetting::Auto);
+        let sends_low = section.choice("lowPriority", &[("drop", false), ("send", true)], false);
         let topic = topic(&mut section);
         let payload = payload(&mut section);
         let trust = Trust::read(&mut section);
@@ -73,6 +74,7 @@ impl BackendType for WebPush {
                 ttl,
                 topic,
                 urgency,
+                sends_low,
                 request_timeout,
                 digest,
             };
@@ -343,7 +345,7 @@ mod tests {
     fn all_keys() {
         let (facts, problems) = read(&json!({
             "allowedEndpoints": ["UP.example.org", "*.example.net", "localhost", "127.0.0.1", "[::1]"],
-            "allowedPorts": [443, 8443], "allowedNetworks": ["127.0.0.0/8", "::1"], "ttl": "1h", "urgency": "very-low",
+            "allowedPorts": [443, 8443], "allowedNetworks": ["127.0.0.0/8", "::1"], "ttl": "1h", "urgency": "very-low", "lowPriority": "send",
             "topic": "xmpp-wakes", "additionalData": { "a": 1 }, "requestTimeout": 5,
             "declarative": { "title": "News", "navigate": "https://a.example/" },
         }));

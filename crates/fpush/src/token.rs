@@ -327,7 +327,13 @@ impl Findings {
         let (name, meaning) = meaning(*end);
         let line = format!("last push: {time} ({} ago): {name}{reason}", shown(ago));
         match end {
-            End::Answered(Outcome::Accepted | Outcome::Queued | Outcome::Coalesced | Outcome::Refused)
+            End::Answered(
+                Outcome::Accepted
+                | Outcome::Queued
+                | Outcome::Coalesced
+                | Outcome::Refused
+                | Outcome::Unwanted,
+            )
             | End::Delivered => self.good(line),
             End::Answered(_) | End::Lost | End::Dropped | End::Failed => self.bad(line),
         }
@@ -400,6 +406,9 @@ fn outcome_means(outcome: Outcome) -> &'static str {
             "Node or secret are not those of a registered device. The user's server was told to wait."
         }
         Outcome::RegistryUnavailable => "The database of registered devices could not be asked.",
+        Outcome::Unwanted => {
+            "It was for something that nobody has to see, for which the settings send nothing to this module's devices."
+        }
     }
 }
 

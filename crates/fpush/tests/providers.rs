@@ -1,4 +1,4 @@
-//! The real program between a fake XMPP server and the fakes of Apple and Google, over real sockets: what of a
+//! The real program between a fake XMPP server and the fakes of Apple, Google and browsers' vendors, over real sockets: what of a
 //! publish reaches the provider, and what of the provider's answer reaches the publish's sender.
 //!
 //! The defects of the original fpush, and which test shows that they are not here:
@@ -32,7 +32,11 @@
 //!
 //! Those of the stream, the stanzas, the replies and the settings are in `component.rs` and `settings.rs`.
 
-#![cfg(any(feature = "enable_apns_support", feature = "enable_fcm_support"))]
+#![cfg(any(
+    feature = "enable_apns_support",
+    feature = "enable_fcm_support",
+    feature = "enable_webpush_support"
+))]
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 #[cfg(feature = "enable_apns_support")]
@@ -64,3 +68,6 @@ mod rig;
 #[cfg(feature = "enable_apns_support")]
 #[path = "providers/spellings.rs"]
 mod spellings;
+#[cfg(feature = "enable_webpush_support")]
+#[path = "providers/webpush.rs"]
+mod webpush;

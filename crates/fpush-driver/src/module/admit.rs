@@ -63,6 +63,9 @@ impl Module {
         let Some(token) = state.backend.canonical(token) else {
             return Admission::Answered(Outcome::TokenInvalid);
         };
+        if !state.backend.wants(urgency) {
+            return Admission::Answered(Outcome::Unwanted);
+        }
         let fingerprint = self.fingerprint_as(role, &token);
         let class = match role {
             TokenRole::First => state.backend.class(urgency),
