@@ -19,15 +19,15 @@ pub fn token(text: &str) -> Option<String> {
     Subscription::read(text, &allowed).map(|subscription| subscription.token())
 }
 
-/// What is said of an answer of each service.
+/// The name of an answer, and what is said of it, for each service.
 #[must_use]
-pub fn answer(status: u16, body: &[u8]) -> Vec<String> {
-    let Ok(status) = StatusCode::from_u16(status) else {
-        return Vec::new();
-    };
+pub fn answer(status: StatusCode, body: &[u8]) -> Vec<(&'static str, String)> {
     let vendors = [Vendor::Mozilla, Vendor::Google, Vendor::Apple, Vendor::Microsoft];
     let services = vendors.into_iter().map(Service::Vendor).chain([Service::Other]);
     services
-        .map(|service| Refusal::read(service, status, body, None).describe())
+        .map(|service| {
+            let refusal = Refusal::read(service, status, body, None);
+            (refusal.entry().name, refusal.describe())
+        })
         .collect()
 }

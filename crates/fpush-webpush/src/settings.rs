@@ -91,6 +91,7 @@ impl BackendType for WebPush {
 }
 
 /// A mistake that is in the report.
+#[derive(Clone, Copy)]
 struct Reported;
 
 fn key(section: &mut Section<'_>) -> Option<VapidKey> {
@@ -137,7 +138,7 @@ fn hosts(section: &mut Section<'_>) -> Option<Vec<String>> {
         return (!section.has("allowedEndpoints")).then(|| vendors.collect());
     };
     let mut is_right = true;
-    for host in &hosts {
+    for (place, host) in hosts.iter().enumerate() {
         let wrong = match host.strip_prefix('*') {
             Some("") => Some(EVERYBODY),
             Some(domain) => match domain.strip_prefix('.') {
@@ -149,7 +150,7 @@ fn hosts(section: &mut Section<'_>) -> Option<Vec<String>> {
             None => (!is_host(host)).then_some(NO_HOST),
         };
         if let Some(wrong) = wrong {
-            section.error("allowedEndpoints", wrong);
+            section.error(&format!("allowedEndpoints[{place}]"), wrong);
             is_right = false;
         }
     }
@@ -231,19 +232,19 @@ fn topic(section: &mut Section<'_>) -> Result<Option<HeaderValue>, Reported> {
 
 fn payload(section: &mut Section<'_>) -> Option<Payload> {
     let empty = Map::new();
-    let data = object(section, "additionalData").ok()?.unwrap_or(&empty);
-    let declarative = object(section, "declarative").ok()?;
-    if let Some(notification) = declarative {
-        for key in ["title", "navigate"] {
-            if !notification.get(key).is_some_and(Value::is_string) {
-                section.error(
-                    "declarative",
-                    format_args!("expected a \"{key}\", a string, without which Safari shows nothing"),
-                );
-                return None;
-            }
-        }
+    let (data, declarative) = (object(section, "additionalData"), object(section, "declarative"));
+    let lacks = |key: &&str| {
+        let notification = declarative.as_ref().ok().copied().flatten();
+        notification.is_some_and(|notification| !notification.get(*key).is_some_and(Value::is_string))
+    };
+    if let Some(key) = ["title", "navigate"].iter().find(|key| lacks(key)) {
+        section.error(
+            "declarative",
+            format_args!("expected a \"{key}\", a string, without which Safari shows nothing"),
+        );
+        return None;
     }
+    let (data, declarative) = (data.ok()?.unwrap_or(&empty), declarative.ok()?);
     Payload::new(data, declarative)
         .inspect_err(|e| section.error("additionalData", e))
         .ok()
@@ -400,7 +401,7 @@ mod tests {
             let (facts, problems) = read(&json!({ "allowedEndpoints": hosts }));
             assert_eq!((facts, problems.len()), (None, 1), "{hosts}");
             assert!(
-                problems[0].starts_with("webpush.allowedEndpoints: "),
+                problems[0].starts_with("webpush.allowedEndpoints["),
                 "{problems:?}"
             );
         }
@@ -433,15 +434,15 @@ mod tests {
             ),
             (
                 json!({ "allowedEndpoints": ["https://x.example"] }),
-                "allowedEndpoints: expected hosts",
+                "allowedEndpoints[0]: expected hosts",
             ),
             (
                 json!({ "allowedEndpoints": ["x.example:443"] }),
-                "allowedEndpoints: expected hosts",
+                "allowedEndpoints[0]: expected hosts",
             ),
             (
                 json!({ "allowedEndpoints": ["*example.org"] }),
-                "allowedEndpoints: expected hosts",
+                "allowedEndpoints[0]: expected hosts",
             ),
             (
                 json!({ "allowedPorts": [] }),

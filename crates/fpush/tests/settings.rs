@@ -577,6 +577,7 @@ mod a_daemon {
 #[cfg(all(
     feature = "enable_apns_support",
     feature = "enable_fcm_support",
+    feature = "enable_webpush_support",
     feature = "enable_demo_support"
 ))]
 mod documents {
@@ -594,6 +595,7 @@ mod documents {
             ("tokenKeyFilePath", "AuthKey.p8"),
             ("caFilePath", "client-ca.pem"),
             ("fcmSecretPath", "service-account.json"),
+            ("vapidKeyFilePath", "AuthKey.p8"),
         ] {
             settings = replace(&settings, key, |_| ours);
         }

@@ -129,6 +129,18 @@ Exit statuses:
   71   something in the machine failed, such as the database
   78   the settings are wrong, or have no registration block";
 
+/// `fpush vapid --help`.
+#[cfg(feature = "enable_webpush_support")]
+pub(super) const VAPID: &str = "\
+Example:
+  fpush vapid new /etc/fpush/vapid.key          which writes the public key for the app to standard output
+
+Exit statuses:
+  0    the key is in the file
+  1    the file was there already
+  2    the command line is wrong
+  71   something in the machine failed";
+
 /// `fpush completions --help`.
 pub(super) const COMPLETIONS: &str = "\
 Example:
