@@ -32,11 +32,7 @@
 //!
 //! Those of the stream, the stanzas, the replies and the settings are in `component.rs` and `settings.rs`.
 
-#![cfg(any(
-    feature = "enable_apns_support",
-    feature = "enable_fcm_support",
-    feature = "enable_webpush_support"
-))]
+#![cfg(any(feature = "enable_apns_support", feature = "enable_fcm_support"))]
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 #[cfg(feature = "enable_apns_support")]
