@@ -6,16 +6,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use fpush_client::{PooledClient, SendError, Wanted, retry_after};
-use fpush_push::{BackendStatus, Class, Failure, Push, PushError, PushTrait, Sending, Urgency, Verifying};
+use fpush_client::{PooledClient, SendError, Wanted, example, retry_after};
+use fpush_push::{
+    BackendStatus, Class, Example, Failure, Form, Push, PushError, PushTrait, Sending, Urgency, Verifying,
+};
 use http::{
-    HeaderName, HeaderValue, Method, Request,
+    HeaderName, HeaderValue, Method, Request, Uri,
     header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE},
 };
 use tokio::time::Instant;
 
 use crate::{
-    encryption::encrypt,
+    encryption::{OVERHEAD, encrypt},
     endpoint::{Allowed, Endpoint},
     payload::Payload,
     response::Refusal,
@@ -127,6 +129,24 @@ impl PushTrait for Backend {
         Some(self.vapid.public_key())
     }
 
+    /// What they carry is shown as the app reads it: it is encrypted for each receiver.
+    fn examples(&self) -> Vec<Example> {
+        let example_of = |pushes, urgency| {
+            let text = Bytes::from(self.payload.text(Form::Full, None));
+            let uri = Uri::from_static("https://push.example/ENDPOINT");
+            let request =
+                self.request_with(text, uri, self.class(urgency), HeaderValue::from_static("vapid"));
+            let mut example = example(pushes, &request, &[("authorization", "vapid t=…, k=…")]);
+            example.size += OVERHEAD;
+            example
+        };
+        let all = [("a visible push", Urgency::High), ("a silent push", Urgency::Low)];
+        let wanted = all.into_iter().filter(|(_, urgency)| self.wants(*urgency));
+        wanted
+            .map(|(pushes, urgency)| example_of(pushes, urgency))
+            .collect()
+    }
+
     fn digest(&self) -> u128 {
         self.digest
     }
@@ -142,19 +162,30 @@ impl Backend {
         let text = self.payload.text(push.form, push.extra.as_deref());
         let body = encrypt(text.as_bytes(), &subscription.keys);
         let body = body.map_err(|_| unusable("the push cannot be encrypted for this receiver"))?;
-        let mut request = Request::new(Bytes::from(body));
+        let uri = subscription.endpoint.uri.clone();
+        Ok(self.request_with(body.into(), uri, push.class, claims.authorization.clone()))
+    }
+
+    fn request_with(
+        &self,
+        body: Bytes,
+        uri: Uri,
+        class: Class,
+        authorization: HeaderValue,
+    ) -> Request<Bytes> {
+        let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = subscription.endpoint.uri.clone();
+        *request.uri_mut() = uri;
         let headers = request.headers_mut();
         headers.insert(TTL, self.ttl.clone());
-        headers.insert(URGENCY, self.urgency.header(push.class));
+        headers.insert(URGENCY, self.urgency.header(class));
         if let Some(topic) = &self.topic {
             headers.insert(TOPIC, topic.clone());
         }
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("aes128gcm"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        headers.insert(AUTHORIZATION, claims.authorization.clone());
-        Ok(request)
+        headers.insert(AUTHORIZATION, authorization);
+        request
     }
 
     fn failure(&self, refusal: &Refusal, endpoint: &Endpoint, claims: &Claims, now: SystemTime) -> Failure {

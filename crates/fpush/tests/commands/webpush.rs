@@ -66,6 +66,17 @@ fn the_check_shows_the_public_key_and_says_what_is_wrong() {
     said.expect(0, &[]);
     assert!(said.out.contains("VAPID public key: B"), "{}", said.out);
 
+    let said = run(&dir, &["check", "--show-payloads", "s.json"]);
+    said.expect(0, &[]);
+    for words in [
+        "POST https://push.example/ENDPOINT",
+        "ttl: 2419200",
+        "urgency: high",
+        "vapid t=…, k=…",
+    ] {
+        assert!(said.out.contains(words), "{words} in {}", said.out);
+    }
+
     let webpush = &mut settings["pushModules"]["web"]["webpush"];
     webpush["allowedEndpoints"] = json!(["*"]);
     webpush["subject"] = json!("mailto:root@localhost");
