@@ -95,7 +95,7 @@ fn a_push_is_what_browsers_want() {
     for subscription in [one, two] {
         secrets.extend([subscription.endpoint, subscription.p256dh, subscription.auth]);
     }
-    secrets.extend(["upABC", "token=a", "PRIVATE KEY", usual.header("authorization")].map(str::to_owned));
+    secrets.extend(["upABC", "a%2bB", "PRIVATE KEY", usual.header("authorization")].map(str::to_owned));
     rig.assert_discreet(&secrets);
 }
 
