@@ -183,9 +183,10 @@ impl VerdictGuard {
     pub(crate) fn accepted(
         &mut self,
         token: Fingerprint,
-        domain: Fingerprint,
+        publisher: Publisher,
         now: Seconds,
     ) -> Option<LaneChange> {
+        let Publisher { domain, standing } = publisher;
         self.record(token, domain, Sign::Accepted, now);
         let recovered = self.unblock(token);
         if let Some(burst) = &mut self.burst {
@@ -197,7 +198,10 @@ impl VerdictGuard {
             *before = *last;
         }
         *last = Some(Accepted { token, at: now });
-        if self.proven_domains.get(domain).is_none() && self.window.accepted_of(domain) >= CALM_ACCEPTED {
+        if standing == Standing::Known
+            && self.proven_domains.get(domain).is_none()
+            && self.window.accepted_of(domain) >= CALM_ACCEPTED
+        {
             self.proven_domains.touch(domain, ());
         }
         let ended = self.has_burst_ended(now);

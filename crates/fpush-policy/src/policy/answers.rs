@@ -46,7 +46,7 @@ impl<W> Policy<W> {
                 if is_current {
                     self.health.accepted(now);
                     let at = self.clock.seconds(now);
-                    let change = self.guard.accepted(job.token, job.sender.share, at);
+                    let change = self.guard.accepted(job.token, Publisher::from(&*job.sender), at);
                     notice = change.map(Notice::Lane);
                 }
                 return Answered::ended(Outcome::Accepted, notice);

@@ -42,8 +42,9 @@ impl Lane {
     }
 
     fn accept_from(&mut self, token: u64, domain: u64) -> Option<LaneChange> {
+        let publisher = self.publisher(domain);
         self.known.insert(domain);
-        self.guard.accepted(token_of(token), domain_of(domain), self.now)
+        self.guard.accepted(token_of(token), publisher, self.now)
     }
 
     fn accept_all(&mut self, tokens: impl IntoIterator<Item = u64>) {
