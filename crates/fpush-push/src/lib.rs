@@ -42,5 +42,5 @@ pub use registration::{
 pub use status::{
     BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, Proof, Trouble, TroubleKind,
 };
-pub use strangers::{client_network, is_network_name, is_plain_name, masked, network_name};
+pub use strangers::{client_network, client_site, is_network_name, is_plain_name, masked, network_name};
 pub use token::{Fingerprint, Token, TokenHasher};
