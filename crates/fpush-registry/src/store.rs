@@ -26,6 +26,7 @@ use self::{
 pub(crate) use self::{
     run::{MigrateError, Removed, State, describe, is_outage},
     statements::NOTED_AT_ONCE,
+    writing::FORGOTTEN_AT_ONCE,
     writing::{Counted, Writing},
 };
 #[cfg(test)]
