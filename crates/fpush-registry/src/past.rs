@@ -23,6 +23,10 @@ pub struct Known {
     pub devices: i64,
     /// When it was seen, in milliseconds since 1970.
     pub seen: i64,
+    /// When an operator accepted a database, of the acceptances that were seen, by a clock that may have been ahead. 0 if none
+    /// was.
+    #[serde(default)]
+    pub accepted: i64,
     /// The tombstones of later changes count: nothing that came after them can be lost without being noticed. Where that was
     /// not noted nothing else was either: tombstones of that time have no number.
     #[serde(default)]
@@ -170,7 +174,10 @@ pub(crate) fn compare(known: Option<&Known>, look: &Look, mark: Option<&str>, co
     let is_long_ago = present.seen.saturating_sub(known.seen) > LONG_AGO;
     let since = if is_long_ago { present.change } else { known.since };
     // What was known before an operator accepted the database counts no more: neither against it nor for its tombstones.
-    if let Some(accepted) = look.accepted.filter(|accepted| accepted.at > known.seen) {
+    if let Some(accepted) = look
+        .accepted
+        .filter(|accepted| accepted.at > known.seen.max(known.accepted))
+    {
         return fewer.unwrap_or_else(|| believed(accepted.change));
     }
     let devices = known.devices;
@@ -214,6 +221,7 @@ mod tests {
             mark: mark.to_owned(),
             devices: 5,
             seen: 100,
+            accepted: 0,
             since: 2,
         }
     }
@@ -223,6 +231,7 @@ mod tests {
         Look {
             known: Known {
                 since: change,
+                accepted,
                 ..known(database, change, mark)
             },
             accepted: Some(Accepted {
@@ -236,7 +245,10 @@ mod tests {
     fn a_database_is_doubted_if_it_does_not_know_what_it_knew() {
         let present = look("a", 7, "m7", 100);
         let is = |before: Option<&Known>, mark, counted| compare(before, &present, mark, counted);
-        let good = Past::Known(known("a", 7, "m7"));
+        let good = Past::Known(Known {
+            accepted: 100,
+            ..known("a", 7, "m7")
+        });
         assert_eq!(is(None, None, None), Past::Unknown);
         assert_eq!(is(Some(&known("a", 7, "m7")), Some("m7"), Some(5)), good);
         assert_eq!(
@@ -285,6 +297,7 @@ mod tests {
         let accepted = look("a", 7, "m7", 101);
         let believed = Past::Known(Known {
             since: 4,
+            accepted: 101,
             ..known("a", 7, "m7")
         });
         for before in [known("b", 9, "m9"), known("a", 9, "m9"), known("a", 3, "m3")] {

@@ -120,8 +120,8 @@ impl Store {
                 change: last.change,
                 mark: last.mark,
                 devices: last.devices,
-                // An acceptance by a clock that was ahead has been seen as well.
-                seen: accepted.map_or(now, |accepted| now.max(accepted.at)),
+                seen: now,
+                accepted: accepted.map_or(0, |accepted| accepted.at),
                 since: last.change,
             },
             accepted,

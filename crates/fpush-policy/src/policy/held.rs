@@ -184,10 +184,10 @@ impl<W> Policy<W> {
             return Some(HeldEnd::Lost(Outcome::Overloaded));
         }
         let mut held = record.into_held(token, id, sender, hasher, clocks);
-        // The clock may have been wrong when it was written.
+        // The clock may have been wrong when it was written. However long nobody ran, it is tried once more.
         let patience = clocks.now + HELD_PATIENCE;
         held.due = held.due.min(patience.max(clocks.now + held.job.spacing));
-        held.give_up = held.give_up.map(|give_up| give_up.min(patience));
+        held.give_up = held.give_up.map(|give_up| give_up.clamp(clocks.now, patience));
         // One was under way when this one was queued for its key.
         let covered = self.held.remove_queued(held.job.target());
         self.held.push(held);

@@ -166,6 +166,7 @@ impl Writing {
                 devices: counted.devices,
                 // Whether the database was accepted meanwhile was not looked for.
                 seen: before.seen,
+                accepted: before.accepted,
                 since: before.since,
             }),
             Some(_) | None => None,

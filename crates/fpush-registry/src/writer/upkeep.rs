@@ -73,7 +73,7 @@ impl Writer {
             && accepted != present.accepted
             && let Some(before) = &mut before
         {
-            before.seen = i64::MIN;
+            (before.seen, before.accepted) = (i64::MIN, i64::MIN);
         }
         let mark = match &before {
             Some(before) => store.mark(before.change).await?,
