@@ -12,8 +12,8 @@ use std::{
 };
 
 use fpush_policy::{
-    Busy, Clocks, Decision, Ended, Grant, HeldEnd, ModuleSettings, Next, Policy, Publish, PushJob, RateSlot,
-    SenderDomain, Ticket, Tries, Turn, VerdictPlace,
+    Busy, Clocks, Decision, Ended, Grant, HeldEnd, LastAccepted, ModuleSettings, Next, Policy, Publish,
+    PushJob, RateSlot, SenderDomain, Ticket, Tries, Turn, VerdictPlace,
 };
 use fpush_push::{
     Choice, Class, Failure, Fingerprint, Form, Outcome, Push, PushError, Token, TokenHasher,
@@ -152,7 +152,7 @@ fn sender(token: u64) -> Arc<SenderDomain> {
         3 => "three.co.uk",
         _ => "four.de",
     };
-    Arc::new(SenderDomain::new(domain, &hasher()))
+    Arc::new(SenderDomain::new(domain, &hasher()).accepted(LastAccepted::Lately))
 }
 
 impl World {
