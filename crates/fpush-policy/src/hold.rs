@@ -110,6 +110,11 @@ impl HoldQueue {
         self.pushes.len()
     }
 
+    /// Counts as a change, so that it is written down once more.
+    pub(crate) fn write_again(&mut self) {
+        self.changes += 1;
+    }
+
     /// How often something came or went.
     pub(crate) fn changes(&self) -> u64 {
         self.changes

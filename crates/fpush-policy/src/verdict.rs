@@ -117,11 +117,25 @@ struct Accepted {
     at: Seconds,
 }
 
-impl From<&SenderDomain> for Publisher {
-    fn from(sender: &SenderDomain) -> Self {
+impl Publisher {
+    /// The sender of a publish, as it was known then.
+    pub(crate) fn of(sender: &SenderDomain) -> Self {
         Self {
             domain: sender.share,
             standing: sender.last_accepted.standing(),
+        }
+    }
+
+    /// The sender of a publish whose push was accepted, by which it becomes a known one if it can be one.
+    pub(crate) fn of_accepted(sender: &SenderDomain) -> Self {
+        let standing = if sender.can_be_known() {
+            Standing::Known
+        } else {
+            Standing::Unknown
+        };
+        Self {
+            domain: sender.share,
+            standing,
         }
     }
 }

@@ -42,8 +42,8 @@ impl Lane {
     }
 
     fn accept_from(&mut self, token: u64, domain: u64) -> Option<LaneChange> {
-        let publisher = self.publisher(domain);
         self.known.insert(domain);
+        let publisher = self.publisher(domain);
         self.guard.accepted(token_of(token), publisher, self.now)
     }
 
