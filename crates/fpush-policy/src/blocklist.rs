@@ -130,10 +130,9 @@ impl Blocklist {
             start: clocks.to_millis(self.ticks.instant(block.start)),
             end: clocks.to_millis(self.ticks.instant(block.end)),
         };
-        let part = self.blocks.part(from, most);
+        let (part, next) = self.blocks.part(from, most);
         let part = part.filter(|(_, block)| self.counts(block)).map(record);
-        let next = from.saturating_add(most);
-        (part.collect(), (next < self.blocks.len()).then_some(next))
+        (part.collect(), next)
     }
 
     /// Remembers what was written down. The end of a block is never later than its rule has it: the clock may have been
@@ -222,7 +221,7 @@ impl Blocklist {
     pub(crate) fn sweep(&mut self) {
         let to = self.unswept.min(self.blocks.len());
         self.unswept = to.saturating_sub(SWEPT_AT_A_TIME);
-        let part = self.blocks.part(self.unswept, to - self.unswept);
+        let (part, _) = self.blocks.part(self.unswept, to - self.unswept);
         let gone: Vec<_> = part
             .filter(|(_, block)| !self.counts(block))
             .map(|(token, _)| token)
@@ -464,6 +463,7 @@ mod tests {
             f.list
                 .blocks
                 .part(0, before)
+                .0
                 .all(|(_, block)| f.list.counts(block)),
             "all were looked at"
         );
