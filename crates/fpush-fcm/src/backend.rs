@@ -55,11 +55,9 @@ impl PushTrait for Fcm {
     }
 
     fn class(&self, urgency: Urgency) -> Class {
-        match (&self.mode, urgency) {
-            (Mode::One(class, _), _) => *class,
-            (Mode::Auto { .. }, Urgency::High) => Class::High,
-            (Mode::Auto { .. }, Urgency::Low) => Class::Low,
-            (Mode::Auto { .. }, Urgency::Voip) => Class::Voip,
+        match &self.mode {
+            Mode::One(class, _) => *class,
+            Mode::Auto { .. } => Class::of(urgency),
         }
     }
 

@@ -37,6 +37,18 @@ pub enum Class {
     Voip = 3,
 }
 
+impl Class {
+    /// The class of a push that goes out as its publish says.
+    #[must_use]
+    pub fn of(urgency: Urgency) -> Self {
+        match urgency {
+            Urgency::High => Self::High,
+            Urgency::Low => Self::Low,
+            Urgency::Voip => Self::Voip,
+        }
+    }
+}
+
 /// How much a push carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
