@@ -36,8 +36,13 @@ pub(crate) fn concerns(status: &Status, wall: SystemTime) -> Vec<Concern> {
             });
         }
     };
-    if let Some(reason) = &status.link.down {
-        add(Severity::Error, "link", reason.clone());
+    for (link, about, reason) in status.links_down() {
+        let severity = if status.has_stand_in(link) {
+            Severity::Warning
+        } else {
+            Severity::Error
+        };
+        add(severity, &about, reason.to_owned());
     }
     for module in &status.modules {
         let (name, backend) = (&*module.status.name, &module.status.backend);
@@ -111,11 +116,15 @@ pub(crate) fn concerns(status: &Status, wall: SystemTime) -> Vec<Concern> {
     concerns
 }
 
-/// Why fpush does not do what it is there for, each in one line; none if it is ready.
+/// Why fpush does not do what it is there for, each in one line; none if it is ready. A link that is down is no reason while
+/// another one with the same address of ours is up.
 pub(crate) fn unready(status: &Status) -> Vec<String> {
     let mut reasons = Vec::new();
-    if let Some(reason) = &status.link.down {
-        reasons.push(format!("link down: {reason}"));
+    for (_, about, reason) in status
+        .links_down()
+        .filter(|(link, ..)| !status.has_stand_in(link))
+    {
+        reasons.push(format!("{about} down: {reason}"));
     }
     for module in &status.modules {
         let trouble = module.status.trouble.as_ref();
@@ -194,6 +203,41 @@ mod tests {
             .into_iter()
             .map(|concern| (concern.severity, concern.message))
             .collect()
+    }
+
+    #[test]
+    fn a_link_that_is_down_is_amber_while_another_one_of_our_address_is_up() {
+        let wall = SystemTime::now();
+        let mut status = good();
+        status.certificates.clear();
+        let mut other = status.links[0].clone();
+        other.name = "b".to_owned();
+        status.links[0].name = "a".to_owned();
+        status.links[0].down = Some("closed".to_owned());
+        status.links.push(other);
+        let seen = |status: &Status| {
+            let concerns = concerns(status, wall).into_iter();
+            let lines: Vec<_> = concerns
+                .map(|line| (line.severity, line.about, line.message))
+                .collect();
+            (lines, unready(status))
+        };
+        let line = |severity, name: &str| (severity, format!("link {name}"), "closed".to_owned());
+        assert_eq!(seen(&status), (vec![line(Severity::Warning, "a")], vec![]));
+        status.links[1].down = Some("closed".to_owned());
+        let both = vec![line(Severity::Error, "a"), line(Severity::Error, "b")];
+        let reasons = ["link a down: closed", "link b down: closed"].map(str::to_owned);
+        assert_eq!(seen(&status), (both, reasons.into()));
+        status.links[1].down = None;
+        status.links[1].component = "other.example.org".to_owned();
+        assert_eq!(
+            seen(&status),
+            (
+                vec![line(Severity::Error, "a")],
+                vec!["link a down: closed".to_owned()]
+            ),
+            "another address is no help"
+        );
     }
 
     #[test]

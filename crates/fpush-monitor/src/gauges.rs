@@ -21,7 +21,11 @@ use crate::{
 
 /// Appends what the status says. `start` is when the daemon was started.
 pub(crate) fn write(text: &mut Exposition, status: &Status, start: SystemTime, wall: SystemTime) {
-    text.single(&COMPONENT_UP, flag(status.link.down.is_none()));
+    let links = status.links.iter();
+    text.family(
+        &COMPONENT_UP,
+        links.map(|link| ([&*link.component, &*link.name], flag(link.down.is_none()))),
+    );
     text.single(&STATE_DIRECTORY_OK, flag(status.state_trouble.is_none()));
     if let Some(devices) = status.registered_devices {
         text.single(&REGISTERED_DEVICES, devices as f64);

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use fpush_push::{Meters, ModuleStatus};
+use fpush_push::{LinkMeters, Meters, ModuleStatus};
 use tokio::time::Instant;
 
 use crate::counters::ByModule;
@@ -10,8 +10,10 @@ use crate::counters::ByModule;
 /// The daemon at one moment.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// The link to the XMPP server.
-    pub link: Link,
+    /// The links to XMPP servers, in the order of the settings.
+    pub links: Vec<Link>,
+    /// What all links count that have ever been there, by their names.
+    pub link_meters: Vec<(String, Arc<LinkMeters>)>,
     /// All push modules, in the order of their names.
     pub modules: Vec<Module>,
     /// What those modules count that are not in the settings any more and still send what they hold, by their names.
@@ -49,6 +51,25 @@ impl Status {
     }
 }
 
+impl Status {
+    /// Whether another link with the same address of ours is up.
+    pub(crate) fn has_stand_in(&self, link: &Link) -> bool {
+        let is_up = |other: &Link| other.component == link.component && other.down.is_none();
+        self.links.iter().any(is_up)
+    }
+
+    /// Each link that is down: what it is called where several are shown, and why.
+    pub(crate) fn links_down(&self) -> impl Iterator<Item = (&Link, String, &str)> {
+        let about = |link: &Link| match self.links.len() {
+            1 => "link".to_owned(),
+            _ => format!("link {}", link.name),
+        };
+        self.links
+            .iter()
+            .filter_map(move |link| Some((link, about(link), link.down.as_deref()?)))
+    }
+}
+
 /// What there is to say about the database of registered devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryStatus {
@@ -69,9 +90,11 @@ pub struct Module {
     pub status: ModuleStatus,
 }
 
-/// The link to the XMPP server.
+/// A link to an XMPP server.
 #[derive(Clone, Debug)]
 pub struct Link {
+    /// Its name.
+    pub name: String,
     /// Our address there.
     pub component: String,
     /// The server, as `host:port`.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    Module, Severity, Status,
+    Link, Module, Severity, Status,
     concerns::concerns,
     gauges::{MAX_SENDERS, is_up, seconds_from},
     history::{Group, History},
@@ -25,7 +25,11 @@ pub(crate) fn view(status: &Status, history: &History, now: Instant, wall: Syste
             })
         })
         .collect();
-    let link = &status.link;
+    let links: Vec<_> = status
+        .links
+        .iter()
+        .map(|link| view_link(status, link, now))
+        .collect();
     let certificates: Vec<_> = status
         .certificates
         .iter()
@@ -48,12 +52,7 @@ pub(crate) fn view(status: &Status, history: &History, now: Instant, wall: Syste
         .collect();
     json!({
         "wall": unix(wall),
-        "link": {
-            "component": link.component,
-            "server": link.server,
-            "for": now.saturating_duration_since(link.since).as_secs(),
-            "down": link.down,
-        },
+        "links": links,
         "concerns": concerns,
         "modules": status.modules.iter().map(|m| module(m, history, wall)).collect::<Vec<_>>(),
         "certificates": certificates,
@@ -63,6 +62,29 @@ pub(crate) fn view(status: &Status, history: &History, now: Instant, wall: Syste
         "senders": status.senders.iter().take(MAX_SENDERS).collect::<Vec<_>>(),
         "problems": problems,
         "hour": hour(history),
+    })
+}
+
+fn view_link(status: &Status, link: &Link, now: Instant) -> Value {
+    let Link {
+        name,
+        component,
+        server,
+        since,
+        down,
+    } = link;
+    let level = match down {
+        None => "ok",
+        Some(_) if status.has_stand_in(link) => "warning",
+        Some(_) => "error",
+    };
+    json!({
+        "name": name,
+        "component": component,
+        "server": server,
+        "level": level,
+        "for": now.saturating_duration_since(*since).as_secs(),
+        "down": down,
     })
 }
 

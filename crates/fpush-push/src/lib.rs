@@ -16,6 +16,7 @@ mod outcome;
 mod publish;
 mod registrable;
 mod registration;
+mod scope;
 pub mod settings;
 mod status;
 mod strangers;
@@ -30,7 +31,7 @@ pub use backoff::Backoff;
 pub use jid::{canonical_domain, canonical_jid};
 pub use jitter::jitter;
 pub use log::Cut;
-pub use meters::Meters;
+pub use meters::{LinkMeters, Meters};
 pub use network::Network;
 pub use outcome::Outcome;
 pub use publish::{Choice, Registered, Request};
@@ -39,6 +40,7 @@ pub use registration::{
     BadPayload, COMMAND_FIELDS, Command, CommandError, Completed, Devices, Ending, Executing, Found, Lookup,
     Recipient, Record, TIGASE_NODE, Unavailable, Value, Wording, is_tigase_node,
 };
+pub use scope::Scope;
 pub use status::{
     BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, Proof, Trouble, TroubleKind,
 };

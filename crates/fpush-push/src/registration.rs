@@ -4,7 +4,7 @@
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use crate::Token;
+use crate::{Scope, Token};
 
 /// What the component asks of the registry.
 pub trait Devices: Send + Sync + 'static {
@@ -15,8 +15,8 @@ pub trait Devices: Send + Sync + 'static {
     /// The commands with which clients register: each with its name, and a title for persons.
     fn commands(&self) -> Vec<(&'static str, &'static str)>;
 
-    /// Features that show clients that they are welcome here.
-    fn features(&self) -> Vec<String>;
+    /// Features that show clients that they are welcome where these push modules may be used.
+    fn features(&self, scope: &Scope) -> Vec<String>;
 
     /// Executes a command. Nothing is done before the future is polled.
     ///
@@ -123,6 +123,8 @@ pub struct Command {
     pub written: String,
     /// Our own address, as the sender wrote it, without a resource.
     pub service: String,
+    /// The push modules that may be used where it was sent.
+    pub scope: Arc<Scope>,
     /// The fields of [`COMMAND_FIELDS`] that it has, each once and not empty.
     pub fields: Vec<(&'static str, String)>,
     /// Whether it has other fields with a value, too. To remove something nevertheless may be to remove more than was

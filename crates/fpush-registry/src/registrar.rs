@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fpush_push::Unavailable;
+use fpush_push::{Scope, Unavailable};
 use tokio::time::Instant;
 
 use crate::{
@@ -73,16 +73,18 @@ impl Registrar {
         }
     }
 
-    /// Registers a device: returns it when it is on disk, and whether it is a new one.
+    /// Registers a device of a push module that may be used: returns it when it is on disk, and whether it is a new one.
     pub(crate) async fn register(
         &self,
         mut claim: Claim,
         voip_token: Option<String>,
         sender: &str,
+        scope: &Scope,
     ) -> Result<(Device, bool), RegisterError> {
         let module = self
             .targets
             .module(claim.dialect, &claim.kind)
+            .filter(|module| scope.allows(module))
             .ok_or(RegisterError::UnknownType)?;
         let canonical = |token: String| {
             self.modules

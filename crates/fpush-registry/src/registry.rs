@@ -4,7 +4,7 @@ mod opening;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use fpush_push::{Command, CommandError, Devices, Executing, Lookup, Unavailable};
+use fpush_push::{Command, CommandError, Devices, Executing, Lookup, Scope, Unavailable};
 use tokio::time::timeout;
 
 use crate::{
@@ -137,7 +137,10 @@ impl Registry {
     ) -> Result<(Registered, bool), RegisterError> {
         check("token", token, MAX_TOKEN)?;
         let claim = device.claim(&self.registrar, token, may_add);
-        let (device, is_new) = self.registrar.register(claim, None, sender).await?;
+        let (device, is_new) = self
+            .registrar
+            .register(claim, None, sender, &Scope::default())
+            .await?;
         Ok((device.into(), is_new))
     }
 
@@ -371,8 +374,8 @@ impl Devices for Registry {
         dialects::list(self.registrar.targets())
     }
 
-    fn features(&self) -> Vec<String> {
-        let providers = self.registrar.targets().providers();
+    fn features(&self, scope: &Scope) -> Vec<String> {
+        let providers = self.registrar.targets().providers(scope);
         providers.map(str::to_owned).collect()
     }
 

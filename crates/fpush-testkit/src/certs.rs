@@ -86,13 +86,31 @@ impl TestCa {
         alpn: &[&str],
         client_auth: ClientAuth,
     ) -> Arc<ServerConfig> {
+        let identity = self.server_cert(names, None);
+        self.server_config_with(identity, alpn, client_auth)
+    }
+
+    /// A certificate of a server of these names and addresses, which may end at `not_after`.
+    pub fn server_cert(&self, names: &[&str], not_after: Option<SystemTime>) -> Identity {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        if let Some(not_after) = not_after {
+            params.not_after = not_after.into();
+        }
+        self.sign(params)
+    }
+
+    /// TLS settings of a server with this certificate.
+    pub fn server_config_with(
+        &self,
+        identity: Identity,
+        alpn: &[&str],
+        client_auth: ClientAuth,
+    ) -> Arc<ServerConfig> {
         let Identity {
             cert_der, key_der, ..
-        } = self.sign(params);
-
+        } = identity;
         let provider = Arc::new(default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()

@@ -43,7 +43,8 @@ pub mod scrape;
 pub mod senders;
 pub mod servers;
 pub mod temp_dir;
-pub mod tls_server;
+pub mod tls_front;
+mod tls_server;
 
 mod cutter;
 mod http_server;
@@ -69,4 +70,5 @@ pub use relay::{Flow, Relay};
 pub use scrape::{Monitoring, Scrape};
 pub use senders::Registration;
 pub use temp_dir::TempDir;
+pub use tls_front::TlsFront;
 pub use tls_server::TlsServer;

@@ -7,6 +7,7 @@ mod system;
 mod user;
 
 use anyhow::Context as _;
+use fpush_component::LinkSettings;
 use fpush_push::settings::{Problem, Severity};
 use serde::Serialize;
 use serde_json::Value;
@@ -82,9 +83,12 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
     let (loaded, mut problems) = load_as(&file, &backends::table(), surroundings);
     problems.extend(note);
     if let Some(loaded) = &loaded {
-        // One with these settings from before a change of the name is the same one.
+        // One with these settings from before a change of the names is the same one.
+        let links = &loaded.settings.links;
         let running = running.filter(|running| {
-            running.component == loaded.settings.component.hostname
+            links
+                .iter()
+                .any(|link| running.components.contains(&link.hostname))
                 || running.settings.is_some() && running.settings == file.canonicalize().ok()
         });
         let situation = Situation {
@@ -182,7 +186,7 @@ fn run<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
 
 fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {
     let Settings {
-        component,
+        links,
         modules,
         registration,
         monitoring,
@@ -192,10 +196,7 @@ fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {
     } = &loaded.settings;
     let mut parts = vec![Part::new(format!("fpush {}", cli::VERSION))];
     parts.extend(acting.map(Part::new));
-    parts.push(Part::new(format!(
-        "component {} at {} port {}",
-        component.hostname, component.server_host, component.server_port
-    )));
+    parts.extend(links.iter().map(describe_link));
     parts.extend(modules.iter().zip(&loaded.modules).map(describe_module));
     if let Some(monitoring) = monitoring {
         let scheme = if monitoring.security.tls.is_some() {
@@ -233,6 +234,45 @@ fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {
         });
     }
     parts
+}
+
+fn describe_link(link: &LinkSettings) -> Part {
+    let LinkSettings {
+        name,
+        hostname,
+        server_host,
+        server_port,
+        tls,
+        group,
+        scope,
+        ..
+    } = link;
+    let usual = LinkSettings::usual_name(hostname, server_host, *server_port);
+    let own = (*name != usual).then(|| ("name", name.clone()));
+    let tls = tls
+        .iter()
+        .map(|tls| ("TLS", format!("certificate for {}", tls.server_name())));
+    let group = group.iter().map(|group| ("group", group.clone()));
+    let modules = scope
+        .modules()
+        .into_iter()
+        .flatten()
+        .map(|name| ("module", name.clone()));
+    let default = scope
+        .default_module()
+        .map(|name| ("default module", name.to_owned()));
+    Part {
+        what: format!("component {hostname} at {server_host} port {server_port}"),
+        facts: own
+            .into_iter()
+            .chain(tls)
+            .chain(group)
+            .chain(modules)
+            .chain(default)
+            .map(Fact::from)
+            .collect(),
+        payloads: Vec::new(),
+    }
 }
 
 fn describe_module((value, parsed): (&ModuleValue, &ParsedModule)) -> Part {

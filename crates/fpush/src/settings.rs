@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use fpush_component::ComponentSettings;
+use fpush_component::LinkSettings;
 use fpush_http::{Security, ServerCertificate, read_listen};
 use fpush_push::settings::{NamedFile, Problem, ProvidedFile, Report, Section};
 use serde_json::{Map, Value};
@@ -34,7 +34,8 @@ use crate::{
 /// What the settings say, as values.
 #[derive(Clone, PartialEq)]
 pub(crate) struct Settings {
-    pub(crate) component: ComponentSettings,
+    /// `component`, in its order: one at least.
+    pub(crate) links: Vec<LinkSettings>,
     pub(crate) modules: Vec<ModuleValue>,
     pub(crate) registration: Option<RegistrationSettings>,
     pub(crate) monitoring: Option<MonitoringSettings>,
@@ -158,16 +159,14 @@ pub(crate) fn load_object(
     (loaded, report.into_problems())
 }
 
-/// Reads where a running daemon can be asked, and its `componentHostname`, and nothing else: a file that cannot be read
+/// Reads where a running daemon can be asked, and each `componentHostname`, and nothing else: a file that cannot be read
 /// says nothing about it.
-pub(crate) fn load_whom_to_ask(file: &Path) -> (RuntimeFolder, Option<String>) {
+pub(crate) fn load_whom_to_ask(file: &Path) -> (RuntimeFolder, Vec<String>) {
     let report = Report::default();
     let object = read_file(file, &report).unwrap_or_default();
     let folder = RuntimeFolder::choose(Section::root(&object, &report).optional_folder("runtimeDirectory"));
-    let component = object
-        .get("component")
-        .and_then(|component| component.get("componentHostname"));
-    (folder, component.and_then(Value::as_str).map(str::to_owned))
+    let names = component::names(object.get("component"));
+    (folder, names.into_iter().map(str::to_owned).collect())
 }
 
 /// What keeps a settings file from being read at all.
@@ -203,7 +202,7 @@ fn read(
     report: &Report,
 ) -> Option<(Settings, Vec<ParsedModule>)> {
     let mut root = Section::root(object, report);
-    let component = read_component(&mut root);
+    let links = read_component(&mut root);
     let (modules, parsed) = read_modules(&mut root, types).into_iter().unzip();
     let registration = read_registration(&mut root);
     let monitoring = read_monitoring(&mut root);
@@ -213,7 +212,7 @@ fn read(
     let retry_after = read_retry(&mut root);
     root.finish();
     let settings = Settings {
-        component: component?(retry_after),
+        links: links?(retry_after),
         modules,
         registration,
         monitoring,
@@ -247,10 +246,8 @@ fn read_registration(root: &mut Section<'_>) -> Option<RegistrationSettings> {
         .flat_map(Map::keys)
         .map(String::as_str)
         .collect();
-    let component = root
-        .value("component")
-        .and_then(|component| component.get("componentHostname")?.as_str());
-    registration::read(root.section("registration")?, &names, component.as_slice())
+    let components = component::names(root.value("component"));
+    registration::read(root.section("registration")?, &names, &components)
 }
 
 fn read_logging(root: &mut Section<'_>) -> LoggingSettings {

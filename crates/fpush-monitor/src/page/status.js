@@ -121,13 +121,14 @@ function mark(level, word = MARKS[level][1]) {
 
 // Sections
 
-function verdict({ concerns, link, modules }) {
+function verdict({ concerns, links, modules }) {
   const errors = concerns.filter((concern) => concern.level === "error").length;
   const level = errors > 0 ? "error" : concerns.length > 0 ? "warning" : "ok";
   const unproven = modules.filter((module) => module.proof === "not_tried").map((module) => module.name);
   const all = modules.length === 1 ? "the push module works" : `all ${modules.length} push modules work`;
   const some = `it is not proven yet that the provider accepts the credentials of ${several(unproven)}`;
-  const fine = `The link to ${link.server} is up${unproven.length > 0 ? `; ${some}` : `, and ${all}`}.`;
+  const up = links.length === 1 ? `The link to ${links[0].server} is up` : `All ${links.length} links are up`;
+  const fine = `${up}${unproven.length > 0 ? `; ${some}` : `, and ${all}`}.`;
   const good = unproven.length > 0 ? "No problem is known" : "All is well";
   const title = errors > 0 ? "Somebody has to act" : concerns.length > 0 ? "Works, with a warning" : good;
   document.title = `${MARKS[level][0]} fpush: ${title.toLowerCase()}`;
@@ -161,20 +162,27 @@ function figure(name, value, more, level = null) {
   );
 }
 
-function figures({ link, modules, devices, hour }) {
+function figures({ links, modules, devices, hour }) {
   const sum = (key) => modules.reduce((total, module) => total + module[key], 0);
   const lost = sum("lost");
-  const since = `for ${duration(link.for)}`;
   return h(
     "dl.figures",
     null,
-    figure("Link", link.down === null ? "up" : "down", since, link.down === null ? "ok" : "error"),
+    linkFigure(links),
     figure("Publishes per second", hour.points.length > 0 ? rate(total(hour.points.at(-1))) : "–", "in the last 10 s"),
     figure("At the provider", number(sum("in_flight")), `${number(sum("waiting"))} in line`),
     figure("Held", number(sum("held")), "go out later"),
     figure("Lost", number(lost), "though acknowledged", lost > 0 ? "warning" : null),
     devices !== null && figure("Registered devices", number(devices), ""),
   );
+}
+
+function linkFigure(links) {
+  const [{ level, down, for: seconds }] = links;
+  if (links.length === 1) return figure("Link", down === null ? "up" : "down", `for ${duration(seconds)}`, level);
+  const worst = ["error", "warning"].find((level) => links.some((link) => link.level === level)) ?? "ok";
+  const up = links.filter((link) => link.down === null).length;
+  return figure("Links", `${number(up)} up`, `of ${number(links.length)}`, worst);
 }
 
 function total(point) {
@@ -376,7 +384,7 @@ function bar(part) {
   );
 }
 
-function upkeep({ certificates, reload, state, wall }) {
+function upkeep({ links, certificates, reload, state, wall }) {
   const refused = reload !== null && reload.refused !== null;
   const reloaded =
     reload === null
@@ -385,6 +393,9 @@ function upkeep({ certificates, reload, state, wall }) {
   return h(
     "dl.rows",
     null,
+    links.map(({ name, level, down, for: seconds }) =>
+      row(`Link ${name}`, [mark(level, down === null ? "up" : "down"), `for ${duration(seconds)}`]),
+    ),
     certificates.map(({ name, expires }) => row(`Certificate ${name}`, end(expires, wall))),
     row("Last reload", reloaded),
     refused && h("p.trouble", null, reload.refused),
@@ -400,7 +411,7 @@ let lostSince = null;
 let pointed = null;
 
 function render(status) {
-  show("component", status.link.component);
+  show("component", [...new Set(status.links.map((link) => link.component))].join(", "));
   show("about", `version ${status.version}, up for ${duration(status.uptime)}, as of `, when(status.wall, clock(status.wall)));
   show("verdict", verdict(status));
   show("figures", figures(status));

@@ -6,8 +6,8 @@ use std::{
 };
 
 use fpush_push::{
-    BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, Outcome, Proof, Trouble,
-    TroubleKind,
+    BackendStatus, ConnectionStatus, Credential, CredentialKind, LinkMeters, ModuleStatus, Outcome, Proof,
+    Trouble, TroubleKind,
     metrics::{Histogram, LabelledCounters, REPLY_SECONDS},
 };
 use tokio::time::Instant;
@@ -61,12 +61,20 @@ pub(crate) fn good() -> Status {
         trouble: None,
     }];
     Status {
-        link: Link {
+        links: vec![Link {
+            name: "push.example.org@127.0.0.1:5347".to_owned(),
             component: "push.example.org".to_owned(),
             server: "127.0.0.1:5347".to_owned(),
             since: Instant::now() - DAY * 12,
             down: None,
-        },
+        }],
+        link_meters: vec![(
+            "push.example.org@127.0.0.1:5347".to_owned(),
+            Arc::new(LinkMeters::new(LabelledCounters::new([
+                ["wait", "service-unavailable"],
+                ["result", ""],
+            ]))),
+        )],
         modules: vec![android, ios, mac],
         retired: Vec::new(),
         certificates: vec![Certificate {
@@ -122,8 +130,8 @@ pub(crate) fn good() -> Status {
 pub(crate) fn bad() -> Status {
     let wall = SystemTime::now();
     let mut status = good();
-    status.link.since = Instant::now() - MINUTE * 7;
-    status.link.down = Some(
+    status.links[0].since = Instant::now() - MINUTE * 7;
+    status.links[0].down = Some(
         "cannot connect to the server at 127.0.0.1:5347: connection refused. It does not run, or does not listen for \
          components there"
             .to_owned(),
@@ -259,15 +267,7 @@ pub(crate) fn counted() -> Counted {
     Counted {
         outcomes: Arc::default(),
         lost: Arc::default(),
-        replies: Arc::new(LabelledCounters::new([
-            ["wait", "service-unavailable"],
-            ["result", ""],
-        ])),
-        dropped_replies: Arc::default(),
         reply_durations: Arc::new(Histogram::new(REPLY_SECONDS)),
-        connects: Arc::default(),
-        disconnects: Arc::default(),
-        login_failures: Arc::default(),
         reloads: Arc::default(),
         state_writes: Arc::default(),
         problems: Arc::default(),

@@ -77,11 +77,12 @@ fn after_many_pushes() -> Arc<Monitor> {
     Outcome::ALL
         .iter()
         .for_each(|outcome| counted.outcomes.increment(*outcome));
-    counted.replies.increment(0);
-    counted.dropped_replies.add(3);
-    counted.connects.increment();
-    counted.disconnects.increment("closed");
-    counted.login_failures.increment("conflict");
+    let (_, link) = &status.link_meters[0];
+    link.replies.increment(0);
+    link.dropped_replies.add(3);
+    link.connects.increment();
+    link.disconnects.increment("closed");
+    link.login_failures.increment("conflict");
     counted.reloads.increment("ok");
     counted.state_writes.increment("ok");
     counted.problems.increment("warn");

@@ -32,7 +32,12 @@ pub(super) fn list(targets: &Targets) -> Vec<(&'static str, &'static str)> {
 pub(super) async fn register(registrar: &Registrar, command: &Command) -> Result<Completed, CommandError> {
     let token = required(command, "token", MAX_TOKEN)?;
     let (device, _) = registrar
-        .register(claim(registrar, command, token)?, None, &command.sender)
+        .register(
+            claim(registrar, command, token)?,
+            None,
+            &command.sender,
+            &command.scope,
+        )
         .await?;
     Ok(completed(command, device.node, Some(device.secret)))
 }

@@ -173,7 +173,7 @@ async fn only_what_the_settings_name_is_offered() {
     let mut database = Database::sqlite(true);
     let open = database.open().await;
     assert_eq!(open.registry.commands().len(), 8);
-    assert_eq!(open.registry.features(), [PROVIDER]);
+    assert_eq!(open.registry.features(&fpush_push::Scope::default()), [PROVIDER]);
     open.close().await;
     database.settings.types.remove("apns");
     database.settings.providers.clear();

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
 
-use fpush_component::{Component, ComponentSettings, Handle};
+use fpush_component::{Component, Handle, LinkSettings, LinkStep};
 use fpush_driver::{Drain, Liveness, Module, Modules, Senders, clocks};
 use fpush_policy::{BlockRecord, HeldRecord, KnownDomain, ModuleSettings, VerdictPlace, VerdictRecord};
 use fpush_push::{
@@ -108,13 +108,13 @@ impl Daemon {
         );
         let devices: Arc<dyn Devices> = Arc::new(Registry(books.clone()));
         let (component, handle) = Component::new(
-            component_settings(),
             Arc::clone(&table),
             Some(devices),
             senders.clone(),
             drain.clone(),
-            liveness.probe("component"),
+            Arc::clone(&liveness),
         );
+        handle.set_links(&[], vec![(link_settings(), LinkStep::Open)]);
         let (now, asks_every) = {
             let books = books.lock();
             (books.now(), books.asks_every)
@@ -361,7 +361,7 @@ impl Daemon {
     }
 
     pub(crate) fn is_linked(&self) -> bool {
-        self.handle.link().down.is_none()
+        self.handle.links().iter().all(|link| link.down.is_none())
     }
 
     /// Ends as a signal has it.
@@ -395,14 +395,19 @@ fn is_of(running: &Running, value: &ModuleValue) -> bool {
     (running.value.name, running.value.kind) == (value.name, value.kind)
 }
 
-fn component_settings() -> ComponentSettings {
-    ComponentSettings {
+fn link_settings() -> LinkSettings {
+    LinkSettings {
+        name: "link".to_owned(),
         hostname: COMPONENT.to_owned(),
         secret: format!("{}component", crate::stanzas::MARK),
+        path: "component".to_owned(),
         secret_key: "componentKey",
         server_host: "localhost".to_owned(),
         server_port: 5347,
+        tls: None,
         max_stanza_size: 1_024 * 1_024,
+        group: None,
+        scope: Arc::default(),
         retry_after: Duration::from_secs(2),
     }
 }

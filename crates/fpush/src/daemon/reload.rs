@@ -113,6 +113,8 @@ impl Daemon {
                     removed = plan.retired.len(),
                     "push modules"
                 );
+                let [opened, reopened] = plan.count_links();
+                info!(opened, reopened, closed = plan.closed.len(), "links");
                 match cause {
                     Cause::Asked => info!("settings reloaded"),
                     Cause::Files => info!("files reloaded"),
@@ -158,7 +160,7 @@ impl Daemon {
         };
 
         let Settings {
-            component,
+            links,
             monitoring,
             logging,
             ..
@@ -201,13 +203,8 @@ impl Daemon {
             }
             (ListenerStep::Keep, ..) => {}
         }
-        match plan.link {
-            Step::Keep => {}
-            Step::Change => {
-                self.component.set_settings(component.clone());
-                info!("component: the settings have changed");
-            }
-        }
+        let wanted = links.iter().cloned().zip(plan.links.iter().cloned());
+        self.component.set_links(&plan.closed, wanted.collect());
         for key in &plan.later {
             warn!("{key} has changed, which takes effect with the next start");
         }
