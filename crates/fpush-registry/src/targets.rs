@@ -37,6 +37,13 @@ impl Targets {
         }
     }
 
+    /// The push types, each with its push module.
+    pub(crate) fn types(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.types
+            .iter()
+            .map(|(kind, module)| (kind.as_str(), module.as_str()))
+    }
+
     /// The provider ids.
     pub(crate) fn providers(&self) -> impl Iterator<Item = &str> {
         self.providers.keys().map(String::as_str)
