@@ -341,7 +341,10 @@ impl Dispatcher {
     fn describe(&self, scope: &Scope, node: Option<&str>) -> Reply<'static> {
         match (node, self.devices()) {
             (None, None) => Reply::Xml(service::disco_info(None)),
-            (None, Some(devices)) => Reply::Xml(service::disco_info(Some(&devices.features(scope)))),
+            (None, Some(devices)) => {
+                let (features, keys) = (devices.features(scope), devices.vapid_keys(scope));
+                Reply::Xml(service::disco_info(Some((&features, &keys))))
+            }
             (Some(COMMANDS), Some(_)) => Reply::Xml(service::command_list_info()),
             (Some(node), Some(devices)) => {
                 let command = devices.commands().into_iter().find(|(name, _)| *name == node);

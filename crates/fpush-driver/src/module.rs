@@ -264,6 +264,12 @@ impl Module {
         self.backend().canonical(token)
     }
 
+    /// The public key with which apps have to subscribe at their push service (VAPID), if there is one.
+    #[must_use]
+    pub fn vapid_key(&self) -> Option<String> {
+        self.backend().vapid_key().map(str::to_owned)
+    }
+
     /// The hash by which the log names a token.
     #[must_use]
     pub fn fingerprint(&self, token: &str) -> Fingerprint {

@@ -20,6 +20,7 @@ mod scope;
 pub mod settings;
 mod status;
 mod strangers;
+mod subscription;
 pub mod sync;
 mod token;
 
@@ -38,11 +39,12 @@ pub use publish::{Choice, Registered, Request};
 pub use registrable::registrable;
 pub use registration::{
     BadPayload, COMMAND_FIELDS, Command, CommandError, Completed, Devices, Ending, Executing, Found, Lookup,
-    Recipient, Record, TIGASE_NODE, Unavailable, Value, Wording, is_tigase_node,
+    Recipient, Record, TIGASE_NODE, Unavailable, Value, VapidKey, Wording, is_tigase_node,
 };
 pub use scope::Scope;
 pub use status::{
     BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, Proof, Trouble, TroubleKind,
 };
 pub use strangers::{client_network, client_site, is_network_name, is_plain_name, masked, network_name};
+pub use subscription::{Subscription, is_same_base64};
 pub use token::{Fingerprint, Token, TokenHasher};

@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fpush_push::{Scope, Unavailable};
+use fpush_push::{Scope, Unavailable, VapidKey, is_same_base64};
 use tokio::time::Instant;
 
 use crate::{
     change::{Change, Done},
-    device::{Device, share_of},
+    device::{Device, Dialect, share_of},
     error::RegisterError,
     jobs::Origin,
     nodes::{is_device_id, is_generated},
@@ -29,6 +29,11 @@ pub trait PushModules: Send + Sync + 'static {
 
     /// Whether some module would take a node for a token.
     fn looks_like_token(&self, node: &str) -> bool;
+
+    /// The public key with which apps have to subscribe at their push service for this module (VAPID), if it has one.
+    fn vapid_key(&self, _module: &str) -> Option<String> {
+        None
+    }
 }
 
 /// Takes every token as it is: for what looks at devices and sends nothing.
@@ -81,11 +86,7 @@ impl Registrar {
         sender: &str,
         scope: &Scope,
     ) -> Result<(Device, bool), RegisterError> {
-        let module = self
-            .targets
-            .module(claim.dialect, &claim.kind)
-            .filter(|module| scope.allows(module))
-            .ok_or(RegisterError::UnknownType)?;
+        let module = self.module(claim.dialect, &claim.kind, scope)?;
         let canonical = |token: String| {
             self.modules
                 .canonical(module, &token)
@@ -105,6 +106,46 @@ impl Registrar {
             }
             Done::Imported(_) | Done::Removed(_) | Done::Accepted(_) => Err(Unavailable.into()),
         }
+    }
+
+    /// The push module of a push type, if it may be used.
+    fn module(&self, dialect: Dialect, kind: &str, scope: &Scope) -> Result<&str, RegisterError> {
+        self.targets
+            .module(dialect, kind)
+            .filter(|module| scope.allows(module))
+            .ok_or(RegisterError::UnknownType)
+    }
+
+    /// Checks the key that an app says it has subscribed with.
+    pub(crate) fn check_key(
+        &self,
+        dialect: Dialect,
+        kind: &str,
+        key: Option<&str>,
+        scope: &Scope,
+    ) -> Result<(), RegisterError> {
+        let Some(key) = key else { return Ok(()) };
+        let module = self.module(dialect, kind, scope)?;
+        let ours = self.modules.vapid_key(module);
+        if ours.is_some_and(|ours| is_same_base64(&ours, key)) {
+            Ok(())
+        } else {
+            Err(RegisterError::OtherKey)
+        }
+    }
+
+    /// The keys with which apps have to subscribe, of the push types that have one and whose push module may be used.
+    pub(crate) fn vapid_keys(&self, scope: &Scope) -> Vec<VapidKey> {
+        let types = self.targets.types();
+        types
+            .filter(|(_, module)| scope.allows(module))
+            .filter_map(|(kind, module)| {
+                Some(VapidKey {
+                    kind: kind.to_owned(),
+                    key: self.modules.vapid_key(module)?,
+                })
+            })
+            .collect()
     }
 
     /// Removes a registration: returns what it was when that is on disk.

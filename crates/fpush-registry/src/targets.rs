@@ -39,6 +39,13 @@ impl Targets {
         }
     }
 
+    /// The push types, each with its push module.
+    pub(crate) fn types(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.types
+            .iter()
+            .map(|(kind, module)| (kind.as_str(), module.as_str()))
+    }
+
     /// The provider ids whose push modules may be used.
     pub(crate) fn providers<'a>(&'a self, scope: &'a Scope) -> impl Iterator<Item = &'a str> {
         let providers = self.providers.iter();

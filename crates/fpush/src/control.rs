@@ -327,10 +327,10 @@ pub(crate) async fn ask(folder: &RuntimeFolder, question: &Question) -> anyhow::
 /// One runs, and does not say so in time.
 pub(crate) async fn ask_for_health(
     folder: &RuntimeFolder,
-    component: Option<String>,
+    components: Vec<String>,
 ) -> anyhow::Result<Option<Findings>> {
     let inquiry = Inquiry::Health;
-    let asking = timeout(QUICK, ask(folder, &Question { component, inquiry })).await;
+    let asking = timeout(QUICK, ask(folder, &Question { components, inquiry })).await;
     asking.unwrap_or_else(|_| {
         bail!(
             "the running fpush does not answer in {} s: it hangs",

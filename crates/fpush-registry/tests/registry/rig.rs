@@ -184,7 +184,7 @@ impl Open {
         secret: Option<&str>,
     ) -> Result<String, RegisterError> {
         let device = Unowned::new("fcm", node, secret)?;
-        let registered = self.registry.register(device, token, true, ADDRESS).await;
+        let registered = self.registry.register(device, token.into(), true, ADDRESS).await;
         registered.map(|(registered, _)| registered.secret)
     }
 

@@ -15,11 +15,11 @@ use crate::{
 };
 
 pub(super) fn check(file: &Path, form: Form, console: &mut Console) -> Exit {
-    let (folder, component) = load_whom_to_ask(file);
+    let (folder, components) = load_whom_to_ask(file);
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let answer = runtime
         .context("cannot start the runtime")
-        .and_then(|runtime| runtime.block_on(control::ask_for_health(&folder, component)));
+        .and_then(|runtime| runtime.block_on(control::ask_for_health(&folder, components)));
     let findings = match answer {
         Ok(Some(findings)) => findings,
         Ok(None) => {
