@@ -85,7 +85,7 @@ impl Text {
         {
             let is_below = |overridden: &&Overridden| {
                 let rest = path.strip_prefix(&overridden.path);
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
             };
             // The innermost is the last.
             if let Some(Overridden { variable, .. }) = self.overridden.iter().rfind(is_below) {

@@ -102,7 +102,8 @@ fn set(root: &mut Map<String, Value>, parts: &[String], value: &str) -> Result<S
             return Ok(path);
         }
         (keys, below) = match place {
-            Place::Known(&Kind::Section(keys)) | Place::Free(Below::Sections(keys)) => (Some(keys), below),
+            Place::Known(&(Kind::Section(keys) | Kind::Sections(keys) | Kind::FlagOrSection(keys)))
+            | Place::Free(Below::Sections(keys)) => (Some(keys), below),
             Place::Known(&Kind::Named(keys)) => (None, Below::Sections(keys)),
             Place::Known(Kind::Pairs) => (None, Below::Texts),
             Place::Known(Kind::Anything) | Place::Free(Below::Anything) => (None, Below::Anything),
@@ -168,6 +169,8 @@ fn read(kind: &Kind, value: &str) -> Result<Value, Wrong> {
         Kind::Flag => json(value, "true or false"),
         Kind::Whole(..) | Kind::Number(..) => json(value, "a number"),
         Kind::Texts | Kind::Wholes(..) => json(value, "a list such as [\"a\", \"b\"]"),
+        Kind::Sections(_) => json(value, "an object such as { \"a\": 1 }, or a list of objects"),
+        Kind::FlagOrSection(_) => json(value, "true, false or an object such as { \"a\": 1 }"),
         Kind::Pairs | Kind::Anything | Kind::Section(_) | Kind::Named(_) => {
             json(value, "an object such as { \"a\": 1 }")
         }
@@ -196,7 +199,10 @@ impl fmt::Display for Wrong {
                 "{name} may mean {}; set the whole object above them, or rename one",
                 names.join(" or ")
             ),
-            Self::NoObject(path) => write!(f, "{path} is no object, so that there is nothing in it"),
+            Self::NoObject(path) => write!(
+                f,
+                "{path} is not an object, so that nothing can be set in it; set all of it, as JSON"
+            ),
             Self::NotText => f.write_str("its value is not UTF-8"),
             Self::NotJson(expected) => write!(f, "expected {expected}, as JSON"),
         }

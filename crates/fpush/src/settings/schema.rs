@@ -10,8 +10,10 @@ pub(crate) fn schema() -> Value {
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
     schema["title"] = "Settings of fpush".into();
     schema["required"] = json!(["component", "pushModules"]);
-    schema["properties"]["component"]["required"] =
-        json!(["componentHostname", "serverHostname", "serverPort"]);
+    let required = json!(["componentHostname", "serverHostname", "serverPort"]);
+    let component = &mut schema["properties"]["component"];
+    component["else"]["required"] = required.clone();
+    component["then"]["items"]["required"] = required;
     schema["properties"]["pushModules"]["minProperties"] = 1.into();
     schema["properties"]["pushModules"]["additionalProperties"]["required"] = json!(["type"]);
     schema
@@ -62,6 +64,13 @@ fn of_kind(kind: &Kind) -> Value {
         Kind::Pairs => json!({ "type": "object", "additionalProperties": texts }),
         Kind::Anything => json!({ "type": "object" }),
         Kind::Section(keys) => section(keys),
+        // Of alternatives in anyOf, a mistake would be shown at the whole section instead of its place.
+        Kind::Sections(keys) => json!({
+            "if": { "type": "array" },
+            "then": { "items": section(keys), "minItems": 1 },
+            "else": section(keys),
+        }),
+        Kind::FlagOrSection(keys) => json!({ "if": { "type": "boolean" }, "else": section(keys) }),
         Kind::Named(keys) => json!({ "type": "object", "additionalProperties": section(keys) }),
     }
 }

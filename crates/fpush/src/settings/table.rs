@@ -40,6 +40,10 @@ pub(crate) enum Kind {
     /// An object with anything.
     Anything,
     Section(&'static [Key]),
+    /// One such object, or a list of them.
+    Sections(&'static [Key]),
+    /// `true`, `false`, or an object that says more than `true`.
+    FlagOrSection(&'static [Key]),
     /// Sections under names of the operator's.
     Named(&'static [Key]),
 }
@@ -63,9 +67,9 @@ pub(crate) static ROOT: [Key; 9] = [
     ),
     key(
         "component",
-        Kind::Section(&COMPONENT),
+        Kind::Sections(&COMPONENT),
         "",
-        "The link to the XMPP server.",
+        "The link to the XMPP server, or a list of links.",
     ),
     key(
         "pushModules",
@@ -101,7 +105,7 @@ pub(crate) static ROOT: [Key; 9] = [
     key("timeout", Kind::Section(&TIMEOUT), "", "Pauses."),
 ];
 
-static COMPONENT: [Key; 6] = [
+static COMPONENT: [Key; 11] = [
     key(
         "componentHostname",
         Kind::Text,
@@ -137,6 +141,51 @@ static COMPONENT: [Key; 6] = [
         Kind::Whole(16_384, 67_108_864),
         "1048576",
         "In bytes. A larger stanza is dropped; the stream stays.",
+    ),
+    key(
+        "tls",
+        Kind::FlagOrSection(&COMPONENT_TLS),
+        "false",
+        "TLS from the first byte of the connection.",
+    ),
+    key(
+        "modules",
+        Kind::Texts,
+        "",
+        "The push modules that this address may use. By default all.",
+    ),
+    key(
+        "defaultModule",
+        Kind::Text,
+        "",
+        "The push module for publishes that name none. By default the one with is_default_module.",
+    ),
+    key(
+        "linkName",
+        Kind::Text,
+        "",
+        "What the link is called in metrics, log and status page.",
+    ),
+    key(
+        "group",
+        Kind::Text,
+        "",
+        "Links of one group send each other's replies while one is down.",
+    ),
+];
+
+static COMPONENT_TLS: [Key; 2] = [
+    key(
+        "caFilePath",
+        Kind::Path,
+        "",
+        "Authorities (PEM) that are trusted beside those of the system.",
+    ),
+    key(
+        "serverName",
+        Kind::Text,
+        "",
+        "What the server's certificate must be for. By default serverHostname.",
     ),
 ];
 
@@ -221,7 +270,7 @@ static STORE: [Key; 5] = [
     ),
 ];
 
-static HTTP: [Key; 9] = [
+static HTTP: [Key; 10] = [
     key("listen", Kind::Text, "", "The address and port of the listener."),
     key(
         "debugging",
@@ -246,6 +295,12 @@ static HTTP: [Key; 9] = [
         Kind::Whole(1, 1_000_000),
         "600",
         "Registrations, renewals and removals of one address in a minute.",
+    ),
+    key(
+        "allowedOrigins",
+        Kind::Texts,
+        "[]",
+        "Origins of web pages that may register, such as https://chat.example.org.",
     ),
     TRUSTED_PROXIES,
     HOST_NAMES,
@@ -345,7 +400,9 @@ mod tests {
             let path = format!("{path}.{}", key.name);
             let path = path.trim_start_matches('.');
             match key.kind {
-                Kind::Section(keys) => table(keys, path, sections),
+                Kind::Section(keys) | Kind::Sections(keys) | Kind::FlagOrSection(keys) => {
+                    table(keys, path, sections);
+                }
                 Kind::Named(keys) => table(keys, &format!("{path}.m"), sections),
                 _ => {}
             }
@@ -365,7 +422,7 @@ mod tests {
                 module["blacklist"] =
                     json!({ "invalidToken": { spelling: "1s" }, "pushError": { spelling: "1s" } });
                 let settings = json!({
-                    "component": {}, "pushModules": { "m": module }, "monitoring": {}, "logging": {}, "timeout": {},
+                    "component": { "tls": {} }, "pushModules": { "m": module }, "monitoring": {}, "logging": {}, "timeout": {},
                     "registration": { "store": { "type": store }, "http": {} },
                 });
                 for (path, keys) in read(&settings) {
@@ -383,7 +440,11 @@ mod tests {
         fn check(keys: &[Key], path: &str) {
             for key in keys {
                 let path = format!("{path}.{}", key.name);
-                if let Kind::Section(keys) | Kind::Named(keys) = key.kind {
+                if let Kind::Section(keys)
+                | Kind::Sections(keys)
+                | Kind::FlagOrSection(keys)
+                | Kind::Named(keys) = key.kind
+                {
                     check(keys, &path);
                 }
                 if key.default.is_empty() {
@@ -393,7 +454,7 @@ mod tests {
                     serde_json::from_str(key.default).unwrap_or_else(|e| panic!("{path}: {e}"));
                 let fits = match key.kind {
                     Kind::Text | Kind::Path | Kind::Span => default.is_string(),
-                    Kind::Flag => default.is_boolean(),
+                    Kind::Flag | Kind::FlagOrSection(_) => default.is_boolean(),
                     Kind::Whole(least, most) => {
                         default.as_u64().is_some_and(|it| (least..=most).contains(&it))
                     }
@@ -403,7 +464,9 @@ mod tests {
                         default.as_str().is_some_and(|it| words.contains(&it))
                     }
                     Kind::Texts | Kind::Wholes(..) => default.is_array(),
-                    Kind::Pairs | Kind::Anything | Kind::Section(_) | Kind::Named(_) => default.is_object(),
+                    Kind::Pairs | Kind::Anything | Kind::Section(_) | Kind::Sections(_) | Kind::Named(_) => {
+                        default.is_object()
+                    }
                 };
                 assert!(fits, "{path}: {default}");
             }

@@ -117,9 +117,19 @@ fn mistakes_in_variables_name_the_variable_and_show_no_value() {
         (
             "FPUSH__component__serverPort__x",
             "1",
-            "component.serverPort is no object",
+            "component.serverPort is not an object",
         ),
         ("FPUSH__component", "s3cret", "expected an object such as"),
+        (
+            "FPUSH__component",
+            r#"[{ "serverPort": 0 }]"#,
+            "component[0].serverPort: expected a whole number from 1 to 65535",
+        ),
+        (
+            "FPUSH__component__tls",
+            "s3cret",
+            "expected true, false or an object",
+        ),
         (
             "FPUSH__registration__types__a_b",
             "ios",

@@ -104,6 +104,25 @@ fn what_is_wrong_is_found_at_its_place() {
             with("/component", "serverPort", json!("5347")),
             "$.component.serverPort",
         ),
+        (with("/component", "tls", json!(true)), ""),
+        (with("/component", "tls", json!({ "serverName": "x" })), ""),
+        (
+            with("/component", "tls", json!({ "serverNam": "x" })),
+            "$.component.tls",
+        ),
+        (
+            with("", "component", json!([good["component"], good["component"]])),
+            "",
+        ),
+        (with("", "component", json!([])), "$.component"),
+        (
+            with(
+                "",
+                "component",
+                json!([{ "componentHostname": "a", "serverHostname": "b" }]),
+            ),
+            "$.component[0]",
+        ),
         (
             with("/pushModules/ios", "type", json!("aple")),
             "$.pushModules.ios.type",
