@@ -59,6 +59,27 @@ impl Contents {
     }
 }
 
+impl Content {
+    /// The same without what Google passes on in its own words; `None` if there is nothing of that.
+    pub(crate) fn without_open_parts(&self) -> Option<Self> {
+        let open = [
+            &self.notification,
+            &self.android,
+            &self.apns,
+            &self.webpush,
+            &self.fcm_options,
+        ];
+        open.iter().any(|part| !part.is_empty()).then(|| Self {
+            notification: Map::new(),
+            android: Map::new(),
+            apns: Map::new(),
+            webpush: Map::new(),
+            fcm_options: Map::new(),
+            ..self.clone()
+        })
+    }
+}
+
 impl Part {
     fn read(section: &mut Section<'_>) -> Self {
         let ttl = section.has("ttl");

@@ -27,6 +27,8 @@ pub(crate) struct Message {
     target: Target,
     full: Box<str>,
     minimal: Box<str>,
+    /// The minimal one without the parts in Google's own words, if there are any.
+    plain: Option<Box<str>>,
     /// The keys of `additionalData`, which nothing else may stand under.
     taken: Vec<String>,
     /// How many bytes Google takes beside them.
@@ -86,6 +88,9 @@ impl Message {
             target,
             full: rest(class, content, data),
             minimal: rest(class, content, &BTreeMap::new()),
+            plain: content
+                .without_open_parts()
+                .map(|plain| rest(class, &plain, &BTreeMap::new())),
             taken: data.keys().cloned().collect(),
             room: LARGEST - all.max(apns).max(webpush),
         })
@@ -116,12 +121,13 @@ impl Message {
 
     /// The body of a request that Google only checks (`validate_only` of projects.messages.send).
     pub(crate) fn dry_body(&self, token: &str) -> Bytes {
-        let body = self.body(token, Form::Full, None);
-        let mut dry = Vec::with_capacity(DRY.len() + body.len());
-        dry.extend_from_slice(DRY.as_bytes());
-        // What is inside the object.
-        dry.extend_from_slice(body.get(1..).unwrap_or_default());
-        Bytes::from(dry)
+        dry(&self.body(token, Form::Full, None))
+    }
+
+    /// The same for a message that names the device and has no part in Google's own words; `None` if no message has any.
+    pub(crate) fn plain_dry_body(&self, token: &str) -> Option<Bytes> {
+        let rest = self.plain.as_deref()?;
+        Some(dry(&[self.target.start(token), token, rest].concat().into()))
     }
 
     /// More pairs for `data`, each behind a comma: as many as Google takes.
@@ -183,6 +189,14 @@ fn is_installation_id(text: &str) -> bool {
         && text
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+}
+
+/// A body whose request Google only checks.
+fn dry(body: &Bytes) -> Bytes {
+    // What is inside the object.
+    [DRY.as_bytes(), body.get(1..).unwrap_or_default()]
+        .concat()
+        .into()
 }
 
 /// What stands behind the token in `message`. There is a `notification` only if the settings have one: else the app decides
