@@ -100,9 +100,10 @@ impl Modules {
         }?;
         Some(Resolved {
             token: node,
+            // Where a link may use one of several modules, apps may still mean another one.
             choice: match named {
                 Some(name) if name == module.name() => Choice::Named,
-                Some(_) | None if table.count(scope) == 1 => Choice::Only,
+                Some(_) | None if table.by_name.len() == 1 => Choice::Only,
                 Some(_) | None => Choice::Default,
             },
             module: Arc::clone(module),
@@ -122,17 +123,6 @@ impl Table {
             None => self.default.as_ref(),
         };
         default.filter(|module| scope.allows(module.name()))
-    }
-
-    /// How many modules may be meant.
-    fn count(&self, scope: &Scope) -> usize {
-        match scope.modules() {
-            None => self.by_name.len(),
-            Some(modules) => modules
-                .iter()
-                .filter(|name| self.by_name.contains_key(name.as_str()))
-                .count(),
-        }
     }
 }
 
@@ -220,7 +210,7 @@ mod tests {
         );
         assert_eq!(resolve_in(&all, Some("a"), &two), None);
         let one = scope(&["b"], Some("b"));
-        assert_eq!(resolve_in(&all, None, &one), chosen("b", Choice::Only));
+        assert_eq!(resolve_in(&all, None, &one), chosen("b", Choice::Default));
         // The default module of all is no help where it may not be used.
         assert_eq!(resolve_in(&all, None, &scope(&["b"], None)), None);
         let any = Scope::new(None, Some("b".to_owned()));

@@ -87,6 +87,7 @@ impl Registrar {
         scope: &Scope,
     ) -> Result<(Device, bool), RegisterError> {
         let module = self.module(claim.dialect, &claim.kind, scope)?;
+        self.may_replace(&claim, scope).await?;
         let canonical = |token: String| {
             self.modules
                 .canonical(module, &token)
@@ -148,8 +149,29 @@ impl Registrar {
             .collect()
     }
 
-    /// Removes a registration: returns what it was when that is on disk.
-    pub(crate) async fn unregister(&self, claim: Claim, sender: &str) -> Result<Device, RegisterError> {
+    /// Whether what is registered under the node of a claim, if anything, is of a push module that may be used.
+    async fn may_replace(&self, claim: &Claim, scope: &Scope) -> Result<(), RegisterError> {
+        if scope.modules().is_none() {
+            return Ok(());
+        }
+        match ask(self.shared.store.find(&claim.node)).await? {
+            Some(device) if !scope.allows(&self.targets.of(device.dialect, &device.kind)) => {
+                Err(RegisterError::Forbidden)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Removes a registration of a push module that may be used: returns what it was when that is on disk.
+    pub(crate) async fn unregister(
+        &self,
+        claim: Claim,
+        sender: &str,
+        scope: &Scope,
+    ) -> Result<Device, RegisterError> {
+        if !scope.allows(&self.targets.of(claim.dialect, &claim.kind)) {
+            return Err(RegisterError::NotFound);
+        }
         let tried = self.tried_secret(&claim, sender).await?;
         let done = self.write(sender, Change::Unregister { claim }).await;
         match self.weigh_secret(done, tried)? {

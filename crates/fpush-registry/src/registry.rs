@@ -168,7 +168,11 @@ impl Registry {
     /// See [`RegisterError`]; whatever this sender may not remove is not found.
     pub async fn unregister(&self, device: Unowned<'_>, sender: &str) -> Result<Registered, RegisterError> {
         let claim = device.claim(&self.registrar, "", false);
-        Ok(self.registrar.unregister(claim, sender).await?.into())
+        Ok(self
+            .registrar
+            .unregister(claim, sender, &Scope::default())
+            .await?
+            .into())
     }
 
     /// Whether the secret of a registration is said, and right.
@@ -198,7 +202,7 @@ impl Registry {
         check("provider", provider, MAX_KIND)?;
         check("device-token", token, MAX_TOKEN)?;
         let claim = dialects::of_account(&self.registrar, account, provider, token)?;
-        match self.registrar.unregister(claim, sender).await {
+        match self.registrar.unregister(claim, sender, &Scope::default()).await {
             Ok(_) => Ok(true),
             Err(RegisterError::NotFound) => Ok(false),
             Err(error) => Err(error),

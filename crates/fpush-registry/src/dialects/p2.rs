@@ -80,7 +80,9 @@ pub(super) async fn unregister(
             claim.channel = Some(channel.to_ascii_lowercase());
         }
     }
-    let device = registrar.unregister(claim, &command.sender).await?;
+    let device = registrar
+        .unregister(claim, &command.sender, &command.scope)
+        .await?;
     Ok(completed(command, device.node))
 }
 

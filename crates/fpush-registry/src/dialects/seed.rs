@@ -49,7 +49,7 @@ pub(super) async fn unregister(registrar: &Registrar, command: &Command) -> Resu
     refuse_others(command, &known)?;
     let token = token(command)?.unwrap_or_default();
     let device = registrar
-        .unregister(claim(registrar, command, token)?, &command.sender)
+        .unregister(claim(registrar, command, token)?, &command.sender, &command.scope)
         .await?;
     Ok(completed(command, device.node, None))
 }

@@ -54,7 +54,7 @@ pub(super) async fn unregister(registrar: &Registrar, command: &Command) -> Resu
         return Err(CommandError::NotFound);
     }
     let device = registrar
-        .unregister(claim(registrar, command)?, &command.sender)
+        .unregister(claim(registrar, command)?, &command.sender, &command.scope)
         .await?;
     Ok(completed(vec![("node", text(device.node))]))
 }

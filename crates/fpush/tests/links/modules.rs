@@ -100,6 +100,28 @@ fn devices_register_for_the_modules_of_the_name_alone() {
     // Its module is not that of the other name, and nobody unregisters it for that.
     other.send(metronome_publish("not here", "n1", Some(&secret)).to(OTHER));
     assert_eq!(other.reply_to("not here", LONG).verdict(), UNKNOWN_MODULE);
+    // Nor does it register or unregister it, whoever it says it is.
+    for (id, command, fields) in [
+        (
+            "replace",
+            "v1-register-push",
+            &[("type", "demo"), ("node", "n1"), ("token", &*token)][..],
+        ),
+        (
+            "remove",
+            "v1-unregister-push",
+            &[("type", "apns"), ("node", "n1")],
+        ),
+    ] {
+        other.send(Command::new(id, command, fields).to(OTHER));
+        let refused = other.reply_to(id, LONG).verdict();
+        assert!(
+            ["auth/forbidden", "cancel/item-not-found"].contains(&&*refused),
+            "{id}: {refused}"
+        );
+    }
+    one.send(metronome_publish("still here", "n1", Some(&secret)).to(ONE));
+    assert_eq!(one.reply_to("still here", LONG).verdict(), RESULT);
     for (link, name, apns) in [(&mut one, ONE, true), (&mut other, OTHER, false)] {
         link.send(format!(
             "<iq type='get' from='a.example' to='{name}' id='disco'>\
