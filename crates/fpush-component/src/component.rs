@@ -7,7 +7,7 @@ use std::{
 };
 
 use fpush_driver::{Drain, Liveness, Modules, Senders};
-use fpush_push::{Devices, LinkMeters, sync::lock};
+use fpush_push::{Devices, LinkMeters, canonical_domain, sync::lock};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::{JoinError, JoinSet},
@@ -49,7 +49,8 @@ pub enum LinkStep {
     Keep,
     /// It goes on with its connection, and its settings are others.
     Adjust,
-    /// It takes the place of the link with this name, which is closed first, and whose replies it sends.
+    /// It takes the place of the link with this name, which is closed first. It sends that one's replies, too,
+    /// if they are for the same server or cluster.
     Replace(String),
     /// It is new.
     Open,
@@ -153,7 +154,8 @@ impl Links {
 
     /// The group that the settings of a link name.
     fn group(&mut self, settings: &LinkSettings) -> Option<Arc<Group>> {
-        let key = (settings.hostname.clone(), settings.group.clone()?);
+        let address = canonical_domain(&settings.hostname).into_owned();
+        let key = (address, settings.group.clone()?);
         Some(Arc::clone(self.groups.entry(key).or_default()))
     }
 }
@@ -197,7 +199,9 @@ impl Handle {
         let meters = meters.or_insert_with(|| Arc::new(LinkMeters::new(reply::counters())));
         let link = Link::new(settings, Arc::clone(&group), Arc::clone(meters));
         if let Some(former) = &former {
-            former.outbox().join(&group);
+            if link.settings().may_reply_for(&former.settings()) {
+                former.outbox().join(&group);
+            }
             former.dismiss();
         }
         let opening = Opening {

@@ -159,7 +159,7 @@ impl Outbox {
         loop {
             let group = {
                 let mut batch = self.lock();
-                let orphans = mem::take(&mut batch.group.lock().replies);
+                let orphans = batch.group.take(Instant::now());
                 if !batch.bytes.is_empty() || !orphans.is_empty() {
                     batch.is_writing = true;
                     // The next batch is likely to be about as large.
@@ -227,10 +227,7 @@ impl Outbox {
 
     /// Drops what came too late to be sent.
     pub(crate) fn drop_late(&self, now: Instant) {
-        let late = |orphan: &mut Orphan| now >= orphan.arrived + WORTH;
-        let group = Arc::clone(&self.lock().group);
-        let late: Vec<_> = extract(&mut group.lock().replies, late);
-        drop_all(late);
+        self.lock().group.drop_late(now);
     }
 
     /// Waits while the server reads our replies more slowly than it causes them.
@@ -301,6 +298,21 @@ impl Group {
         if !left.replies.is_empty() {
             self.filled.notify_one();
         }
+    }
+
+    /// Takes everything that can still be sent.
+    fn take(&self, now: Instant) -> VecDeque<Orphan> {
+        self.drop_late(now);
+        mem::take(&mut self.lock().replies)
+    }
+
+    /// Drops what came too late to be sent.
+    fn drop_late(&self, now: Instant) {
+        let mut left = self.lock();
+        let is_late = |orphan: &Orphan| now >= orphan.arrived + WORTH;
+        let (late, timely): (VecDeque<_>, _) = mem::take(&mut left.replies).into_iter().partition(is_late);
+        left.replies = timely;
+        drop_all(late);
     }
 
     /// A link goes. Returns what nobody is left to send.
@@ -408,19 +420,6 @@ fn drop_all(orphans: impl IntoIterator<Item = Orphan>) {
     }
 }
 
-/// Takes out those that are meant; the others keep their order.
-fn extract(orphans: &mut VecDeque<Orphan>, mut is_meant: impl FnMut(&mut Orphan) -> bool) -> Vec<Orphan> {
-    let mut taken = Vec::new();
-    for mut orphan in mem::take(orphans) {
-        if is_meant(&mut orphan) {
-            taken.push(orphan);
-        } else {
-            orphans.push_back(orphan);
-        }
-    }
-    taken
-}
-
 /// A reply is worth something for this long after its request arrived: ejabberd forgets a request after 32 s.
 const WORTH: Duration = Duration::from_secs(25);
 /// Above it nothing more is read from the server.
@@ -430,6 +429,8 @@ const SHORT: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::advance;
+
     use super::*;
     use crate::reply;
 
@@ -470,7 +471,6 @@ mod tests {
         drop(unsent);
         outbox.close();
         push(&outbox, now, "c");
-        outbox.drop_late(now);
         outbox.open();
         assert_eq!(written(&outbox).await, "abc");
         outbox.until_written().await;
@@ -482,10 +482,26 @@ mod tests {
         outbox.close();
         push(&outbox, now, "early");
         push(&outbox, now + Duration::from_secs(2), "late");
-        outbox.drop_late(now + WORTH + Duration::from_secs(1));
+        advance(WORTH + Duration::from_secs(1)).await;
         outbox.open();
         assert_eq!(written(&outbox).await, "late");
         assert_eq!(dropped(&outbox), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_stuck_link_leaves_too_late_is_not_sent_by_another_one() {
+        let (group, now) = (Arc::default(), Instant::now());
+        let (stuck, other) = (outbox(&group), outbox(&group));
+        stuck.open();
+        other.open();
+        push(&stuck, now, "early");
+        let writing = stuck.take().await;
+        push(&stuck, now + WORTH, "late");
+        advance(WORTH + Duration::from_secs(1)).await;
+        drop(writing);
+        stuck.close();
+        assert_eq!(written(&other).await, "late");
+        assert_eq!((dropped(&stuck), dropped(&other)), (1, 0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use fpush_push::Scope;
+use fpush_push::{Scope, canonical_domain};
 
 use crate::tls::TlsSettings;
 
@@ -55,6 +55,19 @@ impl LinkSettings {
     #[must_use]
     pub fn server(&self) -> String {
         address(&self.server_host, self.server_port)
+    }
+
+    /// Whether we have the same address there, however it is spelt.
+    #[must_use]
+    pub fn has_address_of(&self, others: &Self) -> bool {
+        canonical_domain(&self.hostname) == canonical_domain(&others.hostname)
+    }
+
+    /// Whether a link with these may send what one with the others could not: to the same server, or within one cluster.
+    #[must_use]
+    pub fn may_reply_for(&self, others: &Self) -> bool {
+        let is_of_group = self.group.is_some() && self.group == others.group;
+        self.has_address_of(others) && (self.server() == others.server() || is_of_group)
     }
 
     /// Whether a connection that was opened with the others serves these, too.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use fpush_push::{LinkMeters, Meters, ModuleStatus};
+use fpush_push::{LinkMeters, Meters, ModuleStatus, canonical_domain};
 use tokio::time::Instant;
 
 use crate::counters::ByModule;
@@ -54,7 +54,8 @@ impl Status {
 impl Status {
     /// Whether another link with the same address of ours is up.
     pub(crate) fn has_stand_in(&self, link: &Link) -> bool {
-        let is_up = |other: &Link| other.component == link.component && other.down.is_none();
+        let address = canonical_domain(&link.component);
+        let is_up = |other: &Link| canonical_domain(&other.component) == address && other.down.is_none();
         self.links.iter().any(is_up)
     }
 

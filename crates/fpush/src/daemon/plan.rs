@@ -147,30 +147,42 @@ impl Plan {
 }
 
 /// A link is the same as long as it has its name and our address there. One that is gone has its place taken by a new one
-/// with the same address, because a server may allow only one connection of that.
+/// with the same address, because a server may allow only one connection of that: one to the same server if there is one.
 fn plan_links(before: &[LinkSettings], after: &[LinkSettings]) -> (Vec<LinkStep>, Vec<String>) {
-    let is_same = |a: &LinkSettings, b: &LinkSettings| a.name == b.name && a.hostname == b.hostname;
+    let is_same = |a: &LinkSettings, b: &LinkSettings| a.name == b.name && a.has_address_of(b);
     let mut gone: Vec<_> = before
         .iter()
         .filter(|old| !after.iter().any(|link| is_same(old, link)))
         .collect();
-    let steps = after.iter().map(|link| {
-        if let Some(old) = before.iter().find(|old| is_same(old, link)) {
-            if old == link {
+    let mut steps: Vec<_> = after
+        .iter()
+        .map(|link| {
+            let old = before.iter().find(|old| is_same(old, link))?;
+            Some(if old == link {
                 LinkStep::Keep
             } else if link.has_connection_of(old) {
                 LinkStep::Adjust
             } else {
                 LinkStep::Replace(old.name.clone())
+            })
+        })
+        .collect();
+    let is_at_same = |a: &LinkSettings, b: &LinkSettings| a.server() == b.server();
+    for takes_place in [is_at_same, |_: &_, _: &_| true] {
+        for (link, step) in after.iter().zip(&mut steps) {
+            let of_link = |old: &&LinkSettings| old.has_address_of(link) && takes_place(old, link);
+            if step.is_none()
+                && let Some(place) = gone.iter().position(of_link)
+            {
+                *step = Some(LinkStep::Replace(gone.remove(place).name.clone()));
             }
-        } else if let Some(place) = gone.iter().position(|old| old.hostname == link.hostname) {
-            LinkStep::Replace(gone.remove(place).name.clone())
-        } else {
-            LinkStep::Open
         }
-    });
-    let steps = steps.collect();
-    (steps, gone.into_iter().map(|old| old.name.clone()).collect())
+    }
+    let steps = steps.into_iter().map(|step| step.unwrap_or(LinkStep::Open));
+    (
+        steps.collect(),
+        gone.into_iter().map(|old| old.name.clone()).collect(),
+    )
 }
 
 fn listener<T: Clone + PartialEq>(
@@ -378,6 +390,12 @@ mod tests {
                 link.hostname = "other.example".to_owned();
             })
         };
+        let elsewhere = |name: &str| {
+            link(|link| {
+                link.name = name.to_owned();
+                link.server_port = 5348;
+            })
+        };
         let changed = link(|link| link.secret = "another".to_owned());
         let moved = link(|link| link.path = "component[1]".to_owned());
         for (before, after, steps, closed) in [
@@ -414,6 +432,19 @@ mod tests {
                 vec![named("c")],
                 vec![replace("a")],
                 vec!["b"],
+            ),
+            // One to the same server comes before others.
+            (
+                vec![named("a"), elsewhere("b")],
+                vec![elsewhere("c"), named("d")],
+                vec![replace("b"), replace("a")],
+                vec![],
+            ),
+            (
+                vec![named("a"), elsewhere("b")],
+                vec![elsewhere("c")],
+                vec![replace("b")],
+                vec!["a"],
             ),
             // Under another address nobody is in the way.
             (

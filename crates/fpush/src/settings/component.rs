@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::Ipv6Addr, sync::Arc, time::Duration};
 
 use fpush_component::{LinkSettings, TlsSettings};
 use fpush_push::{
-    Scope, canonical_domain,
+    Scope,
     settings::{NamedFile, Section},
 };
 use fpush_tls::Trust;
@@ -79,7 +79,7 @@ fn check_against(link: &LinkSettings, others: &[LinkSettings], section: &Section
              them",
         );
     }
-    if in_group.is_some_and(|other| canonical_domain(&other.hostname) != canonical_domain(&link.hostname)) {
+    if in_group.is_some_and(|other| !other.has_address_of(link)) {
         section.error(
             "group",
             "all links of a group must have the same componentHostname, because they send each other's replies",
@@ -114,8 +114,8 @@ fn read_link(component: &mut Section<'_>, modules: &[&str]) -> Option<LinkSettin
     let max_stanza_size = component.integer("maxStanzaSize", 16 * 1_024..=64 * MEBIBYTE, MEBIBYTE) as usize;
     let group = read_name(component, "group");
     let scope = read_scope(component, modules);
-    let (hostname, secret, server_host) = (hostname?.to_owned(), secret?, server_host?);
-    let server_port = u16::try_from(server_port?).ok()?;
+    let (secret, server_host) = (secret?, server_host?);
+    let (hostname, server_port) = (hostname?.to_owned(), u16::try_from(server_port?).ok()?);
     Some(LinkSettings {
         name: name.unwrap_or_else(|| LinkSettings::usual_name(&hostname, &server_host, server_port)),
         hostname,

@@ -65,19 +65,30 @@ fn a_link_that_is_called_otherwise_or_goes_elsewhere_takes_the_place_of_the_old_
     let [first, second] = [server(ONE), server(ONE)];
     let mut rig = Rig::start(&[link("first", ONE, &first)]);
     let mut up = rig.accept(&first);
-    let id = rig.publish_slowly(&up, 2 * SECOND);
-    rig.reload(&[link("renamed", ONE, &second)]);
-    let early = second.try_accept(SECOND / 2).map(drop);
-    assert_eq!(early, Err(AcceptError::Timeout));
-    assert_eq!(up.reply_to(&id, LONG).verdict(), RESULT);
-    assert!(up.expect_end(LONG).stream_closed);
-    let late = rig.publish_slowly(&up, SECOND / 10);
-    up.close();
-    let mut next = rig.accept(&second);
-    assert_eq!(
-        next.reply_to(&late, LONG).verdict(),
-        RESULT,
-        "it came before the end"
-    );
-    assert_eq!(rig.push(ONE, &mut next), RESULT);
+    for (name, to, late_verdict) in [
+        // The server that asked.
+        ("renamed", &first, Ok(RESULT.to_owned())),
+        // Another server, which did not ask.
+        ("moved", &second, Err("dropped")),
+    ] {
+        let id = rig.publish_slowly(&up, 2 * SECOND);
+        rig.reload(&[link(name, ONE, to)]);
+        let early = to.try_accept(SECOND / 2).map(drop);
+        assert_eq!(early, Err(AcceptError::Timeout));
+        assert_eq!(up.reply_to(&id, LONG).verdict(), RESULT);
+        assert!(up.expect_end(LONG).stream_closed);
+        let late = rig.publish_slowly(&up, SECOND / 10);
+        up.close();
+        let mut next = rig.accept(to);
+        match late_verdict {
+            Ok(verdict) => assert_eq!(next.reply_to(&late, LONG).verdict(), verdict),
+            Err(counted) => {
+                let count = format!("fpush_replies_total{{link=\"renamed\",type=\"{counted}\"}} == 1");
+                rig.expect_metrics(&[&count]);
+            }
+        }
+        // A reply for another server would be the first that comes.
+        assert_eq!(rig.push(ONE, &mut next), RESULT);
+        up = next;
+    }
 }

@@ -163,7 +163,7 @@ impl Rig {
     }
 
     #[track_caller]
-    fn expect(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+    pub(crate) fn expect(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
         let end = Instant::now() + 2 * LONG;
         while !is_so(self) {
             assert!(
