@@ -103,7 +103,8 @@ impl Monitor {
     }
 
     /// Why fpush is not ready; nothing if it is.
-    pub(crate) fn unready(&self) -> Vec<String> {
+    #[must_use]
+    pub fn unready(&self) -> Vec<String> {
         match &self.seen().last {
             Some((at, status)) if is_current(*at) => concerns::unready(status),
             Some(_) | None => {

@@ -1,5 +1,6 @@
 //! `fpush check`: what is wrong with the settings and with what they need, and what a start would do.
 
+mod health;
 mod payloads;
 mod place;
 pub(crate) mod service;
@@ -19,7 +20,7 @@ use crate::{
     console::{Console, Exit},
     inquiry::Mistake,
     registration, send,
-    settings::{Loaded, ModuleValue, ParsedModule, Settings, load_as},
+    settings::{Loaded, ModuleValue, Overridden, ParsedModule, Settings, load_as},
 };
 
 /// What `fpush check --json` writes.
@@ -59,9 +60,13 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
         settings,
         connect,
         show_payloads,
+        healthcheck,
         user,
         form,
     } = check;
+    if *healthcheck {
+        return health::check(&settings.choose(console), *form, console);
+    }
     let place = match Place::take(&settings.choose(console), user.as_deref()) {
         Ok(place) => place,
         Err(e) => {
@@ -192,6 +197,11 @@ fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {
     } = &loaded.settings;
     let mut parts = vec![Part::new(format!("fpush {}", cli::VERSION))];
     parts.extend(acting.map(Part::new));
+    for Overridden { path, variable } in loaded.source.overridden() {
+        parts.push(Part::new(format!(
+            "{path} is what the environment variable {variable} says"
+        )));
+    }
     parts.push(Part::new(format!(
         "component {} at {} port {}",
         component.hostname, component.server_host, component.server_port

@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use fpush_component::Handle;
 use fpush_driver::Modules;
+use fpush_monitor::Monitor;
 use fpush_push::{files, sync::lock};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -44,6 +45,7 @@ pub(crate) struct Responder {
     pub(crate) reloads: Reloads,
     pub(crate) holding: Arc<Mutex<Holding>>,
     pub(crate) devices: registration::Lookup,
+    pub(crate) monitor: Arc<Monitor>,
 }
 
 /// Where the daemon is asked to reload. What comes back is the verdict.
@@ -224,6 +226,7 @@ async fn answer(stream: UnixStream, responder: &Responder) -> io::Result<()> {
                     .token(&responder.modules, &responder.devices, &wanted)
                     .await;
             }
+            Inquiry::Health => findings.health(responder.monitor.unready()),
             Inquiry::Holding => {
                 findings.holding = Some(lock(&responder.holding).clone());
             }
@@ -309,6 +312,25 @@ pub(crate) async fn ask(folder: &RuntimeFolder, question: &Question) -> anyhow::
         format!("the answer of the running fpush at {shown} cannot be read: is it of another version?")
     })?;
     Ok(Some(findings))
+}
+
+/// Whether the daemon that runs with this folder is ready; `None` if none runs.
+///
+/// # Errors
+///
+/// One runs, and does not say so in time.
+pub(crate) async fn ask_for_health(
+    folder: &RuntimeFolder,
+    component: Option<String>,
+) -> anyhow::Result<Option<Findings>> {
+    let inquiry = Inquiry::Health;
+    let asking = timeout(QUICK, ask(folder, &Question { component, inquiry })).await;
+    asking.unwrap_or_else(|_| {
+        bail!(
+            "the running fpush does not answer in {} s: it hangs",
+            QUICK.as_secs()
+        )
+    })
 }
 
 /// What the daemon that runs with this folder holds; `None` if none runs, or none that says so in time.

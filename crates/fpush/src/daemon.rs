@@ -155,6 +155,7 @@ impl Daemon {
                 reloads,
                 holding: Arc::clone(&daemon.holding),
                 devices: daemon.devices.clone(),
+                monitor: Arc::clone(&daemon.monitor),
             };
             tokio::spawn(control.serve(responder));
         }

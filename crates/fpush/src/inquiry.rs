@@ -44,6 +44,8 @@ pub(crate) enum Inquiry {
     Token(Wanted),
     /// Say which ports and folders are taken.
     Holding,
+    /// Say whether you are ready.
+    Health,
 }
 
 /// Whose pushes somebody asks for.
@@ -331,6 +333,16 @@ impl Findings {
                 ));
                 self.explain(failure.meaning);
             }
+        }
+    }
+
+    /// Whether a daemon is ready, which these reasons keep it from.
+    pub(crate) fn health(&mut self, reasons: Vec<String>) {
+        if reasons.is_empty() {
+            self.good("ready".to_owned());
+        }
+        for reason in reasons {
+            self.bad(format!("not ready: {reason}"));
         }
     }
 

@@ -136,7 +136,9 @@ async fn find(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) 
     let inquiry = question.inquiry;
     let only = match &inquiry {
         Inquiry::Send { module, .. } => Some(module.as_str()),
-        Inquiry::Check | Inquiry::Reload { .. } | Inquiry::Token(_) | Inquiry::Holding => None,
+        Inquiry::Check | Inquiry::Reload { .. } | Inquiry::Token(_) | Inquiry::Holding | Inquiry::Health => {
+            None
+        }
     };
     let modules = Modules::new(build(loaded, only)?, None);
     let mut findings = Findings::new();
@@ -152,7 +154,7 @@ async fn find(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) 
         }
         Inquiry::Reload { .. } => findings.bad("only a running fpush can reload its settings".to_owned()),
         // Nothing runs that could hold or know anything.
-        Inquiry::Token(_) | Inquiry::Holding => {}
+        Inquiry::Token(_) | Inquiry::Holding | Inquiry::Health => {}
     }
     Ok(Answer::Found {
         asked: None,

@@ -1,10 +1,14 @@
 //! From the settings file to values that can be compared, and to what the daemon is made of.
 
 mod component;
+mod environment;
 mod file;
 mod modules;
+mod schema;
+mod table;
 
 use std::{
+    env,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,7 +16,7 @@ use std::{
 
 use fpush_component::ComponentSettings;
 use fpush_http::{Security, ServerCertificate, read_listen};
-use fpush_push::settings::{NamedFile, Problem, ProvidedFile, Report, Section};
+use fpush_push::settings::{NamedFile, Problem, ProvidedFile, Report, Section, Severity};
 use serde_json::{Map, Value};
 
 use self::{
@@ -21,8 +25,10 @@ use self::{
     modules::read_modules,
 };
 pub(crate) use self::{
+    environment::Overridden,
     file::parse,
     modules::{ModuleValue, ParsedModule},
+    schema::schema,
 };
 use crate::{
     backends::Row,
@@ -52,6 +58,47 @@ pub(crate) struct Loaded {
     pub(crate) source: Source,
 }
 
+/// The text of settings: of the file, and of what variables of the environment say beside it.
+#[derive(Clone, Default)]
+pub(crate) struct Text {
+    pub(crate) object: Arc<Map<String, Value>>,
+    pub(crate) overridden: Arc<[Overridden]>,
+}
+
+impl Text {
+    fn new(mut object: Map<String, Value>, report: &Report) -> Self {
+        let overridden = environment::apply(&mut object, env::vars_os(), report);
+        Self {
+            object: Arc::new(object),
+            overridden: overridden.into(),
+        }
+    }
+
+    /// Says of mistakes which variable they come from. A key that is not known is one: no original has ever had it there.
+    fn blame_variables(&self, problems: &mut [Problem]) {
+        for Problem {
+            severity,
+            path,
+            message,
+        } in problems
+        {
+            let is_below = |overridden: &&Overridden| {
+                let rest = path.strip_prefix(&overridden.path);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            // The innermost is the last.
+            if let Some(Overridden { variable, .. }) = self.overridden.iter().rfind(is_below) {
+                message.push_str("; the environment variable ");
+                message.push_str(variable);
+                message.push_str(" says it");
+                if *severity == Severity::UnknownKey {
+                    *severity = Severity::Error;
+                }
+            }
+        }
+    }
+}
+
 /// `monitoring`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MonitoringSettings {
@@ -64,7 +111,7 @@ pub(crate) struct MonitoringSettings {
 /// What was read: to read the files again that it names, and not the file itself, which may be half edited.
 #[derive(Clone)]
 pub(crate) struct Source {
-    object: Arc<Map<String, Value>>,
+    text: Text,
     files: Vec<NamedFile>,
 }
 
@@ -77,6 +124,11 @@ pub(crate) struct Changed {
 }
 
 impl Source {
+    /// What variables of the environment have set.
+    pub(crate) fn overridden(&self) -> &[Overridden] {
+        &self.text.overridden
+    }
+
     /// Looks at all files that the settings name; `None` if they are as they were read.
     pub(crate) fn look(&self) -> Option<Changed> {
         let now: Vec<_> = self.files.iter().map(NamedFile::read_again).collect();
@@ -92,7 +144,7 @@ impl Source {
     /// The certificates of monitoring and registration, as far as their files can be used.
     pub(crate) fn certificates(&self) -> [Option<ServerCertificate>; 2] {
         let report = Report::default();
-        let mut root = Section::root(&self.object, &report);
+        let mut root = Section::root(&self.text.object, &report);
         let monitoring = read_monitoring(&mut root).and_then(|monitoring| monitoring.security.tls);
         let registration = read_registration(&mut root);
         let registration =
@@ -131,38 +183,44 @@ pub(crate) fn load_as(
     if let Some(object) = &object {
         warn_of_public_secrets(file, object, &report);
     }
-    load_object(object.map(Arc::new), types, state_folder, report)
+    let text = object.map(|object| Text::new(object, &report));
+    load_text(text, types, state_folder, report)
 }
 
 /// Loads settings once more: their text is what it was, the files that they name may be others.
 pub(crate) fn load_again(source: &Source, types: &[Row]) -> (Option<Loaded>, Vec<Problem>) {
-    load_object(Some(Arc::clone(&source.object)), types, None, Report::default())
+    load_text(Some(source.text.clone()), types, None, Report::default())
 }
 
-pub(crate) fn load_object(
-    object: Option<Arc<Map<String, Value>>>,
+pub(crate) fn load_text(
+    text: Option<Text>,
     types: &[Row],
     state_folder: Option<PathBuf>,
     report: Report,
 ) -> (Option<Loaded>, Vec<Problem>) {
-    let loaded = object.and_then(|object| {
-        let (settings, modules) = read(&object, types, state_folder, &report)?;
-        let files = report.files();
-        Some(Loaded {
-            settings,
-            modules,
-            source: Source { object, files },
-        })
+    let read = text
+        .as_ref()
+        .and_then(|text| read(&text.object, types, state_folder, &report));
+    let files = report.files();
+    let mut problems = report.into_problems();
+    if let Some(text) = &text {
+        text.blame_variables(&mut problems);
+    }
+    let starts = problems.iter().all(|problem| problem.severity != Severity::Error);
+    let loaded = text.zip(read).filter(|_| starts);
+    let loaded = loaded.map(|(text, (settings, modules))| Loaded {
+        settings,
+        modules,
+        source: Source { text, files },
     });
-    let loaded = loaded.filter(|_| !report.has_errors());
-    (loaded, report.into_problems())
+    (loaded, problems)
 }
 
 /// Reads where a running daemon can be asked, and its `componentHostname`, and nothing else: a file that cannot be read
 /// says nothing about it.
 pub(crate) fn load_whom_to_ask(file: &Path) -> (RuntimeFolder, Option<String>) {
     let report = Report::default();
-    let object = read_file(file, &report).unwrap_or_default();
+    let Text { object, .. } = Text::new(read_file(file, &report).unwrap_or_default(), &report);
     let folder = RuntimeFolder::choose(Section::root(&object, &report).optional_folder("runtimeDirectory"));
     let component = object
         .get("component")
@@ -186,8 +244,8 @@ pub(crate) fn unreadable(file: &Path) -> Vec<Problem> {
 #[cfg(feature = "enable_registration")]
 pub(crate) fn load_registration(file: &Path) -> Result<Option<RegistrationSettings>, Vec<Problem>> {
     let report = Report::default();
-    let registration =
-        read_file(file, &report).and_then(|object| read_registration(&mut Section::root(&object, &report)));
+    let text = read_file(file, &report).map(|object| Text::new(object, &report));
+    let registration = text.and_then(|text| read_registration(&mut Section::root(&text.object, &report)));
     if report.has_errors() {
         Err(report.into_problems())
     } else {
@@ -203,6 +261,8 @@ fn read(
     report: &Report,
 ) -> Option<(Settings, Vec<ParsedModule>)> {
     let mut root = Section::root(object, report);
+    // For editors.
+    root.optional_string("$schema");
     let component = read_component(&mut root);
     let (modules, parsed) = read_modules(&mut root, types).into_iter().unzip();
     let registration = read_registration(&mut root);
