@@ -65,6 +65,7 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
             Package::Promtool,
             Package::Faketime,
             Package::Sqlite,
+            Package::JsonSchema,
             Package::Dependencies,
         ])?;
         rust_tools()?;

@@ -1,7 +1,7 @@
 //! `fpush schema`, as an editor uses it: with a validator that is not ours.
 
 use std::{
-    fs,
+    fs, io,
     path::Path,
     process::{Command, Output},
 };
@@ -21,8 +21,8 @@ for name in sys.argv[2:]:
     print(json.dumps([error.json_path for error in Draft202012Validator(schema).iter_errors(json.load(open(name)))]))
 ";
 
-fn python(args: &[&str]) -> Output {
-    Command::new("python3").args(args).output().unwrap()
+fn python(args: &[&str]) -> io::Result<Output> {
+    Command::new("python3").args(args).output()
 }
 
 fn schema() -> Value {
@@ -31,12 +31,12 @@ fn schema() -> Value {
     serde_json::from_slice(&said.stdout).unwrap()
 }
 
-/// The places where settings are not what the schema wants; `None` where there is no validator: Debian's
-/// python3-jsonschema.
-fn validate(all: &[Value]) -> Option<Vec<Vec<String>>> {
-    if !python(&["-c", "import jsonschema"]).status.success() {
-        return None;
-    }
+/// The places where settings are not what the schema wants. Panics if there is no validator.
+fn validate(all: &[Value]) -> Vec<Vec<String>> {
+    assert!(
+        python(&["-c", "import jsonschema"]).is_ok_and(|said| said.status.success()),
+        "this test needs python3-jsonschema: apt-get install python3-jsonschema"
+    );
     let dir = TempDir::new();
     let file = |name: String, value: &Value| dir.write(&name, value.to_string()).display().to_string();
     let schema = file("schema".to_owned(), &schema());
@@ -51,15 +51,12 @@ fn validate(all: &[Value]) -> Option<Vec<Vec<String>>> {
             .into_iter()
             .chain(files.iter().map(String::as_str))
             .collect::<Vec<_>>(),
-    );
+    )
+    .unwrap();
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     let lines = String::from_utf8(said.stdout).unwrap();
-    Some(
-        lines
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect(),
-    )
+    let places = lines.lines().map(|line| serde_json::from_str(line).unwrap());
+    places.collect()
 }
 
 #[test]
@@ -77,8 +74,7 @@ fn what_check_accepts_the_schema_accepts() {
         }
     }
     assert!(all.len() > 20, "{names:?}");
-    let Some(found) = validate(&all) else { return };
-    for (name, wrong) in names.iter().zip(found) {
+    for (name, wrong) in names.iter().zip(validate(&all)) {
         assert_eq!(wrong, [""; 0], "{}", name.display());
     }
 }
@@ -130,8 +126,7 @@ fn what_is_wrong_is_found_at_its_place() {
         (with("", "pushModules", json!({})), "$.pushModules"),
     ];
     let all: Vec<_> = cases.iter().map(|(settings, _)| settings.clone()).collect();
-    let Some(found) = validate(&all) else { return };
-    for ((settings, expected), found) in cases.iter().zip(found) {
+    for ((settings, expected), found) in cases.iter().zip(validate(&all)) {
         let expected: Vec<_> = [*expected]
             .into_iter()
             .filter(|place| !place.is_empty())
