@@ -55,7 +55,7 @@ fn settings_of_every_type_come_from_variables() {
         ("FPUSH__pushModules__more", r#"{ "type": "demo" }"#),
         ("FPUSH__logging__level", "debug"),
     ];
-    let said = place.fpush_with(&["check", "--show-payloads"], &variables);
+    let said = place.run_with(&["check", "--show-payloads"], &variables);
     let mut expected: Vec<_> = vec![
         "component.componentKey is what the environment variable FPUSH__component__componentKey says".to_owned(),
         "pushModules.my-ios.apns.topic is what the environment variable FPUSH__pushModules__my_ios__apns__topic says"
@@ -132,14 +132,14 @@ fn mistakes_in_variables_name_the_variable_and_show_no_value() {
         ),
         ("FPUSH__", "s3cret", "there is no setting \"\" there"),
     ] {
-        let said = place.fpush_with(&["check"], &[(variable, value)]);
+        let said = place.run_with(&["check"], &[(variable, value)]);
         assert_eq!(said.status, Some(CONFIG), "{variable}: {}", said.err);
         let line = said.err.lines().find(|line| line.contains(problem));
         let line = line.unwrap_or_else(|| panic!("{variable}: no {problem:?} in {}", said.err));
         assert!(line.starts_with("error: ") && line.contains(variable), "{line}");
         assert!(!said.err.contains("s3cret"), "{}", said.err);
         // No daemon starts with it.
-        let said = place.fpush_with(&[], &[(variable, value)]);
+        let said = place.run_with(&[], &[(variable, value)]);
         assert_eq!(said.status, Some(CONFIG), "{variable}: {}", said.err);
     }
 }

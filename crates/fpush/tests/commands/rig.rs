@@ -150,7 +150,7 @@ impl Place {
 
     /// Runs the program so with these variables in its environment.
     #[track_caller]
-    pub(crate) fn fpush_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Said {
+    pub(crate) fn run_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Said {
         let mut command = Command::new(PROGRAM);
         command
             .args(args)
