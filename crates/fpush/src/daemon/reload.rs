@@ -160,6 +160,7 @@ impl Daemon {
         let Settings {
             component,
             monitoring,
+            sender_names,
             logging,
             ..
         } = &settings;
@@ -167,6 +168,7 @@ impl Daemon {
             Step::Keep => {}
             Step::Change => self.log.set(logging),
         }
+        sender_names.set();
         let wanted = settings.modules.iter().cloned().zip(modules).collect();
         self.modules.apply(plan, wanted);
         let before = self.registration.take();
