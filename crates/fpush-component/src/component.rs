@@ -241,8 +241,9 @@ impl Handle {
     }
 
     /// The domains that sent most publishes in the last ten to twenty minutes, and how many: most first, twenty at most.
+    /// `None` if [`SenderNames`](fpush_push::SenderNames) are off.
     #[must_use]
-    pub fn senders(&self) -> Vec<(String, u64)> {
+    pub fn senders(&self) -> Option<Vec<(String, u64)>> {
         self.dispatcher.domains().top(Instant::now())
     }
 }

@@ -14,11 +14,11 @@ use fpush_driver::{Admission, Drain, Module, Modules, Senders};
 use fpush_policy::Sender;
 use fpush_push::{
     Choice, CommandError, Cut, Devices, Found, Lookup, Outcome, Registered, Request as PushRequest, Scope,
-    Unavailable, is_plain_name, is_tigase_node,
+    Unavailable, is_plain_name, is_tigase_node, sender,
     sync::{read, write},
 };
 use tokio::time::Instant;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, field::display, warn};
 
 use crate::{
     command::{self, AdHoc, COMMANDS},
@@ -278,8 +278,8 @@ impl Dispatcher {
     /// Has a push module decide, and what it decides done. With `is_registered`, whatever a provider says of the token does
     /// not end a registration.
     fn run(&self, module: Arc<Module>, request: PushRequest<'_>, is_registered: bool, pending: PendingReply) {
-        let sender = Cut(request.domain);
-        debug!(publish = pending.number(), %sender, module = %module.name(),
+        let sender = sender(request.domain).map(display);
+        debug!(publish = pending.number(), sender, module = %module.name(),
             token = %module.fingerprint(request.token), "publish");
         let outcome_for = move |outcome| match outcome {
             Outcome::TokenDead if is_registered => Outcome::UnknownDevice,
@@ -288,9 +288,12 @@ impl Dispatcher {
         match module.admit(request, pending.arrived()) {
             Admission::Answered(outcome) => {
                 if outcome == Outcome::TokenInvalid {
-                    warn!(module = module.name(), %sender,
+                    warn!(
+                        module = module.name(),
+                        sender,
                         "a publish carries a token that cannot be one for this module's provider: does the app name the \
-                        right module?");
+                        right module?"
+                    );
                 }
                 pending.published(outcome_for(outcome), Named::Known(module.name()));
             }
@@ -378,26 +381,44 @@ struct Arrival<'a> {
 
 /// Answers a publish that never came to a module.
 fn reply_outcome(pending: PendingReply, domain: &str, outcome: Outcome, named: Named<'_>) {
-    debug!(publish = pending.number(), sender = %Cut(domain), "publish without a module");
+    debug!(
+        publish = pending.number(),
+        sender = sender(domain).map(display),
+        "publish without a module"
+    );
     pending.without_module(outcome, named);
 }
 
 /// Says that a publish came to no module because of what it names.
 fn complain_of_module(push_module: Option<&str>, arrival: Arrival<'_>) {
     let Arrival { domain, link } = arrival;
-    let (sender, link) = (Cut(domain), link.name.as_str());
+    let (sender, link) = (sender(domain).map(display), link.name.as_str());
     match push_module {
         Some(name) if is_plain_name(name) => {
-            error!(%sender, link, "a publish names the push module {}, which is not in the settings: add it back, or correct \
-                the name in the app", Cut(name));
+            error!(
+                sender,
+                link,
+                "a publish names the push module {}, which is not in the settings: add it back, or correct \
+                the name in the app",
+                Cut(name)
+            );
         }
         Some(name) => {
-            error!(%sender, link, "a publish names a push module of {} bytes, which is not in the settings; it is not shown, \
-                because it may be a token: add the module back, or correct the name in the app", name.len());
+            error!(
+                sender,
+                link,
+                "a publish names a push module of {} bytes, which is not in the settings; it is not shown, \
+                because it may be a token: add the module back, or correct the name in the app",
+                name.len()
+            );
         }
         None => {
-            error!(%sender, link, "a publish names no push module, and the settings have no default one for its link \
-                (is_default_module, component.defaultModule)");
+            error!(
+                sender,
+                link,
+                "a publish names no push module, and the settings have no default one for its link \
+                (is_default_module, component.defaultModule)"
+            );
         }
     }
 }
@@ -405,7 +426,7 @@ fn complain_of_module(push_module: Option<&str>, arrival: Arrival<'_>) {
 /// Says that a publish came to no module because its link may not use that.
 fn complain_of_scope(module: &str, arrival: Arrival<'_>) {
     let Arrival { domain, link } = arrival;
-    error!(sender = %Cut(domain), link = link.name, "a publish is for the push module {module}, which its link may not use: \
+    error!(sender = sender(domain).map(display), link = link.name, "a publish is for the push module {module}, which its link may not use: \
         add it to {}.modules, or correct the address in the app", link.path);
 }
 

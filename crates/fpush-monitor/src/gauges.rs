@@ -57,6 +57,7 @@ pub(crate) fn write(text: &mut Exposition, status: &Status, start: SystemTime, w
         status
             .senders
             .iter()
+            .flatten()
             .take(MAX_SENDERS)
             .map(|(domain, count)| ([&**domain], *count as f64)),
     );

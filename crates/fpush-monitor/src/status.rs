@@ -28,8 +28,8 @@ pub struct Status {
     pub reload: Option<Reload>,
     /// Why nothing can be written to the state directory, if that is so: in words, with what to do.
     pub state_trouble: Option<String>,
-    /// The domains that sent most publishes lately, and how many: most first, twenty at most.
-    pub senders: Vec<(String, u64)>,
+    /// The domains that sent most publishes lately, and how many: most first, twenty at most. `None` if they are not to be shown.
+    pub senders: Option<Vec<(String, u64)>>,
     /// The last problems, the latest first, fifty at most.
     pub problems: Vec<Problem>,
 }

@@ -31,7 +31,7 @@ pub use backend::{
 pub use backoff::Backoff;
 pub use jid::{canonical_domain, canonical_jid};
 pub use jitter::jitter;
-pub use log::Cut;
+pub use log::{Cut, SenderNames, sender};
 pub use meters::{LinkMeters, Meters};
 pub use network::Network;
 pub use outcome::Outcome;

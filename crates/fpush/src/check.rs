@@ -9,7 +9,10 @@ mod user;
 
 use anyhow::Context as _;
 use fpush_component::LinkSettings;
-use fpush_push::settings::{Problem, Severity};
+use fpush_push::{
+    SenderNames,
+    settings::{Problem, Severity},
+};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::runtime;
@@ -195,6 +198,7 @@ fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {
         modules,
         registration,
         monitoring,
+        sender_names,
         logging,
         state_folder,
         runtime_folder,
@@ -218,6 +222,12 @@ fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {
             "metrics and status page at {scheme}://{}/",
             monitoring.listen
         )));
+    }
+    match sender_names {
+        SenderNames::Top => {}
+        SenderNames::Off => parts.push(Part::new(
+            "domains of senders are in no metric, on no page and in no line of the log".to_owned(),
+        )),
     }
     if let Some(level) = &logging.level {
         parts.push(Part::new(format!("log level: {level}, unless RUST_LOG is set")));

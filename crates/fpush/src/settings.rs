@@ -16,7 +16,10 @@ use std::{
 
 use fpush_component::LinkSettings;
 use fpush_http::{Security, ServerCertificate, read_listen};
-use fpush_push::settings::{NamedFile, Problem, ProvidedFile, Report, Section, Severity};
+use fpush_push::{
+    SenderNames,
+    settings::{NamedFile, Problem, ProvidedFile, Report, Section, Severity},
+};
 use serde_json::{Map, Value};
 
 use self::{
@@ -45,6 +48,8 @@ pub(crate) struct Settings {
     pub(crate) modules: Vec<ModuleValue>,
     pub(crate) registration: Option<RegistrationSettings>,
     pub(crate) monitoring: Option<MonitoringSettings>,
+    /// `monitoring.senders`.
+    pub(crate) sender_names: SenderNames,
     pub(crate) logging: LoggingSettings,
     /// `stateDirectory`, or the one that systemd made for the service.
     pub(crate) state_folder: Option<PathBuf>,
@@ -146,7 +151,8 @@ impl Source {
     pub(crate) fn certificates(&self) -> [Option<ServerCertificate>; 2] {
         let report = Report::default();
         let mut root = Section::root(&self.text.object, &report);
-        let monitoring = read_monitoring(&mut root).and_then(|monitoring| monitoring.security.tls);
+        let (monitoring, _) = read_monitoring(&mut root);
+        let monitoring = monitoring.and_then(|monitoring| monitoring.security.tls);
         let registration = read_registration(&mut root);
         let registration =
             registration.and_then(|mut settings| registration::security(&mut settings)?.tls.take());
@@ -265,7 +271,7 @@ fn read(
     let links = read_component(&mut root);
     let (modules, parsed) = read_modules(&mut root, types).into_iter().unzip();
     let registration = read_registration(&mut root);
-    let monitoring = read_monitoring(&mut root);
+    let (monitoring, sender_names) = read_monitoring(&mut root);
     let logging = read_logging(&mut root);
     let named = root.optional_folder("stateDirectory");
     let runtime_folder = RuntimeFolder::choose(root.optional_folder("runtimeDirectory"));
@@ -276,6 +282,7 @@ fn read(
         modules,
         registration,
         monitoring,
+        sender_names,
         logging,
         state_folder: named
             .or_else(|| made_by_systemd("STATE_DIRECTORY"))
@@ -285,16 +292,26 @@ fn read(
     Some((settings, parsed))
 }
 
-fn read_monitoring(root: &mut Section<'_>) -> Option<MonitoringSettings> {
-    root.value("monitoring")?;
-    let mut monitoring = root.section("monitoring")?;
+fn read_monitoring(root: &mut Section<'_>) -> (Option<MonitoringSettings>, SenderNames) {
+    let Some(value) = root.value("monitoring") else {
+        return (None, SenderNames::default());
+    };
+    // Who only wants something left out of the log needs no listener.
+    let needs_listener = value
+        .as_object()
+        .is_none_or(|keys| keys.is_empty() || keys.keys().any(|key| key != "senders"));
+    let Some(mut monitoring) = root.section("monitoring") else {
+        return (None, SenderNames::default());
+    };
+    let names = monitoring.choice("senders", SenderNames::CHOICES, SenderNames::default());
+    if !needs_listener {
+        return (None, names);
+    }
     let security = Security::read(&mut monitoring);
     let listen = read_listen(&mut monitoring);
     monitoring.finish();
-    Some(MonitoringSettings {
-        listen: listen?,
-        security,
-    })
+    let settings = listen.map(|listen| MonitoringSettings { listen, security });
+    (settings, names)
 }
 
 /// `registration`, whose push modules and component are to be those of the file.

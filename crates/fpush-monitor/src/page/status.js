@@ -355,6 +355,7 @@ function problems({ problems }) {
 }
 
 function senders({ senders }) {
+  if (senders === null) return h("p.quiet", null, "Not shown: monitoring.senders is off.");
   if (senders.length === 0) return h("p.quiet", null, "Nobody has sent anything lately.");
   const most = senders[0][1] || 1;
   return h(

@@ -88,17 +88,19 @@ pub(crate) fn good() -> Status {
             refused: None,
         }),
         state_trouble: None,
-        senders: [
-            ("chat.example.org", 2_412),
-            ("jabber.example.org", 1_630),
-            ("im.example.org", 866),
-            ("xmpp.students.example.org", 508),
-            ("talk.example.org", 211),
-            ("a-server-with-a-rather-long-name.example.org", 64),
-            ("home.example.org", 9),
-        ]
-        .map(|(domain, count)| (domain.to_owned(), count))
-        .into(),
+        senders: Some(
+            [
+                ("chat.example.org", 2_412),
+                ("jabber.example.org", 1_630),
+                ("im.example.org", 866),
+                ("xmpp.students.example.org", 508),
+                ("talk.example.org", 211),
+                ("a-server-with-a-rather-long-name.example.org", 64),
+                ("home.example.org", 9),
+            ]
+            .map(|(domain, count)| (domain.to_owned(), count))
+            .into(),
+        ),
         problems: vec![
             problem(
                 Severity::Warning,
@@ -228,7 +230,10 @@ pub(crate) fn bad() -> Status {
             1_234_567,
         ),
     );
-    status.senders.insert(0, (hostile.to_owned(), 9_999));
+    status
+        .senders
+        .get_or_insert_default()
+        .insert(0, (hostile.to_owned(), 9_999));
     status
 }
 

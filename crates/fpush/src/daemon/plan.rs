@@ -87,6 +87,8 @@ impl Plan {
             modules,
             registration,
             monitoring,
+            // It is put in force each time, which changes nothing if it is the same.
+            sender_names: _,
             logging,
             state_folder,
             runtime_folder,

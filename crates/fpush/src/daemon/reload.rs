@@ -162,6 +162,7 @@ impl Daemon {
         let Settings {
             links,
             monitoring,
+            sender_names,
             logging,
             ..
         } = &settings;
@@ -169,6 +170,7 @@ impl Daemon {
             Step::Keep => {}
             Step::Change => self.log.set(logging),
         }
+        sender_names.set();
         let wanted = settings.modules.iter().cloned().zip(modules).collect();
         self.modules.apply(plan, wanted);
         let before = self.registration.take();

@@ -308,8 +308,14 @@ static HTTP: [Key; 10] = [
     KEY_FILE,
 ];
 
-static MONITORING: [Key; 5] = [
+static MONITORING: [Key; 6] = [
     key("listen", Kind::Text, "", "The address and port of the listener."),
+    key(
+        "senders",
+        Kind::Word(&["top", "off"]),
+        "\"top\"",
+        "off: no domain of a sender is in metrics, on the page or in the log.",
+    ),
     TRUSTED_PROXIES,
     HOST_NAMES,
     CERT_FILE,
