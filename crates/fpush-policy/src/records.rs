@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     blocklist::BlockReason,
-    hold::{HeldPush, HeldState},
+    hold::HeldPush,
     job::{PushJob, SenderDomain},
 };
 
@@ -29,25 +29,46 @@ pub struct BlockRecord {
 /// reads it. What somebody encrypted for the app is not in it. Times are milliseconds since 1970.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldRecord {
-    token: String,
-    class: Class,
-    choice: Choice,
-    domain: String,
-    /// In milliseconds.
-    spacing: u64,
+    /// The token.
+    pub token: String,
+    /// Its class.
+    pub class: Class,
+    /// How its module was found.
+    pub choice: Choice,
+    /// The domain that published it.
+    pub domain: String,
+    /// Between two pushes to the device, in milliseconds.
+    pub spacing: u64,
+    /// Tells the app which of its accounts is meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    account: Option<String>,
+    pub account: Option<String>,
+    /// Tells the app which of the account's group chats is meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    channel: Option<String>,
+    pub channel: Option<String>,
     /// Whether its device is a registered one.
-    registered: bool,
+    pub registered: bool,
     /// Its node; missing in files of the first versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    node: Option<String>,
-    due: u64,
+    pub node: Option<String>,
+    /// Not before then. Zero for one that waits until its provider is back.
+    pub due: u64,
+    /// When it is given up; missing in files of the first versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    give_up: Option<u64>,
-    attempts: u32,
+    pub give_up: Option<u64>,
+    /// How often it has failed.
+    pub attempts: u32,
+    /// Names it towards the provider; missing in files of the first versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u128>,
+}
+
+/// What became of an acknowledged push that has to be written down.
+#[derive(Debug)]
+pub enum HeldChange {
+    /// It is like this now.
+    Put(u64, Box<HeldRecord>),
+    /// Nothing more is to be done for it.
+    Gone(u64),
 }
 
 impl BlockRecord {
@@ -105,14 +126,24 @@ impl Clocks {
 }
 
 impl HeldRecord {
-    pub(crate) fn of(held: &HeldPush, clocks: Clocks) -> Self {
+    /// One in the hold queue.
+    pub(crate) fn of(held: &HeldPush, millis: impl Fn(Instant) -> u64) -> Self {
         let HeldPush {
             job,
             state: _,
             due,
-            give_up,
+            expires,
             attempts,
         } = held;
+        Self {
+            due: millis(*due).max(1),
+            attempts: *attempts,
+            ..Self::spooled(job, *expires, millis)
+        }
+    }
+
+    /// One that waits until its provider is back.
+    pub(crate) fn spooled(job: &PushJob, expires: Instant, millis: impl Fn(Instant) -> u64) -> Self {
         let PushJob {
             push,
             token: _,
@@ -121,8 +152,10 @@ impl HeldRecord {
             choice,
             sender,
             spacing,
+            arrived: _,
+            worth_until: _,
             record,
-        } = &**job;
+        } = job;
         let extra = push.extra.as_deref();
         let text = |text: Option<&Arc<str>>| text.map(|text| text.to_string());
         Self {
@@ -135,9 +168,10 @@ impl HeldRecord {
             channel: text(extra.and_then(|extra| extra.channel.as_ref())),
             registered: record.is_some(),
             node: text(node.as_ref()),
-            due: clocks.to_millis(*due),
-            give_up: give_up.map(|give_up| clocks.to_millis(give_up)),
-            attempts: *attempts,
+            due: 0,
+            give_up: Some(millis(expires)),
+            attempts: 0,
+            id: Some(push.id.as_u128()),
         }
     }
 
@@ -157,12 +191,6 @@ impl HeldRecord {
             && self.attempts <= 1_000_000
     }
 
-    /// Whether its time was over so long ago.
-    #[must_use]
-    pub fn is_overdue(&self, by: Duration, clocks: Clocks) -> bool {
-        self.due.saturating_add(as_millis(by)) < clocks.wall_millis()
-    }
-
     /// The token as it was written down.
     #[must_use]
     pub fn token(&self) -> &str {
@@ -175,15 +203,27 @@ impl HeldRecord {
         &self.domain
     }
 
-    /// The push again, to the token in the spelling of its module, under this id.
-    pub(crate) fn into_held(
+    /// Whether it waits until its provider is back, or its time has come meanwhile.
+    pub(crate) fn is_spooled(&self, clocks: Clocks) -> bool {
+        self.due <= clocks.wall_millis()
+    }
+
+    /// When it is given up. The clock may have been wrong when it was written, and the settings may say less now.
+    pub(crate) fn expires(&self, longest: Duration, clocks: Clocks) -> Instant {
+        let due = clocks.to_instant(self.due).max(clocks.now);
+        let latest = due + longest;
+        self.give_up
+            .map_or(latest, |give_up| clocks.to_instant(give_up).min(latest))
+    }
+
+    /// The push again, to the token in the spelling of its module.
+    pub(crate) fn into_job(
         self,
         token: Token,
-        id: Uuid,
         sender: Arc<SenderDomain>,
         hasher: &TokenHasher,
         clocks: Clocks,
-    ) -> HeldPush {
+    ) -> Box<PushJob> {
         let fingerprint = hasher.fingerprint(token.as_str());
         let extra = Extra {
             account: self.account.map(Arc::from),
@@ -192,32 +232,28 @@ impl HeldRecord {
             call: false,
         };
         let has_extra = extra.account.is_some() || extra.channel.is_some();
-        HeldPush {
-            job: Box::new(PushJob {
-                push: Push {
-                    token,
-                    class: self.class,
-                    form: Form::Full,
-                    extra: has_extra.then(|| Arc::new(extra)),
-                    id,
-                    deadline: clocks.now,
-                },
-                token: fingerprint,
-                key: self
-                    .node
-                    .as_deref()
-                    .map_or(fingerprint, |node| hasher.device(node)),
-                node: self.node.map(Arc::from),
-                choice: self.choice,
-                sender,
-                spacing: Duration::from_millis(self.spacing),
-                record: self.registered.then(|| Arc::new(Forgotten) as Arc<dyn Record>),
-            }),
-            state: HeldState::Waiting,
-            due: clocks.to_instant(self.due),
-            give_up: self.give_up.map(|give_up| clocks.to_instant(give_up)),
-            attempts: self.attempts,
-        }
+        Box::new(PushJob {
+            push: Push {
+                token,
+                class: self.class,
+                form: Form::Full,
+                extra: has_extra.then(|| Arc::new(extra)),
+                id: self.id.map_or_else(Uuid::new_v4, Uuid::from_u128),
+                deadline: clocks.now,
+            },
+            token: fingerprint,
+            key: self
+                .node
+                .as_deref()
+                .map_or(fingerprint, |node| hasher.device(node)),
+            node: self.node.map(Arc::from),
+            choice: self.choice,
+            sender,
+            spacing: Duration::from_millis(self.spacing),
+            arrived: clocks.now,
+            worth_until: None,
+            record: self.registered.then(|| Arc::new(Forgotten) as Arc<dyn Record>),
+        })
     }
 }
 
