@@ -29,6 +29,7 @@ pub(crate) struct Fcm {
     pub(crate) access_token: AccessToken,
     pub(crate) message: Message,
     pub(crate) class: Class,
+    pub(crate) ttl: Duration,
     pub(crate) request_timeout: Duration,
     /// Of endpoint, project and credential.
     pub(crate) digest: u128,
@@ -38,6 +39,15 @@ impl PushTrait for Fcm {
     /// Google's tokens have one spelling.
     fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>> {
         is_token(token).then_some(Cow::Borrowed(token))
+    }
+
+    fn time_to_live(&self, _class: Class) -> Duration {
+        self.ttl
+    }
+
+    /// Google asks for a ramp of a minute: at a thousand a second after that.
+    fn ramp(&self) -> Duration {
+        RAMP
     }
 
     /// One class per module: the priority is the settings', not the publish's.
@@ -245,3 +255,6 @@ const ONLY_THIS_ONE: &str = "Google takes the same access token for other device
      web push certificate of the project are there.";
 const NO_ACCESS_TOKEN: &str = "Google's token endpoint has not answered yet. If this goes on, check the network, the firewall and \
      HTTPS_PROXY.";
+
+/// In which the rate of held pushes doubles.
+const RAMP: Duration = Duration::from_secs(6);

@@ -49,6 +49,7 @@ impl Requests {
                 access_token: AccessToken::new("").0,
                 message: Message::new(&message).ok()?,
                 class: message.class,
+                ttl: message.ttl,
                 request_timeout,
                 digest: 0,
             },

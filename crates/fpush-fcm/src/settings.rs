@@ -30,7 +30,7 @@ impl BackendType for Google {
         let trust = Trust::read(&mut fcm);
         let request_timeout = fcm.duration_or_seconds("requestTimeout", Duration::from_secs(10));
         let message = message_settings(&mut fcm);
-        let class = message.as_ref().map(|message| message.class);
+        let class = message.as_ref().map(|message| (message.class, message.ttl));
         let message = message.and_then(|message| {
             Message::new(&message)
                 .inspect_err(|e| fcm.error("additionalData", e))
@@ -51,7 +51,7 @@ impl BackendType for Google {
         // Every mistake has been reported by now.
         let (credential, project, token_uri, signer) = account?;
         let (endpoint, trust, dialer) = (endpoint?, trust?, dialer?);
-        let (message, class) = (message?, class?);
+        let (message, (class, ttl)) = (message?, class?);
         let mut facts = endpoint.facts();
         facts.push(("project", project.clone()));
         facts.extend(token_uri.host().map(|host| ("token endpoint", host.to_owned())));
@@ -90,6 +90,7 @@ impl BackendType for Google {
                 access_token,
                 message,
                 class,
+                ttl,
                 request_timeout,
             });
             Built {

@@ -39,8 +39,8 @@ struct Down {
     probe_at: Instant,
     /// Probes that have failed.
     probes: u32,
-    /// A probe is at the provider.
-    probing: bool,
+    /// Since when a probe is at the provider, if one is.
+    probing: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Outage {
     }
 
     /// The rate of held pushes doubles in this time.
-    pub(crate) fn set_doubling(&mut self, doubling: Duration) {
+    pub(crate) fn set_ramp(&mut self, doubling: Duration) {
         self.doubling = doubling.max(SHORTEST_DOUBLING);
     }
 
@@ -205,7 +205,7 @@ impl Outage {
             cause,
             probe_at: self.not_before.map_or(probe_at, |before| before.max(probe_at)),
             probes: 0,
-            probing: false,
+            probing: None,
         });
     }
 
@@ -214,7 +214,7 @@ impl Outage {
     pub(crate) fn may_send_held(&mut self, out: usize, now: Instant) -> Result<(), Option<Instant>> {
         match &mut self.state {
             State::Up => Ok(()),
-            State::Down(down) if down.probing => Err(None),
+            State::Down(down) if down.probing.is_some() => Err(None),
             State::Down(down) if now < down.probe_at => Err(Some(down.probe_at)),
             State::Down(_) => Ok(()),
             State::Growing(growth) => {
@@ -234,13 +234,14 @@ impl Outage {
         }
     }
 
-    /// A held push goes out.
-    pub(crate) fn held_sent(&mut self) {
+    /// A held push goes out. Returns whether it is a probe.
+    pub(crate) fn held_sent(&mut self, now: Instant) -> bool {
         match &mut self.state {
             State::Up => {}
-            State::Down(down) => down.probing = true,
+            State::Down(down) => down.probing = Some(now),
             State::Growing(growth) => growth.sent += 1.0,
         }
+        matches!(self.state, State::Down(_))
     }
 
     /// A held push has come back. With `failed` nobody could say yes or no.
@@ -248,9 +249,9 @@ impl Outage {
         let State::Down(down) = &mut self.state else {
             return;
         };
-        if !std::mem::take(&mut down.probing) {
+        let Some(sent) = down.probing.take() else {
             return;
-        }
+        };
         let pause = if failed {
             let pause = FIRST_PROBE.saturating_mul(2_u32.saturating_pow(down.probes));
             down.probes += 1;
@@ -260,7 +261,8 @@ impl Outage {
             FIRST_PROBE / 2
         };
         let asked = self.not_before.unwrap_or(now);
-        down.probe_at = down.probe_at.max(asked).max(now + pause);
+        let next = (sent + pause).max(now + FIRST_PROBE / 2);
+        down.probe_at = down.probe_at.max(asked).max(next);
     }
 
     /// A publish that cannot be held is the probe, if it is time for one.
@@ -268,7 +270,7 @@ impl Outage {
         let State::Down(down) = &mut self.state else {
             return true;
         };
-        let is_time = !down.probing && now >= down.probe_at;
+        let is_time = down.probing.is_none() && now >= down.probe_at;
         if is_time {
             // Nobody says how it ended, so the next one has its time already.
             down.probe_at = now + LONGEST_BETWEEN_PROBES;
@@ -406,7 +408,7 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..6 {
             assert_eq!(outage.may_send_held(0, now), Ok(()));
-            outage.held_sent();
+            assert!(outage.held_sent(now));
             assert_eq!(outage.may_send_held(1, now), Err(None));
             outage.held_ended(true, now);
             let Err(Some(next)) = outage.may_send_held(0, now) else {
@@ -422,7 +424,7 @@ mod tests {
     fn what_the_provider_asks_for_is_honoured() {
         let (mut outage, start) = (Outage::new(DOUBLING), Instant::now());
         outage.begin_down(start);
-        outage.held_sent();
+        outage.held_sent(start);
         outage.failed(fingerprint("a"), Some(Duration::from_secs(120)), start);
         outage.held_ended(true, start);
         assert_eq!(outage.may_send_held(0, start), Err(Some(after(start, 120_000))));
@@ -444,13 +446,13 @@ mod tests {
         for (doubling, within) in [(3, 60), (6, 100)] {
             let (mut outage, start) = (Outage::new(Duration::from_secs(doubling)), Instant::now());
             outage.begin_down(start);
-            outage.held_sent();
+            outage.held_sent(start);
             outage.accepted(true, start);
             let mut seconds = vec![0_u64; 200];
             let (mut sent, mut millis) = (0_u64, 0);
             while sent < 100_000 {
                 while outage.may_send_held(0, after(start, millis)).is_ok() && sent < 100_000 {
-                    outage.held_sent();
+                    outage.held_sent(after(start, millis));
                     seconds[millis as usize / 1_000] += 1;
                     sent += 1;
                 }
@@ -471,7 +473,7 @@ mod tests {
         let now = after(start, 30_000);
         let mut at_once = 0;
         while outage.may_send_held(0, now).is_ok() {
-            outage.held_sent();
+            outage.held_sent(now);
             at_once += 1;
         }
         assert!(

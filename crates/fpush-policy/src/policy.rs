@@ -119,6 +119,8 @@ pub struct Held {
     pub number: u64,
     /// Whether it is due before all others.
     pub first: bool,
+    /// Whether it has a number of its own. Otherwise it took that of an older one.
+    pub is_new: bool,
 }
 
 /// What a publish finds that wants a permit.
@@ -178,6 +180,8 @@ pub struct HeldAttempt {
     pub slot: RateSlot,
     /// How often it has failed.
     pub attempts: u32,
+    /// Whether it finds out if the provider is back, and is not to wait for long.
+    pub is_probe: bool,
 }
 
 /// How an acknowledged push ended.
@@ -344,7 +348,7 @@ impl<W> Policy<W> {
     }
 
     /// Whether publishes are held because the provider cannot take them.
-    pub(crate) fn is_down(&mut self, now: Instant) -> bool {
+    pub fn is_down(&mut self, now: Instant) -> bool {
         if self.hold_for.is_zero() {
             return self.health.paused_until(now).is_some();
         }
@@ -366,7 +370,8 @@ impl<W> Policy<W> {
                 let expires = job.worth_until.unwrap_or(job.arrived);
                 let target = job.target();
                 let is_queued = self.held.queued(target).is_some();
-                if is_queued || self.spool.find(target).is_some() {
+                let is_new = !is_queued && self.spool.find(target).is_none();
+                if !is_new {
                     // One goes out for both, with what the newer one carries.
                     self.ended.push(HeldEnd::Covered);
                 }
@@ -379,6 +384,7 @@ impl<W> Policy<W> {
                 return Held {
                     number: number.unwrap_or_default(),
                     first: true,
+                    is_new,
                 };
             }
         };
@@ -386,7 +392,11 @@ impl<W> Policy<W> {
         let expires = (due + HELD_PATIENCE).max(job.worth_until.unwrap_or(due));
         let number = take_number(&mut self.next_number);
         self.held.push(number, HeldPush::new(job, due, expires));
-        Held { number, first }
+        Held {
+            number,
+            first,
+            is_new: true,
+        }
     }
 
     /// Lets a publish go to the provider, or wait for that.

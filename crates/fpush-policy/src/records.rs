@@ -116,7 +116,9 @@ impl Clocks {
         }
     }
 
-    fn wall_millis(self) -> u64 {
+    /// Milliseconds since 1970.
+    #[must_use]
+    pub fn wall_millis(self) -> u64 {
         as_millis(
             self.wall
                 .duration_since(SystemTime::UNIX_EPOCH)

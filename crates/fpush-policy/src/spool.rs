@@ -279,6 +279,10 @@ impl Spool {
         Some(Near::Asked)
     }
 
+    pub(crate) fn wants_bodies(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
     /// The numbers of the bodies that are to be read.
     pub(crate) fn take_wanted(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.wanted)

@@ -355,20 +355,6 @@ impl World {
 
     /// Everything that a driver does after each call.
     fn carry_out(&mut self) {
-        for change in self.policy.take_changes() {
-            match change {
-                HeldChange::Put(number, record) => drop(self.disk.insert(number, *record)),
-                HeldChange::Gone(number) => drop(self.disk.remove(&number)),
-            }
-        }
-        for number in self.disk.keys().copied().collect::<Vec<_>>() {
-            if self.random.one_in(2) {
-                self.policy.written(number);
-            }
-        }
-        for end in self.policy.take_ended() {
-            self.held_ended(end);
-        }
         let (now, clocks) = (self.now(), self.clocks());
         let mut wanted = std::mem::take(&mut self.wanted);
         wanted.extend(self.policy.take_wanted());
@@ -386,6 +372,18 @@ impl World {
                     self.grant();
                 }
             }
+        }
+        for change in self.policy.take_changes() {
+            match change {
+                HeldChange::Put(number, record) => {
+                    self.disk.insert(number, *record);
+                    self.policy.written(number);
+                }
+                HeldChange::Gone(number) => drop(self.disk.remove(&number)),
+            }
+        }
+        for end in self.policy.take_ended() {
+            self.held_ended(end);
         }
     }
 

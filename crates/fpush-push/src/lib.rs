@@ -38,7 +38,8 @@ pub use registration::{
     Recipient, Record, TIGASE_NODE, Unavailable, Value, Wording, is_tigase_node,
 };
 pub use status::{
-    BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, Proof, Trouble, TroubleKind,
+    BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, OutagePhase, OutageStatus,
+    Proof, Trouble, TroubleKind,
 };
 pub use strangers::{client_network, is_plain_name, masked};
 pub use token::{Fingerprint, Token, TokenHasher};

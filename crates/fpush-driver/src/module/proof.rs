@@ -28,7 +28,10 @@ impl Module {
         };
         let verified = backend.verify(deadline.into_std()).await;
         let answer = verified.as_ref().map(|_| ());
-        self.lock().policy.verified(answer, generation);
+        let now = Instant::now().into_std();
+        self.lock().policy.verified(answer, generation, now);
+        // What is held may find out at once.
+        self.lane.wake.notify_one();
         // It may have ended a pause.
         self.lane.wake.notify_one();
         verified

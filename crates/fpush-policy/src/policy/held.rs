@@ -67,6 +67,12 @@ impl<W> Policy<W> {
         self.turns.due.join(sender, number);
     }
 
+    /// Whether bodies of held pushes are to be read.
+    #[must_use]
+    pub fn wants_bodies(&self) -> bool {
+        self.spool.wants_bodies()
+    }
+
     /// The numbers of held pushes whose bodies are to be read from where they are written down.
     pub fn take_wanted(&mut self) -> Vec<u64> {
         self.spool.take_wanted()
@@ -138,8 +144,8 @@ impl<W> Policy<W> {
     }
 
     /// The rate of held pushes doubles in this time when the provider is back.
-    pub fn set_doubling(&mut self, doubling: Duration) {
-        self.outage.set_doubling(doubling);
+    pub fn set_ramp(&mut self, doubling: Duration) {
+        self.outage.set_ramp(doubling);
     }
 
     /// When [`make_due`](Self::make_due) and [`grant`](Self::grant) are to be called next.
@@ -231,14 +237,14 @@ impl<W> Policy<W> {
         }
         let slot = self.limiter.take(target, spacing, now);
         let held = self.held.begin(number)?;
+        self.outage.sent(self.turns.out, now);
         let attempt = HeldAttempt {
             number,
             job: held.job.clone(),
             slot,
             attempts: held.attempts,
+            is_probe: self.outage.held_sent(now) && self.end == Phase::Running,
         };
-        self.outage.sent(self.turns.out, now);
-        self.outage.held_sent();
         self.turns.out += 1;
         self.turns.held_out += 1;
         Some(Grant::Held(attempt))
