@@ -20,8 +20,10 @@ pub(crate) struct HeldPush {
     pub(crate) state: HeldState,
     /// Not before then.
     pub(crate) due: Instant,
-    /// When it is given up.
-    pub(crate) expires: Instant,
+    /// When it is given up; unknown until its first attempt where nothing is held for outages.
+    pub(crate) expires: Option<Instant>,
+    /// Whether it comes from the spool: then a newer push to the device may be under way.
+    pub(crate) is_spooled: bool,
     /// How often it has failed.
     pub(crate) attempts: u32,
 }
@@ -51,23 +53,25 @@ pub(crate) struct HoldQueue {
 
 impl HeldPush {
     /// A push that was not tried yet.
-    pub(crate) fn new(job: Box<PushJob>, due: Instant, expires: Instant) -> Self {
+    pub(crate) fn new(job: Box<PushJob>, due: Instant, expires: Option<Instant>) -> Self {
         Self {
             job,
             state: HeldState::Waiting,
             due,
             expires,
+            is_spooled: false,
             attempts: 0,
         }
     }
 }
 
 impl HeldPush {
-    /// One that is due.
-    pub(crate) fn due(job: Box<PushJob>, due: Instant, expires: Instant) -> Self {
+    /// One from the spool, whose turn is near.
+    pub(crate) fn spooled(job: Box<PushJob>, now: Instant, expires: Instant) -> Self {
         Self {
             state: HeldState::Due,
-            ..Self::new(job, due, expires)
+            is_spooled: true,
+            ..Self::new(job, now, Some(expires))
         }
     }
 }
@@ -98,7 +102,8 @@ impl HoldQueue {
         self.touched.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    fn touch(&mut self, number: u64) {
+    /// A push has changed, or gone.
+    pub(crate) fn touch(&mut self, number: u64) {
         if let Some(touched) = &mut self.touched {
             touched.push(number);
         }
@@ -142,7 +147,7 @@ impl HoldQueue {
         let before = (places(&held.job), held.job.encrypted());
         let after = (places(&job), job.encrypted());
         let (old, new) = (held.job.sender.share, job.sender.share);
-        held.expires = held.expires.max(expires);
+        held.expires = held.expires.max(Some(expires));
         held.job = job;
         self.shares.take(old, before.0, before.1);
         self.shares.add(new, after.0, after.1);
@@ -224,8 +229,14 @@ impl HoldQueue {
 
     /// Takes out a push that needs nothing more.
     pub(crate) fn remove(&mut self, number: u64) -> Option<HeldPush> {
-        let held = self.pushes.remove(&number)?;
+        let held = self.take(number)?;
         self.touch(number);
+        Some(held)
+    }
+
+    /// Takes out a push that goes on elsewhere.
+    pub(crate) fn take(&mut self, number: u64) -> Option<HeldPush> {
+        let held = self.pushes.remove(&number)?;
         self.shares
             .take(held.job.sender.share, places(&held.job), held.job.encrypted());
         self.by_due.remove(&(held.due, number));
@@ -287,7 +298,7 @@ mod tests {
     };
 
     fn held(job: Box<PushJob>, due: Instant) -> HeldPush {
-        HeldPush::new(job, due, due + Duration::from_secs(600))
+        HeldPush::new(job, due, Some(due + Duration::from_secs(600)))
     }
 
     /// Under the next number.

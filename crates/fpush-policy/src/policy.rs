@@ -389,7 +389,7 @@ impl<W> Policy<W> {
             }
         };
         let first = self.held.next_due().is_none_or(|first| due < first);
-        let expires = (due + HELD_PATIENCE).max(job.worth_until.unwrap_or(due));
+        let expires = job.worth_until.map(|until| until.max(due + HELD_PATIENCE));
         let number = take_number(&mut self.next_number);
         self.held.push(number, HeldPush::new(job, due, expires));
         Held {

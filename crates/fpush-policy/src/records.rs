@@ -135,12 +135,15 @@ impl HeldRecord {
             state: _,
             due,
             expires,
+            is_spooled: _,
             attempts,
         } = held;
+        let (due, give_up) = (millis(*due).max(1), expires.map(&millis));
         Self {
-            due: millis(*due).max(1),
+            due,
+            give_up,
             attempts: *attempts,
-            ..Self::spooled(job, *expires, millis)
+            ..Self::spooled(job, job.arrived, millis)
         }
     }
 
@@ -212,7 +215,9 @@ impl HeldRecord {
 
     /// When it is given up. The clock may have been wrong when it was written, and the settings may say less now.
     pub(crate) fn expires(&self, longest: Duration, clocks: Clocks) -> Instant {
-        let due = clocks.to_instant(self.due).max(clocks.now);
+        let due = clocks
+            .to_instant(self.due)
+            .clamp(clocks.now, clocks.now + longest);
         let latest = due + longest;
         self.give_up
             .map_or(latest, |give_up| clocks.to_instant(give_up).min(latest))

@@ -222,8 +222,13 @@ mod tests {
         sleep(Duration::from_secs(1)).await;
         assert_eq!(seen(&module), (Proof::Refused, Some(TroubleKind::Authentication)));
         let now = Instant::now().into_std();
+        let tries = fpush_policy::Tries::new(now, 0);
         assert!(
-            module.lock().policy.may_attempt(now + SPREAD, now).is_ok(),
+            module
+                .lock()
+                .policy
+                .may_attempt(&tries, now + SPREAD, now)
+                .is_ok(),
             "a push finds out for itself"
         );
         sleep(Duration::from_secs(60)).await;

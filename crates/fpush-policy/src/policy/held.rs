@@ -63,7 +63,7 @@ impl<W> Policy<W> {
 
     fn become_due(&mut self, number: u64, job: Box<PushJob>, expires: Instant, now: Instant) {
         let sender = job.sender.sender();
-        self.held.add(number, HeldPush::due(job, now, expires));
+        self.held.add(number, HeldPush::spooled(job, now, expires));
         self.turns.due.join(sender, number);
     }
 
@@ -216,27 +216,35 @@ impl<W> Policy<W> {
     /// Begins the attempt for a held push, unless there is nothing to send any more.
     fn let_out(&mut self, number: u64, now: Instant) -> Option<Grant<W>> {
         let held = self.held.due(number)?;
-        let (target, spacing, expires) = (held.job.target(), held.job.spacing, held.expires);
+        let (target, spacing, is_spooled) = (held.job.target(), held.job.spacing, held.is_spooled);
+        let over = held.expires.map(|expires| expires + self.grace());
         let registered = held.job.record.is_some();
         let end = match self.blocked(target.token, registered, now) {
             Some(BlockReason::Dead) => Some(HeldEnd::Dropped),
             Some(BlockReason::Unexplained | BlockReason::Doubted) => {
                 Some(HeldEnd::Lost(Outcome::TokenBlocked))
             }
-            None => (now >= expires).then_some(HeldEnd::Lost(Outcome::ProviderUnavailable)),
+            None => over
+                .filter(|over| now >= *over)
+                .map(|_| HeldEnd::Lost(Outcome::ProviderUnavailable)),
         };
         if let Some(end) = end {
             self.held.remove(number);
             return Some(Grant::Ended(target.token, end));
         }
-        // A push has gone out to the device meanwhile: if that is accepted, this one is not needed.
-        let since = self.limiter.not_before(target, now);
-        if let Some(until) = since.filter(|_| self.end == Phase::Running) {
+        let wait = if is_spooled {
+            // A push may have gone out to the device meanwhile: if that is accepted, this one is not needed.
+            self.limiter.not_before(target, now)
+        } else {
+            self.limiter.silence(target.token, now)
+        };
+        if let Some(until) = wait.filter(|_| self.end == Phase::Running) {
             self.held.postpone(number, until);
             return None;
         }
         let slot = self.limiter.take(target, spacing, now);
         let held = self.held.begin(number)?;
+        held.expires.get_or_insert(now + HELD_PATIENCE);
         self.outage.sent(self.turns.out, now);
         let attempt = HeldAttempt {
             number,
@@ -321,7 +329,7 @@ impl<W> Policy<W> {
         self.outage.held_ended(matches!(ended, Ended::Failed { .. }), now);
         let held = self.held.get_mut(number)?;
         held.attempts += 1;
-        let (token, expires) = (held.job.token, held.expires);
+        let (token, expires) = (held.job.token, held.expires.unwrap_or(now));
         let end = match ended {
             Ended::Settled(Outcome::Accepted) => HeldEnd::Delivered,
             Ended::Settled(Outcome::TokenDead) => HeldEnd::Dropped,
@@ -331,23 +339,45 @@ impl<W> Policy<W> {
             }
             Ended::Failed { resume } => {
                 self.limiter.give_back(slot);
-                return self.try_again(number, *resume, *resume >= expires);
+                let is_over = now >= expires || *resume >= expires + self.grace();
+                return self.try_again(number, *resume, is_over, now);
             }
             Ended::Busy => {
                 self.limiter.give_back(slot);
                 let until = self.limiter.silence_now(token, now);
-                return self.try_again(number, until, now >= expires);
+                return self.try_again(number, until, now >= expires, now);
             }
         };
         self.held.remove(number);
         Some(end)
     }
 
+    /// So much later than its time is over the last attempt may be.
+    fn grace(&self) -> Duration {
+        if self.hold_for.is_zero() {
+            LAST_ATTEMPT
+        } else {
+            Duration::ZERO
+        }
+    }
+
     /// Makes a held push wait for another attempt, unless its time is over or a newer one replaces it.
-    fn try_again(&mut self, number: u64, due: Instant, is_over: bool) -> Option<HeldEnd> {
+    fn try_again(&mut self, number: u64, due: Instant, is_over: bool, now: Instant) -> Option<HeldEnd> {
+        let is_running = self.end == Phase::Running && !self.hold_for.is_zero();
         if is_over || self.is_last_chance() {
             self.held.remove(number);
             Some(HeldEnd::Lost(Outcome::ProviderUnavailable))
+        } else if is_running && self.is_down(now) {
+            // Another one is the next probe.
+            let held = self.held.take(number)?;
+            let target = held.job.target();
+            if self.held.queued(target).is_some() || self.spool.find(target).is_some() {
+                self.held.touch(number);
+                return Some(HeldEnd::Covered);
+            }
+            let expires = held.expires.unwrap_or(now);
+            self.spool.put(held.job, expires, || number);
+            None
         } else if self.held.requeue(number, due) {
             None
         } else {
@@ -392,7 +422,11 @@ impl<W> Policy<W> {
         if self.held.is_full() {
             return Remembered::Full;
         }
-        let mut held = HeldPush::new(job, due.min(clocks.now + HELD_PATIENCE.max(spacing)), expires);
+        let mut held = HeldPush::new(
+            job,
+            due.min(clocks.now + HELD_PATIENCE.max(spacing)),
+            Some(expires),
+        );
         held.attempts = attempts;
         self.held.add(number, held);
         Remembered::Held
@@ -444,5 +478,7 @@ impl<W> Policy<W> {
 
 /// So many become due at a time, in about a millisecond.
 const PART: usize = 1_000;
+/// So much later than its time is over the last attempt may be, where nothing is held for outages.
+const LAST_ATTEMPT: Duration = Duration::from_secs(90);
 /// One permit in so many.
 const KEPT_FOR_PUBLISHES: usize = 8;

@@ -128,11 +128,6 @@ impl Spool {
         })
     }
 
-    /// The modules that something was ever held for.
-    pub(crate) fn modules(&self) -> &[Arc<SpoolModule>] {
-        &self.modules
-    }
-
     /// Where a module writes down what it holds.
     pub(crate) fn store(&mut self, name: &str, module_type: &str) -> Arc<dyn HeldStore> {
         Arc::new(ModuleStore {
