@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
-use fpush_policy::{Grant, HeldAttempt, HeldEnd, Policy, Ticket};
+use fpush_policy::{End, Grant, HeldAttempt, HeldEnd, Policy, Ticket};
 use fpush_push::{Fingerprint, Meters, PushTrait, sync::lock};
 use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, timeout_at},
 };
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::HeldStore;
 
@@ -109,16 +109,25 @@ impl Lane {
         }
     }
 
-    /// Counts how an acknowledged push ended that nobody had in hand.
-    fn has_ended(&self, end: HeldEnd) {
+    /// Counts how an acknowledged push ended.
+    fn has_ended(&self, policy: &mut Policy<Waiter>, token: Fingerprint, end: HeldEnd) {
+        let now = Instant::now().into_std();
         match end {
-            HeldEnd::Delivered => self.meters.held_delivered(),
-            HeldEnd::Dropped => self.meters.held_dropped(),
+            HeldEnd::Delivered => {
+                self.meters.held_delivered();
+                policy.note(token, End::Delivered, now);
+            }
+            HeldEnd::Dropped => {
+                self.meters.held_dropped();
+                policy.note(token, End::Dropped, now);
+                debug!(module = %self.name, %token, "queued push dropped: the token is dead");
+            }
             HeldEnd::Covered => self.meters.held_covered(),
             HeldEnd::Lost(outcome) => {
                 self.meters.held_lost();
-                warn!(module = %self.name, outcome = outcome.name(),
-                    "an acknowledged push could not be delivered before it was worth nothing any more");
+                policy.note(token, End::Lost, now);
+                warn!(module = %self.name, %token, outcome = outcome.name(),
+                    "an acknowledged push could not be delivered");
             }
         }
     }
@@ -170,6 +179,11 @@ impl Lane {
 }
 
 impl Locked<'_> {
+    /// Counts how an acknowledged push ended.
+    pub(crate) fn has_ended(&mut self, token: Fingerprint, end: HeldEnd) {
+        self.lane.has_ended(&mut self.state.policy, token, end);
+    }
+
     /// Writes down what has changed of what is held. Returns who hears when that is done; nobody if it is not written down.
     pub(crate) fn write(&mut self) -> Option<oneshot::Receiver<bool>> {
         let store = Arc::clone(self.state.store.as_ref()?);
@@ -200,8 +214,8 @@ impl Drop for Locked<'_> {
         if let Some(store) = self.state.store.as_ref().filter(|_| !changes.is_empty()) {
             store.write(changes, None);
         }
-        for end in self.state.policy.take_ended() {
-            self.lane.has_ended(end);
+        for (token, end) in self.state.policy.take_ended() {
+            self.lane.has_ended(&mut self.state.policy, token, end);
         }
     }
 }

@@ -46,7 +46,7 @@ pub struct Policy<W> {
     /// The number of the next acknowledged push.
     next_number: u64,
     /// Acknowledged pushes that have ended without an attempt of their own.
-    ended: Vec<HeldEnd>,
+    ended: Vec<(Fingerprint, HeldEnd)>,
     /// How often the settings have changed: what was answered to older ones says nothing.
     generation: u64,
     end: Phase,
@@ -373,7 +373,7 @@ impl<W> Policy<W> {
                 let is_new = !is_queued && self.spool.find(target).is_none();
                 if !is_new {
                     // One goes out for both, with what the newer one carries.
-                    self.ended.push(HeldEnd::Covered);
+                    self.ended.push((target.token, HeldEnd::Covered));
                 }
                 let number = if is_queued {
                     self.held.renew(job, expires)
@@ -456,8 +456,8 @@ impl<W> Policy<W> {
     /// Follows the clock on the wall, and goes on with what is done little by little. To be called once a second.
     pub fn follow_clock(&mut self, clocks: Clocks) {
         self.blocklist.sweep();
-        for _ in 0..self.spool.expire(clocks.now) {
-            self.ended.push(HeldEnd::Lost(Outcome::ProviderUnavailable));
+        for token in self.spool.expire(clocks.now) {
+            self.lose(token);
         }
         self.outage.settle(self.has_backlog(), clocks.now);
         if self.clock.follow(clocks) {

@@ -47,6 +47,7 @@ pub(crate) struct Spool {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Head {
     pub(crate) number: u64,
+    pub(crate) token: Fingerprint,
     share: Fingerprint,
     /// When the newest publish came for which it goes out.
     arrived: Tick,
@@ -62,8 +63,8 @@ pub(crate) enum Near {
     Ready(u64, Box<PushJob>, Instant),
     /// Its body is asked for.
     Asked,
-    /// It is worth nothing any more.
-    Expired,
+    /// It is worth nothing any more, and was for this token.
+    Expired(Fingerprint),
 }
 
 impl Spool {
@@ -141,6 +142,7 @@ impl Spool {
         let key = job.target().slot_key();
         let mut head = Head {
             number: 0,
+            token: job.token,
             share: job.sender.share,
             arrived: self.ticks.until(job.arrived),
             expires: self.ticks.until(expires),
@@ -177,6 +179,7 @@ impl Spool {
     pub(crate) fn remember(&mut self, job: &PushJob, number: u64, expires: Instant) {
         let head = Head {
             number,
+            token: job.token,
             share: job.sender.share,
             arrived: self.ticks.until(job.arrived),
             expires: self.ticks.until(expires),
@@ -266,7 +269,7 @@ impl Spool {
         if head.expires <= self.ticks.until(now) {
             self.forget(head);
             self.touch(head.number);
-            return Some(Near::Expired);
+            return Some(Near::Expired(head.token));
         }
         if self.bodies.contains_key(&head.number) {
             let expires = self.ticks.instant(head.expires);
@@ -298,20 +301,23 @@ impl Spool {
         self.loading.len()
     }
 
-    /// A body was read: takes its push out. `None` if something has happened to it meanwhile.
+    /// A body was read: takes its push out, and says when that expires. `None` if something has happened to it meanwhile.
     pub(crate) fn loaded(&mut self, number: u64) -> Option<Instant> {
-        let (_, head) = self.stop_loading(number)?;
-        self.forget(head);
+        let head = self.take_loading(number)?;
         Some(self.ticks.instant(head.expires))
     }
 
-    /// A body is not there: its push is lost.
-    pub(crate) fn missing(&mut self, number: u64) -> bool {
-        let is_there = self.loaded(number).is_some();
-        if is_there {
-            self.touch(number);
-        }
-        is_there
+    fn take_loading(&mut self, number: u64) -> Option<Head> {
+        let (_, head) = self.stop_loading(number)?;
+        self.forget(head);
+        Some(head)
+    }
+
+    /// A body is not there: its push is lost. Returns for which token it was.
+    pub(crate) fn missing(&mut self, number: u64) -> Option<Fingerprint> {
+        let head = self.take_loading(number)?;
+        self.touch(number);
+        Some(head.token)
     }
 
     /// Bodies cannot be read now: their pushes go back to the end.
@@ -321,9 +327,9 @@ impl Spool {
         }
     }
 
-    /// Takes out some that are worth nothing any more. Returns how many.
-    pub(crate) fn expire(&mut self, now: Instant) -> usize {
-        let mut expired = 0;
+    /// Takes out some that are worth nothing any more. Returns for which tokens they were.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<Fingerprint> {
+        let mut expired = Vec::new();
         for standing in [Standing::Known, Standing::Unknown] {
             for _ in 0..PART {
                 let until = self.ticks.until(now);
@@ -331,8 +337,7 @@ impl Spool {
                 let Some((key, _)) = oldest.filter(|(_, head)| head.expires <= until) else {
                     break;
                 };
-                self.remove(key);
-                expired += 1;
+                expired.extend(self.remove(key).map(|head| head.token));
             }
         }
         expired

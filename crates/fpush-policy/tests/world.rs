@@ -382,7 +382,7 @@ impl World {
                 HeldChange::Gone(number) => drop(self.disk.remove(&number)),
             }
         }
-        for end in self.policy.take_ended() {
+        for (_, end) in self.policy.take_ended() {
             self.held_ended(end);
         }
     }

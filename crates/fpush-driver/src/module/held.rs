@@ -2,13 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fpush_policy::{End, Ended, HeldAttempt, HeldEnd, HeldRecord, Policy, Tries};
+use fpush_policy::{Ended, HeldAttempt, HeldEnd, HeldRecord, Policy, Tries};
 use fpush_push::{Fingerprint, Form, Outcome};
 use tokio::{
     task::yield_now,
     time::{Instant, sleep, sleep_until},
 };
-use tracing::{debug, warn};
 
 use super::{DEADLINE, Module, delay_at_random};
 use crate::{
@@ -164,26 +163,11 @@ impl Module {
 
     /// Counts how an acknowledged push ended.
     pub(super) fn held_has_ended(&self, token: Fingerprint, end: HeldEnd) {
-        match end {
-            HeldEnd::Delivered => {
-                self.lane.meters.held_delivered();
-                self.note(token, End::Delivered);
-            }
-            HeldEnd::Dropped => {
-                self.lane.meters.held_dropped();
-                self.note(token, End::Dropped);
-                debug!(module = %self.name, %token, "queued push dropped: the token is dead");
-            }
-            HeldEnd::Covered => self.lane.meters.held_covered(),
-            HeldEnd::Lost(outcome) => self.lose(token, outcome),
-        }
+        self.lock().has_ended(token, end);
     }
 
     pub(super) fn lose(&self, token: Fingerprint, outcome: Outcome) {
-        self.lane.meters.held_lost();
-        self.note(token, End::Lost);
-        warn!(module = %self.name, %token, outcome = outcome.name(),
-            "an acknowledged push could not be delivered");
+        self.held_has_ended(token, HeldEnd::Lost(outcome));
     }
 
     /// Ends a retired module that holds nothing. A push under way may be held yet.

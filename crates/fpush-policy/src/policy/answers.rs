@@ -45,7 +45,7 @@ impl<W> Policy<W> {
                 self.blocklist.unblock(job.token);
                 self.recent.accepted(job.token, now);
                 if self.spool.cover(job.target(), job.arrived) {
-                    self.ended.push(HeldEnd::Covered);
+                    self.ended.push((job.token, HeldEnd::Covered));
                 }
                 let mut notice = None;
                 if is_current {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fpush_push::{Class, Outcome, Token, TokenHasher};
+use fpush_push::{Class, Fingerprint, Outcome, Token, TokenHasher};
 
 use super::{
     Busy, Failed, Grant, HELD_PATIENCE, HeldAttempt, HeldEnd, HoldUntil, Phase, Policy, Remembered,
@@ -56,7 +56,7 @@ impl<W> Policy<W> {
                 None => return,
                 Some(Near::Ready(number, job, expires)) => self.become_due(number, job, expires, now),
                 Some(Near::Asked) => {}
-                Some(Near::Expired) => self.ended.push(HeldEnd::Lost(Outcome::ProviderUnavailable)),
+                Some(Near::Expired(token)) => self.lose(token),
             }
         }
     }
@@ -87,10 +87,11 @@ impl<W> Policy<W> {
                     self.become_due(number, job, expires, now);
                 }
             }
-            None if self.spool.missing(number) => {
-                self.ended.push(HeldEnd::Lost(Outcome::ProviderUnavailable));
+            None => {
+                if let Some(token) = self.spool.missing(number) {
+                    self.lose(token);
+                }
             }
-            None => {}
         }
     }
 
@@ -139,8 +140,14 @@ impl<W> Policy<W> {
     }
 
     /// How acknowledged pushes have ended without an attempt of their own.
-    pub fn take_ended(&mut self) -> Vec<HeldEnd> {
+    pub fn take_ended(&mut self) -> Vec<(Fingerprint, HeldEnd)> {
         std::mem::take(&mut self.ended)
+    }
+
+    /// A held push could not be delivered while it was worth something.
+    pub(super) fn lose(&mut self, token: Fingerprint) {
+        let end = HeldEnd::Lost(Outcome::ProviderUnavailable);
+        self.ended.push((token, end));
     }
 
     /// The rate of held pushes doubles in this time when the provider is back.
@@ -409,7 +416,7 @@ impl<W> Policy<W> {
         }
         // One was under way when this one was queued for its key.
         if self.held.remove_queued(target).is_some() || self.spool.remove(target.slot_key()).is_some() {
-            self.ended.push(HeldEnd::Covered);
+            self.ended.push((target.token, HeldEnd::Covered));
         }
         if is_spooled {
             if self.spool.is_full() {
@@ -453,7 +460,7 @@ impl<W> Policy<W> {
             match near {
                 Near::Ready(number, job, expires) => self.become_due(number, job, expires, now),
                 Near::Asked => {}
-                Near::Expired => self.ended.push(HeldEnd::Lost(Outcome::ProviderUnavailable)),
+                Near::Expired(token) => self.lose(token),
             }
         }
     }

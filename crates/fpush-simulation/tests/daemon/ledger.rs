@@ -125,9 +125,9 @@ impl Ledger {
         self.unanswered.clear();
     }
 
-    /// Acknowledged later than this, it need not be on disk.
-    pub(crate) fn forgive_since(&mut self, since: Millis) {
-        self.owed.retain(|_, owed| owed.answered < since);
+    /// How many requests have no answer yet.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.unanswered.len()
     }
 
     /// Something kept pushes from going out until now.
