@@ -22,9 +22,16 @@ pub struct ModuleSettings {
 impl ModuleSettings {
     /// Reads the keys that every module has, except `type` and `is_default_module`.
     pub fn read(module: &mut Section<'_>) -> Self {
+        let hold_for = module.duration("holdFor", HOLD_FOR);
+        if hold_for > LONGEST_HOLD {
+            module.error(
+                "holdFor",
+                "expected at most 28 days, which is as long as providers keep a push",
+            );
+        }
         Self {
             max_in_flight: module.integer("maxInFlight", 1..=100_000, 1_000) as usize,
-            hold_for: module.duration("holdFor", HOLD_FOR).min(LONGEST_HOLD),
+            hold_for: hold_for.min(LONGEST_HOLD),
             ratelimit: RatelimitSettings::read(module),
             blocklist: BlocklistSettings::read(module),
         }

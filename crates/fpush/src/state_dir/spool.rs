@@ -74,7 +74,7 @@ enum Order {
     /// Forgets what modules hold that expired before then, in milliseconds since 1970.
     Expire(Vec<Arc<SpoolModule>>, u64, mpsc::Sender<Expired>),
     /// Says whether all that was ordered before is written.
-    Flush(oneshot::Sender<bool>),
+    Flush(Box<dyn FnOnce(bool) + Send>),
 }
 
 /// How many pushes of a module have expired.
@@ -93,8 +93,12 @@ impl Spool {
             Err(e) if is_damaged(&e) => {
                 let aside = path.with_extension("unreadable");
                 fs::rename(&path, &aside)?;
+                // What was written last is in the first of these.
                 for suffix in ["-wal", "-shm"] {
-                    drop(fs::remove_file(with_suffix(&path, suffix)));
+                    drop(fs::rename(
+                        with_suffix(&path, suffix),
+                        with_suffix(&aside, suffix),
+                    ));
                 }
                 error!(
                     "cannot read {}: {e}; going on without what it holds, and it is kept as {}",
@@ -158,26 +162,39 @@ impl Spool {
         module
     }
 
-    /// All that a module holds, by number. What cannot be read is said and left out.
-    pub(crate) fn each_held(&self, name: &str, module_type: &str, take: impl FnMut(u64, HeldRecord)) {
+    /// All that a module holds, by number. What fpush would not have written is said, and left out from now on.
+    pub(crate) fn each_held(&self, name: &str, module_type: &str, mut take: impl FnMut(u64, HeldRecord)) {
         let is_it = |module: &&Arc<SpoolModule>| module.name == name && module.module_type == module_type;
         let Some(module) = self.modules.iter().find(is_it) else {
             return;
         };
-        if let Err(e) = self.read_all(module, take) {
-            let path = self.path.display();
+        let path = self.path.display();
+        let mut refused = Vec::new();
+        let read = self.read_all(module, |number, record| match record {
+            Some(record) => take(number, record),
+            None => refused.push(HeldChange::Gone(number)),
+        });
+        if let Err(e) = read {
             error!("{path} is not all readable: {e}; going on with the rest");
+        }
+        if !refused.is_empty() {
+            let unreadable = refused.len();
+            error!(unreadable, "{path} is not all readable; going on with the rest");
+            drop(self.orders.send(Order::Write(Arc::clone(module), refused, None)));
         }
     }
 
-    fn read_all(&self, module: &SpoolModule, mut take: impl FnMut(u64, HeldRecord)) -> rusqlite::Result<()> {
+    fn read_all(
+        &self,
+        module: &SpoolModule,
+        mut take: impl FnMut(u64, Option<HeldRecord>),
+    ) -> rusqlite::Result<()> {
         let connection = reader(&self.path)?;
         let mut statement = connection.prepare(READ_ALL)?;
         let mut rows = statement.query(params![module.id])?;
         while let Some(row) = rows.next()? {
-            if let Some((number, record)) = record(row)? {
-                take(number, record);
-            }
+            let number: i64 = row.get(0)?;
+            take(number.cast_unsigned(), record(row)?);
         }
         Ok(())
     }
@@ -211,7 +228,10 @@ impl Spool {
             self.shared.unwritten.fetch_add(1, Ordering::Relaxed);
             drop(self.orders.send(Order::Write(module, vec![change], None)));
         }
-        self.flush().blocking_recv().unwrap_or(false)
+        let (written, flushed) = mpsc::channel();
+        self.when_written(move |is_written| drop(written.send(is_written)));
+        // Nothing else runs before the start.
+        flushed.recv().unwrap_or(false)
     }
 
     fn next_number(&self, module: &SpoolModule) -> u64 {
@@ -233,8 +253,12 @@ impl Spool {
     /// Hears whether all that was ordered is written.
     pub(crate) fn flush(&self) -> oneshot::Receiver<bool> {
         let (written, flushed) = oneshot::channel();
-        drop(self.orders.send(Order::Flush(written)));
+        self.when_written(move |is_written| drop(written.send(is_written)));
         flushed
+    }
+
+    fn when_written(&self, tell: impl FnOnce(bool) + Send + 'static) {
+        drop(self.orders.send(Order::Flush(Box::new(tell))));
     }
 
     /// Why nothing can be written.
@@ -356,7 +380,7 @@ impl Writer {
                         drop(done.send((module, count)));
                     }
                 }
-                Order::Flush(flushed) => drop(flushed.send(is_written)),
+                Order::Flush(tell) => tell(is_written),
             }
         }
     }
@@ -450,7 +474,7 @@ impl Writer {
         let read = |number: &u64| {
             let mut rows = statement.query(params![module.id, number.cast_signed()])?;
             let row = rows.next()?.map(record).transpose()?.flatten();
-            Ok((*number, row.map(|(_, record)| record)))
+            Ok((*number, row))
         };
         numbers.iter().map(read).collect()
     }
@@ -485,7 +509,7 @@ fn take_out(transaction: &Transaction<'_>, module: i64, number: u64) -> rusqlite
 }
 
 /// A row, if fpush may have written it.
-fn record(row: &Row<'_>) -> rusqlite::Result<Option<(u64, HeldRecord)>> {
+fn record(row: &Row<'_>) -> rusqlite::Result<Option<HeldRecord>> {
     let class = match row.get::<_, i64>(4)? {
         1 => Class::High,
         2 => Class::Low,
@@ -500,7 +524,6 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Option<(u64, HeldRecord)>> {
         _ => return Ok(None),
     };
     let id: Option<Vec<u8>> = row.get(13)?;
-    let number: i64 = row.get(0)?;
     let record = HeldRecord {
         due: row.get::<_, i64>(1)?.cast_unsigned(),
         give_up: row.get::<_, Option<i64>>(2)?.map(i64::cast_unsigned),
@@ -516,7 +539,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Option<(u64, HeldRecord)>> {
         attempts: row.get(12)?,
         id: id.and_then(|id| Some(u128::from_be_bytes(id.try_into().ok()?))),
     };
-    Ok(record.is_sane().then_some((number.cast_unsigned(), record)))
+    Ok(record.is_sane().then_some(record))
 }
 
 fn number_of(choice: Choice) -> u8 {
