@@ -20,6 +20,8 @@ pub(crate) struct Ledger {
     /// The last push of each key that came to a provider.
     pub(crate) seen: BTreeMap<Key, Seen>,
     pub(crate) seen_ids: BTreeSet<Uuid>,
+    /// Those that were let out to find out whether their provider is back.
+    pub(crate) probes: BTreeSet<Uuid>,
     /// Between two pushes to a device; the shortest of late.
     pub(crate) spacing: Millis,
     /// Whether what is held goes out without regard to that.

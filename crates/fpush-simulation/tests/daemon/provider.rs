@@ -207,7 +207,11 @@ impl<'a> Attempt<'a> {
         let left = push.deadline.saturating_duration_since(Instant::now().into_std());
         let left = left.as_millis() as Millis;
         // What finds out whether a provider is back has less time, from when it is let out.
-        let due_in = if left == PROBE { PROBE } else { REPLY_DUE };
+        if left == PROBE {
+            books.ledger.probes.insert(push.id);
+        }
+        let is_probe = left <= PROBE && books.ledger.probes.contains(&push.id);
+        let due_in = if is_probe { PROBE } else { REPLY_DUE };
         let arrived = (started + left).saturating_sub(due_in);
         if let Some(blocked) = blocked.filter(|at| *at < arrived && arrived < at + BLOCK) {
             books.fail(format!(
@@ -216,7 +220,7 @@ impl<'a> Attempt<'a> {
                 arrived - blocked
             ));
         }
-        if left.is_zero() {
+        if left == 0 {
             books.fail(format!(
                 "{}: attempt {} begins when its time is over",
                 backend.module, push.id

@@ -229,7 +229,10 @@ impl Spool {
             drop(self.orders.send(Order::Write(module, vec![change], None)));
         }
         let (written, flushed) = mpsc::channel();
-        self.when_written(move |is_written| drop(written.send(is_written)));
+        self.when_written(move |is_written| {
+            // It is waited for below.
+            let _ = written.send(is_written);
+        });
         // Nothing else runs before the start.
         flushed.recv().unwrap_or(false)
     }
@@ -253,7 +256,10 @@ impl Spool {
     /// Hears whether all that was ordered is written.
     pub(crate) fn flush(&self) -> oneshot::Receiver<bool> {
         let (written, flushed) = oneshot::channel();
-        self.when_written(move |is_written| drop(written.send(is_written)));
+        self.when_written(move |is_written| {
+            // Nobody may wait for it any more.
+            let _ = written.send(is_written);
+        });
         flushed
     }
 
@@ -683,3 +689,172 @@ const SLOW: Duration = Duration::from_secs(5);
 const BUSY: Duration = Duration::from_secs(2);
 /// Bytes of SQLite's log when nothing happens.
 const LARGEST_WAL: i64 = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use fpush_testkit::TempDir;
+
+    use super::*;
+
+    fn full_record(number: u64) -> HeldRecord {
+        HeldRecord {
+            token: format!("token-{number}"),
+            class: Class::Low,
+            choice: Choice::Registered,
+            domain: "a.example".to_owned(),
+            spacing: 5_000,
+            account: Some("account".to_owned()),
+            channel: Some("channel".to_owned()),
+            registered: true,
+            node: Some("node".to_owned()),
+            due: 0,
+            give_up: Some(u64::MAX >> 1),
+            attempts: 3,
+            id: Some(u128::from(number) << 90),
+        }
+    }
+
+    fn open(dir: &TempDir) -> (Spool, StateFolder) {
+        let folder = StateFolder::open(&dir.path().join("state")).unwrap();
+        let spool = Spool::open(&folder, Arc::default()).unwrap();
+        (spool, folder)
+    }
+
+    fn put(store: &dyn HeldStore, number: u64) -> bool {
+        let (acknowledge, written) = oneshot::channel();
+        let change = HeldChange::Put(number, Box::new(full_record(number)));
+        store.write(vec![change], Some(acknowledge));
+        written.blocking_recv().unwrap_or(false)
+    }
+
+    fn all(spool: &Spool, name: &str) -> Vec<(u64, HeldRecord)> {
+        let mut all = Vec::new();
+        spool.each_held(name, "apple", |number, record| all.push((number, record)));
+        all
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_by_its_module_alone() {
+        let dir = TempDir::new();
+        let (mut spool, folder) = open(&dir);
+        let store = spool.store("m", "apple");
+        assert!((0..3).all(|number| put(&*store, number)));
+        assert!(put(&*spool.store("other", "apple"), 0));
+        store.write(vec![HeldChange::Gone(1)], None);
+        let read = store.read(vec![0, 1, 7]).blocking_recv().unwrap().unwrap();
+        assert_eq!(read, [(0, Some(full_record(0))), (1, None), (7, None)]);
+        drop((spool, store, folder));
+        let (spool, _folder) = open(&dir);
+        assert_eq!(all(&spool, "m"), [(0, full_record(0)), (2, full_record(2))]);
+        let counts: Vec<_> = spool.counts().into_iter().map(|(_, count)| count).collect();
+        assert_eq!(counts, [2, 1]);
+        assert!(all(&spool, "nobody").is_empty());
+    }
+
+    /// As where the disk is full: what cannot be written is not acknowledged, and what was sent is taken out later.
+    #[test]
+    fn what_cannot_be_written_is_said_and_what_is_done_with_goes_when_it_can() {
+        let dir = TempDir::new();
+        let (mut spool, folder) = open(&dir);
+        let store = spool.store("m", "apple");
+        assert!(put(&*store, 0));
+        let other = Connection::open(folder.path().join(NAME)).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        assert!(!put(&*store, 1));
+        store.write(vec![HeldChange::Gone(0)], None);
+        assert!(!put(&*store, 2));
+        let trouble = spool.trouble().unwrap();
+        assert!(
+            trouble.contains("cannot write to") && trouble.contains("refused meanwhile"),
+            "{trouble}"
+        );
+        other.execute_batch("ROLLBACK").unwrap();
+        fpush_testkit::until(Duration::from_secs(20), "it is written", || {
+            spool.trouble().is_none() && all(&spool, "m").is_empty()
+        });
+        assert!(put(&*store, 3));
+        assert_eq!(all(&spool, "m"), [(3, full_record(3))]);
+    }
+
+    #[test]
+    fn what_has_expired_goes_for_the_modules_that_are_named() {
+        let dir = TempDir::new();
+        let (mut spool, _folder) = open(&dir);
+        let (gone, stays) = (spool.module("gone", "apple"), spool.module("stays", "apple"));
+        assert!(put(&*spool.store("gone", "apple"), 0) && put(&*spool.store("stays", "apple"), 0));
+        let (done, expired) = mpsc::channel();
+        spool.expire(vec![Arc::clone(&gone)], 1_000, done.clone());
+        spool.expire(vec![Arc::clone(&gone)], u64::MAX >> 1, done.clone());
+        let late = |number: u64| {
+            let record = HeldRecord {
+                give_up: Some(5),
+                ..full_record(number)
+            };
+            HeldChange::Put(number, Box::new(record))
+        };
+        spool
+            .store("gone", "apple")
+            .write((1..4).map(late).collect(), None);
+        spool.expire(vec![gone], 1_000, done);
+        let counts: Vec<_> = expired
+            .iter()
+            .map(|(module, count)| (module.name.clone(), count))
+            .collect();
+        assert_eq!(
+            counts,
+            [
+                ("gone".to_owned(), 0),
+                ("gone".to_owned(), 0),
+                ("gone".to_owned(), 3)
+            ]
+        );
+        assert_eq!(all(&spool, &stays.name).len(), 1);
+    }
+
+    #[test]
+    fn a_file_of_a_newer_version_is_left_alone() {
+        let dir = TempDir::new();
+        let (spool, folder) = open(&dir);
+        drop(spool);
+        let path = folder.path().join(NAME);
+        let connection = Connection::open(&path).unwrap();
+        connection.pragma_update(None, "user_version", 2).unwrap();
+        drop(connection);
+        let refused = Spool::open(&folder, Arc::default()).err().unwrap().to_string();
+        assert!(refused.contains("newer fpush"), "{refused}");
+        assert!(path.exists());
+    }
+
+    /// What the operator reads in docs/performance.md: `cargo test --release -- --ignored a_held_push_costs`.
+    #[test]
+    #[ignore = "it measures"]
+    #[expect(clippy::disallowed_macros, reason = "a person has asked for it")]
+    fn a_held_push_costs_little() {
+        let dir = TempDir::new();
+        let (mut spool, folder) = open(&dir);
+        let store = spool.store("m", "apple");
+        let (many, start) = (1_000_000_u64, Instant::now());
+        for number in 0..many {
+            let record = HeldRecord {
+                token: format!("{number:064}"),
+                account: None,
+                channel: None,
+                node: None,
+                registered: false,
+                ..full_record(number)
+            };
+            store.write(vec![HeldChange::Put(number, Box::new(record))], None);
+        }
+        assert!(spool.flush().blocking_recv().unwrap());
+        let wrote = start.elapsed();
+        let bytes = fs::metadata(folder.path().join(NAME)).unwrap().len();
+        let start = Instant::now();
+        let read = all(&spool, "m").len();
+        eprintln!(
+            "{} us each, {} bytes each; {read} read in {:?}",
+            wrote.as_micros() / u128::from(many),
+            bytes / many,
+            start.elapsed()
+        );
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
@@ -174,6 +175,7 @@ impl Rig {
         let head = b"{\"fpush\":1}".to_vec();
         let text = [&[head], lines].concat().join(&b'\n');
         fs::write(self.file(OLD_HELD), &text).unwrap();
+        fs::set_permissions(self.file(OLD_HELD), fs::Permissions::from_mode(0o600)).unwrap();
         text
     }
 
