@@ -7,10 +7,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use fpush_client::{CLOCK_WRONG, ProviderClient, Via, retry_after};
+use fpush_client::{CLOCK_WRONG, ProviderClient, Via, example, retry_after};
 use fpush_push::{
-    BackendStatus, Class, Credential, CredentialKind, Failure, Form, Push, PushError, PushTrait, Sending,
-    Token, Urgency, Verifying,
+    BackendStatus, Class, Credential, CredentialKind, Example, Extra, Failure, Form, Push, PushError,
+    PushTrait, Sending, Token, Urgency, Verifying,
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
@@ -105,6 +105,7 @@ impl PushTrait for Apns {
                 class: self.class(Urgency::High),
                 form: Form::Full,
                 extra: None,
+                count: None,
                 id: uuid::Uuid::new_v4(),
                 deadline,
             };
@@ -151,6 +152,17 @@ impl PushTrait for Apns {
             credentials: vec![credential],
             clock_offset: self.client.clock_offset(),
         }
+    }
+
+    fn examples(&self) -> Vec<Example> {
+        let of_mode: &[_] = match self.mode {
+            Mode::One(class, _) => &[class],
+            Mode::Auto { .. } => &[Class::High, Class::Low],
+        };
+        let first = of_mode.iter().map(|class| (*class, false));
+        let all = first.chain([(Class::Voip, true)]);
+        all.filter_map(|(class, call)| self.example(class, call))
+            .collect()
     }
 
     fn digest(&self) -> u128 {
@@ -216,6 +228,34 @@ impl Apns {
         Failure::new(error, name, refusal.describe(), meaning)
     }
 
+    /// A request for a push of this class, or to the second token of a device.
+    fn example(&self, class: Class, call: bool) -> Option<Example> {
+        let extra = Extra {
+            account: None,
+            channel: None,
+            encrypted: None,
+            call,
+        };
+        let push = Push {
+            token: Token::new("TOKEN"),
+            class,
+            form: Form::Full,
+            extra: Some(Arc::new(extra)),
+            count: Some(1),
+            id: uuid::Uuid::nil(),
+            deadline: std::time::Instant::now(),
+        };
+        let pushes = match (class, call) {
+            (_, true) => "a call, to the second token of a registered device",
+            (Class::High, false) => "a visible push",
+            (Class::Low, false) => "a silent push",
+            (Class::Voip, false) => "a push for calls",
+        };
+        let (request, _) = self.request(&push)?;
+        let hidden = [("apns-id", "a new UUID for each push")];
+        Some(example(pushes, &request, &hidden))
+    }
+
     /// For a person: which topic where, and how we know.
     fn accepted(&self, push: &Push, why: &str) -> String {
         let topic = self.ready(push).topic.to_str().unwrap_or_default();
@@ -266,7 +306,7 @@ impl Apns {
                 signed.generation
             }
         };
-        let mut request = Request::new(ready.body(push.form, extra));
+        let mut request = Request::new(ready.body(push.form, extra, push.count));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::from_parts(uri).ok()?;
         *request.headers_mut() = headers;

@@ -7,12 +7,16 @@ use std::{
 
 use bytes::Bytes;
 use fpush_client::{ClientSettings, Dialer, ProviderClient, Trust};
-use fpush_push::{Class, Push};
+use fpush_push::{
+    Class, Push,
+    settings::{Report, Section},
+};
 use http::{Request, Uri, uri::Authority};
 use serde_json::Map;
 
 use crate::{
     backend::{Apns, Authentication, Mode},
+    content::Contents,
     credentials::Validity,
     payload::{PayloadSettings, Ready},
     provider_token::{Clocks, ProviderToken},
@@ -52,14 +56,11 @@ impl Requests {
         };
         let payload = PayloadSettings {
             topic: "org.example.app".to_owned(),
-            alert_title: "New Message".to_owned(),
-            alert_body: "New Message?".to_owned(),
-            sound: "default".to_owned(),
-            mutable_content: true,
             collapse: false,
-            additional_data: Map::new(),
         };
-        let ready = |class| Ready::new(class, &payload).ok().map(Box::new);
+        let (nothing, report) = (Map::new(), Report::default());
+        let contents = Contents::read(&mut Section::root(&nothing, &report), &[]);
+        let ready = |class| Ready::new(class, &payload, contents.of(class)).ok().map(Box::new);
         Some(Self(Apns {
             client: ProviderClient::new(settings, uri),
             authority: Authority::from_static("api.push.apple.com"),

@@ -1,29 +1,17 @@
 //! What a push carries, made once when the daemon starts: it is the same for every device.
 
-use std::{borrow::Cow, collections::BTreeMap};
-
-use a2::request::{
-    notification::{
-        CollapseId, DefaultNotificationBuilder, NotificationBuilder as _, NotificationOptions, Priority,
-        PushType,
-    },
-    payload::{APS, APSAlert, APSSound, Payload, PayloadLike as _},
-};
 use bytes::Bytes;
 use fpush_push::{Class, Extra, Form};
 use http::HeaderValue;
 use serde_json::{Map, Value};
 
-/// What the settings say about the payload.
+use crate::content::Content;
+
+/// What the settings say about all payloads of a module.
 #[derive(Clone, Debug)]
 pub(crate) struct PayloadSettings {
     pub(crate) topic: String,
-    pub(crate) alert_title: String,
-    pub(crate) alert_body: String,
-    pub(crate) sound: String,
-    pub(crate) mutable_content: bool,
     pub(crate) collapse: bool,
-    pub(crate) additional_data: Map<String, Value>,
 }
 
 /// A payload and the headers that belong to it, ready to be sent.
@@ -35,6 +23,8 @@ pub(crate) struct Ready {
     pub(crate) collapse_id: Option<HeaderValue>,
     full: Bytes,
     minimal: Bytes,
+    /// Where in both the badge goes: behind the last key of `aps`, if it tells how many messages there are.
+    badge: Option<usize>,
     /// The largest body that Apple takes.
     limit: usize,
     /// The keys of `additionalData`, which no other value may use.
@@ -44,83 +34,79 @@ pub(crate) struct Ready {
 /// Why there is no payload.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PayloadError {
-    #[error("the payload has {size} bytes; Apple takes {limit} at most: shorten the texts or additionalData")]
-    TooLarge { size: usize, limit: usize },
+    #[error(
+        "the payload of a {kind} push has {size} bytes; Apple takes {limit} at most: shorten the texts, aps or additionalData"
+    )]
+    TooLarge {
+        kind: &'static str,
+        size: usize,
+        limit: usize,
+    },
     #[error("the topic holds characters that no bundle ID has")]
     Topic,
-    #[error("the payload cannot be made: {0}")]
-    Json(#[from] a2::Error),
 }
 
 impl Ready {
-    pub(crate) fn new(class: Class, settings: &PayloadSettings) -> Result<Self, PayloadError> {
-        let (push_type, priority, topic, collapse_id) = match class {
-            Class::High => (
-                PushType::Alert,
-                Priority::High,
-                settings.topic.clone(),
-                "xmpp-body-push",
-            ),
-            Class::Low => (
-                PushType::Background,
-                Priority::Normal,
-                settings.topic.clone(),
-                "xmpp-nobody-push",
-            ),
-            Class::Voip => (
-                PushType::Voip,
-                Priority::High,
-                format!("{}.voip", settings.topic),
-                "xmpp-voip-push",
-            ),
-        };
-        let limit = match class {
-            Class::High | Class::Low => 4_096,
-            Class::Voip => 5_120,
-        };
-        let options = NotificationOptions {
-            apns_push_type: Some(push_type),
-            apns_priority: Some(priority.clone()),
-            apns_topic: Some(&topic),
-            apns_collapse_id: settings
-                .collapse
-                .then(|| CollapseId::new(collapse_id))
-                .transpose()?,
-            ..NotificationOptions::default()
-        };
+    pub(crate) fn new(
+        class: Class,
+        settings: &PayloadSettings,
+        content: &Content,
+    ) -> Result<Self, PayloadError> {
+        let PayloadSettings { topic, collapse } = settings;
         let text = |value: &str| HeaderValue::try_from(value).map_err(|_| PayloadError::Topic);
-        let full = json(class, settings, &settings.additional_data, options.clone())?;
-        if full.len() > limit {
-            return Err(PayloadError::TooLarge {
-                size: full.len(),
-                limit,
-            });
+        let (push_type, priority, topic, collapse_id, limit, kind) = match class {
+            Class::High => ("alert", "10", text(topic)?, "xmpp-body-push", 4_096, "visible"),
+            Class::Low => (
+                "background",
+                "5",
+                text(topic)?,
+                "xmpp-nobody-push",
+                4_096,
+                "silent",
+            ),
+            Class::Voip => {
+                let topic = text(&format!("{topic}.voip"))?;
+                ("voip", "10", topic, "xmpp-voip-push", 5_120, "voip")
+            }
+        };
+        let Content { aps, counts, data } = content;
+        let aps = json(aps);
+        let badge = counts.then(|| START.len() + aps.len() - 1);
+        let minimal = format!("{START}{aps}}}");
+        let full = match &json(data)[1..] {
+            "}" => minimal.clone(),
+            pairs => format!("{START}{aps},{pairs}"),
+        };
+        let size = full.len() + badge.map_or(0, |_| badge_pair(true, u32::MAX).len());
+        if size > limit {
+            return Err(PayloadError::TooLarge { kind, size, limit });
         }
         Ok(Self {
-            push_type: text(&push_type.to_string())?,
-            priority: text(&priority.to_string())?,
-            collapse_id: options
-                .apns_collapse_id
-                .as_ref()
-                .map(|id| text(id.value))
-                .transpose()?,
-            full,
-            minimal: json(class, settings, &Map::new(), options)?,
-            topic: text(&topic)?,
+            push_type: HeaderValue::from_static(push_type),
+            priority: HeaderValue::from_static(priority),
+            topic,
+            collapse_id: collapse.then(|| HeaderValue::from_static(collapse_id)),
+            full: full.into(),
+            minimal: minimal.into(),
+            badge,
             limit,
-            taken: settings.additional_data.keys().cloned().collect(),
+            taken: data.keys().cloned().collect(),
         })
     }
 
-    /// The body for a device with this in addition: as much of it as Apple takes, because a ciphertext that is cut
-    /// cannot be read.
-    pub(crate) fn body(&self, form: Form, extra: Option<&Extra>) -> Bytes {
+    /// The body for a device with this in addition, of whose user so many messages wait: as much of it as Apple takes,
+    /// because a ciphertext that is cut cannot be read.
+    pub(crate) fn body(&self, form: Form, extra: Option<&Extra>, count: Option<u32>) -> Bytes {
         let base = match form {
             Form::Full => &self.full,
             Form::Minimal => &self.minimal,
         };
+        let base = match (self.badge, count) {
+            (Some(place), Some(count)) => with_badge(base, place, count),
+            (Some(_), None) | (None, _) => base.clone(),
+        };
         let Some(extra) = extra else {
-            return base.clone();
+            return base;
         };
         let plain = extra.without_encrypted();
         let candidates = match form {
@@ -130,9 +116,9 @@ impl Ready {
         candidates
             .into_iter()
             .flatten()
-            .map(|extra| self.extended(base, extra))
+            .map(|extra| self.extended(&base, extra))
             .find(|body| body.len() <= self.limit)
-            .unwrap_or_else(|| base.clone())
+            .unwrap_or(base)
     }
 
     /// The body with more keys behind its own. There always are some of its own: `aps`.
@@ -149,74 +135,52 @@ impl Ready {
     }
 }
 
-fn json(
-    class: Class,
-    settings: &PayloadSettings,
-    data: &Map<String, Value>,
-    options: NotificationOptions<'_>,
-) -> Result<Bytes, PayloadError> {
-    let aps = match class {
-        Class::High => APS {
-            alert: alert(settings),
-            sound: not_empty(&settings.sound).map(|name| APSSound::Sound(name.into())),
-            mutable_content: settings.mutable_content.then_some(1),
-            ..APS::default()
-        },
-        Class::Low | Class::Voip => APS {
-            content_available: Some(1),
-            ..APS::default()
-        },
-    };
-    let data: BTreeMap<_, _> = data
-        .iter()
-        .map(|(key, value)| (Cow::from(key.as_str()), value.clone()))
-        .collect();
-    let payload = Payload {
-        options,
-        device_token: Cow::from(""),
-        aps,
-        data,
-    };
-    Ok(Bytes::from(payload.to_json_string()?))
+/// The body with a badge at its place.
+fn with_badge(base: &Bytes, place: usize, count: u32) -> Bytes {
+    let (before, behind) = base.split_at(place);
+    let pair = badge_pair(!before.ends_with(b"{"), count);
+    [before, pair.as_bytes(), behind].concat().into()
 }
 
-/// The alert comes from a builder, because its fields are private; the rest of that builder's work is not
-/// wanted.
-fn alert(settings: &PayloadSettings) -> Option<APSAlert<'_>> {
-    let mut builder = DefaultNotificationBuilder::new();
-    if let Some(title) = not_empty(&settings.alert_title) {
-        builder = builder.title(title);
-    }
-    if let Some(body) = not_empty(&settings.alert_body) {
-        builder = builder.body(body);
-    }
-    builder.build("", NotificationOptions::default()).aps.alert
+fn badge_pair(has_others: bool, count: u32) -> String {
+    let comma = if has_others { "," } else { "" };
+    format!("{comma}\"badge\":{count}")
 }
 
-fn not_empty(text: &str) -> Option<&str> {
-    (!text.is_empty()).then_some(text)
+/// A value of JSON always has a text.
+fn json(object: &Map<String, Value>) -> String {
+    Value::from(object.clone()).to_string()
 }
+
+const START: &str = r#"{"aps":"#;
 
 #[cfg(test)]
 mod tests {
+    use fpush_push::settings::{Report, Section};
     use serde_json::json;
 
     use super::*;
+    use crate::content::Contents;
 
-    fn settings() -> PayloadSettings {
-        PayloadSettings {
+    fn ready(class: Class, keys: Value) -> Result<Ready, PayloadError> {
+        let report = Report::default();
+        let mut section = Section::root(keys.as_object().unwrap(), &report);
+        let settings = PayloadSettings {
             topic: "org.example.app".into(),
-            alert_title: "New Message".into(),
-            alert_body: "New Message?".into(),
-            sound: "default".into(),
-            mutable_content: true,
-            collapse: false,
-            additional_data: Map::from_iter([("extra".to_owned(), json!({ "a": [1, 2] }))]),
-        }
+            collapse: section.boolean("collapsePushes", false),
+        };
+        let contents = Contents::read(&mut section, &[class]);
+        section.finish();
+        assert!(report.into_problems().is_empty(), "{keys}");
+        Ready::new(class, &settings, contents.of(class))
+    }
+
+    fn usual() -> Value {
+        json!({ "additionalData": { "extra": { "a": [1, 2] } } })
     }
 
     fn body(ready: &Ready, form: Form) -> Value {
-        serde_json::from_slice(&ready.body(form, None)).unwrap()
+        serde_json::from_slice(&ready.body(form, None, None)).unwrap()
     }
 
     fn extra(ciphertext: &str) -> Extra {
@@ -233,15 +197,16 @@ mod tests {
 
     #[test]
     fn what_is_encrypted_goes_to_the_app_beside_its_account() {
-        let ready = Ready::new(Class::High, &settings()).unwrap();
-        let body: Value = serde_json::from_slice(&ready.body(Form::Full, Some(&extra("c2VjcmV0")))).unwrap();
+        let ready = ready(Class::High, usual()).unwrap();
+        let body: Value =
+            serde_json::from_slice(&ready.body(Form::Full, Some(&extra("c2VjcmV0")), None)).unwrap();
         assert_eq!(body["account"], "a\"@b.example");
         assert_eq!(body["encrypted"], "c2VjcmV0");
         assert_eq!(body["iv"], "AAAA");
         assert_eq!(body["aps"]["mutable-content"], 1);
         assert_eq!(body["extra"], json!({ "a": [1, 2] }));
         let minimal: Value =
-            serde_json::from_slice(&ready.body(Form::Minimal, Some(&extra("c2VjcmV0")))).unwrap();
+            serde_json::from_slice(&ready.body(Form::Minimal, Some(&extra("c2VjcmV0")), None)).unwrap();
         assert_eq!(
             (&minimal["account"], &minimal["encrypted"]),
             (&body["account"], &Value::Null)
@@ -250,8 +215,8 @@ mod tests {
 
     #[test]
     fn what_is_too_large_becomes_the_plain_push() {
-        let ready = Ready::new(Class::High, &settings()).unwrap();
-        let with = |ciphertext: &str| ready.body(Form::Full, Some(&extra(ciphertext)));
+        let ready = ready(Class::High, usual()).unwrap();
+        let with = |ciphertext: &str| ready.body(Form::Full, Some(&extra(ciphertext)), None);
         let room = 4_096 - with("").len();
         assert_eq!(with(&"x".repeat(room)).len(), 4_096);
         let body: Value = serde_json::from_slice(&with(&"x".repeat(room + 1))).unwrap();
@@ -263,19 +228,15 @@ mod tests {
 
     #[test]
     fn the_settings_own_keys_win() {
-        let settings = PayloadSettings {
-            additional_data: Map::from_iter([("account".to_owned(), json!(1))]),
-            ..settings()
-        };
-        let ready = Ready::new(Class::High, &settings).unwrap();
-        let text = ready.body(Form::Full, Some(&extra("x")));
+        let ready = ready(Class::High, json!({ "additionalData": { "account": 1 } })).unwrap();
+        let text = ready.body(Form::Full, Some(&extra("x")), None);
         let body: Value = serde_json::from_slice(&text).unwrap();
         assert_eq!((&body["account"], &body["encrypted"]), (&json!(1), &json!("x")));
     }
 
     #[test]
     fn a_visible_push_is_the_one_that_the_original_sent() {
-        let ready = Ready::new(Class::High, &settings()).unwrap();
+        let ready = ready(Class::High, usual()).unwrap();
         let alert = json!({ "title": "New Message", "body": "New Message?" });
         let aps = json!({ "alert": alert, "sound": "default", "mutable-content": 1 });
         assert_eq!(
@@ -293,14 +254,7 @@ mod tests {
 
     #[test]
     fn a_silent_push_shows_and_sounds_nothing() {
-        let ready = Ready::new(
-            Class::Low,
-            &PayloadSettings {
-                collapse: true,
-                ..settings()
-            },
-        )
-        .unwrap();
+        let ready = ready(Class::Low, json!({ "collapsePushes": true })).unwrap();
         assert_eq!(
             body(&ready, Form::Minimal),
             json!({ "aps": { "content-available": 1 } })
@@ -315,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_call_goes_to_the_voip_topic() {
-        let ready = Ready::new(Class::Voip, &settings()).unwrap();
+        let ready = ready(Class::Voip, usual()).unwrap();
         let headers = [&ready.push_type, &ready.priority, &ready.topic];
         assert_eq!(
             headers.map(|value| value.to_str().unwrap()),
@@ -325,19 +279,8 @@ mod tests {
 
     #[test]
     fn empty_texts_are_left_out() {
-        let bare = PayloadSettings {
-            sound: String::new(),
-            mutable_content: false,
-            ..settings()
-        };
-        let ready = Ready::new(
-            Class::High,
-            &PayloadSettings {
-                alert_title: String::new(),
-                ..bare
-            },
-        )
-        .unwrap();
+        let bare = json!({ "sound": "", "mutableContent": false, "alertTitle": "" });
+        let ready = ready(Class::High, bare).unwrap();
         assert_eq!(
             body(&ready, Form::Minimal),
             json!({ "aps": { "alert": { "body": "New Message?" } } })
@@ -346,15 +289,51 @@ mod tests {
 
     #[test]
     fn what_apple_would_not_take_is_refused_at_the_start() {
-        let large = Map::from_iter([("x".to_owned(), json!("x".repeat(4_096)))]);
-        let settings = PayloadSettings {
-            additional_data: large,
-            ..settings()
-        };
+        let large = json!({ "additionalData": { "x": "x".repeat(4_096) } });
         assert!(matches!(
-            Ready::new(Class::High, &settings),
+            ready(Class::High, large.clone()),
             Err(PayloadError::TooLarge { limit: 4_096, .. })
         ));
-        assert!(Ready::new(Class::Voip, &settings).is_ok());
+        assert!(ready(Class::Voip, large).is_ok());
+    }
+
+    #[test]
+    fn a_badge_has_room_for_any_number() {
+        let data = |length: usize| json!({ "badge": "count", "additionalData": { "x": "x".repeat(length) } });
+        let most = (0..4_096)
+            .rev()
+            .find(|length| ready(Class::High, data(*length)).is_ok())
+            .unwrap();
+        let body = ready(Class::High, data(most))
+            .unwrap()
+            .body(Form::Full, None, Some(u32::MAX));
+        assert_eq!(body.len(), 4_096);
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["aps"]["badge"], u32::MAX);
+    }
+
+    #[test]
+    fn a_badge_is_the_number_of_messages_that_the_publish_tells() {
+        let bare = json!({ "alertTitle": "", "alertBody": "", "sound": "", "mutableContent": false, "badge": "count" });
+        for (keys, others) in [(json!({ "badge": "count" }), 3), (bare, 0)] {
+            let ready = ready(Class::High, keys).unwrap();
+            let badge = |form, extra: Option<Extra>, count| {
+                let body = ready.body(form, extra.as_ref(), count);
+                let body: Value = serde_json::from_slice(&body).unwrap();
+                let aps = body["aps"].as_object().unwrap();
+                (aps.get("badge").cloned(), aps.len(), body["encrypted"].clone())
+            };
+            let with = |number: u32, encrypted: Value| (Some(number.into()), others + 1, encrypted);
+            assert_eq!(badge(Form::Full, None, None), (None, others, Value::Null));
+            assert_eq!(badge(Form::Full, None, Some(7)), with(7, Value::Null));
+            assert_eq!(
+                badge(Form::Minimal, Some(extra("x")), Some(0)),
+                with(0, Value::Null)
+            );
+            assert_eq!(
+                badge(Form::Full, Some(extra("x")), Some(12)),
+                with(12, "x".into())
+            );
+        }
     }
 }

@@ -14,10 +14,10 @@ use fpush_push::{
     sync,
 };
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
-use serde_json::{Map, Value};
 
 use crate::{
     backend::{Apns, Authentication, Mode},
+    content::Contents,
     credentials::{Chosen, CredentialError, Material, Validity},
     payload::{PayloadSettings, Ready},
     provider_token::{Clocks, ProviderToken},
@@ -346,41 +346,11 @@ fn endpoint(apns: &mut Section<'_>) -> (Option<Endpoint>, Option<bool>) {
 
 fn payload_settings(apns: &mut Section<'_>) -> Option<PayloadSettings> {
     let topic = topic::read(apns);
-    let text = |text: Option<&str>, default: &str| text.unwrap_or(default).to_owned();
-    let alert_title = text(apns.optional_string("alertTitle"), "New Message");
-    let alert_body = text(apns.optional_string("alertBody"), "New Message?");
-    let sound = text(apns.optional_string("sound"), "default");
-    let mutable_content = apns.boolean("mutableContent", true);
     let collapse = apns.boolean("collapsePushes", false);
-    let additional_data = additional_data(apns);
     Some(PayloadSettings {
         topic: topic?,
-        alert_title,
-        alert_body,
-        sound,
-        mutable_content,
         collapse,
-        additional_data,
     })
-}
-
-fn additional_data(apns: &mut Section<'_>) -> Map<String, Value> {
-    match apns.value("additionalData") {
-        None => Map::new(),
-        Some(Value::Object(data)) => {
-            if data.contains_key("aps") {
-                apns.error("additionalData.aps", "this key is Apple's; choose another name");
-            }
-            data.clone()
-        }
-        Some(_) => {
-            apns.error(
-                "additionalData",
-                "expected an object, whose keys stand beside \"aps\" in the payload",
-            );
-            Map::new()
-        }
-    }
 }
 
 /// What pushes look like, and those to the second token of a device.
@@ -392,24 +362,34 @@ fn mode(apns: &mut Section<'_>, payload: Option<&PayloadSettings>) -> Option<(Mo
         ("auto", PushPriority::Auto),
     ];
     let priority = apns.choice("pushPriority", &priorities, PushPriority::High);
+    let sends: &[Class] = match priority {
+        PushPriority::High => &[Class::High],
+        PushPriority::Silent => &[Class::Low],
+        PushPriority::Voip => &[],
+        PushPriority::Auto => &[Class::High, Class::Low],
+    };
+    // Any device may have a second token, for calls.
+    let contents = Contents::read(apns, &[sends, &[Class::Voip]].concat());
     let payload = payload?;
     let ready = |class| {
-        Ready::new(class, payload)
+        Ready::new(class, payload, contents.of(class))
             .map(Box::new)
             .inspect_err(|e| apns.error("", e))
             .ok()
     };
+    // All that is wrong is said in one run.
+    let call = ready(Class::Voip);
     let one = |class| Some(Mode::One(class, ready(class)?));
     let mode = match priority {
-        PushPriority::High => one(Class::High)?,
-        PushPriority::Silent => one(Class::Low)?,
-        PushPriority::Voip => one(Class::Voip)?,
-        PushPriority::Auto => Mode::Auto {
-            high: ready(Class::High)?,
-            low: ready(Class::Low)?,
-        },
+        PushPriority::High => one(Class::High),
+        PushPriority::Silent => one(Class::Low),
+        PushPriority::Voip => Some(Mode::One(Class::Voip, call.clone()?)),
+        PushPriority::Auto => {
+            let both = ready(Class::High).zip(ready(Class::Low));
+            both.map(|(high, low)| Mode::Auto { high, low })
+        }
     };
-    Some((mode, ready(Class::Voip)?))
+    mode.zip(call)
 }
 
 const CREDENTIAL_KEYS: [&str; 7] = [

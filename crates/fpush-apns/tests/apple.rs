@@ -79,6 +79,7 @@ fn push() -> Push {
         class: Class::High,
         form: Form::Full,
         extra: None,
+        count: None,
         id: Uuid::new_v4(),
         deadline: soon().into_std(),
     }

@@ -4,6 +4,7 @@ use std::{
     error::Error as StdError,
     fmt,
     future::{Future, poll_fn},
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -16,7 +17,7 @@ use hyper_util::{
     client::{
         legacy::connect::{
             HttpConnector,
-            dns::{GaiAddrs, GaiResolver, Name},
+            dns::{GaiResolver, Name},
         },
         proxy::matcher::{Intercept, Matcher},
     },
@@ -26,6 +27,7 @@ use tokio::{net::TcpStream, time::timeout};
 use tower_service::Service;
 
 use crate::{
+    guard::Guard,
     obstacle::{Obstacle, root_cause},
     tunnel::tunnel,
 };
@@ -45,6 +47,9 @@ type Dialing<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 #[derive(Clone)]
 pub struct Dialer {
     direct: HttpConnector<Resolver>,
+    /// The way to a proxy, which is the operator's choice and no stranger's.
+    to_proxy: HttpConnector<Resolver>,
+    guard: Option<Arc<Guard>>,
     proxies: Arc<Matcher>,
 }
 
@@ -55,11 +60,36 @@ impl Dialer {
     ///
     /// The endpoint is reached through a proxy that does not speak plain HTTP.
     pub fn new(endpoint: &Uri) -> Result<Self, ProxyError> {
-        let mut direct = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
-        direct.enforce_http(false);
-        direct.set_nodelay(true);
-        direct.set_keepalive(Some(KEEPALIVE));
-        direct.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        Self::with(LookUp::System(GaiResolver::new()), None, endpoint)
+    }
+
+    /// A dialer for endpoints that strangers may have chosen: it connects to no address that the guard does not admit.
+    /// Behind a proxy it is the proxy that resolves names, so there the guard sees no address.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), of one of the endpoints.
+    pub fn guarded(guard: Guard, endpoint: &Uri) -> Result<Self, ProxyError> {
+        Self::with(
+            LookUp::System(GaiResolver::new()),
+            Some(Arc::new(guard)),
+            endpoint,
+        )
+    }
+
+    fn with(look_up: LookUp, guard: Option<Arc<Guard>>, endpoint: &Uri) -> Result<Self, ProxyError> {
+        let connector = |guard| {
+            let resolver = Resolver {
+                look_up: look_up.clone(),
+                guard,
+            };
+            let mut connector = HttpConnector::new_with_resolver(resolver);
+            connector.enforce_http(false);
+            connector.set_nodelay(true);
+            connector.set_keepalive(Some(KEEPALIVE));
+            connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+            connector
+        };
         let proxies = Matcher::from_env();
         if let Some(proxy) = proxies.intercept(endpoint)
             && proxy.uri().scheme_str() != Some("http")
@@ -69,9 +99,20 @@ impl Dialer {
             });
         }
         Ok(Self {
-            direct,
+            direct: connector(guard.clone()),
+            to_proxy: connector(None),
+            guard,
             proxies: Arc::new(proxies),
         })
+    }
+
+    /// Whether the guard admits a host that is an address itself, which no resolver sees.
+    fn admits(&self, destination: &Uri) -> bool {
+        let Some(guard) = &self.guard else { return true };
+        let host = destination.host().unwrap_or_default();
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let address: Option<IpAddr> = bare.unwrap_or(host).parse().ok();
+        address.is_none_or(|address| guard.admits(address))
     }
 
     /// The proxy's host for an endpoint, if there is one.
@@ -100,11 +141,14 @@ impl Service<Uri> for Dialer {
     }
 
     fn call(&mut self, destination: Uri) -> Self::Future {
+        if !self.admits(&destination) {
+            return Box::pin(async { Err(Obstacle::Address.into()) });
+        }
         let Some(proxy) = self.proxies.intercept(&destination) else {
             let dialing = self.direct.call(destination);
             return Box::pin(async { Ok(dialing.await?) });
         };
-        let dialing = self.direct.call(proxy.uri().clone());
+        let dialing = self.to_proxy.call(proxy.uri().clone());
         Box::pin(async move {
             let stream = dialing
                 .await
@@ -125,23 +169,70 @@ async fn through(proxy: &Intercept, stream: TcpStream, destination: &Uri) -> Res
     }
 }
 
-/// The resolver of the operating system, whose errors can be told from others. What it returns is what is dialled, with no
-/// second look-up: a guard against addresses belongs here. A host that is an address itself is not resolved.
+/// Finds addresses, and passes those on that its guard admits. What it returns is what is dialled, with no second look-up. A
+/// host that is an address itself is not resolved.
 #[derive(Clone)]
-struct Resolver(GaiResolver);
+struct Resolver {
+    look_up: LookUp,
+    guard: Option<Arc<Guard>>,
+}
+
+/// Who finds addresses.
+#[derive(Clone)]
+enum LookUp {
+    /// The operating system, whose errors can be told from others.
+    System(GaiResolver),
+    /// A test: what it says is found by one look-up after the other.
+    #[cfg(test)]
+    Test(Arc<std::sync::Mutex<Vec<Vec<IpAddr>>>>),
+}
 
 impl Service<Name> for Resolver {
-    type Response = GaiAddrs;
+    type Response = std::vec::IntoIter<SocketAddr>;
     type Error = Obstacle;
-    type Future = Dialing<GaiAddrs, Obstacle>;
+    type Future = Dialing<Self::Response, Obstacle>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Obstacle>> {
-        self.0.poll_ready(cx).map_err(|e| Obstacle::Name(root_cause(&e)))
+        match &mut self.look_up {
+            LookUp::System(system) => system.poll_ready(cx).map_err(|e| Obstacle::Name(root_cause(&e))),
+            #[cfg(test)]
+            LookUp::Test(_) => Poll::Ready(Ok(())),
+        }
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let resolving = self.0.call(name);
-        Box::pin(async { resolving.await.map_err(|e| Obstacle::Name(root_cause(&e))) })
+        let guard = self.guard.clone();
+        let resolving = self.look_up.call(name);
+        Box::pin(async move {
+            let mut found = resolving.await?;
+            if let Some(guard) = guard {
+                found.retain(|address| guard.admits(address.ip()));
+                if found.is_empty() {
+                    return Err(Obstacle::Address);
+                }
+            }
+            Ok(found.into_iter())
+        })
+    }
+}
+
+impl LookUp {
+    fn call(&mut self, name: Name) -> Dialing<Vec<SocketAddr>, Obstacle> {
+        match self {
+            Self::System(system) => {
+                let resolving = system.call(name);
+                Box::pin(async {
+                    let found = resolving.await.map_err(|e| Obstacle::Name(root_cause(&e)))?;
+                    Ok(found.collect())
+                })
+            }
+            #[cfg(test)]
+            Self::Test(answers) => {
+                let answer = fpush_push::sync::lock(answers).remove(0);
+                let addresses = answer.into_iter().map(|address| (address, 0).into()).collect();
+                Box::pin(async { Ok(addresses) })
+            }
+        }
     }
 }
 
@@ -198,5 +289,80 @@ mod tests {
         let mut dialer = Dialer::new(&closed).unwrap();
         let error = dialer.call(closed).await.unwrap_err();
         assert!(matches!(Obstacle::of(&*error), Obstacle::Tcp(_)), "{error:?}");
+    }
+
+    /// A guarded dialer for which a name has one set of addresses after the other.
+    fn guarded(answers: &[&[&str]], allowed: &[&str]) -> Dialer {
+        let parse = |answer: &&[&str]| answer.iter().map(|address| address.parse().unwrap()).collect();
+        let answers = answers.iter().map(parse).collect();
+        let guard = Guard {
+            allowed: allowed
+                .iter()
+                .map(|network| fpush_push::Network::parse(network).unwrap())
+                .collect(),
+        };
+        let look_up = LookUp::Test(Arc::new(std::sync::Mutex::new(answers)));
+        Dialer::with(
+            look_up,
+            Some(Arc::new(guard)),
+            &Uri::from_static("https://a.example"),
+        )
+        .unwrap()
+    }
+
+    async fn dial(dialer: &mut Dialer, uri: &str) -> Result<SocketAddr, Obstacle> {
+        let stream = dialer.call(uri.parse().unwrap()).await;
+        let stream = stream.map_err(|e| Obstacle::of(&*e))?;
+        Ok(stream.into_inner().peer_addr().unwrap())
+    }
+
+    #[tokio::test]
+    async fn only_addresses_that_the_guard_admits_are_dialled() {
+        let listener = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let uri = format!("https://a.example:{port}/");
+        let answers: &[&[&str]] = &[
+            &["127.0.0.1"],
+            &["10.0.0.1", "::1", "::ffff:127.0.0.1", "fd00::1"],
+            &[],
+            &["127.0.0.1", "127.0.0.2", "10.0.0.1"],
+        ];
+        let mut dialer = guarded(answers, &["127.0.0.2"]);
+        for _ in 0..3 {
+            assert_eq!(dial(&mut dialer, &uri).await, Err(Obstacle::Address));
+        }
+        let dialled = dial(&mut dialer, &uri).await.unwrap();
+        assert_eq!(dialled, listener.local_addr().unwrap());
+    }
+
+    /// DNS that says something else at the second question is not asked a second question.
+    #[tokio::test]
+    async fn what_was_resolved_is_what_is_dialled() {
+        let good = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+        let port = good.local_addr().unwrap().port();
+        let bad = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+        bad.set_nonblocking(true).unwrap();
+        let mut dialer = guarded(&[&["127.0.0.2"], &["127.0.0.1"]], &["127.0.0.2"]);
+        let uri = format!("https://a.example:{port}/");
+        assert_eq!(dial(&mut dialer, &uri).await, Ok(good.local_addr().unwrap()));
+        assert_eq!(dial(&mut dialer, &uri).await, Err(Obstacle::Address));
+        assert_eq!(bad.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    }
+
+    #[tokio::test]
+    async fn a_host_that_is_an_address_is_judged_as_well() {
+        let mut dialer = guarded(&[], &["127.0.0.2"]);
+        for host in [
+            "127.0.0.1",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "169.254.169.254",
+            "10.1.2.3",
+        ] {
+            let uri = format!("https://{host}:1/");
+            assert_eq!(dial(&mut dialer, &uri).await, Err(Obstacle::Address), "{host}");
+        }
+        let refused = dial(&mut dialer, "https://127.0.0.2:1/").await;
+        assert!(matches!(refused, Err(Obstacle::Tcp(_))), "{refused:?}");
     }
 }

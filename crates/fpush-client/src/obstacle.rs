@@ -10,6 +10,9 @@ pub enum Obstacle {
     /// The name of the endpoint, or of the proxy, has no address.
     #[error("its name cannot be resolved: {0}")]
     Name(String),
+    /// The name has addresses, but none that may be connected to.
+    #[error("its name has no address in the public internet")]
+    Address,
     /// TCP cannot connect.
     #[error("{0}")]
     Tcp(String),
@@ -82,6 +85,10 @@ impl Obstacle {
             Self::Name(_) => {
                 "This machine cannot find the address of a name: of the endpoint, or of the proxy. Check the DNS servers in \
                  /etc/resolv.conf, the spelling of endpoint, and HTTPS_PROXY."
+            }
+            Self::Address => {
+                "The name belongs to this machine or to a private network, where nobody from outside may send us. If it is a \
+                 server of your own, add its network to allowedNetworks."
             }
             Self::Tcp(_) => {
                 "No connection can be made. Check the network, that the firewall lets this machine out to the endpoint's \
@@ -267,6 +274,7 @@ mod tests {
     fn each_has_a_remedy() {
         let all = [
             Obstacle::Name("x".into()),
+            Obstacle::Address,
             Obstacle::Tcp("x".into()),
             Obstacle::Proxy(Box::new(Obstacle::TimedOut)),
             Obstacle::ProxyRefuses(407),

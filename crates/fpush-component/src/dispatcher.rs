@@ -202,6 +202,7 @@ impl Dispatcher {
             token: recipient.token.as_str(),
             choice: Choice::Registered,
             urgency: publish.urgency,
+            count: publish.count,
             domain,
             registered: Some(Registered {
                 recipient: &recipient,
@@ -233,6 +234,7 @@ impl Dispatcher {
                 choice => choice,
             },
             urgency: publish.urgency,
+            count: publish.count,
             domain,
             registered: None,
         };

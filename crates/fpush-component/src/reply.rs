@@ -147,7 +147,9 @@ impl Reply<'_> {
         use ErrorType::{Auth, Cancel, Modify, Wait};
         match self {
             Self::Published(outcome, _) => match outcome {
-                Outcome::Accepted | Outcome::Queued | Outcome::Coalesced => Shape::Result(""),
+                Outcome::Accepted | Outcome::Queued | Outcome::Coalesced | Outcome::Unwanted => {
+                    Shape::Result("")
+                }
                 Outcome::Refused => Shape::Error(Wait, ServiceUnavailable),
                 Outcome::TokenDead | Outcome::NotRegistered => Shape::Error(Cancel, ItemNotFound),
                 Outcome::TokenBlocked | Outcome::ProviderUnavailable => {
@@ -247,7 +249,7 @@ impl Reply<'_> {
 
 fn published_text(outcome: Outcome, named: Named<'_>) -> Cow<'static, str> {
     let text = match outcome {
-        Outcome::Accepted | Outcome::Queued | Outcome::Coalesced => "",
+        Outcome::Accepted | Outcome::Queued | Outcome::Coalesced | Outcome::Unwanted => "",
         Outcome::Refused => "a push for this device is queued already, or a call came too soon after another",
         Outcome::TokenDead => "the push provider says that the app is not on this device any more",
         Outcome::TokenBlocked => {

@@ -179,6 +179,8 @@ pub(crate) struct Publish<'a> {
     pub(crate) secret: Option<Cow<'a, str>>,
     /// What the notification says about its importance.
     pub(crate) urgency: Urgency,
+    /// `message-count`: how many messages wait for the user.
+    pub(crate) count: Option<u32>,
     /// What the account's server has for the app: `<encrypted xmlns='tigase:push:encrypt:0'/>`, which we cannot read.
     pub(crate) encrypted: Option<Encrypted>,
 }
@@ -207,6 +209,7 @@ impl<'a> Publish<'a> {
                 push_module: push_module.filter(|name| !name.is_empty()),
                 secret,
                 urgency: signs.urgency(),
+                count: signs.count,
                 encrypted: signs.encrypted,
             }),
             Some((None, _)) => Request::NoNode,
@@ -222,6 +225,7 @@ impl<'a> Publish<'a> {
             push_module: self.push_module.map(owned),
             secret: self.secret.map(owned),
             urgency: self.urgency,
+            count: self.count,
             encrypted: self.encrypted,
         }
     }
@@ -271,6 +275,7 @@ struct Signs {
     empty: bool,
     /// There is a summary beside the notification.
     beside: bool,
+    count: Option<u32>,
     encrypted: Option<Encrypted>,
 }
 
@@ -353,7 +358,10 @@ impl Signs {
         cursor.fields(form, |var, value| match &*var {
             "last-message-body" if value.is_empty() => self.low = true,
             "last-message-body" => self.high = true,
-            "message-count" => self.low |= value.trim() == "0",
+            "message-count" => {
+                self.count = value.trim().parse().ok();
+                self.low |= self.count == Some(0);
+            }
             _ => {}
         })
     }

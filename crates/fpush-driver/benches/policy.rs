@@ -133,6 +133,7 @@ fn admit(module: &Arc<Module>, token: &str, now: Instant) -> Admission {
         token,
         choice: Choice::Named,
         urgency: Urgency::High,
+        count: None,
         domain: "a.example",
         registered: None,
     };

@@ -16,7 +16,7 @@ mod store;
 pub use clock::clocks;
 pub use drain::Drain;
 pub use liveness::{Liveness, Probe};
-pub use module::{Admission, Admitted, Block, Module, NotSent, TokenView};
+pub use module::{Admission, Admitted, Block, Module, NotSent, TokenRole, TokenView};
 pub use modules::{Modules, Resolved};
 pub use senders::Senders;
 pub use store::{Acknowledge, HeldStore, Read};

@@ -31,7 +31,7 @@ use crate::{
     lane::{Lane, Life, Locked, Permit, Place, Turn},
 };
 
-pub use self::inspect::{Block, TokenView};
+pub use self::inspect::{Block, TokenRole, TokenView};
 
 /// What becomes of a publish.
 #[derive(Debug)]
@@ -169,6 +169,7 @@ impl Module {
             class,
             form: Form::Full,
             extra: None,
+            count: None,
             id: Uuid::new_v4(),
             deadline: (Instant::now() + DEADLINE).into_std(),
         };
@@ -282,7 +283,16 @@ impl Module {
     /// The hash by which the log names a token.
     #[must_use]
     pub fn fingerprint(&self, token: &str) -> Fingerprint {
-        self.senders.hasher().fingerprint(token)
+        self.fingerprint_as(TokenRole::First, token)
+    }
+
+    /// Anybody can register anybody's token as a second one: what is said of it as such is no word against it as a first one.
+    fn fingerprint_as(&self, role: TokenRole, token: &str) -> Fingerprint {
+        let fingerprint = self.senders.hasher().fingerprint(token);
+        match role {
+            TokenRole::First => fingerprint,
+            TokenRole::Second => fingerprint.with_class(Class::Voip),
+        }
     }
 
     /// Whether a text has the form of the provider's tokens. Where every text is a token, none has their form.
@@ -295,8 +305,10 @@ impl Module {
     /// Forgets what it holds against a token: its device has registered anew.
     pub fn unblock(&self, token: &str) {
         if let Some(token) = self.canonical(token) {
-            let fingerprint = self.fingerprint(&token);
-            self.lock().policy.unblock(fingerprint);
+            for role in [TokenRole::First, TokenRole::Second] {
+                let fingerprint = self.fingerprint_as(role, &token);
+                self.lock().policy.unblock(fingerprint);
+            }
         }
     }
 

@@ -66,7 +66,7 @@ impl Senders {
     /// A push of a domain was accepted.
     pub fn note_accepted(&self, sender: &SenderDomain) {
         // Nearly always, and then nothing is locked.
-        if sender.last_accepted != LastAccepted::Today {
+        if sender.last_accepted != LastAccepted::Today && sender.can_be_known() {
             self.lock().known.note_accepted(sender.share);
         }
     }
@@ -103,6 +103,8 @@ const MAX_SENDERS: u32 = 20_000;
 
 #[cfg(test)]
 mod tests {
+    use fpush_push::network_name;
+
     use super::*;
 
     #[test]
@@ -121,6 +123,22 @@ mod tests {
         let again = Senders::new(senders.hasher().clone());
         again.remember(senders.known(0).0);
         assert_eq!(again.domain("b.example.org").last_accepted, today);
+    }
+
+    /// Whoever has an IPv6 network has thousands of them, and for nothing.
+    #[test]
+    fn clients_of_the_http_api_have_one_share_and_are_never_known() {
+        let senders = Senders::new(TokenHasher::new().unwrap());
+        let [one, two] = ["2001:db8:1::5", "192.0.2.7"].map(|address| {
+            let sender = senders.domain(&network_name(address.parse().unwrap()));
+            senders.note_accepted(&sender);
+            senders.domain(&sender.name)
+        });
+        assert_eq!((&*one.name, &*two.name), ("2001:db8:1::/64", "192.0.2.7/32"));
+        assert_eq!(one.share, two.share);
+        assert_ne!(one.key, two.key, "each has its turns");
+        assert_eq!(one.last_accepted, LastAccepted::Never);
+        assert_ne!(one.share, senders.domain("192.0.2.7").share);
     }
 
     #[test]

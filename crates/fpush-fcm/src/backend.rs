@@ -6,8 +6,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use fpush_client::{CLOCK_WRONG, ProviderClient, SendError, retry_after};
-use fpush_push::{BackendStatus, Class, Failure, Push, PushError, PushTrait, Sending, Urgency, Verifying};
+use fpush_client::{CLOCK_WRONG, ProviderClient, SendError, example, retry_after};
+use fpush_push::{
+    BackendStatus, Class, Example, Failure, Form, Push, PushError, PushTrait, Sending, Urgency, Verifying,
+};
 use http::{
     HeaderValue, Method, Request, StatusCode, Uri,
     header::{AUTHORIZATION, CONTENT_TYPE},
@@ -21,15 +23,26 @@ use crate::{
     token_endpoint::TokenError,
 };
 
+/// What messages of a module look like (`fcm.priority`).
+#[derive(Debug)]
+pub(crate) enum Mode {
+    /// All alike.
+    One(Class, Box<Message>),
+    /// By the urgency of the publish.
+    Auto {
+        high: Box<Message>,
+        low: Box<Message>,
+        voip: Box<Message>,
+    },
+}
+
 #[derive(Debug)]
 pub(crate) struct Fcm {
     pub(crate) client: ProviderClient,
     /// Where messages of the project go.
     pub(crate) uri: Uri,
     pub(crate) access_token: AccessToken,
-    pub(crate) message: Message,
-    pub(crate) class: Class,
-    pub(crate) ttl: Duration,
+    pub(crate) mode: Mode,
     pub(crate) request_timeout: Duration,
     /// Of endpoint, project and credential.
     pub(crate) digest: u128,
@@ -41,8 +54,8 @@ impl PushTrait for Fcm {
         is_token(token).then_some(Cow::Borrowed(token))
     }
 
-    fn time_to_live(&self, _class: Class) -> Duration {
-        self.ttl
+    fn time_to_live(&self, class: Class) -> Duration {
+        self.message(class).ttl()
     }
 
     /// Google asks for a ramp of a minute: at a thousand a second after that.
@@ -50,9 +63,13 @@ impl PushTrait for Fcm {
         RAMP
     }
 
-    /// One class per module: the priority is the settings', not the publish's.
-    fn class(&self, _urgency: Urgency) -> Class {
-        self.class
+    fn class(&self, urgency: Urgency) -> Class {
+        match (&self.mode, urgency) {
+            (Mode::One(class, _), _) => *class,
+            (Mode::Auto { .. }, Urgency::High) => Class::High,
+            (Mode::Auto { .. }, Urgency::Low) => Class::Low,
+            (Mode::Auto { .. }, Urgency::Voip) => Class::Voip,
+        }
     }
 
     fn send<'a>(&'a self, push: &'a Push) -> Sending<'a> {
@@ -109,6 +126,26 @@ impl PushTrait for Fcm {
         }
     }
 
+    fn examples(&self) -> Vec<Example> {
+        let example_of = |class: Class, message: &Message| {
+            let pushes = match class {
+                Class::High => "a visible push",
+                Class::Low => "a silent push",
+                Class::Voip => "a call",
+            };
+            let body = message.body("TOKEN", Form::Full, None);
+            example(pushes, &self.request_with(body, None), &[])
+        };
+        match &self.mode {
+            Mode::One(class, message) => vec![example_of(*class, message)],
+            Mode::Auto { high, low, voip } => vec![
+                example_of(Class::High, high),
+                example_of(Class::Low, low),
+                example_of(Class::Voip, voip),
+            ],
+        }
+    }
+
     fn digest(&self) -> u128 {
         self.digest
     }
@@ -117,13 +154,24 @@ impl PushTrait for Fcm {
 impl Fcm {
     pub(crate) fn request(&self, push: &Push, issued: &Issued) -> Request<Bytes> {
         let extra = push.extra.as_deref();
-        let body = self.message.body(push.token.as_str(), push.form, extra);
+        let body = self
+            .message(push.class)
+            .body(push.token.as_str(), push.form, extra);
         self.request_with(body, Some(issued))
+    }
+
+    /// What a push of this class carries.
+    fn message(&self, class: Class) -> &Message {
+        match (&self.mode, class) {
+            (Mode::One(_, message), _) | (Mode::Auto { high: message, .. }, Class::High) => message,
+            (Mode::Auto { low, .. }, Class::Low) => low,
+            (Mode::Auto { voip, .. }, Class::Voip) => voip,
+        }
     }
 
     /// One that reaches nobody.
     fn dry_request(&self, issued: Option<&Issued>) -> Request<Bytes> {
-        self.request_with(self.message.dry_body(NO_DEVICE), issued)
+        self.request_with(self.message(Class::High).dry_body(NO_DEVICE), issued)
     }
 
     fn request_with(&self, body: Bytes, issued: Option<&Issued>) -> Request<Bytes> {

@@ -1,17 +1,22 @@
 //! The hot pieces one by one. For the benches, and for nobody else: nothing here is part of the interface.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fpush_client::{ClientSettings, Dialer, ProviderClient, Trust};
-use fpush_push::{Class, Push};
+use fpush_push::{
+    Class, Push,
+    settings::{Report, Section},
+};
 use http::{HeaderValue, Request, Uri};
+use serde_json::Map;
 use tokio::time::Instant;
 
 use crate::{
     access_token::{AccessToken, Issued},
-    backend::Fcm,
-    message::{Message, MessageSettings, Target},
+    backend::{Fcm, Mode},
+    content::Contents,
+    message::{Message, Target},
 };
 
 /// Makes the requests of a module with the usual settings.
@@ -33,13 +38,9 @@ impl Requests {
             request_timeout,
             idle_timeout: Duration::from_secs(600),
         };
-        let message = MessageSettings {
-            class: Class::High,
-            ttl: Duration::from_secs(28 * 86_400),
-            collapse_key: None,
-            additional_data: BTreeMap::new(),
-            target: Target::Auto,
-        };
+        let (nothing, report) = (Map::new(), Report::default());
+        let contents = Contents::read(&mut Section::root(&nothing, &report), &[]);
+        let message = Message::new(Class::High, Target::Auto, contents.of(Class::High));
         let mut authorization = HeaderValue::try_from(format!("Bearer {}", "x".repeat(1_024))).ok()?;
         authorization.set_sensitive(true);
         Some(Self {
@@ -47,9 +48,7 @@ impl Requests {
                 client: ProviderClient::new(settings, uri.clone()),
                 uri,
                 access_token: AccessToken::new("").0,
-                message: Message::new(&message).ok()?,
-                class: message.class,
-                ttl: message.ttl,
+                mode: Mode::One(Class::High, Box::new(message.ok()?)),
                 request_timeout,
                 digest: 0,
             },

@@ -6,12 +6,14 @@
 mod access_token;
 mod assertion;
 mod backend;
+mod content;
 mod credentials;
 #[doc(hidden)]
 pub mod fuzz;
 #[doc(hidden)]
 pub mod hot;
 mod message;
+mod resource;
 mod response;
 mod settings;
 mod token_endpoint;

@@ -1,22 +1,13 @@
 //! What a push carries. Everything but the device's token is the same for every push, so it is made once when
 //! the daemon starts.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use fpush_push::{Class, Extra, Form};
-use serde::Serialize;
+use serde_json::{Map, Value};
 
-/// What the settings say about the message.
-#[derive(Clone, Debug)]
-pub(crate) struct MessageSettings {
-    /// `priority`: [`Class::High`] for high, anything else for normal.
-    pub(crate) class: Class,
-    pub(crate) ttl: Duration,
-    pub(crate) collapse_key: Option<String>,
-    pub(crate) additional_data: BTreeMap<String, String>,
-    pub(crate) target: Target,
-}
+use crate::content::Content;
 
 /// Which field of the message names the device (`fcm.target`). A device has either a registration token or a Firebase
 /// installation ID.
@@ -40,50 +31,70 @@ pub(crate) struct Message {
     taken: Vec<String>,
     /// How many bytes Google takes beside them.
     room: usize,
+    /// How long Google keeps it for a device that is off.
+    ttl: Duration,
 }
 
 /// Why there is no message.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MessageError {
-    #[error("the keys and values have {size} bytes together; Google takes {LARGEST_DATA} at most")]
-    TooLarge { size: usize },
-    #[error("the message cannot be made: {0}")]
-    Json(#[from] serde_json::Error),
+    #[error("the keys and values have {0} bytes together; Google takes {LARGEST} at most")]
+    Data(usize),
+    #[error(
+        "the keys and values of a message's notification, android.notification and additionalData have {0} bytes together; \
+         Google takes {LARGEST} at most"
+    )]
+    Notification(usize),
+    #[error("the payload has {0} bytes with additionalData; Apple takes {LARGEST} at most")]
+    Apns(usize),
+    #[error("the notification has {0} bytes with additionalData; browsers take {LARGEST} at most")]
+    Webpush(usize),
 }
 
-/// What stands behind the token in `message`. There is no `notification`: the app decides what to show.
-#[derive(Serialize)]
-struct Rest<'a> {
-    android: Android<'a>,
-    data: &'a BTreeMap<String, String>,
-}
-
-#[derive(Serialize)]
-struct Android<'a> {
-    priority: &'static str,
-    ttl: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    collapse_key: Option<&'a str>,
+impl MessageError {
+    /// The key of the settings that is to be changed.
+    pub(crate) fn key(&self) -> &'static str {
+        match self {
+            Self::Data(_) => "additionalData",
+            Self::Notification(_) => "",
+            Self::Apns(_) => "apns.payload",
+            Self::Webpush(_) => "webpush.notification",
+        }
+    }
 }
 
 impl Message {
-    /// Which field names the device.
-    pub(crate) fn target(&self) -> Target {
-        self.target
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
     }
 
-    pub(crate) fn new(settings: &MessageSettings) -> Result<Self, MessageError> {
-        let data = &settings.additional_data;
-        let size = data.iter().map(|(key, value)| key.len() + value.len()).sum();
-        if size > LARGEST_DATA {
-            return Err(MessageError::TooLarge { size });
+    pub(crate) fn new(class: Class, target: Target, content: &Content) -> Result<Self, MessageError> {
+        let data = &content.additional_data;
+        let data_size = data.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if data_size > LARGEST {
+            return Err(MessageError::Data(data_size));
+        }
+        let shown = content.android.get("notification").map_or(0, size);
+        let all = data_size + size_of_pairs(&content.notification) + shown;
+        if all > LARGEST {
+            return Err(MessageError::Notification(all));
+        }
+        let with_data = |value: Option<&Value>| value.map_or(0, |value| value.to_string().len() + data_size);
+        let apns = with_data(content.apns.get("payload"));
+        if apns > LARGEST {
+            return Err(MessageError::Apns(apns));
+        }
+        let webpush = with_data(content.webpush.get("notification"));
+        if webpush > LARGEST {
+            return Err(MessageError::Webpush(webpush));
         }
         Ok(Self {
-            target: settings.target,
-            full: rest(settings, data)?,
-            minimal: rest(settings, &BTreeMap::new())?,
+            target,
+            ttl: content.ttl,
+            full: rest(class, content, data),
+            minimal: rest(class, content, &BTreeMap::new()),
             taken: data.keys().cloned().collect(),
-            room: LARGEST_DATA - size,
+            room: LARGEST - all.max(apns).max(webpush),
         })
     }
 
@@ -140,7 +151,7 @@ impl Message {
         pairs
             .unwrap_or_default()
             .into_iter()
-            .map(|(name, value)| format!(",\"{name}\":{}", serde_json::Value::from(value)))
+            .map(|(name, value)| format!(",\"{name}\":{}", Value::from(value)))
             .collect()
     }
 }
@@ -181,22 +192,72 @@ fn is_installation_id(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
-fn rest(settings: &MessageSettings, data: &BTreeMap<String, String>) -> Result<Box<str>, MessageError> {
-    let rest = Rest {
-        android: Android {
-            priority: match settings.class {
-                Class::High => "HIGH",
-                Class::Low | Class::Voip => "NORMAL",
-            },
-            // Google rounds down to seconds.
-            ttl: format!("{}s", settings.ttl.as_secs()),
-            collapse_key: settings.collapse_key.as_deref(),
-        },
-        data,
+/// What stands behind the token in `message`. There is a `notification` only if the settings have one: else the app decides
+/// what to show.
+fn rest(class: Class, content: &Content, data: &BTreeMap<String, String>) -> Box<str> {
+    let Content {
+        ttl,
+        collapse_key,
+        direct_boot_ok,
+        restricted_package_name,
+        additional_data: _,
+        notification,
+        android,
+        apns,
+        webpush,
+        fcm_options,
+    } = content;
+    let mut android = android.clone();
+    let priority = match class {
+        Class::High | Class::Voip => "HIGH",
+        Class::Low => "NORMAL",
     };
-    let json = serde_json::to_string(&rest)?;
-    // What is inside the object goes on where the token ends, and one more brace closes the whole.
-    Ok(format!("\",{}}}", &json[1..]).into())
+    // Google rounds down to seconds.
+    let ttl = format!("{}s", ttl.as_secs());
+    android.insert("priority".to_owned(), priority.into());
+    android.insert("ttl".to_owned(), ttl.into());
+    for (name, value) in [
+        ("collapse_key", collapse_key.clone().map(Value::from)),
+        ("direct_boot_ok", direct_boot_ok.map(Value::from)),
+        (
+            "restricted_package_name",
+            restricted_package_name.clone().map(Value::from),
+        ),
+    ] {
+        android.extend(value.map(|value| (name.to_owned(), value)));
+    }
+    let parts = [
+        ("notification", notification),
+        ("android", &android),
+        ("apns", apns),
+        ("webpush", webpush),
+        ("fcm_options", fcm_options),
+    ];
+    let parts: String = parts
+        .into_iter()
+        .filter(|(_, part)| !part.is_empty())
+        .map(|(name, part)| format!("\"{name}\":{},", Value::from(part.clone())))
+        .collect();
+    let data: Map<String, Value> = data
+        .iter()
+        .map(|(key, value)| (key.clone(), value.as_str().into()))
+        .collect();
+    // It goes on where the token ends, and closes message and the whole.
+    format!("\",{parts}\"data\":{}}}}}", Value::from(data)).into()
+}
+
+/// The bytes of keys and values, as Google counts them.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::Object(pairs) => size_of_pairs(pairs),
+        Value::Array(values) => values.iter().map(size).sum(),
+        Value::String(text) => text.len(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string().len(),
+    }
+}
+
+fn size_of_pairs(pairs: &Map<String, Value>) -> usize {
+    pairs.iter().map(|(key, value)| key.len() + size(value)).sum()
 }
 
 const START_TOKEN: &str = r#"{"message":{"token":""#;
@@ -204,7 +265,7 @@ const START_FID: &str = r#"{"message":{"fid":""#;
 const DRY: &str = r#"{"validate_only":true,"#;
 /// What closes `data`, `message` and the whole.
 const END: &str = "}}}";
-const LARGEST_DATA: usize = 4_096;
+const LARGEST: usize = 4_096;
 const INSTALLATION_ID: usize = 22;
 const SHORTEST_TOKEN: usize = 20;
 const LONGEST_TOKEN: usize = 4_096;
@@ -213,24 +274,42 @@ const APPLES_DIGITS: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use fpush_push::settings::{Report, Section};
+    use serde_json::json;
 
     use super::*;
+    use crate::content::Contents;
 
     const FID: &str = "dCXr7fTpTm2yXGVYTXJb6r";
 
-    fn settings() -> MessageSettings {
-        MessageSettings {
-            class: Class::High,
-            ttl: Duration::from_secs(2_419_200),
-            collapse_key: None,
-            additional_data: BTreeMap::new(),
-            target: Target::Auto,
-        }
+    /// What reading says of these keys.
+    fn new(keys: &Value) -> Result<Message, MessageError> {
+        let report = Report::default();
+        let mut section = Section::root(keys.as_object().unwrap(), &report);
+        let (class, target) = (
+            section.choice("class", &CLASSES, Class::High),
+            section.choice("target", &TARGETS, Target::Auto),
+        );
+        let contents = Contents::read(&mut section, &[class]);
+        section.finish();
+        let problems = report.into_problems();
+        assert!(problems.is_empty(), "{problems:?}");
+        Message::new(class, target, contents.of(class))
     }
 
-    fn body(settings: &MessageSettings, form: Form) -> Value {
-        serde_json::from_slice(&Message::new(settings).unwrap().body("to:ken", form, None)).unwrap()
+    const CLASSES: [(&str, Class); 2] = [("normal", Class::Low), ("call", Class::Voip)];
+    const TARGETS: [(&str, Target); 2] = [("token", Target::Token), ("fid", Target::Fid)];
+
+    fn message(keys: &Value) -> Message {
+        new(keys).unwrap()
+    }
+
+    fn usual() -> Message {
+        message(&json!({}))
+    }
+
+    fn body(message: &Message, form: Form) -> Value {
+        serde_json::from_slice(&message.body("to:ken", form, None)).unwrap()
     }
 
     #[test]
@@ -244,19 +323,16 @@ mod tests {
             }),
             call: false,
         };
-        let data = |settings: &MessageSettings, form, extra| {
-            let body = Message::new(settings).unwrap().body("to:ken", form, Some(&extra));
+        let data = |message: &Message, form, extra| {
+            let body = message.body("to:ken", form, Some(&extra));
             serde_json::from_slice::<Value>(&body).unwrap()["message"]["data"].clone()
         };
         let all = json!({ "account": "0a1b", "channel": "2c\"", "encrypted": "x", "iv": "AAAA" });
         let plain = json!({ "account": "0a1b", "channel": "2c\"" });
-        assert_eq!(data(&settings(), Form::Full, extra("x")), all);
-        assert_eq!(data(&settings(), Form::Minimal, extra("x")), plain);
-        assert_eq!(data(&settings(), Form::Full, extra(&"x".repeat(4_096))), plain);
-        let own = MessageSettings {
-            additional_data: BTreeMap::from([("account".to_owned(), "mine".to_owned())]),
-            ..settings()
-        };
+        assert_eq!(data(&usual(), Form::Full, extra("x")), all);
+        assert_eq!(data(&usual(), Form::Minimal, extra("x")), plain);
+        assert_eq!(data(&usual(), Form::Full, extra(&"x".repeat(4_096))), plain);
+        let own = message(&json!({ "additionalData": { "account": "mine" } }));
         let expected = json!({ "account": "mine", "channel": "2c\"", "encrypted": "x", "iv": "AAAA" });
         assert_eq!(data(&own, Form::Full, extra("x")), expected);
     }
@@ -265,35 +341,39 @@ mod tests {
     fn a_message_has_data_only_even_if_there_is_none() {
         let android = json!({ "priority": "HIGH", "ttl": "2419200s" });
         assert_eq!(
-            body(&settings(), Form::Full),
+            body(&usual(), Form::Full),
             json!({ "message": { "token": "to:ken", "android": android, "data": {} } })
         );
     }
 
     #[test]
     fn a_message_that_is_only_checked_says_so() {
-        let message = Message::new(&settings()).unwrap();
+        let message = usual();
         let dry: Value = serde_json::from_slice(&message.dry_body("to:ken")).unwrap();
-        let mut expected = body(&settings(), Form::Full);
+        let mut expected = body(&usual(), Form::Full);
         expected["validate_only"] = true.into();
         assert_eq!(dry, expected);
     }
 
     #[test]
     fn an_installation_id_has_a_field_of_its_own_unless_the_settings_say_otherwise() {
-        let named_by = |target, token: &str| {
-            let settings = MessageSettings { target, ..settings() };
-            let body = Message::new(&settings).unwrap().body(token, Form::Full, None);
+        let named_by = |target: &Value, token: &str| {
+            let body = message(target).body(token, Form::Full, None);
             let body: Value = serde_json::from_slice(&body).unwrap();
-            let message = body["message"].as_object().unwrap();
-            let fields = ["token", "fid"].map(|field| message.get(field).is_some_and(|value| value == token));
-            assert_eq!(message.len(), 3, "{body}");
+            let named = body["message"].as_object().unwrap();
+            let fields = ["token", "fid"].map(|field| named.get(field).is_some_and(|value| value == token));
+            assert_eq!(named.len(), 3, "{body}");
             fields
         };
         let (token, fid) = ([true, false], [false, true]);
+        let (auto, to_token, to_fid) = (
+            json!({}),
+            json!({ "target": "token" }),
+            json!({ "target": "fid" }),
+        );
         for id in [FID, "-_AZaz09AZaz09AZaz09az"] {
-            assert_eq!(named_by(Target::Auto, id), fid, "{id}");
-            assert_eq!(named_by(Target::Token, id), token, "{id}");
+            assert_eq!(named_by(&auto, id), fid, "{id}");
+            assert_eq!(named_by(&to_token, id), token, "{id}");
         }
         for other in [
             &format!("{FID}:APA91b"),
@@ -301,42 +381,80 @@ mod tests {
             "dCXr7fTpTm2yXGVYTXJb6.",
             &format!("{FID}r"),
         ] {
-            assert_eq!(named_by(Target::Auto, other), token, "{other}");
-            assert_eq!(named_by(Target::Fid, other), fid, "{other}");
+            assert_eq!(named_by(&auto, other), token, "{other}");
+            assert_eq!(named_by(&to_fid, other), fid, "{other}");
         }
     }
 
     #[test]
     fn everything_that_can_be_set_is_there_and_escaped() {
-        let settings = MessageSettings {
-            class: Class::Low,
-            ttl: Duration::from_millis(90_900),
-            collapse_key: Some("a \"key\"".into()),
-            additional_data: BTreeMap::from_iter([("k\\".to_owned(), "v\"\n".to_owned())]),
-            ..settings()
-        };
+        let message = message(&json!({
+            "class": "normal", "ttl": "90s 900ms", "collapseKey": "a \"key\"", "additionalData": { "k\\": "v\"\n" },
+        }));
         let android = json!({ "priority": "NORMAL", "ttl": "90s", "collapse_key": "a \"key\"" });
         assert_eq!(
-            body(&settings, Form::Full),
+            body(&message, Form::Full),
             json!({ "message": { "token": "to:ken", "android": android, "data": { "k\\": "v\"\n" } } })
         );
         assert_eq!(
-            body(&settings, Form::Minimal),
+            body(&message, Form::Minimal),
             json!({ "message": { "token": "to:ken", "android": android, "data": {} } })
         );
     }
 
     #[test]
     fn data_has_4096_bytes_at_most() {
-        let with = |length: usize| MessageSettings {
-            additional_data: BTreeMap::from_iter([("key".to_owned(), "v".repeat(length))]),
-            ..settings()
+        let with = |length: usize| new(&json!({ "additionalData": { "key": "v".repeat(length) } }));
+        assert!(with(4_093).is_ok());
+        assert!(matches!(with(4_094), Err(MessageError::Data(4_097))));
+    }
+
+    #[test]
+    fn what_is_passed_through_is_in_the_message() {
+        let keys = json!({
+            "notification": { "title": "T" }, "android": { "notification": { "channelId": "c" } },
+            "apns": { "headers": { "apns-priority": "5" }, "payload": { "aps": { "badge": 1 } } },
+            "webpush": { "notification": { "icon": "i" } }, "fcmOptions": { "analyticsLabel": "l" },
+            "directBootOk": true, "restrictedPackageName": "org.example.app", "additionalData": { "a": "b" },
+        });
+        let android = json!({ "priority": "HIGH", "ttl": "2419200s", "direct_boot_ok": true,
+            "restricted_package_name": "org.example.app", "notification": { "channelId": "c" } });
+        let expected = json!({ "message": {
+            "token": "to:ken", "android": android, "notification": keys["notification"], "apns": keys["apns"],
+            "webpush": keys["webpush"], "fcm_options": keys["fcmOptions"], "data": { "a": "b" },
+        } });
+        assert_eq!(body(&message(&keys), Form::Full), expected);
+    }
+
+    #[test]
+    fn what_a_provider_would_not_take_is_refused_at_the_start() {
+        let long = "x".repeat(4_096);
+        let data = json!({ "a": "x".repeat(96) });
+        for (keys, key) in [
+            (json!({ "notification": { "title": long } }), ""),
+            (json!({ "android": { "notification": { "title": long } } }), ""),
+            (
+                json!({ "apns": { "payload": { "x": "x".repeat(4_000) } }, "additionalData": data }),
+                "apns.payload",
+            ),
+            (
+                json!({ "webpush": { "notification": { "x": "x".repeat(4_000) } }, "additionalData": data }),
+                "webpush.notification",
+            ),
+        ] {
+            assert_eq!(new(&keys).unwrap_err().key(), key);
+        }
+        // What a registration adds finds no more room than is left.
+        let keys = json!({ "apns": { "payload": { "x": "x".repeat(4_000) } } });
+        let extra = Extra {
+            account: Some("a".repeat(100).into()),
+            channel: None,
+            encrypted: None,
+            call: false,
         };
-        assert!(Message::new(&with(4_093)).is_ok());
-        assert!(matches!(
-            Message::new(&with(4_094)),
-            Err(MessageError::TooLarge { size: 4_097 })
-        ));
+        let body = message(&keys).body("to:ken", Form::Full, Some(&extra));
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["message"]["data"], json!({}));
     }
 
     #[test]

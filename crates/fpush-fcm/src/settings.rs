@@ -1,6 +1,6 @@
 //! The settings of a `google` module.
 
-use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
+use std::{cell::RefCell, num::NonZeroUsize, time::Duration};
 
 use fpush_client::{ClientSettings, Dialer, Endpoint, PoolSettings, PooledClient, ProviderClient, Trust};
 use fpush_push::{
@@ -8,19 +8,28 @@ use fpush_push::{
     settings::{self, Section},
 };
 use http::Uri;
-use serde_json::Value;
 
 use crate::{
     access_token::AccessToken,
-    backend::Fcm,
+    backend::{Fcm, Mode},
+    content::Contents,
     credentials::ServiceAccount,
-    message::{Message, MessageSettings, Target},
+    message::{Message, Target},
     token_endpoint::TokenEndpoint,
 };
 
 /// The type of all `google` modules.
 #[derive(Debug, Default)]
 pub struct Google;
+
+/// `fcm.priority`.
+#[derive(Clone, Copy)]
+enum Priority {
+    /// All messages alike.
+    Fixed(Class),
+    /// By the urgency of the publish.
+    Auto,
+}
 
 impl BackendType for Google {
     fn read(&self, module: &mut Section<'_>) -> Option<ParsedBackend> {
@@ -29,13 +38,7 @@ impl BackendType for Google {
         let endpoint = Endpoint::read(&mut fcm, "https://fcm.googleapis.com");
         let trust = Trust::read(&mut fcm);
         let request_timeout = fcm.duration_or_seconds("requestTimeout", Duration::from_secs(10));
-        let message = message_settings(&mut fcm);
-        let class = message.as_ref().map(|message| (message.class, message.ttl));
-        let message = message.and_then(|message| {
-            Message::new(&message)
-                .inspect_err(|e| fcm.error("additionalData", e))
-                .ok()
-        });
+        let (target, mode) = mode(&mut fcm);
         let dialer = dialer(&fcm, account.as_ref());
         let report = fcm.report();
         let path = fcm.path_of("");
@@ -51,7 +54,7 @@ impl BackendType for Google {
         // Every mistake has been reported by now.
         let (credential, project, token_uri, signer) = account?;
         let (endpoint, trust, dialer) = (endpoint?, trust?, dialer?);
-        let (message, (class, ttl)) = (message?, class?);
+        let mode = mode?;
         let mut facts = endpoint.facts();
         facts.push(("project", project.clone()));
         facts.extend(token_uri.host().map(|host| ("token endpoint", host.to_owned())));
@@ -67,7 +70,7 @@ impl BackendType for Google {
             .inspect_err(|_| report.error(&secret_path, "the project_id cannot be part of a URL"))
             .ok()?;
         // What Google's words about tokens depend on.
-        let digest = settings::digest(format!("{uri} {:?}", message.target()).as_bytes()) ^ credential;
+        let digest = settings::digest(format!("{uri} {:?}", target).as_bytes()) ^ credential;
         let build = move || {
             let token_endpoint = TokenEndpoint {
                 client: PooledClient::new(token_client(trust.clone(), dialer.clone())),
@@ -88,9 +91,7 @@ impl BackendType for Google {
                 digest,
                 uri,
                 access_token,
-                message,
-                class,
-                ttl,
+                mode,
                 request_timeout,
             });
             Built {
@@ -141,80 +142,61 @@ fn token_client(trust: Trust, dialer: Dialer) -> PoolSettings {
     }
 }
 
-fn message_settings(fcm: &mut Section<'_>) -> Option<MessageSettings> {
-    let priorities = [("high", Class::High), ("normal", Class::Low)];
-    let class = fcm.choice("priority", &priorities, Class::High);
-    let ttl = fcm.duration("ttl", LONGEST_TTL);
-    if ttl > LONGEST_TTL {
-        fcm.error(
-            "ttl",
-            "expected at most 28 days, which is as long as Google keeps a push",
-        );
-    }
-    let collapse_key = fcm.optional_string("collapseKey");
-    if collapse_key == Some("") {
-        fcm.error("collapseKey", "expected a string that is not empty");
-    }
+/// What messages look like, and which field of them names the device.
+fn mode(fcm: &mut Section<'_>) -> (Target, Option<Mode>) {
+    let priorities = [
+        ("high", Priority::Fixed(Class::High)),
+        ("normal", Priority::Fixed(Class::Low)),
+        ("auto", Priority::Auto),
+    ];
+    let priority = fcm.choice("priority", &priorities, priorities[0].1);
     let targets = [
         ("auto", Target::Auto),
         ("token", Target::Token),
         ("fid", Target::Fid),
     ];
     let target = fcm.choice("target", &targets, Target::Auto);
-    let additional_data = additional_data(fcm);
-    Some(MessageSettings {
-        class,
-        ttl,
-        collapse_key: collapse_key.map(str::to_owned),
-        additional_data: additional_data?,
-        target,
-    })
-}
-
-/// Google takes strings only, and keeps some keys for itself.
-fn additional_data(fcm: &mut Section<'_>) -> Option<BTreeMap<String, String>> {
-    let data = match fcm.value("additionalData") {
-        None => return Some(BTreeMap::new()),
-        Some(Value::Object(data)) => data,
-        Some(_) => {
-            fcm.error("additionalData", "expected an object with strings");
-            return None;
+    let sends: &[Class] = match priority {
+        Priority::Fixed(Class::Low) => &[Class::Low],
+        Priority::Fixed(Class::High | Class::Voip) => &[Class::High],
+        Priority::Auto => &[Class::High, Class::Low, Class::Voip],
+    };
+    let contents = Contents::read(fcm, sends);
+    let said = RefCell::new(Vec::new());
+    let message = |class| {
+        let message = Message::new(class, target, contents.of(class));
+        let message = message.inspect_err(|e| {
+            // What is said for all classes is wrong once.
+            if !said.borrow().contains(e) {
+                fcm.error(e.key(), e);
+                said.borrow_mut().push(*e);
+            }
+        });
+        message.map(Box::new).ok()
+    };
+    let mode = match priority {
+        Priority::Fixed(class) => message(class).map(|message| Mode::One(class, message)),
+        Priority::Auto => {
+            let [high, low, voip] = [Class::High, Class::Low, Class::Voip].map(message);
+            let all = high.zip(low).zip(voip);
+            all.map(|((high, low), voip)| Mode::Auto { high, low, voip })
         }
     };
-    let mut strings = BTreeMap::new();
-    for (key, value) in data {
-        let path = format!("additionalData.{key}");
-        let reserved = matches!(key.as_str(), "" | "from" | "message_type")
-            || ["google", "gcm"].iter().any(|prefix| key.starts_with(prefix));
-        if reserved {
-            fcm.error(
-                &path,
-                "Google keeps this key, as \"from\", \"message_type\" and those that begin with \"google\" or \
-                 \"gcm\", for itself; choose another name",
-            );
-        }
-        match value {
-            Value::String(value) => {
-                strings.insert(key.clone(), value.clone());
-            }
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-                fcm.error(&path, "expected a string, which is all that Google takes here");
-            }
-        }
-    }
-    Some(strings)
+    (target, mode)
 }
 
-const LONGEST_TTL: Duration = Duration::from_secs(28 * 86_400);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _};
 
-    use fpush_push::settings::{Report, Severity};
+    use fpush_push::{
+        Urgency,
+        settings::{Report, Severity},
+    };
     use fpush_testkit::{TempDir, certs::service_account_json, fixture};
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -279,7 +261,7 @@ mod tests {
         );
         let built = (parsed.build)();
         assert_eq!(built.background.len(), 1);
-        assert_eq!(built.backend.class(fpush_push::Urgency::Low), Class::High);
+        assert_eq!(built.backend.class(Urgency::Low), Class::High);
     }
 
     #[test]
@@ -288,10 +270,24 @@ mod tests {
             "collapseKey": "wake", "target": "fid", "additionalData": { "a": "b" }, "requestTimeout": 3 });
         let (parsed, problems) = Folder::new().read(keys);
         assert_eq!(problems, [""; 0]);
-        assert_eq!(
-            (parsed.unwrap().build)().backend.class(fpush_push::Urgency::High),
-            Class::Low
-        );
+        assert_eq!((parsed.unwrap().build)().backend.class(Urgency::High), Class::Low);
+    }
+
+    #[test]
+    fn each_class_carries_its_own() {
+        let keys = json!({ "priority": "auto", "ttl": "1h", "notification": { "title": "x" },
+            "silent": { "notification": {} }, "voip": { "ttl": "30s" } });
+        let (parsed, problems) = Folder::new().read(keys);
+        assert_eq!(problems, [""; 0]);
+        let backend = (parsed.unwrap().build)().backend;
+        let classes = [Urgency::High, Urgency::Low, Urgency::Voip].map(|urgency| backend.class(urgency));
+        assert_eq!(classes, [Class::High, Class::Low, Class::Voip]);
+    }
+
+    #[test]
+    fn what_is_wrong_for_all_classes_is_said_once() {
+        let keys = json!({ "priority": "auto", "notification": { "title": "x".repeat(4_200) } });
+        assert_eq!(Folder::new().problems(keys).len(), 1);
     }
 
     #[test]
@@ -399,7 +395,7 @@ mod tests {
             ),
             (
                 json!({ "priority": "hgih" }),
-                "fcm.priority: expected \"high\" or \"normal\"",
+                "fcm.priority: expected \"high\" or \"normal\" or \"auto\"",
             ),
             (
                 json!({ "target": "topic" }),

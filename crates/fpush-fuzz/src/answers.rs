@@ -45,6 +45,15 @@ pub(crate) fn fcm_answer(input: &[u8]) {
     }
 }
 
+/// Status and body of a browser's push service: of whichever it is taken for, only known words are repeated.
+pub(crate) fn webpush_answer(input: &[u8]) {
+    let (status, body) = answer(input);
+    for (name, described) in fpush_webpush::fuzz::answer(status, body) {
+        check_reason(name, &described);
+        check_words(&described);
+    }
+}
+
 /// A reason is one of few for metrics, and a short text of plain characters for the log, whatever was sent.
 #[track_caller]
 fn check_reason(name: &str, described: &str) {

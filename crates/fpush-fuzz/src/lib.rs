@@ -33,6 +33,7 @@ targets! {
     answers::fcm_answer,
     answers::proxy_answer,
     answers::token_answer,
+    answers::webpush_answer,
     files::apns_certificate,
     files::json_lines,
     files::listener_certificate,
@@ -50,6 +51,7 @@ targets! {
     stream::stanzas,
     web::http_form,
     web::http_headers,
+    web::webpush_token,
 }
 
 /// Runs the target of this name.

@@ -7,7 +7,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use fpush_http::{HostNames, Network};
+use fpush_http::HostNames;
+use fpush_push::Network;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use crate::split_line;
@@ -33,6 +34,31 @@ pub(crate) fn http_form(input: &[u8]) {
     assert!(
         fpush_http::fuzz::form(written.as_bytes()) == Some(fields),
         "{written}"
+    );
+}
+
+/// A subscription as a token: its one spelling is read as the same one, and leads to an allowed host over https.
+pub(crate) fn webpush_token(input: &[u8]) {
+    let Ok(text) = str::from_utf8(input) else { return };
+    let Some(canonical) = fpush_webpush::fuzz::token(text) else {
+        return;
+    };
+    assert_eq!(fpush_webpush::fuzz::token(&canonical).as_ref(), Some(&canonical));
+    let endpoint = canonical
+        .strip_prefix("webpush:")
+        .and_then(|rest| rest.rsplitn(3, '|').nth(2))
+        .expect("it has three parts");
+    let uri: Uri = endpoint.parse().expect("it is a URL");
+    let host = uri.host().expect("it has a host");
+    let is_allowed = host == "localhost" || host.ends_with(".org") || host.ends_with(".com");
+    assert!(uri.scheme_str() == Some("https") && is_allowed, "{endpoint}");
+    assert!(
+        matches!(uri.port_u16(), None | Some(8_443)) && !endpoint.contains('#'),
+        "{endpoint}"
+    );
+    assert!(
+        uri.authority()
+            .is_some_and(|authority| !authority.as_str().contains('@'))
     );
 }
 

@@ -11,7 +11,7 @@ use axum::{
     routing::{get, post},
 };
 use fpush_driver::{Admission, Drain, Modules};
-use fpush_push::{Choice, Found, Outcome, Recipient, Unavailable, Urgency, client_network};
+use fpush_push::{Choice, Found, Outcome, Recipient, Unavailable, Urgency, network_name};
 use fpush_registry::{RegisterError, Registry};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
@@ -158,7 +158,8 @@ impl Api {
             token: recipient.token.as_str(),
             choice: Choice::Registered,
             urgency: Urgency::High,
-            domain: &client_network(client.address).to_string(),
+            count: None,
+            domain: &network_name(client.address),
             registered: Some(fpush_push::Registered {
                 recipient,
                 encrypted: None,

@@ -4,11 +4,11 @@
 use std::{net::IpAddr, path::PathBuf, time::SystemTime};
 
 use axum::http::{HeaderMap, Uri};
+use fpush_push::Network;
 
 use crate::{
     hosts::HostNames,
     origin::Client,
-    settings::Network,
     tls::{PemFile, ServerCertificate, TlsError},
 };
 

@@ -38,6 +38,6 @@ pub use crate::{
     limits::Limits,
     listener::{Handle, Listener, StartError},
     origin::Client,
-    settings::{Network, Security, read_listen},
+    settings::{Security, read_listen},
     tls::ServerCertificate,
 };

@@ -11,6 +11,7 @@ use std::{
 
 use axum::{Router, body::Body, middleware::from_fn};
 use fpush_driver::Drain;
+use fpush_push::Network;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -31,7 +32,7 @@ use crate::{
     limits::Limits,
     origin::Client,
     own_thread::OwnThread,
-    settings::{Network, Security},
+    settings::Security,
     shares::Shares,
     tls::{ServerCertificate, Tls},
 };

@@ -3,8 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{HeaderMap, Uri, header};
-
-use crate::settings::Network;
+use fpush_push::Network;
 
 /// Who sent a request; every request of a [`Listener`](crate::Listener) carries it as an extension. There is no
 /// `Debug`: nobody's address belongs in a log.

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use fpush_push::{Devices as _, Found, Lookup, Unavailable, client_network};
+use fpush_push::{Devices as _, Found, Lookup, Unavailable, client_network, client_site};
 use fpush_registry::{RegisterError, Registered, Registry, Throttle, Unowned};
 use tokio::time::Instant;
 
@@ -50,7 +50,9 @@ impl Registrations {
             .await;
         // Only what is one device more counts as one.
         if may_add && !registered.as_ref().is_ok_and(|(_, is_new)| *is_new) {
-            self.new_devices.take_back(network, Instant::now());
+            let now = Instant::now();
+            self.new_devices.take_back(network, now);
+            self.new_devices.take_back(site(network), now);
         }
         registered.map(|(registered, _)| registered)
     }
@@ -115,16 +117,31 @@ impl Registrations {
     }
 
     fn is_request_allowed(&self, network: IpAddr) -> bool {
-        self.requests
-            .allows(("address", network), self.requests_per_address, Instant::now())
+        let (most, now) = (self.requests_per_address, Instant::now());
+        self.requests.allows(("address", network), most, now)
+            && self
+                .requests
+                .allows(site(network), most.saturating_mul(SITE), now)
     }
 
     fn reserve_new(&self, network: IpAddr) -> bool {
-        let now = Instant::now();
-        self.new_devices.would_allow(network, self.new_per_address, now)
-            && self.new_devices.allows(network, self.new_per_address, now)
+        let (most, now) = (self.new_per_address, Instant::now());
+        let most_of_site = most.saturating_mul(SITE);
+        let has_room = self.new_devices.would_allow(network, most, now)
+            && self.new_devices.would_allow(site(network), most_of_site, now);
+        has_room
+            && self.new_devices.allows(network, most, now)
+            && self.new_devices.allows(site(network), most_of_site, now)
     }
 }
+
+/// What the networks of a site have in common.
+fn site(network: IpAddr) -> (&'static str, IpAddr) {
+    ("site", client_site(network))
+}
+
+/// As many networks of a site count.
+const SITE: u32 = 8;
 
 /// Requests of one address about one node in a minute, unless they come with its secret.
 const PER_NODE: u32 = 12;

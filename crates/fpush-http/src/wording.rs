@@ -39,7 +39,9 @@ impl Answer {
     /// The one table from what became of a push to its answer.
     pub(crate) fn to_push(outcome: Outcome, node: &str) -> Self {
         match outcome {
-            Outcome::Accepted | Outcome::Queued | Outcome::Coalesced => Self::Pushed(node.to_owned()),
+            Outcome::Accepted | Outcome::Queued | Outcome::Coalesced | Outcome::Unwanted => {
+                Self::Pushed(node.to_owned())
+            }
             Outcome::Refused => Self::Error(RATELIMIT),
             Outcome::TokenDead => Self::Error("Token is dead, register again!"),
             Outcome::TokenBlocked => Self::Error("Token is blocked for a while!"),

@@ -20,7 +20,8 @@ use axum::{
     routing::{get, post},
 };
 use fpush_driver::Drain;
-use fpush_http::{Client, Handle, Limits, Listener, Network, Security, StartError};
+use fpush_http::{Client, Handle, Limits, Listener, Security, StartError};
+use fpush_push::Network;
 use fpush_push::settings::{Report, Section};
 use fpush_testkit::TempDir;
 use rcgen::{CertifiedKey, generate_simple_self_signed};

@@ -59,7 +59,7 @@ impl Group {
         match outcome {
             Outcome::Accepted => Self::Delivered,
             Outcome::Queued | Outcome::Coalesced => Self::Held,
-            Outcome::Refused | Outcome::TokenBlocked => Self::Refused,
+            Outcome::Refused | Outcome::TokenBlocked | Outcome::Unwanted => Self::Refused,
             Outcome::TokenDead | Outcome::NotRegistered => Self::Gone,
             Outcome::TokenInvalid
             | Outcome::ProviderUnavailable
@@ -81,7 +81,7 @@ impl Group {
             ),
             Self::Refused => (
                 "Turned away",
-                "Too many for one device, or its token is left alone for a while.",
+                "Too many for one device, its token is left alone for a while, or nobody has to see them.",
             ),
             Self::Gone => ("Device gone", "There is no such device any more."),
             Self::Failed => ("Failed", "Something is wrong, here or at the provider."),

@@ -1,12 +1,13 @@
 //! A push on its way through the policy.
 
 use std::{
+    borrow::Cow,
     fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use fpush_push::{Choice, Fingerprint, Push, Record, TokenHasher, registrable};
+use fpush_push::{Choice, Fingerprint, Push, Record, TokenHasher, is_network_name, registrable};
 
 use crate::{fair::Sender, known::LastAccepted, limiter::Target};
 
@@ -86,10 +87,19 @@ pub struct SenderDomain {
     pub name: Box<str>,
     /// The fingerprint of the name.
     pub key: Fingerprint,
-    /// The fingerprint of its registrable domain.
+    /// The fingerprint of its registrable domain. All clients of the HTTP API have one: networks are cheaper than domains.
     pub share: Fingerprint,
     /// When a push of its registrable domain was last accepted, as far as that was known when it published.
     pub last_accepted: LastAccepted,
+}
+
+/// In whose share of what can be used up a sender is.
+fn share(name: &str) -> Cow<'_, str> {
+    if is_network_name(name) {
+        Cow::Borrowed("/")
+    } else {
+        registrable(name)
+    }
 }
 
 impl SenderDomain {
@@ -99,7 +109,7 @@ impl SenderDomain {
         Self {
             name: name.into(),
             key: hasher.fingerprint(name),
-            share: hasher.fingerprint(&registrable(name)),
+            share: hasher.fingerprint(&share(name)),
             last_accepted: LastAccepted::Never,
         }
     }
@@ -112,6 +122,12 @@ impl SenderDomain {
             last_accepted,
             ..*self
         }
+    }
+
+    /// Whether it can become a known domain. Clients of the HTTP API cannot: they may be anybody's.
+    #[must_use]
+    pub fn can_be_known(&self) -> bool {
+        !is_network_name(&self.name)
     }
 
     /// Whose share it uses, and whose turn.

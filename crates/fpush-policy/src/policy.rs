@@ -463,6 +463,8 @@ impl<W> Policy<W> {
         if self.clock.follow(clocks) {
             let now = self.clock.seconds(clocks.now);
             self.guard.begin_hours_again(now);
+            // What is on disk has the times of the other clock.
+            self.held.write_again();
         }
     }
 

@@ -45,6 +45,9 @@ pub struct HeldRecord {
     /// Tells the app which of the account's group chats is meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,
+    /// How many messages wait for the device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
     /// Whether its device is a registered one.
     pub registered: bool,
     /// Its node; missing in files of the first versions.
@@ -171,6 +174,7 @@ impl HeldRecord {
             spacing: as_millis(*spacing),
             account: text(extra.and_then(|extra| extra.account.as_ref())),
             channel: text(extra.and_then(|extra| extra.channel.as_ref())),
+            count: push.count,
             registered: record.is_some(),
             node: text(node.as_ref()),
             due: 0,
@@ -245,6 +249,7 @@ impl HeldRecord {
                 class: self.class,
                 form: Form::Full,
                 extra: has_extra.then(|| Arc::new(extra)),
+                count: self.count,
                 id: self.id.map_or_else(Uuid::new_v4, Uuid::from_u128),
                 deadline: clocks.now,
             },

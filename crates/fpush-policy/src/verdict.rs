@@ -117,11 +117,25 @@ struct Accepted {
     at: Seconds,
 }
 
-impl From<&SenderDomain> for Publisher {
-    fn from(sender: &SenderDomain) -> Self {
+impl Publisher {
+    /// The sender of a publish, as it was known then.
+    pub(crate) fn of(sender: &SenderDomain) -> Self {
         Self {
             domain: sender.share,
             standing: sender.last_accepted.standing(),
+        }
+    }
+
+    /// The sender of a publish whose push was accepted, by which it becomes a known one if it can be one.
+    pub(crate) fn of_accepted(sender: &SenderDomain) -> Self {
+        let standing = if sender.can_be_known() {
+            Standing::Known
+        } else {
+            Standing::Unknown
+        };
+        Self {
+            domain: sender.share,
+            standing,
         }
     }
 }
@@ -183,9 +197,10 @@ impl VerdictGuard {
     pub(crate) fn accepted(
         &mut self,
         token: Fingerprint,
-        domain: Fingerprint,
+        publisher: Publisher,
         now: Seconds,
     ) -> Option<LaneChange> {
+        let Publisher { domain, standing } = publisher;
         self.record(token, domain, Sign::Accepted, now);
         let recovered = self.unblock(token);
         if let Some(burst) = &mut self.burst {
@@ -197,7 +212,10 @@ impl VerdictGuard {
             *before = *last;
         }
         *last = Some(Accepted { token, at: now });
-        if self.proven_domains.get(domain).is_none() && self.window.accepted_of(domain) >= CALM_ACCEPTED {
+        if standing == Standing::Known
+            && self.proven_domains.get(domain).is_none()
+            && self.window.accepted_of(domain) >= CALM_ACCEPTED
+        {
             self.proven_domains.touch(domain, ());
         }
         let ended = self.has_burst_ended(now);

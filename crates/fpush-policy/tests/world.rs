@@ -12,8 +12,9 @@ use std::{
 };
 
 use fpush_policy::{
-    Busy, Clocks, Decision, Ended, Failed, Grant, HeldChange, HeldEnd, HeldRecord, ModuleSettings, Next,
-    Policy, Publish, PushJob, RateSlot, Remembered, SenderDomain, Ticket, Tries, Turn, VerdictPlace,
+    Busy, Clocks, Decision, Ended, Failed, Grant, HeldChange, HeldEnd, HeldRecord, LastAccepted,
+    ModuleSettings, Next, Policy, Publish, PushJob, RateSlot, Remembered, SenderDomain, Ticket, Tries, Turn,
+    VerdictPlace,
 };
 use fpush_push::{
     Choice, Class, Failure, Fingerprint, Form, Outcome, Push, PushError, Token, TokenHasher,
@@ -158,7 +159,7 @@ fn sender(token: u64) -> Arc<SenderDomain> {
         3 => "three.co.uk",
         _ => "four.de",
     };
-    Arc::new(SenderDomain::new(domain, &hasher()))
+    Arc::new(SenderDomain::new(domain, &hasher()).accepted(LastAccepted::Lately))
 }
 
 impl World {
@@ -237,6 +238,7 @@ impl World {
                 class,
                 form: Form::Full,
                 extra: None,
+                count: None,
                 id: Uuid::from_u128(u128::from(token)),
                 deadline: self.now() + Duration::from_secs(25),
             },

@@ -125,6 +125,8 @@ pub struct Push {
     pub form: Form,
     /// What only this push carries; none for devices that did not register.
     pub extra: Option<Arc<Extra>>,
+    /// How many messages wait for the user, if the publish says so (`message-count` of XEP-0357).
+    pub count: Option<u32>,
     /// Names the push towards the provider (`apns-id`), so that a repeated attempt is recognised.
     pub id: Uuid,
     /// The attempt must have ended by then.
@@ -210,6 +212,22 @@ impl Failure {
     }
 }
 
+/// A request as it would go out, for a person: without any secret, and with words in the place of what differs from push
+/// to push.
+#[derive(Debug)]
+pub struct Example {
+    /// Which pushes look like that.
+    pub pushes: &'static str,
+    /// Method and URL.
+    pub request: String,
+    /// Names and values.
+    pub headers: Vec<(String, String)>,
+    /// What it carries.
+    pub body: serde_json::Value,
+    /// Of the body, in bytes.
+    pub size: usize,
+}
+
 /// An attempt under way.
 pub type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
 
@@ -233,6 +251,11 @@ pub trait PushTrait: Send + Sync + 'static {
     /// The class that a push of this urgency has here.
     fn class(&self, urgency: Urgency) -> Class;
 
+    /// Whether anything is sent for what matters so much; what is not counts as done.
+    fn wants(&self, _urgency: Urgency) -> bool {
+        true
+    }
+
     /// How long the provider keeps a push of this class for a device that is away: so long it is worth something.
     fn time_to_live(&self, _class: Class) -> Duration {
         Duration::MAX
@@ -251,6 +274,17 @@ pub trait PushTrait: Send + Sync + 'static {
 
     /// What there is to say about connection and credentials.
     fn status(&self) -> BackendStatus;
+
+    /// What its requests look like, one for each kind of push that it sends. A backend without requests has none.
+    fn examples(&self) -> Vec<Example> {
+        Vec::new()
+    }
+
+    /// The public key with which apps have to subscribe at their push service so that this module may send to them (VAPID,
+    /// RFC 8292 section 3.2), in base64url. Most providers have no such thing.
+    fn vapid_key(&self) -> Option<&str> {
+        None
+    }
 
     /// A digest of all that the provider's words about tokens depend on: endpoint, environment, topic, project and
     /// credential. What it said under another one is not believed. It is the same after a restart; see

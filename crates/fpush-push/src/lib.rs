@@ -11,6 +11,7 @@ mod jitter;
 mod log;
 mod meters;
 pub mod metrics;
+mod network;
 mod outcome;
 mod publish;
 mod registrable;
@@ -22,14 +23,15 @@ pub mod sync;
 mod token;
 
 pub use backend::{
-    BackendType, Background, Built, Class, Encrypted, Extra, Failure, Form, ParsedBackend, Push, PushError,
-    PushTrait, Sending, Urgency, Verifying,
+    BackendType, Background, Built, Class, Encrypted, Example, Extra, Failure, Form, ParsedBackend, Push,
+    PushError, PushTrait, Sending, Urgency, Verifying,
 };
 pub use backoff::Backoff;
 pub use jid::{canonical_domain, canonical_jid};
 pub use jitter::jitter;
 pub use log::Cut;
 pub use meters::Meters;
+pub use network::Network;
 pub use outcome::Outcome;
 pub use publish::{Choice, Registered, Request};
 pub use registrable::registrable;
@@ -41,5 +43,5 @@ pub use status::{
     BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, OutagePhase, OutageStatus,
     Proof, Trouble, TroubleKind,
 };
-pub use strangers::{client_network, is_plain_name, masked};
+pub use strangers::{client_network, client_site, is_network_name, is_plain_name, masked, network_name};
 pub use token::{Fingerprint, Token, TokenHasher};

@@ -33,11 +33,13 @@ pub enum Outcome {
     UnknownDevice,
     /// The database of registered devices cannot be asked.
     RegistryUnavailable,
+    /// The settings say that nothing is sent for what nobody has to see.
+    Unwanted,
 }
 
 impl Outcome {
     /// All of them, in their order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Accepted,
         Self::Queued,
         Self::Coalesced,
@@ -52,6 +54,7 @@ impl Outcome {
         Self::NotRegistered,
         Self::UnknownDevice,
         Self::RegistryUnavailable,
+        Self::Unwanted,
     ];
 
     /// Its name in metrics.
@@ -72,6 +75,7 @@ impl Outcome {
             Self::NotRegistered => "not_registered",
             Self::UnknownDevice => "unknown_device",
             Self::RegistryUnavailable => "registry_unavailable",
+            Self::Unwanted => "unwanted",
         }
     }
 }

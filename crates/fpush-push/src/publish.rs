@@ -11,6 +11,8 @@ pub struct Request<'a> {
     pub choice: Choice,
     /// What the publish says about its importance.
     pub urgency: Urgency,
+    /// How many messages wait for the user, if the publish says so.
+    pub count: Option<u32>,
     /// The domain of its sender.
     pub domain: &'a str,
     /// The device, if it is one that registered.

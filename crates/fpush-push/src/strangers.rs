@@ -12,6 +12,31 @@ pub fn client_network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// The 48 bits of an IPv6 address that an internet provider gives to a site, which holds 65,536
+/// [networks](client_network); an IPv4 address is all of its own.
+#[must_use]
+pub fn client_site(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 80)).into(),
+    }
+}
+
+/// The name under which clients of the HTTP API from an address publish: their [network](client_network), as RFC 4632 and
+/// RFC 4291 write it. No domain has such a name.
+#[must_use]
+pub fn network_name(address: IpAddr) -> String {
+    let network = client_network(address);
+    let bits = if network.is_ipv4() { 32 } else { 64 };
+    format!("{network}/{bits}")
+}
+
+/// Whether a publish came over HTTP, by the name under which it came.
+#[must_use]
+pub fn is_network_name(name: &str) -> bool {
+    name.contains('/')
+}
+
 /// So much of a secret that two of them can be told apart; nothing of a short one.
 #[must_use]
 pub fn masked(secret: &str) -> String {

@@ -31,7 +31,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Turns tokens into fingerprints with a key that is drawn anew at each start, so that a fingerprint says
+/// Turns tokens into fingerprints with a key of this installation (kept in the state directory, or drawn at each start), so that a fingerprint says
 /// nothing about the token to a reader of the memory or the log.
 #[derive(Clone)]
 pub struct TokenHasher {

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, net::Ipv6Addr};
 
-use fpush_push::{masked, registrable};
+use fpush_push::{client_site, masked, registrable};
 
 use crate::{
     former::{self, Former},
@@ -132,16 +132,13 @@ pub(crate) fn share_of(owner: Option<&str>) -> Cow<'_, str> {
     let domain = owner.split_once('@').map_or(owner, |(_, domain)| domain);
     let share = registrable(domain);
     match share.parse::<Ipv6Addr>() {
-        // A client with one such network has all addresses in it.
-        Ok(address) => Cow::Owned(Ipv6Addr::from_bits(address.to_bits() & SITE).to_string()),
+        Ok(address) => Cow::Owned(client_site(address.into()).to_string()),
         Err(_) => share,
     }
 }
 
 /// Bytes of a device that counts as one; the statements that count have the same number.
 const PLACE: usize = 512;
-/// The 48 bits that an internet provider gives to a site.
-const SITE: u128 = u128::MAX << 80;
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -23,6 +23,10 @@ pub struct Known {
     pub devices: i64,
     /// When it was seen, in milliseconds since 1970.
     pub seen: i64,
+    /// When an operator accepted a database, of the acceptances that were seen, by a clock that may have been ahead. 0 if none
+    /// was.
+    #[serde(default)]
+    pub accepted: i64,
     /// The tombstones of later changes count: nothing that came after them can be lost without being noticed. Where that was
     /// not noted nothing else was either: tombstones of that time have no number.
     #[serde(default)]
@@ -166,8 +170,14 @@ pub(crate) fn compare(known: Option<&Known>, look: &Look, mark: Option<&str>, co
             ..present.clone()
         })
     };
+    // The whole machine may have been put back to what it was then: who ended before may have registered again since.
+    let is_long_ago = present.seen.saturating_sub(known.seen) > LONG_AGO;
+    let since = if is_long_ago { present.change } else { known.since };
     // What was known before an operator accepted the database counts no more: neither against it nor for its tombstones.
-    if let Some(accepted) = look.accepted.filter(|accepted| accepted.at > known.seen) {
+    if let Some(accepted) = look
+        .accepted
+        .filter(|accepted| accepted.at > known.seen.max(known.accepted))
+    {
         return fewer.unwrap_or_else(|| believed(accepted.change));
     }
     let devices = known.devices;
@@ -182,8 +192,11 @@ pub(crate) fn compare(known: Option<&Known>, look: &Look, mark: Option<&str>, co
     if forgotten {
         return Past::Doubted(Doubt::Older { devices });
     }
-    fewer.unwrap_or_else(|| believed(known.since))
+    fewer.unwrap_or_else(|| believed(since))
 }
+
+/// In milliseconds. A start after an update takes less, and what is known is written down more often ([`Known::seen`]).
+const LONG_AGO: i64 = 3_600_000;
 
 /// Whether a registry is believed when it says that a device is gone.
 #[derive(Clone, Debug, Default)]
@@ -208,6 +221,7 @@ mod tests {
             mark: mark.to_owned(),
             devices: 5,
             seen: 100,
+            accepted: 0,
             since: 2,
         }
     }
@@ -217,6 +231,7 @@ mod tests {
         Look {
             known: Known {
                 since: change,
+                accepted,
                 ..known(database, change, mark)
             },
             accepted: Some(Accepted {
@@ -230,7 +245,10 @@ mod tests {
     fn a_database_is_doubted_if_it_does_not_know_what_it_knew() {
         let present = look("a", 7, "m7", 100);
         let is = |before: Option<&Known>, mark, counted| compare(before, &present, mark, counted);
-        let good = Past::Known(known("a", 7, "m7"));
+        let good = Past::Known(Known {
+            accepted: 100,
+            ..known("a", 7, "m7")
+        });
         assert_eq!(is(None, None, None), Past::Unknown);
         assert_eq!(is(Some(&known("a", 7, "m7")), Some("m7"), Some(5)), good);
         assert_eq!(
@@ -260,11 +278,26 @@ mod tests {
         assert_eq!(is(None, None, Some(6)), Past::Unknown);
     }
 
+    /// A machine with database and state directory was put back: each knows what the other one does.
+    #[test]
+    fn what_ended_before_nobody_looked_for_more_than_an_hour_counts_no_more() {
+        for (minutes, since) in [(59, 2), (60, 2), (61, 7), (60 * 24 * 400, 7)] {
+            let mut present = look("a", 7, "m7", 0);
+            present.known.seen += minutes * 60_000;
+            let before = known("a", 7, "m7");
+            let Past::Known(believed) = compare(Some(&before), &present, Some("m7"), Some(5)) else {
+                panic!("it is the database that it was");
+            };
+            assert_eq!(believed.since, since, "{minutes}");
+        }
+    }
+
     #[test]
     fn of_a_database_that_was_accepted_what_came_after_that_counts() {
         let accepted = look("a", 7, "m7", 101);
         let believed = Past::Known(Known {
             since: 4,
+            accepted: 101,
             ..known("a", 7, "m7")
         });
         for before in [known("b", 9, "m9"), known("a", 9, "m9"), known("a", 3, "m3")] {

@@ -26,6 +26,7 @@ use self::{
 pub(crate) use self::{
     run::{MigrateError, Removed, State, describe, is_outage},
     statements::NOTED_AT_ONCE,
+    writing::FORGOTTEN_AT_ONCE,
     writing::{Counted, Writing},
 };
 #[cfg(test)]
@@ -119,8 +120,8 @@ impl Store {
                 change: last.change,
                 mark: last.mark,
                 devices: last.devices,
-                // An acceptance by a clock that was ahead has been seen as well.
-                seen: accepted.map_or(now, |accepted| now.max(accepted.at)),
+                seen: now,
+                accepted: accepted.map_or(0, |accepted| accepted.at),
                 since: last.change,
             },
             accepted,

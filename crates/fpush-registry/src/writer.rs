@@ -21,7 +21,7 @@ use crate::{
     expiry::Expiry,
     past::{Known, Look},
     shared::Shared,
-    store::{MigrateError, State, is_outage},
+    store::{FORGOTTEN_AT_ONCE, MigrateError, State, is_outage},
     text::random_hex,
     time::Time,
 };
@@ -55,6 +55,8 @@ pub(crate) struct Writer {
     follows: Option<Follows>,
     /// Changes that others were told of since it was last seen to that there are not too many.
     told: usize,
+    /// The same, since it was last seen to that there are not too many tombstones: each change may have left one.
+    may_have_ended: usize,
     /// Since when nothing could be written, and how often that was tried.
     outage: Option<Outage>,
     /// The last change that was known while the database was not doubted.
@@ -100,6 +102,7 @@ impl Writer {
             seen: 0,
             follows: None,
             told: 0,
+            may_have_ended: 0,
             outage: None,
             before,
             doubted: None,
@@ -169,8 +172,8 @@ impl Writer {
                     }
                 }
                 _ = cleaning.tick(), if self.keeps_house() => {
-                    if self.clean().await {
-                        cleaning.reset_after(Duration::from_secs(1));
+                    if let Some(pause) = self.clean().await {
+                        cleaning.reset_after(pause);
                     }
                 }
             }
@@ -326,9 +329,17 @@ impl Writer {
         if limits {
             transaction.limit_changes().await?;
         }
+        // To find the oldest ones takes a while.
+        let limits_tombstones = self.may_have_ended >= FORGOTTEN_AT_ONCE as usize;
+        if limits_tombstones {
+            transaction.limit_tombstones().await?;
+        }
         let committed = transaction.commit().await?;
         if limits {
             self.told = 0;
+        }
+        if limits_tombstones {
+            self.may_have_ended = 0;
         }
         self.settle(committed);
         Ok(results)
@@ -368,6 +379,7 @@ impl Writer {
     /// Brings memory up to what was committed.
     fn settle(&mut self, committed: Committed) {
         self.told += committed.told;
+        self.may_have_ended += committed.told;
         if let Some(known) = committed.known {
             self.believe(known);
         }

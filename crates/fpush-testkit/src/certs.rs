@@ -76,7 +76,17 @@ impl TestCa {
     /// TLS settings of a server at `localhost` and `127.0.0.1` that offers the protocols in `alpn`. Client
     /// certificates are accepted from this authority and from `fixtures/client-ca.pem`.
     pub fn server_config(&self, alpn: &[&str], client_auth: ClientAuth) -> Arc<ServerConfig> {
-        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        self.server_config_for(&["localhost", "127.0.0.1"], alpn, client_auth)
+    }
+
+    /// The same for a server of other names and addresses.
+    pub fn server_config_for(
+        &self,
+        names: &[&str],
+        alpn: &[&str],
+        client_auth: ClientAuth,
+    ) -> Arc<ServerConfig> {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let Identity {

@@ -280,6 +280,8 @@ impl ApnsRequest {
         let Request {
             method,
             path,
+            authority: _,
+            path_and_query: _,
             headers,
             body,
             connection,

@@ -448,6 +448,8 @@ impl FcmSend {
         let Request {
             method: _,
             path: _,
+            authority: _,
+            path_and_query: _,
             headers,
             body,
             connection,

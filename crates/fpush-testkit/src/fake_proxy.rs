@@ -14,6 +14,8 @@ use tokio::sync::oneshot;
 pub enum ProxyAnswer {
     /// Connects.
     Tunnel,
+    /// Connects to this address, whatever it is asked for.
+    TunnelTo(SocketAddr),
     /// Says this, and closes.
     Say(String),
     /// Says nothing.
@@ -107,8 +109,12 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
     let answer = shared.answer.lock().unwrap().clone();
     // Errors mean that one of both is gone.
     match answer {
-        ProxyAnswer::Tunnel => {
-            let Ok(mut server) = TcpStream::connect(&target).await else {
+        ProxyAnswer::Tunnel | ProxyAnswer::TunnelTo(_) => {
+            let connecting = match answer {
+                ProxyAnswer::TunnelTo(address) => TcpStream::connect(address).await,
+                _ => TcpStream::connect(&target).await,
+            };
+            let Ok(mut server) = connecting else {
                 let _ = client.write_all(b"HTTP/1.1 502 Bad Gateway\r\n\r\n").await;
                 return;
             };

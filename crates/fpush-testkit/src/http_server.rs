@@ -29,6 +29,9 @@ use crate::answer::{Answer, BodyEnd, GoAway, HttpReply};
 pub(crate) struct Request {
     pub(crate) method: Method,
     pub(crate) path: String,
+    /// Host and port as the client names them, and path and query.
+    pub(crate) authority: String,
+    pub(crate) path_and_query: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     /// Connections are numbered from 1, in the order of their handshakes.
@@ -329,6 +332,12 @@ async fn exchange(
     let mut answer = connection.shared.service.answer(Request {
         method: head.method,
         path: head.uri.path().to_owned(),
+        authority: head.uri.authority().map(ToString::to_string).unwrap_or_default(),
+        path_and_query: head
+            .uri
+            .path_and_query()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         headers: head.headers,
         body,
         connection: connection.number,

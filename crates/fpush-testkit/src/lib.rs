@@ -6,7 +6,7 @@
 //! use [`tokio::task::spawn_blocking`]. A wait that ends in vain panics and says what did arrive.
 //!
 //! * [`certs`]: a certificate authority per test, provider keys, and the files in `fixtures/`
-//! * [`fake_apns`], [`fake_fcm`]: HTTP/2 servers whose every [`Answer`] a test can script
+//! * [`fake_apns`], [`fake_fcm`], [`fake_push`]: HTTP/2 servers whose every [`Answer`] a test can script
 //! * [`fake_proxy`], [`tls_server`]: what may stand between the program and them, or in their place
 //! * [`fake_xmpp`]: the server's side of XEP-0114, byte by byte; [`publish`]: what real servers send
 //! * [`command`]: what clients send to register, and the forms that come back
@@ -31,6 +31,7 @@ pub mod dice;
 pub mod fake_apns;
 pub mod fake_fcm;
 pub mod fake_proxy;
+pub mod fake_push;
 pub mod fake_xmpp;
 pub mod helpers;
 pub mod http_client;
@@ -58,6 +59,7 @@ pub use dice::Dice;
 pub use fake_apns::{ApnsRequest, FakeApns};
 pub use fake_fcm::{FakeFcm, FcmSend, TokenRequest, fcm_error};
 pub use fake_proxy::{FakeProxy, ProxyAnswer};
+pub use fake_push::{FakePush, Pushed, Subscription};
 pub use fake_xmpp::{FakeXmpp, Link, Refusal, Reply};
 pub use helpers::{Written, merged, until, without_holding};
 pub use http_client::{Http, http, http_address, try_http};

@@ -30,6 +30,7 @@ pub(crate) fn table() -> Vec<Row> {
     vec![
         row!("apple", "enable_apns_support", fpush_apns::Apple),
         row!("google", "enable_fcm_support", fpush_fcm::Google),
+        row!("webpush", "enable_webpush_support", fpush_webpush::WebPush),
         row!("demo", "enable_demo_support", fpush_demo::Demo),
     ]
 }

@@ -1,5 +1,6 @@
 //! `fpush check`: what is wrong with the settings and with what they need, and what a start would do.
 
+mod payloads;
 mod place;
 pub(crate) mod service;
 mod system;
@@ -13,7 +14,7 @@ use tokio::runtime;
 
 use crate::{
     backends,
-    check::{place::Place, system::Situation, user::return_to_root},
+    check::{payloads::Payload, place::Place, system::Situation, user::return_to_root},
     cli::{self, Check},
     console::{Console, Exit},
     inquiry::Mistake,
@@ -42,6 +43,9 @@ struct Part {
     what: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     facts: Vec<Fact>,
+    /// What `--show-payloads` shows of a module.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    payloads: Vec<Payload>,
 }
 
 #[derive(Serialize)]
@@ -54,6 +58,7 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
     let Check {
         settings,
         connect,
+        show_payloads,
         user,
         form,
     } = check;
@@ -101,15 +106,35 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
     }
     let starts = problems.iter().all(|problem| problem.severity != Severity::Error);
     // Without the content of a credential there is no more to say.
-    let start = match loaded.as_ref().filter(|_| starts) {
+    let mut start = match loaded.as_ref().filter(|_| starts) {
         Some(loaded) => describe(loaded, acting),
         None => Vec::new(),
     };
+    let has_loaded = loaded.is_some();
+    if let Some(loaded) = loaded.filter(|_| starts && *show_payloads) {
+        let names = loaded.settings.modules.iter().map(|module| &*module.name);
+        let built = loaded
+            .modules
+            .into_iter()
+            .map(|module| (module.backend.build)().backend);
+        start.extend(names.zip(built).map(|(name, backend)| Part {
+            payloads: backend.examples().into_iter().map(Payload::from).collect(),
+            ..Part::new(format!("what module {name} sends"))
+        }));
+    }
     if !form.json {
-        for Part { what, facts } in &start {
+        for Part {
+            what,
+            facts,
+            payloads,
+        } in &start
+        {
             console.say(what);
             for Fact { name, value } in facts {
                 console.say(format_args!("  {name}: {value}"));
+            }
+            for payload in payloads {
+                console.say(payload);
             }
         }
     }
@@ -119,7 +144,7 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
     });
     let mut exit = if passes { Exit::Success } else { Exit::Config };
     let mut answer = None;
-    if *connect && passes && loaded.is_some() {
+    if *connect && passes && has_loaded {
         (answer, exit) = send::check(&file, *form, console);
     }
     if form.json {
@@ -200,11 +225,11 @@ fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {
     }
     if let Some(registration) = registration {
         parts.push(Part {
-            what: "registered devices".to_owned(),
             facts: registration::facts(registration)
                 .into_iter()
                 .map(Fact::from)
                 .collect(),
+            ..Part::new("registered devices".to_owned())
         });
     }
     parts
@@ -230,8 +255,8 @@ fn describe_module((value, parsed): (&ModuleValue, &ParsedModule)) -> Part {
         ("at the provider at a time", settings.max_in_flight.to_string()),
     ];
     Part {
-        what: format!("module {name} ({module_type}{default})"),
         facts: backend.facts.iter().cloned().chain(own).map(Fact::from).collect(),
+        ..Part::new(format!("module {name} ({module_type}{default})"))
     }
 }
 
@@ -240,6 +265,7 @@ impl Part {
         Self {
             what,
             facts: Vec::new(),
+            payloads: Vec::new(),
         }
     }
 }

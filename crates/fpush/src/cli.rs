@@ -16,8 +16,8 @@ use crate::{
 
 mod help;
 
-/// Push server for XMPP: receives the publishes of XEP-0357 and wakes devices through Apple's and Google's
-/// push services.
+/// Push server for XMPP: receives the publishes of XEP-0357 and wakes devices through Apple's, Google's and
+/// browsers' push services.
 #[derive(Debug, Parser)]
 #[command(name = "fpush", version = VERSION, args_conflicts_with_subcommands = true, after_long_help = help::FPUSH)]
 pub(crate) struct Cli {
@@ -71,6 +71,10 @@ pub(crate) enum Command {
     #[cfg(feature = "enable_registration")]
     #[command(subcommand, after_long_help = help::DEVICES)]
     Devices(Devices),
+    /// Make the key that a Web Push module signs with
+    #[cfg(feature = "enable_webpush_support")]
+    #[command(subcommand, after_long_help = help::VAPID)]
+    Vapid(Vapid),
     /// Write what a shell needs to complete this command line
     #[command(after_long_help = help::COMPLETIONS)]
     Completions {
@@ -102,6 +106,9 @@ pub(crate) struct Check {
     /// disturb it: then it is the settings that it has in force which are tried.
     #[arg(long)]
     pub(crate) connect: bool,
+    /// Show each request as it would go to a provider, without any secret
+    #[arg(long)]
+    pub(crate) show_payloads: bool,
     /// Check with the rights of this user; only root can do that for another one
     ///
     /// If root checks, that is the user of the installed fpush.service unless this option names another one.
@@ -229,6 +236,18 @@ pub(crate) enum Devices {
         settings: SettingsFile,
         #[command(flatten)]
         form: Form,
+    },
+}
+
+/// What to do with a key.
+#[cfg(feature = "enable_webpush_support")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum Vapid {
+    /// Make a new key, and write the public one to standard output
+    New {
+        /// The file for the private key, which must not be there yet
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
     },
 }
 

@@ -32,6 +32,8 @@ mod send;
 mod settings;
 mod state_dir;
 mod token;
+#[cfg(feature = "enable_webpush_support")]
+mod vapid;
 
 use std::process::ExitCode;
 
@@ -66,6 +68,8 @@ fn obey(command: &Command, console: &mut Console) -> Exit {
         Command::Export(settings) => devices::export(settings, console),
         #[cfg(feature = "enable_registration")]
         Command::Devices(devices) => devices::devices(devices, console),
+        #[cfg(feature = "enable_webpush_support")]
+        Command::Vapid(command) => vapid::vapid(command, console),
         Command::Completions { shell } => cli::completions(*shell, console),
     }
 }

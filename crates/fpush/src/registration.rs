@@ -350,8 +350,13 @@ mod with {
         vec![
             known.change.unsigned_abs(),
             u64::from_str_radix(&known.mark, 16).unwrap_or_default(),
+            (known.seen / SEEN_AGAIN).unsigned_abs(),
         ]
     }
+
+    /// In milliseconds. That the database was seen is written down so often, because after an hour without that it may have
+    /// been put back together with what is known of it.
+    const SEEN_AGAIN: i64 = 600_000;
 
     /// Whether any device is registered; `None` if the database does not say.
     async fn has_devices(registry: &Registry) -> Option<bool> {

@@ -669,6 +669,7 @@ mod tests {
             token,
             choice: Choice::Named,
             urgency: Urgency::High,
+            count: None,
             domain: "a.example",
             registered: None,
         }

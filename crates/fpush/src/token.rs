@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use fpush_driver::{Modules, TokenView};
+use fpush_driver::{Modules, TokenRole, TokenView};
 use fpush_policy::{End, Last, Limit};
 use fpush_push::{Class, Outcome};
 use serde_json::{Value, json};
@@ -121,7 +121,7 @@ impl Findings {
                          whether it is another module's.",
                     );
                 };
-                self.view(modules, module, token, None);
+                self.view(modules, module, token, TokenRole::First, None);
                 match devices.by_token(token, &spelling).await {
                     Looked::NoRegistration => {}
                     Looked::Unavailable => self.bad(UNAVAILABLE.to_owned()),
@@ -133,7 +133,11 @@ impl Findings {
                         for device in &devices {
                             self.device(device);
                             let node = Some(&*device.node);
-                            self.limits(inspect(modules, module, token, node).as_ref());
+                            if device.voip_token.as_deref() == Some(&*spelling) {
+                                self.view(modules, module, token, TokenRole::Second, node);
+                            } else {
+                                self.limits(inspect(modules, module, token, TokenRole::First, node).as_ref());
+                            }
                         }
                     }
                 }
@@ -165,11 +169,10 @@ impl Findings {
                             );
                             continue;
                         };
-                        for token in [Some(&device.token), device.voip_token.as_ref()]
-                            .into_iter()
-                            .flatten()
-                        {
-                            self.view(modules, module, token, Some(&device.node));
+                        let node = Some(&*device.node);
+                        self.view(modules, module, &device.token, TokenRole::First, node);
+                        if let Some(token) = &device.voip_token {
+                            self.view(modules, module, token, TokenRole::Second, node);
                         }
                     }
                 }
@@ -207,9 +210,9 @@ impl Findings {
     }
 
     /// What the module says of a token, of a registered device if a node is named.
-    fn view(&mut self, modules: &Modules, name: &str, token: &str, node: Option<&str>) {
+    fn view(&mut self, modules: &Modules, name: &str, token: &str, role: TokenRole, node: Option<&str>) {
         let (now, wall) = (Instant::now(), SystemTime::now());
-        let Some(view) = inspect(modules, name, token, node) else {
+        let Some(view) = inspect(modules, name, token, role, node) else {
             self.bad(format!(
                 "module {name}: it is not in the settings, or this cannot be a token of its provider"
             ));
@@ -224,7 +227,11 @@ impl Findings {
             trouble,
             last,
         } = &view;
-        self.good(format!("module {name}: the log calls this token {hash}"));
+        let what = match role {
+            TokenRole::First => "this token",
+            TokenRole::Second => "the second token, for calls,",
+        };
+        self.good(format!("module {name}: the log calls {what} {hash}"));
         self.explain(&format!(
             "Look for it, from RUST_LOG=debug on: journalctl -u fpush | grep {hash}"
         ));
@@ -320,7 +327,13 @@ impl Findings {
         let (name, meaning) = meaning(*end);
         let line = format!("last push: {time} ({} ago): {name}{reason}", shown(ago));
         match end {
-            End::Answered(Outcome::Accepted | Outcome::Queued | Outcome::Coalesced | Outcome::Refused)
+            End::Answered(
+                Outcome::Accepted
+                | Outcome::Queued
+                | Outcome::Coalesced
+                | Outcome::Refused
+                | Outcome::Unwanted,
+            )
             | End::Delivered => self.good(line),
             End::Answered(_) | End::Lost | End::Dropped | End::Failed => self.bad(line),
         }
@@ -328,10 +341,16 @@ impl Findings {
     }
 }
 
-fn inspect(modules: &Modules, module: &str, token: &str, node: Option<&str>) -> Option<TokenView> {
+fn inspect(
+    modules: &Modules,
+    module: &str,
+    token: &str,
+    role: TokenRole,
+    node: Option<&str>,
+) -> Option<TokenView> {
     modules
         .named(module)?
-        .inspect(token, node, Instant::now(), SystemTime::now())
+        .inspect(token, role, node, Instant::now(), SystemTime::now())
 }
 
 fn class_words(class: Class) -> &'static str {
@@ -387,6 +406,9 @@ fn outcome_means(outcome: Outcome) -> &'static str {
             "Node or secret are not those of a registered device. The user's server was told to wait."
         }
         Outcome::RegistryUnavailable => "The database of registered devices could not be asked.",
+        Outcome::Unwanted => {
+            "It was for something that nobody has to see, for which the settings send nothing to this module's devices."
+        }
     }
 }
 

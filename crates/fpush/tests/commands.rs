@@ -33,3 +33,6 @@ mod socket;
 mod start;
 #[path = "commands/token.rs"]
 mod token;
+#[cfg(feature = "enable_webpush_support")]
+#[path = "commands/webpush.rs"]
+mod webpush;

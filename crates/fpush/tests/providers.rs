@@ -1,4 +1,4 @@
-//! The real program between a fake XMPP server and the fakes of Apple and Google, over real sockets: what of a
+//! The real program between a fake XMPP server and the fakes of Apple, Google and browsers' vendors, over real sockets: what of a
 //! publish reaches the provider, and what of the provider's answer reaches the publish's sender.
 //!
 //! The defects of the original fpush, and which test shows that they are not here:
@@ -56,8 +56,14 @@ mod limits;
 #[cfg(all(feature = "enable_apns_support", feature = "enable_fcm_support"))]
 #[path = "providers/network.rs"]
 mod network;
+#[cfg(feature = "enable_apns_support")]
+#[path = "providers/payloads.rs"]
+mod payloads;
 #[path = "providers/rig.rs"]
 mod rig;
 #[cfg(feature = "enable_apns_support")]
 #[path = "providers/spellings.rs"]
 mod spellings;
+#[cfg(feature = "enable_webpush_support")]
+#[path = "providers/webpush.rs"]
+mod webpush;

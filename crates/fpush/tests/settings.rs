@@ -64,6 +64,8 @@ impl Folder {
             ("p12.password", "test\n"),
             ("empty", ""),
             ("AuthKey.p8", &ApnsKey::generate().p8()),
+            // Of RFC 8291, appendix A.
+            ("vapid.key", "yfWPiYE-n46HLnH0KqZOF1fJJU3MYrct3AELtAQ-oRw"),
             ("service-account.json", &account),
             ("incomplete-account.json", &incomplete.to_string()),
             ("broken-account.json", &broken.to_string()),
@@ -577,6 +579,7 @@ mod a_daemon {
 #[cfg(all(
     feature = "enable_apns_support",
     feature = "enable_fcm_support",
+    feature = "enable_webpush_support",
     feature = "enable_demo_support"
 ))]
 mod documents {
@@ -594,6 +597,7 @@ mod documents {
             ("tokenKeyFilePath", "AuthKey.p8"),
             ("caFilePath", "client-ca.pem"),
             ("fcmSecretPath", "service-account.json"),
+            ("vapidKeyFilePath", "vapid.key"),
         ] {
             settings = replace(&settings, key, |_| ours);
         }

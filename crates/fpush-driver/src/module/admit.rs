@@ -8,7 +8,7 @@ use tokio::{sync::oneshot, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{Admission, Admitted, DEADLINE, Module, Way};
+use super::{Admission, Admitted, DEADLINE, Module, TokenRole, Way};
 use crate::lane::{Life, Permit, Place, State, Turn};
 
 impl Module {
@@ -17,36 +17,39 @@ impl Module {
         let sender = self.senders.domain(request.domain);
         let to_second = request.voip_token().map(|token| {
             let request = Request { token, ..request };
-            self.decide(request, &sender, true, now)
+            self.decide(request, &sender, TokenRole::Second, now)
         });
         let admission = match to_second {
             // The second token does not work: then the phone shows a message.
             None | Some(Admission::Answered(Outcome::TokenBlocked | Outcome::TokenInvalid)) => {
-                self.decide(request, &sender, false, now)
+                self.decide(request, &sender, TokenRole::First, now)
             }
             Some(admission) => admission,
         };
         if let Admission::Answered(outcome) = admission {
             self.lane.meters.outcome(outcome);
             if let Some(token) = self.canonical(request.token) {
-                self.note(self.fingerprint(&token), End::Answered(outcome));
+                self.note(
+                    self.fingerprint_as(TokenRole::First, &token),
+                    End::Answered(outcome),
+                );
             }
         }
         admission
     }
 
-    /// `second` says whether the token is the device's second one, for calls.
     fn decide(
         self: &Arc<Self>,
         request: Request<'_>,
         sender: &Arc<SenderDomain>,
-        second: bool,
+        role: TokenRole,
         now: Instant,
     ) -> Admission {
         let Request {
             token,
             choice,
             urgency,
+            count,
             domain: _,
             registered,
         } = request;
@@ -60,11 +63,13 @@ impl Module {
         let Some(token) = state.backend.canonical(token) else {
             return Admission::Answered(Outcome::TokenInvalid);
         };
-        let (fingerprint, class) = if second {
-            // Anybody can register anybody's token as a second one: what is said of it as such is no word against it as a first one.
-            (self.fingerprint(&token).with_class(Class::Voip), Class::Voip)
-        } else {
-            (self.fingerprint(&token), state.backend.class(urgency))
+        if !state.backend.wants(urgency) {
+            return Admission::Answered(Outcome::Unwanted);
+        }
+        let fingerprint = self.fingerprint_as(role, &token);
+        let class = match role {
+            TokenRole::First => state.backend.class(urgency),
+            TokenRole::Second => Class::Voip,
         };
         let key = registered.map_or(fingerprint, |registered| {
             self.senders.hasher().device(&registered.recipient.node)
@@ -87,7 +92,8 @@ impl Module {
                     token: Token::new(&token),
                     class,
                     form: Form::Full,
-                    extra: registered.and_then(|registered| extra(&registered, encrypted, second)),
+                    extra: registered.and_then(|registered| extra(&registered, encrypted, role)),
+                    count,
                     id: Uuid::new_v4(),
                     deadline: (now + DEADLINE).into_std(),
                 },
@@ -180,13 +186,12 @@ impl Module {
 }
 
 /// What a push to a registered device carries beside the usual; without what is encrypted unless `encrypted` says so.
-/// `call` says whether it goes to the device's second token.
-fn extra(registered: &Registered<'_>, encrypted: bool, call: bool) -> Option<Arc<Extra>> {
+fn extra(registered: &Registered<'_>, encrypted: bool, role: TokenRole) -> Option<Arc<Extra>> {
     let extra = Extra {
         account: registered.recipient.account.clone(),
         channel: registered.recipient.channel.clone(),
         encrypted: registered.encrypted.filter(|_| encrypted).cloned(),
-        call,
+        call: role == TokenRole::Second,
     };
     let empty =
         extra.account.is_none() && extra.channel.is_none() && extra.encrypted.is_none() && !extra.call;

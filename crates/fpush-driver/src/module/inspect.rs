@@ -8,6 +8,15 @@ use tokio::time::Instant;
 
 use super::{Module, status};
 
+/// What a token is to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenRole {
+    /// The one that it is registered with, or that a publish carries.
+    First,
+    /// The one for calls beside it, if there is one.
+    Second,
+}
+
 /// What a module knows of a token, and what keeps pushes from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenView {
@@ -43,11 +52,12 @@ impl Module {
     pub fn inspect(
         &self,
         token: &str,
+        role: TokenRole,
         node: Option<&str>,
         now: Instant,
         wall: SystemTime,
     ) -> Option<TokenView> {
-        let fingerprint = self.fingerprint(&self.canonical(token)?);
+        let fingerprint = self.fingerprint_as(role, &self.canonical(token)?);
         let key = node.map_or(fingerprint, |node| self.senders.hasher().device(node));
         let (token, view, backend) = {
             let mut state = self.lock();

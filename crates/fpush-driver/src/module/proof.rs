@@ -245,6 +245,7 @@ mod tests {
             token: "t",
             choice: Choice::Named,
             urgency: Urgency::High,
+            count: None,
             domain: "a.example",
             registered: None,
         };

@@ -238,6 +238,7 @@ impl Fixture {
             token,
             choice: Choice::Named,
             urgency: Urgency::High,
+            count: None,
             domain,
             registered: None,
         };
@@ -467,6 +468,7 @@ fn to_registered<'a>(recipient: &'a Recipient, encrypted: Option<&'a Encrypted>)
         token: "t",
         choice: Choice::Registered,
         urgency: Urgency::High,
+        count: None,
         domain: "a.example",
         registered: Some(Registered { recipient, encrypted }),
     }

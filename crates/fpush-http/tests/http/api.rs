@@ -2,7 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use fpush_http::{HostNames, Network};
+use fpush_http::HostNames;
+use fpush_push::Network;
 use fpush_registry::{Device, Dialect, Time};
 
 use crate::rig::Rig;
@@ -534,4 +535,26 @@ async fn behind_a_trusted_proxy_each_client_has_a_throttle_of_its_own() {
         .post_with("register", "type=fcm&node=other&token=t", other)
         .await;
     assert!(reply.body.starts_with("OK\n"), "{reply:?}");
+}
+
+/// A network of 64 bits costs nothing to those who have a site of 48.
+#[tokio::test]
+async fn a_site_makes_as_many_new_devices_as_eight_of_its_networks() {
+    let rig = Rig::with(|options| {
+        options.http.security.trusted_proxies = vec![Network::parse("127.0.0.0/8").unwrap()];
+        options.http.new_per_address = 5;
+    })
+    .await;
+    let register = async |node: usize, network: String| {
+        let from = format!("X-Forwarded-For: {network}::1\r\n");
+        let form = format!("type=fcm&node=n{node}&token=t");
+        let reply = rig.post_with("register", &form, &from).await;
+        reply.body.starts_with("OK\n")
+    };
+    let mut registered = 0;
+    for node in 0..60 {
+        registered += usize::from(register(node, format!("2001:db8:1:{node:x}")).await);
+    }
+    assert_eq!(registered, 40);
+    assert!(register(60, "2001:db8:2:0".to_owned()).await, "another site");
 }

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use fpush_http::Network;
+use fpush_push::Network;
 use fpush_testkit::Written;
 
 use crate::rig::Rig;

@@ -53,7 +53,9 @@ impl<W> Policy<W> {
                     self.outage.accepted(is_backlog, now);
                     self.health.accepted(now);
                     let at = self.clock.seconds(now);
-                    let change = self.guard.accepted(job.token, job.sender.share, at);
+                    let change = self
+                        .guard
+                        .accepted(job.token, Publisher::of_accepted(&job.sender), at);
                     notice = change.map(Notice::Lane);
                 }
                 return Answered::ended(Outcome::Accepted, notice);
@@ -154,7 +156,7 @@ impl<W> Policy<W> {
     /// calls, is not a reason to give up the device: it is left alone for a while.
     fn weigh(&mut self, job: &PushJob, gone: Option<Option<u64>>, now: Instant) -> Answered {
         self.health.answered();
-        let (token, publisher) = (job.token, Publisher::from(&*job.sender));
+        let (token, publisher) = (job.token, Publisher::of(&job.sender));
         let (at, wall) = (self.clock.seconds(now), self.clock.millis(now));
         let word = match gone {
             // A provider that speaks of the future may be wrong about all else.

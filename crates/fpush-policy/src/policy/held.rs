@@ -405,7 +405,11 @@ impl<W> Policy<W> {
     ) -> Remembered {
         self.next_number = self.next_number.max(number + 1);
         let longest = self.hold_for.max(HELD_PATIENCE);
-        let (is_spooled, expires) = (record.is_spooled(clocks), record.expires(longest, clocks));
+        let (is_spooled, mut expires) = (record.is_spooled(clocks), record.expires(longest, clocks));
+        if record.due > 0 {
+            // However long nobody ran, it is tried once more.
+            expires = expires.max(clocks.now + HELD_PATIENCE);
+        }
         let (due, attempts) = (clocks.to_instant(record.due), record.attempts);
         let mut job = record.into_job(token, sender, hasher, clocks);
         let spacing = job.spacing;

@@ -341,6 +341,35 @@ fn after_a_restart_the_newer_one_of_two_pushes_for_a_key_stands_for_both() {
     );
 }
 
+/// It was tried before the daemon ended, and its ten minutes are over when the next one begins.
+#[test]
+fn after_however_long_a_stop_what_is_held_is_tried_once_more() {
+    for hours in [0, 1, 30] {
+        let mut f = Fixture::new(10);
+        f.policy.hold(job_of("a.org", "t"), f.start);
+        while f.policy.make_due(f.start) {}
+        assert!(matches!(f.policy.grant(f.start), Some(Grant::Held(_))));
+        let before = clocks();
+        let (held, _) = f.policy.held_records(0, before);
+        let length = Duration::from_secs(hours * 3_600);
+        let after = Clocks {
+            now: before.now + length,
+            wall: before.wall + length,
+        };
+        let mut next = Fixture::new(10);
+        for (id, record) in held {
+            let job = job_of("a.org", "t");
+            let end = next
+                .policy
+                .remember_held(record, job.push.token, id, job.sender, &hasher(), after);
+            assert_eq!(end, None);
+        }
+        while next.policy.make_due(after.now) {}
+        let grant = next.policy.grant(after.now);
+        assert!(matches!(grant, Some(Grant::Held(_))), "{hours}");
+    }
+}
+
 /// Google calls a whole crowd of devices too busy, each with a message for its app.
 #[test]
 fn what_is_encrypted_in_busy_pushes_is_bounded() {
@@ -445,7 +474,8 @@ proptest! {
                 other => prop_assert!(false, "{:?}", other),
             }
         }
-        let_out(&mut f, &mut sent, now + 20_000);
+        // A push waits for up to 50 ms beyond its time.
+        let_out(&mut f, &mut sent, now + 20_050);
         prop_assert_eq!(f.policy.held(), 0);
         for (token, times) in sent {
             prop_assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= 20_000), "{:?}", times);

@@ -5,7 +5,7 @@ use fpush_push::Fingerprint;
 use super::{
     STEADY,
     history::{Hysteresis, Usual},
-    window::{Evidence, LONGEST, Seconds, Sign},
+    window::{Answer, Evidence, LONGEST, Seconds, Sign},
 };
 
 /// Tokens that were taken for dead, until enough answers show that the lane rejects no more tokens than it does usually.
@@ -18,32 +18,18 @@ pub(crate) struct Deaths {
     /// Since when there have been more than that.
     pub(crate) risen: Option<Seconds>,
     /// How often in a row there were not, after a rise.
-    usually: u32,
+    pub(crate) usually: u32,
     /// Deaths since it was last looked at the answers.
-    lately: u32,
-    /// The answers since then.
-    later: Vec<Later>,
-}
-
-/// The last answer for a token within ten minutes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Later {
-    token: u64,
-    domain: Fingerprint,
-    at: Seconds,
-    sign: Sign,
+    pub(crate) lately: u32,
+    /// The answers since then: the last one for each token within ten minutes.
+    pub(crate) later: Vec<Answer>,
 }
 
 impl Deaths {
-    /// What was written down.
-    pub(crate) fn remembered(count: u32, usual: Usual, risen: Option<Seconds>) -> Self {
-        Self {
-            count,
-            usual,
-            risen,
-            usually: 0,
-            lately: 0,
-            later: Vec::new(),
+    /// Takes an answer that was written down.
+    pub(crate) fn remember(&mut self, answer: Answer) {
+        if self.later.len() < ENOUGH {
+            self.later.push(answer);
         }
     }
 
@@ -55,7 +41,7 @@ impl Deaths {
     /// A token is taken for dead.
     pub(crate) fn add(&mut self) {
         self.count = self.count.saturating_add(1);
-        self.lately += 1;
+        self.lately = self.lately.saturating_add(1);
         if !self.has_room() {
             // What comes from now on shows whether more may die.
             self.lately = 0;
@@ -85,13 +71,14 @@ impl Deaths {
             Sign::Accepted | Sign::Rejected | Sign::RejectedOfUnknown => {}
             Sign::Neutral => return false,
         }
-        let answer = Later {
-            token: token.table_hash(),
+        let answer = Answer {
+            token,
             domain,
             at: now,
             sign,
         };
-        let same = |other: &&mut Later| other.token == answer.token && now.saturating_sub(other.at) < LONGEST;
+        let same =
+            |other: &&mut Answer| other.token == answer.token && now.saturating_sub(other.at) < LONGEST;
         if let Some(same) = self.later.iter_mut().rev().find(same) {
             same.sign = sign;
             return false;
@@ -107,20 +94,20 @@ impl Deaths {
         true
     }
 
-    /// Of a domain that is not proven no more rejected tokens count than it has accepted ones, and one in any case if it is
-    /// a known one. Where strangers' tokens make a rise, dead ones live longer, and no living one dies.
+    /// Of a domain that is not proven no more rejected tokens count than it has accepted ones, and one in any case, also if it
+    /// is not known: its devices may be living ones. Where strangers' tokens make a rise, dead ones live longer, and no living one dies.
     fn evidence(&self, is_proven: impl Fn(Fingerprint) -> bool) -> Evidence {
         let mut evidence = Evidence::default();
         for (place, answer) in self.later.iter().enumerate() {
-            let of_domain = |answers: &[Later], rejected: bool| {
+            let of_domain = |answers: &[Answer], rejected: bool| {
                 let of =
-                    |other: &&Later| other.domain == answer.domain && other.sign.is_rejected() == rejected;
+                    |other: &&Answer| other.domain == answer.domain && other.sign.is_rejected() == rejected;
                 answers.iter().filter(of).count()
             };
             let is_rejected = answer.sign.is_rejected();
             let counts = !is_rejected || is_proven(answer.domain) || {
                 let accepted = of_domain(&self.later, false);
-                of_domain(&self.later[..place], true) < answer.sign.most_rejected(accepted)
+                of_domain(&self.later[..place], true) < accepted.max(1)
             };
             evidence.answers += usize::from(counts);
             evidence.accepted += usize::from(!is_rejected);
@@ -132,7 +119,7 @@ impl Deaths {
     fn judge(&mut self, evidence: Evidence, now: Seconds) {
         let is_usual = evidence.accepts() && !self.usual.is_exceeded_by(evidence, Hysteresis::Last);
         if is_usual {
-            self.usually += 1;
+            self.usually = self.usually.saturating_add(1);
             if self.risen.is_none() || self.usually >= USUALLY {
                 // An incident may have begun since: what it has cost counts on.
                 self.count = self.count.min(self.lately);

@@ -39,11 +39,21 @@ enum Part {
         /// What is usual where those are counted, and since when there is more.
         #[serde(default)]
         course: (Usual, Option<Seconds>),
+        /// How often in a row there was no more after a rise, and the deaths since it was last looked at the answers.
+        #[serde(default)]
+        lately: (u32, u32),
         totals: Totals,
         usual: Usual,
         burst: Option<Burst>,
     },
     Answer {
+        token: [u64; 2],
+        domain: [u64; 2],
+        at: Seconds,
+        sign: Sign,
+    },
+    /// An answer by which it is seen whether more tokens may be taken for dead.
+    Later {
         token: [u64; 2],
         domain: [u64; 2],
         at: Seconds,
@@ -107,6 +117,7 @@ impl VerdictGuard {
                 .collect(),
             deaths: self.deaths.count,
             course: (self.deaths.usual, self.deaths.risen),
+            lately: (self.deaths.usually, self.deaths.lately),
             totals: self.totals,
             usual: self.usual,
             burst: self.burst,
@@ -117,8 +128,15 @@ impl VerdictGuard {
             at: answer.at,
             sign: answer.sign,
         };
+        let later = |answer: &Answer| Part::Later {
+            token: answer.token.to_parts(),
+            domain: answer.domain.to_parts(),
+            at: answer.at,
+            sign: answer.sign,
+        };
         let answers = self.window.iter().map(answer);
-        std::iter::once(lane).chain(answers).collect()
+        let later = self.deaths.later.iter().map(later);
+        std::iter::once(lane).chain(answers).chain(later).collect()
     }
 
     /// Takes what was written down. Nothing of it is believed that a wrong clock may have written. Returns whether it was
@@ -137,6 +155,7 @@ impl VerdictGuard {
                     accepted,
                     deaths,
                     course: (usual_of_deaths, risen),
+                    lately: (usually, lately),
                     totals,
                     usual,
                     burst,
@@ -144,11 +163,14 @@ impl VerdictGuard {
                     same = digest == parts(self.digest);
                     from_the_future = at > now + JUMP;
                     self.usual = usual.checked(now);
-                    self.deaths = Deaths::remembered(
-                        deaths,
-                        usual_of_deaths.checked(now),
-                        risen.map(|risen| risen.min(now)),
-                    );
+                    self.deaths = Deaths {
+                        count: deaths,
+                        usual: usual_of_deaths.checked(now),
+                        risen: risen.map(|risen| risen.min(now)),
+                        usually,
+                        lately,
+                        later: Vec::new(),
+                    };
                     if !same {
                         continue;
                     }
@@ -179,6 +201,17 @@ impl VerdictGuard {
                         sign,
                     });
                 }
+                Part::Later {
+                    token,
+                    domain,
+                    at,
+                    sign,
+                } => self.deaths.remember(Answer {
+                    token: Fingerprint::from_parts(token),
+                    domain: Fingerprint::from_parts(domain),
+                    at: at.min(now),
+                    sign,
+                }),
                 Part::Word { token, word } if same => {
                     let word = if u64::from(word.at) > now {
                         word.begun_again(now, self.totals)

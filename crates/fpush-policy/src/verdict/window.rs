@@ -38,12 +38,6 @@ impl Sign {
     pub(crate) fn is_rejected(self) -> bool {
         matches!(self, Self::Rejected | Self::RejectedOfUnknown)
     }
-
-    /// How many rejected tokens of its domain count at most, if that is not proven and has so many accepted ones: anybody
-    /// can invent tokens, and domains as well.
-    pub(crate) fn most_rejected(self, accepted: usize) -> usize {
-        accepted.max(usize::from(self == Self::Rejected))
-    }
 }
 
 /// The last answer for one token.
@@ -128,7 +122,8 @@ impl Window {
     }
 
     /// What the answers from `since` on say. Of a domain that is not `full`, no more rejected tokens count than it has
-    /// accepted ones, and one in any case if it is a known one.
+    /// accepted ones, and one in any case; of one that is not known none does, because anybody can invent tokens, and domains
+    /// as well.
     pub(crate) fn evidence(&self, since: Seconds, full: impl Fn(Fingerprint) -> bool) -> Evidence {
         let mut evidence = Evidence::default();
         let mut counted: Vec<(Fingerprint, usize)> = Vec::new();
@@ -136,6 +131,7 @@ impl Window {
             match answer.sign {
                 Sign::Accepted => evidence.accepted += 1,
                 Sign::Neutral => {}
+                Sign::RejectedOfUnknown if !full(answer.domain) => continue,
                 Sign::Rejected | Sign::RejectedOfUnknown => {
                     if !full(answer.domain) {
                         let own = counted.iter().position(|(domain, _)| *domain == answer.domain);
@@ -144,7 +140,7 @@ impl Window {
                             counted.push((answer.domain, 0));
                         }
                         let accepted = self.accepted_of(answer.domain);
-                        if counted[own].1 >= answer.sign.most_rejected(accepted) {
+                        if counted[own].1 >= accepted.max(1) {
                             continue;
                         }
                         counted[own].1 += 1;
@@ -333,7 +329,7 @@ mod tests {
             window.record(answer(50, 1, 0, Sign::Accepted));
             window.record(answer(51, 1, 0, Sign::Accepted));
             let evidence = window.evidence(0, |domain| domain == name(2));
-            assert_eq!(evidence.rejected, 2, "as many as it has accepted ones");
+            assert_eq!(evidence.rejected, 2 * counted, "as many as it has accepted ones");
         }
     }
 

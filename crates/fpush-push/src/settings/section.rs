@@ -171,6 +171,12 @@ impl<'a> Section<'a> {
         self.read_if(key, &expected, |number| range.contains(number))
     }
 
+    /// A number in a range that may be missing.
+    pub fn number(&mut self, key: &'static str, range: RangeInclusive<f64>) -> Option<f64> {
+        let expected = format!("a number from {} to {}", range.start(), range.end());
+        self.read_if(key, &expected, |number| range.contains(number))
+    }
+
     /// A time span as a string such as `"20s"` or `"10min 30s"`.
     pub fn duration(&mut self, key: &'static str, default: Duration) -> Duration {
         let span = self.read(key, "a time span such as \"20s\", \"10min\" or \"1h 30min\"");

@@ -181,7 +181,7 @@ reading!(
     |row| {
         let read = || {
             let owner: Option<String> = row.try_get(6)?;
-            Ok(Device {
+            let device = Device {
                 node: row.try_get(0)?,
                 dialect: Dialect::from_name(&row.try_get::<String, _>(1)?).ok_or_else(|| sqlx::Error::Decode("a dialect".into()))?,
                 kind: row.try_get(2)?,
@@ -198,7 +198,9 @@ reading!(
                 // Old versions noted it of those with an owner, too.
                 imported: owner.is_none() && row.try_get::<i64, _>(14)? != 0,
                 owner,
-            })
+            };
+            // What others have written may be longer than anything that fpush takes.
+            device.is_sane().then_some(device).ok_or_else(|| sqlx::Error::Decode("a text that is too long, or no text".into()))
         };
         Ok(read().map_err(|problem| UnreadableRow { node: row.try_get(0).ok(), problem }))
     }

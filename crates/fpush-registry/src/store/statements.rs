@@ -210,6 +210,7 @@ pub(super) const MISSING: &str =
 pub(super) const ADD_STATE: &str =
     "INSERT INTO states (change, mark, devices, at, places) VALUES ($1, $2, $3, $4, $5)";
 pub(super) const MARK: &str = "SELECT mark FROM states WHERE change = $1";
+pub(super) const OLDEST_STATE: &str = "SELECT coalesce(min(change), 0) FROM states";
 pub(super) const FORGET_STATES: &str = "DELETE FROM states WHERE change < $1";
 pub(super) const FORGET_CHANGES: &str = "DELETE FROM changes WHERE id < $1";
 pub(super) const OWNERS: &str = "SELECT DISTINCT owner FROM devices WHERE owner IS NOT NULL";

@@ -90,22 +90,38 @@ impl Writing {
     /// Forgets changes, tombstones and states of which there are too many, and those that are old if the time is believed.
     /// Returns whether there are more to forget.
     pub(crate) async fn forget(&mut self, now: Option<Time>) -> Result<bool> {
-        let most = Value::Number(FORGOTTEN_AT_ONCE);
-        let mut tombstones = self
-            .execute(sql::LIMIT_TOMBSTONES, &[Value::Number(MOST_TOMBSTONES), most])
-            .await?;
+        let mut more = self.limit_tombstones().await?;
         if let Some(now) = now {
-            let values = [Value::Number(now.before(KEEP_TOMBSTONES).millis()), most];
-            tombstones += self.execute(sql::FORGET_TOMBSTONES, &values).await?;
+            let since = Value::Number(now.before(KEEP_TOMBSTONES).millis());
+            let values = [since, Value::Number(FORGOTTEN_AT_ONCE)];
+            let old = self.execute(sql::FORGET_TOMBSTONES, &values).await?;
+            more |= old >= FORGOTTEN_AT_ONCE.unsigned_abs();
         }
-        if let Some(last) = self.last_state().await? {
-            let values = [Value::Number(last.change.saturating_sub(KEEP_STATES))];
-            self.execute(sql::FORGET_STATES, &values).await?;
-        }
-        let changes = self
+        more |= self.forget_states().await?;
+        more |= self
             .forget_changes(now.map(|now| now.before(KEEP_CHANGES)))
             .await?;
-        Ok(changes || tombstones >= FORGOTTEN_AT_ONCE.unsigned_abs())
+        Ok(more)
+    }
+
+    /// Forgets the oldest tombstones if there are too many, so many at most that others do not wait for long. Returns whether
+    /// there may be more of them.
+    pub(crate) async fn limit_tombstones(&mut self) -> Result<bool> {
+        let values = [Value::Number(MOST_TOMBSTONES), Value::Number(FORGOTTEN_AT_ONCE)];
+        let forgotten = self.execute(sql::LIMIT_TOMBSTONES, &values).await?;
+        Ok(forgotten >= FORGOTTEN_AT_ONCE.unsigned_abs())
+    }
+
+    /// Forgets states that no copy of the database is compared with any more, in the same way.
+    pub(crate) async fn forget_states(&mut self) -> Result<bool> {
+        let Some(last) = self.last_state().await? else {
+            return Ok(false);
+        };
+        let end = last.change.saturating_sub(KEEP_STATES);
+        let at_most = self.number(sql::OLDEST_STATE, &[]).await? + FORGOTTEN_AT_ONCE;
+        self.execute(sql::FORGET_STATES, &[Value::Number(end.min(at_most))])
+            .await?;
+        Ok(end > at_most)
     }
 
     /// Forgets the changes of which there are too many, and those before a time; the oldest go first, so many at most that
@@ -150,6 +166,7 @@ impl Writing {
                 devices: counted.devices,
                 // Whether the database was accepted meanwhile was not looked for.
                 seen: before.seen,
+                accepted: before.accepted,
                 since: before.since,
             }),
             Some(_) | None => None,
@@ -376,7 +393,7 @@ pub(crate) const MOST_CHANGES: i64 = 200_000;
 /// After this time nobody is left who has not read a change.
 const KEEP_CHANGES: Duration = Duration::from_secs(86_400);
 /// Rows of each table that are forgotten in one transaction.
-const FORGOTTEN_AT_ONCE: i64 = 10_000;
+pub(crate) const FORGOTTEN_AT_ONCE: i64 = 10_000;
 /// How long a node that has ended is known as such.
 const KEEP_TOMBSTONES: Duration = Duration::from_secs(365 * 86_400);
 

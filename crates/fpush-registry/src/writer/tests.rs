@@ -17,6 +17,7 @@ use crate::{
     change::Change,
     device::{Device, Dialect},
     former::Former,
+    past::{DatabaseTrust, Doubt},
     registrar::NoModules,
     registry::{IfMissing, Registry},
     rules::{By, Claim, Rules},
@@ -377,6 +378,40 @@ async fn changes_of_which_an_older_version_has_left_millions_go_in_pieces_and_th
         assert_eq!(one.shared.store.last_change().await.unwrap(), 25_000);
         one.shared.store.close().await;
     }
+}
+
+#[tokio::test]
+async fn states_and_tombstones_have_a_bound_also_while_the_database_is_doubted() {
+    let databases = Databases::new();
+    let (states, tombstones) = ("SELECT count(*) FROM states", "SELECT count(*) FROM tombstones");
+    for store in databases.each() {
+        let mut one = writer(&store).await;
+        let earlier = "WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 75000) \
+                       INSERT INTO states (change, mark, devices, at) SELECT i, 'm', 0, 0 FROM n";
+        by_hand(&one.shared.store, earlier).await;
+        one.shared
+            .set_trust(DatabaseTrust::Doubted(Doubt::Fewer { missing: 1 }));
+        for (left, more) in [(65_000, true), (55_000, true), (50_001, false), (50_001, false)] {
+            assert_eq!(one.try_to_clean().await.unwrap(), more);
+            assert_eq!(number(&one.shared.store, states).await, left);
+        }
+        one.shared.store.close().await;
+    }
+    // What commands leave in between two cleans.
+    let [store, _] = databases.each();
+    let mut one = writer(&store).await;
+    let earlier = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000) \
+                   INSERT INTO tombstones (hash, at, reason, change) SELECT i, i, 'unregistered', 1 FROM n";
+    by_hand(&one.shared.store, earlier).await;
+    let nodes = (0..9_500).map(|node| format!("n-{node}"));
+    one.import(nodes.clone().map(|node| device(&node, 0)).collect())
+        .await;
+    for node in nodes.take(1_000) {
+        one.make(Change::Remove { node }).await.unwrap();
+    }
+    let left = number(&one.shared.store, tombstones).await;
+    assert!(left < 2_000_600, "{left}");
+    one.shared.store.close().await;
 }
 
 #[tokio::test]

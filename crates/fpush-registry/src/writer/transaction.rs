@@ -136,9 +136,15 @@ impl<'a> Transaction<'a> {
         self.writing.forget(now).await
     }
 
-    /// Forgets changes of which there are too many.
+    /// Forgets changes and states of which there are too many.
     pub(super) async fn limit_changes(&mut self) -> Result<(), sqlx::Error> {
+        self.writing.forget_states().await?;
         self.writing.forget_changes(None).await.map(drop)
+    }
+
+    /// Forgets tombstones of which there are too many.
+    pub(super) async fn limit_tombstones(&mut self) -> Result<(), sqlx::Error> {
+        self.writing.limit_tombstones().await.map(drop)
     }
 
     /// Makes everything last, with what belongs to every change of devices: tombstones, the new state, and what other

@@ -1,7 +1,10 @@
 //! What the writer does beside writing jobs: it reads what others wrote, looks whether the database is the one that it was,
 //! writes the times of pushes, and removes what is old.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
@@ -70,7 +73,7 @@ impl Writer {
             && accepted != present.accepted
             && let Some(before) = &mut before
         {
-            before.seen = i64::MIN;
+            (before.seen, before.accepted) = (i64::MIN, i64::MIN);
         }
         let mark = match &before {
             Some(before) => store.mark(before.change).await?,
@@ -232,21 +235,25 @@ impl Writer {
         Ok(())
     }
 
-    /// Removes some of the devices that nobody uses, and old changes. Returns whether there may be more.
-    pub(super) async fn clean(&mut self) -> bool {
+    /// Removes some of the devices that nobody uses, and old changes. Returns when to go on, if that is soon.
+    pub(super) async fn clean(&mut self) -> Option<Duration> {
         match self.try_to_clean().await {
-            Ok(more) => more,
+            Ok(more) => more.then_some(Duration::from_secs(1)),
             Err(problem) => {
                 self.fail(&self.shared.store.describe(&problem));
-                false
+                Some(CLEAN_AGAIN)
             }
         }
     }
 
     pub(super) async fn try_to_clean(&mut self) -> Result<bool, sqlx::Error> {
         if self.shared.doubt().is_some() {
-            // What looks unused may have been used, and that is lost.
-            return Ok(false);
+            // What looks unused may have been used, and that is lost. What strangers leave is bounded all the same.
+            let mut transaction = self.transaction().await?;
+            let more = transaction.forget(None).await?;
+            let committed = transaction.commit().await?;
+            self.settle(committed);
+            return Ok(more);
         }
         // What was used a moment ago, or while the database was away, must not look unused.
         while self.write_times().await {
@@ -279,5 +286,7 @@ impl Writer {
     }
 }
 
+/// After a failure.
+const CLEAN_AGAIN: Duration = Duration::from_secs(600);
 /// Devices that are read at once.
 const PAGE: usize = 5_000;

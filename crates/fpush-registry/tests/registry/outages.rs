@@ -245,6 +245,38 @@ async fn a_device_that_cannot_be_read_is_not_gone_and_keeps_nobody_else_from_reg
     }
 }
 
+/// Nodes and secrets of hexadecimal digits are kept in half of the room.
+#[tokio::test]
+async fn a_row_that_is_longer_than_anything_fpush_writes_costs_itself_alone() {
+    for (what, length) in [
+        ("node", 1_024),
+        ("node", 80_000),
+        ("secret", 1_024),
+        ("token", 80_000),
+        ("account", 80_000),
+    ] {
+        for database in Database::all() {
+            let open = database.open().await;
+            let own = open.register(ALICE, "n-1", "t-1").await.unwrap();
+            let secret = open.register(ALICE, "n-2", "t-2").await.unwrap();
+            open.close().await;
+            let long = "a".repeat(length);
+            database
+                .by_hand(&format!(
+                    "UPDATE devices SET {what} = '{long}' WHERE node = 'n-1'"
+                ))
+                .await;
+            let open = database.open().await;
+            open.device("n-2", Some(&secret)).await;
+            let given = if what == "secret" { &long } else { &own };
+            if what != "node" {
+                assert!(open.find("n-1", Some(given)).await.is_err(), "{what}");
+            }
+            open.close().await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn another_process_that_writes_for_long_is_an_outage() {
     let database = Database::sqlite(true);

@@ -69,17 +69,23 @@ impl Database {
     }
 
     /// What an operator does with SQL.
-    pub(crate) async fn by_hand(&self, sql: &'static str) {
+    pub(crate) async fn by_hand(&self, sql: &str) {
         match &self.settings.store {
             StoreSettings::Sqlite { path } => {
                 let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
                 let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-                sqlx::query(sql).execute(&mut connection).await.unwrap();
+                sqlx::query(sqlx::AssertSqlSafe(sql.to_owned()))
+                    .execute(&mut connection)
+                    .await
+                    .unwrap();
                 connection.close().await.unwrap();
             }
             StoreSettings::Postgres { url } => {
                 let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
-                sqlx::query(sql).execute(&mut connection).await.unwrap();
+                sqlx::query(sqlx::AssertSqlSafe(sql.to_owned()))
+                    .execute(&mut connection)
+                    .await
+                    .unwrap();
                 connection.close().await.unwrap();
             }
         }

@@ -341,7 +341,10 @@ impl<'a> Attempt<'a> {
         if let Some(truth) = &mut truth {
             let is_word = matches!(
                 result,
-                Err(PushError::TokenGone { .. } | PushError::TokenDoubted | PushError::Unexplained)
+                Err(PushError::TokenGone { .. }
+                    | PushError::TokenDoubted
+                    | PushError::TokenUnserved
+                    | PushError::Unexplained)
             );
             if is_current && is_word {
                 truth.doubted = Some(now);

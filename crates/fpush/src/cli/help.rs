@@ -36,6 +36,7 @@ pub(super) const CHECK: &str = "\
 Examples:
   fpush check /etc/fpush/settings.json
   sudo fpush check /etc/fpush/settings.json     with the rights of the service's user
+  fpush check --show-payloads                   and what pushes of each module carry
   fpush check --connect --json | jq -r '.problems[].message'
 
 Exit statuses:
@@ -127,6 +128,18 @@ Exit statuses:
   2    the command line is wrong
   71   something in the machine failed, such as the database
   78   the settings are wrong, or have no registration block";
+
+/// `fpush vapid --help`.
+#[cfg(feature = "enable_webpush_support")]
+pub(super) const VAPID: &str = "\
+Example:
+  fpush vapid new /etc/fpush/vapid.key          which writes the public key for the app to standard output
+
+Exit statuses:
+  0    the key is in the file
+  1    the file was there already
+  2    the command line is wrong
+  71   something in the machine failed";
 
 /// `fpush completions --help`.
 pub(super) const COMPLETIONS: &str = "\

@@ -504,6 +504,7 @@ fn put(transaction: &Transaction<'_>, module: i64, number: u64, held: &HeldRecor
         held.node,
         held.attempts,
         held.id.map(|id| id.to_be_bytes().to_vec()),
+        held.count,
     ])?;
     Ok(())
 }
@@ -540,6 +541,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Option<HeldRecord>> {
         spacing: row.get::<_, i64>(7)?.cast_unsigned(),
         account: row.get(8)?,
         channel: row.get(9)?,
+        count: row.get(14)?,
         registered: row.get(10)?,
         node: row.get(11)?,
         attempts: row.get(12)?,
@@ -667,16 +669,16 @@ const SCHEMA: &str = "BEGIN;
     CREATE TABLE modules (id INTEGER PRIMARY KEY, name TEXT NOT NULL, type TEXT NOT NULL) STRICT;
     CREATE TABLE held (module INTEGER NOT NULL, number INTEGER NOT NULL, due INTEGER NOT NULL, expires INTEGER,
         token TEXT NOT NULL, class INTEGER NOT NULL, choice INTEGER NOT NULL, domain TEXT NOT NULL, spacing INTEGER NOT NULL,
-        account TEXT, channel TEXT, registered INTEGER NOT NULL, node TEXT, attempts INTEGER NOT NULL, id BLOB,
+        account TEXT, channel TEXT, registered INTEGER NOT NULL, node TEXT, attempts INTEGER NOT NULL, id BLOB, count INTEGER,
         PRIMARY KEY (module, number)) STRICT, WITHOUT ROWID;
     PRAGMA user_version = 1;
     COMMIT;";
 const PUT: &str = "INSERT OR REPLACE INTO held (module, number, due, expires, token, class, choice, domain, spacing, account, \
-    channel, registered, node, attempts, id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+    channel, registered, node, attempts, id, count) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
 const READ_ALL: &str = "SELECT number, due, expires, token, class, choice, domain, spacing, account, channel, registered, \
-    node, attempts, id FROM held WHERE module = ?1 ORDER BY number";
+    node, attempts, id, count FROM held WHERE module = ?1 ORDER BY number";
 const READ_ONE: &str = "SELECT number, due, expires, token, class, choice, domain, spacing, account, channel, registered, \
-    node, attempts, id FROM held WHERE module = ?1 AND number = ?2";
+    node, attempts, id, count FROM held WHERE module = ?1 AND number = ?2";
 /// In one sync.
 const LARGEST_GROUP: usize = 2_000;
 /// Beyond it the disk is too slow, and pushes that would be held are refused.
@@ -705,6 +707,7 @@ mod tests {
             spacing: 5_000,
             account: Some("account".to_owned()),
             channel: Some("channel".to_owned()),
+            count: Some(7),
             registered: true,
             node: Some("node".to_owned()),
             due: 0,

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use fpush_testkit::{Answer, Daemon, NewConnections, Refusal, fake_fcm::token_error, fcm_error};
-use serde_json::json;
+use fpush_testkit::{Answer, Daemon, NewConnections, Refusal, fake_fcm::token_error, fcm_error, run_to_end};
+use serde_json::{Value, json};
 
-use crate::rig::{ALONE, ASKED, CONFIG, LONG, NO, PROGRAM, Place, RESULT, SECOND, apple};
+use crate::rig::{ALONE, ASKED, CONFIG, LONG, NO, PROGRAM, Place, RESULT, SECOND, Said, apple};
 
 /// The token that no device has, which asks Apple for its opinion of everything else.
 const NO_DEVICE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -215,4 +215,55 @@ fn wrong_settings_connect_to_nobody() {
     }
     assert!(!place.somebody_knocks());
     assert_eq!((place.apns.count(), place.fcm.token_requests().len()), (0, 0));
+}
+
+#[test]
+fn requests_are_shown_as_they_would_go_out_and_no_secret_is_in_them() {
+    let place = Place::new();
+    place.set(|settings| {
+        settings["pushModules"]["ios"]["apns"]["badge"] = json!("count");
+        settings["pushModules"]["android"]["fcm"]["notification"] = json!({ "title": "New" });
+    });
+    let check = |more: &[&str]| {
+        let args = [&["check", "settings.json", "--show-payloads"], more].concat();
+        Said::of(run_to_end(PROGRAM, args, place.dir.path()))
+    };
+    let said = check(&[]);
+    said.expect(
+        0,
+        &[
+            "what module ios sends",
+            "  a visible push, ",
+            &format!("    POST {}/3/device/TOKEN", place.apns.url()),
+            "    apns-topic: org.example.app",
+            "    authorization: bearer …",
+            "\"title\": \"New Message\"",
+            "\"badge\": 1",
+            "    apns-push-type: background",
+            "    apns-topic: org.example.app.voip",
+            "what module android sends",
+            &format!("    POST {}/v1/projects/project-1/messages:send", place.fcm.url()),
+            "\"title\": \"New\"",
+        ],
+    );
+    assert!(
+        !said.out.contains("eyJ"),
+        "a provider token is shown: {}",
+        said.out
+    );
+    let said = check(&["--json"]);
+    let report: Value = serde_json::from_str(&said.out).unwrap();
+    let module = report["start"].as_array().unwrap().iter();
+    let mut payloads = module.filter_map(|part| part["payloads"].as_array());
+    let (ios, android) = (payloads.next().unwrap(), payloads.next().unwrap());
+    let kinds: Vec<_> = ios
+        .iter()
+        .map(|payload| payload["headers"]["apns-push-type"].clone())
+        .collect();
+    assert_eq!(kinds, ["alert", "background", "voip"]);
+    assert_eq!(
+        android[0]["body"]["message"]["notification"],
+        json!({ "title": "New" })
+    );
+    assert!(place.apns.requests().is_empty() && place.fcm.sends().is_empty());
 }

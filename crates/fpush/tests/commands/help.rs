@@ -150,6 +150,7 @@ fn every_command_has_examples_and_exit_statuses() {
         "import",
         "export",
         "devices",
+        "vapid",
         "completions",
     ] {
         let help = said(

@@ -159,6 +159,10 @@ fn a_call_rings_by_the_second_token() {
 #[test]
 fn a_second_token_that_died_is_no_reason_to_give_up_the_device() {
     let mut rig = Rig::start();
+    rig.stop();
+    let run = rig.path("run");
+    rig.change_all_settings(|settings| settings["runtimeDirectory"] = json!(run));
+    rig.start_again();
     let node = register(&mut rig, SISKIN, &apple(1), Some(&apple(2)));
     let call = encrypted("Y2FsbA==", " type='voip'") + HIGH;
     rig.apns
@@ -188,10 +192,17 @@ fn a_second_token_that_died_is_no_reason_to_give_up_the_device() {
         (Some(1.0), Some(2.0)),
         "each publish once"
     );
-    // With the next registration calls ring again.
-    assert_eq!(register(&mut rig, SISKIN, &apple(1), Some(&apple(3))), node);
+    let asked = rig.operate(&["token", "settings.json", "--node", &node]);
+    let said = String::from_utf8(asked.stdout.clone()).unwrap();
+    let second = said
+        .find("the second token, for calls,")
+        .unwrap_or_else(|| panic!("{asked:?}"));
+    assert_eq!(said.matches("nothing is sent to this token").count(), 1, "{said}");
+    assert!(said[second..].contains("nothing is sent to this token"), "{said}");
+    // With the next registration calls ring again, even by the same token.
+    assert_eq!(register(&mut rig, SISKIN, &apple(1), Some(&apple(2))), node);
     publish(&mut rig, &node, &call);
-    assert_eq!(rig.apns.wait_for(4, LONG)[3].token, apple(3));
+    assert_eq!(rig.apns.wait_for(4, LONG)[3].token, apple(2));
 }
 
 #[test]

@@ -222,6 +222,29 @@ fn a_backup_that_was_restored_ends_nobody_where_nothing_is_remembered() {
     }
 }
 
+/// A virtual machine, say, was put back to what it was: database and state directory know the same.
+#[test]
+fn a_machine_that_was_put_back_ends_nobody() {
+    for mut place in Place::all() {
+        for (minutes, answer) in [(40, MISSING), (70, TROUBLE)] {
+            place.rig.stop();
+            let file = place.rig.path("state/registry.jsonl");
+            let text = fs::read_to_string(&file).unwrap();
+            let (before, after) = text.split_once("\"seen\":").unwrap();
+            let end = after.find(|letter: char| !letter.is_ascii_digit()).unwrap();
+            let seen = after[..end].parse::<i64>().unwrap() - minutes * 60_000;
+            fs::write(&file, format!("{before}\"seen\":{seen}{}", &after[end..])).unwrap();
+            place.rig.start_again();
+            assert_eq!(place.rig.push("ended", &place.ended), answer, "{minutes} min ago");
+            assert_eq!(place.rig.push("lives", &place.lives), RESULT);
+        }
+        let new = place.rig.register(ALICE, "new", &apple(4));
+        unregister(&mut place.rig, "new");
+        assert_eq!(place.rig.push("new", &new), MISSING, "it ended after that");
+        place.rig.stop();
+    }
+}
+
 /// The device of a backup has another token by now. What the provider says of its old one is true, and not about it.
 #[test]
 fn no_word_of_a_provider_ends_a_device_of_a_doubted_database() {

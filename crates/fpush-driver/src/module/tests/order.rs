@@ -39,6 +39,7 @@ async fn a_token_of_the_wrong_format_reaches_no_provider_and_takes_no_slot() {
         token: "foreign",
         choice,
         urgency: Urgency::High,
+        count: None,
         domain: "a.example",
         registered: None,
     };

@@ -120,6 +120,7 @@ async fn classes_of_a_token_have_windows_of_their_own() {
             token: "t",
             choice: Choice::Named,
             urgency: Urgency::Low,
+            count: None,
             domain: "a.example",
             registered: None,
         };

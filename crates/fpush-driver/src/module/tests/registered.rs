@@ -110,6 +110,7 @@ async fn what_is_said_of_a_second_token_keeps_no_push_from_a_device_whose_first_
         };
         let call = || Request {
             urgency: Urgency::Voip,
+            count: None,
             ..to_registered(&stranger, Some(&encrypted))
         };
         f.provider.queue([Step::Fail(error)]);

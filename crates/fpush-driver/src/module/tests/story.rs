@@ -131,7 +131,9 @@ async fn tell(story: Story) -> Result<(), TestCaseError> {
                 .is_some_and(|(when, result)| when >= at && result.is_ok())
         };
         let sent = attempts.iter().any(|a| a.token == token && taken_since(a));
-        let view = f.module.inspect(&token, None, Instant::now(), SystemTime::now());
+        let view = f
+            .module
+            .inspect(&token, TokenRole::First, None, Instant::now(), SystemTime::now());
         let dead = view.and_then(|view| view.block).is_some_and(|block| block.dead);
         missing += u64::from(!sent && !dead);
     }

@@ -64,6 +64,7 @@ async fn a_wrong_token_of_the_default_module_of_several_is_never_dead() {
             token: "t",
             choice: Choice::Default,
             urgency: Urgency::High,
+            count: None,
             domain: "a.example",
             registered: None,
         };

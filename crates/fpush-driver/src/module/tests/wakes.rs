@@ -43,6 +43,7 @@ async fn a_push_that_got_its_permit_while_its_token_was_silenced_goes_out_afterw
         token: "t",
         choice: Choice::Named,
         urgency: Urgency::Low,
+        count: None,
         domain: "a.example",
         registered: None,
     };

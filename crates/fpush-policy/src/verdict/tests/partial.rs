@@ -137,3 +137,22 @@ fn what_goes_now_and_then_goes_within_days() {
         assert!(gone * 20 >= 20 * devices, "{gone} of {devices}");
     }
 }
+
+/// Nothing is known of their domains: they may be strangers', or it was forgotten.
+#[test]
+fn costs_ten_devices_also_where_those_that_are_hit_were_never_accepted() {
+    for share in [3, 5, 9] {
+        let mut lane = Lane::calm(200);
+        let mut dead = 0;
+        for token in 0..3_000 {
+            lane.now += 5;
+            if token % 10 < share {
+                let (belief, _) = lane.say_from(token, 1_000 + token, GONE);
+                dead += usize::from(belief == Belief::Dead);
+            } else {
+                lane.accept(1_000_000 + token % 200);
+            }
+        }
+        assert!(dead <= 10, "{dead} of {share} in ten");
+    }
+}

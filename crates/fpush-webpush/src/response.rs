@@ -1,0 +1,695 @@
+//! What push services answer, and what must be done about it: the one table.
+
+use std::time::Duration;
+
+use fpush_push::PushError;
+use http::StatusCode;
+use serde_json::Value;
+
+use crate::service::{Service, Vendor};
+
+/// An answer other than success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) service: Service,
+    pub(crate) status: StatusCode,
+    pub(crate) reason: Reason,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// What an answer says beside its status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// One of Apple's (the `reason` of its JSON).
+    Apple(&'static str),
+    /// One of autopush's (the `errno` of its JSON), if it is in its documentation.
+    Errno(u16),
+    /// Google wants another form of URL.
+    UrlForm,
+    /// Google has not registered the signer.
+    UnauthorizedRegistration,
+    /// Nothing that is known.
+    Unsaid,
+}
+
+/// What an answer is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The subscription has ended.
+    Gone,
+    /// The subscription may be another key's, or has ended.
+    Doubted,
+    /// The claims are not taken, or are another key's than the subscription's.
+    KeyOrClaims,
+    /// The claims are not taken.
+    Claims,
+    /// The request is not as the service wants it: our mistake, or one of the settings.
+    Refused,
+    /// The push is too large.
+    TooLarge,
+    /// The receiver gets too many pushes, or is not there now.
+    Busy,
+    /// The service is not well.
+    Later,
+    /// Nobody knows.
+    Unexplained,
+}
+
+/// What there is to say about a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// One of few, for metrics.
+    pub(crate) name: &'static str,
+    pub(crate) verdict: Verdict,
+    /// What it means, and what the operator can do.
+    pub(crate) meaning: &'static str,
+}
+
+/// Of whom a row of the table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    All,
+    Of(Vendor),
+    /// Of whom is no vendor.
+    Others,
+}
+
+impl Whose {
+    fn includes(self, service: Service) -> bool {
+        match (self, service) {
+            (Self::All, _) | (Self::Others, Service::Other) => true,
+            (Self::Of(vendor), Service::Vendor(other)) => vendor == other,
+            (Self::Of(_), Service::Other) | (Self::Others, Service::Vendor(_)) => false,
+        }
+    }
+}
+
+/// A row: whose answer, its statuses, what it says beside that if that matters, and what there is to say about it.
+struct Row(
+    Whose,
+    std::ops::RangeInclusive<u16>,
+    Option<Reason>,
+    &'static str,
+    Verdict,
+    &'static str,
+);
+
+const APPLE: Whose = Whose::Of(Vendor::Apple);
+const GOOGLE: Whose = Whose::Of(Vendor::Google);
+const MICROSOFT: Whose = Whose::Of(Vendor::Microsoft);
+const MOZILLA: Whose = Whose::Of(Vendor::Mozilla);
+
+/// The first row that fits counts.
+const TABLE: &[Row] = &[
+    Row(
+        APPLE,
+        400..=400,
+        Some(Reason::Apple("VapidPkHashMismatch")),
+        "VapidPkHashMismatch",
+        Verdict::Doubted,
+        OTHER_KEY,
+    ),
+    Row(
+        APPLE,
+        403..=403,
+        Some(Reason::Apple("BadJwtToken")),
+        "BadJwtToken",
+        Verdict::Claims,
+        BAD_CLAIMS,
+    ),
+    Row(
+        APPLE,
+        403..=403,
+        Some(Reason::Apple("BadAuthorizationHeader")),
+        "BadAuthorizationHeader",
+        Verdict::Claims,
+        BAD_CLAIMS,
+    ),
+    Row(
+        APPLE,
+        400..=403,
+        Some(Reason::Apple("BadVapidPublicKey")),
+        "BadVapidPublicKey",
+        Verdict::Claims,
+        BAD_CLAIMS,
+    ),
+    Row(
+        APPLE,
+        400..=400,
+        Some(Reason::Apple("BadTtl")),
+        "BadTtl",
+        Verdict::Refused,
+        OUR_FAULT,
+    ),
+    Row(
+        APPLE,
+        400..=400,
+        Some(Reason::Apple("BadUrgency")),
+        "BadUrgency",
+        Verdict::Refused,
+        OUR_FAULT,
+    ),
+    Row(
+        APPLE,
+        400..=400,
+        Some(Reason::Apple("BadWebPushTopic")),
+        "BadWebPushTopic",
+        Verdict::Refused,
+        OUR_FAULT,
+    ),
+    Row(
+        APPLE,
+        400..=400,
+        Some(Reason::Apple("BadWebPushRequest")),
+        "BadWebPushRequest",
+        Verdict::Refused,
+        OUR_FAULT,
+    ),
+    Row(
+        APPLE,
+        403..=403,
+        None,
+        "forbidden",
+        Verdict::KeyOrClaims,
+        OTHER_KEY,
+    ),
+    Row(
+        MOZILLA,
+        401..=401,
+        None,
+        "unauthorized",
+        Verdict::KeyOrClaims,
+        OTHER_KEY,
+    ),
+    // Its bridge to a phone's own push service: about that one receiver, mostly.
+    Row(
+        MOZILLA,
+        502..=502,
+        Some(Reason::Errno(901)),
+        "bridge",
+        Verdict::Busy,
+        AWAY,
+    ),
+    Row(
+        MOZILLA,
+        502..=502,
+        Some(Reason::Errno(902)),
+        "bridge",
+        Verdict::Busy,
+        AWAY,
+    ),
+    Row(
+        MOZILLA,
+        502..=502,
+        Some(Reason::Errno(903)),
+        "bridge",
+        Verdict::Busy,
+        AWAY,
+    ),
+    Row(
+        GOOGLE,
+        400..=403,
+        Some(Reason::UnauthorizedRegistration),
+        "UnauthorizedRegistration",
+        Verdict::KeyOrClaims,
+        OTHER_KEY,
+    ),
+    Row(
+        GOOGLE,
+        401..=401,
+        None,
+        "unauthorized",
+        Verdict::KeyOrClaims,
+        OTHER_KEY,
+    ),
+    Row(
+        GOOGLE,
+        403..=403,
+        None,
+        "forbidden",
+        Verdict::KeyOrClaims,
+        OTHER_KEY,
+    ),
+    // On 2025-05-31 this was the answer for living subscriptions.
+    Row(
+        GOOGLE,
+        404..=404,
+        Some(Reason::UrlForm),
+        "url_form",
+        Verdict::Doubted,
+        URL_FORM,
+    ),
+    Row(
+        MICROSOFT,
+        401..=401,
+        None,
+        "unauthorized",
+        Verdict::KeyOrClaims,
+        OTHER_KEY,
+    ),
+    Row(
+        MICROSOFT,
+        403..=403,
+        None,
+        "forbidden",
+        Verdict::Doubted,
+        OTHER_KEY,
+    ),
+    Row(MICROSOFT, 406..=406, None, "throttled", Verdict::Busy, BUSY),
+    // A receiver that is unknown, or a topic that is protected, as likely as not.
+    Row(
+        Whose::Others,
+        401..=401,
+        None,
+        "unauthorized",
+        Verdict::Doubted,
+        NOT_OURS,
+    ),
+    Row(
+        Whose::Others,
+        403..=403,
+        None,
+        "forbidden",
+        Verdict::Doubted,
+        NOT_OURS,
+    ),
+    Row(Whose::All, 404..=404, None, "not_found", Verdict::Gone, GONE),
+    Row(Whose::All, 410..=410, None, "gone", Verdict::Gone, GONE),
+    Row(
+        Whose::All,
+        413..=413,
+        None,
+        "too_large",
+        Verdict::TooLarge,
+        TOO_LARGE,
+    ),
+    Row(Whose::All, 429..=429, None, "throttled", Verdict::Busy, BUSY),
+    // ntfy: nobody has subscribed to the topic now.
+    Row(Whose::All, 507..=507, None, "nobody_there", Verdict::Busy, AWAY),
+    Row(
+        Whose::All,
+        400..=400,
+        None,
+        "bad_request",
+        Verdict::Refused,
+        OUR_FAULT,
+    ),
+    Row(
+        Whose::All,
+        405..=405,
+        None,
+        "method_not_allowed",
+        Verdict::Refused,
+        OUR_FAULT,
+    ),
+    Row(
+        Whose::All,
+        411..=411,
+        None,
+        "length_required",
+        Verdict::Refused,
+        OUR_FAULT,
+    ),
+    Row(
+        Whose::All,
+        415..=415,
+        None,
+        "unsupported_media_type",
+        Verdict::Refused,
+        OUR_FAULT,
+    ),
+    Row(Whose::All, 408..=408, None, "timeout", Verdict::Later, UNWELL),
+    Row(Whose::All, 500..=599, None, "unwell", Verdict::Later, UNWELL),
+    Row(
+        Whose::All,
+        300..=399,
+        None,
+        "redirect",
+        Verdict::Unexplained,
+        REDIRECT,
+    ),
+];
+
+impl Refusal {
+    pub(crate) fn read(
+        service: Service,
+        status: StatusCode,
+        body: &[u8],
+        retry_after: Option<Duration>,
+    ) -> Self {
+        Self {
+            service,
+            status,
+            reason: Reason::read(service, body),
+            retry_after,
+        }
+    }
+
+    /// The table.
+    pub(crate) fn entry(&self) -> Entry {
+        let (status, reason) = (self.status.as_u16(), self.reason);
+        let row = TABLE.iter().find(|Row(whose, statuses, wanted, ..)| {
+            whose.includes(self.service)
+                && statuses.contains(&status)
+                && wanted.is_none_or(|wanted| wanted == reason)
+        });
+        match row {
+            Some(Row(_, _, _, name, verdict, meaning)) => Entry {
+                name,
+                verdict: *verdict,
+                meaning,
+            },
+            None => Entry {
+                name: "unknown",
+                verdict: Verdict::Unexplained,
+                meaning: UNKNOWN,
+            },
+        }
+    }
+
+    /// What the module does. It is one lane, which all push services of its devices share, and strangers choose the
+    /// endpoints and what is behind a vendor's host: so what is said silences this token alone. No device dies of it, the
+    /// module does not pause, no push that was acknowledged is lost by it, and nobody's settings are called wrong.
+    pub(crate) fn error(&self) -> PushError {
+        match (self.entry().verdict, self.service) {
+            (Verdict::Later, Service::Vendor(_)) => PushError::Later {
+                after: self.retry_after,
+            },
+            (Verdict::TooLarge, Service::Vendor(_)) => PushError::TooLarge,
+            (Verdict::Busy, Service::Vendor(_)) => PushError::TokenBusy,
+            (Verdict::Later | Verdict::TooLarge | Verdict::Busy, Service::Other)
+            | (
+                Verdict::Gone
+                | Verdict::Doubted
+                | Verdict::KeyOrClaims
+                | Verdict::Claims
+                | Verdict::Refused
+                | Verdict::Unexplained,
+                _,
+            ) => PushError::TokenUnserved,
+        }
+    }
+
+    /// Whether it is about the claims, so that others may help.
+    pub(crate) fn is_about_claims(&self) -> bool {
+        matches!(self.entry().verdict, Verdict::Claims | Verdict::KeyOrClaims)
+    }
+
+    /// For the log.
+    pub(crate) fn describe(&self) -> String {
+        let (who, status) = (self.service.name(), self.status.as_u16());
+        match self.reason {
+            Reason::Apple(reason) => format!("{who} answers {status} {reason}"),
+            Reason::Errno(errno) => format!("{who} answers {status} with errno {errno}"),
+            Reason::UnauthorizedRegistration => format!("{who} answers {status} UnauthorizedRegistration"),
+            Reason::UrlForm | Reason::Unsaid => format!("{who} answers {status}"),
+        }
+    }
+}
+
+impl Reason {
+    fn read(service: Service, body: &[u8]) -> Self {
+        let json = || serde_json::from_slice::<Value>(body).unwrap_or_default();
+        let says = |words: &[u8]| body.windows(words.len()).any(|part| part == words);
+        match service {
+            Service::Vendor(Vendor::Apple) => {
+                let json = json();
+                let reason = json["reason"].as_str().unwrap_or_default();
+                let known = APPLES.iter().find(|known| **known == reason);
+                known.map_or(Self::Unsaid, |known| Self::Apple(known))
+            }
+            Service::Vendor(Vendor::Mozilla) => {
+                let errno = json()["errno"]
+                    .as_u64()
+                    .and_then(|errno| u16::try_from(errno).ok());
+                let known = errno.filter(|errno| ERRNOS.contains(errno));
+                known.map_or(Self::Unsaid, Self::Errno)
+            }
+            Service::Vendor(Vendor::Google) if says(b"/wp/") => Self::UrlForm,
+            Service::Vendor(Vendor::Google) if says(b"UnauthorizedRegistration") => {
+                Self::UnauthorizedRegistration
+            }
+            Service::Vendor(Vendor::Google | Vendor::Microsoft) | Service::Other => Self::Unsaid,
+        }
+    }
+}
+
+/// Apple's reasons.
+const APPLES: [&str; 10] = [
+    "BadAuthorizationHeader",
+    "BadJwtToken",
+    "BadTtl",
+    "BadUrgency",
+    "BadVapidPublicKey",
+    "BadWebPushRequest",
+    "BadWebPushTopic",
+    "PayloadTooLarge",
+    "TooManyRequests",
+    "VapidPkHashMismatch",
+];
+/// autopush's documented errors.
+const ERRNOS: [u16; 21] = [
+    101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111, 112, 113, 201, 202, 900, 901, 902, 903, 904, 999,
+];
+
+const GONE: &str = "The subscription has ended: the app was removed, its permission was withdrawn, or it has subscribed again. The \
+     device is left alone for a while, and the app registers again when it is opened.";
+const OTHER_KEY: &str = "The subscription was made with another key than that of vapidKeyFilePath, or the signature is not taken. Apps have to \
+     subscribe with the public key that \"fpush check\" shows; look at the clock of this machine as well.";
+const BAD_CLAIMS: &str = "The signature or what it says is not taken. Check that subject is a mailto: URL with a real domain, and the clock of \
+     this machine.";
+const NOT_OURS: &str = "The push service does not let us send there: the endpoint has expired, or it is protected. The app gets another one \
+     when it registers again.";
+const URL_FORM: &str =
+    "Google wants another form of URL for this subscription. The app gets one when it subscribes again.";
+const OUR_FAULT: &str = "The push service does not understand the request, or there is no push service behind this endpoint. Check ttl, \
+     urgency and topic; otherwise this is a mistake in fpush, please report it.";
+const TOO_LARGE: &str = "The push is too large for this push service. Make additionalData shorter.";
+const BUSY: &str = "This receiver gets more pushes than its push service lets through, and is left alone for a while. If many devices \
+     meet this, make ratelimit stricter.";
+const AWAY: &str = "The push service cannot reach this receiver now. The push goes out again after a while.";
+const UNWELL: &str = "The push service has an outage. Pushes go on when it is over.";
+const REDIRECT: &str = "The push service names another URL, which is never followed: anybody could send us anywhere by it. The app gets a \
+     new endpoint when it registers again.";
+const UNKNOWN: &str =
+    "This status means nothing for a push. There may be no push service behind the endpoint.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(service: Service, status: u16, body: &str) -> Refusal {
+        let status = StatusCode::from_u16(status).unwrap();
+        Refusal::read(service, status, body.as_bytes(), None)
+    }
+
+    fn apple(reason: &str) -> String {
+        format!("{{\"reason\":\"{reason}\"}}")
+    }
+
+    fn mozilla(errno: u16) -> String {
+        format!("{{\"code\":400,\"errno\":{errno},\"error\":\"x\",\"message\":\"y\"}}")
+    }
+
+    const M: Service = Service::Vendor(Vendor::Mozilla);
+    const G: Service = Service::Vendor(Vendor::Google);
+    const A: Service = Service::Vendor(Vendor::Apple);
+    const W: Service = Service::Vendor(Vendor::Microsoft);
+    const O: Service = Service::Other;
+
+    /// Every answer of every service that is known, with its name and its verdict.
+    fn cases() -> Vec<(Service, u16, String, &'static str, Verdict)> {
+        use Verdict::{Busy, Claims, Doubted, Gone, KeyOrClaims, Later, Refused, TooLarge, Unexplained};
+        let none = String::new;
+        vec![
+            (M, 400, mozilla(108), "bad_request", Refused),
+            (M, 400, mozilla(110), "bad_request", Refused),
+            (M, 400, mozilla(111), "bad_request", Refused),
+            (M, 400, mozilla(112), "bad_request", Refused),
+            (M, 400, mozilla(113), "bad_request", Refused),
+            (M, 401, mozilla(109), "unauthorized", KeyOrClaims),
+            (M, 404, mozilla(102), "not_found", Gone),
+            (M, 410, mozilla(103), "gone", Gone),
+            (M, 410, mozilla(105), "gone", Gone),
+            (M, 410, mozilla(106), "gone", Gone),
+            (M, 413, mozilla(104), "too_large", TooLarge),
+            (M, 429, none(), "throttled", Busy),
+            (M, 500, mozilla(999), "unwell", Later),
+            (M, 502, mozilla(900), "unwell", Later),
+            (M, 502, mozilla(901), "bridge", Busy),
+            (M, 502, mozilla(902), "bridge", Busy),
+            (M, 502, mozilla(903), "bridge", Busy),
+            (M, 503, mozilla(201), "unwell", Later),
+            (G, 400, none(), "bad_request", Refused),
+            (
+                G,
+                400,
+                "<TITLE>UnauthorizedRegistration</TITLE>".into(),
+                "UnauthorizedRegistration",
+                KeyOrClaims,
+            ),
+            (G, 401, none(), "unauthorized", KeyOrClaims),
+            (
+                G,
+                403,
+                "the key in the authorization header does not correspond".into(),
+                "forbidden",
+                KeyOrClaims,
+            ),
+            (G, 404, none(), "not_found", Gone),
+            (
+                G,
+                404,
+                "Please use /wp/ instead of /fcm/send".into(),
+                "url_form",
+                Doubted,
+            ),
+            (
+                G,
+                410,
+                "push subscription has unsubscribed or expired.".into(),
+                "gone",
+                Gone,
+            ),
+            (G, 413, none(), "too_large", TooLarge),
+            (G, 429, none(), "throttled", Busy),
+            (G, 500, none(), "unwell", Later),
+            (G, 503, none(), "unwell", Later),
+            (A, 400, apple("BadTtl"), "BadTtl", Refused),
+            (A, 400, apple("BadUrgency"), "BadUrgency", Refused),
+            (A, 400, apple("BadWebPushTopic"), "BadWebPushTopic", Refused),
+            (A, 400, apple("BadWebPushRequest"), "BadWebPushRequest", Refused),
+            (
+                A,
+                400,
+                apple("VapidPkHashMismatch"),
+                "VapidPkHashMismatch",
+                Doubted,
+            ),
+            (A, 400, apple("SomethingNew"), "bad_request", Refused),
+            (A, 403, apple("BadJwtToken"), "BadJwtToken", Claims),
+            (
+                A,
+                403,
+                apple("BadAuthorizationHeader"),
+                "BadAuthorizationHeader",
+                Claims,
+            ),
+            (A, 403, apple("BadVapidPublicKey"), "BadVapidPublicKey", Claims),
+            (A, 403, none(), "forbidden", KeyOrClaims),
+            (A, 404, none(), "not_found", Gone),
+            (A, 410, none(), "gone", Gone),
+            (A, 413, apple("PayloadTooLarge"), "too_large", TooLarge),
+            (A, 429, apple("TooManyRequests"), "throttled", Busy),
+            (A, 500, none(), "unwell", Later),
+            (A, 503, none(), "unwell", Later),
+            (W, 400, none(), "bad_request", Refused),
+            (W, 401, none(), "unauthorized", KeyOrClaims),
+            (W, 403, none(), "forbidden", Doubted),
+            (W, 404, none(), "not_found", Gone),
+            (W, 406, none(), "throttled", Busy),
+            (W, 410, none(), "gone", Gone),
+            (W, 413, none(), "too_large", TooLarge),
+            (W, 429, none(), "throttled", Busy),
+            (W, 500, none(), "unwell", Later),
+            (W, 503, none(), "unwell", Later),
+            (O, 400, none(), "bad_request", Refused),
+            (O, 401, none(), "unauthorized", Doubted),
+            (O, 402, none(), "unknown", Unexplained),
+            (O, 403, none(), "forbidden", Doubted),
+            (O, 404, none(), "not_found", Gone),
+            (O, 405, none(), "method_not_allowed", Refused),
+            (O, 406, none(), "unknown", Unexplained),
+            (O, 408, none(), "timeout", Later),
+            (O, 410, none(), "gone", Gone),
+            (O, 411, none(), "length_required", Refused),
+            (O, 413, none(), "too_large", TooLarge),
+            (O, 415, none(), "unsupported_media_type", Refused),
+            (O, 418, none(), "unknown", Unexplained),
+            (O, 429, none(), "throttled", Busy),
+            (O, 500, none(), "unwell", Later),
+            (O, 502, none(), "unwell", Later),
+            (O, 503, none(), "unwell", Later),
+            (O, 507, none(), "nobody_there", Busy),
+            (O, 301, none(), "redirect", Unexplained),
+            (O, 307, none(), "redirect", Unexplained),
+            (O, 304, none(), "redirect", Unexplained),
+            (O, 600, none(), "unknown", Unexplained),
+        ]
+    }
+
+    #[test]
+    fn every_answer_of_every_service() {
+        for (service, status, body, name, verdict) in cases() {
+            let entry = refusal(service, status, &body).entry();
+            assert_eq!(
+                (entry.name, entry.verdict),
+                (name, verdict),
+                "{service:?} {status} {body}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_row_is_some_answers_and_says_what_to_do() {
+        for Row(whose, statuses, reason, name, verdict, meaning) in TABLE {
+            let is_tried = cases()
+                .iter()
+                .any(|(service, status, body, its_name, its_verdict)| {
+                    let refusal = refusal(*service, *status, body);
+                    whose.includes(*service)
+                        && statuses.contains(status)
+                        && reason.is_none_or(|reason| reason == refusal.reason)
+                        && (name, verdict) == (its_name, its_verdict)
+                });
+            assert!(is_tried, "{whose:?} {statuses:?} {name}");
+            assert!(
+                (50..400).contains(&meaning.len()) && meaning.ends_with('.') && !meaning.contains("  "),
+                "{meaning}"
+            );
+        }
+    }
+
+    /// One lane is shared by all, so nothing that is said about one endpoint may be believed of another.
+    #[test]
+    fn no_answer_kills_a_device_or_stops_a_module() {
+        for (service, status, body, ..) in cases() {
+            let error = refusal(service, status, &body).error();
+            let is_harmless = match service {
+                Service::Vendor(_) => matches!(
+                    error,
+                    PushError::TokenUnserved
+                        | PushError::TokenBusy
+                        | PushError::TooLarge
+                        | PushError::Later { .. }
+                ),
+                Service::Other => error == PushError::TokenUnserved,
+            };
+            assert!(is_harmless, "{service:?} {status} {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_vendor_says_when_to_come_again() {
+        let wait = Some(Duration::from_secs(120));
+        let refusal = |service| Refusal {
+            retry_after: wait,
+            ..refusal(service, 503, "")
+        };
+        assert_eq!(refusal(M).error(), PushError::Later { after: wait });
+        assert_eq!(refusal(O).error(), PushError::TokenUnserved);
+    }
+
+    #[test]
+    fn of_what_a_service_says_only_known_words_are_repeated() {
+        for (service, status, body, words) in [
+            (A, 403, apple("BadJwtToken"), "Apple answers 403 BadJwtToken"),
+            (A, 400, apple("Secret"), "Apple answers 400"),
+            (M, 410, mozilla(106), "Mozilla answers 410 with errno 106"),
+            (M, 410, mozilla(6_000), "Mozilla answers 410"),
+            (O, 403, "secret".into(), "the push service answers 403"),
+        ] {
+            assert_eq!(refusal(service, status, &body).describe(), words);
+        }
+    }
+}

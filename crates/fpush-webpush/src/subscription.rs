@@ -1,0 +1,98 @@
+//! A subscription (Push API, `PushSubscription`), and the one string that it is as a token:
+//! `webpush:ENDPOINT|P256DH|AUTH`, as others write it, too.
+
+use aws_lc_rs::agreement::{ECDH_P256, ParsedPublicKey, UnparsedPublicKey};
+
+use crate::{
+    encoding::{decode, encode},
+    encryption::ReceiverKeys,
+    endpoint::{Allowed, Endpoint},
+};
+
+/// A receiver, and where it is reached. There is no `Debug`: all of it is secret.
+#[derive(Clone)]
+pub(crate) struct Subscription {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) keys: ReceiverKeys,
+}
+
+impl Subscription {
+    /// Reads a token whose endpoint is allowed and whose keys can be used.
+    pub(crate) fn read(token: &str, allowed: &Allowed) -> Option<Self> {
+        let rest = token.strip_prefix(PREFIX)?;
+        // The endpoint may have bars, too.
+        let mut parts = rest.rsplitn(3, '|');
+        let (auth, p256dh, endpoint) = (parts.next()?, parts.next()?, parts.next()?);
+        let p256dh: [u8; 65] = decode(p256dh)?;
+        let keys = ReceiverKeys {
+            p256dh,
+            auth: decode(auth)?,
+        };
+        let is_uncompressed = p256dh.first() == Some(&4);
+        let is_point = || ParsedPublicKey::try_from(UnparsedPublicKey::new(&ECDH_P256, p256dh)).is_ok();
+        let endpoint = allowed.endpoint(endpoint)?;
+        (is_uncompressed && is_point()).then_some(Self { endpoint, keys })
+    }
+
+    /// Its one spelling as a token.
+    pub(crate) fn token(&self) -> String {
+        let Self { endpoint, keys } = self;
+        let (endpoint, p256dh, auth) = (endpoint.text(), encode(keys.p256dh), encode(keys.auth));
+        format!("{PREFIX}{endpoint}|{p256dh}|{auth}")
+    }
+}
+
+const PREFIX: &str = "webpush:";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encryption::tests::{AUTH, P256DH};
+
+    fn allowed() -> Allowed {
+        Allowed {
+            hosts: vec!["*.example.org".to_owned()],
+            ports: vec![443],
+        }
+    }
+
+    fn canonical(token: &str) -> Option<String> {
+        Subscription::read(token, &allowed()).map(|subscription| subscription.token())
+    }
+
+    #[test]
+    fn a_token_has_one_spelling() {
+        let one = format!("webpush:https://up.example.org/a|b?c=%2b|{P256DH}|{AUTH}");
+        assert_eq!(canonical(&one).as_ref(), Some(&one));
+        let standard = |text: &str| text.replace('-', "+").replace('_', "/");
+        let other = format!(
+            "webpush:HTTPS://UP.example.org:443/a|b?c=%2b|{}=|{}==",
+            standard(P256DH),
+            standard(AUTH)
+        );
+        assert_eq!(canonical(&other), Some(one));
+    }
+
+    #[test]
+    fn what_cannot_be_sent_to_is_no_token() {
+        let endpoint = "https://up.example.org/a";
+        let off_curve = P256DH.replacen('C', "D", 1);
+        let compressed = format!("A{}", &P256DH[1..]);
+        for token in [
+            String::new(),
+            format!("{endpoint}|{P256DH}|{AUTH}"),
+            format!("webpush:{endpoint}"),
+            format!("webpush:{endpoint}|{P256DH}"),
+            format!("webpush:{endpoint}|{AUTH}|{P256DH}"),
+            format!("webpush:{endpoint}|{P256DH}|{AUTH}|"),
+            format!("webpush:{endpoint}|{off_curve}|{AUTH}"),
+            format!("webpush:{endpoint}|{compressed}|{AUTH}"),
+            format!("webpush:{endpoint}|{}|{AUTH}", &P256DH[..40]),
+            format!("webpush:{endpoint}|{P256DH}|{}", &AUTH[..10]),
+            format!("webpush:https://evil.example/a|{P256DH}|{AUTH}"),
+            format!("WEBPUSH:{endpoint}|{P256DH}|{AUTH}"),
+        ] {
+            assert_eq!(canonical(&token), None, "{token}");
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! Web Push: what reaches a push service, what becomes of its answers, and where nobody can send us.
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    time::Duration,
+};
+
+use fpush_testkit::{
+    Answer, ApnsKey, FakeProxy, FakePush, ProxyAnswer, TestCa,
+    answer::{BodyEnd, HttpReply},
+    publish::ejabberd_publish,
+};
+use serde_json::{Value, json};
+
+use crate::rig::{LONG, OVERLOAD, RESULT, Rig, UNAVAILABLE, merged, modules};
+
+/// A module that may send to the fake, and to nothing else of this machine.
+fn local(push: &FakePush, more: Value) -> Value {
+    let base = json!({
+        "type": "webpush",
+        "webpush": {
+            "vapidKeyFilePath": "vapid.key", "subject": "mailto:push@example.org", "caFilePath": "ca.pem",
+            "allowedEndpoints": ["127.0.0.1"], "allowedPorts": [push.address().port()],
+            "allowedNetworks": ["127.0.0.1"],
+        },
+    });
+    merged(base, more)
+}
+
+/// A module as most operators have it.
+fn usual() -> Value {
+    json!({
+        "type": "webpush",
+        "webpush": {
+            "vapidKeyFilePath": "vapid.key", "subject": "mailto:push@example.org", "caFilePath": "ca.pem",
+        },
+    })
+}
+
+fn start(ca: &TestCa, all: Value) -> Rig {
+    Rig::start(ca, all, &[("vapid.key", &ApnsKey::generate().p8())])
+}
+
+/// A daemon for which a proxy leads to the fake, whatever host is meant.
+fn start_behind(proxy: &FakeProxy, push: &FakePush, ca: &TestCa, all: Value) -> Rig {
+    proxy.answer_with(ProxyAnswer::TunnelTo(push.address()));
+    let files = [("vapid.key", &*ApnsKey::generate().p8())];
+    Rig::start_with(ca, all, &files, &[("HTTPS_PROXY", &proxy.url())])
+}
+
+#[test]
+fn a_push_is_what_browsers_want() {
+    let ca = TestCa::new();
+    let push = FakePush::start(&ca);
+    let more = json!({ "webpush": {
+        "ttl": "1h", "topic": "xmpp", "urgency": "normal", "additionalData": { "a": { "b": 1 } },
+        "declarative": { "title": "News", "navigate": "https://app.example/" },
+    } });
+    let all = modules([("usual", local(&push, json!({}))), ("more", local(&push, more))]);
+    let mut rig = start(&ca, all);
+    let (one, two) = (
+        push.subscribe("/w/?token=a%2bB%3d"),
+        push.subscribe("/upABC?up=1"),
+    );
+    assert_eq!(rig.push("usual", &one.token()), RESULT);
+    assert_eq!(rig.push("more", &two.token()), RESULT);
+    let pushes = push.wait_for(2, LONG);
+    let [usual, more] = &pushes[..] else {
+        panic!("{pushes:#?}")
+    };
+    assert_eq!((&*usual.path, &*more.path), ("/w/?token=a%2bB%3d", "/upABC?up=1"));
+    assert_eq!(usual.json(), json!({}));
+    assert_eq!(
+        more.json(),
+        json!({
+            "web_push": 8030, "notification": { "title": "News", "navigate": "https://app.example/" },
+            "a": { "b": 1 },
+        })
+    );
+    for (pushed, headers) in [
+        (usual, [("ttl", "2419200"), ("urgency", "high"), ("topic", "")]),
+        (more, [("ttl", "3600"), ("urgency", "normal"), ("topic", "xmpp")]),
+    ] {
+        for (name, value) in headers {
+            assert_eq!(pushed.header(name), value, "{name}");
+        }
+        assert_eq!(pushed.header("content-encoding"), "aes128gcm");
+        assert_eq!(pushed.header("content-type"), "application/octet-stream");
+        assert!(pushed.length <= 3_000);
+        let claims = &pushed.claims.as_ref().unwrap().claims;
+        assert_eq!(claims["sub"], "mailto:push@example.org");
+        assert_eq!(claims["aud"], format!("https://{}", push.address()));
+    }
+    let mut secrets = Vec::new();
+    for subscription in [one, two] {
+        secrets.extend([subscription.endpoint, subscription.p256dh, subscription.auth]);
+    }
+    secrets.extend(["upABC", "a%2bB", "PRIVATE KEY", usual.header("authorization")].map(str::to_owned));
+    rig.assert_discreet(&secrets);
+}
+
+#[test]
+fn every_spelling_of_a_subscription_is_one_token() {
+    let ca = TestCa::new();
+    let push = FakePush::start(&ca);
+    let mut rig = start(&ca, modules([("w", local(&push, json!({})))]));
+    let subscription = push.subscribe("/a");
+    let standard = |text: &str| text.replace('-', "+").replace('_', "/");
+    let (p256dh, auth) = (standard(&subscription.p256dh), standard(&subscription.auth));
+    let other = format!(
+        "webpush:{}|{p256dh}=|{auth}==",
+        subscription.endpoint.replace("https", "HTTPS")
+    );
+    assert_eq!(rig.push("w", &subscription.token()), RESULT);
+    // It is queued, because the rate limit knows the token.
+    assert_eq!(rig.push("w", &other), RESULT);
+    assert_eq!(push.pushes().len(), 1);
+}
+
+#[test]
+fn one_signature_serves_all_pushes_to_an_origin() {
+    let ca = TestCa::new();
+    let push = FakePush::start(&ca);
+    let mut rig = start(&ca, modules([("w", local(&push, json!({})))]));
+    let tokens: Vec<_> = (0..50)
+        .map(|n| push.subscribe(&format!("/{n}")).token())
+        .collect();
+    assert_eq!(rig.push_all("w", &tokens), [RESULT; 50]);
+    let pushes = push.wait_for(50, LONG);
+    let first = pushes[0].header("authorization").to_owned();
+    assert!(
+        pushes
+            .iter()
+            .all(|pushed| pushed.header("authorization") == first)
+    );
+    assert_eq!(push.connections(), 1);
+}
+
+/// What vendors say of one subscription is no other's loss, whatever they say.
+#[test]
+fn no_answer_kills_a_device_stops_the_module_or_loses_a_push() {
+    let ca = TestCa::new();
+    let (push, proxy) = (FakePush::start(&ca), FakeProxy::start());
+    let more = json!({ "webpush": { "allowedEndpoints": [
+        "fcm.googleapis.com", "*.push.apple.com", "*.notify.windows.com", "*.push.services.mozilla.com", "*.example.org",
+    ] } });
+    let mut rig = start_behind(&proxy, &push, &ca, modules([("w", merged(usual(), more))]));
+    let bodies = [
+        "",
+        r#"{"reason":"BadJwtToken"}"#,
+        r#"{"reason":"VapidPkHashMismatch"}"#,
+        r#"{"errno":106}"#,
+        "Use /wp/",
+    ];
+    let good = push.subscribe_at("fcm.googleapis.com", "/wp/good");
+    for host in [
+        "fcm.googleapis.com",
+        "web.push.apple.com",
+        "wns2-par02p.notify.windows.com",
+        "updates.push.services.mozilla.com",
+        "up.example.org",
+    ] {
+        let mut number = 0;
+        for status in [
+            301, 307, 400, 401, 402, 403, 404, 405, 406, 408, 410, 411, 415, 418, 451, 507,
+        ] {
+            // What is tried again takes its time.
+            let bodies = if status == 408 { &bodies[..1] } else { &bodies };
+            for &body in bodies {
+                number += 1;
+                push.queue([Answer::raw(status, body).header("location", "https://up.example.org/wp/good")]);
+                let token = push.subscribe_at(host, &format!("/{host}/{number}")).token();
+                let verdict = rig.push("w", &token);
+                let is_vendor = host != "up.example.org";
+                // A vendor that wants less, or is not well, gets an acknowledged push later.
+                let is_held = is_vendor && (status == 507 || (status == 406 && host.starts_with("wns")));
+                let is_retried = is_vendor && status == 408;
+                let expected = if is_held || is_retried {
+                    RESULT
+                } else {
+                    UNAVAILABLE
+                };
+                assert_eq!(verdict, expected, "{host} {status} {body}");
+            }
+        }
+    }
+    assert_eq!(rig.push("w", &good.token()), RESULT);
+    assert_eq!(push.pushes().last().unwrap().path, "/wp/good");
+    let log = rig.daemon.log();
+    for alarm in [
+        "pausing",
+        "pauses",
+        "unregistered",
+        "could not be delivered",
+        "check the settings of this module",
+    ] {
+        assert!(!log.contains(alarm), "{alarm}");
+    }
+}
+
+/// A vendor's word is believed at once only where each vendor has words of its own.
+#[test]
+fn among_successes_a_subscription_that_is_gone_is_left_alone() {
+    let ca = TestCa::new();
+    let (push, proxy) = (FakePush::start(&ca), FakeProxy::start());
+    let mut rig = start_behind(&proxy, &push, &ca, modules([("w", usual())]));
+    let subscribe = |host: &str, path: &str| push.subscribe_at(host, path).token();
+    let tokens: Vec<_> = (0..30)
+        .map(|number| subscribe("fcm.googleapis.com", &format!("/wp/{number}")))
+        .collect();
+    assert_eq!(rig.push_all("w", &tokens), [RESULT; 30]);
+    for status in [410, 404] {
+        push.queue([Answer::status(status)]);
+        let gone = subscribe(
+            "updates.push.services.mozilla.com",
+            &format!("/wpush/v2/{status}"),
+        );
+        assert_eq!(rig.push("w", &gone), UNAVAILABLE);
+        // Without another request.
+        assert_eq!(rig.push("w", &gone), UNAVAILABLE);
+    }
+    assert_eq!(push.pushes().len(), 32);
+}
+
+/// From the same machine, the same module may send to a server of the operator's and nowhere else.
+#[test]
+fn what_the_settings_do_not_allow_is_never_connected_to() {
+    let ca = TestCa::new();
+    let push = FakePush::start(&ca);
+    let trap = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    trap.set_nonblocking(true).unwrap();
+    let port = trap.local_addr().unwrap().port();
+    let more = json!({ "webpush": { "allowedEndpoints": ["127.0.0.1", "*.example.org", "localhost"] } });
+    let mut rig = start(&ca, modules([("w", local(&push, more))]));
+    let subscription = push.subscribe("/a");
+    let at = |endpoint: &str| format!("webpush:{endpoint}|{}|{}", subscription.p256dh, subscription.auth);
+    let good = push.address().port();
+    for endpoint in [
+        format!("https://127.0.0.1:{port}/a"),
+        format!("https://localhost:{port}/a"),
+        format!("http://127.0.0.1:{good}/a"),
+        format!("https://127.1:{good}/a"),
+        format!("https://0x7f.0.0.1:{good}/a"),
+        format!("https://2130706433:{good}/a"),
+        format!("https://[::1]:{good}/a"),
+        format!("https://[::ffff:127.0.0.1]:{good}/a"),
+        format!("https://user@127.0.0.1:{good}/a"),
+        format!("https://127.0.0.1:{good}/a#b"),
+        format!("https://169.254.169.254:{good}/a"),
+        format!("https://x.example.net:{good}/a"),
+        "https://127.0.0.1/a".to_owned(),
+    ] {
+        assert_eq!(rig.push("w", &at(&endpoint)), OVERLOAD, "{endpoint}");
+    }
+    assert_eq!(push.connections(), 0);
+    assert!(trap.accept().is_err());
+    assert_eq!(rig.push("w", &subscription.token()), RESULT);
+}
+
+/// The name is allowed, and the address is not.
+#[test]
+fn a_name_with_a_private_address_is_never_connected_to() {
+    let ca = TestCa::new();
+    let push = FakePush::start(&ca);
+    let port = push.address().port();
+    let more = json!({ "webpush": { "allowedEndpoints": ["localhost", "127.0.0.1"], "allowedNetworks": ["127.0.0.9"] } });
+    let mut rig = start(&ca, modules([("w", local(&push, more))]));
+    for host in ["localhost", "127.0.0.1"] {
+        let token = push
+            .subscribe_at(&format!("{host}:{port}"), &format!("/{host}"))
+            .token();
+        assert_eq!(rig.push("w", &token), UNAVAILABLE);
+    }
+    assert_eq!(push.connections(), 0);
+}
+
+/// A stranger cannot tell what is behind an endpoint, and stops nobody by it.
+#[test]
+fn what_is_refused_not_there_or_silent_is_answered_alike() {
+    let ca = TestCa::new();
+    let push = FakePush::start(&ca);
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let more = json!({ "webpush": {
+        "allowedEndpoints": ["127.0.0.1", "127.0.0.2"],
+        "allowedPorts": [push.address().port(), port, 1], "requestTimeout": "1s",
+    } });
+    let mut rig = start(&ca, modules([("w", local(&push, more))]));
+    for authority in [
+        "127.0.0.1:1".to_owned(),
+        "127.0.0.2:1".to_owned(),
+        format!("127.0.0.1:{port}"),
+    ] {
+        for number in 0..4 {
+            let token = push
+                .subscribe_at(&authority, &format!("/{authority}/{number}"))
+                .token();
+            assert_eq!(rig.push("w", &token), UNAVAILABLE, "{authority}");
+        }
+    }
+    assert_eq!(rig.push("w", &push.subscribe("/good").token()), RESULT);
+    rig.assert_discreet(&["/127.0.0.1".to_owned()]);
+    // Of which three in a row would be the module's trouble.
+    assert!(!rig.daemon.log().contains("the provider did not take a push"));
+}
+
+#[test]
+fn a_redirect_is_not_followed() {
+    let ca = TestCa::new();
+    let (push, other) = (FakePush::start(&ca), FakePush::start(&ca));
+    let more = json!({ "webpush": { "allowedPorts": [push.address().port(), other.address().port()] } });
+    let mut rig = start(&ca, modules([("w", local(&push, more))]));
+    for status in [301, 302, 303, 307, 308] {
+        let path = format!("/{status}");
+        let elsewhere = other.subscribe(&path).endpoint;
+        push.queue([Answer::status(status).header("location", &elsewhere)]);
+        assert_eq!(rig.push("w", &push.subscribe(&path).token()), UNAVAILABLE);
+    }
+    assert_eq!(other.connections(), 0);
+}
+
+#[test]
+fn an_answer_without_end_is_an_answer() {
+    let ca = TestCa::new();
+    let push = FakePush::start(&ca);
+    let mut rig = start(&ca, modules([("w", local(&push, json!({})))]));
+    for (number, end) in [BodyEnd::Endless, BodyEnd::Stalls, BodyEnd::Reset]
+        .into_iter()
+        .enumerate()
+    {
+        let endless = HttpReply {
+            status: 201,
+            headers: vec![("content-length".to_owned(), (1_u64 << 40).to_string())],
+            body: vec![b'x'; 32 * 1_024].into(),
+            end,
+        };
+        push.queue([Answer::Reply(endless)]);
+        let token = push.subscribe(&format!("/{number}")).token();
+        assert_eq!(rig.push("w", &token), RESULT, "{end:?}");
+    }
+}
+
+#[test]
+fn what_nobody_has_to_see_is_not_sent_unless_the_settings_say_so() {
+    let ca = TestCa::new();
+    let push = FakePush::start(&ca);
+    let send = json!({ "webpush": { "lowPriority": "send" } });
+    let all = modules([("drop", local(&push, json!({}))), ("send", local(&push, send))]);
+    let mut rig = start(&ca, all);
+    let token = push.subscribe("/a").token();
+    for module in ["drop", "send"] {
+        rig.link
+            .send(ejabberd_publish(module, &token, Some(module), false));
+        assert_eq!(rig.verdict(module), RESULT);
+    }
+    let pushes = push.wait_for(1, LONG);
+    assert_eq!(pushes.len(), 1);
+    assert_eq!(pushes[0].header("urgency"), "low");
+}
+
+/// An outage of a vendor's is waited for, and a connection that breaks costs no push.
+#[test]
+fn a_vendors_outage_and_a_broken_connection_cost_no_push() {
+    let ca = TestCa::new();
+    let (push, proxy) = (FakePush::start(&ca), FakeProxy::start());
+    let mut rig = start_behind(&proxy, &push, &ca, modules([("w", usual())]));
+    push.queue([
+        Answer::status(503).header("retry-after", "1"),
+        Answer::CloseConnection,
+    ]);
+    let token = push.subscribe_at("web.push.apple.com", "/QGuQ").token();
+    let (verdict, took) = rig.timed("w", &token);
+    assert_eq!(verdict, RESULT);
+    assert!(took >= Duration::from_secs(1), "{took:?}");
+    let pushes = push.wait_for(3, LONG);
+    assert_eq!(pushes.len(), 3);
+    assert_eq!(
+        pushes[2].claims.as_ref().unwrap().claims["aud"],
+        "https://web.push.apple.com"
+    );
+    assert!(proxy.asked()[0].starts_with("CONNECT web.push.apple.com:443 "));
+}
