@@ -254,6 +254,7 @@ fn is_built(settings: &str) -> bool {
     let needs = |name: &str| settings.contains(&format!("\"{name}\""));
     (cfg!(feature = "enable_apns_support") || !needs("apple"))
         && (cfg!(feature = "enable_fcm_support") || !needs("google"))
+        && (cfg!(feature = "enable_webpush_support") || !settings.contains(r#""type": "webpush""#))
         && (cfg!(feature = "enable_demo_support") || !needs("demo"))
         && (cfg!(feature = "enable_registration") || !needs("registration"))
 }
@@ -487,6 +488,11 @@ fn a_type_that_this_build_leaves_out_is_reported_with_its_feature() {
             "google",
             cfg!(feature = "enable_fcm_support"),
             "enable_fcm_support",
+        ),
+        (
+            "webpush",
+            cfg!(feature = "enable_webpush_support"),
+            "enable_webpush_support",
         ),
         (
             "demo",

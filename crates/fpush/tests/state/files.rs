@@ -7,7 +7,9 @@ use std::{
     process::Command,
 };
 
-use fpush_testkit::{Answer, Daemon, FakeFcm, TestCa};
+use fpush_testkit::{Answer, Daemon};
+#[cfg(feature = "enable_fcm_support")]
+use fpush_testkit::{FakeFcm, TestCa};
 use serde_json::json;
 
 use crate::rig::{
@@ -258,6 +260,7 @@ fn a_folder_that_others_could_write_to_is_ours_again() {
 
 /// Google's tokens are part of JSON, and of nothing else.
 #[test]
+#[cfg(feature = "enable_fcm_support")]
 fn what_is_read_back_says_nothing_to_google_but_its_token() {
     let ca = TestCa::new();
     let fcm = FakeFcm::start(&ca);
