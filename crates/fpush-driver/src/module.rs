@@ -13,7 +13,7 @@ use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use fpush_policy::{
     BlockRecord, Busy, Clocks, End, Ended, Failed, Held, HeldRecord, ModuleSettings, Policy, PushJob,
-    RateSlot, Remembered, SenderDomain, Tries, VerdictPlace, VerdictRecord,
+    RateSlot, Recipient, Remembered, Tries, VerdictPlace, VerdictRecord,
 };
 use fpush_push::{
     Class, Failure, Fingerprint, Form, Meters, Outcome, Push, PushError, PushTrait, Token, Urgency,
@@ -244,16 +244,16 @@ impl Module {
     /// come. Returns whether it is held.
     pub fn remember_held(&self, number: u64, record: HeldRecord, clocks: Clocks) -> bool {
         // The settings may have changed since, and the file too.
-        let Some((token, sender)) = self.recipient(&record) else {
+        let Some(recipient) = self.recipient(&record) else {
             self.lose(self.fingerprint(record.token()), Outcome::TokenInvalid);
             return false;
         };
-        let fingerprint = self.fingerprint(token.as_str());
+        let fingerprint = self.fingerprint(recipient.token.as_str());
         let hasher = self.senders.hasher();
         let mut state = self.lock();
         let remembered = state
             .policy
-            .remember_held(number, record, token, sender, hasher, clocks);
+            .remember_held(number, record, recipient, hasher, clocks);
         drop(state);
         match remembered {
             Remembered::Held => return true,
@@ -268,10 +268,14 @@ impl Module {
         self.lane.wake.notify_one();
     }
 
-    /// Whom a push is for that was written down, and who published it.
-    fn recipient(&self, record: &HeldRecord) -> Option<(Token, Arc<SenderDomain>)> {
-        let token = self.canonical(record.token()).map(|token| Token::new(&token))?;
-        Some((token, self.senders.domain(record.domain())))
+    /// Whom a push is for that was written down. `None` if its token cannot be one.
+    fn recipient(&self, record: &HeldRecord) -> Option<Recipient> {
+        let backend = self.backend();
+        Some(Recipient {
+            token: Token::new(&backend.canonical(record.token())?),
+            sender: self.senders.domain(record.domain()),
+            time_to_live: backend.time_to_live(record.class),
+        })
     }
 
     /// The one spelling of a token of the module's provider; `None` for what cannot be one.

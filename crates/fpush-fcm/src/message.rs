@@ -1,7 +1,7 @@
 //! What a push carries. Everything but the device's token is the same for every push, so it is made once when
 //! the daemon starts.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use fpush_push::{Class, Extra, Form};
@@ -64,10 +64,6 @@ impl MessageError {
 }
 
 impl Message {
-    pub(crate) fn ttl(&self) -> Duration {
-        self.ttl
-    }
-
     pub(crate) fn new(class: Class, target: Target, content: &Content) -> Result<Self, MessageError> {
         let data = &content.additional_data;
         let data_size = data.iter().map(|(key, value)| key.len() + value.len()).sum();
@@ -96,6 +92,11 @@ impl Message {
             taken: data.keys().cloned().collect(),
             room: LARGEST - all.max(apns).max(webpush),
         })
+    }
+
+    /// How long Google keeps it for a device that is off.
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
     }
 
     /// The request's body. The token needs no escaping: [`is_token`] lets nothing through that would.

@@ -39,7 +39,7 @@ pub use policy::{
 };
 pub use recency::Recency;
 pub use recent::{End, Last};
-pub use records::{BlockRecord, Clocks, HeldChange, HeldRecord};
+pub use records::{BlockRecord, Clocks, HeldChange, HeldRecord, Recipient};
 pub use settings::ModuleSettings;
 pub use verdict::{Condition, LaneChange, VerdictPlace, VerdictRecord};
 pub use view::{Limit, TokenState, View};

@@ -22,7 +22,7 @@ use crate::{
     limiter::{Limiter, RateSlot, Target},
     outage::Outage,
     recent::{End, Recent},
-    records::Clocks,
+    records::{Clocks, HELD_PATIENCE},
     settings::ModuleSettings,
     spool::Spool,
     ticks::Ticks,
@@ -495,8 +495,6 @@ fn take_number(next: &mut u64) -> u64 {
     number
 }
 
-/// An acknowledged push is tried for this long at least.
-const HELD_PATIENCE: Duration = Duration::from_secs(600);
 /// The rate of held pushes doubles in this time when a provider is back, unless it asks for another one.
 const DOUBLING: Duration = Duration::from_secs(3);
 

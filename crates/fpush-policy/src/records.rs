@@ -65,6 +65,17 @@ pub struct HeldRecord {
     pub id: Option<u128>,
 }
 
+/// Whom a push is for that was written down.
+#[derive(Clone, Debug)]
+pub struct Recipient {
+    /// The token in the spelling of its module.
+    pub token: Token,
+    /// Who published it.
+    pub sender: Arc<SenderDomain>,
+    /// How long its provider would keep it for the device.
+    pub time_to_live: Duration,
+}
+
 /// What became of an acknowledged push that has to be written down.
 #[derive(Debug)]
 pub enum HeldChange {
@@ -217,24 +228,33 @@ impl HeldRecord {
         self.due <= clocks.wall_millis()
     }
 
-    /// When it is given up. The clock may have been wrong when it was written, and the settings may say less now.
-    pub(crate) fn expires(&self, longest: Duration, clocks: Clocks) -> Instant {
+    /// When it is given up, of what is held for so long, and worth something for so long. However long nobody ran, it is
+    /// tried once more, unless it waited until its provider is back, and is worth nothing by now. The clock may have been
+    /// wrong when it was written, and the settings may say less now.
+    pub(crate) fn expires(&self, hold_for: Duration, time_to_live: Duration, clocks: Clocks) -> Instant {
+        let longest = hold_for.max(HELD_PATIENCE);
         let due = clocks
             .to_instant(self.due)
             .clamp(clocks.now, clocks.now + longest);
         let latest = due + longest;
-        self.give_up
-            .map_or(latest, |give_up| clocks.to_instant(give_up).min(latest))
+        let once_more = clocks.now + HELD_PATIENCE;
+        let Some(millis) = self.give_up else {
+            return latest;
+        };
+        let give_up = clocks.to_instant(millis);
+        let is_absurd = clocks.wall_millis().abs_diff(millis) > as_millis(LONGEST);
+        let worth_until = if self.due > 0 || is_absurd {
+            once_more
+        } else {
+            // It was held for the shorter one of the two.
+            give_up + time_to_live.saturating_sub(hold_for).min(LONGEST)
+        };
+        give_up.min(latest).max(worth_until.min(once_more))
     }
 
-    /// The push again, to the token in the spelling of its module.
-    pub(crate) fn into_job(
-        self,
-        token: Token,
-        sender: Arc<SenderDomain>,
-        hasher: &TokenHasher,
-        clocks: Clocks,
-    ) -> Box<PushJob> {
+    /// The push again.
+    pub(crate) fn into_job(self, recipient: Recipient, hasher: &TokenHasher, clocks: Clocks) -> Box<PushJob> {
+        let Recipient { token, sender, .. } = recipient;
         let fingerprint = hasher.fingerprint(token.as_str());
         let extra = Extra {
             account: self.account.map(Arc::from),
@@ -288,6 +308,8 @@ pub(crate) fn as_millis(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX >> 3)
 }
 
+/// An acknowledged push is tried for this long at least.
+pub(crate) const HELD_PATIENCE: Duration = Duration::from_secs(600);
 /// What is later than that was written by a clock that was wrong.
 const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 

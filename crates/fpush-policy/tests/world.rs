@@ -13,8 +13,8 @@ use std::{
 
 use fpush_policy::{
     Busy, Clocks, Decision, Ended, Failed, Grant, HeldChange, HeldEnd, HeldRecord, LastAccepted,
-    ModuleSettings, Next, Policy, Publish, PushJob, RateSlot, Remembered, SenderDomain, Ticket, Tries, Turn,
-    VerdictPlace,
+    ModuleSettings, Next, Policy, Publish, PushJob, RateSlot, Recipient, Remembered, SenderDomain, Ticket,
+    Tries, Turn, VerdictPlace,
 };
 use fpush_push::{
     Choice, Class, Failure, Fingerprint, Form, Outcome, Push, PushError, Token, TokenHasher,
@@ -138,6 +138,14 @@ const PERMITS: usize = 4;
 const DAY: u64 = 86_400_000;
 /// In milliseconds since 1970.
 const WORLD_BEGINS: u64 = 20_000 * DAY;
+
+fn recipient(record: &HeldRecord) -> Recipient {
+    Recipient {
+        token: Token::new(record.token()),
+        sender: Arc::new(SenderDomain::new(record.domain(), &hasher())),
+        time_to_live: Duration::MAX,
+    }
+}
 
 fn settings() -> ModuleSettings {
     let (report, empty) = (Report::default(), serde_json::Map::new());
@@ -366,9 +374,7 @@ impl World {
                 1 => self.wanted.push(number),
                 _ => {
                     let job = self.disk.get(&number).map(|record| {
-                        let sender = Arc::new(SenderDomain::new(record.domain(), &hasher()));
-                        let token = Token::new(record.token());
-                        Policy::<u64>::job_of(record.clone(), token, sender, &hasher(), clocks)
+                        Policy::<u64>::job_of(record.clone(), recipient(record), &hasher(), clocks)
                     });
                     self.policy.loaded(number, job, now);
                     self.grant();
@@ -558,11 +564,10 @@ impl World {
         self.wanted.clear();
         self.unreadable.clear();
         for (number, record) in held {
-            let token = Token::new(record.token());
-            let sender = Arc::new(SenderDomain::new(record.domain(), &hasher()));
+            let recipient = recipient(&record);
             match self
                 .policy
-                .remember_held(number, record, token, sender, &hasher(), clocks)
+                .remember_held(number, record, recipient, &hasher(), clocks)
             {
                 Remembered::Held => {}
                 Remembered::Full | Remembered::Expired => {

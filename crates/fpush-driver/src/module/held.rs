@@ -152,9 +152,9 @@ impl Module {
         let clocks = clocks();
         for (number, record) in records {
             let job = record.and_then(|record| {
-                let (token, sender) = self.recipient(&record)?;
+                let recipient = self.recipient(&record)?;
                 let hasher = self.senders.hasher();
-                Some(Policy::<Waiter>::job_of(record, token, sender, hasher, clocks))
+                Some(Policy::<Waiter>::job_of(record, recipient, hasher, clocks))
             });
             self.lock().policy.loaded(number, job, clocks.now);
         }

@@ -1,24 +1,20 @@
 //! Held pushes: when they go out, and what becomes of them.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use fpush_push::{Class, Fingerprint, Outcome, Token, TokenHasher};
+use fpush_push::{Class, Fingerprint, Outcome, TokenHasher};
 
 use super::{
-    Busy, Failed, Grant, HELD_PATIENCE, HeldAttempt, HeldEnd, HoldUntil, Phase, Policy, Remembered,
-    turns::Wanting,
+    Busy, Failed, Grant, HeldAttempt, HeldEnd, HoldUntil, Phase, Policy, Remembered, turns::Wanting,
 };
 use crate::{
     attempts::Ended,
     blocklist::BlockReason,
     hold::HeldPush,
-    job::{PushJob, SenderDomain},
+    job::PushJob,
     limiter::RateSlot,
     outage::LaneState,
-    records::{Clocks, HeldChange, HeldRecord},
+    records::{Clocks, HELD_PATIENCE, HeldChange, HeldRecord, Recipient},
     spool::Near,
 };
 
@@ -392,26 +388,21 @@ impl<W> Policy<W> {
         }
     }
 
-    /// Takes a push that was held before the daemon started, under its number, to a token in the spelling of its module.
-    /// Returns whether it is held, and the number of what it replaces.
+    /// Takes a push that was held before the daemon started, under its number, if it is worth something
+    /// and there is room.
     pub fn remember_held(
         &mut self,
         number: u64,
         record: HeldRecord,
-        token: Token,
-        sender: Arc<SenderDomain>,
+        recipient: Recipient,
         hasher: &TokenHasher,
         clocks: Clocks,
     ) -> Remembered {
         self.next_number = self.next_number.max(number + 1);
-        let longest = self.hold_for.max(HELD_PATIENCE);
-        let (is_spooled, mut expires) = (record.is_spooled(clocks), record.expires(longest, clocks));
-        if record.due > 0 {
-            // However long nobody ran, it is tried once more.
-            expires = expires.max(clocks.now + HELD_PATIENCE);
-        }
+        let expires = record.expires(self.hold_for, recipient.time_to_live, clocks);
+        let is_spooled = record.is_spooled(clocks);
         let (due, attempts) = (clocks.to_instant(record.due), record.attempts);
-        let mut job = record.into_job(token, sender, hasher, clocks);
+        let mut job = record.into_job(recipient, hasher, clocks);
         let spacing = job.spacing;
         job.worth_until = Some(expires);
         let target = job.target();
@@ -446,12 +437,11 @@ impl<W> Policy<W> {
     /// The job of a record that was read.
     pub fn job_of(
         record: HeldRecord,
-        token: Token,
-        sender: Arc<SenderDomain>,
+        recipient: Recipient,
         hasher: &TokenHasher,
         clocks: Clocks,
     ) -> Box<PushJob> {
-        record.into_job(token, sender, hasher, clocks)
+        record.into_job(recipient, hasher, clocks)
     }
 
     /// The end begins: nothing new is taken, and what is held goes out now. With `keeps_held` what cannot be delivered

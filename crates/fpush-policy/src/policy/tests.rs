@@ -1,6 +1,6 @@
 //! The rules as a whole, with the time as an argument.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use fpush_push::{Encrypted, Extra, Failure, PushError, Unavailable};
 use proptest::prelude::*;
@@ -9,9 +9,21 @@ use super::*;
 use crate::{
     attempts::{Answered, Ended, Next, Notice, Tries},
     known::LastAccepted,
-    records::HeldChange,
-    testing::{clocks, hasher, job_of, settings},
+    records::{HeldChange, Recipient},
+    testing::{self, clocks, hasher, job_of, settings},
 };
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn recipient(time_to_live: Duration) -> Recipient {
+    let job = job_of("a.org", "t");
+    Recipient {
+        token: job.push.token.clone(),
+        sender: Arc::clone(&job.sender),
+        time_to_live,
+    }
+}
 
 /// A module whose waiting publishes are known by numbers.
 struct Fixture {
@@ -46,6 +58,32 @@ impl Fixture {
 
     fn at(&self, millis: u64) -> Instant {
         self.start + Duration::from_millis(millis)
+    }
+
+    /// Whether what it holds is sent by one that begins so long after this one has ended.
+    fn is_sent_after_a_stop(mut self, hours: u32, time_to_live: Duration, ended: Clocks) -> bool {
+        let after = Clocks {
+            now: ended.now + hours * HOUR,
+            wall: ended.wall + hours * HOUR,
+        };
+        let mut next = Self::new(10).policy;
+        for change in self.policy.take_changes() {
+            let HeldChange::Put(number, record) = change else {
+                panic!("it is held");
+            };
+            let read = record.clone();
+            let recipient = recipient(time_to_live);
+            if next.remember_held(number, *record, recipient.clone(), &hasher(), after) == Remembered::Expired
+            {
+                return false;
+            }
+            while next.make_due(after.now) {}
+            for number in next.take_wanted() {
+                let job = Policy::<u64>::job_of(*read.clone(), recipient.clone(), &hasher(), after);
+                next.loaded(number, Some(job), after.now);
+            }
+        }
+        matches!(next.grant(after.now), Some(Grant::Held(_)))
     }
 
     fn publish(&mut self, domain: &str, token: &str, number: u64, millis: u64) -> Became {
@@ -323,11 +361,9 @@ fn after_a_restart_the_newer_one_of_two_pushes_for_a_key_stands_for_both() {
         let HeldChange::Put(number, record) = change else {
             panic!("both are held");
         };
-        let sender = job_of("a.org", "t").sender.clone();
-        let token = fpush_push::Token::new(record.token());
         let remembered = next
             .policy
-            .remember_held(number, *record, token, sender, &hasher(), clocks);
+            .remember_held(number, *record, recipient(DAY), &hasher(), clocks);
         assert_eq!(remembered, Remembered::Held);
     }
     assert_eq!((next.policy.take_ended().len(), next.policy.held()), (1, 1));
@@ -346,27 +382,53 @@ fn after_a_restart_the_newer_one_of_two_pushes_for_a_key_stands_for_both() {
 fn after_however_long_a_stop_what_is_held_is_tried_once_more() {
     for hours in [0, 1, 30] {
         let mut f = Fixture::new(10);
-        f.policy.hold(job_of("a.org", "t"), f.start);
+        f.policy.begin_noting();
+        let until = HoldUntil::Due(f.start);
+        f.policy.hold(job_of("a.org", "t"), until);
         while f.policy.make_due(f.start) {}
         assert!(matches!(f.policy.grant(f.start), Some(Grant::Held(_))));
-        let before = clocks();
-        let (held, _) = f.policy.held_records(0, before);
-        let length = Duration::from_secs(hours * 3_600);
-        let after = Clocks {
-            now: before.now + length,
-            wall: before.wall + length,
+        assert!(f.is_sent_after_a_stop(hours, DAY, clocks()), "{hours}");
+    }
+}
+
+/// What waited until its provider is back, too: but what its provider would not have kept so long is worth nothing.
+#[test]
+fn after_a_stop_what_was_held_in_an_outage_is_tried_once_more_while_it_is_worth_something() {
+    for (hours, time_to_live, is_sent) in [
+        (3, HOUR, false),
+        (3, DAY, true),
+        (23, DAY, true),
+        (25, DAY, false),
+        (25, 28 * DAY, true),
+    ] {
+        let mut f = Fixture::new(10);
+        f.policy.begin_noting();
+        let mut job = job_of("a.org", "t");
+        job.worth_until = Some(f.start + f.policy.hold_for.min(time_to_live));
+        f.policy.hold(job, HoldUntil::Back);
+        assert_eq!(
+            f.is_sent_after_a_stop(hours, time_to_live, clocks()),
+            is_sent,
+            "{hours} hours, of {time_to_live:?}"
+        );
+    }
+}
+
+/// A machine without a battery begins in 1970, and may have crashed just after its clock was set.
+#[test]
+fn what_was_written_by_a_clock_that_was_absurd_is_tried_once_more() {
+    for wall in [0, 4_102_444_800] {
+        let mut f = Fixture::new(10);
+        let clocks = Clocks {
+            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(wall),
+            ..clocks()
         };
-        let mut next = Fixture::new(10);
-        for (id, record) in held {
-            let job = job_of("a.org", "t");
-            let end = next
-                .policy
-                .remember_held(record, job.push.token, id, job.sender, &hasher(), after);
-            assert_eq!(end, None);
-        }
-        while next.policy.make_due(after.now) {}
-        let grant = next.policy.grant(after.now);
-        assert!(matches!(grant, Some(Grant::Held(_))), "{hours}");
+        f.policy.follow_clock(clocks);
+        f.policy.begin_noting();
+        let mut job = job_of("a.org", "t");
+        job.worth_until = Some(f.start + HOUR);
+        f.policy.hold(job, HoldUntil::Back);
+        assert!(f.is_sent_after_a_stop(0, HOUR, testing::clocks()));
     }
 }
 
