@@ -153,6 +153,7 @@ fn write(policy: &mut Policy<()>, file: &mut HashMap<u64, HeldRecord>) {
         match change {
             HeldChange::Put(number, record) => drop(file.insert(number, *record)),
             HeldChange::Gone(number) => drop(file.remove(&number)),
+            HeldChange::Jumped(jump) => file.values_mut().for_each(|record| record.jumped(jump)),
         }
     }
 }

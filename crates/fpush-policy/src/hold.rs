@@ -114,13 +114,6 @@ impl HoldQueue {
         self.pushes.len()
     }
 
-    /// All that are here are to be written down once more.
-    pub(crate) fn write_again(&mut self) {
-        if let Some(touched) = &mut self.touched {
-            touched.extend(self.pushes.keys());
-        }
-    }
-
     /// When the queued push of a key and class is due.
     pub(crate) fn queued(&self, target: Target) -> Option<Instant> {
         if self.queued.is_empty() {

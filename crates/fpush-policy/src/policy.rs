@@ -47,6 +47,8 @@ pub struct Policy<W> {
     next_number: u64,
     /// Acknowledged pushes that have ended without an attempt of their own.
     ended: Vec<(Fingerprint, HeldEnd)>,
+    /// By how many milliseconds the clock on the wall has jumped, which is to be told to those who write down what is held.
+    jumped: Vec<i64>,
     /// How often the settings have changed: what was answered to older ones says nothing.
     generation: u64,
     end: Phase,
@@ -233,6 +235,7 @@ impl<W> Policy<W> {
             hold_for,
             next_number: 0,
             ended: Vec::new(),
+            jumped: Vec::new(),
             generation: 0,
             end: Phase::Running,
         }
@@ -422,7 +425,7 @@ impl<W> Policy<W> {
     /// permit.
     pub fn give_back_permit(&mut self) -> bool {
         self.turns.out = self.turns.out.saturating_sub(1);
-        !(self.turns.waiting.is_empty() && !self.has_backlog())
+        !self.turns.waiting.is_empty() || self.has_backlog()
     }
 
     /// Takes a slot back whose push was not accepted.
@@ -460,11 +463,11 @@ impl<W> Policy<W> {
             self.lose(token);
         }
         self.outage.settle(self.has_backlog(), clocks.now);
-        if self.clock.follow(clocks) {
+        if let Some(jump) = self.clock.follow(clocks) {
             let now = self.clock.seconds(clocks.now);
             self.guard.begin_hours_again(now);
-            // What is on disk has the times of the other clock.
-            self.held.write_again();
+            // What is written down has the times of the other clock.
+            self.jumped.push(jump);
         }
     }
 

@@ -76,9 +76,12 @@ pub struct Recipient {
     pub time_to_live: Duration,
 }
 
-/// What became of an acknowledged push that has to be written down.
+/// What is to be written down of acknowledged pushes.
 #[derive(Debug)]
 pub enum HeldChange {
+    /// The clock on the wall has jumped by so many milliseconds: the times of all that is written down move with it, as
+    /// [`HeldRecord::jumped`] says.
+    Jumped(i64),
     /// It is like this now.
     Put(u64, Box<HeldRecord>),
     /// Nothing more is to be done for it.
@@ -221,6 +224,14 @@ impl HeldRecord {
     #[must_use]
     pub fn domain(&self) -> &str {
         &self.domain
+    }
+
+    /// Moves its times by so many milliseconds.
+    pub fn jumped(&mut self, jump: i64) {
+        if self.due > 0 {
+            self.due = self.due.saturating_add_signed(jump).max(1);
+        }
+        self.give_up = self.give_up.map(|give_up| give_up.saturating_add_signed(jump));
     }
 
     /// Whether it waits until its provider is back, or its time has come meanwhile.

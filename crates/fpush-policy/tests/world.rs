@@ -388,6 +388,7 @@ impl World {
                     self.policy.written(number);
                 }
                 HeldChange::Gone(number) => drop(self.disk.remove(&number)),
+                HeldChange::Jumped(jump) => self.disk.values_mut().for_each(|record| record.jumped(jump)),
             }
         }
         for (_, end) in self.policy.take_ended() {

@@ -117,9 +117,8 @@ impl Module {
         let end = self.lock().policy.held_ended(number, slot, &ended, now);
         // Only then another one may go out.
         drop(permit);
-        match end {
-            Some(end) => self.held_has_ended(job.token, end),
-            None => {}
+        if let Some(end) = end {
+            self.held_has_ended(job.token, end);
         }
         // Its time may come before that of all others, and one that was a probe lets others go.
         self.lane.wake.notify_one();

@@ -352,6 +352,10 @@ impl HeldStore for Disk {
                 }
                 HeldChange::Put(..) => {}
                 HeldChange::Gone(number) => drop(self.held.lock().unwrap().remove(&number)),
+                HeldChange::Jumped(jump) => {
+                    let mut held = self.held.lock().unwrap();
+                    held.values_mut().for_each(|record| record.jumped(jump));
+                }
             }
         }
         match (&mut *self.slow.lock().unwrap(), acknowledge) {

@@ -132,7 +132,8 @@ impl<W> Policy<W> {
                 None => HeldChange::Gone(number),
             }
         };
-        touched.into_iter().map(change).collect()
+        let jumps = self.jumped.drain(..).map(HeldChange::Jumped);
+        jumps.chain(touched.into_iter().map(change)).collect()
     }
 
     /// How acknowledged pushes have ended without an attempt of their own.

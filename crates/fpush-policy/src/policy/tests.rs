@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     attempts::{Answered, Ended, Next, Notice, Tries},
     known::LastAccepted,
-    records::{HeldChange, Recipient},
+    records::{HeldChange, HeldRecord, Recipient},
     testing::{self, clocks, hasher, job_of, settings},
 };
 
@@ -31,6 +31,8 @@ struct Fixture {
     start: Instant,
     /// Permits that are given, and not given back.
     out: usize,
+    /// What is written down.
+    file: HashMap<u64, HeldRecord>,
 }
 
 /// What became of a publish.
@@ -53,6 +55,7 @@ impl Fixture {
             policy: Policy::new(settings, 0, clocks),
             start: clocks.now,
             out: 0,
+            file: HashMap::new(),
         }
     }
 
@@ -60,26 +63,35 @@ impl Fixture {
         self.start + Duration::from_millis(millis)
     }
 
+    /// What is written down by now.
+    fn written(&mut self) -> HashMap<u64, HeldRecord> {
+        for change in self.policy.take_changes() {
+            match change {
+                HeldChange::Put(number, record) => drop(self.file.insert(number, *record)),
+                HeldChange::Gone(number) => drop(self.file.remove(&number)),
+                HeldChange::Jumped(jump) => self.file.values_mut().for_each(|record| record.jumped(jump)),
+            }
+        }
+        self.file.clone()
+    }
+
     /// Whether what it holds is sent by one that begins so long after this one has ended.
-    fn is_sent_after_a_stop(mut self, hours: u32, time_to_live: Duration, ended: Clocks) -> bool {
+    fn sends_after_a_stop(mut self, hours: u32, time_to_live: Duration, ended: Clocks) -> bool {
         let after = Clocks {
             now: ended.now + hours * HOUR,
             wall: ended.wall + hours * HOUR,
         };
         let mut next = Self::new(10).policy;
-        for change in self.policy.take_changes() {
-            let HeldChange::Put(number, record) = change else {
-                panic!("it is held");
-            };
+        for (number, record) in self.written() {
             let read = record.clone();
             let recipient = recipient(time_to_live);
-            if next.remember_held(number, *record, recipient.clone(), &hasher(), after) == Remembered::Expired
-            {
+            let remembered = next.remember_held(number, record, recipient.clone(), &hasher(), after);
+            if remembered == Remembered::Expired {
                 return false;
             }
             while next.make_due(after.now) {}
             for number in next.take_wanted() {
-                let job = Policy::<u64>::job_of(*read.clone(), recipient.clone(), &hasher(), after);
+                let job = Policy::<u64>::job_of(read.clone(), recipient.clone(), &hasher(), after);
                 next.loaded(number, Some(job), after.now);
             }
         }
@@ -387,7 +399,7 @@ fn after_however_long_a_stop_what_is_held_is_tried_once_more() {
         f.policy.hold(job_of("a.org", "t"), until);
         while f.policy.make_due(f.start) {}
         assert!(matches!(f.policy.grant(f.start), Some(Grant::Held(_))));
-        assert!(f.is_sent_after_a_stop(hours, DAY, clocks()), "{hours}");
+        assert!(f.sends_after_a_stop(hours, DAY, clocks()), "{hours}");
     }
 }
 
@@ -407,10 +419,32 @@ fn after_a_stop_what_was_held_in_an_outage_is_tried_once_more_while_it_is_worth_
         job.worth_until = Some(f.start + f.policy.hold_for.min(time_to_live));
         f.policy.hold(job, HoldUntil::Back);
         assert_eq!(
-            f.is_sent_after_a_stop(hours, time_to_live, clocks()),
+            f.sends_after_a_stop(hours, time_to_live, clocks()),
             is_sent,
             "{hours} hours, of {time_to_live:?}"
         );
+    }
+}
+
+/// What is in the file was written by the other clock.
+#[test]
+fn when_the_clock_was_set_what_is_written_down_moves_with_it() {
+    for (hours, is_sent) in [(0, true), (2, false)] {
+        for wall in [0, 4_102_444_800] {
+            let mut f = Fixture::new(10);
+            let right = clocks();
+            f.policy.follow_clock(Clocks {
+                wall: SystemTime::UNIX_EPOCH + Duration::from_secs(wall),
+                ..right
+            });
+            f.policy.begin_noting();
+            let mut job = job_of("a.org", "t");
+            job.worth_until = Some(f.start + HOUR);
+            f.policy.hold(job, HoldUntil::Back);
+            assert_eq!(f.written().len(), 1);
+            f.policy.follow_clock(right);
+            assert_eq!(f.sends_after_a_stop(hours, HOUR, right), is_sent, "{hours}");
+        }
     }
 }
 
@@ -428,7 +462,7 @@ fn what_was_written_by_a_clock_that_was_absurd_is_tried_once_more() {
         let mut job = job_of("a.org", "t");
         job.worth_until = Some(f.start + HOUR);
         f.policy.hold(job, HoldUntil::Back);
-        assert!(f.is_sent_after_a_stop(0, HOUR, testing::clocks()));
+        assert!(f.sends_after_a_stop(0, HOUR, testing::clocks()));
     }
 }
 

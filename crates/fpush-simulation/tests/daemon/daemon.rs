@@ -101,6 +101,7 @@ impl HeldStore for HeldFile {
             match change {
                 HeldChange::Put(number, record) => drop(held.insert(number, *record)),
                 HeldChange::Gone(number) => drop(held.remove(&number)),
+                HeldChange::Jumped(jump) => held.values_mut().for_each(|record| record.jumped(jump)),
             }
         }
         acknowledge.map(|acknowledge| acknowledge.send(true));

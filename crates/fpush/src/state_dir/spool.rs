@@ -87,7 +87,8 @@ impl Spool {
     ///
     /// The file cannot be used. The text says what to do.
     pub(crate) fn open(folder: &StateFolder, writes: Arc<WordCounters>) -> anyhow::Result<Self> {
-        let path = folder.path().join(NAME);
+        // SQLite follows no link, and the folder may be one, as systemd makes it.
+        let path = fs::canonicalize(folder.path())?.join(NAME);
         let connection = match connect(folder, &path) {
             Ok(connection) => connection,
             Err(e) if is_damaged(&e) => {
@@ -291,15 +292,11 @@ impl HeldStore for ModuleStore {
         if self.shared.unwritten.load(Ordering::Relaxed) + puts > MOST_UNWRITTEN && acknowledge.is_some() {
             // Dropping it says so.
             drop(acknowledge);
-            let gone = |change: HeldChange| match change {
-                HeldChange::Gone(number) => Some(HeldChange::Gone(number)),
-                HeldChange::Put(..) => None,
-            };
-            let gone = changes.into_iter().filter_map(gone).collect();
-            drop(
-                self.orders
-                    .send(Order::Write(Arc::clone(&self.module), gone, None)),
-            );
+            let changes = changes
+                .into_iter()
+                .filter(|change| !matches!(change, HeldChange::Put(..)));
+            let order = Order::Write(Arc::clone(&self.module), changes.collect(), None);
+            drop(self.orders.send(order));
             return;
         }
         self.shared.unwritten.fetch_add(puts, Ordering::Relaxed);
@@ -323,8 +320,8 @@ struct Writer {
     path: PathBuf,
     /// The modules that are in the file.
     known: HashSet<i64>,
-    /// What is to be taken out of the file and could not be.
-    owed: Vec<(i64, u64)>,
+    /// What is to be changed in the file, and could not be: all but what is new.
+    owed: Vec<(i64, HeldChange)>,
     shared: Arc<Shared>,
     writes: Arc<WordCounters>,
 }
@@ -370,8 +367,10 @@ impl Writer {
                     for change in changes {
                         match change {
                             HeldChange::Put(..) => puts += 1,
-                            HeldChange::Gone(number) if !is_written => self.owed.push((module.id, number)),
-                            HeldChange::Gone(_) => {}
+                            HeldChange::Gone(_) | HeldChange::Jumped(_) if !is_written => {
+                                self.owed.push((module.id, change));
+                            }
+                            HeldChange::Gone(_) | HeldChange::Jumped(_) => {}
                         }
                     }
                     self.shared.unwritten.fetch_sub(puts, Ordering::Relaxed);
@@ -407,8 +406,8 @@ impl Writer {
             // Whether anything can be written at all.
             transaction.pragma_update(None, "user_version", VERSION)?;
         }
-        for (module, number) in &self.owed {
-            take_out(&transaction, *module, *number)?;
+        for (module, change) in &self.owed {
+            apply(&transaction, *module, change)?;
         }
         for order in group {
             match order {
@@ -420,10 +419,7 @@ impl Writer {
                         known.push(module.id);
                     }
                     for change in changes {
-                        match change {
-                            HeldChange::Put(number, record) => put(&transaction, module.id, *number, record)?,
-                            HeldChange::Gone(number) => take_out(&transaction, module.id, *number)?,
-                        }
+                        apply(&transaction, module.id, change)?;
                     }
                 }
                 Order::Expire(modules, before, _) => {
@@ -509,9 +505,17 @@ fn put(transaction: &Transaction<'_>, module: i64, number: u64, held: &HeldRecor
     Ok(())
 }
 
-fn take_out(transaction: &Transaction<'_>, module: i64, number: u64) -> rusqlite::Result<()> {
-    let mut statement = transaction.prepare_cached("DELETE FROM held WHERE module = ?1 AND number = ?2")?;
-    statement.execute(params![module, number.cast_signed()])?;
+fn apply(transaction: &Transaction<'_>, module: i64, change: &HeldChange) -> rusqlite::Result<()> {
+    match change {
+        HeldChange::Put(number, record) => put(transaction, module, *number, record)?,
+        HeldChange::Gone(number) => {
+            let mut statement = transaction.prepare_cached(TAKE_OUT)?;
+            statement.execute(params![module, number.cast_signed()])?;
+        }
+        HeldChange::Jumped(jump) => {
+            transaction.execute(JUMP, params![module, jump])?;
+        }
+    }
     Ok(())
 }
 
@@ -679,6 +683,10 @@ const READ_ALL: &str = "SELECT number, due, expires, token, class, choice, domai
     node, attempts, id, count FROM held WHERE module = ?1 ORDER BY number";
 const READ_ONE: &str = "SELECT number, due, expires, token, class, choice, domain, spacing, account, channel, registered, \
     node, attempts, id, count FROM held WHERE module = ?1 AND number = ?2";
+const TAKE_OUT: &str = "DELETE FROM held WHERE module = ?1 AND number = ?2";
+/// As `HeldRecord::jumped`.
+const JUMP: &str = "UPDATE held SET due = CASE due WHEN 0 THEN 0 ELSE max(1, due + ?2) END, expires = max(0, expires + ?2) \
+    WHERE module = ?1";
 /// In one sync.
 const LARGEST_GROUP: usize = 2_000;
 /// Beyond it the disk is too slow, and pushes that would be held are refused.
@@ -752,6 +760,37 @@ mod tests {
         let counts: Vec<_> = spool.counts().into_iter().map(|(_, count)| count).collect();
         assert_eq!(counts, [2, 1]);
         assert!(all(&spool, "nobody").is_empty());
+    }
+
+    #[test]
+    fn times_move_with_the_clock_on_the_wall() {
+        let dir = TempDir::new();
+        let (mut spool, _folder) = open(&dir);
+        let times = [(0, None), (0, Some(5_000)), (2_000, Some(9_000)), (50, Some(60))];
+        let jumps = [100_000, -90_000, -50_000];
+        let records = times.map(|(due, give_up)| HeldRecord {
+            due,
+            give_up,
+            ..full_record(1)
+        });
+        for name in ["m", "other"] {
+            let puts = (0..).zip(records.clone());
+            let puts = puts.map(|(number, record)| HeldChange::Put(number, Box::new(record)));
+            spool.store(name, "apple").write(puts.collect(), None);
+        }
+        let store = spool.store("m", "apple");
+        for jump in jumps {
+            store.write(vec![HeldChange::Jumped(jump)], None);
+        }
+        assert!(spool.flush().blocking_recv().unwrap());
+        let read =
+            |name: &str| -> Vec<_> { all(&spool, name).into_iter().map(|(_, record)| record).collect() };
+        assert_eq!(read("other"), records);
+        let moved = records.map(|mut record| {
+            jumps.into_iter().for_each(|jump| record.jumped(jump));
+            record
+        });
+        assert_eq!(read("m"), moved);
     }
 
     /// As where the disk is full: what cannot be written is not acknowledged, and what was sent is taken out later.
