@@ -74,6 +74,10 @@ impl PushTrait for Apns {
         })
     }
 
+    fn time_to_live(&self, _class: Class) -> Duration {
+        self.ttl
+    }
+
     fn class(&self, urgency: Urgency) -> Class {
         match &self.mode {
             Mode::One(class, _) => *class,

@@ -426,8 +426,13 @@ fn complain_of_module(push_module: Option<&str>, arrival: Arrival<'_>) {
 /// Says that a publish came to no module because its link may not use that.
 fn complain_of_scope(module: &str, arrival: Arrival<'_>) {
     let Arrival { domain, link } = arrival;
-    error!(sender = sender(domain).map(display), link = link.name, "a publish is for the push module {module}, which its link may not use: \
-        add it to {}.modules, or correct the address in the app", link.path);
+    error!(
+        sender = sender(domain).map(display),
+        link = link.name,
+        "a publish is for the push module {module}, which its link may not use: \
+        add it to {}.modules, or correct the address in the app",
+        link.path
+    );
 }
 
 impl Named<'_> {

@@ -54,6 +54,15 @@ impl PushTrait for Fcm {
         is_token(token).then_some(Cow::Borrowed(token))
     }
 
+    fn time_to_live(&self, class: Class) -> Duration {
+        self.message(class).ttl()
+    }
+
+    /// Google asks for a ramp of a minute: at a thousand a second after that.
+    fn ramp(&self) -> Duration {
+        RAMP
+    }
+
     fn class(&self, urgency: Urgency) -> Class {
         match &self.mode {
             Mode::One(class, _) => *class,
@@ -324,3 +333,6 @@ const ONLY_THIS_ONE: &str = "Google takes the same access token for other device
      web push certificate of the project are there.";
 const NO_ACCESS_TOKEN: &str = "Google's token endpoint has not answered yet. If this goes on, check the network, the firewall and \
      HTTPS_PROXY.";
+
+/// In which the rate of held pushes doubles.
+const RAMP: Duration = Duration::from_secs(6);

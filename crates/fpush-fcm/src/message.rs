@@ -1,7 +1,7 @@
 //! What a push carries. Everything but the device's token is the same for every push, so it is made once when
 //! the daemon starts.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use fpush_push::{Class, Extra, Form};
@@ -33,6 +33,8 @@ pub(crate) struct Message {
     taken: Vec<String>,
     /// How many bytes Google takes beside them.
     room: usize,
+    /// How long Google keeps it for a device that is off.
+    ttl: Duration,
 }
 
 /// Why there is no message.
@@ -86,6 +88,7 @@ impl Message {
         }
         Ok(Self {
             target,
+            ttl: content.ttl,
             full: rest(class, content, data),
             minimal: rest(class, content, &BTreeMap::new()),
             plain: content
@@ -94,6 +97,11 @@ impl Message {
             taken: data.keys().cloned().collect(),
             room: LARGEST - all.max(apns).max(webpush),
         })
+    }
+
+    /// How long Google keeps it for a device that is off.
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
     }
 
     /// The request's body. The token needs no escaping: [`is_token`] lets nothing through that would.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use fpush_push::{Credential, CredentialKind, TroubleKind};
+use fpush_push::{Credential, CredentialKind, OutagePhase, OutageStatus, TroubleKind};
 
 use crate::{
     RegistryStatus, Severity, Status,
@@ -66,6 +66,9 @@ pub(crate) fn concerns(status: &Status, wall: SystemTime) -> Vec<Concern> {
             };
             add(severity, name, trouble.words.clone());
         }
+        if let Some(message) = held(&module.status.outage) {
+            add(Severity::Warning, name, message);
+        }
         if let Some(message) = backend.clock_trouble() {
             add(Severity::Warning, name, message);
         }
@@ -114,6 +117,32 @@ pub(crate) fn concerns(status: &Status, wall: SystemTime) -> Vec<Concern> {
         Severity::Warning => 1,
     });
     concerns
+}
+
+/// What is held because the provider cannot take it, and what becomes of it.
+fn held(outage: &OutageStatus) -> Option<String> {
+    let OutageStatus { held, .. } = *outage;
+    let oldest = minutes(outage.oldest?);
+    match outage.phase {
+        _ if held == 0 => None,
+        OutagePhase::Down => Some(format!(
+            "{held} pushes are held until the provider is back, the oldest for {oldest}"
+        )),
+        OutagePhase::Up | OutagePhase::Recovering => {
+            let out_in = minutes(outage.out_in.unwrap_or_default());
+            Some(format!(
+                "the provider is back: {held} held pushes go out at a rate that grows, in about {out_in}"
+            ))
+        }
+    }
+}
+
+fn minutes(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7_200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3_600),
+    }
 }
 
 /// Why fpush does not do what it is there for, each in one line; none if it is ready. A link that is down is no reason while

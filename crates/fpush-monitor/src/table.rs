@@ -119,6 +119,12 @@ table! {
         "Publishes in the line before the provider.";
     PUSHES_QUEUED: Gauge, "fpush_pushes_queued", ["module"],
         "Acknowledged pushes that are held and go out later.";
+    PUSHES_SPOOLED: Gauge, "fpush_pushes_spooled", ["module"],
+        "Those of them that wait until the provider is back.";
+    SPOOL_OLDEST: Gauge, "fpush_spool_oldest_seconds", ["module"],
+        "How long ago the oldest push was published that waits until the provider is back; 0 if none does.";
+    MODULE_OUTAGE: Gauge, "fpush_module_outage", ["module", "phase"],
+        "1 for what the push module does with publishes: up (they go to the provider), down (they are held) or recovering (what was held follows).";
     RATELIMIT_TOKENS: Gauge, "fpush_ratelimit_tokens", ["module"],
         "Tokens that the rate limit remembers.";
     BLOCKLIST_TOKENS: Gauge, "fpush_blocklist_tokens", ["module"],

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use fpush_push::{ConnectionStatus, Credential, Outcome};
+use fpush_push::{ConnectionStatus, Credential, OutageStatus, Outcome};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -126,6 +126,7 @@ fn module(module: &Module, history: &History, wall: SystemTime) -> Value {
         "in_flight": status.in_flight,
         "waiting": status.waiting,
         "held": status.held,
+        "outage": outage(&status.outage),
         "limited": status.limited_tokens,
         "blocked": status.blocked_tokens,
         "doubted": status.doubted_tokens,
@@ -133,6 +134,23 @@ fn module(module: &Module, history: &History, wall: SystemTime) -> Value {
         "last_accepted": status.last_accepted.map(|ago| ago.as_secs()),
         "connection": status.backend.connection.map(connection),
         "credentials": credentials,
+    })
+}
+
+fn outage(outage: &OutageStatus) -> Value {
+    let OutageStatus {
+        phase,
+        lasts,
+        held,
+        oldest,
+        out_in,
+    } = outage;
+    json!({
+        "phase": phase.name(),
+        "lasts": lasts.map(|lasts| lasts.as_secs()),
+        "held": held,
+        "oldest": oldest.map(|oldest| oldest.as_secs()),
+        "out_in": out_in.map(|out_in| out_in.as_secs()),
     })
 }
 

@@ -12,11 +12,14 @@ mod hold;
 mod job;
 mod known;
 mod limiter;
+mod outage;
 mod policy;
 mod recency;
 mod recent;
 mod records;
 mod settings;
+mod shares;
+mod spool;
 #[cfg(test)]
 mod testing;
 mod ticks;
@@ -30,10 +33,13 @@ pub use health::Complaint;
 pub use job::{PushJob, SenderDomain};
 pub use known::{KnownDomain, KnownDomains, LastAccepted};
 pub use limiter::{RateSlot, RatelimitSettings, Target};
-pub use policy::{Busy, Decision, Grant, HeldAttempt, HeldEnd, Policy, Publish, Turn};
+pub use outage::LaneState;
+pub use policy::{
+    Busy, Decision, Failed, Grant, Held, HeldAttempt, HeldEnd, HoldUntil, Policy, Publish, Remembered, Turn,
+};
 pub use recency::Recency;
 pub use recent::{End, Last};
-pub use records::{BlockRecord, Clocks, HeldRecord};
+pub use records::{BlockRecord, Clocks, HeldChange, HeldRecord, Recipient};
 pub use settings::ModuleSettings;
 pub use verdict::{Condition, LaneChange, VerdictPlace, VerdictRecord};
 pub use view::{Limit, TokenState, View};

@@ -43,7 +43,8 @@ pub use registration::{
 };
 pub use scope::Scope;
 pub use status::{
-    BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, Proof, Trouble, TroubleKind,
+    BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, OutagePhase, OutageStatus,
+    Proof, Trouble, TroubleKind,
 };
 pub use strangers::{client_network, client_site, is_network_name, is_plain_name, masked, network_name};
 pub use subscription::{Subscription, is_same_base64};

@@ -62,7 +62,7 @@ pub use fake_fcm::{FakeFcm, FcmSend, TokenRequest, fcm_error};
 pub use fake_proxy::{FakeProxy, ProxyAnswer};
 pub use fake_push::{FakePush, Pushed, Subscription};
 pub use fake_xmpp::{FakeXmpp, Link, Refusal, Reply};
-pub use helpers::{Written, merged, until};
+pub use helpers::{Written, merged, until, without_holding};
 pub use http_client::{Http, http, http_address, try_http};
 pub use http_server::NewConnections;
 pub use postgres::Postgres;

@@ -91,13 +91,7 @@ impl Daemon {
         };
         let known = state.as_ref().and_then(StateDir::known).cloned();
         let (drain, liveness) = (Drain::default(), Arc::new(Liveness::new()));
-        let modules = RunningModules::new(
-            senders.clone(),
-            drain.clone(),
-            Arc::clone(&liveness),
-            remembered,
-            state.is_some(),
-        );
+        let modules = RunningModules::new(senders.clone(), drain.clone(), Arc::clone(&liveness), remembered);
         let (component, handle) = Component::new(
             Arc::clone(modules.table()),
             None,

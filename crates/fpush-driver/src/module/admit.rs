@@ -8,7 +8,7 @@ use tokio::{sync::oneshot, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{Admission, Admitted, DEADLINE, Module, TokenRole};
+use super::{Admission, Admitted, DEADLINE, Module, TokenRole, Way};
 use crate::lane::{Life, Permit, Place, State, Turn};
 
 impl Module {
@@ -27,7 +27,7 @@ impl Module {
             Some(admission) => admission,
         };
         if let Admission::Answered(outcome) = admission {
-            self.meters.outcome(outcome);
+            self.lane.meters.outcome(outcome);
             if let Some(token) = self.canonical(request.token) {
                 self.note(
                     self.fingerprint_as(TokenRole::First, &token),
@@ -83,9 +83,10 @@ impl Module {
             target,
             registered: registered.is_some(),
             spacing: registered.map(|registered| registered.recipient.spacing),
+            time_to_live: state.backend.time_to_live(class),
             sender,
         };
-        let job = |spacing, encrypted| {
+        let job = |spacing, encrypted, worth_until| {
             Box::new(PushJob {
                 push: Push {
                     token: Token::new(&token),
@@ -102,6 +103,8 @@ impl Module {
                 choice,
                 sender: Arc::clone(sender),
                 spacing,
+                arrived: now.into_std(),
+                worth_until,
                 record: registered.map(|registered| Arc::clone(&registered.recipient.record)),
             })
         };
@@ -114,24 +117,42 @@ impl Module {
                 Admission::Answered(outcome)
             }
             Decision::Hold {
-                due,
+                until,
                 spacing,
                 encrypted,
+                worth_until,
             } => {
-                let first = state.policy.hold(job(spacing, encrypted), due);
+                let held = state.policy.hold(job(spacing, encrypted, worth_until), until);
+                let written = state.write();
                 drop(state);
-                if first {
+                if held.first {
                     self.lane.wake.notify_one();
                 }
-                Admission::Answered(Outcome::Queued)
+                match written {
+                    None => Admission::Answered(Outcome::Queued),
+                    Some(written) => Admission::Admitted(Admitted {
+                        module: Arc::clone(self),
+                        way: Way::Hold {
+                            held,
+                            token: fingerprint,
+                            written,
+                        },
+                    }),
+                }
             }
-            Decision::Send { slot, spacing } => match self.turn(&mut state, sender) {
+            Decision::Send {
+                slot,
+                spacing,
+                worth_until,
+            } => match self.turn(&mut state, sender, now) {
                 Some(turn) => Admission::Admitted(Admitted {
                     module: Arc::clone(self),
-                    job: job(spacing, true),
-                    slot,
-                    turn,
-                    arrived: now,
+                    way: Way::Send {
+                        job: job(spacing, true, worth_until),
+                        slot,
+                        turn,
+                        arrived: now,
+                    },
                 }),
                 None => {
                     state.policy.give_back(slot);
@@ -144,14 +165,14 @@ impl Module {
     }
 
     /// A permit, or a place in the queue for one; `None` if it is full.
-    fn turn(&self, state: &mut State, sender: &SenderDomain) -> Option<Turn> {
+    fn turn(&self, state: &mut State, sender: &SenderDomain, now: Instant) -> Option<Turn> {
         let mut receiver = None;
         let waiter = || {
             let (waiter, waiting) = oneshot::channel();
             receiver = Some(waiting);
             waiter
         };
-        match state.policy.take_turn(sender, waiter) {
+        match state.policy.take_turn(sender, waiter, now.into_std()) {
             Decided::Now => Some(Turn::Now(Permit::new(&self.lane))),
             Decided::Waiting(ticket, displaced) => {
                 // It finds out by that.

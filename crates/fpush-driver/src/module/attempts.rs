@@ -15,9 +15,9 @@ impl Module {
         loop {
             let start = Instant::now();
             let (backend, generation) = {
-                let state = self.lock();
+                let mut state = self.lock();
                 let (deadline, now) = (job.push.deadline, start.into_std());
-                if let Err(resume) = state.policy.may_attempt(deadline, now) {
+                if let Err(resume) = state.policy.may_attempt(tries, deadline, now) {
                     return Ended::Failed { resume };
                 }
                 (Arc::clone(&state.backend), state.policy.generation())
@@ -94,7 +94,7 @@ impl Module {
             )
         };
         if *next != Next::Again && result.as_ref().is_err_and(is_word) {
-            self.meters.rejected(matches!(next, Next::Dead { .. }));
+            self.lane.meters.rejected(matches!(next, Next::Dead { .. }));
         }
     }
 
@@ -125,7 +125,7 @@ impl Module {
         let meaning = failure.map_or("", |failure| failure.meaning);
         match notice {
             Notice::Lane(LaneChange::BurstBegan) => {
-                self.meters.burst();
+                self.lane.meters.burst();
                 error!(%module, answer, meaning, "{}", status::REJECTS_TOO_MANY);
             }
             Notice::Lane(LaneChange::NothingAccepted) => {

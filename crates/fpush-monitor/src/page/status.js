@@ -270,7 +270,7 @@ function row(name, value) {
 function modules({ modules, wall }) {
   if (modules.length === 0) return [h("p.quiet", null, "There is no push module.")];
   return modules.map((module) => {
-    const { connection } = module;
+    const { connection, outage } = module;
     const works = {
       ok: module.proof === "proven" ? "works" : "not proven yet",
       warning: module.proof === "proven" ? "works, with trouble" : "not proven yet",
@@ -293,6 +293,8 @@ function modules({ modules, wall }) {
         row("At the provider", number(module.in_flight)),
         row("In line", number(module.waiting)),
         row("Held", number(module.held)),
+        outage.held > 0 && row("Until the provider is back", `${number(outage.held)}, for ${duration(outage.oldest)}`),
+        outage.phase === "recovering" && row("Out in", `about ${duration(outage.out_in)}`),
         row("Lost", [module.lost > 0 ? mark("warning", "") : null, number(module.lost)]),
         row("Last accepted", accepted),
       ),

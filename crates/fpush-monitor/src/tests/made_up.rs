@@ -243,6 +243,7 @@ pub(crate) fn module(name: &str, module_type: &'static str) -> Module {
         in_flight: 4,
         waiting: 0,
         held: 26,
+        outage: fpush_push::OutageStatus::default(),
         limited_tokens: 3_118,
         blocked_tokens: 14,
         doubted_tokens: 5,

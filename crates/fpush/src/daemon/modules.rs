@@ -26,8 +26,6 @@ pub(super) struct RunningModules {
     senders: Senders,
     drain: Drain,
     liveness: Arc<Liveness>,
-    /// Whether what is held survives a restart.
-    keeps_held: bool,
 }
 
 impl RunningModules {
@@ -36,7 +34,6 @@ impl RunningModules {
         drain: Drain,
         liveness: Arc<Liveness>,
         remembered: Remembered,
-        keeps_held: bool,
     ) -> Self {
         Self {
             table: Arc::default(),
@@ -47,7 +44,6 @@ impl RunningModules {
             senders,
             drain,
             liveness,
-            keeps_held,
         }
     }
 
@@ -157,9 +153,6 @@ impl RunningModules {
             None => {
                 let (senders, drain) = (self.senders.clone(), self.drain.clone());
                 let module = Module::new(name, backend, settings, senders, drain);
-                if self.keeps_held {
-                    module.keep_held();
-                }
                 self.remembered.tell(&module, value.module_type);
                 let probe = self.liveness.probe(format!("module {name}"));
                 self.drain.spawn(Arc::clone(&module).run(probe));
@@ -247,13 +240,8 @@ mod tests {
             Senders::new(fpush_push::TokenHasher::new().unwrap()),
             Drain::default(),
         );
-        let mut running = RunningModules::new(
-            senders,
-            drain,
-            Arc::new(Liveness::new()),
-            Remembered::default(),
-            false,
-        );
+        let mut running =
+            RunningModules::new(senders, drain, Arc::new(Liveness::new()), Remembered::default());
         let demo = || json!({ "type": "demo" });
         let (before, wanted) = read(&json!({ "a": demo(), "b": demo() }), &built);
         running.apply(&Plan::start(&before), wanted);
