@@ -328,6 +328,7 @@ fn what_is_read_back_is_checked_like_a_publish() {
     rig.start_again();
     let line = rig.daemon.wait_for_log("held.jsonl is not all readable", LONG);
     assert!(line.contains("unreadable=3"), "{line}");
+    rig.apns.wait_for(seen + 1, LONG);
     let last = rig.stop();
     assert!(last.contains("kept=0"), "{last}");
     assert_eq!(rig.apns.count(), seen + 1);

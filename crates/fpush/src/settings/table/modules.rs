@@ -2,7 +2,7 @@
 
 use super::{Key, Kind, key};
 
-pub(super) static MODULE: [Key; 8] = [
+pub(super) static MODULE: [Key; 9] = [
     key(
         "type",
         Kind::Word(&["apple", "google", "webpush", "demo"]),
@@ -20,6 +20,12 @@ pub(super) static MODULE: [Key; 8] = [
         Kind::Whole(1, 100_000),
         "1000",
         "How many pushes may be at the provider at a time.",
+    ),
+    key(
+        "holdFor",
+        Kind::Span,
+        "\"4h\"",
+        "How long a push is held that the provider cannot take.",
     ),
     key(
         "ratelimit",
