@@ -15,5 +15,5 @@ pub trait HeldStore: Send + Sync + 'static {
 /// Hears whether changes are written down, so that they outlast everything.
 pub type Acknowledge = oneshot::Sender<bool>;
 
-/// What was read of each number; nothing where there is nothing that could be sent. `None`: nothing can be read now.
-pub type Read = Option<Vec<(u64, Option<HeldRecord>)>>;
+/// What was read under each number; nothing where there is nothing that could be sent. What is not here cannot be read now.
+pub type Read = Vec<(u64, Option<HeldRecord>)>;

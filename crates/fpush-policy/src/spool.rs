@@ -30,7 +30,7 @@ pub(crate) struct Spool {
     unknown: Recency<Head>,
     turn: Standing,
     /// Those whose turn is near and whose bodies are being read, and their keys by number.
-    loading: HashMap<Fingerprint, Head>,
+    loading: HashMap<Fingerprint, (Standing, Head)>,
     loading_keys: HashMap<u64, Fingerprint>,
     /// By number.
     bodies: HashMap<u64, Box<PushJob>>,
@@ -134,7 +134,7 @@ impl Spool {
             return None;
         }
         let waiting = self.known.get(key).or_else(|| self.unknown.get(key));
-        waiting.or_else(|| self.loading.get(&key))
+        waiting.or_else(|| Some(&self.loading.get(&key)?.1))
     }
 
     /// Takes a push. One for the same key gives it its number and its place, and goes. Returns the number.
@@ -229,7 +229,7 @@ impl Spool {
     pub(crate) fn remove(&mut self, key: Fingerprint) -> Option<Head> {
         let number = self.head(key)?.number;
         let waiting = self.known.remove(key).or_else(|| self.unknown.remove(key));
-        let head = waiting.or_else(|| Some(self.stop_loading(number)?.1))?;
+        let head = waiting.or_else(|| Some(self.stop_loading(number)?.2))?;
         self.forget(head);
         self.touch(number);
         Some(head)
@@ -276,7 +276,7 @@ impl Spool {
             let job = self.forget(head)?;
             return Some(Near::Ready(head.number, job, expires));
         }
-        self.loading.insert(key, head);
+        self.loading.insert(key, (turn, head));
         self.loading_keys.insert(head.number, key);
         self.wanted.push(head.number);
         Some(Near::Asked)
@@ -291,9 +291,10 @@ impl Spool {
         std::mem::take(&mut self.wanted)
     }
 
-    fn stop_loading(&mut self, number: u64) -> Option<(Fingerprint, Head)> {
+    fn stop_loading(&mut self, number: u64) -> Option<(Fingerprint, Standing, Head)> {
         let key = self.loading_keys.remove(&number)?;
-        Some((key, self.loading.remove(&key)?))
+        let (standing, head) = self.loading.remove(&key)?;
+        Some((key, standing, head))
     }
 
     /// How many bodies are being read.
@@ -308,7 +309,7 @@ impl Spool {
     }
 
     fn take_loading(&mut self, number: u64) -> Option<Head> {
-        let (_, head) = self.stop_loading(number)?;
+        let (_, _, head) = self.stop_loading(number)?;
         self.forget(head);
         Some(head)
     }
@@ -320,10 +321,10 @@ impl Spool {
         Some(head.token)
     }
 
-    /// Bodies cannot be read now: their pushes go back to the end.
+    /// A body cannot be read now: its push goes back to the end of its line.
     pub(crate) fn not_loaded(&mut self, number: u64) {
-        if let Some((key, head)) = self.stop_loading(number) {
-            self.known.touch(key, head);
+        if let Some((key, standing, head)) = self.stop_loading(number) {
+            self.line(standing).touch(key, head);
         }
     }
 
@@ -359,3 +360,44 @@ const MOST: u32 = 2_000_000;
 const MOST_BODIES: usize = 10_000;
 /// Taken out at a time.
 const PART: usize = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{known::LastAccepted, testing::job_of};
+
+    /// What cannot be read says nothing about who published it: a stranger's push is none of a known domain's by that.
+    #[test]
+    fn what_cannot_be_read_goes_back_to_the_end_of_its_own_line() {
+        let now = Instant::now();
+        let mut spool = Spool::new(Ticks::new(now));
+        for (number, last_accepted) in [
+            (0, LastAccepted::Never),
+            (1, LastAccepted::Lately),
+            (2, LastAccepted::Never),
+        ] {
+            let mut job = job_of("a.org", &number.to_string());
+            job.sender = job.sender.accepted(last_accepted).into();
+            spool.remember(&job, number, now + Duration::from_secs(60));
+        }
+        let next = |spool: &mut Spool| {
+            assert!(matches!(spool.next(now), Some(Near::Asked)));
+            spool.take_wanted()
+        };
+        assert_eq!([next(&mut spool), next(&mut spool)], [[1], [0]]);
+        spool.not_loaded(0);
+        assert_eq!(
+            (spool.known.len(), spool.unknown.len(), spool.loading()),
+            (0, 2, 1)
+        );
+        assert_eq!(
+            [next(&mut spool), next(&mut spool)],
+            [[2], [0]],
+            "behind the other one"
+        );
+        spool.not_loaded(1);
+        assert_eq!((spool.known.len(), spool.len()), (1, 3));
+    }
+}

@@ -1,6 +1,6 @@
 //! Held pushes: they are sent when their time has come, and all at once when the daemon is about to stop.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use fpush_policy::{Ended, HeldAttempt, HeldEnd, HeldRecord, Policy, Tries};
 use fpush_push::{Fingerprint, Form, Outcome};
@@ -132,18 +132,27 @@ impl Module {
         };
         let (module, reading) = (Arc::clone(self), store.read(numbers.clone()));
         self.drain.spawn(async move {
-            match module.drain.run(reading).await {
-                Some(Ok(Some(records))) => module.have_read(records),
-                Some(Ok(None) | Err(_)) => {
-                    module.drain.run(sleep(READ_AGAIN)).await;
-                    let mut state = module.lock();
-                    numbers.iter().for_each(|number| state.policy.not_loaded(*number));
-                    drop(state);
-                    module.lane.wake.notify_one();
-                }
-                // They stay where they are.
-                None => {}
+            // At the end they stay where they are.
+            let Some(read) = module.drain.run(reading).await else {
+                return;
+            };
+            let records = read.unwrap_or_default();
+            let readable: HashSet<_> = records.iter().map(|(number, _)| *number).collect();
+            module.have_read(records);
+            let unreadable: Vec<_> = numbers
+                .into_iter()
+                .filter(|number| !readable.contains(number))
+                .collect();
+            if unreadable.is_empty() {
+                return;
             }
+            module.drain.run(sleep(READ_AGAIN)).await;
+            let mut state = module.lock();
+            unreadable
+                .iter()
+                .for_each(|number| state.policy.not_loaded(*number));
+            drop(state);
+            module.lane.wake.notify_one();
         });
     }
 

@@ -369,7 +369,7 @@ impl HeldStore for Disk {
         let (sender, reading) = oneshot::channel();
         let held = self.held.lock().unwrap();
         let read = numbers.iter().map(|number| (*number, held.get(number).cloned()));
-        drop(sender.send(Some(read.collect())));
+        drop(sender.send(read.collect()));
         reading
     }
 }

@@ -112,7 +112,7 @@ impl HeldStore for HeldFile {
         let held = self.held.lock().expect("nobody panics with it");
         let held = held.get(&self.name);
         let read = |number: u64| (number, held.and_then(|held| held.get(&number)).cloned());
-        drop(sender.send(Some(numbers.into_iter().map(read).collect())));
+        drop(sender.send(numbers.into_iter().map(read).collect()));
         reading
     }
 }

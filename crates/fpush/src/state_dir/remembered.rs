@@ -51,7 +51,8 @@ impl Remembered {
         }
     }
 
-    /// Acknowledged pushes that could not be delivered because their module did not come back.
+    /// Acknowledged pushes that could not be delivered because their module did not come back, or because they could not be
+    /// read.
     pub(crate) fn lost(&self) -> &Arc<Counter> {
         &self.lost
     }
@@ -74,13 +75,14 @@ impl Remembered {
         let store = spool.store(module.name(), module_type);
         module.keep_in(Arc::clone(&store));
         let (mut held, mut gone) = (0, Vec::new());
-        spool.each_held(module.name(), module_type, |number, record| {
+        let unreadable = spool.each_held(module.name(), module_type, |number, record| {
             if module.remember_held(number, record, clocks) {
                 held += 1;
             } else {
                 gone.push(HeldChange::Gone(number));
             }
         });
+        self.lost.add(unreadable as u64);
         if !gone.is_empty() {
             store.write(gone, None);
         }

@@ -3,29 +3,34 @@
 //! A thread of its own writes it. What comes while it waits for the disk is written with the next sync, so that a sync is
 //! shared by as many as there are, and nobody who pushes waits for the disk.
 
+mod orders;
+mod table;
+mod writer;
+
 use std::{
-    collections::HashSet,
-    fmt,
-    fs::{self, OpenOptions},
-    io,
-    os::unix::fs::OpenOptionsExt as _,
+    fs,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-        mpsc::{self, RecvTimeoutError},
-    },
+    sync::{Arc, atomic::Ordering, mpsc},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use fpush_driver::{Acknowledge, HeldStore, Read};
 use fpush_policy::{HeldChange, HeldRecord};
-use fpush_push::{Choice, Class, metrics::WordCounters, sync::lock};
-use rusqlite::{Connection, ErrorCode, OpenFlags, Row, Transaction, TransactionBehavior, params};
+use fpush_push::{metrics::WordCounters, sync::lock};
+use rusqlite::Connection;
 use tokio::sync::oneshot;
-use tracing::{error, info};
+use tracing::error;
 
+pub(crate) use self::{
+    orders::Expired,
+    table::{NAME, SpoolModule},
+};
+use self::{
+    orders::{Order, Shared},
+    table::{Problem, connect, is_damaged, reader, unusable},
+    writer::Writer,
+};
 use super::folder::StateFolder;
 
 /// The file in use.
@@ -37,48 +42,12 @@ pub(crate) struct Spool {
     modules: Vec<Arc<SpoolModule>>,
 }
 
-/// A module in the file.
-#[derive(Debug)]
-pub(crate) struct SpoolModule {
-    id: i64,
-    pub(crate) name: String,
-    pub(crate) module_type: String,
-}
-
-/// What the thread and the others share.
-#[derive(Debug, Default)]
-struct Shared {
-    /// Pushes that are not written yet.
-    unwritten: AtomicUsize,
-    state: Mutex<Writing>,
-}
-
-#[derive(Debug, Default)]
-struct Writing {
-    /// Since when it has been writing.
-    since: Option<Instant>,
-    /// Why the last attempt failed.
-    trouble: Option<String>,
-}
-
 /// Writes down what one module holds.
 struct ModuleStore {
     module: Arc<SpoolModule>,
     orders: mpsc::Sender<Order>,
     shared: Arc<Shared>,
 }
-
-enum Order {
-    Write(Arc<SpoolModule>, Vec<HeldChange>, Option<Acknowledge>),
-    Read(Arc<SpoolModule>, Vec<u64>, oneshot::Sender<Read>),
-    /// Forgets what modules hold that expired before then, in milliseconds since 1970.
-    Expire(Vec<Arc<SpoolModule>>, u64, mpsc::Sender<Expired>),
-    /// Says whether all that was ordered before is written.
-    Flush(Box<dyn FnOnce(bool) + Send>),
-}
-
-/// How many pushes of a module have expired.
-pub(crate) type Expired = (Arc<SpoolModule>, usize);
 
 impl Spool {
     /// Opens the file, or makes it. What cannot be read is kept under another name.
@@ -110,7 +79,7 @@ impl Spool {
             }
             Err(e) => return Err(unusable(&path, &e)),
         };
-        let modules = read_modules(&connection).map_err(|e| unusable(&path, &Problem::Sqlite(e)))?;
+        let modules = table::read_modules(&connection).map_err(|e| unusable(&path, &Problem::Sqlite(e)))?;
         let known = modules.iter().map(|module| module.id).collect();
         let (orders, receiver) = mpsc::channel();
         let shared = Arc::<Shared>::default();
@@ -163,54 +132,44 @@ impl Spool {
         module
     }
 
-    /// All that a module holds, by number. What fpush would not have written is said, and left out from now on.
-    pub(crate) fn each_held(&self, name: &str, module_type: &str, mut take: impl FnMut(u64, HeldRecord)) {
+    /// All that a module holds, by number. What fpush would not have written is said, and left out from now on. Returns how
+    /// many that were.
+    pub(crate) fn each_held(
+        &self,
+        name: &str,
+        module_type: &str,
+        mut take: impl FnMut(u64, HeldRecord),
+    ) -> usize {
         let is_it = |module: &&Arc<SpoolModule>| module.name == name && module.module_type == module_type;
         let Some(module) = self.modules.iter().find(is_it) else {
-            return;
+            return 0;
         };
         let path = self.path.display();
         let mut refused = Vec::new();
-        let read = self.read_all(module, |number, record| match record {
-            Some(record) => take(number, record),
-            None => refused.push(HeldChange::Gone(number)),
+        let read = reader(&self.path).and_then(|connection| {
+            table::read_all(&connection, module.id, |number, record| match record {
+                Some(record) => take(number, record),
+                None => refused.push(HeldChange::Gone(number)),
+            })
         });
         if let Err(e) = read {
-            error!("{path} is not all readable: {e}; going on with the rest");
+            error!("{path} is not all readable: {e}; going on with what is, and the rest stays where it is");
         }
-        if !refused.is_empty() {
-            let unreadable = refused.len();
+        let unreadable = refused.len();
+        if unreadable > 0 {
             error!(unreadable, "{path} is not all readable; going on with the rest");
             drop(self.orders.send(Order::Write(Arc::clone(module), refused, None)));
         }
-    }
-
-    fn read_all(
-        &self,
-        module: &SpoolModule,
-        mut take: impl FnMut(u64, Option<HeldRecord>),
-    ) -> rusqlite::Result<()> {
-        let connection = reader(&self.path)?;
-        let mut statement = connection.prepare(READ_ALL)?;
-        let mut rows = statement.query(params![module.id])?;
-        while let Some(row) = rows.next()? {
-            let number: i64 = row.get(0)?;
-            take(number.cast_unsigned(), record(row)?);
-        }
-        Ok(())
+        unreadable
     }
 
     /// How many pushes each module holds.
-    pub(crate) fn counts(&self) -> Vec<(Arc<SpoolModule>, usize)> {
+    pub(crate) fn counts(&self) -> Vec<Expired> {
         let count = || -> rusqlite::Result<Vec<_>> {
             let connection = reader(&self.path)?;
-            let mut statement = connection.prepare("SELECT count(*) FROM held WHERE module = ?1")?;
             let modules = self.modules.iter();
             modules
-                .map(|module| {
-                    let count: i64 = statement.query_row(params![module.id], |row| row.get(0))?;
-                    Ok((Arc::clone(module), usize::try_from(count).unwrap_or_default()))
-                })
+                .map(|module| Ok((Arc::clone(module), table::count(&connection, module.id)?)))
                 .collect()
         };
         count().unwrap_or_default()
@@ -221,9 +180,10 @@ impl Spool {
         let mut numbers = std::collections::HashMap::<i64, u64>::new();
         for (name, module_type, record) in held {
             let module = self.module(&name, &module_type);
-            let number = numbers
-                .entry(module.id)
-                .or_insert_with(|| self.next_number(&module));
+            let number = numbers.entry(module.id).or_insert_with(|| {
+                let next = |connection: Connection| table::next_number(&connection, module.id);
+                reader(&self.path).and_then(next).unwrap_or_default()
+            });
             let change = HeldChange::Put(*number, Box::new(record));
             *number += 1;
             self.shared.unwritten.fetch_add(1, Ordering::Relaxed);
@@ -236,17 +196,6 @@ impl Spool {
         });
         // Nothing else runs before the start.
         flushed.recv().unwrap_or(false)
-    }
-
-    fn next_number(&self, module: &SpoolModule) -> u64 {
-        let last = reader(&self.path).and_then(|connection| {
-            connection.query_row(
-                "SELECT max(number) FROM held WHERE module = ?1",
-                params![module.id],
-                |row| row.get::<_, Option<i64>>(0),
-            )
-        });
-        last.ok().flatten().map_or(0, |last| last.cast_unsigned() + 1)
     }
 
     /// Forgets what these modules hold that expired before then, in milliseconds since 1970; somewhere else.
@@ -279,7 +228,7 @@ impl Spool {
                 SLOW.as_secs()
             ));
         }
-        state.trouble.clone()
+        state.trouble.clone().or_else(|| state.unreadable.clone())
     }
 }
 
@@ -314,394 +263,22 @@ impl HeldStore for ModuleStore {
     }
 }
 
-/// The thread that writes.
-struct Writer {
-    connection: Connection,
-    path: PathBuf,
-    /// The modules that are in the file.
-    known: HashSet<i64>,
-    /// What is to be changed in the file, and could not be: all but what is new.
-    owed: Vec<(i64, HeldChange)>,
-    shared: Arc<Shared>,
-    writes: Arc<WordCounters>,
-}
-
-impl Writer {
-    fn run(mut self, orders: &mpsc::Receiver<Order>) {
-        loop {
-            let first = if self.owed.is_empty() && !self.has_trouble() {
-                orders.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
-                orders.recv_timeout(AGAIN)
-            };
-            let mut group = match first {
-                Ok(first) => vec![first],
-                Err(RecvTimeoutError::Timeout) => Vec::new(),
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            while group.len() < LARGEST_GROUP
-                && let Ok(order) = orders.try_recv()
-            {
-                group.push(order);
-            }
-            self.carry_out(group);
-        }
-    }
-
-    fn carry_out(&mut self, group: Vec<Order>) {
-        lock(&self.shared.state).since = Some(Instant::now());
-        let written = self.write(&group);
-        let result = written.as_ref().map(|_| ());
-        self.note(result);
-        let is_written = result.is_ok();
-        let (expired, known) = written.unwrap_or_default();
-        self.known.extend(known);
-        let mut expired = expired.into_iter();
-        if is_written {
-            self.owed.clear();
-        }
-        for order in group {
-            match order {
-                Order::Write(module, changes, acknowledge) => {
-                    let mut puts = 0;
-                    for change in changes {
-                        match change {
-                            HeldChange::Put(..) => puts += 1,
-                            HeldChange::Gone(_) | HeldChange::Jumped(_) if !is_written => {
-                                self.owed.push((module.id, change));
-                            }
-                            HeldChange::Gone(_) | HeldChange::Jumped(_) => {}
-                        }
-                    }
-                    self.shared.unwritten.fetch_sub(puts, Ordering::Relaxed);
-                    // Who does not wait any more has answered already.
-                    acknowledge.map(|acknowledge| acknowledge.send(is_written));
-                }
-                Order::Read(module, numbers, sender) => {
-                    drop(sender.send(self.read(&module, &numbers).ok()));
-                }
-                Order::Expire(modules, _, done) => {
-                    for (module, count) in modules.into_iter().zip(expired.by_ref()) {
-                        drop(done.send((module, count)));
-                    }
-                }
-                Order::Flush(tell) => tell(is_written),
-            }
-        }
-    }
-
-    /// Writes a group, and returns how many pushes have expired for each module that was asked for, and which modules are
-    /// new.
-    fn write(&mut self, group: &[Order]) -> rusqlite::Result<(Vec<usize>, Vec<i64>)> {
-        let is_write = |order: &Order| !matches!(order, Order::Read(..) | Order::Flush(_));
-        let has_trouble = self.has_trouble();
-        if self.owed.is_empty() && !has_trouble && !group.iter().any(is_write) {
-            return Ok(Default::default());
-        }
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let (mut expired, mut known) = (Vec::new(), Vec::new());
-        if has_trouble {
-            // Whether anything can be written at all.
-            transaction.pragma_update(None, "user_version", VERSION)?;
-        }
-        for (module, change) in &self.owed {
-            apply(&transaction, *module, change)?;
-        }
-        for order in group {
-            match order {
-                Order::Write(module, changes, _) => {
-                    if !self.known.contains(&module.id) && !known.contains(&module.id) && !changes.is_empty()
-                    {
-                        let row = params![module.id, module.name, module.module_type];
-                        transaction.execute("INSERT OR REPLACE INTO modules VALUES (?1, ?2, ?3)", row)?;
-                        known.push(module.id);
-                    }
-                    for change in changes {
-                        apply(&transaction, module.id, change)?;
-                    }
-                }
-                Order::Expire(modules, before, _) => {
-                    for module in modules {
-                        let row = params![module.id, before.cast_signed()];
-                        let count = transaction
-                            .execute("DELETE FROM held WHERE module = ?1 AND expires < ?2", row)?;
-                        expired.push(count);
-                    }
-                }
-                Order::Read(..) | Order::Flush(_) => {}
-            }
-        }
-        transaction.commit()?;
-        Ok((expired, known))
-    }
-
-    fn has_trouble(&self) -> bool {
-        lock(&self.shared.state).trouble.is_some()
-    }
-
-    /// Takes note of how it went.
-    fn note(&self, result: Result<(), &rusqlite::Error>) {
-        let mut state = lock(&self.shared.state);
-        state.since = None;
-        match result {
-            Ok(()) => {
-                if state.trouble.take().is_some() {
-                    self.writes.increment("ok");
-                    info!("stateDirectory: held pushes can be written down again");
-                }
-            }
-            Err(e) => {
-                self.writes.increment("failed");
-                let trouble = format!(
-                    "cannot write to {}: {e}; pushes that would be held are refused meanwhile: is the disk full, does the \
-                     file belong to fpush's user?",
-                    self.path.display()
-                );
-                if state.trouble.is_none() {
-                    error!("{trouble}");
-                }
-                state.trouble = Some(trouble);
-            }
-        }
-    }
-
-    fn read(
-        &self,
-        module: &SpoolModule,
-        numbers: &[u64],
-    ) -> rusqlite::Result<Vec<(u64, Option<HeldRecord>)>> {
-        let mut statement = self.connection.prepare_cached(READ_ONE)?;
-        let read = |number: &u64| {
-            let mut rows = statement.query(params![module.id, number.cast_signed()])?;
-            let row = rows.next()?.map(record).transpose()?.flatten();
-            Ok((*number, row))
-        };
-        numbers.iter().map(read).collect()
-    }
-}
-
-fn put(transaction: &Transaction<'_>, module: i64, number: u64, held: &HeldRecord) -> rusqlite::Result<()> {
-    let mut statement = transaction.prepare_cached(PUT)?;
-    statement.execute(params![
-        module,
-        number.cast_signed(),
-        held.due.cast_signed(),
-        held.give_up.map(u64::cast_signed),
-        held.token,
-        held.class as u8,
-        number_of(held.choice),
-        held.domain,
-        held.spacing.cast_signed(),
-        held.account,
-        held.channel,
-        held.registered,
-        held.node,
-        held.attempts,
-        held.id.map(|id| id.to_be_bytes().to_vec()),
-        held.count,
-    ])?;
-    Ok(())
-}
-
-fn apply(transaction: &Transaction<'_>, module: i64, change: &HeldChange) -> rusqlite::Result<()> {
-    match change {
-        HeldChange::Put(number, record) => put(transaction, module, *number, record)?,
-        HeldChange::Gone(number) => {
-            let mut statement = transaction.prepare_cached(TAKE_OUT)?;
-            statement.execute(params![module, number.cast_signed()])?;
-        }
-        HeldChange::Jumped(jump) => {
-            transaction.execute(JUMP, params![module, jump])?;
-        }
-    }
-    Ok(())
-}
-
-/// A row, if fpush may have written it.
-fn record(row: &Row<'_>) -> rusqlite::Result<Option<HeldRecord>> {
-    let class = match row.get::<_, i64>(4)? {
-        1 => Class::High,
-        2 => Class::Low,
-        3 => Class::Voip,
-        _ => return Ok(None),
-    };
-    let choice = match row.get::<_, i64>(5)? {
-        1 => Choice::Named,
-        2 => Choice::Registered,
-        3 => Choice::Only,
-        4 => Choice::Default,
-        _ => return Ok(None),
-    };
-    let id: Option<Vec<u8>> = row.get(13)?;
-    let record = HeldRecord {
-        due: row.get::<_, i64>(1)?.cast_unsigned(),
-        give_up: row.get::<_, Option<i64>>(2)?.map(i64::cast_unsigned),
-        token: row.get(3)?,
-        class,
-        choice,
-        domain: row.get(6)?,
-        spacing: row.get::<_, i64>(7)?.cast_unsigned(),
-        account: row.get(8)?,
-        channel: row.get(9)?,
-        count: row.get(14)?,
-        registered: row.get(10)?,
-        node: row.get(11)?,
-        attempts: row.get(12)?,
-        id: id.and_then(|id| Some(u128::from_be_bytes(id.try_into().ok()?))),
-    };
-    Ok(record.is_sane().then_some(record))
-}
-
-fn number_of(choice: Choice) -> u8 {
-    match choice {
-        Choice::Named => 1,
-        Choice::Registered => 2,
-        Choice::Only => 3,
-        Choice::Default => 4,
-    }
-}
-
-/// Why the file cannot be used.
-#[derive(Debug)]
-enum Problem {
-    Io(io::Error),
-    Sqlite(rusqlite::Error),
-    /// Another version has written it.
-    Version(i64),
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io(e) => e.fmt(f),
-            Self::Sqlite(e) => e.fmt(f),
-            Self::Version(version) => write!(f, "its format {version} is that of a newer fpush"),
-        }
-    }
-}
-
-impl From<rusqlite::Error> for Problem {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-fn is_damaged(problem: &Problem) -> bool {
-    match problem {
-        Problem::Sqlite(e) => matches!(
-            e.sqlite_error_code(),
-            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
-        ),
-        // A link, a FIFO or somebody else's file.
-        Problem::Io(e) => e.kind() != io::ErrorKind::NotFound,
-        Problem::Version(_) => false,
-    }
-}
-
-fn unusable(path: &Path, problem: &Problem) -> anyhow::Error {
-    let path = path.display();
-    anyhow::anyhow!("cannot use {path} in stateDirectory: {problem}")
-}
-
-fn connect(folder: &StateFolder, path: &Path) -> Result<Connection, Problem> {
-    // SQLite gives its further files the same mode.
-    folder
-        .open_own(
-            OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .read(true)
-                .write(true)
-                .mode(0o600),
-            NAME,
-        )
-        .map_err(Problem::Io)?;
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "journal_size_limit", LARGEST_WAL)?;
-    let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?;
-    match version {
-        0 => connection.execute_batch(SCHEMA)?,
-        VERSION => {}
-        newer => return Err(Problem::Version(newer)),
-    }
-    // Notices a damaged head of the table.
-    connection.query_row(
-        "SELECT count(*) FROM (SELECT 1 FROM held LIMIT 1)",
-        [],
-        |_| Ok(()),
-    )?;
-    Ok(connection)
-}
-
-fn reader(path: &Path) -> rusqlite::Result<Connection> {
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY)?;
-    Ok(connection)
-}
-
-fn read_modules(connection: &Connection) -> rusqlite::Result<Vec<Arc<SpoolModule>>> {
-    let mut statement = connection.prepare("SELECT id, name, type FROM modules")?;
-    let modules = statement.query_map([], |row| {
-        Ok(Arc::new(SpoolModule {
-            id: row.get(0)?,
-            name: row.get(1)?,
-            module_type: row.get(2)?,
-        }))
-    })?;
-    modules.collect()
-}
-
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(suffix);
     path.into()
 }
 
-pub(crate) const NAME: &str = "spool.db";
-const VERSION: i64 = 1;
-/// Times are milliseconds since 1970. `due` is 0 for a push that waits until its provider is back.
-const SCHEMA: &str = "BEGIN;
-    CREATE TABLE modules (id INTEGER PRIMARY KEY, name TEXT NOT NULL, type TEXT NOT NULL) STRICT;
-    CREATE TABLE held (module INTEGER NOT NULL, number INTEGER NOT NULL, due INTEGER NOT NULL, expires INTEGER,
-        token TEXT NOT NULL, class INTEGER NOT NULL, choice INTEGER NOT NULL, domain TEXT NOT NULL, spacing INTEGER NOT NULL,
-        account TEXT, channel TEXT, registered INTEGER NOT NULL, node TEXT, attempts INTEGER NOT NULL, id BLOB, count INTEGER,
-        PRIMARY KEY (module, number)) STRICT, WITHOUT ROWID;
-    PRAGMA user_version = 1;
-    COMMIT;";
-const PUT: &str = "INSERT OR REPLACE INTO held (module, number, due, expires, token, class, choice, domain, spacing, account, \
-    channel, registered, node, attempts, id, count) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
-const READ_ALL: &str = "SELECT number, due, expires, token, class, choice, domain, spacing, account, channel, registered, \
-    node, attempts, id, count FROM held WHERE module = ?1 ORDER BY number";
-const READ_ONE: &str = "SELECT number, due, expires, token, class, choice, domain, spacing, account, channel, registered, \
-    node, attempts, id, count FROM held WHERE module = ?1 AND number = ?2";
-const TAKE_OUT: &str = "DELETE FROM held WHERE module = ?1 AND number = ?2";
-/// As `HeldRecord::jumped`.
-const JUMP: &str = "UPDATE held SET due = CASE due WHEN 0 THEN 0 ELSE max(1, due + ?2) END, expires = max(0, expires + ?2) \
-    WHERE module = ?1";
-/// In one sync.
-const LARGEST_GROUP: usize = 2_000;
 /// Beyond it the disk is too slow, and pushes that would be held are refused.
 const MOST_UNWRITTEN: usize = 50_000;
-/// Between two attempts to write what could not be written.
-const AGAIN: Duration = Duration::from_secs(1);
 /// A disk that takes longer for one group is a problem.
 const SLOW: Duration = Duration::from_secs(5);
-/// For another program that looks at the file.
-const BUSY: Duration = Duration::from_secs(2);
-/// Bytes of SQLite's log when nothing happens.
-const LARGEST_WAL: i64 = 16 << 20;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use fpush_push::{Choice, Class};
     use fpush_testkit::TempDir;
 
     use super::*;
@@ -752,7 +329,7 @@ mod tests {
         assert!((0..3).all(|number| put(&*store, number)));
         assert!(put(&*spool.store("other", "apple"), 0));
         store.write(vec![HeldChange::Gone(1)], None);
-        let read = store.read(vec![0, 1, 7]).blocking_recv().unwrap().unwrap();
+        let read = store.read(vec![0, 1, 7]).blocking_recv().unwrap();
         assert_eq!(read, [(0, Some(full_record(0))), (1, None), (7, None)]);
         drop((spool, store, folder));
         let (spool, _folder) = open(&dir);
@@ -760,6 +337,70 @@ mod tests {
         let counts: Vec<_> = spool.counts().into_iter().map(|(_, count)| count).collect();
         assert_eq!(counts, [2, 1]);
         assert!(all(&spool, "nobody").is_empty());
+    }
+
+    /// A disk has forgotten a part of the file: the rest goes out, and what is there twice is not.
+    #[test]
+    fn what_is_around_a_damaged_part_is_read_in_its_order() {
+        let dir = TempDir::new();
+        let (mut spool, folder) = open(&dir);
+        let store = spool.store("m", "apple");
+        let puts = (0..2_000).map(|number| HeldChange::Put(number, Box::new(full_record(number))));
+        store.write(puts.collect(), None);
+        assert!(spool.flush().blocking_recv().unwrap());
+        let path = folder.path().join(NAME);
+        let connection = Connection::open(&path).unwrap();
+        connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .unwrap();
+        drop((connection, store, spool, folder));
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2 / 4_096 * 4_096;
+        bytes[middle..middle + 4_096].fill(0xff);
+        fs::write(&path, bytes).unwrap();
+
+        let (mut spool, _folder) = open(&dir);
+        let held: Vec<_> = all(&spool, "m").into_iter().map(|(number, _)| number).collect();
+        assert!(
+            held.is_sorted() && held.len() > 1_900 && held.len() < 2_000,
+            "{}",
+            held.len()
+        );
+        assert_eq!((held.first(), held.last()), (Some(&0), Some(&1_999)));
+        let gap = (0..2_000)
+            .find(|number| held.binary_search(number).is_err())
+            .unwrap();
+        let store = spool.store("m", "apple");
+        let read = store.read(vec![0, gap, 1_999]).blocking_recv().unwrap();
+        let numbers: Vec<_> = read.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, [0, 1_999], "the others do not wait for it");
+        let trouble = spool.trouble().unwrap();
+        assert!(trouble.contains("cannot read some of what is held"), "{trouble}");
+        assert_eq!(store.read(vec![0]).blocking_recv().unwrap().len(), 1);
+        assert_eq!(spool.trouble(), None);
+    }
+
+    /// Nothing that fpush writes: it is counted, and keeps nobody else from his push.
+    #[test]
+    fn a_row_that_is_no_push_is_left_out_and_counted() {
+        let dir = TempDir::new();
+        let (mut spool, folder) = open(&dir);
+        let store = spool.store("m", "apple");
+        assert!((0..5).all(|number| put(&*store, number)));
+        let connection = Connection::open(folder.path().join(NAME)).unwrap();
+        connection
+            .execute_batch(
+                "UPDATE held SET token = CAST(x'ff' AS TEXT) WHERE number = 1; UPDATE held SET class = 9 WHERE number = 2;
+                UPDATE held SET attempts = -1 WHERE number = 3",
+            )
+            .unwrap();
+        let read = store.read(vec![0, 1, 2, 3]).blocking_recv().unwrap();
+        assert_eq!(read, [(0, Some(full_record(0))), (1, None), (2, None), (3, None)]);
+        let mut held = Vec::new();
+        assert_eq!(spool.each_held("m", "apple", |number, _| held.push(number)), 3);
+        assert_eq!(held, [0, 4]);
+        assert!(spool.flush().blocking_recv().unwrap());
+        assert_eq!(spool.counts()[0].1, 2, "it is not read again");
     }
 
     #[test]
