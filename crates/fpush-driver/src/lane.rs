@@ -7,7 +7,7 @@ use std::{
 };
 
 use fpush_policy::{Grant, HeldAttempt, HeldEnd, Policy, Ticket};
-use fpush_push::{Fingerprint, PushTrait, sync::lock};
+use fpush_push::{Fingerprint, LaneId, PushTrait, sync::lock};
 use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, timeout_at},
@@ -51,17 +51,22 @@ pub(crate) enum Granted {
 }
 
 /// How the policy reaches a publish that waits for its permit.
-pub(crate) type Waiter = oneshot::Sender<Permit>;
+pub(crate) struct Waiter {
+    pub(crate) lane: LaneId,
+    pub(crate) sender: oneshot::Sender<Permit>,
+}
 
-/// The right to have one push at the provider. When it is dropped, it goes to the next waiter.
+/// The right to have one push at the provider, in one of the module's lanes. When it is dropped, it goes to the next waiter.
 pub(crate) struct Permit {
     lane: Arc<Lane>,
+    of: LaneId,
 }
 
 /// A place in the queue for permits. It is given up when it is dropped.
 pub(crate) struct Place {
     lane: Arc<Lane>,
     receiver: oneshot::Receiver<Permit>,
+    of: LaneId,
     ticket: Ticket<Fingerprint>,
 }
 
@@ -110,10 +115,14 @@ impl Lane {
                 None => return,
                 Some(Grant::Waiter(waiter)) => {
                     // A waiter that gave up returns the permit by dropping it.
-                    drop(waiter.send(Permit::new(self)));
+                    let Waiter { lane, sender } = waiter;
+                    drop(sender.send(Permit::new(self, lane)));
                     continue;
                 }
-                Some(Grant::Held(attempt)) => Granted::Attempt(attempt, Permit::new(self)),
+                Some(Grant::Held(attempt)) => {
+                    let permit = Permit::new(self, attempt.job.lane);
+                    Granted::Attempt(attempt, permit)
+                }
                 Some(Grant::Ended(token, end)) => Granted::Ended(token, end),
             };
             lock(&self.granted).push_back(granted);
@@ -129,16 +138,17 @@ impl Lane {
 
 impl Permit {
     /// The one that the policy has granted.
-    pub(crate) fn new(lane: &Arc<Lane>) -> Self {
+    pub(crate) fn new(lane: &Arc<Lane>, of: LaneId) -> Self {
         Self {
             lane: Arc::clone(lane),
+            of,
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let somebody_waits = self.lane.lock().policy.give_back_permit();
+        let somebody_waits = self.lane.lock().policy.give_back_permit(self.of);
         if somebody_waits {
             self.lane.grant();
         }
@@ -149,11 +159,13 @@ impl Place {
     pub(crate) fn new(
         lane: &Arc<Lane>,
         receiver: oneshot::Receiver<Permit>,
+        of: LaneId,
         ticket: Ticket<Fingerprint>,
     ) -> Self {
         Self {
             lane: Arc::clone(lane),
             receiver,
+            of,
             ticket,
         }
     }
@@ -167,7 +179,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.lane.lock().policy.leave(&self.ticket);
+        self.lane.lock().policy.leave(self.of, &self.ticket);
     }
 }
 

@@ -24,7 +24,7 @@ use fpush_policy::{
     VerdictPlace, VerdictRecord,
 };
 use fpush_push::{
-    Class, Failure, Fingerprint, Form, Meters, Outcome, Push, PushError, PushTrait, Token, Urgency,
+    Class, Failure, Fingerprint, Form, LaneId, Meters, Outcome, Push, PushError, PushTrait, Token, Urgency,
 };
 use tokio::time::Instant;
 use tracing::warn;
@@ -247,10 +247,15 @@ impl Module {
             let fingerprint = self.fingerprint(token.as_str());
             let sender = self.senders.domain(record.domain());
             let hasher = self.senders.hasher();
-            let end = self
-                .lock()
-                .policy
-                .remember_held(record, token, Uuid::new_v4(), sender, hasher, clocks);
+            let lane = self.backend().lane(token.as_str(), hasher);
+            let end = self.lock().policy.remember_held(
+                record,
+                (token, lane),
+                Uuid::new_v4(),
+                sender,
+                hasher,
+                clocks,
+            );
             if let Some(end) = end {
                 self.held_has_ended(fingerprint, end);
             }
@@ -303,12 +308,18 @@ impl Module {
     }
 
     /// Waits for a permit; gives the slot back if there is none in time.
-    async fn wait_for_permit(&self, place: Place, slot: RateSlot, arrived: Instant) -> Option<Permit> {
+    async fn wait_for_permit(
+        &self,
+        lane: LaneId,
+        place: Place,
+        slot: RateSlot,
+        arrived: Instant,
+    ) -> Option<Permit> {
         let permit = self.drain.run(place.permit(arrived)).await.flatten();
         if permit.is_none() {
             self.lock().policy.give_back(slot);
             if !self.drain.has_begun() {
-                self.complain_of_crowd();
+                self.complain_of_crowd(lane);
             }
         }
         permit
@@ -349,8 +360,11 @@ impl Module {
     }
 
     /// In one place, so that it is one kind of problem.
-    fn complain_of_crowd(&self) {
-        warn!(module = %self.name, "{CROWDED}");
+    fn complain_of_crowd(&self, lane: LaneId) {
+        // How fast a stranger's server is, or how many there are, is nobody's trouble but theirs.
+        if !lane.is_strangers() {
+            warn!(module = %self.name, "{CROWDED}");
+        }
     }
 
     /// Counts an attempt that has ended now. Returns when that is.
@@ -393,7 +407,7 @@ impl Admitted {
         let permit = match turn {
             Turn::Now(permit) => Some(permit),
             // Boxed, because few wait: the future of every other push stays small.
-            Turn::Waiting(place) => Box::pin(module.wait_for_permit(*place, slot, arrived)).await,
+            Turn::Waiting(place) => Box::pin(module.wait_for_permit(job.lane, *place, slot, arrived)).await,
         };
         let token = job.token;
         let outcome = match permit {

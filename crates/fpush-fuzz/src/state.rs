@@ -9,7 +9,7 @@ use fpush_policy::{
     BlockRule, BlocklistSettings, Clocks, Ended, Grant, HeldRecord, KnownDomains, ModuleSettings, Policy,
     Publish, RatelimitSettings, SenderDomain, Target, VerdictPlace,
 };
-use fpush_push::{Class, Outcome, Token, TokenHasher};
+use fpush_push::{Class, LaneId, Outcome, Token, TokenHasher};
 use uuid::Uuid;
 
 use crate::check_line;
@@ -78,7 +78,14 @@ fn go_on(state: fpush::fuzz::State) {
     policy.remember(state.blocks, state.verdicts, clocks);
     for record in state.held {
         let (token, sender) = (Token::new(record.token()), sender(&record, &hasher));
-        let _ = policy.remember_held(record, token, Uuid::nil(), sender, &hasher, clocks);
+        let _ = policy.remember_held(
+            record,
+            (token, LaneId::Main),
+            Uuid::nil(),
+            sender,
+            &hasher,
+            clocks,
+        );
     }
     assert!(policy.held() <= held);
     let mut domains = KnownDomains::new(clocks);
@@ -99,7 +106,7 @@ fn go_on(state: fpush::fuzz::State) {
                         &Ended::Settled(Outcome::Accepted),
                         clocks.now,
                     );
-                    policy.give_back_permit();
+                    policy.give_back_permit(LaneId::Main);
                 }
                 Grant::Ended(..) => {}
                 Grant::Waiter(()) => panic!("nobody waits"),
@@ -112,6 +119,7 @@ fn go_on(state: fpush::fuzz::State) {
                 token,
                 class: Class::High,
             },
+            lane: LaneId::Main,
             registered: false,
             spacing: None,
             sender: &others,

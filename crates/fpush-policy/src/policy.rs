@@ -7,11 +7,17 @@
 
 mod answers;
 mod held;
+mod lanes;
+mod origins;
+mod others;
 mod turns;
+mod words;
 
 use std::time::{Duration, Instant};
 
-use fpush_push::{Class, Fingerprint, Outcome};
+use fpush_push::{Class, Fingerprint, LaneId, Outcome};
+
+pub use self::words::VerdictPlace;
 
 use crate::{
     blocklist::{BlockReason, Blocklist},
@@ -38,6 +44,8 @@ pub struct Policy<W> {
     pub(crate) health: ModuleHealth,
     pub(crate) recent: Recent,
     turns: turns::Turns<W>,
+    /// Those beside the main one, which all of the above belongs to that is a lane's.
+    lanes: lanes::Lanes<W>,
     /// How often the settings have changed: what was answered to older ones says nothing.
     generation: u64,
     end: Phase,
@@ -57,6 +65,8 @@ enum Phase {
 pub struct Publish<'a> {
     /// What it is for.
     pub target: Target,
+    /// What its token shares a fate with.
+    pub lane: LaneId,
     /// Whether the device is one that registered.
     pub registered: bool,
     /// Between two pushes to the device, if it has a time of its own.
@@ -134,6 +144,8 @@ pub enum HeldEnd {
     Covered,
     /// It could not be delivered.
     Lost(Outcome),
+    /// The server that a stranger has chosen for it did not take it: that is nobody else's trouble.
+    Unreached,
 }
 
 /// What becomes of a push whose token its provider calls too busy.
@@ -166,6 +178,7 @@ impl<W> Policy<W> {
             health: ModuleHealth::default(),
             recent: Recent::default(),
             turns: turns::Turns::new(max_in_flight),
+            lanes: lanes::Lanes::new(max_in_flight, digest),
             generation: 0,
             end: Phase::Running,
         }
@@ -186,6 +199,7 @@ impl<W> Policy<W> {
         }
         self.health = ModuleHealth::default();
         self.turns.resize(max_in_flight);
+        self.lanes.configure(max_in_flight, digest);
         self.generation += 1;
     }
 
@@ -199,6 +213,7 @@ impl<W> Policy<W> {
     pub fn publish(&mut self, publish: &Publish<'_>, now: Instant) -> Decision {
         let Publish {
             target,
+            lane,
             registered,
             spacing,
             sender,
@@ -212,7 +227,7 @@ impl<W> Policy<W> {
                 BlockReason::Unexplained | BlockReason::Doubted => Outcome::TokenBlocked,
             });
         }
-        if self.health.paused_until(now).is_some() {
+        if self.paused_until(lane, now).is_some() {
             return Decision::Answer(Outcome::ProviderUnavailable);
         }
         if self.held.queued(target).is_some() {
@@ -244,28 +259,39 @@ impl<W> Policy<W> {
     }
 
     /// Lets a publish go to the provider, or wait for that.
-    pub fn take_turn(&mut self, sender: &SenderDomain, waiter: impl FnOnce() -> W) -> Turn<W> {
-        if self.turns.out < self.turns.permits {
-            self.turns.out += 1;
-            return Turn::Now;
-        }
-        match self.turns.waiting.enter(sender.sender(), waiter()) {
-            Entered::Waiting(ticket) => Turn::Waiting(ticket, None),
-            Entered::Displacing(ticket, displaced) => Turn::Waiting(ticket, Some(displaced)),
-            Entered::Full(_) => Turn::Full,
+    pub fn take_turn(&mut self, lane: LaneId, sender: &SenderDomain, waiter: impl FnOnce() -> W) -> Turn<W> {
+        let entered = match lane {
+            LaneId::Main => self.turns.take(sender.sender(), waiter),
+            LaneId::Vendor(vendor) => self.lanes.vendor(vendor).turns.take(sender.sender(), waiter),
+            LaneId::Origin(origin) => self.lanes.origins.take_turn(origin, sender, waiter),
+        };
+        match entered {
+            None => Turn::Now,
+            Some(Entered::Waiting(ticket)) => Turn::Waiting(ticket, None),
+            Some(Entered::Displacing(ticket, displaced)) => Turn::Waiting(ticket, Some(displaced)),
+            Some(Entered::Full(_)) => Turn::Full,
         }
     }
 
-    /// Gives up a place in the queue for permits.
-    pub fn leave(&mut self, ticket: &Ticket<Fingerprint>) {
-        self.turns.waiting.leave(ticket);
+    /// Gives up a place in the queue for the permits of a lane.
+    pub fn leave(&mut self, lane: LaneId, ticket: &Ticket<Fingerprint>) {
+        match lane {
+            LaneId::Main => drop(self.turns.waiting.leave(ticket)),
+            LaneId::Vendor(vendor) => drop(self.lanes.vendor(vendor).turns.waiting.leave(ticket)),
+            LaneId::Origin(origin) => self.lanes.origins.leave(origin, ticket),
+        }
     }
 
-    /// A push is not at the provider any more. Returns whether somebody waits: [`grant`](Self::grant) says who has its
-    /// permit.
-    pub fn give_back_permit(&mut self) -> bool {
-        self.turns.out = self.turns.out.saturating_sub(1);
-        !(self.turns.waiting.is_empty() && self.turns.due.is_empty())
+    /// A push is not at its lane's provider any more. Returns whether somebody waits: [`grant`](Self::grant) says who has
+    /// its permit.
+    pub fn give_back_permit(&mut self, lane: LaneId) -> bool {
+        let turns = match lane {
+            LaneId::Main => &mut self.turns,
+            LaneId::Vendor(vendor) => &mut self.lanes.vendor(vendor).turns,
+            LaneId::Origin(origin) => return self.lanes.origins.give_back(origin),
+        };
+        turns.out = turns.out.saturating_sub(1);
+        turns.is_wanted()
     }
 
     /// Takes a slot back whose push was not accepted.
@@ -282,7 +308,8 @@ impl<W> Policy<W> {
     /// How many pushes are at the provider, and how many publishes wait for that.
     #[must_use]
     pub fn lengths(&self) -> (usize, usize) {
-        (self.turns.out, self.turns.waiting.len())
+        let (out, waiting) = self.lanes.lengths();
+        (self.turns.out + out, self.turns.waiting.len() + waiting)
     }
 
     /// Takes note of how a push ended, for the operator who asks why a phone gets none.
@@ -294,6 +321,9 @@ impl<W> Policy<W> {
     pub fn unblock(&mut self, token: Fingerprint) {
         self.blocklist.unblock(token);
         self.guard.unblock(token);
+        for guard in self.lanes.guards_mut() {
+            guard.unblock(token);
+        }
     }
 
     /// Follows the clock on the wall, and goes on with what is done little by little. To be called once a second.
@@ -302,6 +332,9 @@ impl<W> Policy<W> {
         if self.clock.follow(clocks) {
             let now = self.clock.seconds(clocks.now);
             self.guard.begin_hours_again(now);
+            for guard in self.lanes.guards_mut() {
+                guard.begin_hours_again(now);
+            }
             // What is on disk has the times of the other clock.
             self.held.write_again();
         }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use fpush_push::{Choice, Class, Ending, Extra, Form, Push, Record, Token, TokenHasher};
+use fpush_push::{Choice, Class, Ending, Extra, Form, LaneId, Push, Record, Token, TokenHasher};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -118,6 +118,7 @@ impl HeldRecord {
         let PushJob {
             push,
             token: _,
+            lane: _,
             key: _,
             node,
             choice,
@@ -178,10 +179,10 @@ impl HeldRecord {
         &self.domain
     }
 
-    /// The push again, to the token in the spelling of its module, under this id.
+    /// The push again, to the token in the spelling of its module, with its lane, under this id.
     pub(crate) fn into_held(
         self,
-        token: Token,
+        (token, lane): (Token, LaneId),
         id: Uuid,
         sender: Arc<SenderDomain>,
         hasher: &TokenHasher,
@@ -207,6 +208,7 @@ impl HeldRecord {
                     deadline: clocks.now,
                 },
                 token: fingerprint,
+                lane,
                 key: self
                     .node
                     .as_deref()

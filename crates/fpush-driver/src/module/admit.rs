@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use fpush_policy::{Decision, End, Publish, PushJob, SenderDomain, Target, Turn as Decided};
-use fpush_push::{Class, Extra, Form, Outcome, Push, Registered, Request, Token};
+use fpush_push::{Class, Extra, Form, LaneId, Outcome, Push, Registered, Request, Token};
 use tokio::{sync::oneshot, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
 
 use super::{Admission, Admitted, DEADLINE, Module, TokenRole};
-use crate::lane::{Life, Permit, Place, State, Turn};
+use crate::lane::{Life, Permit, Place, State, Turn, Waiter};
 
 impl Module {
     /// Decides about a publish. Never waits.
@@ -67,6 +67,7 @@ impl Module {
             return Admission::Answered(Outcome::Unwanted);
         }
         let fingerprint = self.fingerprint_as(role, &token);
+        let lane = state.backend.lane(&token, self.senders.hasher());
         let class = match role {
             TokenRole::First => state.backend.class(urgency),
             TokenRole::Second => Class::Voip,
@@ -81,6 +82,7 @@ impl Module {
         };
         let publish = Publish {
             target,
+            lane,
             registered: registered.is_some(),
             spacing: registered.map(|registered| registered.recipient.spacing),
             sender,
@@ -97,6 +99,7 @@ impl Module {
                     deadline: (now + DEADLINE).into_std(),
                 },
                 token: fingerprint,
+                lane,
                 key,
                 node: registered.map(|registered| Arc::clone(&registered.recipient.node)),
                 choice,
@@ -125,7 +128,7 @@ impl Module {
                 }
                 Admission::Answered(Outcome::Queued)
             }
-            Decision::Send { slot, spacing } => match self.turn(&mut state, sender) {
+            Decision::Send { slot, spacing } => match self.turn(&mut state, lane, sender) {
                 Some(turn) => Admission::Admitted(Admitted {
                     module: Arc::clone(self),
                     job: job(spacing, true),
@@ -136,7 +139,7 @@ impl Module {
                 None => {
                     state.policy.give_back(slot);
                     drop(state);
-                    self.complain_of_crowd();
+                    self.complain_of_crowd(lane);
                     Admission::Answered(Outcome::Overloaded)
                 }
             },
@@ -144,19 +147,19 @@ impl Module {
     }
 
     /// A permit, or a place in the queue for one; `None` if it is full.
-    fn turn(&self, state: &mut State, sender: &SenderDomain) -> Option<Turn> {
+    fn turn(&self, state: &mut State, lane: LaneId, sender: &SenderDomain) -> Option<Turn> {
         let mut receiver = None;
         let waiter = || {
-            let (waiter, waiting) = oneshot::channel();
+            let (sender, waiting) = oneshot::channel();
             receiver = Some(waiting);
-            waiter
+            Waiter { lane, sender }
         };
-        match state.policy.take_turn(sender, waiter) {
-            Decided::Now => Some(Turn::Now(Permit::new(&self.lane))),
+        match state.policy.take_turn(lane, sender, waiter) {
+            Decided::Now => Some(Turn::Now(Permit::new(&self.lane, lane))),
             Decided::Waiting(ticket, displaced) => {
                 // It finds out by that.
                 drop(displaced);
-                let place = receiver.map(|receiver| Place::new(&self.lane, receiver, ticket));
+                let place = receiver.map(|receiver| Place::new(&self.lane, receiver, lane, ticket));
                 place.map(|place| Turn::Waiting(Box::new(place)))
             }
             Decided::Full => None,

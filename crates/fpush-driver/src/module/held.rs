@@ -131,6 +131,11 @@ impl Module {
                 self.note(token, End::Dropped);
                 debug!(module = %self.name, %token, "queued push dropped: the token is dead");
             }
+            HeldEnd::Unreached => {
+                self.meters.held_dropped();
+                self.note(token, End::Lost);
+                debug!(module = %self.name, %token, "queued push dropped: the server of its endpoint did not take it");
+            }
             HeldEnd::Covered => self.meters.held_covered(),
             HeldEnd::Lost(outcome) => self.lose(token, outcome),
         }

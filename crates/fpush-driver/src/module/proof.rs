@@ -104,8 +104,8 @@ mod tests {
 
     use fpush_policy::ModuleSettings;
     use fpush_push::{
-        BackendStatus, Choice, Class, Outcome, Proof, Push, Request, Sending, TokenHasher, TroubleKind,
-        Urgency, Verifying,
+        BackendStatus, Choice, Class, LaneId, Outcome, Proof, Push, Request, Sending, TokenHasher,
+        TroubleKind, Urgency, Verifying,
         settings::{Report, Section},
     };
 
@@ -220,7 +220,11 @@ mod tests {
         assert_eq!(seen(&module), (Proof::Refused, Some(TroubleKind::Authentication)));
         let now = Instant::now().into_std();
         assert!(
-            module.lock().policy.may_attempt(now + SPREAD, now).is_ok(),
+            module
+                .lock()
+                .policy
+                .may_attempt(LaneId::Main, now + SPREAD, now)
+                .is_ok(),
             "a push finds out for itself"
         );
         sleep(Duration::from_secs(60)).await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fpush_push::{Choice, Failure, Form, Outcome, PushError, Unavailable};
+use fpush_push::{Choice, Failure, Form, LaneId, Outcome, PushError, Unavailable};
 
 use super::Policy;
 use crate::{
@@ -13,13 +13,13 @@ use crate::{
 };
 
 impl<W> Policy<W> {
-    /// Whether an attempt that must have ended by then may begin now; otherwise when to try again.
+    /// Whether an attempt at a lane that must have ended by then may begin now; otherwise when to try again.
     ///
     /// # Errors
     ///
     /// The end of the pause; now, if there is no time left.
-    pub fn may_attempt(&self, deadline: Instant, now: Instant) -> Result<(), Instant> {
-        match self.holds_back(now) {
+    pub fn may_attempt(&self, lane: LaneId, deadline: Instant, now: Instant) -> Result<(), Instant> {
+        match self.holds_back(lane, now) {
             Some(until) => Err(until),
             None if now >= deadline => Err(now),
             None => Ok(()),
@@ -43,12 +43,14 @@ impl<W> Policy<W> {
                 self.blocklist.unblock(job.token);
                 self.recent.accepted(job.token, now);
                 let mut notice = None;
-                if is_current {
-                    self.health.accepted(now);
+                if let LaneId::Origin(origin) = job.lane {
+                    self.lanes.origins.accepted(origin, now);
+                    self.lanes.origins.words.unblock(job.token);
+                } else if is_current {
+                    self.health_of(job.lane).accepted(now);
                     let at = self.clock.seconds(now);
-                    let change = self
-                        .guard
-                        .accepted(job.token, Publisher::of_accepted(&job.sender), at);
+                    let publisher = Publisher::of_accepted(&job.sender);
+                    let change = self.guard_of(job.lane).accepted(job.token, publisher, at);
                     notice = change.map(Notice::Lane);
                 }
                 return Answered::ended(Outcome::Accepted, notice);
@@ -70,11 +72,17 @@ impl<W> Policy<W> {
                     notice: Some(Notice::TooLarge),
                 };
             }
+            _ if let LaneId::Origin(origin) = job.lane => {
+                return self.strangers_answer(origin, job, failure, now, jitter);
+            }
             PushError::Later { after } => after,
             PushError::Reconnected | PushError::Renewed => None,
             PushError::TokenBusy => return self.silenced(job, now),
             PushError::TooMany { pause } => {
-                return if self.health.too_many(job.token, job.sender.share, now) {
+                return if self
+                    .health_of(job.lane)
+                    .too_many(job.token, job.sender.share, now)
+                {
                     self.paused(job, failure, pause, false, now)
                 } else {
                     self.silenced(job, now)
@@ -85,7 +93,7 @@ impl<W> Policy<W> {
             PushError::TokenDoubted => return self.weigh(job, None, now),
             PushError::Unexplained => {
                 self.take_neutral(job, now);
-                self.health.answered();
+                self.health_of(job.lane).answered();
                 self.blocklist.block(job.token, BlockReason::Unexplained, now);
                 return Answered::ended(Outcome::TokenBlocked, Some(Notice::Unknown));
             }
@@ -96,16 +104,16 @@ impl<W> Policy<W> {
             }
             PushError::Misconfigured => {
                 self.take_neutral(job, now);
-                self.health.misconfigured(failure);
+                self.health_of(job.lane).misconfigured(failure);
                 return Answered::ended(Outcome::ProviderUnavailable, Some(Notice::Refused));
             }
             PushError::TooLarge => {
                 self.take_neutral(job, now);
-                self.health.answered();
+                self.health_of(job.lane).answered();
                 return Answered::ended(Outcome::ProviderUnavailable, Some(Notice::Refused));
             }
         };
-        self.health.unwell(failure);
+        self.health_of(job.lane).unwell(failure);
         let resume = now + tries.pause(asked, jitter);
         Answered {
             next: if resume + LEAST_ATTEMPT > tries.patience {
@@ -120,7 +128,7 @@ impl<W> Policy<W> {
     /// The provider wants silence for the token.
     fn silenced(&mut self, job: &PushJob, now: Instant) -> Answered {
         self.take_neutral(job, now);
-        self.health.answered();
+        self.health_of(job.lane).answered();
         Answered::next(Next::Ended(Ended::Busy))
     }
 
@@ -135,7 +143,7 @@ impl<W> Policy<W> {
     ) -> Answered {
         self.take_neutral(job, now);
         let resume = now + length;
-        let first = self.health.pause(resume, alarm, failure, now);
+        let first = self.health_of(job.lane).pause(resume, alarm, failure, now);
         Answered {
             next: Next::Ended(Ended::Failed { resume }),
             notice: first.then_some(Notice::Paused { length, alarm }),
@@ -145,7 +153,7 @@ impl<W> Policy<W> {
     /// Weighs that the provider called a token dead, since then if it says so, or wrong (`None`). A second token, for
     /// calls, is not a reason to give up the device: it is left alone for a while.
     fn weigh(&mut self, job: &PushJob, gone: Option<Option<u64>>, now: Instant) -> Answered {
-        self.health.answered();
+        self.health_of(job.lane).answered();
         let (token, publisher) = (job.token, Publisher::of(&job.sender));
         let (at, wall) = (self.clock.seconds(now), self.clock.millis(now));
         let word = match gone {
@@ -157,9 +165,12 @@ impl<W> Policy<W> {
         // Of another module, as likely as not, whose name was lost on the way.
         let is_astray = word == Word::AboutUs && job.choice == Choice::Default;
         let (belief, change) = if is_second || is_astray {
-            (Belief::Doubted, self.guard.rejected(token, publisher, at))
+            (
+                Belief::Doubted,
+                self.guard_of(job.lane).rejected(token, publisher, at),
+            )
         } else {
-            self.guard.weigh(token, publisher, word, at)
+            self.guard_of(job.lane).weigh(token, publisher, word, at)
         };
         let next = match belief {
             Belief::Dead => Next::Dead {
@@ -185,7 +196,7 @@ impl<W> Policy<W> {
         now: Instant,
     ) -> (Outcome, usize) {
         if ended != Ok(true) {
-            self.guard.take_back_death();
+            self.guard_of(job.lane).take_back_death();
         }
         let (reason, outcome) = match ended {
             Ok(true) => (BlockReason::Dead, Outcome::TokenDead),
@@ -194,7 +205,7 @@ impl<W> Policy<W> {
             // The provider will say it again.
             Err(Unavailable) => return (Outcome::RegistryUnavailable, 0),
         };
-        self.guard.unblock(job.token);
+        self.guard_of(job.lane).unblock(job.token);
         self.blocklist.block(job.token, reason, now);
         let dropped = match outcome {
             Outcome::TokenDead => self.held.remove_dead(job.key, job.token),
@@ -206,7 +217,7 @@ impl<W> Policy<W> {
     /// Takes note of an answer that says nothing of the token.
     fn take_neutral(&mut self, job: &PushJob, now: Instant) {
         let at = self.clock.seconds(now);
-        self.guard.neutral(job.token, job.sender.share, at);
+        self.guard_of(job.lane).neutral(job.token, job.sender.share, at);
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fpush_push::{Class, Outcome, Token, TokenHasher};
+use fpush_push::{Class, LaneId, Outcome, Token, TokenHasher};
 use uuid::Uuid;
 
 use super::{Busy, Grant, HeldAttempt, HeldEnd, Phase, Policy, turns::Wanting};
@@ -31,30 +31,34 @@ impl<W> Policy<W> {
     fn let_wait_for_permits(&mut self, now: Instant, most: usize) {
         let all = self.end != Phase::Running;
         for _ in 0..most {
-            let Some((number, job)) = self.held.pop_due(now, all) else {
+            let Some((number, _)) = self.held.pop_due(now, all) else {
                 return;
             };
-            self.turns.due.join(job.sender.sender(), number);
+            self.let_wait(number);
         }
     }
 
     /// When [`make_due`](Self::make_due) and [`grant`](Self::grant) are to be called next.
     #[must_use]
     pub fn next_timer(&self, now: Instant) -> Option<Instant> {
-        let paused = self.holds_back(now);
+        let paused = self.holds_back(LaneId::Main, now);
         let blocked = paused.filter(|_| !self.turns.due.is_empty());
+        let beside = self.next_beside(now);
         let next = self
             .held
             .next_due()
             .map(|due| paused.map_or(due, |until| until.max(due)));
-        [blocked, next].into_iter().flatten().min()
+        [blocked, beside, next].into_iter().flatten().min()
     }
 
     /// Says who has a free permit; `None` if there is no permit, or nobody who wants one. To be repeated until then.
     pub fn grant(&mut self, now: Instant) -> Option<Grant<W>> {
         while self.turns.out < self.turns.permits {
-            let paused = self.holds_back(now).is_some();
-            match self.turns.next(paused)? {
+            let paused = self.holds_back(LaneId::Main, now).is_some();
+            let Some(wanting) = self.turns.next(paused) else {
+                break;
+            };
+            match wanting {
                 Wanting::Waiter(waiter) => {
                     self.turns.out += 1;
                     return Some(Grant::Waiter(waiter));
@@ -67,22 +71,23 @@ impl<W> Policy<W> {
                 }
             }
         }
-        None
+        self.grant_beside(now)
     }
 
     /// Begins the attempt for a held push, unless there is nothing to send any more.
-    fn let_out(&mut self, number: u64, now: Instant) -> Option<Grant<W>> {
+    pub(super) fn let_out(&mut self, number: u64, now: Instant) -> Option<Grant<W>> {
         let held = self.held.due(number)?;
         let (target, spacing, give_up) = (held.job.target(), held.job.spacing, held.give_up);
+        let lane = held.job.lane;
         let registered = held.job.record.is_some();
         let end = match self.blocked(target.token, registered, now) {
             Some(BlockReason::Dead) => Some(HeldEnd::Dropped),
             Some(BlockReason::Unexplained | BlockReason::Doubted) => {
-                Some(HeldEnd::Lost(Outcome::TokenBlocked))
+                Some(HeldEnd::lost(lane, Outcome::TokenBlocked))
             }
             None => give_up
                 .filter(|give_up| now >= *give_up + LAST_ATTEMPT)
-                .map(|_| HeldEnd::Lost(Outcome::ProviderUnavailable)),
+                .map(|_| HeldEnd::lost(lane, Outcome::ProviderUnavailable)),
         };
         if let Some(end) = end {
             self.held.remove(number);
@@ -96,12 +101,13 @@ impl<W> Policy<W> {
         let slot = self.limiter.take(target, spacing, now);
         let held = self.held.begin(number)?;
         held.give_up.get_or_insert(now + HELD_PATIENCE);
-        self.turns.out += 1;
+        let (job, attempts) = (held.job.clone(), held.attempts);
+        self.take_permit(&job);
         Some(Grant::Held(HeldAttempt {
             number,
-            job: held.job.clone(),
+            job,
             slot,
-            attempts: held.attempts,
+            attempts,
         }))
     }
 
@@ -134,13 +140,14 @@ impl<W> Policy<W> {
     ) -> Option<HeldEnd> {
         let held = self.held.get_mut(number)?;
         held.attempts += 1;
-        let (token, give_up) = (held.job.token, held.give_up.unwrap_or(now));
+        let (token, lane) = (held.job.token, held.job.lane);
+        let give_up = held.give_up.unwrap_or(now);
         let end = match ended {
             Ended::Settled(Outcome::Accepted) => HeldEnd::Delivered,
             Ended::Settled(Outcome::TokenDead) => HeldEnd::Dropped,
             Ended::Settled(outcome) => {
                 self.limiter.give_back(slot);
-                HeldEnd::Lost(*outcome)
+                HeldEnd::lost(lane, *outcome)
             }
             Ended::Failed { resume } => {
                 self.limiter.give_back(slot);
@@ -160,8 +167,8 @@ impl<W> Policy<W> {
     /// Makes a held push wait for another attempt, unless its time is over or a newer one replaces it.
     fn try_again(&mut self, number: u64, due: Instant, is_over: bool) -> Option<HeldEnd> {
         if is_over || self.is_last_chance() {
-            self.held.remove(number);
-            Some(HeldEnd::Lost(Outcome::ProviderUnavailable))
+            let held = self.held.remove(number)?;
+            Some(HeldEnd::lost(held.job.lane, Outcome::ProviderUnavailable))
         } else if self.held.requeue(number, due) {
             None
         } else {
@@ -169,12 +176,12 @@ impl<W> Policy<W> {
         }
     }
 
-    /// Takes a push that was held before the daemon started, to a token in the spelling of its module. Returns how one
+    /// Takes a push that was held before the daemon started, to a token in the spelling of its module, with its lane. Returns how one
     /// ended, if not all are held: this one, or the one that it replaces.
     pub fn remember_held(
         &mut self,
         record: HeldRecord,
-        token: Token,
+        (token, lane): (Token, LaneId),
         id: Uuid,
         sender: Arc<SenderDomain>,
         hasher: &TokenHasher,
@@ -183,7 +190,7 @@ impl<W> Policy<W> {
         if self.held.is_full() {
             return Some(HeldEnd::Lost(Outcome::Overloaded));
         }
-        let mut held = record.into_held(token, id, sender, hasher, clocks);
+        let mut held = record.into_held((token, lane), id, sender, hasher, clocks);
         // The clock may have been wrong when it was written. However long nobody ran, it is tried once more.
         let patience = clocks.now + HELD_PATIENCE;
         held.due = held.due.min(patience.max(clocks.now + held.job.spacing));
@@ -205,7 +212,8 @@ impl<W> Policy<W> {
     /// Whether held pushes are due, and wait for nothing but a permit.
     #[must_use]
     pub fn has_due(&self, now: Instant) -> bool {
-        !self.turns.due.is_empty() && self.holds_back(now).is_none()
+        let is_due = !self.turns.due.is_empty() && self.holds_back(LaneId::Main, now).is_none();
+        is_due || self.has_due_beside(now)
     }
 
     /// Whether what is not delivered now is lost.
@@ -214,9 +222,20 @@ impl<W> Policy<W> {
         self.end == Phase::Ending { keeps_held: false }
     }
 
-    /// The end of a pause, if pushes have to wait for it: at the end there is no later time to send at.
-    pub(super) fn holds_back(&self, now: Instant) -> Option<Instant> {
-        self.health.paused_until(now).filter(|_| !self.is_last_chance())
+    /// The end of a lane's pause, if pushes have to wait for it: at the end there is no later time to send at.
+    pub(super) fn holds_back(&self, lane: LaneId, now: Instant) -> Option<Instant> {
+        self.paused_until(lane, now).filter(|_| !self.is_last_chance())
+    }
+}
+
+impl HeldEnd {
+    /// A push in this lane could not be delivered.
+    fn lost(lane: LaneId, outcome: Outcome) -> Self {
+        if lane.is_strangers() {
+            Self::Unreached
+        } else {
+            Self::Lost(outcome)
+        }
     }
 }
 

@@ -55,6 +55,7 @@ impl Fixture {
         let now = self.at(millis);
         let publish = Publish {
             target: job.target(),
+            lane: job.lane,
             registered: false,
             spacing: None,
             sender: &job.sender,
@@ -65,7 +66,7 @@ impl Fixture {
                 self.policy.hold(job, due);
                 Became::Queued
             }
-            Decision::Send { slot, .. } => match self.policy.take_turn(&job.sender, || number) {
+            Decision::Send { slot, .. } => match self.policy.take_turn(job.lane, &job.sender, || number) {
                 Turn::Now => {
                     self.out += 1;
                     Became::Sent(slot)
@@ -93,7 +94,7 @@ impl Fixture {
 
     /// Gives a permit back, and says who has it next.
     fn next(&mut self, millis: u64) -> Option<Grant<u64>> {
-        self.policy.give_back_permit();
+        self.policy.give_back_permit(LaneId::Main);
         let now = self.at(millis);
         self.policy.grant(now)
     }
@@ -258,6 +259,7 @@ fn a_call_is_sent_or_refused_but_never_queued() {
         let now = f.at(millis);
         let publish = Publish {
             target: job.target(),
+            lane: job.lane,
             registered: false,
             spacing: None,
             sender: &job.sender,
@@ -316,7 +318,7 @@ fn after_a_restart_the_newer_one_of_two_pushes_for_a_key_stands_for_both() {
             let (token, sender) = (record.token().to_owned(), job_of("a.org", "t").sender.clone());
             let token = fpush_push::Token::new(&token);
             next.policy
-                .remember_held(record, token, id, sender, &hasher(), clocks)
+                .remember_held(record, (token, LaneId::Main), id, sender, &hasher(), clocks)
         })
         .collect();
     assert_eq!(ends, [None, Some(HeldEnd::Covered)]);
@@ -348,9 +350,14 @@ fn after_however_long_a_stop_what_is_held_is_tried_once_more() {
         let mut next = Fixture::new(10);
         for (id, record) in held {
             let job = job_of("a.org", "t");
-            let end = next
-                .policy
-                .remember_held(record, job.push.token, id, job.sender, &hasher(), after);
+            let end = next.policy.remember_held(
+                record,
+                (job.push.token, LaneId::Main),
+                id,
+                job.sender,
+                &hasher(),
+                after,
+            );
             assert_eq!(end, None);
         }
         while next.policy.make_due(after.now) {}
@@ -443,7 +450,7 @@ proptest! {
                     let millis = due.duration_since(f.start).as_millis() as u64;
                     sent.entry(token.expect("it is one of them")).or_default().push(millis);
                     f.policy.held_ended(attempt.number, attempt.slot, &Ended::Settled(Outcome::Accepted), due);
-                    f.policy.give_back_permit();
+                    f.policy.give_back_permit(LaneId::Main);
                 }
             }
         };
@@ -456,7 +463,7 @@ proptest! {
                 Became::Sent(_) => {
                     prop_assert!(!queued);
                     sent.entry(token).or_default().push(now);
-                    f.policy.give_back_permit();
+                    f.policy.give_back_permit(LaneId::Main);
                 }
                 Became::Queued => prop_assert!(!queued),
                 Became::Answered(Outcome::Refused) => prop_assert!(queued),
@@ -485,7 +492,7 @@ fn a_token_that_cannot_be_served_is_blocked_and_says_nothing_of_the_module() {
         let blocked = |f: &mut Fixture, millis| f.publish("a.org", &token, 0, millis);
         assert_eq!(blocked(&mut f, 599_000), Became::Answered(Outcome::TokenBlocked));
         assert!(matches!(blocked(&mut f, 601_000), Became::Sent(_)));
-        f.policy.give_back_permit();
+        f.policy.give_back_permit(LaneId::Main);
     }
     assert_eq!(f.policy.health.trouble(f.start), None);
     assert!(!f.policy.is_proven());
