@@ -16,7 +16,7 @@ use fpush_policy::{
     RateSlot, Recipient, Remembered, Tries, VerdictPlace, VerdictRecord,
 };
 use fpush_push::{
-    Class, Failure, Fingerprint, Form, Meters, Outcome, Push, PushError, PushTrait, Token, Urgency,
+    Class, Failure, Fingerprint, Form, LaneId, Meters, Outcome, Push, PushError, PushTrait, Token, Urgency,
 };
 use tokio::{
     sync::oneshot,
@@ -271,8 +271,10 @@ impl Module {
     /// Whom a push is for that was written down. `None` if its token cannot be one.
     fn recipient(&self, record: &HeldRecord) -> Option<Recipient> {
         let backend = self.backend();
+        let token = backend.canonical(record.token())?;
         Some(Recipient {
-            token: Token::new(&backend.canonical(record.token())?),
+            lane: backend.lane(&token, self.senders.hasher()),
+            token: Token::new(&token),
             sender: self.senders.domain(record.domain()),
             time_to_live: backend.time_to_live(record.class),
         })
@@ -424,8 +426,11 @@ impl Module {
     }
 
     /// In one place, so that it is one kind of problem.
-    fn complain_of_crowd(&self) {
-        warn!(module = %self.name, "{CROWDED}");
+    fn complain_of_crowd(&self, lane: LaneId) {
+        // How fast a stranger's server is, or how many there are, is nobody's trouble but theirs.
+        if !lane.is_strangers() {
+            warn!(module = %self.name, "{CROWDED}");
+        }
     }
 
     /// Counts an attempt that has ended now. Returns when that is.
@@ -497,11 +502,11 @@ impl Module {
         };
         let Some(permit) = permit else {
             let now = Instant::now().into_std();
-            if self.lock().policy.is_down(now) {
+            if self.lock().policy.is_down(job.lane, now) {
                 return Box::pin(self.hold_failed(job, slot, now, None)).await;
             }
             if !self.drain.has_begun() {
-                self.complain_of_crowd();
+                self.complain_of_crowd(job.lane);
             }
             return Outcome::Overloaded;
         };

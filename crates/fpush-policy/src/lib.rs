@@ -36,10 +36,11 @@ pub use limiter::{RateSlot, RatelimitSettings, Target};
 pub use outage::LaneState;
 pub use policy::{
     Busy, Decision, Failed, Grant, Held, HeldAttempt, HeldEnd, HoldUntil, Policy, Publish, Remembered, Turn,
+    VerdictPlace,
 };
 pub use recency::Recency;
 pub use recent::{End, Last};
 pub use records::{BlockRecord, Clocks, HeldChange, HeldRecord, Recipient};
 pub use settings::ModuleSettings;
-pub use verdict::{Condition, LaneChange, VerdictPlace, VerdictRecord};
+pub use verdict::{Condition, LaneChange, VerdictRecord};
 pub use view::{Limit, TokenState, View};

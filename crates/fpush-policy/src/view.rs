@@ -2,17 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use fpush_push::{Class, Fingerprint, TroubleKind};
+use fpush_push::{Class, Fingerprint, LaneId, TroubleKind};
 
 use crate::{
     blocklist::BlockReason,
-    health::Complaint,
+    health::{Complaint, worse},
     limiter::Target,
     outage::LaneState,
     policy::Policy,
     recent::Last,
     records::{BlockRecord, Clocks},
-    verdict::{Condition, VerdictPlace, VerdictRecord},
+    verdict::{Condition, VerdictRecord},
 };
 
 /// A module at one moment.
@@ -57,7 +57,7 @@ pub struct TokenState {
     pub silenced: Option<Duration>,
     /// Why nothing is sent to it, and how much longer.
     pub block: Option<(BlockReason, Duration)>,
-    /// Until when the whole module sends nothing.
+    /// Until when its lane sends nothing: the whole module, where that is one.
     pub paused: Option<Duration>,
     /// The last push to it.
     pub last: Option<Last>,
@@ -79,6 +79,7 @@ impl<W> Policy<W> {
     pub fn view(&mut self, now: Instant) -> View {
         let (in_flight, waiting) = self.lengths();
         let at = self.clock.seconds(now);
+        let (beside, last_beside) = (self.lanes_beside(at, now), self.accepted_beside());
         View {
             in_flight,
             waiting,
@@ -92,20 +93,21 @@ impl<W> Policy<W> {
             lane: self.outage.state(now),
             limited_tokens: self.limiter.len(),
             blocked_tokens: self.blocklist.len(),
-            doubted_tokens: self.guard.doubted(),
+            doubted_tokens: self.guard.doubted() + beside.doubted,
             last_accepted: self
                 .health
                 .last_accepted()
+                .max(last_beside)
                 .map(|accepted| now.saturating_duration_since(accepted)),
             proven: self.health.is_proven(),
-            condition: self.guard.condition(at),
-            trouble: self.health.trouble(now),
+            condition: self.guard.condition(at).max(beside.condition),
+            trouble: worse(self.health.trouble(now), beside.trouble),
         }
     }
 
-    /// What is known of a token, at the limits of this key. Changes nothing.
+    /// What is known of a token, at the limits of this key, and of its lane. Changes nothing.
     #[must_use]
-    pub fn token(&self, key: Fingerprint, token: Fingerprint, now: Instant) -> TokenState {
+    pub fn token(&self, key: Fingerprint, token: Fingerprint, lane: LaneId, now: Instant) -> TokenState {
         let left = |until: Instant| until.saturating_duration_since(now);
         let limit = |class| {
             let target = Target { key, token, class };
@@ -128,7 +130,7 @@ impl<W> Policy<W> {
                 .blocklist
                 .look(token, now)
                 .map(|(reason, end)| (reason, left(end))),
-            paused: self.health.paused_until(now).map(left),
+            paused: self.paused_until(lane, now).map(left),
             last: self.recent.last(token),
         }
     }
@@ -164,14 +166,7 @@ impl<W> Policy<W> {
     /// How often the block list, and what is known of the provider's words, have changed so far.
     #[must_use]
     pub fn changes(&self) -> [u64; 2] {
-        [self.blocklist.changes(), self.guard.changes()]
-    }
-
-    /// A part of what is known of the provider's words about tokens, to be written down, from a place on, and the place of
-    /// the next part; none after the last one.
-    #[must_use]
-    pub fn verdicts(&self, from: VerdictPlace, now: Instant) -> (Vec<VerdictRecord>, Option<VerdictPlace>) {
-        self.guard.part(from, PART, self.clock.seconds(now))
+        [self.blocklist.changes(), self.guard_changes()]
     }
 
     /// A part of the block list, to be written down, from a place on, and the place of the next part; none after the last
@@ -189,9 +184,8 @@ impl<W> Policy<W> {
         clocks: Clocks,
     ) {
         self.blocklist.remember(blocks, clocks);
-        let now = self.clock.seconds(clocks.now);
         // What a provider said to other settings, or to nobody knows which, blocks nothing.
-        if !self.guard.remember(verdicts, now) {
+        if !self.remember_words(verdicts, clocks) {
             self.blocklist.unblock_all();
         }
     }
