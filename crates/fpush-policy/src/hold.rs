@@ -116,11 +116,15 @@ impl HoldQueue {
 
     /// When the queued push of a key and class is due.
     pub(crate) fn queued(&self, target: Target) -> Option<Instant> {
+        self.queued_push(target).map(|held| held.due)
+    }
+
+    /// The queued push of a key and class.
+    pub(crate) fn queued_push(&self, target: Target) -> Option<&HeldPush> {
         if self.queued.is_empty() {
             return None;
         }
-        let number = self.queued.get(&target.slot_key())?;
-        self.pushes.get(number).map(|held| held.due)
+        self.pushes.get(self.queued.get(&target.slot_key())?)
     }
 
     /// Adds a push under a number of its own, as the queued one of its key.
