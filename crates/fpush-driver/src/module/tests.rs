@@ -21,7 +21,7 @@ use std::{
     time::SystemTime,
 };
 
-use fpush_policy::HeldChange;
+use fpush_policy::{HeldChange, HeldRecord};
 use fpush_push::{
     BackendStatus, Choice, Encrypted, Ending, Recipient, Record, Registered, Request, Sending, TokenHasher,
     TroubleKind, Unavailable, Verifying,
@@ -342,7 +342,7 @@ impl Disk {
     }
 }
 
-impl HeldStore for Disk {
+impl crate::HeldStore for Disk {
     fn write(&self, changes: Vec<HeldChange>, acknowledge: Option<crate::Acknowledge>) {
         let is_full = *self.is_full.lock().unwrap();
         for change in changes {
