@@ -10,9 +10,10 @@ use crate::HeldStore;
 
 impl Module {
     /// From now on what is held is written down there.
-    pub fn keep_in(&self, store: Arc<dyn HeldStore>) {
+    /// No number from `free` on is taken there.
+    pub fn keep_in(&self, store: Arc<dyn HeldStore>, free: u64) {
         let mut state = self.lock();
-        state.policy.begin_noting();
+        state.policy.begin_noting(free);
         state.store = Some(store);
     }
 

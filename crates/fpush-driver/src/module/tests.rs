@@ -225,7 +225,7 @@ impl Fixture {
     /// From now on what is held is written down.
     fn keep(&self) -> Arc<Disk> {
         let disk = Arc::<Disk>::default();
-        self.module.keep_in(Arc::clone(&disk) as _);
+        self.module.keep_in(Arc::clone(&disk) as _, 0);
         disk
     }
 
