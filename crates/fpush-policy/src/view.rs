@@ -89,16 +89,17 @@ impl<W> Policy<W> {
     pub fn view(&mut self, now: Instant) -> View {
         let (in_flight, waiting) = self.lengths();
         let at = self.clock.seconds(now);
+        let spooled = self.spool.len() + self.held.spooled();
         View {
             in_flight,
             waiting,
             held: self.held(),
-            spooled: self.spool.len(),
+            spooled,
             spooled_since: self
                 .spool
                 .oldest()
                 .map(|oldest| now.saturating_duration_since(oldest)),
-            spooled_out_in: self.outage.out_in(self.spool.len(), now),
+            spooled_out_in: self.outage.out_in(spooled, now),
             lane: self.outage.state(now),
             limited_tokens: self.limiter.len(),
             blocked_tokens: self.blocklist.len(),

@@ -215,7 +215,7 @@ fn an_outage_and_what_is_held_in_it_are_named() {
         );
     }
     let said = place.why("ios", &apple(3), &[]);
-    said.expect(NO, &["held until it is back: ", "queue: none waits"]);
+    said.expect(NO, &["held until it is back: 2\n", "queue: none waits"]);
     let said = place.why("ios", &apple(2), &["--json"]);
     let answer: Value = serde_json::from_str(&said.out).unwrap();
     let view = &answer["tokens"][0];
