@@ -76,7 +76,7 @@ fn go_on(state: fpush::fuzz::State) {
     let mut policy = Policy::<()>::new(module(), 7, clocks);
     let held = state.held.len();
     policy.remember(state.blocks, state.verdicts, clocks);
-    policy.begin_noting();
+    policy.begin_noting(0);
     let mut file = HashMap::new();
     for (number, record) in (0..).zip(state.held) {
         let recipient = recipient(&record, &hasher);

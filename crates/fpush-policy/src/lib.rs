@@ -43,4 +43,4 @@ pub use recent::{End, Last};
 pub use records::{BlockRecord, Clocks, HeldChange, HeldRecord, Recipient};
 pub use settings::ModuleSettings;
 pub use verdict::{Condition, LaneChange, VerdictRecord};
-pub use view::{Limit, TokenState, View};
+pub use view::{Limit, TokenState, View, Waits};

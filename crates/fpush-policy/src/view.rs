@@ -7,6 +7,7 @@ use fpush_push::{Class, Fingerprint, LaneId, TroubleKind};
 use crate::{
     blocklist::BlockReason,
     health::{Complaint, worse},
+    hold::HeldPush,
     limiter::Target,
     outage::LaneState,
     policy::Policy,
@@ -63,15 +64,24 @@ pub struct TokenState {
     pub last: Option<Last>,
 }
 
-/// What the rate limit says of one class of a token's pushes.
+/// What the rate limit and the queue say of one class of a token's pushes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     /// The class.
     pub class: Class,
-    /// Whether a push waits in the queue.
-    pub queued: bool,
-    /// When the next push, or the queued one, may go out; zero if it may now.
-    pub free_in: Duration,
+    /// What they wait for.
+    pub waits: Waits,
+}
+
+/// What pushes of one class wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// The next one may go out in so long.
+    Limited(Duration),
+    /// One is queued, and goes out in so long; zero if it is its turn.
+    Queued(Duration),
+    /// One is held until the provider is back, and given up in so long.
+    Held(Duration),
 }
 
 impl<W> Policy<W> {
@@ -80,16 +90,17 @@ impl<W> Policy<W> {
         let (in_flight, waiting) = self.lengths();
         let at = self.clock.seconds(now);
         let (beside, last_beside) = (self.lanes_beside(at, now), self.accepted_beside());
+        let spooled = self.spool.len() + self.held.spooled();
         View {
             in_flight,
             waiting,
             held: self.held(),
-            spooled: self.spool.len(),
+            spooled,
             spooled_since: self
                 .spool
                 .oldest()
                 .map(|oldest| now.saturating_duration_since(oldest)),
-            spooled_out_in: self.outage.out_in(self.spool.len(), now),
+            spooled_out_in: self.outage.out_in(spooled, now),
             lane: self.outage.state(now),
             limited_tokens: self.limiter.len(),
             blocked_tokens: self.blocklist.len(),
@@ -109,16 +120,20 @@ impl<W> Policy<W> {
     #[must_use]
     pub fn token(&self, key: Fingerprint, token: Fingerprint, lane: LaneId, now: Instant) -> TokenState {
         let left = |until: Instant| until.saturating_duration_since(now);
+        let is_down = matches!(self.outage.state(now), LaneState::Down { .. });
         let limit = |class| {
             let target = Target { key, token, class };
-            let spooled = self.spool.find(target).map(|_| now);
-            let queued = self.held.queued(target).or(spooled);
-            let until = queued.or_else(|| self.limiter.not_before(target, now))?;
-            Some(Limit {
-                class,
-                queued: queued.is_some(),
-                free_in: left(until),
-            })
+            let held = |expires| Waits::Held(left(expires));
+            let queued = |push: &HeldPush| match push.expires {
+                // It is the next one that finds out whether the provider is back.
+                Some(expires) if push.is_spooled && is_down => held(expires),
+                _ => Waits::Queued(left(push.due)),
+            };
+            let limited = |until| Waits::Limited(left(until));
+            let waits = self.spool.expires(target).map(held);
+            let waits = waits.or_else(|| self.held.queued_push(target).map(queued));
+            let waits = waits.or_else(|| self.limiter.not_before(target, now).map(limited))?;
+            Some(Limit { class, waits })
         };
         TokenState {
             limits: [Class::High, Class::Low, Class::Voip]

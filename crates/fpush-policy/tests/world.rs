@@ -177,7 +177,7 @@ impl World {
             .map(|token| (token, long_ago))
             .collect();
         let mut policy = Policy::new(settings(), 1, base);
-        policy.begin_noting();
+        policy.begin_noting(0);
         Self {
             random,
             policy,
@@ -573,7 +573,7 @@ impl World {
         assert_eq!(held.len(), self.policy.held());
         self.policy = Policy::new(settings(), 1, clocks);
         self.policy.remember(blocks, verdicts, clocks);
-        self.policy.begin_noting();
+        self.policy.begin_noting(0);
         self.wanted.clear();
         self.unreadable.clear();
         for (number, record) in held {

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use fpush_policy::{BlockReason, Last, Limit, TokenState};
-use fpush_push::Trouble;
+use fpush_push::{OutageStatus, Trouble};
 use tokio::time::Instant;
 
 use super::{Module, status};
@@ -30,6 +30,8 @@ pub struct TokenView {
     pub block: Option<Block>,
     /// Until when its lane sends nothing: the whole module, where that is one.
     pub paused: Option<Duration>,
+    /// Whether the module's provider takes pushes.
+    pub outage: OutageStatus,
     /// What keeps the whole module from working as it should.
     pub trouble: Option<Trouble>,
     /// The last push to it.
@@ -86,6 +88,7 @@ impl Module {
                 left,
             }),
             paused,
+            outage: status::outage(&view),
             trouble: status::trouble(&view, &backend, wall),
             last,
         })

@@ -107,7 +107,9 @@ impl<W> Policy<W> {
     }
 
     /// From now on what is held is written down: [`take_changes`](Self::take_changes) says what has changed.
-    pub fn begin_noting(&mut self) {
+    /// No number from this one on is taken yet.
+    pub fn begin_noting(&mut self, free: u64) {
+        self.next_number = self.next_number.max(free);
         self.held.begin_noting();
         self.spool.begin_noting();
     }

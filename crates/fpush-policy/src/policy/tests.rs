@@ -362,7 +362,7 @@ fn a_busy_token_is_not_held_where_there_is_no_room() {
 #[test]
 fn after_a_restart_the_newer_one_of_two_pushes_for_a_key_stands_for_both() {
     let mut f = Fixture::new(10);
-    f.policy.begin_noting();
+    f.policy.begin_noting(0);
     let due = f.at(1_000);
     f.policy.hold(job_of("a.org", "t"), HoldUntil::Due(due));
     while f.policy.make_due(due) {}
@@ -398,7 +398,7 @@ fn after_a_restart_the_newer_one_of_two_pushes_for_a_key_stands_for_both() {
 fn after_however_long_a_stop_what_is_held_is_tried_once_more() {
     for hours in [0, 1, 30] {
         let mut f = Fixture::new(10);
-        f.policy.begin_noting();
+        f.policy.begin_noting(0);
         let until = HoldUntil::Due(f.start);
         f.policy.hold(job_of("a.org", "t"), until);
         while f.policy.make_due(f.start) {}
@@ -418,7 +418,7 @@ fn after_a_stop_what_was_held_in_an_outage_is_tried_once_more_while_it_is_worth_
         (25, 28 * DAY, true),
     ] {
         let mut f = Fixture::new(10);
-        f.policy.begin_noting();
+        f.policy.begin_noting(0);
         let mut job = job_of("a.org", "t");
         job.worth_until = Some(f.start + f.policy.hold_for.min(time_to_live));
         f.policy.hold(job, HoldUntil::Back);
@@ -441,7 +441,7 @@ fn when_the_clock_was_set_what_is_written_down_moves_with_it() {
                 wall: SystemTime::UNIX_EPOCH + Duration::from_secs(wall),
                 ..right
             });
-            f.policy.begin_noting();
+            f.policy.begin_noting(0);
             let mut job = job_of("a.org", "t");
             job.worth_until = Some(f.start + HOUR);
             f.policy.hold(job, HoldUntil::Back);
@@ -462,7 +462,7 @@ fn what_was_written_by_a_clock_that_was_absurd_is_tried_once_more() {
             ..clocks()
         };
         f.policy.follow_clock(clocks);
-        f.policy.begin_noting();
+        f.policy.begin_noting(0);
         let mut job = job_of("a.org", "t");
         job.worth_until = Some(f.start + HOUR);
         f.policy.hold(job, HoldUntil::Back);
