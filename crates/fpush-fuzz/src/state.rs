@@ -9,7 +9,7 @@ use fpush_policy::{
     BlockRule, BlocklistSettings, Clocks, Ended, Grant, HeldRecord, KnownDomains, ModuleSettings, Policy,
     Publish, RatelimitSettings, SenderDomain, Target, VerdictPlace,
 };
-use fpush_push::{Class, Outcome, Token, TokenHasher};
+use fpush_push::{Class, Delivery, Outcome, Token, TokenHasher};
 use uuid::Uuid;
 
 use crate::check_line;
@@ -154,6 +154,7 @@ fn module() -> ModuleSettings {
             unexplained: rule,
             extension: STEP,
         },
+        delivery: Delivery::Real,
     }
 }
 

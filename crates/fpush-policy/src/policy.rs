@@ -155,6 +155,7 @@ impl<W> Policy<W> {
             max_in_flight,
             ratelimit,
             blocklist,
+            delivery: _,
         } = settings;
         let ticks = Ticks::new(clocks.now);
         Self {
@@ -178,6 +179,7 @@ impl<W> Policy<W> {
             max_in_flight,
             ratelimit,
             blocklist,
+            delivery: _,
         } = settings;
         self.limiter.set_settings(ratelimit);
         self.blocklist.set_settings(blocklist);

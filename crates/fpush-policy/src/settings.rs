@@ -1,6 +1,6 @@
 //! What every module has, whatever its backend.
 
-use fpush_push::settings::Section;
+use fpush_push::{Delivery, settings::Section};
 
 use crate::{blocklist::BlocklistSettings, limiter::RatelimitSettings};
 
@@ -13,6 +13,8 @@ pub struct ModuleSettings {
     pub ratelimit: RatelimitSettings,
     /// `blacklist`.
     pub blocklist: BlocklistSettings,
+    /// `shadow`. It is nothing to decide by: whoever carries the decisions out goes by it.
+    pub delivery: Delivery,
 }
 
 impl ModuleSettings {
@@ -22,6 +24,18 @@ impl ModuleSettings {
             max_in_flight: module.integer("maxInFlight", 1..=100_000, 1_000) as usize,
             ratelimit: RatelimitSettings::read(module),
             blocklist: BlocklistSettings::read(module),
+            delivery: read_delivery(module),
         }
     }
+}
+
+fn read_delivery(module: &mut Section<'_>) -> Delivery {
+    if !module.boolean("shadow", false) {
+        return Delivery::Real;
+    }
+    module.warning(
+        "shadow",
+        "this module sends nothing and answers every publish with a result: devices that only this fpush is to wake get no push",
+    );
+    Delivery::Shadow
 }

@@ -6,6 +6,7 @@
 //! * No mistake of an operator's unregisters a device: [`mistakes`], [`registry`].
 //! * No incident at a provider unregisters more than ten: [`incidents`].
 //! * What is really dead is unregistered: [`dead`].
+//! * A shadow unregisters nobody, whatever it decides, and neither it nor what follows it loses a push: [`shadow`].
 
 #![cfg(all(
     feature = "enable_registration",
@@ -24,3 +25,5 @@ mod mistakes;
 mod registry;
 #[path = "promise/rig.rs"]
 mod rig;
+#[path = "promise/shadow.rs"]
+mod shadow;

@@ -6,7 +6,7 @@ use fpush_policy::{BlockReason, Last, Limit, TokenState};
 use fpush_push::Trouble;
 use tokio::time::Instant;
 
-use super::{Module, status};
+use super::Module;
 
 /// What a token is to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Module {
                 left,
             }),
             paused,
-            trouble: status::trouble(&view, &backend, wall),
+            trouble: self.trouble(&view, &backend, wall),
             last,
         })
     }

@@ -4,7 +4,7 @@ use std::{env, mem, sync::Arc, time::Duration};
 
 use fpush_driver::{Drain, Liveness, Module, Modules, Senders};
 use fpush_policy::Clocks;
-use fpush_push::{Built, metrics::Counter};
+use fpush_push::{Built, Delivery, metrics::Counter};
 use tracing::info;
 
 use super::plan::{ModuleStep, Plan};
@@ -109,7 +109,10 @@ impl RunningModules {
                 (ModuleStep::Keep, Some(same)) => same,
                 (ModuleStep::Keep | ModuleStep::Change | ModuleStep::Add, known) => {
                     let module = self.with_new_backend(&value, parsed, known);
-                    verify_soon(&module, count);
+                    match value.delivery {
+                        Delivery::Real => verify_soon(&module, count),
+                        Delivery::Shadow => {}
+                    }
                     TypedModule {
                         module,
                         module_type: value.module_type,
@@ -157,10 +160,16 @@ impl RunningModules {
             None => {
                 let (senders, drain) = (self.senders.clone(), self.drain.clone());
                 let module = Module::new(name, backend, settings, senders, drain);
-                if self.keeps_held {
-                    module.keep_held();
+                match value.delivery {
+                    Delivery::Real => {
+                        if self.keeps_held {
+                            module.keep_held();
+                        }
+                        self.remembered.tell(&module, value.module_type);
+                    }
+                    // What was held to be sent waits for a module that sends.
+                    Delivery::Shadow => {}
                 }
-                self.remembered.tell(&module, value.module_type);
                 let probe = self.liveness.probe(format!("module {name}"));
                 self.drain.spawn(Arc::clone(&module).run(probe));
                 module
@@ -184,7 +193,9 @@ impl RunningModules {
 }
 
 fn is_of(typed: &TypedModule, value: &ModuleValue) -> bool {
-    typed.module.name() == value.name && typed.module_type == value.module_type
+    typed.module.name() == value.name
+        && typed.module_type == value.module_type
+        && typed.module.delivery() == value.delivery
 }
 
 /// Asks the module's provider whether it accepts the credentials, soon: not all providers at one moment.
