@@ -18,7 +18,8 @@ use fpush_policy::{
     VerdictRecord,
 };
 use fpush_push::{
-    Class, Failure, Fingerprint, Form, LaneId, Meters, Outcome, Push, PushError, PushTrait, Token, Urgency,
+    Class, Delivery, Failure, Fingerprint, Form, LaneId, Meters, Outcome, Push, PushError, PushTrait, Token,
+    Urgency,
 };
 use tokio::{sync::oneshot, time::Instant};
 use tracing::warn;
@@ -68,6 +69,8 @@ pub struct Module {
     name: Box<str>,
     senders: Senders,
     drain: Drain,
+    /// It stays what it is: with another one it is another module.
+    delivery: Delivery,
     lane: Arc<Lane>,
 }
 
@@ -81,12 +84,14 @@ impl Module {
         senders: Senders,
         drain: Drain,
     ) -> Arc<Self> {
+        let delivery = settings.delivery;
         let mut policy = Policy::new(settings, backend.digest(), clocks());
         policy.set_ramp(backend.ramp());
         Arc::new(Self {
             name: name.into(),
             senders,
             drain,
+            delivery,
             lane: Lane::new(name, policy, backend.into()),
         })
     }
@@ -127,6 +132,12 @@ impl Module {
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.lock().life == Life::Ended
+    }
+
+    /// Whether its pushes go out.
+    #[must_use]
+    pub fn delivery(&self) -> Delivery {
+        self.delivery
     }
 
     /// The name by which publishes mean this module.
@@ -275,6 +286,14 @@ impl Module {
         permit
     }
 
+    /// What the sender is told of an outcome. Of a shadow nothing: another one wakes the devices.
+    fn told(&self, outcome: Outcome) -> Outcome {
+        match self.delivery {
+            Delivery::Real => outcome,
+            Delivery::Shadow => Outcome::Unwanted,
+        }
+    }
+
     /// For an operator who asks later why the phone got no push.
     fn note(&self, token: Fingerprint, end: End) {
         self.lock().policy.note(token, end, Instant::now().into_std());
@@ -334,11 +353,14 @@ impl Admitted {
             } => (job.token, module.send(job, slot, turn, arrived).await),
         };
         module.lane.meters.outcome(outcome);
-        // The policy has taken note of what was accepted when it heard of that.
-        if outcome != Outcome::Accepted {
-            module.note(token, End::Answered(outcome));
+        let told = module.told(outcome);
+        match (outcome, told) {
+            // The policy has taken note of it when it heard of it.
+            (Outcome::Accepted, Outcome::Accepted) => {}
+            (Outcome::Accepted, _) => module.note(token, End::Answered(told)),
+            _ => module.note(token, End::Answered(outcome)),
         }
-        outcome
+        told
     }
 }
 

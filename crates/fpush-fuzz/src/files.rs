@@ -1,7 +1,7 @@
 //! Files of operators and of other programs: certificates, keys, devices.
 
 use fpush_client::Trust;
-use fpush_registry::{Device, lines};
+use fpush_registry::{Device, Time, lines, p2};
 
 use crate::{check_line, check_words, split_line};
 
@@ -66,6 +66,28 @@ pub(crate) fn prosody_file(input: &[u8]) {
     match fpush_registry::fuzz::prosody_file(content, None) {
         Ok(device) => check_device(&device),
         Err(words) => check_words(&words),
+    }
+}
+
+/// p2's table as `mysql --batch` writes it. What is read of it is exported and imported as it is, and goes back to p2 as it came.
+pub(crate) fn p2_table(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let mut lines = text.lines();
+    let written = Time::from_millis(1_700_000_000_000);
+    let rows = match p2::Rows::new(lines.next().unwrap_or_default(), written) {
+        Ok(rows) => rows,
+        Err(error) => return check_words(&error.to_string()),
+    };
+    let again = p2::Rows::new(&p2::first_line(), written);
+    for line in lines {
+        match rows.device(line) {
+            Ok(device) => {
+                check_device(&device);
+                let row = p2::to_line(&device).map(|row| again.as_ref().map(|rows| rows.device(&row)));
+                assert!(row == Some(Ok(Ok(device))), "it is another one in p2's table");
+            }
+            Err(error) => check_words(&error.to_string()),
+        }
     }
 }
 

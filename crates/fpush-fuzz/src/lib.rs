@@ -37,6 +37,7 @@ targets! {
     files::apns_certificate,
     files::json_lines,
     files::listener_certificate,
+    files::p2_table,
     files::pkcs12,
     files::prosody_file,
     files::provider_token_key,

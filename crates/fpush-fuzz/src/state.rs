@@ -10,7 +10,7 @@ use fpush_policy::{
     BlockRule, BlocklistSettings, Clocks, Ended, Grant, HeldChange, HeldRecord, KnownDomains, ModuleSettings,
     Policy, Publish, RatelimitSettings, Recipient, Remembered, SenderDomain, Target, VerdictPlace,
 };
-use fpush_push::{Class, LaneId, Outcome, Token, TokenHasher};
+use fpush_push::{Class, Delivery, LaneId, Outcome, Token, TokenHasher};
 
 use crate::check_line;
 
@@ -188,6 +188,7 @@ fn module() -> ModuleSettings {
             unexplained: rule,
             extension: STEP,
         },
+        delivery: Delivery::Real,
     }
 }
 

@@ -85,6 +85,7 @@ impl<W> Policy<W> {
             hold_for,
             ratelimit,
             blocklist,
+            delivery: _,
         } = settings;
         let ticks = Ticks::new(clocks.now);
         Self {
@@ -116,6 +117,7 @@ impl<W> Policy<W> {
             hold_for,
             ratelimit,
             blocklist,
+            delivery: _,
         } = settings;
         self.limiter.set_settings(ratelimit);
         self.blocklist.set_settings(blocklist);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fpush_push::settings::Section;
+use fpush_push::{Delivery, settings::Section};
 
 use crate::{blocklist::BlocklistSettings, limiter::RatelimitSettings};
 
@@ -17,6 +17,8 @@ pub struct ModuleSettings {
     pub ratelimit: RatelimitSettings,
     /// `blacklist`.
     pub blocklist: BlocklistSettings,
+    /// `shadow`. It is nothing to decide by: whoever carries the decisions out goes by it.
+    pub delivery: Delivery,
 }
 
 impl ModuleSettings {
@@ -34,10 +36,21 @@ impl ModuleSettings {
             hold_for: hold_for.min(LONGEST_HOLD),
             ratelimit: RatelimitSettings::read(module),
             blocklist: BlocklistSettings::read(module),
+            delivery: read_delivery(module),
         }
     }
 }
 
+fn read_delivery(module: &mut Section<'_>) -> Delivery {
+    if !module.boolean("shadow", false) {
+        return Delivery::Real;
+    }
+    module.warning(
+        "shadow",
+        "this module sends nothing and answers every publish with a result: devices that only this fpush is to wake get no push",
+    );
+    Delivery::Shadow
+}
 const HOLD_FOR: Duration = Duration::from_secs(4 * 3_600);
 /// What is older than that wakes nobody any more.
 const LONGEST_HOLD: Duration = Duration::from_secs(28 * 86_400);

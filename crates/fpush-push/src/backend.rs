@@ -49,6 +49,15 @@ impl Class {
     }
 }
 
+/// The setting `shadow`: whether a module's pushes go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// To the provider.
+    Real,
+    /// Nowhere: they are decided about and counted as if they did, and every publish is answered as if all were well.
+    Shadow,
+}
+
 /// How much a push carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {

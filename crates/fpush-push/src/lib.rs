@@ -26,8 +26,8 @@ pub mod sync;
 mod token;
 
 pub use backend::{
-    BackendType, Background, Built, Class, Encrypted, Example, Extra, Failure, Form, ParsedBackend, Push,
-    PushError, PushTrait, Sending, Urgency, Verifying,
+    BackendType, Background, Built, Class, Delivery, Encrypted, Example, Extra, Failure, Form, ParsedBackend,
+    Push, PushError, PushTrait, Sending, Urgency, Verifying,
 };
 pub use backoff::Backoff;
 pub use jid::{canonical_domain, canonical_jid};

@@ -33,7 +33,7 @@ pub enum Outcome {
     UnknownDevice,
     /// The database of registered devices cannot be asked.
     RegistryUnavailable,
-    /// The settings say that nothing is sent for what nobody has to see.
+    /// The settings say that nothing is sent: for what nobody has to see, or at all.
     Unwanted,
 }
 

@@ -113,6 +113,8 @@ pub struct Trouble {
 /// Kinds of trouble, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TroubleKind {
+    /// It sends nothing, because the settings say so.
+    Shadow,
     /// It cannot prove to the provider who it is.
     Authentication,
     /// The provider refuses what it sends, because of the settings.
@@ -136,12 +138,13 @@ pub enum TroubleKind {
 }
 
 impl TroubleKind {
-    /// Whether a module in this trouble can deliver all the same.
+    /// Whether a module in this trouble does what it is there for all the same: it delivers, or is not to.
     #[must_use]
     pub fn lets_pushes_pass(self) -> bool {
         match self {
             Self::Authentication | Self::Settings | Self::WrongTokens | Self::Provider => false,
-            Self::NothingAccepted
+            Self::Shadow
+            | Self::NothingAccepted
             | Self::Paused
             | Self::Unproven
             | Self::Clock
@@ -154,6 +157,7 @@ impl TroubleKind {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Shadow => "shadow",
             Self::Authentication => "authentication",
             Self::Settings => "settings",
             Self::WrongTokens => "wrong_tokens",

@@ -7,6 +7,7 @@
 //! [`Devices`]: fpush_push::Devices
 
 mod asking;
+mod batch;
 mod cache;
 mod change;
 mod device;
@@ -22,6 +23,7 @@ mod jobs;
 pub mod lines;
 mod lookup;
 mod nodes;
+pub mod p2;
 mod past;
 pub mod prosody;
 mod registrar;
@@ -39,6 +41,7 @@ mod times;
 mod unreadable;
 mod writer;
 
+pub use batch::RowError;
 pub use change::Imported;
 pub use device::{Device, Dialect};
 pub use error::{OpenError, RegisterError};

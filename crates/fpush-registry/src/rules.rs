@@ -6,6 +6,7 @@ use crate::{
     device::{Device, Dialect, share_of},
     error::RegisterError,
     former,
+    p2::{is_somebody, somebody_of},
     time::Time,
 };
 
@@ -143,6 +144,15 @@ impl Claim {
         }
     }
 
+    /// To whom the device belongs that is meant, if it was imported and nobody knew its account, and the hash by which it is
+    /// found.
+    pub(crate) fn unknown_account(&self) -> Option<(String, &str)> {
+        let owner = self.owner().filter(|owner| !is_somebody(owner))?;
+        let (_, domain) = owner.split_once('@')?;
+        let account = self.account.as_deref().filter(|_| self.dialect == Dialect::P2)?;
+        Some((somebody_of(domain), account))
+    }
+
     fn has_token_of(&self, device: &Device) -> bool {
         device.token.eq_ignore_ascii_case(&self.token)
     }
@@ -157,7 +167,15 @@ impl Claim {
         }
         let has_secret = device.secret_matches(self.secret.as_deref(), self.now);
         match (&device.owner, &self.by) {
-            (Some(owner), By::Owner(by)) if owner == by => Relation::Owner,
+            (Some(owner), By::Owner(by)) if owner == by && !is_somebody(by) => Relation::Owner,
+            // Only who knows the account and the id of the device has this hash.
+            (Some(owner), By::Owner(_))
+                if self.unknown_account().is_some_and(|(somebody, account)| {
+                    *owner == somebody && device.account.as_deref() == Some(account)
+                }) =>
+            {
+                Relation::Owner
+            }
             (Some(_), By::Owner(_) | By::Http { .. }) => Relation::Stranger,
             (None, By::Owner(_) | By::Http { .. }) if has_secret => Relation::Owner,
             // Of a device that was imported nobody knows how its app registers: by either way with type and node alone, as
@@ -284,5 +302,65 @@ const WELCOME: i64 = 2;
 /// Whether an imported device takes the place of the one that is there: only if it is the later one, so that
 /// importing twice changes nothing, and a device that registered since is left alone.
 pub(crate) fn is_later(imported: &Device, existing: &Device) -> bool {
+    let is_of_nobody_known = |device: &Device| device.owner.as_deref().is_some_and(is_somebody);
+    // It has no date of its own, but that of the table in which it was.
+    if is_of_nobody_known(imported) {
+        let says_the_same = imported.kind == existing.kind
+            && imported.secret == existing.secret
+            && imported.token == existing.token
+            && imported.account == existing.account
+            && imported.channel == existing.channel;
+        if says_the_same || !is_of_nobody_known(existing) {
+            return false;
+        }
+    }
     imported.changed() > existing.changed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_unknown_account_registered_is_only_for_who_has_its_hash() {
+        let claim = |owner: &str, account: &str| Claim {
+            dialect: Dialect::P2,
+            kind: "fcm".to_owned(),
+            node: "another".to_owned(),
+            token: "t".to_owned(),
+            account: Some(account.to_owned()),
+            channel: None,
+            by: By::Owner(owner.to_owned()),
+            secret: None,
+            is_reserved: false,
+            now: Time::from_millis(5),
+        };
+        let register = |claim: &Claim, device: &Device| {
+            register(claim, None, Some(device.clone()), 0, "new".to_owned(), 1).map(|device| device.secret)
+        };
+        let alice = claim("alice@a.example", "hash");
+        let imported = Device {
+            owner: Some("@a.example".to_owned()),
+            node: "node".to_owned(),
+            secret: "old".to_owned(),
+            ..register_new(&alice)
+        };
+        assert_eq!(register(&alice, &imported).ok().as_deref(), Some("old"));
+        for stranger in [
+            claim("alice@a.example", "another"),
+            claim("alice@b.example", "hash"),
+            claim("a.example", "hash"),
+            claim("@a.example", "hash"),
+        ] {
+            assert!(matches!(
+                register(&stranger, &imported),
+                Err(RegisterError::Forbidden)
+            ));
+            assert!(unregister(&stranger, Some(imported.clone())).is_err());
+        }
+    }
+
+    fn register_new(claim: &Claim) -> Device {
+        register(claim, None, None, 0, "new".to_owned(), 1).unwrap_or_else(|_| unreachable!("it is nobody's"))
+    }
 }

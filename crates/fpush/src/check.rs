@@ -10,7 +10,7 @@ mod user;
 use anyhow::Context as _;
 use fpush_component::LinkSettings;
 use fpush_push::{
-    SenderNames,
+    Delivery, SenderNames,
     settings::{Problem, Severity},
 };
 use serde::Serialize;
@@ -300,10 +300,15 @@ fn describe_module((value, parsed): (&ModuleValue, &ParsedModule)) -> Part {
         name,
         module_type,
         is_default,
+        delivery,
         digest: _,
     } = value;
     let ParsedModule { settings, backend } = parsed;
     let default = if *is_default { ", default" } else { "" };
+    let shadow = match delivery {
+        Delivery::Real => "",
+        Delivery::Shadow => ", shadow",
+    };
     let limit = &settings.ratelimit;
     let limit = if limit.enabled {
         format!("{:?} between two pushes to a token", limit.spacing)
@@ -316,7 +321,7 @@ fn describe_module((value, parsed): (&ModuleValue, &ParsedModule)) -> Part {
     ];
     Part {
         facts: backend.facts.iter().cloned().chain(own).map(Fact::from).collect(),
-        ..Part::new(format!("module {name} ({module_type}{default})"))
+        ..Part::new(format!("module {name} ({module_type}{default}{shadow})"))
     }
 }
 

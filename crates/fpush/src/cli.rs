@@ -63,10 +63,10 @@ pub(crate) enum Command {
     #[cfg(feature = "enable_registration")]
     #[command(subcommand, after_long_help = help::IMPORT)]
     Import(Import),
-    /// Write all registered devices to standard output, one JSON object a line, secrets and tokens included
+    /// Write all registered devices to standard output, secrets and tokens included
     #[cfg(feature = "enable_registration")]
     #[command(after_long_help = help::EXPORT)]
-    Export(SettingsFile),
+    Export(Export),
     /// Look at registered devices, or remove them
     #[cfg(feature = "enable_registration")]
     #[command(subcommand, after_long_help = help::DEVICES)]
@@ -195,6 +195,14 @@ pub(crate) enum Import {
         #[command(flatten)]
         settings: SettingsFile,
     },
+    /// From p2's table "target", as mysql --batch writes it
+    #[command(after_long_help = help::IMPORT_P2)]
+    P2 {
+        /// The file; - for standard input
+        file: PathBuf,
+        #[command(flatten)]
+        settings: SettingsFile,
+    },
     /// From what `fpush export` wrote
     Json {
         /// The file; - for standard input
@@ -202,6 +210,27 @@ pub(crate) enum Import {
         #[command(flatten)]
         settings: SettingsFile,
     },
+}
+
+/// How devices are written.
+#[cfg(feature = "enable_registration")]
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// For whom
+    #[arg(long, value_enum, default_value_t = ExportFormat::Json)]
+    pub(crate) format: ExportFormat,
+    #[command(flatten)]
+    pub(crate) settings: SettingsFile,
+}
+
+/// For whom devices are written.
+#[cfg(feature = "enable_registration")]
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// For fpush: one JSON object a line
+    Json,
+    /// For p2's table "target": rows for LOAD DATA, of the devices that registered with p2's commands
+    P2,
 }
 
 /// What to do with registered devices.

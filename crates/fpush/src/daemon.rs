@@ -17,7 +17,7 @@ use fpush_component::{Component, Handle, LinkStatus};
 use fpush_driver::{Drain, Liveness, Senders, clocks};
 use fpush_http::{Listener, Security};
 use fpush_monitor::{Certificate, Counted, Link, Monitor, Status};
-use fpush_push::{Devices, TokenHasher, metrics::WordCounters, sync::lock};
+use fpush_push::{Delivery, Devices, TokenHasher, metrics::WordCounters, sync::lock};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tracing::{info, warn};
 
@@ -252,6 +252,7 @@ impl Daemon {
             undelivered += remembered.held() as u64;
         }
         for TypedModule { module, .. } in &all {
+            let kept = kept && module.delivery() == Delivery::Real;
             let lost = module.lost() + if kept { 0 } else { module.held() as u64 };
             held += if kept { module.held() } else { 0 };
             undelivered += lost;

@@ -3,21 +3,22 @@
 use std::{
     collections::HashSet,
     env,
-    fmt::Write as _,
+    fmt::{self, Write as _},
     fs::File,
     io::{self, BufRead, BufReader},
+    path::Path,
     sync::Arc,
 };
 
 use anyhow::{Context as _, anyhow, bail};
 use fpush_push::files;
-use fpush_registry::{Device, IfMissing, Imported, Registry, Time, lines, prosody};
+use fpush_registry::{Device, IfMissing, Imported, Registry, Time, lines, p2, prosody};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use tokio::runtime;
 
 use crate::{
-    cli::{Devices, Import, SettingsFile},
+    cli::{Devices, Export, ExportFormat, Import, SettingsFile},
     console::{Console, Exit},
     logging,
     settings::load_registration,
@@ -36,44 +37,124 @@ pub(crate) fn import(import: &Import, console: &mut Console) -> Exit {
                         folder.display()
                     );
                 }
-                let devices = files
-                    .iter()
-                    .map(|file| prosody::read(file).map_err(|error| anyhow!("{}: {error}", file.display())));
+                let devices = files.iter().map(|file| {
+                    prosody::read(file).map_err(|error| Unread {
+                        place: file.display().to_string(),
+                        reason: error.to_string(),
+                    })
+                });
                 take_over(&registry, devices, files.len(), console).await
             })
         }
         Import::Json { file, settings } => {
             with_registry(settings, IfMissing::Make, console, async |registry, console| {
-                let name = file.display();
-                let reader: Box<dyn BufRead> = if file.as_os_str() == "-" {
-                    Box::new(io::stdin().lock())
-                } else {
-                    let file = File::open(file).with_context(|| format!("cannot read {name}"))?;
-                    Box::new(BufReader::new(file))
-                };
-                let mut text = files::Lines::new(reader, LONGEST_LINE);
-                let mut next = || {
-                    let line = text.next_line().transpose()?;
-                    Some(line.and_then(|line| {
-                        let line = str::from_utf8(line)
-                            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-                        Ok(line.to_owned())
-                    }))
-                };
-                let devices = (1..).zip(std::iter::from_fn(&mut next)).map(|(number, line)| {
-                    let line = line.with_context(|| format!("{name}, line {number}"))?;
-                    lines::from_line(&line).map_err(|error| anyhow!("{name}, line {number}: {error}"))
-                });
+                let lines = Lines::open(file)?;
+                let devices = lines.map(|line| line.read(lines::from_line));
+                take_over(&registry, devices, 0, console).await
+            })
+        }
+        Import::P2 { file, settings } => {
+            with_registry(settings, IfMissing::Make, console, async |registry, console| {
+                let mut lines = Lines::open(file)?;
+                let written = lines.written;
+                let first = lines.next().context("there is nothing in the file")?;
+                let rows = first.read(|line| p2::Rows::new(line, written));
+                let rows = rows.map_err(|Unread { place, reason }| anyhow!("{place}: {reason}"))?;
+                let devices = lines.map(|line| line.read(|line| rows.device(line)));
                 take_over(&registry, devices, 0, console).await
             })
         }
     }
 }
 
-pub(crate) fn export(settings: &SettingsFile, console: &mut Console) -> Exit {
-    with_registry(settings, IfMissing::Fail, console, async |registry, console| {
-        write_all(&registry, console, lines::to_line).await
-    })
+/// Something that is no device, and why.
+struct Unread {
+    place: String,
+    reason: String,
+}
+
+/// The lines of a file.
+struct Lines {
+    name: String,
+    text: files::Lines<Box<dyn BufRead>>,
+    number: u64,
+    /// When the file was written.
+    written: Time,
+}
+
+/// A line, or why it cannot be read.
+struct Line {
+    place: String,
+    text: io::Result<String>,
+}
+
+impl Lines {
+    /// Opens a file, or standard input for `-`.
+    fn open(file: &Path) -> anyhow::Result<Self> {
+        let name = file.display().to_string();
+        let (reader, written): (Box<dyn BufRead>, _) = if file.as_os_str() == "-" {
+            (Box::new(io::stdin().lock()), Time::now())
+        } else {
+            let opened = File::open(file).with_context(|| format!("cannot read {name}"))?;
+            let written = opened.metadata().and_then(|metadata| metadata.modified());
+            let written = written.with_context(|| format!("cannot read {name}"))?;
+            (Box::new(BufReader::new(opened)), written.into())
+        };
+        Ok(Self {
+            name,
+            text: files::Lines::new(reader, LONGEST_LINE),
+            number: 0,
+            written,
+        })
+    }
+}
+
+impl Iterator for Lines {
+    type Item = Line;
+
+    fn next(&mut self) -> Option<Line> {
+        let line = self.text.next_line().transpose()?;
+        self.number += 1;
+        let text = line.and_then(|line| {
+            let line = str::from_utf8(line).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+            Ok(line.to_owned())
+        });
+        Some(Line {
+            place: format!("{}, line {}", self.name, self.number),
+            text,
+        })
+    }
+}
+
+impl Line {
+    fn read<T, E: fmt::Display>(self, read: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Unread> {
+        let read = match self.text {
+            Ok(text) => read(&text).map_err(|e| e.to_string()),
+            Err(e) => Err(e.to_string()),
+        };
+        let place = self.place;
+        read.map_err(|reason| Unread { place, reason })
+    }
+}
+
+pub(crate) fn export(export: &Export, console: &mut Console) -> Exit {
+    let Export { format, settings } = export;
+    with_registry(
+        settings,
+        IfMissing::Fail,
+        console,
+        async |registry, console| match format {
+            ExportFormat::Json => {
+                let line = |device: &Device| Some(lines::to_line(device));
+                write_all(&registry, console, line).await
+            }
+            ExportFormat::P2 => {
+                // Nobody reads it if this cannot be written: then nothing of the rest can.
+                let _ = console.write(p2::first_line() + "\n");
+                write_all(&registry, console, p2::to_line).await
+            }
+        },
+    )
 }
 
 pub(crate) fn devices(devices: &Devices, console: &mut Console) -> Exit {
@@ -82,13 +163,13 @@ pub(crate) fn devices(devices: &Devices, console: &mut Console) -> Exit {
             with_registry(settings, IfMissing::Fail, console, async |registry, console| {
                 let line = |device: &Device| {
                     if form.json {
-                        return as_json(device).to_string();
+                        return Some(as_json(device).to_string());
                     }
                     let renewed = device.renewed.unwrap_or(device.registered);
-                    format!(
+                    Some(format!(
                         "{}\t{}\tregistered {}\trenewed {renewed}",
                         device.node, device.kind, device.registered
-                    )
+                    ))
                 };
                 write_all(&registry, console, line).await
             })
@@ -104,7 +185,13 @@ pub(crate) fn devices(devices: &Devices, console: &mut Console) -> Exit {
                 }
                 let time =
                     |time: Option<Time>| time.map_or_else(|| "never".to_owned(), |time| time.to_string());
-                let owner = device.owner.as_deref().unwrap_or("none (registered over HTTP)");
+                let owner = match device.owner.as_deref() {
+                    Some(owner) if p2::is_somebody(owner) => {
+                        &format!("an account of {} (imported)", &owner[1..])
+                    }
+                    Some(owner) => owner,
+                    None => "none (registered over HTTP)",
+                };
                 for (name, value) in [
                     ("node", device.node.as_str()),
                     ("dialect", device.dialect.name()),
@@ -173,19 +260,23 @@ fn as_json(device: &Device) -> serde_json::Value {
     })
 }
 
-/// Imports devices in batches, with a progress bar where there is somebody to see it, and says what was not read.
+/// Imports devices in batches, with a progress bar where there is somebody to see it, and says what was not read: each kind
+/// of mistake once.
 async fn take_over(
     registry: &Registry,
-    devices: impl Iterator<Item = anyhow::Result<Device>>,
+    devices: impl Iterator<Item = Result<Device, Unread>>,
     count: usize,
     console: &mut Console,
 ) -> anyhow::Result<Exit> {
     let bar = progress(count)?;
-    let (mut total, mut unread, mut first) = (Imported::default(), 0_u64, Vec::new());
-    let mut skip = |error: anyhow::Error| {
+    let (mut total, mut unread, mut kinds) = (Imported::default(), 0_u64, Vec::<(Unread, u64)>::new());
+    let mut skip = |more: Unread| {
         unread += 1;
-        if first.len() < NAMED {
-            first.push(error);
+        let known = kinds.iter().position(|(known, _)| known.reason == more.reason);
+        match known {
+            Some(known) => kinds[known].1 += 1,
+            None if kinds.len() < NAMED => kinds.push((more, 1)),
+            None => {}
         }
     };
     let (mut batch, mut nodes) = (Vec::with_capacity(BATCH), HashSet::new());
@@ -196,7 +287,10 @@ async fn take_over(
                 if nodes.insert(device.node.clone()) {
                     batch.push(device);
                 } else {
-                    skip(anyhow!("a node occurs twice; the first one counts"));
+                    skip(Unread {
+                        place: "a node".to_owned(),
+                        reason: "it occurs twice; the first one counts".to_owned(),
+                    });
                 }
             }
             Err(error) => skip(error),
@@ -215,12 +309,17 @@ async fn take_over(
         }
     }
     bar.finish_and_clear();
-    for error in &first {
-        console.complain(format_args!("not imported: {error:#}"));
+    let mut unnamed = unread;
+    for (Unread { place, reason }, times) in &kinds {
+        unnamed -= times;
+        let more = match times - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        console.complain(format_args!("not imported: {place}{more}: {reason}"));
     }
-    let more = unread - first.len() as u64;
-    if more > 0 {
-        console.complain(format_args!("not imported: {more} more"));
+    if unnamed > 0 {
+        console.complain(format_args!("not imported: {unnamed} for other reasons"));
     }
     for full in registry.full().await? {
         console.complain(format_args!("warning: {full}"));
@@ -246,13 +345,13 @@ fn progress(count: usize) -> anyhow::Result<ProgressBar> {
     Ok(bar)
 }
 
-/// Writes a line for each device, a page at a time, until nobody reads it any more.
+/// Writes a line for each device, a page at a time, until nobody reads it any more. What has no line is counted and said.
 async fn write_all(
     registry: &Registry,
     console: &mut Console,
-    line: impl Fn(&Device) -> String,
+    line: impl Fn(&Device) -> Option<String>,
 ) -> anyhow::Result<Exit> {
-    let (mut after, mut exit) = (None, Exit::Success);
+    let (mut after, mut exit, mut without) = (None, Exit::Success, 0_u64);
     loop {
         let page = registry.page(after.as_deref(), BATCH).await?;
         if let Some(unreadable) = page.unreadable {
@@ -261,13 +360,22 @@ async fn write_all(
         }
         let mut text = String::new();
         for device in &page.devices {
-            writeln!(text, "{}", line(device))?;
+            match line(device) {
+                Some(line) => writeln!(text, "{line}")?,
+                None => without += 1,
+            }
         }
         let is_last = page.devices.len() < BATCH;
         if console.write(text).is_err() || is_last {
             break;
         }
         after = page.devices.into_iter().last().map(|last| last.node);
+    }
+    if without > 0 {
+        console.complain(format_args!(
+            "left out: {without} devices that this format has no place for: of another dialect or push type, or without an owner"
+        ));
+        exit = Exit::No;
     }
     Ok(exit)
 }
@@ -312,9 +420,9 @@ fn with_registry(
     })
 }
 
+/// Kinds of mistakes that are named.
+const NAMED: usize = 10;
 /// Devices at a time.
 const BATCH: usize = 1_000;
-/// Mistakes that are named in full.
-const NAMED: usize = 10;
 /// A device has a dozen fields, the longest of 4 KiB.
 const LONGEST_LINE: usize = 64 << 10;

@@ -65,7 +65,7 @@ fn obey(command: &Command, console: &mut Console) -> Exit {
         #[cfg(feature = "enable_registration")]
         Command::Import(import) => devices::import(import, console),
         #[cfg(feature = "enable_registration")]
-        Command::Export(settings) => devices::export(settings, console),
+        Command::Export(export) => devices::export(export, console),
         #[cfg(feature = "enable_registration")]
         Command::Devices(devices) => devices::devices(devices, console),
         #[cfg(feature = "enable_webpush_support")]

@@ -13,7 +13,7 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 
 use fpush_driver::{Module, Senders, clocks};
 use fpush_policy::{BlockRecord, HeldRecord, KnownDomain, VerdictPlace, VerdictRecord};
-use fpush_push::{TokenHasher, metrics::WordCounters};
+use fpush_push::{Delivery, TokenHasher, metrics::WordCounters};
 use serde::{Deserialize, Serialize};
 use tokio::{
     task::{JoinHandle, spawn_blocking, yield_now},
@@ -246,6 +246,10 @@ impl StateDir {
         let is_due = |schedule: &SaveSchedule| now.is_none_or(|now| schedule.next <= now);
         let clocks = clocks();
         let mut snapshots = Vec::new();
+        // What a shadow holds must not be sent by whoever comes after it.
+        let is_real = |typed: &&TypedModule| typed.module.delivery() == Delivery::Real;
+        let modules: Vec<_> = modules.iter().filter(is_real).cloned().collect();
+        let modules = &*modules;
         let changes = |which: usize| {
             modules
                 .iter()

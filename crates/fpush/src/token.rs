@@ -452,7 +452,7 @@ fn outcome_means(outcome: Outcome) -> &'static str {
         }
         Outcome::RegistryUnavailable => "The database of registered devices could not be asked.",
         Outcome::Unwanted => {
-            "It was for something that nobody has to see, for which the settings send nothing to this module's devices."
+            "The settings send nothing: for what nobody has to see, or because the module is a shadow."
         }
     }
 }

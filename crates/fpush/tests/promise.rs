@@ -7,6 +7,7 @@
 //! * No incident at a provider unregisters more than ten: [`incidents`].
 //! * What is really dead is unregistered: [`dead`].
 //! * The same of Web Push, where strangers choose who speaks: [`webpush`].
+//! * A shadow unregisters nobody, whatever it decides, and neither it nor what follows it loses a push: [`shadow`].
 
 #![cfg(all(
     feature = "enable_registration",
@@ -25,6 +26,8 @@ mod mistakes;
 mod registry;
 #[path = "promise/rig.rs"]
 mod rig;
+#[path = "promise/shadow.rs"]
+mod shadow;
 #[cfg(feature = "enable_webpush_support")]
 #[path = "promise/webpush.rs"]
 mod webpush;

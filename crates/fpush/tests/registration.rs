@@ -54,6 +54,8 @@ mod migration;
 mod operators;
 #[path = "registration/owners.rs"]
 mod owners;
+#[path = "registration/p2.rs"]
+mod p2;
 #[path = "registration/past.rs"]
 mod past;
 #[path = "registration/persistence.rs"]

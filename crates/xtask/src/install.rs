@@ -19,6 +19,8 @@ pub(crate) enum Package {
     Ejabberd,
     /// PostgreSQL, of whose programs the tests start an instance of their own.
     Postgresql,
+    /// `MariaDB`, of whose programs the tests start an instance of their own.
+    MariaDb,
     /// A browser.
     Chromium,
     /// The client of the HTTP API's examples.
@@ -41,6 +43,7 @@ impl Package {
             Self::Prosody => Prosody::is_installed(),
             Self::Ejabberd => Ejabberd::is_installed(),
             Self::Postgresql => Path::new("/usr/lib/postgresql").is_dir(),
+            Self::MariaDb => ["mariadbd", "mariadb-install-db"].map(process::is_there) == [true; 2],
             Self::Chromium => process::is_there("chromium"),
             Self::Curl => process::is_there("curl"),
             Self::Promtool => process::is_there("promtool"),
@@ -62,6 +65,7 @@ impl Package {
             Self::Prosody => &["prosody", "prosody-modules"],
             Self::Ejabberd => &["ejabberd"],
             Self::Postgresql => &["postgresql"],
+            Self::MariaDb => &["mariadb-server"],
             Self::Chromium => &["chromium"],
             Self::Curl => &["curl"],
             Self::Promtool => &["prometheus"],

@@ -26,16 +26,18 @@ impl Module {
             }
             Some(admission) => admission,
         };
-        if let Admission::Answered(outcome) = admission {
-            self.lane.meters.outcome(outcome);
-            if let Some(token) = self.canonical(request.token) {
-                self.note(
-                    self.fingerprint_as(TokenRole::First, &token),
-                    End::Answered(outcome),
-                );
-            }
+        let outcome = match admission {
+            Admission::Answered(outcome) => outcome,
+            Admission::Admitted(_) => return admission,
+        };
+        self.lane.meters.outcome(outcome);
+        if let Some(token) = self.canonical(request.token) {
+            self.note(
+                self.fingerprint_as(TokenRole::First, &token),
+                End::Answered(outcome),
+            );
         }
-        admission
+        Admission::Answered(self.told(outcome))
     }
 
     fn decide(

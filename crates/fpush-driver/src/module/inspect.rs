@@ -89,7 +89,7 @@ impl Module {
             }),
             paused,
             outage: status::outage(&view),
-            trouble: status::trouble(&view, &backend, wall),
+            trouble: self.trouble(&view, &backend, wall),
             last,
         })
     }

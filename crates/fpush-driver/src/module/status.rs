@@ -6,7 +6,9 @@ use std::{
 };
 
 use fpush_policy::{Complaint, Condition, LaneState, View};
-use fpush_push::{BackendStatus, ModuleStatus, OutagePhase, OutageStatus, Proof, Trouble, TroubleKind};
+use fpush_push::{
+    BackendStatus, Delivery, ModuleStatus, OutagePhase, OutageStatus, Proof, Trouble, TroubleKind,
+};
 use tokio::time::Instant;
 
 use super::Module;
@@ -19,7 +21,7 @@ impl Module {
             let mut state = self.lock();
             (state.policy.view(now.into_std()), state.backend.status())
         };
-        let trouble = trouble(&view, &backend, wall);
+        let trouble = self.trouble(&view, &backend, wall);
         let proof = match trouble.as_ref().map(|trouble| trouble.kind) {
             Some(TroubleKind::Authentication) => Proof::Refused,
             Some(_) | None if view.proven => Proof::Proven,
@@ -59,8 +61,20 @@ pub(super) fn outage(view: &View) -> OutageStatus {
     }
 }
 
-/// The worst that there is to say about a module.
-pub(super) fn trouble(view: &View, backend: &BackendStatus, wall: SystemTime) -> Option<Trouble> {
+impl Module {
+    /// The worst that there is to say about it.
+    pub(super) fn trouble(&self, view: &View, backend: &BackendStatus, wall: SystemTime) -> Option<Trouble> {
+        match self.delivery {
+            Delivery::Real => trouble(view, backend, wall),
+            Delivery::Shadow => Some(Trouble {
+                kind: TroubleKind::Shadow,
+                words: SHADOW.to_owned(),
+            }),
+        }
+    }
+}
+
+fn trouble(view: &View, backend: &BackendStatus, wall: SystemTime) -> Option<Trouble> {
     let of_credentials = backend.credentials.iter().find_map(|credential| {
         let words = credential.trouble.as_ref()?.to_string();
         // A token that could not be renewed is good until its end.
@@ -121,5 +135,7 @@ pub(super) const REJECTS_TOO_MANY: &str = "the provider rejects too many tokens:
     module, and whether the provider has an incident; the devices are kept meanwhile";
 pub(super) const ACCEPTS_NOTHING: &str = "the provider has rejected every token so far: check environment, topic and project \
     of this module; the devices are kept meanwhile";
+const SHADOW: &str = "a shadow (\"shadow\": true): it decides and counts, sends nothing and answers every publish with a result; \
+    take the setting away as soon as this fpush is to wake the devices";
 const STALE_TOKENS: &str = "the provider rejects one token in ten or more, as it has before: devices that are gone are given up \
     after their second push; if the share does not fall, look for an app that names the wrong module, whose devices are kept";

@@ -72,6 +72,7 @@ pub(super) const MIGRATIONS: &[&[&str]] = &[
     ],
     // The number of the change that ended the device. Before that nobody noted it.
     &["ALTER TABLE tombstones ADD COLUMN change BIGINT NOT NULL DEFAULT 0"],
+    &["CREATE INDEX IF NOT EXISTS devices_by_account ON devices (account) WHERE account IS NOT NULL"],
 ];
 
 macro_rules! columns {
@@ -94,6 +95,12 @@ pub(super) const PAGE: &str = concat!(
     " FROM devices WHERE node > $1 ORDER BY node LIMIT $2"
 );
 pub(super) const OWNED: &str = concat!("SELECT ", columns!(), " FROM devices WHERE owner = $1");
+/// By the account: one owner may have all devices of a domain, whose accounts are not known.
+pub(super) const OF_ACCOUNT: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM devices WHERE account = $1 AND owner || '' = $2"
+);
 /// Without an index: somebody asks once in a while.
 pub(super) const WITH_TOKEN: &str = concat!(
     "SELECT ",

@@ -47,6 +47,12 @@ impl Writing {
         readable(on!(self, transaction => devices(&mut **transaction, sql::OWNED, &values)))
     }
 
+    /// The devices of an owner that have this hash of an account.
+    pub(crate) async fn of_account(&mut self, account: &str, owner: &str) -> Result<Vec<Device>> {
+        let values = [Value::Text(account), Value::Text(owner)];
+        readable(on!(self, transaction => devices(&mut **transaction, sql::OF_ACCOUNT, &values)))
+    }
+
     /// Writes a device, in the place of one with the same node. One that is imported `arrived` now.
     pub(crate) async fn put(&mut self, device: &Device, arrived: Option<Time>) -> Result<()> {
         let former = former::to_text(&device.former);

@@ -12,6 +12,7 @@ use crate::{
     change::{Change, Done, Imported},
     device::{Device, share_of},
     error::RegisterError,
+    p2::is_somebody,
     past::{Ended, Known},
     rules::{self, Claim, Joins, Needs},
     shared::Shared,
@@ -273,14 +274,19 @@ impl<'a> Transaction<'a> {
     /// The registration that is meant, and how many its owner has.
     async fn find(&mut self, claim: &Claim) -> Result<(Option<Device>, usize), sqlx::Error> {
         let owned = match claim.owner() {
-            Some(owner) => self.writing.owned_by(owner).await?,
-            None => Vec::new(),
+            Some(owner) if !is_somebody(owner) => self.writing.owned_by(owner).await?,
+            Some(_) | None => Vec::new(),
         };
         let number = owned.len();
-        let existing = match owned.into_iter().find(|device| claim.refers_to(device)) {
-            Some(device) => Some(device),
-            None => self.writing.find(&claim.node).await?,
-        };
+        let is_meant = |device: &Device| claim.refers_to(device);
+        let mut existing = owned.into_iter().find(is_meant);
+        if existing.is_none() {
+            existing = self.writing.find(&claim.node).await?;
+        }
+        if let (None, Some((somebody, account))) = (&existing, claim.unknown_account()) {
+            let imported = self.writing.of_account(account, &somebody).await?;
+            existing = imported.into_iter().find(is_meant);
+        }
         Ok((existing, number))
     }
 

@@ -103,22 +103,34 @@ Examples:
   fpush import json devices.jsonl
   ssh old-server fpush export | fpush import json -
   fpush import mod_push_appserver /var/lib/prosody
+  fpush import p2 target.tsv
 
 Exit statuses:
   0    everything was read
-  1    something was not: the first mistakes are named
+  1    something was not: each kind of mistake is named once
   2    the command line is wrong
   71   something in the machine failed, such as the database
   78   the settings are wrong, or have no registration block";
 
+/// `fpush import p2 --help`.
+#[cfg(feature = "enable_registration")]
+pub(super) const IMPORT_P2: &str = "\
+The file:
+  mysql --batch p2 -e 'SELECT service, device, channel, domain, token, node, secret FROM target' > target.tsv
+
+Example:
+  fpush import p2 target.tsv";
+
 /// `fpush export --help`.
 #[cfg(feature = "enable_registration")]
 pub(super) const EXPORT: &str = "\
-Example:
+Examples:
   (umask 077; fpush export > devices.jsonl)
+  (umask 077; fpush export --format p2 > target.tsv)
 
 Exit statuses:
   0    all devices were written
+  1    some were not: that format knows no such devices, or they cannot be read
   2    the command line is wrong
   71   something in the machine failed, such as the database
   78   the settings are wrong, or have no registration block

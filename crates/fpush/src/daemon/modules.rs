@@ -4,7 +4,7 @@ use std::{env, mem, sync::Arc, time::Duration};
 
 use fpush_driver::{Drain, Liveness, Module, Modules, Senders};
 use fpush_policy::Clocks;
-use fpush_push::{Built, metrics::Counter};
+use fpush_push::{Built, Delivery, metrics::Counter};
 use tracing::info;
 
 use super::plan::{ModuleStep, Plan};
@@ -105,7 +105,10 @@ impl RunningModules {
                 (ModuleStep::Keep, Some(same)) => same,
                 (ModuleStep::Keep | ModuleStep::Change | ModuleStep::Add, known) => {
                     let module = self.with_new_backend(&value, parsed, known);
-                    verify_soon(&module, count);
+                    match value.delivery {
+                        Delivery::Real => verify_soon(&module, count),
+                        Delivery::Shadow => {}
+                    }
                     TypedModule {
                         module,
                         module_type: value.module_type,
@@ -153,7 +156,11 @@ impl RunningModules {
             None => {
                 let (senders, drain) = (self.senders.clone(), self.drain.clone());
                 let module = Module::new(name, backend, settings, senders, drain);
-                self.remembered.tell(&module, value.module_type);
+                match value.delivery {
+                    Delivery::Real => self.remembered.tell(&module, value.module_type),
+                    // What was held to be sent waits for a module that sends.
+                    Delivery::Shadow => {}
+                }
                 let probe = self.liveness.probe(format!("module {name}"));
                 self.drain.spawn(Arc::clone(&module).run(probe));
                 module
@@ -177,7 +184,9 @@ impl RunningModules {
 }
 
 fn is_of(typed: &TypedModule, value: &ModuleValue) -> bool {
-    typed.module.name() == value.name && typed.module_type == value.module_type
+    typed.module.name() == value.name
+        && typed.module_type == value.module_type
+        && typed.module.delivery() == value.delivery
 }
 
 /// Asks the module's provider whether it accepts the credentials, soon: not all providers at one moment.

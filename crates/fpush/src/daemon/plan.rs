@@ -93,17 +93,15 @@ impl Plan {
             state_folder,
             runtime_folder,
         } = after;
-        let is_same_module =
-            |a: &ModuleValue, b: &ModuleValue| a.name == b.name && a.module_type == b.module_type;
         let step = |module: &ModuleValue| {
-            let old = before.modules.iter().find(|old| is_same_module(old, module));
+            let old = before.modules.iter().find(|old| old.is_same_module(module));
             match old {
                 Some(old) if old == module => ModuleStep::Keep,
                 Some(_) => ModuleStep::Change,
                 None => ModuleStep::Add,
             }
         };
-        let is_gone = |old: &&ModuleValue| !modules.iter().any(|module| is_same_module(old, module));
+        let is_gone = |old: &&ModuleValue| !modules.iter().any(|module| old.is_same_module(module));
         let changed = |is_other: bool| if is_other { Step::Change } else { Step::Keep };
         let later = [
             ("stateDirectory", *state_folder != before.state_folder),

@@ -2,7 +2,7 @@
 
 use fpush_policy::ModuleSettings;
 use fpush_push::{
-    ParsedBackend,
+    Delivery, ParsedBackend,
     settings::{NamedFile, Section, digest},
 };
 use serde_json::{Map, Value};
@@ -16,8 +16,17 @@ pub(crate) struct ModuleValue {
     /// `type`.
     pub(crate) module_type: &'static str,
     pub(crate) is_default: bool,
+    pub(crate) delivery: Delivery,
     /// Of its text and of all files that it names.
     pub(crate) digest: u128,
+}
+
+impl ModuleValue {
+    /// Whether another one goes on with what this one knows and holds. What was acknowledged to be sent must not end with a
+    /// shadow, and what a shadow holds must not be sent.
+    pub(crate) fn is_same_module(&self, other: &Self) -> bool {
+        self.name == other.name && self.module_type == other.module_type && self.delivery == other.delivery
+    }
 }
 
 /// What a module is made of.
@@ -58,6 +67,7 @@ pub(super) fn read_modules(root: &mut Section<'_>, types: &[Row]) -> Vec<(Module
             name: name.to_owned(),
             module_type,
             is_default,
+            delivery: parsed.settings.delivery,
             digest: NamedFile::digest_all(text, &files),
         };
         modules.push((value, parsed));

@@ -3,6 +3,7 @@
 //! the names with those that are read.
 
 mod modules;
+mod webpush;
 
 use self::modules::MODULE;
 
@@ -343,6 +344,15 @@ const KEY_FILE: Key = key(
     Kind::Path,
     "",
     "The key of the certificate for TLS (PEM).",
+);
+
+const ATTEMPT: &str = "One attempt takes this long at most.";
+
+const ROOTS: Key = key(
+    "caFilePath",
+    Kind::Path,
+    "",
+    "Roots (PEM) that are trusted beside those of the system.",
 );
 
 static LOGGING: [Key; 2] = [

@@ -30,7 +30,7 @@ pub(crate) const DEAD: &str = "cancel/item-not-found";
 pub(crate) struct World {
     pub(crate) link: Link,
     pub(crate) daemon: Daemon,
-    _apns: FakeApns,
+    pub(crate) apns: FakeApns,
     pub(crate) fcm: FakeFcm,
     clock: Clock,
     xmpp: FakeXmpp,
@@ -142,7 +142,7 @@ impl World {
         Self {
             link,
             daemon,
-            _apns: apns,
+            apns,
             fcm,
             clock,
             xmpp,

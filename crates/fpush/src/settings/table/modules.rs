@@ -1,8 +1,8 @@
 //! The settings of push modules.
 
-use super::{Key, Kind, key};
+use super::{ATTEMPT, Key, Kind, ROOTS, key, webpush::WEBPUSH};
 
-pub(super) static MODULE: [Key; 9] = [
+pub(super) static MODULE: [Key; 10] = [
     key(
         "type",
         Kind::Word(&["apple", "google", "webpush", "demo"]),
@@ -26,6 +26,12 @@ pub(super) static MODULE: [Key; 9] = [
         Kind::Span,
         "\"4h\"",
         "How long a push is held that the provider cannot take.",
+    ),
+    key(
+        "shadow",
+        Kind::Flag,
+        "false",
+        "It decides and counts, sends nothing, and answers every publish with a result.",
     ),
     key(
         "ratelimit",
@@ -122,15 +128,6 @@ static PUSH_ERROR: [Key; 3] = [
     ),
     key("extendedBlocking", Kind::Span, "\"20min\"", EXTENDED),
 ];
-
-const ATTEMPT: &str = "One attempt takes this long at most.";
-
-const ROOTS: Key = key(
-    "caFilePath",
-    Kind::Path,
-    "",
-    "Roots (PEM) that are trusted beside those of the system.",
-);
 
 const APNS_DATA: Key = key(
     "additionalData",
@@ -437,69 +434,3 @@ const FCM_OPTIONS: Key = key(
     "{}",
     "This part of Google's message.",
 );
-
-static WEBPUSH: [Key; 13] = [
-    key(
-        "vapidKeyFilePath",
-        Kind::Path,
-        "",
-        "The private key of the module, as fpush vapid new makes it.",
-    ),
-    key(
-        "subject",
-        Kind::Text,
-        "",
-        "How push services reach you: mailto: or an https URL.",
-    ),
-    key(
-        "allowedEndpoints",
-        Kind::Texts,
-        "",
-        "Hosts that pushes may go to. By default the vendors'.",
-    ),
-    key(
-        "allowedPorts",
-        Kind::Wholes(1, 65_535),
-        "[443]",
-        "Ports that pushes may go to.",
-    ),
-    key(
-        "allowedNetworks",
-        Kind::Texts,
-        "[]",
-        "What may be connected to although it is not in the public internet.",
-    ),
-    key(
-        "ttl",
-        Kind::Span,
-        "\"28days\"",
-        "How long the push service keeps a push for a device that is off.",
-    ),
-    key(
-        "urgency",
-        Kind::Word(&["auto", "high", "normal", "low", "very-low"]),
-        "\"auto\"",
-        "How much a push matters; auto: what the publish says.",
-    ),
-    key(
-        "lowPriority",
-        Kind::Word(&["drop", "send"]),
-        "\"drop\"",
-        "What becomes of a publish that nobody has to see.",
-    ),
-    key(
-        "topic",
-        Kind::Text,
-        "",
-        "A push replaces an older one that has not been delivered.",
-    ),
-    key("additionalData", Kind::Anything, "{}", "Added to the payload."),
-    key(
-        "declarative",
-        Kind::Anything,
-        "",
-        "A notification that Safari shows by itself.",
-    ),
-    ROOTS,
-    key("requestTimeout", Kind::SpanOrSeconds, "10", ATTEMPT),
-];
