@@ -18,7 +18,12 @@ impl Guard {
     /// Whether an address may be connected to.
     #[must_use]
     pub fn admits(&self, address: IpAddr) -> bool {
-        is_public(address) || self.allowed.iter().any(|network| network.contains(address))
+        let is_allowed = |address| self.allowed.iter().any(|network| network.contains(address));
+        match behind_nat64(address) {
+            // Who lets translated addresses pass means the public ones.
+            Some(behind) => is_allowed(address) && (is_public_v4(behind) || is_allowed(IpAddr::V4(behind))),
+            None => is_public(address) || is_allowed(address),
+        }
     }
 }
 
@@ -39,6 +44,17 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         let network = Ipv4Addr::from_octets(*network);
         (network.to_bits() ^ address.to_bits()).leading_zeros() >= *prefix
     })
+}
+
+/// The address that a translator connects to for this one (RFC 6052 section 2.1).
+fn behind_nat64(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V6(address) => match address.segments() {
+            [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(Ipv4Addr::from_bits(address.to_bits() as u32)),
+            _ => None,
+        },
+        IpAddr::V4(_) => None,
+    }
 }
 
 /// Only what is given out as global unicast, without what is special in it.
@@ -253,10 +269,21 @@ mod tests {
                 "127.0.0.2",
                 "::ffff:127.0.0.2",
                 "fd00::1",
-                "64:ff9b::1",
+                "64:ff9b::8.8.8.8",
+                "64:ff9b::127.0.0.2",
                 "8.8.8.8",
             ],
-            &["127.0.0.1", "127.0.0.3", "::ffff:127.0.0.1", "fc00::1", "::1"],
+            &[
+                "64:ff9b::1",
+                "64:ff9b::127.0.0.1",
+                "64:ff9b::10.0.0.1",
+                "64:ff9b::169.254.169.254",
+                "127.0.0.1",
+                "127.0.0.3",
+                "::ffff:127.0.0.1",
+                "fc00::1",
+                "::1",
+            ],
         );
     }
 }

@@ -20,7 +20,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tracing::debug;
@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// How all origins are reached.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Reach {
     pub(crate) connector: Connector,
     /// Connections to one origin of HTTP/1.1.
@@ -48,7 +48,7 @@ pub(crate) struct Reach {
 pub(crate) struct Pool {
     /// A request holds a place while it opens a connection or uses one of HTTP/1.1. There is one place until the origin has
     /// spoken HTTP/1.1.
-    places: Semaphore,
+    places: Arc<Semaphore>,
     connections: Mutex<Connections>,
     keeping: Keeping,
 }
@@ -95,9 +95,9 @@ struct Http2 {
 
 /// A connection in use.
 #[derive(Debug)]
-enum Lease<'a> {
+enum Lease {
     /// One of HTTP/1.1, for this request alone.
-    Own(Http1, SemaphorePermit<'a>),
+    Own(Http1, OwnedSemaphorePermit),
     /// One of HTTP/2, for all requests.
     Shared(Http2),
 }
@@ -124,14 +124,14 @@ pub(crate) struct Responding<'a> {
 /// The connection that an answer comes over. Dropped before the body has come to its end, it is not used again.
 #[derive(Debug)]
 pub(crate) struct Busy<'a> {
-    lease: Lease<'a>,
+    lease: Lease,
     pool: &'a Pool,
 }
 
 impl Pool {
     pub(crate) fn new(keeping: Keeping) -> Self {
         Self {
-            places: Semaphore::new(1),
+            places: Arc::new(Semaphore::new(1)),
             connections: Mutex::default(),
             keeping,
         }
@@ -180,11 +180,12 @@ impl Pool {
     }
 
     /// A connection to send over, and whether it is new.
-    async fn lease(self: &Arc<Self>, reach: &Reach, uri: &Uri) -> Result<(Lease<'_>, bool), SendError> {
+    async fn lease(self: &Arc<Self>, reach: &Reach, uri: &Uri) -> Result<(Lease, bool), SendError> {
         if let Some(shared) = self.lock().share(Instant::now()) {
             return Ok((Lease::Shared(shared), false));
         }
-        let place = self.places.acquire().await.expect("nobody closes it");
+        let places = Arc::clone(&self.places);
+        let place = places.acquire_owned().await.expect("nobody closes it");
         {
             let mut connections = self.lock();
             if let Some(shared) = connections.share(Instant::now()) {
@@ -197,12 +198,32 @@ impl Pool {
         Ok((self.open(reach, uri, place).await?, true))
     }
 
-    async fn open<'a>(
-        self: &'a Arc<Self>,
+    /// A new connection. It is the pool's: who gives up waiting for it leaves it to those who come next, because they would
+    /// otherwise begin again and again, each with the time that the one before has left.
+    async fn open(
+        self: &Arc<Self>,
         reach: &Reach,
         uri: &Uri,
-        place: SemaphorePermit<'a>,
-    ) -> Result<Lease<'a>, SendError> {
+        place: OwnedSemaphorePermit,
+    ) -> Result<Lease, SendError> {
+        let (pool, reach, uri) = (Arc::clone(self), reach.clone(), uri.clone());
+        let (opened, opening) = oneshot::channel();
+        tokio::spawn(async move {
+            let lease = timeout(LONGEST_DIAL, pool.dial(&reach, &uri, place)).await;
+            let unwanted = opened.send(lease.unwrap_or(Err(SendError::TimedOut)));
+            if let Err(Ok(lease)) = unwanted {
+                Busy { lease, pool: &pool }.finish();
+            }
+        });
+        opening.await.unwrap_or(Err(SendError::TimedOut))
+    }
+
+    async fn dial(
+        self: &Arc<Self>,
+        reach: &Reach,
+        uri: &Uri,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Lease, SendError> {
         let dialing = connect(reach.connector.clone(), uri.clone());
         let (stream, protocol) = dialing.await.map_err(|obstacle| {
             reach.tally.count_failed_connect();
@@ -264,6 +285,12 @@ impl Pool {
         }
     }
 
+    /// Whether it has a connection that is not in use, or one for all.
+    pub(crate) fn is_open(&self) -> bool {
+        let connections = self.lock();
+        connections.shared.is_some() || !connections.idle.is_empty()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Connections> {
         lock(&self.connections)
     }
@@ -306,7 +333,7 @@ impl Connections {
     }
 }
 
-impl Lease<'_> {
+impl Lease {
     fn number(&self) -> u64 {
         match self {
             Self::Own(Http1 { number, .. }, _) | Self::Shared(Http2 { number, .. }) => *number,
@@ -447,6 +474,8 @@ fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
     error.source().and_then(|cause| cause.downcast_ref())
 }
 
+/// A connection that is not there by then comes to nothing.
+const LONGEST_DIAL: Duration = Duration::from_secs(10);
 /// A connection of HTTP/2 that brought nothing for this long, while a request waited in vain, takes no other.
 const SILENCE: Duration = Duration::from_secs(2);
 /// When to look again whether a connection is idle that has a request under way.

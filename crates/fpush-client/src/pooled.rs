@@ -41,7 +41,8 @@ pub struct PoolSettings {
     pub max_connections: NonZeroUsize,
     /// To an origin that speaks HTTP/1.1, this many connections that are not in use are kept.
     pub max_idle: NonZeroUsize,
-    /// Connections are kept for this many origins; beyond that, those go that were not used for longest.
+    /// Connections are kept for this many origins; beyond that, those go that were not used for longest, first of those that have
+    /// none.
     pub max_origins: NonZeroUsize,
 }
 
@@ -153,7 +154,8 @@ impl Origins {
         }
         // Connecting, which comes next, costs more than a look at all of them.
         if self.pools.len() >= self.most.get()
-            && let Some((oldest, _)) = self.pools.iter().min_by_key(|(_, (_, last_use))| *last_use)
+            // Names that lead nowhere displace none that has a connection.
+            && let Some((oldest, _)) = self.pools.iter().min_by_key(|(_, (pool, last_use))| (pool.is_open(), *last_use))
         {
             let oldest = oldest.clone();
             self.pools.remove(&oldest);

@@ -6,6 +6,7 @@
 mod receiver;
 
 use std::{
+    net::Ipv4Addr,
     num::NonZeroUsize,
     sync::{
         Arc,
@@ -19,7 +20,11 @@ use fpush_client::{Answer, Dialer, Obstacle, PoolSettings, PooledClient, SendErr
 use fpush_testkit::TestCa;
 use h2::Reason;
 use http::{Method, Request, header::LOCATION};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep},
+};
 
 use receiver::{Do, Receiver};
 
@@ -709,4 +714,83 @@ async fn a_connection_of_http2_that_goes_silent_is_left() {
     assert_eq!(answer.unwrap_err(), SendError::TimedOut);
     assert_eq!(status(&client, &receiver).await, 200);
     assert_eq!(receiver.connections(), 2);
+}
+
+/// Each request has a deadline of its own, one little after the other: what has begun for one is there for the next.
+#[tokio::test]
+async fn after_a_dial_that_hung_requests_without_end_find_a_connection_again() {
+    let ca = TestCa::new();
+    let receiver = Receiver::tls(&ca, &["http/1.1"], |_| http1(200, "")).await;
+    let slow = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let (address, target) = (slow.local_addr().unwrap(), receiver.authority());
+    tokio::spawn(async move {
+        // The first one hangs, and is closed after a while; all others take longer than one request has left.
+        let (first, _) = slow.accept().await.unwrap();
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(1_500)).await;
+            drop(first);
+        });
+        loop {
+            let (mut here, _) = slow.accept().await.unwrap();
+            let target = target.clone();
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(400)).await;
+                let mut there = TcpStream::connect(target).await.unwrap();
+                let _ = copy_bidirectional(&mut here, &mut there).await;
+            });
+        }
+    });
+    let client = Arc::new(client(&ca));
+    let mut answers = Vec::new();
+    for _ in 0..80 {
+        let (client, url) = (Arc::clone(&client), format!("https://{address}/x"));
+        answers.push(tokio::spawn(async move {
+            let deadline = Instant::now() + Duration::from_secs(1);
+            client.send(request(&url), Wanted::Status, deadline).await.is_ok()
+        }));
+        sleep(Duration::from_millis(50)).await;
+    }
+    let mut accepted = Vec::new();
+    for answer in answers {
+        accepted.push(answer.await.unwrap());
+    }
+    assert!(!accepted[0]);
+    assert!(accepted[60..].iter().all(|accepted| *accepted), "{accepted:?}");
+}
+
+/// Whoever invents names takes no connection away.
+#[tokio::test]
+async fn names_that_lead_nowhere_displace_no_connection() {
+    let ca = TestCa::new();
+    let receiver = Receiver::tls(&ca, &["h2"], |_| http2(200, "")).await;
+    let client = PooledClient::new(PoolSettings {
+        max_origins: NonZeroUsize::new(10).unwrap(),
+        ..settings(&ca)
+    });
+    assert_eq!(status(&client, &receiver).await, 200);
+    for port in 1..40 {
+        let nowhere = request(&format!("https://127.0.0.1:{port}/"));
+        let deadline = Instant::now() + LONG;
+        assert!(client.send(nowhere, Wanted::Status, deadline).await.is_err());
+    }
+    assert_eq!(status(&client, &receiver).await, 200);
+    assert_eq!(receiver.connections(), 1);
+}
+
+#[tokio::test]
+async fn of_connections_that_are_not_in_use_a_few_are_kept() {
+    let ca = TestCa::new();
+    let receiver = Receiver::tls(&ca, &["http/1.1"], |_| {
+        let mut answer = vec![Do::Wait(Duration::from_millis(300))];
+        answer.extend(http1(200, ""));
+        answer
+    })
+    .await;
+    let client = PooledClient::new(PoolSettings {
+        max_idle: NonZeroUsize::new(2).unwrap(),
+        ..settings(&ca)
+    });
+    let send = || status(&client, &receiver);
+    assert_eq!(tokio::join!(send(), send(), send(), send()), (200, 200, 200, 200));
+    until_open(&client, 2).await;
 }

@@ -96,6 +96,15 @@ pub fn api(
         .with_state(Arc::new(api))
 }
 
+/// Whose pages a form may come from, where there are forms of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Welcome {
+    /// Ours.
+    Own,
+    /// Those as well that `allowedOrigins` names.
+    Allowed,
+}
+
 /// What the endpoints share.
 struct Api {
     registry: Arc<Registry>,
@@ -126,17 +135,18 @@ impl Api {
         }
     }
 
-    /// Reads the form that a request carries.
-    async fn fields(&self, client: Client, request: Request) -> Result<Fields, Refusal> {
-        Fields::parse(&self.body(client, request).await?).ok_or(Refusal::BadForm)
+    /// Reads the form that a request carries. It may be of pages that are welcome.
+    async fn fields(&self, client: Client, request: Request, welcome: Welcome) -> Result<Fields, Refusal> {
+        Fields::parse(&self.body(client, request, welcome).await?).ok_or(Refusal::BadForm)
     }
 
     /// Reads what a request carries.
-    async fn body(&self, client: Client, request: Request) -> Result<Vec<u8>, Refusal> {
+    async fn body(&self, client: Client, request: Request, welcome: Welcome) -> Result<Vec<u8>, Refusal> {
         let (head, body) = request.into_parts();
         // Without debugging there is no form of ours that a page of somebody else could imitate.
-        if self.debugging && is_browser(&head.headers) && !self.allowed_origins.include(&head.headers) {
-            if client.is_cross_site(&head.uri, &head.headers) {
+        if self.debugging && is_browser(&head.headers) {
+            let is_welcome = welcome == Welcome::Allowed && self.allowed_origins.include(&head.headers);
+            if !is_welcome && client.is_cross_site(&head.uri, &head.headers) {
                 return Err(Refusal::CrossSite);
             }
             self.open(&head.uri, &head.headers)?;
@@ -194,7 +204,7 @@ async fn register(
     Extension(client): Extension<Client>,
     request: Request,
 ) -> Result<Answer, Refusal> {
-    let fields = api.fields(client, request).await?;
+    let fields = api.fields(client, request, Welcome::Allowed).await?;
     let [kind, node] = fields.all_of(["type", "node"])?;
     let token = token(&fields)?;
     let [secret, key] = ["secret", "vapid"].map(|name| fields.optional(name).map(str::to_owned));
@@ -248,7 +258,7 @@ async fn unregister(
     Extension(client): Extension<Client>,
     request: Request,
 ) -> Result<Answer, Refusal> {
-    let fields = api.fields(client, request).await?;
+    let fields = api.fields(client, request, Welcome::Allowed).await?;
     let [kind, node] = fields.all_of(["type", "node"])?;
     let secret = fields.optional("secret").map(str::to_owned);
     let Some(share) = api.lookups.take(client.address) else {
@@ -270,7 +280,7 @@ async fn unregister_device(
     Extension(client): Extension<Client>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let body = api.body(client, request).await?;
+    let body = api.body(client, request, Welcome::Own).await?;
     let Ok(device) = serde_json::from_slice::<Unregistering>(&body) else {
         return Ok(result(StatusCode::BAD_REQUEST, "failure"));
     };
@@ -321,7 +331,7 @@ async fn push(
     Extension(client): Extension<Client>,
     request: Request,
 ) -> Result<Answer, Refusal> {
-    let fields = api.fields(client, request).await?;
+    let fields = api.fields(client, request, Welcome::Own).await?;
     let [node, secret] = fields.all_of(["node", "secret"])?;
     let Some(share) = api.pushes.take(client.address) else {
         return Ok(Answer::busy());

@@ -4,7 +4,7 @@ use std::{borrow::Cow, time::Instant};
 
 use fpush_push::{Failure, Fingerprint, PushError, TroubleKind};
 
-use crate::crowd::Crowd;
+use crate::{crowd::Crowd, several::Several};
 
 /// How well a module works.
 #[derive(Debug, Default)]
@@ -19,6 +19,10 @@ pub(crate) struct ModuleHealth {
     refused: Option<Complaint>,
     misconfigured: Streak,
     unwell: Streak,
+    /// The same where senders choose what is asked for.
+    unwell_for_several: Several,
+    /// The provider refuses our key, or what is signed with it, where it says so for each token.
+    key_refused: Several,
     /// Whether the provider has shown that it knows us, since these settings are in force.
     proven: bool,
     /// Why the last attempt to prove it was in vain, until something does.
@@ -47,14 +51,21 @@ impl ModuleHealth {
         self.answered();
         self.accepted = Some(now);
         self.misconfigured.end();
+        self.key_refused.end();
     }
 
     /// The provider said something about a token: it knows us, and is well.
     pub(crate) fn answered(&mut self) {
         self.refused = None;
-        self.unwell.end();
+        self.heard();
         self.proven = true;
         self.in_vain = None;
+    }
+
+    /// The provider said something: it is well, whether it knows us or not.
+    pub(crate) fn heard(&mut self) {
+        self.unwell.end();
+        self.unwell_for_several.end();
     }
 
     /// The provider has accepted our credentials: there is nothing to wait for, if that was the reason.
@@ -96,7 +107,7 @@ impl ModuleHealth {
 
     /// Whether the provider has shown that it accepts our credentials.
     pub(crate) fn is_proven(&self) -> bool {
-        self.proven
+        self.proven && self.key_refused.complaint().is_none()
     }
 
     fn refuse(&mut self, failure: &Failure) {
@@ -108,6 +119,16 @@ impl ModuleHealth {
     /// The provider could not be reached, or has an outage.
     pub(crate) fn unwell(&mut self, failure: &Failure) {
         self.unwell.note(failure);
+    }
+
+    /// The same, of a token of this registrable domain, where senders choose what is asked for.
+    pub(crate) fn unwell_for(&mut self, token: Fingerprint, domain: Fingerprint, failure: &Failure) {
+        self.unwell_for_several.note(token, domain, failure);
+    }
+
+    /// The provider said of a token of this registrable domain that it is another key's. It says so of all if ours is wrong.
+    pub(crate) fn key_refused_for(&mut self, token: Fingerprint, domain: Fingerprint, failure: &Failure) {
+        self.key_refused.note(token, domain, failure);
     }
 
     /// The provider refused a push because of our settings.
@@ -153,8 +174,10 @@ impl ModuleHealth {
             .filter(|_| self.paused_until(now).is_some());
         [
             (TroubleKind::Authentication, self.refused.as_ref()),
+            (TroubleKind::Authentication, self.key_refused.complaint()),
             (TroubleKind::Settings, self.misconfigured.complaint()),
             (TroubleKind::Provider, self.unwell.complaint()),
+            (TroubleKind::Provider, self.unwell_for_several.complaint()),
             (TroubleKind::Paused, throttled),
             (TroubleKind::Unproven, self.in_vain.as_ref()),
         ]
@@ -164,7 +187,7 @@ impl ModuleHealth {
 }
 
 impl Complaint {
-    fn of(failure: &Failure) -> Self {
+    pub(crate) fn of(failure: &Failure) -> Self {
         Self {
             answer: failure.answer.clone(),
             meaning: failure.meaning,

@@ -18,6 +18,7 @@ mod recency;
 mod recent;
 mod records;
 mod settings;
+mod several;
 mod shares;
 mod spool;
 #[cfg(test)]

@@ -16,6 +16,7 @@ use self::{
     words::Words,
 };
 
+mod alone;
 mod clock;
 mod deaths;
 mod history;
@@ -280,27 +281,6 @@ impl VerdictGuard {
         self.changes += 1;
         let belief = if believed { Belief::Dead } else { Belief::Doubted };
         (belief, self.turn(now))
-    }
-
-    /// A server that a stranger has chosen called one of its own receivers dead or wrong: whether it is to be taken for dead.
-    /// It has nobody else's receivers by which it could be judged, so only time counts: an hour after a first word beyond
-    /// doubt, a day after any other.
-    pub(crate) fn weigh_alone(&mut self, token: Fingerprint, word: Word, now: Seconds) -> Belief {
-        let first = self.words.of(token);
-        // What may have been about us does not make a word beyond doubt the second one.
-        let first = first.filter(|first| first.beyond_doubt || word == Word::AboutUs);
-        let patience = match word {
-            Word::BeyondDoubt => HOUR,
-            Word::AboutUs => DAY,
-        };
-        let believed = first.is_some_and(|first| first.age(now) >= patience);
-        let word = match first {
-            Some(first) => first.said_again(now),
-            None => FirstWord::new(word, now, Totals::default()),
-        };
-        self.words.note(token, word, now);
-        self.changes += 1;
-        if believed { Belief::Dead } else { Belief::Doubted }
     }
 
     /// A token that was taken for dead has not ended a registration after all: the registry knows better, or could not be

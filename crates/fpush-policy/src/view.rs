@@ -110,7 +110,7 @@ impl<W> Policy<W> {
                 .last_accepted()
                 .max(last_beside)
                 .map(|accepted| now.saturating_duration_since(accepted)),
-            proven: self.health.is_proven(),
+            proven: self.health.is_proven() || beside.proven,
             condition: self.guard.condition(at).max(beside.condition),
             trouble: worse(self.health.trouble(now), beside.trouble),
         }

@@ -298,6 +298,11 @@ pub trait PushTrait: Send + Sync + 'static {
     /// Proves to the provider who we are, without a push to anybody. It ends at the deadline at the latest.
     fn verify(&self, deadline: Instant) -> Verifying<'_>;
 
+    /// Whether [`verify`](Self::verify) proves anything. Otherwise only a push does that is accepted.
+    fn can_verify(&self) -> bool {
+        true
+    }
+
     /// What there is to say about connection and credentials.
     fn status(&self) -> BackendStatus;
 

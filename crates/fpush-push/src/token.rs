@@ -4,7 +4,7 @@ use std::{fmt, hash::Hasher as _};
 
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
-use crate::Class;
+use crate::{Class, Subscription};
 
 /// A device token as the publish named it. It is shown nowhere: neither `Debug` nor `Display` print it.
 #[derive(Clone, PartialEq, Eq)]
@@ -62,10 +62,12 @@ impl TokenHasher {
         self.key
     }
 
-    /// The fingerprint of a token.
+    /// The fingerprint of a token. All Web Push subscriptions at one endpoint are one receiver: whoever knows an endpoint could
+    /// otherwise make any number of tokens for it.
     #[must_use]
     pub fn fingerprint(&self, token: &str) -> Fingerprint {
-        self.hash(&[], token)
+        let receiver = Subscription::of_token(token).map_or(token, |subscription| subscription.endpoint);
+        self.hash(&[], receiver)
     }
 
     /// The fingerprint of a registered device, made from its node. It differs from that of every token.
@@ -144,6 +146,14 @@ mod tests {
         assert_ne!(hasher.device("a"), hasher.device("b"));
         assert_ne!(one, TokenHasher::new().unwrap().fingerprint("a"));
         assert_ne!(one.with_class(Class::High), one.with_class(Class::Low));
+    }
+
+    #[test]
+    fn an_endpoint_is_one_receiver_with_whichever_keys() {
+        let hasher = TokenHasher::new().unwrap();
+        let one = hasher.fingerprint("webpush:https://up.example/a|key|auth");
+        assert_eq!(one, hasher.fingerprint("webpush:https://up.example/a|key|other"));
+        assert_ne!(one, hasher.fingerprint("webpush:https://up.example/b|key|auth"));
     }
 
     #[test]

@@ -165,12 +165,17 @@ impl Registrar {
     /// Removes a registration of a push module that may be used: returns what it was when that is on disk.
     pub(crate) async fn unregister(
         &self,
-        claim: Claim,
+        mut claim: Claim,
         sender: &str,
         scope: &Scope,
     ) -> Result<Device, RegisterError> {
         if !scope.allows(&self.targets.of(claim.dialect, &claim.kind)) {
             return Err(RegisterError::NotFound);
+        }
+        // What is registered is in its one spelling.
+        let module = self.targets.module(claim.dialect, &claim.kind);
+        if let Some(token) = module.and_then(|module| self.modules.canonical(module, &claim.token)) {
+            claim.token = token;
         }
         let tried = self.tried_secret(&claim, sender).await?;
         let done = self.write(sender, Change::Unregister { claim }).await;

@@ -13,7 +13,7 @@
 //! * [`daemon`]: the program itself, its log, its signals and its use of memory and time
 //! * [`scrape`]: what its operator sees: metrics, readiness, the status page
 //! * [`http_client`]: an app that registers over HTTP
-//! * [`browser`]: what a person sees in Chromium
+//! * [`browser`]: what a person sees in Chromium; [`site`]: a web app for it
 //! * [`helpers`]: what many tests need and no fake is
 //! * [`senders`]: which server forgets a device at which reply
 //! * [`clock`]: time that a test moves, for the real program
@@ -43,6 +43,7 @@ pub mod relay;
 pub mod scrape;
 pub mod senders;
 pub mod servers;
+pub mod site;
 pub mod temp_dir;
 pub mod tls_front;
 mod tls_server;
@@ -71,6 +72,7 @@ pub use postgres::Postgres;
 pub use relay::{Flow, Relay};
 pub use scrape::{Monitoring, Scrape};
 pub use senders::Registration;
+pub use site::Site;
 pub use temp_dir::TempDir;
 pub use tls_front::TlsFront;
 pub use tls_server::TlsServer;

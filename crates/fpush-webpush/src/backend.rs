@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use fpush_client::{PooledClient, SendError, Wanted, example, retry_after};
+use fpush_client::{PooledClient, Wanted, example, retry_after};
 use fpush_push::{
     BackendStatus, Class, Example, Failure, Form, LaneId, Push, PushError, PushTrait, Sending,
     Subscription as Texts, TokenHasher, Urgency, Verifying,
@@ -122,7 +122,7 @@ impl PushTrait for Backend {
             let longest = Instant::now() + self.request_timeout;
             let deadline = Instant::from_std(push.deadline).min(longest);
             let sent = self.client.send(request, Wanted::Status, deadline).await;
-            let answer = sent.map_err(|error| no_answer(error, endpoint))?;
+            let answer = sent.map_err(Failure::from)?;
             if answer.status.is_success() {
                 return Ok(());
             }
@@ -135,6 +135,10 @@ impl PushTrait for Backend {
     /// A push service learns the key from the subscriptions that are made with it: there is nobody to ask before.
     fn verify(&self, _deadline: std::time::Instant) -> Verifying<'_> {
         Box::pin(async { Ok("push services know this key from the apps that subscribe with it".into()) })
+    }
+
+    fn can_verify(&self) -> bool {
+        false
     }
 
     fn status(&self) -> BackendStatus {
@@ -215,20 +219,6 @@ impl Backend {
             refusal.error(endpoint.standing)
         };
         Failure::new(error, entry.name, refusal.describe(), entry.meaning)
-    }
-}
-
-/// Why there is no answer. Where anybody may have invented a name below a vendor's domain, it says nothing of the vendor. To
-/// who publishes, what the guard refuses, is not there, or is silent looks the same, so that nobody learns by it what is in this
-/// machine's network.
-fn no_answer(error: SendError, endpoint: &Endpoint) -> Failure {
-    let failure = Failure::from(error);
-    match endpoint.standing {
-        Standing::Vendors(_) | Standing::Strangers => failure,
-        Standing::Below(_) => Failure {
-            error: PushError::TokenUnserved,
-            ..failure
-        },
     }
 }
 

@@ -14,11 +14,15 @@ pub(crate) struct Payload {
     taken: Vec<String>,
 }
 
-/// The settings make a text that is too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it makes pushes of {size} bytes; push services take {LONGEST} at most")]
-pub(crate) struct TooLong {
-    size: usize,
+/// What is wrong with `additionalData`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadData {
+    /// It makes a text that is too long.
+    #[error("it makes pushes of {size} bytes; push services take {LONGEST} at most")]
+    TooLong { size: usize },
+    /// It says what `declarative` says.
+    #[error("\"{key}\" is what declarative makes; Safari would show nothing with another one")]
+    Taken { key: String },
 }
 
 impl Payload {
@@ -26,18 +30,21 @@ impl Payload {
     pub(crate) fn new(
         data: &Map<String, Value>,
         declarative: Option<&Map<String, Value>>,
-    ) -> Result<Self, TooLong> {
+    ) -> Result<Self, BadData> {
         let mut minimal = Map::new();
         if let Some(notification) = declarative {
             minimal.insert("web_push".to_owned(), json!(DECLARATIVE));
             minimal.insert("notification".to_owned(), Value::Object(notification.clone()));
         }
         let mut full = minimal.clone();
+        if let Some(key) = data.keys().find(|key| full.contains_key(*key)) {
+            return Err(BadData::Taken { key: key.clone() });
+        }
         full.extend(data.clone());
         let taken = full.keys().cloned().collect();
         let [full, minimal] = [full, minimal].map(|text| Value::Object(text).to_string());
         if full.len() > LONGEST {
-            return Err(TooLong { size: full.len() });
+            return Err(BadData::TooLong { size: full.len() });
         }
         Ok(Self {
             full: full.into(),
@@ -92,7 +99,7 @@ mod tests {
 
     use super::*;
 
-    fn payload(data: Value, declarative: Option<Value>) -> Result<Payload, TooLong> {
+    fn payload(data: Value, declarative: Option<Value>) -> Result<Payload, BadData> {
         let declarative = declarative.as_ref().and_then(Value::as_object);
         Payload::new(data.as_object().unwrap(), declarative)
     }
@@ -162,11 +169,22 @@ mod tests {
     }
 
     #[test]
+    fn what_safari_shows_is_not_said_twice() {
+        let notification = json!({ "title": "News", "navigate": "https://a.example/" });
+        for key in ["web_push", "notification"] {
+            let data = json!({ key: 1 });
+            let error = payload(data.clone(), Some(notification.clone())).unwrap_err();
+            assert_eq!(error, BadData::Taken { key: key.to_owned() });
+            assert!(payload(data, None).is_ok());
+        }
+    }
+
+    #[test]
     fn settings_that_leave_no_room_are_an_error() {
         assert!(payload(json!({ "n": "x".repeat(2_880) }), None).is_ok());
         assert_eq!(
             payload(json!({ "n": "x".repeat(3_000) }), None).unwrap_err(),
-            TooLong { size: 3_008 }
+            BadData::TooLong { size: 3_008 }
         );
     }
 }

@@ -360,8 +360,8 @@ const OUR_FAULT: &str = "The push service does not understand the request, or th
 const TOO_LARGE: &str = "The push is too large for this push service. Make additionalData shorter.";
 const BUSY: &str = "This receiver gets more pushes than its push service lets through, and is left alone for a while. If many devices \
      meet this, make ratelimit stricter.";
-const AWAY: &str = "The push service cannot reach this receiver now. The push goes out again after a while.";
-const UNWELL: &str = "The push service has an outage. Pushes go on when it is over.";
+const AWAY: &str = "The push service cannot reach this receiver now. One push goes out again after a while, and nothing else until then.";
+const UNWELL: &str = "The push service has an outage, or there is none behind the endpoint. Pushes to it go on when it answers again.";
 const REDIRECT: &str = "The push service names another URL, which is never followed: anybody could send us anywhere by it. The app gets a \
      new endpoint when it registers again.";
 const UNKNOWN: &str =

@@ -57,8 +57,8 @@ pub(crate) fn matches(pattern: &str, host: &str) -> bool {
 pub(crate) enum Standing {
     /// It is a vendor's own host: what it does is the vendor's doing.
     Vendors(Vendor),
-    /// It is below a domain of a vendor that names no hosts. What it says is the vendor's word. That there is no answer says
-    /// nothing, because anybody may have invented the name.
+    /// It is below a domain of a vendor that names no hosts. What it says is the vendor's word, but not about what is the same
+    /// for all endpoints of a host: anybody may have found one that takes nothing from anybody.
     Below(Vendor),
     /// A stranger has chosen it, of all that there is.
     Strangers,
@@ -71,8 +71,8 @@ impl Standing {
         match (own, Service::of(host)) {
             _ if port != HTTPS => Self::Strangers,
             (Some((_, vendor)), _) => Self::Vendors(*vendor),
-            (None, Service::Vendor(Vendor::Microsoft)) => Self::Below(Vendor::Microsoft),
-            (None, Service::Vendor(_) | Service::Other) => Self::Strangers,
+            (None, Service::Vendor(vendor)) => Self::Below(vendor),
+            (None, Service::Other) => Self::Strangers,
         }
     }
 }
@@ -94,15 +94,11 @@ pub(crate) const HTTPS: u16 = 443;
 
 /// The pattern of all hosts.
 pub(crate) const EVERYBODY: &str = "*";
-/// The hosts of the vendors' push services.
-pub(crate) const VENDORS: [(&str, Vendor); 7] = [
+/// The hosts of the vendors' push services, and no others of theirs: whoever registers makes this machine send to them.
+pub(crate) const VENDORS: [(&str, Vendor); 4] = [
     ("updates.push.services.mozilla.com", Vendor::Mozilla),
-    ("*.push.services.mozilla.com", Vendor::Mozilla),
     ("fcm.googleapis.com", Vendor::Google),
-    // Of Chromium that was built without Google's keys.
-    ("jmt17.google.com", Vendor::Google),
     ("web.push.apple.com", Vendor::Apple),
-    ("*.push.apple.com", Vendor::Apple),
     ("*.notify.windows.com", Vendor::Microsoft),
 ];
 
@@ -145,7 +141,7 @@ mod tests {
                 Standing::Below(Vendor::Microsoft),
             ),
             ("web.push.apple.com", 8443, Standing::Strangers),
-            ("invented.push.apple.com", 443, Standing::Strangers),
+            ("api.push.apple.com", 443, Standing::Strangers),
             ("old.push.services.mozilla.com", 443, Standing::Strangers),
             ("up.example.org", 443, Standing::Strangers),
         ] {

@@ -134,7 +134,7 @@ fn subject(section: &mut Section<'_>) -> Option<String> {
 }
 
 fn hosts(section: &mut Section<'_>) -> Option<Vec<String>> {
-    let expected = "a list of hosts such as [\"fcm.googleapis.com\", \"*.push.apple.com\"]";
+    let expected = "a list of hosts such as [\"fcm.googleapis.com\", \"*.notify.windows.com\"]";
     let Some(hosts) = section.read::<Vec<String>>("allowedEndpoints", expected) else {
         let vendors = VENDORS.iter().map(|(host, _)| (*host).to_owned());
         return (!section.has("allowedEndpoints")).then(|| vendors.collect());
@@ -278,12 +278,16 @@ fn dialer(
     hosts: Option<&[String]>,
 ) -> Option<Dialer> {
     let allowed = networks?.iter().map(|(_, network)| *network).collect();
-    let hosts = hosts?;
-    let host = hosts.first()?.trim_start_matches("*.").replace('*', ANYBODY);
-    let uri: Uri = format!("https://{host}").parse().ok()?;
-    let dialer = Dialer::guarded(Guard { allowed }, &uri)
-        .inspect_err(|e| section.error("allowedEndpoints", e))
-        .ok()?;
+    let (hosts, guard) = (hosts?, Guard { allowed });
+    let mut dialer = None;
+    // Each may have a proxy of its own.
+    for host in hosts {
+        let host = host.trim_start_matches("*.").replace('*', ANYBODY);
+        let uri: Uri = format!("https://{host}").parse().ok()?;
+        let made = Dialer::guarded(guard.clone(), &uri);
+        dialer = Some(made.inspect_err(|e| section.error("allowedEndpoints", e)).ok()?);
+    }
+    let dialer = dialer?;
     let is_open = hosts.iter().any(|host| host == EVERYBODY);
     if is_open && dialer.proxy_host(&Uri::from_static(ANYBODYS)).is_some() {
         section.error("allowedEndpoints", BEHIND_PROXY);
@@ -307,7 +311,7 @@ const BEHIND_PROXY: &str = "\"*\" cannot be used behind a proxy (HTTPS_PROXY): t
     strangers from private addresses; name the hosts of the push services, or except all others from the proxy (NO_PROXY)";
 const ANYBODY: &str = "push.example";
 const ANYBODYS: &str = "https://push.example";
-const NO_HOST: &str = "expected hosts such as \"fcm.googleapis.com\", and domains such as \"*.push.apple.com\", without https:// and port";
+const NO_HOST: &str = "expected hosts such as \"fcm.googleapis.com\", and domains such as \"*.notify.windows.com\", without https:// and port";
 const LONGEST_TTL: Duration = Duration::from_secs(28 * 86_400);
 const LONGEST_TOPIC: usize = 32;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -69,5 +69,8 @@ mod rig;
 #[path = "registration/secrets.rs"]
 mod secrets;
 #[cfg(feature = "enable_webpush_support")]
+#[path = "registration/web_client.rs"]
+mod web_client;
+#[cfg(feature = "enable_webpush_support")]
 #[path = "registration/webpush.rs"]
 mod webpush;

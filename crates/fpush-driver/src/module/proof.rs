@@ -27,9 +27,11 @@ impl Module {
             (Arc::clone(&state.backend), state.policy.generation())
         };
         let verified = backend.verify(deadline.into_std()).await;
-        let answer = verified.as_ref().map(|_| ());
-        let now = Instant::now().into_std();
-        self.lock().policy.verified(answer, generation, now);
+        if backend.can_verify() {
+            let answer = verified.as_ref().map(|_| ());
+            let now = Instant::now().into_std();
+            self.lock().policy.verified(answer, generation, now);
+        }
         // What is held may find out at once.
         self.lane.wake.notify_one();
         // It may have ended a pause.
@@ -66,6 +68,7 @@ impl Module {
         let state = self.lock();
         let wanted = state.life == Life::Wanted && !self.drain.has_begun();
         wanted
+            && state.backend.can_verify()
             && !state.policy.is_proven()
             && backend
                 .upgrade()

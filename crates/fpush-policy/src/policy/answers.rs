@@ -109,7 +109,11 @@ impl<W> Policy<W> {
             }
             PushError::Pause { length, alarm } => return self.paused(job, failure, length, alarm, now),
             PushError::TokenGone { since } => return self.weigh(job, Some(since), now),
-            PushError::TokenDoubted => return self.weigh(job, None, now),
+            PushError::TokenDoubted => {
+                let answered = self.weigh(job, None, now);
+                self.note_other_key(job, failure);
+                return answered;
+            }
             PushError::Unexplained => {
                 self.take_neutral(job, now);
                 self.health_of(job.lane).answered();
@@ -132,7 +136,7 @@ impl<W> Policy<W> {
                 return Answered::ended(Outcome::ProviderUnavailable, Some(Notice::Refused));
             }
         };
-        self.health_of(job.lane).unwell(failure);
+        self.note_unwell(job, failure);
         if job.lane == LaneId::Main {
             self.outage.failed(job.token, asked, now);
         }
@@ -178,7 +182,12 @@ impl<W> Policy<W> {
     /// Weighs that the provider called a token dead, since then if it says so, or wrong (`None`). A second token, for
     /// calls, is not a reason to give up the device: it is left alone for a while.
     fn weigh(&mut self, job: &PushJob, gone: Option<Option<u64>>, now: Instant) -> Answered {
-        self.health_of(job.lane).answered();
+        let health = self.health_of(job.lane);
+        match (job.lane, gone) {
+            // It may have another key than ours.
+            (LaneId::Vendor(_), None) => health.heard(),
+            (LaneId::Main | LaneId::Vendor(_) | LaneId::Origin(_), _) => health.answered(),
+        }
         let (token, publisher) = (job.token, Publisher::of(&job.sender));
         let (at, wall) = (self.clock.seconds(now), self.clock.millis(now));
         let word = match gone {

@@ -10,7 +10,7 @@ use std::{
 
 use fpush_push::{Backoff, Fingerprint};
 
-use super::turns::{Turns, Wanting};
+use super::turns::{PLACES_PER_PERMIT, Turns, Wanting};
 use crate::{
     fair::{Entered, Standing, Ticket},
     job::SenderDomain,
@@ -28,7 +28,9 @@ pub(super) struct Origins<W> {
     /// Pushes that may be under way at all of them.
     permits: usize,
     out: usize,
-    /// Those of them that are under way at origins that have never accepted one, or not since they last failed.
+    /// Publishes that wait for a permit at any of them.
+    waiting: usize,
+    /// Those of what is under way at origins that have never accepted one, or not since they last failed.
     unproven_out: usize,
     /// Pushes under way by the registrable domain that pays for them.
     out_of: BTreeMap<Fingerprint, usize>,
@@ -67,6 +69,7 @@ impl<W> Origins<W> {
             ready: VecDeque::new(),
             permits,
             out: 0,
+            waiting: 0,
             unproven_out: 0,
             out_of: BTreeMap::new(),
             words: VerdictGuard::of(Whose::Strangers, digest),
@@ -81,23 +84,31 @@ impl<W> Origins<W> {
     }
 
     /// A permit (`None`), or what a publish finds in the queue for one. Where all origins together, or those of a sender, have
-    /// too many under way, there is no waiting for that.
+    /// too many under way, there is no waiting for that, unless something is under way at this one.
     pub(super) fn take_turn(
         &mut self,
         origin: Fingerprint,
         sender: &SenderDomain,
         waiter: impl FnOnce() -> W,
     ) -> Option<Entered<Fingerprint, W>> {
-        if let Some(busy) = self.busy.get_mut(&origin)
-            && busy.turns.out >= busy.turns.permits
-        {
-            return Some(busy.turns.waiting.enter(sender.sender(), waiter()));
+        let has_room = self.has_room(origin, sender);
+        let busy = self.busy.get_mut(&origin);
+        let has_permit = busy
+            .as_ref()
+            .is_none_or(|busy| busy.turns.out < busy.turns.permits);
+        if has_room && has_permit {
+            self.take_for(origin, sender);
+            return None;
         }
-        if !self.has_room(origin, sender) {
-            return Some(Entered::Full(waiter()));
+        let is_full = self.waiting >= self.permits.saturating_mul(PLACES_PER_PERMIT);
+        match busy.filter(|busy| busy.turns.out > 0 && !is_full) {
+            Some(busy) => {
+                let entered = busy.turns.waiting.enter(sender.sender(), waiter());
+                self.waiting += usize::from(matches!(entered, Entered::Waiting(_)));
+                Some(entered)
+            }
+            None => Some(Entered::Full(waiter())),
         }
-        self.take_for(origin, sender);
-        None
     }
 
     /// Whether one more push may be under way at an origin, as far as it is not the origin's to say.
@@ -177,6 +188,7 @@ impl<W> Origins<W> {
             let busy = self.busy.get_mut(&origin);
             let busy = busy.filter(|busy| busy.turns.out < busy.turns.permits);
             if let Some(wanting) = busy.and_then(|busy| busy.turns.next(false)) {
+                self.waiting -= usize::from(matches!(wanting, Wanting::Waiter(_)));
                 return Some((origin, wanting));
             }
             self.ready.pop_front();
@@ -187,8 +199,9 @@ impl<W> Origins<W> {
 
     /// Gives up a place in an origin's queue.
     pub(super) fn leave(&mut self, origin: Fingerprint, ticket: &Ticket<Fingerprint>) {
-        if let Some(busy) = self.busy.get_mut(&origin) {
-            busy.turns.waiting.leave(ticket);
+        let busy = self.busy.get_mut(&origin);
+        if busy.is_some_and(|busy| busy.turns.waiting.leave(ticket).is_some()) {
+            self.waiting -= 1;
         }
     }
 
@@ -249,8 +262,7 @@ impl<W> Origins<W> {
 
     /// Pushes under way, and publishes that wait for a permit.
     pub(super) fn lengths(&self) -> (usize, usize) {
-        let waiting = self.busy.values().map(|busy| busy.turns.waiting.len());
-        (self.out, waiting.sum())
+        (self.out, self.waiting)
     }
 
     /// Whether held pushes are due.

@@ -21,6 +21,8 @@ pub(crate) struct Beside {
     pub(crate) condition: Condition,
     /// The worst.
     pub(crate) trouble: Option<(TroubleKind, Complaint)>,
+    /// Whether one of them has shown that it accepts the credentials.
+    pub(crate) proven: bool,
 }
 
 impl<W> Policy<W> {
@@ -41,6 +43,28 @@ impl<W> Policy<W> {
         }
     }
 
+    /// Takes note that a lane has an outage, as far as one push tells that.
+    pub(super) fn note_unwell(&mut self, job: &PushJob, failure: &Failure) {
+        let (token, domain) = (job.token, job.sender.share);
+        let health = self.health_of(job.lane);
+        match job.lane {
+            LaneId::Main => health.unwell(failure),
+            LaneId::Vendor(_) | LaneId::Origin(_) => health.unwell_for(token, domain, failure),
+        }
+    }
+
+    /// Takes note that a vendor calls a token another key's.
+    pub(super) fn note_other_key(&mut self, job: &PushJob, failure: &Failure) {
+        let (token, domain) = (job.token, job.sender.share);
+        match job.lane {
+            LaneId::Vendor(vendor) => {
+                let health = &mut self.lanes.vendor(vendor).health;
+                health.key_refused_for(token, domain, failure);
+            }
+            LaneId::Main | LaneId::Origin(_) => {}
+        }
+    }
+
     /// How the lanes beside the main one are, as far as that is the operator's business: what strangers' servers do is not.
     pub(crate) fn lanes_beside(&mut self, at: Seconds, now: Instant) -> Beside {
         let doubted = self.lanes.guards().map(VerdictGuard::doubted).sum();
@@ -48,10 +72,12 @@ impl<W> Policy<W> {
             doubted,
             condition: Condition::Well,
             trouble: None,
+            proven: false,
         };
         for vendor in self.lanes.vendors.values_mut() {
             beside.condition = beside.condition.max(vendor.guard.condition(at));
             beside.trouble = worse(beside.trouble, vendor.health.trouble(now));
+            beside.proven |= vendor.health.is_proven();
         }
         beside
     }

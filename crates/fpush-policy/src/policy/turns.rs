@@ -76,4 +76,4 @@ impl<W> Turns<W> {
 }
 
 /// Publishes that may wait, for each push that may be at the provider; half of them from domains that are not known.
-const PLACES_PER_PERMIT: usize = 20;
+pub(super) const PLACES_PER_PERMIT: usize = 20;

@@ -339,7 +339,12 @@ impl Books {
             && after(app.fine_since, 60 * SECOND) <= arrived
             && self.are_settings_right(arrived)
             && self.is_registry_calm(arrived)
-            && self.permits >= FEW_PERMITS
+            && self.permits
+                >= if app.is_strangers(self.devices[device].token) {
+                    MANY_PERMITS
+                } else {
+                    FEW_PERMITS
+                }
             && near.count() <= FEW_PUBLISHES
     }
 
@@ -360,10 +365,13 @@ impl Books {
     fn is_trusted(&self, device: usize, arrived: Millis) -> bool {
         let Device { app, token, .. } = self.devices[device];
         let app = &self.apps[app];
+        // A stranger's server is left alone for longer than a provider wants a pause.
+        let is_strangers = app.is_strangers(token);
+        let pause = if is_strangers { 460 } else { 70 } * SECOND;
         self.is_alive(device)
             && !self.ledger.is_stopping
             && app.weather == Weather::Fine
-            && after(app.fine_since, 70 * SECOND) <= arrived
+            && after(app.fine_since, pause) <= arrived
             && self.are_settings_right(arrived)
             && !app.tokens[token].is_doubted(arrived)
     }
@@ -380,7 +388,7 @@ impl Books {
         if app.had_incident && !app.deaths.contains(&device) {
             app.deaths.push(device);
         }
-        let deaths = app.deaths.len();
+        let deaths = app.deaths_beside(token, |device| self.devices[device].token);
         if (!app.had_incident || deaths > MOST_DEATHS) && !is_wrong_for_a_day {
             self.fail(format!(
                 "device {device} lives and is unregistered at {now}; deaths of the incident: {deaths}"
@@ -440,4 +448,6 @@ const DAY: Millis = 86_400 * SECOND;
 const MOST_DEATHS: usize = 10;
 /// With fewer than these, a crowd of one's own keeps others waiting.
 const FEW_PERMITS: usize = 5;
+/// Of fewer than these, servers that strangers have chosen have too few for one that has not answered yet.
+const MANY_PERMITS: usize = 100;
 const FEW_PUBLISHES: usize = 6;

@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
-use fpush_push::{BackendStatus, Class, Failure, Push, PushError, PushTrait, Sending, Urgency, Verifying};
+use fpush_push::{
+    BackendStatus, Class, Failure, Fingerprint, LaneId, Push, PushError, PushTrait, Sending, TokenHasher,
+    Urgency, Verifying,
+};
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
@@ -38,6 +41,8 @@ pub(crate) enum Weather {
 /// An app at its provider.
 pub(crate) struct App {
     pub(crate) kind: Kind,
+    /// Whether its tokens are of several lanes, as those of Web Push are.
+    pub(crate) has_lanes: bool,
     pub(crate) weather: Weather,
     /// Since when it is as it is.
     pub(crate) since: Millis,
@@ -84,6 +89,7 @@ impl App {
     pub(crate) fn new(kind: Kind, tokens: usize, random: &mut Random) -> Self {
         let mut app = Self {
             kind,
+            has_lanes: false,
             weather: Weather::Fine,
             since: 0,
             fine_since: 0,
@@ -119,6 +125,31 @@ impl App {
         }
         (self.weather, self.since) = (weather, now);
         self.fine_since = now;
+    }
+
+    /// The lane of a token: two vendors, and four servers that strangers have chosen.
+    pub(crate) fn lane(&self, token: &str) -> LaneId {
+        let sum = token.bytes().map(u64::from).sum::<u64>();
+        match sum % 8 {
+            _ if !self.has_lanes => LaneId::Main,
+            0 | 1 => LaneId::Vendor(0),
+            2 | 3 => LaneId::Vendor(1),
+            server => LaneId::Origin(Fingerprint::from_parts([server, server])),
+        }
+    }
+
+    /// Whether the server of a token is one that a stranger has chosen.
+    pub(crate) fn is_strangers(&self, token: usize) -> bool {
+        self.lane(&self.tokens[token].text).is_strangers()
+    }
+
+    /// Living devices of a token's lane that were answered as dead, since the last incident began.
+    pub(crate) fn deaths_beside(&self, token: usize, token_of: impl Fn(usize) -> usize) -> usize {
+        let lane = |token: usize| self.lane(&self.tokens[token].text);
+        let deaths = self.deaths.iter();
+        deaths
+            .filter(|device| lane(token_of(**device)) == lane(token))
+            .count()
     }
 
     fn is_current(&self, backend: &Backend) -> bool {
@@ -297,7 +328,11 @@ impl<'a> Attempt<'a> {
             8 => Err(PushError::Later { after: None }),
             _ => Ok(()),
         };
+        // What a stranger's own server says of its receivers is believed after an hour, whether it is true or not: here they
+        // say of none that it is gone.
+        let is_honest = app.lane(self.push.token.as_str()).is_strangers();
         match app.weather {
+            Weather::Gone | Weather::Wrong | Weather::WrongForSome if is_honest => Ok(()),
             Weather::Fine if random.one_in(300) => Err(PushError::Reconnected),
             Weather::Fine => Ok(()),
             Weather::Gone => Err(PushError::TokenGone {
@@ -398,9 +433,10 @@ impl Books {
     pub(crate) fn replaced(&mut self, value: &ModuleValue, instance: u64) {
         for app in &mut self.apps {
             app.instances.insert(value.name.to_owned(), instance);
-            // Those under way keep their permits.
+            // Those under way keep their permits. Each vendor has as many, and all others together.
+            let lanes = if app.has_lanes { 3 } else { 1 };
             let most = app.most_under_way.entry(value.name.to_owned()).or_default();
-            *most = value.max_in_flight.max(*most);
+            *most = (lanes * value.max_in_flight).max(*most);
             // What was said to another credential may be forgotten.
             app.forget_blocks(0);
         }
@@ -444,6 +480,10 @@ impl Books {
 impl PushTrait for Backend {
     fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>> {
         self.kind.canonical(token).map(Cow::Owned)
+    }
+
+    fn lane(&self, token: &str, _hasher: &TokenHasher) -> LaneId {
+        self.books.lock().apps[self.app].lane(token)
     }
 
     fn class(&self, urgency: Urgency) -> Class {

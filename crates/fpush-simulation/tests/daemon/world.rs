@@ -180,6 +180,7 @@ impl World {
             };
             let kinds = [Kind::Hex, Kind::Text, Kind::Hex];
             books.apps = kinds.map(|kind| App::new(kind, tokens, &mut random)).into();
+            books.apps[2].has_lanes = random.one_in(2);
             if climate == Climate::Siege {
                 for app in &mut books.apps {
                     app.slowness = 1_500;

@@ -115,6 +115,34 @@ fn every_spelling_of_a_subscription_is_one_token() {
     // It is queued, because the rate limit knows the token.
     assert_eq!(rig.push("w", &other), RESULT);
     assert_eq!(push.pushes().len(), 1);
+    // Whoever knows an endpoint makes any number of tokens for it: they are one receiver.
+    for _ in 0..5 {
+        let invented = push.subscribe("/a").token();
+        assert_ne!(rig.push("w", &invented), UNAVAILABLE);
+    }
+    assert_eq!(push.pushes().len(), 1);
+}
+
+/// Edge's push service has hosts without number, whose connections break as all others do.
+#[test]
+fn a_broken_connection_to_any_host_costs_no_push_and_silences_nobody() {
+    let ca = TestCa::new();
+    let (push, proxy) = (FakePush::start(&ca), FakeProxy::start());
+    let more = json!({ "webpush": { "allowedEndpoints": ["*.notify.windows.com", "up.example.org"] } });
+    let mut rig = start_behind(&proxy, &push, &ca, modules([("w", merged(usual(), more))]));
+    for host in ["wns2-par02p.notify.windows.com", "up.example.org"] {
+        push.queue([Answer::CloseConnection]);
+        let token = push.subscribe_at(host, &format!("/{host}")).token();
+        assert_eq!(rig.push("w", &token), RESULT, "{host}");
+    }
+    push.queue([
+        Answer::status(503),
+        Answer::status(503).header("retry-after", "1"),
+    ]);
+    let token = push
+        .subscribe_at("wns2-par02p.notify.windows.com", "/outage")
+        .token();
+    assert_eq!(rig.push("w", &token), RESULT);
 }
 
 #[test]

@@ -114,7 +114,13 @@ fn a_subscription_registers_by_command_and_gets_its_pushes() {
         ],
     );
     assert_eq!(unregistered.verdict(), MISSING, "it is not the device's any more");
-    let fields = [("type", "webpush"), ("node", "browser-1")];
+    let fields = [
+        ("type", "webpush"),
+        ("node", "browser-1"),
+        ("endpoint", &spelled.endpoint),
+        ("p256dh", &spelled.p256dh),
+        ("auth", &spelled.auth),
+    ];
     assert!(web.rig.execute(ALICE, "v1-unregister-push", &fields).is_result());
     assert_eq!(web.rig.push("browser-1", &secret_1), MISSING);
     web.rig.assert_discreet(&[
@@ -304,6 +310,33 @@ fn pages_of_the_settings_may_read_the_answers_and_no_others() {
     // Pushes are none of a page's business.
     let push = asked(&web, "POST /push_appserver/v1/push", &form);
     assert!(!push.contains("access-control"), "{push}");
+}
+
+/// A page that may register devices is no page of ours beyond that.
+#[test]
+fn pages_of_the_settings_use_no_form_for_debugging() {
+    let web = Web::start(json!({ "http": { "debugging": true } }));
+    let form = |host: Option<&str>, origin: &str, path: &str| {
+        let (address, body) = (web.rig.http_address(), "node=x&secret=y");
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        let host = host.map_or_else(|| address.to_string(), str::to_owned);
+        write!(
+            stream,
+            "POST /push_appserver/v1/{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nOrigin: {origin}\r\n\
+             Sec-Fetch-Site: cross-site\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+    assert_eq!(form(None, PAGE, "push"), "403");
+    assert_eq!(form(None, PAGE, "register"), "400", "it lacks a type");
+    assert_eq!(form(None, "https://evil.example", "register"), "403");
+    assert_eq!(form(Some("rebound.evil.example"), PAGE, "register"), "403");
 }
 
 #[test]

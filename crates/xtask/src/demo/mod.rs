@@ -4,6 +4,7 @@
 mod outage;
 mod pretty;
 mod steps;
+pub(crate) mod web;
 
 pub(crate) use self::outage::run as run_outage;
 

@@ -75,6 +75,30 @@ fn an_origin_that_is_away_is_left_alone_ever_longer_and_then_one_push_finds_out(
     assert_eq!(longest - now, LONGEST, "whatever it asks for");
 }
 
+/// What one sender may have at servers of its own is no bound for others who come to the same one.
+#[test]
+fn who_comes_to_a_server_that_is_busy_waits_for_it() {
+    let (mut origins, one, other) = (Origins::new(8, 0), sender("one.org"), sender("other.org"));
+    assert!(origins.take_turn(origin(0), &one, || 0).is_none());
+    assert!(matches!(
+        origins.take_turn(origin(1), &one, || 1),
+        Some(Entered::Full(1))
+    ));
+    assert!(matches!(
+        origins.take_turn(origin(0), &other, || 2),
+        Some(Entered::Waiting(_))
+    ));
+    assert_eq!(origins.lengths(), (1, 1));
+    assert!(origins.give_back(origin(0)));
+    assert!(matches!(origins.next(), Some((_, Wanting::Waiter(2)))));
+    origins.take(origin(0));
+    assert_eq!(origins.lengths(), (1, 0));
+    for number in 0..1_000 {
+        origins.take_turn(origin(0), &other, || number);
+    }
+    assert_eq!(origins.lengths().1, 160, "twenty for each permit of all");
+}
+
 /// Servers that never answer cost a sender what it may have, and nobody else anything.
 #[test]
 fn who_sends_to_servers_that_hang_leaves_room_for_everybody_else() {

@@ -140,6 +140,61 @@ fn a_vendor_that_refuses_everything_pauses_alone_and_kills_nobody() {
     assert_eq!(trouble.map(|(kind, _)| kind), Some(TroubleKind::Authentication));
 }
 
+/// What a wrong key looks like: nobody's token dies, and the operator hears of it.
+#[test]
+fn a_key_that_a_vendor_refuses_for_several_domains_is_trouble_until_a_push_is_accepted() {
+    let mut f = Fixture::new();
+    let kind = |f: &mut Fixture| f.policy.view(f.clocks.now).trouble.map(|(kind, _)| kind);
+    let refuse = |f: &mut Fixture, domain: &str, token: &str| {
+        let mut job = job_of(domain, token);
+        job.lane = GOOGLE;
+        let failure = Failure::new(PushError::TokenDoubted, "forbidden", "403", "the key");
+        let (generation, now) = (f.policy.generation(), f.clocks.now);
+        let mut tries = Tries::new(now, 0);
+        f.policy
+            .answered(&mut job, &mut tries, Err(&failure), generation, now, 0.0);
+    };
+    for number in 0..50 {
+        refuse(&mut f, "stranger.org", &number.to_string());
+    }
+    assert_eq!(kind(&mut f), None, "one domain's own tokens, perhaps");
+    assert!(!f.policy.view(f.clocks.now).proven);
+    refuse(&mut f, "b.org", "x");
+    assert_eq!(kind(&mut f), Some(TroubleKind::Authentication));
+    f.answer(APPLE, "y", Ok(()));
+    assert_eq!(
+        kind(&mut f),
+        Some(TroubleKind::Authentication),
+        "Apple is not asked"
+    );
+    f.answer(GOOGLE, "z", Ok(()));
+    assert_eq!(kind(&mut f), None);
+    assert!(f.policy.view(f.clocks.now).proven);
+}
+
+#[test]
+fn an_outage_that_one_domain_alone_meets_is_not_the_vendors() {
+    let mut f = Fixture::new();
+    for number in 0..20 {
+        f.answer(GOOGLE, &number.to_string(), Err(LATER));
+    }
+    assert_eq!(f.policy.view(f.clocks.now).trouble, None);
+    let mut job = job_of("b.org", "x");
+    job.lane = GOOGLE;
+    let failure = Failure::new(LATER, "unreachable", "no connection", "");
+    let (generation, now) = (f.policy.generation(), f.clocks.now);
+    f.policy.answered(
+        &mut job,
+        &mut Tries::new(now, 0),
+        Err(&failure),
+        generation,
+        now,
+        0.0,
+    );
+    let trouble = f.policy.view(now).trouble;
+    assert_eq!(trouble.map(|(kind, _)| kind), Some(TroubleKind::Provider));
+}
+
 #[test]
 fn a_calm_vendor_is_believed_at_once_whatever_another_one_says() {
     let mut f = Fixture::new();
