@@ -6,6 +6,7 @@
 mod lua;
 
 use std::{
+    fmt::Write as _,
     fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
@@ -150,6 +151,58 @@ fn add_files(store: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
+/// A device as a file in a store of the module: the file's name, and what is in it. `None` if the module knows no such device:
+/// it registered with other commands, or its node is too long for a file's name.
+#[must_use]
+pub fn to_file(device: &Device) -> Option<(String, String)> {
+    match device.dialect {
+        Dialect::Seed => {}
+        Dialect::P2 | Dialect::Tigase => return None,
+    }
+    let name = escape(&device.node) + ".dat";
+    if name.len() > LONGEST_NAME {
+        return None;
+    }
+    let mut content = "return {\n".to_owned();
+    let mut add = |key: &str, text: &str| {
+        let text = text.replace('\\', "\\\\").replace('"', "\\\"");
+        content.push_str(&format!("\t[\"{key}\"] = \"{text}\";\n"));
+    };
+    for (key, text) in [
+        ("type", &device.kind),
+        ("node", &device.node),
+        ("secret", &device.secret),
+        ("token", &device.token),
+    ] {
+        add(key, text);
+    }
+    for (key, time) in [
+        ("registered", Some(device.registered)),
+        ("renewed", device.renewed),
+        ("last_successful_push", device.delivered),
+        ("last_push_error", device.failed),
+    ] {
+        if let Some(time) = time {
+            add(key, &time.whole_seconds().to_string());
+        }
+    }
+    content.push_str("};\n");
+    Some((name, content))
+}
+
+/// Prosody's escaping of a name.
+fn escape(name: &str) -> String {
+    name.bytes().fold(String::new(), |mut escaped, byte| {
+        if byte.is_ascii_alphanumeric() {
+            escaped.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(escaped, "%{byte:02x}");
+        }
+        escaped
+    })
+}
+
 /// Takes back Prosody's escaping of a name.
 pub(crate) fn unescape(name: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(name.len());
@@ -176,6 +229,8 @@ pub(crate) fn unescape(name: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// Bytes of a file's name, on most file systems.
+const LONGEST_NAME: usize = 255;
 /// Bytes of a file.
 const LARGEST: u64 = 64 * 1_024;
 #[cfg(test)]
@@ -336,11 +391,28 @@ mod tests {
 
         #[test]
         fn names_are_unescaped(name in ".{0,40}") {
-            let escaped: String = name
-                .bytes()
-                .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02x}") })
-                .collect();
-            prop_assert_eq!(unescape(&escaped), Some(name));
+            prop_assert_eq!(unescape(&escape(&name)), Some(name));
+        }
+
+        #[test]
+        fn a_file_gives_back_its_device(
+            texts in proptest::array::uniform4("[^\\p{Cc}]{1,30}|[\"\\\\a]{1,9}"),
+            registered in 0..4_000_000_000_i64,
+            renewed in proptest::option::of(0..4_000_000_000_i64),
+        ) {
+            let [kind, node, secret, token] = texts;
+            let before = Device {
+                kind, node, secret, token,
+                registered: Time(registered * 1_000),
+                renewed: renewed.map(|renewed| Time(renewed * 1_000)),
+                ..device(FILE.as_bytes(), None, Time(0)).unwrap()
+            };
+            if let Some((name, content)) = to_file(&before) {
+                let name = unescape(name.strip_suffix(".dat").unwrap());
+                prop_assert!(device(content.as_bytes(), name.as_deref(), Time(1)).unwrap() == before);
+            } else {
+                prop_assert!(before.node.len() > 80);
+            }
         }
     }
 }

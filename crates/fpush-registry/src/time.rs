@@ -10,6 +10,12 @@ use std::{
 pub struct Time(pub(crate) i64);
 
 impl Time {
+    /// The same without the part of a second.
+    #[must_use]
+    pub fn whole_seconds(self) -> Self {
+        Self(self.0 - self.0.rem_euclid(1_000))
+    }
+
     /// The present.
     #[must_use]
     pub fn now() -> Self {

@@ -219,6 +219,9 @@ pub(crate) struct Export {
     /// For whom
     #[arg(long, value_enum, default_value_t = ExportFormat::Json)]
     pub(crate) format: ExportFormat,
+    /// The folder for the files of mod_push_appserver, which is made, or empty
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, required_if_eq("format", "mod_push_appserver"))]
+    pub(crate) folder: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) settings: SettingsFile,
 }
@@ -229,6 +232,9 @@ pub(crate) struct Export {
 pub(crate) enum ExportFormat {
     /// For fpush: one JSON object a line
     Json,
+    /// For Prosody's storage: a file for each device that registered over HTTP or with the module's commands
+    #[value(name = "mod_push_appserver")]
+    ModPushAppserver,
     /// For p2's table "target": rows for LOAD DATA, of the devices that registered with p2's commands
     P2,
 }

@@ -1,9 +1,10 @@
 //! What operators do with registered devices: import, export, and a look at them.
 
+mod export;
+
 use std::{
     collections::HashSet,
-    env,
-    fmt::{self, Write as _},
+    env, fmt,
     fs::File,
     io::{self, BufRead, BufReader},
     path::Path,
@@ -18,7 +19,7 @@ use serde_json::json;
 use tokio::runtime;
 
 use crate::{
-    cli::{Devices, Export, ExportFormat, Import, SettingsFile},
+    cli::{Devices, Export, Import, SettingsFile},
     console::{Console, Exit},
     logging,
     settings::load_registration,
@@ -138,23 +139,14 @@ impl Line {
 }
 
 pub(crate) fn export(export: &Export, console: &mut Console) -> Exit {
-    let Export { format, settings } = export;
-    with_registry(
+    let Export {
+        format,
+        folder,
         settings,
-        IfMissing::Fail,
-        console,
-        async |registry, console| match format {
-            ExportFormat::Json => {
-                let line = |device: &Device| Some(lines::to_line(device));
-                write_all(&registry, console, line).await
-            }
-            ExportFormat::P2 => {
-                // Nobody reads it if this cannot be written: then nothing of the rest can.
-                let _ = console.write(p2::first_line() + "\n");
-                write_all(&registry, console, p2::to_line).await
-            }
-        },
-    )
+    } = export;
+    with_registry(settings, IfMissing::Fail, console, async |registry, console| {
+        export::write(&registry, *format, folder.as_deref(), console).await
+    })
 }
 
 pub(crate) fn devices(devices: &Devices, console: &mut Console) -> Exit {
@@ -171,7 +163,7 @@ pub(crate) fn devices(devices: &Devices, console: &mut Console) -> Exit {
                         device.node, device.kind, device.registered
                     ))
                 };
-                write_all(&registry, console, line).await
+                export::write_lines(&registry, console, line).await
             })
         }
         Devices::Show { node, settings, form } => {
@@ -343,41 +335,6 @@ fn progress(count: usize) -> anyhow::Result<ProgressBar> {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
     Ok(bar)
-}
-
-/// Writes a line for each device, a page at a time, until nobody reads it any more. What has no line is counted and said.
-async fn write_all(
-    registry: &Registry,
-    console: &mut Console,
-    line: impl Fn(&Device) -> Option<String>,
-) -> anyhow::Result<Exit> {
-    let (mut after, mut exit, mut without) = (None, Exit::Success, 0_u64);
-    loop {
-        let page = registry.page(after.as_deref(), BATCH).await?;
-        if let Some(unreadable) = page.unreadable {
-            console.error(format_args!("left out: {unreadable}"));
-            exit = Exit::No;
-        }
-        let mut text = String::new();
-        for device in &page.devices {
-            match line(device) {
-                Some(line) => writeln!(text, "{line}")?,
-                None => without += 1,
-            }
-        }
-        let is_last = page.devices.len() < BATCH;
-        if console.write(text).is_err() || is_last {
-            break;
-        }
-        after = page.devices.into_iter().last().map(|last| last.node);
-    }
-    if without > 0 {
-        console.complain(format_args!(
-            "left out: {without} devices that this format has no place for: of another dialect or push type, or without an owner"
-        ));
-        exit = Exit::No;
-    }
-    Ok(exit)
 }
 
 /// Opens the registry of the settings for a command, and closes it in the end. Says what goes wrong.

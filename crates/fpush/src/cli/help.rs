@@ -127,6 +127,7 @@ pub(super) const EXPORT: &str = "\
 Examples:
   (umask 077; fpush export > devices.jsonl)
   (umask 077; fpush export --format p2 > target.tsv)
+  (umask 077; fpush export --format mod_push_appserver --folder push_appserver)
 
 Exit statuses:
   0    all devices were written

@@ -547,3 +547,85 @@ fn without_registration_there_is_nothing_to_look_at() {
     );
     drop(rig.daemon.wait_for_log("started", LONG));
 }
+
+#[test]
+fn what_registered_here_goes_back_to_mod_push_appserver() {
+    let mut rig = Rig::start();
+    let devices = populate(&mut rig);
+    rig.register(ALICE, &"long node ".repeat(20), &apple(6));
+    for (node, secret) in &devices {
+        assert_eq!(rig.push(node, secret), RESULT);
+    }
+    rig.stop();
+    let store = "prosody/push%2elocalhost/push_appserver";
+    let args = [
+        "export",
+        "--format",
+        "mod_push_appserver",
+        "--folder",
+        store,
+        "settings.json",
+    ];
+    let exported = rig.operate(&args);
+    assert_says(&exported, 1, "left out: 3 devices");
+    let mut names: Vec<_> = fs::read_dir(rig.path(store))
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["n%c3%a4h%20%26%20%27so%27.dat", "over%20http.dat"]);
+    assert_says(&rig.operate(&args), 71, "is not empty");
+    let unnamed = rig.operate(&["export", "--format", "mod_push_appserver", "settings.json"]);
+    assert_eq!(unnamed.status.code(), Some(2));
+
+    // Lua itself reads it as mod_push_appserver does.
+    let file = rig.path(store).join(&names[0]);
+    let script = format!(
+        "local t = dofile({:?}); print(t.type, t.node, t.secret)",
+        file.to_str().unwrap()
+    );
+    let read = std::process::Command::new("lua5.4")
+        .args(["-e", &script])
+        .output();
+    let read = read.expect("Prosody depends on lua5.4");
+    let (node, secret) = &devices[0];
+    assert_eq!(
+        String::from_utf8(read.stdout).unwrap(),
+        format!("apns\t{node}\t{secret}\n")
+    );
+
+    // And what comes back is what went away.
+    let mut other = Rig::start();
+    other.stop();
+    std::os::unix::fs::symlink(rig.path("prosody"), other.path("prosody")).unwrap();
+    let import = ["import", "mod_push_appserver", "prosody", "settings.json"];
+    assert_says(
+        &other.operate(&import),
+        0,
+        "2 devices added, 0 changed, 0 there already, 0 not imported",
+    );
+    let dates = ["registered", "renewed", "last_successful_push", "last_push_error"];
+    let seconds = |date: &Value| {
+        date.as_str()
+            .map(|date| date.split('.').next().unwrap().trim_end_matches('Z').to_owned())
+    };
+    for device in other.export() {
+        let before = rig.export();
+        let before = before
+            .iter()
+            .find(|before| before["node"] == device["node"])
+            .unwrap();
+        for key in ["type", "secret", "token"] {
+            assert_eq!(device[key], before[key]);
+        }
+        for key in dates {
+            assert_eq!(seconds(&device[key]), seconds(&before[key]), "{key}");
+        }
+    }
+    // To where it came from it brings nothing new.
+    assert_says(
+        &rig.operate(&import),
+        0,
+        "0 devices added, 0 changed, 2 there already, 0 not imported",
+    );
+}
