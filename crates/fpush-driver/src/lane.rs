@@ -13,6 +13,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use crate::SharedLane;
+
 /// What the pushes of a module share.
 pub(crate) struct Lane {
     state: Mutex<State>,
@@ -27,6 +29,8 @@ pub(crate) struct State {
     pub(crate) policy: Policy<Waiter>,
     /// Another one takes its place when the settings change; attempts under way end on the one that they began on.
     pub(crate) backend: Arc<dyn PushTrait>,
+    /// What other instances share of this module, if there are any.
+    pub(crate) shared: Option<Arc<dyn SharedLane>>,
     pub(crate) life: Life,
     /// Until when [`Module::run`](crate::Module::run) sleeps, if nothing wakes it.
     pub(crate) timer: Option<std::time::Instant>,
@@ -77,6 +81,7 @@ impl Lane {
             state: Mutex::new(State {
                 policy,
                 backend,
+                shared: None,
                 life: Life::Wanted,
                 timer: None,
             }),

@@ -11,6 +11,7 @@ mod liveness;
 mod module;
 mod modules;
 mod senders;
+mod shared;
 
 pub use clock::clocks;
 pub use drain::Drain;
@@ -18,3 +19,4 @@ pub use liveness::{Liveness, Probe};
 pub use module::{Admission, Admitted, Block, Module, NotSent, TokenRole, TokenView};
 pub use modules::{Modules, Resolved};
 pub use senders::Senders;
+pub use shared::{Claiming, Cluster, SharedLane, Telling};

@@ -5,6 +5,7 @@ mod attempts;
 mod held;
 mod inspect;
 mod proof;
+mod shared;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -31,12 +32,13 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
-    Drain, Senders,
+    Drain, Senders, SharedLane,
     clock::clocks,
     lane::{Lane, Life, Permit, Place, State, Turn},
 };
 
 pub use self::inspect::{Block, TokenRole, TokenView};
+use self::shared::{HeldClaim, tell_others};
 
 /// What becomes of a publish.
 #[derive(Debug)]
@@ -50,10 +52,22 @@ pub enum Admission {
 /// A push that was admitted, by the module that sends it.
 pub struct Admitted {
     module: Arc<Module>,
-    job: Box<PushJob>,
-    slot: RateSlot,
-    turn: Turn,
+    token: Fingerprint,
+    step: Step,
+    /// What other instances share of the module, if they can be asked.
+    shared: Option<Arc<dyn SharedLane>>,
     arrived: Instant,
+}
+
+/// What is to be done with an admitted publish.
+enum Step {
+    Send {
+        job: Box<PushJob>,
+        slot: RateSlot,
+        turn: Turn,
+    },
+    /// It is held already. The other instances may not want that.
+    Hold(Box<HeldClaim>),
 }
 
 /// One push module.
@@ -95,7 +109,8 @@ impl Module {
         let mut state = self.lock();
         state.policy.configure(settings, backend.digest());
         state.backend = backend.into();
-        drop(state);
+        // Those that the old settings are shared with.
+        tell_others(state);
         // It may have ended a pause, and there may be more permits.
         self.lane.wake.notify_one();
         self.lane.grant();
@@ -291,7 +306,9 @@ impl Module {
         if let Some(token) = self.canonical(token) {
             for role in [TokenRole::First, TokenRole::Second] {
                 let fingerprint = self.fingerprint_as(role, &token);
-                self.lock().policy.unblock(fingerprint);
+                let mut state = self.lock();
+                state.policy.unblock(fingerprint);
+                tell_others(state);
             }
         }
     }
@@ -300,12 +317,18 @@ impl Module {
     async fn wait_for_permit(&self, place: Place, slot: RateSlot, arrived: Instant) -> Option<Permit> {
         let permit = self.drain.run(place.permit(arrived)).await.flatten();
         if permit.is_none() {
-            self.lock().policy.give_back(slot);
+            self.give_back(slot);
             if !self.drain.has_begun() {
                 self.complain_of_crowd();
             }
         }
         permit
+    }
+
+    fn give_back(&self, slot: RateSlot) {
+        let mut state = self.lock();
+        state.policy.give_back(slot);
+        tell_others(state);
     }
 
     /// What a push comes to whose attempts have ended.
@@ -316,14 +339,16 @@ impl Module {
             Ended::Settled(outcome) => outcome,
         };
         if outcome != Outcome::Accepted {
-            self.lock().policy.give_back(slot);
+            self.give_back(slot);
         }
         outcome
     }
 
     /// Makes a push whose token is too busy the queued one of its key.
     fn hold_busy(&self, job: Box<PushJob>, slot: RateSlot) -> Outcome {
-        let busy = self.lock().policy.busy(job, slot, Instant::now().into_std());
+        let mut state = self.lock();
+        let busy = state.policy.busy(job, slot, Instant::now().into_std());
+        tell_others(state);
         match busy {
             Busy::Held => {
                 self.lane.wake.notify_one();
@@ -379,34 +404,59 @@ impl Admitted {
     pub async fn deliver(self) -> Outcome {
         let Self {
             module,
-            mut job,
-            slot,
-            turn,
+            token,
+            step,
+            shared,
             arrived,
         } = self;
-        let permit = match turn {
-            Turn::Now(permit) => Some(permit),
-            // Boxed, because few wait: the future of every other push stays small.
-            Turn::Waiting(place) => Box::pin(module.wait_for_permit(*place, slot, arrived)).await,
-        };
-        let token = job.token;
-        let outcome = match permit {
-            None => Outcome::Overloaded,
-            Some(permit) => {
-                delay_at_random().await;
-                let mut tries = Tries::new(job.push.deadline, 0);
-                let ended = module.attempts(&mut job, &mut tries).await;
-                let outcome = module.settle(ended, job, slot);
-                // Not before that: who gets it may be another push to a token that is too busy.
-                drop(permit);
-                outcome
-            }
+        let outcome = match step {
+            Step::Send { job, slot, turn } => module.deliver(job, slot, turn, shared, arrived).await,
+            Step::Hold(held) => match shared {
+                Some(shared) => module.claim_to_hold(&*shared, *held).await,
+                None => Outcome::Queued,
+            },
         };
         module.meters.outcome(outcome);
         // The policy has taken note of what was accepted when it heard of that.
         if outcome != Outcome::Accepted {
             module.note(token, End::Answered(outcome));
         }
+        outcome
+    }
+}
+
+impl Module {
+    /// Sends a push: claims it where others share the module, waits for a permit, makes the attempts.
+    async fn deliver(
+        self: &Arc<Self>,
+        job: Box<PushJob>,
+        slot: RateSlot,
+        turn: Turn,
+        shared: Option<Arc<dyn SharedLane>>,
+        arrived: Instant,
+    ) -> Outcome {
+        let (mut job, slot) = match shared {
+            None => (job, slot),
+            // Boxed, so that the future of a push without others stays small.
+            Some(shared) => match Box::pin(self.claim(&*shared, job, slot)).await {
+                Ok(claimed) => claimed,
+                Err(outcome) => return outcome,
+            },
+        };
+        let permit = match turn {
+            Turn::Now(permit) => Some(permit),
+            // Boxed, because few wait: the future of every other push stays small.
+            Turn::Waiting(place) => Box::pin(self.wait_for_permit(*place, slot, arrived)).await,
+        };
+        let Some(permit) = permit else {
+            return Outcome::Overloaded;
+        };
+        delay_at_random().await;
+        let mut tries = Tries::new(job.push.deadline, 0);
+        let ended = self.attempts(&mut job, &mut tries).await;
+        let outcome = self.settle(ended, job, slot);
+        // Not before that: who gets it may be another push to a token that is too busy.
+        drop(permit);
         outcome
     }
 }
@@ -422,7 +472,7 @@ impl fmt::Debug for Module {
 impl fmt::Debug for Admitted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Admitted")
-            .field("job", &self.job)
+            .field("token", &self.token)
             .finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
-use fpush_push::{Choice, Fingerprint, Push, Record, TokenHasher, is_network_name, registrable};
+use fpush_push::{Choice, Class, Fingerprint, Push, Record, TokenHasher, is_network_name, registrable};
 
 use crate::{fair::Sender, known::LastAccepted, limiter::Target};
 
@@ -36,6 +36,21 @@ impl PushJob {
             token: self.token,
             class: self.push.class,
         }
+    }
+
+    /// Takes the fingerprints that this makes.
+    pub(crate) fn rekey(&mut self, hasher: &TokenHasher) {
+        let token = hasher.fingerprint(self.push.token.as_str());
+        let is_second = self.push.extra.as_ref().is_some_and(|extra| extra.call);
+        self.token = if is_second {
+            token.with_class(Class::Voip)
+        } else {
+            token
+        };
+        self.key = self
+            .node
+            .as_deref()
+            .map_or(self.token, |node| hasher.device(node));
     }
 
     /// Bytes of its token and of what goes with it, without what is encrypted.

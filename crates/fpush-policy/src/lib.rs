@@ -17,6 +17,7 @@ mod recency;
 mod recent;
 mod records;
 mod settings;
+mod shared;
 #[cfg(test)]
 mod testing;
 mod ticks;
@@ -30,10 +31,13 @@ pub use health::Complaint;
 pub use job::{PushJob, SenderDomain};
 pub use known::{KnownDomain, KnownDomains, LastAccepted};
 pub use limiter::{RateSlot, RatelimitSettings, Target};
-pub use policy::{Busy, Decision, Grant, HeldAttempt, HeldEnd, Policy, Publish, Turn};
+pub use policy::{
+    Busy, Confirmed, Decision, Grant, HeldAttempt, HeldEnd, Policy, Publish, SharedPlace, Turn,
+};
 pub use recency::Recency;
 pub use recent::{End, Last};
 pub use records::{BlockRecord, Clocks, HeldRecord};
 pub use settings::ModuleSettings;
+pub use shared::{Change, Claim, Claimed, News, SharedSlot, SharedWord, Wish};
 pub use verdict::{Condition, LaneChange, VerdictPlace, VerdictRecord};
 pub use view::{Limit, TokenState, View};

@@ -7,6 +7,7 @@
 
 mod answers;
 mod held;
+mod shared;
 mod turns;
 
 use std::time::{Duration, Instant};
@@ -23,9 +24,12 @@ use crate::{
     recent::{End, Recent},
     records::Clocks,
     settings::ModuleSettings,
+    shared::{Change, Outbox},
     ticks::Ticks,
     verdict::{LaneClock, VerdictGuard},
 };
+
+pub use self::shared::{Confirmed, SharedPlace};
 
 /// The state of one module, of which all decisions about its pushes are functions.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub struct Policy<W> {
     pub(crate) health: ModuleHealth,
     pub(crate) recent: Recent,
     turns: turns::Turns<W>,
+    /// What other instances should know.
+    pub(crate) outbox: Outbox,
     /// How often the settings have changed: what was answered to older ones says nothing.
     generation: u64,
     end: Phase,
@@ -166,6 +172,7 @@ impl<W> Policy<W> {
             health: ModuleHealth::default(),
             recent: Recent::default(),
             turns: turns::Turns::new(max_in_flight),
+            outbox: Outbox::default(),
             generation: 0,
             end: Phase::Running,
         }
@@ -183,6 +190,9 @@ impl<W> Policy<W> {
         self.blocklist.set_settings(blocklist);
         if self.guard.go_on_under(digest) {
             self.blocklist.unblock_all();
+        }
+        if self.health.has_paused() {
+            self.outbox.tell(|| Change::Resume);
         }
         self.health = ModuleHealth::default();
         self.turns.resize(max_in_flight);
@@ -243,6 +253,12 @@ impl<W> Policy<W> {
         first
     }
 
+    /// The number of the push that was held last, by which [`claimed_to_hold`](Self::claimed_to_hold) finds it.
+    #[must_use]
+    pub fn last_held(&self) -> u64 {
+        self.held.last_number()
+    }
+
     /// Lets a publish go to the provider, or wait for that.
     pub fn take_turn(&mut self, sender: &SenderDomain, waiter: impl FnOnce() -> W) -> Turn<W> {
         if self.turns.out < self.turns.permits {
@@ -271,6 +287,9 @@ impl<W> Policy<W> {
     /// Takes a slot back whose push was not accepted.
     pub fn give_back(&mut self, slot: RateSlot) {
         self.limiter.give_back(slot);
+        if let Some(shared) = slot.shared() {
+            self.outbox.tell(|| Change::GiveBack(slot.key(), shared));
+        }
     }
 
     /// Whether nothing is under way, and nothing is held.
@@ -294,6 +313,27 @@ impl<W> Policy<W> {
     pub fn unblock(&mut self, token: Fingerprint) {
         self.blocklist.unblock(token);
         self.guard.unblock(token);
+        // Another instance may know more.
+        self.outbox.tell(|| Change::Unblock(token));
+    }
+
+    /// Blocks a token.
+    fn block(&mut self, token: Fingerprint, reason: BlockReason, now: Instant) {
+        self.blocklist.block(token, reason, now);
+        if self.outbox.is_open()
+            && let Some((reason, until)) = self.blocklist.look(token, now)
+        {
+            self.outbox
+                .tell(|| Change::Block(token, reason, until.duration_since(now)));
+        }
+    }
+
+    /// Silences a token that its provider calls too busy. Returns until when.
+    fn silence(&mut self, token: Fingerprint, now: Instant) -> Instant {
+        let until = self.limiter.silence_now(token, now);
+        self.outbox
+            .tell(|| Change::Silence(token, until.duration_since(now)));
+        until
     }
 
     /// Follows the clock on the wall, and goes on with what is done little by little. To be called once a second.

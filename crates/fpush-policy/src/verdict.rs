@@ -7,7 +7,7 @@
 use fpush_push::Fingerprint;
 use serde::{Deserialize, Serialize};
 
-use crate::{fair::Standing, job::SenderDomain, recency::Recency};
+use crate::{fair::Standing, job::SenderDomain, recency::Recency, shared::SharedWord};
 
 use self::{
     deaths::Deaths,
@@ -186,6 +186,53 @@ impl VerdictGuard {
     /// How often something changed that should survive a restart.
     pub(crate) fn changes(&self) -> u64 {
         self.changes
+    }
+
+    pub(crate) fn digest(&self) -> u128 {
+        self.digest
+    }
+
+    /// Whether a token was called dead or wrong and is not believed dead.
+    pub(crate) fn is_doubted(&self, token: Fingerprint) -> bool {
+        self.words.of(token).is_some()
+    }
+
+    /// Takes note of what the provider has said to another instance, if that says more than what is known. What may be about us
+    /// counts from now on, because what this lane has answered since is not known of an earlier time.
+    pub(crate) fn learn(&mut self, token: Fingerprint, word: SharedWord, now: Seconds) {
+        let SharedWord { age, .. } = word;
+        let known = self.words.of(token);
+        let says_more = match known {
+            None => true,
+            Some(known) if known.beyond_doubt == word.beyond_doubt => {
+                known.age(now) < u64::from(age) || known.days < word.days
+            }
+            Some(known) => word.beyond_doubt && !known.beyond_doubt,
+        };
+        if !says_more {
+            return;
+        }
+        let totals = self.totals_until_now();
+        let learnt = FirstWord::learnt(word, now, totals);
+        let learnt = match known.filter(|known| known.beyond_doubt == word.beyond_doubt) {
+            Some(known) => learnt.with(known),
+            None => learnt,
+        };
+        // Of what it stands for there is no more than one.
+        self.words.forget(token);
+        self.words.note(token, learnt, now);
+        self.changes += 1;
+    }
+
+    /// A part of the words, from this place on, to be told to others.
+    pub(crate) fn words(
+        &self,
+        from: usize,
+        most: usize,
+        now: Seconds,
+    ) -> impl Iterator<Item = (Fingerprint, SharedWord)> {
+        let part = self.words.part(from, most);
+        part.map(move |(token, word)| (token, word.to_share(now)))
     }
 
     /// How many tokens were called dead or wrong and are not believed dead.

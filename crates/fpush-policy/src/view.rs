@@ -12,6 +12,7 @@ use crate::{
     policy::Policy,
     recent::Last,
     records::{BlockRecord, Clocks, HeldRecord},
+    shared::Change,
     verdict::{Condition, VerdictPlace, VerdictRecord},
 };
 
@@ -123,7 +124,13 @@ impl<W> Policy<W> {
             return;
         }
         match answer {
-            Ok(()) => self.health.verified(),
+            Ok(()) => {
+                let had_paused = self.health.has_paused();
+                self.health.verified();
+                if had_paused && !self.health.has_paused() {
+                    self.outbox.tell(|| Change::Resume);
+                }
+            }
             Err(failure) => self.health.not_verified(failure),
         }
     }

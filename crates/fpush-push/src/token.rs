@@ -1,6 +1,13 @@
 //! Device tokens, and their fingerprints, which are used where the token itself must not be kept or shown.
 
-use std::{fmt, hash::Hasher as _};
+use std::{
+    fmt,
+    hash::Hasher as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
@@ -31,11 +38,13 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Turns tokens into fingerprints with a key of this installation (kept in the state directory, or drawn at each start), so that a fingerprint says
-/// nothing about the token to a reader of the memory or the log.
+/// Turns tokens into fingerprints with a key of this installation (kept in the state directory, or drawn at each start), or of all
+/// instances that share what they know, so that a fingerprint says nothing about the token to a reader of the memory or the log.
+/// Clones share the key.
 #[derive(Clone)]
 pub struct TokenHasher {
-    key: [u8; 16],
+    /// Its two halves.
+    key: Arc<[AtomicU64; 2]>,
 }
 
 impl TokenHasher {
@@ -47,19 +56,30 @@ impl TokenHasher {
     pub fn new() -> Result<Self, getrandom::Error> {
         let mut key = [0; 16];
         getrandom::fill(&mut key)?;
-        Ok(Self { key })
+        Ok(Self::with_key(key))
     }
 
     /// Takes the key of an earlier run, so that fingerprints that were written down are found again.
     #[must_use]
     pub fn with_key(key: [u8; 16]) -> Self {
-        Self { key }
+        Self {
+            key: Arc::new(halves(key).map(AtomicU64::new)),
+        }
     }
 
     /// The key, to be written down where nobody else reads it.
     #[must_use]
     pub fn key(&self) -> [u8; 16] {
-        self.key
+        let [first, second] = self.halves().map(u64::to_le_bytes);
+        std::array::from_fn(|at| if at < 8 { first[at] } else { second[at - 8] })
+    }
+
+    /// Takes another key, for all clones: that of the instances that this one shares fingerprints with. What was hashed
+    /// before is not found again.
+    pub fn set_key(&self, key: [u8; 16]) {
+        for (half, new) in self.key.iter().zip(halves(key)) {
+            half.store(new, Ordering::Relaxed);
+        }
     }
 
     /// The fingerprint of a token.
@@ -75,12 +95,22 @@ impl TokenHasher {
     }
 
     fn hash(&self, before: &[u8], text: &str) -> Fingerprint {
-        let mut hasher = SipHasher13::new_with_key(&self.key);
+        let [first, second] = self.halves();
+        let mut hasher = SipHasher13::new_with_keys(first, second);
         hasher.write(before);
         hasher.write(text.as_bytes());
         let hash = hasher.finish128();
         Fingerprint([hash.h1, hash.h2])
     }
+
+    fn halves(&self) -> [u64; 2] {
+        [0, 1].map(|half: usize| self.key[half].load(Ordering::Relaxed))
+    }
+}
+
+fn halves(key: [u8; 16]) -> [u64; 2] {
+    let number = u128::from_le_bytes(key);
+    [number as u64, (number >> 64) as u64]
 }
 
 impl fmt::Debug for TokenHasher {
@@ -144,6 +174,17 @@ mod tests {
         assert_ne!(hasher.device("a"), hasher.device("b"));
         assert_ne!(one, TokenHasher::new().unwrap().fingerprint("a"));
         assert_ne!(one.with_class(Class::High), one.with_class(Class::Low));
+    }
+
+    #[test]
+    fn another_key_is_that_of_all_clones_and_keeps_nothing_of_the_first() {
+        let key = std::array::from_fn(|at| at as u8);
+        let (hasher, other) = (TokenHasher::new().unwrap(), TokenHasher::with_key(key));
+        let clone = hasher.clone();
+        assert_ne!(clone.fingerprint("a"), other.fingerprint("a"));
+        hasher.set_key(key);
+        assert_eq!(clone.fingerprint("a"), other.fingerprint("a"));
+        assert_eq!(clone.key(), key);
     }
 
     #[test]

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use fpush_policy::{Decision, End, Publish, PushJob, SenderDomain, Target, Turn as Decided};
+use fpush_policy::{Decision, End, Publish, PushJob, SenderDomain, Target, Turn as Decided, Wish};
 use fpush_push::{Class, Extra, Form, Outcome, Push, Registered, Request, Token};
 use tokio::{sync::oneshot, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{Admission, Admitted, DEADLINE, Module, TokenRole};
-use crate::lane::{Life, Permit, Place, State, Turn};
+use super::{Admission, Admitted, DEADLINE, HeldClaim, Module, Step, TokenRole};
+use crate::{
+    SharedLane,
+    lane::{Life, Permit, Place, State, Turn},
+};
 
 impl Module {
     /// Decides about a publish. Never waits.
@@ -118,19 +121,38 @@ impl Module {
                 spacing,
                 encrypted,
             } => {
-                let first = state.policy.hold(job(spacing, encrypted), due);
+                let job = job(spacing, encrypted);
+                let shared = shared(&state);
+                let claim = shared
+                    .as_ref()
+                    .map(|_| state.policy.claim(&job, Wish::Hold(due - now.into_std())));
+                let first = state.policy.hold(job, due);
+                let number = state.policy.last_held();
                 drop(state);
                 if first {
                     self.lane.wake.notify_one();
                 }
-                Admission::Answered(Outcome::Queued)
+                match claim {
+                    None => Admission::Answered(Outcome::Queued),
+                    Some(claim) => Admission::Admitted(Admitted {
+                        module: Arc::clone(self),
+                        token: fingerprint,
+                        step: Step::Hold(Box::new(HeldClaim { number, claim })),
+                        shared,
+                        arrived: now,
+                    }),
+                }
             }
             Decision::Send { slot, spacing } => match self.turn(&mut state, sender) {
                 Some(turn) => Admission::Admitted(Admitted {
                     module: Arc::clone(self),
-                    job: job(spacing, true),
-                    slot,
-                    turn,
+                    token: fingerprint,
+                    step: Step::Send {
+                        job: job(spacing, true),
+                        slot,
+                        turn,
+                    },
+                    shared: shared(&state),
                     arrived: now,
                 }),
                 None => {
@@ -162,6 +184,11 @@ impl Module {
             Decided::Full => None,
         }
     }
+}
+
+/// What other instances share of the module, if they can be asked now.
+fn shared(state: &State) -> Option<Arc<dyn SharedLane>> {
+    state.shared.as_ref().filter(|shared| shared.is_up()).cloned()
 }
 
 /// What a push to a registered device carries beside the usual; without what is encrypted unless `encrypted` says so.

@@ -7,7 +7,7 @@ use fpush_push::{Failure, Outcome, PushError, Unavailable, jitter};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, error, info, warn};
 
-use super::{Module, status};
+use super::{Module, shared::tell_others, status};
 
 impl Module {
     /// Tries until there is an answer, or until the policy gives up.
@@ -60,6 +60,7 @@ impl Module {
             let jitter = if result.is_ok() { 0.0 } else { jitter() };
             let (answer, now) = (result.as_ref().copied(), now.into_std());
             let answered = state.policy.answered(job, tries, answer, generation, now, jitter);
+            tell_others(state);
             (answered, is_current)
         };
         match (&job.record, &result) {
@@ -112,7 +113,9 @@ impl Module {
             }
         };
         let now = Instant::now().into_std();
-        let (outcome, dropped) = self.lock().policy.registry_said(job, ended, now);
+        let mut state = self.lock();
+        let (outcome, dropped) = state.policy.registry_said(job, ended, now);
+        tell_others(state);
         for _ in 0..dropped {
             self.held_has_ended(job.token, HeldEnd::Dropped);
         }

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{DEADLINE, Module, delay_at_random};
+use super::{DEADLINE, Module, delay_at_random, shared::tell_others};
 use crate::{
     Probe,
     lane::{Granted, Life, Permit},
@@ -95,7 +95,7 @@ impl Module {
         let HeldAttempt {
             number,
             mut job,
-            slot,
+            mut slot,
             attempts,
         } = attempt;
         delay_at_random().await;
@@ -103,7 +103,17 @@ impl Module {
         job.push.form = Form::Full;
         job.push.deadline = (now + DEADLINE).into_std();
         let mut tries = Tries::new(now.into_std(), attempts);
-        let mut ended = self.attempts(&mut job, &mut tries).await;
+        let mut unclaimed = None;
+        if let Some(shared) = self.shared().filter(|shared| shared.is_up()) {
+            match Box::pin(self.claim_held(&*shared, &job, slot)).await {
+                Ok(claimed) => slot = claimed,
+                Err(ended) => unclaimed = Some(ended),
+            }
+        }
+        let mut ended = match unclaimed {
+            Some(ended) => ended,
+            None => self.attempts(&mut job, &mut tries).await,
+        };
         if matches!(ended, Ended::Failed { .. }) && self.lock().policy.is_last_chance() {
             let patience = (Instant::now() + DEADLINE).into_std();
             job.push.deadline = patience;
@@ -111,7 +121,9 @@ impl Module {
         }
         drop(permit);
         let now = Instant::now().into_std();
-        let end = self.lock().policy.held_ended(number, slot, &ended, now);
+        let mut state = self.lock();
+        let end = state.policy.held_ended(number, slot, &ended, now);
+        tell_others(state);
         match end {
             Some(end) => self.held_has_ended(job.token, end),
             // Its time may come before that of all others.

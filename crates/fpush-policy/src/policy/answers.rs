@@ -9,6 +9,7 @@ use crate::{
     attempts::{Answered, Ended, Next, Notice, Tries},
     blocklist::BlockReason,
     job::PushJob,
+    shared::{Change, SharedWord},
     verdict::{Belief, Publisher, Word},
 };
 
@@ -40,6 +41,10 @@ impl<W> Policy<W> {
         let is_current = generation == self.generation;
         let failure = match answer {
             Ok(()) => {
+                if self.outbox.is_open() && self.guard.is_doubted(job.token) | self.blocklist.knows(job.token)
+                {
+                    self.outbox.tell(|| Change::Unblock(job.token));
+                }
                 self.blocklist.unblock(job.token);
                 self.recent.accepted(job.token, now);
                 let mut notice = None;
@@ -86,12 +91,12 @@ impl<W> Policy<W> {
             PushError::Unexplained => {
                 self.take_neutral(job, now);
                 self.health.answered();
-                self.blocklist.block(job.token, BlockReason::Unexplained, now);
+                self.block(job.token, BlockReason::Unexplained, now);
                 return Answered::ended(Outcome::TokenBlocked, Some(Notice::Unknown));
             }
             PushError::TokenUnserved => {
                 // It is about what the token is, so neither health nor verdicts on other tokens follow from it.
-                self.blocklist.block(job.token, BlockReason::Doubted, now);
+                self.block(job.token, BlockReason::Doubted, now);
                 return Answered::ended(Outcome::TokenBlocked, Some(Notice::Unserved));
             }
             PushError::Misconfigured => {
@@ -136,6 +141,7 @@ impl<W> Policy<W> {
         self.take_neutral(job, now);
         let resume = now + length;
         let first = self.health.pause(resume, alarm, failure, now);
+        self.outbox.tell(|| Change::Pause(length));
         Answered {
             next: Next::Ended(Ended::Failed { resume }),
             notice: first.then_some(Notice::Paused { length, alarm }),
@@ -159,14 +165,20 @@ impl<W> Policy<W> {
         let (belief, change) = if is_second || is_astray {
             (Belief::Doubted, self.guard.rejected(token, publisher, at))
         } else {
-            self.guard.weigh(token, publisher, word, at)
+            let weighed = self.guard.weigh(token, publisher, word, at);
+            if self.outbox.is_open() && self.guard.is_doubted(token) {
+                let beyond_doubt = word == Word::BeyondDoubt;
+                self.outbox
+                    .tell(|| Change::Word(token, SharedWord::said_now(beyond_doubt)));
+            }
+            weighed
         };
         let next = match belief {
             Belief::Dead => Next::Dead {
                 since: gone.flatten(),
             },
             Belief::Doubted => {
-                self.blocklist.block(token, BlockReason::Doubted, now);
+                self.block(token, BlockReason::Doubted, now);
                 Next::Ended(Ended::Settled(Outcome::TokenBlocked))
             }
         };
@@ -195,11 +207,16 @@ impl<W> Policy<W> {
             Err(Unavailable) => return (Outcome::RegistryUnavailable, 0),
         };
         self.guard.unblock(job.token);
-        self.blocklist.block(job.token, reason, now);
+        self.outbox.tell(|| Change::Unblock(job.token));
+        self.block(job.token, reason, now);
         let dropped = match outcome {
             Outcome::TokenDead => self.held.remove_dead(job.key, job.token),
-            _ => 0,
+            _ => Vec::new(),
         };
+        for key in &dropped {
+            self.outbox.tell(|| Change::Unqueue(*key));
+        }
+        let dropped = dropped.len();
         (outcome, dropped)
     }
 

@@ -15,6 +15,7 @@ use crate::{
     job::{PushJob, SenderDomain},
     limiter::RateSlot,
     records::{Clocks, HeldRecord},
+    shared::Change,
 };
 
 impl<W> Policy<W> {
@@ -91,6 +92,8 @@ impl<W> Policy<W> {
         let silence = self.limiter.silence(target.token, now);
         if let Some(until) = silence.filter(|_| self.end == Phase::Running) {
             self.held.postpone(number, until);
+            self.outbox
+                .tell(|| Change::Queue(target.slot_key(), until.duration_since(now)));
             return None;
         }
         let slot = self.limiter.take(target, spacing, now);
@@ -107,12 +110,12 @@ impl<W> Policy<W> {
 
     /// Decides about a push whose token its provider calls too busy.
     pub fn busy(&mut self, mut job: Box<PushJob>, slot: RateSlot, now: Instant) -> Busy {
-        let until = self.limiter.silence_now(job.token, now);
+        let until = self.silence(job.token, now);
         let target = job.target();
         if target.class != Class::Voip && self.held.queued(target).is_some() {
             return Busy::Covered;
         }
-        self.limiter.give_back(slot);
+        self.give_back(slot);
         let room = self.held.has_room(&job.sender);
         if target.class == Class::Voip || !room || self.is_last_chance() {
             return Busy::Refused;
@@ -120,6 +123,8 @@ impl<W> Policy<W> {
         if !self.held.has_room_for_encrypted(job.sender.share) {
             job.become_plain();
         }
+        self.outbox
+            .tell(|| Change::Queue(target.slot_key(), until.duration_since(now)));
         self.hold(job, until);
         Busy::Held
     }
@@ -139,18 +144,18 @@ impl<W> Policy<W> {
             Ended::Settled(Outcome::Accepted) => HeldEnd::Delivered,
             Ended::Settled(Outcome::TokenDead) => HeldEnd::Dropped,
             Ended::Settled(outcome) => {
-                self.limiter.give_back(slot);
+                self.give_back(slot);
                 HeldEnd::Lost(*outcome)
             }
             Ended::Failed { resume } => {
-                self.limiter.give_back(slot);
+                self.give_back(slot);
                 let is_over = now >= give_up || *resume >= give_up + LAST_ATTEMPT;
-                return self.try_again(number, *resume, is_over);
+                return self.try_again(number, *resume, is_over, now);
             }
             Ended::Busy => {
-                self.limiter.give_back(slot);
-                let until = self.limiter.silence_now(token, now);
-                return self.try_again(number, until, now >= give_up);
+                self.give_back(slot);
+                let until = self.silence(token, now);
+                return self.try_again(number, until, now >= give_up, now);
             }
         };
         self.held.remove(number);
@@ -158,11 +163,14 @@ impl<W> Policy<W> {
     }
 
     /// Makes a held push wait for another attempt, unless its time is over or a newer one replaces it.
-    fn try_again(&mut self, number: u64, due: Instant, is_over: bool) -> Option<HeldEnd> {
+    fn try_again(&mut self, number: u64, due: Instant, is_over: bool, now: Instant) -> Option<HeldEnd> {
+        let key = self.held.get_mut(number)?.job.target().slot_key();
         if is_over || self.is_last_chance() {
             self.held.remove(number);
             Some(HeldEnd::Lost(Outcome::ProviderUnavailable))
         } else if self.held.requeue(number, due) {
+            self.outbox
+                .tell(|| Change::Queue(key, due.saturating_duration_since(now)));
             None
         } else {
             Some(HeldEnd::Covered)

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::shared::SharedWord;
+
 use super::window::{DAY, Evidence, Seconds};
 
 /// What a provider says against a token.
@@ -54,6 +56,44 @@ impl FirstWord {
             days: 1,
             totals,
             beyond_doubt: word == Word::BeyondDoubt,
+        }
+    }
+
+    /// What another instance was told. What may be about us begins now.
+    pub(crate) fn learnt(word: SharedWord, now: Seconds, totals: Totals) -> Self {
+        let ago = |seconds: u32| now.saturating_sub(u64::from(seconds));
+        let at = if word.beyond_doubt { ago(word.age) } else { now };
+        Self {
+            at: u32::try_from(at).unwrap_or(u32::MAX),
+            last_day: day(ago(word.last)),
+            days: word.days,
+            totals,
+            beyond_doubt: word.beyond_doubt,
+        }
+    }
+
+    /// Together with what was known of the same kind: the earlier first word, with what was answered until then.
+    pub(crate) fn with(self, known: Self) -> Self {
+        let first = if known.at <= self.at { known } else { self };
+        Self {
+            days: self.days.max(known.days),
+            last_day: self.last_day.max(known.last_day),
+            ..first
+        }
+    }
+
+    /// To be told to others.
+    pub(crate) fn to_share(self, now: Seconds) -> SharedWord {
+        let last = now.saturating_sub(u64::from(self.last_day) * DAY);
+        let age = u32::try_from(self.age(now)).unwrap_or(u32::MAX);
+        SharedWord {
+            age,
+            // Within that day; never before the first one.
+            last: u32::try_from(last.saturating_sub(DAY - 1))
+                .unwrap_or(u32::MAX)
+                .min(age),
+            days: self.days,
+            beyond_doubt: self.beyond_doubt,
         }
     }
 

@@ -1,0 +1,132 @@
+//! What the module and other instances tell each other.
+
+use std::sync::{Arc, MutexGuard};
+
+use fpush_policy::{Claim, Confirmed, Ended, PushJob, RateSlot, SharedPlace, Wish};
+use fpush_push::Outcome;
+use tokio::{task::yield_now, time::Instant};
+
+use super::Module;
+use crate::{Cluster, SharedLane, lane::State};
+
+/// A publish that is held here, and is claimed.
+pub(super) struct HeldClaim {
+    pub(super) number: u64,
+    pub(super) claim: Claim,
+}
+
+impl Module {
+    /// From now on the module shares what it knows with other instances, or with none.
+    pub fn share(&self, cluster: Option<&dyn Cluster>) {
+        let mut state = self.lock();
+        state.policy.share(cluster.is_some());
+        let digest = state.backend.digest();
+        state.shared = cluster.map(|cluster| cluster.lane(&self.name, digest));
+    }
+
+    /// Goes on under the key of fingerprints that the other instances have.
+    pub fn rekey(&self) {
+        let now = Instant::now().into_std();
+        self.lock().policy.rekey(self.senders.hasher(), now);
+    }
+
+    /// What other instances share of this module.
+    pub(super) fn shared(&self) -> Option<Arc<dyn SharedLane>> {
+        self.lock().shared.clone()
+    }
+
+    /// Hears what other instances have told, and tells them what they do not know yet. To be called once a second.
+    pub fn exchange(self: &Arc<Self>) {
+        let Some(shared) = self.shared() else {
+            return;
+        };
+        let (news, now) = (shared.news(), Instant::now().into_std());
+        let mut state = self.lock();
+        for news in news {
+            state.policy.hear(news, now);
+        }
+        tell_others(state);
+        if shared.wants_all() {
+            tokio::spawn(Arc::clone(self).tell_all(shared));
+        }
+    }
+
+    /// Tells other instances all that is known here, part by part.
+    async fn tell_all(self: Arc<Self>, shared: Arc<dyn SharedLane>) {
+        let mut place = Some(SharedPlace::default());
+        while let Some(from) = place {
+            let now = Instant::now().into_std();
+            let (part, next) = self.lock().policy.shared_part(from, now);
+            if !part.is_empty() {
+                shared.tell_all(part).await;
+            }
+            place = next;
+            yield_now().await;
+        }
+    }
+
+    /// Claims a publish that this instance would send.
+    pub(super) async fn claim(
+        &self,
+        shared: &dyn SharedLane,
+        job: Box<PushJob>,
+        slot: RateSlot,
+    ) -> Result<(Box<PushJob>, RateSlot), Outcome> {
+        let claim = self.lock().policy.claim(&job, Wish::Send);
+        let Some(claimed) = shared.claim(claim).await else {
+            return Ok((job, slot));
+        };
+        let now = Instant::now().into_std();
+        let mut state = self.lock();
+        let confirmed = state.policy.claimed(job, slot, claimed, now);
+        tell_others(state);
+        match confirmed {
+            Confirmed::Send(job, slot) => Ok((job, slot)),
+            Confirmed::Answer(outcome) => Err(outcome),
+            Confirmed::Held { first } => {
+                if first {
+                    self.lane.wake.notify_one();
+                }
+                Err(Outcome::Queued)
+            }
+        }
+    }
+
+    /// Claims a publish that this instance holds already.
+    pub(super) async fn claim_to_hold(&self, shared: &dyn SharedLane, held: HeldClaim) -> Outcome {
+        let HeldClaim { number, claim } = held;
+        let Some(claimed) = shared.claim(claim).await else {
+            return Outcome::Queued;
+        };
+        let now = Instant::now().into_std();
+        self.lock().policy.claimed_to_hold(number, claimed, now)
+    }
+
+    /// Claims a held push whose time has come.
+    pub(super) async fn claim_held(
+        &self,
+        shared: &dyn SharedLane,
+        job: &PushJob,
+        slot: RateSlot,
+    ) -> Result<RateSlot, Ended> {
+        let claim = self.lock().policy.claim(job, Wish::SendHeld);
+        let Some(claimed) = shared.claim(claim).await else {
+            return Ok(slot);
+        };
+        let now = Instant::now().into_std();
+        self.lock().policy.claimed_held(job, slot, claimed, now)
+    }
+}
+
+/// Tells other instances what they should know, if there are any.
+pub(super) fn tell_others(mut state: MutexGuard<'_, State>) {
+    let Some(shared) = &state.shared else {
+        return;
+    };
+    let shared = Arc::clone(shared);
+    let changes = state.policy.take_outbox();
+    drop(state);
+    if !changes.is_empty() {
+        shared.tell(changes);
+    }
+}

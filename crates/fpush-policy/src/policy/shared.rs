@@ -1,0 +1,276 @@
+//! What other instances say and hear.
+
+use std::time::{Duration, Instant};
+
+use fpush_push::{Class, Outcome, TokenHasher};
+
+use super::{Phase, Policy};
+use crate::{
+    attempts::Ended,
+    blocklist::{BlockReason, Blocklist},
+    job::PushJob,
+    limiter::{Limiter, RateSlot},
+    shared::{Change, Claim, Claimed, News, Wish},
+    ticks::Ticks,
+    verdict::VerdictGuard,
+};
+
+/// What becomes of a publish that was claimed.
+#[derive(Debug)]
+pub enum Confirmed {
+    /// It goes out, with this slot.
+    Send(Box<PushJob>, RateSlot),
+    /// It is held now; [`hold`](Policy::hold) would have said whether it is due before all others.
+    Held {
+        /// Whether it is due before all others.
+        first: bool,
+    },
+    /// There is nothing left to do but to reply.
+    Answer(Outcome),
+}
+
+/// Where the next part of what is to be shared begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SharedPlace {
+    /// Before all others.
+    #[default]
+    Start,
+    /// At one of the windows.
+    Windows(usize),
+    /// At one of the blocks.
+    Blocks(usize),
+    /// At one of the words.
+    Words(usize),
+    /// At one of the silences.
+    Silences(usize),
+    /// At one of the held pushes, by its number.
+    Held(u64),
+}
+
+impl<W> Policy<W> {
+    /// From now on there are other instances to tell what they should know, or none.
+    pub fn share(&mut self, shares: bool) {
+        self.outbox.open(shares);
+    }
+
+    /// Takes out what the other instances should know.
+    #[must_use]
+    pub fn take_outbox(&mut self) -> Vec<Change> {
+        self.outbox.take()
+    }
+
+    /// What a push wants of all instances.
+    #[must_use]
+    pub fn claim(&self, job: &PushJob, wish: Wish) -> Claim {
+        let enabled = self.limiter.settings().enabled;
+        Claim {
+            target: job.target(),
+            registered: job.record.is_some(),
+            window: if enabled { job.spacing } else { Duration::ZERO },
+            wish,
+        }
+    }
+
+    /// What the answer to the claim of a publish means that was to be sent.
+    pub fn claimed(
+        &mut self,
+        mut job: Box<PushJob>,
+        slot: RateSlot,
+        claimed: Claimed,
+        now: Instant,
+    ) -> Confirmed {
+        let left = match claimed {
+            Claimed::Free(shared) => return Confirmed::Send(job, slot.shared_by(shared)),
+            Claimed::Held(left) => Some(left),
+            Claimed::Queued | Claimed::Blocked(..) | Claimed::Paused(_) => None,
+        };
+        self.limiter.give_back(slot);
+        let Some(left) = left else {
+            return Confirmed::Answer(self.heard(&job, claimed, now));
+        };
+        let target = job.target();
+        if target.class == Class::Voip {
+            return Confirmed::Answer(self.refused(target.class));
+        }
+        if self.held.queued(target).is_some() {
+            return Confirmed::Answer(self.refused(target.class));
+        }
+        let ending = self.end != Phase::Running;
+        if ending || !self.held.has_room(&job.sender) {
+            self.outbox.tell(|| Change::Unqueue(target.slot_key()));
+            return Confirmed::Answer(if ending {
+                Outcome::ShuttingDown
+            } else {
+                Outcome::Overloaded
+            });
+        }
+        if !self.held.has_room_for_encrypted(job.sender.share) {
+            job.become_plain();
+        }
+        let first = self.hold(job, now + left);
+        Confirmed::Held { first }
+    }
+
+    /// What the answer to the claim of a publish means that is held. Returns what its sender is told.
+    pub fn claimed_to_hold(&mut self, number: u64, claimed: Claimed, now: Instant) -> Outcome {
+        match claimed {
+            Claimed::Free(_) => Outcome::Queued,
+            Claimed::Held(left) => {
+                self.held.delay(number, now + left);
+                Outcome::Queued
+            }
+            Claimed::Queued | Claimed::Blocked(..) | Claimed::Paused(_) => {
+                // What is under way is not called back.
+                match self.held.remove_waiting(number) {
+                    Some(held) => self.heard(&held.job, claimed, now),
+                    None => Outcome::Queued,
+                }
+            }
+        }
+    }
+
+    /// What the answer to the claim of a held push means whose time has come.
+    ///
+    /// # Errors
+    ///
+    /// How it ends, for now or for good.
+    pub fn claimed_held(
+        &mut self,
+        job: &PushJob,
+        slot: RateSlot,
+        claimed: Claimed,
+        now: Instant,
+    ) -> Result<RateSlot, Ended> {
+        match claimed {
+            Claimed::Free(shared) => Ok(slot.shared_by(shared)),
+            // There is no later time to send at: it goes out before its window.
+            _ if self.end != Phase::Running => {
+                let (key, window) = (job.target().slot_key(), job.spacing);
+                self.outbox.tell(|| Change::Unqueue(key));
+                self.outbox.tell(|| Change::Window(key, window));
+                Ok(slot)
+            }
+            Claimed::Held(left) | Claimed::Paused(left) => {
+                if let Claimed::Paused(_) = claimed {
+                    self.health.pause_elsewhere(Some(now + left));
+                }
+                Err(Ended::Failed { resume: now + left })
+            }
+            Claimed::Queued => Ok(slot),
+            Claimed::Blocked(..) => Err(Ended::Settled(self.heard(job, claimed, now))),
+        }
+    }
+
+    /// Takes note of why all instances together do not want a push. Returns what its sender is told.
+    fn heard(&mut self, job: &PushJob, claimed: Claimed, now: Instant) -> Outcome {
+        match claimed {
+            Claimed::Blocked(reason, left) => {
+                self.blocklist.adopt(job.token, reason, now + left, now);
+                match reason {
+                    BlockReason::Dead => Outcome::TokenDead,
+                    BlockReason::Unexplained | BlockReason::Doubted => Outcome::TokenBlocked,
+                }
+            }
+            Claimed::Paused(left) => {
+                self.health.pause_elsewhere(Some(now + left));
+                Outcome::ProviderUnavailable
+            }
+            Claimed::Free(_) | Claimed::Held(_) | Claimed::Queued => self.refused(job.push.class),
+        }
+    }
+
+    /// Takes note of what another instance has told.
+    pub fn hear(&mut self, news: News, now: Instant) {
+        match news {
+            News::Word(token, word) => {
+                let at = self.clock.seconds(now);
+                self.guard.learn(token, word, at);
+            }
+            News::Unblock(token) => {
+                self.blocklist.unblock(token);
+                self.guard.unblock(token);
+            }
+            News::Pause(left) => self.health.pause_elsewhere(left.map(|left| now + left)),
+        }
+    }
+
+    /// A part of all that the other instances should know, and the place of the next part: for those that have not heard of
+    /// it, because they could not be told, or have lost it.
+    #[must_use]
+    pub fn shared_part(&self, place: SharedPlace, now: Instant) -> (Vec<Change>, Option<SharedPlace>) {
+        let after = |from: usize, len: usize, place: fn(usize) -> SharedPlace, next: SharedPlace| {
+            let from = from + PART;
+            if from < len { place(from) } else { next }
+        };
+        match place {
+            SharedPlace::Start => {
+                let pause = self.health.own_pause(now);
+                let pause = pause.map(|until| Change::Pause(until.duration_since(now)));
+                (pause.into_iter().collect(), Some(SharedPlace::Windows(0)))
+            }
+            SharedPlace::Windows(from) => {
+                let part = self.limiter.windows(from, PART, now);
+                let part = part.map(|(key, left)| Change::Window(key, left)).collect();
+                let next = after(
+                    from,
+                    self.limiter.len(),
+                    SharedPlace::Windows,
+                    SharedPlace::Blocks(0),
+                );
+                (part, Some(next))
+            }
+            SharedPlace::Blocks(from) => {
+                let part = self.blocklist.running_part(from, PART, now);
+                let part = part.map(|(token, reason, left)| Change::Block(token, reason, left));
+                let part = part.collect();
+                let next = after(
+                    from,
+                    self.blocklist.len(),
+                    SharedPlace::Blocks,
+                    SharedPlace::Words(0),
+                );
+                (part, Some(next))
+            }
+            SharedPlace::Words(from) => {
+                let at = self.clock.seconds(now);
+                let part = self.guard.words(from, PART, at);
+                let part = part.map(|(token, word)| Change::Word(token, word)).collect();
+                let next = after(
+                    from,
+                    self.guard.doubted(),
+                    SharedPlace::Words,
+                    SharedPlace::Silences(0),
+                );
+                (part, Some(next))
+            }
+            SharedPlace::Silences(from) => {
+                let part = self.limiter.silences(from, PART, now);
+                let part = part.map(|(token, left)| Change::Silence(token, left)).collect();
+                let len = self.limiter.silenced();
+                let next = after(from, len, SharedPlace::Silences, SharedPlace::Held(0));
+                (part, Some(next))
+            }
+            SharedPlace::Held(from) => {
+                let (part, next) = self.held.waiting_part(from, PART);
+                let queue = |(key, due): (_, Instant)| Change::Queue(key, due.saturating_duration_since(now));
+                (part.into_iter().map(queue).collect(), next.map(SharedPlace::Held))
+            }
+        }
+    }
+
+    /// Goes on under another key of fingerprints, which the other instances have: what is known of fingerprints under the
+    /// former one is forgotten, and what is held is found under its new ones.
+    pub fn rekey(&mut self, hasher: &TokenHasher, now: Instant) {
+        let ticks = Ticks::new(now);
+        self.limiter = Limiter::new(self.limiter.settings().clone(), ticks);
+        self.blocklist = Blocklist::new(self.blocklist.settings().clone(), ticks);
+        self.guard = VerdictGuard::new(self.guard.digest());
+        self.held.rekey(hasher);
+    }
+}
+
+/// So many at a time, in less than a millisecond.
+const PART: usize = 500;
+
+#[cfg(test)]
+mod tests;

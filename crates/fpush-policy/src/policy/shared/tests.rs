@@ -1,0 +1,301 @@
+//! What other instances say, with the time as an argument.
+
+use fpush_push::{Failure, Fingerprint, PushError};
+
+use super::*;
+use crate::{
+    attempts::Tries,
+    policy::{Decision, Grant, HeldEnd, Publish},
+    shared::{SharedSlot, SharedWord},
+    testing::{clocks, hasher, job, settings},
+};
+
+struct Fixture {
+    policy: Policy<()>,
+    start: Instant,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let clocks = clocks();
+        let mut policy = Policy::new(settings(), 0, clocks);
+        policy.share(true);
+        Self {
+            policy,
+            start: clocks.now,
+        }
+    }
+
+    fn at(&self, seconds: u64) -> Instant {
+        self.start + Duration::from_secs(seconds)
+    }
+
+    fn decide(&mut self, job: &PushJob, seconds: u64) -> Decision {
+        let publish = Publish {
+            target: job.target(),
+            registered: false,
+            spacing: None,
+            sender: &job.sender,
+        };
+        self.policy.publish(&publish, self.at(seconds))
+    }
+
+    /// The slot of a publish that this instance would send.
+    #[track_caller]
+    fn slot(&mut self, job: &PushJob, seconds: u64) -> RateSlot {
+        match self.decide(job, seconds) {
+            Decision::Send { slot, .. } => slot,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What becomes of a publish to which all instances say this.
+    #[track_caller]
+    fn claimed(&mut self, token: &str, claimed: Claimed, seconds: u64) -> Confirmed {
+        let job = job(token);
+        let slot = self.slot(&job, seconds);
+        self.policy.claimed(job, slot, claimed, self.at(seconds))
+    }
+
+    fn answer(&mut self, token: &str, error: Option<PushError>, seconds: u64) {
+        let (mut job, now) = (job(token), self.at(seconds));
+        let failure = error.map(|error| Failure::new(error, "reason", "answer", ""));
+        let answer = failure.as_ref().map_or(Ok(()), Err);
+        let mut tries = Tries::new(now, 0);
+        let generation = self.policy.generation();
+        self.policy
+            .answered(&mut job, &mut tries, answer, generation, now, 0.0);
+    }
+
+    /// All that a new engine is told.
+    fn all(&self, seconds: u64) -> Vec<Change> {
+        let (mut all, mut place) = (Vec::new(), Some(SharedPlace::default()));
+        while let Some(from) = place {
+            let part;
+            (part, place) = self.policy.shared_part(from, self.at(seconds));
+            all.extend(part);
+        }
+        all
+    }
+}
+
+fn slot_key(token: &str) -> Fingerprint {
+    job(token).target().slot_key()
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn a_window_of_another_instance_makes_a_push_the_queued_one() {
+    let mut f = Fixture::new();
+    let confirmed = f.claimed("t", Claimed::Held(seconds(7)), 0);
+    assert!(matches!(confirmed, Confirmed::Held { first: true }));
+    assert_eq!(f.policy.next_timer(f.at(0)), Some(f.at(7)));
+    assert_eq!(f.decide(&job("t"), 1), Decision::Answer(Outcome::Refused));
+    // When its time has come it is claimed again.
+    while f.policy.make_due(f.at(7)) {}
+    let Some(Grant::Held(attempt)) = f.policy.grant(f.at(7)) else {
+        panic!("it is due");
+    };
+    let claim = f.policy.claim(&attempt.job, Wish::SendHeld);
+    assert_eq!((claim.slot_key(), claim.window), (slot_key("t"), seconds(20)));
+    let later = Claimed::Held(seconds(5));
+    let now = f.at(7);
+    let ended = f
+        .policy
+        .claimed_held(&attempt.job, attempt.slot, later, now)
+        .unwrap_err();
+    assert_eq!(
+        f.policy.held_ended(attempt.number, attempt.slot, &ended, now),
+        None,
+        "it waits"
+    );
+    assert_eq!(f.policy.next_timer(now), Some(f.at(12)));
+    let queued = Change::Queue(slot_key("t"), seconds(5));
+    assert_eq!(f.policy.take_outbox(), [queued]);
+}
+
+#[test]
+fn a_slot_that_was_not_used_is_given_back_to_all() {
+    let mut f = Fixture::new();
+    let shared = SharedSlot(77);
+    let Confirmed::Send(_, slot) = f.claimed("t", Claimed::Free(Some(shared)), 0) else {
+        panic!("it goes out");
+    };
+    f.policy.give_back(slot);
+    assert_eq!(f.policy.take_outbox(), [Change::GiveBack(slot_key("t"), shared)]);
+    // One that only this instance knows is nobody else's.
+    let slot = f.slot(&job("u"), 0);
+    f.policy.give_back(slot);
+    assert_eq!(f.policy.take_outbox(), []);
+}
+
+#[test]
+fn what_is_held_here_goes_if_one_is_queued_elsewhere_and_nobody_hears_of_it_twice() {
+    let mut f = Fixture::new();
+    f.slot(&job("t"), 0);
+    let Decision::Hold { due, .. } = f.decide(&job("t"), 1) else {
+        panic!("it is held");
+    };
+    f.policy.hold(job("t"), due);
+    let number = f.policy.last_held();
+    let now = f.at(1);
+    assert_eq!(
+        f.policy.claimed_to_hold(number, Claimed::Queued, now),
+        Outcome::Refused
+    );
+    assert_eq!(f.policy.held(), 0);
+    // The other one's window is longer.
+    f.policy.hold(job("t"), due);
+    let number = f.policy.last_held();
+    let held = Claimed::Held(seconds(40));
+    assert_eq!(f.policy.claimed_to_hold(number, held, now), Outcome::Queued);
+    assert_eq!(f.policy.next_timer(now), Some(f.at(41)));
+}
+
+#[test]
+fn blocks_and_pauses_of_others_are_known_from_then_on() {
+    let mut f = Fixture::new();
+    let dead = Claimed::Blocked(BlockReason::Dead, seconds(1_000_000_000));
+    assert!(matches!(
+        f.claimed("t", dead, 0),
+        Confirmed::Answer(Outcome::TokenDead)
+    ));
+    assert_eq!(f.decide(&job("t"), 1), Decision::Answer(Outcome::TokenDead));
+    let longest = 5 * 86_400;
+    assert!(
+        matches!(f.decide(&job("t"), longest + 1), Decision::Send { .. }),
+        "never longer than the rule has it"
+    );
+    let paused = Claimed::Paused(seconds(60));
+    assert!(matches!(
+        f.claimed("u", paused, longest + 2),
+        Confirmed::Answer(Outcome::ProviderUnavailable)
+    ));
+    assert_eq!(
+        f.decide(&job("v"), longest + 3),
+        Decision::Answer(Outcome::ProviderUnavailable)
+    );
+    // It ends when the others say so.
+    f.policy.hear(News::Pause(None), f.at(longest + 4));
+    assert!(matches!(f.decide(&job("v"), longest + 5), Decision::Send { .. }));
+}
+
+#[test]
+fn a_call_is_never_held_for_the_sake_of_others() {
+    let mut f = Fixture::new();
+    let mut call = job("t");
+    call.push.class = Class::Voip;
+    let slot = f.slot(&call, 0);
+    let claim = f.policy.claim(&call, Wish::Send);
+    assert!(claim.is_call());
+    let now = f.at(0);
+    let confirmed = f.policy.claimed(call, slot, Claimed::Held(seconds(5)), now);
+    assert!(matches!(confirmed, Confirmed::Answer(Outcome::Refused)));
+}
+
+#[test]
+fn all_that_others_should_know_is_told_as_it_happens_and_again_as_a_whole() {
+    let mut f = Fixture::new();
+    f.slot(&job("window"), 0);
+    f.answer("doubted", Some(PushError::TokenDoubted), 0);
+    let token = job("doubted").token;
+    let told = f.policy.take_outbox();
+    assert!(
+        matches!(told[..], [Change::Word(a, word), Change::Block(b, BlockReason::Doubted, left)]
+            if a == token && b == token && !word.beyond_doubt && left > seconds(590)),
+        "{told:?}"
+    );
+    let slot = f.slot(&job("busy"), 0);
+    let now = f.at(0);
+    f.policy.busy(job("busy"), slot, now);
+    let told = f.policy.take_outbox();
+    assert!(
+        matches!(told[..], [Change::Silence(..), Change::Queue(..)]),
+        "{told:?}"
+    );
+    let pause = PushError::Pause {
+        length: seconds(90),
+        alarm: false,
+    };
+    f.answer("other", Some(pause), 0);
+    assert_eq!(f.policy.take_outbox(), [Change::Pause(seconds(90))]);
+
+    let all = f.all(1);
+    let count = |is: fn(&Change) -> bool| all.iter().filter(|change| is(change)).count();
+    assert_eq!(count(|change| matches!(change, Change::Pause(_))), 1);
+    assert_eq!(count(|change| matches!(change, Change::Window(..))), 1);
+    assert_eq!(count(|change| matches!(change, Change::Block(..))), 1);
+    assert_eq!(count(|change| matches!(change, Change::Word(..))), 1);
+    assert_eq!(count(|change| matches!(change, Change::Silence(..))), 1);
+    assert_eq!(count(|change| matches!(change, Change::Queue(..))), 1);
+
+    // A push that is accepted lifts what was said against its token, once.
+    f.answer("doubted", None, 2);
+    f.answer("doubted", None, 3);
+    assert_eq!(f.policy.take_outbox(), [Change::Unblock(token)]);
+
+    f.policy.share(false);
+    f.answer("doubted", Some(PushError::TokenDoubted), 4);
+    assert_eq!(f.policy.take_outbox(), []);
+}
+
+/// What may be about us needs a day in which this lane was watched; a device that is gone is gone.
+#[test]
+fn of_two_first_words_the_earlier_one_counts_unless_it_may_be_about_us() {
+    let mut f = Fixture::new();
+    let word = |beyond_doubt, age| SharedWord {
+        age,
+        last: age,
+        days: 1,
+        beyond_doubt,
+    };
+    let (gone, doubted) = (job("gone").token, job("doubted").token);
+    let now = f.at(0);
+    f.policy.hear(News::Word(gone, word(true, 7_200)), now);
+    f.policy.hear(News::Word(doubted, word(false, 90_000)), now);
+    let age = |f: &Fixture, token| {
+        let all = f.all(0);
+        let word = all.iter().find_map(|change| match change {
+            Change::Word(of, word) if *of == token => Some(*word),
+            _ => None,
+        });
+        word.map(|word| word.age)
+    };
+    assert_eq!((age(&f, gone), age(&f, doubted)), (Some(7_200), Some(0)));
+    // A later one says nothing new, an earlier one does.
+    f.policy.hear(News::Word(gone, word(true, 60)), now);
+    assert_eq!(age(&f, gone), Some(7_200));
+    f.policy.hear(News::Word(gone, word(true, 9_000)), now);
+    assert_eq!(age(&f, gone), Some(9_000));
+    f.policy.hear(News::Unblock(gone), now);
+    assert_eq!(age(&f, gone), None);
+}
+
+#[test]
+fn under_another_key_what_is_held_is_found_and_nothing_else() {
+    let mut f = Fixture::new();
+    f.slot(&job("t"), 0);
+    f.answer("u", Some(PushError::TokenDoubted), 0);
+    let Decision::Hold { due, .. } = f.decide(&job("t"), 1) else {
+        panic!("it is held");
+    };
+    f.policy.hold(job("t"), due);
+    let (hasher, now) = (hasher(), f.at(2));
+    hasher.set_key([9; 16]);
+    f.policy.rekey(&hasher, now);
+    let queued = hasher.fingerprint("t").with_class(Class::High);
+    assert_eq!(f.all(2), [Change::Queue(queued, seconds(18))]);
+    while f.policy.make_due(f.at(20)) {}
+    let Some(Grant::Held(attempt)) = f.policy.grant(f.at(20)) else {
+        panic!("it is due");
+    };
+    assert_eq!(attempt.job.token, hasher.fingerprint("t"));
+    let ended = Ended::Settled(Outcome::Accepted);
+    let end = f
+        .policy
+        .held_ended(attempt.number, attempt.slot, &ended, f.at(20));
+    assert_eq!(end, Some(HeldEnd::Delivered));
+}
