@@ -86,12 +86,9 @@ impl TestCa {
         alpn: &[&str],
         client_auth: ClientAuth,
     ) -> Arc<ServerConfig> {
-        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut params = CertificateParams::new(names).unwrap();
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let Identity {
             cert_der, key_der, ..
-        } = self.sign(params);
+        } = self.server_cert(names);
 
         let provider = Arc::new(default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -115,6 +112,14 @@ impl TestCa {
         let mut config = builder.with_single_cert(vec![cert_der], key_der).unwrap();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Arc::new(config)
+    }
+
+    /// A certificate of a server with these names and addresses.
+    pub fn server_cert(&self, names: &[&str]) -> Identity {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(params)
     }
 
     /// A client certificate that ends at `not_after`, which may be in the past.

@@ -26,6 +26,7 @@ pub(crate) use self::{
 };
 use crate::{
     backends::Row,
+    cluster::{self, ClusterSettings},
     folders::{RuntimeFolder, made_by_systemd},
     logging::{Format, Level, LoggingSettings},
     registration::{self, RegistrationSettings},
@@ -39,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) registration: Option<RegistrationSettings>,
     pub(crate) monitoring: Option<MonitoringSettings>,
     pub(crate) logging: LoggingSettings,
+    /// `cluster`: where instances share what they know.
+    pub(crate) cluster: Option<ClusterSettings>,
     /// `stateDirectory`, or the one that systemd made for the service.
     pub(crate) state_folder: Option<PathBuf>,
     pub(crate) runtime_folder: RuntimeFolder,
@@ -208,6 +211,7 @@ fn read(
     let registration = read_registration(&mut root);
     let monitoring = read_monitoring(&mut root);
     let logging = read_logging(&mut root);
+    let cluster = read_cluster(&mut root);
     let named = root.optional_folder("stateDirectory");
     let runtime_folder = RuntimeFolder::choose(root.optional_folder("runtimeDirectory"));
     let retry_after = read_retry(&mut root);
@@ -218,6 +222,7 @@ fn read(
         registration,
         monitoring,
         logging,
+        cluster,
         state_folder: named
             .or_else(|| made_by_systemd("STATE_DIRECTORY"))
             .or(state_folder),
@@ -251,6 +256,11 @@ fn read_registration(root: &mut Section<'_>) -> Option<RegistrationSettings> {
         .value("component")
         .and_then(|component| component.get("componentHostname")?.as_str());
     registration::read(root.section("registration")?, &names, component.as_slice())
+}
+
+fn read_cluster(root: &mut Section<'_>) -> Option<ClusterSettings> {
+    root.value("cluster")?;
+    cluster::read(root.section("cluster"))
 }
 
 fn read_logging(root: &mut Section<'_>) -> LoggingSettings {

@@ -6,7 +6,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use fpush_testkit::servers::{Ejabberd, Prosody};
+use fpush_testkit::{
+    Redis,
+    servers::{Ejabberd, Prosody},
+};
 
 use crate::process::{self, cargo};
 
@@ -19,6 +22,8 @@ pub(crate) enum Package {
     Ejabberd,
     /// PostgreSQL, of whose programs the tests start an instance of their own.
     Postgresql,
+    /// Redis or Valkey, of which the tests start servers of their own.
+    Redis,
     /// A browser.
     Chromium,
     /// The client of the HTTP API's examples.
@@ -39,6 +44,7 @@ impl Package {
             Self::Prosody => Prosody::is_installed(),
             Self::Ejabberd => Ejabberd::is_installed(),
             Self::Postgresql => Path::new("/usr/lib/postgresql").is_dir(),
+            Self::Redis => Redis::is_installed(),
             Self::Chromium => process::is_there("chromium"),
             Self::Curl => process::is_there("curl"),
             Self::Promtool => process::is_there("promtool"),
@@ -55,6 +61,7 @@ impl Package {
             Self::Prosody => &["prosody", "prosody-modules"],
             Self::Ejabberd => &["ejabberd"],
             Self::Postgresql => &["postgresql"],
+            Self::Redis => &["redis-server"],
             Self::Chromium => &["chromium"],
             Self::Curl => &["curl"],
             Self::Promtool => &["prometheus"],

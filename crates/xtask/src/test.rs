@@ -60,6 +60,7 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
             Package::Prosody,
             Package::Ejabberd,
             Package::Postgresql,
+            Package::Redis,
             Package::Chromium,
             Package::Curl,
             Package::Promtool,

@@ -19,6 +19,8 @@ pub(crate) struct Plan {
     pub(crate) registration: ListenerStep,
     pub(crate) link: Step,
     pub(crate) logging: Step,
+    /// The engine by which instances share what they know.
+    pub(crate) cluster: Step,
     /// Keys that have changed and take effect with the next start.
     pub(crate) later: Vec<&'static str>,
 }
@@ -71,6 +73,11 @@ impl Plan {
             registration: open(settings.registration.is_some()),
             link: Step::Keep,
             logging: Step::Keep,
+            cluster: if settings.cluster.is_some() {
+                Step::Change
+            } else {
+                Step::Keep
+            },
             later: Vec::new(),
         }
     }
@@ -83,6 +90,7 @@ impl Plan {
             registration,
             monitoring,
             logging,
+            cluster,
             state_folder,
             runtime_folder,
         } = after;
@@ -115,6 +123,7 @@ impl Plan {
             ),
             link: changed(*component != before.component),
             logging: changed(*logging != before.logging),
+            cluster: changed(*cluster != before.cluster),
             later: later
                 .into_iter()
                 .filter_map(|(key, is_other)| is_other.then_some(key))
@@ -218,6 +227,7 @@ mod tests {
             registration: ListenerStep::Keep,
             link: Step::Keep,
             logging: Step::Keep,
+            cluster: Step::Keep,
             later: Vec::new(),
         }
     }

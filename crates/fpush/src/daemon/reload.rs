@@ -167,6 +167,10 @@ impl Daemon {
             Step::Keep => {}
             Step::Change => self.log.set(logging),
         }
+        match plan.cluster {
+            Step::Keep => {}
+            Step::Change => self.share(settings.cluster.as_ref()).await,
+        }
         let wanted = settings.modules.iter().cloned().zip(modules).collect();
         self.modules.apply(plan, wanted);
         let before = self.registration.take();

@@ -107,6 +107,7 @@ pub(super) fn warn_of_public_secrets(file: &Path, object: &Map<String, Value>, r
         .and_then(|registration| registration.get("store"));
     let secret = holds(object.get("component"), "componentKey")
         || holds(store, "url")
+        || holds(object.get("cluster"), "url")
         || modules
             .filter_map(Value::as_object)
             .any(|module| holds(module.get("apns"), "certPassword"));

@@ -1,0 +1,123 @@
+-- Takes note of changes. Told twice, or again by another instance, they mean the same: the later end, the earlier first word.
+-- KEYS: windows, queued, silences, blocks, pause, words, news.
+-- ARGV: instance, grace, most windows, most blocks, most words, most news; then for each change: what, member, three numbers.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local second = math.floor(now / 1000)
+local today = math.floor(second / 86400)
+
+local function trim(key, most)
+    local first = redis.call('ZRANGE', key, 0, 1, 'WITHSCORES')
+    if first[4] and tonumber(first[4]) <= now then
+        redis.call('ZREMRANGEBYRANK', key, 0, 1)
+    elseif redis.call('ZCARD', key) > tonumber(most) then
+        redis.call('ZREMRANGEBYRANK', key, 0, 0)
+    end
+end
+
+local function news(...)
+    redis.call('XADD', KEYS[7], 'MAXLEN', '~', ARGV[6], '*', 'i', ARGV[1], ...)
+end
+
+-- A word is one number, so that those of long ago come first: the last day, the second of the first one, the days, whether it
+-- is beyond doubt.
+local function pack(word)
+    return ((word.day * 4294967296 + word.at) * 4 + word.days) * 2 + word.beyond
+end
+
+local function unpack_word(score)
+    local word = {}
+    word.beyond = score % 2
+    score = (score - word.beyond) / 2
+    word.days = score % 4
+    score = (score - word.days) / 4
+    word.at = score % 4294967296
+    word.day = (score - word.at) / 4294967296
+    return word
+end
+
+local function add_word(token, age, last, days_and_beyond)
+    local beyond = days_and_beyond % 2
+    local word = {
+        at = math.max(second - age, 0),
+        day = math.floor(math.max(second - last, 0) / 86400),
+        days = math.min((days_and_beyond - beyond) / 2, 3),
+        beyond = beyond,
+    }
+    local score = redis.call('ZSCORE', KEYS[6], token)
+    if score then
+        local known = unpack_word(tonumber(score))
+        if known.beyond >= word.beyond then
+            local days = known.days
+            if word.day > known.day then
+                days = days + 1
+            end
+            if known.beyond == word.beyond then
+                known.at = math.min(known.at, word.at)
+                days = math.max(days, word.days)
+            end
+            known.day = math.max(known.day, word.day)
+            known.days = math.min(days, 3)
+            word = known
+        end
+    end
+    local packed = pack(word)
+    if score and tonumber(score) == packed then
+        return
+    end
+    redis.call('ZADD', KEYS[6], packed, token)
+    local first = redis.call('ZRANGE', KEYS[6], 0, 0, 'WITHSCORES')
+    if unpack_word(tonumber(first[2])).day + 30 < today or redis.call('ZCARD', KEYS[6]) > tonumber(ARGV[5]) then
+        redis.call('ZREMRANGEBYRANK', KEYS[6], 0, 0)
+    end
+    news('f', token, 'w', string.format('%.0f', packed))
+end
+
+for at = 7, #ARGV, 5 do
+    local what, member = ARGV[at], ARGV[at + 1]
+    local a, b, c = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+    if what == 'g' then
+        if tonumber(redis.call('ZSCORE', KEYS[1], member) or 0) == a then
+            redis.call('ZREM', KEYS[1], member)
+        end
+    elseif what == 'w' then
+        redis.call('ZADD', KEYS[1], 'GT', now + a, member)
+        trim(KEYS[1], ARGV[3])
+    elseif what == 'q' then
+        redis.call('ZADD', KEYS[2], 'GT', now + a + tonumber(ARGV[2]), member)
+        trim(KEYS[2], ARGV[3])
+    elseif what == 'u' then
+        redis.call('ZREM', KEYS[2], member)
+    elseif what == 's' then
+        redis.call('ZADD', KEYS[3], 'GT', now + a, member)
+        trim(KEYS[3], ARGV[3])
+    elseif what == 'b' then
+        local known = tonumber(redis.call('ZSCORE', KEYS[4], member) or 0)
+        local reason = known % 4
+        local end_ = (known - reason) / 4
+        -- What is dead does not become less so by another answer that was under way.
+        if not (end_ > now and reason == 0 and b ~= 0) then
+            redis.call('ZADD', KEYS[4], math.max(end_, now + a) * 4 + b, member)
+            local first = redis.call('ZRANGE', KEYS[4], 0, 1, 'WITHSCORES')
+            if first[4] and tonumber(first[4]) <= now * 4 then
+                redis.call('ZREMRANGEBYRANK', KEYS[4], 0, 1)
+            elseif redis.call('ZCARD', KEYS[4]) > tonumber(ARGV[4]) then
+                redis.call('ZREMRANGEBYRANK', KEYS[4], 0, 0)
+            end
+        end
+    elseif what == 'x' then
+        redis.call('ZREM', KEYS[4], member)
+        redis.call('ZREM', KEYS[6], member)
+        news('f', member)
+    elseif what == 'v' then
+        add_word(member, a, b, c)
+    elseif what == 'p' then
+        local known = tonumber(redis.call('GET', KEYS[5]) or 0)
+        if now + a > known then
+            redis.call('SET', KEYS[5], string.format('%.0f', now + a), 'PX', a)
+        end
+    elseif what == 'r' then
+        redis.call('DEL', KEYS[5])
+    end
+end
+return redis.status_reply('OK')
