@@ -47,6 +47,10 @@ pub(crate) enum AddressError {
         "expected the name of the service after the hosts, such as \"redis-sentinel://HOST:26379/mymaster\""
     )]
     Service,
+    #[error(
+        "expected no \"@\" in the name of the service; if there is a slash in the password, encode it as %2F"
+    )]
+    ServicePassword,
     #[error("expected a number of a database after the host, such as \"/0\", or nothing")]
     Database,
     #[error("expected no database: a cluster has one")]
@@ -106,6 +110,9 @@ impl Address {
             (_, "sentinel") => {
                 let sentinels = parse_hosts(hosts, 26379)?;
                 let (service, database) = after.split_once('/').unwrap_or((after, ""));
+                if service.contains('@') {
+                    return Err(AddressError::ServicePassword);
+                }
                 let service = decoded(service).ok_or(AddressError::Service)?;
                 (Kind::Sentinel { sentinels, service }, number(database)?)
             }
@@ -270,6 +277,10 @@ mod tests {
             ("redis://a/x", AddressError::Database),
             ("redis-sentinel://a", AddressError::Service),
             ("redis-cluster://a/1", AddressError::ClusterDatabase),
+            // A slash in a password, of which nothing is to be shown.
+            ("redis-sentinel://pw/x@h", AddressError::ServicePassword),
+            ("redis-sentinel://u:p/x@h:1/main", AddressError::Host),
+            ("redis-sentinel://p/x@h:1/main", AddressError::ServicePassword),
             ("redis://a?x=1", AddressError::Query),
         ] {
             assert_eq!(Address::parse(url), Err(error), "{url}");
