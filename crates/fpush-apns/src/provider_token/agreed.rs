@@ -48,9 +48,9 @@ impl ProviderToken {
             self.adopt(found, now);
             return true;
         }
-        // The one in use is as good as another one, as long as nobody has one.
+        // The one in use is as good as another one, and Apple may have seen it.
         let last = self.last();
-        let own = Some(&last).filter(|last| found.is_none() && now.age_of(last) < renews && !early);
+        let own = Some(&last).filter(|last| now.age_of(last) < renews && !early);
         let authorization = match own {
             Some(last) => last.authorization.clone(),
             None => match sign(&self.key, &self.header, &self.team_id, now.wall) {
@@ -135,3 +135,77 @@ impl ProviderToken {
 const FIRST: Duration = Duration::from_secs(1);
 /// A token that is so old is renewed although the other instances cannot be asked: Apple refuses it after an hour.
 const LATEST: Duration = Duration::from_secs(55 * 60);
+
+#[cfg(test)]
+mod tests {
+    use fpush_push::{Agreeing, Confirming};
+    use fpush_testkit::certs::ApnsKey;
+
+    use super::*;
+
+    /// What others agree on, and who offers what.
+    #[derive(Default)]
+    struct Others {
+        agreed: Mutex<Option<Agreed>>,
+        offers: Mutex<Vec<(String, Duration)>>,
+    }
+
+    impl Agreement for Others {
+        fn agree<'a>(&'a self, _name: &'a str, offer: Option<Offer<'a>>) -> Agreeing<'a> {
+            let mut agreed = lock(&self.agreed);
+            if let Some(offer) = offer {
+                lock(&self.offers).push((offer.text.to_owned(), offer.age));
+                if agreed.as_ref().is_none_or(|agreed| agreed.age >= offer.replaces) {
+                    *agreed = Some(Agreed {
+                        text: offer.text.to_owned(),
+                        age: offer.age,
+                    });
+                }
+            }
+            let agreed = agreed.clone();
+            Box::pin(async move { Some(agreed) })
+        }
+
+        fn confirm<'a>(&'a self, _name: &'a str, _text: &'a str) -> Confirming<'a> {
+            Box::pin(async {})
+        }
+    }
+
+    /// It was signed while the others could not be asked, and Apple may have seen it.
+    #[tokio::test]
+    async fn an_old_one_of_all_is_replaced_by_the_young_one_in_use_here() {
+        let now = Clocks::now();
+        let p8 = ApnsKey::generate().p8();
+        let agreements = Agreements::default();
+        let token = ProviderToken::new(p8.as_bytes(), "k", "t", Arc::clone(&agreements), now).unwrap();
+        let own = token.last().authorization.to_str().unwrap().to_owned();
+        let others = Arc::new(Others::default());
+        *lock(&others.agreed) = Some(Agreed {
+            text: "bearer old".to_owned(),
+            age: Duration::from_secs(56 * 60),
+        });
+        *lock(&agreements) = Some(Arc::clone(&others) as _);
+        let later = Duration::from_secs(5 * 60);
+        let now = Clocks {
+            steady: now.steady + later,
+            wall: now.wall + later + Duration::from_secs(1),
+        };
+        assert!(token.follow(now, RENEW_FROM, false).await);
+        let offers = lock(&others.offers).clone();
+        assert_eq!(offers.len(), 1);
+        assert_eq!(offers[0].0, own, "no third one");
+        assert!(offers[0].1 >= later, "{:?}", offers[0].1);
+        assert_eq!(token.last().generation, 0);
+        // One that is as old as the others' is replaced by a new one.
+        let late = Clocks {
+            steady: now.steady + RENEW_FROM,
+            wall: now.wall + RENEW_FROM,
+        };
+        if let Some(agreed) = &mut *lock(&others.agreed) {
+            agreed.age = RENEW_FROM + later;
+        }
+        assert!(token.follow(late, RENEW_FROM, false).await);
+        assert_ne!(lock(&others.offers)[1].0, own);
+        assert_eq!(token.last().generation, 1);
+    }
+}
