@@ -114,8 +114,8 @@ impl SenderDomain {
     pub fn new(name: &str, hasher: &TokenHasher) -> Self {
         Self {
             name: name.into(),
-            key: hasher.fingerprint(name),
-            share: hasher.fingerprint(&share(name)),
+            key: hasher.domain(name),
+            share: hasher.domain(&share(name)),
             last_accepted: LastAccepted::Never,
         }
     }

@@ -40,11 +40,13 @@ impl fmt::Debug for Token {
 
 /// Turns tokens into fingerprints with a key of this installation (kept in the state directory, or drawn at each start), or of all
 /// instances that share what they know, so that a fingerprint says nothing about the token to a reader of the memory or the log.
-/// Clones share the key.
+/// Clones share the key. Domains have a key of their own, which stays when the other one becomes that of other instances:
+/// what is known of domains is not shared.
 #[derive(Clone)]
 pub struct TokenHasher {
     /// Its two halves.
     key: Arc<[AtomicU64; 2]>,
+    domain_key: [u64; 2],
 }
 
 impl TokenHasher {
@@ -59,23 +61,35 @@ impl TokenHasher {
         Ok(Self::with_key(key))
     }
 
-    /// Takes the key of an earlier run, so that fingerprints that were written down are found again.
+    /// Takes the key of an earlier run, for domains as well, so that fingerprints that were written down are found again.
     #[must_use]
     pub fn with_key(key: [u8; 16]) -> Self {
+        Self::with_keys(key, key)
+    }
+
+    /// Takes the keys of an earlier run: that of tokens, and that of domains.
+    #[must_use]
+    pub fn with_keys(key: [u8; 16], domain_key: [u8; 16]) -> Self {
         Self {
             key: Arc::new(halves(key).map(AtomicU64::new)),
+            domain_key: halves(domain_key),
         }
     }
 
     /// The key, to be written down where nobody else reads it.
     #[must_use]
     pub fn key(&self) -> [u8; 16] {
-        let [first, second] = self.halves().map(u64::to_le_bytes);
-        std::array::from_fn(|at| if at < 8 { first[at] } else { second[at - 8] })
+        bytes(self.halves())
+    }
+
+    /// The key of domains, likewise.
+    #[must_use]
+    pub fn domain_key(&self) -> [u8; 16] {
+        bytes(self.domain_key)
     }
 
     /// Takes another key, for all clones: that of the instances that this one shares fingerprints with. What was hashed
-    /// before is not found again.
+    /// before is not found again, domains excepted.
     pub fn set_key(&self, key: [u8; 16]) {
         for (half, new) in self.key.iter().zip(halves(key)) {
             half.store(new, Ordering::Relaxed);
@@ -85,27 +99,37 @@ impl TokenHasher {
     /// The fingerprint of a token.
     #[must_use]
     pub fn fingerprint(&self, token: &str) -> Fingerprint {
-        self.hash(&[], token)
+        hash(self.halves(), &[], token)
+    }
+
+    /// The fingerprint of a domain that publishes, or of what is as good as one.
+    #[must_use]
+    pub fn domain(&self, name: &str) -> Fingerprint {
+        hash(self.domain_key, &[], name)
     }
 
     /// The fingerprint of a registered device, made from its node. It differs from that of every token.
     #[must_use]
     pub fn device(&self, node: &str) -> Fingerprint {
-        self.hash(&[NO_TEXT], node)
-    }
-
-    fn hash(&self, before: &[u8], text: &str) -> Fingerprint {
-        let [first, second] = self.halves();
-        let mut hasher = SipHasher13::new_with_keys(first, second);
-        hasher.write(before);
-        hasher.write(text.as_bytes());
-        let hash = hasher.finish128();
-        Fingerprint([hash.h1, hash.h2])
+        hash(self.halves(), &[NO_TEXT], node)
     }
 
     fn halves(&self) -> [u64; 2] {
         [0, 1].map(|half: usize| self.key[half].load(Ordering::Relaxed))
     }
+}
+
+fn hash([first, second]: [u64; 2], before: &[u8], text: &str) -> Fingerprint {
+    let mut hasher = SipHasher13::new_with_keys(first, second);
+    hasher.write(before);
+    hasher.write(text.as_bytes());
+    let hash = hasher.finish128();
+    Fingerprint([hash.h1, hash.h2])
+}
+
+fn bytes(halves: [u64; 2]) -> [u8; 16] {
+    let [first, second] = halves.map(u64::to_le_bytes);
+    std::array::from_fn(|at| if at < 8 { first[at] } else { second[at - 8] })
 }
 
 fn halves(key: [u8; 16]) -> [u64; 2] {
@@ -185,6 +209,9 @@ mod tests {
         hasher.set_key(key);
         assert_eq!(clone.fingerprint("a"), other.fingerprint("a"));
         assert_eq!(clone.key(), key);
+        assert_ne!(clone.domain("a"), other.domain("a"), "that of domains stays");
+        let again = TokenHasher::with_keys(clone.key(), clone.domain_key());
+        assert_eq!(clone.domain("a"), again.domain("a"));
     }
 
     #[test]
