@@ -10,7 +10,7 @@ use fpush_push::{Agreement, jitter, sync::lock};
 use redis::{Cmd, FromRedisValue as _};
 use tokio::{
     sync::Notify,
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tracing::{error, info, warn};
@@ -18,9 +18,10 @@ use tracing::{error, info, warn};
 use crate::{
     agreement::Agreements,
     connection::{Connection, PATIENCE},
-    lane::{Lane, Outbox, Scripts},
-    link::Link,
+    lane::{Instance, Lane, Memory, Scripts},
+    link::{GONE, Link},
     names::{Names, common},
+    outbox::Outbox,
     report::Report,
     settings::ClusterSettings,
     trouble::Trouble,
@@ -29,23 +30,24 @@ use crate::{
 /// What all instances share, in one engine: Valkey or Redis. Everything ends when this is dropped.
 pub struct Engine {
     inner: Arc<Inner>,
-    tasks: [JoinHandle<()>; 2],
+    tasks: [JoinHandle<()>; 3],
 }
 
 struct Inner {
     settings: ClusterSettings,
     link: Arc<Link>,
     scripts: Arc<Scripts>,
-    outbox: Arc<Outbox>,
+    outbox: Arc<Outbox<Lane>>,
     lanes: Mutex<Vec<Weak<Lane>>>,
-    /// Of this process.
-    instance: String,
+    instance: Instance,
     fingerprints: Box<dyn Fingerprints>,
     seen: Mutex<Seen>,
     /// The first attempt to connect has ended.
     tried: Notify,
     /// Held by who tells something.
     telling: tokio::sync::Mutex<()>,
+    /// The lanes were looked at: there may be words to read.
+    looked: Notify,
 }
 
 /// The key under which tokens are hashed: all instances need the same.
@@ -93,15 +95,17 @@ impl Engine {
             scripts: Arc::new(Scripts::new()),
             outbox: Arc::default(),
             lanes: Mutex::default(),
-            instance: uuid::Uuid::new_v4().simple().to_string(),
+            instance: Instance::new(),
             fingerprints,
             seen: Mutex::default(),
             tried: Notify::new(),
             telling: tokio::sync::Mutex::default(),
+            looked: Notify::new(),
         });
         let tasks = [
             tokio::spawn(Arc::clone(&inner).keep()),
             tokio::spawn(Arc::clone(&inner).tell()),
+            tokio::spawn(Arc::clone(&inner).read_words()),
         ];
         Self { inner, tasks }
     }
@@ -211,7 +215,6 @@ impl Inner {
                     self.tried.notify_one();
                     self.look_after().await;
                     self.say_down();
-                    self.outbox.keep_what_is_not_known_later();
                     if began.elapsed() >= STEADY {
                         pause = SHORTEST_PAUSE;
                     }
@@ -243,7 +246,16 @@ impl Inner {
 
     fn come_up(&self, connection: Connection) {
         let engine = self.settings.address.to_string();
-        if self.link.come_up(connection).is_some() {
+        let has_lost = self.outbox.take_has_lost();
+        let is_new = self.link.was_away() || has_lost;
+        if is_new {
+            // All that is known is told with it.
+            self.outbox.keep_what_lifts();
+            self.lanes().iter().for_each(|lane| lane.tell_all_again());
+        }
+        let trouble = self.link.come_up(connection, is_new);
+        self.outbox.filled.notify_one();
+        if trouble.is_some() {
             info!(
                 engine,
                 "the cluster's engine can be used again; what was decided alone is shared now"
@@ -282,7 +294,7 @@ impl Inner {
                         return;
                     };
                     until_report -= 1;
-                    let mut looked = in_time(self.look(&mut connection)).await;
+                    let mut looked = self.look(&connection).await;
                     if looked.is_ok() && until_report == 0 {
                         until_report = REPORT_EVERY;
                         let report = in_time(Report::of(&mut connection)).await;
@@ -299,30 +311,58 @@ impl Inner {
         }
     }
 
-    async fn look(&self, connection: &mut Connection) -> redis::RedisResult<()> {
-        let is_known = lock(&self.seen).instances > 0;
-        if self.greet(connection).await? && is_known {
-            warn!("the cluster's engine has lost what it knew; it is told again");
-            self.link.begin_session();
-        }
+    /// Each request has its time, so that many modules have it as well.
+    async fn look(&self, connection: &Connection) -> Result<(), Trouble> {
+        in_time(self.greet(&mut connection.clone())).await?;
         let session = self.link.session();
-        let lanes: Vec<_> = lock(&self.lanes).iter().filter_map(Weak::upgrade).collect();
-        for lane in lanes {
-            lane.look(connection, session).await?;
+        let mut has_lost = false;
+        for lanes in self.lanes().chunks(LANES_AT_A_TIME) {
+            let mut looks = JoinSet::new();
+            for lane in lanes {
+                let (lane, connection) = (Arc::clone(lane), connection.clone());
+                looks.spawn(async move { in_time(lane.look(connection, session)).await });
+            }
+            while let Some(looked) = looks.join_next().await {
+                has_lost |= looked.unwrap_or(Err(Trouble::Slow))? == Memory::Lost;
+            }
         }
+        if has_lost {
+            warn!("the cluster's engine has lost what it knew; it is told again");
+        }
+        self.looked.notify_one();
         Ok(())
     }
 
-    /// Says that we are there, and takes the key of fingerprints. Returns whether there was none.
-    async fn greet(&self, connection: &mut Connection) -> redis::RedisResult<bool> {
+    fn lanes(&self) -> Vec<Arc<Lane>> {
+        lock(&self.lanes).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Reads the words that others have told, on and on where the engine was away.
+    async fn read_words(self: Arc<Self>) {
+        loop {
+            self.looked.notified().await;
+            for lane in self.lanes() {
+                while let Some(connection) = self.link.connection() {
+                    match in_time(lane.read_words(connection)).await {
+                        Ok(true) => sleep(MOMENT).await,
+                        Ok(false) => break,
+                        Err(trouble) => self.link.fail_as(trouble),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says that we are there, and takes the key of fingerprints.
+    async fn greet(&self, connection: &mut Connection) -> redis::RedisResult<()> {
         let [key, instances] = common(&self.settings.prefix);
         let ours = self.fingerprints.key();
         let arguments = |command: &mut Cmd| {
-            command.arg(&ours).arg(&self.instance).arg(GONE);
+            command.arg(&ours).arg(&self.instance.id).arg(GONE);
         };
         let greet = &self.scripts.greet;
         let answer = greet.run(connection, &[&key, &instances], arguments).await?;
-        let (is_first, key, instances) = <(bool, Vec<u8>, u64)>::from_redis_value(answer)?;
+        let (key, instances) = <(Vec<u8>, u64)>::from_redis_value(answer)?;
         if let Ok(key) = <[u8; 16]>::try_from(key)
             && key != ours
         {
@@ -332,7 +372,7 @@ impl Inner {
             self.fingerprints.set_key(key);
         }
         lock(&self.seen).instances = instances;
-        Ok(is_first)
+        Ok(())
     }
 
     /// Tells the engine what is new.
@@ -343,10 +383,9 @@ impl Inner {
             while let Some(mut connection) = self.link.connection()
                 && let Some((lane, changes)) = self.outbox.next()
             {
-                match timeout(PATIENCE, lane.send(&mut connection, &changes)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(e)) => self.link.fail(&e),
-                    Err(_) => self.link.fail_as(Trouble::Slow),
+                if let Err(trouble) = in_time(lane.send(&mut connection, &changes)).await {
+                    self.outbox.put_back(lane, changes);
+                    self.link.fail_as(trouble);
                 }
             }
         }
@@ -377,5 +416,5 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// What has worked for so long is well again.
 const STEADY: Duration = Duration::from_secs(60);
-/// Milliseconds after which an instance that says nothing is gone.
-const GONE: u64 = 10_000;
+/// Modules that are looked at at once.
+const LANES_AT_A_TIME: usize = 64;

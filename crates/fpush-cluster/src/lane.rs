@@ -4,18 +4,24 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use fpush_driver::{Claiming, SharedLane, Telling};
-use fpush_policy::{BlockReason, Change, Claim, Claimed, News, SharedSlot, SharedWord, Wish};
+use fpush_driver::{Claiming, ClaimingDeath, SharedLane, Telling};
+use fpush_policy::{BlockReason, Change, Claim, Claimed, News, OwnDeaths, SharedSlot, SharedWord, Wish};
 use fpush_push::{Fingerprint, sync::lock};
 use redis::{Cmd, FromRedisValue as _, Value};
-use tokio::sync::Notify;
+use tokio::time::timeout;
 
-use crate::{connection::Connection, link::Link, names::Names, script::Script};
+use crate::{
+    connection::Connection,
+    link::{GONE, Link},
+    names::Names,
+    outbox::{AT_A_TIME, Outbox},
+    script::Script,
+};
 
 /// What instances share of one module, under one digest.
 pub(crate) struct Lane {
@@ -24,19 +30,43 @@ pub(crate) struct Lane {
     names: Names,
     link: Arc<Link>,
     scripts: Arc<Scripts>,
-    outbox: Arc<Outbox>,
-    news: Mutex<Vec<News>>,
-    /// The last news that was read, and when the engine was asked for it in which session of the link.
+    outbox: Arc<Outbox<Self>>,
+    news: Mutex<VecDeque<News>>,
     read: Mutex<Read>,
-    /// The session of the link in which all was told.
-    told: AtomicU64,
-    instance: String,
+    /// All is to be told.
+    wants_all: AtomicBool,
+    instance: Instance,
 }
 
+/// Who we are.
+#[derive(Clone)]
+pub(crate) struct Instance {
+    /// Of this process alone.
+    pub(crate) id: String,
+    /// A number below 1,024, for where there is no room for more. Two may have the same: then what one of them holds counts for
+    /// the other one as not held, or as held when it is gone.
+    number: u64,
+}
+
+/// What was read of what others have told.
 #[derive(Default)]
 struct Read {
+    /// In this session of the link, and since the engine's memory began so.
     session: u64,
+    beginning: String,
+    /// The last news.
     last: String,
+    /// The second of the last look, by the engine's clock.
+    second: u64,
+    /// The place of the words that are read next, until all are.
+    words: Option<usize>,
+}
+
+/// Whether the engine still had what it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Memory {
+    Kept,
+    Lost,
 }
 
 /// The scripts, and the bounds that they keep.
@@ -44,18 +74,9 @@ pub(crate) struct Scripts {
     claim: Script,
     tell: Script,
     look: Script,
+    die: Script,
     pub(crate) greet: Script,
     pub(crate) agree: Script,
-}
-
-/// What is to be told, by lane.
-#[derive(Default)]
-pub(crate) struct Outbox {
-    queue: Mutex<VecDeque<(Arc<Lane>, Vec<Change>)>>,
-    /// Something is to be told.
-    pub(crate) filled: Notify,
-    /// There is room again.
-    room: Notify,
 }
 
 impl Scripts {
@@ -64,57 +85,20 @@ impl Scripts {
             claim: Script::new(include_str!("scripts/claim.lua")),
             tell: Script::new(include_str!("scripts/tell.lua")),
             look: Script::new(include_str!("scripts/look.lua")),
+            die: Script::new(include_str!("scripts/die.lua")),
             greet: Script::new(include_str!("scripts/greet.lua")),
             agree: Script::new(include_str!("scripts/agree.lua")),
         }
     }
 }
 
-impl Outbox {
-    fn add(&self, lane: Arc<Lane>, changes: Vec<Change>) {
-        let mut queue = lock(&self.queue);
-        if queue.len() >= MOST_TO_TELL {
-            queue.pop_front();
+impl Instance {
+    pub(crate) fn new() -> Self {
+        let id = uuid::Uuid::new_v4();
+        Self {
+            id: id.simple().to_string(),
+            number: (id.as_u128() % 1_024) as u64,
         }
-        queue.push_back((lane, changes));
-        drop(queue);
-        self.filled.notify_one();
-    }
-
-    /// Waits until there is room for what nobody is in a hurry with.
-    async fn room(&self) {
-        while lock(&self.queue).len() >= SOME_TO_TELL {
-            self.room.notified().await;
-        }
-    }
-
-    /// What is to be told first: of one lane, as much as goes at a time.
-    pub(crate) fn next(&self) -> Option<(Arc<Lane>, Vec<Change>)> {
-        let mut queue = lock(&self.queue);
-        let (lane, mut changes) = queue.pop_front()?;
-        while changes.len() < AT_A_TIME
-            && let Some((_, more)) = queue.pop_front_if(|(next, _)| Arc::ptr_eq(next, &lane))
-        {
-            changes.extend(more);
-        }
-        drop(queue);
-        self.room.notify_one();
-        Some((lane, changes))
-    }
-
-    /// Whether all has been told that was to be told.
-    pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.queue).is_empty()
-    }
-
-    /// The engine is away. What can be told from what is known then is dropped.
-    pub(crate) fn keep_what_is_not_known_later(&self) {
-        let mut queue = lock(&self.queue);
-        for (_, changes) in &mut *queue {
-            changes.retain(|change| matches!(change, Change::Unblock(_) | Change::Resume));
-        }
-        queue.retain(|(_, changes)| !changes.is_empty());
-        self.room.notify_one();
     }
 }
 
@@ -123,8 +107,8 @@ impl Lane {
         names: Names,
         link: Arc<Link>,
         scripts: Arc<Scripts>,
-        outbox: Arc<Outbox>,
-        instance: String,
+        outbox: Arc<Outbox<Self>>,
+        instance: Instance,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
@@ -134,7 +118,7 @@ impl Lane {
             outbox,
             news: Mutex::default(),
             read: Mutex::default(),
-            told: AtomicU64::new(0),
+            wants_all: AtomicBool::new(true),
             instance,
         })
     }
@@ -157,7 +141,9 @@ impl Lane {
                 .arg(flag(claim.registered))
                 .arg(flag(claim.is_call()))
                 .arg(GRACE)
-                .arg(MOST_KEYS);
+                .arg(MOST_KEYS)
+                .arg(self.instance.number)
+                .arg(GONE);
         };
         self.scripts
             .claim
@@ -173,8 +159,10 @@ impl Lane {
     ) -> redis::RedisResult<()> {
         for part in changes.chunks(AT_A_TIME) {
             let arguments = |command: &mut Cmd| {
-                command.arg(&self.instance).arg(GRACE);
+                command.arg(&self.instance.id).arg(self.instance.number);
                 command
+                    .arg(GONE)
+                    .arg(GRACE)
                     .arg(MOST_KEYS)
                     .arg(MOST_BLOCKS)
                     .arg(MOST_WORDS)
@@ -189,77 +177,112 @@ impl Lane {
         Ok(())
     }
 
-    /// Looks what the others have told.
-    pub(crate) async fn look(&self, connection: &mut Connection, session: u64) -> redis::RedisResult<()> {
-        let last = {
+    /// Looks what the others have told, and whether the engine has forgotten what it was told.
+    pub(crate) async fn look(&self, mut connection: Connection, session: u64) -> redis::RedisResult<Memory> {
+        let (last, before) = {
             let read = lock(&self.read);
             if read.session == session {
-                read.last.clone()
+                (read.last.clone(), read.beginning.clone())
             } else {
-                String::new()
+                (String::new(), String::new())
             }
         };
         let arguments = |command: &mut Cmd| {
             command.arg(&last).arg(NEWS_AT_A_TIME).arg(KEPT);
+            command
+                .arg(self.instance.number)
+                .arg(uuid::Uuid::new_v4().simple().to_string());
         };
         let answer = self
             .scripts
             .look
-            .run(connection, &self.names.all(), arguments)
+            .run(&mut connection, &self.names.all(), arguments)
             .await?;
-        let (now, left, last_now, told) =
-            <(u64, u64, String, Vec<(String, Vec<Vec<u8>>)>)>::from_redis_value(answer)?;
+        let (now, left, last_now, told, beginning) =
+            <(u64, u64, String, Vec<(String, Vec<Vec<u8>>)>, String)>::from_redis_value(answer)?;
         let second = now / 1_000;
-        let mut news = Vec::new();
-        if last.is_empty() {
-            self.look_at_words(connection, second, &mut news).await?;
+        let is_lost = !before.is_empty() && before != beginning;
+        {
+            let mut read = lock(&self.read);
+            if last.is_empty() || is_lost {
+                read.words = Some(0);
+            }
+            read.session = session;
+            read.beginning = beginning;
+            read.last = last_now;
+            read.second = second;
         }
         let pause = (left > 0).then(|| Duration::from_millis(left));
-        news.push(News::Pause(pause));
         let others = told
             .iter()
-            .filter_map(|(_, fields)| read_news(fields, &self.instance, second));
-        news.extend(others);
+            .filter_map(|(_, fields)| read_news(fields, &self.instance.id, second));
+        self.add_news([News::Pause(pause)].into_iter().chain(others));
+        if is_lost {
+            self.tell_all_again();
+            return Ok(Memory::Lost);
+        }
+        Ok(Memory::Kept)
+    }
+
+    fn add_news(&self, news: impl Iterator<Item = News>) {
         let mut waiting = lock(&self.news);
         // Nobody takes them: the module has ended.
         if waiting.len() < MOST_UNREAD {
             waiting.extend(news);
         }
-        drop(waiting);
-        *lock(&self.read) = Read {
-            session,
-            last: last_now,
-        };
-        Ok(())
     }
 
-    /// Reads all that was said against tokens and is not believed.
-    async fn look_at_words(
+    /// Reads on where the words end that were read: all that was said against tokens and is not believed. Returns whether
+    /// there may be more.
+    pub(crate) async fn read_words(&self, mut connection: Connection) -> redis::RedisResult<bool> {
+        let (from, session, second) = {
+            let read = lock(&self.read);
+            let Some(from) = read.words else {
+                return Ok(false);
+            };
+            (from, read.session, read.second)
+        };
+        if lock(&self.news).len() >= SOME_UNREAD {
+            return Ok(true);
+        }
+        let mut command = redis::cmd("ZRANGE");
+        command
+            .arg(&self.names.words)
+            .arg(from)
+            .arg(from + WORDS_AT_A_TIME - 1);
+        command.arg("WITHSCORES");
+        let part = pairs(connection.ask(&command).await?)?;
+        let to = from + part.len();
+        let more = part.len() == WORDS_AT_A_TIME && to < MOST_WORDS;
+        let word =
+            |(token, score): (Vec<u8>, u64)| Some(News::Word(fingerprint(&token)?, unpack(score, second)));
+        self.add_news(part.into_iter().filter_map(word));
+        let mut read = lock(&self.read);
+        // Unless it is to begin again.
+        if read.session == session && read.words == Some(from) {
+            read.words = more.then_some(to);
+        }
+        Ok(read.words.is_some())
+    }
+
+    /// What the engine was told may be lost.
+    pub(crate) fn tell_all_again(&self) {
+        self.wants_all.store(true, Ordering::Relaxed);
+    }
+
+    async fn ask_for_death(
         &self,
         connection: &mut Connection,
-        second: u64,
-        news: &mut Vec<News>,
-    ) -> redis::RedisResult<()> {
-        let mut from = 0;
-        loop {
-            let mut command = redis::cmd("ZRANGE");
-            command
-                .arg(&self.names.words)
-                .arg(from)
-                .arg(from + WORDS_AT_A_TIME - 1);
-            command.arg("WITHSCORES");
-            let part = connection.ask(&command).await?;
-            let part = pairs(part)?;
-            let count = part.len();
-            let word = |(token, score): (Vec<u8>, u64)| {
-                Some(News::Word(fingerprint(&token)?, unpack(score, second)))
-            };
-            news.extend(part.into_iter().filter_map(word));
-            from += WORDS_AT_A_TIME;
-            if count < WORDS_AT_A_TIME || from >= MOST_WORDS {
-                return Ok(());
-            }
-        }
+        deaths: OwnDeaths,
+    ) -> redis::RedisResult<bool> {
+        let arguments = |command: &mut Cmd| {
+            command.arg(&self.instance.id).arg(self.instance.number);
+            command.arg(deaths.version).arg(deaths.count);
+            command.arg(OwnDeaths::MOST).arg(KEPT);
+        };
+        let keys: [&[u8]; 1] = [&self.names.deaths];
+        let answer = self.scripts.die.run(connection, &keys, arguments).await?;
+        bool::from_redis_value(answer).map_err(Into::into)
     }
 }
 
@@ -289,13 +312,29 @@ impl SharedLane for Lane {
         }
     }
 
-    fn news(&self) -> Vec<News> {
-        std::mem::take(&mut *lock(&self.news))
+    fn claim_death(&self, deaths: OwnDeaths) -> ClaimingDeath<'_> {
+        Box::pin(async move {
+            let mut connection = self.link.connection()?;
+            // Longer than other pushes wait: it is rare.
+            match timeout(DEATH_PATIENCE, self.ask_for_death(&mut connection, deaths)).await {
+                Ok(Ok(answer)) => Some(answer),
+                Ok(Err(e)) => {
+                    self.link.fail(&e);
+                    None
+                }
+                Err(_) => None,
+            }
+        })
+    }
+
+    fn news(&self, most: usize) -> Vec<News> {
+        let mut news = lock(&self.news);
+        let most = most.min(news.len());
+        news.drain(..most).collect()
     }
 
     fn wants_all(&self) -> bool {
-        let session = self.link.session();
-        self.link.is_up() && self.told.swap(session, Ordering::Relaxed) != session
+        self.link.is_up() && self.wants_all.swap(false, Ordering::Relaxed)
     }
 
     fn tell_all(&self, changes: Vec<Change>) -> Telling<'_> {
@@ -365,6 +404,9 @@ fn write(command: &mut Cmd, change: &Change) {
             let packed = u64::from(days.min(3)) * 2 + u64::from(beyond_doubt);
             ("v", Some(token), [age.into(), last.into(), packed])
         }
+        Change::Deaths(OwnDeaths { count, version, calm }) => {
+            ("d", None, [count.into(), version, calm.into()])
+        }
         Change::Silence(token, left) => ("s", Some(token), [millis(left), 0, 0]),
         Change::Pause(left) => ("p", None, [millis(left).max(1), 0, 0]),
         Change::Resume => ("r", None, [0; 3]),
@@ -428,12 +470,10 @@ const WORDS_AT_A_TIME: usize = 2_000;
 const MOST_UNREAD: usize = 2 * MOST_WORDS;
 /// Milliseconds for which the engine keeps what nobody looks at: a word counts for 30 days.
 const KEPT: u64 = 40 * 86_400_000;
-/// Groups of changes that wait to be told; beyond that the oldest is not told.
-const MOST_TO_TELL: usize = 100_000;
-/// So few of them that others may be added that can wait.
-const SOME_TO_TELL: usize = 20;
-/// Changes that one script takes: for less than a millisecond nobody else is served.
-const AT_A_TIME: usize = 100;
+/// So few of them that words may be added.
+const SOME_UNREAD: usize = 20_000;
+/// A push whose token was called dead waits for so long.
+const DEATH_PATIENCE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {

@@ -13,6 +13,7 @@ pub mod fuzz;
 mod lane;
 mod link;
 mod names;
+mod outbox;
 mod report;
 mod script;
 mod settings;

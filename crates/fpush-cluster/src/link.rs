@@ -32,12 +32,30 @@ pub(crate) struct Link {
 
 struct State {
     connection: Option<Connection>,
-    /// Time-outs since the last answer.
-    timeouts: u32,
+    timeouts: Timeouts,
     since: Instant,
     trouble: Option<Trouble>,
-    /// How often it has come up.
+    /// How often it has come up after others may have forgotten us.
     session: u64,
+}
+
+/// Time-outs since the last answer. Those that wait at the same time are one: a moment in which nothing comes is no trouble.
+#[derive(Debug, Default)]
+struct Timeouts {
+    count: u32,
+    /// When the last one was counted.
+    last: Option<Instant>,
+}
+
+impl Timeouts {
+    /// What was asked then was not answered in time. Returns whether that is enough.
+    fn add(&mut self, asked: Instant, now: Instant) -> bool {
+        if self.last.is_none_or(|last| asked >= last) {
+            self.count += 1;
+            self.last = Some(now);
+        }
+        self.count >= MOST_TIMEOUTS
+    }
 }
 
 impl Link {
@@ -45,7 +63,7 @@ impl Link {
         Self {
             state: Mutex::new(State {
                 connection: None,
-                timeouts: 0,
+                timeouts: Timeouts::default(),
                 since: Instant::now(),
                 trouble: None,
                 session: 0,
@@ -62,7 +80,7 @@ impl Link {
         self.up.load(Ordering::Relaxed)
     }
 
-    /// How often it has come up: what was told before may be lost.
+    /// How often it has come up after a while: what was heard before is not all that there is.
     pub(crate) fn session(&self) -> u64 {
         self.lock().session
     }
@@ -73,20 +91,21 @@ impl Link {
         (state.since, state.trouble.clone())
     }
 
-    /// It can be asked over this from now on. Returns why it could not be, if that was said.
-    pub(crate) fn come_up(&self, connection: Connection) -> Option<Trouble> {
-        let mut state = self.lock();
-        state.connection = Some(connection);
-        state.timeouts = 0;
-        state.since = Instant::now();
-        state.session += 1;
-        self.up.store(true, Ordering::Relaxed);
-        state.trouble.take()
+    /// Whether it has been down for so long, or was never up, that all has to be told and heard again.
+    pub(crate) fn was_away(&self) -> bool {
+        let state = self.lock();
+        state.session == 0 || state.since.elapsed() >= LONG_AWAY
     }
 
-    /// It has forgotten what it was told.
-    pub(crate) fn begin_session(&self) {
-        self.lock().session += 1;
+    /// It can be asked over this from now on, in the same session or a new one. Returns why it could not be, if that was said.
+    pub(crate) fn come_up(&self, connection: Connection, is_new: bool) -> Option<Trouble> {
+        let mut state = self.lock();
+        state.connection = Some(connection);
+        state.timeouts = Timeouts::default();
+        state.since = Instant::now();
+        state.session += u64::from(is_new);
+        self.up.store(true, Ordering::Relaxed);
+        state.trouble.take()
     }
 
     /// It cannot be asked. Returns whether that is news.
@@ -107,9 +126,10 @@ impl Link {
         ask: impl AsyncFnOnce(&mut Connection) -> redis::RedisResult<T>,
     ) -> Option<T> {
         let mut connection = self.lock().connection.clone()?;
+        let asked = Instant::now();
         match timeout(self.timeout, ask(&mut connection)).await {
             Ok(Ok(answer)) => {
-                self.lock().timeouts = 0;
+                self.lock().timeouts = Timeouts::default();
                 self.requests.increment("ok");
                 Some(answer)
             }
@@ -120,12 +140,7 @@ impl Link {
             }
             Err(_) => {
                 self.requests.increment("timeout");
-                let is_enough = {
-                    let mut state = self.lock();
-                    state.timeouts += 1;
-                    state.timeouts >= MOST_TIMEOUTS
-                };
-                if is_enough {
+                if self.lock().timeouts.add(asked, Instant::now()) {
                     self.fail_as(Trouble::Slow);
                 }
                 None
@@ -156,5 +171,32 @@ impl Link {
     }
 }
 
-/// In a row.
+/// One after the other.
 const MOST_TIMEOUTS: u32 = 3;
+/// Milliseconds after which an instance that says nothing is gone.
+pub(crate) const GONE: u64 = 10_000;
+/// Others take us for gone then.
+const LONG_AWAY: Duration = Duration::from_millis(GONE);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_outs_count_one_after_the_other() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut timeouts = Timeouts::default();
+        // Many were under way when nothing came for 20 ms.
+        for asked in 0..20 {
+            assert!(!timeouts.add(at(asked), at(asked + 20)));
+        }
+        assert_eq!(timeouts.count, 1);
+        assert!(!timeouts.add(at(45), at(65)));
+        assert!(
+            !timeouts.add(at(64), at(84)),
+            "it was asked before the second one was over"
+        );
+        assert!(timeouts.add(at(65), at(85)));
+    }
+}

@@ -9,6 +9,12 @@ pub(crate) struct Names {
     pub(crate) pause: Vec<u8>,
     pub(crate) words: Vec<u8>,
     pub(crate) news: Vec<u8>,
+    /// Which instances are there, by number.
+    pub(crate) alive: Vec<u8>,
+    /// How many tokens each has taken for dead. A change of the settings begins no other incident.
+    pub(crate) deaths: Vec<u8>,
+    /// What the engine's memory of the module began as.
+    pub(crate) beginning: Vec<u8>,
 }
 
 impl Names {
@@ -29,24 +35,31 @@ impl Names {
             pause: said("pause"),
             words: said("words"),
             news: said("news"),
+            alive: name("alive"),
+            deaths: name("deaths"),
+            beginning: said("beginning"),
         }
     }
 
     /// As the script of a claim wants them.
-    pub(crate) fn of_claim(&self) -> [&[u8]; 5] {
+    pub(crate) fn of_claim(&self) -> [&[u8]; 6] {
         [
             &self.windows,
             &self.queued,
             &self.silences,
             &self.blocks,
             &self.pause,
+            &self.alive,
         ]
     }
 
     /// As the other scripts want them.
-    pub(crate) fn all(&self) -> [&[u8]; 7] {
-        let [windows, queued, silences, blocks, pause] = self.of_claim();
-        [windows, queued, silences, blocks, pause, &self.words, &self.news]
+    pub(crate) fn all(&self) -> [&[u8]; 10] {
+        let [windows, queued, silences, blocks, pause, alive] = self.of_claim();
+        let (words, news, deaths, beginning) = (&self.words, &self.news, &self.deaths, &self.beginning);
+        [
+            windows, queued, silences, blocks, pause, alive, words, news, deaths, beginning,
+        ]
     }
 }
 

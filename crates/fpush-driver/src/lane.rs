@@ -10,6 +10,7 @@ use fpush_policy::{Grant, HeldAttempt, HeldEnd, Policy, Ticket};
 use fpush_push::{Fingerprint, PushTrait, sync::lock};
 use tokio::{
     sync::{Notify, oneshot},
+    task::JoinHandle,
     time::{Instant, timeout_at},
 };
 
@@ -31,6 +32,9 @@ pub(crate) struct State {
     pub(crate) backend: Arc<dyn PushTrait>,
     /// What other instances share of this module, if there are any.
     pub(crate) shared: Option<Arc<dyn SharedLane>>,
+    /// The tasks that hear what they have told, and tell them all.
+    pub(crate) hearing: Option<JoinHandle<()>>,
+    pub(crate) telling: Option<JoinHandle<()>>,
     pub(crate) life: Life,
     /// Until when [`Module::run`](crate::Module::run) sleeps, if nothing wakes it.
     pub(crate) timer: Option<std::time::Instant>,
@@ -82,6 +86,8 @@ impl Lane {
                 policy,
                 backend,
                 shared: None,
+                hearing: None,
+                telling: None,
                 life: Life::Wanted,
                 timer: None,
             }),

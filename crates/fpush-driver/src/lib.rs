@@ -19,4 +19,4 @@ pub use liveness::{Liveness, Probe};
 pub use module::{Admission, Admitted, Block, Module, NotSent, TokenRole, TokenView};
 pub use modules::{Modules, Resolved};
 pub use senders::Senders;
-pub use shared::{Claiming, Cluster, SharedLane, Telling};
+pub use shared::{Claiming, ClaimingDeath, Cluster, SharedLane, Telling};

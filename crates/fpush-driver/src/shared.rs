@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use fpush_policy::{Change, Claim, Claimed, News};
+use fpush_policy::{Change, Claim, Claimed, News, OwnDeaths};
 
 /// What all instances share.
 pub trait Cluster: Send + Sync {
@@ -20,11 +20,14 @@ pub trait SharedLane: Send + Sync {
     /// Asks what all instances say to a push. `None` if they cannot be asked now.
     fn claim(&self, claim: Claim) -> Claiming<'_>;
 
-    /// Tells the others, later. What cannot be told is dropped: they hear of it when they can be reached again.
+    /// Asks whether one more token may be taken for dead, which is counted in these. `None` if they cannot be asked now.
+    fn claim_death(&self, deaths: OwnDeaths) -> ClaimingDeath<'_>;
+
+    /// Tells the others, later. What cannot be told now is told, with the time that is left, when they can be reached again.
     fn tell(&self, changes: Vec<Change>);
 
-    /// What the others have told since the last time.
-    fn news(&self) -> Vec<News>;
+    /// What the others have told, so much of it at most.
+    fn news(&self, most: usize) -> Vec<News>;
 
     /// Whether others are to be told all that is known: since the last call it has become possible, or was forgotten there.
     fn wants_all(&self) -> bool;
@@ -35,6 +38,9 @@ pub trait SharedLane: Send + Sync {
 
 /// A part of all that is known, on its way.
 pub type Telling<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// A claim of a death under way.
+pub type ClaimingDeath<'a> = Pin<Box<dyn Future<Output = Option<bool>> + Send + 'a>>;
 
 /// A claim under way.
 pub type Claiming<'a> = Pin<Box<dyn Future<Output = Option<Claimed>> + Send + 'a>>;

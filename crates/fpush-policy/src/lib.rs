@@ -38,6 +38,6 @@ pub use recency::Recency;
 pub use recent::{End, Last};
 pub use records::{BlockRecord, Clocks, HeldRecord};
 pub use settings::ModuleSettings;
-pub use shared::{Change, Claim, Claimed, News, SharedSlot, SharedWord, Wish};
+pub use shared::{Change, Claim, Claimed, News, OwnDeaths, SharedSlot, SharedWord, Wish};
 pub use verdict::{Condition, LaneChange, VerdictPlace, VerdictRecord};
 pub use view::{Limit, TokenState, View};

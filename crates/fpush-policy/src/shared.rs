@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fpush_push::{Class, Fingerprint};
 
-use crate::{blocklist::BlockReason, limiter::Target};
+use crate::{blocklist::BlockReason, limiter::Target, verdict::MOST_DEATHS};
 
 /// What one push wants of all instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,12 +70,25 @@ pub enum Change {
     Unblock(Fingerprint),
     /// The provider has called a token dead or wrong now, and is not believed.
     Word(Fingerprint, SharedWord),
+    /// So many tokens this instance takes for dead in an incident.
+    Deaths(OwnDeaths),
     /// The provider wants silence for a token for so long.
     Silence(Fingerprint, Duration),
     /// The provider wants nothing from the module for so long.
     Pause(Duration),
     /// It does not say so any more.
     Resume,
+}
+
+/// How many tokens an instance has taken for dead since its lane was as usual. What all instances have is bounded together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnDeaths {
+    /// So many, one that is claimed included.
+    pub count: u32,
+    /// How often that has changed: what is of an earlier version counts no more.
+    pub version: u64,
+    /// Whether the lane was as usual lately: instances that are gone had theirs in an incident that is over.
+    pub calm: bool,
 }
 
 /// What the provider said against a token that is not believed dead.
@@ -100,6 +113,53 @@ pub enum News {
     Unblock(Fingerprint),
     /// For how long the module pauses because the provider said so to any of them.
     Pause(Option<Duration>),
+}
+
+impl OwnDeaths {
+    /// So many all instances have in an incident.
+    pub const MOST: u32 = MOST_DEATHS;
+}
+
+impl Change {
+    /// The same, told so much later: `None` if it means nothing any more.
+    #[must_use]
+    pub fn after(self, late: Duration) -> Option<Self> {
+        let still = |left: Duration| Some(left.saturating_sub(late)).filter(|left| !left.is_zero());
+        Some(match self {
+            Self::Window(key, left) => Self::Window(key, still(left)?),
+            Self::Queue(key, left) => Self::Queue(key, left.saturating_sub(late)),
+            Self::Block(token, reason, left) => Self::Block(token, reason, still(left)?),
+            Self::Silence(token, left) => Self::Silence(token, still(left)?),
+            Self::Pause(left) => Self::Pause(still(left)?),
+            Self::Word(token, word) => {
+                let late = u32::try_from(late.as_secs()).unwrap_or(u32::MAX);
+                let word = SharedWord {
+                    age: word.age.saturating_add(late),
+                    last: word.last.saturating_add(late),
+                    ..word
+                };
+                Self::Word(token, word)
+            }
+            Self::GiveBack(..) | Self::Unqueue(_) | Self::Unblock(_) | Self::Deaths(_) | Self::Resume => self,
+        })
+    }
+
+    /// Whether it lifts something: what is known later does not say that.
+    #[must_use]
+    pub fn lifts(&self) -> bool {
+        match self {
+            Self::Unblock(_) | Self::Resume => true,
+            Self::GiveBack(..)
+            | Self::Window(..)
+            | Self::Queue(..)
+            | Self::Unqueue(_)
+            | Self::Block(..)
+            | Self::Word(..)
+            | Self::Deaths(_)
+            | Self::Silence(..)
+            | Self::Pause(_) => false,
+        }
+    }
 }
 
 impl SharedWord {

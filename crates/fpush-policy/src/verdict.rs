@@ -7,7 +7,12 @@
 use fpush_push::Fingerprint;
 use serde::{Deserialize, Serialize};
 
-use crate::{fair::Standing, job::SenderDomain, recency::Recency, shared::SharedWord};
+use crate::{
+    fair::Standing,
+    job::SenderDomain,
+    recency::Recency,
+    shared::{OwnDeaths, SharedWord},
+};
 
 use self::{
     deaths::Deaths,
@@ -24,6 +29,7 @@ mod window;
 mod words;
 
 pub(crate) use self::clock::LaneClock;
+pub(crate) use self::deaths::MOST_DEATHS;
 pub(crate) use self::history::Word;
 pub use self::record::{VerdictPlace, VerdictRecord};
 
@@ -188,10 +194,6 @@ impl VerdictGuard {
         self.changes
     }
 
-    pub(crate) fn digest(&self) -> u128 {
-        self.digest
-    }
-
     /// Whether a token was called dead or wrong and is not believed dead.
     pub(crate) fn is_doubted(&self, token: Fingerprint) -> bool {
         self.words.of(token).is_some()
@@ -224,14 +226,55 @@ impl VerdictGuard {
         self.changes += 1;
     }
 
-    /// A part of the words, from this place on, to be told to others.
+    /// Goes on under other fingerprints of tokens, with what is known of the lane and of domains.
+    pub(crate) fn rekey(&mut self) {
+        self.window = Window::default();
+        self.words = Words::new();
+        self.accepted = [None; 2];
+        self.deaths.rekey();
+        self.changes += 1;
+    }
+
+    /// What other instances count with, of tokens that were taken for dead.
+    pub(crate) fn own_deaths(&self) -> OwnDeaths {
+        self.deaths.own()
+    }
+
+    /// The same, if it is other than they think.
+    pub(crate) fn take_deaths(&mut self) -> Option<OwnDeaths> {
+        self.deaths.take_news()
+    }
+
+    /// Whether a token that is taken for dead may be that although other instances cannot be asked.
+    pub(crate) fn may_die_alone(&self) -> bool {
+        self.deaths.has_room_alone()
+    }
+
+    /// A token is not to be taken for dead after all, because the instances have no room for it together.
+    pub(crate) fn refuse_death(&mut self, token: Fingerprint, publisher: Publisher, now: Seconds) {
+        self.deaths.refused();
+        let totals = self.totals_until_now();
+        // What may be about us is never the first word that is believed.
+        let first = self.words.of(token);
+        let word = first.unwrap_or_else(|| FirstWord::new(Word::BeyondDoubt, now, totals));
+        self.words.note(token, word.published_by(publisher.standing), now);
+        self.changes += 1;
+    }
+
+    /// What is to be told to others of the words against a token, if there is something.
+    pub(crate) fn to_share(&self, token: Fingerprint, now: Seconds) -> Option<SharedWord> {
+        let word = self.words.of(token).filter(|word| word.of_known)?;
+        Some(word.to_share(now))
+    }
+
+    /// A part of the words, from this place on, as far as they are to be told to others.
     pub(crate) fn words(
         &self,
         from: usize,
         most: usize,
         now: Seconds,
     ) -> impl Iterator<Item = (Fingerprint, SharedWord)> {
-        let part = self.words.part(from, most);
+        let part = self.words.part(from, most).filter(|(_, word)| word.of_known);
         part.map(move |(token, word)| (token, word.to_share(now)))
     }
 
@@ -313,7 +356,7 @@ impl VerdictGuard {
                 Some(first) => first.said_again(now),
                 None => FirstWord::new(word, now, totals),
             };
-            self.words.note(token, word, now);
+            self.words.note(token, word.published_by(standing), now);
         }
         self.changes += 1;
         let belief = if believed { Belief::Dead } else { Belief::Doubted };
@@ -323,7 +366,7 @@ impl VerdictGuard {
     /// A token that was taken for dead has not ended a registration after all: the registry knows better, or could not be
     /// asked.
     pub(crate) fn take_back_death(&mut self) {
-        self.deaths.count = self.deaths.count.saturating_sub(1);
+        self.deaths.take_back();
         self.changes += 1;
     }
 
@@ -464,6 +507,11 @@ impl VerdictGuard {
 
     fn evidence(&self) -> Evidence {
         self.window.evidence(0, |domain| self.is_proven(domain))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_proven_domain(&self, domain: Fingerprint) -> bool {
+        self.is_proven(domain)
     }
 
     fn is_proven(&self, domain: Fingerprint) -> bool {

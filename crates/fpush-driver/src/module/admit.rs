@@ -122,10 +122,9 @@ impl Module {
                 encrypted,
             } => {
                 let job = job(spacing, encrypted);
-                let shared = shared(&state);
-                let claim = shared
-                    .as_ref()
-                    .map(|_| state.policy.claim(&job, Wish::Hold(due - now.into_std())));
+                let wish = Wish::Hold(due - now.into_std());
+                let shared = shared(&mut state, &job, wish);
+                let claim = shared.as_ref().map(|_| state.policy.claim(&job, wish));
                 let first = state.policy.hold(job, due);
                 let number = state.policy.last_held();
                 drop(state);
@@ -144,17 +143,17 @@ impl Module {
                 }
             }
             Decision::Send { slot, spacing } => match self.turn(&mut state, sender) {
-                Some(turn) => Admission::Admitted(Admitted {
-                    module: Arc::clone(self),
-                    token: fingerprint,
-                    step: Step::Send {
-                        job: job(spacing, true),
-                        slot,
-                        turn,
-                    },
-                    shared: shared(&state),
-                    arrived: now,
-                }),
+                Some(turn) => {
+                    let job = job(spacing, true);
+                    let shared = shared(&mut state, &job, Wish::Send);
+                    Admission::Admitted(Admitted {
+                        module: Arc::clone(self),
+                        token: fingerprint,
+                        step: Step::Send { job, slot, turn },
+                        shared,
+                        arrived: now,
+                    })
+                }
                 None => {
                     state.policy.give_back(slot);
                     drop(state);
@@ -186,9 +185,17 @@ impl Module {
     }
 }
 
-/// What other instances share of the module, if they can be asked now.
-fn shared(state: &State) -> Option<Arc<dyn SharedLane>> {
-    state.shared.as_ref().filter(|shared| shared.is_up()).cloned()
+/// What other instances share of the module, if they can be asked now. If they cannot, they are told later what becomes of the
+/// push.
+fn shared(state: &mut State, job: &PushJob, wish: Wish) -> Option<Arc<dyn SharedLane>> {
+    let shared = state.shared.clone()?;
+    if shared.is_up() {
+        return Some(shared);
+    }
+    let claim = state.policy.claim(job, wish);
+    state.policy.decided_alone(&claim);
+    shared.tell(state.policy.take_outbox());
+    None
 }
 
 /// What a push to a registered device carries beside the usual; without what is encrypted unless `encrypted` says so.

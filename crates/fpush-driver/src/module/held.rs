@@ -104,7 +104,7 @@ impl Module {
         job.push.deadline = (now + DEADLINE).into_std();
         let mut tries = Tries::new(now.into_std(), attempts);
         let mut unclaimed = None;
-        if let Some(shared) = self.shared().filter(|shared| shared.is_up()) {
+        if let Some(shared) = self.shared() {
             match Box::pin(self.claim_held(&*shared, &job, slot)).await {
                 Ok(claimed) => slot = claimed,
                 Err(ended) => unclaimed = Some(ended),

@@ -4,7 +4,10 @@ use std::sync::{Arc, MutexGuard};
 
 use fpush_policy::{Claim, Confirmed, Ended, PushJob, RateSlot, SharedPlace, Wish};
 use fpush_push::Outcome;
-use tokio::{task::yield_now, time::Instant};
+use tokio::{
+    task::{JoinHandle, yield_now},
+    time::Instant,
+};
 
 use super::Module;
 use crate::{Cluster, SharedLane, lane::State};
@@ -21,6 +24,9 @@ impl Module {
         let mut state = self.lock();
         state.policy.share(cluster.is_some());
         let digest = state.backend.digest();
+        for task in [state.hearing.take(), state.telling.take()].into_iter().flatten() {
+            task.abort();
+        }
         state.shared = cluster.map(|cluster| cluster.lane(&self.name, digest));
     }
 
@@ -40,14 +46,38 @@ impl Module {
         let Some(shared) = self.shared() else {
             return;
         };
-        let (news, now) = (shared.news(), Instant::now().into_std());
+        let is_heard = self.hear_part(&*shared);
+        let mut state = self.lock();
+        let is_hearing = |task: &JoinHandle<()>| !task.is_finished();
+        if !is_heard && !state.hearing.as_ref().is_some_and(is_hearing) {
+            let hearing = Arc::clone(self).hear_all(Arc::clone(&shared));
+            state.hearing = Some(tokio::spawn(hearing));
+        }
+        if shared.wants_all() {
+            // What that one has not told yet, this one tells.
+            if let Some(before) = state.telling.take() {
+                before.abort();
+            }
+            state.telling = Some(tokio::spawn(Arc::clone(self).tell_all(shared)));
+        }
+    }
+
+    /// Hears a part of what other instances have told. Returns whether that was all.
+    fn hear_part(&self, shared: &dyn SharedLane) -> bool {
+        let (news, now) = (shared.news(NEWS_AT_A_TIME), Instant::now().into_std());
+        let is_all = news.len() < NEWS_AT_A_TIME;
         let mut state = self.lock();
         for news in news {
             state.policy.hear(news, now);
         }
         tell_others(state);
-        if shared.wants_all() {
-            tokio::spawn(Arc::clone(self).tell_all(shared));
+        is_all
+    }
+
+    /// Hears all of it, part by part.
+    async fn hear_all(self: Arc<Self>, shared: Arc<dyn SharedLane>) {
+        while !self.hear_part(&*shared) {
+            yield_now().await;
         }
     }
 
@@ -74,6 +104,7 @@ impl Module {
     ) -> Result<(Box<PushJob>, RateSlot), Outcome> {
         let claim = self.lock().policy.claim(&job, Wish::Send);
         let Some(claimed) = shared.claim(claim).await else {
+            self.decided_alone(&claim);
             return Ok((job, slot));
         };
         let now = Instant::now().into_std();
@@ -96,6 +127,7 @@ impl Module {
     pub(super) async fn claim_to_hold(&self, shared: &dyn SharedLane, held: HeldClaim) -> Outcome {
         let HeldClaim { number, claim } = held;
         let Some(claimed) = shared.claim(claim).await else {
+            self.decided_alone(&claim);
             return Outcome::Queued;
         };
         let now = Instant::now().into_std();
@@ -110,13 +142,46 @@ impl Module {
         slot: RateSlot,
     ) -> Result<RateSlot, Ended> {
         let claim = self.lock().policy.claim(job, Wish::SendHeld);
-        let Some(claimed) = shared.claim(claim).await else {
+        let claimed = if shared.is_up() {
+            shared.claim(claim).await
+        } else {
+            None
+        };
+        let Some(claimed) = claimed else {
+            self.decided_alone(&claim);
             return Ok(slot);
         };
         let now = Instant::now().into_std();
         self.lock().policy.claimed_held(job, slot, claimed, now)
     }
+
+    /// Asks the others before a token is taken for dead: how many may be in an incident is for all of them.
+    pub(super) async fn claim_death(&self, job: &PushJob) -> Result<(), Outcome> {
+        let (shared, deaths) = {
+            let state = self.lock();
+            match &state.shared {
+                Some(shared) => (Arc::clone(shared), state.policy.deaths()),
+                None => return Ok(()),
+            }
+        };
+        let claimed = self.drain.run(shared.claim_death(deaths)).await.flatten();
+        let now = Instant::now().into_std();
+        let mut state = self.lock();
+        let death = state.policy.death_claimed(job, claimed, now);
+        tell_others(state);
+        death
+    }
+
+    /// The others could not be asked, or did not answer in time.
+    fn decided_alone(&self, claim: &Claim) {
+        let mut state = self.lock();
+        state.policy.decided_alone(claim);
+        tell_others(state);
+    }
 }
+
+/// So many are heard at a time, in less than a millisecond.
+const NEWS_AT_A_TIME: usize = 500;
 
 /// Tells other instances what they should know, if there are any.
 pub(super) fn tell_others(mut state: MutexGuard<'_, State>) {

@@ -8,6 +8,7 @@ use super::Policy;
 use crate::{
     attempts::{Answered, Ended, Next, Notice, Tries},
     blocklist::BlockReason,
+    fair::Standing,
     job::PushJob,
     shared::{Change, SharedWord},
     verdict::{Belief, Publisher, Word},
@@ -30,6 +31,20 @@ impl<W> Policy<W> {
     /// What an answer of the provider means for the push that it was given to. `generation` is that of the settings with
     /// which the attempt was made, `jitter` a random number from 0 to 1.
     pub fn answered(
+        &mut self,
+        job: &mut PushJob,
+        tries: &mut Tries,
+        answer: Result<(), &Failure>,
+        generation: u64,
+        now: Instant,
+        jitter: f64,
+    ) -> Answered {
+        let answered = self.hear_answer(job, tries, answer, generation, now, jitter);
+        self.tell_deaths();
+        answered
+    }
+
+    fn hear_answer(
         &mut self,
         job: &mut PushJob,
         tries: &mut Tries,
@@ -166,7 +181,8 @@ impl<W> Policy<W> {
             (Belief::Doubted, self.guard.rejected(token, publisher, at))
         } else {
             let weighed = self.guard.weigh(token, publisher, word, at);
-            if self.outbox.is_open() && self.guard.is_doubted(token) {
+            let is_known = publisher.standing == Standing::Known;
+            if is_known && self.outbox.is_open() && self.guard.is_doubted(token) {
                 let beyond_doubt = word == Word::BeyondDoubt;
                 self.outbox
                     .tell(|| Change::Word(token, SharedWord::said_now(beyond_doubt)));
@@ -198,6 +214,7 @@ impl<W> Policy<W> {
     ) -> (Outcome, usize) {
         if ended != Ok(true) {
             self.guard.take_back_death();
+            self.tell_deaths();
         }
         let (reason, outcome) = match ended {
             Ok(true) => (BlockReason::Dead, Outcome::TokenDead),
@@ -218,6 +235,15 @@ impl<W> Policy<W> {
         }
         let dropped = dropped.len();
         (outcome, dropped)
+    }
+
+    /// Tells others how many tokens are taken for dead here, if that is other than they think.
+    pub(super) fn tell_deaths(&mut self) {
+        if self.outbox.is_open()
+            && let Some(deaths) = self.guard.take_deaths()
+        {
+            self.outbox.tell(|| Change::Deaths(deaths));
+        }
     }
 
     /// Takes note of an answer that says nothing of the token.

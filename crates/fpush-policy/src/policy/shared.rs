@@ -10,9 +10,9 @@ use crate::{
     blocklist::{BlockReason, Blocklist},
     job::PushJob,
     limiter::{Limiter, RateSlot},
-    shared::{Change, Claim, Claimed, News, Wish},
+    shared::{Change, Claim, Claimed, News, OwnDeaths, Wish},
     ticks::Ticks,
-    verdict::VerdictGuard,
+    verdict::Publisher,
 };
 
 /// What becomes of a publish that was claimed.
@@ -161,6 +161,51 @@ impl<W> Policy<W> {
         }
     }
 
+    /// Tells the others what becomes of a push for which they could not be asked, or did not answer in time: then something
+    /// may stay there that nobody holds.
+    pub fn decided_alone(&mut self, claim: &Claim) {
+        let key = claim.slot_key();
+        match claim.wish {
+            Wish::Hold(left) => self.outbox.tell(|| Change::Queue(key, left)),
+            Wish::Send | Wish::SendHeld => {
+                self.outbox.tell(|| Change::Unqueue(key));
+                if !claim.window.is_zero() {
+                    self.outbox.tell(|| Change::Window(key, claim.window));
+                }
+            }
+        }
+    }
+
+    /// What the others have to agree to before a token that the provider called dead is taken for dead.
+    #[must_use]
+    pub fn deaths(&self) -> OwnDeaths {
+        self.guard.own_deaths()
+    }
+
+    /// What the answer to that means: `None` if they cannot be asked.
+    ///
+    /// # Errors
+    ///
+    /// The token is not taken for dead now. What its sender is told.
+    pub fn death_claimed(
+        &mut self,
+        job: &PushJob,
+        claimed: Option<bool>,
+        now: Instant,
+    ) -> Result<(), Outcome> {
+        if claimed.unwrap_or_else(|| self.guard.may_die_alone()) {
+            return Ok(());
+        }
+        let at = self.clock.seconds(now);
+        self.guard.refuse_death(job.token, Publisher::of(&job.sender), at);
+        if let Some(word) = self.guard.to_share(job.token, at) {
+            self.outbox.tell(|| Change::Word(job.token, word));
+        }
+        self.tell_deaths();
+        self.block(job.token, BlockReason::Doubted, now);
+        Err(Outcome::TokenBlocked)
+    }
+
     /// Takes note of why all instances together do not want a push. Returns what its sender is told.
     fn heard(&mut self, job: &PushJob, claimed: Claimed, now: Instant) -> Outcome {
         match claimed {
@@ -175,7 +220,8 @@ impl<W> Policy<W> {
                 self.health.pause_elsewhere(Some(now + left));
                 Outcome::ProviderUnavailable
             }
-            Claimed::Free(_) | Claimed::Held(_) | Claimed::Queued => self.refused(job.push.class),
+            // Never acknowledged: nobody knows whether the other instance still holds the one that is queued.
+            Claimed::Free(_) | Claimed::Held(_) | Claimed::Queued => Outcome::Refused,
         }
     }
 
@@ -184,7 +230,17 @@ impl<W> Policy<W> {
         match news {
             News::Word(token, word) => {
                 let at = self.clock.seconds(now);
-                self.guard.learn(token, word, at);
+                let accepted = self.recent.accepted_at(token);
+                let lifted = accepted.map(|then| now.saturating_duration_since(then).as_secs());
+                if lifted.is_some_and(|ago| ago <= u64::from(word.age)) {
+                    self.outbox.tell(|| Change::Unblock(token));
+                    // What was said here since then still counts.
+                    if let Some(own) = self.guard.to_share(token, at) {
+                        self.outbox.tell(|| Change::Word(token, own));
+                    }
+                } else {
+                    self.guard.learn(token, word, at);
+                }
             }
             News::Unblock(token) => {
                 self.blocklist.unblock(token);
@@ -206,7 +262,9 @@ impl<W> Policy<W> {
             SharedPlace::Start => {
                 let pause = self.health.own_pause(now);
                 let pause = pause.map(|until| Change::Pause(until.duration_since(now)));
-                (pause.into_iter().collect(), Some(SharedPlace::Windows(0)))
+                let deaths = Some(self.guard.own_deaths()).filter(|deaths| deaths.count > 0);
+                let all = pause.into_iter().chain(deaths.map(Change::Deaths));
+                (all.collect(), Some(SharedPlace::Windows(0)))
             }
             SharedPlace::Windows(from) => {
                 let part = self.limiter.windows(from, PART, now);
@@ -264,7 +322,7 @@ impl<W> Policy<W> {
         let ticks = Ticks::new(now);
         self.limiter = Limiter::new(self.limiter.settings().clone(), ticks);
         self.blocklist = Blocklist::new(self.blocklist.settings().clone(), ticks);
-        self.guard = VerdictGuard::new(self.guard.digest());
+        self.guard.rekey();
         self.held.rekey(hasher);
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::shared::SharedWord;
+use crate::{fair::Standing, shared::SharedWord};
 
 use super::window::{DAY, Evidence, Seconds};
 
@@ -28,6 +28,9 @@ pub(crate) struct FirstWord {
     pub(crate) totals: Totals,
     /// Whether it was a word beyond doubt.
     pub(crate) beyond_doubt: bool,
+    /// Whether a known domain published to the token: other instances are told of no others.
+    #[serde(default)]
+    pub(crate) of_known: bool,
 }
 
 /// Samples of the window, one every ten minutes, added up: shares over hours and days.
@@ -56,6 +59,7 @@ impl FirstWord {
             days: 1,
             totals,
             beyond_doubt: word == Word::BeyondDoubt,
+            of_known: false,
         }
     }
 
@@ -69,6 +73,7 @@ impl FirstWord {
             days: word.days,
             totals,
             beyond_doubt: word.beyond_doubt,
+            of_known: true,
         }
     }
 
@@ -78,6 +83,7 @@ impl FirstWord {
         Self {
             days: self.days.max(known.days),
             last_day: self.last_day.max(known.last_day),
+            of_known: self.of_known || known.of_known,
             ..first
         }
     }
@@ -104,13 +110,24 @@ impl FirstWord {
         } else {
             Word::AboutUs
         };
-        Self::new(word, now, totals)
+        Self {
+            of_known: self.of_known,
+            ..Self::new(word, now, totals)
+        }
     }
 
     pub(crate) fn said_again(self, now: Seconds) -> Self {
         Self {
             last_day: day(now),
             days: self.days_with(now),
+            ..self
+        }
+    }
+
+    /// The same, of a token to which such a domain has published.
+    pub(crate) fn published_by(self, standing: Standing) -> Self {
+        Self {
+            of_known: self.of_known || standing == Standing::Known,
             ..self
         }
     }

@@ -169,6 +169,47 @@ fn an_engine_that_was_flushed_is_told_all_again() {
 }
 
 #[test]
+fn every_instance_notices_that_the_engine_was_flushed() {
+    let mut rig = Rig::start(3, "1h");
+    for instance in 0..3 {
+        assert_eq!(rig.push(instance, &token(instance)), RESULT);
+    }
+    rig.redis.ask(&["FLUSHALL"]);
+    for instance in &rig.all {
+        instance.daemon.wait_for_log("has lost what it knew", LONG);
+    }
+    until(LONG, "all windows are told", || {
+        rig.redis.ask(&["ZCARD", "fpush:{m}:windows"]) == "3"
+    });
+}
+
+/// Each has a look of its own at it once a second.
+#[cfg(feature = "enable_demo_support")]
+#[test]
+fn a_thousand_modules_come_up_on_an_engine_that_is_not_near() {
+    let redis = Redis::start_new();
+    let (relay, url) = redis.relay();
+    relay.delay(Duration::from_millis(5));
+    let mut rig = Rig::with(Setup {
+        urls: vec![Some(url)],
+        redis,
+        change: |settings| {
+            for number in 0..1_000 {
+                settings["pushModules"][format!("other{number}")] = serde_json::json!({ "type": "demo" });
+            }
+        },
+        ..Setup::of(1, "1h")
+    });
+    assert_eq!(rig.push(0, &token(1)), RESULT);
+    until(LONG, "the last module is known there", || {
+        let keys = rig.redis.keys();
+        (0..1_000).all(|number| keys.iter().any(|key| key.contains(&format!("{{other{number}}}"))))
+    });
+    std::thread::sleep(3 * SECOND);
+    assert!(!rig.all[0].daemon.log().contains(DOWN), "it stays up");
+}
+
+#[test]
 fn an_instance_that_started_alone_takes_the_key_of_the_others() {
     let redis = Redis::start_new();
     let (relay, url) = redis.relay();

@@ -48,7 +48,7 @@ fn whoever_is_killed_every_token_gets_one_push_and_one_is_queued() {
     let mut rig = Rig::with(Setup {
         urls: vec![Some(redis.url()), Some(redis.url()), Some(url)],
         redis,
-        change: |settings| settings["cluster"]["timeout"] = "300ms".into(),
+        change: |settings| settings["cluster"]["timeout"] = "1s".into(),
         ..Setup::of(3, "1h")
     });
     let one_each = BTreeMap::from([(1, TOKENS)]);

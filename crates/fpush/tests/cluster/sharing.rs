@@ -2,7 +2,7 @@
 
 use std::{thread::sleep, time::Duration};
 
-use fpush_testkit::{Answer, until};
+use fpush_testkit::{Answer, Flow, Redis, until};
 
 use crate::rig::{BLOCKED, DEAD, LONG, REFUSED, RESULT, Rig, SECOND, Setup, TROUBLE, token};
 
@@ -77,10 +77,100 @@ fn a_token_that_is_dead_at_one_is_dead_at_all() {
     assert_eq!(rig.push(1, &device), DEAD);
 }
 
+/// The promise is ten for the service, however many instances hear the same wrong words.
+#[test]
+fn an_incident_costs_ten_devices_in_all() {
+    let mut rig = Rig::start(2, "0s");
+    for instance in 0..2 {
+        for number in 0..90 {
+            let number = 10_000 * (instance + 1) + number;
+            assert_eq!(rig.push(instance, &token(number)), RESULT);
+        }
+    }
+    rig.apns.answer_with(|_| Answer::reason(410, "Unregistered"));
+    let mut dead = [0; 2];
+    for number in 0..9 {
+        for (instance, dead) in dead.iter_mut().enumerate() {
+            let number = 100 * (instance + 1) + number;
+            match &*rig.push(instance, &token(number)) {
+                DEAD => *dead += 1,
+                other => assert_eq!(other, BLOCKED, "asked again later"),
+            }
+        }
+    }
+    assert_eq!(dead.iter().sum::<u32>(), 10, "{dead:?}");
+    // Without the engine one more an instance that has had none, and these have had more.
+    rig.redis.kill();
+    for instance in 0..2 {
+        for number in 0..3 {
+            let number = 500 * (instance + 1) + number;
+            assert_eq!(rig.push(instance, &token(number)), BLOCKED);
+        }
+    }
+}
+
+/// The engine has heard the claim, and has taken note of a push that nobody holds.
+#[test]
+fn a_claim_whose_answer_came_too_late_leaves_nothing_behind() {
+    let redis = Redis::start_new();
+    let (relay, url) = redis.relay();
+    let mut rig = Rig::with(Setup {
+        urls: vec![Some(redis.url()), Some(url)],
+        redis,
+        change: |settings| settings["cluster"]["timeout"] = "300ms".into(),
+        ..Setup::of(2, "1h")
+    });
+    let device = token(1);
+    assert_eq!(rig.push(0, &device), RESULT, "sent");
+    relay.hold(Flow::Answers);
+    assert_eq!(rig.push(1, &device), RESULT, "sent by who decides alone");
+    assert_eq!(rig.sent(&device).len(), 2);
+    relay.release();
+    until(LONG, "what was claimed is taken back", || {
+        rig.redis.ask(&["ZCARD", "fpush:{m}:queued"]) == "0"
+    });
+    assert_eq!(rig.push(0, &device), RESULT, "queued");
+}
+
+/// It was told to the engine when that did not answer.
+#[test]
+fn a_push_that_is_accepted_while_the_engine_stalls_lifts_the_word_when_it_is_back() {
+    let redis = Redis::start_new();
+    let (relay, url) = redis.relay();
+    let mut rig = Rig::with(Setup {
+        urls: vec![Some(redis.url()), Some(url)],
+        redis,
+        change: |settings| settings["cluster"]["timeout"] = "300ms".into(),
+        ..Setup::of(2, "0s")
+    });
+    rig.earn_trust(0);
+    let device = token(1);
+    rig.apns.queue([Answer::reason(400, "BadDeviceToken")]);
+    assert_eq!(rig.push(0, &device), BLOCKED);
+    rig.wait_for_key(":words:");
+    // The second instance has heard of it.
+    sleep(2 * SECOND);
+    relay.hold(Flow::Questions);
+    assert_eq!(rig.push(1, &device), RESULT);
+    rig.all[1]
+        .daemon
+        .wait_for_log("this instance decides alone", LONG);
+    // What was said is lost.
+    relay.cut();
+    relay.release();
+    rig.all[1].daemon.wait_for_log("can be used again", LONG);
+    until(LONG, "the word is lifted", || {
+        !rig.redis.keys().iter().any(|key| key.contains(":words:"))
+    });
+    until(LONG, "the block is lifted", || rig.push(0, &device) == RESULT);
+}
+
 #[test]
 fn a_word_against_a_token_is_known_to_all_and_lifted_by_the_first_push_that_is_accepted() {
     let mut rig = Rig::start(2, "0s");
     let device = token(1);
+    // Of strangers' tokens nothing is told.
+    assert_eq!(rig.push(0, &token(2)), RESULT);
     rig.apns.queue([Answer::reason(400, "BadDeviceToken")]);
     assert_eq!(rig.push(0, &device), BLOCKED);
     rig.wait_for_key(":blocks:");

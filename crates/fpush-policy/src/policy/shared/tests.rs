@@ -1,13 +1,16 @@
 //! What other instances say, with the time as an argument.
 
+use std::sync::Arc;
+
 use fpush_push::{Failure, Fingerprint, PushError};
 
 use super::*;
 use crate::{
-    attempts::Tries,
+    attempts::{Next, Tries},
+    known::LastAccepted,
     policy::{Decision, Grant, HeldEnd, Publish},
     shared::{SharedSlot, SharedWord},
-    testing::{clocks, hasher, job, settings},
+    testing::{clocks, hasher, job, job_of, settings},
 };
 
 struct Fixture {
@@ -57,8 +60,13 @@ impl Fixture {
         self.policy.claimed(job, slot, claimed, self.at(seconds))
     }
 
+    /// The provider answers a push of a known domain.
     fn answer(&mut self, token: &str, error: Option<PushError>, seconds: u64) {
-        let (mut job, now) = (job(token), self.at(seconds));
+        self.answer_to(known(token), error, seconds);
+    }
+
+    fn answer_to(&mut self, mut job: Box<PushJob>, error: Option<PushError>, seconds: u64) {
+        let now = self.at(seconds);
         let failure = error.map(|error| Failure::new(error, "reason", "answer", ""));
         let answer = failure.as_ref().map_or(Ok(()), Err);
         let mut tries = Tries::new(now, 0);
@@ -77,6 +85,13 @@ impl Fixture {
         }
         all
     }
+}
+
+/// A push of a known domain.
+fn known(token: &str) -> Box<PushJob> {
+    let mut job = job(token);
+    job.sender = Arc::new(job.sender.accepted(LastAccepted::Today));
+    job
 }
 
 fn slot_key(token: &str) -> Fingerprint {
@@ -274,6 +289,208 @@ fn of_two_first_words_the_earlier_one_counts_unless_it_may_be_about_us() {
     assert_eq!(age(&f, gone), None);
 }
 
+/// Who was away hears of words that were lifted here meanwhile.
+#[test]
+fn a_word_from_before_a_push_was_accepted_here_is_lifted_for_all() {
+    let mut f = Fixture::new();
+    let token = job("t").token;
+    let word = |age, last| {
+        let (days, beyond_doubt) = (1, true);
+        News::Word(
+            token,
+            SharedWord {
+                age,
+                last,
+                days,
+                beyond_doubt,
+            },
+        )
+    };
+    f.answer("t", None, 100);
+    assert_eq!(f.policy.take_outbox(), []);
+    let now = f.at(110);
+    f.policy.hear(word(60, 0), now);
+    assert_eq!(f.all(110), [], "it is not believed here");
+    assert_eq!(f.policy.take_outbox(), [Change::Unblock(token)]);
+    // It was accepted in between, whatever was said since.
+    f.answer("t", Some(PushError::TokenGone { since: None }), 120);
+    drop(f.policy.take_outbox());
+    let now = f.at(130);
+    f.policy.hear(word(3_600, 5), now);
+    let age = |f: &Fixture| {
+        f.all(130).iter().find_map(|change| match change {
+            Change::Word(_, word) => Some(word.age),
+            _ => None,
+        })
+    };
+    assert_eq!(age(&f), Some(10), "its own stays");
+    // What was said after that counts.
+    f.policy.hear(word(20, 20), now);
+    assert_eq!(age(&f), Some(20));
+}
+
+/// Who cannot ask the others takes one token for dead, and who is refused none.
+#[test]
+fn a_death_that_the_others_have_no_room_for_is_a_doubt() {
+    let mut f = Fixture::new();
+    for number in 0..60 {
+        f.answer(&format!("accepted{number}"), None, 0);
+    }
+    drop(f.policy.take_outbox());
+    let die = |f: &mut Fixture, token: &str, claimed| {
+        let (mut job, now) = (known(token), f.at(1));
+        let failure = Failure::new(PushError::TokenGone { since: None }, "reason", "answer", "");
+        let mut tries = Tries::new(now, 0);
+        let answered = f
+            .policy
+            .answered(&mut job, &mut tries, Err(&failure), 0, now, 0.0);
+        assert_eq!(answered.next, Next::Dead { since: None });
+        let deaths = f.policy.deaths();
+        (
+            deaths.count,
+            f.policy.death_claimed(&job, claimed, now),
+            f.policy.take_outbox(),
+        )
+    };
+    let (count, claimed, told) = die(&mut f, "a", None);
+    assert_eq!((count, claimed, told), (1, Ok(()), vec![]));
+    let (count, claimed, told) = die(&mut f, "b", None);
+    assert_eq!((count, claimed), (2, Err(Outcome::TokenBlocked)));
+    let b = known("b").token;
+    assert!(
+        matches!(told[..], [Change::Word(word, _), Change::Deaths(own), Change::Block(block, BlockReason::Doubted, _)]
+            if word == b && block == b && own.count == 1 && !own.calm),
+        "{told:?}"
+    );
+    let (count, claimed, _) = die(&mut f, "c", Some(true));
+    assert_eq!((count, claimed), (2, Ok(())));
+    assert_eq!(die(&mut f, "d", Some(false)).1, Err(Outcome::TokenBlocked));
+    assert_eq!(f.policy.deaths().count, 2);
+    let all = f.all(1);
+    let of_deaths = |change: &&Change| matches!(change, Change::Deaths(own) if own.count == 2);
+    assert_eq!(all.iter().filter(of_deaths).count(), 1);
+    // It is over: that is said, although the count stays what it is.
+    for number in 0..100 {
+        f.answer(&format!("later{number}"), None, 2);
+    }
+    let told = f.policy.take_outbox();
+    let over = told
+        .iter()
+        .filter(|change| matches!(change, Change::Deaths(own) if own.count == 0 && own.calm));
+    assert!(over.count() > 0, "{told:?}");
+}
+
+#[test]
+fn what_is_decided_alone_is_told() {
+    let mut f = Fixture::new();
+    let key = slot_key("t");
+    for (wish, changes) in [
+        (
+            Wish::Send,
+            vec![Change::Unqueue(key), Change::Window(key, seconds(20))],
+        ),
+        (
+            Wish::SendHeld,
+            vec![Change::Unqueue(key), Change::Window(key, seconds(20))],
+        ),
+        (Wish::Hold(seconds(7)), vec![Change::Queue(key, seconds(7))]),
+    ] {
+        let claim = f.policy.claim(&job("t"), wish);
+        f.policy.decided_alone(&claim);
+        assert_eq!(f.policy.take_outbox(), changes);
+    }
+}
+
+#[test]
+fn what_is_told_late_has_the_time_that_is_left() {
+    let (key, late) = (slot_key("t"), seconds(60));
+    let word = |age, last| SharedWord {
+        age,
+        last,
+        days: 1,
+        beyond_doubt: true,
+    };
+    for (change, then) in [
+        (Change::Pause(seconds(3_600)), Some(Change::Pause(seconds(3_540)))),
+        (Change::Pause(seconds(60)), None),
+        (Change::Window(key, seconds(20)), None),
+        (
+            Change::Silence(key, seconds(61)),
+            Some(Change::Silence(key, seconds(1))),
+        ),
+        (Change::Block(key, BlockReason::Doubted, seconds(9)), None),
+        // It waits for its permit, or for its next attempt.
+        (
+            Change::Queue(key, seconds(20)),
+            Some(Change::Queue(key, seconds(0))),
+        ),
+        (
+            Change::Word(key, word(5, 2)),
+            Some(Change::Word(key, word(65, 62))),
+        ),
+        (Change::Unblock(key), Some(Change::Unblock(key))),
+        (Change::Resume, Some(Change::Resume)),
+    ] {
+        assert_eq!(change.after(late), then, "{change:?}");
+    }
+}
+
+/// Nobody knows whether it still holds it.
+#[test]
+fn what_another_instance_says_it_holds_is_never_acknowledged() {
+    let mut f = Fixture::new();
+    let mut ratelimit = settings().ratelimit;
+    ratelimit.acknowledge_refused = true;
+    f.policy.limiter.set_settings(ratelimit);
+    assert!(matches!(
+        f.claimed("t", Claimed::Queued, 0),
+        Confirmed::Answer(Outcome::Refused)
+    ));
+    f.slot(&job("t"), 0);
+    let Decision::Hold { due, .. } = f.decide(&job("t"), 1) else {
+        panic!("it is held");
+    };
+    f.policy.hold(job("t"), due);
+    assert_eq!(
+        f.decide(&job("t"), 2),
+        Decision::Answer(Outcome::Coalesced),
+        "this one is held here"
+    );
+    let (number, now) = (f.policy.last_held(), f.at(2));
+    assert_eq!(
+        f.policy.claimed_to_hold(number, Claimed::Queued, now),
+        Outcome::Refused
+    );
+}
+
+/// Anybody can invent tokens and domains: what is said of those would displace what is said of devices.
+#[test]
+fn words_about_tokens_of_strangers_are_not_told() {
+    let mut f = Fixture::new();
+    f.answer_to(job_of("stranger.example", "t"), Some(PushError::TokenDoubted), 0);
+    let told = f.policy.take_outbox();
+    assert!(matches!(told[..], [Change::Block(..)]), "{told:?}");
+    assert!(!f.all(1).iter().any(|change| matches!(change, Change::Word(..))));
+    f.answer_to(known("u"), Some(PushError::TokenDoubted), 0);
+    let told = f.policy.take_outbox();
+    assert!(
+        matches!(told[..], [Change::Word(..), Change::Block(..)]),
+        "{told:?}"
+    );
+    // What was heard is told again: who told it knows its domain.
+    let word = SharedWord {
+        age: 9,
+        last: 9,
+        days: 1,
+        beyond_doubt: true,
+    };
+    let now = f.at(1);
+    f.policy.hear(News::Word(job("v").token, word), now);
+    let all = f.all(1);
+    let words = all.iter().filter(|change| matches!(change, Change::Word(..)));
+    assert_eq!(words.count(), 2, "{all:?}");
+}
+
 #[test]
 fn under_another_key_what_is_held_is_found_and_nothing_else() {
     let mut f = Fixture::new();
@@ -285,7 +502,16 @@ fn under_another_key_what_is_held_is_found_and_nothing_else() {
     f.policy.hold(job("t"), due);
     let (hasher, now) = (hasher(), f.at(2));
     hasher.set_key([9; 16]);
+    let domain = known("t").sender.share;
+    for number in 0..60 {
+        f.answer(&format!("accepted{number}"), None, 2);
+    }
+    assert!(f.policy.guard.is_proven_domain(domain));
     f.policy.rekey(&hasher, now);
+    assert!(
+        f.policy.guard.is_proven_domain(domain),
+        "domains have a key of their own"
+    );
     let queued = hasher.fingerprint("t").with_class(Class::High);
     assert_eq!(f.all(2), [Change::Queue(queued, seconds(18))]);
     while f.policy.make_due(f.at(20)) {}
