@@ -74,14 +74,15 @@ impl PushTrait for Apns {
         })
     }
 
+    fn time_to_live(&self, _class: Class) -> Duration {
+        self.ttl
+    }
+
     fn class(&self, urgency: Urgency) -> Class {
-        match (&self.mode, urgency) {
-            (Mode::One(class, _), _) => *class,
-            (Mode::Auto { .. }, Urgency::High) => Class::High,
-            (Mode::Auto { .. }, Urgency::Low) => Class::Low,
-            // A visible push like others, because a call needs another kind of token for more; but none that
-            // is queued.
-            (Mode::Auto { .. }, Urgency::Voip) => Class::Voip,
+        match &self.mode {
+            Mode::One(class, _) => *class,
+            // A call goes out as a visible push, because it needs another kind of token for more; but as none that is queued.
+            Mode::Auto { .. } => Class::of(urgency),
         }
     }
 

@@ -1,7 +1,10 @@
 //! What the settings say that pushes carry: the keys of Apple's `aps` that have a key of their own, anything else under `aps`,
 //! and what stands beside it; for each class of pushes.
 
-use fpush_push::{Class, settings::Section};
+use fpush_push::{
+    Class,
+    settings::{PerClass, Section},
+};
 use serde_json::{Map, Value, json};
 
 /// What pushes of one class carry.
@@ -17,11 +20,7 @@ pub(crate) struct Content {
 
 /// What the pushes of a module carry.
 #[derive(Clone, Debug)]
-pub(crate) struct Contents {
-    visible: Content,
-    silent: Content,
-    voip: Content,
-}
+pub(crate) struct Contents(PerClass<Content>);
 
 /// A key of the settings whose value goes into the `aps` of visible pushes.
 struct Key {
@@ -83,25 +82,19 @@ impl Contents {
     /// Reads it. What pushes of the classes in `sends` cannot carry is an error, and what no push will carry a warning.
     pub(crate) fn read(apns: &mut Section<'_>, sends: &[Class]) -> Self {
         let mut all = Part::read(apns, "", true);
-        let mut of_class = |name: &'static str, class| {
-            let given = apns.has(name);
-            let mut section = apns.section_or_empty(name);
-            let part = Part::read(&mut section, &format!("{name}."), class == Class::High);
-            section.finish();
-            if given && !sends.contains(&class) {
-                apns.warning(name, "this module sends no such pushes: see pushPriority");
-            }
-            part
-        };
-        let visible = of_class("visible", Class::High);
-        let silent = of_class("silent", Class::Low);
-        let voip = of_class("voip", Class::Voip);
+        let PerClass {
+            visible,
+            silent,
+            voip,
+        } = PerClass::read(apns, sends, "pushPriority", |section, name, class| {
+            Part::read(section, &format!("{name}."), class == Class::High)
+        });
         all.said
             .retain(|said| !visible.said.iter().any(|own| own.key.name == said.key.name));
         let said: Vec<_> = visible.said.iter().chain(&all.said).collect();
         let data = |part: &Part<'_>| part.data.or(all.data).cloned().unwrap_or_default();
         let (visible_aps, counts) = merge(apns, visible.own(&all), &said);
-        Self {
+        Self(PerClass {
             visible: Content {
                 aps: visible_aps,
                 counts,
@@ -117,16 +110,12 @@ impl Contents {
                 counts: false,
                 data: data(&voip),
             },
-        }
+        })
     }
 
     /// What pushes of this class carry.
     pub(crate) fn of(&self, class: Class) -> &Content {
-        match class {
-            Class::High => &self.visible,
-            Class::Low => &self.silent,
-            Class::Voip => &self.voip,
-        }
+        self.0.of(class)
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use fpush_push::{ConnectionStatus, sync::lock};
+use fpush_tls::{Identity, Trust};
 use h2::{
     Reason, RecvStream,
     client::{ResponseFuture, SendRequest},
@@ -24,7 +25,6 @@ use crate::{
     dial::{Connector, Dialer},
     obstacle::root_cause,
     tally::Tally,
-    trust::{Identity, Trust},
 };
 
 /// How a client reaches its provider.

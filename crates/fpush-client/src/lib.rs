@@ -24,7 +24,6 @@ mod pooled;
 mod retry_after;
 mod settings;
 mod tally;
-mod trust;
 mod tunnel;
 
 pub use answer::{Answer, SendError};
@@ -32,9 +31,9 @@ pub use client::{ClientSettings, ProviderClient, Via};
 pub use clock::CLOCK_WRONG;
 pub use dial::{Dialer, ProxyError};
 pub use example::example;
+pub use fpush_tls::{Identity, Trust, TrustError};
 pub use guard::Guard;
 pub use obstacle::{Obstacle, root_cause};
 pub use pooled::{PoolSettings, PooledClient, Wanted};
 pub use retry_after::retry_after;
 pub use settings::Endpoint;
-pub use trust::{Identity, Trust, TrustError};

@@ -2,7 +2,8 @@
 
 use std::{error::Error, io};
 
-use rustls::{AlertDescription, CertificateError};
+use fpush_tls::certificate_fault;
+use rustls::AlertDescription;
 
 /// What keeps this machine from reaching an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,7 +72,7 @@ impl Obstacle {
 
     fn of_tls(error: &rustls::Error) -> Self {
         match error {
-            rustls::Error::InvalidCertificate(reason) => Self::Certificate(certificate(reason)),
+            rustls::Error::InvalidCertificate(reason) => Self::Certificate(certificate_fault(reason)),
             rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)
             | rustls::Error::NoApplicationProtocol => Self::NotHttp2,
             other => Self::Tls(other.to_string()),
@@ -138,26 +139,6 @@ impl Obstacle {
     }
 }
 
-/// The frequent ones in plain words; the certificate's names and times stay out of the log.
-fn certificate(reason: &CertificateError) -> String {
-    let plain = match reason {
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired",
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "it is not valid yet",
-        CertificateError::UnknownIssuer => "its authority is unknown",
-        CertificateError::BadSignature => "its signature is not that of the authority which it names",
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "it is for another name"
-        }
-        other => {
-            return format!("{other:?}")
-                .chars()
-                .take_while(|c| c.is_alphanumeric())
-                .collect();
-        }
-    };
-    plain.to_owned()
-}
-
 /// The first cause of an error: the outer ones only say that something failed. Of what the other side says at the end of
 /// an HTTP/2 connection nothing is repeated but a reason in the form of Apple's.
 #[must_use]
@@ -202,6 +183,8 @@ fn apples_reason(shown: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use rustls::CertificateError;
+
     use super::*;
 
     /// As the layers of hyper wrap what they meet.

@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use fpush_push::{ConnectionStatus, sync::lock};
+use fpush_tls::Trust;
 use http::Request;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -22,7 +23,6 @@ use crate::{
     obstacle::Obstacle,
     origin::Origin,
     pool::{Pool, Reach, Responding},
-    trust::Trust,
 };
 
 /// How a client reaches its receivers.

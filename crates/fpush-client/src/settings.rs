@@ -1,11 +1,9 @@
 //! The settings that every backend with a provider behind HTTP/2 has.
 
-use std::path::Path;
-
 use fpush_push::settings::Section;
 use http::Uri;
 
-use crate::{dial::Dialer, trust::Trust};
+use crate::dial::Dialer;
 
 /// Where the provider is and how to get there.
 #[derive(Clone, Debug)]
@@ -41,21 +39,6 @@ impl Endpoint {
             .into_iter()
             .chain(proxy)
             .collect()
-    }
-}
-
-impl Trust {
-    /// Reads `caFilePath`: roots in PEM form that are trusted beside those of the system.
-    pub fn read(section: &mut Section<'_>) -> Option<Self> {
-        let path = section.path_of("caFilePath");
-        let report = section.report();
-        let pem = match section.optional_string("caFilePath") {
-            Some(file) => Some(report.read_file(&path, Path::new(file))?),
-            None => None,
-        };
-        Self::new(pem.as_deref())
-            .inspect_err(|e| report.error(&path, e))
-            .ok()
     }
 }
 

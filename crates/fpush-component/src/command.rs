@@ -1,10 +1,11 @@
 //! Ad-hoc commands of one step (XEP-0050) with their forms (XEP-0004): what somebody wants done, and how we say that it
 //! was done.
 
-use std::{borrow::Cow, slice};
+use std::{borrow::Cow, slice, sync::Arc};
 
 use fpush_push::{
-    BadPayload, COMMAND_FIELDS, Command, CommandError, Completed, Devices, Value, Wording, canonical_jid,
+    BadPayload, COMMAND_FIELDS, Command, CommandError, Completed, Devices, Scope, Value, Wording,
+    canonical_jid,
 };
 use uuid::Uuid;
 use xmpp_parsers::{
@@ -80,7 +81,11 @@ impl<'a> AdHoc<'a> {
     }
 
     /// What the registry is to execute, and under which of its names; or the reply, if there is nothing to execute.
-    pub(crate) fn check(self, devices: &dyn Devices) -> Result<(&'static str, Command), Reply<'static>> {
+    pub(crate) fn check(
+        self,
+        devices: &dyn Devices,
+        scope: Arc<Scope>,
+    ) -> Result<(&'static str, Command), Reply<'static>> {
         let Submitted {
             fields,
             has_other_fields,
@@ -108,6 +113,7 @@ impl<'a> AdHoc<'a> {
             sender: canonical_jid(written).into_owned(),
             written: written.to_owned(),
             service: bare(&self.to).to_owned(),
+            scope,
             fields: fields
                 .into_iter()
                 .map(|(var, value)| (var, value.into_owned()))

@@ -4,45 +4,63 @@ use std::{future::Future, io};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, split},
     net::TcpStream,
     time::Duration,
 };
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
-use crate::settings::ComponentSettings;
+use crate::settings::LinkSettings;
 
-/// Opens connections to the server. The program has one that does so over TCP; a simulation has its own.
-pub trait Dial {
+/// Opens connections to servers. The program has one that does so over the network; a simulation has its own.
+pub trait Dial: Clone + Send + Sync + 'static {
     /// What it opens.
     type Socket: Socket;
 
     /// Opens one.
-    fn dial(&self, settings: &ComponentSettings) -> impl Future<Output = io::Result<Self::Socket>>;
+    fn dial(&self, settings: &LinkSettings) -> impl Future<Output = io::Result<Self::Socket>> + Send;
 }
 
 /// A connection to the server.
-pub trait Socket: AsyncRead + AsyncWrite + Unpin {
+pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Takes it apart.
-    fn halves(self) -> (impl AsyncRead + Unpin, impl AsyncWrite + Unpin);
+    fn halves(self) -> (impl AsyncRead + Unpin + Send, impl AsyncWrite + Unpin + Send);
 }
 
-/// Over TCP.
-#[derive(Debug)]
-pub(crate) struct Tcp;
+/// Over the network.
+#[derive(Clone, Debug)]
+pub(crate) struct Net;
 
-impl Dial for Tcp {
-    type Socket = TcpStream;
+impl Dial for Net {
+    type Socket = NetSocket;
 
-    async fn dial(&self, settings: &ComponentSettings) -> io::Result<TcpStream> {
+    async fn dial(&self, settings: &LinkSettings) -> io::Result<NetSocket> {
         let socket = TcpStream::connect((settings.server_host.as_str(), settings.server_port)).await?;
         tune(&socket)?;
-        Ok(socket)
+        Ok(match &settings.tls {
+            None => Either::Left(socket),
+            Some(tls) => Either::Right(Box::new(tls.connect(socket).await?)),
+        })
     }
 }
 
-impl Socket for TcpStream {
-    fn halves(self) -> (impl AsyncRead + Unpin, impl AsyncWrite + Unpin) {
-        self.into_split()
+/// Over TCP, without or with TLS.
+type NetSocket = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+impl Socket for NetSocket {
+    fn halves(self) -> (impl AsyncRead + Unpin + Send, impl AsyncWrite + Unpin + Send) {
+        // The halves of TLS share a lock, which plain ones do without.
+        match self {
+            Self::Left(socket) => {
+                let (reader, writer) = socket.into_split();
+                (Either::Left(reader), Either::Left(writer))
+            }
+            Self::Right(socket) => {
+                let (reader, writer) = split(socket);
+                (Either::Right(reader), Either::Right(writer))
+            }
+        }
     }
 }
 

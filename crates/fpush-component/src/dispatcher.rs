@@ -3,37 +3,46 @@
 //! It decides and starts; what takes time is a task, whose reply goes out through the outbox.
 
 use std::{
-    fmt, mem,
-    sync::{Arc, RwLock},
+    fmt,
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use fpush_driver::{Admission, Drain, Module, Modules, Senders};
 use fpush_policy::Sender;
 use fpush_push::{
-    Choice, CommandError, Cut, Devices, Found, Lookup, Outcome, Registered, Request as PushRequest,
-    Unavailable, canonical_domain, is_plain_name, is_tigase_node,
+    Choice, CommandError, Cut, Devices, Found, Lookup, Outcome, Registered, Request as PushRequest, Scope,
+    Unavailable, is_plain_name, is_tigase_node, sender,
     sync::{read, write},
 };
 use tokio::time::Instant;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, field::display, warn};
 
 use crate::{
     command::{self, AdHoc, COMMANDS},
     domains::Domains,
-    outbox::{Outbox, PendingReply},
+    link::Link,
+    meters::ComponentMeters,
+    outbox::PendingReply,
+    pings::Pings,
     reply::{Named, Reply},
     request::{Incoming, Publish, Request},
     service,
+    settings::LinkSettings,
     turns::{Bounds, Turns},
 };
 
-/// Has requests done. It outlives the links.
-#[derive(Debug)]
+/// Has the requests of all links done.
 pub(crate) struct Dispatcher {
     modules: Arc<Modules>,
-    settings: RwLock<LiveSettings>,
+    devices: RwLock<Option<Arc<dyn Devices>>>,
     drain: Drain,
-    outbox: Arc<Outbox>,
+    meters: Arc<ComponentMeters>,
+    /// Requests so far.
+    requests: AtomicU64,
+    pings: Pings,
     domains: Domains,
     senders: Senders,
     /// Of publishes whose node the registry's database is asked for.
@@ -41,36 +50,27 @@ pub(crate) struct Dispatcher {
     commands: Arc<Turns>,
 }
 
-/// What the settings may change while the daemon runs.
-struct LiveSettings {
-    /// Our own address.
-    name: Box<str>,
-    devices: Option<Arc<dyn Devices>>,
-}
-
-impl fmt::Debug for LiveSettings {
+impl fmt::Debug for Dispatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LiveSettings")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Dispatcher").finish_non_exhaustive()
     }
 }
 
 impl Dispatcher {
     pub(crate) fn new(
-        name: &str,
         modules: Arc<Modules>,
         devices: Option<Arc<dyn Devices>>,
         senders: Senders,
         drain: Drain,
     ) -> Arc<Self> {
-        let (name, now) = (name.into(), Instant::now());
         Arc::new(Self {
             modules,
-            settings: RwLock::new(LiveSettings { name, devices }),
+            devices: RwLock::new(devices),
             drain,
-            outbox: Outbox::new(),
-            domains: Domains::new(now),
+            meters: Arc::new(ComponentMeters::new()),
+            requests: AtomicU64::new(0),
+            pings: Pings::default(),
+            domains: Domains::new(Instant::now()),
             senders,
             lookups: Turns::new(SMALL_LOOKUPS, LARGE_LOOKUPS),
             commands: Turns::new(SMALL_COMMANDS, LARGE_COMMANDS),
@@ -79,15 +79,7 @@ impl Dispatcher {
 
     /// Serves these registered devices from now on.
     pub(crate) fn set_devices(&self, devices: Option<Arc<dyn Devices>>) {
-        write(&self.settings).devices = devices;
-    }
-
-    /// Our address is this one from now on.
-    pub(crate) fn set_name(&self, name: &str) {
-        let former = mem::replace(&mut write(&self.settings).name, name.into());
-        if canonical_domain(&former) != canonical_domain(name) {
-            self.outbox.drop_former(Instant::now());
-        }
+        *write(&self.devices) = devices;
     }
 
     /// How much each domain has sent lately.
@@ -95,32 +87,51 @@ impl Dispatcher {
         &self.domains
     }
 
-    pub(crate) fn outbox(&self) -> &Outbox {
-        &self.outbox
+    /// What the component counts beside its links.
+    pub(crate) fn meters(&self) -> &ComponentMeters {
+        &self.meters
+    }
+
+    /// The pings of all links.
+    pub(crate) fn pings(&self) -> &Pings {
+        &self.pings
     }
 
     fn devices(&self) -> Option<Arc<dyn Devices>> {
-        read(&self.settings).devices.clone()
+        read(&self.devices).clone()
     }
 
-    /// Has a request done that arrived now. It gets exactly one reply.
-    pub(crate) fn dispatch(self: &Arc<Self>, incoming: Incoming<'_>, now: Instant) {
+    /// Has a request done that arrived now over this link. It gets exactly one reply.
+    pub(crate) fn dispatch(self: &Arc<Self>, link: &Link, incoming: Incoming<'_>, now: Instant) {
         let Incoming {
             addresses,
             domain,
             request,
         } = incoming;
-        let pending = self.outbox.expect(addresses, now);
+        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        let pending = link.outbox().expect(&self.meters, addresses, number, now);
         let reply = match request {
-            Request::Publish(publish) => return self.publish(publish, &domain, pending),
-            Request::Command(command) => return self.command(command, &domain, pending),
+            Request::Publish(publish) => {
+                let settings = link.settings();
+                let arrival = Arrival {
+                    domain: &domain,
+                    link: &settings,
+                };
+                return self.publish(publish, arrival, pending);
+            }
+            Request::Command(command) => {
+                return self.command(command, &domain, &link.settings().scope, pending);
+            }
             Request::NoNode => {
                 self.domains.count(&domain, now);
                 Reply::NoNode
             }
-            Request::DiscoInfo(node) => self.describe(node.as_deref()),
-            Request::DiscoItems(node) => self.list(node.as_deref()),
-            Request::Ping => Reply::Nothing,
+            Request::DiscoInfo(node) => self.describe(&link.settings().scope, node.as_deref()),
+            Request::DiscoItems(node) => self.list(&link.settings().hostname, node.as_deref()),
+            Request::Ping(id) => {
+                self.pings.arrived(&id);
+                Reply::Nothing
+            }
             Request::Version => Reply::Xml(service::version()),
             Request::OtherPubsub => Reply::UnsupportedPubsub,
             Request::Unknown => Reply::Unsupported,
@@ -131,17 +142,18 @@ impl Dispatcher {
         pending.send(&reply);
     }
 
-    fn publish(self: &Arc<Self>, publish: Publish<'_>, domain: &str, pending: PendingReply) {
+    fn publish(self: &Arc<Self>, publish: Publish<'_>, arrival: Arrival<'_>, pending: PendingReply) {
+        let domain = arrival.domain;
         self.domains.count(domain, pending.arrived());
         if !pending.can_be_kept() {
             return pending.published(Outcome::Overloaded, Named::by(&publish));
         }
         // Who names a module carries the token along.
         if publish.push_module.is_some() {
-            return self.push_to_token(&publish, domain, false, pending);
+            return self.push_to_token(&publish, arrival, false, pending);
         }
         let Some(devices) = self.devices() else {
-            return self.push_to_token(&publish, domain, false, pending);
+            return self.push_to_token(&publish, arrival, false, pending);
         };
         let secret = publish.secret.as_deref();
         let lookup = if [Some(&*publish.node), secret].into_iter().flatten().all(fits) {
@@ -150,7 +162,7 @@ impl Dispatcher {
             Lookup::Settled(Found::Nothing)
         };
         match lookup {
-            Lookup::Settled(found) => self.push_to_found(Ok(found), &publish, domain, pending),
+            Lookup::Settled(found) => self.push_to_found(Ok(found), &publish, arrival, pending),
             Lookup::Asking(asking) => {
                 let sender = self.senders.domain(domain).sender();
                 // The registry keeps copies of what it looks up.
@@ -161,12 +173,17 @@ impl Dispatcher {
                 };
                 let (dispatcher, publish, domain) =
                     (Arc::clone(self), publish.into_owned(), domain.to_owned());
+                let link = Arc::clone(arrival.link);
                 self.drain.spawn(async move {
                     let found = match place.turn().await {
                         Some(_turn) => asking.await,
                         None => Err(Unavailable),
                     };
-                    dispatcher.push_to_found(found, &publish, &domain, pending);
+                    let arrival = Arrival {
+                        domain: &domain,
+                        link: &link,
+                    };
+                    dispatcher.push_to_found(found, &publish, arrival, pending);
                 });
             }
         }
@@ -176,18 +193,21 @@ impl Dispatcher {
         &self,
         found: Result<Found, Unavailable>,
         publish: &Publish<'_>,
-        domain: &str,
+        arrival: Arrival<'_>,
         pending: PendingReply,
     ) {
+        let Arrival { domain, link } = arrival;
         let reply = |pending, outcome, named| reply_outcome(pending, domain, outcome, named);
         let has_secret = publish.secret.is_some();
         let recipient = match found {
             Ok(Found::Device(recipient)) => recipient,
-            Ok(Found::Nothing) if !has_secret => return self.push_to_token(publish, domain, false, pending),
+            Ok(Found::Nothing) if !has_secret => return self.push_to_token(publish, arrival, false, pending),
             // Somebody has registered a token as a node of their own: that must not keep its owner's pushes away. But if it
             // is a registered device whose secret was lost on the way, no answer of a provider about its node ends that.
-            Ok(Found::WrongSecret) if !has_secret && self.modules.take_for_token(&publish.node) => {
-                return self.push_to_token(publish, domain, true, pending);
+            Ok(Found::WrongSecret)
+                if !has_secret && self.modules.take_for_token(&publish.node, &link.scope) =>
+            {
+                return self.push_to_token(publish, arrival, true, pending);
             }
             Ok(Found::Ended) => return reply(pending, Outcome::NotRegistered, Named::Missing),
             Ok(Found::Nothing | Found::WrongSecret | Found::Reserved) => {
@@ -198,6 +218,10 @@ impl Dispatcher {
         let Some(module) = self.modules.named(&recipient.module) else {
             return reply(pending, Outcome::UnknownModule, Named::OfDevice);
         };
+        if !link.scope.allows(module.name()) {
+            complain_of_scope(module.name(), arrival);
+            return reply(pending, Outcome::UnknownModule, Named::OfDevice);
+        }
         let request = PushRequest {
             token: recipient.token.as_str(),
             choice: Choice::Registered,
@@ -213,15 +237,25 @@ impl Dispatcher {
     }
 
     /// `is_registered`: a device is registered under what is taken for a token.
-    fn push_to_token(&self, publish: &Publish<'_>, domain: &str, is_registered: bool, pending: PendingReply) {
+    fn push_to_token(
+        &self,
+        publish: &Publish<'_>,
+        arrival: Arrival<'_>,
+        is_registered: bool,
+        pending: PendingReply,
+    ) {
+        let Arrival { domain, link } = arrival;
         let named = Named::by(publish);
         // Where no registry is asked, the block `registration` may be missing by mistake.
         if publish.push_module.is_none() && is_tigase_node(&publish.node) {
             return reply_outcome(pending, domain, Outcome::UnknownDevice, named);
         }
         let push_module = publish.push_module.as_deref();
-        let Some(resolved) = self.modules.resolve(&publish.node, push_module) else {
-            complain_of_module(push_module, domain);
+        let Some(resolved) = self.modules.resolve(&publish.node, push_module, &link.scope) else {
+            match push_module.and_then(|name| self.modules.named(name)) {
+                Some(module) => complain_of_scope(module.name(), arrival),
+                None => complain_of_module(push_module, arrival),
+            }
             return reply_outcome(pending, domain, Outcome::UnknownModule, named);
         };
         // With a secret and no module, its node is that of a registered device, and the registry may be missing by
@@ -244,8 +278,8 @@ impl Dispatcher {
     /// Has a push module decide, and what it decides done. With `is_registered`, whatever a provider says of the token does
     /// not end a registration.
     fn run(&self, module: Arc<Module>, request: PushRequest<'_>, is_registered: bool, pending: PendingReply) {
-        let sender = Cut(request.domain);
-        debug!(publish = pending.number(), %sender, module = %module.name(),
+        let sender = sender(request.domain).map(display);
+        debug!(publish = pending.number(), sender, module = %module.name(),
             token = %module.fingerprint(request.token), "publish");
         let outcome_for = move |outcome| match outcome {
             Outcome::TokenDead if is_registered => Outcome::UnknownDevice,
@@ -254,9 +288,12 @@ impl Dispatcher {
         match module.admit(request, pending.arrived()) {
             Admission::Answered(outcome) => {
                 if outcome == Outcome::TokenInvalid {
-                    warn!(module = module.name(), %sender,
+                    warn!(
+                        module = module.name(),
+                        sender,
                         "a publish carries a token that cannot be one for this module's provider: does the app name the \
-                        right module?");
+                        right module?"
+                    );
                 }
                 pending.published(outcome_for(outcome), Named::Known(module.name()));
             }
@@ -269,11 +306,11 @@ impl Dispatcher {
         }
     }
 
-    fn command(&self, command: AdHoc<'_>, domain: &str, pending: PendingReply) {
+    fn command(&self, command: AdHoc<'_>, domain: &str, scope: &Arc<Scope>, pending: PendingReply) {
         let Some(devices) = self.devices() else {
             return pending.send(&Reply::NoRegistration);
         };
-        let (name, command) = match command.check(&*devices) {
+        let (name, command) = match command.check(&*devices, Arc::clone(scope)) {
             Ok(command) => command,
             Err(reply) => return pending.send(&reply),
         };
@@ -304,10 +341,13 @@ impl Dispatcher {
     }
 
     /// disco#info.
-    fn describe(&self, node: Option<&str>) -> Reply<'static> {
+    fn describe(&self, scope: &Scope, node: Option<&str>) -> Reply<'static> {
         match (node, self.devices()) {
             (None, None) => Reply::Xml(service::disco_info(None)),
-            (None, Some(devices)) => Reply::Xml(service::disco_info(Some(&devices.features()))),
+            (None, Some(devices)) => {
+                let (features, keys) = (devices.features(scope), devices.vapid_keys(scope));
+                Reply::Xml(service::disco_info(Some((&features, &keys))))
+            }
             (Some(COMMANDS), Some(_)) => Reply::Xml(service::command_list_info()),
             (Some(node), Some(devices)) => {
                 let command = devices.commands().into_iter().find(|(name, _)| *name == node);
@@ -319,41 +359,80 @@ impl Dispatcher {
         }
     }
 
-    /// disco#items.
-    fn list(&self, node: Option<&str>) -> Reply<'static> {
+    /// disco#items of what has this address.
+    fn list(&self, address: &str, node: Option<&str>) -> Reply<'static> {
         match (node, self.devices()) {
             (Some(COMMANDS), Some(devices)) => {
-                let name = &read(&self.settings).name;
-                Reply::Xml(service::command_items(name, &devices.commands()))
+                Reply::Xml(service::command_items(address, &devices.commands()))
             }
             (Some(_) | None, _) => Reply::Xml(service::disco_items()),
         }
     }
 }
 
+/// Where a publish came from.
+#[derive(Clone, Copy)]
+struct Arrival<'a> {
+    /// The sender's domain.
+    domain: &'a str,
+    /// The settings of the link.
+    link: &'a Arc<LinkSettings>,
+}
+
 /// Answers a publish that never came to a module.
 fn reply_outcome(pending: PendingReply, domain: &str, outcome: Outcome, named: Named<'_>) {
-    debug!(publish = pending.number(), sender = %Cut(domain), "publish without a module");
+    debug!(
+        publish = pending.number(),
+        sender = sender(domain).map(display),
+        "publish without a module"
+    );
     pending.without_module(outcome, named);
 }
 
 /// Says that a publish came to no module because of what it names.
-fn complain_of_module(push_module: Option<&str>, domain: &str) {
-    let sender = Cut(domain);
+fn complain_of_module(push_module: Option<&str>, arrival: Arrival<'_>) {
+    let Arrival { domain, link } = arrival;
+    let (sender, link) = (sender(domain).map(display), link.name.as_str());
     match push_module {
         Some(name) if is_plain_name(name) => {
-            error!(%sender, "a publish names the push module {}, which is not in the settings: add it back, or correct \
-                the name in the app", Cut(name));
+            error!(
+                sender,
+                link,
+                "a publish names the push module {}, which is not in the settings: add it back, or correct \
+                the name in the app",
+                Cut(name)
+            );
         }
         Some(name) => {
-            error!(%sender, "a publish names a push module of {} bytes, which is not in the settings; it is not shown, \
-                because it may be a token: add the module back, or correct the name in the app", name.len());
+            error!(
+                sender,
+                link,
+                "a publish names a push module of {} bytes, which is not in the settings; it is not shown, \
+                because it may be a token: add the module back, or correct the name in the app",
+                name.len()
+            );
         }
         None => {
-            error!(%sender, "a publish names no push module, and the settings have no default one \
-                (is_default_module)");
+            error!(
+                sender,
+                link,
+                "a publish names no push module, and the settings have no default one for its link \
+                (is_default_module, component.defaultModule)"
+            );
         }
     }
+}
+
+/// Says that a publish came to no module because its link may not use that.
+fn complain_of_scope(module: &str, arrival: Arrival<'_>) {
+    let Arrival { domain, link } = arrival;
+    error!(
+        sender = sender(domain).map(display),
+        link = link.name,
+        "a publish is for the push module {module}, which its link may not use: \
+        add it to {}.modules, or correct the address in the app",
+        link.path
+    );
 }
 
 impl Named<'_> {

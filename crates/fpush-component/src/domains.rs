@@ -6,7 +6,7 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use fpush_push::sync::lock;
+use fpush_push::{SenderNames, sync::lock};
 use tokio::time::{Duration, Instant};
 
 /// Publishes by domain.
@@ -39,6 +39,9 @@ impl Domains {
 
     /// A publish came from this domain.
     pub(crate) fn count(&self, domain: &str, now: Instant) {
+        if SenderNames::current() == SenderNames::Off {
+            return;
+        }
         let mut records = self.lock();
         records.turn(now);
         if let Some(publishes) = records.current.get_mut(domain) {
@@ -56,10 +59,18 @@ impl Domains {
         }
     }
 
-    /// The domains that sent most publishes in the last ten to twenty minutes, and how many: most first.
-    pub(crate) fn top(&self, now: Instant) -> Vec<(String, u64)> {
+    /// The domains that sent most publishes in the last ten to twenty minutes, and how many: most first. `None` if nobody is to
+    /// know; then they are forgotten, too.
+    pub(crate) fn top(&self, now: Instant) -> Option<Vec<(String, u64)>> {
         let mut records = self.lock();
-        records.turn(now);
+        match SenderNames::current() {
+            SenderNames::Top => records.turn(now),
+            SenderNames::Off => {
+                records.current.clear();
+                records.previous.clear();
+                return None;
+            }
+        }
         let mut sums: HashMap<&str, u64> = HashMap::new();
         for (domain, publishes) in records.current.iter().chain(&records.previous) {
             *sums.entry(domain).or_default() += publishes;
@@ -67,9 +78,8 @@ impl Domains {
         let mut top: Vec<_> = sums.into_iter().collect();
         top.sort_unstable_by(|(one, ones), (other, others)| others.cmp(ones).then(one.cmp(other)));
         top.truncate(TOP);
-        top.into_iter()
-            .map(|(domain, count)| (domain.to_owned(), count))
-            .collect()
+        let top = top.into_iter().map(|(domain, count)| (domain.to_owned(), count));
+        Some(top.collect())
     }
 
     fn lock(&self) -> MutexGuard<'_, Records> {
@@ -109,7 +119,7 @@ mod tests {
             (0..count).for_each(|_| domains.count(domain, start));
         }
         let top = |after| {
-            let top = domains.top(start + after);
+            let top = domains.top(start + after).unwrap();
             top.iter()
                 .map(|(domain, count)| format!("{domain} {count}"))
                 .collect::<Vec<_>>()
@@ -130,8 +140,9 @@ mod tests {
             domains.count("large.example", start);
         }
         assert!(domains.lock().current.len() <= MOST_COUNTED);
-        assert_eq!(domains.top(start)[0].0, "large.example");
-        assert_eq!(domains.top(start).len(), TOP);
+        let top = domains.top(start).unwrap();
+        assert_eq!(top[0].0, "large.example");
+        assert_eq!(top.len(), TOP);
         domains.count(&"x".repeat(1_000), start);
         assert!(
             domains

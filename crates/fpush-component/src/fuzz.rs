@@ -1,6 +1,8 @@
 //! The readers of what servers send, for the fuzz targets, and for nobody else: nothing here is part of the interface.
 
-use fpush_push::{Command, CommandError, Devices, Executing, Lookup, Outcome};
+use std::sync::Arc;
+
+use fpush_push::{Command, CommandError, Devices, Executing, Lookup, Outcome, Scope};
 
 use crate::{
     command,
@@ -90,7 +92,7 @@ fn asked(incoming: Incoming<'_>) -> Asked {
         }
         Request::NoNode => Reply::NoNode,
         Request::DiscoInfo(_) | Request::DiscoItems(_) => Reply::UnknownNode,
-        Request::Command(ad_hoc) => match ad_hoc.check(&AllCommands) {
+        Request::Command(ad_hoc) => match ad_hoc.check(&AllCommands, Arc::default()) {
             Ok((_, checked)) => {
                 kept = command::size(&checked);
                 command = Some(checked);
@@ -98,7 +100,7 @@ fn asked(incoming: Incoming<'_>) -> Asked {
             }
             Err(reply) => reply,
         },
-        Request::Ping => Reply::Nothing,
+        Request::Ping(_) => Reply::Nothing,
         Request::Version | Request::Unknown => Reply::Unsupported,
         Request::OtherPubsub => Reply::UnsupportedPubsub,
         Request::Malformed => Reply::Malformed,
@@ -142,7 +144,7 @@ impl Devices for AllCommands {
         names.map(|name| (name, "")).to_vec()
     }
 
-    fn features(&self) -> Vec<String> {
+    fn features(&self, _scope: &Scope) -> Vec<String> {
         Vec::new()
     }
 

@@ -1,11 +1,12 @@
 //! The component: an XEP-0114 stream to the XMPP server, XEP-0357 publishes in, replies out.
 //!
 //! Bytes become stanzas in `stream`, stanzas requests in `request`, `dispatcher` decides who does them, and the replies
-//! go out through `outbox` as `reply` words them. `link` is one connection, `component` the life with one connection
-//! after the other.
+//! go out through `outbox` as `reply` words them. `connection` is one connection, `link` what has one after the other,
+//! `life` how it does so, and `component` all links.
 
 mod command;
 mod component;
+mod connection;
 mod dial;
 mod dispatcher;
 mod domains;
@@ -13,19 +14,24 @@ mod domains;
 pub mod fuzz;
 #[doc(hidden)]
 pub mod hot;
+mod life;
 mod link;
 mod login;
 mod meters;
 mod outbox;
+mod pings;
 mod reply;
 mod request;
 mod service;
 mod settings;
 mod stream;
+mod tls;
 mod turns;
 mod xml;
 
-pub use component::{Component, Handle, LinkStatus};
+pub use component::{Component, Handle, LinkStep};
 pub use dial::{Dial, Socket};
+pub use link::LinkStatus;
 pub use meters::ComponentMeters;
-pub use settings::ComponentSettings;
+pub use settings::LinkSettings;
+pub use tls::TlsSettings;

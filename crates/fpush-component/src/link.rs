@@ -1,285 +1,161 @@
-//! One connection that was logged in: reading requests, writing replies, noticing its end.
+//! A link: what it is to be, how it is, and the replies that go over it.
 
-use std::{cell::Cell, io, sync::Arc};
+use std::sync::{Arc, Mutex, RwLock};
 
-use fpush_driver::Probe;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    time::{Duration, Instant, sleep, timeout},
+use fpush_push::{
+    LinkMeters,
+    sync::{lock, read, write},
 };
-use tracing::debug;
-use uuid::Uuid;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    dispatcher::Dispatcher,
-    outbox::Outbox,
-    request::{Incoming, StreamError},
-    stream::{Cutter, Piece},
+    outbox::{Group, Outbox},
+    settings::LinkSettings,
 };
 
-/// Why a link ended.
+/// A link. It has one connection after the other.
 #[derive(Debug)]
-pub(crate) enum LinkEnd {
-    /// The server closed it.
-    Closed,
-    /// The server closed it because somebody else has taken our name.
-    Replaced,
-    /// The server closed it for another reason.
-    StreamError(String),
-    /// The connection failed.
-    Io(io::Error),
-    /// Nothing came from the server for too long.
-    Silent,
-    /// The server takes nothing from us.
-    Stuck,
+pub(crate) struct Link {
+    settings: RwLock<Arc<LinkSettings>>,
+    outbox: Arc<Outbox>,
+    state: Mutex<State>,
+    phase: watch::Sender<Phase>,
 }
 
-impl LinkEnd {
-    /// Its name in metrics. Of a stream error that is its condition, if it is one of RFC 6120 section 4.9.3.
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Replaced => "conflict",
-            Self::StreamError(condition) => CONDITIONS
-                .into_iter()
-                .find(|known| known == condition)
-                .unwrap_or("other_stream_error"),
-            Self::Io(_) => "io",
-            Self::Silent => "silent",
-            Self::Stuck => "stuck",
+/// A link at one moment.
+#[derive(Clone, Debug)]
+pub struct LinkStatus {
+    /// Its name.
+    pub name: String,
+    /// Our address.
+    pub component: String,
+    /// The server, as `host:port`.
+    pub server: String,
+    /// Since when it is as it is.
+    pub since: Instant,
+    /// Why it is down, in words with what to do; `None` if it is up.
+    pub down: Option<String>,
+}
+
+#[derive(Debug)]
+struct State {
+    since: Instant,
+    down: Option<String>,
+}
+
+/// Whether a link is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The settings have it.
+    Wanted,
+    /// The settings do not have it any more.
+    Unwanted,
+    /// Nobody works for it any more.
+    Ended,
+}
+
+impl Link {
+    pub(crate) fn new(settings: LinkSettings, group: Arc<Group>, meters: Arc<LinkMeters>) -> Arc<Self> {
+        Arc::new(Self {
+            settings: RwLock::new(Arc::new(settings)),
+            outbox: Outbox::new(group, meters),
+            state: Mutex::new(State {
+                since: Instant::now(),
+                down: Some("the login has not ended yet".to_owned()),
+            }),
+            phase: watch::Sender::new(Phase::Wanted),
+        })
+    }
+
+    pub(crate) fn settings(&self) -> Arc<LinkSettings> {
+        Arc::clone(&read(&self.settings))
+    }
+
+    /// Goes on with these settings, which its connection serves.
+    pub(crate) fn adjust(&self, settings: LinkSettings) {
+        *write(&self.settings) = Arc::new(settings);
+    }
+
+    pub(crate) fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
+    pub(crate) fn meters(&self) -> &LinkMeters {
+        self.outbox.meters()
+    }
+
+    pub(crate) fn status(&self) -> LinkStatus {
+        let settings = self.settings();
+        let state = lock(&self.state);
+        LinkStatus {
+            name: settings.name.clone(),
+            component: settings.hostname.clone(),
+            server: settings.server(),
+            since: state.since,
+            down: state.down.clone(),
         }
     }
-}
 
-/// Reads until the link ends, and has everything dispatched that wants a reply; writes what is in the outbox. `name` is our own address.
-pub(crate) async fn run<R, W>(
-    (reader, mut writer): (&mut R, &mut W),
-    cutter: &mut Cutter,
-    name: &str,
-    dispatcher: &Arc<Dispatcher>,
-    probe: &mut Probe,
-) -> LinkEnd
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let (outbox, last_read) = (dispatcher.outbox(), Cell::new(Instant::now()));
-    outbox.drop_late(Instant::now());
-    tokio::select! {
-        end = read(reader, cutter, dispatcher, &last_read, probe) => end,
-        end = write(&mut writer, outbox) => end,
-        end = watch(name, outbox, &last_read) => end,
+    /// It is up.
+    pub(crate) fn note_up(&self) {
+        self.note(None);
     }
-}
 
-/// Reads until the link ends. What was cut off by an end of ours can be read on.
-pub(crate) async fn read<R: AsyncRead + Unpin>(
-    reader: &mut R,
-    cutter: &mut Cutter,
-    dispatcher: &Arc<Dispatcher>,
-    last_read: &Cell<Instant>,
-    probe: &mut Probe,
-) -> LinkEnd {
-    let mut stream_error = None;
-    loop {
-        while let Some(piece) = cutter.next() {
-            match piece {
-                Piece::Stanza(stanza) => match Incoming::read(stanza) {
-                    Some(incoming) => dispatcher.dispatch(incoming, Instant::now()),
-                    None => stream_error = StreamError::read(stanza).or(stream_error),
-                },
-                Piece::Oversized(head) => {
-                    debug!("a stanza above component.maxStanzaSize was dropped");
-                    if let Some(incoming) = head.as_deref().and_then(Incoming::too_large) {
-                        dispatcher.dispatch(incoming, Instant::now());
-                    }
-                }
-                Piece::End => return closed(stream_error),
+    /// It is down, for this reason.
+    pub(crate) fn note_down(&self, why: String) {
+        self.note(Some(why));
+    }
+
+    fn note(&self, down: Option<String>) {
+        let mut state = lock(&self.state);
+        if state.down.is_some() != down.is_some() {
+            state.since = Instant::now();
+        }
+        state.down = down;
+    }
+
+    /// The settings do not have it any more. It ends when what is under way has its replies.
+    pub(crate) fn dismiss(&self) {
+        self.phase.send_if_modified(|phase| {
+            let was_wanted = *phase == Phase::Wanted;
+            if was_wanted {
+                *phase = Phase::Unwanted;
             }
-        }
-        probe.while_waiting(dispatcher.outbox().wait_for_room()).await;
-        match probe.while_waiting(reader.read_buf(cutter.space())).await {
-            Ok(0) => return closed(stream_error),
-            Ok(_) => last_read.set(Instant::now()),
-            Err(e) => return stream_error.map_or(LinkEnd::Io(e), |error| closed(Some(error))),
-        }
-    }
-}
-
-fn closed(error: Option<StreamError>) -> LinkEnd {
-    match error {
-        None => LinkEnd::Closed,
-        Some(StreamError::Conflict) => LinkEnd::Replaced,
-        Some(StreamError::Other(condition)) => LinkEnd::StreamError(condition),
-    }
-}
-
-/// Writes what is in the outbox, everything that is there at a time.
-async fn write<W: AsyncWrite + Unpin>(writer: &mut W, outbox: &Outbox) -> LinkEnd {
-    loop {
-        let batch = outbox.take().await;
-        let written = timeout(STUCK, async {
-            writer.write_all(batch.bytes()).await?;
-            writer.flush().await
-        });
-        match written.await {
-            Ok(Ok(())) => batch.written(),
-            Ok(Err(e)) => {
-                // What the server said last may still be to be read, and "conflict" must not be missed.
-                sleep(LAST_WORDS).await;
-                return LinkEnd::Io(e);
-            }
-            Err(_) => return LinkEnd::Stuck,
-        }
-    }
-}
-
-/// Pings ourselves through the server when nothing has come for a while.
-///
-/// Another instance under our name may get the ping or its reply instead of us (ejabberd shares the traffic
-/// out), so several are sent, each between addresses of its own.
-async fn watch(name: &str, outbox: &Outbox, last_read: &Cell<Instant>) -> LinkEnd {
-    let (mut misses, mut looked) = (0, Instant::now());
-    loop {
-        sleep(QUIET).await;
-        let now = Instant::now();
-        if last_read.get() >= looked {
-            misses = 0;
-        }
-        looked = now;
-        if now.duration_since(last_read.get()) < QUIET {
-            continue;
-        }
-        if misses == MAX_MISSES {
-            return LinkEnd::Silent;
-        }
-        misses += 1;
-        outbox.push(now, |out| {
-            for _ in 0..PINGS {
-                let id = Uuid::new_v4().simple().to_string();
-                let address = format!("{id}@{name}");
-                let ping = format!(
-                    "<iq type='get' from='{address}' to='{address}' id='{id}'><ping xmlns='urn:xmpp:ping'/></iq>"
-                );
-                out.extend_from_slice(ping.as_bytes());
-            }
+            was_wanted
         });
     }
-}
 
-/// RFC 6120 section 4.9.3, and what XEP-0114's servers are known to say beside it.
-const CONDITIONS: [&str; 24] = [
-    "bad-format",
-    "bad-namespace-prefix",
-    "connection-timeout",
-    "host-gone",
-    "host-unknown",
-    "improper-addressing",
-    "internal-server-error",
-    "invalid-from",
-    "invalid-namespace",
-    "invalid-xml",
-    "not-authorized",
-    "not-well-formed",
-    "policy-violation",
-    "remote-connection-failed",
-    "reset",
-    "resource-constraint",
-    "restricted-xml",
-    "see-other-host",
-    "system-shutdown",
-    "undefined-condition",
-    "unsupported-encoding",
-    "unsupported-feature",
-    "unsupported-stanza-type",
-    "unsupported-version",
-];
-/// Silence before the server is pinged.
-const QUIET: Duration = Duration::from_secs(30);
-/// Pings in vain before the link is given up.
-const MAX_MISSES: u32 = 3;
-/// Pings at a time.
-const PINGS: u32 = 3;
-/// How long to read on when nothing can be written any more.
-const LAST_WORDS: Duration = Duration::from_millis(500);
-/// How long the server may take to accept what we write.
-const STUCK: Duration = Duration::from_secs(60);
+    /// Nobody works for it any more.
+    pub(crate) fn end(&self) {
+        self.outbox.end();
+        self.phase.send_replace(Phase::Ended);
+    }
+
+    /// Waits until it is dismissed.
+    pub(crate) async fn until_dismissed(&self) {
+        self.until(|phase| phase != Phase::Wanted).await;
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn until_ended(&self) {
+        self.until(|phase| phase == Phase::Ended).await;
+    }
+
+    async fn until(&self, is_it: impl Fn(Phase) -> bool) {
+        let mut phase = self.phase.subscribe();
+        if phase.wait_for(|phase| is_it(*phase)).await.is_err() {
+            unreachable!("we hold the sender");
+        }
+    }
+}
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{DuplexStream, duplex, split};
-
-    use fpush_driver::{Drain, Senders};
-    use fpush_push::TokenHasher;
-
-    use super::*;
-
-    fn dispatcher() -> Arc<Dispatcher> {
-        let senders = Senders::new(TokenHasher::new().unwrap());
-        Dispatcher::new("push.example", Arc::default(), None, senders, Drain::default())
-    }
-
-    async fn link(socket: DuplexStream, dispatcher: &Arc<Dispatcher>) -> LinkEnd {
-        let (mut reader, mut writer) = split(socket);
-        run(
-            (&mut reader, &mut writer),
-            &mut Cutter::new(1_000, b""),
-            "push.example",
-            dispatcher,
-            &mut fpush_driver::Liveness::new().probe("reader"),
-        )
-        .await
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_silent_server_is_pinged_and_then_given_up() {
-        let (ours, mut theirs) = duplex(100_000);
-        let start = Instant::now();
-        let end = link(ours, &dispatcher()).await;
-        assert!(matches!(end, LinkEnd::Silent), "{end:?}");
-        assert_eq!(start.elapsed(), QUIET * (MAX_MISSES + 1));
-        let mut sent = String::new();
-        theirs.read_to_string(&mut sent).await.unwrap();
-        assert_eq!(
-            sent.matches("<ping xmlns='urn:xmpp:ping'/>").count() as u32,
-            MAX_MISSES * PINGS
-        );
-        assert!(sent.starts_with("<iq type='get' from='"), "{sent}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn any_byte_is_a_sign_of_life() {
-        let (ours, mut theirs) = duplex(100_000);
-        let start = Instant::now();
-        let dispatcher = dispatcher();
-        let server = async {
-            for _ in 0..20 {
-                sleep(QUIET * 2).await;
-                theirs.write_all(b" ").await.unwrap();
-            }
-            drop(theirs);
-        };
-        let (end, ()) = tokio::join!(link(ours, &dispatcher), server);
-        assert!(matches!(end, LinkEnd::Closed), "{end:?}");
-        assert_eq!(start.elapsed(), QUIET * 40);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_server_that_takes_nothing_is_left_and_the_reply_is_kept() {
-        let (ours, _theirs) = duplex(10);
-        let dispatcher = dispatcher();
-        dispatcher.outbox().push(Instant::now(), |out| {
-            out.extend_from_slice(b"<iq type='result' id='1'/>");
-        });
-        let end = link(ours, &dispatcher).await;
-        assert!(matches!(end, LinkEnd::Stuck), "{end:?}");
-        assert!(
-            dispatcher
-                .outbox()
-                .take()
-                .await
-                .bytes()
-                .starts_with(b"<iq type='result' id='1'/>")
-        );
+impl Link {
+    /// One that is open.
+    pub(crate) fn made_up() -> Arc<Self> {
+        let meters = LinkMeters::new(crate::reply::counters());
+        let link = Self::new(LinkSettings::made_up(), Arc::default(), Arc::new(meters));
+        link.outbox.open();
+        link
     }
 }

@@ -2,6 +2,9 @@
 
 use std::{fmt, io, time::Duration};
 
+use fpush_tls::{certificate_fault, fault_of};
+use rustls::CertificateError;
+
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _, BufReader},
     time::timeout,
@@ -13,8 +16,9 @@ use tokio_xmpp::xmlstream::{
 use xmpp_parsers::{component::Handshake, ns, stream_error::DefinedCondition};
 
 use crate::{
-    dial::{Dial, Socket, Tcp},
-    settings::ComponentSettings,
+    dial::{Dial, Net, Socket},
+    settings::LinkSettings,
+    tls::TlsSettings,
 };
 
 /// A stream that was logged in.
@@ -30,6 +34,10 @@ pub(crate) struct Established<S> {
 pub(crate) enum LoginError {
     /// There is no connection.
     Connect(io::Error),
+    /// The server's certificate is not accepted.
+    Certificate(CertificateError),
+    /// TLS fails otherwise.
+    Tls(rustls::Error),
     /// The server does not know our name.
     HostUnknown,
     /// The server does not accept our secret.
@@ -48,8 +56,8 @@ impl LoginError {
     /// Whether trying again soon is pointless, because somebody has to change something first.
     pub(crate) fn needs_the_operator(&self) -> bool {
         match self {
-            Self::HostUnknown | Self::NotAuthorized | Self::Conflict => true,
-            Self::Connect(_) | Self::Closed | Self::Refused(_) | Self::TimedOut => false,
+            Self::HostUnknown | Self::NotAuthorized | Self::Conflict | Self::Certificate(_) => true,
+            Self::Connect(_) | Self::Tls(_) | Self::Closed | Self::Refused(_) | Self::TimedOut => false,
         }
     }
 
@@ -57,6 +65,8 @@ impl LoginError {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Connect(_) => "connect",
+            Self::Certificate(_) => "certificate",
+            Self::Tls(_) => "tls",
             Self::HostUnknown => "host-unknown",
             Self::NotAuthorized => "not-authorized",
             Self::Conflict => "conflict",
@@ -67,15 +77,26 @@ impl LoginError {
     }
 
     /// What to change, on Prosody and on ejabberd.
-    pub(crate) fn advice(&self, settings: &ComponentSettings) -> String {
+    pub(crate) fn advice(&self, settings: &LinkSettings) -> String {
         let (name, host, port) = (&settings.hostname, &settings.server_host, settings.server_port);
-        let secret = settings.secret_key;
+        let (path, secret) = (&settings.path, settings.secret_key);
         let usual = usual_port(port);
+        let tls = if settings.tls.is_none() {
+            format!(". If that port speaks TLS, set {path}.tls")
+        } else {
+            format!(". If that port speaks no TLS, remove {path}.tls")
+        };
         match self {
-            Self::Connect(_) => format!(
+            Self::Connect(e) => format!(
                 "{usual}is the server running, and does it listen for components on {host} port {port}? Prosody: \
                  component_ports = {{ {port} }} and component_interfaces, at the top of its configuration. ejabberd: \
-                 a listener with module: ejabberd_service and port: {port}"
+                 a listener with module: ejabberd_service and port: {port}{}",
+                // TCP has an answer of its own where nobody listens.
+                if e.kind() == io::ErrorKind::TimedOut {
+                    &tls
+                } else {
+                    ""
+                }
             ),
             Self::HostUnknown => format!(
                 "{usual}the server knows no component {name}, or port {port} is not its port for components. Prosody: \
@@ -83,7 +104,7 @@ impl LoginError {
                  {{ password: … }} }} in the listener with module: ejabberd_service"
             ),
             Self::NotAuthorized => format!(
-                "the server does not accept component.{secret} for {name}. Prosody: it must be the \
+                "the server does not accept {path}.{secret} for {name}. Prosody: it must be the \
                  component_secret of Component \"{name}\". ejabberd: it must be the password of {name} in hosts of the \
                  listener with module: ejabberd_service, which must name {name}"
             ),
@@ -93,12 +114,42 @@ impl LoginError {
                  Component \"{name}\". ejabberd accepts several connections"
             ),
             Self::Closed => format!(
-                "{usual}some servers do so when the secret is wrong: check component.{secret}, and whether port {port} \
-                 is the server's port for components and not the one for clients"
+                "{usual}some servers do so when the secret is wrong: check {path}.{secret}, and whether port {port} \
+                 is the server's port for components and not the one for clients{tls}"
             ),
             Self::Refused(_) | Self::TimedOut => format!(
                 "{usual}is {host} port {port} the server's port for components? Prosody: component_ports. ejabberd: the \
-                 listener with module: ejabberd_service"
+                 listener with module: ejabberd_service{tls}"
+            ),
+            Self::Certificate(CertificateError::UnknownIssuer) => format!(
+                "put the certificate of its authority, in PEM form, into a file, and its path into {path}.tls.caFilePath; \
+                 and let the server send the certificates between the two as well. A certificate that vouches for itself is its own \
+                 authority"
+            ),
+            Self::Certificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            ) => format!(
+                "it must be for {}, as a subjectAltName. If the server has another name in it, set {path}.tls.serverName to \
+                 that; otherwise give the server a new certificate",
+                settings
+                    .tls
+                    .as_ref()
+                    .map(TlsSettings::server_name)
+                    .unwrap_or_default()
+            ),
+            Self::Certificate(
+                CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. },
+            ) => "give the server a new certificate, and check the clock of this machine".to_owned(),
+            Self::Certificate(_) => format!(
+                "give the server a certificate that is for a server (no authority's own: basicConstraints CA:FALSE), \
+                 signed by an authority that this machine or {path}.tls.caFilePath has"
+            ),
+            Self::Tls(_) => format!(
+                "does {host} port {port} speak TLS from the first byte? ejabberd: tls: true and certfile in the listener with \
+                 module: ejabberd_service. Prosody has no TLS for components: stunnel in front of it, or remove {path}.tls"
             ),
         }
     }
@@ -122,6 +173,12 @@ impl fmt::Display for LoginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(e) => write!(f, "cannot connect to the server: {e}"),
+            Self::Certificate(reason) => write!(
+                f,
+                "the server's certificate is not accepted: {}",
+                certificate_fault(reason)
+            ),
+            Self::Tls(e) => write!(f, "TLS with the server fails: {e}"),
             Self::HostUnknown => f.write_str("the server answered host-unknown"),
             Self::NotAuthorized => f.write_str("the server answered not-authorized"),
             Self::Conflict => f.write_str("the server answered conflict"),
@@ -132,14 +189,14 @@ impl fmt::Display for LoginError {
     }
 }
 
-impl ComponentSettings {
+impl LinkSettings {
     /// Logs in and out again. Returns nothing to say, or why that is not possible and what to do.
     ///
     /// # Errors
     ///
     /// What the server said or did, and what to change.
     pub async fn try_login(&self) -> Result<(), String> {
-        let mut established = login(self, &Tcp)
+        let mut established = login(self, &Net)
             .await
             .map_err(|error| format!("{error}; {}", error.advice(self)))?;
         close(&mut established.socket).await;
@@ -157,11 +214,11 @@ pub(crate) async fn close(writer: &mut (impl AsyncWrite + Unpin)) {
 }
 
 pub(crate) async fn login<D: Dial>(
-    settings: &ComponentSettings,
+    settings: &LinkSettings,
     dial: &D,
 ) -> Result<Established<D::Socket>, LoginError> {
     let socket = match timeout(CONNECT_TIMEOUT, dial.dial(settings)).await {
-        Ok(connected) => connected.map_err(LoginError::Connect)?,
+        Ok(connected) => connected.map_err(of_dial)?,
         Err(_) => return Err(LoginError::Connect(io::ErrorKind::TimedOut.into())),
     };
     timeout(LOGIN_TIMEOUT, authenticate(socket, settings))
@@ -169,10 +226,7 @@ pub(crate) async fn login<D: Dial>(
         .map_err(|_| LoginError::TimedOut)?
 }
 
-async fn authenticate<S: Socket>(
-    socket: S,
-    settings: &ComponentSettings,
-) -> Result<Established<S>, LoginError> {
+async fn authenticate<S: Socket>(socket: S, settings: &LinkSettings) -> Result<Established<S>, LoginError> {
     let header = StreamHeader {
         from: None,
         to: Some(settings.hostname.as_str().into()),
@@ -228,6 +282,14 @@ fn of_condition(condition: DefinedCondition) -> LoginError {
     }
 }
 
+fn of_dial(error: io::Error) -> LoginError {
+    match fault_of(&error) {
+        Some(rustls::Error::InvalidCertificate(reason)) => LoginError::Certificate(reason.clone()),
+        Some(other) => LoginError::Tls(other.clone()),
+        None => LoginError::Connect(error),
+    }
+}
+
 fn of_io(error: io::Error) -> LoginError {
     match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
@@ -247,40 +309,40 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 mod tests {
     use super::*;
 
-    fn advice(error: &LoginError, server_port: u16, secret_key: &'static str) -> String {
-        error.advice(&ComponentSettings {
-            hostname: "push.example.org".to_owned(),
-            secret: "s3cret".to_owned(),
+    fn advice(error: &LoginError, server_port: u16, path: &str, secret_key: &'static str) -> String {
+        error.advice(&LinkSettings {
+            path: path.to_owned(),
             secret_key,
-            server_host: "127.0.0.1".to_owned(),
             server_port,
-            max_stanza_size: 0,
-            retry_after: Duration::ZERO,
+            ..LinkSettings::made_up()
         })
     }
 
     #[test]
     fn a_port_that_is_for_others_is_told_first() {
         for error in [LoginError::HostUnknown, LoginError::Closed, LoginError::TimedOut] {
-            let said = advice(&error, 5222, "componentKey");
+            let said = advice(&error, 5222, "component", "componentKey");
             assert!(
                 said.starts_with("port 5222 is usually the one for clients"),
                 "{said}"
             );
             assert!(said.contains("5347 on Prosody"), "{said}");
-            let said = advice(&error, 5347, "componentKey");
+            let said = advice(&error, 5347, "component", "componentKey");
             assert!(!said.contains("usually") && said.contains("port 5347"), "{said}");
         }
     }
 
     #[test]
     fn the_secret_is_corrected_where_it_is() {
-        for key in ["componentKey", "componentKeyFile"] {
+        for (path, key) in [
+            ("component", "componentKey"),
+            ("component[1]", "componentKeyFile"),
+        ] {
             for error in [LoginError::NotAuthorized, LoginError::Closed] {
-                let said = advice(&error, 5347, key);
-                assert!(said.contains(&format!("component.{key}")), "{said}");
+                let said = advice(&error, 5347, path, key);
+                assert!(said.contains(&format!("{path}.{key}")), "{said}");
                 assert!(
-                    !said.contains(&format!("component.{key}File")) && !said.contains("s3cret"),
+                    !said.contains(&format!("{key}File")) && !said.contains("s3cret"),
                     "{said}"
                 );
             }

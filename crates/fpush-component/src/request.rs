@@ -41,8 +41,8 @@ pub(crate) enum Request<'a> {
     DiscoItems(Option<Cow<'a, str>>),
     /// XEP-0050: do something.
     Command(AdHoc<'a>),
-    /// XEP-0199.
-    Ping,
+    /// XEP-0199. With its id.
+    Ping(Cow<'a, str>),
     /// XEP-0092.
     Version,
     /// Any other use of pubsub.
@@ -161,7 +161,7 @@ impl<'a> Request<'a> {
                 Self::DiscoItems(child.attribute("node")?.filter(|node| !node.is_empty()))
             }
             (COMMANDS, "command") if set => Self::Command(AdHoc::read(cursor, iq, child)?),
-            (ns::PING, "ping") if !set => Self::Ping,
+            (ns::PING, "ping") if !set => Self::Ping(iq.attribute("id")?.unwrap_or_default()),
             (ns::VERSION, "query") if !set => Self::Version,
             _ => Self::Unknown,
         })

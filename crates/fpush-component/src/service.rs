@@ -1,6 +1,8 @@
 //! What we say about ourselves: identity, features, commands and version.
 
+use fpush_push::VapidKey;
 use xmpp_parsers::{
+    data_forms::{DataForm, DataFormType, Field},
     disco::{DiscoInfoResult, DiscoItemsResult, Identity},
     minidom::{Element, rxml::xml_ncname},
     ns,
@@ -10,11 +12,18 @@ use xmpp_parsers::{
 use crate::{command::COMMANDS, reply::Xml};
 
 /// disco#info (XEP-0030): a push service must show this identity and feature (XEP-0357 section 3), and
-/// Converse refuses to enable push without. With commands there are more features, those of clients among them.
-pub(crate) fn disco_info(with_commands: Option<&[String]>) -> Xml {
+/// Converse refuses to enable push without. With commands there are more features, those of clients among them, and a form
+/// (XEP-0128) with the keys with which web apps have to subscribe, by push type.
+pub(crate) fn disco_info(with_commands: Option<(&[String], &[VapidKey])>) -> Xml {
     let features = [ns::PUSH, ns::DISCO_INFO, ns::DISCO_ITEMS, ns::PING, ns::VERSION];
     let more =
-        with_commands.map(|features| [COMMANDS.to_owned()].into_iter().chain(features.iter().cloned()));
+        with_commands.map(|(features, _)| [COMMANDS.to_owned()].into_iter().chain(features.iter().cloned()));
+    let keys = with_commands.map(|(_, keys)| keys).unwrap_or_default();
+    let fields = keys.iter().map(|VapidKey { kind, key }| {
+        let name = format!("{KEY_FIELD}{kind}");
+        Field::text_single(&name, key)
+    });
+    let form = (!keys.is_empty()).then(|| DataForm::new(DataFormType::Result_, KEY_FORM, fields.collect()));
     info(
         None,
         ("pubsub", "push", NAME),
@@ -22,6 +31,7 @@ pub(crate) fn disco_info(with_commands: Option<&[String]>) -> Xml {
             .map(str::to_owned)
             .into_iter()
             .chain(more.into_iter().flatten()),
+        form,
     )
 }
 
@@ -32,19 +42,21 @@ pub(crate) fn command_list_info() -> Xml {
         Some(COMMANDS),
         ("automation", "command-list", "Commands"),
         features,
+        None,
     )
 }
 
 /// disco#info for one command (XEP-0050 section 2.3).
 pub(crate) fn command_info(node: &str, name: &str) -> Xml {
     let features = [COMMANDS, ns::DATA_FORMS].map(str::to_owned);
-    info(Some(node), ("automation", "command-node", name), features)
+    info(Some(node), ("automation", "command-node", name), features, None)
 }
 
 fn info(
     node: Option<&str>,
     (category, kind, name): (&str, &str, &str),
     features: impl IntoIterator<Item = String>,
+    form: Option<DataForm>,
 ) -> Xml {
     Xml::of(DiscoInfoResult {
         node: node.map(str::to_owned),
@@ -55,7 +67,7 @@ fn info(
             name: Some(name.to_owned()),
         }],
         features: features.into_iter().collect(),
-        extensions: Vec::new(),
+        extensions: form.into_iter().collect(),
     })
 }
 
@@ -91,6 +103,9 @@ pub(crate) fn version() -> Xml {
 }
 
 const NAME: &str = "fpush";
+/// The form with the keys of Web Push (VAPID), and what begins the name of each field.
+const KEY_FORM: &str = "fpush:webpush:0";
+const KEY_FIELD: &str = "vapid/";
 
 #[cfg(test)]
 mod tests {
@@ -124,7 +139,20 @@ mod tests {
         );
         assert!(command_info("a", "A").as_str().contains("type='command-node'"));
         assert!(command_list_info().as_str().contains("type='command-list'"));
-        let info = disco_info(Some(&["tigase:messenger:apns:1".to_owned()]));
+        let features = ["tigase:messenger:apns:1".to_owned()];
+        let keys = [VapidKey {
+            kind: "web<".to_owned(),
+            key: "BAbc".to_owned(),
+        }];
+        assert!(
+            !disco_info(Some((&features, &[])))
+                .as_str()
+                .contains("jabber:x:data")
+        );
+        let info = disco_info(Some((&features, &keys)));
+        for part in ["jabber:x:data", "fpush:webpush:0", "vapid/web&lt;", "BAbc"] {
+            assert!(info.as_str().contains(part), "{info:?}");
+        }
         assert!(info.as_str().contains("var='tigase:messenger:apns:1'"));
         assert!(
             info.as_str()

@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-use fpush_component::{Component, ComponentSettings, Handle};
+use fpush_component::{Component, Handle, LinkSettings, LinkStep};
 use fpush_driver::{Drain, Liveness, Module, Modules, Senders};
 use fpush_policy::ModuleSettings;
 use fpush_push::{
     BackendStatus, Class, CommandError, Devices, Executing, Failure, Found, Lookup, Push, PushError,
-    PushTrait, Sending, TokenHasher, Urgency, Verifying,
+    PushTrait, Scope, Sending, TokenHasher, Urgency, Verifying,
     settings::{Report, Section},
 };
 use fpush_testkit::{
@@ -75,7 +75,7 @@ impl PushTrait for Provider {
 struct Rig {
     xmpp: FakeXmpp,
     link: Link,
-    settings: ComponentSettings,
+    settings: LinkSettings,
     handle: Handle,
     drain: Drain,
     taken: Arc<Mutex<Vec<String>>>,
@@ -88,13 +88,18 @@ impl Rig {
 
     fn with(devices: Option<Arc<dyn Devices>>) -> Self {
         let xmpp = FakeXmpp::start(DOMAIN, SECRET);
-        let settings = ComponentSettings {
+        let settings = LinkSettings {
+            name: "link".to_owned(),
             hostname: DOMAIN.to_owned(),
             secret: SECRET.to_owned(),
+            path: "component".to_owned(),
             secret_key: "componentKey",
             server_host: "127.0.0.1".to_owned(),
             server_port: xmpp.port(),
+            tls: None,
             max_stanza_size: 10_000,
+            group: None,
+            scope: Arc::default(),
             retry_after: SECOND,
         };
         let (drain, taken) = (Drain::default(), Arc::default());
@@ -111,9 +116,9 @@ impl Rig {
             drain.clone(),
         );
         let modules = Arc::new(Modules::new(vec![Arc::clone(&module)], Some(module)));
-        let probe = Liveness::new().probe("reader");
-        let (component, handle) =
-            Component::new(settings.clone(), modules, devices, senders, drain.clone(), probe);
+        let liveness = Arc::new(Liveness::new());
+        let (component, handle) = Component::new(modules, devices, senders, drain.clone(), liveness);
+        handle.set_links(&[], vec![(settings.clone(), LinkStep::Open)]);
         thread::spawn(|| {
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -148,9 +153,11 @@ impl Rig {
         assert_eq!(self.verdict("ping"), "result");
     }
 
-    fn change(&mut self, change: impl FnOnce(&mut ComponentSettings)) {
+    /// Another link takes the place of this one.
+    fn replace(&mut self, change: impl FnOnce(&mut LinkSettings)) {
+        let former = LinkStep::Replace(self.settings.name.clone());
         change(&mut self.settings);
-        self.handle.set_settings(self.settings.clone());
+        self.handle.set_links(&[], vec![(self.settings.clone(), former)]);
     }
 }
 
@@ -171,7 +178,7 @@ fn what_the_server_sends_before_it_sees_the_end_is_answered_on_the_next_link() {
         prosody_publish("early", "early", None, true)
     ));
     assert_eq!(rig.verdict("early"), "result");
-    rig.change(|settings| settings.max_stanza_size = 20_000);
+    rig.replace(|settings| settings.max_stanza_size = 20_000);
     assert!(rig.link.expect_end(LONG).stream_closed);
     rig.link.send(second);
     rig.link.close();
@@ -183,7 +190,7 @@ fn what_the_server_sends_before_it_sees_the_end_is_answered_on_the_next_link() {
 #[test]
 fn a_server_that_does_not_close_its_side_is_left() {
     let mut rig = Rig::start();
-    rig.change(|settings| settings.max_stanza_size = 20_000);
+    rig.replace(|settings| settings.max_stanza_size = 20_000);
     assert!(rig.link.expect_end(LONG).stream_closed);
     let _still_open = std::mem::replace(&mut rig.link, rig.xmpp.accept(3 * SECOND));
     rig.publish("new");
@@ -194,10 +201,12 @@ fn a_server_that_does_not_close_its_side_is_left() {
 fn nothing_is_said_under_a_former_address() {
     let mut rig = Rig::start();
     let other = FakeXmpp::start("other.localhost", SECRET);
-    rig.change(|settings| {
-        settings.hostname = "other.localhost".to_owned();
-        settings.server_port = other.port();
-    });
+    rig.settings.hostname = "other.localhost".to_owned();
+    rig.settings.server_port = other.port();
+    let closed = rig.settings.name.clone();
+    rig.settings.name = "other".to_owned();
+    rig.handle
+        .set_links(&[closed], vec![(rig.settings.clone(), LinkStep::Open)]);
     assert!(rig.link.expect_end(LONG).stream_closed);
     rig.publish("late");
     rig.publish("slow");
@@ -281,7 +290,7 @@ impl Devices for Registry {
         vec![("register", "Register")]
     }
 
-    fn features(&self) -> Vec<String> {
+    fn features(&self, _scope: &Scope) -> Vec<String> {
         Vec::new()
     }
 

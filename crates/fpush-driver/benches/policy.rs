@@ -97,6 +97,7 @@ fn limit(criterion: &mut Criterion) {
             },
             registered: false,
             spacing: None,
+            time_to_live: Duration::MAX,
             sender: &sender,
         };
         matches!(policy.publish(&publish, now), Decision::Send { .. })

@@ -2,19 +2,21 @@
 
 use std::{
     collections::VecDeque,
+    ops::{Deref, DerefMut},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
-use fpush_policy::{Grant, HeldAttempt, HeldEnd, Policy, Ticket};
-use fpush_push::{Fingerprint, PushTrait, sync::lock};
+use fpush_policy::{End, Grant, HeldAttempt, HeldEnd, Policy, Ticket};
+use fpush_push::{Fingerprint, Meters, PushTrait, sync::lock};
 use tokio::{
     sync::{Notify, oneshot},
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
+use tracing::{debug, warn};
 
-use crate::SharedLane;
+use crate::{HeldStore, SharedLane};
 
 /// What the pushes of a module share.
 pub(crate) struct Lane {
@@ -24,6 +26,15 @@ pub(crate) struct Lane {
     /// Wakes [`Module::run`](crate::Module::run): something was granted, a held push is due before all others, or the
     /// module is to end.
     pub(crate) wake: Notify,
+    pub(crate) meters: Arc<Meters>,
+    name: Box<str>,
+}
+
+/// The state of a lane, locked. What has changed of what is held is written down before anybody else has it, and other instances
+/// are told what they should know.
+pub(crate) struct Locked<'a> {
+    lane: &'a Lane,
+    state: MutexGuard<'a, State>,
 }
 
 pub(crate) struct State {
@@ -36,6 +47,8 @@ pub(crate) struct State {
     pub(crate) hearing: Option<JoinHandle<()>>,
     pub(crate) telling: Option<JoinHandle<()>>,
     pub(crate) life: Life,
+    /// Where held pushes are written down.
+    pub(crate) store: Option<Arc<dyn HeldStore>>,
     /// Until when [`Module::run`](crate::Module::run) sleeps, if nothing wakes it.
     pub(crate) timer: Option<std::time::Instant>,
 }
@@ -80,7 +93,7 @@ pub(crate) enum Turn {
 }
 
 impl Lane {
-    pub(crate) fn new(policy: Policy<Waiter>, backend: Arc<dyn PushTrait>) -> Arc<Self> {
+    pub(crate) fn new(name: &str, policy: Policy<Waiter>, backend: Arc<dyn PushTrait>) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
                 policy,
@@ -89,15 +102,44 @@ impl Lane {
                 hearing: None,
                 telling: None,
                 life: Life::Wanted,
+                store: None,
                 timer: None,
             }),
             granted: Mutex::default(),
             wake: Notify::new(),
+            meters: Arc::default(),
+            name: name.into(),
         })
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        Locked {
+            lane: self,
+            state: lock(&self.state),
+        }
+    }
+
+    /// Counts how an acknowledged push ended.
+    fn has_ended(&self, policy: &mut Policy<Waiter>, token: Fingerprint, end: HeldEnd) {
+        let now = Instant::now().into_std();
+        match end {
+            HeldEnd::Delivered => {
+                self.meters.held_delivered();
+                policy.note(token, End::Delivered, now);
+            }
+            HeldEnd::Dropped => {
+                self.meters.held_dropped();
+                policy.note(token, End::Dropped, now);
+                debug!(module = %self.name, %token, "queued push dropped: the token is dead");
+            }
+            HeldEnd::Covered => self.meters.held_covered(),
+            HeldEnd::Lost(outcome) => {
+                self.meters.held_lost();
+                policy.note(token, End::Lost, now);
+                warn!(module = %self.name, %token, outcome = outcome.name(),
+                    "an acknowledged push could not be delivered");
+            }
+        }
     }
 
     /// Gives free permits to those who wait, as long as the module has not ended. Never to be called with the state locked.
@@ -111,8 +153,11 @@ impl Lane {
                 let now = Instant::now().into_std();
                 let grant = state.policy.grant(now);
                 // What wanted a permit may have to wait for another reason now, which had no timer.
-                let is_earlier = |next| state.timer.is_none_or(|timer| next < timer);
-                if grant.is_none() && state.policy.next_timer(now).is_some_and(is_earlier) {
+                let timer = state.timer;
+                let is_earlier = |next| timer.is_none_or(|timer| next < timer);
+                if grant.is_none()
+                    && (state.policy.wants_bodies() || state.policy.next_timer(now).is_some_and(is_earlier))
+                {
                     self.wake.notify_one();
                 }
                 grant
@@ -122,6 +167,11 @@ impl Lane {
                 Some(Grant::Waiter(waiter)) => {
                     // A waiter that gave up returns the permit by dropping it.
                     drop(waiter.send(Permit::new(self)));
+                    continue;
+                }
+                // It finds out by that.
+                Some(Grant::Down(waiter)) => {
+                    drop(waiter);
                     continue;
                 }
                 Some(Grant::Held(attempt)) => Granted::Attempt(attempt, Permit::new(self)),
@@ -135,6 +185,52 @@ impl Lane {
     /// Takes out what was granted to held pushes.
     pub(crate) fn granted(&self) -> Option<Granted> {
         lock(&self.granted).pop_front()
+    }
+}
+
+impl Locked<'_> {
+    /// Counts how an acknowledged push ended.
+    pub(crate) fn has_ended(&mut self, token: Fingerprint, end: HeldEnd) {
+        self.lane.has_ended(&mut self.state.policy, token, end);
+    }
+
+    /// Writes down what has changed of what is held. Returns who hears when that is done; nobody if it is not written down.
+    pub(crate) fn write(&mut self) -> Option<oneshot::Receiver<bool>> {
+        let store = Arc::clone(self.state.store.as_ref()?);
+        let changes = self.state.policy.take_changes();
+        let (acknowledge, written) = oneshot::channel();
+        store.write(changes, Some(acknowledge));
+        Some(written)
+    }
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let changes = self.state.policy.take_changes();
+        if let Some(store) = self.state.store.as_ref().filter(|_| !changes.is_empty()) {
+            store.write(changes, None);
+        }
+        for (token, end) in self.state.policy.take_ended() {
+            self.lane.has_ended(&mut self.state.policy, token, end);
+        }
+        let changes = self.state.policy.take_outbox();
+        if let Some(shared) = self.state.shared.as_ref().filter(|_| !changes.is_empty()) {
+            shared.tell(changes);
+        }
     }
 }
 

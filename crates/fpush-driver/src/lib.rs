@@ -12,6 +12,7 @@ mod module;
 mod modules;
 mod senders;
 mod shared;
+mod store;
 
 pub use clock::clocks;
 pub use drain::Drain;
@@ -20,3 +21,4 @@ pub use module::{Admission, Admitted, Block, Module, NotSent, TokenRole, TokenVi
 pub use modules::{Modules, Resolved};
 pub use senders::Senders;
 pub use shared::{Claiming, ClaimingDeath, Cluster, SharedLane, Telling};
+pub use store::{Acknowledge, HeldStore, Read};

@@ -10,35 +10,30 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    borrow::Cow,
-    fmt,
-    sync::{
-        Arc, MutexGuard,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use fpush_policy::{
-    BlockRecord, Busy, Clocks, End, Ended, HeldRecord, ModuleSettings, Policy, PushJob, RateSlot, Tries,
-    VerdictPlace, VerdictRecord,
+    BlockRecord, Busy, Clocks, End, Ended, Failed, Held, HeldRecord, ModuleSettings, Policy, PushJob,
+    RateSlot, Recipient, Remembered, Tries, VerdictPlace, VerdictRecord,
 };
 use fpush_push::{
     Class, Failure, Fingerprint, Form, Meters, Outcome, Push, PushError, PushTrait, Token, Urgency,
 };
-use tokio::time::Instant;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
-    Drain, Senders, SharedLane,
+    Drain, HeldStore, Senders, SharedLane,
     clock::clocks,
-    lane::{Lane, Life, Permit, Place, State, Turn},
+    lane::{Lane, Life, Locked, Permit, Place, Turn},
 };
 
 pub use self::inspect::{Block, TokenRole, TokenView};
-use self::shared::{HeldClaim, tell_others};
+use self::shared::HeldClaim;
 
 /// What becomes of a publish.
 #[derive(Debug)]
@@ -49,25 +44,29 @@ pub enum Admission {
     Admitted(Admitted),
 }
 
-/// A push that was admitted, by the module that sends it.
+/// A push that was admitted, by the module that sends or holds it.
 pub struct Admitted {
     module: Arc<Module>,
-    token: Fingerprint,
-    step: Step,
-    /// What other instances share of the module, if they can be asked.
-    shared: Option<Arc<dyn SharedLane>>,
-    arrived: Instant,
+    way: Way,
 }
 
-/// What is to be done with an admitted publish.
-enum Step {
+/// What is left to do for a push that was admitted.
+enum Way {
     Send {
         job: Box<PushJob>,
         slot: RateSlot,
         turn: Turn,
+        /// What other instances share of the module, if they can be asked.
+        shared: Option<Arc<dyn SharedLane>>,
+        arrived: Instant,
     },
-    /// It is held already. The other instances may not want that.
-    Hold(Box<HeldClaim>),
+    /// It is held, and acknowledged when it is written down, where it is, and the other instances want it.
+    Hold {
+        held: Held,
+        token: Fingerprint,
+        written: Option<oneshot::Receiver<bool>>,
+        claim: Option<Box<HeldClaim>>,
+    },
 }
 
 /// One push module.
@@ -76,9 +75,6 @@ pub struct Module {
     senders: Senders,
     drain: Drain,
     lane: Arc<Lane>,
-    /// Whether what is held at the end is written down for the next start.
-    keeps: AtomicBool,
-    meters: Arc<Meters>,
 }
 
 impl Module {
@@ -91,14 +87,13 @@ impl Module {
         senders: Senders,
         drain: Drain,
     ) -> Arc<Self> {
-        let policy = Policy::new(settings, backend.digest(), clocks());
+        let mut policy = Policy::new(settings, backend.digest(), clocks());
+        policy.set_ramp(backend.ramp());
         Arc::new(Self {
             name: name.into(),
             senders,
             drain,
-            lane: Lane::new(policy, backend.into()),
-            keeps: AtomicBool::new(false),
-            meters: Arc::default(),
+            lane: Lane::new(name, policy, backend.into()),
         })
     }
 
@@ -107,10 +102,11 @@ impl Module {
     /// has changed that this depends on.
     pub fn replace(&self, backend: Box<dyn PushTrait>, settings: ModuleSettings) {
         let mut state = self.lock();
-        state.policy.configure(settings, backend.digest());
+        let now = Instant::now().into_std();
+        state.policy.configure(settings, backend.digest(), now);
+        state.policy.set_ramp(backend.ramp());
         state.backend = backend.into();
-        // Those that the old settings are shared with.
-        tell_others(state);
+        drop(state);
         // It may have ended a pause, and there may be more permits.
         self.lane.wake.notify_one();
         self.lane.grant();
@@ -148,13 +144,13 @@ impl Module {
     /// How many pushes were acknowledged and could not be delivered after all.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.meters.lost()
+        self.lane.meters.lost()
     }
 
     /// What it counts.
     #[must_use]
     pub fn meters(&self) -> &Arc<Meters> {
-        &self.meters
+        &self.lane.meters
     }
 
     /// How many acknowledged pushes are held.
@@ -209,9 +205,9 @@ impl Module {
         }
     }
 
-    /// How often the block list, what is held, and what is known of the provider's words have changed so far.
+    /// How often the block list, and what is known of the provider's words, have changed so far.
     #[must_use]
-    pub fn changes(&self) -> [u64; 3] {
+    pub fn changes(&self) -> [u64; 2] {
         self.lock().policy.changes()
     }
 
@@ -232,51 +228,71 @@ impl Module {
         self.lock().policy.blocks(from, clocks)
     }
 
-    /// A part of what is held, to be written down; see [`Policy::held_records`].
-    #[must_use]
-    pub fn held_records(&self, from: u64, clocks: Clocks) -> (Vec<(Uuid, HeldRecord)>, Option<u64>) {
-        self.lock().policy.held_records(from, clocks)
+    /// From now on what is held is written down there.
+    pub fn keep_in(&self, store: Arc<dyn HeldStore>) {
+        let mut state = self.lock();
+        state.policy.begin_noting();
+        state.store = Some(store);
     }
 
-    /// What is held when the daemon ends will be written down: it is not lost then.
-    pub fn keep_held(&self) {
-        self.keeps.store(true, Ordering::Relaxed);
-    }
-
-    /// Takes what was written down before the daemon started again. What is held goes out when its time has come.
+    /// Takes what was written down of the block list and of the provider's words before the daemon started again.
     pub fn remember(
         &self,
         blocks: impl IntoIterator<Item = BlockRecord>,
-        held: impl IntoIterator<Item = HeldRecord>,
         verdicts: impl IntoIterator<Item = VerdictRecord>,
         clocks: Clocks,
     ) {
         self.lock().policy.remember(blocks, verdicts, clocks);
-        for record in held {
-            // The settings may have changed since, and the file too.
-            let canonical = self.canonical(record.token()).map(|token| Token::new(&token));
-            let Some(token) = canonical else {
-                self.lose(self.fingerprint(record.token()), Outcome::TokenInvalid);
-                continue;
-            };
-            let fingerprint = self.fingerprint(token.as_str());
-            let sender = self.senders.domain(record.domain());
-            let hasher = self.senders.hasher();
-            let end = self
-                .lock()
-                .policy
-                .remember_held(record, token, Uuid::new_v4(), sender, hasher, clocks);
-            if let Some(end) = end {
-                self.held_has_ended(fingerprint, end);
-            }
+    }
+
+    /// Takes a push that was written down before the daemon started again, under its number. It goes out when its time has
+    /// come. Returns whether it is held.
+    pub fn remember_held(&self, number: u64, record: HeldRecord, clocks: Clocks) -> bool {
+        // The settings may have changed since, and the file too.
+        let Some(recipient) = self.recipient(&record) else {
+            self.lose(self.fingerprint(record.token()), Outcome::TokenInvalid);
+            return false;
+        };
+        let fingerprint = self.fingerprint(recipient.token.as_str());
+        let hasher = self.senders.hasher();
+        let mut state = self.lock();
+        let remembered = state
+            .policy
+            .remember_held(number, record, recipient, hasher, clocks);
+        drop(state);
+        match remembered {
+            Remembered::Held => return true,
+            Remembered::Full => self.lose(fingerprint, Outcome::Overloaded),
+            Remembered::Expired => self.lose(fingerprint, Outcome::ProviderUnavailable),
         }
+        false
+    }
+
+    /// All that was written down is there.
+    pub fn has_remembered(&self) {
         self.lane.wake.notify_one();
+    }
+
+    /// Whom a push is for that was written down. `None` if its token cannot be one.
+    fn recipient(&self, record: &HeldRecord) -> Option<Recipient> {
+        let backend = self.backend();
+        Some(Recipient {
+            token: Token::new(&backend.canonical(record.token())?),
+            sender: self.senders.domain(record.domain()),
+            time_to_live: backend.time_to_live(record.class),
+        })
     }
 
     /// The one spelling of a token of the module's provider; `None` for what cannot be one.
     #[must_use]
     pub fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>> {
         self.backend().canonical(token)
+    }
+
+    /// The public key with which apps have to subscribe at their push service (VAPID), if there is one.
+    #[must_use]
+    pub fn vapid_key(&self) -> Option<String> {
+        self.backend().vapid_key().map(str::to_owned)
     }
 
     /// The hash by which the log names a token.
@@ -308,7 +324,6 @@ impl Module {
                 let fingerprint = self.fingerprint_as(role, &token);
                 let mut state = self.lock();
                 state.policy.unblock(fingerprint);
-                tell_others(state);
             }
         }
     }
@@ -317,48 +332,95 @@ impl Module {
     async fn wait_for_permit(&self, place: Place, slot: RateSlot, arrived: Instant) -> Option<Permit> {
         let permit = self.drain.run(place.permit(arrived)).await.flatten();
         if permit.is_none() {
-            self.give_back(slot);
-            if !self.drain.has_begun() {
-                self.complain_of_crowd();
-            }
+            self.lock().policy.give_back(slot);
         }
         permit
     }
 
-    fn give_back(&self, slot: RateSlot) {
-        let mut state = self.lock();
-        state.policy.give_back(slot);
-        tell_others(state);
-    }
-
     /// What a push comes to whose attempts have ended.
-    fn settle(&self, ended: Ended, job: Box<PushJob>, slot: RateSlot) -> Outcome {
-        let outcome = match ended {
-            Ended::Busy => return self.hold_busy(job, slot),
-            Ended::Failed { .. } => Outcome::ProviderUnavailable,
-            Ended::Settled(outcome) => outcome,
-        };
-        if outcome != Outcome::Accepted {
-            self.give_back(slot);
+    async fn settle(&self, ended: Ended, job: Box<PushJob>, slot: RateSlot, permit: Permit) -> Outcome {
+        match ended {
+            // Boxed, because few are held: the future of every other push stays small.
+            Ended::Busy => Box::pin(self.hold_busy(job, slot, permit)).await,
+            Ended::Failed { resume } => Box::pin(self.hold_failed(job, slot, resume, Some(permit))).await,
+            Ended::Settled(outcome) => {
+                if outcome != Outcome::Accepted {
+                    self.lock().policy.give_back(slot);
+                }
+                drop(permit);
+                outcome
+            }
         }
-        outcome
     }
 
     /// Makes a push whose token is too busy the queued one of its key.
-    fn hold_busy(&self, job: Box<PushJob>, slot: RateSlot) -> Outcome {
-        let mut state = self.lock();
-        let busy = state.policy.busy(job, slot, Instant::now().into_std());
-        tell_others(state);
+    async fn hold_busy(&self, job: Box<PushJob>, slot: RateSlot, permit: Permit) -> Outcome {
+        let (busy, written) = {
+            let mut state = self.lock();
+            let busy = state.policy.busy(job, slot, Instant::now().into_std());
+            (busy, state.write())
+        };
+        // Not before that: who gets it may be another push to the token.
+        drop(permit);
         match busy {
-            Busy::Held => {
-                self.lane.wake.notify_one();
-                Outcome::Queued
-            }
+            Busy::Held(number) => self.acknowledge(number, true, written).await,
             Busy::Covered => {
-                self.meters.held_covered();
+                self.lane.meters.held_covered();
                 Outcome::Queued
             }
             Busy::Refused => Outcome::Refused,
+        }
+    }
+
+    /// Holds a push that got no answer.
+    async fn hold_failed(
+        &self,
+        job: Box<PushJob>,
+        slot: RateSlot,
+        resume: std::time::Instant,
+        permit: Option<Permit>,
+    ) -> Outcome {
+        let (failed, written) = {
+            let mut state = self.lock();
+            let now = Instant::now().into_std();
+            let failed = state.policy.failed(job, slot, resume, now);
+            (failed, state.write())
+        };
+        drop(permit);
+        match failed {
+            Failed::Held(number) => self.acknowledge(number, true, written).await,
+            Failed::Covered => {
+                self.lane.meters.held_covered();
+                Outcome::Queued
+            }
+            Failed::Refused(outcome) => outcome,
+        }
+    }
+
+    /// Waits until a held push is written down, if it is. What cannot be written down is not acknowledged, and not held
+    /// either, unless an older push has its number.
+    async fn acknowledge(
+        &self,
+        number: u64,
+        is_new: bool,
+        written: Option<oneshot::Receiver<bool>>,
+    ) -> Outcome {
+        self.lane.wake.notify_one();
+        let Some(written) = written else {
+            return Outcome::Queued;
+        };
+        match timeout(LONGEST_WRITE, written).await {
+            Ok(Ok(true)) => {
+                self.lock().policy.written(number);
+                Outcome::Queued
+            }
+            Ok(Ok(false) | Err(_)) => {
+                if is_new {
+                    self.lock().policy.not_written(number);
+                }
+                Outcome::Overloaded
+            }
+            Err(_) => Outcome::Overloaded,
         }
     }
 
@@ -376,7 +438,7 @@ impl Module {
     fn count_attempt(&self, start: Instant, result: &Result<(), Failure>) -> Instant {
         let end = Instant::now();
         let refused = result.as_ref().err().map(|failure| failure.reason);
-        self.meters.attempt(end.duration_since(start), refused);
+        self.lane.meters.attempt(end.duration_since(start), refused);
         end
     }
 
@@ -384,7 +446,7 @@ impl Module {
         Arc::clone(&self.lock().backend)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> Locked<'_> {
         self.lane.lock()
     }
 }
@@ -400,23 +462,26 @@ pub enum NotSent {
 
 impl Admitted {
     /// Sends the push: waits for a permit for 5 s at most, then tries until the provider gave its answer or 25 s are
-    /// over since the publish arrived.
+    /// over since the publish arrived. What got no answer is held, if the settings say so, and so is what cannot be sent now:
+    /// then this waits until it is written down.
     pub async fn deliver(self) -> Outcome {
-        let Self {
-            module,
-            token,
-            step,
-            shared,
-            arrived,
-        } = self;
-        let outcome = match step {
-            Step::Send { job, slot, turn } => module.deliver(job, slot, turn, shared, arrived).await,
-            Step::Hold(held) => match shared {
-                Some(shared) => module.claim_to_hold(&*shared, *held).await,
-                None => Outcome::Queued,
-            },
+        let Self { module, way } = self;
+        let (token, outcome) = match way {
+            Way::Hold {
+                held,
+                token,
+                written,
+                claim,
+            } => (token, Box::pin(module.hold(held, written, claim)).await),
+            Way::Send {
+                job,
+                slot,
+                turn,
+                shared,
+                arrived,
+            } => (job.token, module.send(job, slot, turn, shared, arrived).await),
         };
-        module.meters.outcome(outcome);
+        module.lane.meters.outcome(outcome);
         // The policy has taken note of what was accepted when it heard of that.
         if outcome != Outcome::Accepted {
             module.note(token, End::Answered(outcome));
@@ -427,7 +492,7 @@ impl Admitted {
 
 impl Module {
     /// Sends a push: claims it where others share the module, waits for a permit, makes the attempts.
-    async fn deliver(
+    async fn send(
         self: &Arc<Self>,
         job: Box<PushJob>,
         slot: RateSlot,
@@ -435,10 +500,10 @@ impl Module {
         shared: Option<Arc<dyn SharedLane>>,
         arrived: Instant,
     ) -> Outcome {
-        let (mut job, slot) = match shared {
-            None => (job, slot),
+        let (mut job, slot, turn) = match shared {
+            None => (job, slot, turn),
             // Boxed, so that the future of a push without others stays small.
-            Some(shared) => match Box::pin(self.claim(&*shared, job, slot)).await {
+            Some(shared) => match Box::pin(self.claim(&*shared, job, slot, turn)).await {
                 Ok(claimed) => claimed,
                 Err(outcome) => return outcome,
             },
@@ -449,15 +514,19 @@ impl Module {
             Turn::Waiting(place) => Box::pin(self.wait_for_permit(*place, slot, arrived)).await,
         };
         let Some(permit) = permit else {
+            let now = Instant::now().into_std();
+            if self.lock().policy.is_down(now) {
+                return Box::pin(self.hold_failed(job, slot, now, None)).await;
+            }
+            if !self.drain.has_begun() {
+                self.complain_of_crowd();
+            }
             return Outcome::Overloaded;
         };
         delay_at_random().await;
         let mut tries = Tries::new(job.push.deadline, 0);
         let ended = self.attempts(&mut job, &mut tries).await;
-        let outcome = self.settle(ended, job, slot);
-        // Not before that: who gets it may be another push to a token that is too busy.
-        drop(permit);
-        outcome
+        self.settle(ended, job, slot, permit).await
     }
 }
 
@@ -471,9 +540,7 @@ impl fmt::Debug for Module {
 
 impl fmt::Debug for Admitted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admitted")
-            .field("token", &self.token)
-            .finish_non_exhaustive()
+        f.debug_struct("Admitted").finish_non_exhaustive()
     }
 }
 
@@ -485,6 +552,8 @@ async fn delay_at_random() {
 
 /// A reply is due this long after its publish; ejabberd forgets the publish after 32 s.
 const DEADLINE: Duration = Duration::from_secs(25);
+/// A disk that takes longer is too slow to acknowledge anything.
+const LONGEST_WRITE: Duration = Duration::from_secs(4);
 /// How often a push that the operator wants tries again at once because its connection broke.
 const MAX_RECONNECTS: u32 = 2;
 const CROWDED: &str = "overloaded: publishes arrive faster than the provider accepts them; some were refused: is the provider \

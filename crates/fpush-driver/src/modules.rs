@@ -6,7 +6,7 @@ use std::{
 };
 
 use fpush_push::{
-    Choice,
+    Choice, Scope,
     sync::{read, write},
 };
 
@@ -68,8 +68,8 @@ impl Modules {
 
     /// Whether a publish with this node that names no module would be one for a token of the default module.
     #[must_use]
-    pub fn take_for_token(&self, node: &str) -> bool {
-        let default = self.read().default.clone();
+    pub fn take_for_token(&self, node: &str, scope: &Scope) -> bool {
+        let default = self.read().default(scope).cloned();
         default.is_some_and(|module| module.knows_form_of(node))
     }
 
@@ -82,18 +82,25 @@ impl Modules {
     /// Finds the module for a publish by the `pushModule` of its options; an empty one counts as none, and
     /// `default` means the default module unless a module has that very name. The node is the token.
     #[must_use]
-    pub fn resolve<'a>(&self, node: &'a str, push_module: Option<&str>) -> Option<Resolved<'a>> {
+    pub fn resolve<'a>(
+        &self,
+        node: &'a str,
+        push_module: Option<&str>,
+        scope: &Scope,
+    ) -> Option<Resolved<'a>> {
         let table = self.read();
         let named = push_module.filter(|name| !name.is_empty());
         let module = match named {
             Some(name) => table
                 .by_name
                 .get(name)
-                .or_else(|| table.default.as_ref().filter(|_| name == "default")),
-            None => table.default.as_ref(),
+                .filter(|module| scope.allows(module.name()))
+                .or_else(|| table.default(scope).filter(|_| name == "default")),
+            None => table.default(scope),
         }?;
         Some(Resolved {
             token: node,
+            // Where a link may use one of several modules, apps may still mean another one.
             choice: match named {
                 Some(name) if name == module.name() => Choice::Named,
                 Some(_) | None if table.by_name.len() == 1 => Choice::Only,
@@ -105,6 +112,17 @@ impl Modules {
 
     fn read(&self) -> RwLockReadGuard<'_, Table> {
         read(&self.table)
+    }
+}
+
+impl Table {
+    /// The module that is meant where none is named.
+    fn default(&self, scope: &Scope) -> Option<&Arc<Module>> {
+        let default = match scope.default_module() {
+            Some(name) => self.by_name.get(name),
+            None => self.default.as_ref(),
+        };
+        default.filter(|module| scope.allows(module.name()))
     }
 }
 
@@ -166,9 +184,38 @@ mod tests {
     }
 
     fn resolve(modules: &Modules, push_module: Option<&str>) -> Option<(String, Choice)> {
+        resolve_in(modules, push_module, &Scope::default())
+    }
+
+    fn resolve_in(modules: &Modules, push_module: Option<&str>, scope: &Scope) -> Option<(String, Choice)> {
         modules
-            .resolve("t", push_module)
+            .resolve("t", push_module, scope)
             .map(|resolved| (resolved.module.name().to_owned(), resolved.choice))
+    }
+
+    #[test]
+    fn a_scope_has_its_own_modules_and_its_own_default() {
+        let all = modules(&["a", "b", "c"], Some("a"));
+        let scope = |modules: &[&str], default: Option<&str>| {
+            let modules = modules.iter().map(|name| (*name).to_owned()).collect();
+            Scope::new(Some(modules), default.map(str::to_owned))
+        };
+        let chosen = |name: &str, choice| Some((name.to_owned(), choice));
+        let two = scope(&["b", "c"], Some("c"));
+        assert_eq!(resolve_in(&all, Some("b"), &two), chosen("b", Choice::Named));
+        assert_eq!(resolve_in(&all, None, &two), chosen("c", Choice::Default));
+        assert_eq!(
+            resolve_in(&all, Some("default"), &two),
+            chosen("c", Choice::Default)
+        );
+        assert_eq!(resolve_in(&all, Some("a"), &two), None);
+        let one = scope(&["b"], Some("b"));
+        assert_eq!(resolve_in(&all, None, &one), chosen("b", Choice::Default));
+        // The default module of all is no help where it may not be used.
+        assert_eq!(resolve_in(&all, None, &scope(&["b"], None)), None);
+        let any = Scope::new(None, Some("b".to_owned()));
+        assert_eq!(resolve_in(&all, None, &any), chosen("b", Choice::Default));
+        assert_eq!(resolve_in(&all, Some("a"), &any), chosen("a", Choice::Named));
     }
 
     #[test]

@@ -54,12 +54,19 @@ impl PushTrait for Fcm {
         is_token(token).then_some(Cow::Borrowed(token))
     }
 
+    fn time_to_live(&self, class: Class) -> Duration {
+        self.message(class).ttl()
+    }
+
+    /// Google asks for a ramp of a minute: at a thousand a second after that.
+    fn ramp(&self) -> Duration {
+        RAMP
+    }
+
     fn class(&self, urgency: Urgency) -> Class {
-        match (&self.mode, urgency) {
-            (Mode::One(class, _), _) => *class,
-            (Mode::Auto { .. }, Urgency::High) => Class::High,
-            (Mode::Auto { .. }, Urgency::Low) => Class::Low,
-            (Mode::Auto { .. }, Urgency::Voip) => Class::Voip,
+        match &self.mode {
+            Mode::One(class, _) => *class,
+            Mode::Auto { .. } => Class::of(urgency),
         }
     }
 
@@ -73,7 +80,12 @@ impl PushTrait for Fcm {
                     self.access_token.note_taken(issued.generation);
                     Ok(())
                 }
-                Some(refusal) => Err(self.failure(&refusal, &issued, deadline).await),
+                Some(refusal) => {
+                    let refusal = self
+                        .refusal_of_the_device(refusal, push, &issued, deadline)
+                        .await?;
+                    Err(self.failure(&refusal, &issued, deadline).await)
+                }
             }
         })
     }
@@ -191,6 +203,30 @@ impl Fcm {
         Ok(Some(Refusal::read(answer.status, &answer.body, wait)))
     }
 
+    /// Where Google refuses a message and blames nothing in it, it is asked for a plain one for the same device, too. If it
+    /// would take that, the refusal is not the device's; if not, what it says then is.
+    async fn refusal_of_the_device(
+        &self,
+        refusal: Refusal,
+        push: &Push,
+        issued: &Issued,
+        deadline: Instant,
+    ) -> Result<Refusal, Failure> {
+        let plain = self.message(push.class).plain_dry_body(push.token.as_str());
+        let Some(plain) = plain.filter(|_| refusal.may_be_about_the_message()) else {
+            return Ok(refusal);
+        };
+        let plain = self.request_with(plain, Some(issued));
+        self.attempt(plain, deadline).await?.ok_or_else(|| {
+            Failure::new(
+                PushError::Misconfigured,
+                "invalid_message",
+                "Google refuses what the settings put into the message, and not the device",
+                OPEN_PARTS,
+            )
+        })
+    }
+
     /// What a refusal means, after what the backend itself can do about it.
     async fn failure(&self, refusal: &Refusal, issued: &Issued, deadline: Instant) -> Failure {
         let Entry {
@@ -289,8 +325,14 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PERMISSION_PAUSE: Duration = Duration::from_secs(60);
 /// No device has this token, which is not in the form of one either.
 const NO_DEVICE: &str = "fpush-asks-whether-its-credentials-are-good";
+const OPEN_PARTS: &str = "Google would take a message for this device without notification, android, apns, webpush and fcmOptions, \
+     and refuses the one with them. Take out one after the other, and compare with Google's reference of \
+     projects.messages.";
 const ONLY_THIS_ONE: &str = "Google takes the same access token for other devices, so it is about this one, which is left alone for a while. If \
      it goes on, look in the Firebase console, under Project settings, Cloud Messaging, whether the APNs key and the \
      web push certificate of the project are there.";
 const NO_ACCESS_TOKEN: &str = "Google's token endpoint has not answered yet. If this goes on, check the network, the firewall and \
      HTTPS_PROXY.";
+
+/// In which the rate of held pushes doubles.
+const RAMP: Duration = Duration::from_secs(6);

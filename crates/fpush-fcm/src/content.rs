@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fpush_push::{Class, settings::Section};
+use fpush_push::{
+    Class,
+    settings::{PerClass, Section},
+};
 use serde_json::{Map, Value};
 
 use crate::resource::{self, Field};
@@ -39,40 +42,41 @@ struct Part {
 
 /// What the messages of a module carry.
 #[derive(Clone, Debug)]
-pub(crate) struct Contents {
-    visible: Content,
-    silent: Content,
-    voip: Content,
-}
+pub(crate) struct Contents(PerClass<Content>);
 
 impl Contents {
     /// Reads it. What no message of the classes in `sends` will carry is a warning.
     pub(crate) fn read(fcm: &mut Section<'_>, sends: &[Class]) -> Self {
         let all = Part::read(fcm);
-        let mut of_class = |name: &'static str, class| {
-            let given = fcm.has(name);
-            let mut section = fcm.section_or_empty(name);
-            let part = Part::read(&mut section);
-            section.finish();
-            if given && !sends.contains(&class) {
-                fcm.warning(name, "this module sends no such pushes: see priority");
-            }
-            part.over(&all)
-        };
-        Self {
-            visible: of_class("visible", Class::High),
-            silent: of_class("silent", Class::Low),
-            voip: of_class("voip", Class::Voip),
-        }
+        Self(PerClass::read(fcm, sends, "priority", |section, _, _| {
+            Part::read(section).over(&all)
+        }))
     }
 
     /// What messages of this class carry.
     pub(crate) fn of(&self, class: Class) -> &Content {
-        match class {
-            Class::High => &self.visible,
-            Class::Low => &self.silent,
-            Class::Voip => &self.voip,
-        }
+        self.0.of(class)
+    }
+}
+
+impl Content {
+    /// The same without what Google passes on in its own words; `None` if there is nothing of that.
+    pub(crate) fn without_open_parts(&self) -> Option<Self> {
+        let open = [
+            &self.notification,
+            &self.android,
+            &self.apns,
+            &self.webpush,
+            &self.fcm_options,
+        ];
+        open.iter().any(|part| !part.is_empty()).then(|| Self {
+            notification: Map::new(),
+            android: Map::new(),
+            apns: Map::new(),
+            webpush: Map::new(),
+            fcm_options: Map::new(),
+            ..self.clone()
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a push carries. Everything but the device's token is the same for every push, so it is made once when
 //! the daemon starts.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use fpush_push::{Class, Extra, Form};
@@ -27,10 +27,14 @@ pub(crate) struct Message {
     target: Target,
     full: Box<str>,
     minimal: Box<str>,
+    /// The minimal one without the parts in Google's own words, if there are any.
+    plain: Option<Box<str>>,
     /// The keys of `additionalData`, which nothing else may stand under.
     taken: Vec<String>,
     /// How many bytes Google takes beside them.
     room: usize,
+    /// How long Google keeps it for a device that is off.
+    ttl: Duration,
 }
 
 /// Why there is no message.
@@ -84,11 +88,20 @@ impl Message {
         }
         Ok(Self {
             target,
+            ttl: content.ttl,
             full: rest(class, content, data),
             minimal: rest(class, content, &BTreeMap::new()),
+            plain: content
+                .without_open_parts()
+                .map(|plain| rest(class, &plain, &BTreeMap::new())),
             taken: data.keys().cloned().collect(),
             room: LARGEST - all.max(apns).max(webpush),
         })
+    }
+
+    /// How long Google keeps it for a device that is off.
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
     }
 
     /// The request's body. The token needs no escaping: [`is_token`] lets nothing through that would.
@@ -116,12 +129,13 @@ impl Message {
 
     /// The body of a request that Google only checks (`validate_only` of projects.messages.send).
     pub(crate) fn dry_body(&self, token: &str) -> Bytes {
-        let body = self.body(token, Form::Full, None);
-        let mut dry = Vec::with_capacity(DRY.len() + body.len());
-        dry.extend_from_slice(DRY.as_bytes());
-        // What is inside the object.
-        dry.extend_from_slice(body.get(1..).unwrap_or_default());
-        Bytes::from(dry)
+        dry(&self.body(token, Form::Full, None))
+    }
+
+    /// The same for a message that names the device and has no part in Google's own words; `None` if no message has any.
+    pub(crate) fn plain_dry_body(&self, token: &str) -> Option<Bytes> {
+        let rest = self.plain.as_deref()?;
+        Some(dry(&[self.target.start(token), token, rest].concat().into()))
     }
 
     /// More pairs for `data`, each behind a comma: as many as Google takes.
@@ -183,6 +197,14 @@ fn is_installation_id(text: &str) -> bool {
         && text
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+}
+
+/// A body whose request Google only checks.
+fn dry(body: &Bytes) -> Bytes {
+    // What is inside the object.
+    [DRY.as_bytes(), body.get(1..).unwrap_or_default()]
+        .concat()
+        .into()
 }
 
 /// What stands behind the token in `message`. There is a `notification` only if the settings have one: else the app decides

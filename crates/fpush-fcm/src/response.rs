@@ -86,6 +86,8 @@ pub(crate) struct Refusal {
     pub(crate) quota: Quota,
     /// Google says that the message is too big: a special case of `INVALID_ARGUMENT` without a code of its own.
     pub(crate) too_big: bool,
+    /// It was Apple's push service behind Google that refused (`ApnsError`).
+    pub(crate) from_apple: bool,
     pub(crate) retry_after: Option<Duration>,
 }
 
@@ -136,6 +138,7 @@ impl Refusal {
             blame: Blame::find(detail("google.rpc.BadRequest")),
             quota: Quota::find(detail("google.rpc.QuotaFailure"), message),
             too_big: message.contains("too big"),
+            from_apple: detail("google.firebase.fcm.v1.ApnsError").next().is_some(),
             retry_after,
         }
     }
@@ -234,6 +237,12 @@ impl Refusal {
         }
     }
 
+    /// Whether it may be the token or something that the settings have put into the message.
+    pub(crate) fn may_be_about_the_message(&self) -> bool {
+        let blames_nothing = self.blame == Blame::Nothing && !self.too_big && !self.from_apple;
+        self.reason == Reason::Fcm(FcmCode::InvalidArgument) && blames_nothing
+    }
+
     /// For the log.
     pub(crate) fn describe(&self) -> String {
         let status = self.status.as_u16();
@@ -256,6 +265,8 @@ impl Refusal {
     fn invalid_argument(&self, unblamed: PushError, meaning: &'static str) -> (Remedy, &'static str) {
         let (error, meaning) = match self.blame {
             _ if self.too_big => (PushError::TooLarge, TOO_LARGE),
+            // Its reasons are about this project's APNs key, the app's bundle ID or the message: none is the device's end.
+            _ if self.from_apple => (PushError::TokenUnserved, APPLES),
             Blame::Nothing => (unblamed, meaning),
             Blame::Token => (PushError::TokenDoubted, MALFORMED),
             Blame::Field(_) => (PushError::Misconfigured, OUR_FAULT),
@@ -474,6 +485,9 @@ const DEVICE_FIELDS: [&str; 2] = ["message.token", "message.fid"];
 
 const MALFORMED: &str = "Google cannot read the token: the app registered something that is neither an FCM token nor a Firebase \
      installation ID. If many devices meet this, look at what the app sends as its node, and at target.";
+const APPLES: &str = "The token is one of an iOS app, and Apple refused what Google passed on. Check what fcm.apns says, and in the Firebase \
+     console, under Project settings, Cloud Messaging, the APNs key and the app's bundle ID. The device is left alone for \
+     a while.";
 const OUR_FAULT: &str = "Google does not take the message, whose token is innocent. The answer names the field if there is one: \
      check ttl, collapseKey and additionalData, for an installation ID target, and otherwise report it as a mistake \
      of fpush.";
@@ -566,7 +580,17 @@ mod tests {
     const A_MINUTE: Duration = Duration::from_secs(60);
     const HTML: &str = "<html><title>Error 502 (Server Error)!!1</title></html>";
 
+    fn apns_error(reason: &str) -> Value {
+        json!({ "@type": "type.googleapis.com/google.firebase.fcm.v1.ApnsError", "statusCode": 400, "reason": reason })
+    }
+
     answers! {
+        invalid_argument_of_apples_push_service:
+            400 "INVALID_ARGUMENT" [fcm_error("INVALID_ARGUMENT"), apns_error("DeviceTokenNotForTopic")]
+            => Remedy::Module(PushError::TokenUnserved),
+        unregistered_at_apples_push_service:
+            404 "NOT_FOUND" [fcm_error("UNREGISTERED"), apns_error("Unregistered")]
+            => Remedy::Module(PushError::TokenGone { since: None }),
         unregistered: 404 "NOT_FOUND" [fcm_error("UNREGISTERED")]
             => Remedy::Module(PushError::TokenGone { since: None }),
         not_found_is_a_wrong_project: 404 "NOT_FOUND" [] => Remedy::Module(PushError::Misconfigured),

@@ -348,6 +348,51 @@ async fn good_credentials_are_proved_without_a_push() {
 }
 
 #[tokio::test]
+async fn what_the_settings_add_to_a_message_is_not_the_tokens_fault() {
+    let ca = TestCa::new();
+    let fcm = FakeFcm::start(&ca);
+    let invalid = || fcm_error(400, "INVALID_ARGUMENT", Some("INVALID_ARGUMENT"), &[]);
+    let gone = || fcm_error(404, "NOT_FOUND", Some("UNREGISTERED"), &[]);
+    let open = json!({ "apns": { "payload": { "aps": {} } }, "ttl": "1h" });
+    for (keys, answers, error, requests) in [
+        // It would take a plain message.
+        (
+            &open,
+            vec![invalid(), Answer::Normal],
+            PushError::Misconfigured,
+            2,
+        ),
+        // It would not take that either.
+        (&open, vec![invalid(), invalid()], PushError::TokenDoubted, 2),
+        (
+            &open,
+            vec![invalid(), gone()],
+            PushError::TokenGone { since: None },
+            2,
+        ),
+        (&open, vec![gone()], PushError::TokenGone { since: None }, 1),
+        // There is nothing that could be left out.
+        (&json!({}), vec![invalid()], PushError::TokenDoubted, 1),
+    ] {
+        let backend = backend(&ca, &fcm, keys.clone());
+        let before = fcm.sends().len();
+        fcm.queue(answers);
+        let failure = backend.send(&push()).await.unwrap_err();
+        assert_eq!(failure.error, error, "{failure:?}");
+        let sends = &fcm.sends()[before..];
+        assert_eq!(sends.len(), requests, "{failure:?}");
+        if let [first, plain] = sends {
+            assert_eq!(first.message["apns"], keys["apns"]);
+            let expected = json!({
+                "validate_only": true,
+                "message": { "token": TOKEN, "android": { "priority": "HIGH", "ttl": "3600s" }, "data": {} },
+            });
+            assert_eq!(plain.body, expected);
+        }
+    }
+}
+
+#[tokio::test]
 async fn refused_credentials_are_explained() {
     let ca = TestCa::new();
     let fcm = FakeFcm::start(&ca);

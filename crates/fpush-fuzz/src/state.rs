@@ -1,16 +1,16 @@
 //! Files that the program itself reads: settings, its state, unit files, questions of the command line.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use fpush_policy::{
-    BlockRule, BlocklistSettings, Clocks, Ended, Grant, HeldRecord, KnownDomains, ModuleSettings, Policy,
-    Publish, RatelimitSettings, SenderDomain, Target, VerdictPlace,
+    BlockRule, BlocklistSettings, Clocks, Ended, Grant, HeldChange, HeldRecord, KnownDomains, ModuleSettings,
+    Policy, Publish, RatelimitSettings, Recipient, Remembered, SenderDomain, Target, VerdictPlace,
 };
 use fpush_push::{Class, Outcome, Token, TokenHasher};
-use uuid::Uuid;
 
 use crate::check_line;
 
@@ -76,9 +76,14 @@ fn go_on(state: fpush::fuzz::State) {
     let mut policy = Policy::<()>::new(module(), 7, clocks);
     let held = state.held.len();
     policy.remember(state.blocks, state.verdicts, clocks);
-    for record in state.held {
-        let (token, sender) = (Token::new(record.token()), sender(&record, &hasher));
-        let _ = policy.remember_held(record, token, Uuid::nil(), sender, &hasher, clocks);
+    policy.begin_noting();
+    let mut file = HashMap::new();
+    for (number, record) in (0..).zip(state.held) {
+        let recipient = recipient(&record, &hasher);
+        let remembered = policy.remember_held(number, record.clone(), recipient, &hasher, clocks);
+        if remembered == Remembered::Held {
+            file.insert(number, record);
+        }
     }
     assert!(policy.held() <= held);
     let mut domains = KnownDomains::new(clocks);
@@ -90,6 +95,15 @@ fn go_on(state: fpush::fuzz::State) {
         clocks.wall += STEP;
         policy.follow_clock(clocks);
         while policy.make_due(clocks.now) {}
+        write(&mut policy, &mut file);
+        for number in policy.take_wanted() {
+            let job = file.get(&number).cloned().map(|record| {
+                let recipient = recipient(&record, &hasher);
+                Policy::<()>::job_of(record, recipient, &hasher, clocks)
+            });
+            assert!(job.is_some(), "what is held is in the file");
+            policy.loaded(number, job, clocks.now);
+        }
         while let Some(grant) = policy.grant(clocks.now) {
             match grant {
                 Grant::Held(attempt) => {
@@ -102,7 +116,7 @@ fn go_on(state: fpush::fuzz::State) {
                     policy.give_back_permit();
                 }
                 Grant::Ended(..) => {}
-                Grant::Waiter(()) => panic!("nobody waits"),
+                Grant::Waiter(()) | Grant::Down(()) => panic!("nobody waits"),
             }
         }
         let token = hasher.fingerprint(&step.to_string());
@@ -114,6 +128,7 @@ fn go_on(state: fpush::fuzz::State) {
             },
             registered: false,
             spacing: None,
+            time_to_live: Duration::MAX,
             sender: &others,
         };
         let _ = policy.publish(&publish, clocks.now);
@@ -121,9 +136,10 @@ fn go_on(state: fpush::fuzz::State) {
         let _ = (
             policy.verdicts(VerdictPlace::default(), clocks.now),
             policy.blocks(0, clocks),
-            policy.held_records(0, clocks),
         );
     }
+    write(&mut policy, &mut file);
+    assert!(file.is_empty(), "nothing is left in the file");
     assert_eq!(
         policy.held(),
         0,
@@ -131,8 +147,23 @@ fn go_on(state: fpush::fuzz::State) {
     );
 }
 
-fn sender(record: &HeldRecord, hasher: &TokenHasher) -> Arc<SenderDomain> {
-    Arc::new(SenderDomain::new(record.domain(), hasher))
+/// Writes down what has changed of what is held.
+fn write(policy: &mut Policy<()>, file: &mut HashMap<u64, HeldRecord>) {
+    for change in policy.take_changes() {
+        match change {
+            HeldChange::Put(number, record) => drop(file.insert(number, *record)),
+            HeldChange::Gone(number) => drop(file.remove(&number)),
+            HeldChange::Jumped(jump) => file.values_mut().for_each(|record| record.jumped(jump)),
+        }
+    }
+}
+
+fn recipient(record: &HeldRecord, hasher: &TokenHasher) -> Recipient {
+    Recipient {
+        token: Token::new(record.token()),
+        sender: Arc::new(SenderDomain::new(record.domain(), hasher)),
+        time_to_live: STEP,
+    }
 }
 
 fn module() -> ModuleSettings {
@@ -142,6 +173,7 @@ fn module() -> ModuleSettings {
     };
     ModuleSettings {
         max_in_flight: 10,
+        hold_for: STEP,
         ratelimit: RatelimitSettings {
             enabled: true,
             spacing: Duration::from_secs(20),

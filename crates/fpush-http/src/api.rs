@@ -7,12 +7,16 @@ use axum::{
     body::{Body, HttpBody as _},
     extract::{Path, Request, State},
     http::{HeaderMap, StatusCode, Uri},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use fpush_driver::{Admission, Drain, Modules};
-use fpush_push::{Choice, Found, Outcome, Recipient, Unavailable, Urgency, network_name};
-use fpush_registry::{RegisterError, Registry};
+use fpush_push::{
+    Choice, Devices as _, Found, Outcome, Recipient, Scope, Subscription, Unavailable, Urgency, VapidKey,
+    network_name,
+};
+use fpush_registry::{Destination, RegisterError, Registry};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use tokio::{
@@ -23,6 +27,7 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
+    cors::{self, AllowedOrigins},
     form::Fields,
     hosts::HostNames,
     limits::Limits,
@@ -31,7 +36,7 @@ use crate::{
     registrations::Registrations,
     settings::HttpSettings,
     shares::Shares,
-    wording::{Answer, Refusal, result},
+    wording::{Answer, Refusal, result, text},
 };
 
 /// All endpoints, for a [`Listener`](crate::Listener). What they begin ends with the drain. To be called where registry and
@@ -56,21 +61,32 @@ pub fn api(
         drain,
         home: Handle::current(),
         debugging: settings.debugging,
+        allowed_origins: settings.allowed_origins.clone(),
         host_names: settings.security.host_names.clone(),
         require_secret: settings.require_secret,
         body_patience: limits.body,
         pushes: Shares::new(limits.pushes, limits.pushes_per_address),
         lookups: Shares::new(limits.lookups, limits.lookups_per_address),
     };
+    let for_pages = Router::new()
+        .route(
+            "/push_appserver/v1/register",
+            get(register_form).post(register).options(cors::preflight),
+        )
+        .route(
+            "/push_appserver/v1/unregister",
+            get(unregister_form).post(unregister).options(cors::preflight),
+        )
+        .route(
+            "/push_appserver/v1/vapid/{kind}",
+            get(vapid).options(cors::preflight),
+        )
+        .layer(from_fn_with_state(settings.allowed_origins.clone(), cors::allow));
     Router::new()
+        .merge(for_pages)
         .route("/push_appserver", get(async || pages::hello()))
         .route("/push_appserver/", get(async || pages::hello()))
         .route("/push_appserver/v1/health", get(async || pages::health()))
-        .route("/push_appserver/v1/register", get(register_form).post(register))
-        .route(
-            "/push_appserver/v1/unregister",
-            get(unregister_form).post(unregister),
-        )
         .route("/push_appserver/v1/push", get(push_form).post(push))
         .route("/push_appserver/v1/settings", get(devices))
         .route("/push_appserver/v1/settings/", get(devices))
@@ -89,6 +105,7 @@ struct Api {
     /// Where registry and modules run: their connections belong to that runtime, and outlive the listener's.
     home: Handle,
     debugging: bool,
+    allowed_origins: AllowedOrigins,
     host_names: HostNames,
     require_secret: bool,
     body_patience: Duration,
@@ -118,7 +135,7 @@ impl Api {
     async fn body(&self, client: Client, request: Request) -> Result<Vec<u8>, Refusal> {
         let (head, body) = request.into_parts();
         // Without debugging there is no form of ours that a page of somebody else could imitate.
-        if self.debugging && is_browser(&head.headers) {
+        if self.debugging && is_browser(&head.headers) && !self.allowed_origins.include(&head.headers) {
             if client.is_cross_site(&head.uri, &head.headers) {
                 return Err(Refusal::CrossSite);
             }
@@ -178,18 +195,52 @@ async fn register(
     request: Request,
 ) -> Result<Answer, Refusal> {
     let fields = api.fields(client, request).await?;
-    let [kind, node, token] = fields.all_of(["type", "node", "token"])?;
-    let secret = fields.optional("secret").map(str::to_owned);
+    let [kind, node] = fields.all_of(["type", "node"])?;
+    let token = token(&fields)?;
+    let [secret, key] = ["secret", "vapid"].map(|name| fields.optional(name).map(str::to_owned));
     let Some(share) = api.lookups.take(client.address) else {
         return Ok(Answer::busy());
     };
     api.at_home(async move |api| {
         let _share = share;
         let (registrations, secret) = (&api.registrations, secret.as_deref());
-        let registered = registrations.register(&kind, &node, &token, secret, client.address);
+        let destination = Destination {
+            token: &token,
+            key: key.as_deref(),
+        };
+        let registered = registrations.register(&kind, &node, destination, secret, client.address);
         Answer::to_registration(registered.await)
     })
     .await
+}
+
+/// The field `token`, or the Web Push subscription that a form has in its place.
+fn token(fields: &Fields) -> Result<String, Refusal> {
+    if let Some(token) = fields.optional("token") {
+        return Ok(token.to_owned());
+    }
+    if fields.optional("endpoint").is_none() {
+        return Err(Refusal::BadField("token"));
+    }
+    let [endpoint, p256dh, auth] = fields.all_of(["endpoint", "p256dh", "auth"])?;
+    let subscription = Subscription {
+        endpoint: &endpoint,
+        p256dh: &p256dh,
+        auth: &auth,
+    };
+    Ok(subscription.to_token())
+}
+
+/// The key with which apps subscribe for a push type.
+async fn vapid(State(api): State<Arc<Api>>, Path(kind): Path<String>) -> Response {
+    let keys = api.registry.vapid_keys(&Scope::default());
+    match keys.into_iter().find(|key| key.kind == kind) {
+        Some(VapidKey { key, .. }) => text(StatusCode::OK, key),
+        None => text(
+            StatusCode::NOT_FOUND,
+            "This push type has no VAPID key.\n".to_owned(),
+        ),
+    }
 }
 
 async fn unregister(
@@ -246,6 +297,7 @@ async fn unregister_device(
             RegisterError::BadField(_)
             | RegisterError::UnknownType
             | RegisterError::BadToken
+            | RegisterError::OtherKey
             | RegisterError::ReservedNode
             | RegisterError::Forbidden
             | RegisterError::NotFound

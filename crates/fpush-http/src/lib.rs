@@ -13,6 +13,8 @@ mod answers;
 mod api;
 mod connections;
 #[cfg(feature = "registration")]
+mod cors;
+#[cfg(feature = "registration")]
 mod form;
 #[doc(hidden)]
 pub mod fuzz;
@@ -32,7 +34,7 @@ mod tls;
 mod wording;
 
 #[cfg(feature = "registration")]
-pub use crate::{api::api, settings::HttpSettings};
+pub use crate::{api::api, cors::AllowedOrigins, settings::HttpSettings};
 pub use crate::{
     hosts::HostNames,
     limits::Limits,

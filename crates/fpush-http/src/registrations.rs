@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use fpush_push::{Devices as _, Found, Lookup, Unavailable, client_network, client_site};
-use fpush_registry::{RegisterError, Registered, Registry, Throttle, Unowned};
+use fpush_registry::{Destination, RegisterError, Registered, Registry, Throttle, Unowned};
 use tokio::time::Instant;
 
 use crate::settings::HttpSettings;
@@ -37,7 +37,7 @@ impl Registrations {
         &self,
         kind: &str,
         node: &str,
-        token: &str,
+        destination: Destination<'_>,
         secret: Option<&str>,
         address: IpAddr,
     ) -> Result<Registered, RegisterError> {
@@ -46,7 +46,7 @@ impl Registrations {
         let may_add = self.reserve_new(network);
         let registered = self
             .registry
-            .register(device, token, may_add, &network.to_string())
+            .register(device, destination, may_add, &network.to_string())
             .await;
         // Only what is one device more counts as one.
         if may_add && !registered.as_ref().is_ok_and(|(_, is_new)| *is_new) {

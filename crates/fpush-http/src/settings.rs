@@ -5,6 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::SystemTime};
 use fpush_push::{Network, settings::Section};
 use serde_json::Value;
 
+#[cfg(feature = "registration")]
+use crate::cors::AllowedOrigins;
 use crate::{
     hosts::HostNames,
     tls::{PemFile, ServerCertificate},
@@ -126,6 +128,8 @@ pub struct HttpSettings {
     pub new_per_address: u32,
     /// `requestsPerAddress`: registrations, renewals and removals of one address in a minute.
     pub requests_per_address: u32,
+    /// `allowedOrigins`: whose pages may register devices.
+    pub allowed_origins: AllowedOrigins,
     /// TLS and proxies.
     pub security: Security,
 }
@@ -139,6 +143,7 @@ impl HttpSettings {
         let require_secret = section.boolean("requireSecret", false);
         let new_per_address = section.integer("newPerAddress", 1..=1_000_000, 5_000) as u32;
         let requests_per_address = section.integer("requestsPerAddress", 1..=1_000_000, 600) as u32;
+        let allowed_origins = AllowedOrigins::read(&mut section);
         let security = Security::read(&mut section);
         section.finish();
         Some(Self {
@@ -147,6 +152,7 @@ impl HttpSettings {
             require_secret,
             new_per_address,
             requests_per_address,
+            allowed_origins,
             security,
         })
     }

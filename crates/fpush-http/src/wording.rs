@@ -27,6 +27,7 @@ impl Answer {
             Err(RegisterError::BadField(field)) => return Err(Refusal::BadField(field)),
             Err(RegisterError::UnknownType) => Self::Error("Push type not known!"),
             Err(RegisterError::BadToken) => Self::Error("Token does not fit the push type!"),
+            Err(RegisterError::OtherKey) => Self::Error("Subscribed with another VAPID key!"),
             Err(RegisterError::ReservedNode) => Self::Error("Node is reserved, choose another one!"),
             Err(RegisterError::Forbidden) => Self::Error(NODE_OR_SECRET),
             Err(RegisterError::NotFound) => Self::Error("Node not found!"),
@@ -135,7 +136,8 @@ impl IntoResponse for Refusal {
     }
 }
 
-fn text(status: StatusCode, text: String) -> Response {
+/// An answer in plain text.
+pub(crate) fn text(status: StatusCode, text: String) -> Response {
     (status, [(header::CONTENT_TYPE, "text/plain;charset=utf-8")], text).into_response()
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use fpush_push::{Credential, CredentialKind, TroubleKind};
+use fpush_push::{Credential, CredentialKind, OutagePhase, OutageStatus, TroubleKind};
 
 use crate::{
     RegistryStatus, Severity, Status,
@@ -36,8 +36,13 @@ pub(crate) fn concerns(status: &Status, wall: SystemTime) -> Vec<Concern> {
             });
         }
     };
-    if let Some(reason) = &status.link.down {
-        add(Severity::Error, "link", reason.clone());
+    for (link, about, reason) in status.links_down() {
+        let severity = if status.has_stand_in(link) {
+            Severity::Warning
+        } else {
+            Severity::Error
+        };
+        add(severity, &about, reason.to_owned());
     }
     for module in &status.modules {
         let (name, backend) = (&*module.status.name, &module.status.backend);
@@ -60,6 +65,9 @@ pub(crate) fn concerns(status: &Status, wall: SystemTime) -> Vec<Concern> {
                 Some(_) | None => Severity::Error,
             };
             add(severity, name, trouble.words.clone());
+        }
+        if let Some(message) = held(&module.status.outage) {
+            add(Severity::Warning, name, message);
         }
         if let Some(message) = backend.clock_trouble() {
             add(Severity::Warning, name, message);
@@ -123,11 +131,41 @@ pub(crate) fn concerns(status: &Status, wall: SystemTime) -> Vec<Concern> {
     concerns
 }
 
-/// Why fpush does not do what it is there for, each in one line; none if it is ready.
+/// What is held because the provider cannot take it, and what becomes of it.
+fn held(outage: &OutageStatus) -> Option<String> {
+    let OutageStatus { held, .. } = *outage;
+    let oldest = minutes(outage.oldest?);
+    match outage.phase {
+        _ if held == 0 => None,
+        OutagePhase::Down => Some(format!(
+            "{held} pushes are held until the provider is back, the oldest for {oldest}"
+        )),
+        OutagePhase::Up | OutagePhase::Recovering => {
+            let out_in = minutes(outage.out_in.unwrap_or_default());
+            Some(format!(
+                "the provider is back: {held} held pushes go out at a rate that grows, in about {out_in}"
+            ))
+        }
+    }
+}
+
+fn minutes(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7_200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3_600),
+    }
+}
+
+/// Why fpush does not do what it is there for, each in one line; none if it is ready. A link that is down is no reason while
+/// another one with the same address of ours is up.
 pub(crate) fn unready(status: &Status) -> Vec<String> {
     let mut reasons = Vec::new();
-    if let Some(reason) = &status.link.down {
-        reasons.push(format!("link down: {reason}"));
+    for (_, about, reason) in status
+        .links_down()
+        .filter(|(link, ..)| !status.has_stand_in(link))
+    {
+        reasons.push(format!("{about} down: {reason}"));
     }
     for module in &status.modules {
         let trouble = module.status.trouble.as_ref();
@@ -207,6 +245,41 @@ mod tests {
             .into_iter()
             .map(|concern| (concern.severity, concern.message))
             .collect()
+    }
+
+    #[test]
+    fn a_link_that_is_down_is_amber_while_another_one_of_our_address_is_up() {
+        let wall = SystemTime::now();
+        let mut status = good();
+        status.certificates.clear();
+        let mut other = status.links[0].clone();
+        other.name = "b".to_owned();
+        status.links[0].name = "a".to_owned();
+        status.links[0].down = Some("closed".to_owned());
+        status.links.push(other);
+        let seen = |status: &Status| {
+            let concerns = concerns(status, wall).into_iter();
+            let lines: Vec<_> = concerns
+                .map(|line| (line.severity, line.about, line.message))
+                .collect();
+            (lines, unready(status))
+        };
+        let line = |severity, name: &str| (severity, format!("link {name}"), "closed".to_owned());
+        assert_eq!(seen(&status), (vec![line(Severity::Warning, "a")], vec![]));
+        status.links[1].down = Some("closed".to_owned());
+        let both = vec![line(Severity::Error, "a"), line(Severity::Error, "b")];
+        let reasons = ["link a down: closed", "link b down: closed"].map(str::to_owned);
+        assert_eq!(seen(&status), (both, reasons.into()));
+        status.links[1].down = None;
+        status.links[1].component = "other.example.org".to_owned();
+        assert_eq!(
+            seen(&status),
+            (
+                vec![line(Severity::Error, "a")],
+                vec!["link a down: closed".to_owned()]
+            ),
+            "another address is no help"
+        );
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use fpush_push::{
-    Meters,
-    metrics::{Counter, Histogram, LabelledCounters, Outcomes, WordCounters},
+    LinkMeters, Meters,
+    metrics::{Counter, Histogram, Outcomes, WordCounters},
 };
 
 use crate::{
@@ -23,18 +23,8 @@ pub struct Counted {
     pub outcomes: Arc<Outcomes>,
     /// Acknowledged pushes that could not be delivered by modules that are not in the settings any more.
     pub lost: Arc<Counter>,
-    /// Replies to the XMPP server by type and condition.
-    pub replies: Arc<LabelledCounters<2>>,
-    /// Replies that were dropped.
-    pub dropped_replies: Arc<Counter>,
     /// From a publish to its reply.
     pub reply_durations: Arc<Histogram>,
-    /// Logins at the XMPP server that worked.
-    pub connects: Arc<Counter>,
-    /// Ends of the link to the XMPP server by reason.
-    pub disconnects: Arc<WordCounters>,
-    /// Attempts to connect and log in at the XMPP server that failed, by reason.
-    pub login_failures: Arc<WordCounters>,
     /// Reloads of the settings by result.
     pub reloads: Arc<WordCounters>,
     /// Writes of the state directory by result.
@@ -47,16 +37,16 @@ pub struct Counted {
 pub(crate) type ByModule<'a> = BTreeMap<&'a str, &'a Meters>;
 
 /// Appends everything that is counted. What the modules count is there from the start, the rest from its first count on.
-pub(crate) fn write(text: &mut Exposition, counted: &Counted, modules: &ByModule<'_>) {
+pub(crate) fn write(
+    text: &mut Exposition,
+    counted: &Counted,
+    modules: &ByModule<'_>,
+    links: &[(String, Arc<LinkMeters>)],
+) {
     let Counted {
         outcomes,
         lost,
-        replies,
-        dropped_replies,
         reply_durations,
-        connects,
-        disconnects,
-        login_failures,
         reloads,
         state_writes,
         problems,
@@ -78,12 +68,8 @@ pub(crate) fn write(text: &mut Exposition, counted: &Counted, modules: &ByModule
     text.family(&REJECTION_BURSTS, each(modules, Meters::bursts));
     text.histograms(&PROVIDER_DURATION, each(modules, Meters::attempts));
     text.histograms(&REPLY_DURATION, [([], &**reply_durations)]);
-    let dropped = (["dropped", ""], dropped_replies.get());
-    text.counted(&REPLIES, replies.get().chain([dropped]));
-    text.counted(&COMPONENT_CONNECTS, [([], connects.get())]);
+    write_links(text, links);
     for (metric, words) in [
-        (&COMPONENT_DISCONNECTS, disconnects),
-        (&COMPONENT_LOGIN_FAILURES, login_failures),
         (&RELOADS, reloads),
         (&STATE_WRITES, state_writes),
         (&PROBLEMS, problems),
@@ -92,6 +78,30 @@ pub(crate) fn write(text: &mut Exposition, counted: &Counted, modules: &ByModule
             metric,
             words.get().into_iter().map(|(word, count)| ([word], count)),
         );
+    }
+}
+
+fn write_links(text: &mut Exposition, links: &[(String, Arc<LinkMeters>)]) {
+    let links = || links.iter().map(|(name, meters)| (&**name, &**meters));
+    let replies = links().flat_map(|(name, meters)| {
+        let dropped = (["dropped", ""], meters.dropped_replies.get());
+        let replies = meters.replies.get().chain([dropped]);
+        replies.map(move |([kind, condition], count)| ([name, kind, condition], count))
+    });
+    text.counted(&REPLIES, replies);
+    let connects = links().map(|(name, meters)| ([name], meters.connects.get()));
+    text.counted(&COMPONENT_CONNECTS, connects);
+    type Words = fn(&LinkMeters) -> &WordCounters;
+    let by_reason: [(_, Words); 2] = [
+        (&COMPONENT_DISCONNECTS, |meters| &meters.disconnects),
+        (&COMPONENT_LOGIN_FAILURES, |meters| &meters.login_failures),
+    ];
+    for (metric, words) in by_reason {
+        let counts = links().flat_map(|(name, meters)| {
+            let words = words(meters).get().into_iter();
+            words.map(move |(word, count)| ([name, word], count))
+        });
+        text.counted(metric, counts);
     }
 }
 

@@ -132,20 +132,22 @@ mod tests {
     use fpush_testkit::Scrape;
 
     use super::*;
-    use crate::table::{COMPONENT_UP, MODULE_TROUBLE, MODULE_UP, PROVIDER_DURATION, RELOADS, REPLY_DURATION};
+    use crate::table::{
+        MODULE_TROUBLE, MODULE_UP, PROVIDER_DURATION, REGISTERED_DEVICES, RELOADS, REPLY_DURATION,
+    };
 
     #[test]
     fn what_is_written_can_be_read() {
         let strange = "a\"b\\n\n{},= ü";
         let mut text = Exposition::default();
-        text.single(&COMPONENT_UP, 1);
+        text.single(&REGISTERED_DEVICES, 1);
         text.family(&MODULE_UP, [(["b"], 0.5), ([strange], -1e9), (["b"], 7.0)]);
         text.family(&MODULE_TROUBLE, [(["m", strange], 1)]);
         text.family(&MODULE_UP, [([""; 1], 0); 0]);
         text.counted(&RELOADS, [(["ok"], 0), (["refused"], u64::MAX)]);
         let text = text.into_text();
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[2], "fpush_component_up 1");
+        assert_eq!(lines[2], "fpush_registered_devices 1");
         assert_eq!(lines[4], "# TYPE fpush_module_up gauge");
         assert_eq!(
             lines[12],
@@ -154,7 +156,7 @@ mod tests {
         assert_eq!(lines.len(), 13, "{lines:#?}");
         let scrape = Scrape::parse(&text).unwrap();
         for (name, labels, value) in [
-            ("fpush_component_up", [].as_slice(), 1.0),
+            ("fpush_registered_devices", [].as_slice(), 1.0),
             ("fpush_module_up", &[("module", "b")], 0.5),
             ("fpush_module_up", &[("module", strange)], -1e9),
             ("fpush_module_trouble", &[("module", "m"), ("kind", strange)], 1.0),

@@ -13,15 +13,20 @@ use crate::{
     table::{
         BLOCKLIST_TOKENS, CERTIFICATE_EXPIRES, CLUSTER_INSTANCES, CLUSTER_REQUESTS, CLUSTER_UP, COMPONENT_UP,
         CREDENTIAL_AGE, CREDENTIAL_EXPIRES, DOUBTED_TOKENS, LAST_RELOAD_SUCCESSFUL, LAST_RELOAD_TIMESTAMP,
-        MODULE_PROOF, MODULE_TROUBLE, MODULE_UP, Metric, PROVIDER_CONNECT_FAILURES, PROVIDER_CONNECTIONS,
-        PROVIDER_CONNECTS, PROVIDER_PING, PROVIDER_STREAMS, PUSHES_IN_FLIGHT, PUSHES_QUEUED, PUSHES_WAITING,
-        RATELIMIT_TOKENS, REGISTERED_DEVICES, REGISTRY_TRUSTED, SENDER_PUBLISHES, STATE_DIRECTORY_OK,
+        MODULE_OUTAGE, MODULE_PROOF, MODULE_TROUBLE, MODULE_UP, Metric, PROVIDER_CONNECT_FAILURES,
+        PROVIDER_CONNECTIONS, PROVIDER_CONNECTS, PROVIDER_PING, PROVIDER_STREAMS, PUSHES_IN_FLIGHT,
+        PUSHES_QUEUED, PUSHES_SPOOLED, PUSHES_WAITING, RATELIMIT_TOKENS, REGISTERED_DEVICES,
+        REGISTRY_TRUSTED, SENDER_PUBLISHES, SPOOL_OLDEST, STATE_DIRECTORY_OK,
     },
 };
 
 /// Appends what the status says. `start` is when the daemon was started.
 pub(crate) fn write(text: &mut Exposition, status: &Status, start: SystemTime, wall: SystemTime) {
-    text.single(&COMPONENT_UP, flag(status.link.down.is_none()));
+    let links = status.links.iter();
+    text.family(
+        &COMPONENT_UP,
+        links.map(|link| ([&*link.component, &*link.name], flag(link.down.is_none()))),
+    );
     text.single(&STATE_DIRECTORY_OK, flag(status.state_trouble.is_none()));
     if let Some(devices) = status.registered_devices {
         text.single(&REGISTERED_DEVICES, devices as f64);
@@ -62,6 +67,7 @@ pub(crate) fn write(text: &mut Exposition, status: &Status, start: SystemTime, w
         status
             .senders
             .iter()
+            .flatten()
             .take(MAX_SENDERS)
             .map(|(domain, count)| ([&**domain], *count as f64)),
     );
@@ -78,6 +84,10 @@ fn write_modules(text: &mut Exposition, modules: &[Module], wall: SystemTime) {
     each(&PUSHES_IN_FLIGHT, &|module| Some(module.status.in_flight as f64));
     each(&PUSHES_WAITING, &|module| Some(module.status.waiting as f64));
     each(&PUSHES_QUEUED, &|module| Some(module.status.held as f64));
+    each(&PUSHES_SPOOLED, &|module| Some(module.status.outage.held as f64));
+    each(&SPOOL_OLDEST, &|module| {
+        Some(module.status.outage.oldest.unwrap_or_default().as_secs_f64())
+    });
     each(&RATELIMIT_TOKENS, &|module| {
         Some(module.status.limited_tokens as f64)
     });
@@ -114,6 +124,10 @@ fn write_modules(text: &mut Exposition, modules: &[Module], wall: SystemTime) {
         .iter()
         .map(|module| ([&*module.status.name, module.status.proof.name()], 1.0));
     text.family(&MODULE_PROOF, proofs);
+    let outages = modules
+        .iter()
+        .map(|module| ([&*module.status.name, module.status.outage.phase.name()], 1.0));
+    text.family(&MODULE_OUTAGE, outages);
     let credentials = |value: &dyn Fn(&Credential) -> Option<f64>| {
         let mut samples = Vec::new();
         for Module { status, .. } in modules {

@@ -87,7 +87,8 @@ impl Monitor {
         let last = self.seen().last.clone();
         let status = last.as_ref().map(|(_, status)| &**status);
         let meters = status.map(Status::meters).unwrap_or_default();
-        counters::write(&mut text, &self.counted, &meters);
+        let links = status.map(|status| &*status.link_meters).unwrap_or_default();
+        counters::write(&mut text, &self.counted, &meters, links);
         text.family(&table::BUILD_INFO, [([self.version], 1)]);
         if let Some((at, status)) = &last
             && is_current(*at)
@@ -103,7 +104,8 @@ impl Monitor {
     }
 
     /// Why fpush is not ready; nothing if it is.
-    pub(crate) fn unready(&self) -> Vec<String> {
+    #[must_use]
+    pub fn unready(&self) -> Vec<String> {
         match &self.seen().last {
             Some((at, status)) if is_current(*at) => concerns::unready(status),
             Some(_) | None => {

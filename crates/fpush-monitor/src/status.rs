@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use fpush_push::{Meters, ModuleStatus};
+use fpush_push::{LinkMeters, Meters, ModuleStatus, canonical_domain};
 use tokio::time::Instant;
 
 use crate::counters::ByModule;
@@ -10,8 +10,10 @@ use crate::counters::ByModule;
 /// The daemon at one moment.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// The link to the XMPP server.
-    pub link: Link,
+    /// The links to XMPP servers, in the order of the settings.
+    pub links: Vec<Link>,
+    /// What all links count that have ever been there, by their names.
+    pub link_meters: Vec<(String, Arc<LinkMeters>)>,
     /// All push modules, in the order of their names.
     pub modules: Vec<Module>,
     /// What those modules count that are not in the settings any more and still send what they hold, by their names.
@@ -28,8 +30,8 @@ pub struct Status {
     pub reload: Option<Reload>,
     /// Why nothing can be written to the state directory, if that is so: in words, with what to do.
     pub state_trouble: Option<String>,
-    /// The domains that sent most publishes lately, and how many: most first, twenty at most.
-    pub senders: Vec<(String, u64)>,
+    /// The domains that sent most publishes lately, and how many: most first, twenty at most. `None` if they are not to be shown.
+    pub senders: Option<Vec<(String, u64)>>,
     /// The last problems, the latest first, fifty at most.
     pub problems: Vec<Problem>,
 }
@@ -70,6 +72,26 @@ pub struct ClusterStatus {
     pub requests: Vec<(&'static str, u64)>,
 }
 
+impl Status {
+    /// Whether another link with the same address of ours is up.
+    pub(crate) fn has_stand_in(&self, link: &Link) -> bool {
+        let address = canonical_domain(&link.component);
+        let is_up = |other: &Link| canonical_domain(&other.component) == address && other.down.is_none();
+        self.links.iter().any(is_up)
+    }
+
+    /// Each link that is down: what it is called where several are shown, and why.
+    pub(crate) fn links_down(&self) -> impl Iterator<Item = (&Link, String, &str)> {
+        let about = |link: &Link| match self.links.len() {
+            1 => "link".to_owned(),
+            _ => format!("link {}", link.name),
+        };
+        self.links
+            .iter()
+            .filter_map(move |link| Some((link, about(link), link.down.as_deref()?)))
+    }
+}
+
 /// What there is to say about the database of registered devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryStatus {
@@ -90,9 +112,11 @@ pub struct Module {
     pub status: ModuleStatus,
 }
 
-/// The link to the XMPP server.
+/// A link to an XMPP server.
 #[derive(Clone, Debug)]
 pub struct Link {
+    /// Its name.
+    pub name: String,
     /// Our address there.
     pub component: String,
     /// The server, as `host:port`.

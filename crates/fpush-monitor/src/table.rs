@@ -77,14 +77,14 @@ table! {
         "Seconds that one attempt at the provider took.";
     REPLY_DURATION: Histogram, "fpush_reply_duration_seconds", [],
         "Seconds from a publish to its reply.";
-    REPLIES: Counter, "fpush_replies_total", ["type", "condition"],
-        "Replies to the XMPP server by type and error condition.";
-    COMPONENT_CONNECTS: Counter, "fpush_component_connects_total", [],
-        "Logins at the XMPP server that worked.";
-    COMPONENT_DISCONNECTS: Counter, "fpush_component_disconnects_total", ["reason"],
-        "Ends of the link to the XMPP server by reason.";
-    COMPONENT_LOGIN_FAILURES: Counter, "fpush_component_login_failures_total", ["reason"],
-        "Attempts to connect and log in at the XMPP server that failed, by reason.";
+    REPLIES: Counter, "fpush_replies_total", ["link", "type", "condition"],
+        "Replies to XMPP servers by link, type and error condition.";
+    COMPONENT_CONNECTS: Counter, "fpush_component_connects_total", ["link"],
+        "Logins at the XMPP server that worked, by link.";
+    COMPONENT_DISCONNECTS: Counter, "fpush_component_disconnects_total", ["link", "reason"],
+        "Connections to the XMPP server that ended, by link and reason.";
+    COMPONENT_LOGIN_FAILURES: Counter, "fpush_component_login_failures_total", ["link", "reason"],
+        "Attempts to connect and log in at the XMPP server that failed, by link and reason.";
     RELOADS: Counter, "fpush_reloads_total", ["result"],
         "Reloads of the settings by result.";
     STATE_WRITES: Counter, "fpush_state_writes_total", ["result"],
@@ -97,8 +97,8 @@ table! {
     // The daemon.
     BUILD_INFO: Gauge, "fpush_build_info", ["version"],
         "1, with the version of fpush.";
-    COMPONENT_UP: Gauge, "fpush_component_up", [],
-        "Whether the link to the XMPP server is up.";
+    COMPONENT_UP: Gauge, "fpush_component_up", ["component", "link"],
+        "Whether a link to an XMPP server is up, by our address there and link.";
     REGISTERED_DEVICES: Gauge, "fpush_registered_devices", [],
         "Devices that are registered.";
     REGISTRY_TRUSTED: Gauge, "fpush_registry_trusted", [],
@@ -125,6 +125,12 @@ table! {
         "Publishes in the line before the provider.";
     PUSHES_QUEUED: Gauge, "fpush_pushes_queued", ["module"],
         "Acknowledged pushes that are held and go out later.";
+    PUSHES_SPOOLED: Gauge, "fpush_pushes_spooled", ["module"],
+        "Those of them that wait until the provider is back.";
+    SPOOL_OLDEST: Gauge, "fpush_spool_oldest_seconds", ["module"],
+        "How long ago the oldest push was published that waits until the provider is back; 0 if none does.";
+    MODULE_OUTAGE: Gauge, "fpush_module_outage", ["module", "phase"],
+        "1 for what the push module does with publishes: up (they go to the provider), down (they are held) or recovering (what was held follows).";
     RATELIMIT_TOKENS: Gauge, "fpush_ratelimit_tokens", ["module"],
         "Tokens that the rate limit remembers.";
     BLOCKLIST_TOKENS: Gauge, "fpush_blocklist_tokens", ["module"],

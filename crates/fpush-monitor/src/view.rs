@@ -2,12 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use fpush_push::{ConnectionStatus, Credential, Outcome};
+use fpush_push::{ConnectionStatus, Credential, OutageStatus, Outcome};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    ClusterStatus, Module, Severity, Status,
+    ClusterStatus, Link, Module, Severity, Status,
     concerns::concerns,
     gauges::{MAX_SENDERS, is_up, seconds_from},
     history::{Group, History},
@@ -25,7 +25,11 @@ pub(crate) fn view(status: &Status, history: &History, now: Instant, wall: Syste
             })
         })
         .collect();
-    let link = &status.link;
+    let links: Vec<_> = status
+        .links
+        .iter()
+        .map(|link| view_link(status, link, now))
+        .collect();
     let certificates: Vec<_> = status
         .certificates
         .iter()
@@ -48,12 +52,7 @@ pub(crate) fn view(status: &Status, history: &History, now: Instant, wall: Syste
         .collect();
     json!({
         "wall": unix(wall),
-        "link": {
-            "component": link.component,
-            "server": link.server,
-            "for": now.saturating_duration_since(link.since).as_secs(),
-            "down": link.down,
-        },
+        "links": links,
         "concerns": concerns,
         "modules": status.modules.iter().map(|m| module(m, history, wall)).collect::<Vec<_>>(),
         "certificates": certificates,
@@ -61,7 +60,7 @@ pub(crate) fn view(status: &Status, history: &History, now: Instant, wall: Syste
         "devices": status.registered_devices,
         "reload": status.reload.as_ref().map(|reload| json!({ "at": unix(reload.at), "refused": reload.refused })),
         "state": status.state_trouble,
-        "senders": status.senders.iter().take(MAX_SENDERS).collect::<Vec<_>>(),
+        "senders": status.senders.as_ref().map(|senders| senders.iter().take(MAX_SENDERS).collect::<Vec<_>>()),
         "problems": problems,
         "hour": hour(history),
     })
@@ -73,6 +72,29 @@ fn cluster_view(cluster: &ClusterStatus, now: Instant) -> Value {
         "up": cluster.up,
         "for": now.saturating_duration_since(cluster.since).as_secs(),
         "instances": cluster.instances,
+    })
+}
+
+fn view_link(status: &Status, link: &Link, now: Instant) -> Value {
+    let Link {
+        name,
+        component,
+        server,
+        since,
+        down,
+    } = link;
+    let level = match down {
+        None => "ok",
+        Some(_) if status.has_stand_in(link) => "warning",
+        Some(_) => "error",
+    };
+    json!({
+        "name": name,
+        "component": component,
+        "server": server,
+        "level": level,
+        "for": now.saturating_duration_since(*since).as_secs(),
+        "down": down,
     })
 }
 
@@ -114,6 +136,7 @@ fn module(module: &Module, history: &History, wall: SystemTime) -> Value {
         "in_flight": status.in_flight,
         "waiting": status.waiting,
         "held": status.held,
+        "outage": outage(&status.outage),
         "limited": status.limited_tokens,
         "blocked": status.blocked_tokens,
         "doubted": status.doubted_tokens,
@@ -121,6 +144,23 @@ fn module(module: &Module, history: &History, wall: SystemTime) -> Value {
         "last_accepted": status.last_accepted.map(|ago| ago.as_secs()),
         "connection": status.backend.connection.map(connection),
         "credentials": credentials,
+    })
+}
+
+fn outage(outage: &OutageStatus) -> Value {
+    let OutageStatus {
+        phase,
+        lasts,
+        held,
+        oldest,
+        out_in,
+    } = outage;
+    json!({
+        "phase": phase.name(),
+        "lasts": lasts.map(|lasts| lasts.as_secs()),
+        "held": held,
+        "oldest": oldest.map(|oldest| oldest.as_secs()),
+        "out_in": out_in.map(|out_in| out_in.as_secs()),
     })
 }
 

@@ -15,6 +15,8 @@ pub struct Tries {
     failures: u32,
     reconnects: u32,
     renewed: bool,
+    /// Whether it has failed since these tries began.
+    has_failed: bool,
 }
 
 impl Tries {
@@ -26,6 +28,7 @@ impl Tries {
             failures: before,
             reconnects: 0,
             renewed: false,
+            has_failed: false,
         }
     }
 
@@ -33,7 +36,13 @@ impl Tries {
     pub(crate) fn pause(&mut self, asked: Option<Duration>, jitter: f64) -> Duration {
         let pause = BACKOFF.pause_at_least(asked.unwrap_or_default(), self.failures, jitter);
         self.failures += 1;
+        self.has_failed = true;
         pause
+    }
+
+    /// Whether it has failed since these tries began.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed
     }
 
     pub(crate) fn may_reconnect(&mut self) -> bool {

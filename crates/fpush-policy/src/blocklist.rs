@@ -139,10 +139,9 @@ impl Blocklist {
             start: clocks.to_millis(self.ticks.instant(block.start)),
             end: clocks.to_millis(self.ticks.instant(block.end)),
         };
-        let part = self.blocks.part(from, most);
+        let (part, next) = self.blocks.part(from, most);
         let part = part.filter(|(_, block)| self.counts(block)).map(record);
-        let next = from.saturating_add(most);
-        (part.collect(), (next < self.blocks.len()).then_some(next))
+        (part.collect(), next)
     }
 
     /// Remembers what was written down. The end of a block is never later than its rule has it: the clock may have been
@@ -233,22 +232,25 @@ impl Blocklist {
         self.blocks.touch(token, block);
     }
 
-    /// Blocks that run, of a part of all, and for how long.
+    /// Blocks that run, of a part of all, and for how long, and the place of the next part.
     pub(crate) fn running_part(
         &self,
         from: usize,
         most: usize,
         now: Instant,
-    ) -> impl Iterator<Item = (Fingerprint, BlockReason, Duration)> {
+    ) -> (
+        impl Iterator<Item = (Fingerprint, BlockReason, Duration)>,
+        Option<usize>,
+    ) {
         let tick = self.ticks.until(now);
         let runs = move |block: &Block| tick < block.end && self.counts(block);
-        self.blocks
-            .part(from, most)
-            .filter(move |(_, block)| runs(block))
-            .map(move |(token, block)| {
-                let left = self.ticks.instant(block.end).saturating_duration_since(now);
-                (token, block.reason, left)
-            })
+        let (part, next) = self.blocks.part(from, most);
+        let part = part.filter(move |(_, block)| runs(block));
+        let part = part.map(move |(token, block)| {
+            let left = self.ticks.instant(block.end).saturating_duration_since(now);
+            (token, block.reason, left)
+        });
+        (part, next)
     }
 
     /// Forgets all tokens that the provider called dead or wrong, because it said so to other settings: at once what it
@@ -263,7 +265,7 @@ impl Blocklist {
     pub(crate) fn sweep(&mut self) {
         let to = self.unswept.min(self.blocks.len());
         self.unswept = to.saturating_sub(SWEPT_AT_A_TIME);
-        let part = self.blocks.part(self.unswept, to - self.unswept);
+        let (part, _) = self.blocks.part(self.unswept, to - self.unswept);
         let gone: Vec<_> = part
             .filter(|(_, block)| !self.counts(block))
             .map(|(token, _)| token)
@@ -505,6 +507,7 @@ mod tests {
             f.list
                 .blocks
                 .part(0, before)
+                .0
                 .all(|(_, block)| f.list.counts(block)),
             "all were looked at"
         );

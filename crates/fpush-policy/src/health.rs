@@ -153,6 +153,11 @@ impl ModuleHealth {
         self.paused_until.is_some()
     }
 
+    /// Whether other instances pause.
+    pub(crate) fn paused_elsewhere(&self, now: Instant) -> bool {
+        self.paused_elsewhere.is_some_and(|until| now < until)
+    }
+
     /// Until when other instances pause.
     pub(crate) fn pause_elsewhere(&mut self, until: Option<Instant>) {
         self.paused_elsewhere = until;

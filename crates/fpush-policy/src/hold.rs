@@ -6,13 +6,11 @@ use std::{
 };
 
 use fpush_push::{Class, Fingerprint, TokenHasher};
-use uuid::Uuid;
 
 use crate::{
-    fair::Standing,
     job::{PushJob, SenderDomain},
     limiter::Target,
-    records::{Clocks, HeldRecord},
+    shares::{Bound, Shares},
 };
 
 /// An acknowledged push. It is in the queue until it is done with, also while it is sent.
@@ -22,8 +20,10 @@ pub(crate) struct HeldPush {
     pub(crate) state: HeldState,
     /// Not before then.
     pub(crate) due: Instant,
-    /// When it is given up; unknown until its first attempt.
-    pub(crate) give_up: Option<Instant>,
+    /// When it is given up; unknown until its first attempt where nothing is held for outages.
+    pub(crate) expires: Option<Instant>,
+    /// Whether it comes from the spool: then a newer push to the device may be under way.
+    pub(crate) is_spooled: bool,
     /// How often it has failed.
     pub(crate) attempts: u32,
 }
@@ -46,78 +46,72 @@ pub(crate) struct HoldQueue {
     queued: BTreeMap<Fingerprint, u64>,
     /// Those that wait until they are due.
     by_due: BTreeSet<(Instant, u64)>,
-    next_number: u64,
-    changes: u64,
-    /// How many places they take.
-    places: usize,
-    /// Bytes of what is encrypted in them.
-    encrypted: usize,
-    shares: BTreeMap<Fingerprint, Share>,
-}
-
-/// What a registrable domain has in the queue.
-#[derive(Clone, Copy, Debug, Default)]
-struct Share {
-    places: usize,
-    encrypted: usize,
+    /// The numbers of those that have come, changed or gone, if that is to be written down.
+    touched: Option<Vec<u64>>,
+    shares: Shares,
 }
 
 impl HeldPush {
     /// A push that was not tried yet.
-    pub(crate) fn new(job: Box<PushJob>, due: Instant) -> Self {
+    pub(crate) fn new(job: Box<PushJob>, due: Instant, expires: Option<Instant>) -> Self {
         Self {
             job,
             state: HeldState::Waiting,
             due,
-            give_up: None,
+            expires,
+            is_spooled: false,
             attempts: 0,
         }
     }
 }
 
-impl HoldQueue {
-    /// Whether one more push of a registrable domain may be acknowledged. A domain may hold as many as there are places
-    /// in all. Beyond that some places are left to those who hold little, because what is acknowledged is not taken out
-    /// again for others.
-    pub(crate) fn has_room(&self, sender: &SenderDomain) -> bool {
-        let own = self.shares.get(&sender.share).map_or(0, |share| share.places);
-        match sender.last_accepted.standing() {
-            Standing::Known if own >= MAX_HELD / 4 => self.places < MAX_HELD,
-            Standing::Known => !self.is_full(),
-            Standing::Unknown => own < MAX_OF_UNKNOWN && self.places < MAX_HELD,
+impl HeldPush {
+    /// One from the spool, whose turn is near.
+    pub(crate) fn spooled(job: Box<PushJob>, now: Instant, expires: Instant) -> Self {
+        Self {
+            state: HeldState::Due,
+            is_spooled: true,
+            ..Self::new(job, now, Some(expires))
         }
+    }
+}
+
+impl HoldQueue {
+    /// Whether one more push of a registrable domain may be acknowledged.
+    pub(crate) fn has_room(&self, sender: &SenderDomain) -> bool {
+        self.shares.has_room(sender, BOUND)
     }
 
     /// Whether all places are taken.
     pub(crate) fn is_full(&self) -> bool {
-        self.places >= MAX_HELD + RESERVE
+        self.shares.is_full(BOUND)
     }
 
-    /// Whether one more push may keep what is encrypted for its app. Beyond that it goes out plain, so that strangers do
-    /// not fill the memory.
+    /// Whether one more push may keep what is encrypted for its app.
     pub(crate) fn has_room_for_encrypted(&self, share: Fingerprint) -> bool {
-        let own = self.shares.get(&share).map_or(0, |share| share.encrypted);
-        let bound = if own < MAX_ENCRYPTED / 4 {
-            MAX_ENCRYPTED
-        } else {
-            MAX_ENCRYPTED / 2
-        };
-        self.encrypted < bound
+        self.shares.has_room_for_encrypted(share)
+    }
+
+    /// From now on it takes note of what changes.
+    pub(crate) fn begin_noting(&mut self) {
+        self.touched.get_or_insert_default();
+    }
+
+    /// What has changed since this was called last, by numbers.
+    pub(crate) fn take_touched(&mut self) -> Vec<u64> {
+        self.touched.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// A push has changed, or gone.
+    pub(crate) fn touch(&mut self, number: u64) {
+        if let Some(touched) = &mut self.touched {
+            touched.push(number);
+        }
     }
 
     /// How many there are, those included that are being sent.
     pub(crate) fn len(&self) -> usize {
         self.pushes.len()
-    }
-
-    /// Counts as a change, so that it is written down once more.
-    pub(crate) fn write_again(&mut self) {
-        self.changes += 1;
-    }
-
-    /// How often something came or went.
-    pub(crate) fn changes(&self) -> u64 {
-        self.changes
     }
 
     /// When the queued push of a key and class is due.
@@ -129,20 +123,41 @@ impl HoldQueue {
         self.pushes.get(number).map(|held| held.due)
     }
 
-    /// Adds a push, as the queued one of its key.
-    pub(crate) fn push(&mut self, held: HeldPush) {
-        let number = self.next_number;
-        self.next_number += 1;
-        self.changes += 1;
-        let (places, encrypted) = (places(&held.job), held.job.encrypted());
-        self.places += places;
-        self.encrypted += encrypted;
-        let share = self.shares.entry(held.job.sender.share).or_default();
-        share.places += places;
-        share.encrypted += encrypted;
+    /// Adds a push under a number of its own, as the queued one of its key.
+    pub(crate) fn push(&mut self, number: u64, held: HeldPush) {
+        self.touch(number);
+        self.add(number, held);
+    }
+
+    /// Adds a push that is written down already as it is.
+    pub(crate) fn add(&mut self, number: u64, held: HeldPush) {
+        let job = &held.job;
+        self.shares.add(job.sender.share, places(job), job.encrypted());
         self.queued.insert(held.job.target().slot_key(), number);
-        self.by_due.insert((held.due, number));
+        if held.state == HeldState::Waiting {
+            self.by_due.insert((held.due, number));
+        }
         self.pushes.insert(number, held);
+    }
+
+    /// Puts a newer push in the place of the queued one of its key; both go out at the time of the first.
+    pub(crate) fn renew(&mut self, job: Box<PushJob>, expires: Instant) -> Option<u64> {
+        let number = *self.queued.get(&job.target().slot_key())?;
+        let held = self.pushes.get_mut(&number)?;
+        let before = (places(&held.job), held.job.encrypted());
+        let after = (places(&job), job.encrypted());
+        let (old, new) = (held.job.sender.share, job.sender.share);
+        held.expires = held.expires.max(Some(expires));
+        held.job = job;
+        self.shares.take(old, before.0, before.1);
+        self.shares.add(new, after.0, after.1);
+        self.touch(number);
+        Some(number)
+    }
+
+    /// A push by its number.
+    pub(crate) fn get(&self, number: u64) -> Option<&HeldPush> {
+        self.pushes.get(&number)
     }
 
     /// When the first one that waits is due.
@@ -174,7 +189,7 @@ impl HoldQueue {
         if let Some(held) = self.pushes.get_mut(&number) {
             (held.state, held.due) = (HeldState::Waiting, due);
             self.by_due.insert((due, number));
-            self.changes += 1;
+            self.touch(number);
         }
     }
 
@@ -208,35 +223,28 @@ impl HoldQueue {
         (held.state, held.due) = (HeldState::Waiting, due);
         self.queued.insert(key, number);
         self.by_due.insert((due, number));
-        self.changes += 1;
+        self.touch(number);
         true
     }
 
     /// Takes out a push that needs nothing more.
     pub(crate) fn remove(&mut self, number: u64) -> Option<HeldPush> {
+        let held = self.take(number)?;
+        self.touch(number);
+        Some(held)
+    }
+
+    /// Takes out a push that goes on elsewhere.
+    pub(crate) fn take(&mut self, number: u64) -> Option<HeldPush> {
         let held = self.pushes.remove(&number)?;
-        self.changes += 1;
-        let (places, encrypted) = (places(&held.job), held.job.encrypted());
-        self.places -= places;
-        self.encrypted -= encrypted;
-        if let Some(share) = self.shares.get_mut(&held.job.sender.share) {
-            share.places -= places;
-            share.encrypted -= encrypted;
-            if share.places == 0 {
-                self.shares.remove(&held.job.sender.share);
-            }
-        }
+        self.shares
+            .take(held.job.sender.share, places(&held.job), held.job.encrypted());
         self.by_due.remove(&(held.due, number));
         let key = held.job.target().slot_key();
         if self.queued.get(&key) == Some(&number) {
             self.queued.remove(&key);
         }
         Some(held)
-    }
-
-    /// The number of the last push that was added.
-    pub(crate) fn last_number(&self) -> u64 {
-        self.next_number.saturating_sub(1)
     }
 
     /// Makes a push that waits wait until then, if that is later.
@@ -248,7 +256,7 @@ impl HoldQueue {
             self.by_due.remove(&(held.due, number));
             held.due = due;
             self.by_due.insert((due, number));
-            self.changes += 1;
+            self.touch(number);
         }
     }
 
@@ -311,41 +319,21 @@ impl HoldQueue {
         }
         removed
     }
-
-    /// A part of them, from this number on, and the number at which the next part begins; none after the last one.
-    /// Whatever stays while the parts are read is in one of them.
-    pub(crate) fn part(
-        &self,
-        from: u64,
-        most: usize,
-        clocks: Clocks,
-    ) -> (Vec<(Uuid, HeldRecord)>, Option<u64>) {
-        let mut numbered = self.pushes.range(from..);
-        let part = numbered
-            .by_ref()
-            .take(most)
-            .map(|(_, held)| (held.job.push.id, HeldRecord::of(held, clocks)))
-            .collect();
-        (part, numbered.next().map(|(number, _)| *number))
-    }
 }
 
 /// How many places a push takes: one, unless it is longer than those of real devices. So a bound in places is one in bytes,
 /// too.
-fn places(job: &PushJob) -> usize {
+pub(crate) fn places(job: &PushJob) -> usize {
     1 + job.texts() / LONGEST_OF_A_PLACE
 }
 
 /// Bytes of a push that takes one place, without what is encrypted in it: tokens have 64 to 250, nodes 70, hashes of accounts 40.
 const LONGEST_OF_A_PLACE: usize = 512;
-/// Places for anybody.
-const MAX_HELD: usize = 100_000;
-/// More places, for known domains that hold less than a quarter of them.
-const RESERVE: usize = 50_000;
-/// For a domain of which no push was accepted.
-const MAX_OF_UNKNOWN: usize = 1_000;
-/// Bytes of what is encrypted, in all pushes of a module that wait.
-const MAX_ENCRYPTED: usize = 16 * 1_024 * 1_024;
+/// All in memory.
+const BOUND: Bound = Bound {
+    anybody: 100_000,
+    all: 150_000,
+};
 
 #[cfg(test)]
 mod tests {
@@ -359,6 +347,16 @@ mod tests {
         testing::{job, job_of},
     };
 
+    fn held(job: Box<PushJob>, due: Instant) -> HeldPush {
+        HeldPush::new(job, due, Some(due + Duration::from_secs(600)))
+    }
+
+    /// Under the next number.
+    fn push(queue: &mut HoldQueue, (job, due): (Box<PushJob>, Instant)) {
+        let number = queue.pushes.last_key_value().map_or(0, |(last, _)| last + 1);
+        queue.push(number, held(job, due));
+    }
+
     fn numbers(queue: &HoldQueue) -> Vec<u64> {
         queue.pushes.keys().copied().collect()
     }
@@ -369,7 +367,7 @@ mod tests {
         let mut queue = HoldQueue::default();
         for seconds in [3, 1, 2] {
             let due = start + Duration::from_secs(seconds);
-            queue.push(HeldPush::new(job(&seconds.to_string()), due));
+            push(&mut queue, (job(&seconds.to_string()), due));
         }
         assert!(queue.pop_due(start, false).is_none());
         let now = start + Duration::from_secs(2);
@@ -382,17 +380,17 @@ mod tests {
     #[test]
     fn a_push_that_has_to_wait_longer_is_written_down_anew() {
         let (mut queue, now) = (HoldQueue::default(), Instant::now());
-        queue.push(HeldPush::new(job("t"), now));
+        push(&mut queue, (job("t"), now));
+        queue.begin_noting();
         assert!(queue.pop_due(now, false).is_some());
-        let before = queue.changes();
         queue.postpone(0, now + Duration::from_secs(60));
-        assert_ne!(queue.changes(), before);
+        assert_eq!(queue.take_touched(), [0]);
     }
 
     #[test]
     fn a_newer_push_for_the_key_stands_for_one_that_failed() {
         let (mut queue, now) = (HoldQueue::default(), Instant::now());
-        queue.push(HeldPush::new(job("t"), now));
+        push(&mut queue, (job("t"), now));
         assert!(queue.pop_due(now, false).is_some());
         assert!(queue.queued(job("t").target()).is_some());
         assert!(queue.begin(0).is_some());
@@ -400,7 +398,7 @@ mod tests {
         assert!(queue.requeue(0, now));
         assert!(queue.pop_due(now, false).is_some());
         assert!(queue.begin(0).is_some());
-        queue.push(HeldPush::new(job("t"), now));
+        push(&mut queue, (job("t"), now));
         assert!(!queue.requeue(0, now));
         assert_eq!(numbers(&queue), [1]);
         let dead = job("t");
@@ -421,16 +419,16 @@ mod tests {
         let fill = |queue: &mut HoldQueue, domain: &str, last, most: usize| {
             let mut filled = 0;
             while filled < most && queue.has_room(&sender(domain, last)) {
-                queue.push(HeldPush::new(job_of(domain, &filled.to_string()), now));
+                push(queue, (job_of(domain, &filled.to_string()), now));
                 filled += 1;
             }
             filled
         };
         assert_eq!(
             fill(&mut queue, "stranger.org", LastAccepted::Never, usize::MAX),
-            MAX_OF_UNKNOWN
+            1_000
         );
-        let left = MAX_HELD - MAX_OF_UNKNOWN;
+        let left = BOUND.anybody - 1_000;
         assert_eq!(
             fill(&mut queue, "one.org", LastAccepted::Lately, usize::MAX),
             left
@@ -438,7 +436,7 @@ mod tests {
         assert_eq!(fill(&mut queue, "a.one.org", LastAccepted::Lately, usize::MAX), 0);
         assert_eq!(
             fill(&mut queue, "two.org", LastAccepted::Lately, usize::MAX),
-            MAX_HELD / 4
+            BOUND.anybody / 4
         );
         assert_eq!(fill(&mut queue, "three.org", LastAccepted::Lately, 10), 10);
         assert_eq!(fill(&mut queue, "other.org", LastAccepted::Never, usize::MAX), 0);
@@ -455,14 +453,15 @@ mod tests {
         let sender = sender("one.org", LastAccepted::Lately);
         let mut bytes = 0;
         while queue.has_room(&sender) {
-            queue.push(HeldPush::new(job_of("one.org", &token(queue.len())), now));
+            let job = job_of("one.org", &token(queue.len()));
+            push(&mut queue, (job, now));
             bytes += 4_096;
         }
         assert!(bytes < 50_000_000 && queue.len() > 10_000, "{bytes}");
         for number in numbers(&queue) {
             assert!(queue.remove(number).is_some());
         }
-        assert_eq!((queue.places, queue.shares.len()), (0, 0));
+        assert!(queue.shares.is_empty());
     }
 
     #[test]
@@ -480,60 +479,23 @@ mod tests {
                 encrypted,
                 call: false,
             }));
-            HeldPush::new(job, now)
+            held(job, now)
         };
         let share = |domain: &str| job_of(domain, "").sender.share;
         let mut number = 0;
         while queue.has_room_for_encrypted(share("one.org")) {
-            queue.push(kib("one.org", number));
+            queue.push(number as u64, kib("one.org", number));
             number += 1;
         }
         assert_eq!(number, 8 * 1_024, "half of it");
         while queue.has_room_for_encrypted(share("two.org")) {
-            queue.push(kib("two.org", number));
+            queue.push(number as u64, kib("two.org", number));
             number += 1;
         }
         assert_eq!(number, 12 * 1_024, "a quarter");
         for number in numbers(&queue) {
             assert!(queue.remove(number).is_some());
         }
-        assert_eq!(queue.encrypted, 0);
-    }
-
-    /// Whatever happens between two parts: what stays is in one of them.
-    #[test]
-    fn nothing_that_stays_is_missed_by_who_reads_in_parts() {
-        let clocks = crate::testing::clocks();
-        let mut queue = HoldQueue::default();
-        for due in 0..10_u64 {
-            let mut job = job(&due.to_string());
-            job.push.id = Uuid::from_u128(due.into());
-            queue.push(HeldPush::new(job, clocks.now + Duration::from_secs(due)));
-        }
-        let far = clocks.now + Duration::from_secs(60);
-        let (mut seen, mut from) = (Vec::new(), 0);
-        for round in 0.. {
-            let (part, next) = queue.part(from, 3, clocks);
-            assert!(part.len() <= 3);
-            seen.extend(part.into_iter().map(|(id, _)| id.as_u128()));
-            // One comes back and is due first or last, one stays under way, one is done with.
-            let number = queue
-                .pop_due(far, false)
-                .map(|(number, _)| number)
-                .expect("there are more");
-            assert!(queue.begin(number).is_some());
-            match round {
-                0 => assert!(queue.requeue(number, far)),
-                1 => assert!(queue.requeue(number, clocks.now)),
-                2 => assert!(queue.remove(number).is_some()),
-                _ => {}
-            }
-            match next {
-                Some(next) => from = next,
-                None => break,
-            }
-        }
-        seen.sort_unstable();
-        assert_eq!(seen, (0..10).collect::<Vec<_>>());
+        assert!(queue.shares.is_empty());
     }
 }

@@ -1,6 +1,11 @@
 //! A push on its way through the policy.
 
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fpush_push::{Choice, Class, Fingerprint, Push, Record, TokenHasher, is_network_name, registrable};
 
@@ -23,6 +28,10 @@ pub struct PushJob {
     pub sender: Arc<SenderDomain>,
     /// Between two pushes to the device.
     pub spacing: Duration,
+    /// When its publish arrived.
+    pub arrived: Instant,
+    /// Until when it may be held because the provider cannot take it; `None` if it must not be held for that.
+    pub worth_until: Option<Instant>,
     /// Who wants to know what becomes of it.
     pub record: Option<Arc<dyn Record>>,
 }

@@ -94,16 +94,12 @@ impl KnownDomains {
     /// A part of them, to be written down, from a place on, and the place of the next part; none after the last one.
     #[must_use]
     pub fn part(&self, from: usize) -> (Vec<KnownDomain>, Option<usize>) {
-        let part = self.days.part(from, PART);
+        let (part, next) = self.days.part(from, PART);
         let domain = |(share, day): (Fingerprint, &Day)| KnownDomain {
             share: share.to_parts(),
             day: *day,
         };
-        let next = from.saturating_add(PART);
-        (
-            part.map(domain).collect(),
-            (next < self.days.len()).then_some(next),
-        )
+        (part.map(domain).collect(), next)
     }
 
     /// Takes what was written down before the daemon started. A day to come stays as it is for a month: if the clock is wrong

@@ -12,12 +12,15 @@ mod hold;
 mod job;
 mod known;
 mod limiter;
+mod outage;
 mod policy;
 mod recency;
 mod recent;
 mod records;
 mod settings;
 mod shared;
+mod shares;
+mod spool;
 #[cfg(test)]
 mod testing;
 mod ticks;
@@ -31,12 +34,14 @@ pub use health::Complaint;
 pub use job::{PushJob, SenderDomain};
 pub use known::{KnownDomain, KnownDomains, LastAccepted};
 pub use limiter::{RateSlot, RatelimitSettings, Target};
+pub use outage::LaneState;
 pub use policy::{
-    Busy, Confirmed, Decision, Grant, HeldAttempt, HeldEnd, Policy, Publish, SharedPlace, Turn,
+    Busy, Confirmed, Decision, Failed, Grant, Held, HeldAttempt, HeldEnd, HoldUntil, Policy, Publish,
+    Remembered, SharedPlace, Turn, Unsent,
 };
 pub use recency::Recency;
 pub use recent::{End, Last};
-pub use records::{BlockRecord, Clocks, HeldRecord};
+pub use records::{BlockRecord, Clocks, HeldChange, HeldRecord, Recipient};
 pub use settings::ModuleSettings;
 pub use shared::{Change, Claim, Claimed, News, OwnDeaths, SharedSlot, SharedWord, Wish};
 pub use verdict::{Condition, LaneChange, VerdictPlace, VerdictRecord};

@@ -172,28 +172,23 @@ impl Limiter {
         self.windows.len()
     }
 
-    /// How many tokens are remembered that a provider wanted silence for.
-    pub(crate) fn silenced(&self) -> usize {
-        self.silences.len()
-    }
-
-    /// Windows that run, of a part of all, and for how long.
+    /// Windows that run, of a part of all, and for how long, and the place of the next part.
     pub(crate) fn windows(
         &self,
         from: usize,
         most: usize,
         now: Instant,
-    ) -> impl Iterator<Item = (Fingerprint, Duration)> {
+    ) -> (impl Iterator<Item = (Fingerprint, Duration)>, Option<usize>) {
         self.running(&self.windows, from, most, now)
     }
 
-    /// Silences that last, of a part of all, and for how long.
+    /// Silences that last, of a part of all, and for how long, and the place of the next part.
     pub(crate) fn silences(
         &self,
         from: usize,
         most: usize,
         now: Instant,
-    ) -> impl Iterator<Item = (Fingerprint, Duration)> {
+    ) -> (impl Iterator<Item = (Fingerprint, Duration)>, Option<usize>) {
         self.running(&self.silences, from, most, now)
     }
 
@@ -203,11 +198,13 @@ impl Limiter {
         from: usize,
         most: usize,
         now: Instant,
-    ) -> impl Iterator<Item = (Fingerprint, Duration)> + 'a {
-        times.part(from, most).filter_map(move |(key, end)| {
+    ) -> (impl Iterator<Item = (Fingerprint, Duration)> + 'a, Option<usize>) {
+        let (part, next) = times.part(from, most);
+        let part = part.filter_map(move |(key, end)| {
             let end = self.later(Some(*end), now)?;
             Some((key, end.duration_since(now)))
-        })
+        });
+        (part, next)
     }
 
     /// The end of a silence of the token.

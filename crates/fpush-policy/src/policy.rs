@@ -21,15 +21,17 @@ use crate::{
     hold::{HeldPush, HoldQueue},
     job::{PushJob, SenderDomain},
     limiter::{Limiter, RateSlot, Target},
+    outage::Outage,
     recent::{End, Recent},
-    records::Clocks,
+    records::{Clocks, HELD_PATIENCE},
     settings::ModuleSettings,
     shared::{Change, Outbox},
+    spool::Spool,
     ticks::Ticks,
     verdict::{LaneClock, VerdictGuard},
 };
 
-pub use self::shared::{Confirmed, SharedPlace};
+pub use self::shared::{Confirmed, SharedPlace, Unsent};
 
 /// The state of one module, of which all decisions about its pushes are functions.
 #[derive(Debug)]
@@ -39,11 +41,20 @@ pub struct Policy<W> {
     pub(crate) guard: VerdictGuard,
     pub(crate) clock: LaneClock,
     pub(crate) held: HoldQueue,
+    pub(crate) spool: Spool,
+    pub(crate) outage: Outage,
     pub(crate) health: ModuleHealth,
     pub(crate) recent: Recent,
     turns: turns::Turns<W>,
     /// What other instances should know.
     pub(crate) outbox: Outbox,
+    hold_for: Duration,
+    /// The number of the next acknowledged push.
+    next_number: u64,
+    /// Acknowledged pushes that have ended without an attempt of their own.
+    ended: Vec<(Fingerprint, HeldEnd)>,
+    /// By how many milliseconds the clock on the wall has jumped, which is to be told to those who write down what is held.
+    jumped: Vec<i64>,
     /// How often the settings have changed: what was answered to older ones says nothing.
     generation: u64,
     end: Phase,
@@ -67,6 +78,8 @@ pub struct Publish<'a> {
     pub registered: bool,
     /// Between two pushes to the device, if it has a time of its own.
     pub spacing: Option<Duration>,
+    /// How long its provider would keep it for the device: it is not worth more to us.
+    pub time_to_live: Duration,
     /// Who published.
     pub sender: &'a SenderDomain,
 }
@@ -78,12 +91,14 @@ pub enum Decision {
     Answer(Outcome),
     /// It is acknowledged and waits: to be passed to [`Policy::hold`].
     Hold {
-        /// Not before then.
-        due: Instant,
+        /// What it waits for.
+        until: HoldUntil,
         /// Between two pushes to the device.
         spacing: Duration,
         /// Whether it keeps what is encrypted in it.
         encrypted: bool,
+        /// For [`PushJob::worth_until`].
+        worth_until: Option<Instant>,
     },
     /// It goes out: to be passed to [`Policy::take_turn`]. The slot is given back if the provider does not take the push.
     Send {
@@ -91,7 +106,29 @@ pub enum Decision {
         slot: RateSlot,
         /// Between two pushes to the device.
         spacing: Duration,
+        /// For [`PushJob::worth_until`].
+        worth_until: Option<Instant>,
     },
+}
+
+/// What an acknowledged push waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoldUntil {
+    /// This time.
+    Due(Instant),
+    /// The provider is back.
+    Back,
+}
+
+/// A push that was held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Its number.
+    pub number: u64,
+    /// Whether it is due before all others.
+    pub first: bool,
+    /// Whether it has a number of its own. Otherwise it took that of an older one.
+    pub is_new: bool,
 }
 
 /// What a publish finds that wants a permit.
@@ -110,10 +147,34 @@ pub enum Turn<W> {
 pub enum Grant<W> {
     /// This publish has the permit.
     Waiter(W),
+    /// The lane is down, so that this publish waits in vain: it can be held.
+    Down(W),
     /// This held push has it.
     Held(HeldAttempt),
     /// A held push ended without an attempt; the permit is still free.
     Ended(Fingerprint, HeldEnd),
+}
+
+/// What becomes of a push whose attempts have ended without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// It is acknowledged and waits, under this number.
+    Held(u64),
+    /// A newer push is held for its key, so this one is not needed.
+    Covered,
+    /// It is not held.
+    Refused(Outcome),
+}
+
+/// What becomes of a push that was held before the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remembered {
+    /// It is held.
+    Held,
+    /// There is no room for it.
+    Full,
+    /// It is worth nothing any more.
+    Expired,
 }
 
 /// A held push, to be sent.
@@ -127,6 +188,8 @@ pub struct HeldAttempt {
     pub slot: RateSlot,
     /// How often it has failed.
     pub attempts: u32,
+    /// Whether it finds out if the provider is back, and is not to wait for long.
+    pub is_probe: bool,
 }
 
 /// How an acknowledged push ended.
@@ -145,8 +208,8 @@ pub enum HeldEnd {
 /// What becomes of a push whose token its provider calls too busy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Busy {
-    /// It is acknowledged and waits.
-    Held,
+    /// It is acknowledged and waits, under this number.
+    Held(u64),
     /// A newer push is queued for its key, so this one is not needed.
     Covered,
     /// There is no room for it.
@@ -159,6 +222,7 @@ impl<W> Policy<W> {
     pub fn new(settings: ModuleSettings, digest: u128, clocks: Clocks) -> Self {
         let ModuleSettings {
             max_in_flight,
+            hold_for,
             ratelimit,
             blocklist,
         } = settings;
@@ -169,10 +233,16 @@ impl<W> Policy<W> {
             guard: VerdictGuard::new(digest),
             clock: LaneClock::new(clocks),
             held: HoldQueue::default(),
+            spool: Spool::new(ticks),
+            outage: Outage::new(DOUBLING),
             health: ModuleHealth::default(),
             recent: Recent::default(),
             turns: turns::Turns::new(max_in_flight),
             outbox: Outbox::default(),
+            hold_for,
+            next_number: 0,
+            ended: Vec::new(),
+            jumped: Vec::new(),
             generation: 0,
             end: Phase::Running,
         }
@@ -180,9 +250,10 @@ impl<W> Policy<W> {
 
     /// Goes on with other settings. What the rate limit and the block list know, and what is held, stays; what the
     /// provider said against tokens stays where nothing has changed that this depends on.
-    pub fn configure(&mut self, settings: ModuleSettings, digest: u128) {
+    pub fn configure(&mut self, settings: ModuleSettings, digest: u128, now: Instant) {
         let ModuleSettings {
             max_in_flight,
+            hold_for,
             ratelimit,
             blocklist,
         } = settings;
@@ -195,6 +266,8 @@ impl<W> Policy<W> {
             self.outbox.tell(|| Change::Resume);
         }
         self.health = ModuleHealth::default();
+        self.hold_for = hold_for;
+        self.outage.begin_anew(now);
         self.turns.resize(max_in_flight);
         self.generation += 1;
     }
@@ -211,6 +284,7 @@ impl<W> Policy<W> {
             target,
             registered,
             spacing,
+            time_to_live,
             sender,
         } = *publish;
         if self.end != Phase::Running {
@@ -222,16 +296,28 @@ impl<W> Policy<W> {
                 BlockReason::Unexplained | BlockReason::Doubted => Outcome::TokenBlocked,
             });
         }
-        if self.health.paused_until(now).is_some() {
-            return Decision::Answer(Outcome::ProviderUnavailable);
+        let spacing = spacing.unwrap_or_else(|| self.limiter.settings().spacing);
+        let worth = self.hold_for.min(time_to_live);
+        let can_wait = target.class != Class::Voip && !worth.is_zero();
+        let worth_until = can_wait.then(|| now + worth);
+        if self.is_down(now) {
+            if can_wait {
+                return self.publish_while_down(target, sender, spacing, worth_until);
+            }
+            if self.health.paused_until(now).is_some() || !self.outage.take_probe(now) {
+                return Decision::Answer(Outcome::ProviderUnavailable);
+            }
         }
         if self.held.queued(target).is_some() {
             return Decision::Answer(self.refused(target.class));
         }
-        let spacing = spacing.unwrap_or_else(|| self.limiter.settings().spacing);
         let Some(due) = self.limiter.not_before(target, now) else {
             let slot = self.limiter.take(target, spacing, now);
-            return Decision::Send { slot, spacing };
+            return Decision::Send {
+                slot,
+                spacing,
+                worth_until,
+            };
         };
         if target.class == Class::Voip {
             return Decision::Answer(self.refused(target.class));
@@ -240,28 +326,96 @@ impl<W> Policy<W> {
             return Decision::Answer(Outcome::Overloaded);
         }
         Decision::Hold {
-            due,
+            until: HoldUntil::Due(due),
             spacing,
             encrypted: self.held.has_room_for_encrypted(sender.share),
+            worth_until,
         }
     }
 
-    /// Holds an acknowledged push. Returns whether it is due before all others.
-    pub fn hold(&mut self, job: Box<PushJob>, due: Instant) -> bool {
-        let first = self.held.next_due().is_none_or(|first| due < first);
-        self.held.push(HeldPush::new(job, due));
-        first
+    /// Decides about a publish while the provider cannot take it. One push is held for each key, so that there is always room
+    /// for another one for the same key.
+    fn publish_while_down(
+        &self,
+        target: Target,
+        sender: &SenderDomain,
+        spacing: Duration,
+        worth_until: Option<Instant>,
+    ) -> Decision {
+        let is_queued = self.held.queued(target).is_some();
+        let is_new = !is_queued && self.spool.find(target).is_none();
+        if is_new && !self.spool.has_room(sender) {
+            return Decision::Answer(Outcome::Overloaded);
+        }
+        let encrypted = if is_queued {
+            self.held.has_room_for_encrypted(sender.share)
+        } else {
+            self.spool.has_room_for_encrypted(sender.share)
+        };
+        Decision::Hold {
+            until: HoldUntil::Back,
+            spacing,
+            encrypted,
+            worth_until,
+        }
     }
 
-    /// The number of the push that was held last, by which [`claimed_to_hold`](Self::claimed_to_hold) finds it.
-    #[must_use]
-    pub fn last_held(&self) -> u64 {
-        self.held.last_number()
+    /// Whether publishes are held because the provider cannot take them.
+    pub fn is_down(&mut self, now: Instant) -> bool {
+        if self.hold_for.is_zero() {
+            return self.health.paused_until(now).is_some();
+        }
+        self.outage.look(self.turns.out, now);
+        let is_backlog = self.has_backlog();
+        self.outage.is_down(is_backlog, now)
+    }
+
+    /// Whether anything waits until the provider is back, or for a permit after it has waited.
+    fn has_backlog(&self) -> bool {
+        self.spool.len() > 0 || !self.turns.due.is_empty()
+    }
+
+    /// Holds an acknowledged push.
+    pub fn hold(&mut self, job: Box<PushJob>, until: HoldUntil) -> Held {
+        let due = match until {
+            HoldUntil::Due(due) => due,
+            HoldUntil::Back => {
+                let expires = job.worth_until.unwrap_or(job.arrived);
+                let target = job.target();
+                let is_queued = self.held.queued(target).is_some();
+                let is_new = !is_queued && self.spool.find(target).is_none();
+                if !is_new {
+                    // One goes out for both, with what the newer one carries.
+                    self.ended.push((target.token, HeldEnd::Covered));
+                }
+                let number = if is_queued {
+                    self.held.renew(job, expires)
+                } else {
+                    let next = &mut self.next_number;
+                    Some(self.spool.put(job, expires, || take_number(next)))
+                };
+                return Held {
+                    number: number.unwrap_or_default(),
+                    first: true,
+                    is_new,
+                };
+            }
+        };
+        let first = self.held.next_due().is_none_or(|first| due < first);
+        let expires = job.worth_until.map(|until| until.max(due + HELD_PATIENCE));
+        let number = take_number(&mut self.next_number);
+        self.held.push(number, HeldPush::new(job, due, expires));
+        Held {
+            number,
+            first,
+            is_new: true,
+        }
     }
 
     /// Lets a publish go to the provider, or wait for that.
-    pub fn take_turn(&mut self, sender: &SenderDomain, waiter: impl FnOnce() -> W) -> Turn<W> {
+    pub fn take_turn(&mut self, sender: &SenderDomain, waiter: impl FnOnce() -> W, now: Instant) -> Turn<W> {
         if self.turns.out < self.turns.permits {
+            self.outage.sent(self.turns.out, now);
             self.turns.out += 1;
             return Turn::Now;
         }
@@ -281,7 +435,7 @@ impl<W> Policy<W> {
     /// permit.
     pub fn give_back_permit(&mut self) -> bool {
         self.turns.out = self.turns.out.saturating_sub(1);
-        !(self.turns.waiting.is_empty() && self.turns.due.is_empty())
+        !self.turns.waiting.is_empty() || self.has_backlog()
     }
 
     /// Takes a slot back whose push was not accepted.
@@ -295,7 +449,7 @@ impl<W> Policy<W> {
     /// Whether nothing is under way, and nothing is held.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.held.len() == 0 && self.lengths() == (0, 0)
+        self.held() == 0 && self.lengths() == (0, 0)
     }
 
     /// How many pushes are at the provider, and how many publishes wait for that.
@@ -339,11 +493,15 @@ impl<W> Policy<W> {
     /// Follows the clock on the wall, and goes on with what is done little by little. To be called once a second.
     pub fn follow_clock(&mut self, clocks: Clocks) {
         self.blocklist.sweep();
-        if self.clock.follow(clocks) {
+        for token in self.spool.expire(clocks.now) {
+            self.lose(token);
+        }
+        self.outage.settle(self.has_backlog(), clocks.now);
+        if let Some(jump) = self.clock.follow(clocks) {
             let now = self.clock.seconds(clocks.now);
             self.guard.begin_hours_again(now);
-            // What is on disk has the times of the other clock.
-            self.held.write_again();
+            // What is written down has the times of the other clock.
+            self.jumped.push(jump);
         }
     }
 
@@ -367,6 +525,15 @@ impl<W> Policy<W> {
         }
     }
 }
+
+fn take_number(next: &mut u64) -> u64 {
+    let number = *next;
+    *next += 1;
+    number
+}
+
+/// The rate of held pushes doubles in this time when a provider is back, unless it asks for another one.
+const DOUBLING: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests;

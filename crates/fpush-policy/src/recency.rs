@@ -112,10 +112,14 @@ impl<V> Recency<V> {
         Some((entry.key.fingerprint(), entry.value))
     }
 
-    /// Some entries as they are in memory, from this index on.
-    pub fn part(&self, from: usize, most: usize) -> impl Iterator<Item = (Fingerprint, &V)> {
+    /// Some entries as they are in memory, from this index on, and the index of the next part; none after the last one.
+    pub fn part(&self, from: usize, most: usize) -> (impl Iterator<Item = (Fingerprint, &V)>, Option<usize>) {
         let part = self.entries.iter().skip(from).take(most);
-        part.map(|entry| (entry.key.fingerprint(), &entry.value))
+        let next = from.saturating_add(most);
+        (
+            part.map(|entry| (entry.key.fingerprint(), &entry.value)),
+            (next < self.len()).then_some(next),
+        )
     }
 
     /// All entries, the oldest first.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     blocklist::BlockReason,
-    hold::{HeldPush, HeldState},
+    hold::HeldPush,
     job::{PushJob, SenderDomain},
 };
 
@@ -29,27 +29,63 @@ pub struct BlockRecord {
 /// reads it. What somebody encrypted for the app is not in it. Times are milliseconds since 1970.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldRecord {
-    token: String,
-    class: Class,
-    choice: Choice,
-    domain: String,
-    /// In milliseconds.
-    spacing: u64,
+    /// The token.
+    pub token: String,
+    /// Its class.
+    pub class: Class,
+    /// How its module was found.
+    pub choice: Choice,
+    /// The domain that published it.
+    pub domain: String,
+    /// Between two pushes to the device, in milliseconds.
+    pub spacing: u64,
+    /// Tells the app which of its accounts is meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    account: Option<String>,
+    pub account: Option<String>,
+    /// Tells the app which of the account's group chats is meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    channel: Option<String>,
+    pub channel: Option<String>,
+    /// How many messages wait for the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    count: Option<u32>,
+    pub count: Option<u32>,
     /// Whether its device is a registered one.
-    registered: bool,
+    pub registered: bool,
     /// Its node; missing in files of the first versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    node: Option<String>,
-    due: u64,
+    pub node: Option<String>,
+    /// Not before then. Zero for one that waits until its provider is back.
+    pub due: u64,
+    /// When it is given up; missing in files of the first versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    give_up: Option<u64>,
-    attempts: u32,
+    pub give_up: Option<u64>,
+    /// How often it has failed.
+    pub attempts: u32,
+    /// Names it towards the provider; missing in files of the first versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u128>,
+}
+
+/// Whom a push is for that was written down.
+#[derive(Clone, Debug)]
+pub struct Recipient {
+    /// The token in the spelling of its module.
+    pub token: Token,
+    /// Who published it.
+    pub sender: Arc<SenderDomain>,
+    /// How long its provider would keep it for the device.
+    pub time_to_live: Duration,
+}
+
+/// What is to be written down of acknowledged pushes.
+#[derive(Debug)]
+pub enum HeldChange {
+    /// The clock on the wall has jumped by so many milliseconds: the times of all that is written down move with it, as
+    /// [`HeldRecord::jumped`] says.
+    Jumped(i64),
+    /// It is like this now.
+    Put(u64, Box<HeldRecord>),
+    /// Nothing more is to be done for it.
+    Gone(u64),
 }
 
 impl BlockRecord {
@@ -97,7 +133,9 @@ impl Clocks {
         }
     }
 
-    fn wall_millis(self) -> u64 {
+    /// Milliseconds since 1970.
+    #[must_use]
+    pub fn wall_millis(self) -> u64 {
         as_millis(
             self.wall
                 .duration_since(SystemTime::UNIX_EPOCH)
@@ -107,14 +145,27 @@ impl Clocks {
 }
 
 impl HeldRecord {
-    pub(crate) fn of(held: &HeldPush, clocks: Clocks) -> Self {
+    /// One in the hold queue.
+    pub(crate) fn of(held: &HeldPush, millis: impl Fn(Instant) -> u64) -> Self {
         let HeldPush {
             job,
             state: _,
             due,
-            give_up,
+            expires,
+            is_spooled: _,
             attempts,
         } = held;
+        let (due, give_up) = (millis(*due).max(1), expires.map(&millis));
+        Self {
+            due,
+            give_up,
+            attempts: *attempts,
+            ..Self::spooled(job, job.arrived, millis)
+        }
+    }
+
+    /// One that waits until its provider is back.
+    pub(crate) fn spooled(job: &PushJob, expires: Instant, millis: impl Fn(Instant) -> u64) -> Self {
         let PushJob {
             push,
             token: _,
@@ -123,8 +174,10 @@ impl HeldRecord {
             choice,
             sender,
             spacing,
+            arrived: _,
+            worth_until: _,
             record,
-        } = &**job;
+        } = job;
         let extra = push.extra.as_deref();
         let text = |text: Option<&Arc<str>>| text.map(|text| text.to_string());
         Self {
@@ -138,9 +191,10 @@ impl HeldRecord {
             count: push.count,
             registered: record.is_some(),
             node: text(node.as_ref()),
-            due: clocks.to_millis(*due),
-            give_up: give_up.map(|give_up| clocks.to_millis(give_up)),
-            attempts: *attempts,
+            due: 0,
+            give_up: Some(millis(expires)),
+            attempts: 0,
+            id: Some(push.id.as_u128()),
         }
     }
 
@@ -160,12 +214,6 @@ impl HeldRecord {
             && self.attempts <= 1_000_000
     }
 
-    /// Whether its time was over so long ago.
-    #[must_use]
-    pub fn is_overdue(&self, by: Duration, clocks: Clocks) -> bool {
-        self.due.saturating_add(as_millis(by)) < clocks.wall_millis()
-    }
-
     /// The token as it was written down.
     #[must_use]
     pub fn token(&self) -> &str {
@@ -178,15 +226,46 @@ impl HeldRecord {
         &self.domain
     }
 
-    /// The push again, to the token in the spelling of its module, under this id.
-    pub(crate) fn into_held(
-        self,
-        token: Token,
-        id: Uuid,
-        sender: Arc<SenderDomain>,
-        hasher: &TokenHasher,
-        clocks: Clocks,
-    ) -> HeldPush {
+    /// Moves its times by so many milliseconds.
+    pub fn jumped(&mut self, jump: i64) {
+        if self.due > 0 {
+            self.due = self.due.saturating_add_signed(jump).max(1);
+        }
+        self.give_up = self.give_up.map(|give_up| give_up.saturating_add_signed(jump));
+    }
+
+    /// Whether it waits until its provider is back, or its time has come meanwhile.
+    pub(crate) fn is_spooled(&self, clocks: Clocks) -> bool {
+        self.due <= clocks.wall_millis()
+    }
+
+    /// When it is given up, of what is held for so long, and worth something for so long. However long nobody ran, it is
+    /// tried once more, unless it waited until its provider is back, and is worth nothing by now. The clock may have been
+    /// wrong when it was written, and the settings may say less now.
+    pub(crate) fn expires(&self, hold_for: Duration, time_to_live: Duration, clocks: Clocks) -> Instant {
+        let longest = hold_for.max(HELD_PATIENCE);
+        let due = clocks
+            .to_instant(self.due)
+            .clamp(clocks.now, clocks.now + longest);
+        let latest = due + longest;
+        let once_more = clocks.now + HELD_PATIENCE;
+        let Some(millis) = self.give_up else {
+            return latest;
+        };
+        let give_up = clocks.to_instant(millis);
+        let is_absurd = clocks.wall_millis().abs_diff(millis) > as_millis(LONGEST);
+        let worth_until = if self.due > 0 || is_absurd {
+            once_more
+        } else {
+            // It was held for the shorter one of the two.
+            give_up + time_to_live.saturating_sub(hold_for).min(LONGEST)
+        };
+        give_up.min(latest).max(worth_until.min(once_more))
+    }
+
+    /// The push again.
+    pub(crate) fn into_job(self, recipient: Recipient, hasher: &TokenHasher, clocks: Clocks) -> Box<PushJob> {
+        let Recipient { token, sender, .. } = recipient;
         let fingerprint = hasher.fingerprint(token.as_str());
         let extra = Extra {
             account: self.account.map(Arc::from),
@@ -195,33 +274,29 @@ impl HeldRecord {
             call: false,
         };
         let has_extra = extra.account.is_some() || extra.channel.is_some();
-        HeldPush {
-            job: Box::new(PushJob {
-                push: Push {
-                    token,
-                    class: self.class,
-                    form: Form::Full,
-                    extra: has_extra.then(|| Arc::new(extra)),
-                    count: self.count,
-                    id,
-                    deadline: clocks.now,
-                },
-                token: fingerprint,
-                key: self
-                    .node
-                    .as_deref()
-                    .map_or(fingerprint, |node| hasher.device(node)),
-                node: self.node.map(Arc::from),
-                choice: self.choice,
-                sender,
-                spacing: Duration::from_millis(self.spacing),
-                record: self.registered.then(|| Arc::new(Forgotten) as Arc<dyn Record>),
-            }),
-            state: HeldState::Waiting,
-            due: clocks.to_instant(self.due),
-            give_up: self.give_up.map(|give_up| clocks.to_instant(give_up)),
-            attempts: self.attempts,
-        }
+        Box::new(PushJob {
+            push: Push {
+                token,
+                class: self.class,
+                form: Form::Full,
+                extra: has_extra.then(|| Arc::new(extra)),
+                count: self.count,
+                id: self.id.map_or_else(Uuid::new_v4, Uuid::from_u128),
+                deadline: clocks.now,
+            },
+            token: fingerprint,
+            key: self
+                .node
+                .as_deref()
+                .map_or(fingerprint, |node| hasher.device(node)),
+            node: self.node.map(Arc::from),
+            choice: self.choice,
+            sender,
+            spacing: Duration::from_millis(self.spacing),
+            arrived: clocks.now,
+            worth_until: None,
+            record: self.registered.then(|| Arc::new(Forgotten) as Arc<dyn Record>),
+        })
     }
 }
 
@@ -244,6 +319,8 @@ pub(crate) fn as_millis(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX >> 3)
 }
 
+/// An acknowledged push is tried for this long at least.
+pub(crate) const HELD_PATIENCE: Duration = Duration::from_secs(600);
 /// What is later than that was written by a clock that was wrong.
 const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 

@@ -63,6 +63,8 @@ pub(crate) fn job_of(domain: &str, token: &str) -> Box<PushJob> {
         choice: Choice::Named,
         sender: Arc::new(SenderDomain::new(domain, &hasher())),
         spacing: Duration::from_secs(20),
+        arrived: Instant::now(),
+        worth_until: Some(Instant::now() + Duration::from_secs(4 * 3_600)),
         record: None,
     })
 }

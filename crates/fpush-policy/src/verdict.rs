@@ -267,15 +267,16 @@ impl VerdictGuard {
         Some(word.to_share(now))
     }
 
-    /// A part of the words, from this place on, as far as they are to be told to others.
+    /// A part of the words, from this place on, as far as they are to be told to others, and the place of the next part.
     pub(crate) fn words(
         &self,
         from: usize,
         most: usize,
         now: Seconds,
-    ) -> impl Iterator<Item = (Fingerprint, SharedWord)> {
-        let part = self.words.part(from, most).filter(|(_, word)| word.of_known);
-        part.map(move |(token, word)| (token, word.to_share(now)))
+    ) -> (impl Iterator<Item = (Fingerprint, SharedWord)>, Option<usize>) {
+        let (part, next) = self.words.part(from, most);
+        let part = part.filter(|(_, word)| word.of_known);
+        (part.map(move |(token, word)| (token, word.to_share(now))), next)
     }
 
     /// How many tokens were called dead or wrong and are not believed dead.

@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use fpush_push::{Class, Fingerprint, TroubleKind};
-use uuid::Uuid;
 
 use crate::{
     blocklist::BlockReason,
     health::Complaint,
     limiter::Target,
+    outage::LaneState,
     policy::Policy,
     recent::Last,
-    records::{BlockRecord, Clocks, HeldRecord},
+    records::{BlockRecord, Clocks},
     shared::Change,
     verdict::{Condition, VerdictPlace, VerdictRecord},
 };
@@ -25,6 +25,14 @@ pub struct View {
     pub waiting: usize,
     /// Acknowledged pushes that are held.
     pub held: usize,
+    /// Those of them that wait until the provider is back.
+    pub spooled: usize,
+    /// How long ago the oldest of those was published.
+    pub spooled_since: Option<Duration>,
+    /// In how long those are out, if the provider takes them; unknown while it is down.
+    pub spooled_out_in: Option<Duration>,
+    /// What the lane does.
+    pub lane: LaneState,
     /// Keys that the rate limit remembers.
     pub limited_tokens: usize,
     /// Tokens that the block list remembers.
@@ -75,7 +83,14 @@ impl<W> Policy<W> {
         View {
             in_flight,
             waiting,
-            held: self.held.len(),
+            held: self.held(),
+            spooled: self.spool.len(),
+            spooled_since: self
+                .spool
+                .oldest()
+                .map(|oldest| now.saturating_duration_since(oldest)),
+            spooled_out_in: self.outage.out_in(self.spool.len(), now),
+            lane: self.outage.state(now),
             limited_tokens: self.limiter.len(),
             blocked_tokens: self.blocklist.len(),
             doubted_tokens: self.guard.doubted(),
@@ -95,7 +110,8 @@ impl<W> Policy<W> {
         let left = |until: Instant| until.saturating_duration_since(now);
         let limit = |class| {
             let target = Target { key, token, class };
-            let queued = self.held.queued(target);
+            let spooled = self.spool.find(target).map(|_| now);
+            let queued = self.held.queued(target).or(spooled);
             let until = queued.or_else(|| self.limiter.not_before(target, now))?;
             Some(Limit {
                 class,
@@ -119,7 +135,7 @@ impl<W> Policy<W> {
     }
 
     /// The provider was asked whether it accepts the credentials of these settings.
-    pub fn verified(&mut self, answer: Result<(), &fpush_push::Failure>, generation: u64) {
+    pub fn verified(&mut self, answer: Result<(), &fpush_push::Failure>, generation: u64, now: Instant) {
         if generation != self.generation() {
             return;
         }
@@ -129,6 +145,9 @@ impl<W> Policy<W> {
                 self.health.verified();
                 if had_paused && !self.health.has_paused() {
                     self.outbox.tell(|| Change::Resume);
+                }
+                if self.health.paused_until(now).is_none() {
+                    self.outage.probe_soon(now);
                 }
             }
             Err(failure) => self.health.not_verified(failure),
@@ -144,17 +163,13 @@ impl<W> Policy<W> {
     /// How many acknowledged pushes are held.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.held.len()
+        self.held.len() + self.spool.len()
     }
 
-    /// How often the block list, what is held, and what is known of the provider's words have changed so far.
+    /// How often the block list, and what is known of the provider's words, have changed so far.
     #[must_use]
-    pub fn changes(&self) -> [u64; 3] {
-        [
-            self.blocklist.changes(),
-            self.held.changes(),
-            self.guard.changes(),
-        ]
+    pub fn changes(&self) -> [u64; 2] {
+        [self.blocklist.changes(), self.guard.changes()]
     }
 
     /// A part of what is known of the provider's words about tokens, to be written down, from a place on, and the place of
@@ -169,13 +184,6 @@ impl<W> Policy<W> {
     #[must_use]
     pub fn blocks(&self, from: usize, clocks: Clocks) -> (Vec<BlockRecord>, Option<usize>) {
         self.blocklist.part(from, PART, clocks)
-    }
-
-    /// A part of what is held, to be written down, from a number on, and the number of the next part; none after the last
-    /// one.
-    #[must_use]
-    pub fn held_records(&self, from: u64, clocks: Clocks) -> (Vec<(Uuid, HeldRecord)>, Option<u64>) {
-        self.held.part(from, PART, clocks)
     }
 
     /// Takes what was written down of the block list and of the provider's words before the daemon started.

@@ -12,8 +12,9 @@ use std::{
 };
 
 use fpush_policy::{
-    Busy, Clocks, Decision, Ended, Grant, HeldEnd, LastAccepted, ModuleSettings, Next, Policy, Publish,
-    PushJob, RateSlot, SenderDomain, Ticket, Tries, Turn, VerdictPlace,
+    Busy, Clocks, Decision, Ended, Failed, Grant, HeldChange, HeldEnd, HeldRecord, LastAccepted,
+    ModuleSettings, Next, Policy, Publish, PushJob, RateSlot, Recipient, Remembered, SenderDomain, Ticket,
+    Tries, Turn, VerdictPlace,
 };
 use fpush_push::{
     Choice, Class, Failure, Fingerprint, Form, Outcome, Push, PushError, Token, TokenHasher,
@@ -85,6 +86,12 @@ struct Waiting {
 struct World {
     random: Random,
     policy: Policy<u64>,
+    /// What is held, as it is written down.
+    disk: BTreeMap<u64, HeldRecord>,
+    /// Held pushes that are to be read.
+    wanted: Vec<u64>,
+    /// Those that could not be read.
+    unreadable: Vec<u64>,
     base: Clocks,
     millis: u64,
     /// By how many milliseconds the clock on the wall is wrong.
@@ -132,6 +139,14 @@ const DAY: u64 = 86_400_000;
 /// In milliseconds since 1970.
 const WORLD_BEGINS: u64 = 20_000 * DAY;
 
+fn recipient(record: &HeldRecord) -> Recipient {
+    Recipient {
+        token: Token::new(record.token()),
+        sender: Arc::new(SenderDomain::new(record.domain(), &hasher())),
+        time_to_live: Duration::MAX,
+    }
+}
+
 fn settings() -> ModuleSettings {
     let (report, empty) = (Report::default(), serde_json::Map::new());
     ModuleSettings {
@@ -167,9 +182,14 @@ impl World {
             .filter(|_| random.one_in(40))
             .map(|token| (token, long_ago))
             .collect();
+        let mut policy = Policy::new(settings(), 1, base);
+        policy.begin_noting();
         Self {
             random,
-            policy: Policy::new(settings(), 1, base),
+            policy,
+            disk: BTreeMap::new(),
+            wanted: Vec::new(),
+            unreadable: Vec::new(),
             base,
             millis: 0,
             jumped: 0,
@@ -236,6 +256,8 @@ impl World {
             choice: Choice::Named,
             sender: sender(token),
             spacing: Duration::from_secs(20),
+            arrived: self.now(),
+            worth_until: None,
             record: None,
         })
     }
@@ -247,11 +269,12 @@ impl World {
             1 => Class::Voip,
             _ => Class::High,
         };
-        let (job, now) = (self.job(token, class), self.now());
+        let (mut job, now) = (self.job(token, class), self.now());
         let publish = Publish {
             target: job.target(),
             registered: false,
             spacing: None,
+            time_to_live: Duration::MAX,
             sender: &job.sender,
         };
         match self.policy.publish(&publish, now) {
@@ -262,15 +285,21 @@ impl World {
                     "nothing was done for that"
                 );
             }
-            Decision::Hold { due, .. } => {
-                self.tell(|| format!("publish for {token} is queued"));
+            Decision::Hold {
+                until, worth_until, ..
+            } => {
+                self.tell(|| format!("publish for {token} is held: {until:?}"));
                 self.acknowledged += 1;
-                self.policy.hold(job, due);
+                job.worth_until = worth_until;
+                self.policy.hold(job, until);
             }
-            Decision::Send { slot, .. } => {
+            Decision::Send {
+                slot, worth_until, ..
+            } => {
+                job.worth_until = worth_until;
                 let number = self.next_waiter;
                 self.next_waiter += 1;
-                match self.policy.take_turn(&job.sender, || number) {
+                match self.policy.take_turn(&job.sender, || number, now) {
                     Turn::Now => self.fly(job, slot, None, 0),
                     Turn::Waiting(ticket, displaced) => {
                         self.waiting.insert(number, Waiting { job, slot, ticket });
@@ -309,11 +338,61 @@ impl World {
                     let waiting = self.waiting.remove(&number).expect("it waited");
                     self.fly(waiting.job, waiting.slot, None, 0);
                 }
+                Grant::Down(number) => {
+                    let waiting = self.waiting.remove(&number).expect("it waited");
+                    self.failed(waiting.job, waiting.slot, now);
+                }
                 Grant::Held(attempt) => {
                     self.fly(attempt.job, attempt.slot, Some(attempt.number), attempt.attempts);
                 }
                 Grant::Ended(_, end) => self.held_ended(end),
             }
+        }
+    }
+
+    /// A push whose attempts have ended without an answer.
+    fn failed(&mut self, job: Box<PushJob>, slot: RateSlot, resume: Instant) {
+        let now = self.now();
+        match self.policy.failed(job, slot, resume, now) {
+            Failed::Held(_) => self.acknowledged += 1,
+            Failed::Covered => {
+                self.acknowledged += 1;
+                self.ended += 1;
+            }
+            Failed::Refused(outcome) => self.tell(|| format!("refused: {outcome:?}")),
+        }
+    }
+
+    /// Everything that a driver does after each call.
+    fn carry_out(&mut self) {
+        let (now, clocks) = (self.now(), self.clocks());
+        let mut wanted = std::mem::take(&mut self.wanted);
+        wanted.extend(self.policy.take_wanted());
+        for number in wanted {
+            match self.random.below(4) {
+                0 => self.unreadable.push(number),
+                1 => self.wanted.push(number),
+                _ => {
+                    let job = self.disk.get(&number).map(|record| {
+                        Policy::<u64>::job_of(record.clone(), recipient(record), &hasher(), clocks)
+                    });
+                    self.policy.loaded(number, job, now);
+                    self.grant();
+                }
+            }
+        }
+        for change in self.policy.take_changes() {
+            match change {
+                HeldChange::Put(number, record) => {
+                    self.disk.insert(number, *record);
+                    self.policy.written(number);
+                }
+                HeldChange::Gone(number) => drop(self.disk.remove(&number)),
+                HeldChange::Jumped(jump) => self.disk.values_mut().for_each(|record| record.jumped(jump)),
+            }
+        }
+        for (_, end) in self.policy.take_ended() {
+            self.held_ended(end);
         }
     }
 
@@ -424,7 +503,6 @@ impl World {
             }
             Next::Ended(ended) => ended,
         };
-        self.policy.give_back_permit();
         match flight.held {
             Some(number) => {
                 let end = self.policy.held_ended(number, flight.slot, &ended, now);
@@ -434,9 +512,10 @@ impl World {
             }
             None => match ended {
                 Ended::Settled(Outcome::Accepted) => {}
-                Ended::Settled(_) | Ended::Failed { .. } => self.policy.give_back(flight.slot),
+                Ended::Settled(_) => self.policy.give_back(flight.slot),
+                Ended::Failed { resume } => self.failed(flight.job, flight.slot, resume),
                 Ended::Busy => match self.policy.busy(flight.job, flight.slot, now) {
-                    Busy::Held => self.acknowledged += 1,
+                    Busy::Held(_) => self.acknowledged += 1,
                     Busy::Covered => {
                         self.acknowledged += 1;
                         self.ended += 1;
@@ -445,6 +524,7 @@ impl World {
                 },
             },
         }
+        self.policy.give_back_permit();
         self.grant();
     }
 
@@ -474,23 +554,30 @@ impl World {
         self.answers.accepted.clear();
         let clocks = self.clocks();
         let blocks = all(0, |from| self.policy.blocks(from, clocks));
-        let held = all(0, |from| self.policy.held_records(from, clocks));
+        let held = self.disk.clone();
         let verdicts = all(VerdictPlace::default(), |from| {
             self.policy.verdicts(from, clocks.now)
         });
         assert_eq!(held.len(), self.policy.held());
         self.policy = Policy::new(settings(), 1, clocks);
         self.policy.remember(blocks, verdicts, clocks);
-        for (id, record) in held {
-            let token = Token::new(record.token());
-            let sender = Arc::new(SenderDomain::new(record.domain(), &hasher()));
-            if let Some(end) = self
+        self.policy.begin_noting();
+        self.wanted.clear();
+        self.unreadable.clear();
+        for (number, record) in held {
+            let recipient = recipient(&record);
+            match self
                 .policy
-                .remember_held(record, token, id, sender, &hasher(), clocks)
+                .remember_held(number, record, recipient, &hasher(), clocks)
             {
-                self.held_ended(end);
+                Remembered::Held => {}
+                Remembered::Full | Remembered::Expired => {
+                    self.disk.remove(&number);
+                    self.held_ended(HeldEnd::Lost(Outcome::ProviderUnavailable));
+                }
             }
         }
+        self.carry_out();
         self.flights.clear();
         self.waiting.clear();
     }
@@ -498,6 +585,9 @@ impl World {
     /// Time passes. The policy is asked when it wants to be, and not otherwise, as a driver does.
     fn pass(&mut self, millis: u64) {
         let until = self.millis + millis;
+        for number in std::mem::take(&mut self.unreadable) {
+            self.policy.not_loaded(number);
+        }
         loop {
             let timer = self.policy.next_timer(self.now());
             let due = timer.map(|timer| {
@@ -510,7 +600,9 @@ impl World {
             self.millis = due.max(self.millis);
             let now = self.now();
             while self.policy.make_due(now) {}
+            self.carry_out();
             self.grant();
+            self.carry_out();
             let next = self.policy.next_timer(now);
             assert!(next.is_none_or(|next| next > now), "the timer stands still");
         }
@@ -521,7 +613,8 @@ impl World {
 
     fn reload(&mut self) {
         self.tell(|| "reload".to_owned());
-        self.policy.configure(settings(), 1);
+        let now = self.now();
+        self.policy.configure(settings(), 1, now);
         self.grant();
     }
 
@@ -562,7 +655,13 @@ impl World {
         }
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
+        self.carry_out();
+        assert_eq!(
+            self.disk.len(),
+            self.policy.held(),
+            "what is held is written down"
+        );
         assert_eq!(
             self.acknowledged,
             self.ended + self.policy.held() as u64,

@@ -37,6 +37,18 @@ pub enum Class {
     Voip = 3,
 }
 
+impl Class {
+    /// The class of a push that goes out as its publish says.
+    #[must_use]
+    pub fn of(urgency: Urgency) -> Self {
+        match urgency {
+            Urgency::High => Self::High,
+            Urgency::Low => Self::Low,
+            Urgency::Voip => Self::Voip,
+        }
+    }
+}
+
 /// How much a push carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -256,6 +268,16 @@ pub trait PushTrait: Send + Sync + 'static {
         true
     }
 
+    /// How long the provider keeps a push of this class for a device that is away: so long it is worth something.
+    fn time_to_live(&self, _class: Class) -> Duration {
+        Duration::MAX
+    }
+
+    /// In how long the rate of held pushes doubles after an outage, from one a second on.
+    fn ramp(&self) -> Duration {
+        RAMP
+    }
+
     /// Makes one attempt. It ends at [`Push::deadline`] at the latest, and may be dropped at any time.
     fn send<'a>(&'a self, push: &'a Push) -> Sending<'a>;
 
@@ -283,6 +305,9 @@ pub trait PushTrait: Send + Sync + 'static {
         0
     }
 }
+
+/// It is at a thousand a second after half a minute.
+const RAMP: Duration = Duration::from_secs(3);
 
 /// One kind of backend.
 pub trait BackendType: Send + Sync {

@@ -17,9 +17,11 @@ mod outcome;
 mod publish;
 mod registrable;
 mod registration;
+mod scope;
 pub mod settings;
 mod status;
 mod strangers;
+mod subscription;
 pub mod sync;
 mod token;
 
@@ -31,18 +33,21 @@ pub use backend::{
 pub use backoff::Backoff;
 pub use jid::{canonical_domain, canonical_jid};
 pub use jitter::jitter;
-pub use log::Cut;
-pub use meters::Meters;
+pub use log::{Cut, SenderNames, sender};
+pub use meters::{LinkMeters, Meters};
 pub use network::Network;
 pub use outcome::Outcome;
 pub use publish::{Choice, Registered, Request};
 pub use registrable::registrable;
 pub use registration::{
     BadPayload, COMMAND_FIELDS, Command, CommandError, Completed, Devices, Ending, Executing, Found, Lookup,
-    Recipient, Record, TIGASE_NODE, Unavailable, Value, Wording, is_tigase_node,
+    Recipient, Record, TIGASE_NODE, Unavailable, Value, VapidKey, Wording, is_tigase_node,
 };
+pub use scope::Scope;
 pub use status::{
-    BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, Proof, Trouble, TroubleKind,
+    BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, OutagePhase, OutageStatus,
+    Proof, Trouble, TroubleKind,
 };
 pub use strangers::{client_network, client_site, is_network_name, is_plain_name, masked, network_name};
+pub use subscription::{Subscription, is_same_base64};
 pub use token::{Fingerprint, Token, TokenHasher};

@@ -1,6 +1,50 @@
 //! What a stranger chose, in the log.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+/// The setting `monitoring.senders`: whether domains of senders are named in the log, in metrics and on the status page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SenderNames {
+    /// In the log, and those who send most in metrics and on the page.
+    #[default]
+    Top,
+    /// Nowhere.
+    Off,
+}
+
+impl SenderNames {
+    /// As they are written in the settings.
+    pub const CHOICES: &[(&str, Self)] = &[("top", Self::Top), ("off", Self::Off)];
+
+    /// Puts it in force for the whole process, which has one log.
+    pub fn set(self) {
+        ARE_OFF.store(self == Self::Off, Ordering::Relaxed);
+    }
+
+    /// What is in force.
+    #[must_use]
+    pub fn current() -> Self {
+        if ARE_OFF.load(Ordering::Relaxed) {
+            Self::Off
+        } else {
+            Self::Top
+        }
+    }
+}
+
+static ARE_OFF: AtomicBool = AtomicBool::new(false);
+
+/// The domain of a sender for the log; `None` if it must not be there.
+#[must_use]
+pub fn sender(domain: &str) -> Option<Cut<'_>> {
+    match SenderNames::current() {
+        SenderNames::Top => Some(Cut(domain)),
+        SenderNames::Off => None,
+    }
+}
 
 /// Prints at most the first 64 characters of something that a stranger chose, with control characters
 /// escaped.

@@ -1,11 +1,41 @@
-//! What a module counts for the metrics. The metrics themselves, with their help texts, are listed in `fpush-monitor`.
+//! What a module and a link count for the metrics. The metrics themselves, with their help texts, are listed in
+//! `fpush-monitor`.
 
 use std::time::Duration;
 
 use crate::{
     Outcome,
-    metrics::{Counter, Histogram, Outcomes, PROVIDER_SECONDS, WordCounters},
+    metrics::{Counter, Histogram, LabelledCounters, Outcomes, PROVIDER_SECONDS, WordCounters},
 };
+
+/// The meters of one link to an XMPP server. They outlast it: what is left of its replies is counted after its end.
+#[derive(Debug)]
+pub struct LinkMeters {
+    /// Replies to what came over it, by type and condition.
+    pub replies: LabelledCounters<2>,
+    /// Replies that were dropped. They have been counted by type and condition as well.
+    pub dropped_replies: Counter,
+    /// Logins that worked.
+    pub connects: Counter,
+    /// Ends of its connections by reason.
+    pub disconnects: WordCounters,
+    /// Attempts to connect and log in that failed, by reason.
+    pub login_failures: WordCounters,
+}
+
+impl LinkMeters {
+    /// Nothing is counted yet; replies are counted here.
+    #[must_use]
+    pub fn new(replies: LabelledCounters<2>) -> Self {
+        Self {
+            replies,
+            dropped_replies: Counter::new(),
+            connects: Counter::new(),
+            disconnects: WordCounters::default(),
+            login_failures: WordCounters::default(),
+        }
+    }
+}
 
 /// The meters of one module. They go with it, and stay when its backend or its settings become others.
 #[derive(Debug)]

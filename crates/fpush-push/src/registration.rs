@@ -4,7 +4,7 @@
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use crate::Token;
+use crate::{Scope, Token};
 
 /// What the component asks of the registry.
 pub trait Devices: Send + Sync + 'static {
@@ -15,8 +15,14 @@ pub trait Devices: Send + Sync + 'static {
     /// The commands with which clients register: each with its name, and a title for persons.
     fn commands(&self) -> Vec<(&'static str, &'static str)>;
 
-    /// Features that show clients that they are welcome here.
-    fn features(&self) -> Vec<String>;
+    /// The public key with which apps subscribe at their push service (VAPID), for each push type that has one and whose push
+    /// module may be used.
+    fn vapid_keys(&self, _scope: &Scope) -> Vec<VapidKey> {
+        Vec::new()
+    }
+
+    /// Features that show clients that they are welcome where these push modules may be used.
+    fn features(&self, scope: &Scope) -> Vec<String>;
 
     /// Executes a command. Nothing is done before the future is polled.
     ///
@@ -24,6 +30,15 @@ pub trait Devices: Send + Sync + 'static {
     ///
     /// What can be told without the database: there is no such command, or the sender has sent too many.
     fn execute(&self, command: Command) -> Result<Executing, CommandError>;
+}
+
+/// The public key with which apps subscribe at their push service (VAPID, RFC 8292 section 3.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VapidKey {
+    /// The push type that they register with.
+    pub kind: String,
+    /// The key, in base64url.
+    pub key: String,
 }
 
 /// What the registry knows of a node.
@@ -123,6 +138,8 @@ pub struct Command {
     pub written: String,
     /// Our own address, as the sender wrote it, without a resource.
     pub service: String,
+    /// The push modules that may be used where it was sent.
+    pub scope: Arc<Scope>,
     /// The fields of [`COMMAND_FIELDS`] that it has, each once and not empty.
     pub fields: Vec<(&'static str, String)>,
     /// Whether it has other fields with a value, too. To remove something nevertheless may be to remove more than was
@@ -134,16 +151,20 @@ pub struct Command {
 pub const COMMAND_FIELDS: &[&str] = &[
     "account",
     "android-id",
+    "auth",
     "channel",
     "device-id",
     "device-second-token",
     "device-token",
+    "endpoint",
     "muc",
     "node",
+    "p256dh",
     "provider",
     "secret",
     "token",
     "type",
+    "vapid",
 ];
 
 /// The answer to a command that was executed. It is not shown: it may hold a secret.
@@ -224,6 +245,9 @@ pub enum BadPayload {
     /// The token cannot be one of the push module's provider.
     #[error("the token cannot be one for this push type or provider")]
     BadToken,
+    /// The app has subscribed with another key than the push module's: no push would ever arrive.
+    #[error("the subscription was made with another VAPID key than the one of this push type")]
+    OtherKey,
     /// The node is one that nobody may choose.
     #[error(
         "the node looks like a push token, or like a node that fpush makes: choose another id for the device, such as a UUID"

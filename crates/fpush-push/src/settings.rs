@@ -1,12 +1,14 @@
 //! Reading settings: every value is checked while it is read, and every mistake of a file is reported in one
 //! run, with its place, what was expected and, for a misspelt key, the nearest known one.
 
+mod per_class;
 mod report;
 mod section;
 mod span;
 mod spelling;
 
 pub use self::{
+    per_class::PerClass,
     report::{NamedFile, NotSeen, Problem, ProvidedFile, Report, Severity, digest},
     section::Section,
     spelling::nearest,

@@ -19,6 +19,8 @@ pub struct ModuleStatus {
     pub waiting: usize,
     /// Acknowledged pushes that are held.
     pub held: usize,
+    /// What is held because the provider cannot take it.
+    pub outage: OutageStatus,
     /// Tokens that the rate limit remembers.
     pub limited_tokens: usize,
     /// Tokens that the block list remembers.
@@ -35,6 +37,45 @@ pub struct ModuleStatus {
     pub trouble: Option<Trouble>,
     /// What its backend says.
     pub backend: BackendStatus,
+}
+
+/// What is held because a provider cannot take it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutageStatus {
+    /// What the module does with publishes.
+    pub phase: OutagePhase,
+    /// For how long publishes have been held, if they are.
+    pub lasts: Option<Duration>,
+    /// Pushes that wait until the provider is back.
+    pub held: usize,
+    /// How long ago the oldest of them was published.
+    pub oldest: Option<Duration>,
+    /// In how long they are out, if the provider takes them; unknown while it does not.
+    pub out_in: Option<Duration>,
+}
+
+/// What a module does with publishes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutagePhase {
+    /// They go to the provider.
+    #[default]
+    Up,
+    /// They are held.
+    Down,
+    /// They go to the provider, and what was held follows.
+    Recovering,
+}
+
+impl OutagePhase {
+    /// Its name in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Recovering => "recovering",
+        }
+    }
 }
 
 /// What is known of a module's credentials.

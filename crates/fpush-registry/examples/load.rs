@@ -96,6 +96,7 @@ async fn main() {
                     written: sender.clone(),
                     sender,
                     service: "push.example.org".to_owned(),
+                    scope: Arc::default(),
                     fields: vec![("token", "t".repeat(163)), ("device-id", format!("{done}"))],
                     has_other_fields: false,
                 };

@@ -14,6 +14,9 @@ pub enum RegisterError {
     /// The token cannot be one for this push type.
     #[error("the token cannot be one of this push type")]
     BadToken,
+    /// The app has subscribed with another key than the push module's.
+    #[error("{}", BadPayload::OtherKey)]
+    OtherKey,
     /// The node is one that nobody may choose.
     #[error("{}", BadPayload::ReservedNode)]
     ReservedNode,
@@ -40,6 +43,7 @@ impl From<RegisterError> for CommandError {
             RegisterError::BadField(field) => BadPayload::Impossible(field).into(),
             RegisterError::UnknownType => BadPayload::UnknownType.into(),
             RegisterError::BadToken => BadPayload::BadToken.into(),
+            RegisterError::OtherKey => BadPayload::OtherKey.into(),
             RegisterError::ReservedNode => BadPayload::ReservedNode.into(),
             RegisterError::Forbidden => Self::Forbidden,
             RegisterError::NotFound => Self::NotFound,

@@ -46,7 +46,7 @@ pub use former::Former;
 pub use full::Full;
 pub use past::{Doubt, Known};
 pub use registrar::{NoModules, PushModules};
-pub use registry::{IfMissing, Page, Registered, Registry, Unowned};
+pub use registry::{Destination, IfMissing, Page, Registered, Registry, Unowned};
 pub use settings::{RegistrySettings, StoreSettings};
 pub use store::probe::Probe;
 pub use throttle::Throttle;

@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fpush_push::Unavailable;
+use fpush_push::{Scope, Unavailable, VapidKey, is_same_base64};
 use tokio::time::Instant;
 
 use crate::{
     change::{Change, Done},
-    device::{Device, share_of},
+    device::{Device, Dialect, share_of},
     error::RegisterError,
     jobs::Origin,
     nodes::{is_device_id, is_generated},
@@ -29,6 +29,11 @@ pub trait PushModules: Send + Sync + 'static {
 
     /// Whether some module would take a node for a token.
     fn looks_like_token(&self, node: &str) -> bool;
+
+    /// The public key with which apps have to subscribe at their push service for this module (VAPID), if it has one.
+    fn vapid_key(&self, _module: &str) -> Option<String> {
+        None
+    }
 }
 
 /// Takes every token as it is: for what looks at devices and sends nothing.
@@ -73,17 +78,16 @@ impl Registrar {
         }
     }
 
-    /// Registers a device: returns it when it is on disk, and whether it is a new one.
+    /// Registers a device of a push module that may be used: returns it when it is on disk, and whether it is a new one.
     pub(crate) async fn register(
         &self,
         mut claim: Claim,
         voip_token: Option<String>,
         sender: &str,
+        scope: &Scope,
     ) -> Result<(Device, bool), RegisterError> {
-        let module = self
-            .targets
-            .module(claim.dialect, &claim.kind)
-            .ok_or(RegisterError::UnknownType)?;
+        let module = self.module(claim.dialect, &claim.kind, scope)?;
+        self.may_replace(&claim, scope).await?;
         let canonical = |token: String| {
             self.modules
                 .canonical(module, &token)
@@ -105,8 +109,69 @@ impl Registrar {
         }
     }
 
-    /// Removes a registration: returns what it was when that is on disk.
-    pub(crate) async fn unregister(&self, claim: Claim, sender: &str) -> Result<Device, RegisterError> {
+    /// The push module of a push type, if it may be used.
+    fn module(&self, dialect: Dialect, kind: &str, scope: &Scope) -> Result<&str, RegisterError> {
+        self.targets
+            .module(dialect, kind)
+            .filter(|module| scope.allows(module))
+            .ok_or(RegisterError::UnknownType)
+    }
+
+    /// Checks the key that an app says it has subscribed with.
+    pub(crate) fn check_key(
+        &self,
+        dialect: Dialect,
+        kind: &str,
+        key: Option<&str>,
+        scope: &Scope,
+    ) -> Result<(), RegisterError> {
+        let Some(key) = key else { return Ok(()) };
+        let module = self.module(dialect, kind, scope)?;
+        let ours = self.modules.vapid_key(module);
+        if ours.is_some_and(|ours| is_same_base64(&ours, key)) {
+            Ok(())
+        } else {
+            Err(RegisterError::OtherKey)
+        }
+    }
+
+    /// The keys with which apps have to subscribe, of the push types that have one and whose push module may be used.
+    pub(crate) fn vapid_keys(&self, scope: &Scope) -> Vec<VapidKey> {
+        let types = self.targets.types();
+        types
+            .filter(|(_, module)| scope.allows(module))
+            .filter_map(|(kind, module)| {
+                Some(VapidKey {
+                    kind: kind.to_owned(),
+                    key: self.modules.vapid_key(module)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Whether what is registered under the node of a claim, if anything, is of a push module that may be used.
+    async fn may_replace(&self, claim: &Claim, scope: &Scope) -> Result<(), RegisterError> {
+        if scope.modules().is_none() {
+            return Ok(());
+        }
+        match ask(self.shared.store.find(&claim.node)).await? {
+            Some(device) if !scope.allows(&self.targets.of(device.dialect, &device.kind)) => {
+                Err(RegisterError::Forbidden)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Removes a registration of a push module that may be used: returns what it was when that is on disk.
+    pub(crate) async fn unregister(
+        &self,
+        claim: Claim,
+        sender: &str,
+        scope: &Scope,
+    ) -> Result<Device, RegisterError> {
+        if !scope.allows(&self.targets.of(claim.dialect, &claim.kind)) {
+            return Err(RegisterError::NotFound);
+        }
         let tried = self.tried_secret(&claim, sender).await?;
         let done = self.write(sender, Change::Unregister { claim }).await;
         match self.weigh_secret(done, tried)? {

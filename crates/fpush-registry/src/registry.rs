@@ -4,7 +4,7 @@ mod opening;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use fpush_push::{Command, CommandError, Devices, Executing, Lookup, Unavailable};
+use fpush_push::{Command, CommandError, Devices, Executing, Lookup, Scope, Unavailable, VapidKey};
 use tokio::time::timeout;
 
 use crate::{
@@ -78,6 +78,22 @@ impl<'a> Unowned<'a> {
     }
 }
 
+/// Where the pushes of a registration go.
+#[derive(Clone, Copy)]
+pub struct Destination<'a> {
+    /// The token.
+    pub token: &'a str,
+    /// The public key that the app has subscribed with (VAPID), if it says so.
+    pub key: Option<&'a str>,
+}
+
+impl<'a> From<&'a str> for Destination<'a> {
+    /// A token, of which the app says no more.
+    fn from(token: &'a str) -> Self {
+        Self { token, key: None }
+    }
+}
+
 /// What a client learns of its registration.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Registered {
@@ -131,13 +147,17 @@ impl Registry {
     pub async fn register(
         &self,
         device: Unowned<'_>,
-        token: &str,
+        destination: Destination<'_>,
         may_add: bool,
         sender: &str,
     ) -> Result<(Registered, bool), RegisterError> {
+        let Destination { token, key } = destination;
         check("token", token, MAX_TOKEN)?;
         let claim = device.claim(&self.registrar, token, may_add);
-        let (device, is_new) = self.registrar.register(claim, None, sender).await?;
+        let scope = Scope::default();
+        self.registrar
+            .check_key(claim.dialect, &claim.kind, key, &scope)?;
+        let (device, is_new) = self.registrar.register(claim, None, sender, &scope).await?;
         Ok((device.into(), is_new))
     }
 
@@ -148,7 +168,11 @@ impl Registry {
     /// See [`RegisterError`]; whatever this sender may not remove is not found.
     pub async fn unregister(&self, device: Unowned<'_>, sender: &str) -> Result<Registered, RegisterError> {
         let claim = device.claim(&self.registrar, "", false);
-        Ok(self.registrar.unregister(claim, sender).await?.into())
+        Ok(self
+            .registrar
+            .unregister(claim, sender, &Scope::default())
+            .await?
+            .into())
     }
 
     /// Whether the secret of a registration is said, and right.
@@ -178,7 +202,7 @@ impl Registry {
         check("provider", provider, MAX_KIND)?;
         check("device-token", token, MAX_TOKEN)?;
         let claim = dialects::of_account(&self.registrar, account, provider, token)?;
-        match self.registrar.unregister(claim, sender).await {
+        match self.registrar.unregister(claim, sender, &Scope::default()).await {
             Ok(_) => Ok(true),
             Err(RegisterError::NotFound) => Ok(false),
             Err(error) => Err(error),
@@ -371,8 +395,12 @@ impl Devices for Registry {
         dialects::list(self.registrar.targets())
     }
 
-    fn features(&self) -> Vec<String> {
-        let providers = self.registrar.targets().providers();
+    fn vapid_keys(&self, scope: &Scope) -> Vec<VapidKey> {
+        self.registrar.vapid_keys(scope)
+    }
+
+    fn features(&self, scope: &Scope) -> Vec<String> {
+        let providers = self.registrar.targets().providers(scope);
         providers.map(str::to_owned).collect()
     }
 

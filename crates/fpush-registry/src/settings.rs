@@ -159,22 +159,44 @@ fn read_store(section: &mut Section<'_>) -> Option<(StoreSettings, bool)> {
             path.map(|path| (StoreSettings::Sqlite { path }, cache))
         }
         Kind::Postgres => {
-            let url = store.string("url").filter(|url| {
-                let good = is_postgres_url(url);
-                if !good {
-                    store.error(
-                        "url",
-                        "expected a URL such as \"postgres://USER:PASSWORD@HOST/DATABASE\"",
-                    );
-                }
-                good
-            });
+            let url = read_url(&mut store);
             let cache = store.boolean("cache", false);
-            url.map(|url| (StoreSettings::Postgres { url: url.to_owned() }, cache))
+            url.map(|url| (StoreSettings::Postgres { url }, cache))
         }
     };
     store.finish();
     read
+}
+
+/// `url` or `urlFile`, exactly one of them.
+fn read_url(store: &mut Section<'_>) -> Option<String> {
+    let (key, url) = match (store.has("url"), store.has("urlFile")) {
+        (true, true) => {
+            store.optional_string("url");
+            store.optional_string("urlFile");
+            store.error("url", "expected either url or urlFile, found both");
+            return None;
+        }
+        (false, true) => {
+            store.optional_string("url");
+            let file = store.string("urlFile")?;
+            let path = store.path_of("urlFile");
+            let line = store.report().read_secret_line(&path, file.as_ref())?;
+            ("urlFile", line)
+        }
+        (_, false) => {
+            store.optional_file("urlFile");
+            ("url", store.string("url")?.to_owned())
+        }
+    };
+    let good = is_postgres_url(&url);
+    if !good {
+        store.error(
+            key,
+            "expected a URL such as \"postgres://USER:PASSWORD@HOST/DATABASE\"",
+        );
+    }
+    good.then_some(url)
 }
 
 fn is_postgres_url(url: &str) -> bool {

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use fpush_push::Scope;
+
 use crate::device::Dialect;
 
 /// The push modules of the push types and of the provider ids.
@@ -37,9 +39,18 @@ impl Targets {
         }
     }
 
-    /// The provider ids.
-    pub(crate) fn providers(&self) -> impl Iterator<Item = &str> {
-        self.providers.keys().map(String::as_str)
+    /// The push types, each with its push module.
+    pub(crate) fn types(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.types
+            .iter()
+            .map(|(kind, module)| (kind.as_str(), module.as_str()))
+    }
+
+    /// The provider ids whose push modules may be used.
+    pub(crate) fn providers<'a>(&'a self, scope: &'a Scope) -> impl Iterator<Item = &'a str> {
+        let providers = self.providers.iter();
+        let providers = providers.filter(|(_, module)| scope.allows(module));
+        providers.map(|(provider, _)| provider.as_str())
     }
 }
 

@@ -43,6 +43,8 @@ pub(crate) const MAX_NODE: usize = 512;
 pub(crate) const MAX_SECRET: usize = 256;
 /// Bytes of a token.
 pub(crate) const MAX_TOKEN: usize = 4_096;
+/// Bytes of a key in base64: of 65 bytes at most, with its padding.
+pub(crate) const MAX_KEY: usize = 88;
 /// Bytes of a bare JID: two parts of 1,023 bytes and an at sign.
 pub(crate) const MAX_JID: usize = 2_047;
 /// Bytes of a device id.

@@ -7,7 +7,7 @@ mod upkeep;
 
 use std::{sync::Arc, time::Duration};
 
-use fpush_push::{Backoff, Cut, Unavailable};
+use fpush_push::{Backoff, Unavailable, sender};
 use tokio::{
     select,
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
@@ -364,7 +364,7 @@ impl Writer {
                  registration.maxDevicesPerDomain allows; raise it if they are your users'"
             ),
             NoRoom::OfDomain(domain) => warn!(
-                domain = %Cut(domain),
+                domain = sender(domain).map(display),
                 most = rules.max_devices_per_domain,
                 "a new device was refused: there are as many of this domain as registration.maxDevicesPerDomain allows; add \
                  the domain to registration.trustedDomains if you trust it"

@@ -158,6 +158,8 @@ impl World {
             choice: Choice::Named,
             sender: Arc::clone(&sender),
             spacing: Duration::from_secs(20),
+            arrived: self.now(),
+            worth_until: None,
             record: None,
         });
         let (now, number) = (self.now(), self.next);
@@ -166,18 +168,19 @@ impl World {
             target: job.target(),
             registered: false,
             spacing: None,
+            time_to_live: Duration::MAX,
             sender: &sender,
         };
         let policy = &mut self.policy;
         match self.costs.of("publish", || policy.publish(&publish, now)) {
             Decision::Answer(_) => {}
-            Decision::Hold { due, .. } => {
-                self.costs.of("hold", || policy.hold(job, due));
+            Decision::Hold { until, .. } => {
+                self.costs.of("hold", || policy.hold(job, until));
             }
             Decision::Send { slot, .. } => {
                 let turn = self
                     .costs
-                    .of("take a turn", || policy.take_turn(&sender, || number));
+                    .of("take a turn", || policy.take_turn(&sender, || number, now));
                 match turn {
                     Turn::Now => self.flights.push_back(Flight {
                         job,
@@ -244,6 +247,11 @@ impl World {
             match self.costs.of("grant", || policy.grant(now)) {
                 None => return,
                 Some(Grant::Ended(..)) => {}
+                Some(Grant::Down(number)) => {
+                    if let Some((_, slot, _)) = self.waiting.remove(&number) {
+                        self.policy.give_back(slot);
+                    }
+                }
                 Some(Grant::Waiter(number)) => {
                     if let Some((job, slot, _)) = self.waiting.remove(&number) {
                         self.flights.push_back(Flight {

@@ -86,10 +86,31 @@ impl TestCa {
         alpn: &[&str],
         client_auth: ClientAuth,
     ) -> Arc<ServerConfig> {
+        let identity = self.server_cert(names, None);
+        self.server_config_with(identity, alpn, client_auth)
+    }
+
+    /// A certificate of a server of these names and addresses, which may end at `not_after`.
+    pub fn server_cert(&self, names: &[&str], not_after: Option<SystemTime>) -> Identity {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        if let Some(not_after) = not_after {
+            params.not_after = not_after.into();
+        }
+        self.sign(params)
+    }
+
+    /// TLS settings of a server with this certificate.
+    pub fn server_config_with(
+        &self,
+        identity: Identity,
+        alpn: &[&str],
+        client_auth: ClientAuth,
+    ) -> Arc<ServerConfig> {
         let Identity {
             cert_der, key_der, ..
-        } = self.server_cert(names);
-
+        } = identity;
         let provider = Arc::new(default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -112,14 +133,6 @@ impl TestCa {
         let mut config = builder.with_single_cert(vec![cert_der], key_der).unwrap();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Arc::new(config)
-    }
-
-    /// A certificate of a server with these names and addresses.
-    pub fn server_cert(&self, names: &[&str]) -> Identity {
-        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut params = CertificateParams::new(names).unwrap();
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(params)
     }
 
     /// A client certificate that ends at `not_after`, which may be in the past.

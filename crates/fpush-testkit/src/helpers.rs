@@ -26,6 +26,18 @@ pub fn merged(mut base: Value, more: Value) -> Value {
     base
 }
 
+/// Push modules that answer an outage with an error, unless they say something else: what becomes of a publish that fails is
+/// seen in its answer.
+#[must_use]
+pub fn without_holding(mut modules: Value) -> Value {
+    for module in modules.as_object_mut().into_iter().flatten() {
+        if let Value::Object(module) = module.1 {
+            module.entry("holdFor").or_insert_with(|| "0s".into());
+        }
+    }
+    modules
+}
+
 /// Waits until something holds that no event tells of. `what` says it in words.
 ///
 /// # Panics

@@ -179,6 +179,20 @@ impl Ejabberd {
     /// `extra_config` is YAML at the top level; two spaces in front of its first lines put them into `modules`, which
     /// comes last.
     pub fn start(components: &[(&str, &str)], extra_config: &str) -> io::Result<Self> {
+        Self::start_with(components, "", extra_config)
+    }
+
+    /// The same, where the port for components speaks TLS with the certificate and key in this PEM file.
+    pub fn start_with_tls(components: &[(&str, &str)], certificate: &Path) -> io::Result<Self> {
+        let listener = format!("\n    tls: true\n    certfile: \"{}\"", certificate.display());
+        Self::start_with(components, &listener, "")
+    }
+
+    fn start_with(
+        components: &[(&str, &str)],
+        listener_config: &str,
+        extra_config: &str,
+    ) -> io::Result<Self> {
         let libraries = ejabberd_libraries()
             .filter(|_| Self::is_installed())
             .ok_or_else(|| missing("ejabberd", "ejabberd"))?;
@@ -209,7 +223,7 @@ listen:
   -
     port: {component_port}
     ip: "127.0.0.1"
-    module: ejabberd_service{hosts}
+    module: ejabberd_service{listener_config}{hosts}
 modules:
   mod_disco: {{}}
   mod_offline: {{}}

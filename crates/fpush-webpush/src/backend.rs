@@ -78,6 +78,11 @@ impl PushTrait for Backend {
         })
     }
 
+    fn time_to_live(&self, _class: Class) -> Duration {
+        let seconds = self.ttl.to_str().ok().and_then(|ttl| ttl.parse().ok());
+        seconds.map_or(Duration::MAX, Duration::from_secs)
+    }
+
     fn class(&self, urgency: Urgency) -> Class {
         self.urgency.class(urgency)
     }

@@ -1,11 +1,12 @@
 //! What push services answer, and what must be done about it: the one table.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use fpush_push::PushError;
 use http::StatusCode;
 use serde_json::Value;
 
+use self::Verdict::{Busy, Claims, Doubted, Gone, KeyOrClaims, Later, Refused, TooLarge, Unexplained};
 use crate::service::{Service, Vendor};
 
 /// An answer other than success.
@@ -84,15 +85,50 @@ impl Whose {
     }
 }
 
-/// A row: whose answer, its statuses, what it says beside that if that matters, and what there is to say about it.
-struct Row(
-    Whose,
-    std::ops::RangeInclusive<u16>,
-    Option<Reason>,
-    &'static str,
-    Verdict,
-    &'static str,
-);
+/// A row of the table.
+struct Row {
+    whose: Whose,
+    statuses: RangeInclusive<u16>,
+    /// What it says beside the status, if that matters.
+    reason: Option<Reason>,
+    entry: Entry,
+}
+
+const fn row(
+    whose: Whose,
+    statuses: RangeInclusive<u16>,
+    name: &'static str,
+    verdict: Verdict,
+    meaning: &'static str,
+) -> Row {
+    Row {
+        whose,
+        statuses,
+        reason: None,
+        entry: Entry {
+            name,
+            verdict,
+            meaning,
+        },
+    }
+}
+
+/// One of Apple's reasons, which is its name for metrics, too.
+const fn apple(
+    statuses: RangeInclusive<u16>,
+    reason: &'static str,
+    verdict: Verdict,
+    meaning: &'static str,
+) -> Row {
+    row(APPLE, statuses, reason, verdict, meaning).where_it_says(Reason::Apple(reason))
+}
+
+impl Row {
+    const fn where_it_says(mut self, reason: Reason) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+}
 
 const APPLE: Whose = Whose::Of(Vendor::Apple);
 const GOOGLE: Whose = Whose::Of(Vendor::Google);
@@ -100,234 +136,58 @@ const MICROSOFT: Whose = Whose::Of(Vendor::Microsoft);
 const MOZILLA: Whose = Whose::Of(Vendor::Mozilla);
 
 /// The first row that fits counts.
-const TABLE: &[Row] = &[
-    Row(
-        APPLE,
-        400..=400,
-        Some(Reason::Apple("VapidPkHashMismatch")),
-        "VapidPkHashMismatch",
-        Verdict::Doubted,
-        OTHER_KEY,
-    ),
-    Row(
-        APPLE,
-        403..=403,
-        Some(Reason::Apple("BadJwtToken")),
-        "BadJwtToken",
-        Verdict::Claims,
-        BAD_CLAIMS,
-    ),
-    Row(
-        APPLE,
-        403..=403,
-        Some(Reason::Apple("BadAuthorizationHeader")),
-        "BadAuthorizationHeader",
-        Verdict::Claims,
-        BAD_CLAIMS,
-    ),
-    Row(
-        APPLE,
-        400..=403,
-        Some(Reason::Apple("BadVapidPublicKey")),
-        "BadVapidPublicKey",
-        Verdict::Claims,
-        BAD_CLAIMS,
-    ),
-    Row(
-        APPLE,
-        400..=400,
-        Some(Reason::Apple("BadTtl")),
-        "BadTtl",
-        Verdict::Refused,
-        OUR_FAULT,
-    ),
-    Row(
-        APPLE,
-        400..=400,
-        Some(Reason::Apple("BadUrgency")),
-        "BadUrgency",
-        Verdict::Refused,
-        OUR_FAULT,
-    ),
-    Row(
-        APPLE,
-        400..=400,
-        Some(Reason::Apple("BadWebPushTopic")),
-        "BadWebPushTopic",
-        Verdict::Refused,
-        OUR_FAULT,
-    ),
-    Row(
-        APPLE,
-        400..=400,
-        Some(Reason::Apple("BadWebPushRequest")),
-        "BadWebPushRequest",
-        Verdict::Refused,
-        OUR_FAULT,
-    ),
-    Row(
-        APPLE,
-        403..=403,
-        None,
-        "forbidden",
-        Verdict::KeyOrClaims,
-        OTHER_KEY,
-    ),
-    Row(
-        MOZILLA,
-        401..=401,
-        None,
-        "unauthorized",
-        Verdict::KeyOrClaims,
-        OTHER_KEY,
-    ),
+static TABLE: [Row; 34] = [
+    apple(400..=400, "VapidPkHashMismatch", Doubted, OTHER_KEY),
+    apple(403..=403, "BadJwtToken", Claims, BAD_CLAIMS),
+    apple(403..=403, "BadAuthorizationHeader", Claims, BAD_CLAIMS),
+    apple(400..=403, "BadVapidPublicKey", Claims, BAD_CLAIMS),
+    apple(400..=400, "BadTtl", Refused, OUR_FAULT),
+    apple(400..=400, "BadUrgency", Refused, OUR_FAULT),
+    apple(400..=400, "BadWebPushTopic", Refused, OUR_FAULT),
+    apple(400..=400, "BadWebPushRequest", Refused, OUR_FAULT),
+    row(APPLE, 403..=403, "forbidden", KeyOrClaims, OTHER_KEY),
+    row(MOZILLA, 401..=401, "unauthorized", KeyOrClaims, OTHER_KEY),
     // Its bridge to a phone's own push service: about that one receiver, mostly.
-    Row(
-        MOZILLA,
-        502..=502,
-        Some(Reason::Errno(901)),
-        "bridge",
-        Verdict::Busy,
-        AWAY,
-    ),
-    Row(
-        MOZILLA,
-        502..=502,
-        Some(Reason::Errno(902)),
-        "bridge",
-        Verdict::Busy,
-        AWAY,
-    ),
-    Row(
-        MOZILLA,
-        502..=502,
-        Some(Reason::Errno(903)),
-        "bridge",
-        Verdict::Busy,
-        AWAY,
-    ),
-    Row(
+    row(MOZILLA, 502..=502, "bridge", Busy, AWAY).where_it_says(Reason::Errno(901)),
+    row(MOZILLA, 502..=502, "bridge", Busy, AWAY).where_it_says(Reason::Errno(902)),
+    row(MOZILLA, 502..=502, "bridge", Busy, AWAY).where_it_says(Reason::Errno(903)),
+    row(
         GOOGLE,
         400..=403,
-        Some(Reason::UnauthorizedRegistration),
         "UnauthorizedRegistration",
-        Verdict::KeyOrClaims,
+        KeyOrClaims,
         OTHER_KEY,
-    ),
-    Row(
-        GOOGLE,
-        401..=401,
-        None,
-        "unauthorized",
-        Verdict::KeyOrClaims,
-        OTHER_KEY,
-    ),
-    Row(
-        GOOGLE,
-        403..=403,
-        None,
-        "forbidden",
-        Verdict::KeyOrClaims,
-        OTHER_KEY,
-    ),
+    )
+    .where_it_says(Reason::UnauthorizedRegistration),
+    row(GOOGLE, 401..=401, "unauthorized", KeyOrClaims, OTHER_KEY),
+    row(GOOGLE, 403..=403, "forbidden", KeyOrClaims, OTHER_KEY),
     // On 2025-05-31 this was the answer for living subscriptions.
-    Row(
-        GOOGLE,
-        404..=404,
-        Some(Reason::UrlForm),
-        "url_form",
-        Verdict::Doubted,
-        URL_FORM,
-    ),
-    Row(
-        MICROSOFT,
-        401..=401,
-        None,
-        "unauthorized",
-        Verdict::KeyOrClaims,
-        OTHER_KEY,
-    ),
-    Row(
-        MICROSOFT,
-        403..=403,
-        None,
-        "forbidden",
-        Verdict::Doubted,
-        OTHER_KEY,
-    ),
-    Row(MICROSOFT, 406..=406, None, "throttled", Verdict::Busy, BUSY),
+    row(GOOGLE, 404..=404, "url_form", Doubted, URL_FORM).where_it_says(Reason::UrlForm),
+    row(MICROSOFT, 401..=401, "unauthorized", KeyOrClaims, OTHER_KEY),
+    row(MICROSOFT, 403..=403, "forbidden", Doubted, OTHER_KEY),
+    row(MICROSOFT, 406..=406, "throttled", Busy, BUSY),
     // A receiver that is unknown, or a topic that is protected, as likely as not.
-    Row(
-        Whose::Others,
-        401..=401,
-        None,
-        "unauthorized",
-        Verdict::Doubted,
-        NOT_OURS,
-    ),
-    Row(
-        Whose::Others,
-        403..=403,
-        None,
-        "forbidden",
-        Verdict::Doubted,
-        NOT_OURS,
-    ),
-    Row(Whose::All, 404..=404, None, "not_found", Verdict::Gone, GONE),
-    Row(Whose::All, 410..=410, None, "gone", Verdict::Gone, GONE),
-    Row(
-        Whose::All,
-        413..=413,
-        None,
-        "too_large",
-        Verdict::TooLarge,
-        TOO_LARGE,
-    ),
-    Row(Whose::All, 429..=429, None, "throttled", Verdict::Busy, BUSY),
+    row(Whose::Others, 401..=401, "unauthorized", Doubted, NOT_OURS),
+    row(Whose::Others, 403..=403, "forbidden", Doubted, NOT_OURS),
+    row(Whose::All, 404..=404, "not_found", Gone, GONE),
+    row(Whose::All, 410..=410, "gone", Gone, GONE),
+    row(Whose::All, 413..=413, "too_large", TooLarge, TOO_LARGE),
+    row(Whose::All, 429..=429, "throttled", Busy, BUSY),
     // ntfy: nobody has subscribed to the topic now.
-    Row(Whose::All, 507..=507, None, "nobody_there", Verdict::Busy, AWAY),
-    Row(
-        Whose::All,
-        400..=400,
-        None,
-        "bad_request",
-        Verdict::Refused,
-        OUR_FAULT,
-    ),
-    Row(
-        Whose::All,
-        405..=405,
-        None,
-        "method_not_allowed",
-        Verdict::Refused,
-        OUR_FAULT,
-    ),
-    Row(
-        Whose::All,
-        411..=411,
-        None,
-        "length_required",
-        Verdict::Refused,
-        OUR_FAULT,
-    ),
-    Row(
+    row(Whose::All, 507..=507, "nobody_there", Busy, AWAY),
+    row(Whose::All, 400..=400, "bad_request", Refused, OUR_FAULT),
+    row(Whose::All, 405..=405, "method_not_allowed", Refused, OUR_FAULT),
+    row(Whose::All, 411..=411, "length_required", Refused, OUR_FAULT),
+    row(
         Whose::All,
         415..=415,
-        None,
         "unsupported_media_type",
-        Verdict::Refused,
+        Refused,
         OUR_FAULT,
     ),
-    Row(Whose::All, 408..=408, None, "timeout", Verdict::Later, UNWELL),
-    Row(Whose::All, 500..=599, None, "unwell", Verdict::Later, UNWELL),
-    Row(
-        Whose::All,
-        300..=399,
-        None,
-        "redirect",
-        Verdict::Unexplained,
-        REDIRECT,
-    ),
+    row(Whose::All, 408..=408, "timeout", Later, UNWELL),
+    row(Whose::All, 500..=599, "unwell", Later, UNWELL),
+    row(Whose::All, 300..=399, "redirect", Unexplained, REDIRECT),
 ];
 
 impl Refusal {
@@ -348,23 +208,19 @@ impl Refusal {
     /// The table.
     pub(crate) fn entry(&self) -> Entry {
         let (status, reason) = (self.status.as_u16(), self.reason);
-        let row = TABLE.iter().find(|Row(whose, statuses, wanted, ..)| {
-            whose.includes(self.service)
-                && statuses.contains(&status)
-                && wanted.is_none_or(|wanted| wanted == reason)
+        let row = TABLE.iter().find(|row| {
+            row.whose.includes(self.service)
+                && row.statuses.contains(&status)
+                && row.reason.is_none_or(|wanted| wanted == reason)
         });
-        match row {
-            Some(Row(_, _, _, name, verdict, meaning)) => Entry {
-                name,
-                verdict: *verdict,
-                meaning,
-            },
-            None => Entry {
+        row.map_or(
+            Entry {
                 name: "unknown",
-                verdict: Verdict::Unexplained,
+                verdict: Unexplained,
                 meaning: UNKNOWN,
             },
-        }
+            |row| row.entry,
+        )
     }
 
     /// What the module does. It is one lane, which all push services of its devices share, and strangers choose the
@@ -372,27 +228,19 @@ impl Refusal {
     /// module does not pause, no push that was acknowledged is lost by it, and nobody's settings are called wrong.
     pub(crate) fn error(&self) -> PushError {
         match (self.entry().verdict, self.service) {
-            (Verdict::Later, Service::Vendor(_)) => PushError::Later {
+            (Later, Service::Vendor(_)) => PushError::Later {
                 after: self.retry_after,
             },
-            (Verdict::TooLarge, Service::Vendor(_)) => PushError::TooLarge,
-            (Verdict::Busy, Service::Vendor(_)) => PushError::TokenBusy,
-            (Verdict::Later | Verdict::TooLarge | Verdict::Busy, Service::Other)
-            | (
-                Verdict::Gone
-                | Verdict::Doubted
-                | Verdict::KeyOrClaims
-                | Verdict::Claims
-                | Verdict::Refused
-                | Verdict::Unexplained,
-                _,
-            ) => PushError::TokenUnserved,
+            (TooLarge, Service::Vendor(_)) => PushError::TooLarge,
+            (Busy, Service::Vendor(_)) => PushError::TokenBusy,
+            (Later | TooLarge | Busy, Service::Other)
+            | (Gone | Doubted | KeyOrClaims | Claims | Refused | Unexplained, _) => PushError::TokenUnserved,
         }
     }
 
     /// Whether it is about the claims, so that others may help.
     pub(crate) fn is_about_claims(&self) -> bool {
-        matches!(self.entry().verdict, Verdict::Claims | Verdict::KeyOrClaims)
+        matches!(self.entry().verdict, Claims | KeyOrClaims)
     }
 
     /// For the log.
@@ -499,7 +347,6 @@ mod tests {
 
     /// Every answer of every service that is known, with its name and its verdict.
     fn cases() -> Vec<(Service, u16, String, &'static str, Verdict)> {
-        use Verdict::{Busy, Claims, Doubted, Gone, KeyOrClaims, Later, Refused, TooLarge, Unexplained};
         let none = String::new;
         vec![
             (M, 400, mozilla(108), "bad_request", Refused),
@@ -632,7 +479,18 @@ mod tests {
 
     #[test]
     fn every_row_is_some_answers_and_says_what_to_do() {
-        for Row(whose, statuses, reason, name, verdict, meaning) in TABLE {
+        for Row {
+            whose,
+            statuses,
+            reason,
+            entry:
+                Entry {
+                    name,
+                    verdict,
+                    meaning,
+                },
+        } in &TABLE
+        {
             let is_tried = cases()
                 .iter()
                 .any(|(service, status, body, its_name, its_verdict)| {

@@ -38,7 +38,7 @@ impl BackendType for WebPush {
         let payload = payload(&mut section);
         let trust = Trust::read(&mut section);
         let request_timeout = section.duration_or_seconds("requestTimeout", Duration::from_secs(10));
-        let dialer = dialer(&section, networks.clone(), hosts.as_deref());
+        let dialer = dialer(&section, networks.as_deref(), hosts.as_deref());
         section.finish();
 
         // Every mistake has been reported by now.
@@ -54,7 +54,8 @@ impl BackendType for WebPush {
             ("ports", shown(ports.iter().map(u16::to_string).collect())),
         ];
         if !networks.is_empty() {
-            facts.push(("private networks", shown(networks)));
+            let written = networks.into_iter().map(|(written, _)| written);
+            facts.push(("private networks", shown(written.collect())));
         }
         let digest = settings::digest(key.public().as_bytes());
         let build = move || {
@@ -183,21 +184,23 @@ fn ports(section: &mut Section<'_>) -> Option<Vec<u16>> {
     }
 }
 
-/// The networks, as they are written.
-fn networks(section: &mut Section<'_>) -> Option<Vec<String>> {
+/// The networks, with the text of each.
+fn networks(section: &mut Section<'_>) -> Option<Vec<(String, Network)>> {
     let expected = "a list of addresses and networks, such as [\"192.168.1.0/24\"]";
-    let networks = section.read::<Vec<String>>("allowedNetworks", expected);
-    match networks {
-        None if section.has("allowedNetworks") => None,
-        None => Some(Vec::new()),
-        Some(networks) => {
-            let is_right = networks.iter().all(|network| Network::parse(network).is_some());
-            if !is_right {
-                section.error("allowedNetworks", format_args!("expected {expected}"));
-            }
-            is_right.then_some(networks)
-        }
+    let Some(written) = section.read::<Vec<String>>("allowedNetworks", expected) else {
+        return (!section.has("allowedNetworks")).then(Vec::new);
+    };
+    let networks: Option<Vec<_>> = written
+        .into_iter()
+        .map(|written| {
+            let network = Network::parse(&written)?;
+            Some((written, network))
+        })
+        .collect();
+    if networks.is_none() {
+        section.error("allowedNetworks", format_args!("expected {expected}"));
     }
+    networks
 }
 
 fn ttl(section: &mut Section<'_>) -> Option<HeaderValue> {
@@ -265,11 +268,12 @@ fn object<'a>(
 }
 
 /// A dialer that the guard holds back, and whose proxy is one that can be used.
-fn dialer(section: &Section<'_>, networks: Option<Vec<String>>, hosts: Option<&[String]>) -> Option<Dialer> {
-    let allowed = networks?
-        .iter()
-        .filter_map(|network| Network::parse(network))
-        .collect();
+fn dialer(
+    section: &Section<'_>,
+    networks: Option<&[(String, Network)]>,
+    hosts: Option<&[String]>,
+) -> Option<Dialer> {
+    let allowed = networks?.iter().map(|(_, network)| *network).collect();
     let host = hosts?.first()?.trim_start_matches("*.");
     let uri: Uri = format!("https://{host}").parse().ok()?;
     Dialer::guarded(Guard { allowed }, &uri)

@@ -1,7 +1,7 @@
-//! A subscription (Push API, `PushSubscription`), and the one string that it is as a token:
-//! `webpush:ENDPOINT|P256DH|AUTH`, as others write it, too.
+//! A subscription whose endpoint is allowed and whose keys can be used.
 
 use aws_lc_rs::agreement::{ECDH_P256, ParsedPublicKey, UnparsedPublicKey};
+use fpush_push::Subscription as Texts;
 
 use crate::{
     encoding::{decode, encode},
@@ -19,10 +19,11 @@ pub(crate) struct Subscription {
 impl Subscription {
     /// Reads a token whose endpoint is allowed and whose keys can be used.
     pub(crate) fn read(token: &str, allowed: &Allowed) -> Option<Self> {
-        let rest = token.strip_prefix(PREFIX)?;
-        // The endpoint may have bars, too.
-        let mut parts = rest.rsplitn(3, '|');
-        let (auth, p256dh, endpoint) = (parts.next()?, parts.next()?, parts.next()?);
+        let Texts {
+            endpoint,
+            p256dh,
+            auth,
+        } = Texts::of_token(token)?;
         let p256dh: [u8; 65] = decode(p256dh)?;
         let keys = ReceiverKeys {
             p256dh,
@@ -38,11 +39,14 @@ impl Subscription {
     pub(crate) fn token(&self) -> String {
         let Self { endpoint, keys } = self;
         let (endpoint, p256dh, auth) = (endpoint.text(), encode(keys.p256dh), encode(keys.auth));
-        format!("{PREFIX}{endpoint}|{p256dh}|{auth}")
+        let texts = Texts {
+            endpoint: &endpoint,
+            p256dh: &p256dh,
+            auth: &auth,
+        };
+        texts.to_token()
     }
 }
-
-const PREFIX: &str = "webpush:";
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,6 @@
 //! `fpush check`: what is wrong with the settings and with what they need, and what a start would do.
 
+mod health;
 mod payloads;
 mod place;
 pub(crate) mod service;
@@ -7,7 +8,11 @@ mod system;
 mod user;
 
 use anyhow::Context as _;
-use fpush_push::settings::{Problem, Severity};
+use fpush_component::LinkSettings;
+use fpush_push::{
+    SenderNames,
+    settings::{Problem, Severity},
+};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::runtime;
@@ -20,7 +25,7 @@ use crate::{
     console::{Console, Exit},
     inquiry::Mistake,
     registration, send,
-    settings::{Loaded, ModuleValue, ParsedModule, Settings, load_as},
+    settings::{Loaded, ModuleValue, Overridden, ParsedModule, Settings, load_as},
 };
 
 /// What `fpush check --json` writes.
@@ -60,9 +65,13 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
         settings,
         connect,
         show_payloads,
+        healthcheck,
         user,
         form,
     } = check;
+    if *healthcheck {
+        return health::check(&settings.choose(console), *form, console);
+    }
     let place = match Place::take(&settings.choose(console), user.as_deref()) {
         Ok(place) => place,
         Err(e) => {
@@ -83,9 +92,12 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
     let (loaded, mut problems) = load_as(&file, &backends::table(), surroundings);
     problems.extend(note);
     if let Some(loaded) = &loaded {
-        // One with these settings from before a change of the name is the same one.
+        // One with these settings from before a change of the names is the same one.
+        let links = &loaded.settings.links;
         let running = running.filter(|running| {
-            running.component == loaded.settings.component.hostname
+            links
+                .iter()
+                .any(|link| running.components.contains(&link.hostname))
                 || running.settings.is_some() && running.settings == file.canonicalize().ok()
         });
         let situation = Situation {
@@ -183,10 +195,11 @@ fn run<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
 
 fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {
     let Settings {
-        component,
+        links,
         modules,
         registration,
         monitoring,
+        sender_names,
         logging,
         cluster,
         state_folder,
@@ -194,10 +207,12 @@ fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {
     } = &loaded.settings;
     let mut parts = vec![Part::new(format!("fpush {}", cli::VERSION))];
     parts.extend(acting.map(Part::new));
-    parts.push(Part::new(format!(
-        "component {} at {} port {}",
-        component.hostname, component.server_host, component.server_port
-    )));
+    for Overridden { path, variable } in loaded.source.overridden() {
+        parts.push(Part::new(format!(
+            "{path} is what the environment variable {variable} says"
+        )));
+    }
+    parts.extend(links.iter().map(describe_link));
     parts.extend(modules.iter().zip(&loaded.modules).map(describe_module));
     if let Some(monitoring) = monitoring {
         let scheme = if monitoring.security.tls.is_some() {
@@ -209,6 +224,12 @@ fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {
             "metrics and status page at {scheme}://{}/",
             monitoring.listen
         )));
+    }
+    match sender_names {
+        SenderNames::Top => {}
+        SenderNames::Off => parts.push(Part::new(
+            "domains of senders are in no metric, on no page and in no line of the log".to_owned(),
+        )),
     }
     if let Some(level) = &logging.level {
         parts.push(Part::new(format!("log level: {level}, unless RUST_LOG is set")));
@@ -241,6 +262,45 @@ fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {
         });
     }
     parts
+}
+
+fn describe_link(link: &LinkSettings) -> Part {
+    let LinkSettings {
+        name,
+        hostname,
+        server_host,
+        server_port,
+        tls,
+        group,
+        scope,
+        ..
+    } = link;
+    let usual = LinkSettings::usual_name(hostname, server_host, *server_port);
+    let own = (*name != usual).then(|| ("name", name.clone()));
+    let tls = tls
+        .iter()
+        .map(|tls| ("TLS", format!("certificate for {}", tls.server_name())));
+    let group = group.iter().map(|group| ("group", group.clone()));
+    let modules = scope
+        .modules()
+        .into_iter()
+        .flatten()
+        .map(|name| ("module", name.clone()));
+    let default = scope
+        .default_module()
+        .map(|name| ("default module", name.to_owned()));
+    Part {
+        what: format!("component {hostname} at {server_host} port {server_port}"),
+        facts: own
+            .into_iter()
+            .chain(tls)
+            .chain(group)
+            .chain(modules)
+            .chain(default)
+            .map(Fact::from)
+            .collect(),
+        payloads: Vec::new(),
+    }
 }
 
 fn describe_module((value, parsed): (&ModuleValue, &ParsedModule)) -> Part {

@@ -75,6 +75,9 @@ pub(crate) enum Command {
     #[cfg(feature = "enable_webpush_support")]
     #[command(subcommand, after_long_help = help::VAPID)]
     Vapid(Vapid),
+    /// Write the JSON Schema of the settings, with which editors complete and check them
+    #[command(after_long_help = help::SCHEMA)]
+    Schema,
     /// Write what a shell needs to complete this command line
     #[command(after_long_help = help::COMPLETIONS)]
     Completions {
@@ -109,6 +112,9 @@ pub(crate) struct Check {
     /// Show each request as it would go to a provider, without any secret
     #[arg(long)]
     pub(crate) show_payloads: bool,
+    /// Ask the running fpush whether it is ready, and check nothing else: for a container's probe
+    #[arg(long, conflicts_with_all = ["connect", "show_payloads", "user"])]
+    pub(crate) healthcheck: bool,
     /// Check with the rights of this user; only root can do that for another one
     ///
     /// If root checks, that is the user of the installed fpush.service unless this option names another one.

@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use fpush_component::Handle;
 use fpush_driver::Modules;
+use fpush_monitor::Monitor;
 use fpush_push::{files, sync::lock};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -24,7 +25,7 @@ use tracing::{debug, warn};
 
 use crate::{
     folders::{self, RuntimeFolder, SOCKET},
-    inquiry::{Findings, Holding, Inquiry, Question, Verdict},
+    inquiry::{Findings, Holding, Inquiry, Question, Verdict, about_link, one_each},
     registration,
 };
 
@@ -44,6 +45,7 @@ pub(crate) struct Responder {
     pub(crate) reloads: Reloads,
     pub(crate) holding: Arc<Mutex<Holding>>,
     pub(crate) devices: registration::Lookup,
+    pub(crate) monitor: Arc<Monitor>,
 }
 
 /// Where the daemon is asked to reload. What comes back is the verdict.
@@ -202,12 +204,14 @@ async fn answer(stream: UnixStream, responder: &Responder) -> io::Result<()> {
     let mut line = String::new();
     BufReader::new(reader.take(LONGEST)).read_line(&mut line).await?;
     let mut findings = Findings::new();
-    let link = responder.component.link();
+    let links = responder.component.links();
+    let components = one_each(links.iter().map(|link| &*link.component));
     match serde_json::from_str(&line) {
         Ok(Question {
-            component: Some(meant),
-            ..
-        }) if meant != link.component => findings.not_meant(&link.component, &meant),
+            components: meant, ..
+        }) if !meant.is_empty() && !meant.iter().any(|name| components.contains(name)) => {
+            findings.not_meant(&components, &meant);
+        }
         Ok(Question { inquiry, .. }) => match inquiry {
             Inquiry::Send {
                 module,
@@ -215,15 +219,20 @@ async fn answer(stream: UnixStream, responder: &Responder) -> io::Result<()> {
                 priority,
             } => findings.push(&responder.modules, &module, &token, priority).await,
             Inquiry::Check => {
-                findings.link(&link.component, link.down);
+                let is_only = links.len() == 1;
+                for link in links {
+                    let about = about_link(&link.component, &link.name, is_only);
+                    findings.link(&about, link.down);
+                }
                 findings.providers(&responder.modules.all()).await;
             }
-            Inquiry::Reload { settings } => reload(&mut findings, responder, &settings).await,
+            Inquiry::Reload { settings } => reload(&mut findings, responder, &components, &settings).await,
             Inquiry::Token(wanted) => {
                 findings
                     .token(&responder.modules, &responder.devices, &wanted)
                     .await;
             }
+            Inquiry::Health => findings.health(responder.monitor.unready()),
             Inquiry::Holding => {
                 findings.holding = Some(lock(&responder.holding).clone());
             }
@@ -236,12 +245,12 @@ async fn answer(stream: UnixStream, responder: &Responder) -> io::Result<()> {
     writer.write_all(&line).await
 }
 
-async fn reload(findings: &mut Findings, responder: &Responder, asked: &Path) {
+async fn reload(findings: &mut Findings, responder: &Responder, components: &[String], asked: &Path) {
     let own = responder.settings.display();
     if !is_same_file(asked, &responder.settings) {
         return findings.bad(format!(
             "the running fpush is that of {}, and its settings file is {own}, not {}",
-            responder.component.link().component,
+            components.join(" and "),
             asked.display()
         ));
     }
@@ -311,10 +320,29 @@ pub(crate) async fn ask(folder: &RuntimeFolder, question: &Question) -> anyhow::
     Ok(Some(findings))
 }
 
+/// Whether the daemon that runs with this folder is ready; `None` if none runs.
+///
+/// # Errors
+///
+/// One runs, and does not say so in time.
+pub(crate) async fn ask_for_health(
+    folder: &RuntimeFolder,
+    components: Vec<String>,
+) -> anyhow::Result<Option<Findings>> {
+    let inquiry = Inquiry::Health;
+    let asking = timeout(QUICK, ask(folder, &Question { components, inquiry })).await;
+    asking.unwrap_or_else(|_| {
+        bail!(
+            "the running fpush does not answer in {} s: it hangs",
+            QUICK.as_secs()
+        )
+    })
+}
+
 /// What the daemon that runs with this folder holds; `None` if none runs, or none that says so in time.
 pub(crate) async fn ask_for_holding(folder: &RuntimeFolder) -> Option<Holding> {
     let question = Question {
-        component: None,
+        components: Vec::new(),
         inquiry: Inquiry::Holding,
     };
     let findings = timeout(QUICK, ask(folder, &question)).await;
@@ -343,7 +371,7 @@ mod tests {
 
     fn check() -> Question {
         Question {
-            component: None,
+            components: Vec::new(),
             inquiry: Inquiry::Check,
         }
     }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use fpush_component::{Component, Handle};
+use fpush_component::{Component, Handle, LinkStatus};
 use fpush_driver::{Drain, Liveness, Senders, clocks};
 use fpush_http::{Listener, Security};
 use fpush_monitor::{Certificate, Counted, Link, Monitor, Status};
@@ -94,20 +94,13 @@ impl Daemon {
         };
         let known = state.as_ref().and_then(StateDir::known).cloned();
         let (drain, liveness) = (Drain::default(), Arc::new(Liveness::new()));
-        let modules = RunningModules::new(
-            senders.clone(),
-            drain.clone(),
-            Arc::clone(&liveness),
-            remembered,
-            state.is_some(),
-        );
+        let modules = RunningModules::new(senders.clone(), drain.clone(), Arc::clone(&liveness), remembered);
         let (component, handle) = Component::new(
-            settings.component.clone(),
             Arc::clone(modules.table()),
             None,
             senders,
             drain.clone(),
-            liveness.probe("component"),
+            Arc::clone(&liveness),
         );
         let reload_results = Arc::<WordCounters>::default();
         let meters = handle.meters();
@@ -116,12 +109,7 @@ impl Daemon {
             Counted {
                 outcomes: Arc::clone(&meters.outcomes),
                 lost: Arc::clone(modules.lost()),
-                replies: Arc::clone(&meters.replies),
-                dropped_replies: Arc::clone(&meters.dropped_replies),
                 reply_durations: Arc::clone(&meters.durations),
-                connects: Arc::clone(&meters.connects),
-                disconnects: Arc::clone(&meters.disconnects),
-                login_failures: Arc::clone(&meters.login_failures),
                 reloads: Arc::clone(&reload_results),
                 state_writes: state.as_ref().map(StateDir::writes).cloned().unwrap_or_default(),
                 problems: Arc::clone(log.problems().counted()),
@@ -159,6 +147,7 @@ impl Daemon {
                 reloads,
                 holding: Arc::clone(&daemon.holding),
                 devices: daemon.devices.clone(),
+                monitor: Arc::clone(&daemon.monitor),
             };
             tokio::spawn(control.serve(responder));
         }
@@ -187,11 +176,17 @@ impl Daemon {
 
     /// The line for `systemctl status`.
     pub(crate) fn line(&self) -> String {
-        let link = self.component.link();
-        let modules = self.len();
-        match link.down {
-            None => format!("link up; push modules: {modules}"),
-            Some(why) => format!("link down: {why}"),
+        let (links, modules) = (self.component.links(), self.len());
+        let down: Vec<_> = links
+            .iter()
+            .filter_map(|link| Some((link, link.down.as_ref()?)))
+            .collect();
+        let (all, up) = (links.len(), links.len() - down.len());
+        match down.first() {
+            None if all == 1 => format!("link up; push modules: {modules}"),
+            None => format!("{all} links up; push modules: {modules}"),
+            Some((_, why)) if all == 1 => format!("link down: {why}"),
+            Some((link, why)) => format!("{up} of {all} links up; link {} down: {why}", link.name),
         }
     }
 
@@ -359,7 +354,7 @@ impl Daemon {
     /// Takes note of what somebody may ask for over the socket: what nobody else can have now, and what is registered.
     fn note_for_askers(&self) {
         let Settings {
-            component,
+            links,
             registration,
             monitoring,
             state_folder,
@@ -372,14 +367,14 @@ impl Daemon {
         let state_folder = self.state.as_ref().and(state_folder.as_deref());
         *lock(&self.holding) = Holding {
             settings: self.file.canonicalize().ok(),
-            component: component.hostname.clone(),
+            components: links.iter().map(|link| link.hostname.clone()).collect(),
             listens: monitoring.into_iter().chain(http).collect(),
             state_folder: state_folder.and_then(|folder| folder.canonicalize().ok()),
         };
     }
 
     fn status(&self, now: Instant, wall: SystemTime) -> Status {
-        let link = self.component.link();
+        let links = self.component.links().into_iter().map(shown).collect();
         let mut modules: Vec<_> = self
             .modules
             .active()
@@ -409,12 +404,8 @@ impl Daemon {
             })
             .collect();
         Status {
-            link: Link {
-                component: link.component,
-                server: link.server,
-                since: link.since,
-                down: link.down,
-            },
+            links,
+            link_meters: self.component.link_meters(),
             modules,
             retired: self
                 .modules
@@ -431,5 +422,23 @@ impl Daemon {
             senders: self.component.senders(),
             problems: self.log.problems().recent(),
         }
+    }
+}
+
+/// A link as the operator sees it.
+fn shown(link: LinkStatus) -> Link {
+    let LinkStatus {
+        name,
+        component,
+        server,
+        since,
+        down,
+    } = link;
+    Link {
+        name,
+        component,
+        server,
+        since,
+        down,
     }
 }

@@ -1,6 +1,6 @@
 //! The readers of the program's own files, for the fuzz targets, and for nobody else: nothing here is part of the interface.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use fpush_policy::{BlockRecord, HeldRecord, KnownDomain, VerdictRecord};
 use fpush_push::settings::Report;
@@ -63,7 +63,11 @@ pub fn settings(content: &[u8]) -> (bool, Vec<String>) {
     let report = Report::default();
     let object = settings::parse(content, Path::new("settings.json"), &report);
     let is_object = object.is_some();
-    let (loaded, problems) = settings::load_object(object.map(Into::into), &backends::table(), None, report);
+    let text = object.map(|object| settings::Text {
+        object: Arc::new(object),
+        ..settings::Text::default()
+    });
+    let (loaded, problems) = settings::load_text(text, &backends::table(), None, report);
     let words = problems.iter().map(ToString::to_string).collect();
     (is_object && loaded.is_some(), words)
 }

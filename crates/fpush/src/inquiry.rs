@@ -15,8 +15,9 @@ use tokio::time::Instant;
 /// A question to the daemon: one line of JSON.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Question {
-    /// `componentHostname` in the client's settings, if it is set: another fpush must not answer for this one.
-    pub(crate) component: Option<String>,
+    /// Each `componentHostname` in the client's settings, if any of them matters: another fpush must not answer for this one.
+    #[serde(default)]
+    pub(crate) components: Vec<String>,
     pub(crate) inquiry: Inquiry,
 }
 
@@ -44,6 +45,8 @@ pub(crate) enum Inquiry {
     Token(Wanted),
     /// Say which ports and folders are taken.
     Holding,
+    /// Say whether you are ready.
+    Health,
 }
 
 /// Whose pushes somebody asks for.
@@ -98,8 +101,9 @@ pub(crate) struct Findings {
 pub(crate) struct Holding {
     /// The settings file, without links.
     pub(crate) settings: Option<PathBuf>,
-    /// `componentHostname`.
-    pub(crate) component: String,
+    /// Each `componentHostname`.
+    #[serde(default)]
+    pub(crate) components: Vec<String>,
     /// Where it listens, as the settings say it.
     pub(crate) listens: Vec<SocketAddr>,
     /// The state directory, without links.
@@ -115,6 +119,26 @@ impl Holding {
             ours.port() == address.port() && same
         };
         self.listens.iter().any(overlaps)
+    }
+}
+
+/// Each of some names once.
+pub(crate) fn one_each<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let mut each: Vec<String> = Vec::new();
+    for name in names {
+        if !each.iter().any(|known| known == name) {
+            each.push(name.to_owned());
+        }
+    }
+    each
+}
+
+/// A link in a finding: by our address there, and by its name where there are several.
+pub(crate) fn about_link(component: &str, name: &str, is_only: bool) -> String {
+    if is_only {
+        component.to_owned()
+    } else {
+        format!("{component} (link {name})")
     }
 }
 
@@ -222,7 +246,8 @@ impl Findings {
     }
 
     /// The question was meant for another daemon.
-    pub(crate) fn not_meant(&mut self, component: &str, meant: &str) {
+    pub(crate) fn not_meant(&mut self, components: &[String], meant: &[String]) {
+        let (component, meant) = (components.join(" and "), meant.join(" and "));
         self.bad(format!(
             "this is the fpush of {component}, and the settings are those of {meant}"
         ));
@@ -242,7 +267,7 @@ impl Findings {
         }
     }
 
-    /// What there is to say about the link.
+    /// What there is to say about a link.
     pub(crate) fn link(&mut self, component: &str, problem: Option<String>) {
         match problem {
             None => self.good(format!(
@@ -334,6 +359,16 @@ impl Findings {
         }
     }
 
+    /// Whether a daemon is ready, which these reasons keep it from.
+    pub(crate) fn health(&mut self, reasons: Vec<String>) {
+        if reasons.is_empty() {
+            self.good("ready".to_owned());
+        }
+        for reason in reasons {
+            self.bad(format!("not ready: {reason}"));
+        }
+    }
+
     /// What the last line means, and what to do.
     pub(crate) fn explain(&mut self, meaning: &str) {
         if !meaning.is_empty() {
@@ -368,18 +403,15 @@ mod tests {
         assert!(matches!(serde_json::from_str(r#""check""#), Ok(Inquiry::Check)));
         assert_eq!(serde_json::to_string(&Inquiry::Holding).unwrap(), r#""holding""#);
         let question = Question {
-            component: Some("push.example.org".to_owned()),
+            components: vec!["push.example.org".to_owned()],
             inquiry: Inquiry::Check,
         };
-        let text = r#"{"component":"push.example.org","inquiry":"check"}"#;
+        let text = r#"{"components":["push.example.org"],"inquiry":"check"}"#;
         assert_eq!(serde_json::to_string(&question).unwrap(), text);
         let nobody = serde_json::from_str(r#"{"inquiry":"check"}"#);
         assert!(matches!(
             nobody,
-            Ok(Question {
-                component: None,
-                inquiry: Inquiry::Check
-            })
+            Ok(Question { components, inquiry: Inquiry::Check }) if components.is_empty()
         ));
         let findings: Findings = serde_json::from_str(r#"{"ok":false,"lines":["no"]}"#).unwrap();
         assert_eq!((findings.ok, findings.lines.len()), (false, 1));

@@ -72,6 +72,10 @@ fn obey(command: &Command, console: &mut Console) -> Exit {
         Command::Devices(devices) => devices::devices(devices, console),
         #[cfg(feature = "enable_webpush_support")]
         Command::Vapid(command) => vapid::vapid(command, console),
+        Command::Schema => {
+            console.say(format_args!("{:#}", settings::schema()));
+            Exit::Success
+        }
         Command::Completions { shell } => cli::completions(*shell, console),
     }
 }

@@ -72,6 +72,7 @@ mod tests {
             in_flight: 0,
             waiting: 0,
             held: 0,
+            outage: fpush_push::OutageStatus::default(),
             limited_tokens: 0,
             blocked_tokens: 0,
             doubted_tokens: 0,

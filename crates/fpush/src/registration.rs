@@ -163,6 +163,10 @@ mod with {
         fn looks_like_token(&self, node: &str) -> bool {
             self.0.look_like_tokens(node)
         }
+
+        fn vapid_key(&self, module: &str) -> Option<String> {
+            self.0.named(module)?.vapid_key()
+        }
     }
 
     /// Where somebody who asks finds registered devices; follows reloads.

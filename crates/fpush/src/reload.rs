@@ -71,7 +71,7 @@ fn ask(file: &Path) -> anyhow::Result<Option<Findings>> {
     let settings = absolute(file).with_context(|| format!("cannot find {}", file.display()))?;
     // A reload may change componentHostname: which daemon is meant says its settings file.
     let question = Question {
-        component: None,
+        components: Vec::new(),
         inquiry: Inquiry::Reload { settings },
     };
     runtime::Builder::new_current_thread()

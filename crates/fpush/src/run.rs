@@ -26,7 +26,7 @@ use crate::{
     descriptors,
     logging::{self, Log, log_problems},
     notify::{self, Notifier},
-    settings::{Loaded, load},
+    settings::{Loaded, Overridden, load},
 };
 
 pub(crate) fn run(file: &Path) -> Exit {
@@ -46,6 +46,9 @@ pub(crate) fn run(file: &Path) -> Exit {
         log.problems().finish();
         return Exit::Config;
     };
+    for Overridden { path, variable } in loaded.source.overridden() {
+        info!("{path} is what the environment variable {variable} says");
+    }
     let problems = Arc::clone(log.problems());
     match start(file, loaded, backends, log) {
         Ok(()) => Exit::Success,

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use fpush_component::LinkSettings;
 use fpush_driver::{Drain, Module, Modules, Senders};
 use fpush_push::{
     Built, TokenHasher, files,
@@ -22,7 +23,7 @@ use crate::{
     cli::{Form, Send},
     console::{Console, Exit},
     control,
-    inquiry::{Findings, Inquiry, Mistake, Question},
+    inquiry::{Findings, Inquiry, Mistake, Question, about_link, one_each},
     settings::{Loaded, ParsedModule, load, load_whom_to_ask},
 };
 
@@ -111,9 +112,9 @@ enum Answer {
 }
 
 async fn find(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) -> anyhow::Result<Answer> {
-    let (folder, component) = load_whom_to_ask(file);
+    let (folder, components) = load_whom_to_ask(file);
     let socket = folder.socket().display().to_string();
-    let question = Question { component, inquiry };
+    let question = Question { components, inquiry };
     if let Some(findings) = control::ask(&folder, &question).await? {
         if !form.json {
             console.say(format_args!(
@@ -127,7 +128,7 @@ async fn find(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) 
     let Some(loaded) = loaded else {
         return Ok(Answer::WrongSettings(problems));
     };
-    let component = loaded.settings.component.clone();
+    let links = loaded.settings.links.clone();
     if !form.json {
         console.say(format_args!(
             "no fpush runs (none answers at {socket}), so this command connects by itself"
@@ -136,7 +137,9 @@ async fn find(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) 
     let inquiry = question.inquiry;
     let only = match &inquiry {
         Inquiry::Send { module, .. } => Some(module.as_str()),
-        Inquiry::Check | Inquiry::Reload { .. } | Inquiry::Token(_) | Inquiry::Holding => None,
+        Inquiry::Check | Inquiry::Reload { .. } | Inquiry::Token(_) | Inquiry::Holding | Inquiry::Health => {
+            None
+        }
     };
     let modules = Modules::new(build(loaded, only)?, None);
     let mut findings = Findings::new();
@@ -147,17 +150,49 @@ async fn find(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) 
             priority,
         } => findings.push(&modules, &module, &token, priority).await,
         Inquiry::Check => {
-            findings.link(&component.hostname, component.try_login().await.err());
+            for (link, tried) in links.iter().zip(log_in_everywhere(&links).await) {
+                let about = about_link(&link.hostname, &link.name, links.len() == 1);
+                findings.link(&about, tried);
+            }
             findings.providers(&modules.all()).await;
         }
         Inquiry::Reload { .. } => findings.bad("only a running fpush can reload its settings".to_owned()),
         // Nothing runs that could hold or know anything.
-        Inquiry::Token(_) | Inquiry::Holding => {}
+        Inquiry::Token(_) | Inquiry::Holding | Inquiry::Health => {}
     }
     Ok(Answer::Found {
         asked: None,
         findings,
     })
+}
+
+/// Logs in over all links, and out again; returns why that is not possible for each. Those of one name come one after the
+/// other, because a server may allow only one connection of it.
+async fn log_in_everywhere(links: &[LinkSettings]) -> Vec<Option<String>> {
+    let names = one_each(links.iter().map(|link| &*link.hostname));
+    let tries: Vec<_> = names
+        .into_iter()
+        .map(|name| {
+            let links = links.to_vec();
+            tokio::spawn(async move {
+                let mut tried = Vec::new();
+                for (place, link) in links.iter().enumerate() {
+                    if link.hostname == name {
+                        tried.push((place, link.try_login().await.err()));
+                    }
+                }
+                tried
+            })
+        })
+        .collect();
+    let mut all = vec![None; links.len()];
+    for tries in tries {
+        match tries.await {
+            Ok(tried) => tried.into_iter().for_each(|(place, why)| all[place] = why),
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+    all
 }
 
 /// If only one is to be used, the others ask nobody for credentials.

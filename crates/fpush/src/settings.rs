@@ -1,18 +1,25 @@
 //! From the settings file to values that can be compared, and to what the daemon is made of.
 
 mod component;
+mod environment;
 mod file;
 mod modules;
+mod schema;
+mod table;
 
 use std::{
+    env,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use fpush_component::ComponentSettings;
+use fpush_component::LinkSettings;
 use fpush_http::{Security, ServerCertificate, read_listen};
-use fpush_push::settings::{NamedFile, Problem, ProvidedFile, Report, Section};
+use fpush_push::{
+    SenderNames,
+    settings::{NamedFile, Problem, ProvidedFile, Report, Section, Severity},
+};
 use serde_json::{Map, Value};
 
 use self::{
@@ -21,8 +28,10 @@ use self::{
     modules::read_modules,
 };
 pub(crate) use self::{
+    environment::Overridden,
     file::parse,
     modules::{ModuleValue, ParsedModule},
+    schema::schema,
 };
 use crate::{
     backends::Row,
@@ -35,10 +44,13 @@ use crate::{
 /// What the settings say, as values.
 #[derive(Clone, PartialEq)]
 pub(crate) struct Settings {
-    pub(crate) component: ComponentSettings,
+    /// `component`, in its order: one at least.
+    pub(crate) links: Vec<LinkSettings>,
     pub(crate) modules: Vec<ModuleValue>,
     pub(crate) registration: Option<RegistrationSettings>,
     pub(crate) monitoring: Option<MonitoringSettings>,
+    /// `monitoring.senders`.
+    pub(crate) sender_names: SenderNames,
     pub(crate) logging: LoggingSettings,
     /// `cluster`: where instances share what they know.
     pub(crate) cluster: Option<ClusterSettings>,
@@ -55,6 +67,47 @@ pub(crate) struct Loaded {
     pub(crate) source: Source,
 }
 
+/// The text of settings: of the file, and of what variables of the environment say beside it.
+#[derive(Clone, Default)]
+pub(crate) struct Text {
+    pub(crate) object: Arc<Map<String, Value>>,
+    pub(crate) overridden: Arc<[Overridden]>,
+}
+
+impl Text {
+    fn new(mut object: Map<String, Value>, report: &Report) -> Self {
+        let overridden = environment::apply(&mut object, env::vars_os(), report);
+        Self {
+            object: Arc::new(object),
+            overridden: overridden.into(),
+        }
+    }
+
+    /// Says of mistakes which variable they come from. A key that is not known is one: no original has ever had it there.
+    fn blame_variables(&self, problems: &mut [Problem]) {
+        for Problem {
+            severity,
+            path,
+            message,
+        } in problems
+        {
+            let is_below = |overridden: &&Overridden| {
+                let rest = path.strip_prefix(&overridden.path);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+            };
+            // The innermost is the last.
+            if let Some(Overridden { variable, .. }) = self.overridden.iter().rfind(is_below) {
+                message.push_str("; the environment variable ");
+                message.push_str(variable);
+                message.push_str(" says it");
+                if *severity == Severity::UnknownKey {
+                    *severity = Severity::Error;
+                }
+            }
+        }
+    }
+}
+
 /// `monitoring`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MonitoringSettings {
@@ -67,7 +120,7 @@ pub(crate) struct MonitoringSettings {
 /// What was read: to read the files again that it names, and not the file itself, which may be half edited.
 #[derive(Clone)]
 pub(crate) struct Source {
-    object: Arc<Map<String, Value>>,
+    text: Text,
     files: Vec<NamedFile>,
 }
 
@@ -80,6 +133,11 @@ pub(crate) struct Changed {
 }
 
 impl Source {
+    /// What variables of the environment have set.
+    pub(crate) fn overridden(&self) -> &[Overridden] {
+        &self.text.overridden
+    }
+
     /// Looks at all files that the settings name; `None` if they are as they were read.
     pub(crate) fn look(&self) -> Option<Changed> {
         let now: Vec<_> = self.files.iter().map(NamedFile::read_again).collect();
@@ -95,8 +153,9 @@ impl Source {
     /// The certificates of monitoring and registration, as far as their files can be used.
     pub(crate) fn certificates(&self) -> [Option<ServerCertificate>; 2] {
         let report = Report::default();
-        let mut root = Section::root(&self.object, &report);
-        let monitoring = read_monitoring(&mut root).and_then(|monitoring| monitoring.security.tls);
+        let mut root = Section::root(&self.text.object, &report);
+        let (monitoring, _) = read_monitoring(&mut root);
+        let monitoring = monitoring.and_then(|monitoring| monitoring.security.tls);
         let registration = read_registration(&mut root);
         let registration =
             registration.and_then(|mut settings| registration::security(&mut settings)?.tls.take());
@@ -134,43 +193,47 @@ pub(crate) fn load_as(
     if let Some(object) = &object {
         warn_of_public_secrets(file, object, &report);
     }
-    load_object(object.map(Arc::new), types, state_folder, report)
+    let text = object.map(|object| Text::new(object, &report));
+    load_text(text, types, state_folder, report)
 }
 
 /// Loads settings once more: their text is what it was, the files that they name may be others.
 pub(crate) fn load_again(source: &Source, types: &[Row]) -> (Option<Loaded>, Vec<Problem>) {
-    load_object(Some(Arc::clone(&source.object)), types, None, Report::default())
+    load_text(Some(source.text.clone()), types, None, Report::default())
 }
 
-pub(crate) fn load_object(
-    object: Option<Arc<Map<String, Value>>>,
+pub(crate) fn load_text(
+    text: Option<Text>,
     types: &[Row],
     state_folder: Option<PathBuf>,
     report: Report,
 ) -> (Option<Loaded>, Vec<Problem>) {
-    let loaded = object.and_then(|object| {
-        let (settings, modules) = read(&object, types, state_folder, &report)?;
-        let files = report.files();
-        Some(Loaded {
-            settings,
-            modules,
-            source: Source { object, files },
-        })
+    let read = text
+        .as_ref()
+        .and_then(|text| read(&text.object, types, state_folder, &report));
+    let files = report.files();
+    let mut problems = report.into_problems();
+    if let Some(text) = &text {
+        text.blame_variables(&mut problems);
+    }
+    let starts = problems.iter().all(|problem| problem.severity != Severity::Error);
+    let loaded = text.zip(read).filter(|_| starts);
+    let loaded = loaded.map(|(text, (settings, modules))| Loaded {
+        settings,
+        modules,
+        source: Source { text, files },
     });
-    let loaded = loaded.filter(|_| !report.has_errors());
-    (loaded, report.into_problems())
+    (loaded, problems)
 }
 
-/// Reads where a running daemon can be asked, and its `componentHostname`, and nothing else: a file that cannot be read
+/// Reads where a running daemon can be asked, and each `componentHostname`, and nothing else: a file that cannot be read
 /// says nothing about it.
-pub(crate) fn load_whom_to_ask(file: &Path) -> (RuntimeFolder, Option<String>) {
+pub(crate) fn load_whom_to_ask(file: &Path) -> (RuntimeFolder, Vec<String>) {
     let report = Report::default();
-    let object = read_file(file, &report).unwrap_or_default();
+    let Text { object, .. } = Text::new(read_file(file, &report).unwrap_or_default(), &report);
     let folder = RuntimeFolder::choose(Section::root(&object, &report).optional_folder("runtimeDirectory"));
-    let component = object
-        .get("component")
-        .and_then(|component| component.get("componentHostname"));
-    (folder, component.and_then(Value::as_str).map(str::to_owned))
+    let names = component::names(object.get("component"));
+    (folder, names.into_iter().map(str::to_owned).collect())
 }
 
 /// What keeps a settings file from being read at all.
@@ -189,8 +252,8 @@ pub(crate) fn unreadable(file: &Path) -> Vec<Problem> {
 #[cfg(feature = "enable_registration")]
 pub(crate) fn load_registration(file: &Path) -> Result<Option<RegistrationSettings>, Vec<Problem>> {
     let report = Report::default();
-    let registration =
-        read_file(file, &report).and_then(|object| read_registration(&mut Section::root(&object, &report)));
+    let text = read_file(file, &report).map(|object| Text::new(object, &report));
+    let registration = text.and_then(|text| read_registration(&mut Section::root(&text.object, &report)));
     if report.has_errors() {
         Err(report.into_problems())
     } else {
@@ -206,10 +269,12 @@ fn read(
     report: &Report,
 ) -> Option<(Settings, Vec<ParsedModule>)> {
     let mut root = Section::root(object, report);
-    let component = read_component(&mut root);
+    // For editors.
+    root.optional_string("$schema");
+    let links = read_component(&mut root);
     let (modules, parsed) = read_modules(&mut root, types).into_iter().unzip();
     let registration = read_registration(&mut root);
-    let monitoring = read_monitoring(&mut root);
+    let (monitoring, sender_names) = read_monitoring(&mut root);
     let logging = read_logging(&mut root);
     let cluster = read_cluster(&mut root);
     let named = root.optional_folder("stateDirectory");
@@ -217,10 +282,11 @@ fn read(
     let retry_after = read_retry(&mut root);
     root.finish();
     let settings = Settings {
-        component: component?(retry_after),
+        links: links?(retry_after),
         modules,
         registration,
         monitoring,
+        sender_names,
         logging,
         cluster,
         state_folder: named
@@ -231,16 +297,26 @@ fn read(
     Some((settings, parsed))
 }
 
-fn read_monitoring(root: &mut Section<'_>) -> Option<MonitoringSettings> {
-    root.value("monitoring")?;
-    let mut monitoring = root.section("monitoring")?;
+fn read_monitoring(root: &mut Section<'_>) -> (Option<MonitoringSettings>, SenderNames) {
+    let Some(value) = root.value("monitoring") else {
+        return (None, SenderNames::default());
+    };
+    // Who only wants something left out of the log needs no listener.
+    let needs_listener = value
+        .as_object()
+        .is_none_or(|keys| keys.is_empty() || keys.keys().any(|key| key != "senders"));
+    let Some(mut monitoring) = root.section("monitoring") else {
+        return (None, SenderNames::default());
+    };
+    let names = monitoring.choice("senders", SenderNames::CHOICES, SenderNames::default());
+    if !needs_listener {
+        return (None, names);
+    }
     let security = Security::read(&mut monitoring);
     let listen = read_listen(&mut monitoring);
     monitoring.finish();
-    Some(MonitoringSettings {
-        listen: listen?,
-        security,
-    })
+    let settings = listen.map(|listen| MonitoringSettings { listen, security });
+    (settings, names)
 }
 
 /// `registration`, whose push modules and component are to be those of the file.
@@ -252,10 +328,8 @@ fn read_registration(root: &mut Section<'_>) -> Option<RegistrationSettings> {
         .flat_map(Map::keys)
         .map(String::as_str)
         .collect();
-    let component = root
-        .value("component")
-        .and_then(|component| component.get("componentHostname")?.as_str());
-    registration::read(root.section("registration")?, &names, component.as_slice())
+    let components = component::names(root.value("component"));
+    registration::read(root.section("registration")?, &names, &components)
 }
 
 fn read_cluster(root: &mut Section<'_>) -> Option<ClusterSettings> {

@@ -1,13 +1,15 @@
-//! What must survive a restart, in `stateDirectory`: block lists, acknowledged pushes that are held, what providers said
-//! against tokens, the domains of which pushes were accepted, and what is known of the database of registered devices.
+//! What must survive a restart, in `stateDirectory`: block lists, acknowledged pushes that are held (`spool.rs`), what
+//! providers said against tokens, the domains of which pushes were accepted, and what is known of the database of registered
+//! devices.
 //!
 //! The head of the block list holds the key under which tokens are hashed; the tokens of held pushes are in their file as
 //! they are, because they have to be sent. All can be read by fpush alone.
 
 mod folder;
 mod remembered;
+mod spool;
 
-use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use fpush_driver::{Module, Senders, clocks};
 use fpush_policy::{BlockRecord, HeldRecord, KnownDomain, VerdictPlace, VerdictRecord};
@@ -18,9 +20,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tracing::{error, info};
-use uuid::Uuid;
 
-use self::folder::{StateFile, StateFolder};
+use self::{
+    folder::{StateFile, StateFolder},
+    spool::Spool,
+};
 pub(crate) use self::{
     folder::{examine, read_records},
     remembered::Remembered,
@@ -39,7 +43,6 @@ pub(crate) struct StateDir {
     folder: Arc<StateFolder>,
     senders: Senders,
     blocks: SaveSchedule,
-    held: SaveSchedule,
     verdicts: SaveSchedule,
     domains: SaveSchedule,
     registry: SaveSchedule,
@@ -51,6 +54,8 @@ pub(crate) struct StateDir {
     writing: Option<(JoinHandle<Vec<Written>>, Instant)>,
     /// That it does not end, in words.
     stuck: Option<String>,
+    /// Why held pushes cannot be written down.
+    spool_trouble: Option<String>,
 }
 
 /// When a file was last written, and with what.
@@ -67,8 +72,6 @@ struct SaveSchedule {
 enum Snapshot {
     /// The block lists, and the key under which their tokens are hashed.
     Blocks(Hashed, Vec<Of<BlockRecord>>),
-    /// What is held. A push may occur twice, and counts as it is the second time.
-    Held(Vec<Of<(Uuid, HeldRecord)>>),
     /// What providers said against tokens.
     Verdicts(Vec<Of<VerdictRecord>>),
     /// The known domains, in parts.
@@ -124,7 +127,19 @@ impl StateDir {
         let dir = Arc::new(StateFolder::open(folder)?);
         let blocks = dir.read::<Hashed, _, _>(BLOCKS, Some::<Line<BlockRecord>>);
         let sane = |line: Line<HeldRecord>| line.2.is_sane().then_some(line);
-        let held = dir.read::<Plain, _, _>(HELD, sane);
+        let held = dir.read::<Plain, _, _>(HELD, sane).records;
+        let writes = Arc::<WordCounters>::default();
+        let mut spool = Spool::open(&dir, Arc::clone(&writes))?;
+        if !held.is_empty() {
+            anyhow::ensure!(
+                spool.take_over(held),
+                "cannot write what is held to stateDirectory {}: is its disk full?",
+                folder.display()
+            );
+        }
+        if let Err(e) = dir.remove(HELD) {
+            error!("cannot remove {} from stateDirectory: {e}", HELD.name);
+        }
         let verdicts = dir.read::<Plain, _, _>(VERDICTS, Some::<Line<VerdictRecord>>);
         let known = if cfg!(feature = "enable_registration") {
             dir.read::<KnownChange, Plain, Plain>(REGISTRY, Some).head
@@ -141,34 +156,29 @@ impl StateDir {
             // Under another key nothing is found again.
             None => (Senders::new(TokenHasher::new()?), Vec::new()),
         };
-        let remembered = Remembered::new(blocks.records, held.records, verdicts);
+        let remembered = Remembered::new(blocks.records, verdicts, spool);
         let state = Self {
             folder: dir,
             senders: senders.clone(),
             blocks: SaveSchedule::new(BLOCKS, BLOCKS_INTERVAL, now),
-            held: SaveSchedule::new(HELD, HELD_INTERVAL, now),
             verdicts: SaveSchedule::new(VERDICTS, VERDICTS_INTERVAL, now),
             domains: SaveSchedule::new(DOMAINS, DOMAINS_INTERVAL, now),
             registry: SaveSchedule::new(REGISTRY, REGISTRY_INTERVAL, now),
             known,
-            writes: Arc::default(),
+            writes,
             writing: None,
             stuck: None,
+            spool_trouble: None,
         };
         Ok((state, senders, remembered))
     }
 
     /// Why nothing can be written, in words.
     pub(crate) fn trouble(&self) -> Option<&str> {
-        let all = [
-            &self.held,
-            &self.blocks,
-            &self.verdicts,
-            &self.domains,
-            &self.registry,
-        ];
+        let all = [&self.blocks, &self.verdicts, &self.domains, &self.registry];
         let first = all.iter().find_map(|schedule| schedule.trouble.as_deref());
-        self.stuck.as_deref().or(first)
+        let spool = self.spool_trouble.as_deref();
+        spool.or(self.stuck.as_deref()).or(first)
     }
 
     /// Writes of files by result.
@@ -188,6 +198,7 @@ impl StateDir {
 
     /// Writes what has changed, if it is time; somewhere else, without waiting for it. To be called once a second.
     pub(crate) async fn tick(&mut self, modules: &[TypedModule], remembered: &Remembered, now: Instant) {
+        self.spool_trouble = remembered.spool().and_then(Spool::trouble);
         if let Some((writing, _)) = self.writing.take_if(|(writing, _)| writing.is_finished()) {
             self.record_result(writing.await.unwrap_or_default(), now);
             if self.stuck.take().is_some() {
@@ -206,7 +217,7 @@ impl StateDir {
             }
             return;
         }
-        let snapshots = self.snapshots(modules, remembered, Some(now)).await;
+        let snapshots = self.snapshots(modules, Some(now)).await;
         if !snapshots.is_empty() {
             let dir = Arc::clone(&self.folder);
             self.writing = Some((spawn_blocking(move || write_all(&dir, &snapshots)), now));
@@ -215,6 +226,7 @@ impl StateDir {
 
     /// Writes everything before the daemon ends. Returns whether what is held is on disk.
     pub(crate) async fn close(mut self, modules: &[TypedModule], remembered: &Remembered) -> bool {
+        let flushed = remembered.spool().map(Spool::flush);
         let closing = async {
             if let Some((writing, _)) = self.writing.take() {
                 self.record_result(writing.await.unwrap_or_default(), Instant::now());
@@ -222,34 +234,31 @@ impl StateDir {
             // What was being gathered when the end began is not written.
             for schedule in [
                 &mut self.blocks,
-                &mut self.held,
                 &mut self.verdicts,
                 &mut self.domains,
                 &mut self.registry,
             ] {
                 schedule.written.clear();
             }
-            let (snapshots, dir) = (
-                self.snapshots(modules, remembered, None).await,
-                Arc::clone(&self.folder),
-            );
+            let (snapshots, dir) = (self.snapshots(modules, None).await, Arc::clone(&self.folder));
             let written = spawn_blocking(move || write_all(&dir, &snapshots)).await;
             self.record_result(written.unwrap_or_default(), Instant::now());
         };
-        if timeout(CLOSING, closing).await.is_err() {
-            error!("stateDirectory: writing does not end; what is held is lost");
-            return false;
+        let flushing = async {
+            match flushed {
+                Some(flushed) => flushed.await.unwrap_or(false),
+                None => false,
+            }
+        };
+        let (closed, kept) = tokio::join!(timeout(CLOSING, closing), timeout(CLOSING, flushing));
+        if closed.is_err() || kept.is_err() {
+            error!("stateDirectory: writing does not end; what changed last is lost");
         }
-        self.held.trouble.is_none()
+        kept.unwrap_or(false)
     }
 
     /// The files whose content has changed, those only whose time has come if there is a `now`.
-    async fn snapshots(
-        &mut self,
-        modules: &[TypedModule],
-        remembered: &Remembered,
-        now: Option<Instant>,
-    ) -> Vec<Snapshot> {
+    async fn snapshots(&mut self, modules: &[TypedModule], now: Option<Instant>) -> Vec<Snapshot> {
         let is_due = |schedule: &SaveSchedule| now.is_none_or(|now| schedule.next <= now);
         let clocks = clocks();
         let mut snapshots = Vec::new();
@@ -266,13 +275,7 @@ impl StateDir {
             let blocks = records(modules, 0, |module, from| module.blocks(from, clocks)).await;
             snapshots.push(Snapshot::Blocks(Hashed::of(self.senders.hasher()), blocks));
         }
-        let held_changes = [changes(1), vec![remembered.changes()]].concat();
-        if is_due(&self.held) && self.held.has_changed(held_changes, now) {
-            let mut held = records(modules, 0, |module, from| module.held_records(from, clocks)).await;
-            held.extend(remembered.held_records());
-            snapshots.push(Snapshot::Held(held));
-        }
-        if is_due(&self.verdicts) && self.verdicts.has_changed(changes(2), now) {
+        if is_due(&self.verdicts) && self.verdicts.has_changed(changes(1), now) {
             let start = VerdictPlace::default();
             let verdicts = records(modules, start, |module, from| module.verdicts(from, clocks)).await;
             snapshots.push(Snapshot::Verdicts(verdicts));
@@ -294,7 +297,6 @@ impl StateDir {
         for (file, result) in written {
             let Some(schedule) = [
                 &mut self.blocks,
-                &mut self.held,
                 &mut self.verdicts,
                 &mut self.domains,
                 &mut self.registry,
@@ -362,13 +364,6 @@ impl Snapshot {
                     blocks
                 };
                 (BLOCKS, write(dir, BLOCKS, *hashed, blocks, in_order))
-            }
-            Self::Held(held) => {
-                let once = |parts: &[Vec<(Uuid, HeldRecord)>]| {
-                    let by_id = parts.iter().flatten().map(|(id, record)| (*id, record.clone()));
-                    by_id.collect::<HashMap<_, _>>().into_values().collect()
-                };
-                (HELD, write(dir, HELD, Plain {}, held, once))
             }
             Self::Verdicts(verdicts) => {
                 let all = |parts: &[Vec<VerdictRecord>]| parts.concat();
@@ -459,8 +454,6 @@ const DOMAINS: StateFile = StateFile {
 };
 /// A domain that is forgotten is known again when the next push of it is accepted.
 const DOMAINS_INTERVAL: Duration = Duration::from_secs(600);
-/// A crash costs at most that much of what was acknowledged.
-const HELD_INTERVAL: Duration = Duration::from_secs(5);
 /// What is forgotten of the block list is asked of the provider once more.
 const BLOCKS_INTERVAL: Duration = Duration::from_secs(60);
 /// What is forgotten of a word against a token is said once more.
@@ -512,7 +505,7 @@ mod tests {
         state
             .close(&[typed(module(&senders))], &Remembered::default())
             .await;
-        for file in [BLOCKS.name, HELD.name, "lock"] {
+        for file in [BLOCKS.name, spool::NAME, "lock"] {
             let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }
@@ -545,8 +538,9 @@ mod tests {
     async fn a_module_of_the_same_name_and_type_gets_everything_back() {
         let dir = TempDir::new();
         let now = Instant::now();
-        let (state, senders, _) = StateDir::open(dir.path(), now).unwrap();
+        let (state, senders, mut remembered) = StateDir::open(dir.path(), now).unwrap();
         let known = module(&senders);
+        remembered.tell(&known, "demo");
         // A provider is believed that has accepted pushes for others.
         for other in 0..10 {
             publish(&known, &format!("other-{other}")).await;
@@ -555,7 +549,8 @@ mod tests {
         for _ in 0..2 {
             publish(&known, "alive").await;
         }
-        state.close(&[typed(known)], &Remembered::default()).await;
+        assert!(state.close(&[typed(known)], &remembered).await);
+        drop(remembered);
         for (kind, held, dead) in [("demo", 1, true), ("apple", 0, false)] {
             let (_memory, senders, mut remembered) = StateDir::open(dir.path(), now).unwrap();
             let module = module(&senders);
@@ -604,7 +599,7 @@ mod tests {
         );
     }
 
-    /// A crash costs five seconds of what is held, and a minute of blocks.
+    /// A crash costs a minute of blocks.
     #[tokio::test]
     async fn each_file_is_written_when_it_is_due_and_only_if_there_is_news() {
         let dir = TempDir::new();
@@ -618,21 +613,12 @@ mod tests {
             if let Some((writing, _)) = state.writing.take() {
                 state.record_result(writing.await.unwrap(), now);
             }
-            let written: Vec<_> = [BLOCKS, HELD]
-                .into_iter()
-                .filter(|file| fs::remove_file(dir.path().join(file.name)).is_ok())
-                .collect();
-            for _ in 0..2 {
-                publish(&modules[0].module, &format!("token-{seconds}")).await;
-            }
-            written
+            publish(&modules[0].module, &format!("token-{seconds}")).await;
+            fs::remove_file(dir.path().join(BLOCKS.name)).is_ok()
         };
-        assert!(due(4).await.is_empty());
-        assert_eq!(due(5).await, [HELD]);
-        assert!(due(9).await.is_empty());
-        assert_eq!(due(10).await, [HELD]);
-        assert_eq!(due(60).await, [BLOCKS, HELD]);
-        assert_eq!(due(120).await, [HELD], "nothing was blocked since");
+        assert!(!due(59).await);
+        assert!(due(60).await);
+        assert!(!due(120).await, "nothing was blocked since");
     }
 
     /// A full disk leaves what there was, and the next attempt makes up for it.
@@ -643,7 +629,7 @@ mod tests {
         let (mut state, senders, _) = StateDir::open(dir.path(), start).unwrap();
         let modules = [typed(module(&senders))];
         // In the place of the file that is to be renamed.
-        fs::create_dir(dir.path().join("held.new")).unwrap();
+        fs::create_dir(dir.path().join("blocklist.new")).unwrap();
         let mut due = async |seconds: u64| {
             let now = start + Duration::from_secs(seconds);
             state.tick(&modules, &Remembered::default(), now).await;
@@ -651,15 +637,15 @@ mod tests {
             state.record_result(writing.await.unwrap(), now);
             state.trouble().map(str::to_owned)
         };
-        let trouble = due(5).await.unwrap();
+        let trouble = due(60).await.unwrap();
         assert!(
-            trouble.starts_with("cannot write held.jsonl in stateDirectory"),
+            trouble.starts_with("cannot write blocklist.jsonl in stateDirectory"),
             "{trouble}"
         );
-        assert!(!dir.path().join(HELD.name).exists());
-        fs::remove_dir(dir.path().join("held.new")).unwrap();
-        assert_eq!(due(10).await, None);
-        assert!(dir.path().join(HELD.name).exists());
+        assert!(!dir.path().join(BLOCKS.name).exists());
+        fs::remove_dir(dir.path().join("blocklist.new")).unwrap();
+        assert_eq!(due(65).await, None);
+        assert!(dir.path().join(BLOCKS.name).exists());
     }
 
     #[test]
@@ -668,13 +654,13 @@ mod tests {
         let now = Instant::now();
         let (mut state, _, _) = StateDir::open(dir.path(), now).unwrap();
         let full = || Err(io::ErrorKind::StorageFull.into());
-        state.record_result(vec![(BLOCKS, full()), (HELD, Ok(()))], now);
+        state.record_result(vec![(BLOCKS, full()), (VERDICTS, Ok(()))], now);
         assert!(state.trouble().unwrap().contains(BLOCKS.name));
         assert!(state.blocks.next <= now + RETRY_INTERVAL);
-        state.record_result(vec![(HELD, full())], now);
+        state.record_result(vec![(VERDICTS, full())], now);
         state.record_result(vec![(BLOCKS, Ok(()))], now);
-        assert!(state.trouble().unwrap().contains(HELD.name));
-        state.record_result(vec![(HELD, Ok(()))], now);
+        assert!(state.trouble().unwrap().contains(VERDICTS.name));
+        state.record_result(vec![(VERDICTS, Ok(()))], now);
         assert_eq!(state.trouble(), None);
     }
 
@@ -683,33 +669,16 @@ mod tests {
         let dir = TempDir::new();
         let now = Instant::now();
         let (state, senders, _) = StateDir::open(dir.path(), now).unwrap();
-        let known = module(&senders);
-        for token in ["a", "a", "b", "b"] {
-            publish(&known, token).await;
-        }
-        state.close(&[typed(known)], &Remembered::default()).await;
-        let held = fs::read(dir.path().join(HELD.name)).unwrap();
-        let lines: Vec<_> = held.split(|byte| *byte == b'\n').collect();
-        // Nonsense, no text at all, and a line that ends too early.
-        let broken = [
-            lines[0],
-            b"nonsense",
-            lines[1],
-            b"\xff",
-            lines[2],
-            &lines[1][..20],
-        ]
-        .join(&b'\n');
-        dir.write(HELD.name, &broken);
+        state
+            .close(&[typed(module(&senders))], &Remembered::default())
+            .await;
         dir.write(BLOCKS.name, "nonsense");
-        let (_memory, other, remembered) = StateDir::open(dir.path(), now).unwrap();
+        let (_memory, other, _) = StateDir::open(dir.path(), now).unwrap();
         assert_ne!(
             senders.hasher().key(),
             other.hasher().key(),
             "the key was not readable either"
         );
-        assert_eq!(remembered.held(), 2);
-        assert_eq!(fs::read(dir.path().join("held.unreadable")).unwrap(), broken);
         assert_eq!(
             fs::read(dir.path().join("blocklist.unreadable")).unwrap(),
             b"nonsense"

@@ -86,9 +86,9 @@ pub(crate) fn token(args: &cli::Token, console: &mut Console) -> Exit {
 
 /// `None` if no daemon runs.
 fn ask(file: &Path, wanted: Wanted) -> anyhow::Result<Option<Findings>> {
-    let (folder, component) = load_whom_to_ask(file);
+    let (folder, components) = load_whom_to_ask(file);
     let question = Question {
-        component,
+        components,
         inquiry: Inquiry::Token(wanted),
     };
     runtime::Builder::new_current_thread()

@@ -14,6 +14,10 @@ mod denied;
 #[cfg(feature = "enable_registration")]
 #[path = "commands/dynamic.rs"]
 mod dynamic;
+#[path = "commands/environment.rs"]
+mod environment;
+#[path = "commands/health.rs"]
+mod health;
 #[path = "commands/help.rs"]
 mod help;
 #[cfg(feature = "enable_registration")]
@@ -23,6 +27,8 @@ mod output;
 mod reload;
 #[path = "commands/rig.rs"]
 mod rig;
+#[path = "commands/schema.rs"]
+mod schema;
 #[path = "commands/send.rs"]
 mod send;
 #[path = "commands/servers.rs"]

@@ -66,6 +66,8 @@ mod logs;
 mod registry;
 #[path = "operating/rig.rs"]
 mod rig;
+#[path = "operating/senders.rs"]
+mod senders;
 #[path = "operating/state.rs"]
 mod state;
 #[path = "operating/systemd.rs"]

@@ -66,3 +66,6 @@ mod publishes;
 mod rig;
 #[path = "registration/secrets.rs"]
 mod secrets;
+#[cfg(feature = "enable_webpush_support")]
+#[path = "registration/webpush.rs"]
+mod webpush;

@@ -946,7 +946,7 @@ fn settings(name: &str, secret: &str, port: u16, modules: &Value) -> Value {
             "serverHostname": "127.0.0.1",
             "serverPort": port,
         },
-        "pushModules": modules,
+        "pushModules": fpush_testkit::without_holding(modules.clone()),
         "timeout": { "xmppconnectionError": "500ms" },
     })
 }

@@ -734,7 +734,7 @@ impl Stage {
                 "serverHostname": "127.0.0.1",
                 "serverPort": tap.port(),
             },
-            "pushModules": providers.settings(&builder),
+            "pushModules": fpush_testkit::without_holding(providers.settings(&builder)),
             "registration": {
                 "store": { "type": "sqlite", "path": builder.dir().join("devices.db") },
                 "types": { "apns": "apple", "fcm": "google" },

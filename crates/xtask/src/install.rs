@@ -34,6 +34,8 @@ pub(crate) enum Package {
     Faketime,
     /// What looks into a database past fpush.
     Sqlite,
+    /// What checks settings against their JSON Schema.
+    JsonSchema,
     /// What fpush's own package depends on.
     Dependencies,
 }
@@ -50,6 +52,11 @@ impl Package {
             Self::Promtool => process::is_there("promtool"),
             Self::Faketime => process::is_there("faketime"),
             Self::Sqlite => process::is_there("sqlite3"),
+            Self::JsonSchema => {
+                let mut python = Command::new("python3");
+                python.args(["-c", "import jsonschema"]);
+                process::succeeds(python)
+            }
             Self::Dependencies => ["/usr/sbin/adduser", "/usr/sbin/update-ca-certificates"]
                 .iter()
                 .all(|program| Path::new(program).exists()),
@@ -67,6 +74,7 @@ impl Package {
             Self::Promtool => &["prometheus"],
             Self::Faketime => &["faketime"],
             Self::Sqlite => &["sqlite3"],
+            Self::JsonSchema => &["python3-jsonschema"],
             Self::Dependencies => &["adduser", "ca-certificates"],
         }
     }

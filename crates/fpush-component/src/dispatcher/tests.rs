@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use fpush_push::{Command, Executing, TokenHasher};
+use fpush_push::{Command, Executing, Scope, TokenHasher};
 use tokio::{
     sync::Semaphore,
     time::{Duration, sleep},
@@ -34,7 +34,7 @@ impl Devices for Registry {
         Vec::new()
     }
 
-    fn features(&self) -> Vec<String> {
+    fn features(&self, _scope: &Scope) -> Vec<String> {
         Vec::new()
     }
 
@@ -75,13 +75,8 @@ async fn a_domain_that_had_a_push_accepted_gets_a_place_whoever_waits() {
     let devices: Arc<dyn Devices> = Arc::new(registry.clone());
     let senders = Senders::new(TokenHasher::new().unwrap());
     senders.note_accepted(&senders.domain("a.good.org"));
-    let dispatcher = Dispatcher::new(
-        "push.example",
-        Arc::default(),
-        Some(devices),
-        senders,
-        Drain::default(),
-    );
+    let dispatcher = Dispatcher::new(Arc::default(), Some(devices), senders, Drain::default());
+    let link = Link::made_up();
     let publish = |domain: &str| {
         let stanza = format!(
             "<iq type='set' from='{domain}' to='push.example' id='{domain}'><pubsub \
@@ -89,7 +84,7 @@ async fn a_domain_that_had_a_push_accepted_gets_a_place_whoever_waits() {
              <field var='secret'><value>s</value></field></x></publish-options></pubsub></iq>"
         );
         let incoming = Incoming::read(Stanza::cut(stanza.as_bytes()).unwrap()).unwrap();
-        dispatcher.dispatch(incoming, Instant::now());
+        dispatcher.dispatch(&link, incoming, Instant::now());
     };
     let flood = SMALL_LOOKUPS.under_way + SMALL_LOOKUPS.waiting;
     for number in 0..flood {
@@ -98,13 +93,13 @@ async fn a_domain_that_had_a_push_accepted_gets_a_place_whoever_waits() {
     publish("stranger.org");
     publish("b.good.org");
     sleep(TICK).await;
-    let early = dispatcher.outbox().take().await;
+    let early = link.outbox().take().await;
     assert_eq!(reply(early.bytes(), "stranger.org"), Some(Condition::Unavailable));
     assert_eq!(reply(early.bytes(), "b.good.org"), None);
     early.written();
     registry.held.close();
     sleep(TICK).await;
-    let late = dispatcher.outbox().take().await;
+    let late = link.outbox().take().await;
     assert_eq!(reply(late.bytes(), "b.good.org"), Some(Condition::Ended));
     let asked = registry.asked.lock().unwrap();
     assert_eq!(asked[SMALL_LOOKUPS.under_way], "b.good.org", "its turn is next");

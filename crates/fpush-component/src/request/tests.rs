@@ -18,7 +18,7 @@ fn requests_are_told_apart() {
         (
             "get",
             "<ping xmlns='urn:xmpp:ping'/>".to_owned(),
-            Some(Request::Ping),
+            Some(Request::Ping("1".into())),
         ),
         (
             "set",

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use fpush_policy::{Decision, End, Publish, PushJob, SenderDomain, Target, Turn as Decided, Wish};
+use fpush_policy::{
+    Claim, Decision, End, HoldUntil, Publish, PushJob, SenderDomain, Target, Turn as Decided, Wish,
+};
 use fpush_push::{Class, Extra, Form, Outcome, Push, Registered, Request, Token};
 use tokio::{sync::oneshot, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{Admission, Admitted, DEADLINE, HeldClaim, Module, Step, TokenRole};
+use super::{Admission, Admitted, DEADLINE, HeldClaim, Module, TokenRole, Way};
 use crate::{
     SharedLane,
     lane::{Life, Permit, Place, State, Turn},
@@ -30,7 +32,7 @@ impl Module {
             Some(admission) => admission,
         };
         if let Admission::Answered(outcome) = admission {
-            self.meters.outcome(outcome);
+            self.lane.meters.outcome(outcome);
             if let Some(token) = self.canonical(request.token) {
                 self.note(
                     self.fingerprint_as(TokenRole::First, &token),
@@ -86,9 +88,10 @@ impl Module {
             target,
             registered: registered.is_some(),
             spacing: registered.map(|registered| registered.recipient.spacing),
+            time_to_live: state.backend.time_to_live(class),
             sender,
         };
-        let job = |spacing, encrypted| {
+        let job = |spacing, encrypted, worth_until| {
             Box::new(PushJob {
                 push: Push {
                     token: Token::new(&token),
@@ -105,6 +108,8 @@ impl Module {
                 choice,
                 sender: Arc::clone(sender),
                 spacing,
+                arrived: now.into_std(),
+                worth_until,
                 record: registered.map(|registered| Arc::clone(&registered.recipient.record)),
             })
         };
@@ -117,41 +122,54 @@ impl Module {
                 Admission::Answered(outcome)
             }
             Decision::Hold {
-                due,
+                until,
                 spacing,
                 encrypted,
+                worth_until,
             } => {
-                let job = job(spacing, encrypted);
-                let wish = Wish::Hold(due - now.into_std());
-                let shared = shared(&mut state, &job, wish);
-                let claim = shared.as_ref().map(|_| state.policy.claim(&job, wish));
-                let first = state.policy.hold(job, due);
-                let number = state.policy.last_held();
+                let job = job(spacing, encrypted, worth_until);
+                let claim = match until {
+                    HoldUntil::Due(due) => claim_to_hold(&mut state, &job, due, now),
+                    // Nobody can send it now.
+                    HoldUntil::Back => None,
+                };
+                let held = state.policy.hold(job, until);
+                let written = state.write();
                 drop(state);
-                if first {
+                if held.first {
                     self.lane.wake.notify_one();
                 }
-                match claim {
-                    None => Admission::Answered(Outcome::Queued),
-                    Some(claim) => Admission::Admitted(Admitted {
-                        module: Arc::clone(self),
-                        token: fingerprint,
-                        step: Step::Hold(Box::new(HeldClaim { number, claim })),
-                        shared,
-                        arrived: now,
-                    }),
+                if written.is_none() && claim.is_none() {
+                    return Admission::Answered(Outcome::Queued);
                 }
+                let claim = claim.map(|(claim, shared)| Box::new(HeldClaim { claim, shared }));
+                Admission::Admitted(Admitted {
+                    module: Arc::clone(self),
+                    way: Way::Hold {
+                        held,
+                        token: fingerprint,
+                        written,
+                        claim,
+                    },
+                })
             }
-            Decision::Send { slot, spacing } => match self.turn(&mut state, sender) {
+            Decision::Send {
+                slot,
+                spacing,
+                worth_until,
+            } => match self.turn(&mut state, sender, now) {
                 Some(turn) => {
-                    let job = job(spacing, true);
+                    let job = job(spacing, true, worth_until);
                     let shared = shared(&mut state, &job, Wish::Send);
                     Admission::Admitted(Admitted {
                         module: Arc::clone(self),
-                        token: fingerprint,
-                        step: Step::Send { job, slot, turn },
-                        shared,
-                        arrived: now,
+                        way: Way::Send {
+                            job,
+                            slot,
+                            turn,
+                            shared,
+                            arrived: now,
+                        },
                     })
                 }
                 None => {
@@ -165,14 +183,14 @@ impl Module {
     }
 
     /// A permit, or a place in the queue for one; `None` if it is full.
-    fn turn(&self, state: &mut State, sender: &SenderDomain) -> Option<Turn> {
+    fn turn(&self, state: &mut State, sender: &SenderDomain, now: Instant) -> Option<Turn> {
         let mut receiver = None;
         let waiter = || {
             let (waiter, waiting) = oneshot::channel();
             receiver = Some(waiting);
             waiter
         };
-        match state.policy.take_turn(sender, waiter) {
+        match state.policy.take_turn(sender, waiter, now.into_std()) {
             Decided::Now => Some(Turn::Now(Permit::new(&self.lane))),
             Decided::Waiting(ticket, displaced) => {
                 // It finds out by that.
@@ -188,14 +206,25 @@ impl Module {
 /// What other instances share of the module, if they can be asked now. If they cannot, they are told later what becomes of the
 /// push.
 fn shared(state: &mut State, job: &PushJob, wish: Wish) -> Option<Arc<dyn SharedLane>> {
-    let shared = state.shared.clone()?;
+    let shared = state.shared.as_ref()?;
     if shared.is_up() {
-        return Some(shared);
+        return Some(Arc::clone(shared));
     }
     let claim = state.policy.claim(job, wish);
     state.policy.decided_alone(&claim);
-    shared.tell(state.policy.take_outbox());
     None
+}
+
+/// What is asked of other instances about a push that is held for its time, if they can be asked now.
+fn claim_to_hold(
+    state: &mut State,
+    job: &PushJob,
+    due: std::time::Instant,
+    now: Instant,
+) -> Option<(Claim, Arc<dyn SharedLane>)> {
+    let wish = Wish::Hold(due.saturating_duration_since(now.into_std()));
+    let shared = shared(state, job, wish)?;
+    Some((state.policy.claim(job, wish), shared))
 }
 
 /// What a push to a registered device carries beside the usual; without what is encrypted unless `encrypted` says so.

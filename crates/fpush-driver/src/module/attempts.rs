@@ -7,7 +7,7 @@ use fpush_push::{Failure, Outcome, PushError, Unavailable, jitter};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, error, info, warn};
 
-use super::{Module, shared::tell_others, status};
+use super::{Module, status};
 
 impl Module {
     /// Tries until there is an answer, or until the policy gives up.
@@ -15,9 +15,9 @@ impl Module {
         loop {
             let start = Instant::now();
             let (backend, generation) = {
-                let state = self.lock();
+                let mut state = self.lock();
                 let (deadline, now) = (job.push.deadline, start.into_std());
-                if let Err(resume) = state.policy.may_attempt(deadline, now) {
+                if let Err(resume) = state.policy.may_attempt(tries, deadline, now) {
                     return Ended::Failed { resume };
                 }
                 (Arc::clone(&state.backend), state.policy.generation())
@@ -60,7 +60,6 @@ impl Module {
             let jitter = if result.is_ok() { 0.0 } else { jitter() };
             let (answer, now) = (result.as_ref().copied(), now.into_std());
             let answered = state.policy.answered(job, tries, answer, generation, now, jitter);
-            tell_others(state);
             (answered, is_current)
         };
         match (&job.record, &result) {
@@ -95,7 +94,7 @@ impl Module {
             )
         };
         if *next != Next::Again && result.as_ref().is_err_and(is_word) {
-            self.meters.rejected(matches!(next, Next::Dead { .. }));
+            self.lane.meters.rejected(matches!(next, Next::Dead { .. }));
         }
     }
 
@@ -116,9 +115,7 @@ impl Module {
             }
         };
         let now = Instant::now().into_std();
-        let mut state = self.lock();
-        let (outcome, dropped) = state.policy.registry_said(job, ended, now);
-        tell_others(state);
+        let (outcome, dropped) = self.lock().policy.registry_said(job, ended, now);
         for _ in 0..dropped {
             self.held_has_ended(job.token, HeldEnd::Dropped);
         }
@@ -131,7 +128,7 @@ impl Module {
         let meaning = failure.map_or("", |failure| failure.meaning);
         match notice {
             Notice::Lane(LaneChange::BurstBegan) => {
-                self.meters.burst();
+                self.lane.meters.burst();
                 error!(%module, answer, meaning, "{}", status::REJECTS_TOO_MANY);
             }
             Notice::Lane(LaneChange::NothingAccepted) => {

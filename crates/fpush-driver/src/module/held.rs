@@ -1,22 +1,19 @@
 //! Held pushes: they are sent when their time has come, and all at once when the daemon is about to stop.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use fpush_policy::{End, Ended, HeldAttempt, HeldEnd, Tries};
+use fpush_policy::{Ended, HeldAttempt, HeldEnd, HeldRecord, Policy, PushJob, Tries, Unsent};
 use fpush_push::{Fingerprint, Form, Outcome};
 use tokio::{
     task::yield_now,
     time::{Instant, sleep, sleep_until},
 };
-use tracing::{debug, warn};
 
-use super::{DEADLINE, Module, delay_at_random, shared::tell_others};
+use super::{DEADLINE, Module, delay_at_random};
 use crate::{
     Probe,
-    lane::{Granted, Life, Permit},
+    clock::clocks,
+    lane::{Granted, Life, Permit, Waiter},
 };
 
 impl Module {
@@ -25,7 +22,12 @@ impl Module {
     pub async fn run(self: Arc<Self>, mut probe: Probe) {
         loop {
             let now = Instant::now().into_std();
-            let more = self.lock().policy.make_due(now);
+            let (more, wanted) = {
+                let mut state = self.lock();
+                let more = state.policy.make_due(now);
+                (more, state.policy.take_wanted())
+            };
+            self.read(wanted);
             self.lane.grant();
             self.start_granted();
             if more {
@@ -53,7 +55,7 @@ impl Module {
         }
         // The end is bounded by the shutdown itself.
         drop(probe);
-        let keeps = self.keeps.load(Ordering::Relaxed);
+        let keeps = self.lock().store.is_some();
         self.lock().policy.begin_end(keeps, Instant::now().into_std());
         self.lane.grant();
         self.start_granted();
@@ -97,62 +99,104 @@ impl Module {
             mut job,
             mut slot,
             attempts,
+            is_probe,
         } = attempt;
         delay_at_random().await;
         let now = Instant::now();
         job.push.form = Form::Full;
-        job.push.deadline = (now + DEADLINE).into_std();
+        let patience = if is_probe { PROBE } else { DEADLINE };
+        job.push.deadline = (now + patience).into_std();
         let mut tries = Tries::new(now.into_std(), attempts);
-        let mut unclaimed = None;
-        if let Some(shared) = self.shared() {
-            match Box::pin(self.claim_held(&*shared, &job, slot)).await {
-                Ok(claimed) => slot = claimed,
-                Err(ended) => unclaimed = Some(ended),
-            }
-        }
-        let mut ended = match unclaimed {
-            Some(ended) => ended,
-            None => self.attempts(&mut job, &mut tries).await,
+        let claimed = match self.shared() {
+            Some(shared) => Box::pin(self.claim_held(&*shared, &job, slot)).await,
+            None => Ok(slot),
         };
-        if matches!(ended, Ended::Failed { .. }) && self.lock().policy.is_last_chance() {
-            let patience = (Instant::now() + DEADLINE).into_std();
-            job.push.deadline = patience;
-            ended = self.attempts(&mut job, &mut Tries::new(patience, 0)).await;
-        }
-        drop(permit);
+        let ended = match claimed {
+            Ok(claimed) => {
+                slot = claimed;
+                Ok(self.attempts_for_held(&mut job, &mut tries).await)
+            }
+            Err(Unsent::Ended(ended)) => Ok(ended),
+            Err(Unsent::Later(until)) => Err(until),
+        };
         let now = Instant::now().into_std();
         let mut state = self.lock();
-        let end = state.policy.held_ended(number, slot, &ended, now);
-        tell_others(state);
-        match end {
-            Some(end) => self.held_has_ended(job.token, end),
-            // Its time may come before that of all others.
-            None => self.lane.wake.notify_one(),
+        let end = match ended {
+            Ok(ended) => state.policy.held_ended(number, slot, &ended, now),
+            Err(until) => state.policy.held_waits(number, slot, until, now),
+        };
+        drop(state);
+        // Only then another one may go out.
+        drop(permit);
+        if let Some(end) = end {
+            self.held_has_ended(job.token, end);
         }
+        // Its time may come before that of all others, and one that was a probe lets others go.
+        self.lane.wake.notify_one();
+    }
+
+    async fn attempts_for_held(&self, job: &mut PushJob, tries: &mut Tries) -> Ended {
+        let ended = self.attempts(job, tries).await;
+        if !matches!(ended, Ended::Failed { .. }) || !self.lock().policy.is_last_chance() {
+            return ended;
+        }
+        let patience = (Instant::now() + DEADLINE).into_std();
+        job.push.deadline = patience;
+        self.attempts(job, &mut Tries::new(patience, 0)).await
+    }
+
+    /// Reads held pushes whose turn is near.
+    fn read(self: &Arc<Self>, numbers: Vec<u64>) {
+        let store = self.lock().store.clone();
+        let Some(store) = store.filter(|_| !numbers.is_empty()) else {
+            return;
+        };
+        let (module, reading) = (Arc::clone(self), store.read(numbers.clone()));
+        self.drain.spawn(async move {
+            // At the end they stay where they are.
+            let Some(read) = module.drain.run(reading).await else {
+                return;
+            };
+            let records = read.unwrap_or_default();
+            let readable: HashSet<_> = records.iter().map(|(number, _)| *number).collect();
+            module.have_read(records);
+            let unreadable: Vec<_> = numbers
+                .into_iter()
+                .filter(|number| !readable.contains(number))
+                .collect();
+            if unreadable.is_empty() {
+                return;
+            }
+            module.drain.run(sleep(READ_AGAIN)).await;
+            let mut state = module.lock();
+            unreadable
+                .iter()
+                .for_each(|number| state.policy.not_loaded(*number));
+            drop(state);
+            module.lane.wake.notify_one();
+        });
+    }
+
+    fn have_read(&self, records: Vec<(u64, Option<HeldRecord>)>) {
+        let clocks = clocks();
+        for (number, record) in records {
+            let job = record.and_then(|record| {
+                let recipient = self.recipient(&record)?;
+                let hasher = self.senders.hasher();
+                Some(Policy::<Waiter>::job_of(record, recipient, hasher, clocks))
+            });
+            self.lock().policy.loaded(number, job, clocks.now);
+        }
+        self.lane.grant();
     }
 
     /// Counts how an acknowledged push ended.
     pub(super) fn held_has_ended(&self, token: Fingerprint, end: HeldEnd) {
-        match end {
-            HeldEnd::Delivered => {
-                self.meters.held_delivered();
-                self.note(token, End::Delivered);
-            }
-            HeldEnd::Dropped => {
-                self.meters.held_dropped();
-                self.note(token, End::Dropped);
-                debug!(module = %self.name, %token, "queued push dropped: the token is dead");
-            }
-            HeldEnd::Covered => self.meters.held_covered(),
-            HeldEnd::Lost(outcome) => self.lose(token, outcome),
-        }
+        self.lock().has_ended(token, end);
     }
 
     pub(super) fn lose(&self, token: Fingerprint, outcome: Outcome) {
-        self.meters.held_lost();
-        self.note(token, End::Lost);
-        warn!(module = %self.name, %token, outcome = outcome.name(),
-            "an acknowledged push could not be delivered");
+        self.held_has_ended(token, HeldEnd::Lost(outcome));
     }
 
     /// Ends a retired module that holds nothing. A push under way may be held yet.
@@ -173,5 +217,9 @@ async fn sleep_until_some(time: Option<Instant>) {
     }
 }
 
+/// For a held push that finds out whether the provider is back.
+const PROBE: Duration = Duration::from_secs(10);
+/// After what could not be read.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 /// Between two looks whether a retired module has nothing left to do.
 const RETIRING: Duration = Duration::from_secs(1);

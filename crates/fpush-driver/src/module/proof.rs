@@ -28,7 +28,10 @@ impl Module {
         };
         let verified = backend.verify(deadline.into_std()).await;
         let answer = verified.as_ref().map(|_| ());
-        self.lock().policy.verified(answer, generation);
+        let now = Instant::now().into_std();
+        self.lock().policy.verified(answer, generation, now);
+        // What is held may find out at once.
+        self.lane.wake.notify_one();
         // It may have ended a pause.
         self.lane.wake.notify_one();
         verified
@@ -219,8 +222,13 @@ mod tests {
         sleep(Duration::from_secs(1)).await;
         assert_eq!(seen(&module), (Proof::Refused, Some(TroubleKind::Authentication)));
         let now = Instant::now().into_std();
+        let tries = fpush_policy::Tries::new(now, 0);
         assert!(
-            module.lock().policy.may_attempt(now + SPREAD, now).is_ok(),
+            module
+                .lock()
+                .policy
+                .may_attempt(&tries, now + SPREAD, now)
+                .is_ok(),
             "a push finds out for itself"
         );
         sleep(Duration::from_secs(60)).await;

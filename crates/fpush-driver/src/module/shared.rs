@@ -1,21 +1,22 @@
 //! What the module and other instances tell each other.
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
-use fpush_policy::{Claim, Confirmed, Ended, PushJob, RateSlot, SharedPlace, Wish};
+use fpush_policy::{Claim, Confirmed, Held, PushJob, RateSlot, SharedPlace, Unsent, Wish};
 use fpush_push::Outcome;
 use tokio::{
+    sync::oneshot,
     task::{JoinHandle, yield_now},
     time::Instant,
 };
 
 use super::Module;
-use crate::{Cluster, SharedLane, lane::State};
+use crate::{Cluster, SharedLane, lane::Turn};
 
-/// A publish that is held here, and is claimed.
+/// What a publish that is held here wants of other instances.
 pub(super) struct HeldClaim {
-    pub(super) number: u64,
     pub(super) claim: Claim,
+    pub(super) shared: Arc<dyn SharedLane>,
 }
 
 impl Module {
@@ -67,10 +68,14 @@ impl Module {
         let (news, now) = (shared.news(NEWS_AT_A_TIME), Instant::now().into_std());
         let is_all = news.len() < NEWS_AT_A_TIME;
         let mut state = self.lock();
+        let timer = state.policy.next_timer(now);
         for news in news {
             state.policy.hear(news, now);
         }
-        tell_others(state);
+        // A pause may have ended.
+        if state.policy.next_timer(now) != timer {
+            self.lane.wake.notify_one();
+        }
         is_all
     }
 
@@ -101,37 +106,57 @@ impl Module {
         shared: &dyn SharedLane,
         job: Box<PushJob>,
         slot: RateSlot,
-    ) -> Result<(Box<PushJob>, RateSlot), Outcome> {
+        turn: Turn,
+    ) -> Result<(Box<PushJob>, RateSlot, Turn), Outcome> {
         let claim = self.lock().policy.claim(&job, Wish::Send);
         let Some(claimed) = shared.claim(claim).await else {
-            self.decided_alone(&claim);
-            return Ok((job, slot));
+            self.lock().policy.decided_alone(&claim);
+            return Ok((job, slot, turn));
         };
-        let now = Instant::now().into_std();
-        let mut state = self.lock();
-        let confirmed = state.policy.claimed(job, slot, claimed, now);
-        tell_others(state);
+        let (confirmed, written) = {
+            let now = Instant::now().into_std();
+            let mut state = self.lock();
+            let confirmed = state.policy.claimed(job, slot, claimed, now);
+            let is_held = matches!(confirmed, Confirmed::Held(_));
+            let written = if is_held { state.write() } else { None };
+            (confirmed, written)
+        };
         match confirmed {
-            Confirmed::Send(job, slot) => Ok((job, slot)),
+            Confirmed::Send(job, slot) => Ok((job, slot, turn)),
             Confirmed::Answer(outcome) => Err(outcome),
-            Confirmed::Held { first } => {
-                if first {
-                    self.lane.wake.notify_one();
-                }
-                Err(Outcome::Queued)
+            Confirmed::Held(held) => {
+                drop(turn);
+                Err(self.acknowledge(held.number, held.is_new, written).await)
+            }
+            Confirmed::Paused(job, slot, resume) => {
+                drop(turn);
+                Err(self.hold_failed(job, slot, resume, None).await)
             }
         }
     }
 
-    /// Claims a publish that this instance holds already.
-    pub(super) async fn claim_to_hold(&self, shared: &dyn SharedLane, held: HeldClaim) -> Outcome {
-        let HeldClaim { number, claim } = held;
-        let Some(claimed) = shared.claim(claim).await else {
-            self.decided_alone(&claim);
-            return Outcome::Queued;
-        };
-        let now = Instant::now().into_std();
-        self.lock().policy.claimed_to_hold(number, claimed, now)
+    /// Acknowledges a publish that is held already, if the other instances want it.
+    pub(super) async fn hold(
+        &self,
+        held: Held,
+        written: Option<oneshot::Receiver<bool>>,
+        claim: Option<Box<HeldClaim>>,
+    ) -> Outcome {
+        let Held { number, is_new, .. } = held;
+        if let Some(claim) = claim {
+            let HeldClaim { claim, shared } = *claim;
+            match shared.claim(claim).await {
+                Some(claimed) => {
+                    let now = Instant::now().into_std();
+                    let outcome = self.lock().policy.claimed_to_hold(number, claimed, now);
+                    if outcome != Outcome::Queued {
+                        return outcome;
+                    }
+                }
+                None => self.lock().policy.decided_alone(&claim),
+            }
+        }
+        self.acknowledge(number, is_new, written).await
     }
 
     /// Claims a held push whose time has come.
@@ -140,7 +165,7 @@ impl Module {
         shared: &dyn SharedLane,
         job: &PushJob,
         slot: RateSlot,
-    ) -> Result<RateSlot, Ended> {
+    ) -> Result<RateSlot, Unsent> {
         let claim = self.lock().policy.claim(job, Wish::SendHeld);
         let claimed = if shared.is_up() {
             shared.claim(claim).await
@@ -148,7 +173,7 @@ impl Module {
             None
         };
         let Some(claimed) = claimed else {
-            self.decided_alone(&claim);
+            self.lock().policy.decided_alone(&claim);
             return Ok(slot);
         };
         let now = Instant::now().into_std();
@@ -167,31 +192,9 @@ impl Module {
         let claimed = self.drain.run(shared.claim_death(deaths)).await.flatten();
         let now = Instant::now().into_std();
         let mut state = self.lock();
-        let death = state.policy.death_claimed(job, claimed, now);
-        tell_others(state);
-        death
-    }
-
-    /// The others could not be asked, or did not answer in time.
-    fn decided_alone(&self, claim: &Claim) {
-        let mut state = self.lock();
-        state.policy.decided_alone(claim);
-        tell_others(state);
+        state.policy.death_claimed(job, claimed, now)
     }
 }
 
 /// So many are heard at a time, in less than a millisecond.
 const NEWS_AT_A_TIME: usize = 500;
-
-/// Tells other instances what they should know, if there are any.
-pub(super) fn tell_others(mut state: MutexGuard<'_, State>) {
-    let Some(shared) = &state.shared else {
-        return;
-    };
-    let shared = Arc::clone(shared);
-    let changes = state.policy.take_outbox();
-    drop(state);
-    if !changes.is_empty() {
-        shared.tell(changes);
-    }
-}

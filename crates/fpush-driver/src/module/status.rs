@@ -5,8 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use fpush_policy::{Complaint, Condition, View};
-use fpush_push::{BackendStatus, ModuleStatus, Proof, Trouble, TroubleKind};
+use fpush_policy::{Complaint, Condition, LaneState, View};
+use fpush_push::{BackendStatus, ModuleStatus, OutagePhase, OutageStatus, Proof, Trouble, TroubleKind};
 use tokio::time::Instant;
 
 use super::Module;
@@ -30,15 +30,31 @@ impl Module {
             in_flight: view.in_flight,
             waiting: view.waiting,
             held: view.held,
+            outage: outage(&view),
             limited_tokens: view.limited_tokens,
             blocked_tokens: view.blocked_tokens,
             doubted_tokens: view.doubted_tokens,
-            meters: Arc::clone(&self.meters),
+            meters: Arc::clone(&self.lane.meters),
             last_accepted: view.last_accepted,
             proof,
             trouble,
             backend,
         }
+    }
+}
+
+fn outage(view: &View) -> OutageStatus {
+    let (phase, lasts) = match view.lane {
+        LaneState::Up => (OutagePhase::Up, None),
+        LaneState::Down { since } => (OutagePhase::Down, Some(since)),
+        LaneState::Recovering => (OutagePhase::Recovering, None),
+    };
+    OutageStatus {
+        phase,
+        lasts,
+        held: view.spooled,
+        oldest: view.spooled_since,
+        out_in: view.spooled_out_in,
     }
 }
 

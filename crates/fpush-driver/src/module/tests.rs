@@ -3,6 +3,7 @@
 mod end;
 mod line;
 mod order;
+mod outage;
 mod pauses;
 mod queue;
 mod registered;
@@ -16,11 +17,12 @@ mod verdicts;
 mod wakes;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Mutex,
     time::SystemTime,
 };
 
+use fpush_policy::HeldChange;
 use fpush_push::{
     BackendStatus, Choice, Encrypted, Ending, Recipient, Record, Registered, Request, Sending, TokenHasher,
     TroubleKind, Unavailable, Verifying,
@@ -221,6 +223,13 @@ impl Fixture {
         }
     }
 
+    /// From now on what is held is written down.
+    fn keep(&self) -> Arc<Disk> {
+        let disk = Arc::<Disk>::default();
+        self.module.keep_in(Arc::clone(&disk) as _);
+        disk
+    }
+
     fn admit(&self, token: &str) -> Admission {
         self.admit_from(token, "a.example")
     }
@@ -302,9 +311,68 @@ impl Fixture {
 }
 
 /// As they are where the file says nothing.
-fn settings() -> ModuleSettings {
+fn holding() -> ModuleSettings {
     let (report, empty) = (Report::default(), serde_json::Map::new());
     ModuleSettings::read(&mut Section::root(&empty, &report))
+}
+
+/// The same, but an outage is answered with an error.
+fn settings() -> ModuleSettings {
+    ModuleSettings {
+        hold_for: Duration::ZERO,
+        ..holding()
+    }
+}
+
+/// A disk that never fails unless it is told to.
+#[derive(Default)]
+struct Disk {
+    held: Mutex<BTreeMap<u64, HeldRecord>>,
+    is_full: Mutex<bool>,
+    /// Who waits, if the disk is slow.
+    slow: Mutex<Option<Vec<crate::Acknowledge>>>,
+}
+
+impl Disk {
+    fn numbers(&self) -> Vec<u64> {
+        self.held.lock().unwrap().keys().copied().collect()
+    }
+
+    fn records(&self) -> Vec<HeldRecord> {
+        self.held.lock().unwrap().values().cloned().collect()
+    }
+}
+
+impl HeldStore for Disk {
+    fn write(&self, changes: Vec<HeldChange>, acknowledge: Option<crate::Acknowledge>) {
+        let is_full = *self.is_full.lock().unwrap();
+        for change in changes {
+            match change {
+                HeldChange::Put(number, record) if !is_full => {
+                    self.held.lock().unwrap().insert(number, *record);
+                }
+                HeldChange::Put(..) => {}
+                HeldChange::Gone(number) => drop(self.held.lock().unwrap().remove(&number)),
+                HeldChange::Jumped(jump) => {
+                    let mut held = self.held.lock().unwrap();
+                    held.values_mut().for_each(|record| record.jumped(jump));
+                }
+            }
+        }
+        match (&mut *self.slow.lock().unwrap(), acknowledge) {
+            (Some(waiting), Some(acknowledge)) => waiting.push(acknowledge),
+            (None, Some(acknowledge)) => drop(acknowledge.send(!is_full)),
+            (_, None) => {}
+        }
+    }
+
+    fn read(&self, numbers: Vec<u64>) -> oneshot::Receiver<crate::Read> {
+        let (sender, reading) = oneshot::channel();
+        let held = self.held.lock().unwrap();
+        let read = numbers.iter().map(|number| (*number, held.get(number).cloned()));
+        drop(sender.send(read.collect()));
+        reading
+    }
 }
 
 fn one_at_a_time() -> ModuleSettings {
@@ -359,12 +427,6 @@ const LATER: PushError = PushError::Later { after: None };
 const GONE: PushError = PushError::TokenGone { since: None };
 /// The words, of which one may be about us.
 const WORDS: [PushError; 2] = [GONE, PushError::TokenDoubted];
-
-fn held_records(module: &Module, clocks: Clocks) -> Vec<HeldRecord> {
-    let (records, next) = module.held_records(0, clocks);
-    assert_eq!(next, None, "one part is enough for a test");
-    records.into_iter().map(|(_, record)| record).collect()
-}
 
 /// A registered device, and what it heard of its pushes.
 #[derive(Default)]

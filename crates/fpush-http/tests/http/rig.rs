@@ -13,7 +13,7 @@ use std::{
 };
 
 use fpush_driver::{Drain, Liveness, Module, Modules};
-use fpush_http::{HttpSettings, Limits, Listener, Security, api};
+use fpush_http::{AllowedOrigins, HttpSettings, Limits, Listener, Security, api};
 use fpush_policy::ModuleSettings;
 use fpush_push::{
     BackendStatus, Class, Failure, Push, PushError, PushTrait, Sending, TokenHasher, Urgency, Verifying,
@@ -132,6 +132,7 @@ impl Rig {
                 require_secret: false,
                 new_per_address: 5_000,
                 requests_per_address: 60,
+                allowed_origins: AllowedOrigins::default(),
                 security: Security::default(),
             },
             rate_limit: Duration::from_secs(3_600),

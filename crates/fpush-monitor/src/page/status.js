@@ -121,13 +121,14 @@ function mark(level, word = MARKS[level][1]) {
 
 // Sections
 
-function verdict({ concerns, link, modules }) {
+function verdict({ concerns, links, modules }) {
   const errors = concerns.filter((concern) => concern.level === "error").length;
   const level = errors > 0 ? "error" : concerns.length > 0 ? "warning" : "ok";
   const unproven = modules.filter((module) => module.proof === "not_tried").map((module) => module.name);
   const all = modules.length === 1 ? "the push module works" : `all ${modules.length} push modules work`;
   const some = `it is not proven yet that the provider accepts the credentials of ${several(unproven)}`;
-  const fine = `The link to ${link.server} is up${unproven.length > 0 ? `; ${some}` : `, and ${all}`}.`;
+  const up = links.length === 1 ? `The link to ${links[0].server} is up` : `All ${links.length} links are up`;
+  const fine = `${up}${unproven.length > 0 ? `; ${some}` : `, and ${all}`}.`;
   const good = unproven.length > 0 ? "No problem is known" : "All is well";
   const title = errors > 0 ? "Somebody has to act" : concerns.length > 0 ? "Works, with a warning" : good;
   document.title = `${MARKS[level][0]} fpush: ${title.toLowerCase()}`;
@@ -161,14 +162,13 @@ function figure(name, value, more, level = null) {
   );
 }
 
-function figures({ link, modules, devices, cluster, hour }) {
+function figures({ links, modules, devices, cluster, hour }) {
   const sum = (key) => modules.reduce((total, module) => total + module[key], 0);
   const lost = sum("lost");
-  const since = `for ${duration(link.for)}`;
   return h(
     "dl.figures",
     null,
-    figure("Link", link.down === null ? "up" : "down", since, link.down === null ? "ok" : "error"),
+    linkFigure(links),
     figure("Publishes per second", hour.points.length > 0 ? rate(total(hour.points.at(-1))) : "–", "in the last 10 s"),
     figure("At the provider", number(sum("in_flight")), `${number(sum("waiting"))} in line`),
     figure("Held", number(sum("held")), "go out later"),
@@ -176,6 +176,14 @@ function figures({ link, modules, devices, cluster, hour }) {
     cluster !== null && figure("Instances", cluster.up ? number(cluster.instances) : "alone", ""),
     devices !== null && figure("Registered devices", number(devices), ""),
   );
+}
+
+function linkFigure(links) {
+  const [{ level, down, for: seconds }] = links;
+  if (links.length === 1) return figure("Link", down === null ? "up" : "down", `for ${duration(seconds)}`, level);
+  const worst = ["error", "warning"].find((level) => links.some((link) => link.level === level)) ?? "ok";
+  const up = links.filter((link) => link.down === null).length;
+  return figure("Links", `${number(up)} up`, `of ${number(links.length)}`, worst);
 }
 
 function total(point) {
@@ -263,7 +271,7 @@ function row(name, value) {
 function modules({ modules, wall }) {
   if (modules.length === 0) return [h("p.quiet", null, "There is no push module.")];
   return modules.map((module) => {
-    const { connection } = module;
+    const { connection, outage } = module;
     const works = {
       ok: module.proof === "proven" ? "works" : "not proven yet",
       warning: module.proof === "proven" ? "works, with trouble" : "not proven yet",
@@ -286,6 +294,8 @@ function modules({ modules, wall }) {
         row("At the provider", number(module.in_flight)),
         row("In line", number(module.waiting)),
         row("Held", number(module.held)),
+        outage.held > 0 && row("Until the provider is back", `${number(outage.held)}, for ${duration(outage.oldest)}`),
+        outage.phase === "recovering" && row("Out in", `about ${duration(outage.out_in)}`),
         row("Lost", [module.lost > 0 ? mark("warning", "") : null, number(module.lost)]),
         row("Last accepted", accepted),
       ),
@@ -348,6 +358,7 @@ function problems({ problems }) {
 }
 
 function senders({ senders }) {
+  if (senders === null) return h("p.quiet", null, "Not shown: monitoring.senders is off.");
   if (senders.length === 0) return h("p.quiet", null, "Nobody has sent anything lately.");
   const most = senders[0][1] || 1;
   return h(
@@ -377,7 +388,7 @@ function bar(part) {
   );
 }
 
-function upkeep({ certificates, reload, state, wall }) {
+function upkeep({ links, certificates, reload, state, wall }) {
   const refused = reload !== null && reload.refused !== null;
   const reloaded =
     reload === null
@@ -386,6 +397,9 @@ function upkeep({ certificates, reload, state, wall }) {
   return h(
     "dl.rows",
     null,
+    links.map(({ name, level, down, for: seconds }) =>
+      row(`Link ${name}`, [mark(level, down === null ? "up" : "down"), `for ${duration(seconds)}`]),
+    ),
     certificates.map(({ name, expires }) => row(`Certificate ${name}`, end(expires, wall))),
     row("Last reload", reloaded),
     refused && h("p.trouble", null, reload.refused),
@@ -401,7 +415,7 @@ let lostSince = null;
 let pointed = null;
 
 function render(status) {
-  show("component", status.link.component);
+  show("component", [...new Set(status.links.map((link) => link.component))].join(", "));
   show("about", `version ${status.version}, up for ${duration(status.uptime)}, as of `, when(status.wall, clock(status.wall)));
   show("verdict", verdict(status));
   show("figures", figures(status));

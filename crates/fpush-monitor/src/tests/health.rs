@@ -30,7 +30,7 @@ async fn it_is_ready_when_it_can_do_its_work() {
     );
 
     let mut status = bad();
-    status.link.down = Some("refused\r\nready".to_owned());
+    status.links[0].down = Some("refused\r\nready".to_owned());
     monitor.tick(status, Instant::now(), SystemTime::now());
     let unready = request(address, "GET", "/readyz").await;
     assert!(unready.starts_with("HTTP/1.1 503"), "{unready}");

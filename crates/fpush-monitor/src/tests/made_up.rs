@@ -6,8 +6,8 @@ use std::{
 };
 
 use fpush_push::{
-    BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, Outcome, Proof, Trouble,
-    TroubleKind,
+    BackendStatus, ConnectionStatus, Credential, CredentialKind, LinkMeters, ModuleStatus, Outcome, Proof,
+    Trouble, TroubleKind,
     metrics::{Histogram, LabelledCounters, REPLY_SECONDS},
 };
 use tokio::time::Instant;
@@ -64,12 +64,20 @@ pub(crate) fn good() -> Status {
         trouble: None,
     }];
     Status {
-        link: Link {
+        links: vec![Link {
+            name: "push.example.org@127.0.0.1:5347".to_owned(),
             component: "push.example.org".to_owned(),
             server: "127.0.0.1:5347".to_owned(),
             since: Instant::now() - DAY * 12,
             down: None,
-        },
+        }],
+        link_meters: vec![(
+            "push.example.org@127.0.0.1:5347".to_owned(),
+            Arc::new(LinkMeters::new(LabelledCounters::new([
+                ["wait", "service-unavailable"],
+                ["result", ""],
+            ]))),
+        )],
         modules: vec![android, ios, mac],
         retired: Vec::new(),
         certificates: vec![Certificate {
@@ -92,17 +100,19 @@ pub(crate) fn good() -> Status {
             refused: None,
         }),
         state_trouble: None,
-        senders: [
-            ("chat.example.org", 2_412),
-            ("jabber.example.org", 1_630),
-            ("im.example.org", 866),
-            ("xmpp.students.example.org", 508),
-            ("talk.example.org", 211),
-            ("a-server-with-a-rather-long-name.example.org", 64),
-            ("home.example.org", 9),
-        ]
-        .map(|(domain, count)| (domain.to_owned(), count))
-        .into(),
+        senders: Some(
+            [
+                ("chat.example.org", 2_412),
+                ("jabber.example.org", 1_630),
+                ("im.example.org", 866),
+                ("xmpp.students.example.org", 508),
+                ("talk.example.org", 211),
+                ("a-server-with-a-rather-long-name.example.org", 64),
+                ("home.example.org", 9),
+            ]
+            .map(|(domain, count)| (domain.to_owned(), count))
+            .into(),
+        ),
         problems: vec![
             problem(
                 Severity::Warning,
@@ -134,8 +144,8 @@ pub(crate) fn good() -> Status {
 pub(crate) fn bad() -> Status {
     let wall = SystemTime::now();
     let mut status = good();
-    status.link.since = Instant::now() - MINUTE * 7;
-    status.link.down = Some(
+    status.links[0].since = Instant::now() - MINUTE * 7;
+    status.links[0].down = Some(
         "cannot connect to the server at 127.0.0.1:5347: connection refused. It does not run, or does not listen for \
          components there"
             .to_owned(),
@@ -232,7 +242,10 @@ pub(crate) fn bad() -> Status {
             1_234_567,
         ),
     );
-    status.senders.insert(0, (hostile.to_owned(), 9_999));
+    status
+        .senders
+        .get_or_insert_default()
+        .insert(0, (hostile.to_owned(), 9_999));
     status
 }
 
@@ -242,6 +255,7 @@ pub(crate) fn module(name: &str, module_type: &'static str) -> Module {
         in_flight: 4,
         waiting: 0,
         held: 26,
+        outage: fpush_push::OutageStatus::default(),
         limited_tokens: 3_118,
         blocked_tokens: 14,
         doubted_tokens: 5,
@@ -271,15 +285,7 @@ pub(crate) fn counted() -> Counted {
     Counted {
         outcomes: Arc::default(),
         lost: Arc::default(),
-        replies: Arc::new(LabelledCounters::new([
-            ["wait", "service-unavailable"],
-            ["result", ""],
-        ])),
-        dropped_replies: Arc::default(),
         reply_durations: Arc::new(Histogram::new(REPLY_SECONDS)),
-        connects: Arc::default(),
-        disconnects: Arc::default(),
-        login_failures: Arc::default(),
         reloads: Arc::default(),
         state_writes: Arc::default(),
         problems: Arc::default(),

@@ -82,6 +82,20 @@ async fn a_person_sees_how_it_goes_and_what_to_do() {
     let text = browser.text().await;
     let words = "it is not proven yet that the provider accepts the credentials of example-android.";
     assert!(text.contains(words) && !text.contains("All is well"), "{text}");
+    let mut with_two_links = good();
+    let mut down = with_two_links.links[0].clone();
+    down.name = "second".to_owned();
+    down.down = Some("the server closed it".to_owned());
+    with_two_links.links.push(down);
+    monitor.tick(with_two_links, Instant::now(), SystemTime::now());
+    browser
+        .wait_for("document.body.innerText.includes('link second: the server closed it')")
+        .await;
+    let text = browser.text().await;
+    assert!(
+        text.contains("Works, with a warning") && text.contains("Link second"),
+        "{text}"
+    );
     monitor.tick(bad(), Instant::now(), SystemTime::now());
     browser
         .wait_for("document.body.innerText.includes('Somebody has to act')")

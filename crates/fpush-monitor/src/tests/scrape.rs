@@ -47,9 +47,8 @@ fn full() -> Status {
             });
         }
     }
-    status.senders = (0..25)
-        .map(|at| (format!("server-{at}.example.org"), 1_000 - at))
-        .collect();
+    let senders = (0..25).map(|at| (format!("server-{at}.example.org"), 1_000 - at));
+    status.senders = Some(senders.collect());
     status
 }
 
@@ -77,11 +76,12 @@ fn after_many_pushes() -> Arc<Monitor> {
     Outcome::ALL
         .iter()
         .for_each(|outcome| counted.outcomes.increment(*outcome));
-    counted.replies.increment(0);
-    counted.dropped_replies.add(3);
-    counted.connects.increment();
-    counted.disconnects.increment("closed");
-    counted.login_failures.increment("conflict");
+    let (_, link) = &status.link_meters[0];
+    link.replies.increment(0);
+    link.dropped_replies.add(3);
+    link.connects.increment();
+    link.disconnects.increment("closed");
+    link.login_failures.increment("conflict");
     counted.reloads.increment("ok");
     counted.state_writes.increment("ok");
     counted.problems.increment("warn");
@@ -166,7 +166,7 @@ async fn what_is_gone_is_gone_at_once_and_counters_go_on() {
     let gone = status.modules.remove(0).status;
     status.retired = vec![(gone.name, Arc::clone(&gone.meters))];
     status.modules[0].status.trouble = None;
-    status.senders.clear();
+    status.senders = None;
     tick(&status);
     gone.meters.held_lost();
     let lost = [("module", "push-module-0")];

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use fpush_push::{Choice, Failure, Form, Outcome, PushError, Unavailable};
 
-use super::Policy;
+use super::{HeldEnd, Policy};
 use crate::{
     attempts::{Answered, Ended, Next, Notice, Tries},
     blocklist::BlockReason,
@@ -15,15 +15,17 @@ use crate::{
 };
 
 impl<W> Policy<W> {
-    /// Whether an attempt that must have ended by then may begin now; otherwise when to try again.
+    /// Whether an attempt that must have ended by then may begin now; otherwise when to try again. What has failed does not
+    /// try again while the lane is down: it can be held.
     ///
     /// # Errors
     ///
     /// The end of the pause; now, if there is no time left.
-    pub fn may_attempt(&self, deadline: Instant, now: Instant) -> Result<(), Instant> {
+    pub fn may_attempt(&mut self, tries: &Tries, deadline: Instant, now: Instant) -> Result<(), Instant> {
+        let gives_up = tries.has_failed() && !self.hold_for.is_zero() && !self.is_last_chance();
         match self.holds_back(now) {
             Some(until) => Err(until),
-            None if now >= deadline => Err(now),
+            None if now >= deadline || gives_up && self.is_down(now) => Err(now),
             None => Ok(()),
         }
     }
@@ -62,8 +64,13 @@ impl<W> Policy<W> {
                 }
                 self.blocklist.unblock(job.token);
                 self.recent.accepted(job.token, now);
+                if self.spool.cover(job.target(), job.arrived) {
+                    self.ended.push((job.token, HeldEnd::Covered));
+                }
                 let mut notice = None;
                 if is_current {
+                    let is_backlog = self.has_backlog();
+                    self.outage.accepted(is_backlog, now);
                     self.health.accepted(now);
                     let at = self.clock.seconds(now);
                     let change = self
@@ -80,6 +87,7 @@ impl<W> Policy<W> {
             // What was refused with other settings says nothing.
             return Answered::next(Next::Again);
         }
+        self.outage.answered(now);
         let asked = match failure.error {
             PushError::Reconnected if tries.may_reconnect() => return Answered::next(Next::Again),
             PushError::Renewed if tries.may_renew() => return Answered::next(Next::Again),
@@ -126,6 +134,7 @@ impl<W> Policy<W> {
             }
         };
         self.health.unwell(failure);
+        self.outage.failed(job.token, asked, now);
         let resume = now + tries.pause(asked, jitter);
         Answered {
             next: if resume + LEAST_ATTEMPT > tries.patience {
@@ -157,6 +166,7 @@ impl<W> Policy<W> {
         let resume = now + length;
         let first = self.health.pause(resume, alarm, failure, now);
         self.outbox.tell(|| Change::Pause(length));
+        self.outage.paused(resume, now);
         Answered {
             next: Next::Ended(Ended::Failed { resume }),
             notice: first.then_some(Notice::Paused { length, alarm }),

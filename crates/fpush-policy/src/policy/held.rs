@@ -1,31 +1,34 @@
 //! Held pushes: when they go out, and what becomes of them.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
+use std::time::{Duration, Instant};
+
+use fpush_push::{Class, Fingerprint, Outcome, TokenHasher};
+
+use super::{
+    Busy, Failed, Grant, HeldAttempt, HeldEnd, HoldUntil, Phase, Policy, Remembered, turns::Wanting,
 };
-
-use fpush_push::{Class, Outcome, Token, TokenHasher};
-use uuid::Uuid;
-
-use super::{Busy, Grant, HeldAttempt, HeldEnd, Phase, Policy, turns::Wanting};
 use crate::{
     attempts::Ended,
     blocklist::BlockReason,
-    job::{PushJob, SenderDomain},
+    hold::HeldPush,
+    job::PushJob,
     limiter::RateSlot,
-    records::{Clocks, HeldRecord},
+    outage::LaneState,
+    records::{Clocks, HELD_PATIENCE, HeldChange, HeldRecord, Recipient},
     shared::Change,
+    spool::Near,
 };
 
 impl<W> Policy<W> {
     /// Takes note of the time: [`grant`](Self::grant) lets out what is due. At the end nothing more becomes due. Returns
-    /// whether it is to be called again, because many became due at once: after a pause, all that is held.
+    /// whether it is to be called again, because many became due at once.
     pub fn make_due(&mut self, now: Instant) -> bool {
         if self.end != Phase::Running {
             return false;
         }
+        self.outage.settle(self.has_backlog(), now);
         self.let_wait_for_permits(now, PART);
+        self.come_near(now);
         self.held.next_due().is_some_and(|due| due <= now)
     }
 
@@ -39,24 +42,172 @@ impl<W> Policy<W> {
         }
     }
 
+    /// Takes out of the spool what goes out next.
+    fn come_near(&mut self, now: Instant) {
+        if self.end != Phase::Running || self.spool.len() == 0 || self.may_send_held(now) == Err(None) {
+            return;
+        }
+        let ahead = self.outage.ahead(now);
+        while self.turns.due.len() + self.spool.loading() < ahead {
+            match self.spool.next(now) {
+                None => return,
+                Some(Near::Ready(number, job, expires)) => self.become_due(number, job, expires, now),
+                Some(Near::Asked) => {}
+                Some(Near::Expired(token)) => self.lose(token),
+            }
+        }
+    }
+
+    fn become_due(&mut self, number: u64, job: Box<PushJob>, expires: Instant, now: Instant) {
+        let sender = job.sender.sender();
+        self.held.add(number, HeldPush::spooled(job, now, expires));
+        self.turns.due.join(sender, number);
+    }
+
+    /// Whether bodies of held pushes are to be read.
+    #[must_use]
+    pub fn wants_bodies(&self) -> bool {
+        self.spool.wants_bodies()
+    }
+
+    /// The numbers of held pushes whose bodies are to be read from where they are written down.
+    pub fn take_wanted(&mut self) -> Vec<u64> {
+        self.spool.take_wanted()
+    }
+
+    /// The body of a held push was read; `None` if it is not there, or is nothing that could be sent. To be followed by
+    /// [`grant`](Self::grant).
+    pub fn loaded(&mut self, number: u64, job: Option<Box<PushJob>>, now: Instant) {
+        match job {
+            Some(job) => {
+                if let Some(expires) = self.spool.loaded(number) {
+                    self.become_due(number, job, expires, now);
+                }
+            }
+            None => {
+                if let Some(token) = self.spool.missing(number) {
+                    self.lose(token);
+                }
+            }
+        }
+    }
+
+    /// The body of a held push cannot be read now.
+    pub fn not_loaded(&mut self, number: u64) {
+        self.spool.not_loaded(number);
+    }
+
+    /// A held push is written down.
+    pub fn written(&mut self, number: u64) {
+        self.spool.written(number);
+    }
+
+    /// A held push cannot be written down, so that it was not acknowledged. Returns whether it was here.
+    pub fn not_written(&mut self, number: u64) -> bool {
+        if let Some(held) = self.held.remove(number) {
+            self.outbox.tell(|| Change::Unqueue(held.job.target().slot_key()));
+            return true;
+        }
+        self.spool.take_back(number)
+    }
+
+    /// From now on what is held is written down: [`take_changes`](Self::take_changes) says what has changed.
+    pub fn begin_noting(&mut self) {
+        self.held.begin_noting();
+        self.spool.begin_noting();
+    }
+
+    /// What has changed of what is held, to be written down.
+    pub fn take_changes(&mut self) -> Vec<HeldChange> {
+        let mut touched = self.held.take_touched();
+        touched.append(&mut self.spool.take_touched());
+        if touched.len() > 1 {
+            touched.sort_unstable();
+            touched.dedup();
+        }
+        let millis = |instant| self.clock.millis(instant);
+        let change = |number| {
+            if let Some(held) = self.held.get(number) {
+                return HeldChange::Put(number, Box::new(HeldRecord::of(held, millis)));
+            }
+            match self.spool.body(number) {
+                Some((job, expires)) => {
+                    HeldChange::Put(number, Box::new(HeldRecord::spooled(job, expires, millis)))
+                }
+                None => HeldChange::Gone(number),
+            }
+        };
+        let jumps = self.jumped.drain(..).map(HeldChange::Jumped);
+        jumps.chain(touched.into_iter().map(change)).collect()
+    }
+
+    /// How acknowledged pushes have ended without an attempt of their own.
+    pub fn take_ended(&mut self) -> Vec<(Fingerprint, HeldEnd)> {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// A held push could not be delivered while it was worth something.
+    pub(super) fn lose(&mut self, token: Fingerprint) {
+        let end = HeldEnd::Lost(Outcome::ProviderUnavailable);
+        self.ended.push((token, end));
+    }
+
+    /// The rate of held pushes doubles in this time when the provider is back.
+    pub fn set_ramp(&mut self, doubling: Duration) {
+        self.outage.set_ramp(doubling);
+    }
+
     /// When [`make_due`](Self::make_due) and [`grant`](Self::grant) are to be called next.
     #[must_use]
-    pub fn next_timer(&self, now: Instant) -> Option<Instant> {
+    pub fn next_timer(&mut self, now: Instant) -> Option<Instant> {
         let paused = self.holds_back(now);
-        let blocked = paused.filter(|_| !self.turns.due.is_empty());
+        let backlog = match self.may_send_held(now) {
+            Err(time) => time.filter(|_| self.has_backlog()),
+            Ok(()) => (self.turns.due.is_empty() && self.spool.has_next()).then_some(now),
+        };
+        let backlog = paused.filter(|_| self.has_backlog()).or(backlog);
         let next = self
             .held
             .next_due()
             .map(|due| paused.map_or(due, |until| until.max(due)));
-        [blocked, next].into_iter().flatten().min()
+        [backlog, next].into_iter().flatten().min()
+    }
+
+    /// Whether one more held push may go out. Some permits are left to publishes, which go first.
+    fn may_send_held(&mut self, now: Instant) -> Result<(), Option<Instant>> {
+        if self.end == (Phase::Ending { keeps_held: true }) && self.outage.state(now) != LaneState::Up {
+            return Err(None);
+        }
+        if self.end != Phase::Running || self.hold_for.is_zero() {
+            return match self.holds_back(now) {
+                Some(until) => Err(Some(until)),
+                None => Ok(()),
+            };
+        }
+        let most = self.turns.permits - self.turns.permits / KEPT_FOR_PUBLISHES;
+        if self.turns.held_out >= most {
+            return Err(None);
+        }
+        if let Some(until) = self.holds_back(now) {
+            return Err(Some(until));
+        }
+        self.outage.may_send_held(self.turns.held_out, now)
     }
 
     /// Says who has a free permit; `None` if there is no permit, or nobody who wants one. To be repeated until then.
     pub fn grant(&mut self, now: Instant) -> Option<Grant<W>> {
+        let is_down = self.end == Phase::Running && self.is_down(now);
         while self.turns.out < self.turns.permits {
-            let paused = self.holds_back(now).is_some();
-            match self.turns.next(paused)? {
+            if self.turns.due.is_empty() {
+                self.come_near(now);
+            }
+            let without_held = self.may_send_held(now).is_err();
+            match self.turns.next(without_held)? {
+                Wanting::Waiter(waiter) if is_down && !self.hold_for.is_zero() => {
+                    return Some(Grant::Down(waiter));
+                }
                 Wanting::Waiter(waiter) => {
+                    self.outage.sent(self.turns.out, now);
                     self.turns.out += 1;
                     return Some(Grant::Waiter(waiter));
                 }
@@ -74,23 +225,29 @@ impl<W> Policy<W> {
     /// Begins the attempt for a held push, unless there is nothing to send any more.
     fn let_out(&mut self, number: u64, now: Instant) -> Option<Grant<W>> {
         let held = self.held.due(number)?;
-        let (target, spacing, give_up) = (held.job.target(), held.job.spacing, held.give_up);
+        let (target, spacing, is_spooled) = (held.job.target(), held.job.spacing, held.is_spooled);
+        let over = held.expires.map(|expires| expires + self.grace());
         let registered = held.job.record.is_some();
         let end = match self.blocked(target.token, registered, now) {
             Some(BlockReason::Dead) => Some(HeldEnd::Dropped),
             Some(BlockReason::Unexplained | BlockReason::Doubted) => {
                 Some(HeldEnd::Lost(Outcome::TokenBlocked))
             }
-            None => give_up
-                .filter(|give_up| now >= *give_up + LAST_ATTEMPT)
+            None => over
+                .filter(|over| now >= *over)
                 .map(|_| HeldEnd::Lost(Outcome::ProviderUnavailable)),
         };
         if let Some(end) = end {
             self.held.remove(number);
             return Some(Grant::Ended(target.token, end));
         }
-        let silence = self.limiter.silence(target.token, now);
-        if let Some(until) = silence.filter(|_| self.end == Phase::Running) {
+        let wait = if is_spooled {
+            // A push may have gone out to the device meanwhile: if that is accepted, this one is not needed.
+            self.limiter.not_before(target, now)
+        } else {
+            self.limiter.silence(target.token, now)
+        };
+        if let Some(until) = wait.filter(|_| self.end == Phase::Running) {
             self.held.postpone(number, until);
             self.outbox
                 .tell(|| Change::Queue(target.slot_key(), until.duration_since(now)));
@@ -98,14 +255,62 @@ impl<W> Policy<W> {
         }
         let slot = self.limiter.take(target, spacing, now);
         let held = self.held.begin(number)?;
-        held.give_up.get_or_insert(now + HELD_PATIENCE);
-        self.turns.out += 1;
-        Some(Grant::Held(HeldAttempt {
+        held.expires.get_or_insert(now + HELD_PATIENCE);
+        self.outage.sent(self.turns.out, now);
+        let attempt = HeldAttempt {
             number,
             job: held.job.clone(),
             slot,
             attempts: held.attempts,
-        }))
+            is_probe: self.outage.held_sent(now) && self.end == Phase::Running,
+        };
+        self.turns.out += 1;
+        self.turns.held_out += 1;
+        Some(Grant::Held(attempt))
+    }
+
+    /// Holds a push whose attempts have ended without an answer: it is acknowledged, and tried again from then on.
+    pub fn failed(&mut self, mut job: Box<PushJob>, slot: RateSlot, resume: Instant, now: Instant) -> Failed {
+        self.give_back(slot);
+        let target = job.target();
+        let Some(worth_until) = job.worth_until.filter(|until| now < *until) else {
+            return Failed::Refused(Outcome::ProviderUnavailable);
+        };
+        if self.is_last_chance() {
+            return Failed::Refused(Outcome::ProviderUnavailable);
+        }
+        if self.held.queued(target).is_some() || self.spool.find(target).is_some() {
+            return Failed::Covered;
+        }
+        let is_down = self.is_down(now);
+        let (room, encrypted) = if is_down {
+            let spool = &self.spool;
+            (
+                spool.has_room(&job.sender),
+                spool.has_room_for_encrypted(job.sender.share),
+            )
+        } else {
+            let held = &self.held;
+            (
+                held.has_room(&job.sender),
+                held.has_room_for_encrypted(job.sender.share),
+            )
+        };
+        if !room {
+            return Failed::Refused(Outcome::Overloaded);
+        }
+        if !encrypted {
+            job.become_plain();
+        }
+        let until = if is_down {
+            HoldUntil::Back
+        } else {
+            let due = resume.max(now).min(worth_until);
+            self.outbox
+                .tell(|| Change::Queue(target.slot_key(), due.duration_since(now)));
+            HoldUntil::Due(due)
+        };
+        Failed::Held(self.hold(job, until).number)
     }
 
     /// Decides about a push whose token its provider calls too busy.
@@ -125,8 +330,7 @@ impl<W> Policy<W> {
         }
         self.outbox
             .tell(|| Change::Queue(target.slot_key(), until.duration_since(now)));
-        self.hold(job, until);
-        Busy::Held
+        Busy::Held(self.hold(job, HoldUntil::Due(until)).number)
     }
 
     /// Decides what becomes of a held push after an attempt; `None` if it waits for the next one.
@@ -137,9 +341,11 @@ impl<W> Policy<W> {
         ended: &Ended,
         now: Instant,
     ) -> Option<HeldEnd> {
+        self.turns.held_out = self.turns.held_out.saturating_sub(1);
+        self.outage.held_ended(matches!(ended, Ended::Failed { .. }), now);
         let held = self.held.get_mut(number)?;
         held.attempts += 1;
-        let (token, give_up) = (held.job.token, held.give_up.unwrap_or(now));
+        let (token, expires) = (held.job.token, held.expires.unwrap_or(now));
         let end = match ended {
             Ended::Settled(Outcome::Accepted) => HeldEnd::Delivered,
             Ended::Settled(Outcome::TokenDead) => HeldEnd::Dropped,
@@ -149,25 +355,52 @@ impl<W> Policy<W> {
             }
             Ended::Failed { resume } => {
                 self.give_back(slot);
-                let is_over = now >= give_up || *resume >= give_up + LAST_ATTEMPT;
+                let is_over = now >= expires || *resume >= expires + self.grace();
                 return self.try_again(number, *resume, is_over, now);
             }
             Ended::Busy => {
                 self.give_back(slot);
                 let until = self.silence(token, now);
-                return self.try_again(number, until, now >= give_up, now);
+                return self.try_again(number, until, now >= expires, now);
             }
         };
         self.held.remove(number);
         Some(end)
     }
 
+    /// So much later than its time is over the last attempt may be.
+    fn grace(&self) -> Duration {
+        if self.hold_for.is_zero() {
+            LAST_ATTEMPT
+        } else {
+            Duration::ZERO
+        }
+    }
+
     /// Makes a held push wait for another attempt, unless its time is over or a newer one replaces it.
-    fn try_again(&mut self, number: u64, due: Instant, is_over: bool, now: Instant) -> Option<HeldEnd> {
-        let key = self.held.get_mut(number)?.job.target().slot_key();
+    pub(super) fn try_again(
+        &mut self,
+        number: u64,
+        due: Instant,
+        is_over: bool,
+        now: Instant,
+    ) -> Option<HeldEnd> {
+        let key = self.held.get(number)?.job.target().slot_key();
+        let is_running = self.end == Phase::Running && !self.hold_for.is_zero();
         if is_over || self.is_last_chance() {
             self.held.remove(number);
             Some(HeldEnd::Lost(Outcome::ProviderUnavailable))
+        } else if is_running && self.is_down(now) {
+            // Another one is the next probe.
+            let held = self.held.take(number)?;
+            let target = held.job.target();
+            if self.held.queued(target).is_some() || self.spool.find(target).is_some() {
+                self.held.touch(number);
+                return Some(HeldEnd::Covered);
+            }
+            let expires = held.expires.unwrap_or(now);
+            self.spool.put(held.job, expires, || number);
+            None
         } else if self.held.requeue(number, due) {
             self.outbox
                 .tell(|| Change::Queue(key, due.saturating_duration_since(now)));
@@ -177,29 +410,60 @@ impl<W> Policy<W> {
         }
     }
 
-    /// Takes a push that was held before the daemon started, to a token in the spelling of its module. Returns how one
-    /// ended, if not all are held: this one, or the one that it replaces.
+    /// Takes a push that was held before the daemon started, under its number, if it is worth something
+    /// and there is room.
     pub fn remember_held(
         &mut self,
+        number: u64,
         record: HeldRecord,
-        token: Token,
-        id: Uuid,
-        sender: Arc<SenderDomain>,
+        recipient: Recipient,
         hasher: &TokenHasher,
         clocks: Clocks,
-    ) -> Option<HeldEnd> {
-        if self.held.is_full() {
-            return Some(HeldEnd::Lost(Outcome::Overloaded));
+    ) -> Remembered {
+        self.next_number = self.next_number.max(number + 1);
+        let expires = record.expires(self.hold_for, recipient.time_to_live, clocks);
+        let is_spooled = record.is_spooled(clocks);
+        let (due, attempts) = (clocks.to_instant(record.due), record.attempts);
+        let mut job = record.into_job(recipient, hasher, clocks);
+        let spacing = job.spacing;
+        job.worth_until = Some(expires);
+        let target = job.target();
+        if expires <= clocks.now {
+            return Remembered::Expired;
         }
-        let mut held = record.into_held(token, id, sender, hasher, clocks);
-        // The clock may have been wrong when it was written. However long nobody ran, it is tried once more.
-        let patience = clocks.now + HELD_PATIENCE;
-        held.due = held.due.min(patience.max(clocks.now + held.job.spacing));
-        held.give_up = held.give_up.map(|give_up| give_up.clamp(clocks.now, patience));
         // One was under way when this one was queued for its key.
-        let covered = self.held.remove_queued(held.job.target());
-        self.held.push(held);
-        covered.map(|_| HeldEnd::Covered)
+        if self.held.remove_queued(target).is_some() || self.spool.remove(target.slot_key()).is_some() {
+            self.ended.push((target.token, HeldEnd::Covered));
+        }
+        if is_spooled {
+            if self.spool.is_full() {
+                return Remembered::Full;
+            }
+            self.spool.remember(&job, number, expires);
+            self.outage.begin_down(clocks.now);
+            return Remembered::Held;
+        }
+        if self.held.is_full() {
+            return Remembered::Full;
+        }
+        let mut held = HeldPush::new(
+            job,
+            due.min(clocks.now + HELD_PATIENCE.max(spacing)),
+            Some(expires),
+        );
+        held.attempts = attempts;
+        self.held.add(number, held);
+        Remembered::Held
+    }
+
+    /// The job of a record that was read.
+    pub fn job_of(
+        record: HeldRecord,
+        recipient: Recipient,
+        hasher: &TokenHasher,
+        clocks: Clocks,
+    ) -> Box<PushJob> {
+        record.into_job(recipient, hasher, clocks)
     }
 
     /// The end begins: nothing new is taken, and what is held goes out now. With `keeps_held` what cannot be delivered
@@ -208,12 +472,19 @@ impl<W> Policy<W> {
         self.end = Phase::Ending { keeps_held };
         // At once: what is published from now on is answered without them.
         self.let_wait_for_permits(now, usize::MAX);
+        while !keeps_held && let Some(near) = self.spool.next(now) {
+            match near {
+                Near::Ready(number, job, expires) => self.become_due(number, job, expires, now),
+                Near::Asked => {}
+                Near::Expired(token) => self.lose(token),
+            }
+        }
     }
 
     /// Whether held pushes are due, and wait for nothing but a permit.
     #[must_use]
-    pub fn has_due(&self, now: Instant) -> bool {
-        !self.turns.due.is_empty() && self.holds_back(now).is_none()
+    pub fn has_due(&mut self, now: Instant) -> bool {
+        !self.turns.due.is_empty() && self.may_send_held(now).is_ok()
     }
 
     /// Whether what is not delivered now is lost.
@@ -230,7 +501,7 @@ impl<W> Policy<W> {
 
 /// So many become due at a time, in about a millisecond.
 const PART: usize = 1_000;
-/// An acknowledged push is tried for this long.
-const HELD_PATIENCE: Duration = Duration::from_secs(600);
-/// So much later than that its last attempt may be.
+/// So much later than its time is over the last attempt may be, where nothing is held for outages.
 const LAST_ATTEMPT: Duration = Duration::from_secs(90);
+/// One permit in so many.
+const KEPT_FOR_PUBLISHES: usize = 8;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use fpush_push::{Class, Outcome, TokenHasher};
 
-use super::{Phase, Policy};
+use super::{Held, HeldEnd, HoldUntil, Phase, Policy};
 use crate::{
     attempts::Ended,
     blocklist::{BlockReason, Blocklist},
@@ -20,13 +20,21 @@ use crate::{
 pub enum Confirmed {
     /// It goes out, with this slot.
     Send(Box<PushJob>, RateSlot),
-    /// It is held now; [`hold`](Policy::hold) would have said whether it is due before all others.
-    Held {
-        /// Whether it is due before all others.
-        first: bool,
-    },
+    /// It is held now.
+    Held(Held),
+    /// The module pauses until then: to be passed to [`Policy::failed`], with its slot.
+    Paused(Box<PushJob>, RateSlot, Instant),
     /// There is nothing left to do but to reply.
     Answer(Outcome),
+}
+
+/// Why a held push whose time has come is not sent.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unsent {
+    /// The others want it at this time: to be passed to [`Policy::held_waits`].
+    Later(Instant),
+    /// It has ended.
+    Ended(Ended),
 }
 
 /// Where the next part of what is to be shared begins.
@@ -81,8 +89,13 @@ impl<W> Policy<W> {
     ) -> Confirmed {
         let left = match claimed {
             Claimed::Free(shared) => return Confirmed::Send(job, slot.shared_by(shared)),
+            Claimed::Paused(left) => {
+                let resume = now + left;
+                self.paused_elsewhere(Some(resume), now);
+                return Confirmed::Paused(job, slot, resume);
+            }
             Claimed::Held(left) => Some(left),
-            Claimed::Queued | Claimed::Blocked(..) | Claimed::Paused(_) => None,
+            Claimed::Queued | Claimed::Blocked(..) => None,
         };
         self.limiter.give_back(slot);
         let Some(left) = left else {
@@ -107,8 +120,13 @@ impl<W> Policy<W> {
         if !self.held.has_room_for_encrypted(job.sender.share) {
             job.become_plain();
         }
-        let first = self.hold(job, now + left);
-        Confirmed::Held { first }
+        // Of what waits for the provider there is one for each key.
+        let until = if self.spool.find(target).is_some() {
+            HoldUntil::Back
+        } else {
+            HoldUntil::Due(now + left)
+        };
+        Confirmed::Held(self.hold(job, until))
     }
 
     /// What the answer to the claim of a publish means that is held. Returns what its sender is told.
@@ -117,6 +135,10 @@ impl<W> Policy<W> {
             Claimed::Free(_) => Outcome::Queued,
             Claimed::Held(left) => {
                 self.held.delay(number, now + left);
+                Outcome::Queued
+            }
+            Claimed::Paused(left) if !self.hold_for.is_zero() => {
+                self.paused_elsewhere(Some(now + left), now);
                 Outcome::Queued
             }
             Claimed::Queued | Claimed::Blocked(..) | Claimed::Paused(_) => {
@@ -133,14 +155,14 @@ impl<W> Policy<W> {
     ///
     /// # Errors
     ///
-    /// How it ends, for now or for good.
+    /// When it is sent, or how it ends.
     pub fn claimed_held(
         &mut self,
         job: &PushJob,
         slot: RateSlot,
         claimed: Claimed,
         now: Instant,
-    ) -> Result<RateSlot, Ended> {
+    ) -> Result<RateSlot, Unsent> {
         match claimed {
             Claimed::Free(shared) => Ok(slot.shared_by(shared)),
             // There is no later time to send at: it goes out before its window.
@@ -152,12 +174,15 @@ impl<W> Policy<W> {
             }
             Claimed::Held(left) | Claimed::Paused(left) => {
                 if let Claimed::Paused(_) = claimed {
-                    self.health.pause_elsewhere(Some(now + left));
+                    self.paused_elsewhere(Some(now + left), now);
                 }
-                Err(Ended::Failed { resume: now + left })
+                Err(Unsent::Later(now + left))
             }
             Claimed::Queued => Ok(slot),
-            Claimed::Blocked(..) => Err(Ended::Settled(self.heard(job, claimed, now))),
+            Claimed::Blocked(..) => {
+                let outcome = self.heard(job, claimed, now);
+                Err(Unsent::Ended(Ended::Settled(outcome)))
+            }
         }
     }
 
@@ -217,7 +242,7 @@ impl<W> Policy<W> {
                 }
             }
             Claimed::Paused(left) => {
-                self.health.pause_elsewhere(Some(now + left));
+                self.paused_elsewhere(Some(now + left), now);
                 Outcome::ProviderUnavailable
             }
             // Never acknowledged: nobody knows whether the other instance still holds the one that is queued.
@@ -246,17 +271,43 @@ impl<W> Policy<W> {
                 self.blocklist.unblock(token);
                 self.guard.unblock(token);
             }
-            News::Pause(left) => self.health.pause_elsewhere(left.map(|left| now + left)),
+            News::Pause(left) => self.paused_elsewhere(left.map(|left| now + left), now),
         }
+    }
+
+    /// Until when the provider wants nothing, as it has told any instance.
+    fn paused_elsewhere(&mut self, until: Option<Instant>, now: Instant) {
+        let paused_before = self.health.paused_elsewhere(now);
+        self.health.pause_elsewhere(until);
+        match until {
+            Some(until) => self.outage.paused(until, now),
+            None if paused_before => self.outage.probe_soon(now),
+            None => {}
+        }
+    }
+
+    /// A held push was not sent, because the other instances want it at this time. Returns how it ends; `None` if it waits.
+    pub fn held_waits(
+        &mut self,
+        number: u64,
+        slot: RateSlot,
+        until: Instant,
+        now: Instant,
+    ) -> Option<HeldEnd> {
+        self.turns.held_out = self.turns.held_out.saturating_sub(1);
+        // It says nothing of the provider.
+        self.outage.held_ended(false, now);
+        self.give_back(slot);
+        let expires = self.held.get(number)?.expires.unwrap_or(now);
+        self.try_again(number, until, now >= expires, now)
     }
 
     /// A part of all that the other instances should know, and the place of the next part: for those that have not heard of
     /// it, because they could not be told, or have lost it.
     #[must_use]
     pub fn shared_part(&self, place: SharedPlace, now: Instant) -> (Vec<Change>, Option<SharedPlace>) {
-        let after = |from: usize, len: usize, place: fn(usize) -> SharedPlace, next: SharedPlace| {
-            let from = from + PART;
-            if from < len { place(from) } else { next }
+        let after = |next: Option<usize>, place: fn(usize) -> SharedPlace, end: SharedPlace| {
+            Some(next.map_or(end, place))
         };
         match place {
             SharedPlace::Start => {
@@ -267,46 +318,26 @@ impl<W> Policy<W> {
                 (all.collect(), Some(SharedPlace::Windows(0)))
             }
             SharedPlace::Windows(from) => {
-                let part = self.limiter.windows(from, PART, now);
+                let (part, next) = self.limiter.windows(from, PART, now);
                 let part = part.map(|(key, left)| Change::Window(key, left)).collect();
-                let next = after(
-                    from,
-                    self.limiter.len(),
-                    SharedPlace::Windows,
-                    SharedPlace::Blocks(0),
-                );
-                (part, Some(next))
+                (part, after(next, SharedPlace::Windows, SharedPlace::Blocks(0)))
             }
             SharedPlace::Blocks(from) => {
-                let part = self.blocklist.running_part(from, PART, now);
+                let (part, next) = self.blocklist.running_part(from, PART, now);
                 let part = part.map(|(token, reason, left)| Change::Block(token, reason, left));
                 let part = part.collect();
-                let next = after(
-                    from,
-                    self.blocklist.len(),
-                    SharedPlace::Blocks,
-                    SharedPlace::Words(0),
-                );
-                (part, Some(next))
+                (part, after(next, SharedPlace::Blocks, SharedPlace::Words(0)))
             }
             SharedPlace::Words(from) => {
                 let at = self.clock.seconds(now);
-                let part = self.guard.words(from, PART, at);
+                let (part, next) = self.guard.words(from, PART, at);
                 let part = part.map(|(token, word)| Change::Word(token, word)).collect();
-                let next = after(
-                    from,
-                    self.guard.doubted(),
-                    SharedPlace::Words,
-                    SharedPlace::Silences(0),
-                );
-                (part, Some(next))
+                (part, after(next, SharedPlace::Words, SharedPlace::Silences(0)))
             }
             SharedPlace::Silences(from) => {
-                let part = self.limiter.silences(from, PART, now);
+                let (part, next) = self.limiter.silences(from, PART, now);
                 let part = part.map(|(token, left)| Change::Silence(token, left)).collect();
-                let len = self.limiter.silenced();
-                let next = after(from, len, SharedPlace::Silences, SharedPlace::Held(0));
-                (part, Some(next))
+                (part, after(next, SharedPlace::Silences, SharedPlace::Held(0)))
             }
             SharedPlace::Held(from) => {
                 let (part, next) = self.held.waiting_part(from, PART);
@@ -324,6 +355,7 @@ impl<W> Policy<W> {
         self.blocklist = Blocklist::new(self.blocklist.settings().clone(), ticks);
         self.guard.rekey();
         self.held.rekey(hasher);
+        self.spool.rekey(hasher);
     }
 }
 

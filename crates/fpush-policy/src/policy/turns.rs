@@ -10,6 +10,8 @@ pub(super) struct Turns<W> {
     pub(super) permits: usize,
     /// Permits that are out. They may be more for a while after `permits` became fewer.
     pub(super) out: usize,
+    /// Those of them that held pushes have.
+    pub(super) held_out: usize,
     /// Publishes whose senders wait for a reply.
     pub(super) waiting: FairQueue<Fingerprint, W>,
     /// Held pushes that are due, by their numbers.
@@ -29,6 +31,7 @@ impl<W> Turns<W> {
         Self {
             permits,
             out: 0,
+            held_out: 0,
             waiting: FairQueue::new(permits.saturating_mul(PLACES_PER_PERMIT)),
             // What is acknowledged has a place in the hold queue, and joins whatever waits here.
             due: FairQueue::new(0),

@@ -27,11 +27,15 @@ impl LaneClock {
         self.last.to_millis(now)
     }
 
-    /// Follows the clock on the wall. Returns whether it has jumped.
-    pub(crate) fn follow(&mut self, clocks: Clocks) -> bool {
-        let expected = self.seconds(clocks.now);
+    /// Follows the clock on the wall. Returns by how many milliseconds it has jumped, if it has.
+    pub(crate) fn follow(&mut self, clocks: Clocks) -> Option<i64> {
+        let expected = self.millis(clocks.now);
         self.last = clocks;
-        self.seconds(clocks.now).abs_diff(expected) > JUMP
+        let jump = self
+            .millis(clocks.now)
+            .cast_signed()
+            .saturating_sub(expected.cast_signed());
+        (jump.unsigned_abs() > JUMP * 1_000).then_some(jump)
     }
 }
 
@@ -50,7 +54,7 @@ mod tests {
                 now: start.now + Duration::from_secs(now),
                 wall: start.wall + Duration::from_secs(wall),
             };
-            clock.follow(clocks)
+            clock.follow(clocks).is_some()
         };
         assert!(!at(86_400, 86_400));
         assert!(!at(86_401, 86_461));

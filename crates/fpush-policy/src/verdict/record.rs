@@ -46,24 +46,45 @@ enum Part {
         usual: Usual,
         burst: Option<Burst>,
     },
-    Answer {
-        token: [u64; 2],
-        domain: [u64; 2],
-        at: Seconds,
-        sign: Sign,
-    },
+    /// One of the window.
+    Answer(AnswerRecord),
     /// An answer by which it is seen whether more tokens may be taken for dead.
-    Later {
-        token: [u64; 2],
-        domain: [u64; 2],
-        at: Seconds,
-        sign: Sign,
-    },
+    Later(AnswerRecord),
     Word {
         token: [u64; 2],
         word: FirstWord,
     },
     Domain([u64; 2]),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct AnswerRecord {
+    token: [u64; 2],
+    domain: [u64; 2],
+    at: Seconds,
+    sign: Sign,
+}
+
+impl From<&Answer> for AnswerRecord {
+    fn from(answer: &Answer) -> Self {
+        Self {
+            token: answer.token.to_parts(),
+            domain: answer.domain.to_parts(),
+            at: answer.at,
+            sign: answer.sign,
+        }
+    }
+}
+
+impl From<AnswerRecord> for Answer {
+    fn from(record: AnswerRecord) -> Self {
+        Self {
+            token: Fingerprint::from_parts(record.token),
+            domain: Fingerprint::from_parts(record.domain),
+            at: record.at,
+            sign: record.sign,
+        }
+    }
 }
 
 impl VerdictGuard {
@@ -87,18 +108,13 @@ impl VerdictGuard {
                 (Vec::new(), Some(VerdictPlace::Domains(0)))
             }
             VerdictPlace::Words(digest, from) => {
-                let (part, next) = (self.words.part(from, most), from.saturating_add(most));
-                let next = if next < self.words.len() {
-                    VerdictPlace::Words(digest, next)
-                } else {
-                    VerdictPlace::Domains(0)
-                };
+                let (part, next) = self.words.part(from, most);
+                let next = next.map_or(VerdictPlace::Domains(0), |next| VerdictPlace::Words(digest, next));
                 (part.map(word).collect(), Some(next))
             }
             VerdictPlace::Domains(from) => {
-                let (part, next) = (self.proven_domains.part(from, most), from.saturating_add(most));
-                let next = (next < self.proven_domains.len()).then_some(VerdictPlace::Domains(next));
-                (part.map(domain).collect(), next)
+                let (part, next) = self.proven_domains.part(from, most);
+                (part.map(domain).collect(), next.map(VerdictPlace::Domains))
             }
         };
         (part.into_iter().map(VerdictRecord).collect(), next)
@@ -122,20 +138,8 @@ impl VerdictGuard {
             usual: self.usual,
             burst: self.burst,
         };
-        let answer = |answer: &Answer| Part::Answer {
-            token: answer.token.to_parts(),
-            domain: answer.domain.to_parts(),
-            at: answer.at,
-            sign: answer.sign,
-        };
-        let later = |answer: &Answer| Part::Later {
-            token: answer.token.to_parts(),
-            domain: answer.domain.to_parts(),
-            at: answer.at,
-            sign: answer.sign,
-        };
-        let answers = self.window.iter().map(answer);
-        let later = self.deaths.later.iter().map(later);
+        let answers = self.window.iter().map(|answer| Part::Answer(answer.into()));
+        let later = self.deaths.later.iter().map(|answer| Part::Later(answer.into()));
         std::iter::once(lane).chain(answers).chain(later).collect()
     }
 
@@ -188,29 +192,12 @@ impl VerdictGuard {
                         ..burst
                     });
                 }
-                Part::Answer {
-                    token,
-                    domain,
-                    at,
-                    sign,
-                } if same && !from_the_future && at <= now => {
-                    self.window.record(Answer {
-                        token: Fingerprint::from_parts(token),
-                        domain: Fingerprint::from_parts(domain),
-                        at,
-                        sign,
-                    });
+                Part::Answer(answer) if same && !from_the_future && answer.at <= now => {
+                    self.window.record(answer.into());
                 }
-                Part::Later {
-                    token,
-                    domain,
-                    at,
-                    sign,
-                } => self.deaths.remember(Answer {
-                    token: Fingerprint::from_parts(token),
-                    domain: Fingerprint::from_parts(domain),
-                    at: at.min(now),
-                    sign,
+                Part::Later(answer) => self.deaths.remember(Answer {
+                    at: answer.at.min(now),
+                    ..answer.into()
                 }),
                 Part::Word { token, word } if same => {
                     let word = if u64::from(word.at) > now {
@@ -220,7 +207,7 @@ impl VerdictGuard {
                     };
                     self.words.remember(Fingerprint::from_parts(token), word);
                 }
-                Part::Answer { .. } | Part::Word { .. } => {}
+                Part::Answer(_) | Part::Word { .. } => {}
                 Part::Domain(domain) => {
                     self.proven_domains.touch(Fingerprint::from_parts(domain), ());
                 }

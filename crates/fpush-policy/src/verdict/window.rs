@@ -126,24 +126,22 @@ impl Window {
     /// as well.
     pub(crate) fn evidence(&self, since: Seconds, full: impl Fn(Fingerprint) -> bool) -> Evidence {
         let mut evidence = Evidence::default();
-        let mut counted: Vec<(Fingerprint, usize)> = Vec::new();
+        let mut others: Vec<(Fingerprint, usize)> = Vec::new();
         for answer in self.answers.iter().filter(|answer| answer.at >= since) {
             match answer.sign {
                 Sign::Accepted => evidence.accepted += 1,
                 Sign::Neutral => {}
-                Sign::RejectedOfUnknown if !full(answer.domain) => continue,
-                Sign::Rejected | Sign::RejectedOfUnknown => {
-                    if !full(answer.domain) {
-                        let own = counted.iter().position(|(domain, _)| *domain == answer.domain);
-                        let own = own.unwrap_or(counted.len());
-                        if own == counted.len() {
-                            counted.push((answer.domain, 0));
+                Sign::Rejected | Sign::RejectedOfUnknown if full(answer.domain) => evidence.rejected += 1,
+                Sign::RejectedOfUnknown => continue,
+                Sign::Rejected => {
+                    let other = others.iter_mut().find(|(domain, _)| *domain == answer.domain);
+                    match other {
+                        Some((_, left)) if *left == 0 => continue,
+                        Some((_, left)) => *left -= 1,
+                        None => {
+                            let most = self.accepted_of(answer.domain).max(1);
+                            others.push((answer.domain, most - 1));
                         }
-                        let accepted = self.accepted_of(answer.domain);
-                        if counted[own].1 >= accepted.max(1) {
-                            continue;
-                        }
-                        counted[own].1 += 1;
                     }
                     evidence.rejected += 1;
                 }

@@ -76,8 +76,12 @@ impl Words {
             .update_all(|word| *word = word.begun_again(now, totals));
     }
 
-    /// Some of them, in no order, from this place on.
-    pub(crate) fn part(&self, from: usize, most: usize) -> impl Iterator<Item = (Fingerprint, &FirstWord)> {
+    /// Some of them, in no order, from this place on, and the place of the next part.
+    pub(crate) fn part(
+        &self,
+        from: usize,
+        most: usize,
+    ) -> (impl Iterator<Item = (Fingerprint, &FirstWord)>, Option<usize>) {
         self.by_token.part(from, most)
     }
 
@@ -112,7 +116,7 @@ mod tests {
                 FirstWord::new(word, now, Totals::default()),
                 now,
             );
-            let of_us = words.part(0, 4).filter(|(_, word)| !word.beyond_doubt);
+            let of_us = words.part(0, 4).0.filter(|(_, word)| !word.beyond_doubt);
             assert_eq!(words.about_us, of_us.count());
             assert_eq!(words.are_few_wrong(), words.about_us < FEW);
         };

@@ -165,6 +165,12 @@ impl Report {
             .any(|problem| problem.severity == Severity::Error)
     }
 
+    /// The keys that each section that was read to its end knows, by its path: for tests of tables of them.
+    #[must_use]
+    pub fn known(&self) -> Vec<(String, Vec<&'static str>)> {
+        self.known.borrow().clone()
+    }
+
     /// Everything found, in the order in which it was found.
     #[must_use]
     pub fn into_problems(self) -> Vec<Problem> {

@@ -227,6 +227,31 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// An object that must be there, or several in a list.
+    pub fn one_or_more(&mut self, key: &'static str) -> Vec<Self> {
+        let Some(Value::Array(list)) = self.object.get(key) else {
+            return self.section(key).into_iter().collect();
+        };
+        self.known.push(key);
+        if list.is_empty() {
+            self.error(
+                key,
+                "expected an object or a list of objects, found an empty list",
+            );
+        }
+        let mut sections = Vec::new();
+        for (index, value) in list.iter().enumerate() {
+            let key = format!("{key}[{index}]");
+            match value {
+                Value::Object(object) => {
+                    sections.push(Section::new(self.path_of(&key), object, self.report));
+                }
+                other => self.wrong_type(&key, "an object", other),
+            }
+        }
+        sections
+    }
+
     /// An object that may be missing, which is the same as an empty one.
     pub fn section_or_empty(&mut self, key: &'static str) -> Self {
         let section = if self.has(key) {

@@ -46,7 +46,12 @@ pub(super) async fn register(
 ) -> Result<Completed, CommandError> {
     let token = required(command, "token", MAX_TOKEN)?;
     let (device, _) = registrar
-        .register(claim(registrar, command, kind, token)?, None, &command.sender)
+        .register(
+            claim(registrar, command, kind, token)?,
+            None,
+            &command.sender,
+            &command.scope,
+        )
         .await?;
     let mut completed = completed(command, device.node);
     completed.values.push(("secret", text(device.secret)));
@@ -75,7 +80,9 @@ pub(super) async fn unregister(
             claim.channel = Some(channel.to_ascii_lowercase());
         }
     }
-    let device = registrar.unregister(claim, &command.sender).await?;
+    let device = registrar
+        .unregister(claim, &command.sender, &command.scope)
+        .await?;
     Ok(completed(command, device.node))
 }
 

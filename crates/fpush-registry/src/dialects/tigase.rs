@@ -29,7 +29,12 @@ pub(super) fn list(targets: &Targets) -> Vec<(&'static str, &'static str)> {
 pub(super) async fn register(registrar: &Registrar, command: &Command) -> Result<Completed, CommandError> {
     let voip_token = optional(command, "device-second-token", MAX_TOKEN)?.map(str::to_owned);
     let (device, _) = registrar
-        .register(claim(registrar, command)?, voip_token, &command.sender)
+        .register(
+            claim(registrar, command)?,
+            voip_token,
+            &command.sender,
+            &command.scope,
+        )
         .await?;
     Ok(completed(vec![
         ("node", text(device.node)),
@@ -49,7 +54,7 @@ pub(super) async fn unregister(registrar: &Registrar, command: &Command) -> Resu
         return Err(CommandError::NotFound);
     }
     let device = registrar
-        .unregister(claim(registrar, command)?, &command.sender)
+        .unregister(claim(registrar, command)?, &command.sender, &command.scope)
         .await?;
     Ok(completed(vec![("node", text(device.node))]))
 }

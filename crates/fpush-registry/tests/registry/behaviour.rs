@@ -173,7 +173,7 @@ async fn only_what_the_settings_name_is_offered() {
     let mut database = Database::sqlite(true);
     let open = database.open().await;
     assert_eq!(open.registry.commands().len(), 8);
-    assert_eq!(open.registry.features(), [PROVIDER]);
+    assert_eq!(open.registry.features(&fpush_push::Scope::default()), [PROVIDER]);
     open.close().await;
     database.settings.types.remove("apns");
     database.settings.providers.clear();
@@ -437,8 +437,10 @@ async fn a_secret_may_be_demanded_over_http() {
     for database in [Database::sqlite(true), Database::postgres(false)] {
         let open = database.open().await;
         let device = |secret| Unowned::new("fcm", "n-1", secret).unwrap().has_to_prove(true);
-        let register = async |token, secret| {
-            let registered = open.registry.register(device(secret), token, true, ADDRESS);
+        let register = async |token: &str, secret| {
+            let registered = open
+                .registry
+                .register(device(secret), token.into(), true, ADDRESS);
             registered.await.map(|(registered, _)| registered.secret)
         };
         let unregister = async |secret| open.registry.unregister(device(secret), ADDRESS).await.map(drop);
@@ -477,7 +479,7 @@ async fn nobody_registers_without_end() {
         open.register_unowned("h-0", "t", None).await.unwrap();
         for (node, expected) in [("h-0", Ok(false)), ("h-1", Err(RegisterError::TooMany))] {
             let device = Unowned::new("fcm", node, None).unwrap();
-            let registered = open.registry.register(device, "t", false, ADDRESS).await;
+            let registered = open.registry.register(device, "t".into(), false, ADDRESS).await;
             assert_eq!(registered.map(|(_, is_new)| is_new), expected);
         }
         open.close().await;

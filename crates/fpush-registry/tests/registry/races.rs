@@ -83,7 +83,10 @@ async fn apply(open: &Open, model: &mut Model, step: Step) {
                 }
                 None => {
                     let device = Unowned::new(KINDS[kind], &name, None).unwrap();
-                    let answer = open.registry.register(device, &text, true, ADDRESS).await;
+                    let answer = open
+                        .registry
+                        .register(device, text.as_str().into(), true, ADDRESS)
+                        .await;
                     answer
                         .map(|(registered, _)| registered.secret)
                         .map_err(CommandError::from)

@@ -184,7 +184,7 @@ impl Open {
         secret: Option<&str>,
     ) -> Result<String, RegisterError> {
         let device = Unowned::new("fcm", node, secret)?;
-        let registered = self.registry.register(device, token, true, ADDRESS).await;
+        let registered = self.registry.register(device, token.into(), true, ADDRESS).await;
         registered.map(|(registered, _)| registered.secret)
     }
 
@@ -218,6 +218,7 @@ pub(crate) fn command(name: &str, sender: &str, fields: &[(&str, &str)]) -> Comm
         sender: canonical_jid(sender).into_owned(),
         written: sender.split('/').next().unwrap_or_default().to_owned(),
         service: "push.example.org".to_owned(),
+        scope: Arc::default(),
         fields: fields
             .iter()
             .filter_map(|(name, value)| Some((*known(name)?, (*value).to_owned())))

@@ -1,17 +1,27 @@
 //! One run of the daemon, from start to end or crash: what `fpush` does with modules, component and state directory, without
 //! its files.
 
-use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    mem,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use fpush_component::{Component, ComponentSettings, Handle};
-use fpush_driver::{Drain, Liveness, Module, Modules, Senders, clocks};
-use fpush_policy::{BlockRecord, HeldRecord, KnownDomain, ModuleSettings, VerdictPlace, VerdictRecord};
+use fpush_component::{Component, Handle, LinkSettings, LinkStep};
+use fpush_driver::{Acknowledge, Drain, HeldStore, Liveness, Module, Modules, Read, Senders, clocks};
+use fpush_policy::{
+    BlockRecord, HeldChange, HeldRecord, KnownDomain, ModuleSettings, VerdictPlace, VerdictRecord,
+};
 use fpush_push::{
     Devices, Outcome, TokenHasher,
     settings::{Report, Section},
 };
 use serde_json::{Value, json};
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 
 use crate::{
     books::{Millis, SECOND, Shared},
@@ -40,6 +50,8 @@ impl ModuleValue {
     fn settings(&self) -> ModuleSettings {
         let text = json!({
             "maxInFlight": self.max_in_flight,
+            // Each credential is one for which the operator thinks differently of that.
+            "holdFor": if self.credential.is_multiple_of(3) { "0s" } else { "20min" },
             "ratelimit": {
                 "ratelimitTime": format!("{}s", self.spacing),
                 "refusedReply": if self.acknowledges_refused { "result" } else { "wait" },
@@ -59,11 +71,50 @@ pub(crate) struct Disk {
     /// Under which tokens are hashed; written with the blocks.
     key: Option<[u8; 16]>,
     blocks: BTreeMap<Name, Vec<String>>,
-    held: BTreeMap<Name, Vec<String>>,
+    held: Arc<Mutex<BTreeMap<Name, Held>>>,
+    /// How often the daemon has started: what an older one has left over changes nothing.
+    starts: Arc<AtomicU64>,
     verdicts: BTreeMap<Name, Vec<String>>,
     domains: Vec<KnownDomain>,
-    pub(crate) held_at: Millis,
     pub(crate) blocks_at: Millis,
+}
+
+/// What a module holds, by number.
+type Held = BTreeMap<u64, HeldRecord>;
+
+/// Where a module writes down what it holds: at once.
+struct HeldFile {
+    name: Name,
+    held: Arc<Mutex<BTreeMap<Name, Held>>>,
+    starts: Arc<AtomicU64>,
+    start: u64,
+}
+
+impl HeldStore for HeldFile {
+    fn write(&self, changes: Vec<HeldChange>, acknowledge: Option<Acknowledge>) {
+        if self.starts.load(Ordering::Relaxed) != self.start {
+            return;
+        }
+        let mut held = self.held.lock().expect("nobody panics with it");
+        let held = held.entry(self.name).or_default();
+        for change in changes {
+            match change {
+                HeldChange::Put(number, record) => drop(held.insert(number, *record)),
+                HeldChange::Gone(number) => drop(held.remove(&number)),
+                HeldChange::Jumped(jump) => held.values_mut().for_each(|record| record.jumped(jump)),
+            }
+        }
+        acknowledge.map(|acknowledge| acknowledge.send(true));
+    }
+
+    fn read(&self, numbers: Vec<u64>) -> oneshot::Receiver<Read> {
+        let (sender, reading) = oneshot::channel();
+        let held = self.held.lock().expect("nobody panics with it");
+        let held = held.get(&self.name);
+        let read = |number: u64| (number, held.and_then(|held| held.get(&number)).cloned());
+        drop(sender.send(numbers.into_iter().map(read).collect()));
+        reading
+    }
 }
 
 /// A module, and its type.
@@ -90,8 +141,9 @@ pub(crate) struct Daemon {
     asked: Millis,
     asks_every: Millis,
     /// With which changes files were written.
-    written_held: Vec<u64>,
-    written_blocks: Vec<[u64; 3]>,
+    written_blocks: Vec<[u64; 2]>,
+    held: Arc<Mutex<BTreeMap<Name, Held>>>,
+    starts: Arc<AtomicU64>,
 }
 
 impl Daemon {
@@ -108,13 +160,13 @@ impl Daemon {
         );
         let devices: Arc<dyn Devices> = Arc::new(Registry(books.clone()));
         let (component, handle) = Component::new(
-            component_settings(),
             Arc::clone(&table),
             Some(devices),
             senders.clone(),
             drain.clone(),
-            liveness.probe("component"),
+            Arc::clone(&liveness),
         );
+        handle.set_links(&[], vec![(link_settings(), LinkStep::Open)]);
         let (now, asks_every) = {
             let books = books.lock();
             (books.now(), books.asks_every)
@@ -132,22 +184,27 @@ impl Daemon {
             instances: now << 8,
             asked: now,
             asks_every,
-            written_held: Vec::new(),
             written_blocks: Vec::new(),
+            held: Arc::clone(&disk.held),
+            starts: Arc::clone(&disk.starts),
         };
+        disk.starts.fetch_add(1, Ordering::Relaxed);
         daemon.apply(settings, Some(disk));
         // What is held for modules that are not in the settings any more is lost, and the log says so.
-        for (name, lines) in &disk.held {
-            if !settings
-                .iter()
-                .any(|value| (value.name, value.kind.name()) == *name)
-            {
-                for line in lines {
-                    let record: HeldRecord = serde_json::from_str(line).expect("we wrote it");
-                    books.lock().counted_as_lost_of(record.token());
-                }
-            }
+        let is_there = |name: &Name| {
+            let mut names = settings.iter().map(|value| (value.name, value.kind.name()));
+            names.any(|value| value == *name)
+        };
+        let mut held = disk.held.lock().expect("nobody panics with it");
+        for record in held
+            .iter()
+            .filter(|(name, _)| !is_there(name))
+            .flat_map(|(_, held)| held.values())
+        {
+            books.lock().counted_as_lost_of(record.token());
         }
+        held.retain(|name, _| is_there(name));
+        drop(held);
         daemon
     }
 
@@ -217,11 +274,22 @@ impl Daemon {
             self.senders.clone(),
             self.drain.clone(),
         );
-        module.keep_held();
-        let mut remembered = 0;
+        let name = (value.name, value.kind.name());
+        let store = HeldFile {
+            name,
+            held: Arc::clone(&self.held),
+            starts: Arc::clone(&self.starts),
+            start: self.starts.load(Ordering::Relaxed),
+        };
+        let mut held = Held::new();
         if let Some(disk) = disk {
-            let name = (value.name, value.kind.name());
-            let held: Vec<HeldRecord> = read(&disk.held, name);
+            held = self
+                .held
+                .lock()
+                .expect("nobody panics with it")
+                .get(&name)
+                .cloned()
+                .unwrap_or_default();
             let mut blocks: Vec<BlockRecord> = read(&disk.blocks, name);
             blocks.sort_unstable_by_key(BlockRecord::start);
             let verdicts: Vec<VerdictRecord> = if disk.key.is_some() {
@@ -229,9 +297,23 @@ impl Daemon {
             } else {
                 Vec::new()
             };
-            remembered = held.len() as u64;
-            module.remember(blocks, held, verdicts, clocks());
+            module.remember(blocks, verdicts, clocks());
+        } else {
+            // What a module of this name held has been sent, or counted as lost.
+            self.held.lock().expect("nobody panics with it").remove(&name);
         }
+        let remembered = held.len() as u64;
+        module.keep_in(Arc::new(store));
+        let mut gone = Vec::new();
+        for (number, record) in held {
+            if !module.remember_held(number, record, clocks()) {
+                gone.push(number);
+            }
+        }
+        if let Some(held) = self.held.lock().expect("nobody panics with it").get_mut(&name) {
+            held.retain(|number, _| !gone.contains(number));
+        }
+        module.has_remembered();
         let probe = self.liveness.probe(value.name);
         self.drain.spawn(Arc::clone(&module).run(probe));
         tokio::spawn(module.prove(Duration::from_secs(2)));
@@ -255,9 +337,6 @@ impl Daemon {
         }
         self.senders.follow_clock(clocks());
         let changes: Vec<_> = self.all().map(|running| running.module.changes()).collect();
-        if now >= disk.held_at + HELD_INTERVAL {
-            self.write_held(disk, now, &changes);
-        }
         if now >= disk.blocks_at + BLOCKS_INTERVAL {
             self.write_blocks(disk, now, &changes);
         }
@@ -271,19 +350,7 @@ impl Daemon {
         }
     }
 
-    fn write_held(&mut self, disk: &mut Disk, now: Millis, changes: &[[u64; 3]]) {
-        disk.held_at = now;
-        let changes = changes.iter().map(|changes| changes[1]).collect();
-        if mem::replace(&mut self.written_held, changes) == self.written_held {
-            return;
-        }
-        disk.held = self
-            .records(0, |module, from| module.held_records(from, clocks()))
-            .map(|(name, records)| (name, records.iter().map(|(_, record)| text(record)).collect()))
-            .collect();
-    }
-
-    fn write_blocks(&mut self, disk: &mut Disk, now: Millis, changes: &[[u64; 3]]) {
+    fn write_blocks(&mut self, disk: &mut Disk, now: Millis, changes: &[[u64; 2]]) {
         disk.blocks_at = now;
         let changes = changes.to_vec();
         if mem::replace(&mut self.written_blocks, changes) == self.written_blocks {
@@ -326,7 +393,9 @@ impl Daemon {
             let acknowledged = running.remembered + meters.outcomes().get()[Outcome::Queued as usize];
             let ended: u64 = meters.held().iter().map(|(_, count)| count).sum();
             let held = module.held() as u64;
-            if acknowledged != ended + held {
+            // One that is being written down is held, and not acknowledged yet.
+            let unanswered = self.books.lock().ledger.unanswered() as u64;
+            if acknowledged > ended + held || ended + held > acknowledged + unanswered {
                 let counts = meters.held();
                 self.books.lock().fail(format!(
                     "module {}: {acknowledged} were acknowledged, {counts:?} have ended, {held} are held",
@@ -361,7 +430,7 @@ impl Daemon {
     }
 
     pub(crate) fn is_linked(&self) -> bool {
-        self.handle.link().down.is_none()
+        self.handle.links().iter().all(|link| link.down.is_none())
     }
 
     /// Ends as a signal has it.
@@ -381,7 +450,6 @@ impl Daemon {
         drop(finished);
         let now = self.books.lock().now();
         let changes: Vec<_> = self.all().map(|running| running.module.changes()).collect();
-        self.write_held(disk, now, &changes);
         self.write_blocks(disk, now, &changes);
     }
 }
@@ -395,14 +463,19 @@ fn is_of(running: &Running, value: &ModuleValue) -> bool {
     (running.value.name, running.value.kind) == (value.name, value.kind)
 }
 
-fn component_settings() -> ComponentSettings {
-    ComponentSettings {
+fn link_settings() -> LinkSettings {
+    LinkSettings {
+        name: "link".to_owned(),
         hostname: COMPONENT.to_owned(),
         secret: format!("{}component", crate::stanzas::MARK),
+        path: "component".to_owned(),
         secret_key: "componentKey",
         server_host: "localhost".to_owned(),
         server_port: 5347,
+        tls: None,
         max_stanza_size: 1_024 * 1_024,
+        group: None,
+        scope: Arc::default(),
         retry_after: Duration::from_secs(2),
     }
 }
@@ -418,5 +491,4 @@ fn read<T: serde::de::DeserializeOwned>(lines: &BTreeMap<Name, Vec<String>>, nam
         .collect()
 }
 
-const HELD_INTERVAL: Millis = 5 * SECOND;
 const BLOCKS_INTERVAL: Millis = 60 * SECOND;

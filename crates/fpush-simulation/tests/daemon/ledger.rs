@@ -20,6 +20,8 @@ pub(crate) struct Ledger {
     /// The last push of each key that came to a provider.
     pub(crate) seen: BTreeMap<Key, Seen>,
     pub(crate) seen_ids: BTreeSet<Uuid>,
+    /// Those that were let out to find out whether their provider is back.
+    pub(crate) probes: BTreeSet<Uuid>,
     /// Between two pushes to a device; the shortest of late.
     pub(crate) spacing: Millis,
     /// Whether what is held goes out without regard to that.
@@ -125,9 +127,9 @@ impl Ledger {
         self.unanswered.clear();
     }
 
-    /// Acknowledged later than this, it need not be on disk.
-    pub(crate) fn forgive_since(&mut self, since: Millis) {
-        self.owed.retain(|_, owed| owed.answered < since);
+    /// How many requests have no answer yet.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.unanswered.len()
     }
 
     /// Something kept pushes from going out until now.

@@ -185,7 +185,7 @@ impl Devices for Registry {
         vec![(REGISTER, "Register")]
     }
 
-    fn features(&self) -> Vec<String> {
+    fn features(&self, _scope: &fpush_push::Scope) -> Vec<String> {
         Vec::new()
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use fpush_component::{ComponentSettings, Dial, Socket};
+use fpush_component::{Dial, LinkSettings, Socket};
 use tokio::{
     io::{
         AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, ReadHalf,
@@ -196,7 +196,7 @@ async fn next(reader: &mut (impl AsyncRead + Unpin), buffer: &mut String) -> io:
 impl Dial for Net {
     type Socket = Pipe;
 
-    async fn dial(&self, _settings: &ComponentSettings) -> io::Result<Pipe> {
+    async fn dial(&self, _settings: &LinkSettings) -> io::Result<Pipe> {
         let number = {
             let mut state = self.lock();
             if state.is_away {

@@ -414,7 +414,7 @@ impl World {
                     books.ledger.is_stopping = true;
                 }
                 daemon.stop(&mut self.disk).await;
-                self.started_again(false);
+                self.started_again();
                 return Some(End::Stopped);
             }
             _ => {
@@ -595,7 +595,7 @@ impl World {
         fpush_simulation::set_wall(wall);
         books.tell(&format!("the clock jumps by {jump} ms"));
         // Times on disk are those of the other clock.
-        (self.disk.blocks_at, self.disk.held_at) = (0, 0);
+        self.disk.blocks_at = 0;
         drop(books);
         daemon.tick(&mut self.disk);
     }
@@ -747,19 +747,15 @@ impl World {
         }
         self.books.lock().tell("crash");
         self.read_log(daemon);
-        self.started_again(true);
+        self.started_again();
         End::Crash
     }
 
-    fn started_again(&mut self, has_crashed: bool) {
+    fn started_again(&mut self) {
         let mut books = self.books.lock();
         let now = books.now();
         books.ledger.is_stopping = false;
         books.ledger.forget_requests();
-        if has_crashed {
-            // What was acknowledged after the last write is lost with the process.
-            books.ledger.forgive_since(self.disk.held_at);
-        }
         books.ledger.was_held_up(now);
         books.ledger.forget_windows();
         let written = self.disk.blocks_at;

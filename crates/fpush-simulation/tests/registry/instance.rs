@@ -116,6 +116,7 @@ fn command(name: &str, sender: &str, fields: &[(&str, &str)]) -> Command {
         sender: canonical_jid(sender).into_owned(),
         written: sender.to_owned(),
         service: "push.example.org".to_owned(),
+        scope: Arc::default(),
         fields: fields
             .iter()
             .filter_map(|(name, value)| Some((*known(name)?, (*value).to_owned())))

@@ -13,6 +13,8 @@ Examples:
 
 Environment:
   FPUSH_SETTINGS         the settings file, unless it is named on the command line
+  FPUSH__component__serverHostname and the like
+                         settings, after the file: names with __ between them, values as JSON or text
   FPUSH_VERIFY           off: do not ask the providers after the start whether they accept the credentials
   RUST_LOG               how much is logged, such as debug or info,fpush_apns=debug; before logging.level
   NO_COLOR               no colours in the log, whatever its value
@@ -37,14 +39,22 @@ Examples:
   fpush check /etc/fpush/settings.json
   sudo fpush check /etc/fpush/settings.json     with the rights of the service's user
   fpush check --show-payloads                   and what pushes of each module carry
+  fpush check --healthcheck                     only whether the running fpush is ready
   fpush check --connect --json | jq -r '.problems[].message'
 
 Exit statuses:
   0    the settings are good; with --connect, server and providers accept the login
-  1    with --connect: the server or a provider refuses the login, or does not answer
+  1    with --connect: the server or a provider refuses the login, or does not answer;
+       with --healthcheck: fpush is not ready, or does not run
   2    the command line is wrong
   71   the running fpush cannot be asked, or something in the machine failed
   78   the settings are wrong, or a start with them would not get what it needs";
+
+/// `fpush schema --help`.
+pub(super) const SCHEMA: &str = "\
+Example:
+  fpush schema > /etc/fpush/settings.schema.json
+                         and in the settings: \"$schema\": \"settings.schema.json\"";
 
 /// `fpush send --help`.
 pub(super) const SEND: &str = "\

@@ -27,8 +27,6 @@ pub(super) struct RunningModules {
     senders: Senders,
     drain: Drain,
     liveness: Arc<Liveness>,
-    /// Whether what is held survives a restart.
-    keeps_held: bool,
     /// What other instances share with this one.
     sharing: Option<Arc<Sharing>>,
 }
@@ -39,7 +37,6 @@ impl RunningModules {
         drain: Drain,
         liveness: Arc<Liveness>,
         remembered: Remembered,
-        keeps_held: bool,
     ) -> Self {
         Self {
             table: Arc::default(),
@@ -50,7 +47,6 @@ impl RunningModules {
             senders,
             drain,
             liveness,
-            keeps_held,
             sharing: None,
         }
     }
@@ -178,9 +174,6 @@ impl RunningModules {
             None => {
                 let (senders, drain) = (self.senders.clone(), self.drain.clone());
                 let module = Module::new(name, backend, settings, senders, drain);
-                if self.keeps_held {
-                    module.keep_held();
-                }
                 self.remembered.tell(&module, value.module_type);
                 let probe = self.liveness.probe(format!("module {name}"));
                 self.drain.spawn(Arc::clone(&module).run(probe));
@@ -266,13 +259,8 @@ mod tests {
     async fn only_what_has_changed_gets_a_backend() {
         let built = Arc::default();
         let (senders, drain) = (Senders::new(TokenHasher::new().unwrap()), Drain::default());
-        let mut running = RunningModules::new(
-            senders,
-            drain,
-            Arc::new(Liveness::new()),
-            Remembered::default(),
-            false,
-        );
+        let mut running =
+            RunningModules::new(senders, drain, Arc::new(Liveness::new()), Remembered::default());
         let demo = || json!({ "type": "demo" });
         let (before, wanted) = read(&json!({ "a": demo(), "b": demo() }), &built);
         running.apply(&Plan::start(&before), wanted);

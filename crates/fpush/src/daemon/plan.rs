@@ -1,5 +1,6 @@
 //! What a reload does: a function of what is in force and what is to be.
 
+use fpush_component::{LinkSettings, LinkStep};
 use fpush_http::{Security, ServerCertificate};
 
 use crate::{
@@ -17,7 +18,10 @@ pub(crate) struct Plan {
     pub(crate) monitoring: ListenerStep,
     /// The registry, its commands and its listener.
     pub(crate) registration: ListenerStep,
-    pub(crate) link: Step,
+    /// For each link of the new settings, in their order.
+    pub(crate) links: Vec<LinkStep>,
+    /// The names of the links of the old settings that are closed, and in whose place none comes.
+    pub(crate) closed: Vec<String>,
     pub(crate) logging: Step,
     /// The engine by which instances share what they know.
     pub(crate) cluster: Step,
@@ -57,7 +61,7 @@ pub(crate) enum Step {
 }
 
 impl Plan {
-    /// For a start, when the link and the log have their settings.
+    /// For a start, when the log has its settings.
     pub(crate) fn start(settings: &Settings) -> Self {
         let open = |wanted: bool| {
             if wanted {
@@ -71,7 +75,8 @@ impl Plan {
             retired: Vec::new(),
             monitoring: open(settings.monitoring.is_some()),
             registration: open(settings.registration.is_some()),
-            link: Step::Keep,
+            links: vec![LinkStep::Open; settings.links.len()],
+            closed: Vec::new(),
             logging: Step::Keep,
             cluster: if settings.cluster.is_some() {
                 Step::Change
@@ -85,10 +90,12 @@ impl Plan {
     /// For a reload.
     pub(crate) fn reload(before: &Settings, after: &Settings) -> Self {
         let Settings {
-            component,
+            links,
             modules,
             registration,
             monitoring,
+            // It is put in force each time, which changes nothing if it is the same.
+            sender_names: _,
             logging,
             cluster,
             state_folder,
@@ -110,6 +117,7 @@ impl Plan {
             ("stateDirectory", *state_folder != before.state_folder),
             ("runtimeDirectory", *runtime_folder != before.runtime_folder),
         ];
+        let (links, closed) = plan_links(&before.links, links);
         Self {
             modules: modules.iter().map(step).collect(),
             retired: before.modules.iter().filter(is_gone).cloned().collect(),
@@ -121,7 +129,8 @@ impl Plan {
                 registration.as_ref(),
                 registration::security,
             ),
-            link: changed(*component != before.component),
+            links,
+            closed,
             logging: changed(*logging != before.logging),
             cluster: changed(*cluster != before.cluster),
             later: later
@@ -135,6 +144,56 @@ impl Plan {
     pub(crate) fn count(&self, step: ModuleStep) -> usize {
         self.modules.iter().filter(|this| **this == step).count()
     }
+
+    /// How many links are new, and how many are opened anew.
+    pub(crate) fn count_links(&self) -> [usize; 2] {
+        self.links
+            .iter()
+            .fold([0, 0], |[opened, reopened], step| match step {
+                LinkStep::Keep | LinkStep::Adjust => [opened, reopened],
+                LinkStep::Open => [opened + 1, reopened],
+                LinkStep::Replace(_) => [opened, reopened + 1],
+            })
+    }
+}
+
+/// A link is the same as long as it has its name and our address there. One that is gone has its place taken by a new one
+/// with the same address, because a server may allow only one connection of that: one to the same server if there is one.
+fn plan_links(before: &[LinkSettings], after: &[LinkSettings]) -> (Vec<LinkStep>, Vec<String>) {
+    let is_same = |a: &LinkSettings, b: &LinkSettings| a.name == b.name && a.has_address_of(b);
+    let mut gone: Vec<_> = before
+        .iter()
+        .filter(|old| !after.iter().any(|link| is_same(old, link)))
+        .collect();
+    let mut steps: Vec<_> = after
+        .iter()
+        .map(|link| {
+            let old = before.iter().find(|old| is_same(old, link))?;
+            Some(if old == link {
+                LinkStep::Keep
+            } else if link.has_connection_of(old) {
+                LinkStep::Adjust
+            } else {
+                LinkStep::Replace(old.name.clone())
+            })
+        })
+        .collect();
+    let is_at_same = |a: &LinkSettings, b: &LinkSettings| a.server() == b.server();
+    for takes_place in [is_at_same, |_: &_, _: &_| true] {
+        for (link, step) in after.iter().zip(&mut steps) {
+            let of_link = |old: &&LinkSettings| old.has_address_of(link) && takes_place(old, link);
+            if step.is_none()
+                && let Some(place) = gone.iter().position(of_link)
+            {
+                *step = Some(LinkStep::Replace(gone.remove(place).name.clone()));
+            }
+        }
+    }
+    let steps = steps.into_iter().map(|step| step.unwrap_or(LinkStep::Open));
+    (
+        steps.collect(),
+        gone.into_iter().map(|old| old.name.clone()).collect(),
+    )
 }
 
 fn listener<T: Clone + PartialEq>(
@@ -225,7 +284,8 @@ mod tests {
             retired: Vec::new(),
             monitoring: ListenerStep::Keep,
             registration: ListenerStep::Keep,
-            link: Step::Keep,
+            links: vec![LinkStep::Keep],
+            closed: Vec::new(),
             logging: Step::Keep,
             cluster: Step::Keep,
             later: Vec::new(),
@@ -258,7 +318,22 @@ mod tests {
             (
                 ("/component/serverPort", json!(5348)),
                 Plan {
-                    link: Step::Change,
+                    links: vec![LinkStep::Replace("push.example.org@[::1]:5347".to_owned())],
+                    ..nothing()
+                },
+            ),
+            (
+                ("/component/group", json!("cluster")),
+                Plan {
+                    links: vec![LinkStep::Adjust],
+                    ..nothing()
+                },
+            ),
+            (
+                ("/component/componentHostname", json!("push.example.com")),
+                Plan {
+                    links: vec![LinkStep::Open],
+                    closed: vec!["push.example.org@[::1]:5347".to_owned()],
                     ..nothing()
                 },
             ),
@@ -292,6 +367,117 @@ mod tests {
             ),
         ] {
             assert_eq!(folder.plan(std::slice::from_ref(&change)), expected, "{change:?}");
+        }
+    }
+
+    fn link(change: impl FnOnce(&mut LinkSettings)) -> LinkSettings {
+        let mut link = LinkSettings {
+            name: "a".to_owned(),
+            hostname: "push.example".to_owned(),
+            secret: "secret".to_owned(),
+            path: "component[0]".to_owned(),
+            secret_key: "componentKey",
+            tls: None,
+            server_host: "localhost".to_owned(),
+            server_port: 5347,
+            max_stanza_size: 1_000,
+            group: None,
+            scope: std::sync::Arc::default(),
+            retry_after: std::time::Duration::ZERO,
+        };
+        change(&mut link);
+        link
+    }
+
+    fn named(name: &str) -> LinkSettings {
+        link(|link| link.name = name.to_owned())
+    }
+
+    #[test]
+    fn links_stay_change_come_and_go_each_for_itself() {
+        let replace = |name: &str| LinkStep::Replace(name.to_owned());
+        let other = |name: &str| {
+            link(|link| {
+                link.name = name.to_owned();
+                link.hostname = "other.example".to_owned();
+            })
+        };
+        let elsewhere = |name: &str| {
+            link(|link| {
+                link.name = name.to_owned();
+                link.server_port = 5348;
+            })
+        };
+        let changed = link(|link| link.secret = "another".to_owned());
+        let moved = link(|link| link.path = "component[1]".to_owned());
+        for (before, after, steps, closed) in [
+            // Others come and go, in whatever order.
+            (
+                vec![named("a")],
+                vec![named("b"), named("a")],
+                vec![LinkStep::Open, LinkStep::Keep],
+                vec![],
+            ),
+            (
+                vec![named("a"), named("b")],
+                vec![named("b")],
+                vec![LinkStep::Keep],
+                vec!["a"],
+            ),
+            (
+                vec![named("a")],
+                vec![named("b"), moved],
+                vec![LinkStep::Open, LinkStep::Adjust],
+                vec![],
+            ),
+            // One changes.
+            (
+                vec![named("b"), named("a")],
+                vec![named("b"), changed],
+                vec![LinkStep::Keep, replace("a")],
+                vec![],
+            ),
+            // Another name is another link, but the server may know only our address.
+            (vec![named("a")], vec![named("b")], vec![replace("a")], vec![]),
+            (
+                vec![named("a"), named("b")],
+                vec![named("c")],
+                vec![replace("a")],
+                vec!["b"],
+            ),
+            // One to the same server comes before others.
+            (
+                vec![named("a"), elsewhere("b")],
+                vec![elsewhere("c"), named("d")],
+                vec![replace("b"), replace("a")],
+                vec![],
+            ),
+            (
+                vec![named("a"), elsewhere("b")],
+                vec![elsewhere("c")],
+                vec![replace("b")],
+                vec!["a"],
+            ),
+            // Under another address nobody is in the way.
+            (
+                vec![named("a")],
+                vec![other("a")],
+                vec![LinkStep::Open],
+                vec!["a"],
+            ),
+            (
+                vec![named("a"), other("b")],
+                vec![other("c"), named("d")],
+                vec![replace("b"), replace("a")],
+                vec![],
+            ),
+        ] {
+            let (got, gone) = plan_links(&before, &after);
+            assert_eq!(
+                (got, gone),
+                (steps, closed.into_iter().map(str::to_owned).collect()),
+                "{before:?} {after:?}"
+            );
         }
     }
 

@@ -113,6 +113,8 @@ impl Daemon {
                     removed = plan.retired.len(),
                     "push modules"
                 );
+                let [opened, reopened] = plan.count_links();
+                info!(opened, reopened, closed = plan.closed.len(), "links");
                 match cause {
                     Cause::Asked => info!("settings reloaded"),
                     Cause::Files => info!("files reloaded"),
@@ -158,8 +160,9 @@ impl Daemon {
         };
 
         let Settings {
-            component,
+            links,
             monitoring,
+            sender_names,
             logging,
             ..
         } = &settings;
@@ -171,6 +174,7 @@ impl Daemon {
             Step::Keep => {}
             Step::Change => self.share(settings.cluster.as_ref()).await,
         }
+        sender_names.set();
         let wanted = settings.modules.iter().cloned().zip(modules).collect();
         self.modules.apply(plan, wanted);
         let before = self.registration.take();
@@ -205,13 +209,8 @@ impl Daemon {
             }
             (ListenerStep::Keep, ..) => {}
         }
-        match plan.link {
-            Step::Keep => {}
-            Step::Change => {
-                self.component.set_settings(component.clone());
-                info!("component: the settings have changed");
-            }
-        }
+        let wanted = links.iter().cloned().zip(plan.links.iter().cloned());
+        self.component.set_links(&plan.closed, wanted.collect());
         for key in &plan.later {
             warn!("{key} has changed, which takes effect with the next start");
         }

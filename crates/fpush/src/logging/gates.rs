@@ -11,7 +11,7 @@ use fpush_monitor::{Problem, Severity};
 use tokio::time::{Duration, Instant};
 use tracing::{Level, Metadata};
 
-/// A kind of problem: a hash of the place in the program, the push module and the settings.
+/// A kind of problem: a hash of the place in the program, the push module, the settings and the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Kind(pub(super) u64);
 

@@ -101,13 +101,13 @@ fn write(summary: &Summary) {
         let text = named.value.as_str();
         Some((fields.field(name)?, text, display(text), named.is_text))
     });
-    let [first, second, third] = identity.each_ref().map(|identity| match identity {
+    let [first, second, third, fourth] = identity.each_ref().map(|identity| match identity {
         Some((field, text, _, true)) => (field, Some(text as &dyn Value)),
         Some((field, _, displayed, false)) => (field, Some(displayed as &dyn Value)),
         // A field without a value is skipped.
         None => (&message, None),
     });
-    let values: [(&Field, Option<&dyn Value>); 4] = [(&message, Some(&line)), first, second, third];
+    let values: [(&Field, Option<&dyn Value>); 5] = [(&message, Some(&line)), first, second, third, fourth];
     SUMMING_UP.set(true);
     Event::dispatch(metadata, &fields.value_set(&values));
     SUMMING_UP.set(false);
@@ -240,9 +240,10 @@ impl Parts {
         }
         let about = match &identity {
             [Some(module), ..] => module.value.clone(),
-            [None, Some(settings), _] => settings.value.clone(),
-            [None, None, Some(target)] => part_of(&target.value),
-            [None, None, None] => part_of(metadata.target()),
+            [None, Some(settings), ..] => settings.value.clone(),
+            [None, None, Some(link), _] => format!("link {}", link.value),
+            [None, None, None, Some(target)] => part_of(&target.value),
+            [None, None, None, None] => part_of(metadata.target()),
         };
         Words {
             message: cut(message),
@@ -324,7 +325,7 @@ impl fmt::Display for Grouped {
 const LOG_CRATE: &str = "log";
 const LOG_TARGET: &str = "log.target";
 /// The fields that make a problem a kind of its own. No others, because strangers may choose those.
-const IDENTITY: [&str; 3] = ["module", "settings", LOG_TARGET];
+const IDENTITY: [&str; 4] = ["module", "settings", "link", LOG_TARGET];
 /// The fields that say why.
 const REASONS: [&str; 4] = ["answer", "meaning", "problem", "error"];
 /// In characters.
@@ -402,12 +403,13 @@ mod tests {
     }
 
     #[test]
-    fn place_module_and_settings_make_a_kind_and_nothing_else_does() {
+    fn place_module_settings_and_link_make_a_kind_and_nothing_else_does() {
         let recent = recent_of(|| {
             for number in 0..20 {
                 warn!(module = %format!("m{}", number % 2), number, "first");
                 warn!(module = "m0", number, "second");
                 warn!(settings = number % 3, "third {number}");
+                warn!(link = %format!("l{}", number % 2), number, "fourth");
             }
         });
         let mut counts: Vec<_> = recent
@@ -417,7 +419,16 @@ mod tests {
         counts.sort_unstable();
         assert_eq!(
             counts,
-            [("0", 7), ("1", 7), ("2", 6), ("m0", 10), ("m0", 20), ("m1", 10)]
+            [
+                ("0", 7),
+                ("1", 7),
+                ("2", 6),
+                ("link l0", 10),
+                ("link l1", 10),
+                ("m0", 10),
+                ("m0", 20),
+                ("m1", 10)
+            ]
         );
     }
 

@@ -1,15 +1,94 @@
-//! `component`, and `timeout`.
+//! `component`, one link or a list of them, and `timeout`.
 
-use std::{net::Ipv6Addr, time::Duration};
+use std::{collections::BTreeSet, net::Ipv6Addr, sync::Arc, time::Duration};
 
-use fpush_component::ComponentSettings;
-use fpush_push::settings::Section;
+use fpush_component::{LinkSettings, TlsSettings};
+use fpush_push::{
+    Scope,
+    settings::{NamedFile, Section},
+};
+use fpush_tls::Trust;
+use serde_json::{Map, Value};
+
+/// The objects of `component`, however many they are.
+pub(super) fn objects(component: Option<&Value>) -> Vec<&Map<String, Value>> {
+    let values = match component {
+        Some(Value::Array(list)) => list.iter().collect(),
+        one => Vec::from_iter(one),
+    };
+    values.into_iter().filter_map(Value::as_object).collect()
+}
+
+/// Every `componentHostname`.
+pub(super) fn names(component: Option<&Value>) -> Vec<&str> {
+    let names = objects(component)
+        .into_iter()
+        .filter_map(|link| link.get("componentHostname")?.as_str());
+    names.collect()
+}
 
 /// `component`; `timeout`, which comes later in the file, makes the settings of it.
 pub(super) fn read_component(
     root: &mut Section<'_>,
-) -> Option<impl FnOnce(Duration) -> ComponentSettings + use<>> {
-    let mut component = root.section("component")?;
+) -> Option<impl FnOnce(Duration) -> Vec<LinkSettings> + use<>> {
+    let mut links: Vec<LinkSettings> = Vec::new();
+    let modules = root.value("pushModules").and_then(Value::as_object);
+    let modules: Vec<_> = modules
+        .into_iter()
+        .flat_map(Map::keys)
+        .map(String::as_str)
+        .collect();
+    let sections = root.one_or_more("component");
+    let all = sections.len();
+    for mut section in sections {
+        let link = read_link(&mut section, &modules);
+        if let Some(link) = link {
+            check_against(&link, &links, &section);
+            links.push(link);
+        }
+        section.finish();
+    }
+    (!links.is_empty() && links.len() == all).then_some(move |retry_after| {
+        links.iter_mut().for_each(|link| link.retry_after = retry_after);
+        links
+    })
+}
+
+/// Whether a link fits to those before it.
+fn check_against(link: &LinkSettings, others: &[LinkSettings], section: &Section<'_>) {
+    if others.iter().any(|other| other.name == link.name) {
+        let name = &link.name;
+        let message = if section.has("linkName") {
+            format!("another link is called {name}; give each a name of its own")
+        } else {
+            format!(
+                "another link has this componentHostname at this server, too: remove one of the two, or, if the server shall \
+                 have two connections (ejabberd allows that), give one a linkName; both are called {name} now"
+            )
+        };
+        section.error(if section.has("linkName") { "linkName" } else { "" }, message);
+    }
+    let in_group = link.group.as_ref().and_then(|group| {
+        let of_group = |other: &&LinkSettings| other.group.as_ref() == Some(group);
+        others.iter().find(of_group)
+    });
+    if in_group.is_some_and(|other| other.scope != link.scope) {
+        section.error(
+            "group",
+            "all links of a group must have the same modules and the same defaultModule, because a publish may come over any of \
+             them",
+        );
+    }
+    if in_group.is_some_and(|other| !other.has_address_of(link)) {
+        section.error(
+            "group",
+            "all links of a group must have the same componentHostname, because they send each other's replies",
+        );
+    }
+}
+
+fn read_link(component: &mut Section<'_>, modules: &[&str]) -> Option<LinkSettings> {
+    let name = read_name(component, "linkName");
     let hostname = component.string("componentHostname");
     if hostname.is_some_and(|name| !is_domain(name)) {
         component.error(
@@ -23,28 +102,149 @@ pub(super) fn read_component(
             "expected a domain name without a dot at its start or end, such as \"push.example.org\"",
         );
     }
-    let secret = read_secret(&mut component);
-    let by_file = component.has("componentKeyFile");
-    let server_host = read_host(&mut component);
-    let server_port = component.required_integer("serverPort", 1..=65_535);
-    let max_stanza_size = component.integer("maxStanzaSize", 16 * 1_024..=64 * MEBIBYTE, MEBIBYTE) as usize;
-    component.finish();
-    let (hostname, secret, server_host) = (hostname?.to_owned(), secret?, server_host?);
-    let server_port = u16::try_from(server_port?).ok()?;
-    let secret_key = if by_file {
+    let secret = read_secret(component);
+    let secret_key = if component.has("componentKeyFile") {
         "componentKeyFile"
     } else {
         "componentKey"
     };
-    Some(move |retry_after| ComponentSettings {
+    let server_host = read_host(component);
+    let server_port = component.required_integer("serverPort", 1..=65_535);
+    let tls = read_tls(component, server_host.as_deref());
+    let max_stanza_size = component.integer("maxStanzaSize", 16 * 1_024..=64 * MEBIBYTE, MEBIBYTE) as usize;
+    let group = read_name(component, "group");
+    let scope = read_scope(component, modules);
+    let (secret, server_host) = (secret?, server_host?);
+    let (hostname, server_port) = (hostname?.to_owned(), u16::try_from(server_port?).ok()?);
+    Some(LinkSettings {
+        name: name.unwrap_or_else(|| LinkSettings::usual_name(&hostname, &server_host, server_port)),
         hostname,
         secret,
+        path: component.path_of(""),
         secret_key,
         server_host,
         server_port,
+        tls: tls?,
         max_stanza_size,
-        retry_after,
+        group,
+        scope: Arc::new(scope?),
+        retry_after: Duration::ZERO,
     })
+}
+
+/// `modules` and `defaultModule`, given the names of all push modules.
+fn read_scope(component: &mut Section<'_>, all: &[&str]) -> Option<Scope> {
+    let known = || match all {
+        [] => "which has none".to_owned(),
+        all => format!("which has {}", all.join(", ")),
+    };
+    let modules = match component.value("modules") {
+        None => None,
+        Some(list) => {
+            let names = list.as_array().filter(|list| !list.is_empty());
+            let names: Option<BTreeSet<_>> = names.and_then(|names| {
+                names
+                    .iter()
+                    .map(|name| name.as_str().map(str::to_owned))
+                    .collect()
+            });
+            let Some(names) = names else {
+                component.error(
+                    "modules",
+                    "expected a list of names of push modules, such as [\"exampleIos\"]",
+                );
+                return None;
+            };
+            if names.iter().any(|name| !all.contains(&name.as_str())) {
+                component.error(
+                    "modules",
+                    format_args!("expected names from pushModules, {}", known()),
+                );
+                return None;
+            }
+            Some(names)
+        }
+    };
+    let default = if component.has("defaultModule") {
+        Some(component.string("defaultModule")?)
+    } else {
+        component.value("defaultModule");
+        None
+    };
+    let scope = Scope::new(modules, default.map(str::to_owned));
+    if default.is_some_and(|default| !all.contains(&default)) {
+        component.error(
+            "defaultModule",
+            format_args!("expected a name from pushModules, {}", known()),
+        );
+        return None;
+    }
+    if default.is_some_and(|default| !scope.allows(default)) {
+        component.error("defaultModule", "expected one of the names in modules");
+        return None;
+    }
+    Some(scope)
+}
+
+/// `tls`: `true`, or an object that says more. `Some(None)` without TLS.
+fn read_tls(component: &mut Section<'_>, server_host: Option<&str>) -> Option<Option<TlsSettings>> {
+    let files = component.report().files().len();
+    let (trust, server_name) = match component.value("tls") {
+        None | Some(Value::Bool(false)) => return Some(None),
+        Some(Value::Bool(true)) => {
+            let trust = Trust::new(None);
+            (trust.inspect_err(|e| component.error("tls", e)).ok(), None)
+        }
+        Some(Value::Object(_)) => {
+            let mut tls = component.section("tls")?;
+            let trust = Trust::read(&mut tls);
+            let server_name = tls.has("serverName").then(|| tls.string("serverName"));
+            if server_name.is_none() {
+                tls.value("serverName");
+            }
+            tls.finish();
+            (trust, server_name)
+        }
+        Some(_) => {
+            component.error(
+                "tls",
+                "expected true, or an object such as { \"caFilePath\": \"ca.pem\", \"serverName\": \"xmpp.example.org\" }",
+            );
+            return None;
+        }
+    };
+    let roots = NamedFile::digest_all(0, &component.report().files()[files..]);
+    let (key, server_name) = match server_name {
+        Some(server_name) => ("tls.serverName", server_name?),
+        None => ("tls", server_host?),
+    };
+    let tls = TlsSettings::new(&trust?, server_name, roots);
+    if tls.is_none() {
+        component.error(
+            key,
+            "expected the name or the address that the server's certificate is for, such as \"xmpp.example.org\", in \
+             tls.serverName",
+        );
+    }
+    tls.map(Some)
+}
+
+/// A name that the operator chooses for metrics and the log.
+fn read_name(component: &mut Section<'_>, key: &'static str) -> Option<String> {
+    let name = if component.has(key) {
+        component.string(key)?
+    } else {
+        component.value(key);
+        return None;
+    };
+    if name.len() > MAX_NAME || name.chars().any(char::is_control) {
+        component.error(
+            key,
+            format_args!("expected a name of at most {MAX_NAME} bytes without control characters"),
+        );
+        return None;
+    }
+    Some(name.to_owned())
 }
 
 /// `timeout.xmppconnectionError`.
@@ -141,6 +341,7 @@ fn is_domain(name: &str) -> bool {
             .all(|c| !c.is_control() && !c.is_whitespace() && !"@/<>'\"&:".contains(c))
 }
 
+const MAX_NAME: usize = 128;
 /// Shorter would be an attack on the server.
 const SHORTEST_RETRY: Duration = Duration::from_millis(100);
 const MEBIBYTE: u64 = 1_024 * 1_024;

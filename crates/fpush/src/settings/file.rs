@@ -72,6 +72,11 @@ fn strict_but_for_comments_and_commas() -> ParseOptions {
 
 /// Of two keys with one name only the last would count, which nobody wants.
 fn report_duplicates(text: &str, value: &ast::Value<'_>, path: &str, report: &Report) {
+    if let ast::Value::Array(list) = value {
+        for (index, element) in list.elements.iter().enumerate() {
+            report_duplicates(text, element, &format!("{path}[{index}]"), report);
+        }
+    }
     let ast::Value::Object(object) = value else { return };
     for (index, property) in object.properties.iter().enumerate() {
         let name = property.name.as_str();
@@ -105,7 +110,8 @@ pub(super) fn warn_of_public_secrets(file: &Path, object: &Map<String, Value>, r
     let store = object
         .get("registration")
         .and_then(|registration| registration.get("store"));
-    let secret = holds(object.get("component"), "componentKey")
+    let links = super::component::objects(object.get("component"));
+    let secret = links.iter().any(|link| link.contains_key("componentKey"))
         || holds(store, "url")
         || holds(object.get("cluster"), "url")
         || modules

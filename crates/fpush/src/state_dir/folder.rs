@@ -107,6 +107,25 @@ impl StateFolder {
         &self.path
     }
 
+    /// Opens a file of the folder that is ours.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be opened with these options, it is not a regular file, or it is somebody else's.
+    pub(crate) fn open_own(&self, options: &mut OpenOptions, name: &str) -> io::Result<File> {
+        files::open_own(options, &self.path.join(name), self.owner)
+    }
+
+    /// Removes a file of the folder.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the file system says.
+    pub(crate) fn remove(&self, file: StateFile) -> io::Result<()> {
+        remove(&self.path.join(file.name))?;
+        File::open(&self.path)?.sync_all()
+    }
+
     /// Reads a file as far as it can be read; a file that is not there is empty. What `accept` does not take, because no
     /// fpush would have written it, is left out like a line that is not a record. That is said once, and a copy kept.
     pub(crate) fn read<H: DeserializeOwned, L: DeserializeOwned, T>(

@@ -93,7 +93,7 @@ fn a_cluster_has_each_module_at_one_node() {
 fn tls_is_spoken_with_a_certificate_of_the_operators() {
     let ca = TestCa::new();
     let folder = fpush_testkit::TempDir::new();
-    let server = ca.server_cert(&["localhost", "127.0.0.1"]);
+    let server = ca.server_cert(&["localhost", "127.0.0.1"], None);
     let ca_file = folder.write("ca.pem", ca.pem());
     let certificate = folder.write("cert.pem", server.cert_pem);
     let key = folder.write("key.pem", server.key_pem);

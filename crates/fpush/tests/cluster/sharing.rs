@@ -204,7 +204,11 @@ fn a_word_against_a_token_is_known_to_all_and_lifted_by_the_first_push_that_is_a
 #[test]
 fn a_pause_and_a_silence_are_those_of_all() {
     let mut rig = Rig::with(Setup {
-        change: |settings| settings["pushModules"]["m"]["ratelimit"]["hardRatelimitTime"] = "3s".into(),
+        change: |settings| {
+            let module = &mut settings["pushModules"]["m"];
+            module["ratelimit"]["hardRatelimitTime"] = "3s".into();
+            module["holdFor"] = "0s".into();
+        },
         ..Setup::of(2, "0s")
     });
     let device = token(1);
@@ -224,6 +228,29 @@ fn a_pause_and_a_silence_are_those_of_all() {
     rig.wait_for_key(":pause:");
     assert_eq!(rig.push(1, &token(3)), TROUBLE);
     assert_eq!(rig.apns.count(), count, "nothing is tried");
+}
+
+#[test]
+fn what_is_published_while_all_pause_is_held_by_each() {
+    let mut rig = Rig::start(2, "0s");
+    rig.apns.answer_with(|_| Answer::reason(403, "BadCertificate"));
+    assert_eq!(rig.push(0, &token(1)), RESULT, "held");
+    let count = rig.apns.count();
+    rig.wait_for_key(":pause:");
+    assert_eq!(rig.push(1, &token(2)), RESULT, "held");
+    assert_eq!(rig.apns.count(), count, "nothing is tried");
+    rig.apns.answer_with(|_| Answer::Normal);
+    // As if its time were over.
+    let pause = rig
+        .redis
+        .keys()
+        .into_iter()
+        .find(|key| key.contains(":pause:"))
+        .unwrap();
+    rig.redis.ask(&["DEL", &pause]);
+    until(LONG, "the second one sends what it holds", || {
+        rig.sent(&token(2)).len() == 1
+    });
 }
 
 #[test]

@@ -19,6 +19,7 @@ fn by_token(instances: usize) -> Rig {
             apns.insert("tokenKeyFilePath".to_owned(), "key.p8".into());
             apns.insert("keyId".to_owned(), "ABC123DEFG".into());
             apns.insert("teamId".to_owned(), "DEF123GHIJ".into());
+            settings["pushModules"]["m"]["holdFor"] = "0s".into();
         },
         ..Setup::of(instances, "0s")
     })

@@ -168,7 +168,7 @@ fn a_new_name_of_the_component_is_no_other_daemon() {
     reload(&place).expect(0, &["settings reloaded"]);
     running
         .daemon
-        .wait_for_log("component: the settings have changed", LONG);
+        .wait_for_log("links opened=1 reopened=0 closed=1", LONG);
 }
 
 #[test]

@@ -1,6 +1,12 @@
 //! Settings with a runtime directory, all that they lead to, and the commands that use them.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Output, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    process::{Command, Output},
+    time::Duration,
+};
 
 use fpush_testkit::{
     ApnsKey, Daemon, FakeApns, FakeFcm, FakeXmpp, Link, TempDir, TestCa, publish::ejabberd_publish,
@@ -119,11 +125,7 @@ impl Place {
             .rust_log("trace")
             .start();
         let link = self.accept(&daemon);
-        Running {
-            daemon,
-            link,
-            published: 0,
-        }
+        Running::of(daemon, link)
     }
 
     pub(crate) fn accept(&self, daemon: &Daemon) -> Link {
@@ -146,6 +148,17 @@ impl Place {
         Said::of(run_to_end(PROGRAM, args, self.dir.path()))
     }
 
+    /// Runs the program so with these variables in its environment.
+    #[track_caller]
+    pub(crate) fn run_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Said {
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(args)
+            .arg(self.settings())
+            .current_dir(self.dir.path());
+        Said::of(command.envs(variables.iter().copied()).output().unwrap())
+    }
+
     #[track_caller]
     pub(crate) fn send(&self, module: &str, token: &str) -> Said {
         self.fpush(&["send", "--module", module, "--token", token])
@@ -158,6 +171,14 @@ impl Place {
 }
 
 impl Running {
+    pub(crate) fn of(daemon: Daemon, link: Link) -> Self {
+        Self {
+            daemon,
+            link,
+            published: 0,
+        }
+    }
+
     /// Publishes, and returns how that was answered.
     #[track_caller]
     pub(crate) fn push(&mut self, module: &str, token: &str) -> String {

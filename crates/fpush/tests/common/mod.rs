@@ -21,7 +21,7 @@ pub(crate) fn settings(xmpp: &FakeXmpp, modules: &Value) -> Value {
             "serverHostname": "127.0.0.1",
             "serverPort": xmpp.port(),
         },
-        "pushModules": modules,
+        "pushModules": fpush_testkit::without_holding(modules.clone()),
         "timeout": { "xmppconnectionError": "100ms" },
     })
 }

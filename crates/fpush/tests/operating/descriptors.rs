@@ -80,7 +80,7 @@ fn outlasts_strangers(more: Value, listener: impl Fn(&Rig) -> SocketAddr) -> Rig
     drop(kept);
     rig.daemon.terminate();
     assert!(rig.daemon.wait(SOON).success());
-    assert!(rig.path("state/held.jsonl").exists());
+    assert!(rig.path("state/blocklist.jsonl").exists());
     let log = rig.daemon.log();
     assert!(!log.contains("Too many open files"), "{log}");
     rig

@@ -31,7 +31,7 @@ fn these_are_the_addresses() {
         ("/status.js", "text/javascript; charset=utf-8", "status.json"),
         ("/status.css", "text/css; charset=utf-8", "{"),
         ("/icon.svg", "image/svg+xml", "<svg"),
-        ("/status.json", "application/json", "\"link\""),
+        ("/status.json", "application/json", "\"links\""),
         (
             "/metrics",
             "text/plain; version=0.0.4; charset=utf-8",

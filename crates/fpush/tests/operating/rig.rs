@@ -81,10 +81,11 @@ impl Rig {
     /// The same without a link.
     pub(crate) fn unlinked(xmpp: FakeXmpp, settings: Value, start: impl FnOnce(Builder) -> Builder) -> Self {
         let usual = common::settings(&xmpp, &json!({}));
-        let settings = merged(
+        let mut settings = merged(
             merged(usual, json!({ "monitoring": { "listen": "127.0.0.1:0" } })),
             settings,
         );
+        settings["pushModules"] = fpush_testkit::without_holding(settings["pushModules"].take());
         let daemon = start(Daemon::builder(PROGRAM).settings(&settings)).start();
         let monitoring = Monitoring::of(&daemon, SOON);
         Self {

@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 
 use crate::rig::{GREEN, PROGRAM, RESULT, Rig, SOON, Sight};
 
+const OVERLOADED: &str = "wait/internal-server-error";
+const REFUSED: &str = "wait/service-unavailable";
+
 fn with_state() -> Value {
     json!({ "pushModules": { "m": { "type": "demo" } }, "stateDirectory": "state" })
 }
@@ -36,28 +39,25 @@ fn the_disk_is_full_and_then_it_is_not() {
     };
     rig.expect(GREEN);
     limit(&rig, "0:unlimited");
-    assert_eq!(rig.push_all(busy(0..3)), [RESULT; 3]);
+    // What cannot be written down is not acknowledged.
+    assert_eq!(rig.push_all(busy(0..3)), [OVERLOADED; 3]);
     rig.expect(Sight {
         page: &[(
             "error",
             "state directory",
-            &["cannot write held.jsonl", "File too large", "is the disk full"],
+            &["cannot write to", "state/spool.db", "is the disk full"],
         )],
         metrics: &[
             "fpush_state_directory_ok == 0",
             "fpush_state_writes_total{result=\"failed\"} >= 1",
             "fpush_module_up{module=\"m\"} == 1",
-            "fpush_pushes_queued{module=\"m\"} == 3",
+            "fpush_pushes_queued{module=\"m\"} == 0",
         ],
-        log: &[("ERROR", "cannot write held.jsonl in stateDirectory")],
+        log: &[("ERROR", "state/spool.db: ")],
         // Pushes go on.
         unready: &[],
     });
     assert_eq!(rig.push_all(["alive".to_owned()]), [RESULT]);
-    assert!(
-        !rig.path("state/held.new").exists(),
-        "half a file would fill the disk"
-    );
 
     limit(&rig, "unlimited:unlimited");
     rig.expect(Sight {
@@ -65,15 +65,17 @@ fn the_disk_is_full_and_then_it_is_not() {
             "fpush_state_directory_ok == 1",
             "fpush_state_writes_total{result=\"ok\"} >= 1",
         ],
-        log: &[("INFO", "stateDirectory can be written to again")],
+        log: &[("INFO", "held pushes can be written down again")],
         ..GREEN
     });
-    let held = fs::read_to_string(rig.path("state/held.jsonl")).unwrap();
-    assert_eq!(
-        held.lines().count(),
-        1 + 3,
-        "what was held meanwhile is there: {held}"
-    );
+    assert_eq!(rig.push_all(busy(0..3)), [RESULT; 3]);
+    assert_eq!(rig.push_all(busy(0..3)), [REFUSED; 3]);
+    rig.daemon.kill();
+    let connection = rusqlite::Connection::open(rig.path("state/spool.db")).unwrap();
+    let held: i64 = connection
+        .query_row("SELECT count(*) FROM held", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(held, 3, "what was acknowledged is on the disk, once");
 }
 
 #[test]

@@ -66,7 +66,7 @@ impl Rig {
                 "componentHostname": "push.localhost", "componentKey": "secret",
                 "serverHostname": "127.0.0.1", "serverPort": xmpp.port(),
             },
-            "pushModules": modules.into(),
+            "pushModules": fpush_testkit::without_holding(modules.into()),
         });
         let mut builder = Daemon::builder(env!("CARGO_BIN_EXE_fpush"))
             .settings(&settings)

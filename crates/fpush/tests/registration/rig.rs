@@ -98,7 +98,7 @@ impl Rig {
                 "serverHostname": "127.0.0.1", "serverPort": xmpp.port(),
             },
             "timeout": { "xmppconnectionError": "100ms" },
-            "pushModules": merged(usual, modules),
+            "pushModules": fpush_testkit::without_holding(merged(usual, modules)),
             "monitoring": { "listen": "127.0.0.1:0" },
             "registration": merged(registration, more),
         });

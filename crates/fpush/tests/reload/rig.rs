@@ -80,7 +80,7 @@ impl World {
             },
             "timeout": { "xmppconnectionError": "100ms" },
             "monitoring": { "listen": "127.0.0.1:0" },
-            "pushModules": modules,
+            "pushModules": fpush_testkit::without_holding(modules),
         })
     }
 

@@ -12,7 +12,9 @@ use fpush_testkit::{Answer, Daemon};
 use fpush_testkit::{FakeFcm, TestCa};
 use serde_json::json;
 
-use crate::rig::{BLOCKS, DEAD, HELD, LONG, PROGRAM, RESULT, Rig, SECOND, TRUSTED, token};
+use crate::rig::{
+    BLOCKS, DEAD, HELD, LONG, OLD_HELD, PROGRAM, RESULT, Rig, SECOND, TRUSTED, old_line, token,
+};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -57,25 +59,16 @@ fn what_cannot_be_read_is_put_aside_and_the_rest_is_used() {
     rig.earn_trust();
     rig.apns.queue([Answer::reason(410, "Unregistered")]);
     assert_eq!(rig.push(&token(1)), DEAD);
-    rig.hold(&token(2));
-    rig.hold(&token(3));
-    rig.apns
-        .answer_with(|_| Answer::reason(503, "ServiceUnavailable"));
     rig.stop();
-    rig.apns.answer_normally();
 
     // As a disk that was full or broke might leave them; what is no text at all is in the middle.
-    let held = rig.read(HELD);
-    let lines: Vec<_> = held.lines().collect();
-    let broken = [
-        lines[0].as_bytes(),
-        lines[1].as_bytes(),
-        b"\xff\xfe",
-        lines[2].as_bytes(),
-        &lines[1].as_bytes()[..40],
-    ];
-    let broken = broken.join(&b'\n');
-    fs::write(rig.file(HELD), &broken).unwrap();
+    let good = old_line("apple", &token(2)).into_bytes();
+    let broken = rig.write_old(&[
+        good.clone(),
+        b"\xff\xfe".to_vec(),
+        old_line("apple", &token(3)).into_bytes(),
+        good[..40].to_vec(),
+    ]);
     fs::write(rig.file(BLOCKS), "no block list").unwrap();
     let seen = rig.apns.count();
     rig.start_again();
@@ -110,7 +103,7 @@ fn what_cannot_be_read_is_put_aside_and_the_rest_is_used() {
 fn files_of_another_version_are_put_aside() {
     let mut rig = Rig::start("10min");
     rig.stop();
-    fs::write(rig.file(HELD), "{\"fpush\":2}\n[\"m\",\"apple\",{}]\n").unwrap();
+    fs::write(rig.file(OLD_HELD), "{\"fpush\":2}\n[\"m\",\"apple\",{}]\n").unwrap();
     rig.start_again();
     rig.daemon.wait_for_log("held.jsonl is not all readable", LONG);
     assert!(rig.file("held.unreadable").exists());
@@ -132,17 +125,20 @@ fn a_file_that_cannot_be_opened_is_put_aside() {
     rig.start_again();
     let line = rig.daemon.wait_for_log("going on without what it holds", LONG);
     assert!(
-        line.contains("ERROR") && line.contains("it is kept as") && line.contains("held.unreadable"),
+        line.contains("ERROR") && line.contains("it is kept as") && line.contains("spool.unreadable"),
         "{line}"
     );
     rig.stop();
     assert!(!rig.read(HELD).contains(&token(1)));
-    let aside = rig.file("held.unreadable");
+    let aside = rig.file("spool.unreadable");
     if chown(&aside, Some(0), None).is_err() {
         fs::set_permissions(&aside, fs::Permissions::from_mode(0o600)).unwrap();
     }
-    assert!(fs::read_to_string(&aside).unwrap().contains(&token(1)));
-    fs::rename(&aside, &held).unwrap();
+    for suffix in ["", "-wal"] {
+        let with = |path: &Path| format!("{}{suffix}", path.display());
+        fs::rename(with(&aside), with(&held)).unwrap();
+    }
+    fs::remove_file(format!("{}-shm", aside.display())).unwrap();
     rig.start_again();
     rig.daemon.wait_for_log("held since before the start", LONG);
     rig.stop();
@@ -218,25 +214,17 @@ fn a_folder_that_cannot_be_used_keeps_a_daemon_from_starting() {
     );
 }
 
-/// Pushes go on; that they would not survive is said once, and again that they would.
+/// Somebody moves the folder: what is held goes where it is.
 #[test]
-fn a_folder_that_vanishes_is_trouble_and_no_end() {
+fn a_folder_that_is_moved_keeps_what_is_held() {
     let mut rig = Rig::start("10min");
     let (state, away) = (rig.file(""), rig.daemon.dir().join("away"));
     fs::rename(&state, &away).unwrap();
     rig.hold(&token(1));
-    let line = rig
-        .daemon
-        .wait_for_log("cannot write held.jsonl in stateDirectory", LONG);
-    assert!(
-        line.contains("ERROR") && line.contains("would not survive a restart"),
-        "{line}"
-    );
     assert_eq!(rig.push(&token(2)), RESULT);
     fs::rename(&away, &state).unwrap();
-    rig.daemon
-        .wait_for_log("stateDirectory can be written to again", LONG);
-    rig.wait_for(HELD, |text| text.contains(&token(1)));
+    rig.daemon.kill();
+    assert!(rig.read(HELD).contains(&token(1)));
 }
 
 /// What others planted there is neither followed nor waited for, and from then on they can plant nothing.
@@ -297,21 +285,15 @@ fn what_is_read_back_says_nothing_to_google_but_its_token() {
     }
     rig.wait_for(HELD, |text| text.contains(&token));
     rig.daemon.kill();
-    let held = rig.read(HELD);
-    let good = held.lines().nth(1).unwrap().to_owned();
+    let good = old_line("google", &token);
     let planted = [
         r#"x\",\"data\":{\"planted\":\"1\"},\"y\":\""#,
         r#"abcdefghijklmnopqrstuvwxyz\"}"#,
         r"abcdefghijklmnopqrstuvwxyz\n",
         r"abcdefghijklmnopqrstuvwxyz\\u0022",
     ]
-    .map(|planted| good.replace(&token, planted));
-    let lines = [held.lines().next().unwrap(), &good].map(str::to_owned);
-    fs::write(
-        rig.file(HELD),
-        lines.into_iter().chain(planted).collect::<Vec<_>>().join("\n"),
-    )
-    .unwrap();
+    .map(|planted| good.replace(&token, planted).into_bytes());
+    rig.write_old(&planted);
     rig.start_again();
     let line = rig.daemon.wait_for_log("held.jsonl is not all readable", LONG);
     let last = rig.stop();
@@ -330,11 +312,9 @@ fn what_is_read_back_says_nothing_to_google_but_its_token() {
 #[test]
 fn what_is_read_back_is_checked_like_a_publish() {
     let mut rig = Rig::start("10min");
-    rig.hold(&token(2));
-    rig.wait_for(HELD, |text| text.contains(&token(2)));
+    assert_eq!(rig.push(&token(9)), RESULT);
     rig.daemon.kill();
-    let held = rig.read(HELD);
-    let good = held.lines().nth(1).unwrap().to_owned();
+    let good = old_line("apple", &token(2));
     let bad = [
         good.replace(&token(2), "..%2f3%2fdevice"),
         good.replace(&token(2), "a\\u0000b"),
@@ -342,14 +322,13 @@ fn what_is_read_back_is_checked_like_a_publish() {
         good.replace("\"attempts\":0", "\"attempts\":4294967295"),
     ];
     assert!(bad.iter().all(|line| *line != good), "{good}");
-    let lines = [held.lines().next().unwrap(), &good]
-        .into_iter()
-        .map(str::to_owned);
-    fs::write(rig.file(HELD), lines.chain(bad).collect::<Vec<_>>().join("\n")).unwrap();
+    let lines: Vec<_> = [good].into_iter().chain(bad).map(String::into_bytes).collect();
+    rig.write_old(&lines);
     let seen = rig.apns.count();
     rig.start_again();
     let line = rig.daemon.wait_for_log("held.jsonl is not all readable", LONG);
     assert!(line.contains("unreadable=3"), "{line}");
+    rig.apns.wait_for(seen + 1, LONG);
     let last = rig.stop();
     assert!(last.contains("kept=0"), "{last}");
     assert_eq!(rig.apns.count(), seen + 1);

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     thread,
     time::{Duration, Instant},
@@ -10,6 +11,7 @@ use std::{
 use fpush_testkit::{
     Daemon, FakeApns, FakeXmpp, Link, TestCa, daemon::Builder, fixture, publish::ejabberd_publish,
 };
+use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_fpush");
@@ -21,7 +23,8 @@ pub(crate) const RESULT: &str = "result";
 pub(crate) const DEAD: &str = "cancel/item-not-found";
 pub(crate) const REFUSED: &str = "wait/service-unavailable";
 
-pub(crate) const HELD: &str = "held.jsonl";
+pub(crate) const HELD: &str = "spool.db";
+pub(crate) const OLD_HELD: &str = "held.jsonl";
 pub(crate) const BLOCKS: &str = "blocklist.jsonl";
 
 /// A daemon whose link is up. Its only push module is Apple's `m`.
@@ -147,7 +150,39 @@ impl Rig {
 
     /// What a file says; nothing if it is not there.
     pub(crate) fn read(&self, name: &str) -> String {
+        if name == HELD {
+            let tokens: Vec<_> = self.held().into_iter().map(|(_, token)| token).collect();
+            return tokens.join("\n");
+        }
         fs::read_to_string(self.file(name)).unwrap_or_default()
+    }
+
+    /// What is held, by number.
+    pub(crate) fn held(&self) -> Vec<(i64, String)> {
+        let read = || -> rusqlite::Result<Vec<_>> {
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+            let connection = Connection::open_with_flags(self.file(HELD), flags)?;
+            let mut statement =
+                connection.prepare("SELECT number, token FROM held ORDER BY module, number")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect()
+        };
+        read().unwrap_or_default()
+    }
+
+    /// Writes a file of the versions that had what is held in lines.
+    pub(crate) fn write_old(&self, lines: &[Vec<u8>]) -> Vec<u8> {
+        let head = b"{\"fpush\":1}".to_vec();
+        let text = [&[head], lines].concat().join(&b'\n');
+        fs::write(self.file(OLD_HELD), &text).unwrap();
+        fs::set_permissions(self.file(OLD_HELD), fs::Permissions::from_mode(0o600)).unwrap();
+        text
+    }
+
+    /// Changes what is held, while no daemon runs.
+    pub(crate) fn change_held(&self, statement: &str) {
+        let connection = Connection::open(self.file(HELD)).unwrap();
+        connection.execute_batch(statement).unwrap();
     }
 
     /// Waits until this token is in the file of what is held, which may be something else before: a FIFO is not to be read.
@@ -190,4 +225,13 @@ pub(crate) const TRUSTED: usize = 10;
 /// A token of Apple's.
 pub(crate) fn token(number: usize) -> String {
     format!("{number:08x}{}", "89abcdef".repeat(7))
+}
+
+/// A line of the versions that had what is held in lines: it is due.
+pub(crate) fn old_line(kind: &str, token: &str) -> String {
+    json!(["m", kind, {
+        "token": token, "class": "High", "choice": "Named", "domain": "a.example", "spacing": 600_000,
+        "registered": false, "due": 1, "attempts": 0,
+    }])
+    .to_string()
 }

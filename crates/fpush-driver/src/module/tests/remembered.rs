@@ -3,12 +3,18 @@
 use super::*;
 
 /// A module that knows what another one knew, as after a new start.
-fn started_again(f: &Fixture) -> Fixture {
-    started_again_with(f, clocks())
+fn started_again(f: &Fixture, disk: &Disk) -> Fixture {
+    started_again_with(f, disk, settings(), |_| {})
 }
 
-/// The same with a clock that was wrong when things were written down.
-fn started_again_with(f: &Fixture, written: Clocks) -> Fixture {
+/// The same with other settings and another disk.
+fn started_again_with(
+    f: &Fixture,
+    disk: &Disk,
+    settings: ModuleSettings,
+    change: impl Fn(&mut HeldRecord),
+) -> Fixture {
+    let written = clocks();
     let hasher = TokenHasher::with_key(f.module.senders.hasher().key());
     let provider = Arc::<Provider>::default();
     let drain = Drain::default();
@@ -17,9 +23,7 @@ fn started_again_with(f: &Fixture, written: Clocks) -> Fixture {
         high: Class::High,
         digest: 1,
     });
-    let module = Module::new("m", backend, settings(), Senders::new(hasher), drain.clone());
-    let held: Vec<HeldRecord> =
-        serde_json::from_str(&serde_json::to_string(&held_records(&f.module, written)).unwrap()).unwrap();
+    let module = Module::new("m", backend, settings, Senders::new(hasher), drain.clone());
     let blocks: Vec<BlockRecord> =
         serde_json::from_str(&serde_json::to_string(&f.module.blocks(0, written).0).unwrap()).unwrap();
     let (mut verdicts, mut from) = (Vec::new(), Some(VerdictPlace::default()));
@@ -28,7 +32,12 @@ fn started_again_with(f: &Fixture, written: Clocks) -> Fixture {
         (part, from) = f.module.verdicts(place, clocks());
         verdicts.extend(part);
     }
-    module.remember(blocks, held, verdicts, clocks());
+    module.remember(blocks, verdicts, clocks());
+    for (number, record) in disk.held.lock().unwrap().iter() {
+        let mut record = record.clone();
+        change(&mut record);
+        module.remember_held(*number, record, clocks());
+    }
     drain.spawn(Arc::clone(&module).run(Liveness::new().probe("m")));
     Fixture {
         module,
@@ -41,10 +50,12 @@ fn started_again_with(f: &Fixture, written: Clocks) -> Fixture {
 #[tokio::test(start_paused = true)]
 async fn queued_pushes_go_out_when_their_time_has_come() {
     let f = Fixture::new();
+    let disk = f.keep();
     assert_eq!(f.push("a").await, Outcome::Accepted);
     assert_eq!(f.push("a").await, Outcome::Queued);
     seconds(5).await;
-    let again = started_again(&f);
+    // The clock on the wall does not move here.
+    let again = started_again_with(&f, &disk, settings(), |record| record.due -= 5_000);
     assert_eq!(again.settled("a"), Outcome::Refused, "one is queued already");
     seconds(30).await;
     let times = again.times();
@@ -58,7 +69,7 @@ async fn dead_tokens_stay_dead() {
     f.earn_belief().await;
     f.provider.queue([Step::Fail(GONE)]);
     assert_eq!(f.push("dead").await, Outcome::TokenDead);
-    let again = started_again(&f);
+    let again = started_again(&f, &Disk::default());
     assert_eq!(again.settled("dead"), Outcome::TokenDead);
     assert_eq!(again.push("living").await, Outcome::Accepted);
     assert_eq!(f.module.changes()[0], 1);
@@ -70,14 +81,14 @@ async fn dead_tokens_stay_dead() {
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_was_wrong_delays_no_push_for_long() {
     let f = Fixture::new();
-    let clocks = clocks();
-    let wrong = Clocks {
-        wall: clocks.wall + Duration::from_secs(365 * 86_400),
-        ..clocks
-    };
+    let disk = f.keep();
     assert_eq!(f.push("a").await, Outcome::Accepted);
     assert_eq!(f.push("a").await, Outcome::Queued);
-    let again = started_again_with(&f, wrong);
+    let again = started_again_with(&f, &disk, settings(), |record| {
+        let year = 365 * 86_400_000;
+        record.due += year;
+        record.give_up = record.give_up.map(|give_up| give_up + year);
+    });
     again.provider.always(Step::Fail(LATER));
     seconds(601).await;
     assert!(again.provider.count() > 0);
@@ -92,7 +103,7 @@ async fn a_registered_device_is_not_dead_whatever_was_written() {
     f.earn_belief().await;
     f.provider.queue([Step::Fail(GONE)]);
     assert_eq!(f.push("t").await, Outcome::TokenDead);
-    let again = started_again(&f);
+    let again = started_again(&f, &Disk::default());
     assert_eq!(again.settled("t"), Outcome::TokenDead);
     let device = Arc::new(Device::default());
     let recipient = recipient(&device);
@@ -111,7 +122,7 @@ async fn a_registered_device_is_not_dead_whatever_was_written() {
 async fn at_the_end_each_is_tried_once_and_none_during_a_pause() {
     for (answer, attempts) in [(LATER, 2), (pause(600), 2), (PushError::TokenBusy, 2)] {
         let f = Fixture::new();
-        f.module.keep_held();
+        f.keep();
         assert_eq!(f.push("a").await, Outcome::Accepted);
         assert_eq!(f.push("a").await, Outcome::Queued);
         f.provider.always(Step::Fail(answer));
@@ -121,7 +132,7 @@ async fn at_the_end_each_is_tried_once_and_none_during_a_pause() {
         assert_eq!((f.module.held(), f.module.lost()), (1, 0), "{answer:?}");
     }
     let f = Fixture::new();
-    f.module.keep_held();
+    f.keep();
     assert_eq!(f.push("a").await, Outcome::Accepted);
     assert_eq!(f.push("a").await, Outcome::Queued);
     f.provider.queue([Step::Fail(pause(600))]);
@@ -135,21 +146,24 @@ async fn at_the_end_each_is_tried_once_and_none_during_a_pause() {
 #[tokio::test(start_paused = true)]
 async fn what_is_under_way_is_held_until_the_provider_has_answered() {
     let f = Fixture::new();
+    let disk = f.keep();
     assert_eq!(f.push("a").await, Outcome::Accepted);
     assert_eq!(f.push("a").await, Outcome::Queued);
     f.provider.queue([Step::SlowTake(10_000)]);
     seconds(25).await;
     assert_eq!(f.provider.count(), 2);
-    assert_eq!((f.module.held(), held_records(&f.module, clocks()).len()), (1, 1));
+    assert_eq!((f.module.held(), disk.numbers().len()), (1, 1));
     seconds(10).await;
-    assert_eq!((f.module.held(), held_records(&f.module, clocks()).len()), (0, 0));
+    assert_eq!((f.module.held(), disk.numbers().len()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_token_is_in_what_a_record_prints() {
     let f = Fixture::new();
+    let disk = f.keep();
     f.push("s3cret").await;
     assert_eq!(f.push("s3cret").await, Outcome::Queued);
-    let records = held_records(&f.module, clocks());
+    let records = disk.records();
+    assert_eq!(records.len(), 1);
     assert!(!format!("{records:?}").contains("s3cret"));
 }

@@ -1,6 +1,6 @@
 //! Other instances, as far as a module sees them.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use fpush_policy::{Change, Claim, Claimed, News, OwnDeaths, SharedWord};
 

@@ -8,7 +8,8 @@ use super::*;
 use crate::{
     attempts::{Next, Tries},
     known::LastAccepted,
-    policy::{Decision, Grant, HeldEnd, Publish},
+    policy::{Decision, Failed, Grant, HeldEnd, Publish},
+    settings::ModuleSettings,
     shared::{SharedSlot, SharedWord},
     testing::{clocks, hasher, job, job_of, settings},
 };
@@ -38,6 +39,7 @@ impl Fixture {
             target: job.target(),
             registered: false,
             spacing: None,
+            time_to_live: Duration::from_secs(4 * 3_600),
             sender: &job.sender,
         };
         self.policy.publish(&publish, self.at(seconds))
@@ -106,7 +108,7 @@ fn seconds(seconds: u64) -> Duration {
 fn a_window_of_another_instance_makes_a_push_the_queued_one() {
     let mut f = Fixture::new();
     let confirmed = f.claimed("t", Claimed::Held(seconds(7)), 0);
-    assert!(matches!(confirmed, Confirmed::Held { first: true }));
+    assert!(matches!(confirmed, Confirmed::Held(Held { first: true, .. })));
     assert_eq!(f.policy.next_timer(f.at(0)), Some(f.at(7)));
     assert_eq!(f.decide(&job("t"), 1), Decision::Answer(Outcome::Refused));
     // When its time has come it is claimed again.
@@ -118,12 +120,12 @@ fn a_window_of_another_instance_makes_a_push_the_queued_one() {
     assert_eq!((claim.slot_key(), claim.window), (slot_key("t"), seconds(20)));
     let later = Claimed::Held(seconds(5));
     let now = f.at(7);
-    let ended = f
-        .policy
-        .claimed_held(&attempt.job, attempt.slot, later, now)
-        .unwrap_err();
+    let unsent = f.policy.claimed_held(&attempt.job, attempt.slot, later, now);
+    let Err(Unsent::Later(until)) = unsent else {
+        panic!("{unsent:?}");
+    };
     assert_eq!(
-        f.policy.held_ended(attempt.number, attempt.slot, &ended, now),
+        f.policy.held_waits(attempt.number, attempt.slot, until, now),
         None,
         "it waits"
     );
@@ -151,11 +153,10 @@ fn a_slot_that_was_not_used_is_given_back_to_all() {
 fn what_is_held_here_goes_if_one_is_queued_elsewhere_and_nobody_hears_of_it_twice() {
     let mut f = Fixture::new();
     f.slot(&job("t"), 0);
-    let Decision::Hold { due, .. } = f.decide(&job("t"), 1) else {
+    let Decision::Hold { until, .. } = f.decide(&job("t"), 1) else {
         panic!("it is held");
     };
-    f.policy.hold(job("t"), due);
-    let number = f.policy.last_held();
+    let number = f.policy.hold(job("t"), until).number;
     let now = f.at(1);
     assert_eq!(
         f.policy.claimed_to_hold(number, Claimed::Queued, now),
@@ -163,8 +164,7 @@ fn what_is_held_here_goes_if_one_is_queued_elsewhere_and_nobody_hears_of_it_twic
     );
     assert_eq!(f.policy.held(), 0);
     // The other one's window is longer.
-    f.policy.hold(job("t"), due);
-    let number = f.policy.last_held();
+    let number = f.policy.hold(job("t"), until).number;
     let held = Claimed::Held(seconds(40));
     assert_eq!(f.policy.claimed_to_hold(number, held, now), Outcome::Queued);
     assert_eq!(f.policy.next_timer(now), Some(f.at(41)));
@@ -184,18 +184,67 @@ fn blocks_and_pauses_of_others_are_known_from_then_on() {
         matches!(f.decide(&job("t"), longest + 1), Decision::Send { .. }),
         "never longer than the rule has it"
     );
-    let paused = Claimed::Paused(seconds(60));
-    assert!(matches!(
-        f.claimed("u", paused, longest + 2),
-        Confirmed::Answer(Outcome::ProviderUnavailable)
-    ));
-    assert_eq!(
-        f.decide(&job("v"), longest + 3),
-        Decision::Answer(Outcome::ProviderUnavailable)
+}
+
+#[test]
+fn a_pause_of_others_is_one_here_until_they_end_it() {
+    let mut f = Fixture::new();
+    let job_of = |f: &Fixture, token: &str| {
+        let mut job = job(token);
+        job.worth_until = Some(f.at(3_600));
+        job
+    };
+    let paused = |f: &mut Fixture| {
+        let job = job_of(f, "u");
+        let slot = f.slot(&job, 0);
+        let now = f.at(0);
+        let confirmed = f.policy.claimed(job, slot, Claimed::Paused(seconds(60)), now);
+        let Confirmed::Paused(job, slot, resume) = confirmed else {
+            panic!("{confirmed:?}");
+        };
+        assert_eq!(resume, f.at(60));
+        f.policy.failed(job, slot, resume, now)
+    };
+    assert!(matches!(paused(&mut f), Failed::Held(_)));
+    let until_back = |decision| {
+        matches!(
+            decision,
+            Decision::Hold {
+                until: HoldUntil::Back,
+                ..
+            }
+        )
+    };
+    assert!(until_back(f.decide(&job("v"), 1)));
+    assert_eq!(f.policy.grant(f.at(1)).map(|_| ()), None, "nothing is tried");
+    // What is held finds out whether it is over when they say so.
+    f.policy.hear(News::Pause(None), f.at(2));
+    while f.policy.make_due(f.at(2)) {}
+    assert!(matches!(f.policy.grant(f.at(2)), Some(Grant::Held(probe)) if probe.is_probe));
+
+    // Where nothing is held for outages, it is refused.
+    let mut f = Fixture::new();
+    let refused = Outcome::ProviderUnavailable;
+    let now = f.at(0);
+    f.policy.configure(
+        ModuleSettings {
+            hold_for: Duration::ZERO,
+            ..settings()
+        },
+        0,
+        now,
     );
-    // It ends when the others say so.
-    f.policy.hear(News::Pause(None), f.at(longest + 4));
-    assert!(matches!(f.decide(&job("v"), longest + 5), Decision::Send { .. }));
+    let mut job = job("u");
+    job.worth_until = None;
+    let slot = f.slot(&job, 0);
+    let Confirmed::Paused(job, slot, resume) = f.policy.claimed(job, slot, Claimed::Paused(seconds(60)), now)
+    else {
+        panic!("it pauses");
+    };
+    assert_eq!(f.policy.failed(job, slot, resume, now), Failed::Refused(refused));
+    assert_eq!(f.decide(&self::job("v"), 1), Decision::Answer(refused));
+    f.policy.hear(News::Pause(None), f.at(2));
+    assert!(matches!(f.decide(&self::job("v"), 3), Decision::Send { .. }));
 }
 
 #[test]
@@ -447,16 +496,16 @@ fn what_another_instance_says_it_holds_is_never_acknowledged() {
         Confirmed::Answer(Outcome::Refused)
     ));
     f.slot(&job("t"), 0);
-    let Decision::Hold { due, .. } = f.decide(&job("t"), 1) else {
+    let Decision::Hold { until, .. } = f.decide(&job("t"), 1) else {
         panic!("it is held");
     };
-    f.policy.hold(job("t"), due);
+    let number = f.policy.hold(job("t"), until).number;
     assert_eq!(
         f.decide(&job("t"), 2),
         Decision::Answer(Outcome::Coalesced),
         "this one is held here"
     );
-    let (number, now) = (f.policy.last_held(), f.at(2));
+    let now = f.at(2);
     assert_eq!(
         f.policy.claimed_to_hold(number, Claimed::Queued, now),
         Outcome::Refused
@@ -496,10 +545,10 @@ fn under_another_key_what_is_held_is_found_and_nothing_else() {
     let mut f = Fixture::new();
     f.slot(&job("t"), 0);
     f.answer("u", Some(PushError::TokenDoubted), 0);
-    let Decision::Hold { due, .. } = f.decide(&job("t"), 1) else {
+    let Decision::Hold { until, .. } = f.decide(&job("t"), 1) else {
         panic!("it is held");
     };
-    f.policy.hold(job("t"), due);
+    f.policy.hold(job("t"), until);
     let (hasher, now) = (hasher(), f.at(2));
     hasher.set_key([9; 16]);
     let domain = known("t").sender.share;

@@ -1,12 +1,13 @@
-//! Whom the client trusts, and as whom it presents itself.
+//! Whom a client trusts, and as whom it presents itself.
 
 use std::{
     fmt,
+    path::Path,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use fpush_push::{files, sync::lock};
+use fpush_push::{files, settings::Section, sync::lock};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::aws_lc_rs,
@@ -43,7 +44,7 @@ impl Identity {
     }
 }
 
-/// The roots that a provider's certificate may come from.
+/// The roots that the certificate of a provider or a server may come from.
 #[derive(Clone)]
 pub struct Trust {
     /// TLS with these roots and without a client certificate.
@@ -85,7 +86,22 @@ impl Trust {
         })
     }
 
-    pub(crate) fn client_config(&self, identity: Option<&Identity>) -> ClientConfig {
+    /// Reads `caFilePath`: roots in PEM form that are trusted beside those of the system.
+    pub fn read(section: &mut Section<'_>) -> Option<Self> {
+        let path = section.path_of("caFilePath");
+        let report = section.report();
+        let pem = match section.optional_string("caFilePath") {
+            Some(file) => Some(report.read_file(&path, Path::new(file))?),
+            None => None,
+        };
+        Self::new(pem.as_deref())
+            .inspect_err(|e| report.error(&path, e))
+            .ok()
+    }
+
+    /// For connections as whom this certificate says.
+    #[must_use]
+    pub fn client_config(&self, identity: Option<&Identity>) -> ClientConfig {
         let mut config = ClientConfig::clone(&self.config);
         if let Some(Identity(identity)) = identity {
             config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(Arc::clone(identity)));

@@ -1,0 +1,125 @@
+//! `monitoring.senders`: who must not be seen.
+
+use fpush_testkit::{Command, FakeXmpp, TempDir, publish::ejabberd_publish, run_to_end};
+use serde_json::json;
+
+use crate::{
+    common,
+    rig::{DOMAIN, PROGRAM, RESULT, Rig, SOON},
+};
+
+/// Sends of all kinds that the log says something about: a push, a module that is not there, no module, a device too many.
+fn send_all(rig: &mut Rig, name: &str) {
+    let from = format!("juliet@{name}.example");
+    let mut number = 0;
+    let mut publish = |rig: &mut Rig, module: Option<&str>, token: &str| {
+        number += 1;
+        let id = format!("{name}-{number}");
+        rig.link()
+            .send(ejabberd_publish(&id, token, module, true).from(&from));
+        rig.link().reply_to(&id, SOON).verdict()
+    };
+    assert_eq!(publish(rig, Some("m"), &format!("token-of-{name}")), RESULT);
+    assert_ne!(publish(rig, Some("n"), "token"), RESULT);
+    assert_ne!(publish(rig, Some(&"n".repeat(65)), "token"), RESULT);
+    assert_ne!(publish(rig, None, "token"), RESULT);
+    for node in 0..2 {
+        let id = format!("{name}-node-{node}");
+        let node = format!("node-{node}-of-{name}");
+        let fields = [("type", "demo"), ("node", &node), ("token", "token")];
+        rig.link()
+            .send(Command::new(&id, "v1-register-push", &fields).from(&from));
+        rig.link().reply_to(&id, SOON);
+    }
+}
+
+fn start(senders: &str) -> Rig {
+    Rig::with(
+        json!({
+            "pushModules": { "m": { "type": "demo" } },
+            "registration": {
+                "store": { "path": "devices.db" }, "types": { "demo": "m" }, "maxDevicesPerDomain": 1,
+            },
+            "monitoring": { "senders": senders },
+        }),
+        |builder| builder.rust_log("debug"),
+    )
+}
+
+#[test]
+fn no_domain_of_a_sender_is_kept_where_it_must_not_be() {
+    let mut rig = start("off");
+    send_all(&mut rig, "hidden");
+    rig.monitoring.wait_for_news();
+    for path in ["/metrics", "/status.json"] {
+        let shown = rig.monitoring.get(path).body;
+        assert!(!shown.contains("hidden.example"), "{path}:\n{shown}");
+    }
+    assert_eq!(rig.monitoring.status()["senders"], json!(null));
+    let log = rig.daemon.log();
+    assert!(!log.contains("hidden.example"), "{log}");
+
+    // That it would have been found.
+    let mut rig = start("top");
+    send_all(&mut rig, "shown");
+    rig.scrape_when(&["fpush_sender_publishes{domain=\"shown.example\"} == 4"]);
+    assert_eq!(rig.monitoring.status()["senders"], json!([["shown.example", 4]]));
+    let log = rig.daemon.log();
+    for message in [
+        ": publish publish=",
+        "publish without a module",
+        "names the push module n,",
+        "names a push module of",
+        "names no push module",
+        "a new device was refused",
+    ] {
+        let mut lines = log.lines().filter(|line| line.contains(message));
+        assert!(
+            lines.any(|line| line.contains("shown.example")),
+            "{message}:\n{log}"
+        );
+    }
+
+    // A reload changes it, and what was counted before is forgotten.
+    let mut reloads = 0;
+    let mut reload = |rig: &Rig, senders: &str| {
+        reloads += 1;
+        rig.change_settings(json!({ "monitoring": { "senders": senders } }));
+        rig.scrape_when(&[&format!("fpush_reloads_total{{result=\"ok\"}} == {reloads}")]);
+        rig.monitoring.wait_for_news();
+        rig.monitoring.status()["senders"].clone()
+    };
+    assert_eq!(reload(&rig, "off"), json!(null));
+    assert_eq!(reload(&rig, "top"), json!([]));
+}
+
+#[test]
+fn senders_can_be_hidden_without_a_listener() {
+    let dir = TempDir::new();
+    let xmpp = FakeXmpp::start(DOMAIN, common::SECRET);
+    let mut settings = common::settings(&xmpp, &json!({ "m": { "type": "demo" } }));
+    let mut check = |monitoring| {
+        settings["monitoring"] = monitoring;
+        let file = dir.write("settings.json", settings.to_string());
+        let args = ["check".as_ref(), file.as_os_str()];
+        let said = run_to_end(PROGRAM, args, dir.path());
+        let out = String::from_utf8(said.stdout).unwrap() + &String::from_utf8(said.stderr).unwrap();
+        (said.status.code(), out)
+    };
+    let (status, said) = check(json!({ "senders": "off" }));
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("domains of senders are in no metric"), "{said}");
+    assert!(!said.contains("status page at"), "{said}");
+    for (monitoring, problem) in [
+        (json!({}), "monitoring.listen: "),
+        (
+            json!({ "senders": "off", "hostNames": [] }),
+            "monitoring.listen: ",
+        ),
+        (json!({ "senders": "none" }), "monitoring.senders: "),
+    ] {
+        let (status, said) = check(monitoring);
+        assert_eq!(status, Some(78), "{said}");
+        assert!(said.contains(problem), "{said}");
+    }
+}
