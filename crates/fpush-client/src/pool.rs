@@ -50,7 +50,16 @@ pub(crate) struct Pool {
     /// spoken HTTP/1.1.
     places: Semaphore,
     connections: Mutex<Connections>,
-    idle_timeout: Duration,
+    keeping: Keeping,
+}
+
+/// Which connections that are not in use are kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keeping {
+    /// For this long; zero: none is.
+    pub(crate) idle_timeout: Duration,
+    /// Of HTTP/1.1, so many.
+    pub(crate) max_idle: NonZeroUsize,
 }
 
 #[derive(Debug, Default)]
@@ -120,12 +129,11 @@ pub(crate) struct Busy<'a> {
 }
 
 impl Pool {
-    /// A pool that keeps connections this long, or none beyond its request if that is zero.
-    pub(crate) fn new(idle_timeout: Duration) -> Self {
+    pub(crate) fn new(keeping: Keeping) -> Self {
         Self {
             places: Semaphore::new(1),
             connections: Mutex::default(),
-            idle_timeout,
+            keeping,
         }
     }
 
@@ -216,7 +224,7 @@ impl Pool {
         let life = Life {
             pool: Arc::downgrade(self),
             number,
-            idle_timeout: self.idle_timeout,
+            idle_timeout: self.keeping.idle_timeout,
             tally: Arc::clone(&reach.tally),
         };
         match protocol {
@@ -362,12 +370,15 @@ impl Busy<'_> {
     /// The body has come to its end: the connection may take the next request.
     pub(crate) fn finish(self) {
         if let Lease::Own(connection, place) = self.lease
-            && !self.pool.idle_timeout.is_zero()
+            && !self.pool.keeping.idle_timeout.is_zero()
         {
-            self.pool.lock().idle.push(Idle {
-                connection,
-                since: Instant::now(),
-            });
+            let mut connections = self.pool.lock();
+            if connections.idle.len() < self.pool.keeping.max_idle.get() {
+                connections.idle.push(Idle {
+                    connection,
+                    since: Instant::now(),
+                });
+            }
             drop(place);
         }
     }

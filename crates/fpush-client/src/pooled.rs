@@ -22,7 +22,7 @@ use crate::{
     dial::Dialer,
     obstacle::Obstacle,
     origin::Origin,
-    pool::{Pool, Reach, Responding},
+    pool::{Keeping, Pool, Reach, Responding},
 };
 
 /// How a client reaches its receivers.
@@ -39,6 +39,8 @@ pub struct PoolSettings {
     /// At an origin that speaks HTTP/1.1, this many requests are under way at a time, each over a connection of its own;
     /// further ones wait. One of HTTP/2 has one connection for all.
     pub max_connections: NonZeroUsize,
+    /// To an origin that speaks HTTP/1.1, this many connections that are not in use are kept.
+    pub max_idle: NonZeroUsize,
     /// Connections are kept for this many origins; beyond that, those go that were not used for longest.
     pub max_origins: NonZeroUsize,
 }
@@ -64,7 +66,7 @@ pub struct PooledClient {
 struct Origins {
     pools: HashMap<Origin, (Arc<Pool>, LastUse)>,
     most: NonZeroUsize,
-    idle_timeout: Duration,
+    keeping: Keeping,
     uses: u64,
 }
 
@@ -81,6 +83,7 @@ impl PooledClient {
             plain_http,
             idle_timeout,
             max_connections,
+            max_idle,
             max_origins,
         } = settings;
         let connector = HttpsConnectorBuilder::new()
@@ -97,7 +100,10 @@ impl PooledClient {
             origins: Mutex::new(Origins {
                 pools: HashMap::new(),
                 most: max_origins,
-                idle_timeout,
+                keeping: Keeping {
+                    idle_timeout,
+                    max_idle,
+                },
                 uses: 0,
             }),
             plain_http,
@@ -152,7 +158,7 @@ impl Origins {
             let oldest = oldest.clone();
             self.pools.remove(&oldest);
         }
-        let pool = Arc::new(Pool::new(self.idle_timeout));
+        let pool = Arc::new(Pool::new(self.keeping));
         self.pools.insert(origin.clone(), (Arc::clone(&pool), self.uses));
         pool
     }

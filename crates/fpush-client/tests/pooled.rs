@@ -40,6 +40,7 @@ fn settings(ca: &TestCa) -> PoolSettings {
         plain_http: false,
         idle_timeout: LONG,
         max_connections: NonZeroUsize::new(4).unwrap(),
+        max_idle: NonZeroUsize::new(4).unwrap(),
         max_origins: NonZeroUsize::new(100).unwrap(),
     }
 }

@@ -278,7 +278,7 @@ impl Lane {
         let arguments = |command: &mut Cmd| {
             command.arg(&self.instance.id).arg(self.instance.number);
             command.arg(deaths.version).arg(deaths.count);
-            command.arg(OwnDeaths::MOST).arg(KEPT);
+            command.arg(OwnDeaths::MOST).arg(KEPT).arg(deaths.lane);
         };
         let keys: [&[u8]; 1] = [&self.names.deaths];
         let answer = self.scripts.die.run(connection, &keys, arguments).await?;
@@ -404,8 +404,15 @@ fn write(command: &mut Cmd, change: &Change) {
             let packed = u64::from(days.min(3)) * 2 + u64::from(beyond_doubt);
             ("v", Some(token), [age.into(), last.into(), packed])
         }
-        Change::Deaths(OwnDeaths { count, version, calm }) => {
-            ("d", None, [count.into(), version, calm.into()])
+        Change::Deaths(deaths) => {
+            let OwnDeaths {
+                lane,
+                count,
+                version,
+                calm,
+            } = deaths;
+            let packed = u64::from(lane) * 2 + u64::from(calm);
+            ("d", None, [count.into(), version, packed])
         }
         Change::Silence(token, left) => ("s", Some(token), [millis(left), 0, 0]),
         Change::Pause(left) => ("p", None, [millis(left).max(1), 0, 0]),

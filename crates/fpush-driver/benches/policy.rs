@@ -6,7 +6,7 @@ use criterion::Criterion;
 use fpush_driver::{Admission, Drain, Module, Senders, clocks};
 use fpush_policy::{Decision, ModuleSettings, Policy, Publish, RatelimitSettings, SenderDomain, Target};
 use fpush_push::{
-    BackendStatus, Choice, Class, Failure, Fingerprint, Outcome, Push, PushError, PushTrait, Request,
+    BackendStatus, Choice, Class, Failure, Fingerprint, LaneId, Outcome, Push, PushError, PushTrait, Request,
     Sending, TokenHasher, Urgency, Verifying,
     settings::{Report, Section},
 };
@@ -95,6 +95,7 @@ fn limit(criterion: &mut Criterion) {
                 token,
                 class: Class::High,
             },
+            lane: LaneId::Main,
             registered: false,
             spacing: None,
             time_to_live: Duration::MAX,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use fpush_policy::{End, Grant, HeldAttempt, HeldEnd, Policy, Ticket};
-use fpush_push::{Fingerprint, Meters, PushTrait, sync::lock};
+use fpush_push::{Fingerprint, LaneId, Meters, PushTrait, sync::lock};
 use tokio::{
     sync::{Notify, oneshot},
     task::JoinHandle,
@@ -72,17 +72,22 @@ pub(crate) enum Granted {
 }
 
 /// How the policy reaches a publish that waits for its permit.
-pub(crate) type Waiter = oneshot::Sender<Permit>;
+pub(crate) struct Waiter {
+    pub(crate) lane: LaneId,
+    pub(crate) sender: oneshot::Sender<Permit>,
+}
 
-/// The right to have one push at the provider. When it is dropped, it goes to the next waiter.
+/// The right to have one push at the provider, in one of the module's lanes. When it is dropped, it goes to the next waiter.
 pub(crate) struct Permit {
     lane: Arc<Lane>,
+    of: LaneId,
 }
 
 /// A place in the queue for permits. It is given up when it is dropped.
 pub(crate) struct Place {
     lane: Arc<Lane>,
     receiver: oneshot::Receiver<Permit>,
+    of: LaneId,
     ticket: Ticket<Fingerprint>,
 }
 
@@ -132,6 +137,11 @@ impl Lane {
                 policy.note(token, End::Dropped, now);
                 debug!(module = %self.name, %token, "queued push dropped: the token is dead");
             }
+            HeldEnd::Unreached => {
+                self.meters.held_dropped();
+                policy.note(token, End::Lost, now);
+                debug!(module = %self.name, %token, "queued push dropped: the server of its endpoint did not take it");
+            }
             HeldEnd::Covered => self.meters.held_covered(),
             HeldEnd::Lost(outcome) => {
                 self.meters.held_lost();
@@ -166,7 +176,8 @@ impl Lane {
                 None => return,
                 Some(Grant::Waiter(waiter)) => {
                     // A waiter that gave up returns the permit by dropping it.
-                    drop(waiter.send(Permit::new(self)));
+                    let Waiter { lane, sender } = waiter;
+                    drop(sender.send(Permit::new(self, lane)));
                     continue;
                 }
                 // It finds out by that.
@@ -174,7 +185,10 @@ impl Lane {
                     drop(waiter);
                     continue;
                 }
-                Some(Grant::Held(attempt)) => Granted::Attempt(attempt, Permit::new(self)),
+                Some(Grant::Held(attempt)) => {
+                    let permit = Permit::new(self, attempt.job.lane);
+                    Granted::Attempt(attempt, permit)
+                }
                 Some(Grant::Ended(token, end)) => Granted::Ended(token, end),
             };
             lock(&self.granted).push_back(granted);
@@ -236,16 +250,17 @@ impl Drop for Locked<'_> {
 
 impl Permit {
     /// The one that the policy has granted.
-    pub(crate) fn new(lane: &Arc<Lane>) -> Self {
+    pub(crate) fn new(lane: &Arc<Lane>, of: LaneId) -> Self {
         Self {
             lane: Arc::clone(lane),
+            of,
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let somebody_waits = self.lane.lock().policy.give_back_permit();
+        let somebody_waits = self.lane.lock().policy.give_back_permit(self.of);
         if somebody_waits {
             self.lane.grant();
         }
@@ -256,11 +271,13 @@ impl Place {
     pub(crate) fn new(
         lane: &Arc<Lane>,
         receiver: oneshot::Receiver<Permit>,
+        of: LaneId,
         ticket: Ticket<Fingerprint>,
     ) -> Self {
         Self {
             lane: Arc::clone(lane),
             receiver,
+            of,
             ticket,
         }
     }
@@ -274,7 +291,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.lane.lock().policy.leave(&self.ticket);
+        self.lane.lock().policy.leave(self.of, &self.ticket);
     }
 }
 

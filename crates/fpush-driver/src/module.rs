@@ -5,6 +5,8 @@ mod attempts;
 mod held;
 mod inspect;
 mod proof;
+mod remember;
+mod settle;
 mod shared;
 mod status;
 #[cfg(test)]
@@ -13,21 +15,18 @@ mod tests;
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use fpush_policy::{
-    BlockRecord, Busy, Clocks, End, Ended, Failed, Held, HeldRecord, ModuleSettings, Policy, PushJob,
-    RateSlot, Recipient, Remembered, Tries, VerdictPlace, VerdictRecord,
+    BlockRecord, Clocks, End, Held, ModuleSettings, Policy, PushJob, RateSlot, Tries, VerdictPlace,
+    VerdictRecord,
 };
 use fpush_push::{
-    Class, Failure, Fingerprint, Form, Meters, Outcome, Push, PushError, PushTrait, Token, Urgency,
+    Class, Failure, Fingerprint, Form, LaneId, Meters, Outcome, Push, PushError, PushTrait, Token, Urgency,
 };
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout},
-};
+use tokio::{sync::oneshot, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
-    Drain, HeldStore, Senders, SharedLane,
+    Drain, Senders, SharedLane,
     clock::clocks,
     lane::{Lane, Life, Locked, Permit, Place, Turn},
 };
@@ -228,61 +227,6 @@ impl Module {
         self.lock().policy.blocks(from, clocks)
     }
 
-    /// From now on what is held is written down there.
-    pub fn keep_in(&self, store: Arc<dyn HeldStore>) {
-        let mut state = self.lock();
-        state.policy.begin_noting();
-        state.store = Some(store);
-    }
-
-    /// Takes what was written down of the block list and of the provider's words before the daemon started again.
-    pub fn remember(
-        &self,
-        blocks: impl IntoIterator<Item = BlockRecord>,
-        verdicts: impl IntoIterator<Item = VerdictRecord>,
-        clocks: Clocks,
-    ) {
-        self.lock().policy.remember(blocks, verdicts, clocks);
-    }
-
-    /// Takes a push that was written down before the daemon started again, under its number. It goes out when its time has
-    /// come. Returns whether it is held.
-    pub fn remember_held(&self, number: u64, record: HeldRecord, clocks: Clocks) -> bool {
-        // The settings may have changed since, and the file too.
-        let Some(recipient) = self.recipient(&record) else {
-            self.lose(self.fingerprint(record.token()), Outcome::TokenInvalid);
-            return false;
-        };
-        let fingerprint = self.fingerprint(recipient.token.as_str());
-        let hasher = self.senders.hasher();
-        let mut state = self.lock();
-        let remembered = state
-            .policy
-            .remember_held(number, record, recipient, hasher, clocks);
-        drop(state);
-        match remembered {
-            Remembered::Held => return true,
-            Remembered::Full => self.lose(fingerprint, Outcome::Overloaded),
-            Remembered::Expired => self.lose(fingerprint, Outcome::ProviderUnavailable),
-        }
-        false
-    }
-
-    /// All that was written down is there.
-    pub fn has_remembered(&self) {
-        self.lane.wake.notify_one();
-    }
-
-    /// Whom a push is for that was written down. `None` if its token cannot be one.
-    fn recipient(&self, record: &HeldRecord) -> Option<Recipient> {
-        let backend = self.backend();
-        Some(Recipient {
-            token: Token::new(&backend.canonical(record.token())?),
-            sender: self.senders.domain(record.domain()),
-            time_to_live: backend.time_to_live(record.class),
-        })
-    }
-
     /// The one spelling of a token of the module's provider; `None` for what cannot be one.
     #[must_use]
     pub fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>> {
@@ -337,101 +281,17 @@ impl Module {
         permit
     }
 
-    /// What a push comes to whose attempts have ended.
-    async fn settle(&self, ended: Ended, job: Box<PushJob>, slot: RateSlot, permit: Permit) -> Outcome {
-        match ended {
-            // Boxed, because few are held: the future of every other push stays small.
-            Ended::Busy => Box::pin(self.hold_busy(job, slot, permit)).await,
-            Ended::Failed { resume } => Box::pin(self.hold_failed(job, slot, resume, Some(permit))).await,
-            Ended::Settled(outcome) => {
-                if outcome != Outcome::Accepted {
-                    self.lock().policy.give_back(slot);
-                }
-                drop(permit);
-                outcome
-            }
-        }
-    }
-
-    /// Makes a push whose token is too busy the queued one of its key.
-    async fn hold_busy(&self, job: Box<PushJob>, slot: RateSlot, permit: Permit) -> Outcome {
-        let (busy, written) = {
-            let mut state = self.lock();
-            let busy = state.policy.busy(job, slot, Instant::now().into_std());
-            (busy, state.write())
-        };
-        // Not before that: who gets it may be another push to the token.
-        drop(permit);
-        match busy {
-            Busy::Held(number) => self.acknowledge(number, true, written).await,
-            Busy::Covered => {
-                self.lane.meters.held_covered();
-                Outcome::Queued
-            }
-            Busy::Refused => Outcome::Refused,
-        }
-    }
-
-    /// Holds a push that got no answer.
-    async fn hold_failed(
-        &self,
-        job: Box<PushJob>,
-        slot: RateSlot,
-        resume: std::time::Instant,
-        permit: Option<Permit>,
-    ) -> Outcome {
-        let (failed, written) = {
-            let mut state = self.lock();
-            let now = Instant::now().into_std();
-            let failed = state.policy.failed(job, slot, resume, now);
-            (failed, state.write())
-        };
-        drop(permit);
-        match failed {
-            Failed::Held(number) => self.acknowledge(number, true, written).await,
-            Failed::Covered => {
-                self.lane.meters.held_covered();
-                Outcome::Queued
-            }
-            Failed::Refused(outcome) => outcome,
-        }
-    }
-
-    /// Waits until a held push is written down, if it is. What cannot be written down is not acknowledged, and not held
-    /// either, unless an older push has its number.
-    async fn acknowledge(
-        &self,
-        number: u64,
-        is_new: bool,
-        written: Option<oneshot::Receiver<bool>>,
-    ) -> Outcome {
-        self.lane.wake.notify_one();
-        let Some(written) = written else {
-            return Outcome::Queued;
-        };
-        match timeout(LONGEST_WRITE, written).await {
-            Ok(Ok(true)) => {
-                self.lock().policy.written(number);
-                Outcome::Queued
-            }
-            Ok(Ok(false) | Err(_)) => {
-                if is_new {
-                    self.lock().policy.not_written(number);
-                }
-                Outcome::Overloaded
-            }
-            Err(_) => Outcome::Overloaded,
-        }
-    }
-
     /// For an operator who asks later why the phone got no push.
     fn note(&self, token: Fingerprint, end: End) {
         self.lock().policy.note(token, end, Instant::now().into_std());
     }
 
     /// In one place, so that it is one kind of problem.
-    fn complain_of_crowd(&self) {
-        warn!(module = %self.name, "{CROWDED}");
+    fn complain_of_crowd(&self, lane: LaneId) {
+        // How fast a stranger's server is, or how many there are, is nobody's trouble but theirs.
+        if !lane.is_strangers() {
+            warn!(module = %self.name, "{CROWDED}");
+        }
     }
 
     /// Counts an attempt that has ended now. Returns when that is.
@@ -515,11 +375,11 @@ impl Module {
         };
         let Some(permit) = permit else {
             let now = Instant::now().into_std();
-            if self.lock().policy.is_down(now) {
+            if self.lock().policy.is_down(job.lane, now) {
                 return Box::pin(self.hold_failed(job, slot, now, None)).await;
             }
             if !self.drain.has_begun() {
-                self.complain_of_crowd();
+                self.complain_of_crowd(job.lane);
             }
             return Outcome::Overloaded;
         };
@@ -552,8 +412,6 @@ async fn delay_at_random() {
 
 /// A reply is due this long after its publish; ejabberd forgets the publish after 32 s.
 const DEADLINE: Duration = Duration::from_secs(25);
-/// A disk that takes longer is too slow to acknowledge anything.
-const LONGEST_WRITE: Duration = Duration::from_secs(4);
 /// How often a push that the operator wants tries again at once because its connection broke.
 const MAX_RECONNECTS: u32 = 2;
 const CROWDED: &str = "overloaded: publishes arrive faster than the provider accepts them; some were refused: is the provider \

@@ -138,6 +138,7 @@ fn token_client(trust: Trust, dialer: Dialer) -> PoolSettings {
         plain_http: false,
         idle_timeout: Duration::ZERO,
         max_connections: NonZeroUsize::MIN,
+        max_idle: NonZeroUsize::MIN,
         max_origins: NonZeroUsize::MIN,
     }
 }

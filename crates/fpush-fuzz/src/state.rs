@@ -10,7 +10,7 @@ use fpush_policy::{
     BlockRule, BlocklistSettings, Clocks, Ended, Grant, HeldChange, HeldRecord, KnownDomains, ModuleSettings,
     Policy, Publish, RatelimitSettings, Recipient, Remembered, SenderDomain, Target, VerdictPlace,
 };
-use fpush_push::{Class, Outcome, Token, TokenHasher};
+use fpush_push::{Class, LaneId, Outcome, Token, TokenHasher};
 
 use crate::check_line;
 
@@ -76,7 +76,7 @@ fn go_on(state: fpush::fuzz::State) {
     let mut policy = Policy::<()>::new(module(), 7, clocks);
     let held = state.held.len();
     policy.remember(state.blocks, state.verdicts, clocks);
-    policy.begin_noting();
+    policy.begin_noting(0);
     let mut file = HashMap::new();
     for (number, record) in (0..).zip(state.held) {
         let recipient = recipient(&record, &hasher);
@@ -113,7 +113,7 @@ fn go_on(state: fpush::fuzz::State) {
                         &Ended::Settled(Outcome::Accepted),
                         clocks.now,
                     );
-                    policy.give_back_permit();
+                    policy.give_back_permit(LaneId::Main);
                 }
                 Grant::Ended(..) => {}
                 Grant::Waiter(()) | Grant::Down(()) => panic!("nobody waits"),
@@ -126,6 +126,7 @@ fn go_on(state: fpush::fuzz::State) {
                 token,
                 class: Class::High,
             },
+            lane: LaneId::Main,
             registered: false,
             spacing: None,
             time_to_live: Duration::MAX,
@@ -160,6 +161,7 @@ fn write(policy: &mut Policy<()>, file: &mut HashMap<u64, HeldRecord>) {
 
 fn recipient(record: &HeldRecord, hasher: &TokenHasher) -> Recipient {
     Recipient {
+        lane: LaneId::Main,
         token: Token::new(record.token()),
         sender: Arc::new(SenderDomain::new(record.domain(), hasher)),
         time_to_live: STEP,

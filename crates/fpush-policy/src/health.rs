@@ -198,6 +198,14 @@ impl Complaint {
     }
 }
 
+/// The worse one of two troubles.
+pub(crate) fn worse(
+    one: Option<(TroubleKind, Complaint)>,
+    other: Option<(TroubleKind, Complaint)>,
+) -> Option<(TroubleKind, Complaint)> {
+    [one, other].into_iter().flatten().min_by_key(|(kind, _)| *kind)
+}
+
 impl Streak {
     fn note(&mut self, failure: &Failure) {
         self.length = self.length.saturating_add(1);

@@ -49,6 +49,8 @@ pub(crate) struct HoldQueue {
     /// The numbers of those that have come, changed or gone, if that is to be written down.
     touched: Option<Vec<u64>>,
     shares: Shares,
+    /// How many come from the spool.
+    spooled: usize,
 }
 
 impl HeldPush {
@@ -114,13 +116,22 @@ impl HoldQueue {
         self.pushes.len()
     }
 
+    /// How many of them waited until their provider is back.
+    pub(crate) fn spooled(&self) -> usize {
+        self.spooled
+    }
+
     /// When the queued push of a key and class is due.
     pub(crate) fn queued(&self, target: Target) -> Option<Instant> {
+        self.queued_push(target).map(|held| held.due)
+    }
+
+    /// The queued push of a key and class.
+    pub(crate) fn queued_push(&self, target: Target) -> Option<&HeldPush> {
         if self.queued.is_empty() {
             return None;
         }
-        let number = self.queued.get(&target.slot_key())?;
-        self.pushes.get(number).map(|held| held.due)
+        self.pushes.get(self.queued.get(&target.slot_key())?)
     }
 
     /// Adds a push under a number of its own, as the queued one of its key.
@@ -133,6 +144,7 @@ impl HoldQueue {
     pub(crate) fn add(&mut self, number: u64, held: HeldPush) {
         let job = &held.job;
         self.shares.add(job.sender.share, places(job), job.encrypted());
+        self.spooled += usize::from(held.is_spooled);
         self.queued.insert(held.job.target().slot_key(), number);
         if held.state == HeldState::Waiting {
             self.by_due.insert((held.due, number));
@@ -237,6 +249,7 @@ impl HoldQueue {
     /// Takes out a push that goes on elsewhere.
     pub(crate) fn take(&mut self, number: u64) -> Option<HeldPush> {
         let held = self.pushes.remove(&number)?;
+        self.spooled -= usize::from(held.is_spooled);
         self.shares
             .take(held.job.sender.share, places(&held.job), held.job.encrypted());
         self.by_due.remove(&(held.due, number));

@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fpush_push::{Choice, Class, Fingerprint, Push, Record, TokenHasher, is_network_name, registrable};
+use fpush_push::{
+    Choice, Class, Fingerprint, LaneId, Push, Record, TokenHasher, is_network_name, registrable,
+};
 
 use crate::{fair::Sender, known::LastAccepted, limiter::Target};
 
@@ -18,6 +20,8 @@ pub struct PushJob {
     pub push: Push,
     /// The token's fingerprint.
     pub token: Fingerprint,
+    /// What the token shares a fate with.
+    pub lane: LaneId,
     /// What the rate limit goes by: a registered device, or a token that did not register.
     pub key: Fingerprint,
     /// The node of a registered device.

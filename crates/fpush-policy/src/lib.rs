@@ -37,12 +37,12 @@ pub use limiter::{RateSlot, RatelimitSettings, Target};
 pub use outage::LaneState;
 pub use policy::{
     Busy, Confirmed, Decision, Failed, Grant, Held, HeldAttempt, HeldEnd, HoldUntil, Policy, Publish,
-    Remembered, SharedPlace, Turn, Unsent,
+    Remembered, SharedPlace, Turn, Unsent, VerdictPlace,
 };
 pub use recency::Recency;
 pub use recent::{End, Last};
 pub use records::{BlockRecord, Clocks, HeldChange, HeldRecord, Recipient};
 pub use settings::ModuleSettings;
 pub use shared::{Change, Claim, Claimed, News, OwnDeaths, SharedSlot, SharedWord, Wish};
-pub use verdict::{Condition, LaneChange, VerdictPlace, VerdictRecord};
-pub use view::{Limit, TokenState, View};
+pub use verdict::{Condition, LaneChange, VerdictRecord};
+pub use view::{Limit, TokenState, View, Waits};

@@ -6,13 +6,20 @@
 //! for its permit.
 
 mod answers;
+mod decisions;
 mod held;
+mod lanes;
+mod origins;
+mod others;
 mod shared;
 mod turns;
+mod words;
 
 use std::time::{Duration, Instant};
 
-use fpush_push::{Class, Fingerprint, Outcome};
+use fpush_push::{Class, Fingerprint, LaneId, Outcome};
+
+pub use self::words::VerdictPlace;
 
 use crate::{
     blocklist::{BlockReason, Blocklist},
@@ -31,6 +38,9 @@ use crate::{
     verdict::{LaneClock, VerdictGuard},
 };
 
+pub use self::decisions::{
+    Busy, Decision, Failed, Grant, Held, HeldAttempt, HeldEnd, HoldUntil, Publish, Remembered, Turn,
+};
 pub use self::shared::{Confirmed, SharedPlace, Unsent};
 
 /// The state of one module, of which all decisions about its pushes are functions.
@@ -55,6 +65,8 @@ pub struct Policy<W> {
     ended: Vec<(Fingerprint, HeldEnd)>,
     /// By how many milliseconds the clock on the wall has jumped, which is to be told to those who write down what is held.
     jumped: Vec<i64>,
+    /// Those beside the main one, which all of the above belongs to that is a lane's.
+    lanes: lanes::Lanes<W>,
     /// How often the settings have changed: what was answered to older ones says nothing.
     generation: u64,
     end: Phase,
@@ -67,153 +79,6 @@ enum Phase {
     Ending {
         keeps_held: bool,
     },
-}
-
-/// A publish, as far as decisions need it.
-#[derive(Clone, Copy, Debug)]
-pub struct Publish<'a> {
-    /// What it is for.
-    pub target: Target,
-    /// Whether the device is one that registered.
-    pub registered: bool,
-    /// Between two pushes to the device, if it has a time of its own.
-    pub spacing: Option<Duration>,
-    /// How long its provider would keep it for the device: it is not worth more to us.
-    pub time_to_live: Duration,
-    /// Who published.
-    pub sender: &'a SenderDomain,
-}
-
-/// What becomes of a publish.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// There is nothing left to do but to reply.
-    Answer(Outcome),
-    /// It is acknowledged and waits: to be passed to [`Policy::hold`].
-    Hold {
-        /// What it waits for.
-        until: HoldUntil,
-        /// Between two pushes to the device.
-        spacing: Duration,
-        /// Whether it keeps what is encrypted in it.
-        encrypted: bool,
-        /// For [`PushJob::worth_until`].
-        worth_until: Option<Instant>,
-    },
-    /// It goes out: to be passed to [`Policy::take_turn`]. The slot is given back if the provider does not take the push.
-    Send {
-        /// Its right to be sent.
-        slot: RateSlot,
-        /// Between two pushes to the device.
-        spacing: Duration,
-        /// For [`PushJob::worth_until`].
-        worth_until: Option<Instant>,
-    },
-}
-
-/// What an acknowledged push waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HoldUntil {
-    /// This time.
-    Due(Instant),
-    /// The provider is back.
-    Back,
-}
-
-/// A push that was held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// Its number.
-    pub number: u64,
-    /// Whether it is due before all others.
-    pub first: bool,
-    /// Whether it has a number of its own. Otherwise it took that of an older one.
-    pub is_new: bool,
-}
-
-/// What a publish finds that wants a permit.
-#[derive(Debug)]
-pub enum Turn<W> {
-    /// A permit, to be given back by [`Policy::give_back_permit`].
-    Now,
-    /// A place in the queue. Who had it before, if somebody had, has lost it.
-    Waiting(Ticket<Fingerprint>, Option<W>),
-    /// None.
-    Full,
-}
-
-/// What is to be done next because a permit is free.
-#[derive(Debug)]
-pub enum Grant<W> {
-    /// This publish has the permit.
-    Waiter(W),
-    /// The lane is down, so that this publish waits in vain: it can be held.
-    Down(W),
-    /// This held push has it.
-    Held(HeldAttempt),
-    /// A held push ended without an attempt; the permit is still free.
-    Ended(Fingerprint, HeldEnd),
-}
-
-/// What becomes of a push whose attempts have ended without an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failed {
-    /// It is acknowledged and waits, under this number.
-    Held(u64),
-    /// A newer push is held for its key, so this one is not needed.
-    Covered,
-    /// It is not held.
-    Refused(Outcome),
-}
-
-/// What becomes of a push that was held before the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remembered {
-    /// It is held.
-    Held,
-    /// There is no room for it.
-    Full,
-    /// It is worth nothing any more.
-    Expired,
-}
-
-/// A held push, to be sent.
-#[derive(Debug)]
-pub struct HeldAttempt {
-    /// Its number in the hold queue.
-    pub number: u64,
-    /// The push.
-    pub job: Box<PushJob>,
-    /// Its right to be sent.
-    pub slot: RateSlot,
-    /// How often it has failed.
-    pub attempts: u32,
-    /// Whether it finds out if the provider is back, and is not to wait for long.
-    pub is_probe: bool,
-}
-
-/// How an acknowledged push ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeldEnd {
-    /// The provider has it.
-    Delivered,
-    /// Its token is dead.
-    Dropped,
-    /// A newer push is queued for its key, so this one is not needed.
-    Covered,
-    /// It could not be delivered.
-    Lost(Outcome),
-}
-
-/// What becomes of a push whose token its provider calls too busy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Busy {
-    /// It is acknowledged and waits, under this number.
-    Held(u64),
-    /// A newer push is queued for its key, so this one is not needed.
-    Covered,
-    /// There is no room for it.
-    Refused,
 }
 
 impl<W> Policy<W> {
@@ -243,6 +108,7 @@ impl<W> Policy<W> {
             next_number: 0,
             ended: Vec::new(),
             jumped: Vec::new(),
+            lanes: lanes::Lanes::new(max_in_flight, digest),
             generation: 0,
             end: Phase::Running,
         }
@@ -269,6 +135,7 @@ impl<W> Policy<W> {
         self.hold_for = hold_for;
         self.outage.begin_anew(now);
         self.turns.resize(max_in_flight);
+        self.lanes.configure(max_in_flight, digest);
         self.generation += 1;
     }
 
@@ -282,6 +149,7 @@ impl<W> Policy<W> {
     pub fn publish(&mut self, publish: &Publish<'_>, now: Instant) -> Decision {
         let Publish {
             target,
+            lane,
             registered,
             spacing,
             time_to_live,
@@ -297,14 +165,14 @@ impl<W> Policy<W> {
             });
         }
         let spacing = spacing.unwrap_or_else(|| self.limiter.settings().spacing);
-        let worth = self.hold_for.min(time_to_live);
+        let worth = self.worth(lane, time_to_live);
         let can_wait = target.class != Class::Voip && !worth.is_zero();
         let worth_until = can_wait.then(|| now + worth);
-        if self.is_down(now) {
+        if self.is_down(lane, now) {
             if can_wait {
                 return self.publish_while_down(target, sender, spacing, worth_until);
             }
-            if self.health.paused_until(now).is_some() || !self.outage.take_probe(now) {
+            if self.paused_until(lane, now).is_some() || !self.outage.take_probe(now) {
                 return Decision::Answer(Outcome::ProviderUnavailable);
             }
         }
@@ -360,10 +228,19 @@ impl<W> Policy<W> {
         }
     }
 
-    /// Whether publishes are held because the provider cannot take them.
-    pub fn is_down(&mut self, now: Instant) -> bool {
-        if self.hold_for.is_zero() {
-            return self.health.paused_until(now).is_some();
+    /// For how long a push is held at most that its provider cannot take. Those that share a lane beside the main one are not:
+    /// their senders hear of it.
+    fn worth(&self, lane: LaneId, time_to_live: Duration) -> Duration {
+        match lane {
+            LaneId::Main => self.hold_for.min(time_to_live),
+            LaneId::Vendor(_) | LaneId::Origin(_) => Duration::ZERO,
+        }
+    }
+
+    /// Whether a lane's publishes are held because the provider cannot take them, or refused where they are not held.
+    pub fn is_down(&mut self, lane: LaneId, now: Instant) -> bool {
+        if lane != LaneId::Main || self.hold_for.is_zero() {
+            return self.paused_until(lane, now).is_some();
         }
         self.outage.look(self.turns.out, now);
         let is_backlog = self.has_backlog();
@@ -413,29 +290,55 @@ impl<W> Policy<W> {
     }
 
     /// Lets a publish go to the provider, or wait for that.
-    pub fn take_turn(&mut self, sender: &SenderDomain, waiter: impl FnOnce() -> W, now: Instant) -> Turn<W> {
-        if self.turns.out < self.turns.permits {
-            self.outage.sent(self.turns.out, now);
-            self.turns.out += 1;
-            return Turn::Now;
-        }
-        match self.turns.waiting.enter(sender.sender(), waiter()) {
-            Entered::Waiting(ticket) => Turn::Waiting(ticket, None),
-            Entered::Displacing(ticket, displaced) => Turn::Waiting(ticket, Some(displaced)),
-            Entered::Full(_) => Turn::Full,
+    pub fn take_turn(
+        &mut self,
+        lane: LaneId,
+        sender: &SenderDomain,
+        waiter: impl FnOnce() -> W,
+        now: Instant,
+    ) -> Turn<W> {
+        let entered = match lane {
+            LaneId::Main => {
+                let out = self.turns.out;
+                let entered = self.turns.take(sender.sender(), waiter);
+                if entered.is_none() {
+                    self.outage.sent(out, now);
+                }
+                entered
+            }
+            LaneId::Vendor(vendor) => self.lanes.vendor(vendor).turns.take(sender.sender(), waiter),
+            LaneId::Origin(origin) => self.lanes.origins.take_turn(origin, sender, waiter),
+        };
+        match entered {
+            None => Turn::Now,
+            Some(Entered::Waiting(ticket)) => Turn::Waiting(ticket, None),
+            Some(Entered::Displacing(ticket, displaced)) => Turn::Waiting(ticket, Some(displaced)),
+            Some(Entered::Full(_)) => Turn::Full,
         }
     }
 
-    /// Gives up a place in the queue for permits.
-    pub fn leave(&mut self, ticket: &Ticket<Fingerprint>) {
-        self.turns.waiting.leave(ticket);
+    /// Gives up a place in the queue for the permits of a lane.
+    pub fn leave(&mut self, lane: LaneId, ticket: &Ticket<Fingerprint>) {
+        match lane {
+            LaneId::Main => drop(self.turns.waiting.leave(ticket)),
+            LaneId::Vendor(vendor) => drop(self.lanes.vendor(vendor).turns.waiting.leave(ticket)),
+            LaneId::Origin(origin) => self.lanes.origins.leave(origin, ticket),
+        }
     }
 
-    /// A push is not at the provider any more. Returns whether somebody waits: [`grant`](Self::grant) says who has its
-    /// permit.
-    pub fn give_back_permit(&mut self) -> bool {
-        self.turns.out = self.turns.out.saturating_sub(1);
-        !self.turns.waiting.is_empty() || self.has_backlog()
+    /// A push is not at its lane's provider any more. Returns whether somebody waits: [`grant`](Self::grant) says who has
+    /// its permit.
+    pub fn give_back_permit(&mut self, lane: LaneId) -> bool {
+        let turns = match lane {
+            LaneId::Main => {
+                self.turns.out = self.turns.out.saturating_sub(1);
+                return !self.turns.waiting.is_empty() || self.has_backlog();
+            }
+            LaneId::Vendor(vendor) => &mut self.lanes.vendor(vendor).turns,
+            LaneId::Origin(origin) => return self.lanes.origins.give_back(origin),
+        };
+        turns.out = turns.out.saturating_sub(1);
+        turns.is_wanted()
     }
 
     /// Takes a slot back whose push was not accepted.
@@ -455,7 +358,8 @@ impl<W> Policy<W> {
     /// How many pushes are at the provider, and how many publishes wait for that.
     #[must_use]
     pub fn lengths(&self) -> (usize, usize) {
-        (self.turns.out, self.turns.waiting.len())
+        let (out, waiting) = self.lanes.lengths();
+        (self.turns.out + out, self.turns.waiting.len() + waiting)
     }
 
     /// Takes note of how a push ended, for the operator who asks why a phone gets none.
@@ -467,6 +371,9 @@ impl<W> Policy<W> {
     pub fn unblock(&mut self, token: Fingerprint) {
         self.blocklist.unblock(token);
         self.guard.unblock(token);
+        for guard in self.lanes.guards_mut() {
+            guard.unblock(token);
+        }
         // Another instance may know more.
         self.outbox.tell(|| Change::Unblock(token));
     }
@@ -500,6 +407,9 @@ impl<W> Policy<W> {
         if let Some(jump) = self.clock.follow(clocks) {
             let now = self.clock.seconds(clocks.now);
             self.guard.begin_hours_again(now);
+            for guard in self.lanes.guards_mut() {
+                guard.begin_hours_again(now);
+            }
             // What is written down has the times of the other clock.
             self.jumped.push(jump);
         }

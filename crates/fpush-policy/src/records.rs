@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use fpush_push::{Choice, Class, Ending, Extra, Form, Push, Record, Token, TokenHasher};
+use fpush_push::{Choice, Class, Ending, Extra, Form, LaneId, Push, Record, Token, TokenHasher};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -70,6 +70,8 @@ pub struct HeldRecord {
 pub struct Recipient {
     /// The token in the spelling of its module.
     pub token: Token,
+    /// What that shares a fate with.
+    pub lane: LaneId,
     /// Who published it.
     pub sender: Arc<SenderDomain>,
     /// How long its provider would keep it for the device.
@@ -169,6 +171,7 @@ impl HeldRecord {
         let PushJob {
             push,
             token: _,
+            lane: _,
             key: _,
             node,
             choice,
@@ -265,7 +268,9 @@ impl HeldRecord {
 
     /// The push again.
     pub(crate) fn into_job(self, recipient: Recipient, hasher: &TokenHasher, clocks: Clocks) -> Box<PushJob> {
-        let Recipient { token, sender, .. } = recipient;
+        let Recipient {
+            token, lane, sender, ..
+        } = recipient;
         let fingerprint = hasher.fingerprint(token.as_str());
         let extra = Extra {
             account: self.account.map(Arc::from),
@@ -285,6 +290,7 @@ impl HeldRecord {
                 deadline: clocks.now,
             },
             token: fingerprint,
+            lane,
             key: self
                 .node
                 .as_deref()

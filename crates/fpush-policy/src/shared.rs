@@ -83,6 +83,8 @@ pub enum Change {
 /// How many tokens an instance has taken for dead since its lane was as usual. What all instances have is bounded together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnDeaths {
+    /// Of which lane: 0 for the main one, more than 0 for that of a vendor.
+    pub lane: u16,
     /// So many, one that is claimed included.
     pub count: u32,
     /// How often that has changed: what is of an earlier version counts no more.

@@ -129,6 +129,11 @@ impl Spool {
         Some(self.head(target.slot_key())?.number)
     }
 
+    /// When the push for this is given up, if one is here.
+    pub(crate) fn expires(&self, target: Target) -> Option<Instant> {
+        Some(self.ticks.instant(self.head(target.slot_key())?.expires))
+    }
+
     fn head(&self, key: Fingerprint) -> Option<&Head> {
         if self.len() == 0 {
             return None;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use fpush_push::{
-    Choice, Class, Fingerprint, Form, Push, Token, TokenHasher,
+    Choice, Class, Fingerprint, Form, LaneId, Push, Token, TokenHasher,
     settings::{Report, Section},
 };
 use uuid::Uuid;
@@ -58,6 +58,7 @@ pub(crate) fn job_of(domain: &str, token: &str) -> Box<PushJob> {
             deadline: Instant::now(),
         },
         token: fingerprint,
+        lane: LaneId::Main,
         key: fingerprint,
         node: None,
         choice: Choice::Named,

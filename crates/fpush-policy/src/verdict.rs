@@ -17,7 +17,7 @@ use crate::{
 use self::{
     deaths::Deaths,
     history::{FirstWord, Hysteresis, Totals, Usual},
-    window::{Answer, CALM_ACCEPTED, DAY, Evidence, HOUR, LONGEST, Seconds, Sign, Window},
+    window::{Answer, CALM_ACCEPTED, DAY, Evidence, HOUR, LONGEST, Sign, Window},
     words::Words,
 };
 
@@ -31,7 +31,9 @@ mod words;
 pub(crate) use self::clock::LaneClock;
 pub(crate) use self::deaths::MOST_DEATHS;
 pub(crate) use self::history::Word;
-pub use self::record::{VerdictPlace, VerdictRecord};
+pub use self::record::VerdictRecord;
+pub(crate) use self::record::{GuardPlace, Whose};
+pub(crate) use self::window::Seconds;
 
 /// What became of a word against a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,23 +55,24 @@ pub enum LaneChange {
     NothingAccepted,
 }
 
-/// How the lane is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the lane is, the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
     /// It rejects few tokens.
     Well,
-    /// The provider rejects far more tokens than usual.
-    Burst,
-    /// It has rejected every token so far, and accepted none.
-    NothingAccepted,
     /// It rejects many tokens, as it has for long.
     Stale,
+    /// It has rejected every token so far, and accepted none.
+    NothingAccepted,
+    /// The provider rejects far more tokens than usual.
+    Burst,
 }
 
 /// The state of one lane. A digest names the settings that the provider's words depend on: under another one what was said
 /// counts no more.
 #[derive(Debug)]
 pub(crate) struct VerdictGuard {
+    whose: Whose,
     digest: u128,
     window: Window,
     /// Tokens that were called dead or wrong and are not believed dead.
@@ -158,7 +161,13 @@ impl Burst {
 
 impl VerdictGuard {
     pub(crate) fn new(digest: u128) -> Self {
+        Self::of(Whose::Main, digest)
+    }
+
+    /// One for these words.
+    pub(crate) fn of(whose: Whose, digest: u128) -> Self {
         Self {
+            whose,
             digest,
             window: Window::default(),
             words: Words::new(),
@@ -180,7 +189,7 @@ impl VerdictGuard {
         if digest == self.digest {
             return false;
         }
-        let fresh = Self::new(digest);
+        let fresh = Self::of(self.whose, digest);
         let old = std::mem::replace(self, fresh);
         self.proven_domains = old.proven_domains;
         self.usual = old.usual;
@@ -235,14 +244,23 @@ impl VerdictGuard {
         self.changes += 1;
     }
 
-    /// What other instances count with, of tokens that were taken for dead.
-    pub(crate) fn own_deaths(&self) -> OwnDeaths {
-        self.deaths.own()
+    /// What other instances count with, of tokens that were taken for dead; none where there is no bound.
+    pub(crate) fn own_deaths(&self) -> Option<OwnDeaths> {
+        Some(self.deaths.own(self.shared_lane()?))
+    }
+
+    /// By what other instances know the lane.
+    fn shared_lane(&self) -> Option<u16> {
+        match self.whose {
+            Whose::Main => Some(0),
+            Whose::Vendor(vendor) => Some(u16::from(vendor) + 1),
+            Whose::Strangers => None,
+        }
     }
 
     /// The same, if it is other than they think.
     pub(crate) fn take_deaths(&mut self) -> Option<OwnDeaths> {
-        self.deaths.take_news()
+        self.deaths.take_news(self.shared_lane()?)
     }
 
     /// Whether a token that is taken for dead may be that although other instances cannot be asked.
@@ -362,6 +380,27 @@ impl VerdictGuard {
         self.changes += 1;
         let belief = if believed { Belief::Dead } else { Belief::Doubted };
         (belief, self.turn(now))
+    }
+
+    /// A server that a stranger has chosen called one of its own receivers dead or wrong: whether it is to be taken for dead.
+    /// It has nobody else's receivers by which it could be judged, so only time counts: an hour after a first word beyond
+    /// doubt, a day after any other.
+    pub(crate) fn weigh_alone(&mut self, token: Fingerprint, word: Word, now: Seconds) -> Belief {
+        let first = self.words.of(token);
+        // What may have been about us does not make a word beyond doubt the second one.
+        let first = first.filter(|first| first.beyond_doubt || word == Word::AboutUs);
+        let patience = match word {
+            Word::BeyondDoubt => HOUR,
+            Word::AboutUs => DAY,
+        };
+        let believed = first.is_some_and(|first| first.age(now) >= patience);
+        let word = match first {
+            Some(first) => first.said_again(now),
+            None => FirstWord::new(word, now, Totals::default()),
+        };
+        self.words.note(token, word, now);
+        self.changes += 1;
+        if believed { Belief::Dead } else { Belief::Doubted }
     }
 
     /// A token that was taken for dead has not ended a registration after all: the registry knows better, or could not be

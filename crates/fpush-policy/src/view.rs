@@ -2,18 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use fpush_push::{Class, Fingerprint, TroubleKind};
+use fpush_push::{Class, Fingerprint, LaneId, TroubleKind};
 
 use crate::{
     blocklist::BlockReason,
-    health::Complaint,
+    health::{Complaint, worse},
+    hold::HeldPush,
     limiter::Target,
     outage::LaneState,
     policy::Policy,
     recent::Last,
     records::{BlockRecord, Clocks},
     shared::Change,
-    verdict::{Condition, VerdictPlace, VerdictRecord},
+    verdict::{Condition, VerdictRecord},
 };
 
 /// A module at one moment.
@@ -58,21 +59,30 @@ pub struct TokenState {
     pub silenced: Option<Duration>,
     /// Why nothing is sent to it, and how much longer.
     pub block: Option<(BlockReason, Duration)>,
-    /// Until when the whole module sends nothing.
+    /// Until when its lane sends nothing: the whole module, where that is one.
     pub paused: Option<Duration>,
     /// The last push to it.
     pub last: Option<Last>,
 }
 
-/// What the rate limit says of one class of a token's pushes.
+/// What the rate limit and the queue say of one class of a token's pushes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     /// The class.
     pub class: Class,
-    /// Whether a push waits in the queue.
-    pub queued: bool,
-    /// When the next push, or the queued one, may go out; zero if it may now.
-    pub free_in: Duration,
+    /// What they wait for.
+    pub waits: Waits,
+}
+
+/// What pushes of one class wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// The next one may go out in so long.
+    Limited(Duration),
+    /// One is queued, and goes out in so long; zero if it is its turn.
+    Queued(Duration),
+    /// One is held until the provider is back, and given up in so long.
+    Held(Duration),
 }
 
 impl<W> Policy<W> {
@@ -80,44 +90,51 @@ impl<W> Policy<W> {
     pub fn view(&mut self, now: Instant) -> View {
         let (in_flight, waiting) = self.lengths();
         let at = self.clock.seconds(now);
+        let (beside, last_beside) = (self.lanes_beside(at, now), self.accepted_beside());
+        let spooled = self.spool.len() + self.held.spooled();
         View {
             in_flight,
             waiting,
             held: self.held(),
-            spooled: self.spool.len(),
+            spooled,
             spooled_since: self
                 .spool
                 .oldest()
                 .map(|oldest| now.saturating_duration_since(oldest)),
-            spooled_out_in: self.outage.out_in(self.spool.len(), now),
+            spooled_out_in: self.outage.out_in(spooled, now),
             lane: self.outage.state(now),
             limited_tokens: self.limiter.len(),
             blocked_tokens: self.blocklist.len(),
-            doubted_tokens: self.guard.doubted(),
+            doubted_tokens: self.guard.doubted() + beside.doubted,
             last_accepted: self
                 .health
                 .last_accepted()
+                .max(last_beside)
                 .map(|accepted| now.saturating_duration_since(accepted)),
             proven: self.health.is_proven(),
-            condition: self.guard.condition(at),
-            trouble: self.health.trouble(now),
+            condition: self.guard.condition(at).max(beside.condition),
+            trouble: worse(self.health.trouble(now), beside.trouble),
         }
     }
 
-    /// What is known of a token, at the limits of this key. Changes nothing.
+    /// What is known of a token, at the limits of this key, and of its lane. Changes nothing.
     #[must_use]
-    pub fn token(&self, key: Fingerprint, token: Fingerprint, now: Instant) -> TokenState {
+    pub fn token(&self, key: Fingerprint, token: Fingerprint, lane: LaneId, now: Instant) -> TokenState {
         let left = |until: Instant| until.saturating_duration_since(now);
+        let is_down = matches!(self.outage.state(now), LaneState::Down { .. });
         let limit = |class| {
             let target = Target { key, token, class };
-            let spooled = self.spool.find(target).map(|_| now);
-            let queued = self.held.queued(target).or(spooled);
-            let until = queued.or_else(|| self.limiter.not_before(target, now))?;
-            Some(Limit {
-                class,
-                queued: queued.is_some(),
-                free_in: left(until),
-            })
+            let held = |expires| Waits::Held(left(expires));
+            let queued = |push: &HeldPush| match push.expires {
+                // It is the next one that finds out whether the provider is back.
+                Some(expires) if push.is_spooled && is_down => held(expires),
+                _ => Waits::Queued(left(push.due)),
+            };
+            let limited = |until| Waits::Limited(left(until));
+            let waits = self.spool.expires(target).map(held);
+            let waits = waits.or_else(|| self.held.queued_push(target).map(queued));
+            let waits = waits.or_else(|| self.limiter.not_before(target, now).map(limited))?;
+            Some(Limit { class, waits })
         };
         TokenState {
             limits: [Class::High, Class::Low, Class::Voip]
@@ -129,7 +146,7 @@ impl<W> Policy<W> {
                 .blocklist
                 .look(token, now)
                 .map(|(reason, end)| (reason, left(end))),
-            paused: self.health.paused_until(now).map(left),
+            paused: self.paused_until(lane, now).map(left),
             last: self.recent.last(token),
         }
     }
@@ -169,14 +186,7 @@ impl<W> Policy<W> {
     /// How often the block list, and what is known of the provider's words, have changed so far.
     #[must_use]
     pub fn changes(&self) -> [u64; 2] {
-        [self.blocklist.changes(), self.guard.changes()]
-    }
-
-    /// A part of what is known of the provider's words about tokens, to be written down, from a place on, and the place of
-    /// the next part; none after the last one.
-    #[must_use]
-    pub fn verdicts(&self, from: VerdictPlace, now: Instant) -> (Vec<VerdictRecord>, Option<VerdictPlace>) {
-        self.guard.part(from, PART, self.clock.seconds(now))
+        [self.blocklist.changes(), self.guard_changes()]
     }
 
     /// A part of the block list, to be written down, from a place on, and the place of the next part; none after the last
@@ -194,9 +204,8 @@ impl<W> Policy<W> {
         clocks: Clocks,
     ) {
         self.blocklist.remember(blocks, clocks);
-        let now = self.clock.seconds(clocks.now);
         // What a provider said to other settings, or to nobody knows which, blocks nothing.
-        if !self.guard.remember(verdicts, now) {
+        if !self.remember_words(verdicts, clocks) {
             self.blocklist.unblock_all();
         }
     }

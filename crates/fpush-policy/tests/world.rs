@@ -17,7 +17,7 @@ use fpush_policy::{
     Tries, Turn, VerdictPlace,
 };
 use fpush_push::{
-    Choice, Class, Failure, Fingerprint, Form, Outcome, Push, PushError, Token, TokenHasher,
+    Choice, Class, Failure, Fingerprint, Form, LaneId, Outcome, Push, PushError, Token, TokenHasher,
     settings::{Report, Section},
 };
 use uuid::Uuid;
@@ -111,6 +111,8 @@ struct World {
     lost: u64,
     living_deaths: u64,
     gone_deaths: u64,
+    /// Whether its tokens are of several lanes.
+    has_lanes: bool,
     told: bool,
 }
 
@@ -138,14 +140,6 @@ const PERMITS: usize = 4;
 const DAY: u64 = 86_400_000;
 /// In milliseconds since 1970.
 const WORLD_BEGINS: u64 = 20_000 * DAY;
-
-fn recipient(record: &HeldRecord) -> Recipient {
-    Recipient {
-        token: Token::new(record.token()),
-        sender: Arc::new(SenderDomain::new(record.domain(), &hasher())),
-        time_to_live: Duration::MAX,
-    }
-}
 
 fn settings() -> ModuleSettings {
     let (report, empty) = (Report::default(), serde_json::Map::new());
@@ -183,7 +177,7 @@ impl World {
             .map(|token| (token, long_ago))
             .collect();
         let mut policy = Policy::new(settings(), 1, base);
-        policy.begin_noting();
+        policy.begin_noting(0);
         Self {
             random,
             policy,
@@ -206,6 +200,7 @@ impl World {
             lost: 0,
             living_deaths: 0,
             gone_deaths: 0,
+            has_lanes: false,
             told,
         }
     }
@@ -237,6 +232,26 @@ impl World {
         self.clocks().now
     }
 
+    /// The lane of a token: with several, the main one, two vendors, and three strangers' servers.
+    fn lane(&self, token: u64) -> LaneId {
+        match token % 6 {
+            _ if !self.has_lanes => LaneId::Main,
+            0 => LaneId::Main,
+            1 | 2 => LaneId::Vendor((token % 6) as u8),
+            server => LaneId::Origin(hasher().fingerprint(&server.to_string())),
+        }
+    }
+
+    fn recipient(&self, record: &HeldRecord) -> Recipient {
+        let token = Token::new(record.token());
+        Recipient {
+            lane: self.lane(number_of(token.as_str())),
+            token,
+            sender: Arc::new(SenderDomain::new(record.domain(), &hasher())),
+            time_to_live: Duration::MAX,
+        }
+    }
+
     fn job(&self, token: u64, class: Class) -> Box<PushJob> {
         let name = format!("token {token}");
         let fingerprint = hasher().fingerprint(&name);
@@ -251,6 +266,7 @@ impl World {
                 deadline: self.now() + Duration::from_secs(25),
             },
             token: fingerprint,
+            lane: self.lane(token),
             key: fingerprint,
             node: None,
             choice: Choice::Named,
@@ -272,6 +288,7 @@ impl World {
         let (mut job, now) = (self.job(token, class), self.now());
         let publish = Publish {
             target: job.target(),
+            lane: job.lane,
             registered: false,
             spacing: None,
             time_to_live: Duration::MAX,
@@ -299,7 +316,7 @@ impl World {
                 job.worth_until = worth_until;
                 let number = self.next_waiter;
                 self.next_waiter += 1;
-                match self.policy.take_turn(&job.sender, || number, now) {
+                match self.policy.take_turn(job.lane, &job.sender, || number, now) {
                     Turn::Now => self.fly(job, slot, None, 0),
                     Turn::Waiting(ticket, displaced) => {
                         self.waiting.insert(number, Waiting { job, slot, ticket });
@@ -374,7 +391,7 @@ impl World {
                 1 => self.wanted.push(number),
                 _ => {
                     let job = self.disk.get(&number).map(|record| {
-                        Policy::<u64>::job_of(record.clone(), recipient(record), &hasher(), clocks)
+                        Policy::<u64>::job_of(record.clone(), self.recipient(record), &hasher(), clocks)
                     });
                     self.policy.loaded(number, job, now);
                     self.grant();
@@ -446,14 +463,7 @@ impl World {
         }
         let at = self.random.below(self.flights.len() as u64) as usize;
         let mut flight = self.flights.swap_remove(at);
-        let token = flight
-            .job
-            .push
-            .token
-            .as_str()
-            .trim_start_matches("token ")
-            .parse();
-        let token = token.expect("a number");
+        let token = number_of(flight.job.push.token.as_str());
         let alive = !self.gone.contains_key(&token);
         let answer = self.answer_of_provider(token);
         self.tell(|| format!("{}: {answer:?}", flight.job.push.token.as_str()));
@@ -503,6 +513,7 @@ impl World {
             }
             Next::Ended(ended) => ended,
         };
+        let lane = flight.job.lane;
         match flight.held {
             Some(number) => {
                 let end = self.policy.held_ended(number, flight.slot, &ended, now);
@@ -524,7 +535,7 @@ impl World {
                 },
             },
         }
-        self.policy.give_back_permit();
+        self.policy.give_back_permit(lane);
         self.grant();
     }
 
@@ -534,7 +545,8 @@ impl World {
             let wall = self.true_wall().saturating_add_signed(self.jumped);
             since.is_none_or(|since| since <= wall)
         };
-        self.always_fine
+        !self.has_lanes
+            && self.always_fine
             && self.gone.contains_key(&token)
             && self.answers.are_calm(self.millis)
             && matches!(error, Some(PushError::TokenGone { since }) if is_past(*since))
@@ -543,7 +555,7 @@ impl World {
     /// One that waits has waited too long.
     fn give_up_waiting(&mut self) {
         if let Some((_, waiting)) = self.waiting.pop_first() {
-            self.policy.leave(&waiting.ticket);
+            self.policy.leave(waiting.job.lane, &waiting.ticket);
             self.policy.give_back(waiting.slot);
         }
     }
@@ -561,11 +573,11 @@ impl World {
         assert_eq!(held.len(), self.policy.held());
         self.policy = Policy::new(settings(), 1, clocks);
         self.policy.remember(blocks, verdicts, clocks);
-        self.policy.begin_noting();
+        self.policy.begin_noting(0);
         self.wanted.clear();
         self.unreadable.clear();
         for (number, record) in held {
-            let recipient = recipient(&record);
+            let recipient = self.recipient(&record);
             match self
                 .policy
                 .remember_held(number, record, recipient, &hasher(), clocks)
@@ -668,7 +680,16 @@ impl World {
             "nothing vanishes"
         );
         assert_eq!(self.policy.lengths(), (self.flights.len(), self.waiting.len()));
-        assert!(self.flights.len() <= PERMITS);
+        let mut out = BTreeMap::new();
+        for flight in &self.flights {
+            // Strangers' servers have some permits together.
+            let lane = match flight.job.lane {
+                LaneId::Origin(_) => None,
+                lane => Some(lane),
+            };
+            *out.entry(lane).or_insert(0) += 1;
+        }
+        assert!(out.values().all(|out| *out <= PERMITS), "{out:?}");
     }
 
     /// The provider is well, and everything that is held goes out.
@@ -689,10 +710,15 @@ impl World {
     }
 }
 
+fn number_of(token: &str) -> u64 {
+    token.trim_start_matches("token ").parse().expect("a number")
+}
+
 fn run(seed: u64, told: bool) -> World {
     // With few of them, pushes for one meet each other.
     let tokens = if seed.is_multiple_of(2) { 300 } else { 20 };
     let mut world = World::new(seed, tokens, told);
+    world.has_lanes = seed % 4 >= 2;
     for _ in 0..3_000 {
         world.step();
         world.check();

@@ -11,7 +11,7 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::{Agreement, BackendStatus, Token, settings::Section};
+use crate::{Agreement, BackendStatus, LaneId, Token, TokenHasher, settings::Section};
 
 /// What the publish says about how much the push matters: the signs that servers put into the notification
 /// (Tigase's priority tag, a body, a call, a message count of zero), already weighed against each other.
@@ -161,7 +161,7 @@ pub enum PushError {
     /// This device gets too many pushes: silence for this token, then one push.
     TokenBusy,
     /// The provider gets too many pushes and does not say whether for this device or from this module: silence for the token,
-    /// and a pause of the module where several devices of several domains meet it.
+    /// and a pause of its lane where several devices of several domains meet it.
     TooMany {
         /// How long the module would pause.
         pause: Duration,
@@ -259,6 +259,11 @@ pub trait PushTrait: Send + Sync + 'static {
     /// request, goes by it. `None` for what cannot be a token of the provider: it never reaches a URL. That is an
     /// opinion of ours, which providers have outdated before, so it is generous, and costs no device its registration.
     fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>>;
+
+    /// What a token in its one spelling shares a fate with. Most providers are one lane.
+    fn lane(&self, _token: &str, _hasher: &TokenHasher) -> LaneId {
+        LaneId::Main
+    }
 
     /// The class that a push of this urgency has here.
     fn class(&self, urgency: Urgency) -> Class;

@@ -9,6 +9,7 @@ mod backoff;
 pub mod files;
 mod jid;
 mod jitter;
+mod lane;
 mod log;
 mod meters;
 pub mod metrics;
@@ -33,6 +34,7 @@ pub use backend::{
 pub use backoff::Backoff;
 pub use jid::{canonical_domain, canonical_jid};
 pub use jitter::jitter;
+pub use lane::LaneId;
 pub use log::{Cut, SenderNames, sender};
 pub use meters::{LinkMeters, Meters};
 pub use network::Network;

@@ -103,7 +103,7 @@ impl Meters {
         self.covered.increment();
     }
 
-    /// The token of a held push is dead.
+    /// The token of a held push is dead, or a server that a stranger has chosen did not take it.
     pub fn held_dropped(&self) {
         self.dropped.increment();
     }

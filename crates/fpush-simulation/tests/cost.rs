@@ -16,7 +16,7 @@ use fpush_policy::{
     Publish, PushJob, RateSlot, Sender, SenderDomain, Standing, Ticket, Tries, Turn,
 };
 use fpush_push::{
-    Choice, Class, Failure, Fingerprint, Form, Outcome, Push, PushError, Token, TokenHasher,
+    Choice, Class, Failure, Fingerprint, Form, LaneId, Outcome, Push, PushError, Token, TokenHasher,
     settings::{Report, Section},
 };
 use fpush_simulation::{operations, split_mix};
@@ -153,6 +153,7 @@ impl World {
                 deadline: self.now() + Duration::from_secs(25),
             },
             token,
+            lane: LaneId::Main,
             key: token,
             node: None,
             choice: Choice::Named,
@@ -166,6 +167,7 @@ impl World {
         self.next += 1;
         let publish = Publish {
             target: job.target(),
+            lane: LaneId::Main,
             registered: false,
             spacing: None,
             time_to_live: Duration::MAX,
@@ -178,9 +180,9 @@ impl World {
                 self.costs.of("hold", || policy.hold(job, until));
             }
             Decision::Send { slot, .. } => {
-                let turn = self
-                    .costs
-                    .of("take a turn", || policy.take_turn(&sender, || number, now));
+                let turn = self.costs.of("take a turn", || {
+                    policy.take_turn(LaneId::Main, &sender, || number, now)
+                });
                 match turn {
                     Turn::Now => self.flights.push_back(Flight {
                         job,
@@ -236,7 +238,7 @@ impl World {
         } else if ended != Ended::Settled(Outcome::Accepted) {
             self.costs.of("give back", || policy.give_back(flight.slot));
         }
-        self.policy.give_back_permit();
+        self.policy.give_back_permit(LaneId::Main);
         self.grant();
     }
 
@@ -276,7 +278,7 @@ impl World {
         let number = self.waiting.range(at..).next().map(|(number, _)| *number);
         if let Some((_, slot, ticket)) = number.and_then(|number| self.waiting.remove(&number)) {
             let policy = &mut self.policy;
-            self.costs.of("leave", || policy.leave(&ticket));
+            self.costs.of("leave", || policy.leave(LaneId::Main, &ticket));
             self.policy.give_back(slot);
         }
     }

@@ -8,7 +8,8 @@ use std::{
 use bytes::Bytes;
 use fpush_client::{PooledClient, SendError, Wanted, example, retry_after};
 use fpush_push::{
-    BackendStatus, Class, Example, Failure, Form, Push, PushError, PushTrait, Sending, Urgency, Verifying,
+    BackendStatus, Class, Example, Failure, Form, LaneId, Push, PushError, PushTrait, Sending,
+    Subscription as Texts, TokenHasher, Urgency, Verifying,
 };
 use http::{
     HeaderName, HeaderValue, Method, Request, Uri,
@@ -21,7 +22,7 @@ use crate::{
     endpoint::{Allowed, Endpoint},
     payload::Payload,
     response::Refusal,
-    service::is_vendors_own,
+    service::Standing,
     subscription::Subscription,
     vapid::{Claims, Vapid},
 };
@@ -81,6 +82,19 @@ impl PushTrait for Backend {
     fn time_to_live(&self, _class: Class) -> Duration {
         let seconds = self.ttl.to_str().ok().and_then(|ttl| ttl.parse().ok());
         seconds.map_or(Duration::MAX, Duration::from_secs)
+    }
+
+    /// All hosts that a vendor has named are one lane; any other origin is its own.
+    fn lane(&self, token: &str, hasher: &TokenHasher) -> LaneId {
+        let endpoint = Texts::of_token(token).and_then(|texts| self.allowed.endpoint(texts.endpoint));
+        match endpoint {
+            Some(endpoint) => match endpoint.standing {
+                Standing::Vendors(vendor) | Standing::Below(vendor) => LaneId::Vendor(vendor.lane()),
+                Standing::Strangers => LaneId::Origin(hasher.fingerprint(&endpoint.origin)),
+            },
+            // Nothing is sent to it.
+            None => LaneId::Origin(hasher.fingerprint("")),
+        }
     }
 
     fn class(&self, urgency: Urgency) -> Class {
@@ -198,22 +212,23 @@ impl Backend {
         let error = if refusal.is_about_claims() && self.vapid.replace(endpoint, claims, now) {
             PushError::Renewed
         } else {
-            refusal.error()
+            refusal.error(endpoint.standing)
         };
         Failure::new(error, entry.name, refusal.describe(), entry.meaning)
     }
 }
 
-/// Why there is no answer. Where strangers choose the name, it says nothing of anybody else; and what is refused, not there or
-/// silent looks the same, so that nobody learns by it what is in this machine's network.
+/// Why there is no answer. Where anybody may have invented a name below a vendor's domain, it says nothing of the vendor. To
+/// who publishes, what the guard refuses, is not there, or is silent looks the same, so that nobody learns by it what is in this
+/// machine's network.
 fn no_answer(error: SendError, endpoint: &Endpoint) -> Failure {
     let failure = Failure::from(error);
-    if is_vendors_own(&endpoint.host) {
-        return failure;
-    }
-    Failure {
-        error: PushError::TokenUnserved,
-        ..failure
+    match endpoint.standing {
+        Standing::Vendors(_) | Standing::Strangers => failure,
+        Standing::Below(_) => Failure {
+            error: PushError::TokenUnserved,
+            ..failure
+        },
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use http::Uri;
 
-use crate::service::{Service, matches};
+use crate::service::{HTTPS, Service, Standing, matches};
 
 /// What the settings allow.
 #[derive(Clone, Debug)]
@@ -20,11 +20,10 @@ pub(crate) struct Allowed {
 pub(crate) struct Endpoint {
     /// Path and query are byte for byte what the app gave.
     pub(crate) uri: Uri,
-    /// In lower case.
-    pub(crate) host: Box<str>,
     /// As RFC 6454 writes it: the port only if it is not 443.
     pub(crate) origin: Box<str>,
     pub(crate) service: Service,
+    pub(crate) standing: Standing,
 }
 
 impl Allowed {
@@ -58,7 +57,7 @@ impl Allowed {
         is_whole.then(|| Endpoint {
             uri,
             service: Service::of(&host),
-            host: host.into(),
+            standing: Standing::of(&host, port),
             origin: origin.into(),
         })
     }
@@ -146,7 +145,6 @@ const SPECIAL: [&str; 10] = [
     "lan",
 ];
 const SCHEME: &str = "https://";
-const HTTPS: u16 = 443;
 /// Bytes of an endpoint (`UnifiedPush` AND 3.0.0).
 const LONGEST: usize = 1_000;
 
@@ -215,7 +213,7 @@ mod tests {
         );
         let endpoint = open().endpoint("https://UP.example.org:8443/A").unwrap();
         assert_eq!(&*endpoint.origin, "https://up.example.org:8443");
-        assert_eq!(&*endpoint.host, "up.example.org");
+        assert_eq!(endpoint.uri.host(), Some("up.example.org"));
     }
 
     #[test]
@@ -304,6 +302,27 @@ mod tests {
         ] {
             assert_eq!(text(&open(), &format!("https://{host}/x")), None, "{host}");
         }
+    }
+
+    #[test]
+    fn what_is_open_for_everybody_is_open_for_names_of_the_public_dns_alone() {
+        let everybody = allowed(&["*"]);
+        assert!(text(&everybody, "https://up.example.org/x").is_some());
+        for host in [
+            "localhost",
+            "printer.local",
+            "127.0.0.1",
+            "127.1",
+            "2130706433",
+            "0x7f.1",
+            "[::1]",
+            "[2001:4860:4860::8888]",
+            "8.8.8.8",
+            "intranet",
+        ] {
+            assert_eq!(text(&everybody, &format!("https://{host}/x")), None, "{host}");
+        }
+        assert!(text(&allowed(&["*", "127.0.0.1"]), "https://127.0.0.1/x").is_some());
     }
 
     #[test]

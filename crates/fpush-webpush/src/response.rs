@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use self::Verdict::{Busy, Claims, Doubted, Gone, KeyOrClaims, Later, Refused, TooLarge, Unexplained};
-use crate::service::{Service, Vendor};
+use crate::service::{Service, Standing, Vendor};
 
 /// An answer other than success.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,18 +223,52 @@ impl Refusal {
         )
     }
 
-    /// What the module does. It is one lane, which all push services of its devices share, and strangers choose the
-    /// endpoints and what is behind a vendor's host: so what is said silences this token alone. No device dies of it, the
-    /// module does not pause, no push that was acknowledged is lost by it, and nobody's settings are called wrong.
-    pub(crate) fn error(&self) -> PushError {
-        match (self.entry().verdict, self.service) {
-            (Later, Service::Vendor(_)) => PushError::Later {
+    /// What is to be done.
+    pub(crate) fn error(&self, standing: Standing) -> PushError {
+        match standing {
+            Standing::Vendors(_) => self.vendors_error(true),
+            Standing::Below(_) => self.vendors_error(false),
+            Standing::Strangers => self.strangers_error(),
+        }
+    }
+
+    /// What is to be done about what a vendor says, at a host that it has named or at another one. Strangers choose the path, so
+    /// what the path alone may cause silences this token, and neither pauses the lane nor calls the settings wrong.
+    fn vendors_error(&self, is_named: bool) -> PushError {
+        match self.entry().verdict {
+            Gone => PushError::TokenGone { since: None },
+            Doubted | KeyOrClaims => PushError::TokenDoubted,
+            // They are the same for all endpoints of a host.
+            Claims if is_named => PushError::Pause {
+                length: PAUSE,
+                alarm: true,
+            },
+            Claims => PushError::TokenDoubted,
+            Refused if self.reason.is_about_headers() => PushError::Misconfigured,
+            TooLarge => PushError::TooLarge,
+            Busy => match self.retry_after {
+                Some(pause) => PushError::TooMany { pause },
+                None => PushError::TokenBusy,
+            },
+            Later => PushError::Later {
                 after: self.retry_after,
             },
-            (TooLarge, Service::Vendor(_)) => PushError::TooLarge,
-            (Busy, Service::Vendor(_)) => PushError::TokenBusy,
-            (Later | TooLarge | Busy, Service::Other)
-            | (Gone | Doubted | KeyOrClaims | Claims | Refused | Unexplained, _) => PushError::TokenUnserved,
+            Refused | Unexplained => PushError::TokenUnserved,
+        }
+    }
+
+    /// What is to be done about what a server says that a stranger has chosen. That an endpoint is protected, or another
+    /// key's, is no word against it: such servers say so of what has expired, and of what has not.
+    fn strangers_error(&self) -> PushError {
+        match (self.entry().verdict, self.status) {
+            (Gone, StatusCode::GONE) => PushError::TokenGone { since: None },
+            (Gone, _) => PushError::TokenDoubted,
+            (TooLarge, _) => PushError::TooLarge,
+            (Busy, _) => PushError::TokenBusy,
+            (Later, _) => PushError::Later {
+                after: self.retry_after,
+            },
+            (Doubted | KeyOrClaims | Claims | Refused | Unexplained, _) => PushError::TokenUnserved,
         }
     }
 
@@ -256,6 +290,15 @@ impl Refusal {
 }
 
 impl Reason {
+    /// Whether it is about a header that is the same in all pushes.
+    fn is_about_headers(self) -> bool {
+        match self {
+            Self::Apple(reason) => matches!(reason, "BadTtl" | "BadUrgency" | "BadWebPushTopic"),
+            Self::Errno(errno) => matches!(errno, 108 | 110..=113),
+            Self::UrlForm | Self::UnauthorizedRegistration | Self::Unsaid => false,
+        }
+    }
+
     fn read(service: Service, body: &[u8]) -> Self {
         let json = || serde_json::from_slice::<Value>(body).unwrap_or_default();
         let says = |words: &[u8]| body.windows(words.len()).any(|part| part == words);
@@ -282,6 +325,8 @@ impl Reason {
     }
 }
 
+/// While a vendor does not take our claims.
+const PAUSE: Duration = Duration::from_secs(60);
 /// Apple's reasons.
 const APPLES: [&str; 10] = [
     "BadAuthorizationHeader",
@@ -301,7 +346,7 @@ const ERRNOS: [u16; 21] = [
 ];
 
 const GONE: &str = "The subscription has ended: the app was removed, its permission was withdrawn, or it has subscribed again. The \
-     device is left alone for a while, and the app registers again when it is opened.";
+     device is given up once that is beyond doubt; its app registers again when it is opened.";
 const OTHER_KEY: &str = "The subscription was made with another key than that of vapidKeyFilePath, or the signature is not taken. Apps have to \
      subscribe with the public key that \"fpush check\" shows; look at the clock of this machine as well.";
 const BAD_CLAIMS: &str = "The signature or what it says is not taken. Check that subject is a mailto: URL with a real domain, and the clock of \
@@ -508,34 +553,71 @@ mod tests {
         }
     }
 
-    /// One lane is shared by all, so nothing that is said about one endpoint may be believed of another.
+    /// What becomes of each verdict where it is a vendor's, and where a stranger has chosen who speaks.
     #[test]
-    fn no_answer_kills_a_device_or_stops_a_module() {
-        for (service, status, body, ..) in cases() {
-            let error = refusal(service, status, &body).error();
-            let is_harmless = match service {
-                Service::Vendor(_) => matches!(
-                    error,
-                    PushError::TokenUnserved
-                        | PushError::TokenBusy
-                        | PushError::TooLarge
-                        | PushError::Later { .. }
-                ),
-                Service::Other => error == PushError::TokenUnserved,
+    fn a_vendor_speaks_for_all_its_receivers_and_a_strangers_server_for_one() {
+        let gone = PushError::TokenGone { since: None };
+        let later = PushError::Later { after: None };
+        let pause = PushError::Pause {
+            length: PAUSE,
+            alarm: true,
+        };
+        for (service, status, body, _, verdict) in cases() {
+            let refusal = refusal(service, status, &body);
+            let is_about_headers = match service {
+                A => ["BadTtl", "BadUrgency", "BadWebPushTopic"]
+                    .iter()
+                    .any(|word| body == apple(word)),
+                M => [108, 110, 111, 112, 113]
+                    .iter()
+                    .any(|errno| body == mozilla(*errno)),
+                _ => false,
             };
-            assert!(is_harmless, "{service:?} {status} {error:?}");
+            let of_vendor = match verdict {
+                Gone => gone,
+                Doubted | KeyOrClaims => PushError::TokenDoubted,
+                Claims => pause,
+                Refused if is_about_headers => PushError::Misconfigured,
+                Refused | Unexplained => PushError::TokenUnserved,
+                TooLarge => PushError::TooLarge,
+                Busy => PushError::TokenBusy,
+                Later => later,
+            };
+            let of_stranger = match verdict {
+                Gone if status == 410 => gone,
+                Gone => PushError::TokenDoubted,
+                TooLarge => PushError::TooLarge,
+                Busy => PushError::TokenBusy,
+                Later => later,
+                Doubted | KeyOrClaims | Claims | Refused | Unexplained => PushError::TokenUnserved,
+            };
+            let what = format!("{service:?} {status} {body}");
+            assert_eq!(refusal.error(Standing::Strangers), of_stranger, "{what}");
+            if let Service::Vendor(vendor) = service {
+                assert_eq!(refusal.error(Standing::Vendors(vendor)), of_vendor, "{what}");
+                let below = refusal.error(Standing::Below(vendor));
+                assert!(!matches!(below, PushError::Pause { .. }), "{what}");
+                assert!(verdict == Claims || below == of_vendor, "{what}");
+            }
         }
     }
 
     #[test]
-    fn a_vendor_says_when_to_come_again() {
+    fn who_says_when_to_come_again_is_heard() {
         let wait = Some(Duration::from_secs(120));
-        let refusal = |service| Refusal {
-            retry_after: wait,
-            ..refusal(service, 503, "")
+        let at = |status, standing| {
+            let refusal = Refusal {
+                retry_after: wait,
+                ..refusal(M, status, "")
+            };
+            refusal.error(standing)
         };
-        assert_eq!(refusal(M).error(), PushError::Later { after: wait });
-        assert_eq!(refusal(O).error(), PushError::TokenUnserved);
+        let (vendors, strangers) = (Standing::Vendors(Vendor::Mozilla), Standing::Strangers);
+        assert_eq!(at(503, vendors), PushError::Later { after: wait });
+        assert_eq!(at(503, strangers), PushError::Later { after: wait });
+        let pause = Duration::from_secs(120);
+        assert_eq!(at(429, vendors), PushError::TooMany { pause });
+        assert_eq!(at(429, strangers), PushError::TokenBusy);
     }
 
     #[test]

@@ -41,10 +41,10 @@ impl Service {
     }
 }
 
-/// Whether a host, in lower case, is the pattern's: the same one, or, for `*.` and a domain, any below that.
+/// Whether a host, in lower case, is the pattern's: the same one, or, for `*.` and a domain, any below that, or, for `*`, any.
 pub(crate) fn matches(pattern: &str, host: &str) -> bool {
     match pattern.strip_prefix("*.") {
-        None => pattern == host,
+        None => pattern == EVERYBODY || pattern == host,
         Some(domain) => host
             .strip_suffix(domain)
             .and_then(|rest| rest.strip_suffix('.'))
@@ -52,11 +52,48 @@ pub(crate) fn matches(pattern: &str, host: &str) -> bool {
     }
 }
 
-/// Whether a host is one that a vendor has named, and no name that anybody may have invented below a domain of a vendor's.
-pub(crate) fn is_vendors_own(host: &str) -> bool {
-    VENDORS.iter().any(|(pattern, _)| *pattern == host)
+/// How far what is at an endpoint is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It is a vendor's own host: what it does is the vendor's doing.
+    Vendors(Vendor),
+    /// It is below a domain of a vendor that names no hosts. What it says is the vendor's word. That there is no answer says
+    /// nothing, because anybody may have invented the name.
+    Below(Vendor),
+    /// A stranger has chosen it, of all that there is.
+    Strangers,
 }
 
+impl Standing {
+    /// That of a host, in lower case, at a port. What is no usual push service of a vendor's is a stranger's choice.
+    pub(crate) fn of(host: &str, port: u16) -> Self {
+        let own = VENDORS.iter().find(|(pattern, _)| *pattern == host);
+        match (own, Service::of(host)) {
+            _ if port != HTTPS => Self::Strangers,
+            (Some((_, vendor)), _) => Self::Vendors(*vendor),
+            (None, Service::Vendor(Vendor::Microsoft)) => Self::Below(Vendor::Microsoft),
+            (None, Service::Vendor(_) | Service::Other) => Self::Strangers,
+        }
+    }
+}
+
+impl Vendor {
+    /// The number of its lane. It is written down: it never changes.
+    pub(crate) fn lane(self) -> u8 {
+        match self {
+            Self::Mozilla => 0,
+            Self::Google => 1,
+            Self::Apple => 2,
+            Self::Microsoft => 3,
+        }
+    }
+}
+
+/// The port of https.
+pub(crate) const HTTPS: u16 = 443;
+
+/// The pattern of all hosts.
+pub(crate) const EVERYBODY: &str = "*";
 /// The hosts of the vendors' push services.
 pub(crate) const VENDORS: [(&str, Vendor); 7] = [
     ("updates.push.services.mozilla.com", Vendor::Mozilla),
@@ -95,7 +132,24 @@ mod tests {
         ] {
             assert_eq!(Service::of(host), service, "{host}");
         }
-        assert!(is_vendors_own("web.push.apple.com"));
-        assert!(!is_vendors_own("invented.push.apple.com"));
+    }
+
+    #[test]
+    fn a_vendor_answers_for_what_it_has_named_and_for_no_invented_host_or_port() {
+        for (host, port, standing) in [
+            ("web.push.apple.com", 443, Standing::Vendors(Vendor::Apple)),
+            ("fcm.googleapis.com", 443, Standing::Vendors(Vendor::Google)),
+            (
+                "wns2-par02p.notify.windows.com",
+                443,
+                Standing::Below(Vendor::Microsoft),
+            ),
+            ("web.push.apple.com", 8443, Standing::Strangers),
+            ("invented.push.apple.com", 443, Standing::Strangers),
+            ("old.push.services.mozilla.com", 443, Standing::Strangers),
+            ("up.example.org", 443, Standing::Strangers),
+        ] {
+            assert_eq!(Standing::of(host, port), standing, "{host}:{port}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     endpoint::{Allowed, is_host},
     key::VapidKey,
     payload::Payload,
-    service::VENDORS,
+    service::{EVERYBODY, VENDORS},
     vapid::Vapid,
 };
 
@@ -65,6 +65,7 @@ impl BackendType for WebPush {
                 plain_http: false,
                 idle_timeout: IDLE_TIMEOUT,
                 max_connections: MAX_CONNECTIONS,
+                max_idle: MAX_IDLE,
                 max_origins: MAX_ORIGINS,
             };
             let backend = Backend {
@@ -141,10 +142,13 @@ fn hosts(section: &mut Section<'_>) -> Option<Vec<String>> {
     let mut is_right = true;
     for (place, host) in hosts.iter().enumerate() {
         let wrong = match host.strip_prefix('*') {
-            Some("") => Some(EVERYBODY),
+            _ if host == EVERYBODY => {
+                section.warning("allowedEndpoints", OPEN);
+                None
+            }
             Some(domain) => match domain.strip_prefix('.') {
                 Some(domain) if !is_host(domain) => Some(NO_HOST),
-                Some(domain) if is_public_suffix(domain) => Some(EVERYBODY),
+                Some(domain) if is_public_suffix(domain) => Some(SUFFIX),
                 Some(_) => None,
                 None => Some(NO_HOST),
             },
@@ -274,11 +278,18 @@ fn dialer(
     hosts: Option<&[String]>,
 ) -> Option<Dialer> {
     let allowed = networks?.iter().map(|(_, network)| *network).collect();
-    let host = hosts?.first()?.trim_start_matches("*.");
+    let hosts = hosts?;
+    let host = hosts.first()?.trim_start_matches("*.").replace('*', ANYBODY);
     let uri: Uri = format!("https://{host}").parse().ok()?;
-    Dialer::guarded(Guard { allowed }, &uri)
+    let dialer = Dialer::guarded(Guard { allowed }, &uri)
         .inspect_err(|e| section.error("allowedEndpoints", e))
-        .ok()
+        .ok()?;
+    let is_open = hosts.iter().any(|host| host == EVERYBODY);
+    if is_open && dialer.proxy_host(&Uri::from_static(ANYBODYS)).is_some() {
+        section.error("allowedEndpoints", BEHIND_PROXY);
+        return None;
+    }
+    Some(dialer)
 }
 
 const URGENCIES: [(&str, UrgencySetting); 5] = [
@@ -288,16 +299,24 @@ const URGENCIES: [(&str, UrgencySetting); 5] = [
     ("low", UrgencySetting::Fixed("low")),
     ("very-low", UrgencySetting::Fixed("very-low")),
 ];
-const EVERYBODY: &str = "this lets strangers send this machine anywhere, and fpush does not take it yet: it cannot keep them from holding \
-    up the pushes of everybody else; name the hosts of the push services, or domains such as \"*.example.org\"";
+const OPEN: &str = "\"*\" lets whoever can register or publish make this machine send requests to any public host. UnifiedPush needs \
+    that; README, \"Any push service\", says what it means and what a firewall should refuse";
+const SUFFIX: &str = "anybody can have a name below this domain; name the hosts of the push services, domains such as \
+    \"*.example.org\", or \"*\" for any public host";
+const BEHIND_PROXY: &str = "\"*\" cannot be used behind a proxy (HTTPS_PROXY): the proxy resolves the names, so that fpush cannot keep \
+    strangers from private addresses; name the hosts of the push services, or except all others from the proxy (NO_PROXY)";
+const ANYBODY: &str = "push.example";
+const ANYBODYS: &str = "https://push.example";
 const NO_HOST: &str = "expected hosts such as \"fcm.googleapis.com\", and domains such as \"*.push.apple.com\", without https:// and port";
 const LONGEST_TTL: Duration = Duration::from_secs(28 * 86_400);
 const LONGEST_TOPIC: usize = 32;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// To one origin that speaks HTTP/1.1.
 const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(20).expect("it is not zero");
+/// Of those, while they are not in use.
+const MAX_IDLE: NonZeroUsize = NonZeroUsize::new(2).expect("it is not zero");
 /// Origins to which connections are kept.
-const MAX_ORIGINS: NonZeroUsize = NonZeroUsize::new(1_000).expect("it is not zero");
+const MAX_ORIGINS: NonZeroUsize = NonZeroUsize::new(500).expect("it is not zero");
 
 #[cfg(test)]
 mod tests {
@@ -395,12 +414,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_open_it_for_everybody() {
+    fn who_opens_it_for_everybody_is_warned_and_does_it_in_one_way_only() {
         for hosts in [
-            json!(["*"]),
             json!(["*.com"]),
             json!(["*.co.uk"]),
             json!(["fcm.googleapis.com", "*."]),
+            json!(["**"]),
         ] {
             let (facts, problems) = read(&json!({ "allowedEndpoints": hosts }));
             assert_eq!((facts, problems.len()), (None, 1), "{hosts}");
@@ -409,9 +428,12 @@ mod tests {
                 "{problems:?}"
             );
         }
-        let (_, problems) = read(&json!({ "allowedEndpoints": ["*"] }));
+        let (facts, problems) = read(&json!({ "allowedEndpoints": ["localhost", "*"] }));
+        let endpoints = ("endpoints", "localhost, *".to_owned());
+        assert!(facts.unwrap().contains(&endpoints));
+        assert_eq!(problems.len(), 1);
         assert!(
-            problems[0].contains("lets strangers send this machine anywhere"),
+            problems[0].contains("any public host") && problems[0].starts_with("webpush.allowedEndpoints: "),
             "{problems:?}"
         );
     }

@@ -11,7 +11,7 @@ use fpush_push::sync::lock;
 use http::HeaderValue;
 use serde_json::json;
 
-use crate::{encoding::encode, endpoint::Endpoint, key::VapidKey, service::is_vendors_own};
+use crate::{encoding::encode, endpoint::Endpoint, key::VapidKey, service::Standing};
 
 /// Signs for one module.
 #[derive(Debug)]
@@ -124,7 +124,7 @@ impl Signed {
         let kept = Kept {
             claims,
             last_use: self.uses,
-            is_vendors: is_vendors_own(&endpoint.host),
+            is_vendors: endpoint.standing != Standing::Strangers,
         };
         self.origins.insert(endpoint.origin.clone(), kept);
     }

@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::Context as _;
 use fpush_driver::{Modules, TokenRole, TokenView};
-use fpush_policy::{End, Last, Limit};
-use fpush_push::{Class, Outcome};
+use fpush_policy::{End, Last, Limit, Waits};
+use fpush_push::{Class, OutagePhase, OutageStatus, Outcome};
 use serde_json::{Value, json};
 use tokio::{runtime, time::Instant};
 
@@ -224,6 +224,7 @@ impl Findings {
             silenced,
             block,
             paused,
+            outage,
             trouble,
             last,
         } = &view;
@@ -238,7 +239,7 @@ impl Findings {
         match (trouble, paused) {
             (Some(trouble), _) if !trouble.kind.lets_pushes_pass() => {
                 self.bad(format!("module: {}", trouble.words));
-                self.explain("This concerns all devices of the module. What comes meanwhile is answered wait, or queued.");
+                self.explain("This concerns all devices of the module. What comes meanwhile is held, or answered wait.");
             }
             (_, Some(left)) => {
                 self.bad(format!("module: it sends nothing for another {}", shown(*left)));
@@ -247,6 +248,7 @@ impl Findings {
             (Some(trouble), None) => self.good(format!("module: {}", trouble.words)),
             (None, None) => self.good("module: works, as far as is known".to_owned()),
         }
+        self.outage(outage);
         match block {
             Some(block) => {
                 let left = shown(block.left);
@@ -301,19 +303,60 @@ impl Findings {
     }
 
     fn limit(&mut self, limit: &Limit) {
-        let Limit {
-            class,
-            queued,
-            free_in,
-        } = limit;
-        let (class, left) = (class_words(*class), shown(*free_in));
-        if *queued {
-            self.good(format!("queue: {class} waits, and goes out in {left}"));
-            self.explain("It wakes the phone for all that came since. Further ones are refused until then.");
-        } else {
-            self.good(format!(
-                "rate limit: {class} may go out in {left}; one that comes before is queued"
-            ));
+        let class = class_words(limit.class);
+        match limit.waits {
+            Waits::Queued(left) => {
+                self.good(format!("queue: {class} waits, and goes out in {}", shown(left)));
+                self.explain(
+                    "It wakes the phone for all that came since. Further ones are refused until then.",
+                );
+            }
+            Waits::Held(left) => {
+                let left = shown(left);
+                self.good(format!(
+                    "queue: {class} is held until the provider is back, for another {left} at most"
+                ));
+                self.explain("It wakes the phone for all that came since, and for all that comes meanwhile.");
+            }
+            Waits::Limited(left) => self.good(format!(
+                "rate limit: {class} may go out in {}; one that comes before is queued",
+                shown(left)
+            )),
+        }
+    }
+
+    /// Whether the module's provider takes pushes.
+    fn outage(&mut self, outage: &OutageStatus) {
+        let OutageStatus {
+            phase,
+            lasts,
+            held,
+            oldest: _,
+            out_in,
+        } = outage;
+        match phase {
+            OutagePhase::Up => {}
+            OutagePhase::Down => {
+                let lasts = shown(lasts.unwrap_or_default());
+                self.bad(format!(
+                    "outage: the provider has taken nothing for {lasts}; held until it is back: {held}"
+                ));
+                self.explain(
+                    "This concerns all devices of the module. Publishes are held, or answered wait if they are calls or holdFor \
+                     is 0s. fpush asks again every 15 s or more often, and as soon as something is taken, all that is held goes \
+                     out.",
+                );
+            }
+            OutagePhase::Recovering => {
+                let left = out_in.map(|left| format!(", in about {}", shown(left)));
+                self.good(format!(
+                    "outage: it is over; still to go out: {held}{}",
+                    left.unwrap_or_default()
+                ));
+                self.explain(
+                    "What was held follows little by little, the oldest first; a new push goes out at once.",
+                );
+            }
         }
     }
 
@@ -381,7 +424,9 @@ fn meaning(end: End) -> (&'static str, &'static str) {
 fn outcome_means(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Accepted => ACCEPTED,
-        Outcome::Queued => "It was acknowledged, and goes out when the rate limit lets it.",
+        Outcome::Queued => {
+            "It was acknowledged, and goes out when the rate limit lets it, or when the provider is back."
+        }
         Outcome::Coalesced | Outcome::Refused => {
             "A push for the device was queued already, which wakes it for this one, too; or it was a call that came too soon."
         }
@@ -420,17 +465,19 @@ fn as_json(module: &str, view: &TokenView, now: Instant, wall: SystemTime) -> Va
         silenced,
         block,
         paused,
+        outage,
         trouble,
         last,
     } = view;
     let limits: Vec<_> = limits
         .iter()
         .map(|limit| {
-            json!({
-                "class": class_words(limit.class),
-                "queued": limit.queued,
-                "seconds": limit.free_in.as_secs(),
-            })
+            let (state, left) = match limit.waits {
+                Waits::Limited(left) => ("limited", left),
+                Waits::Queued(left) => ("queued", left),
+                Waits::Held(left) => ("held", left),
+            };
+            json!({ "class": class_words(limit.class), "state": state, "seconds": left.as_secs() })
         })
         .collect();
     json!({
@@ -439,6 +486,11 @@ fn as_json(module: &str, view: &TokenView, now: Instant, wall: SystemTime) -> Va
         "limits": limits,
         "silencedSeconds": silenced.map(|silenced| silenced.as_secs()),
         "blocked": block.map(|block| json!({ "dead": block.dead, "seconds": block.left.as_secs() })),
+        "outage": {
+            "phase": outage.phase.name(),
+            "seconds": outage.lasts.map(|lasts| lasts.as_secs()),
+            "held": outage.held,
+        },
         "pausedSeconds": paused.map(|paused| paused.as_secs()),
         "trouble": trouble.as_ref().map(|trouble| json!({ "kind": trouble.kind.name(), "words": trouble.words })),
         "last": last.map(|last| json!({

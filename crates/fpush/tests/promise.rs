@@ -6,6 +6,7 @@
 //! * No mistake of an operator's unregisters a device: [`mistakes`], [`registry`].
 //! * No incident at a provider unregisters more than ten: [`incidents`].
 //! * What is really dead is unregistered: [`dead`].
+//! * The same of Web Push, where strangers choose who speaks: [`webpush`].
 
 #![cfg(all(
     feature = "enable_registration",
@@ -24,3 +25,6 @@ mod mistakes;
 mod registry;
 #[path = "promise/rig.rs"]
 mod rig;
+#[cfg(feature = "enable_webpush_support")]
+#[path = "promise/webpush.rs"]
+mod webpush;

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     }
     let outcome = match arguments.as_slice() {
         ["demo"] => run(demo::run),
+        ["demo", "--outage"] => run(demo::run_outage),
         ["test"] => run(|| test::run(test::Extent::Full)),
         ["test", "--quick"] => run(|| test::run(test::Extent::Quick)),
         ["test", "--long"] => run(|| test::run(test::Extent::Long)),
@@ -99,6 +100,7 @@ fn root() -> Result<PathBuf> {
 
 const USAGE: &str = "\
 cargo xtask demo            a push from a real Prosody through fpush to stand-ins for Apple and Google
+cargo xtask demo --outage   a provider is away, fpush is killed meanwhile, and every phone gets its push in the end
 cargo xtask test            everything that must hold before a change is merged
 cargo xtask test --quick    the same without the runs for each Cargo feature alone
 cargo xtask test --long     the same with the tests that take minutes

@@ -75,22 +75,25 @@ local function add_word(token, age, last, days_and_beyond)
 end
 
 -- So many tokens an instance takes for dead. Once the lane is as usual, what those have that are gone counts no more.
-local function note_deaths(count, version, calm)
+local function note_deaths(count, version, lane_and_calm)
+    local calm = lane_and_calm % 2 == 1
+    local lane = string.format('%.0f', (lane_and_calm - lane_and_calm % 2) / 2)
+    local field = ARGV[1] .. ':' .. lane
     local fields = redis.call('HGETALL', KEYS[9])
     for at = 1, #fields, 2 do
         local of_version, _, number = string.match(fields[at + 1], '^(%d+) (%d+) (%d+)')
-        if fields[at] == ARGV[1] then
+        if fields[at] == field then
             if tonumber(of_version) > version then
                 return
             end
-        elseif calm then
+        elseif calm and string.match(fields[at], ':(%d+)$') == lane then
             local seen = tonumber(redis.call('ZSCORE', KEYS[6], number) or 0)
             if seen <= now - tonumber(ARGV[3]) then
                 redis.call('HDEL', KEYS[9], fields[at])
             end
         end
     end
-    redis.call('HSET', KEYS[9], ARGV[1], string.format('%.0f %.0f %s', version, count, ARGV[2]))
+    redis.call('HSET', KEYS[9], field, string.format('%.0f %.0f %s', version, count, ARGV[2]))
 end
 
 for at = 9, #ARGV, 5 do
@@ -134,7 +137,7 @@ for at = 9, #ARGV, 5 do
         redis.call('ZREM', KEYS[7], member)
         news('f', member)
     elseif what == 'd' then
-        note_deaths(a, b, c == 1)
+        note_deaths(a, b, c)
     elseif what == 'v' then
         add_word(member, a, b, c)
     elseif what == 'p' then

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fpush_policy::{
     Claim, Decision, End, HoldUntil, Publish, PushJob, SenderDomain, Target, Turn as Decided, Wish,
 };
-use fpush_push::{Class, Extra, Form, Outcome, Push, Registered, Request, Token};
+use fpush_push::{Class, Extra, Form, LaneId, Outcome, Push, Registered, Request, Token};
 use tokio::{sync::oneshot, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{Admission, Admitted, DEADLINE, HeldClaim, Module, TokenRole, Way};
 use crate::{
     SharedLane,
-    lane::{Life, Permit, Place, State, Turn},
+    lane::{Life, Permit, Place, State, Turn, Waiter},
 };
 
 impl Module {
@@ -72,6 +72,7 @@ impl Module {
             return Admission::Answered(Outcome::Unwanted);
         }
         let fingerprint = self.fingerprint_as(role, &token);
+        let lane = state.backend.lane(&token, self.senders.hasher());
         let class = match role {
             TokenRole::First => state.backend.class(urgency),
             TokenRole::Second => Class::Voip,
@@ -86,6 +87,7 @@ impl Module {
         };
         let publish = Publish {
             target,
+            lane,
             registered: registered.is_some(),
             spacing: registered.map(|registered| registered.recipient.spacing),
             time_to_live: state.backend.time_to_live(class),
@@ -103,6 +105,7 @@ impl Module {
                     deadline: (now + DEADLINE).into_std(),
                 },
                 token: fingerprint,
+                lane,
                 key,
                 node: registered.map(|registered| Arc::clone(&registered.recipient.node)),
                 choice,
@@ -157,7 +160,7 @@ impl Module {
                 slot,
                 spacing,
                 worth_until,
-            } => match self.turn(&mut state, sender, now) {
+            } => match self.turn(&mut state, lane, sender, now) {
                 Some(turn) => {
                     let job = job(spacing, true, worth_until);
                     let shared = shared(&mut state, &job, Wish::Send);
@@ -175,7 +178,7 @@ impl Module {
                 None => {
                     state.policy.give_back(slot);
                     drop(state);
-                    self.complain_of_crowd();
+                    self.complain_of_crowd(lane);
                     Admission::Answered(Outcome::Overloaded)
                 }
             },
@@ -183,19 +186,19 @@ impl Module {
     }
 
     /// A permit, or a place in the queue for one; `None` if it is full.
-    fn turn(&self, state: &mut State, sender: &SenderDomain, now: Instant) -> Option<Turn> {
+    fn turn(&self, state: &mut State, lane: LaneId, sender: &SenderDomain, now: Instant) -> Option<Turn> {
         let mut receiver = None;
         let waiter = || {
-            let (waiter, waiting) = oneshot::channel();
+            let (sender, waiting) = oneshot::channel();
             receiver = Some(waiting);
-            waiter
+            Waiter { lane, sender }
         };
-        match state.policy.take_turn(sender, waiter, now.into_std()) {
-            Decided::Now => Some(Turn::Now(Permit::new(&self.lane))),
+        match state.policy.take_turn(lane, sender, waiter, now.into_std()) {
+            Decided::Now => Some(Turn::Now(Permit::new(&self.lane, lane))),
             Decided::Waiting(ticket, displaced) => {
                 // It finds out by that.
                 drop(displaced);
-                let place = receiver.map(|receiver| Place::new(&self.lane, receiver, ticket));
+                let place = receiver.map(|receiver| Place::new(&self.lane, receiver, lane, ticket));
                 place.map(|place| Turn::Waiting(Box::new(place)))
             }
             Decided::Full => None,

@@ -17,7 +17,7 @@ impl Module {
             let (backend, generation) = {
                 let mut state = self.lock();
                 let (deadline, now) = (job.push.deadline, start.into_std());
-                if let Err(resume) = state.policy.may_attempt(tries, deadline, now) {
+                if let Err(resume) = state.policy.may_attempt(job.lane, tries, deadline, now) {
                     return Ended::Failed { resume };
                 }
                 (Arc::clone(&state.backend), state.policy.generation())
@@ -67,7 +67,8 @@ impl Module {
             (Some(record), Err(_)) if is_current => record.failed(),
             (Some(_), Err(_)) | (None, _) => {}
         }
-        if result.is_ok() {
+        // A stranger's own server accepts whatever it likes: that proves nothing of who publishes.
+        if result.is_ok() && !job.lane.is_strangers() {
             self.senders.note_accepted(&job.sender);
         }
         if let Some(notice) = answered.notice {

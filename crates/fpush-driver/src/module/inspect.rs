@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use fpush_policy::{BlockReason, Last, Limit, TokenState};
-use fpush_push::Trouble;
+use fpush_push::{OutageStatus, Trouble};
 use tokio::time::Instant;
 
 use super::{Module, status};
@@ -28,8 +28,10 @@ pub struct TokenView {
     pub silenced: Option<Duration>,
     /// That nothing is sent to it, if that is so.
     pub block: Option<Block>,
-    /// Until when the whole module sends nothing.
+    /// Until when its lane sends nothing: the whole module, where that is one.
     pub paused: Option<Duration>,
+    /// Whether the module's provider takes pushes.
+    pub outage: OutageStatus,
     /// What keeps the whole module from working as it should.
     pub trouble: Option<Trouble>,
     /// The last push to it.
@@ -57,13 +59,15 @@ impl Module {
         now: Instant,
         wall: SystemTime,
     ) -> Option<TokenView> {
-        let fingerprint = self.fingerprint_as(role, &self.canonical(token)?);
+        let canonical = self.canonical(token)?;
+        let fingerprint = self.fingerprint_as(role, &canonical);
         let key = node.map_or(fingerprint, |node| self.senders.hasher().device(node));
         let (token, view, backend) = {
             let mut state = self.lock();
             let now = now.into_std();
+            let lane = state.backend.lane(&canonical, self.senders.hasher());
             (
-                state.policy.token(key, fingerprint, now),
+                state.policy.token(key, fingerprint, lane, now),
                 state.policy.view(now),
                 state.backend.status(),
             )
@@ -84,6 +88,7 @@ impl Module {
                 left,
             }),
             paused,
+            outage: status::outage(&view),
             trouble: status::trouble(&view, &backend, wall),
             last,
         })

@@ -107,8 +107,8 @@ mod tests {
 
     use fpush_policy::ModuleSettings;
     use fpush_push::{
-        BackendStatus, Choice, Class, Outcome, Proof, Push, Request, Sending, TokenHasher, TroubleKind,
-        Urgency, Verifying,
+        BackendStatus, Choice, Class, LaneId, Outcome, Proof, Push, Request, Sending, TokenHasher,
+        TroubleKind, Urgency, Verifying,
         settings::{Report, Section},
     };
 
@@ -227,7 +227,7 @@ mod tests {
             module
                 .lock()
                 .policy
-                .may_attempt(&tries, now + SPREAD, now)
+                .may_attempt(LaneId::Main, &tries, now + SPREAD, now)
                 .is_ok(),
             "a push finds out for itself"
         );

@@ -183,10 +183,11 @@ impl Module {
     /// Asks the others before a token is taken for dead: how many may be in an incident is for all of them.
     pub(super) async fn claim_death(&self, job: &PushJob) -> Result<(), Outcome> {
         let (shared, deaths) = {
-            let state = self.lock();
-            match &state.shared {
-                Some(shared) => (Arc::clone(shared), state.policy.deaths()),
-                None => return Ok(()),
+            let mut state = self.lock();
+            match (state.shared.clone(), state.policy.deaths(job.lane)) {
+                (Some(shared), Some(deaths)) => (shared, deaths),
+                // What a stranger's server says of its own receivers has no bound.
+                (None, _) | (_, None) => return Ok(()),
             }
         };
         let claimed = self.drain.run(shared.claim_death(deaths)).await.flatten();

@@ -43,7 +43,8 @@ impl Module {
     }
 }
 
-fn outage(view: &View) -> OutageStatus {
+/// Whether the module's provider takes pushes, and what waits until it does.
+pub(super) fn outage(view: &View) -> OutageStatus {
     let (phase, lasts) = match view.lane {
         LaneState::Up => (OutagePhase::Up, None),
         LaneState::Down { since } => (OutagePhase::Down, Some(since)),

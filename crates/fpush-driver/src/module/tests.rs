@@ -22,7 +22,7 @@ use std::{
     time::SystemTime,
 };
 
-use fpush_policy::HeldChange;
+use fpush_policy::{HeldChange, HeldRecord};
 use fpush_push::{
     BackendStatus, Choice, Encrypted, Ending, Recipient, Record, Registered, Request, Sending, TokenHasher,
     TroubleKind, Unavailable, Verifying,
@@ -226,7 +226,7 @@ impl Fixture {
     /// From now on what is held is written down.
     fn keep(&self) -> Arc<Disk> {
         let disk = Arc::<Disk>::default();
-        self.module.keep_in(Arc::clone(&disk) as _);
+        self.module.keep_in(Arc::clone(&disk) as _, 0);
         disk
     }
 
@@ -343,7 +343,7 @@ impl Disk {
     }
 }
 
-impl HeldStore for Disk {
+impl crate::HeldStore for Disk {
     fn write(&self, changes: Vec<HeldChange>, acknowledge: Option<crate::Acknowledge>) {
         let is_full = *self.is_full.lock().unwrap();
         for change in changes {

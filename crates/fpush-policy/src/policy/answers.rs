@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fpush_push::{Choice, Failure, Form, Outcome, PushError, Unavailable};
+use fpush_push::{Choice, Failure, Form, LaneId, Outcome, PushError, Unavailable};
 
 use super::{HeldEnd, Policy};
 use crate::{
@@ -15,17 +15,24 @@ use crate::{
 };
 
 impl<W> Policy<W> {
-    /// Whether an attempt that must have ended by then may begin now; otherwise when to try again. What has failed does not
-    /// try again while the lane is down: it can be held.
+    /// Whether an attempt at a lane that must have ended by then may begin now; otherwise when to try again. What has failed does
+    /// not try again while the lane is down: it can be held.
     ///
     /// # Errors
     ///
     /// The end of the pause; now, if there is no time left.
-    pub fn may_attempt(&mut self, tries: &Tries, deadline: Instant, now: Instant) -> Result<(), Instant> {
-        let gives_up = tries.has_failed() && !self.hold_for.is_zero() && !self.is_last_chance();
-        match self.holds_back(now) {
+    pub fn may_attempt(
+        &mut self,
+        lane: LaneId,
+        tries: &Tries,
+        deadline: Instant,
+        now: Instant,
+    ) -> Result<(), Instant> {
+        let is_held = lane == LaneId::Main && !self.hold_for.is_zero();
+        let gives_up = tries.has_failed() && is_held && !self.is_last_chance();
+        match self.holds_back(lane, now) {
             Some(until) => Err(until),
-            None if now >= deadline || gives_up && self.is_down(now) => Err(now),
+            None if now >= deadline || gives_up && self.is_down(lane, now) => Err(now),
             None => Ok(()),
         }
     }
@@ -42,7 +49,7 @@ impl<W> Policy<W> {
         jitter: f64,
     ) -> Answered {
         let answered = self.hear_answer(job, tries, answer, generation, now, jitter);
-        self.tell_deaths();
+        self.tell_deaths(job.lane);
         answered
     }
 
@@ -68,14 +75,18 @@ impl<W> Policy<W> {
                     self.ended.push((job.token, HeldEnd::Covered));
                 }
                 let mut notice = None;
-                if is_current {
-                    let is_backlog = self.has_backlog();
-                    self.outage.accepted(is_backlog, now);
-                    self.health.accepted(now);
+                if let LaneId::Origin(origin) = job.lane {
+                    self.lanes.origins.accepted(origin, now);
+                    self.lanes.origins.words.unblock(job.token);
+                } else if is_current {
+                    if job.lane == LaneId::Main {
+                        let is_backlog = self.has_backlog();
+                        self.outage.accepted(is_backlog, now);
+                    }
+                    self.health_of(job.lane).accepted(now);
                     let at = self.clock.seconds(now);
-                    let change = self
-                        .guard
-                        .accepted(job.token, Publisher::of_accepted(&job.sender), at);
+                    let publisher = Publisher::of_accepted(&job.sender);
+                    let change = self.guard_of(job.lane).accepted(job.token, publisher, at);
                     notice = change.map(Notice::Lane);
                 }
                 return Answered::ended(Outcome::Accepted, notice);
@@ -87,7 +98,9 @@ impl<W> Policy<W> {
             // What was refused with other settings says nothing.
             return Answered::next(Next::Again);
         }
-        self.outage.answered(now);
+        if job.lane == LaneId::Main {
+            self.outage.answered(now);
+        }
         let asked = match failure.error {
             PushError::Reconnected if tries.may_reconnect() => return Answered::next(Next::Again),
             PushError::Renewed if tries.may_renew() => return Answered::next(Next::Again),
@@ -98,11 +111,17 @@ impl<W> Policy<W> {
                     notice: Some(Notice::TooLarge),
                 };
             }
+            _ if let LaneId::Origin(origin) = job.lane => {
+                return self.strangers_answer(origin, job, failure, now, jitter);
+            }
             PushError::Later { after } => after,
             PushError::Reconnected | PushError::Renewed => None,
             PushError::TokenBusy => return self.silenced(job, now),
             PushError::TooMany { pause } => {
-                return if self.health.too_many(job.token, job.sender.share, now) {
+                return if self
+                    .health_of(job.lane)
+                    .too_many(job.token, job.sender.share, now)
+                {
                     self.paused(job, failure, pause, false, now)
                 } else {
                     self.silenced(job, now)
@@ -113,7 +132,7 @@ impl<W> Policy<W> {
             PushError::TokenDoubted => return self.weigh(job, None, now),
             PushError::Unexplained => {
                 self.take_neutral(job, now);
-                self.health.answered();
+                self.health_of(job.lane).answered();
                 self.block(job.token, BlockReason::Unexplained, now);
                 return Answered::ended(Outcome::TokenBlocked, Some(Notice::Unknown));
             }
@@ -124,17 +143,19 @@ impl<W> Policy<W> {
             }
             PushError::Misconfigured => {
                 self.take_neutral(job, now);
-                self.health.misconfigured(failure);
+                self.health_of(job.lane).misconfigured(failure);
                 return Answered::ended(Outcome::ProviderUnavailable, Some(Notice::Refused));
             }
             PushError::TooLarge => {
                 self.take_neutral(job, now);
-                self.health.answered();
+                self.health_of(job.lane).answered();
                 return Answered::ended(Outcome::ProviderUnavailable, Some(Notice::Refused));
             }
         };
-        self.health.unwell(failure);
-        self.outage.failed(job.token, asked, now);
+        self.health_of(job.lane).unwell(failure);
+        if job.lane == LaneId::Main {
+            self.outage.failed(job.token, asked, now);
+        }
         let resume = now + tries.pause(asked, jitter);
         Answered {
             next: if resume + LEAST_ATTEMPT > tries.patience {
@@ -149,7 +170,7 @@ impl<W> Policy<W> {
     /// The provider wants silence for the token.
     fn silenced(&mut self, job: &PushJob, now: Instant) -> Answered {
         self.take_neutral(job, now);
-        self.health.answered();
+        self.health_of(job.lane).answered();
         Answered::next(Next::Ended(Ended::Busy))
     }
 
@@ -164,9 +185,11 @@ impl<W> Policy<W> {
     ) -> Answered {
         self.take_neutral(job, now);
         let resume = now + length;
-        let first = self.health.pause(resume, alarm, failure, now);
-        self.outbox.tell(|| Change::Pause(length));
-        self.outage.paused(resume, now);
+        let first = self.health_of(job.lane).pause(resume, alarm, failure, now);
+        if job.lane == LaneId::Main {
+            self.outbox.tell(|| Change::Pause(length));
+            self.outage.paused(resume, now);
+        }
         Answered {
             next: Next::Ended(Ended::Failed { resume }),
             notice: first.then_some(Notice::Paused { length, alarm }),
@@ -176,7 +199,7 @@ impl<W> Policy<W> {
     /// Weighs that the provider called a token dead, since then if it says so, or wrong (`None`). A second token, for
     /// calls, is not a reason to give up the device: it is left alone for a while.
     fn weigh(&mut self, job: &PushJob, gone: Option<Option<u64>>, now: Instant) -> Answered {
-        self.health.answered();
+        self.health_of(job.lane).answered();
         let (token, publisher) = (job.token, Publisher::of(&job.sender));
         let (at, wall) = (self.clock.seconds(now), self.clock.millis(now));
         let word = match gone {
@@ -188,11 +211,14 @@ impl<W> Policy<W> {
         // Of another module, as likely as not, whose name was lost on the way.
         let is_astray = word == Word::AboutUs && job.choice == Choice::Default;
         let (belief, change) = if is_second || is_astray {
-            (Belief::Doubted, self.guard.rejected(token, publisher, at))
+            (
+                Belief::Doubted,
+                self.guard_of(job.lane).rejected(token, publisher, at),
+            )
         } else {
-            let weighed = self.guard.weigh(token, publisher, word, at);
-            let is_known = publisher.standing == Standing::Known;
-            if is_known && self.outbox.is_open() && self.guard.is_doubted(token) {
+            let weighed = self.guard_of(job.lane).weigh(token, publisher, word, at);
+            let is_shared = publisher.standing == Standing::Known && job.lane == LaneId::Main;
+            if is_shared && self.outbox.is_open() && self.guard.is_doubted(token) {
                 let beyond_doubt = word == Word::BeyondDoubt;
                 self.outbox
                     .tell(|| Change::Word(token, SharedWord::said_now(beyond_doubt)));
@@ -223,8 +249,8 @@ impl<W> Policy<W> {
         now: Instant,
     ) -> (Outcome, usize) {
         if ended != Ok(true) {
-            self.guard.take_back_death();
-            self.tell_deaths();
+            self.guard_of(job.lane).take_back_death();
+            self.tell_deaths(job.lane);
         }
         let (reason, outcome) = match ended {
             Ok(true) => (BlockReason::Dead, Outcome::TokenDead),
@@ -233,7 +259,7 @@ impl<W> Policy<W> {
             // The provider will say it again.
             Err(Unavailable) => return (Outcome::RegistryUnavailable, 0),
         };
-        self.guard.unblock(job.token);
+        self.guard_of(job.lane).unblock(job.token);
         self.outbox.tell(|| Change::Unblock(job.token));
         self.block(job.token, reason, now);
         let dropped = match outcome {
@@ -248,9 +274,9 @@ impl<W> Policy<W> {
     }
 
     /// Tells others how many tokens are taken for dead here, if that is other than they think.
-    pub(super) fn tell_deaths(&mut self) {
+    pub(super) fn tell_deaths(&mut self, lane: LaneId) {
         if self.outbox.is_open()
-            && let Some(deaths) = self.guard.take_deaths()
+            && let Some(deaths) = self.guard_of(lane).take_deaths()
         {
             self.outbox.tell(|| Change::Deaths(deaths));
         }
@@ -259,7 +285,7 @@ impl<W> Policy<W> {
     /// Takes note of an answer that says nothing of the token.
     fn take_neutral(&mut self, job: &PushJob, now: Instant) {
         let at = self.clock.seconds(now);
-        self.guard.neutral(job.token, job.sender.share, at);
+        self.guard_of(job.lane).neutral(job.token, job.sender.share, at);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fpush_push::{Class, Fingerprint, Outcome, TokenHasher};
+use fpush_push::{Class, Fingerprint, LaneId, Outcome, TokenHasher};
 
 use super::{
     Busy, Failed, Grant, HeldAttempt, HeldEnd, HoldUntil, Phase, Policy, Remembered, turns::Wanting,
@@ -35,10 +35,10 @@ impl<W> Policy<W> {
     fn let_wait_for_permits(&mut self, now: Instant, most: usize) {
         let all = self.end != Phase::Running;
         for _ in 0..most {
-            let Some((number, job)) = self.held.pop_due(now, all) else {
+            let Some((number, _)) = self.held.pop_due(now, all) else {
                 return;
             };
-            self.turns.due.join(job.sender.sender(), number);
+            self.let_wait(number);
         }
     }
 
@@ -112,7 +112,9 @@ impl<W> Policy<W> {
     }
 
     /// From now on what is held is written down: [`take_changes`](Self::take_changes) says what has changed.
-    pub fn begin_noting(&mut self) {
+    /// No number from this one on is taken yet.
+    pub fn begin_noting(&mut self, free: u64) {
+        self.next_number = self.next_number.max(free);
         self.held.begin_noting();
         self.spool.begin_noting();
     }
@@ -160,17 +162,18 @@ impl<W> Policy<W> {
     /// When [`make_due`](Self::make_due) and [`grant`](Self::grant) are to be called next.
     #[must_use]
     pub fn next_timer(&mut self, now: Instant) -> Option<Instant> {
-        let paused = self.holds_back(now);
+        let paused = self.holds_back(LaneId::Main, now);
         let backlog = match self.may_send_held(now) {
             Err(time) => time.filter(|_| self.has_backlog()),
             Ok(()) => (self.turns.due.is_empty() && self.spool.has_next()).then_some(now),
         };
         let backlog = paused.filter(|_| self.has_backlog()).or(backlog);
+        let beside = self.next_beside(now);
         let next = self
             .held
             .next_due()
             .map(|due| paused.map_or(due, |until| until.max(due)));
-        [backlog, next].into_iter().flatten().min()
+        [backlog, beside, next].into_iter().flatten().min()
     }
 
     /// Whether one more held push may go out. Some permits are left to publishes, which go first.
@@ -179,7 +182,7 @@ impl<W> Policy<W> {
             return Err(None);
         }
         if self.end != Phase::Running || self.hold_for.is_zero() {
-            return match self.holds_back(now) {
+            return match self.holds_back(LaneId::Main, now) {
                 Some(until) => Err(Some(until)),
                 None => Ok(()),
             };
@@ -188,7 +191,7 @@ impl<W> Policy<W> {
         if self.turns.held_out >= most {
             return Err(None);
         }
-        if let Some(until) = self.holds_back(now) {
+        if let Some(until) = self.holds_back(LaneId::Main, now) {
             return Err(Some(until));
         }
         self.outage.may_send_held(self.turns.held_out, now)
@@ -196,13 +199,16 @@ impl<W> Policy<W> {
 
     /// Says who has a free permit; `None` if there is no permit, or nobody who wants one. To be repeated until then.
     pub fn grant(&mut self, now: Instant) -> Option<Grant<W>> {
-        let is_down = self.end == Phase::Running && self.is_down(now);
+        let is_down = self.end == Phase::Running && self.is_down(LaneId::Main, now);
         while self.turns.out < self.turns.permits {
             if self.turns.due.is_empty() {
                 self.come_near(now);
             }
             let without_held = self.may_send_held(now).is_err();
-            match self.turns.next(without_held)? {
+            let Some(wanting) = self.turns.next(without_held) else {
+                break;
+            };
+            match wanting {
                 Wanting::Waiter(waiter) if is_down && !self.hold_for.is_zero() => {
                     return Some(Grant::Down(waiter));
                 }
@@ -219,23 +225,24 @@ impl<W> Policy<W> {
                 }
             }
         }
-        None
+        self.grant_beside(now)
     }
 
     /// Begins the attempt for a held push, unless there is nothing to send any more.
-    fn let_out(&mut self, number: u64, now: Instant) -> Option<Grant<W>> {
+    pub(super) fn let_out(&mut self, number: u64, now: Instant) -> Option<Grant<W>> {
         let held = self.held.due(number)?;
+        let lane = held.job.lane;
         let (target, spacing, is_spooled) = (held.job.target(), held.job.spacing, held.is_spooled);
-        let over = held.expires.map(|expires| expires + self.grace());
+        let over = held.expires.map(|expires| expires + self.grace(lane));
         let registered = held.job.record.is_some();
         let end = match self.blocked(target.token, registered, now) {
             Some(BlockReason::Dead) => Some(HeldEnd::Dropped),
             Some(BlockReason::Unexplained | BlockReason::Doubted) => {
-                Some(HeldEnd::Lost(Outcome::TokenBlocked))
+                Some(HeldEnd::lost(lane, Outcome::TokenBlocked))
             }
             None => over
                 .filter(|over| now >= *over)
-                .map(|_| HeldEnd::Lost(Outcome::ProviderUnavailable)),
+                .map(|_| HeldEnd::lost(lane, Outcome::ProviderUnavailable)),
         };
         if let Some(end) = end {
             self.held.remove(number);
@@ -256,17 +263,27 @@ impl<W> Policy<W> {
         let slot = self.limiter.take(target, spacing, now);
         let held = self.held.begin(number)?;
         held.expires.get_or_insert(now + HELD_PATIENCE);
-        self.outage.sent(self.turns.out, now);
-        let attempt = HeldAttempt {
+        let (job, attempts) = (held.job.clone(), held.attempts);
+        let is_probe = self.take_held_permit(&job, now);
+        Some(Grant::Held(HeldAttempt {
             number,
-            job: held.job.clone(),
+            job,
             slot,
-            attempts: held.attempts,
-            is_probe: self.outage.held_sent(now) && self.end == Phase::Running,
-        };
+            attempts,
+            is_probe,
+        }))
+    }
+
+    /// Takes a permit of a lane for a held push. Returns whether that finds out if the provider is back.
+    fn take_held_permit(&mut self, job: &PushJob, now: Instant) -> bool {
+        if job.lane != LaneId::Main {
+            self.take_permit(job);
+            return false;
+        }
+        self.outage.sent(self.turns.out, now);
         self.turns.out += 1;
         self.turns.held_out += 1;
-        Some(Grant::Held(attempt))
+        self.outage.held_sent(now) && self.end == Phase::Running
     }
 
     /// Holds a push whose attempts have ended without an answer: it is acknowledged, and tried again from then on.
@@ -282,7 +299,7 @@ impl<W> Policy<W> {
         if self.held.queued(target).is_some() || self.spool.find(target).is_some() {
             return Failed::Covered;
         }
-        let is_down = self.is_down(now);
+        let is_down = self.is_down(job.lane, now);
         let (room, encrypted) = if is_down {
             let spool = &self.spool;
             (
@@ -341,8 +358,11 @@ impl<W> Policy<W> {
         ended: &Ended,
         now: Instant,
     ) -> Option<HeldEnd> {
-        self.turns.held_out = self.turns.held_out.saturating_sub(1);
-        self.outage.held_ended(matches!(ended, Ended::Failed { .. }), now);
+        let lane = self.held.get(number).map_or(LaneId::Main, |held| held.job.lane);
+        if lane == LaneId::Main {
+            self.turns.held_out = self.turns.held_out.saturating_sub(1);
+            self.outage.held_ended(matches!(ended, Ended::Failed { .. }), now);
+        }
         let held = self.held.get_mut(number)?;
         held.attempts += 1;
         let (token, expires) = (held.job.token, held.expires.unwrap_or(now));
@@ -351,11 +371,11 @@ impl<W> Policy<W> {
             Ended::Settled(Outcome::TokenDead) => HeldEnd::Dropped,
             Ended::Settled(outcome) => {
                 self.give_back(slot);
-                HeldEnd::Lost(*outcome)
+                HeldEnd::lost(lane, *outcome)
             }
             Ended::Failed { resume } => {
                 self.give_back(slot);
-                let is_over = now >= expires || *resume >= expires + self.grace();
+                let is_over = now >= expires || *resume >= expires + self.grace(lane);
                 return self.try_again(number, *resume, is_over, now);
             }
             Ended::Busy => {
@@ -369,8 +389,8 @@ impl<W> Policy<W> {
     }
 
     /// So much later than its time is over the last attempt may be.
-    fn grace(&self) -> Duration {
-        if self.hold_for.is_zero() {
+    fn grace(&self, lane: LaneId) -> Duration {
+        if self.worth(lane, Duration::MAX).is_zero() {
             LAST_ATTEMPT
         } else {
             Duration::ZERO
@@ -385,12 +405,13 @@ impl<W> Policy<W> {
         is_over: bool,
         now: Instant,
     ) -> Option<HeldEnd> {
-        let key = self.held.get(number)?.job.target().slot_key();
-        let is_running = self.end == Phase::Running && !self.hold_for.is_zero();
+        let job = &self.held.get(number)?.job;
+        let (lane, key) = (job.lane, job.target().slot_key());
+        let is_running = self.end == Phase::Running && !self.worth(lane, Duration::MAX).is_zero();
         if is_over || self.is_last_chance() {
-            self.held.remove(number);
-            Some(HeldEnd::Lost(Outcome::ProviderUnavailable))
-        } else if is_running && self.is_down(now) {
+            let held = self.held.remove(number)?;
+            Some(HeldEnd::lost(held.job.lane, Outcome::ProviderUnavailable))
+        } else if is_running && self.is_down(lane, now) {
             // Another one is the next probe.
             let held = self.held.take(number)?;
             let target = held.job.target();
@@ -422,7 +443,7 @@ impl<W> Policy<W> {
     ) -> Remembered {
         self.next_number = self.next_number.max(number + 1);
         let expires = record.expires(self.hold_for, recipient.time_to_live, clocks);
-        let is_spooled = record.is_spooled(clocks);
+        let is_spooled = recipient.lane == LaneId::Main && record.is_spooled(clocks);
         let (due, attempts) = (clocks.to_instant(record.due), record.attempts);
         let mut job = record.into_job(recipient, hasher, clocks);
         let spacing = job.spacing;
@@ -484,7 +505,8 @@ impl<W> Policy<W> {
     /// Whether held pushes are due, and wait for nothing but a permit.
     #[must_use]
     pub fn has_due(&mut self, now: Instant) -> bool {
-        !self.turns.due.is_empty() && self.may_send_held(now).is_ok()
+        let is_due = !self.turns.due.is_empty() && self.may_send_held(now).is_ok();
+        is_due || self.has_due_beside(now)
     }
 
     /// Whether what is not delivered now is lost.
@@ -493,9 +515,20 @@ impl<W> Policy<W> {
         self.end == Phase::Ending { keeps_held: false }
     }
 
-    /// The end of a pause, if pushes have to wait for it: at the end there is no later time to send at.
-    pub(super) fn holds_back(&self, now: Instant) -> Option<Instant> {
-        self.health.paused_until(now).filter(|_| !self.is_last_chance())
+    /// The end of a lane's pause, if pushes have to wait for it: at the end there is no later time to send at.
+    pub(super) fn holds_back(&self, lane: LaneId, now: Instant) -> Option<Instant> {
+        self.paused_until(lane, now).filter(|_| !self.is_last_chance())
+    }
+}
+
+impl HeldEnd {
+    /// A push in this lane could not be delivered.
+    fn lost(lane: LaneId, outcome: Outcome) -> Self {
+        if lane.is_strangers() {
+            Self::Unreached
+        } else {
+            Self::Lost(outcome)
+        }
     }
 }
 

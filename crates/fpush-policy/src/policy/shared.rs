@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fpush_push::{Class, Outcome, TokenHasher};
+use fpush_push::{Class, LaneId, Outcome, TokenHasher};
 
 use super::{Held, HeldEnd, HoldUntil, Phase, Policy};
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     limiter::{Limiter, RateSlot},
     shared::{Change, Claim, Claimed, News, OwnDeaths, Wish},
     ticks::Ticks,
-    verdict::Publisher,
+    verdict::{Publisher, VerdictGuard},
 };
 
 /// What becomes of a publish that was claimed.
@@ -203,8 +203,8 @@ impl<W> Policy<W> {
 
     /// What the others have to agree to before a token that the provider called dead is taken for dead.
     #[must_use]
-    pub fn deaths(&self) -> OwnDeaths {
-        self.guard.own_deaths()
+    pub fn deaths(&mut self, lane: LaneId) -> Option<OwnDeaths> {
+        self.guard_of(lane).own_deaths()
     }
 
     /// What the answer to that means: `None` if they cannot be asked.
@@ -218,15 +218,16 @@ impl<W> Policy<W> {
         claimed: Option<bool>,
         now: Instant,
     ) -> Result<(), Outcome> {
-        if claimed.unwrap_or_else(|| self.guard.may_die_alone()) {
+        let at = self.clock.seconds(now);
+        let guard = self.guard_of(job.lane);
+        if claimed.unwrap_or_else(|| guard.may_die_alone()) {
             return Ok(());
         }
-        let at = self.clock.seconds(now);
-        self.guard.refuse_death(job.token, Publisher::of(&job.sender), at);
+        guard.refuse_death(job.token, Publisher::of(&job.sender), at);
         if let Some(word) = self.guard.to_share(job.token, at) {
             self.outbox.tell(|| Change::Word(job.token, word));
         }
-        self.tell_deaths();
+        self.tell_deaths(job.lane);
         self.block(job.token, BlockReason::Doubted, now);
         Err(Outcome::TokenBlocked)
     }
@@ -270,6 +271,9 @@ impl<W> Policy<W> {
             News::Unblock(token) => {
                 self.blocklist.unblock(token);
                 self.guard.unblock(token);
+                for guard in self.lanes.guards_mut() {
+                    guard.unblock(token);
+                }
             }
             News::Pause(left) => self.paused_elsewhere(left.map(|left| now + left), now),
         }
@@ -294,9 +298,12 @@ impl<W> Policy<W> {
         until: Instant,
         now: Instant,
     ) -> Option<HeldEnd> {
-        self.turns.held_out = self.turns.held_out.saturating_sub(1);
-        // It says nothing of the provider.
-        self.outage.held_ended(false, now);
+        let lane = self.held.get(number).map_or(LaneId::Main, |held| held.job.lane);
+        if lane == LaneId::Main {
+            self.turns.held_out = self.turns.held_out.saturating_sub(1);
+            // It says nothing of the provider.
+            self.outage.held_ended(false, now);
+        }
         self.give_back(slot);
         let expires = self.held.get(number)?.expires.unwrap_or(now);
         self.try_again(number, until, now >= expires, now)
@@ -313,7 +320,9 @@ impl<W> Policy<W> {
             SharedPlace::Start => {
                 let pause = self.health.own_pause(now);
                 let pause = pause.map(|until| Change::Pause(until.duration_since(now)));
-                let deaths = Some(self.guard.own_deaths()).filter(|deaths| deaths.count > 0);
+                let guards = self.lanes.guards().chain([&self.guard]);
+                let deaths = guards.filter_map(VerdictGuard::own_deaths);
+                let deaths = deaths.filter(|deaths| deaths.count > 0);
                 let all = pause.into_iter().chain(deaths.map(Change::Deaths));
                 (all.collect(), Some(SharedPlace::Windows(0)))
             }
@@ -354,6 +363,7 @@ impl<W> Policy<W> {
         self.limiter = Limiter::new(self.limiter.settings().clone(), ticks);
         self.blocklist = Blocklist::new(self.blocklist.settings().clone(), ticks);
         self.guard.rekey();
+        self.lanes.guards_mut().for_each(VerdictGuard::rekey);
         self.held.rekey(hasher);
         self.spool.rekey(hasher);
     }

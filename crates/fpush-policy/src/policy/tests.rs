@@ -20,6 +20,7 @@ fn recipient(time_to_live: Duration) -> Recipient {
     let job = job_of("a.org", "t");
     Recipient {
         token: job.push.token.clone(),
+        lane: LaneId::Main,
         sender: Arc::clone(&job.sender),
         time_to_live,
     }
@@ -106,6 +107,7 @@ impl Fixture {
         let now = self.at(millis);
         let publish = Publish {
             target: job.target(),
+            lane: job.lane,
             registered: false,
             spacing: None,
             time_to_live: Duration::MAX,
@@ -117,7 +119,8 @@ impl Fixture {
                 self.policy.hold(job, until);
                 Became::Queued
             }
-            Decision::Send { slot, .. } => match self.policy.take_turn(&job.sender, || number, now) {
+            Decision::Send { slot, .. } => match self.policy.take_turn(job.lane, &job.sender, || number, now)
+            {
                 Turn::Now => {
                     self.out += 1;
                     Became::Sent(slot)
@@ -145,7 +148,7 @@ impl Fixture {
 
     /// Gives a permit back, and says who has it next.
     fn next(&mut self, millis: u64) -> Option<Grant<u64>> {
-        self.policy.give_back_permit();
+        self.policy.give_back_permit(LaneId::Main);
         let now = self.at(millis);
         self.policy.grant(now)
     }
@@ -314,6 +317,7 @@ fn a_call_is_sent_or_refused_but_never_queued() {
         let now = f.at(millis);
         let publish = Publish {
             target: job.target(),
+            lane: job.lane,
             registered: false,
             spacing: None,
             time_to_live: Duration::MAX,
@@ -358,7 +362,7 @@ fn a_busy_token_is_not_held_where_there_is_no_room() {
 #[test]
 fn after_a_restart_the_newer_one_of_two_pushes_for_a_key_stands_for_both() {
     let mut f = Fixture::new(10);
-    f.policy.begin_noting();
+    f.policy.begin_noting(0);
     let due = f.at(1_000);
     f.policy.hold(job_of("a.org", "t"), HoldUntil::Due(due));
     while f.policy.make_due(due) {}
@@ -394,7 +398,7 @@ fn after_a_restart_the_newer_one_of_two_pushes_for_a_key_stands_for_both() {
 fn after_however_long_a_stop_what_is_held_is_tried_once_more() {
     for hours in [0, 1, 30] {
         let mut f = Fixture::new(10);
-        f.policy.begin_noting();
+        f.policy.begin_noting(0);
         let until = HoldUntil::Due(f.start);
         f.policy.hold(job_of("a.org", "t"), until);
         while f.policy.make_due(f.start) {}
@@ -414,7 +418,7 @@ fn after_a_stop_what_was_held_in_an_outage_is_tried_once_more_while_it_is_worth_
         (25, 28 * DAY, true),
     ] {
         let mut f = Fixture::new(10);
-        f.policy.begin_noting();
+        f.policy.begin_noting(0);
         let mut job = job_of("a.org", "t");
         job.worth_until = Some(f.start + f.policy.hold_for.min(time_to_live));
         f.policy.hold(job, HoldUntil::Back);
@@ -437,7 +441,7 @@ fn when_the_clock_was_set_what_is_written_down_moves_with_it() {
                 wall: SystemTime::UNIX_EPOCH + Duration::from_secs(wall),
                 ..right
             });
-            f.policy.begin_noting();
+            f.policy.begin_noting(0);
             let mut job = job_of("a.org", "t");
             job.worth_until = Some(f.start + HOUR);
             f.policy.hold(job, HoldUntil::Back);
@@ -458,7 +462,7 @@ fn what_was_written_by_a_clock_that_was_absurd_is_tried_once_more() {
             ..clocks()
         };
         f.policy.follow_clock(clocks);
-        f.policy.begin_noting();
+        f.policy.begin_noting(0);
         let mut job = job_of("a.org", "t");
         job.worth_until = Some(f.start + HOUR);
         f.policy.hold(job, HoldUntil::Back);
@@ -550,7 +554,7 @@ proptest! {
                     let millis = due.duration_since(f.start).as_millis() as u64;
                     sent.entry(token.expect("it is one of them")).or_default().push(millis);
                     f.policy.held_ended(attempt.number, attempt.slot, &Ended::Settled(Outcome::Accepted), due);
-                    f.policy.give_back_permit();
+                    f.policy.give_back_permit(LaneId::Main);
                 }
             }
         };
@@ -563,7 +567,7 @@ proptest! {
                 Became::Sent(_) => {
                     prop_assert!(!queued);
                     sent.entry(token).or_default().push(now);
-                    f.policy.give_back_permit();
+                    f.policy.give_back_permit(LaneId::Main);
                 }
                 Became::Queued => prop_assert!(!queued),
                 Became::Answered(Outcome::Refused) => prop_assert!(queued),
@@ -592,7 +596,7 @@ fn a_token_that_cannot_be_served_is_blocked_and_says_nothing_of_the_module() {
         let blocked = |f: &mut Fixture, millis| f.publish("a.org", &token, 0, millis);
         assert_eq!(blocked(&mut f, 599_000), Became::Answered(Outcome::TokenBlocked));
         assert!(matches!(blocked(&mut f, 601_000), Became::Sent(_)));
-        f.policy.give_back_permit();
+        f.policy.give_back_permit(LaneId::Main);
     }
     assert_eq!(f.policy.health.trouble(f.start), None);
     assert!(!f.policy.is_proven());
@@ -617,7 +621,7 @@ fn a_limit_of_nobody_in_particular_is_the_tokens_until_devices_of_two_domains_me
         answered.notice,
         Some(Notice::Paused { alarm: false, .. })
     ));
-    assert!(f.policy.is_down(f.at(60_999)) && !f.policy.is_down(f.at(61_000)));
+    assert!(f.policy.is_down(LaneId::Main, f.at(60_999)) && !f.policy.is_down(LaneId::Main, f.at(61_000)));
     assert!(matches!(
         f.publish("b.org", "token 11", 0, 61_000),
         Became::Sent(_)

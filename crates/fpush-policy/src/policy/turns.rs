@@ -2,7 +2,7 @@
 
 use fpush_push::Fingerprint;
 
-use crate::fair::FairQueue;
+use crate::fair::{Entered, FairQueue, Sender};
 
 /// The pushes at the provider, and those that wait for a permit.
 #[derive(Debug)]
@@ -44,6 +44,19 @@ impl<W> Turns<W> {
         self.waiting.set_places(permits.saturating_mul(PLACES_PER_PERMIT));
     }
 
+    /// A permit, or else what a publish finds in the queue for one.
+    pub(super) fn take(
+        &mut self,
+        sender: Sender<Fingerprint>,
+        waiter: impl FnOnce() -> W,
+    ) -> Option<Entered<Fingerprint, W>> {
+        if self.out < self.permits {
+            self.out += 1;
+            return None;
+        }
+        Some(self.waiting.enter(sender, waiter()))
+    }
+
     /// Publishes and held pushes take turns while both wait.
     pub(super) fn next(&mut self, without_held: bool) -> Option<Wanting<W>> {
         let held_waits = !without_held && !self.due.is_empty();
@@ -54,6 +67,11 @@ impl<W> Turns<W> {
         } else {
             self.waiting.serve().map(Wanting::Waiter)
         }
+    }
+
+    /// Whether anybody wants a permit.
+    pub(super) fn is_wanted(&self) -> bool {
+        !(self.waiting.is_empty() && self.due.is_empty())
     }
 }
 

@@ -61,8 +61,9 @@ impl Deaths {
     }
 
     /// What other instances count with.
-    pub(crate) fn own(&self) -> OwnDeaths {
+    pub(crate) fn own(&self, lane: u16) -> OwnDeaths {
         OwnDeaths {
+            lane,
             count: self.count,
             version: self.news.version,
             calm: self.news.calm,
@@ -70,8 +71,8 @@ impl Deaths {
     }
 
     /// What they should know.
-    pub(crate) fn take_news(&mut self) -> Option<OwnDeaths> {
-        std::mem::take(&mut self.news.untold).then(|| self.own())
+    pub(crate) fn take_news(&mut self, lane: u16) -> Option<OwnDeaths> {
+        std::mem::take(&mut self.news.untold).then(|| self.own(lane))
     }
 
     /// A token that was taken for dead is not.

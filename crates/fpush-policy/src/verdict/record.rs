@@ -15,9 +15,21 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VerdictRecord(Part);
 
+/// Whose words a guard keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum Whose {
+    /// Those of the main lane.
+    #[default]
+    Main,
+    /// Those of a vendor's.
+    Vendor(u8),
+    /// The first words of all servers that strangers have chosen.
+    Strangers,
+}
+
 /// Where the next part of a lane's records begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum VerdictPlace {
+pub(crate) enum GuardPlace {
     /// Before all others.
     #[default]
     Lane,
@@ -31,6 +43,8 @@ pub enum VerdictPlace {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Part {
     Lane {
+        #[serde(default)]
+        whose: Whose,
         digest: [u64; 2],
         /// When it was written.
         at: Seconds,
@@ -55,6 +69,16 @@ enum Part {
         word: FirstWord,
     },
     Domain([u64; 2]),
+}
+
+impl VerdictRecord {
+    /// Whose words it and those behind it are, if it is the first one of a lane.
+    pub(crate) fn whose(&self) -> Option<Whose> {
+        match &self.0 {
+            Part::Lane { whose, .. } => Some(*whose),
+            Part::Answer(_) | Part::Later(_) | Part::Word { .. } | Part::Domain(_) => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,29 +116,29 @@ impl VerdictGuard {
     /// lifted meanwhile makes another one move, which then may be in no part: it is said once more.
     pub(crate) fn part(
         &self,
-        place: VerdictPlace,
+        place: GuardPlace,
         most: usize,
         now: Seconds,
-    ) -> (Vec<VerdictRecord>, Option<VerdictPlace>) {
+    ) -> (Vec<VerdictRecord>, Option<GuardPlace>) {
         let word = |(token, word): (Fingerprint, &FirstWord)| Part::Word {
             token: token.to_parts(),
             word: *word,
         };
         let domain = |(domain, ()): (Fingerprint, &())| Part::Domain(domain.to_parts());
         let (part, next): (Vec<_>, _) = match place {
-            VerdictPlace::Lane => (self.lane(now), Some(VerdictPlace::Words(self.digest, 0))),
+            GuardPlace::Lane => (self.lane(now), Some(GuardPlace::Words(self.digest, 0))),
             // What was said to other settings has no place behind that lane.
-            VerdictPlace::Words(digest, _) if digest != self.digest => {
-                (Vec::new(), Some(VerdictPlace::Domains(0)))
+            GuardPlace::Words(digest, _) if digest != self.digest => {
+                (Vec::new(), Some(GuardPlace::Domains(0)))
             }
-            VerdictPlace::Words(digest, from) => {
+            GuardPlace::Words(digest, from) => {
                 let (part, next) = self.words.part(from, most);
-                let next = next.map_or(VerdictPlace::Domains(0), |next| VerdictPlace::Words(digest, next));
+                let next = next.map_or(GuardPlace::Domains(0), |next| GuardPlace::Words(digest, next));
                 (part.map(word).collect(), Some(next))
             }
-            VerdictPlace::Domains(from) => {
+            GuardPlace::Domains(from) => {
                 let (part, next) = self.proven_domains.part(from, most);
-                (part.map(domain).collect(), next.map(VerdictPlace::Domains))
+                (part.map(domain).collect(), next.map(GuardPlace::Domains))
             }
         };
         (part.into_iter().map(VerdictRecord).collect(), next)
@@ -123,6 +147,7 @@ impl VerdictGuard {
     /// The lane and its window, which belong together.
     fn lane(&self, now: Seconds) -> Vec<Part> {
         let lane = Part::Lane {
+            whose: self.whose,
             digest: parts(self.digest),
             at: now,
             accepted: self
@@ -154,6 +179,7 @@ impl VerdictGuard {
         for VerdictRecord(part) in records {
             match part {
                 Part::Lane {
+                    whose: _,
                     digest,
                     at,
                     accepted,

@@ -98,7 +98,7 @@ impl Lane {
     }
 
     fn parts(&self, most: usize) -> Vec<Vec<VerdictRecord>> {
-        let (mut parts, mut from) = (Vec::new(), Some(VerdictPlace::default()));
+        let (mut parts, mut from) = (Vec::new(), Some(GuardPlace::default()));
         while let Some(place) = from {
             let part;
             (part, from) = self.guard.part(place, most, self.now);
@@ -823,7 +823,7 @@ fn what_is_written_down_is_copied_in_parts_and_each_record_once() {
 fn what_is_said_to_other_settings_while_parts_are_copied_is_not_written() {
     let mut lane = Lane::new();
     (0..10).for_each(|token| _ = lane.say(token, WRONG));
-    let (_, next) = lane.guard.part(VerdictPlace::default(), 7, lane.now);
+    let (_, next) = lane.guard.part(GuardPlace::default(), 7, lane.now);
     lane.guard.go_on_under(2);
     (0..10).for_each(|token| _ = lane.say(token, WRONG));
     assert!(lane.guard.part(next.unwrap(), 7, lane.now).0.is_empty());

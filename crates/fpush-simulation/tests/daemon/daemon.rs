@@ -303,7 +303,7 @@ impl Daemon {
             self.held.lock().expect("nobody panics with it").remove(&name);
         }
         let remembered = held.len() as u64;
-        module.keep_in(Arc::new(store));
+        module.keep_in(Arc::new(store), 0);
         let mut gone = Vec::new();
         for (number, record) in held {
             if !module.remember_held(number, record, clocks()) {

@@ -73,7 +73,8 @@ impl Remembered {
             return;
         };
         let store = spool.store(module.name(), module_type);
-        module.keep_in(Arc::clone(&store));
+        let free = spool.free_number(module.name(), module_type, clocks);
+        module.keep_in(Arc::clone(&store), free);
         let (mut held, mut gone) = (0, Vec::new());
         let unreadable = spool.each_held(module.name(), module_type, |number, record| {
             if module.remember_held(number, record, clocks) {

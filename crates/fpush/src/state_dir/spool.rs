@@ -16,7 +16,7 @@ use std::{
 };
 
 use fpush_driver::{Acknowledge, HeldStore, Read};
-use fpush_policy::{HeldChange, HeldRecord};
+use fpush_policy::{Clocks, HeldChange, HeldRecord};
 use fpush_push::{metrics::WordCounters, sync::lock};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -161,6 +161,23 @@ impl Spool {
             drop(self.orders.send(Order::Write(Arc::clone(module), refused, None)));
         }
         unreadable
+    }
+
+    /// A number from which on none of a module's is taken, whatever can be read: what is not read stays where it is.
+    pub(crate) fn free_number(&self, name: &str, module_type: &str, clocks: Clocks) -> u64 {
+        let is_it = |module: &&Arc<SpoolModule>| module.name == name && module.module_type == module_type;
+        let Some(module) = self.modules.iter().find(is_it) else {
+            return 0;
+        };
+        let next = |connection: Connection| table::next_number(&connection, module.id);
+        reader(&self.path).and_then(next).unwrap_or_else(|e| {
+            error!(
+                "{} cannot be read: {e}; it is read again at the next start",
+                self.path.display()
+            );
+            // Nobody counts that far.
+            clocks.wall_millis() << 20
+        })
     }
 
     /// How many pushes each module holds.
@@ -367,6 +384,8 @@ mod tests {
             held.len()
         );
         assert_eq!((held.first(), held.last()), (Some(&0), Some(&1_999)));
+        assert_eq!(spool.free_number("m", "apple", fpush_driver::clocks()), 2_000);
+        assert_eq!(spool.free_number("other", "apple", fpush_driver::clocks()), 0);
         let gap = (0..2_000)
             .find(|number| held.binary_search(number).is_err())
             .unwrap();
@@ -378,6 +397,11 @@ mod tests {
         assert!(trouble.contains("cannot read some of what is held"), "{trouble}");
         assert_eq!(store.read(vec![0]).blocking_recv().unwrap().len(), 1);
         assert_eq!(spool.trouble(), None);
+
+        // Nobody can read it: what is held from now on takes no place of what is there.
+        fs::remove_file(&path).unwrap();
+        let free = spool.free_number("m", "apple", fpush_driver::clocks());
+        assert!(free > 1_u64 << 50 && free < 1_u64 << 62, "{free}");
     }
 
     /// Nothing that fpush writes: it is counted, and keeps nobody else from his push.

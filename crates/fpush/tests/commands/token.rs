@@ -191,6 +191,38 @@ fn a_module_in_trouble_is_named() {
     place.why("ios", &apple(2), &[]).expect(NO, &words);
 }
 
+/// Nobody takes its pushes now: that is said of the module, and that its push is not lost of the token.
+#[test]
+fn an_outage_and_what_is_held_in_it_are_named() {
+    let place = Place::new();
+    let mut running = place.start();
+    place
+        .apns
+        .answer_with(|_| Answer::reason(429, "TooManyProviderTokenUpdates"));
+    // The whole module pauses, and nobody waits for an answer after that.
+    assert_eq!(running.push("ios", &apple(1)), RESULT);
+    let held = "queue: a visible push is held until the provider is back, for another 3h 59m ";
+    for number in [1, 2] {
+        assert_eq!(running.push("ios", &apple(number)), RESULT);
+        let said = place.why("ios", &apple(number), &[]);
+        said.expect(
+            NO,
+            &[
+                "outage: the provider has taken nothing for ",
+                "all devices of the module",
+                held,
+            ],
+        );
+    }
+    let said = place.why("ios", &apple(3), &[]);
+    said.expect(NO, &["held until it is back: 2\n", "queue: none waits"]);
+    let said = place.why("ios", &apple(2), &["--json"]);
+    let answer: Value = serde_json::from_str(&said.out).unwrap();
+    let view = &answer["tokens"][0];
+    assert_eq!(view["limits"][0]["state"], "held");
+    assert_eq!(view["outage"]["phase"], "down");
+}
+
 #[test]
 #[cfg(feature = "enable_registration")]
 fn a_registered_device_is_found_by_its_token_and_by_its_node() {

@@ -79,12 +79,22 @@ fn the_check_shows_the_public_key_and_says_what_is_wrong() {
 
     let webpush = &mut settings["pushModules"]["web"]["webpush"];
     webpush["allowedEndpoints"] = json!(["*"]);
+    dir.write("s.json", settings.to_string());
+    let said = run(&dir, &["check", "s.json"]);
+    said.expect(0, &[]);
+    assert!(said.out.contains("endpoints: *"), "{}", said.out);
+    let warning =
+        "warning: pushModules.web.webpush.allowedEndpoints: \"*\" lets whoever can register or publish";
+    assert!(said.err.contains(warning), "{}", said.err);
+
+    let webpush = &mut settings["pushModules"]["web"]["webpush"];
+    webpush["allowedEndpoints"] = json!(["*.com"]);
     webpush["subject"] = json!("mailto:root@localhost");
     dir.write("s.json", settings.to_string());
     let said = run(&dir, &["check", "s.json"]);
     assert_eq!(said.status, Some(CONFIG));
     for words in [
-        "pushModules.web.webpush.allowedEndpoints[0]: this lets strangers send this machine anywhere",
+        "pushModules.web.webpush.allowedEndpoints[0]: anybody can have a name below this domain",
         "pushModules.web.webpush.subject: expected how push services reach you",
     ] {
         assert!(said.err.contains(words), "{}", said.err);

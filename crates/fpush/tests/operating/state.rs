@@ -1,8 +1,8 @@
 //! The settings and the state directory, as their operator sees them.
 
-use std::{fs, process};
+use std::{fs, io::Write as _, path::PathBuf, process};
 
-use fpush_testkit::Daemon;
+use fpush_testkit::{Daemon, TempDir};
 use serde_json::{Value, json};
 
 use crate::rig::{GREEN, PROGRAM, RESULT, Rig, SOON, Sight};
@@ -76,6 +76,94 @@ fn the_disk_is_full_and_then_it_is_not() {
         .query_row("SELECT count(*) FROM held", [], |row| row.get(0))
         .unwrap();
     assert_eq!(held, 3, "what was acknowledged is on the disk, once");
+}
+
+/// A disk of one mebibyte, as far as this user may make one.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn new() -> Option<Self> {
+        let folder = TempDir::new();
+        let mount = process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs"])
+            .arg(folder.path())
+            .output();
+        mount
+            .is_ok_and(|said| said.status.success())
+            .then(|| Self(folder))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Takes what is left.
+    fn fill(&self) {
+        let mut filler = fs::File::create(self.path("filler")).unwrap();
+        while filler.write_all(&[0; 512]).is_ok() {}
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(
+            process::Command::new("umount")
+                .arg("-l")
+                .arg(self.0.path())
+                .status(),
+        );
+    }
+}
+
+/// Nothing is acknowledged that is not there after a crash.
+#[test]
+fn a_small_disk_is_full_and_then_it_is_not() {
+    let Some(disk) = SmallDisk::new() else {
+        return;
+    };
+    let mut settings = with_state();
+    settings["stateDirectory"] = disk.path("state").to_str().into();
+    let mut rig = Rig::with(settings, |builder| builder);
+    rig.expect(GREEN);
+    disk.fill();
+    let (mut published, mut acknowledged) = (0, 0);
+    let mut push = |rig: &mut Rig| {
+        let answers = rig.push_all(busy(published..published + 50));
+        published += 50;
+        let taken = answers.iter().filter(|answer| *answer == RESULT).count();
+        assert!(
+            answers
+                .iter()
+                .all(|answer| *answer == RESULT || *answer == OVERLOADED),
+            "{answers:?}"
+        );
+        acknowledged += taken;
+        taken < 50
+    };
+    // There may be room left in the files.
+    assert!((0..100).any(|_| push(&mut rig)), "it does not get full");
+    rig.expect(Sight {
+        page: &[(
+            "error",
+            "state directory",
+            &["cannot write to", "state/spool.db", "disk is full"],
+        )],
+        metrics: &[
+            "fpush_state_directory_ok == 0",
+            "fpush_module_up{module=\"m\"} == 1",
+        ],
+        log: &[("ERROR", "database or disk is full")],
+        unready: &[],
+    });
+    fs::remove_file(disk.path("filler")).unwrap();
+    rig.expect(GREEN);
+    assert!(!push(&mut rig));
+    rig.daemon.kill();
+    let connection = rusqlite::Connection::open(disk.path("state/spool.db")).unwrap();
+    let held: i64 = connection
+        .query_row("SELECT count(*) FROM held", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(usize::try_from(held).unwrap(), acknowledged);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod devices;
 mod flood;
 mod floor;
+mod held;
 mod helper;
 mod latency;
 mod load;
@@ -125,6 +126,7 @@ pub(crate) fn measure(fpush: &Path, options: &Options) -> Result<()> {
     let memory = memory::measure(fpush, plan)?;
     let devices = devices::measure(fpush, plan)?;
     let flood = flood::measure(fpush, plan, &stand_in)?;
+    let held = held::measure(fpush, plan, &stand_in)?;
     let startup = startup::measure(fpush, plan, &stand_in)?;
 
     let report = Report {
@@ -137,6 +139,7 @@ pub(crate) fn measure(fpush: &Path, options: &Options) -> Result<()> {
         memory,
         devices,
         flood,
+        held,
         startup,
         took: start.elapsed(),
     };

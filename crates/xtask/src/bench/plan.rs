@@ -59,6 +59,8 @@ pub(super) struct Plan {
     pub(super) tokens: u64,
     /// Pushes that wait for their turn.
     pub(super) queued: u64,
+    /// Pushes that are held in an outage.
+    pub(super) held: u64,
     /// Registered devices.
     pub(super) devices: u64,
     pub(super) flood: FloodPlan,
@@ -104,6 +106,7 @@ impl Plan {
         apns_modules: &[1, 10, 100],
         tokens: 1_000_000,
         queued: 100_000,
+        held: 1_000_000,
         devices: 1_000_000,
         flood: FloodPlan {
             permits: 100,
@@ -134,6 +137,7 @@ impl Plan {
         apns_modules: &[1, 2],
         tokens: 2_000,
         queued: 500,
+        held: 500,
         devices: 3_000,
         flood: FloodPlan {
             permits: 10,

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::devices::Devices;
 use super::flood::Flood;
+use super::held::Held;
 use super::latency::Latency;
 use super::memory::Memory;
 use super::modules::Modules;
@@ -31,6 +32,7 @@ pub(super) struct Report {
     pub(super) memory: Memory,
     pub(super) devices: Devices,
     pub(super) flood: Flood,
+    pub(super) held: Held,
     pub(super) startup: Startup,
     pub(super) took: Duration,
 }
@@ -58,7 +60,7 @@ impl Target {
 }
 
 impl Report {
-    fn targets(&self) -> [Target; 6] {
+    fn targets(&self) -> [Target; 9] {
         let target = |what, measured, bound, unit| Target {
             what,
             measured,
@@ -102,6 +104,19 @@ impl Report {
                 Bound::AtMost(0.1),
                 " %",
             ),
+            target("CPU of a held push", self.held.cpu(), Bound::AtMost(25.0), " us"),
+            target(
+                "disk of a held push",
+                self.held.disk(),
+                Bound::AtMost(400.0),
+                " bytes",
+            ),
+            target(
+                "from exec to link up with 1,000,000 held pushes",
+                self.held.startup(),
+                Bound::AtMost(3.0),
+                " s",
+            ),
         ]
     }
 
@@ -113,6 +128,7 @@ impl Report {
             self.memory.table(self.latency.memory_rows()),
             self.devices.table(),
             self.flood.table(),
+            self.held.table(),
             Table {
                 title: "Otherwise".to_owned(),
                 head: &["", "measured"],
@@ -222,6 +238,7 @@ impl Report {
             "memory": self.memory.json(),
             "devices": self.devices.json(),
             "flood": self.flood.json(),
+            "held": self.held.json(),
             "startup": self.startup.json(),
             "targets": targets.map(|targets| targets.iter().map(target).collect::<Vec<_>>()),
         })

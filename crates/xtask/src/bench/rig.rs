@@ -25,21 +25,28 @@ impl Rig {
         Self::start_with(fpush, modules, None)
     }
 
+    /// The same with a state directory.
+    pub(super) fn start_in(fpush: &Path, modules: &Value, state: &Path) -> Result<Self> {
+        Self::start_of(fpush, json!({ "pushModules": modules, "stateDirectory": state }))
+    }
+
     /// The same with a block `registration`.
     pub(super) fn start_with(fpush: &Path, modules: &Value, registration: Option<&Value>) -> Result<Self> {
-        let listener = Listener::bind()?;
-        let mut settings = json!({
-            "component": {
-                "componentHostname": "push.localhost",
-                "componentKey": "made-up-component-secret",
-                "serverHostname": "127.0.0.1",
-                "serverPort": listener.port(),
-            },
-            "pushModules": modules,
-        });
+        let mut settings = json!({ "pushModules": modules });
         if let Some(registration) = registration {
             settings["registration"] = registration.clone();
         }
+        Self::start_of(fpush, settings)
+    }
+
+    fn start_of(fpush: &Path, mut settings: Value) -> Result<Self> {
+        let listener = Listener::bind()?;
+        settings["component"] = json!({
+            "componentHostname": "push.localhost",
+            "componentKey": "made-up-component-secret",
+            "serverHostname": "127.0.0.1",
+            "serverPort": listener.port(),
+        });
         let builder = Daemon::builder(fpush).settings(&settings).rust_log("info");
         let start = Instant::now();
         let daemon = builder.start();

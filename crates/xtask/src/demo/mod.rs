@@ -1,11 +1,14 @@
 //! `cargo xtask demo`: one message, from a real client through a real Prosody and fpush to stand-ins for Apple and
 //! Google, with everything shown that went over the wires.
 
+mod outage;
 mod pretty;
+mod steps;
+
+pub(crate) use self::outage::run as run_outage;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,7 +19,8 @@ use serde_json::{Value, json};
 
 use crate::install::{self, Package};
 use crate::interrupt;
-use crate::process::{self, cargo};
+
+use self::steps::{build, heading};
 
 /// Runs the demo. Whatever it started ends when this returns.
 pub(crate) fn run() -> Result<()> {
@@ -46,35 +50,6 @@ pub(crate) fn run() -> Result<()> {
     println!("\nEverything is stopped, and nothing is left behind but the build.\n");
     next_steps();
     Ok(())
-}
-
-fn heading(title: &str) {
-    println!("\n=== {title}\n");
-}
-
-/// Builds the daemon and returns where cargo put it.
-fn build() -> Result<PathBuf> {
-    println!("The first build takes a few minutes.");
-    let mut command = cargo(&[
-        "build",
-        "--package",
-        "fpush",
-        "--message-format",
-        "json-render-diagnostics",
-    ]);
-    let mut program = None;
-    process::run_reading(command.stdin(Stdio::null()), &mut |line| {
-        let message = serde_json::from_str::<Value>(line).unwrap_or_default();
-        if message["target"]["name"] == "fpush"
-            && let Some(path) = message["executable"].as_str()
-        {
-            program = Some(PathBuf::from(path));
-        }
-    })
-    .context("the build fails: if it asks for a C compiler, run `apt-get install build-essential`")?;
-    let program = program.context("cargo names no program: is there a `fpush` binary in crates/fpush?")?;
-    println!("Built: {}", program.display());
-    Ok(program)
 }
 
 /// A device of alice: the push module that it belongs to and its token.

@@ -81,10 +81,10 @@ async fn tell(story: Story) -> Result<(), TestCaseError> {
     }
     seconds(story.rest).await;
     f.drain.begin();
-    let idle = timeout(Duration::from_secs(7), f.drain.until_idle()).await;
+    let idle = tokio::time::timeout(Duration::from_secs(7), f.drain.until_idle()).await;
     if idle.is_err() {
         f.drain.expire();
-        let last = timeout(Duration::from_secs(2), f.drain.until_idle()).await;
+        let last = tokio::time::timeout(Duration::from_secs(2), f.drain.until_idle()).await;
         prop_assert!(last.is_ok(), "somebody does not stop");
     }
 

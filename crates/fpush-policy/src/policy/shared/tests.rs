@@ -36,6 +36,7 @@ impl Fixture {
 
     fn decide(&mut self, job: &PushJob, seconds: u64) -> Decision {
         let publish = Publish {
+            lane: job.lane,
             target: job.target(),
             registered: false,
             spacing: None,
@@ -394,7 +395,7 @@ fn a_death_that_the_others_have_no_room_for_is_a_doubt() {
             .policy
             .answered(&mut job, &mut tries, Err(&failure), 0, now, 0.0);
         assert_eq!(answered.next, Next::Dead { since: None });
-        let deaths = f.policy.deaths();
+        let deaths = f.policy.deaths(LaneId::Main).unwrap();
         (
             deaths.count,
             f.policy.death_claimed(&job, claimed, now),
@@ -414,7 +415,7 @@ fn a_death_that_the_others_have_no_room_for_is_a_doubt() {
     let (count, claimed, _) = die(&mut f, "c", Some(true));
     assert_eq!((count, claimed), (2, Ok(())));
     assert_eq!(die(&mut f, "d", Some(false)).1, Err(Outcome::TokenBlocked));
-    assert_eq!(f.policy.deaths().count, 2);
+    assert_eq!(f.policy.deaths(LaneId::Main).unwrap().count, 2);
     let all = f.all(1);
     let of_deaths = |change: &&Change| matches!(change, Change::Deaths(own) if own.count == 2);
     assert_eq!(all.iter().filter(of_deaths).count(), 1);

@@ -1,0 +1,85 @@
+//! The lanes of a module beside its main one.
+
+use std::collections::BTreeMap;
+
+use super::{origins::Origins, turns::Turns};
+use crate::{
+    health::ModuleHealth,
+    verdict::{VerdictGuard, Whose},
+};
+
+/// The lanes of a module beside its main one.
+#[derive(Debug)]
+pub(super) struct Lanes<W> {
+    /// Those that the backend knows by name, as soon as something was sent to them. None is ever forgotten.
+    pub(super) vendors: BTreeMap<u8, Box<Vendor<W>>>,
+    pub(super) origins: Origins<W>,
+    permits: usize,
+    digest: u128,
+}
+
+/// The lane of a provider that the backend knows by name.
+#[derive(Debug)]
+pub(super) struct Vendor<W> {
+    pub(super) guard: VerdictGuard,
+    pub(super) health: ModuleHealth,
+    pub(super) turns: Turns<W>,
+}
+
+impl<W> Lanes<W> {
+    pub(super) fn new(permits: usize, digest: u128) -> Self {
+        Self {
+            vendors: BTreeMap::new(),
+            origins: Origins::new(permits, digest),
+            permits,
+            digest,
+        }
+    }
+
+    /// Goes on with other settings.
+    pub(super) fn configure(&mut self, permits: usize, digest: u128) {
+        (self.permits, self.digest) = (permits, digest);
+        for vendor in self.vendors.values_mut() {
+            vendor.guard.go_on_under(digest);
+            vendor.health = ModuleHealth::default();
+            vendor.turns.resize(permits);
+        }
+        self.origins.words.go_on_under(digest);
+        self.origins.configure(permits);
+    }
+
+    /// A vendor's lane. It begins when it is asked for.
+    pub(super) fn vendor(&mut self, vendor: u8) -> &mut Vendor<W> {
+        let (permits, digest) = (self.permits, self.digest);
+        self.vendors.entry(vendor).or_insert_with(|| {
+            Box::new(Vendor {
+                guard: VerdictGuard::of(Whose::Vendor(vendor), digest),
+                health: ModuleHealth::default(),
+                turns: Turns::new(permits),
+            })
+        })
+    }
+
+    /// What is known of the words of all of them.
+    pub(super) fn guards(&self) -> impl Iterator<Item = &VerdictGuard> {
+        let vendors = self.vendors.values().map(|vendor| &vendor.guard);
+        vendors.chain([&self.origins.words])
+    }
+
+    /// The same, to be changed.
+    pub(super) fn guards_mut(&mut self) -> impl Iterator<Item = &mut VerdictGuard> {
+        let vendors = self.vendors.values_mut().map(|vendor| &mut vendor.guard);
+        vendors.chain([&mut self.origins.words])
+    }
+
+    /// Pushes under way, and publishes that wait for a permit.
+    pub(super) fn lengths(&self) -> (usize, usize) {
+        let vendors = self.vendors.values();
+        let vendors = vendors.map(|vendor| (vendor.turns.out, vendor.turns.waiting.len()));
+        vendors
+            .chain([self.origins.lengths()])
+            .fold((0, 0), |(out, waiting), (more, wait)| {
+                (out + more, waiting + wait)
+            })
+    }
+}

@@ -1,0 +1,306 @@
+//! Servers that strangers have chosen: each a lane of its own, and none of them a burden to another.
+//!
+//! What is remembered of one is small, and bounded in all: beyond that the one that was used longest ago is forgotten, which
+//! costs one request more. Only those at which pushes are under way have a queue.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use fpush_push::{Backoff, Fingerprint};
+
+use super::turns::{Turns, Wanting};
+use crate::{
+    fair::{Entered, Standing, Ticket},
+    job::SenderDomain,
+    recency::Recency,
+    verdict::{VerdictGuard, Whose},
+};
+
+/// All origins of a module.
+#[derive(Debug)]
+pub(super) struct Origins<W> {
+    known: Recency<Known>,
+    busy: BTreeMap<Fingerprint, Busy<W>>,
+    /// Those in which somebody may have a permit, now or when one of another comes back.
+    ready: VecDeque<Fingerprint>,
+    /// Pushes that may be under way at all of them.
+    permits: usize,
+    out: usize,
+    /// Those of them that are under way at origins that have never accepted one, or not since they last failed.
+    unproven_out: usize,
+    /// Pushes under way by the registrable domain that pays for them.
+    out_of: BTreeMap<Fingerprint, usize>,
+    /// The first words against devices. They are not the lanes', so that no lane that is forgotten takes one with it.
+    pub(super) words: VerdictGuard,
+    /// When any of them last accepted a push.
+    pub(super) accepted: Option<Instant>,
+}
+
+/// What is remembered of an origin.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    /// Nothing is sent before then.
+    until: Option<Instant>,
+    /// How often in a row nobody could say yes or no.
+    failures: u8,
+    /// Whether it has accepted a push since it last failed.
+    proven: bool,
+}
+
+/// An origin at which pushes are under way, or at which some want a permit.
+#[derive(Debug)]
+struct Busy<W> {
+    turns: Turns<W>,
+    /// The registrable domain that pays for it: the one that began.
+    payer: Fingerprint,
+    /// As it was then.
+    proven: bool,
+}
+
+impl<W> Origins<W> {
+    pub(super) fn new(permits: usize, digest: u128) -> Self {
+        Self {
+            known: Recency::new(MAX_KNOWN),
+            busy: BTreeMap::new(),
+            ready: VecDeque::new(),
+            permits,
+            out: 0,
+            unproven_out: 0,
+            out_of: BTreeMap::new(),
+            words: VerdictGuard::of(Whose::Strangers, digest),
+            accepted: None,
+        }
+    }
+
+    /// Goes on with other settings: what kept us from an origin may have been a setting.
+    pub(super) fn configure(&mut self, permits: usize) {
+        self.permits = permits;
+        self.known = Recency::new(MAX_KNOWN);
+    }
+
+    /// A permit (`None`), or what a publish finds in the queue for one. Where all origins together, or those of a sender, have
+    /// too many under way, there is no waiting for that.
+    pub(super) fn take_turn(
+        &mut self,
+        origin: Fingerprint,
+        sender: &SenderDomain,
+        waiter: impl FnOnce() -> W,
+    ) -> Option<Entered<Fingerprint, W>> {
+        if let Some(busy) = self.busy.get_mut(&origin)
+            && busy.turns.out >= busy.turns.permits
+        {
+            return Some(busy.turns.waiting.enter(sender.sender(), waiter()));
+        }
+        if !self.has_room(origin, sender) {
+            return Some(Entered::Full(waiter()));
+        }
+        self.take_for(origin, sender);
+        None
+    }
+
+    /// Whether one more push may be under way at an origin, as far as it is not the origin's to say.
+    pub(super) fn has_room(&self, origin: Fingerprint, sender: &SenderDomain) -> bool {
+        let busy = self.busy.get(&origin);
+        let (payer, proven) = busy.map_or_else(
+            || (sender.share, self.is_proven(origin)),
+            |busy| (busy.payer, busy.proven),
+        );
+        let share = match sender.last_accepted.standing() {
+            Standing::Known => self.permits / 2,
+            Standing::Unknown => self.permits / 4,
+        };
+        let own = self.out_of.get(&payer).copied().unwrap_or_default();
+        // Who has not accepted anything yet may never answer.
+        let (most, share) = if proven {
+            (self.out < self.permits, share)
+        } else {
+            let half = self.permits.div_ceil(2);
+            (self.out < self.permits && self.unproven_out < half, share / 2)
+        };
+        most && own < share.max(1)
+    }
+
+    /// Takes a permit of an origin for a push of this sender.
+    pub(super) fn take_for(&mut self, origin: Fingerprint, sender: &SenderDomain) {
+        self.begin(origin, sender);
+        self.take(origin);
+    }
+
+    /// Takes a permit of an origin at which something is under way, or waits.
+    pub(super) fn take(&mut self, origin: Fingerprint) {
+        let Some(busy) = self.busy.get_mut(&origin) else {
+            return;
+        };
+        busy.turns.out += 1;
+        let (payer, proven) = (busy.payer, busy.proven);
+        self.out += 1;
+        self.unproven_out += usize::from(!proven);
+        *self.out_of.entry(payer).or_default() += 1;
+    }
+
+    /// A push is not under way any more. Returns whether somebody waits for its permit.
+    pub(super) fn give_back(&mut self, origin: Fingerprint) -> bool {
+        let Some(busy) = self.busy.get_mut(&origin).filter(|busy| busy.turns.out > 0) else {
+            return false;
+        };
+        busy.turns.out -= 1;
+        self.out -= 1;
+        self.unproven_out -= usize::from(!busy.proven);
+        let payer = busy.payer;
+        if let Some(own) = self.out_of.get_mut(&payer) {
+            *own -= 1;
+            if *own == 0 {
+                self.out_of.remove(&payer);
+            }
+        }
+        if busy.turns.is_wanted() {
+            self.ready.push_back(origin);
+        } else {
+            self.forget_idle(origin);
+        }
+        !self.ready.is_empty()
+    }
+
+    /// A held push wants a permit.
+    pub(super) fn become_due(&mut self, origin: Fingerprint, sender: &SenderDomain, number: u64) {
+        self.begin(origin, sender).turns.due.join(sender.sender(), number);
+        self.ready.push_back(origin);
+    }
+
+    /// Who is next, at an origin that has a permit. It has to be [taken](Self::take).
+    pub(super) fn next(&mut self) -> Option<(Fingerprint, Wanting<W>)> {
+        while self.out < self.permits
+            && let Some(&origin) = self.ready.front()
+        {
+            let busy = self.busy.get_mut(&origin);
+            let busy = busy.filter(|busy| busy.turns.out < busy.turns.permits);
+            if let Some(wanting) = busy.and_then(|busy| busy.turns.next(false)) {
+                return Some((origin, wanting));
+            }
+            self.ready.pop_front();
+            self.forget_idle(origin);
+        }
+        None
+    }
+
+    /// Gives up a place in an origin's queue.
+    pub(super) fn leave(&mut self, origin: Fingerprint, ticket: &Ticket<Fingerprint>) {
+        if let Some(busy) = self.busy.get_mut(&origin) {
+            busy.turns.waiting.leave(ticket);
+        }
+    }
+
+    /// Until when nothing is sent to an origin.
+    pub(super) fn holds_back(&self, origin: Fingerprint, now: Instant) -> Option<Instant> {
+        self.known.get(origin)?.until.filter(|until| now < *until)
+    }
+
+    /// An origin has accepted a push.
+    pub(super) fn accepted(&mut self, origin: Fingerprint, now: Instant) {
+        self.accepted = Some(now);
+        self.set(
+            origin,
+            Known {
+                proven: true,
+                ..Known::default()
+            },
+        );
+    }
+
+    /// An origin has said something, so that it is there.
+    pub(super) fn answered(&mut self, origin: Fingerprint) {
+        let proven = self.is_proven(origin);
+        self.set(
+            origin,
+            Known {
+                proven,
+                ..Known::default()
+            },
+        );
+    }
+
+    /// An origin could not be reached, or has an outage: when to try again. It may have asked for a pause.
+    pub(super) fn failed(
+        &mut self,
+        origin: Fingerprint,
+        asked: Option<Duration>,
+        now: Instant,
+        jitter: f64,
+    ) -> Instant {
+        let known = self.known.get(origin).copied().unwrap_or_default();
+        // Those that were under way together fail together, once.
+        if let Some(until) = known.until.filter(|until| now < *until) {
+            return until;
+        }
+        let asked = asked.unwrap_or_default().min(LONGEST);
+        let until = now + BACKOFF.pause_at_least(asked, u32::from(known.failures), jitter);
+        self.set(
+            origin,
+            Known {
+                until: Some(until),
+                failures: known.failures.saturating_add(1),
+                proven: false,
+            },
+        );
+        until
+    }
+
+    /// Pushes under way, and publishes that wait for a permit.
+    pub(super) fn lengths(&self) -> (usize, usize) {
+        let waiting = self.busy.values().map(|busy| busy.turns.waiting.len());
+        (self.out, waiting.sum())
+    }
+
+    /// Whether held pushes are due.
+    pub(super) fn has_due(&self) -> bool {
+        self.busy.values().any(|busy| !busy.turns.due.is_empty())
+    }
+
+    fn is_proven(&self, origin: Fingerprint) -> bool {
+        self.known.get(origin).is_some_and(|known| known.proven)
+    }
+
+    fn set(&mut self, origin: Fingerprint, known: Known) {
+        self.known.touch(origin, known);
+        if let Some(busy) = self.busy.get_mut(&origin) {
+            busy.turns.resize(known.permits());
+        }
+    }
+
+    /// An origin as one at which something is under way.
+    fn begin(&mut self, origin: Fingerprint, sender: &SenderDomain) -> &mut Busy<W> {
+        let known = self.known.get(origin).copied().unwrap_or_default();
+        self.busy.entry(origin).or_insert_with(|| Busy {
+            turns: Turns::new(known.permits()),
+            payer: sender.share,
+            proven: known.proven,
+        })
+    }
+
+    fn forget_idle(&mut self, origin: Fingerprint) {
+        let busy = self.busy.get(&origin);
+        if busy.is_some_and(|busy| busy.turns.out == 0 && !busy.turns.is_wanted()) {
+            self.busy.remove(&origin);
+        }
+    }
+}
+
+impl Known {
+    /// One push finds out whether an origin is back.
+    fn permits(self) -> usize {
+        if self.failures == 0 { PERMITS } else { 1 }
+    }
+}
+
+/// Pushes that are under way at one origin.
+const PERMITS: usize = 20;
+/// After an origin that is away.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), LONGEST);
+const LONGEST: Duration = Duration::from_secs(300);
+/// Origins of which something is remembered: half a megabyte of them.
+const MAX_KNOWN: u32 = 10_000;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+//! The lanes of a module beside its main one: whose turn it is there, and what strangers' servers are believed.
+
+use std::time::{Duration, Instant};
+
+use fpush_push::{Choice, Failure, Fingerprint, LaneId, Outcome, PushError, TroubleKind};
+
+use super::{Grant, Policy, turns::Wanting};
+use crate::{
+    attempts::{Answered, Ended, Next},
+    blocklist::BlockReason,
+    health::{Complaint, ModuleHealth, worse},
+    job::PushJob,
+    verdict::{Belief, Condition, Seconds, VerdictGuard, Word},
+};
+
+/// How the lanes beside the main one are.
+pub(crate) struct Beside {
+    /// Tokens that were called dead or wrong, and that are not believed dead.
+    pub(crate) doubted: usize,
+    /// The worst.
+    pub(crate) condition: Condition,
+    /// The worst.
+    pub(crate) trouble: Option<(TroubleKind, Complaint)>,
+}
+
+impl<W> Policy<W> {
+    /// What a lane's answers say of how it is. Nobody asks that of strangers' servers.
+    pub(super) fn health_of(&mut self, lane: LaneId) -> &mut ModuleHealth {
+        match lane {
+            LaneId::Vendor(vendor) => &mut self.lanes.vendor(vendor).health,
+            LaneId::Main | LaneId::Origin(_) => &mut self.health,
+        }
+    }
+
+    /// What is known of a lane's words against tokens.
+    pub(super) fn guard_of(&mut self, lane: LaneId) -> &mut VerdictGuard {
+        match lane {
+            LaneId::Main => &mut self.guard,
+            LaneId::Vendor(vendor) => &mut self.lanes.vendor(vendor).guard,
+            LaneId::Origin(_) => &mut self.lanes.origins.words,
+        }
+    }
+
+    /// How the lanes beside the main one are, as far as that is the operator's business: what strangers' servers do is not.
+    pub(crate) fn lanes_beside(&mut self, at: Seconds, now: Instant) -> Beside {
+        let doubted = self.lanes.guards().map(VerdictGuard::doubted).sum();
+        let mut beside = Beside {
+            doubted,
+            condition: Condition::Well,
+            trouble: None,
+        };
+        for vendor in self.lanes.vendors.values_mut() {
+            beside.condition = beside.condition.max(vendor.guard.condition(at));
+            beside.trouble = worse(beside.trouble, vendor.health.trouble(now));
+        }
+        beside
+    }
+
+    /// When a push was last accepted in one of them.
+    pub(crate) fn accepted_beside(&self) -> Option<Instant> {
+        let vendors = self.lanes.vendors.values();
+        let vendors = vendors.map(|vendor| vendor.health.last_accepted()).max();
+        vendors.flatten().max(self.lanes.origins.accepted)
+    }
+
+    /// How often what is known of words has changed so far, in all lanes.
+    pub(crate) fn guard_changes(&self) -> u64 {
+        let beside: u64 = self.lanes.guards().map(VerdictGuard::changes).sum();
+        self.guard.changes() + beside
+    }
+
+    /// Until when nothing is to be sent to a lane.
+    pub(crate) fn paused_until(&self, lane: LaneId, now: Instant) -> Option<Instant> {
+        match lane {
+            LaneId::Main => self.health.paused_until(now),
+            LaneId::Vendor(vendor) => self.lanes.vendors.get(&vendor)?.health.paused_until(now),
+            LaneId::Origin(origin) => self.lanes.origins.holds_back(origin, now),
+        }
+    }
+
+    /// Lets a held push that is due wait for a permit of its lane.
+    pub(super) fn let_wait(&mut self, number: u64) {
+        let Some(job) = self.held.due(number).map(|held| &held.job) else {
+            return;
+        };
+        match job.lane {
+            LaneId::Main => {
+                self.turns.due.join(job.sender.sender(), number);
+            }
+            LaneId::Vendor(vendor) => {
+                let turns = &mut self.lanes.vendor(vendor).turns;
+                turns.due.join(job.sender.sender(), number);
+            }
+            LaneId::Origin(origin) => self.lanes.origins.become_due(origin, &job.sender, number),
+        }
+    }
+
+    /// When [`grant`](Self::grant) is to be called because a vendor's pause ends.
+    pub(super) fn next_beside(&self, now: Instant) -> Option<Instant> {
+        let vendors = self.lanes.vendors.iter();
+        let waiting = vendors.filter(|(_, vendor)| !vendor.turns.due.is_empty());
+        waiting
+            .filter_map(|(vendor, _)| self.holds_back(LaneId::Vendor(*vendor), now))
+            .min()
+    }
+
+    /// Whether held pushes are due beside the main lane, and wait for nothing but a permit.
+    pub(super) fn has_due_beside(&self, now: Instant) -> bool {
+        let mut vendors = self.lanes.vendors.iter();
+        let is_due = vendors.any(|(vendor, lane)| {
+            !lane.turns.due.is_empty() && self.holds_back(LaneId::Vendor(*vendor), now).is_none()
+        });
+        is_due || self.lanes.origins.has_due()
+    }
+
+    /// Takes a permit of a lane for a push.
+    pub(super) fn take_permit(&mut self, job: &PushJob) {
+        match job.lane {
+            LaneId::Main => self.turns.out += 1,
+            LaneId::Vendor(vendor) => self.lanes.vendor(vendor).turns.out += 1,
+            LaneId::Origin(origin) => self.lanes.origins.take_for(origin, &job.sender),
+        }
+    }
+
+    /// Says who has a free permit of a lane beside the main one; `None` if there is no permit, or nobody who wants one.
+    pub(super) fn grant_beside(&mut self, now: Instant) -> Option<Grant<W>> {
+        let mut from = 0;
+        while let Some((&vendor, _)) = self.lanes.vendors.range(from..).next() {
+            let grant = self.grant_vendor(vendor, now);
+            if grant.is_some() {
+                return grant;
+            }
+            match vendor.checked_add(1) {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        self.grant_strangers(now)
+    }
+
+    fn grant_vendor(&mut self, vendor: u8, now: Instant) -> Option<Grant<W>> {
+        let is_paused = self.holds_back(LaneId::Vendor(vendor), now).is_some();
+        loop {
+            let turns = &mut self.lanes.vendors.get_mut(&vendor)?.turns;
+            if turns.out >= turns.permits {
+                return None;
+            }
+            match turns.next(is_paused)? {
+                Wanting::Waiter(waiter) => {
+                    turns.out += 1;
+                    return Some(Grant::Waiter(waiter));
+                }
+                Wanting::Held(number) => {
+                    let grant = self.let_out(number, now);
+                    if grant.is_some() {
+                        return grant;
+                    }
+                }
+            }
+        }
+    }
+
+    fn grant_strangers(&mut self, now: Instant) -> Option<Grant<W>> {
+        while let Some((origin, wanting)) = self.lanes.origins.next() {
+            match wanting {
+                Wanting::Waiter(waiter) => {
+                    self.lanes.origins.take(origin);
+                    return Some(Grant::Waiter(waiter));
+                }
+                Wanting::Held(number) => {
+                    let grant = self.let_out_to_stranger(origin, number, now);
+                    if grant.is_some() {
+                        return grant;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn let_out_to_stranger(&mut self, origin: Fingerprint, number: u64, now: Instant) -> Option<Grant<W>> {
+        let sender = &self.held.due(number)?.job.sender;
+        let until = self.holds_back(LaneId::Origin(origin), now);
+        let has_room = self.lanes.origins.has_room(origin, sender);
+        let until = until.or_else(|| (!has_room).then_some(now + CROWDED));
+        if let Some(until) = until.filter(|_| !self.is_last_chance()) {
+            self.held.postpone(number, until);
+            return None;
+        }
+        self.let_out(number, now)
+    }
+
+    /// What an answer of a server means that a stranger has chosen: for this token, and for nobody else. Nothing of it is the
+    /// module's trouble, and what cannot be sent now is not held for it.
+    pub(super) fn strangers_answer(
+        &mut self,
+        origin: Fingerprint,
+        job: &PushJob,
+        failure: &Failure,
+        now: Instant,
+        jitter: f64,
+    ) -> Answered {
+        let asked = match failure.error {
+            PushError::Later { after } => after,
+            PushError::Pause { length, alarm: _ } => Some(length),
+            PushError::Reconnected | PushError::Renewed => None,
+            PushError::TokenBusy | PushError::TooMany { pause: _ } => {
+                self.lanes.origins.answered(origin);
+                return Answered::next(Next::Ended(Ended::Busy));
+            }
+            PushError::TokenGone { since: _ } => {
+                return self.weigh_alone(origin, job, Word::BeyondDoubt, now);
+            }
+            PushError::TokenDoubted => return self.weigh_alone(origin, job, Word::AboutUs, now),
+            PushError::Unexplained | PushError::TokenUnserved => {
+                self.lanes.origins.answered(origin);
+                self.blocklist.block(job.token, BlockReason::Doubted, now);
+                return Answered::ended(Outcome::TokenBlocked, None);
+            }
+            PushError::Misconfigured | PushError::TooLarge => {
+                self.lanes.origins.answered(origin);
+                return Answered::ended(Outcome::ProviderUnavailable, None);
+            }
+        };
+        let resume = self.lanes.origins.failed(origin, asked, now, jitter);
+        Answered::next(Next::Ended(Ended::Failed { resume }))
+    }
+
+    /// Weighs what a server that a stranger has chosen says against one of its own receivers.
+    fn weigh_alone(&mut self, origin: Fingerprint, job: &PushJob, word: Word, now: Instant) -> Answered {
+        self.lanes.origins.answered(origin);
+        let at = self.clock.seconds(now);
+        let is_second = job.push.extra.as_ref().is_some_and(|extra| extra.call);
+        let is_astray = word == Word::AboutUs && job.choice == Choice::Default;
+        let belief = if is_second || is_astray {
+            Belief::Doubted
+        } else {
+            self.lanes.origins.words.weigh_alone(job.token, word, at)
+        };
+        match belief {
+            Belief::Dead => Answered::next(Next::Dead { since: None }),
+            Belief::Doubted => {
+                self.blocklist.block(job.token, BlockReason::Doubted, now);
+                Answered::ended(Outcome::TokenBlocked, None)
+            }
+        }
+    }
+}
+
+/// Held pushes come back so soon that find too many under way at strangers' servers.
+const CROWDED: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;
