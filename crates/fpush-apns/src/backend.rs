@@ -90,7 +90,10 @@ impl PushTrait for Apns {
         Box::pin(async move {
             match self.attempt(push).await? {
                 None => Ok(()),
-                Some(refused) => Err(self.failure(&refused)),
+                Some(refused) => {
+                    self.renew_for_all(&refused).await;
+                    Err(self.failure(&refused))
+                }
             }
         })
     }
@@ -117,7 +120,10 @@ impl PushTrait for Apns {
                         );
                         return Ok(self.accepted(&push, &why).into());
                     }
-                    Ok(Some(refused)) => self.failure(&refused),
+                    Ok(Some(refused)) => {
+                        self.renew_for_all(&refused).await;
+                        self.failure(&refused)
+                    }
                     Err(failure) => failure,
                 };
                 // A connection may end and a provider token run out at any time, and pushes go on after it too.
@@ -180,6 +186,9 @@ impl Apns {
             };
             let answer = format!("the client certificate expired on {}", validity.until);
             return Err(Failure::new(pause, "certificate_expired", answer, EXPIRED));
+        }
+        if let Authentication::Token(token) = &self.authentication {
+            token.ready().await;
         }
         let (request, generation) = self.request(push).ok_or_else(|| {
             Failure::new(
@@ -317,6 +326,20 @@ impl Apns {
         }
         now.duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |since| (since + self.ttl).as_secs())
+    }
+
+    /// Replaces the provider token for all instances, where there are others and the refusal asks for that.
+    async fn renew_for_all(&self, refused: &Refused) {
+        let after_jump = match refused.refusal.entry().remedy {
+            Remedy::RenewToken => false,
+            Remedy::RenewTokenIfClockJumped => true,
+            Remedy::Module(_) | Remedy::Reconnect | Remedy::ReconnectLater => return,
+        };
+        if let Authentication::Token(token) = &self.authentication {
+            let renewing = token.renew_for_all(refused.generation, Clocks::now(), after_jump);
+            // Boxed, because few are: the future of every other push stays small.
+            Box::pin(renewing).await;
+        }
     }
 
     /// Replaces the provider token, or pauses where that cannot be done.

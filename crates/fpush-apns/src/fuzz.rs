@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use crate::{
     credentials::{CredentialError, Material},
-    provider_token::{Clocks, ProviderToken},
+    provider_token::{Agreements, Clocks, ProviderToken},
     purpose::Wanted,
     response::{Refusal, Remedy},
 };
@@ -66,6 +66,12 @@ fn choose(material: Result<Material, CredentialError>) -> Option<String> {
 /// Reads a `.p8` file. Returns what is wrong with it, in words.
 #[must_use]
 pub fn p8(file: &[u8]) -> Option<String> {
-    let token = ProviderToken::new(file, "KEY1234567", "TEAM123456", Clocks::now());
+    let token = ProviderToken::new(
+        file,
+        "KEY1234567",
+        "TEAM123456",
+        Agreements::default(),
+        Clocks::now(),
+    );
     token.err().map(|error| error.to_string())
 }

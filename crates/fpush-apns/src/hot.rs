@@ -19,7 +19,7 @@ use crate::{
     content::Contents,
     credentials::Validity,
     payload::{PayloadSettings, Ready},
-    provider_token::{Clocks, ProviderToken},
+    provider_token::{Agreements, Clocks, ProviderToken},
 };
 
 /// Makes the requests of a module with the usual settings.
@@ -41,7 +41,14 @@ impl Requests {
     /// Of one with a provider token, signed with the key in this .p8 file.
     #[must_use]
     pub fn with_provider_token(p8: &str) -> Option<Self> {
-        let token = ProviderToken::new(p8.as_bytes(), "ABC123DEFG", "DEF123GHIJ", Clocks::now()).ok()?;
+        let token = ProviderToken::new(
+            p8.as_bytes(),
+            "ABC123DEFG",
+            "DEF123GHIJ",
+            Agreements::default(),
+            Clocks::now(),
+        )
+        .ok()?;
         Self::new(Authentication::Token(Arc::new(token)))
     }
 

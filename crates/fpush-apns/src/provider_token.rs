@@ -4,6 +4,8 @@
 //! than every 20 minutes. So all modules with the same key and team share one, which one task renews. It outlives the
 //! modules: settings that are read again find the token that is in use.
 
+mod agreed;
+
 use std::{
     fmt,
     sync::{
@@ -13,13 +15,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use fpush_push::sync::lock;
+use fpush_push::{settings::digest, sync::lock};
 use http::HeaderValue;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error};
+
+pub(crate) use self::agreed::Agreements;
 
 pub(crate) struct ProviderToken {
     key: EncodingKey,
@@ -30,6 +34,14 @@ pub(crate) struct ProviderToken {
     taken: AtomicU64,
     /// Whether the task runs that keeps it fresh.
     tended: AtomicBool,
+    /// By what instances know it.
+    name: String,
+    agreements: Agreements,
+    /// Whether the other instances were asked, if there are any.
+    asked: AtomicBool,
+    asking: tokio::sync::Mutex<()>,
+    /// The number behind the generation of which the others know that Apple has taken it.
+    confirmed: AtomicU64,
 }
 
 /// The time by the clock that only goes forward, but stops while the machine sleeps, and by the one on the wall, which may
@@ -85,6 +97,7 @@ impl ProviderToken {
         p8: &[u8],
         key_id: &str,
         team_id: &str,
+        agreements: Agreements,
         now: Clocks,
     ) -> Result<Self, ProviderTokenError> {
         let der = PrivatePkcs8KeyDer::from_pem_slice(p8).map_err(|_| ProviderTokenError::NotPem)?;
@@ -105,6 +118,14 @@ impl ProviderToken {
             }),
             taken: AtomicU64::new(0),
             tended: AtomicBool::new(false),
+            name: format!(
+                "apns:{:032x}",
+                digest(der.secret_pkcs8_der()) ^ digest(format!("{key_id} {team_id}").as_bytes())
+            ),
+            agreements,
+            asked: AtomicBool::new(false),
+            asking: tokio::sync::Mutex::default(),
+            confirmed: AtomicU64::new(0),
         })
     }
 
@@ -183,11 +204,20 @@ impl ProviderToken {
             }
             let _tending = Tending(&token.tended);
             loop {
+                while token.agreement().is_some() {
+                    token.tend_for_all().await;
+                }
                 let Signed {
                     generation, issued, ..
                 } = token.last();
                 let age = RENEW_FROM + RENEW_SPREAD.mul_f64(fpush_push::jitter());
-                sleep((issued.steady + age).saturating_duration_since(Instant::now())).await;
+                let due = issued.steady + age;
+                while Instant::now() < due && token.agreement().is_none() {
+                    sleep(LOOK.min(due.duration_since(Instant::now()))).await;
+                }
+                if token.agreement().is_some() {
+                    continue;
+                }
                 match token.renew(generation, Clocks::now()) {
                     Ok(()) => debug!("provider token renewed"),
                     Err(e) => {
@@ -197,6 +227,21 @@ impl ProviderToken {
                 }
             }
         }
+    }
+}
+
+impl ProviderToken {
+    /// Looks what the others use, and renews it for all when its time has come.
+    async fn tend_for_all(&self) {
+        self.confirm().await;
+        // Whoever comes first does it for all.
+        let renews = RENEW_FROM + RENEW_SPREAD.mul_f64(fpush_push::jitter());
+        if !self.follow(Clocks::now(), renews, false).await
+            && let Err(e) = self.renew_alone(Clocks::now())
+        {
+            error!("cannot renew the provider token: {e}");
+        }
+        sleep(LOOK).await;
     }
 }
 
@@ -216,6 +261,20 @@ impl fmt::Debug for ProviderToken {
 }
 
 impl Clocks {
+    /// So long ago, or as long ago as this machine can say.
+    fn before(self, time: Duration) -> Self {
+        Self {
+            steady: self.steady.checked_sub(time).unwrap_or(self.steady),
+            wall: self.wall.checked_sub(time).unwrap_or(self.wall),
+        }
+    }
+
+    /// How old a token is, by the clock that says more.
+    fn age_of(self, signed: &Signed) -> Duration {
+        let by_wall = self.wall.duration_since(signed.issued.wall).unwrap_or_default();
+        self.steady.duration_since(signed.issued.steady).max(by_wall)
+    }
+
     /// Whether this time has passed since then by one of the clocks: the steady one stops while the machine sleeps.
     fn is_past(self, time: Duration, then: Self) -> bool {
         self.steady.duration_since(then.steady) >= time
@@ -256,6 +315,8 @@ const LEAST_JUMP: Duration = Duration::from_secs(30);
 /// A token is renewed at an age of 40 to 50 minutes.
 const RENEW_FROM: Duration = Duration::from_secs(40 * 60);
 const RENEW_SPREAD: Duration = Duration::from_secs(10 * 60);
+/// Between two looks at what other instances use, and whether there are any.
+const LOOK: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {
@@ -276,6 +337,7 @@ mod tests {
             ApnsKey::generate().p8().as_bytes(),
             "ABC123DEFG",
             "DEF123GHIJ",
+            Agreements::default(),
             now,
         )
         .unwrap()
@@ -412,12 +474,12 @@ mod tests {
     fn what_is_no_key_is_refused() {
         let now = Clocks::now();
         assert!(matches!(
-            ProviderToken::new(b"x", "k", "t", now),
+            ProviderToken::new(b"x", "k", "t", Agreements::default(), now),
             Err(ProviderTokenError::NotPem)
         ));
         let rsa = std::fs::read(fixture("service-account.key.pem")).unwrap();
         assert!(matches!(
-            ProviderToken::new(&rsa, "k", "t", now),
+            ProviderToken::new(&rsa, "k", "t", Agreements::default(), now),
             Err(ProviderTokenError::CannotSign)
         ));
     }

@@ -9,7 +9,7 @@ use std::{
 
 use fpush_client::{ClientSettings, Endpoint, ProviderClient, Trust};
 use fpush_push::{
-    BackendType, Background, Built, Class, ParsedBackend, files,
+    Agreement, BackendType, Background, Built, Class, ParsedBackend, files,
     settings::{self, Section},
     sync,
 };
@@ -20,7 +20,7 @@ use crate::{
     content::Contents,
     credentials::{Chosen, CredentialError, Material, Validity},
     payload::{PayloadSettings, Ready},
-    provider_token::{Clocks, ProviderToken},
+    provider_token::{Agreements, Clocks, ProviderToken},
     purpose::{Objection, Wanted},
     topic,
 };
@@ -30,6 +30,7 @@ use crate::{
 #[derive(Default)]
 pub struct Apple {
     provider_tokens: ProviderTokens,
+    agreements: Agreements,
 }
 
 type ProviderTokens = Arc<Mutex<HashMap<TokenKey, Arc<ProviderToken>>>>;
@@ -69,9 +70,16 @@ enum PushPriority {
 }
 
 impl BackendType for Apple {
+    fn agree_by(&self, agreement: Option<Arc<dyn Agreement>>) {
+        *sync::lock(&self.agreements) = agreement;
+        for token in sync::lock(&self.provider_tokens).values() {
+            token.ask_again();
+        }
+    }
+
     fn read(&self, module: &mut Section<'_>) -> Option<ParsedBackend> {
         let mut apns = module.section("apns")?;
-        let credentials = credentials(&mut apns);
+        let credentials = credentials(&mut apns, &self.agreements);
         let (endpoint, sandbox) = endpoint(&mut apns);
         let trust = Trust::read(&mut apns);
         let request_timeout = apns.duration_or_seconds("requestTimeout", Duration::from_secs(5));
@@ -181,7 +189,7 @@ impl TokenKey {
     }
 }
 
-fn credentials(apns: &mut Section<'_>) -> Option<Credentials> {
+fn credentials(apns: &mut Section<'_>, agreements: &Agreements) -> Option<Credentials> {
     let by_token = ["tokenKeyFilePath", "keyId", "teamId"]
         .iter()
         .any(|key| apns.has(key));
@@ -196,7 +204,7 @@ fn credentials(apns: &mut Section<'_>) -> Option<Credentials> {
             read_token_keys(apns);
             None
         }
-        (false, true) => provider_token(apns),
+        (false, true) => provider_token(apns, agreements),
         (true, false) => certificate(apns),
         (false, false) => {
             apns.error(
@@ -212,14 +220,14 @@ fn credentials(apns: &mut Section<'_>) -> Option<Credentials> {
     }
 }
 
-fn provider_token(apns: &mut Section<'_>) -> Option<Credentials> {
+fn provider_token(apns: &mut Section<'_>, agreements: &Agreements) -> Option<Credentials> {
     let (p8, key_id, team_id) = read_token_keys(apns);
     let (p8, key_id, team_id) = (p8?, key_id?, team_id?);
     let p8 = files::pem(&p8)
         .inspect_err(|e| apns.error("tokenKeyFilePath", e))
         .ok()?
         .into_bytes();
-    let token = ProviderToken::new(&p8, &key_id, &team_id, Clocks::now())
+    let token = ProviderToken::new(&p8, &key_id, &team_id, Arc::clone(agreements), Clocks::now())
         .inspect_err(|e| apns.error("tokenKeyFilePath", e))
         .ok()?;
     let pkcs8 = PrivatePkcs8KeyDer::from_pem_slice(&p8).ok()?;

@@ -316,7 +316,7 @@ impl Dispatcher {
         };
         // Users of a domain have turns of their own.
         let sender = Sender {
-            name: self.senders.hasher().fingerprint(&command.sender),
+            name: self.senders.hasher().domain(&command.sender),
             ..self.senders.domain(domain).sender()
         };
         let bytes = command::size(&command) + pending.size();

@@ -11,11 +11,12 @@ use fpush_policy::{End, Grant, HeldAttempt, HeldEnd, Policy, Ticket};
 use fpush_push::{Fingerprint, LaneId, Meters, PushTrait, sync::lock};
 use tokio::{
     sync::{Notify, oneshot},
+    task::JoinHandle,
     time::{Instant, timeout_at},
 };
 use tracing::{debug, warn};
 
-use crate::HeldStore;
+use crate::{HeldStore, SharedLane};
 
 /// What the pushes of a module share.
 pub(crate) struct Lane {
@@ -29,7 +30,8 @@ pub(crate) struct Lane {
     name: Box<str>,
 }
 
-/// The state of a lane, locked. What has changed of what is held is written down before anybody else has it.
+/// The state of a lane, locked. What has changed of what is held is written down before anybody else has it, and other instances
+/// are told what they should know.
 pub(crate) struct Locked<'a> {
     lane: &'a Lane,
     state: MutexGuard<'a, State>,
@@ -39,6 +41,11 @@ pub(crate) struct State {
     pub(crate) policy: Policy<Waiter>,
     /// Another one takes its place when the settings change; attempts under way end on the one that they began on.
     pub(crate) backend: Arc<dyn PushTrait>,
+    /// What other instances share of this module, if there are any.
+    pub(crate) shared: Option<Arc<dyn SharedLane>>,
+    /// The tasks that hear what they have told, and tell them all.
+    pub(crate) hearing: Option<JoinHandle<()>>,
+    pub(crate) telling: Option<JoinHandle<()>>,
     pub(crate) life: Life,
     /// Where held pushes are written down.
     pub(crate) store: Option<Arc<dyn HeldStore>>,
@@ -96,6 +103,9 @@ impl Lane {
             state: Mutex::new(State {
                 policy,
                 backend,
+                shared: None,
+                hearing: None,
+                telling: None,
                 life: Life::Wanted,
                 store: None,
                 timer: None,
@@ -230,6 +240,10 @@ impl Drop for Locked<'_> {
         }
         for (token, end) in self.state.policy.take_ended() {
             self.lane.has_ended(&mut self.state.policy, token, end);
+        }
+        let changes = self.state.policy.take_outbox();
+        if let Some(shared) = self.state.shared.as_ref().filter(|_| !changes.is_empty()) {
+            shared.tell(changes);
         }
     }
 }

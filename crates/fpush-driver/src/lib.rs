@@ -11,6 +11,7 @@ mod liveness;
 mod module;
 mod modules;
 mod senders;
+mod shared;
 mod store;
 
 pub use clock::clocks;
@@ -19,4 +20,5 @@ pub use liveness::{Liveness, Probe};
 pub use module::{Admission, Admitted, Block, Module, NotSent, TokenRole, TokenView};
 pub use modules::{Modules, Resolved};
 pub use senders::Senders;
+pub use shared::{Claiming, ClaimingDeath, Cluster, SharedLane, Telling};
 pub use store::{Acknowledge, HeldStore, Read};

@@ -7,6 +7,7 @@ mod inspect;
 mod proof;
 mod remember;
 mod settle;
+mod shared;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -26,12 +27,13 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
-    Drain, Senders,
+    Drain, Senders, SharedLane,
     clock::clocks,
     lane::{Lane, Life, Locked, Permit, Place, Turn},
 };
 
 pub use self::inspect::{Block, TokenRole, TokenView};
+use self::shared::HeldClaim;
 
 /// What becomes of a publish.
 #[derive(Debug)]
@@ -54,13 +56,16 @@ enum Way {
         job: Box<PushJob>,
         slot: RateSlot,
         turn: Turn,
+        /// What other instances share of the module, if they can be asked.
+        shared: Option<Arc<dyn SharedLane>>,
         arrived: Instant,
     },
-    /// It is held, and acknowledged when it is written down.
+    /// It is held, and acknowledged when it is written down, where it is, and the other instances want it.
     Hold {
         held: Held,
         token: Fingerprint,
-        written: oneshot::Receiver<bool>,
+        written: Option<oneshot::Receiver<bool>>,
+        claim: Option<Box<HeldClaim>>,
     },
 }
 
@@ -272,7 +277,8 @@ impl Module {
         if let Some(token) = self.canonical(token) {
             for role in [TokenRole::First, TokenRole::Second] {
                 let fingerprint = self.fingerprint_as(role, &token);
-                self.lock().policy.unblock(fingerprint);
+                let mut state = self.lock();
+                state.policy.unblock(fingerprint);
             }
         }
     }
@@ -340,17 +346,19 @@ impl Admitted {
     pub async fn deliver(self) -> Outcome {
         let Self { module, way } = self;
         let (token, outcome) = match way {
-            Way::Hold { held, token, written } => {
-                let Held { number, is_new, .. } = held;
-                let written = Some(written);
-                (token, Box::pin(module.acknowledge(number, is_new, written)).await)
-            }
+            Way::Hold {
+                held,
+                token,
+                written,
+                claim,
+            } => (token, Box::pin(module.hold(held, written, claim)).await),
             Way::Send {
                 job,
                 slot,
                 turn,
+                shared,
                 arrived,
-            } => (job.token, module.send(job, slot, turn, arrived).await),
+            } => (job.token, module.send(job, slot, turn, shared, arrived).await),
         };
         module.lane.meters.outcome(outcome);
         let told = module.told(outcome);
@@ -365,13 +373,23 @@ impl Admitted {
 }
 
 impl Module {
+    /// Sends a push: claims it where others share the module, waits for a permit, makes the attempts.
     async fn send(
         self: &Arc<Self>,
-        mut job: Box<PushJob>,
+        job: Box<PushJob>,
         slot: RateSlot,
         turn: Turn,
+        shared: Option<Arc<dyn SharedLane>>,
         arrived: Instant,
     ) -> Outcome {
+        let (mut job, slot, turn) = match shared {
+            None => (job, slot, turn),
+            // Boxed, so that the future of a push without others stays small.
+            Some(shared) => match Box::pin(self.claim(&*shared, job, slot, turn)).await {
+                Ok(claimed) => claimed,
+                Err(outcome) => return outcome,
+            },
+        };
         let permit = match turn {
             Turn::Now(permit) => Some(permit),
             // Boxed, because few wait: the future of every other push stays small.

@@ -43,7 +43,7 @@ impl Senders {
     /// The domain of this name, as it is known now.
     #[must_use]
     pub fn domain(&self, name: &str) -> Arc<SenderDomain> {
-        let key = self.hasher.fingerprint(name);
+        let key = self.hasher.domain(name);
         let mut table = self.lock();
         let Table { last, known } = &mut *table;
         let sender = match last.get(key) {
@@ -139,6 +139,17 @@ mod tests {
         assert_ne!(one.key, two.key, "each has its turns");
         assert_eq!(one.last_accepted, LastAccepted::Never);
         assert_ne!(one.share, senders.domain("192.0.2.7").share);
+    }
+
+    /// Tokens are hashed under the key of the instances with which this one shares.
+    #[test]
+    fn another_key_of_tokens_makes_no_known_domain_a_stranger() {
+        let senders = Senders::new(TokenHasher::new().unwrap());
+        senders.note_accepted(&senders.domain("a.example.org"));
+        senders.hasher().set_key([9; 16]);
+        for name in ["a.example.org", "b.example.org"] {
+            assert_eq!(senders.domain(name).last_accepted, LastAccepted::Today, "{name}");
+        }
     }
 
     #[test]

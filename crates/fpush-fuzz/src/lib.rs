@@ -5,6 +5,7 @@
 //! this crate the inputs of `fuzz/corpus`, as they are and spoilt. Which input means what is said beside each function.
 
 mod answers;
+mod cluster;
 mod files;
 mod state;
 mod stream;
@@ -34,6 +35,7 @@ targets! {
     answers::proxy_answer,
     answers::token_answer,
     answers::webpush_answer,
+    cluster::engine_answer,
     files::apns_certificate,
     files::json_lines,
     files::listener_certificate,

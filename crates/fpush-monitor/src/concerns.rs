@@ -104,6 +104,18 @@ pub(crate) fn concerns(status: &Status, wall: SystemTime) -> Vec<Concern> {
         Some(RegistryStatus::New) => add(Severity::Warning, REGISTRY, NO_DEVICES.to_owned()),
         Some(RegistryStatus::Good) | None => {}
     }
+    if let Some(cluster) = &status.cluster {
+        if let Some(reason) = &cluster.down {
+            let message = format!(
+                "the engine {} cannot be used, and this instance decides alone: {reason}",
+                cluster.engine
+            );
+            add(Severity::Error, CLUSTER, message);
+        }
+        for concern in &cluster.concerns {
+            add(Severity::Warning, CLUSTER, concern.clone());
+        }
+    }
     if let Some(message) = &status.state_trouble {
         add(Severity::Error, "state directory", message.clone());
     }
@@ -191,6 +203,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Days before an end at which it is said, and at which it is an error.
 const SOON: u32 = 30;
 const VERY_SOON: u32 = 7;
+const CLUSTER: &str = "cluster";
 const REGISTRY: &str = "registered devices";
 const NO_DEVICES: &str =
     "no device has registered yet; if some should be in the database, correct registration.store";

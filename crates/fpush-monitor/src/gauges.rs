@@ -11,12 +11,12 @@ use crate::{
     Module, RegistryStatus, Status,
     exposition::Exposition,
     table::{
-        BLOCKLIST_TOKENS, CERTIFICATE_EXPIRES, COMPONENT_UP, CREDENTIAL_AGE, CREDENTIAL_EXPIRES,
-        DOUBTED_TOKENS, LAST_RELOAD_SUCCESSFUL, LAST_RELOAD_TIMESTAMP, MODULE_OUTAGE, MODULE_PROOF,
-        MODULE_TROUBLE, MODULE_UP, Metric, PROVIDER_CONNECT_FAILURES, PROVIDER_CONNECTIONS,
-        PROVIDER_CONNECTS, PROVIDER_PING, PROVIDER_STREAMS, PUSHES_IN_FLIGHT, PUSHES_QUEUED, PUSHES_SPOOLED,
-        PUSHES_WAITING, RATELIMIT_TOKENS, REGISTERED_DEVICES, REGISTRY_TRUSTED, SENDER_PUBLISHES,
-        SPOOL_OLDEST, STATE_DIRECTORY_OK,
+        BLOCKLIST_TOKENS, CERTIFICATE_EXPIRES, CLUSTER_INSTANCES, CLUSTER_REQUESTS, CLUSTER_UP, COMPONENT_UP,
+        CREDENTIAL_AGE, CREDENTIAL_EXPIRES, DOUBTED_TOKENS, LAST_RELOAD_SUCCESSFUL, LAST_RELOAD_TIMESTAMP,
+        MODULE_OUTAGE, MODULE_PROOF, MODULE_TROUBLE, MODULE_UP, Metric, PROVIDER_CONNECT_FAILURES,
+        PROVIDER_CONNECTIONS, PROVIDER_CONNECTS, PROVIDER_PING, PROVIDER_STREAMS, PUSHES_IN_FLIGHT,
+        PUSHES_QUEUED, PUSHES_SPOOLED, PUSHES_WAITING, RATELIMIT_TOKENS, REGISTERED_DEVICES,
+        REGISTRY_TRUSTED, SENDER_PUBLISHES, SPOOL_OLDEST, STATE_DIRECTORY_OK,
     },
 };
 
@@ -34,6 +34,15 @@ pub(crate) fn write(text: &mut Exposition, status: &Status, start: SystemTime, w
     if let Some(registry) = &status.registry {
         let is_trusted = !matches!(registry, RegistryStatus::Doubted(_));
         text.single(&REGISTRY_TRUSTED, flag(is_trusted));
+    }
+    if let Some(cluster) = &status.cluster {
+        text.single(&CLUSTER_UP, flag(cluster.up));
+        text.single(&CLUSTER_INSTANCES, cluster.instances as f64);
+        let requests = cluster.requests.iter();
+        text.counted(
+            &CLUSTER_REQUESTS,
+            requests.map(|(result, count)| ([*result], *count)),
+        );
     }
     let reload = status.reload.as_ref();
     text.single(

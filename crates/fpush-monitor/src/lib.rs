@@ -19,5 +19,7 @@ mod view;
 
 pub use counters::Counted;
 pub use monitor::Monitor;
-pub use status::{Certificate, Link, Module, Problem, RegistryStatus, Reload, Severity, Status};
+pub use status::{
+    Certificate, ClusterStatus, Link, Module, Problem, RegistryStatus, Reload, Severity, Status,
+};
 pub use table::{METRICS, Metric, MetricType};

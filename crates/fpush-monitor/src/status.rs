@@ -22,6 +22,8 @@ pub struct Status {
     pub certificates: Vec<Certificate>,
     /// Registered devices, where there are any and they are counted.
     pub registered_devices: Option<u64>,
+    /// The engine by which instances share what they know, where there is one.
+    pub cluster: Option<ClusterStatus>,
     /// Whether the database of registered devices is believed, where there is one.
     pub registry: Option<RegistryStatus>,
     /// The last reload of the settings, if there was one.
@@ -49,6 +51,25 @@ impl Status {
         );
         all
     }
+}
+
+/// What there is to say about the engine by which instances share what they know.
+#[derive(Clone, Debug)]
+pub struct ClusterStatus {
+    /// Where it is.
+    pub engine: String,
+    /// Since when it is as it is.
+    pub since: Instant,
+    /// Whether it can be used.
+    pub up: bool,
+    /// Why it cannot, in words with what to do.
+    pub down: Option<String>,
+    /// How many instances use it, this one included.
+    pub instances: u64,
+    /// What is wrong with how it is set up, in words with what to do.
+    pub concerns: Vec<String>,
+    /// Requests of pushes by what became of them.
+    pub requests: Vec<(&'static str, u64)>,
 }
 
 impl Status {

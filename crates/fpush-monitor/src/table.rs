@@ -89,6 +89,8 @@ table! {
         "Reloads of the settings by result.";
     STATE_WRITES: Counter, "fpush_state_writes_total", ["result"],
         "Writes of the state directory by result.";
+    CLUSTER_REQUESTS: Counter, "fpush_cluster_requests_total", ["result"],
+        "Questions to the engine by which instances share what they know, on behalf of a push, by result.";
     PROBLEMS: Counter, "fpush_problems_total", ["level"],
         "Errors and warnings in the log by level, those included that were withheld.";
 
@@ -101,6 +103,10 @@ table! {
         "Devices that are registered.";
     REGISTRY_TRUSTED: Gauge, "fpush_registry_trusted", [],
         "Whether the database of registered devices is the one that it was.";
+    CLUSTER_UP: Gauge, "fpush_cluster_up", [],
+        "Whether the engine can be used by which instances share what they know.";
+    CLUSTER_INSTANCES: Gauge, "fpush_cluster_instances", [],
+        "Instances that use this engine, this one included.";
     LAST_RELOAD_SUCCESSFUL: Gauge, "fpush_last_reload_successful", [],
         "Whether the last reload of the settings was accepted; 1 if there was none.";
     LAST_RELOAD_TIMESTAMP: Gauge, "fpush_last_reload_timestamp_seconds", [],

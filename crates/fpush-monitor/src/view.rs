@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    Link, Module, Severity, Status,
+    ClusterStatus, Link, Module, Severity, Status,
     concerns::concerns,
     gauges::{MAX_SENDERS, is_up, seconds_from},
     history::{Group, History},
@@ -56,12 +56,22 @@ pub(crate) fn view(status: &Status, history: &History, now: Instant, wall: Syste
         "concerns": concerns,
         "modules": status.modules.iter().map(|m| module(m, history, wall)).collect::<Vec<_>>(),
         "certificates": certificates,
+        "cluster": status.cluster.as_ref().map(|cluster| cluster_view(cluster, now)),
         "devices": status.registered_devices,
         "reload": status.reload.as_ref().map(|reload| json!({ "at": unix(reload.at), "refused": reload.refused })),
         "state": status.state_trouble,
         "senders": status.senders.as_ref().map(|senders| senders.iter().take(MAX_SENDERS).collect::<Vec<_>>()),
         "problems": problems,
         "hour": hour(history),
+    })
+}
+
+fn cluster_view(cluster: &ClusterStatus, now: Instant) -> Value {
+    json!({
+        "engine": cluster.engine,
+        "up": cluster.up,
+        "for": now.saturating_duration_since(cluster.since).as_secs(),
+        "instances": cluster.instances,
     })
 }
 

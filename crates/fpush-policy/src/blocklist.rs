@@ -112,6 +112,15 @@ impl Blocklist {
         self.settings = settings;
     }
 
+    pub(crate) fn settings(&self) -> &BlocklistSettings {
+        &self.settings
+    }
+
+    /// Whether there is or was a block of a token.
+    pub(crate) fn knows(&self, token: Fingerprint) -> bool {
+        !self.blocks.is_empty() && self.blocks.get(token).is_some()
+    }
+
     /// How often a token was blocked or forgiven.
     pub(crate) fn changes(&self) -> u64 {
         self.changes
@@ -207,6 +216,41 @@ impl Blocklist {
             era: self.era,
         };
         self.blocks.touch(token, block);
+    }
+
+    /// Blocks a token as another instance does, until then or as long as its rule has it.
+    pub(crate) fn adopt(&mut self, token: Fingerprint, reason: BlockReason, until: Instant, now: Instant) {
+        self.forget(now);
+        let (first, second) = self.lengths(reason);
+        self.changes += 1;
+        let block = Block {
+            start: self.ticks.until(now),
+            end: self.ticks.until(until.min(now + first.max(second))),
+            reason,
+            era: self.era,
+        };
+        self.blocks.touch(token, block);
+    }
+
+    /// Blocks that run, of a part of all, and for how long, and the place of the next part.
+    pub(crate) fn running_part(
+        &self,
+        from: usize,
+        most: usize,
+        now: Instant,
+    ) -> (
+        impl Iterator<Item = (Fingerprint, BlockReason, Duration)>,
+        Option<usize>,
+    ) {
+        let tick = self.ticks.until(now);
+        let runs = move |block: &Block| tick < block.end && self.counts(block);
+        let (part, next) = self.blocks.part(from, most);
+        let part = part.filter(move |(_, block)| runs(block));
+        let part = part.map(move |(token, block)| {
+            let left = self.ticks.instant(block.end).saturating_duration_since(now);
+            (token, block.reason, left)
+        });
+        (part, next)
     }
 
     /// Forgets all tokens that the provider called dead or wrong, because it said so to other settings: at once what it

@@ -11,6 +11,8 @@ use crate::{crowd::Crowd, several::Several};
 pub(crate) struct ModuleHealth {
     accepted: Option<Instant>,
     paused_until: Option<Instant>,
+    /// The same, as other instances were told by the provider.
+    paused_elsewhere: Option<Instant>,
     /// Why the provider wants less, while the module pauses for that.
     throttled: Option<Complaint>,
     /// Tokens for which the provider wanted less without saying of whom.
@@ -140,7 +142,7 @@ impl ModuleHealth {
     /// Nothing is to be sent until then. With `alarm` because the provider refuses our credentials. Returns whether
     /// the module did not pause before.
     pub(crate) fn pause(&mut self, until: Instant, alarm: bool, failure: &Failure, now: Instant) -> bool {
-        let running = self.paused_until(now);
+        let running = self.own_pause(now);
         self.paused_until = Some(running.map_or(until, |running| running.max(until)));
         if alarm {
             self.refuse(failure);
@@ -158,7 +160,28 @@ impl ModuleHealth {
 
     /// The end of the pause, if there is one.
     pub(crate) fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.own_pause(now)
+            .max(self.paused_elsewhere.filter(|until| now < *until))
+    }
+
+    /// The end of the pause that the provider has told this instance.
+    pub(crate) fn own_pause(&self, now: Instant) -> Option<Instant> {
         self.paused_until.filter(|until| now < *until)
+    }
+
+    /// Whether the provider has told this instance to pause, some time.
+    pub(crate) fn has_paused(&self) -> bool {
+        self.paused_until.is_some()
+    }
+
+    /// Whether other instances pause.
+    pub(crate) fn paused_elsewhere(&self, now: Instant) -> bool {
+        self.paused_elsewhere.is_some_and(|until| now < until)
+    }
+
+    /// Until when other instances pause.
+    pub(crate) fn pause_elsewhere(&mut self, until: Option<Instant>) {
+        self.paused_elsewhere = until;
     }
 
     /// When the provider last accepted a push.
@@ -168,10 +191,13 @@ impl ModuleHealth {
 
     /// The worst that there is to say, and what the provider said.
     pub(crate) fn trouble(&self, now: Instant) -> Option<(TroubleKind, Complaint)> {
-        let throttled = self
-            .throttled
-            .as_ref()
-            .filter(|_| self.paused_until(now).is_some());
+        let elsewhere = Complaint {
+            answer: "another instance was refused".into(),
+            meaning: PAUSED_ELSEWHERE,
+        };
+        let throttled = self.throttled.as_ref().filter(|_| self.own_pause(now).is_some());
+        let elsewhere = self.paused_until(now).map(|_| &elsewhere);
+        let throttled = throttled.or(elsewhere);
         [
             (TroubleKind::Authentication, self.refused.as_ref()),
             (TroubleKind::Authentication, self.key_refused.complaint()),
@@ -224,6 +250,8 @@ impl Streak {
     }
 }
 
+const PAUSED_ELSEWHERE: &str = "the provider wants less from all instances, or refuses their credentials; the log of the other \
+    instances says what it said";
 /// One failure, or two, are nothing to speak of.
 const SERIOUS: u32 = 3;
 

@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use fpush_push::{Class, Fingerprint};
+use fpush_push::{Class, Fingerprint, TokenHasher};
 
 use crate::{
     job::{PushJob, SenderDomain},
@@ -260,24 +260,74 @@ impl HoldQueue {
         Some(held)
     }
 
+    /// Makes a push that waits wait until then, if that is later.
+    pub(crate) fn delay(&mut self, number: u64, due: Instant) {
+        if let Some(held) = self.pushes.get_mut(&number)
+            && held.state == HeldState::Waiting
+            && held.due < due
+        {
+            self.by_due.remove(&(held.due, number));
+            held.due = due;
+            self.by_due.insert((due, number));
+            self.touch(number);
+        }
+    }
+
+    /// Takes out a push, if it waits.
+    pub(crate) fn remove_waiting(&mut self, number: u64) -> Option<HeldPush> {
+        let held = self.pushes.get(&number)?;
+        if held.state == HeldState::Waiting {
+            self.remove(number)
+        } else {
+            None
+        }
+    }
+
+    /// The keys of a part of those that wait, from this number on, with the times at which they are due, and the number at
+    /// which the next part begins.
+    pub(crate) fn waiting_part(&self, from: u64, most: usize) -> (Vec<(Fingerprint, Instant)>, Option<u64>) {
+        let mut numbered = self.pushes.range(from..);
+        let part = numbered
+            .by_ref()
+            .take(most)
+            .filter(|(_, held)| held.state == HeldState::Waiting)
+            .map(|(_, held)| (held.job.target().slot_key(), held.due))
+            .collect();
+        (part, numbered.next().map(|(number, _)| *number))
+    }
+
+    /// Finds all under the fingerprints that this makes.
+    pub(crate) fn rekey(&mut self, hasher: &TokenHasher) {
+        self.queued.clear();
+        for (number, held) in &mut self.pushes {
+            held.job.rekey(hasher);
+            if held.state != HeldState::UnderWay {
+                self.queued.insert(held.job.target().slot_key(), *number);
+            }
+        }
+    }
+
     /// Takes out the queued push of a key and class.
     pub(crate) fn remove_queued(&mut self, target: Target) -> Option<HeldPush> {
         let number = *self.queued.get(&target.slot_key())?;
         self.remove(number)
     }
 
-    /// Takes out what is queued for a key, of all classes, if it is for this token: it is dead. Returns how many.
-    pub(crate) fn remove_dead(&mut self, key: Fingerprint, token: Fingerprint) -> usize {
-        let mut removed = 0;
+    /// Takes out what is queued for a key, of all classes, if it is for this token: it is dead. Returns the keys of
+    /// those.
+    pub(crate) fn remove_dead(&mut self, key: Fingerprint, token: Fingerprint) -> Vec<Fingerprint> {
+        let mut removed = Vec::new();
         for class in [Class::High, Class::Low, Class::Voip] {
-            let number = self.queued.get(&key.with_class(class)).copied();
+            let key = key.with_class(class);
+            let number = self.queued.get(&key).copied();
             let is_dead = |number: &u64| {
                 self.pushes
                     .get(number)
                     .is_some_and(|held| held.job.token == token)
             };
             if let Some(number) = number.filter(is_dead) {
-                removed += usize::from(self.remove(number).is_some());
+                self.remove(number);
+                removed.push(key);
             }
         }
         removed
@@ -364,7 +414,11 @@ mod tests {
         push(&mut queue, (job("t"), now));
         assert!(!queue.requeue(0, now));
         assert_eq!(numbers(&queue), [1]);
-        assert_eq!(queue.remove_dead(job("t").key, job("t").token), 1);
+        let dead = job("t");
+        assert_eq!(
+            queue.remove_dead(dead.key, dead.token),
+            [dead.target().slot_key()]
+        );
         assert_eq!((queue.len(), queue.next_due()), (0, None));
     }
 

@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fpush_push::{Choice, Fingerprint, LaneId, Push, Record, TokenHasher, is_network_name, registrable};
+use fpush_push::{
+    Choice, Class, Fingerprint, LaneId, Push, Record, TokenHasher, is_network_name, registrable,
+};
 
 use crate::{fair::Sender, known::LastAccepted, limiter::Target};
 
@@ -47,6 +49,21 @@ impl PushJob {
             token: self.token,
             class: self.push.class,
         }
+    }
+
+    /// Takes the fingerprints that this makes.
+    pub(crate) fn rekey(&mut self, hasher: &TokenHasher) {
+        let token = hasher.fingerprint(self.push.token.as_str());
+        let is_second = self.push.extra.as_ref().is_some_and(|extra| extra.call);
+        self.token = if is_second {
+            token.with_class(Class::Voip)
+        } else {
+            token
+        };
+        self.key = self
+            .node
+            .as_deref()
+            .map_or(self.token, |node| hasher.device(node));
     }
 
     /// Bytes of its token and of what goes with it, without what is encrypted.
@@ -110,8 +127,8 @@ impl SenderDomain {
     pub fn new(name: &str, hasher: &TokenHasher) -> Self {
         Self {
             name: name.into(),
-            key: hasher.fingerprint(name),
-            share: hasher.fingerprint(&share(name)),
+            key: hasher.domain(name),
+            share: hasher.domain(&share(name)),
             last_accepted: LastAccepted::Never,
         }
     }

@@ -19,6 +19,7 @@ mod recent;
 mod records;
 mod settings;
 mod several;
+mod shared;
 mod shares;
 mod spool;
 #[cfg(test)]
@@ -36,12 +37,13 @@ pub use known::{KnownDomain, KnownDomains, LastAccepted};
 pub use limiter::{RateSlot, RatelimitSettings, Target};
 pub use outage::LaneState;
 pub use policy::{
-    Busy, Decision, Failed, Grant, Held, HeldAttempt, HeldEnd, HoldUntil, Policy, Publish, Remembered, Turn,
-    VerdictPlace,
+    Busy, Confirmed, Decision, Failed, Grant, Held, HeldAttempt, HeldEnd, HoldUntil, Policy, Publish,
+    Remembered, SharedPlace, Turn, Unsent, VerdictPlace,
 };
 pub use recency::Recency;
 pub use recent::{End, Last};
 pub use records::{BlockRecord, Clocks, HeldChange, HeldRecord, Recipient};
 pub use settings::ModuleSettings;
+pub use shared::{Change, Claim, Claimed, News, OwnDeaths, SharedSlot, SharedWord, Wish};
 pub use verdict::{Condition, LaneChange, VerdictRecord};
 pub use view::{Limit, TokenState, View, Waits};

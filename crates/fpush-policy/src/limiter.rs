@@ -13,6 +13,7 @@ use fpush_push::{Class, Fingerprint, settings::Section};
 
 use crate::{
     recency::Recency,
+    shared::SharedSlot,
     ticks::{Tick, Ticks},
 };
 
@@ -55,6 +56,25 @@ pub struct RateSlot {
     target: Target,
     /// The end of the window that it began.
     free_at: Tick,
+    /// The same window, as all instances know it.
+    shared: Option<SharedSlot>,
+}
+
+impl RateSlot {
+    /// The same, where it is the window of all instances as well.
+    pub(crate) fn shared_by(self, shared: Option<SharedSlot>) -> Self {
+        Self { shared, ..self }
+    }
+
+    /// Its window, as all instances know it.
+    pub(crate) fn shared(&self) -> Option<SharedSlot> {
+        self.shared
+    }
+
+    /// The key of its window.
+    pub(crate) fn key(&self) -> Fingerprint {
+        self.target.slot_key()
+    }
 }
 
 /// What a push is for.
@@ -119,7 +139,11 @@ impl Limiter {
         } else {
             self.windows.remove(target.slot_key());
         }
-        RateSlot { target, free_at }
+        RateSlot {
+            target,
+            free_at,
+            shared: None,
+        }
     }
 
     /// Takes a slot back whose push the provider did not take: the next one goes out at once.
@@ -146,6 +170,41 @@ impl Limiter {
     /// How many keys are remembered.
     pub(crate) fn len(&self) -> usize {
         self.windows.len()
+    }
+
+    /// Windows that run, of a part of all, and for how long, and the place of the next part.
+    pub(crate) fn windows(
+        &self,
+        from: usize,
+        most: usize,
+        now: Instant,
+    ) -> (impl Iterator<Item = (Fingerprint, Duration)>, Option<usize>) {
+        self.running(&self.windows, from, most, now)
+    }
+
+    /// Silences that last, of a part of all, and for how long, and the place of the next part.
+    pub(crate) fn silences(
+        &self,
+        from: usize,
+        most: usize,
+        now: Instant,
+    ) -> (impl Iterator<Item = (Fingerprint, Duration)>, Option<usize>) {
+        self.running(&self.silences, from, most, now)
+    }
+
+    fn running<'a>(
+        &'a self,
+        times: &'a Recency<Tick>,
+        from: usize,
+        most: usize,
+        now: Instant,
+    ) -> (impl Iterator<Item = (Fingerprint, Duration)> + 'a, Option<usize>) {
+        let (part, next) = times.part(from, most);
+        let part = part.filter_map(move |(key, end)| {
+            let end = self.later(Some(*end), now)?;
+            Some((key, end.duration_since(now)))
+        });
+        (part, next)
     }
 
     /// The end of a silence of the token.

@@ -11,6 +11,7 @@ mod held;
 mod lanes;
 mod origins;
 mod others;
+mod shared;
 mod turns;
 mod words;
 
@@ -31,6 +32,7 @@ use crate::{
     recent::{End, Recent},
     records::{Clocks, HELD_PATIENCE},
     settings::ModuleSettings,
+    shared::{Change, Outbox},
     spool::Spool,
     ticks::Ticks,
     verdict::{LaneClock, VerdictGuard},
@@ -39,6 +41,7 @@ use crate::{
 pub use self::decisions::{
     Busy, Decision, Failed, Grant, Held, HeldAttempt, HeldEnd, HoldUntil, Publish, Remembered, Turn,
 };
+pub use self::shared::{Confirmed, SharedPlace, Unsent};
 
 /// The state of one module, of which all decisions about its pushes are functions.
 #[derive(Debug)]
@@ -53,6 +56,8 @@ pub struct Policy<W> {
     pub(crate) health: ModuleHealth,
     pub(crate) recent: Recent,
     turns: turns::Turns<W>,
+    /// What other instances should know.
+    pub(crate) outbox: Outbox,
     hold_for: Duration,
     /// The number of the next acknowledged push.
     next_number: u64,
@@ -99,6 +104,7 @@ impl<W> Policy<W> {
             health: ModuleHealth::default(),
             recent: Recent::default(),
             turns: turns::Turns::new(max_in_flight),
+            outbox: Outbox::default(),
             hold_for,
             next_number: 0,
             ended: Vec::new(),
@@ -123,6 +129,9 @@ impl<W> Policy<W> {
         self.blocklist.set_settings(blocklist);
         if self.guard.go_on_under(digest) {
             self.blocklist.unblock_all();
+        }
+        if self.health.has_paused() {
+            self.outbox.tell(|| Change::Resume);
         }
         self.health = ModuleHealth::default();
         self.hold_for = hold_for;
@@ -337,6 +346,9 @@ impl<W> Policy<W> {
     /// Takes a slot back whose push was not accepted.
     pub fn give_back(&mut self, slot: RateSlot) {
         self.limiter.give_back(slot);
+        if let Some(shared) = slot.shared() {
+            self.outbox.tell(|| Change::GiveBack(slot.key(), shared));
+        }
     }
 
     /// Whether nothing is under way, and nothing is held.
@@ -364,6 +376,27 @@ impl<W> Policy<W> {
         for guard in self.lanes.guards_mut() {
             guard.unblock(token);
         }
+        // Another instance may know more.
+        self.outbox.tell(|| Change::Unblock(token));
+    }
+
+    /// Blocks a token.
+    fn block(&mut self, token: Fingerprint, reason: BlockReason, now: Instant) {
+        self.blocklist.block(token, reason, now);
+        if self.outbox.is_open()
+            && let Some((reason, until)) = self.blocklist.look(token, now)
+        {
+            self.outbox
+                .tell(|| Change::Block(token, reason, until.duration_since(now)));
+        }
+    }
+
+    /// Silences a token that its provider calls too busy. Returns until when.
+    fn silence(&mut self, token: Fingerprint, now: Instant) -> Instant {
+        let until = self.limiter.silence_now(token, now);
+        self.outbox
+            .tell(|| Change::Silence(token, until.duration_since(now)));
+        until
     }
 
     /// Follows the clock on the wall, and goes on with what is done little by little. To be called once a second.

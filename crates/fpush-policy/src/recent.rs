@@ -1,6 +1,6 @@
 //! What last became of a token's pushes, for the operator who asks why a phone gets none.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fpush_push::{Fingerprint, Outcome};
 
@@ -10,13 +10,20 @@ use fpush_push::{Fingerprint, Outcome};
 pub(crate) struct Recent {
     buckets: Vec<[Option<Entry>; PLACES]>,
     used: usize,
+    /// When the first push was accepted, from which the others are counted.
+    start: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     token: Fingerprint,
     last: Last,
+    /// When a push was last accepted, in tenths of seconds after the first one of all; none has it.
+    accepted: Option<Tenths>,
 }
+
+/// Of a second, and one.
+type Tenths = std::num::NonZeroU32;
 
 /// How a push ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +67,18 @@ impl Recent {
             reason: None,
         };
         self.note(token, last);
+        let start = *self.start.get_or_insert(now);
+        let tenths = now.saturating_duration_since(start).as_millis() / 100 + 1;
+        let tenths = u32::try_from(tenths).ok().and_then(Tenths::new);
+        if let Some(entry) = self.entry_mut(token) {
+            entry.accepted = tenths;
+        }
+    }
+
+    /// When a push to a token was last accepted, as far as that is remembered; the tenth of a second in which it was.
+    pub(crate) fn accepted_at(&self, token: Fingerprint) -> Option<Instant> {
+        let tenths = self.entry(token)?.accepted?.get() - 1;
+        Some(self.start? + Duration::from_millis(100) * tenths)
     }
 
     /// Takes note of an attempt that failed, and of the provider's reason.
@@ -73,12 +92,31 @@ impl Recent {
     }
 
     pub(crate) fn last(&self, token: Fingerprint) -> Option<Last> {
+        self.entry(token).map(|entry| entry.last)
+    }
+
+    fn entry(&self, token: Fingerprint) -> Option<&Entry> {
         let bucket = self.buckets.get(self.index(token))?;
-        let entry = bucket.iter().flatten().find(|entry| entry.token == token)?;
-        Some(entry.last)
+        bucket.iter().flatten().find(|entry| entry.token == token)
+    }
+
+    fn entry_mut(&mut self, token: Fingerprint) -> Option<&mut Entry> {
+        let at = self.index(token);
+        let bucket = self.buckets.get_mut(at)?;
+        bucket.iter_mut().flatten().find(|entry| entry.token == token)
     }
 
     fn note(&mut self, token: Fingerprint, last: Last) {
+        let accepted = self.entry(token).and_then(|entry| entry.accepted);
+        self.put(Entry {
+            token,
+            last,
+            accepted,
+        });
+    }
+
+    fn put(&mut self, entry: Entry) {
+        let token = entry.token;
         if self.used >= self.buckets.len() * PLACES / 2 && self.buckets.len() < MAX_BUCKETS {
             self.grow();
         }
@@ -92,7 +130,7 @@ impl Recent {
         let oldest = || (0..PLACES).min_by_key(|place| bucket[*place].map(|entry| entry.last.at));
         if let Some(place) = own.or_else(oldest) {
             self.used += usize::from(bucket[place].is_none());
-            bucket[place] = Some(Entry { token, last });
+            bucket[place] = Some(entry);
         }
     }
 
@@ -101,7 +139,7 @@ impl Recent {
         let old = std::mem::replace(&mut self.buckets, vec![[None; PLACES]; buckets]);
         self.used = 0;
         for entry in old.into_iter().flatten().flatten() {
-            self.note(entry.token, entry.last);
+            self.put(entry);
         }
     }
 

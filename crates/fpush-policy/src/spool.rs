@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use fpush_push::Fingerprint;
+use fpush_push::{Fingerprint, TokenHasher};
 
 use crate::{
     fair::Standing,
@@ -300,6 +300,26 @@ impl Spool {
         let key = self.loading_keys.remove(&number)?;
         let (standing, head) = self.loading.remove(&key)?;
         Some((key, standing, head))
+    }
+
+    /// Finds those whose bodies are in memory under the fingerprints that this makes. The others are found by their numbers when
+    /// their turn comes; until then one more may be held for a key.
+    pub(crate) fn rekey(&mut self, hasher: &TokenHasher) {
+        let mut numbers: Vec<_> = self.bodies.keys().copied().collect();
+        numbers.sort_unstable();
+        for number in numbers {
+            let Some(job) = self.bodies.get_mut(&number) else {
+                continue;
+            };
+            let before = job.target().slot_key();
+            job.rekey(hasher);
+            let (key, token) = (job.target().slot_key(), job.token);
+            for line in [&mut self.known, &mut self.unknown] {
+                if let Some(head) = line.remove(before) {
+                    line.touch(key, Head { token, ..head });
+                }
+            }
+        }
     }
 
     /// How many bodies are being read.

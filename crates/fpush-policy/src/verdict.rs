@@ -21,10 +21,12 @@ mod clock;
 mod deaths;
 mod history;
 mod record;
+mod shared;
 mod window;
 mod words;
 
 pub(crate) use self::clock::LaneClock;
+pub(crate) use self::deaths::MOST_DEATHS;
 pub(crate) use self::history::Word;
 pub use self::record::VerdictRecord;
 pub(crate) use self::record::{GuardPlace, Whose};
@@ -198,6 +200,11 @@ impl VerdictGuard {
         self.changes
     }
 
+    /// Whether a token was called dead or wrong and is not believed dead.
+    pub(crate) fn is_doubted(&self, token: Fingerprint) -> bool {
+        self.words.of(token).is_some()
+    }
+
     /// How many tokens were called dead or wrong and are not believed dead.
     pub(crate) fn doubted(&self) -> usize {
         self.words.len()
@@ -276,7 +283,7 @@ impl VerdictGuard {
                 Some(first) => first.said_again(now),
                 None => FirstWord::new(word, now, totals),
             };
-            self.words.note(token, word, now);
+            self.words.note(token, word.published_by(standing), now);
         }
         self.changes += 1;
         let belief = if believed { Belief::Dead } else { Belief::Doubted };
@@ -286,7 +293,7 @@ impl VerdictGuard {
     /// A token that was taken for dead has not ended a registration after all: the registry knows better, or could not be
     /// asked.
     pub(crate) fn take_back_death(&mut self) {
-        self.deaths.count = self.deaths.count.saturating_sub(1);
+        self.deaths.take_back();
         self.changes += 1;
     }
 

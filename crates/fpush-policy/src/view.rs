@@ -13,6 +13,7 @@ use crate::{
     policy::Policy,
     recent::Last,
     records::{BlockRecord, Clocks},
+    shared::Change,
     verdict::{Condition, VerdictRecord},
 };
 
@@ -157,7 +158,11 @@ impl<W> Policy<W> {
         }
         match answer {
             Ok(()) => {
+                let had_paused = self.health.has_paused();
                 self.health.verified();
+                if had_paused && !self.health.has_paused() {
+                    self.outbox.tell(|| Change::Resume);
+                }
                 if self.health.paused_until(now).is_none() {
                     self.outage.probe_soon(now);
                 }

@@ -11,7 +11,7 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::{BackendStatus, LaneId, Token, TokenHasher, settings::Section};
+use crate::{Agreement, BackendStatus, LaneId, Token, TokenHasher, settings::Section};
 
 /// What the publish says about how much the push matters: the signs that servers put into the notification
 /// (Tigase's priority tag, a body, a call, a message count of zero), already weighed against each other.
@@ -333,6 +333,10 @@ pub trait BackendType: Send + Sync {
     /// Reads what a module says of its backend. Every mistake goes into the settings' report, where it keeps the daemon
     /// from starting; `None` if there can be no backend at all.
     fn read(&self, module: &mut Section<'_>) -> Option<ParsedBackend>;
+
+    /// From now on other instances have to use what this one uses, as far as they agree on that, or there are none. A backend
+    /// with nothing of that kind does nothing.
+    fn agree_by(&self, _agreement: Option<Arc<dyn Agreement>>) {}
 }
 
 /// What a module says of its backend: everything that may fail has been done. Two are the same if the module's text and

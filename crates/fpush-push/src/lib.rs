@@ -3,6 +3,7 @@
 //! A backend implements [`PushTrait`] and knows nothing of XMPP; the component knows nothing of HTTP; what became of a
 //! publish is an [`Outcome`], which both understand. Nothing here waits or decides.
 
+mod agreement;
 mod backend;
 mod backoff;
 pub mod files;
@@ -25,6 +26,7 @@ mod subscription;
 pub mod sync;
 mod token;
 
+pub use agreement::{Agreed, Agreeing, Agreement, Confirming, Offer};
 pub use backend::{
     BackendType, Background, Built, Class, Delivery, Encrypted, Example, Extra, Failure, Form, ParsedBackend,
     Push, PushError, PushTrait, Sending, Urgency, Verifying,

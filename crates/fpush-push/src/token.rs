@@ -1,6 +1,13 @@
 //! Device tokens, and their fingerprints, which are used where the token itself must not be kept or shown.
 
-use std::{fmt, hash::Hasher as _};
+use std::{
+    fmt,
+    hash::Hasher as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
@@ -31,11 +38,15 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Turns tokens into fingerprints with a key of this installation (kept in the state directory, or drawn at each start), so that a fingerprint says
-/// nothing about the token to a reader of the memory or the log.
+/// Turns tokens into fingerprints with a key of this installation (kept in the state directory, or drawn at each start), or of all
+/// instances that share what they know, so that a fingerprint says nothing about the token to a reader of the memory or the log.
+/// Clones share the key. Domains have a key of their own, which stays when the other one becomes that of other instances:
+/// what is known of domains is not shared.
 #[derive(Clone)]
 pub struct TokenHasher {
-    key: [u8; 16],
+    /// Its two halves.
+    key: Arc<[AtomicU64; 2]>,
+    domain_key: [u64; 2],
 }
 
 impl TokenHasher {
@@ -47,19 +58,42 @@ impl TokenHasher {
     pub fn new() -> Result<Self, getrandom::Error> {
         let mut key = [0; 16];
         getrandom::fill(&mut key)?;
-        Ok(Self { key })
+        Ok(Self::with_key(key))
     }
 
-    /// Takes the key of an earlier run, so that fingerprints that were written down are found again.
+    /// Takes the key of an earlier run, for domains as well, so that fingerprints that were written down are found again.
     #[must_use]
     pub fn with_key(key: [u8; 16]) -> Self {
-        Self { key }
+        Self::with_keys(key, key)
+    }
+
+    /// Takes the keys of an earlier run: that of tokens, and that of domains.
+    #[must_use]
+    pub fn with_keys(key: [u8; 16], domain_key: [u8; 16]) -> Self {
+        Self {
+            key: Arc::new(halves(key).map(AtomicU64::new)),
+            domain_key: halves(domain_key),
+        }
     }
 
     /// The key, to be written down where nobody else reads it.
     #[must_use]
     pub fn key(&self) -> [u8; 16] {
-        self.key
+        bytes(self.halves())
+    }
+
+    /// The key of domains, likewise.
+    #[must_use]
+    pub fn domain_key(&self) -> [u8; 16] {
+        bytes(self.domain_key)
+    }
+
+    /// Takes another key, for all clones: that of the instances that this one shares fingerprints with. What was hashed
+    /// before is not found again, domains excepted.
+    pub fn set_key(&self, key: [u8; 16]) {
+        for (half, new) in self.key.iter().zip(halves(key)) {
+            half.store(new, Ordering::Relaxed);
+        }
     }
 
     /// The fingerprint of a token. All Web Push subscriptions at one endpoint are one receiver: whoever knows an endpoint could
@@ -67,22 +101,42 @@ impl TokenHasher {
     #[must_use]
     pub fn fingerprint(&self, token: &str) -> Fingerprint {
         let receiver = Subscription::of_token(token).map_or(token, |subscription| subscription.endpoint);
-        self.hash(&[], receiver)
+        hash(self.halves(), &[], receiver)
+    }
+
+    /// The fingerprint of a domain that publishes, or of what is as good as one.
+    #[must_use]
+    pub fn domain(&self, name: &str) -> Fingerprint {
+        hash(self.domain_key, &[], name)
     }
 
     /// The fingerprint of a registered device, made from its node. It differs from that of every token.
     #[must_use]
     pub fn device(&self, node: &str) -> Fingerprint {
-        self.hash(&[NO_TEXT], node)
+        hash(self.halves(), &[NO_TEXT], node)
     }
 
-    fn hash(&self, before: &[u8], text: &str) -> Fingerprint {
-        let mut hasher = SipHasher13::new_with_key(&self.key);
-        hasher.write(before);
-        hasher.write(text.as_bytes());
-        let hash = hasher.finish128();
-        Fingerprint([hash.h1, hash.h2])
+    fn halves(&self) -> [u64; 2] {
+        [0, 1].map(|half: usize| self.key[half].load(Ordering::Relaxed))
     }
+}
+
+fn hash([first, second]: [u64; 2], before: &[u8], text: &str) -> Fingerprint {
+    let mut hasher = SipHasher13::new_with_keys(first, second);
+    hasher.write(before);
+    hasher.write(text.as_bytes());
+    let hash = hasher.finish128();
+    Fingerprint([hash.h1, hash.h2])
+}
+
+fn bytes(halves: [u64; 2]) -> [u8; 16] {
+    let [first, second] = halves.map(u64::to_le_bytes);
+    std::array::from_fn(|at| if at < 8 { first[at] } else { second[at - 8] })
+}
+
+fn halves(key: [u8; 16]) -> [u64; 2] {
+    let number = u128::from_le_bytes(key);
+    [number as u64, (number >> 64) as u64]
 }
 
 impl fmt::Debug for TokenHasher {
@@ -154,6 +208,20 @@ mod tests {
         let one = hasher.fingerprint("webpush:https://up.example/a|key|auth");
         assert_eq!(one, hasher.fingerprint("webpush:https://up.example/a|key|other"));
         assert_ne!(one, hasher.fingerprint("webpush:https://up.example/b|key|auth"));
+    }
+
+    #[test]
+    fn another_key_is_that_of_all_clones_and_keeps_nothing_of_the_first() {
+        let key = std::array::from_fn(|at| at as u8);
+        let (hasher, other) = (TokenHasher::new().unwrap(), TokenHasher::with_key(key));
+        let clone = hasher.clone();
+        assert_ne!(clone.fingerprint("a"), other.fingerprint("a"));
+        hasher.set_key(key);
+        assert_eq!(clone.fingerprint("a"), other.fingerprint("a"));
+        assert_eq!(clone.key(), key);
+        assert_ne!(clone.domain("a"), other.domain("a"), "that of domains stays");
+        let again = TokenHasher::with_keys(clone.key(), clone.domain_key());
+        assert_eq!(clone.domain("a"), again.domain("a"));
     }
 
     #[test]

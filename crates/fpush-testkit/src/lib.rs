@@ -17,7 +17,7 @@
 //! * [`helpers`]: what many tests need and no fake is
 //! * [`senders`]: which server forgets a device at which reply
 //! * [`clock`]: time that a test moves, for the real program
-//! * [`mariadb`], [`postgres`]: database servers that only the test knows; [`relay`]: a way to it on which things are delayed and held
+//! * [`mariadb`], [`postgres`] and [`redis`]: servers that only the test knows; [`relay`]: a way to it on which things are delayed and held
 
 #![expect(clippy::unwrap_used, reason = "in a test kit a panic is the report")]
 
@@ -39,6 +39,7 @@ pub mod jwt;
 pub mod mariadb;
 pub mod postgres;
 pub mod publish;
+pub mod redis;
 pub mod relay;
 pub mod scrape;
 pub mod senders;
@@ -69,6 +70,7 @@ pub use http_client::{Http, http, http_address, try_http};
 pub use http_server::NewConnections;
 pub use mariadb::MariaDb;
 pub use postgres::Postgres;
+pub use redis::Redis;
 pub use relay::{Flow, Relay};
 pub use scrape::{Monitoring, Scrape};
 pub use senders::Registration;

@@ -21,6 +21,7 @@ use crate::{
     backends,
     check::{payloads::Payload, place::Place, system::Situation, user::return_to_root},
     cli::{self, Check},
+    cluster,
     console::{Console, Exit},
     inquiry::Mistake,
     registration, send,
@@ -200,6 +201,7 @@ fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {
         monitoring,
         sender_names,
         logging,
+        cluster,
         state_folder,
         runtime_folder,
     } = &loaded.settings;
@@ -243,6 +245,12 @@ fn describe(loaded: &Loaded, acting: Option<String>) -> Vec<Part> {
             "runtime directory: fpush send, check --connect and reload ask it at {}",
             socket.display()
         )));
+    }
+    if let Some(cluster) = cluster {
+        parts.push(Part {
+            facts: cluster::facts(cluster).into_iter().map(Fact::from).collect(),
+            ..Part::new("shared with other instances".to_owned())
+        });
     }
     if let Some(registration) = registration {
         parts.push(Part {

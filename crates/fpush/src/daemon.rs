@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use self::{modules::RunningModules, plan::Plan, progress::Progress};
 use crate::{
     backends::Row,
+    cluster::{ClusterSettings, Sharing},
     control::{Control, Reloads, Responder},
     descriptors::listener_limits,
     inquiry::Holding,
@@ -49,6 +50,8 @@ pub(crate) struct Daemon {
     registration: Option<Registering>,
     monitoring: Option<Listening>,
     state: Option<StateDir>,
+    /// What other instances share with this one.
+    sharing: Option<Arc<Sharing>>,
     /// What is known of the database of registered devices.
     known: Option<KnownChange>,
     /// For those who ask what is taken.
@@ -125,6 +128,7 @@ impl Daemon {
             registration: None,
             monitoring: None,
             state,
+            sharing: None,
             known,
             holding: Arc::default(),
             devices: registration::Lookup::default(),
@@ -199,6 +203,7 @@ impl Daemon {
         }
         for TypedModule { module, .. } in &all {
             module.follow_clock(clocks);
+            module.exchange();
         }
         let status = self.status(now, clocks.wall);
         let modules = status.modules.iter().map(|module| &module.status);
@@ -212,6 +217,27 @@ impl Daemon {
             );
         }
         self.monitor.tick(status, now, clocks.wall);
+    }
+
+    /// From now on this instance shares what it knows over this engine, or with nobody.
+    async fn share(&mut self, settings: Option<&ClusterSettings>) {
+        // The modules share over the old one until then.
+        self.sharing = match settings {
+            Some(settings) => {
+                let (hasher, modules) = (self.modules.hasher(), self.modules.table());
+                let sharing = Sharing::start(settings, hasher, modules);
+                if self.len() == 0 {
+                    sharing.tried().await;
+                }
+                Some(Arc::new(sharing))
+            }
+            None => None,
+        };
+        let agreement = self.sharing.as_deref().map(Sharing::agreement);
+        for backend in self.types.iter().filter_map(|row| row.backend.as_ref()) {
+            backend.agree_by(agreement.clone());
+        }
+        self.modules.share(self.sharing.clone());
     }
 
     /// Takes note of what is known of the database of registered devices now. While it is doubted, that stays what it was.
@@ -244,7 +270,13 @@ impl Daemon {
                 registering.close().await;
             }
         });
-        let (kept, _) = tokio::join!(keep, unregister);
+        let sharing = self.sharing;
+        let tell = async {
+            if let Some(sharing) = sharing {
+                sharing.flush().await;
+            }
+        };
+        let (kept, _, ()) = tokio::join!(keep, unregister, tell);
         let (mut undelivered, mut held) = (self.modules.lost().get(), 0);
         if kept {
             held += remembered.held();
@@ -384,6 +416,7 @@ impl Daemon {
                 .collect(),
             certificates,
             registered_devices: self.registration.as_ref().and_then(Registering::devices),
+            cluster: self.sharing.as_deref().map(Sharing::status),
             registry: self.registration.as_ref().map(Registering::status),
             reload: self.progress.last().cloned(),
             state_trouble: self.state.as_ref().and_then(StateDir::trouble).map(str::to_owned),

@@ -4,6 +4,7 @@
 mod backends;
 mod check;
 mod cli;
+mod cluster;
 mod console;
 mod control;
 mod daemon;
@@ -18,6 +19,7 @@ mod logging;
 #[cfg(all(
     test,
     feature = "enable_registration",
+    feature = "enable_cluster",
     feature = "enable_apns_support",
     feature = "enable_fcm_support",
     feature = "enable_demo_support"

@@ -32,6 +32,9 @@ const SETTINGS: &str = r#"{
         "types": { "apns": "ios", "fcm": "android" },
         "http": { "listen": "127.0.0.1:8280", "certFilePath": "cert.pem", "keyFilePath": "key.pem" },
     },
+    "cluster": {
+        "url": "rediss://fpush:secret-of-the-engine-0123456789@127.0.0.1:6379", "caFilePath": "ca.pem", "timeout": "20ms",
+    },
     "monitoring": { "listen": "127.0.0.1:9114" },
     "timeout": { "xmppconnectionError": "10s" },
     "logging": { "level": "info" },
@@ -86,7 +89,9 @@ fn is_read(dir: &TempDir, secrets: &[String], what: &str) -> bool {
 
 /// Parts of everything that is secret: what is between the first and last line of a PEM file, and in a secret of one line.
 fn secrets(dir: &TempDir) -> Vec<String> {
-    let mut secrets = vec!["secret-of-the-component".to_owned()];
+    let mut secrets = ["component", "engine"]
+        .map(|whose| format!("secret-of-the-{whose}"))
+        .to_vec();
     for name in ["key.pem", "AuthKey.p8", "account.json"] {
         let text = fs::read_to_string(dir.path().join(name))
             .unwrap()

@@ -35,6 +35,7 @@ pub(crate) use self::{
 };
 use crate::{
     backends::Row,
+    cluster::{self, ClusterSettings},
     folders::{RuntimeFolder, made_by_systemd},
     logging::{Format, Level, LoggingSettings},
     registration::{self, RegistrationSettings},
@@ -51,6 +52,8 @@ pub(crate) struct Settings {
     /// `monitoring.senders`.
     pub(crate) sender_names: SenderNames,
     pub(crate) logging: LoggingSettings,
+    /// `cluster`: where instances share what they know.
+    pub(crate) cluster: Option<ClusterSettings>,
     /// `stateDirectory`, or the one that systemd made for the service.
     pub(crate) state_folder: Option<PathBuf>,
     pub(crate) runtime_folder: RuntimeFolder,
@@ -273,6 +276,7 @@ fn read(
     let registration = read_registration(&mut root);
     let (monitoring, sender_names) = read_monitoring(&mut root);
     let logging = read_logging(&mut root);
+    let cluster = read_cluster(&mut root);
     let named = root.optional_folder("stateDirectory");
     let runtime_folder = RuntimeFolder::choose(root.optional_folder("runtimeDirectory"));
     let retry_after = read_retry(&mut root);
@@ -284,6 +288,7 @@ fn read(
         monitoring,
         sender_names,
         logging,
+        cluster,
         state_folder: named
             .or_else(|| made_by_systemd("STATE_DIRECTORY"))
             .or(state_folder),
@@ -325,6 +330,11 @@ fn read_registration(root: &mut Section<'_>) -> Option<RegistrationSettings> {
         .collect();
     let components = component::names(root.value("component"));
     registration::read(root.section("registration")?, &names, &components)
+}
+
+fn read_cluster(root: &mut Section<'_>) -> Option<ClusterSettings> {
+    root.value("cluster")?;
+    cluster::read(root.section("cluster"))
 }
 
 fn read_logging(root: &mut Section<'_>) -> LoggingSettings {

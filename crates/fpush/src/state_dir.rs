@@ -71,7 +71,7 @@ struct SaveSchedule {
 /// A file to write, with the records of all modules.
 enum Snapshot {
     /// The block lists, and the key under which their tokens are hashed.
-    Blocks([u8; 16], Vec<Of<BlockRecord>>),
+    Blocks(Hashed, Vec<Of<BlockRecord>>),
     /// What providers said against tokens.
     Verdicts(Vec<Of<VerdictRecord>>),
     /// The known domains, in parts.
@@ -87,10 +87,26 @@ type Of<T> = (String, String, Vec<Vec<T>>);
 type Written = (StateFile, io::Result<()>);
 
 /// The head of the block list.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Hashed {
     /// Under which the tokens are hashed.
     key: [u8; 16],
+    /// Under which the domains are; the same if it is not there.
+    #[serde(default)]
+    domains: Option<[u8; 16]>,
+}
+
+impl Hashed {
+    fn of(hasher: &TokenHasher) -> Self {
+        Self {
+            key: hasher.key(),
+            domains: Some(hasher.domain_key()),
+        }
+    }
+
+    fn hasher(&self) -> TokenHasher {
+        TokenHasher::with_keys(self.key, self.domains.unwrap_or(self.key))
+    }
 }
 
 /// The head of a file that needs none.
@@ -109,7 +125,7 @@ impl StateDir {
     /// The folder cannot be used, or another fpush uses it. The text says what to do.
     pub(crate) fn open(folder: &Path, now: Instant) -> anyhow::Result<(Self, Senders, Remembered)> {
         let dir = Arc::new(StateFolder::open(folder)?);
-        let blocks = dir.read(BLOCKS, Some::<Line<BlockRecord>>);
+        let blocks = dir.read::<Hashed, _, _>(BLOCKS, Some::<Line<BlockRecord>>);
         let sane = |line: Line<HeldRecord>| line.2.is_sane().then_some(line);
         let held = dir.read::<Plain, _, _>(HELD, sane).records;
         let writes = Arc::<WordCounters>::default();
@@ -132,8 +148,8 @@ impl StateDir {
         };
         let domains = dir.read::<Plain, _, _>(DOMAINS, Some::<KnownDomain>);
         let (senders, verdicts) = match blocks.head {
-            Some(Hashed { key }) => {
-                let senders = Senders::new(TokenHasher::with_key(key));
+            Some(hashed) => {
+                let senders = Senders::new(hashed.hasher());
                 senders.remember(domains.records);
                 (senders, verdicts.records)
             }
@@ -256,9 +272,12 @@ impl StateDir {
                 .map(|typed| typed.module.changes()[which])
                 .collect::<Vec<_>>()
         };
-        if is_due(&self.blocks) && self.blocks.has_changed(changes(0), now) {
+        // Under another key what was written is not found again.
+        let key = u128::from_le_bytes(self.senders.hasher().key());
+        let block_changes = [changes(0), vec![key as u64, (key >> 64) as u64]].concat();
+        if is_due(&self.blocks) && self.blocks.has_changed(block_changes, now) {
             let blocks = records(modules, 0, |module, from| module.blocks(from, clocks)).await;
-            snapshots.push(Snapshot::Blocks(self.senders.hasher().key(), blocks));
+            snapshots.push(Snapshot::Blocks(Hashed::of(self.senders.hasher()), blocks));
         }
         if is_due(&self.verdicts) && self.verdicts.has_changed(changes(1), now) {
             let start = VerdictPlace::default();
@@ -342,13 +361,13 @@ impl SaveSchedule {
 impl Snapshot {
     fn write(&self, dir: &StateFolder) -> Written {
         match self {
-            Self::Blocks(key, blocks) => {
+            Self::Blocks(hashed, blocks) => {
                 let in_order = |parts: &[Vec<BlockRecord>]| {
                     let mut blocks: Vec<_> = parts.iter().flatten().copied().collect();
                     blocks.sort_unstable_by_key(BlockRecord::start);
                     blocks
                 };
-                (BLOCKS, write(dir, BLOCKS, Hashed { key: *key }, blocks, in_order))
+                (BLOCKS, write(dir, BLOCKS, *hashed, blocks, in_order))
             }
             Self::Verdicts(verdicts) => {
                 let all = |parts: &[Vec<VerdictRecord>]| parts.concat();
@@ -496,6 +515,27 @@ mod tests {
         }
         let (_, again, _) = StateDir::open(dir.path(), now).unwrap();
         assert_eq!(senders.hasher().key(), again.hasher().key());
+    }
+
+    #[tokio::test]
+    async fn domains_stay_known_under_another_key_of_tokens() {
+        let dir = TempDir::new();
+        let now = Instant::now();
+        let (state, senders, _) = StateDir::open(dir.path(), now).unwrap();
+        senders.note_accepted(&senders.domain("example.org"));
+        senders.hasher().set_key([9; 16]);
+        state
+            .close(&[typed(module(&senders))], &Remembered::default())
+            .await;
+        let (_, again, _) = StateDir::open(dir.path(), now).unwrap();
+        assert_eq!(again.hasher().key(), [9; 16]);
+        assert_eq!(again.domain("example.org").last_accepted, LastAccepted::Today);
+        // As it was written before domains had a key of their own.
+        let before: Hashed = serde_json::from_str(&format!("{{\"key\":{:?}}}", [7; 16])).unwrap();
+        assert_eq!(
+            before.hasher().domain("a"),
+            TokenHasher::with_key([7; 16]).domain("a")
+        );
     }
 
     #[tokio::test]

@@ -6,7 +6,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use fpush_testkit::servers::{Ejabberd, Prosody};
+use fpush_testkit::{
+    Redis,
+    servers::{Ejabberd, Prosody},
+};
 
 use crate::process::{self, cargo};
 
@@ -21,6 +24,8 @@ pub(crate) enum Package {
     Postgresql,
     /// `MariaDB`, of whose programs the tests start an instance of their own.
     MariaDb,
+    /// Redis or Valkey, of which the tests start servers of their own.
+    Redis,
     /// A browser.
     Chromium,
     /// The client of the HTTP API's examples.
@@ -44,6 +49,7 @@ impl Package {
             Self::Ejabberd => Ejabberd::is_installed(),
             Self::Postgresql => Path::new("/usr/lib/postgresql").is_dir(),
             Self::MariaDb => ["mariadbd", "mariadb-install-db"].map(process::is_there) == [true; 2],
+            Self::Redis => Redis::is_installed(),
             Self::Chromium => process::is_there("chromium"),
             Self::Curl => process::is_there("curl"),
             Self::Promtool => process::is_there("promtool"),
@@ -66,6 +72,7 @@ impl Package {
             Self::Ejabberd => &["ejabberd"],
             Self::Postgresql => &["postgresql"],
             Self::MariaDb => &["mariadb-server"],
+            Self::Redis => &["redis-server"],
             Self::Chromium => &["chromium"],
             Self::Curl => &["curl"],
             Self::Promtool => &["prometheus"],

@@ -61,6 +61,7 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
             Package::Ejabberd,
             Package::Postgresql,
             Package::MariaDb,
+            Package::Redis,
             Package::Chromium,
             Package::Curl,
             Package::Promtool,

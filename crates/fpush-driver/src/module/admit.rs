@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
-use fpush_policy::{Decision, End, Publish, PushJob, SenderDomain, Target, Turn as Decided};
+use fpush_policy::{
+    Claim, Decision, End, HoldUntil, Publish, PushJob, SenderDomain, Target, Turn as Decided, Wish,
+};
 use fpush_push::{Class, Extra, Form, LaneId, Outcome, Push, Registered, Request, Token};
 use tokio::{sync::oneshot, time::Instant};
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{Admission, Admitted, DEADLINE, Module, TokenRole, Way};
-use crate::lane::{Life, Permit, Place, State, Turn, Waiter};
+use super::{Admission, Admitted, DEADLINE, HeldClaim, Module, TokenRole, Way};
+use crate::{
+    SharedLane,
+    lane::{Life, Permit, Place, State, Turn, Waiter},
+};
 
 impl Module {
     /// Decides about a publish. Never waits.
@@ -127,38 +132,51 @@ impl Module {
                 encrypted,
                 worth_until,
             } => {
-                let held = state.policy.hold(job(spacing, encrypted, worth_until), until);
+                let job = job(spacing, encrypted, worth_until);
+                let claim = match until {
+                    HoldUntil::Due(due) => claim_to_hold(&mut state, &job, due, now),
+                    // Nobody can send it now.
+                    HoldUntil::Back => None,
+                };
+                let held = state.policy.hold(job, until);
                 let written = state.write();
                 drop(state);
                 if held.first {
                     self.lane.wake.notify_one();
                 }
-                match written {
-                    None => Admission::Answered(Outcome::Queued),
-                    Some(written) => Admission::Admitted(Admitted {
-                        module: Arc::clone(self),
-                        way: Way::Hold {
-                            held,
-                            token: fingerprint,
-                            written,
-                        },
-                    }),
+                if written.is_none() && claim.is_none() {
+                    return Admission::Answered(Outcome::Queued);
                 }
+                let claim = claim.map(|(claim, shared)| Box::new(HeldClaim { claim, shared }));
+                Admission::Admitted(Admitted {
+                    module: Arc::clone(self),
+                    way: Way::Hold {
+                        held,
+                        token: fingerprint,
+                        written,
+                        claim,
+                    },
+                })
             }
             Decision::Send {
                 slot,
                 spacing,
                 worth_until,
             } => match self.turn(&mut state, lane, sender, now) {
-                Some(turn) => Admission::Admitted(Admitted {
-                    module: Arc::clone(self),
-                    way: Way::Send {
-                        job: job(spacing, true, worth_until),
-                        slot,
-                        turn,
-                        arrived: now,
-                    },
-                }),
+                Some(turn) => {
+                    let job = job(spacing, true, worth_until);
+                    let shared = shared(&mut state, &job, Wish::Send);
+                    Admission::Admitted(Admitted {
+                        module: Arc::clone(self),
+                        way: Way::Send {
+                            job,
+                            slot,
+                            turn,
+                            shared,
+                            arrived: now,
+                        },
+                    })
+                }
                 None => {
                     state.policy.give_back(slot);
                     drop(state);
@@ -188,6 +206,30 @@ impl Module {
             Decided::Full => None,
         }
     }
+}
+
+/// What other instances share of the module, if they can be asked now. If they cannot, they are told later what becomes of the
+/// push.
+fn shared(state: &mut State, job: &PushJob, wish: Wish) -> Option<Arc<dyn SharedLane>> {
+    let shared = state.shared.as_ref()?;
+    if shared.is_up() {
+        return Some(Arc::clone(shared));
+    }
+    let claim = state.policy.claim(job, wish);
+    state.policy.decided_alone(&claim);
+    None
+}
+
+/// What is asked of other instances about a push that is held for its time, if they can be asked now.
+fn claim_to_hold(
+    state: &mut State,
+    job: &PushJob,
+    due: std::time::Instant,
+    now: Instant,
+) -> Option<(Claim, Arc<dyn SharedLane>)> {
+    let wish = Wish::Hold(due.saturating_duration_since(now.into_std()));
+    let shared = shared(state, job, wish)?;
+    Some((state.policy.claim(job, wish), shared))
 }
 
 /// What a push to a registered device carries beside the usual; without what is encrypted unless `encrypted` says so.

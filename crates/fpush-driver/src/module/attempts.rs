@@ -107,6 +107,9 @@ impl Module {
     /// Takes a token for dead, unless its device has registered since it died: that is for the database to say, which
     /// has as long as the reply.
     async fn mark_dead(&self, job: &PushJob, since: Option<u64>) -> Outcome {
+        if let Err(outcome) = self.claim_death(job).await {
+            return outcome;
+        }
         let ended = match &job.record {
             None => Ok(true),
             Some(record) => {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use fpush_policy::{Ended, HeldAttempt, HeldEnd, HeldRecord, Policy, Tries};
+use fpush_policy::{Ended, HeldAttempt, HeldEnd, HeldRecord, Policy, PushJob, Tries, Unsent};
 use fpush_push::{Fingerprint, Form, Outcome};
 use tokio::{
     task::yield_now,
@@ -97,7 +97,7 @@ impl Module {
         let HeldAttempt {
             number,
             mut job,
-            slot,
+            mut slot,
             attempts,
             is_probe,
         } = attempt;
@@ -107,14 +107,25 @@ impl Module {
         let patience = if is_probe { PROBE } else { DEADLINE };
         job.push.deadline = (now + patience).into_std();
         let mut tries = Tries::new(now.into_std(), attempts);
-        let mut ended = self.attempts(&mut job, &mut tries).await;
-        if matches!(ended, Ended::Failed { .. }) && self.lock().policy.is_last_chance() {
-            let patience = (Instant::now() + DEADLINE).into_std();
-            job.push.deadline = patience;
-            ended = self.attempts(&mut job, &mut Tries::new(patience, 0)).await;
-        }
+        let claimed = match self.shared() {
+            Some(shared) => Box::pin(self.claim_held(&*shared, &job, slot)).await,
+            None => Ok(slot),
+        };
+        let ended = match claimed {
+            Ok(claimed) => {
+                slot = claimed;
+                Ok(self.attempts_for_held(&mut job, &mut tries).await)
+            }
+            Err(Unsent::Ended(ended)) => Ok(ended),
+            Err(Unsent::Later(until)) => Err(until),
+        };
         let now = Instant::now().into_std();
-        let end = self.lock().policy.held_ended(number, slot, &ended, now);
+        let mut state = self.lock();
+        let end = match ended {
+            Ok(ended) => state.policy.held_ended(number, slot, &ended, now),
+            Err(until) => state.policy.held_waits(number, slot, until, now),
+        };
+        drop(state);
         // Only then another one may go out.
         drop(permit);
         if let Some(end) = end {
@@ -122,6 +133,16 @@ impl Module {
         }
         // Its time may come before that of all others, and one that was a probe lets others go.
         self.lane.wake.notify_one();
+    }
+
+    async fn attempts_for_held(&self, job: &mut PushJob, tries: &mut Tries) -> Ended {
+        let ended = self.attempts(job, tries).await;
+        if !matches!(ended, Ended::Failed { .. }) || !self.lock().policy.is_last_chance() {
+            return ended;
+        }
+        let patience = (Instant::now() + DEADLINE).into_std();
+        job.push.deadline = patience;
+        self.attempts(job, &mut Tries::new(patience, 0)).await
     }
 
     /// Reads held pushes whose turn is near.

@@ -10,6 +10,7 @@ mod registered;
 mod remembered;
 mod replaced;
 mod retries;
+mod shared;
 mod story;
 mod tried_out;
 mod verdicts;

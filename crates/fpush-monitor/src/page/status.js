@@ -162,7 +162,7 @@ function figure(name, value, more, level = null) {
   );
 }
 
-function figures({ links, modules, devices, hour }) {
+function figures({ links, modules, devices, cluster, hour }) {
   const sum = (key) => modules.reduce((total, module) => total + module[key], 0);
   const lost = sum("lost");
   return h(
@@ -173,6 +173,7 @@ function figures({ links, modules, devices, hour }) {
     figure("At the provider", number(sum("in_flight")), `${number(sum("waiting"))} in line`),
     figure("Held", number(sum("held")), "go out later"),
     figure("Lost", number(lost), "though acknowledged", lost > 0 ? "warning" : null),
+    cluster !== null && figure("Instances", cluster.up ? number(cluster.instances) : "alone", ""),
     devices !== null && figure("Registered devices", number(devices), ""),
   );
 }

@@ -12,7 +12,10 @@ use fpush_push::{
 };
 use tokio::time::Instant;
 
-use crate::{Certificate, Counted, Link, Module, Monitor, Problem, RegistryStatus, Reload, Severity, Status};
+use crate::{
+    Certificate, ClusterStatus, Counted, Link, Module, Monitor, Problem, RegistryStatus, Reload, Severity,
+    Status,
+};
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
@@ -82,6 +85,15 @@ pub(crate) fn good() -> Status {
             expires: wall + DAY * 63 + MINUTE,
         }],
         registered_devices: Some(18_204),
+        cluster: Some(ClusterStatus {
+            engine: "127.0.0.1:6379".to_owned(),
+            since: Instant::now() - DAY * 12,
+            up: true,
+            down: None,
+            instances: 2,
+            concerns: Vec::new(),
+            requests: vec![("ok", 48_210), ("timeout", 2)],
+        }),
         registry: Some(RegistryStatus::Good),
         reload: Some(Reload {
             at: wall - DAY * 3 - HOUR,

@@ -8,7 +8,9 @@ use super::{HeldEnd, Policy};
 use crate::{
     attempts::{Answered, Ended, Next, Notice, Tries},
     blocklist::BlockReason,
+    fair::Standing,
     job::PushJob,
+    shared::{Change, SharedWord},
     verdict::{Belief, Publisher, Word},
 };
 
@@ -46,9 +48,27 @@ impl<W> Policy<W> {
         now: Instant,
         jitter: f64,
     ) -> Answered {
+        let answered = self.hear_answer(job, tries, answer, generation, now, jitter);
+        self.tell_deaths(job.lane);
+        answered
+    }
+
+    fn hear_answer(
+        &mut self,
+        job: &mut PushJob,
+        tries: &mut Tries,
+        answer: Result<(), &Failure>,
+        generation: u64,
+        now: Instant,
+        jitter: f64,
+    ) -> Answered {
         let is_current = generation == self.generation;
         let failure = match answer {
             Ok(()) => {
+                if self.outbox.is_open() && self.guard.is_doubted(job.token) | self.blocklist.knows(job.token)
+                {
+                    self.outbox.tell(|| Change::Unblock(job.token));
+                }
                 self.blocklist.unblock(job.token);
                 self.recent.accepted(job.token, now);
                 if self.spool.cover(job.target(), job.arrived) {
@@ -117,12 +137,12 @@ impl<W> Policy<W> {
             PushError::Unexplained => {
                 self.take_neutral(job, now);
                 self.health_of(job.lane).answered();
-                self.blocklist.block(job.token, BlockReason::Unexplained, now);
+                self.block(job.token, BlockReason::Unexplained, now);
                 return Answered::ended(Outcome::TokenBlocked, Some(Notice::Unknown));
             }
             PushError::TokenUnserved => {
                 // It is about what the token is, so neither health nor verdicts on other tokens follow from it.
-                self.blocklist.block(job.token, BlockReason::Doubted, now);
+                self.block(job.token, BlockReason::Doubted, now);
                 return Answered::ended(Outcome::TokenBlocked, Some(Notice::Unserved));
             }
             PushError::Misconfigured => {
@@ -171,6 +191,7 @@ impl<W> Policy<W> {
         let resume = now + length;
         let first = self.health_of(job.lane).pause(resume, alarm, failure, now);
         if job.lane == LaneId::Main {
+            self.outbox.tell(|| Change::Pause(length));
             self.outage.paused(resume, now);
         }
         Answered {
@@ -204,14 +225,21 @@ impl<W> Policy<W> {
                 self.guard_of(job.lane).rejected(token, publisher, at),
             )
         } else {
-            self.guard_of(job.lane).weigh(token, publisher, word, at)
+            let weighed = self.guard_of(job.lane).weigh(token, publisher, word, at);
+            let is_shared = publisher.standing == Standing::Known && job.lane == LaneId::Main;
+            if is_shared && self.outbox.is_open() && self.guard.is_doubted(token) {
+                let beyond_doubt = word == Word::BeyondDoubt;
+                self.outbox
+                    .tell(|| Change::Word(token, SharedWord::said_now(beyond_doubt)));
+            }
+            weighed
         };
         let next = match belief {
             Belief::Dead => Next::Dead {
                 since: gone.flatten(),
             },
             Belief::Doubted => {
-                self.blocklist.block(token, BlockReason::Doubted, now);
+                self.block(token, BlockReason::Doubted, now);
                 Next::Ended(Ended::Settled(Outcome::TokenBlocked))
             }
         };
@@ -231,6 +259,7 @@ impl<W> Policy<W> {
     ) -> (Outcome, usize) {
         if ended != Ok(true) {
             self.guard_of(job.lane).take_back_death();
+            self.tell_deaths(job.lane);
         }
         let (reason, outcome) = match ended {
             Ok(true) => (BlockReason::Dead, Outcome::TokenDead),
@@ -240,12 +269,26 @@ impl<W> Policy<W> {
             Err(Unavailable) => return (Outcome::RegistryUnavailable, 0),
         };
         self.guard_of(job.lane).unblock(job.token);
-        self.blocklist.block(job.token, reason, now);
+        self.outbox.tell(|| Change::Unblock(job.token));
+        self.block(job.token, reason, now);
         let dropped = match outcome {
             Outcome::TokenDead => self.held.remove_dead(job.key, job.token),
-            _ => 0,
+            _ => Vec::new(),
         };
+        for key in &dropped {
+            self.outbox.tell(|| Change::Unqueue(*key));
+        }
+        let dropped = dropped.len();
         (outcome, dropped)
+    }
+
+    /// Tells others how many tokens are taken for dead here, if that is other than they think.
+    pub(super) fn tell_deaths(&mut self, lane: LaneId) {
+        if self.outbox.is_open()
+            && let Some(deaths) = self.guard_of(lane).take_deaths()
+        {
+            self.outbox.tell(|| Change::Deaths(deaths));
+        }
     }
 
     /// Takes note of an answer that says nothing of the token.

@@ -15,6 +15,7 @@ use crate::{
     limiter::RateSlot,
     outage::LaneState,
     records::{Clocks, HELD_PATIENCE, HeldChange, HeldRecord, Recipient},
+    shared::Change,
     spool::Near,
 };
 
@@ -103,7 +104,11 @@ impl<W> Policy<W> {
 
     /// A held push cannot be written down, so that it was not acknowledged. Returns whether it was here.
     pub fn not_written(&mut self, number: u64) -> bool {
-        self.held.remove(number).is_some() || self.spool.take_back(number)
+        if let Some(held) = self.held.remove(number) {
+            self.outbox.tell(|| Change::Unqueue(held.job.target().slot_key()));
+            return true;
+        }
+        self.spool.take_back(number)
     }
 
     /// From now on what is held is written down: [`take_changes`](Self::take_changes) says what has changed.
@@ -251,6 +256,8 @@ impl<W> Policy<W> {
         };
         if let Some(until) = wait.filter(|_| self.end == Phase::Running) {
             self.held.postpone(number, until);
+            self.outbox
+                .tell(|| Change::Queue(target.slot_key(), until.duration_since(now)));
             return None;
         }
         let slot = self.limiter.take(target, spacing, now);
@@ -281,7 +288,7 @@ impl<W> Policy<W> {
 
     /// Holds a push whose attempts have ended without an answer: it is acknowledged, and tried again from then on.
     pub fn failed(&mut self, mut job: Box<PushJob>, slot: RateSlot, resume: Instant, now: Instant) -> Failed {
-        self.limiter.give_back(slot);
+        self.give_back(slot);
         let target = job.target();
         let Some(worth_until) = job.worth_until.filter(|until| now < *until) else {
             return Failed::Refused(Outcome::ProviderUnavailable);
@@ -315,19 +322,22 @@ impl<W> Policy<W> {
         let until = if is_down {
             HoldUntil::Back
         } else {
-            HoldUntil::Due(resume.max(now).min(worth_until))
+            let due = resume.max(now).min(worth_until);
+            self.outbox
+                .tell(|| Change::Queue(target.slot_key(), due.duration_since(now)));
+            HoldUntil::Due(due)
         };
         Failed::Held(self.hold(job, until).number)
     }
 
     /// Decides about a push whose token its provider calls too busy.
     pub fn busy(&mut self, mut job: Box<PushJob>, slot: RateSlot, now: Instant) -> Busy {
-        let until = self.limiter.silence_now(job.token, now);
+        let until = self.silence(job.token, now);
         let target = job.target();
         if target.class != Class::Voip && self.held.queued(target).is_some() {
             return Busy::Covered;
         }
-        self.limiter.give_back(slot);
+        self.give_back(slot);
         let room = self.held.has_room(&job.sender);
         if target.class == Class::Voip || !room || self.is_last_chance() {
             return Busy::Refused;
@@ -335,6 +345,8 @@ impl<W> Policy<W> {
         if !self.held.has_room_for_encrypted(job.sender.share) {
             job.become_plain();
         }
+        self.outbox
+            .tell(|| Change::Queue(target.slot_key(), until.duration_since(now)));
         Busy::Held(self.hold(job, HoldUntil::Due(until)).number)
     }
 
@@ -358,17 +370,17 @@ impl<W> Policy<W> {
             Ended::Settled(Outcome::Accepted) => HeldEnd::Delivered,
             Ended::Settled(Outcome::TokenDead) => HeldEnd::Dropped,
             Ended::Settled(outcome) => {
-                self.limiter.give_back(slot);
+                self.give_back(slot);
                 HeldEnd::lost(lane, *outcome)
             }
             Ended::Failed { resume } => {
-                self.limiter.give_back(slot);
+                self.give_back(slot);
                 let is_over = now >= expires || *resume >= expires + self.grace(lane);
                 return self.try_again(number, *resume, is_over, now);
             }
             Ended::Busy => {
-                self.limiter.give_back(slot);
-                let until = self.limiter.silence_now(token, now);
+                self.give_back(slot);
+                let until = self.silence(token, now);
                 return self.try_again(number, until, now >= expires, now);
             }
         };
@@ -386,8 +398,15 @@ impl<W> Policy<W> {
     }
 
     /// Makes a held push wait for another attempt, unless its time is over or a newer one replaces it.
-    fn try_again(&mut self, number: u64, due: Instant, is_over: bool, now: Instant) -> Option<HeldEnd> {
-        let lane = self.held.get(number)?.job.lane;
+    pub(super) fn try_again(
+        &mut self,
+        number: u64,
+        due: Instant,
+        is_over: bool,
+        now: Instant,
+    ) -> Option<HeldEnd> {
+        let job = &self.held.get(number)?.job;
+        let (lane, key) = (job.lane, job.target().slot_key());
         let is_running = self.end == Phase::Running && !self.worth(lane, Duration::MAX).is_zero();
         if is_over || self.is_last_chance() {
             let held = self.held.remove(number)?;
@@ -404,6 +423,8 @@ impl<W> Policy<W> {
             self.spool.put(held.job, expires, || number);
             None
         } else if self.held.requeue(number, due) {
+            self.outbox
+                .tell(|| Change::Queue(key, due.saturating_duration_since(now)));
             None
         } else {
             Some(HeldEnd::Covered)

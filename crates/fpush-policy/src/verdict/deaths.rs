@@ -2,6 +2,8 @@
 
 use fpush_push::Fingerprint;
 
+use crate::shared::OwnDeaths;
+
 use super::{
     STEADY,
     history::{Hysteresis, Usual},
@@ -23,6 +25,21 @@ pub(crate) struct Deaths {
     pub(crate) lately: u32,
     /// The answers since then: the last one for each token within ten minutes.
     pub(crate) later: Vec<Answer>,
+    /// What other instances should know of it.
+    pub(crate) news: News,
+}
+
+/// What other instances, with which the bound is shared, should know of the count.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct News {
+    /// How often the count has changed.
+    version: u64,
+    /// Whether it is other than they think.
+    untold: bool,
+    /// Whether they refused one.
+    refused: bool,
+    /// Whether the lane was as usual when it was last looked at.
+    calm: bool,
 }
 
 impl Deaths {
@@ -38,9 +55,49 @@ impl Deaths {
         self.count < MOST_DEATHS
     }
 
+    /// Whether one that is counted already may be taken for dead although other instances cannot be asked.
+    pub(crate) fn has_room_alone(&self) -> bool {
+        self.count <= MOST_ALONE
+    }
+
+    /// What other instances count with.
+    pub(crate) fn own(&self, lane: u16) -> OwnDeaths {
+        OwnDeaths {
+            lane,
+            count: self.count,
+            version: self.news.version,
+            calm: self.news.calm,
+        }
+    }
+
+    /// What they should know.
+    pub(crate) fn take_news(&mut self, lane: u16) -> Option<OwnDeaths> {
+        std::mem::take(&mut self.news.untold).then(|| self.own(lane))
+    }
+
+    /// A token that was taken for dead is not.
+    pub(crate) fn take_back(&mut self) {
+        self.count = self.count.saturating_sub(1);
+        self.news.version += 1;
+        self.news.untold = true;
+    }
+
+    /// Other instances have no room for one that was counted.
+    pub(crate) fn refused(&mut self) {
+        self.take_back();
+        self.news.refused = true;
+    }
+
+    /// Fingerprints of tokens are other ones from now on.
+    pub(crate) fn rekey(&mut self) {
+        self.later.clear();
+    }
+
     /// A token is taken for dead.
     pub(crate) fn add(&mut self) {
         self.count = self.count.saturating_add(1);
+        self.news.version += 1;
+        self.news.calm = false;
         self.lately = self.lately.saturating_add(1);
         if !self.has_room() {
             // What comes from now on shows whether more may die.
@@ -122,7 +179,9 @@ impl Deaths {
             self.usually = self.usually.saturating_add(1);
             if self.risen.is_none() || self.usually >= USUALLY {
                 // An incident may have begun since: what it has cost counts on.
-                self.count = self.count.min(self.lately);
+                let left = self.count.min(self.lately);
+                self.news.end(left != self.count);
+                self.count = left;
                 self.risen = None;
                 self.usual.approach(evidence, now);
             }
@@ -137,13 +196,25 @@ impl Deaths {
         if evidence.accepts() && now.saturating_sub(since) >= STEADY {
             self.usual.become_the_share_of(evidence);
             self.usual.at = now;
+            self.news.end(self.count > 0);
             (self.count, self.risen) = (0, None);
         }
     }
 }
 
-/// However long an incident lasts, so many tokens die.
-const MOST_DEATHS: u32 = 10;
+impl News {
+    /// The lane is as usual: with that the incident is over, if there was one.
+    fn end(&mut self, has_changed: bool) {
+        self.version += u64::from(has_changed);
+        self.untold |= has_changed || std::mem::take(&mut self.refused);
+        self.calm = true;
+    }
+}
+
+/// However long an incident lasts, so many tokens die, with other instances in all of them.
+pub(crate) const MOST_DEATHS: u32 = 10;
+/// So many of them at one instance that cannot ask the others.
+const MOST_ALONE: u32 = 1;
 /// Answers that show how a lane is.
 const ENOUGH: usize = 50;
 /// So often in a row the lane must be as usual after a rise, because once is chance.

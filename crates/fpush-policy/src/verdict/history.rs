@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::{fair::Standing, shared::SharedWord};
+
 use super::window::{DAY, Evidence, Seconds};
 
 /// What a provider says against a token.
@@ -26,6 +28,9 @@ pub(crate) struct FirstWord {
     pub(crate) totals: Totals,
     /// Whether it was a word beyond doubt.
     pub(crate) beyond_doubt: bool,
+    /// Whether a known domain published to the token: other instances are told of no others.
+    #[serde(default)]
+    pub(crate) of_known: bool,
 }
 
 /// Samples of the window, one every ten minutes, added up: shares over hours and days.
@@ -54,6 +59,47 @@ impl FirstWord {
             days: 1,
             totals,
             beyond_doubt: word == Word::BeyondDoubt,
+            of_known: false,
+        }
+    }
+
+    /// What another instance was told. What may be about us begins now.
+    pub(crate) fn learnt(word: SharedWord, now: Seconds, totals: Totals) -> Self {
+        let ago = |seconds: u32| now.saturating_sub(u64::from(seconds));
+        let at = if word.beyond_doubt { ago(word.age) } else { now };
+        Self {
+            at: u32::try_from(at).unwrap_or(u32::MAX),
+            last_day: day(ago(word.last)),
+            days: word.days,
+            totals,
+            beyond_doubt: word.beyond_doubt,
+            of_known: true,
+        }
+    }
+
+    /// Together with what was known of the same kind: the earlier first word, with what was answered until then.
+    pub(crate) fn with(self, known: Self) -> Self {
+        let first = if known.at <= self.at { known } else { self };
+        Self {
+            days: self.days.max(known.days),
+            last_day: self.last_day.max(known.last_day),
+            of_known: self.of_known || known.of_known,
+            ..first
+        }
+    }
+
+    /// To be told to others.
+    pub(crate) fn to_share(self, now: Seconds) -> SharedWord {
+        let last = now.saturating_sub(u64::from(self.last_day) * DAY);
+        let age = u32::try_from(self.age(now)).unwrap_or(u32::MAX);
+        SharedWord {
+            age,
+            // Within that day; never before the first one.
+            last: u32::try_from(last.saturating_sub(DAY - 1))
+                .unwrap_or(u32::MAX)
+                .min(age),
+            days: self.days,
+            beyond_doubt: self.beyond_doubt,
         }
     }
 
@@ -64,13 +110,24 @@ impl FirstWord {
         } else {
             Word::AboutUs
         };
-        Self::new(word, now, totals)
+        Self {
+            of_known: self.of_known,
+            ..Self::new(word, now, totals)
+        }
     }
 
     pub(crate) fn said_again(self, now: Seconds) -> Self {
         Self {
             last_day: day(now),
             days: self.days_with(now),
+            ..self
+        }
+    }
+
+    /// The same, of a token to which such a domain has published.
+    pub(crate) fn published_by(self, standing: Standing) -> Self {
+        Self {
+            of_known: self.of_known || standing == Standing::Known,
             ..self
         }
     }

@@ -199,7 +199,7 @@ impl VerdictGuard {
                         risen: risen.map(|risen| risen.min(now)),
                         usually,
                         lately,
-                        later: Vec::new(),
+                        ..Deaths::default()
                     };
                     if !same {
                         continue;

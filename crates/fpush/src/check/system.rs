@@ -19,7 +19,7 @@ use rustix::{
 };
 
 use super::service::{Service, UNIT};
-use crate::{control, inquiry::Holding, registration, settings::Settings, state_dir};
+use crate::{cluster, control, inquiry::Holding, registration, settings::Settings, state_dir};
 
 /// What there is to know besides the settings.
 pub(super) struct Situation<'a> {
@@ -56,6 +56,22 @@ impl Situation<'_> {
         {
             let probed = registration::probe(registration, self.connect).await;
             problems.extend(error("registration.store", probed));
+        }
+        if let Some(cluster) = settings.cluster.as_ref().filter(|_| self.connect) {
+            let say = |severity, message| Problem {
+                severity,
+                path: "cluster".to_owned(),
+                message,
+            };
+            match cluster::probe(cluster).await {
+                Ok(concerns) => problems.extend(
+                    concerns
+                        .into_iter()
+                        .map(|concern| say(Severity::Warning, concern)),
+                ),
+                // A start does not fail for that.
+                Err(reason) => problems.push(say(Severity::Unusable, reason)),
+            }
         }
         problems
     }

@@ -4,11 +4,12 @@ use std::{env, mem, sync::Arc, time::Duration};
 
 use fpush_driver::{Drain, Liveness, Module, Modules, Senders};
 use fpush_policy::Clocks;
-use fpush_push::{Built, Delivery, metrics::Counter};
+use fpush_push::{Built, Delivery, TokenHasher, metrics::Counter};
 use tracing::info;
 
 use super::plan::{ModuleStep, Plan};
 use crate::{
+    cluster::Sharing,
     settings::{ModuleValue, ParsedModule},
     state_dir::{Remembered, TypedModule},
 };
@@ -26,6 +27,8 @@ pub(super) struct RunningModules {
     senders: Senders,
     drain: Drain,
     liveness: Arc<Liveness>,
+    /// What other instances share with this one.
+    sharing: Option<Arc<Sharing>>,
 }
 
 impl RunningModules {
@@ -44,7 +47,25 @@ impl RunningModules {
             senders,
             drain,
             liveness,
+            sharing: None,
         }
+    }
+
+    /// What makes fingerprints.
+    pub(super) fn hasher(&self) -> &TokenHasher {
+        self.senders.hasher()
+    }
+
+    /// From now on all modules share what they know over this, or with nobody.
+    pub(super) fn share(&mut self, sharing: Option<Arc<Sharing>>) {
+        self.sharing = sharing;
+        for TypedModule { module, .. } in self.active.iter().chain(&self.retired) {
+            self.let_share(module);
+        }
+    }
+
+    fn let_share(&self, module: &Module) {
+        module.share(self.sharing.as_ref().map(|sharing| sharing.cluster()));
     }
 
     pub(super) fn table(&self) -> &Arc<Modules> {
@@ -166,6 +187,7 @@ impl RunningModules {
                 module
             }
         };
+        self.let_share(&module);
         background.into_iter().for_each(|task| drop(tokio::spawn(task)));
         module
     }
@@ -245,10 +267,7 @@ mod tests {
     #[tokio::test]
     async fn only_what_has_changed_gets_a_backend() {
         let built = Arc::default();
-        let (senders, drain) = (
-            Senders::new(fpush_push::TokenHasher::new().unwrap()),
-            Drain::default(),
-        );
+        let (senders, drain) = (Senders::new(TokenHasher::new().unwrap()), Drain::default());
         let mut running =
             RunningModules::new(senders, drain, Arc::new(Liveness::new()), Remembered::default());
         let demo = || json!({ "type": "demo" });

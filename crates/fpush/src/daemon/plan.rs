@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     /// The names of the links of the old settings that are closed, and in whose place none comes.
     pub(crate) closed: Vec<String>,
     pub(crate) logging: Step,
+    /// The engine by which instances share what they know.
+    pub(crate) cluster: Step,
     /// Keys that have changed and take effect with the next start.
     pub(crate) later: Vec<&'static str>,
 }
@@ -76,6 +78,11 @@ impl Plan {
             links: vec![LinkStep::Open; settings.links.len()],
             closed: Vec::new(),
             logging: Step::Keep,
+            cluster: if settings.cluster.is_some() {
+                Step::Change
+            } else {
+                Step::Keep
+            },
             later: Vec::new(),
         }
     }
@@ -90,6 +97,7 @@ impl Plan {
             // It is put in force each time, which changes nothing if it is the same.
             sender_names: _,
             logging,
+            cluster,
             state_folder,
             runtime_folder,
         } = after;
@@ -122,6 +130,7 @@ impl Plan {
             links,
             closed,
             logging: changed(*logging != before.logging),
+            cluster: changed(*cluster != before.cluster),
             later: later
                 .into_iter()
                 .filter_map(|(key, is_other)| is_other.then_some(key))
@@ -276,6 +285,7 @@ mod tests {
             links: vec![LinkStep::Keep],
             closed: Vec::new(),
             logging: Step::Keep,
+            cluster: Step::Keep,
             later: Vec::new(),
         }
     }

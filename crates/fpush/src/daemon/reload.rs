@@ -170,6 +170,10 @@ impl Daemon {
             Step::Keep => {}
             Step::Change => self.log.set(logging),
         }
+        match plan.cluster {
+            Step::Keep => {}
+            Step::Change => self.share(settings.cluster.as_ref()).await,
+        }
         sender_names.set();
         let wanted = settings.modules.iter().cloned().zip(modules).collect();
         self.modules.apply(plan, wanted);

@@ -113,6 +113,7 @@ pub(super) fn warn_of_public_secrets(file: &Path, object: &Map<String, Value>, r
     let links = super::component::objects(object.get("component"));
     let secret = links.iter().any(|link| link.contains_key("componentKey"))
         || holds(store, "url")
+        || holds(object.get("cluster"), "url")
         || modules
             .filter_map(Value::as_object)
             .any(|module| holds(module.get("apns"), "certPassword"));

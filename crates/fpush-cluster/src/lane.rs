@@ -1,0 +1,507 @@
+//! What instances share of one module.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use fpush_driver::{Claiming, ClaimingDeath, SharedLane, Telling};
+use fpush_policy::{BlockReason, Change, Claim, Claimed, News, OwnDeaths, SharedSlot, SharedWord, Wish};
+use fpush_push::{Fingerprint, sync::lock};
+use redis::{Cmd, FromRedisValue as _, Value};
+use tokio::time::timeout;
+
+use crate::{
+    connection::Connection,
+    link::{GONE, Link},
+    names::Names,
+    outbox::{AT_A_TIME, Outbox},
+    script::Script,
+};
+
+/// What instances share of one module, under one digest.
+pub(crate) struct Lane {
+    /// For the outbox.
+    this: Weak<Self>,
+    names: Names,
+    link: Arc<Link>,
+    scripts: Arc<Scripts>,
+    outbox: Arc<Outbox<Self>>,
+    news: Mutex<VecDeque<News>>,
+    read: Mutex<Read>,
+    /// All is to be told.
+    wants_all: AtomicBool,
+    instance: Instance,
+}
+
+/// Who we are.
+#[derive(Clone)]
+pub(crate) struct Instance {
+    /// Of this process alone.
+    pub(crate) id: String,
+    /// A number below 1,024, for where there is no room for more. Two may have the same: then what one of them holds counts for
+    /// the other one as not held, or as held when it is gone.
+    number: u64,
+}
+
+/// What was read of what others have told.
+#[derive(Default)]
+struct Read {
+    /// In this session of the link, and since the engine's memory began so.
+    session: u64,
+    beginning: String,
+    /// The last news.
+    last: String,
+    /// The second of the last look, by the engine's clock.
+    second: u64,
+    /// The place of the words that are read next, until all are.
+    words: Option<usize>,
+}
+
+/// Whether the engine still had what it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Memory {
+    Kept,
+    Lost,
+}
+
+/// The scripts, and the bounds that they keep.
+pub(crate) struct Scripts {
+    claim: Script,
+    tell: Script,
+    look: Script,
+    die: Script,
+    pub(crate) greet: Script,
+    pub(crate) agree: Script,
+}
+
+impl Scripts {
+    pub(crate) fn new() -> Self {
+        Self {
+            claim: Script::new(include_str!("scripts/claim.lua")),
+            tell: Script::new(include_str!("scripts/tell.lua")),
+            look: Script::new(include_str!("scripts/look.lua")),
+            die: Script::new(include_str!("scripts/die.lua")),
+            greet: Script::new(include_str!("scripts/greet.lua")),
+            agree: Script::new(include_str!("scripts/agree.lua")),
+        }
+    }
+}
+
+impl Instance {
+    pub(crate) fn new() -> Self {
+        let id = uuid::Uuid::new_v4();
+        Self {
+            id: id.simple().to_string(),
+            number: (id.as_u128() % 1_024) as u64,
+        }
+    }
+}
+
+impl Lane {
+    pub(crate) fn new(
+        names: Names,
+        link: Arc<Link>,
+        scripts: Arc<Scripts>,
+        outbox: Arc<Outbox<Self>>,
+        instance: Instance,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
+            names,
+            link,
+            scripts,
+            outbox,
+            news: Mutex::default(),
+            read: Mutex::default(),
+            wants_all: AtomicBool::new(true),
+            instance,
+        })
+    }
+
+    async fn ask(&self, connection: &mut Connection, claim: &Claim) -> redis::RedisResult<Value> {
+        let (slot, token) = (bytes(claim.slot_key()), bytes(claim.target.token));
+        let (wish, hold) = match claim.wish {
+            Wish::Send => ("0", Duration::ZERO),
+            Wish::Hold(time) => ("1", time),
+            Wish::SendHeld => ("2", Duration::ZERO),
+        };
+        let flag = |is: bool| if is { "1" } else { "0" };
+        let arguments = |command: &mut Cmd| {
+            command
+                .arg(&slot)
+                .arg(&token)
+                .arg(millis(claim.window))
+                .arg(wish)
+                .arg(millis(hold))
+                .arg(flag(claim.registered))
+                .arg(flag(claim.is_call()))
+                .arg(GRACE)
+                .arg(MOST_KEYS)
+                .arg(self.instance.number)
+                .arg(GONE);
+        };
+        self.scripts
+            .claim
+            .run(connection, &self.names.of_claim(), arguments)
+            .await
+    }
+
+    /// Tells the engine.
+    pub(crate) async fn send(
+        &self,
+        connection: &mut Connection,
+        changes: &[Change],
+    ) -> redis::RedisResult<()> {
+        for part in changes.chunks(AT_A_TIME) {
+            let arguments = |command: &mut Cmd| {
+                command.arg(&self.instance.id).arg(self.instance.number);
+                command
+                    .arg(GONE)
+                    .arg(GRACE)
+                    .arg(MOST_KEYS)
+                    .arg(MOST_BLOCKS)
+                    .arg(MOST_WORDS)
+                    .arg(MOST_NEWS);
+                part.iter().for_each(|change| write(command, change));
+            };
+            self.scripts
+                .tell
+                .run(connection, &self.names.all(), arguments)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Looks what the others have told, and whether the engine has forgotten what it was told.
+    pub(crate) async fn look(&self, mut connection: Connection, session: u64) -> redis::RedisResult<Memory> {
+        let (last, before) = {
+            let read = lock(&self.read);
+            if read.session == session {
+                (read.last.clone(), read.beginning.clone())
+            } else {
+                (String::new(), String::new())
+            }
+        };
+        let arguments = |command: &mut Cmd| {
+            command.arg(&last).arg(NEWS_AT_A_TIME).arg(KEPT);
+            command
+                .arg(self.instance.number)
+                .arg(uuid::Uuid::new_v4().simple().to_string());
+        };
+        let answer = self
+            .scripts
+            .look
+            .run(&mut connection, &self.names.all(), arguments)
+            .await?;
+        let (now, left, last_now, told, beginning) =
+            <(u64, u64, String, Vec<(String, Vec<Vec<u8>>)>, String)>::from_redis_value(answer)?;
+        let second = now / 1_000;
+        let is_lost = !before.is_empty() && before != beginning;
+        {
+            let mut read = lock(&self.read);
+            if last.is_empty() || is_lost {
+                read.words = Some(0);
+            }
+            read.session = session;
+            read.beginning = beginning;
+            read.last = last_now;
+            read.second = second;
+        }
+        let pause = (left > 0).then(|| Duration::from_millis(left));
+        let others = told
+            .iter()
+            .filter_map(|(_, fields)| read_news(fields, &self.instance.id, second));
+        self.add_news([News::Pause(pause)].into_iter().chain(others));
+        if is_lost {
+            self.tell_all_again();
+            return Ok(Memory::Lost);
+        }
+        Ok(Memory::Kept)
+    }
+
+    fn add_news(&self, news: impl Iterator<Item = News>) {
+        let mut waiting = lock(&self.news);
+        // Nobody takes them: the module has ended.
+        if waiting.len() < MOST_UNREAD {
+            waiting.extend(news);
+        }
+    }
+
+    /// Reads on where the words end that were read: all that was said against tokens and is not believed. Returns whether
+    /// there may be more.
+    pub(crate) async fn read_words(&self, mut connection: Connection) -> redis::RedisResult<bool> {
+        let (from, session, second) = {
+            let read = lock(&self.read);
+            let Some(from) = read.words else {
+                return Ok(false);
+            };
+            (from, read.session, read.second)
+        };
+        if lock(&self.news).len() >= SOME_UNREAD {
+            return Ok(true);
+        }
+        let mut command = redis::cmd("ZRANGE");
+        command
+            .arg(&self.names.words)
+            .arg(from)
+            .arg(from + WORDS_AT_A_TIME - 1);
+        command.arg("WITHSCORES");
+        let part = pairs(connection.ask(&command).await?)?;
+        let to = from + part.len();
+        let more = part.len() == WORDS_AT_A_TIME && to < MOST_WORDS;
+        let word =
+            |(token, score): (Vec<u8>, u64)| Some(News::Word(fingerprint(&token)?, unpack(score, second)));
+        self.add_news(part.into_iter().filter_map(word));
+        let mut read = lock(&self.read);
+        // Unless it is to begin again.
+        if read.session == session && read.words == Some(from) {
+            read.words = more.then_some(to);
+        }
+        Ok(read.words.is_some())
+    }
+
+    /// What the engine was told may be lost.
+    pub(crate) fn tell_all_again(&self) {
+        self.wants_all.store(true, Ordering::Relaxed);
+    }
+
+    async fn ask_for_death(
+        &self,
+        connection: &mut Connection,
+        deaths: OwnDeaths,
+    ) -> redis::RedisResult<bool> {
+        let arguments = |command: &mut Cmd| {
+            command.arg(&self.instance.id).arg(self.instance.number);
+            command.arg(deaths.version).arg(deaths.count);
+            command.arg(OwnDeaths::MOST).arg(KEPT).arg(deaths.lane);
+        };
+        let keys: [&[u8]; 1] = [&self.names.deaths];
+        let answer = self.scripts.die.run(connection, &keys, arguments).await?;
+        bool::from_redis_value(answer).map_err(Into::into)
+    }
+}
+
+impl SharedLane for Lane {
+    fn is_up(&self) -> bool {
+        self.link.is_up()
+    }
+
+    fn claim(&self, claim: Claim) -> Claiming<'_> {
+        Box::pin(async move {
+            let ask = async |connection: &mut Connection| {
+                let answer = self.ask(connection, &claim).await?;
+                let answer = Vec::<u64>::from_redis_value(answer)?;
+                Ok(read_claimed(&answer))
+            };
+            let claimed = self.link.ask(ask).await?;
+            if claimed.is_none() {
+                self.link.requests.increment("unknown");
+            }
+            claimed
+        })
+    }
+
+    fn tell(&self, changes: Vec<Change>) {
+        if let Some(this) = self.this.upgrade() {
+            self.outbox.add(this, changes);
+        }
+    }
+
+    fn claim_death(&self, deaths: OwnDeaths) -> ClaimingDeath<'_> {
+        Box::pin(async move {
+            let mut connection = self.link.connection()?;
+            // Longer than other pushes wait: it is rare.
+            match timeout(DEATH_PATIENCE, self.ask_for_death(&mut connection, deaths)).await {
+                Ok(Ok(answer)) => Some(answer),
+                Ok(Err(e)) => {
+                    self.link.fail(&e);
+                    None
+                }
+                Err(_) => None,
+            }
+        })
+    }
+
+    fn news(&self, most: usize) -> Vec<News> {
+        let mut news = lock(&self.news);
+        let most = most.min(news.len());
+        news.drain(..most).collect()
+    }
+
+    fn wants_all(&self) -> bool {
+        self.link.is_up() && self.wants_all.swap(false, Ordering::Relaxed)
+    }
+
+    fn tell_all(&self, changes: Vec<Change>) -> Telling<'_> {
+        Box::pin(async move {
+            self.outbox.room().await;
+            self.tell(changes);
+        })
+    }
+}
+
+/// What the engine says to a claim; `None` for what no version of the script says.
+pub(crate) fn read_claimed(answer: &[u64]) -> Option<Claimed> {
+    let time = |millis: &u64| Duration::from_millis(*millis).min(LONGEST);
+    Some(match answer {
+        [0, 0] => Claimed::Free(None),
+        [0, end] => Claimed::Free(Some(SharedSlot(*end))),
+        [1, left] => Claimed::Held(time(left)),
+        [2] => Claimed::Queued,
+        [3, left, reason] => Claimed::Blocked(reason_of(*reason)?, time(left)),
+        [4, left] => Claimed::Paused(time(left)),
+        _ => return None,
+    })
+}
+
+pub(crate) fn read_news(fields: &[Vec<u8>], us: &str, second: u64) -> Option<News> {
+    match fields {
+        [_, from, ..] if from == us.as_bytes() => None,
+        [_, _, _, token] => Some(News::Unblock(fingerprint(token)?)),
+        [_, _, _, token, _, score] => {
+            let score = std::str::from_utf8(score).ok()?.parse().ok()?;
+            Some(News::Word(fingerprint(token)?, unpack(score, second)))
+        }
+        _ => None,
+    }
+}
+
+/// As the script packs a word.
+fn unpack(score: u64, second: u64) -> SharedWord {
+    let (beyond_doubt, score) = (score % 2 == 1, score / 2);
+    let (days, score) = (score % 4, score / 4);
+    let (at, day) = (score & 0xffff_ffff, score >> 32);
+    let ago = |then: u64| u32::try_from(second.saturating_sub(then)).unwrap_or(u32::MAX);
+    SharedWord {
+        age: ago(at),
+        last: ago((day + 1) * 86_400 - 1).min(ago(at)),
+        days: days as u16,
+        beyond_doubt,
+    }
+}
+
+/// What the script reads for one change: what, of which token or key, three numbers.
+fn write(command: &mut Cmd, change: &Change) {
+    let (what, member, [a, b, c]) = match *change {
+        Change::GiveBack(key, SharedSlot(end)) => ("g", Some(key), [end, 0, 0]),
+        Change::Window(key, left) => ("w", Some(key), [millis(left), 0, 0]),
+        Change::Queue(key, left) => ("q", Some(key), [millis(left), 0, 0]),
+        Change::Unqueue(key) => ("u", Some(key), [0; 3]),
+        Change::Block(token, reason, left) => ("b", Some(token), [millis(left), number_of(reason), 0]),
+        Change::Unblock(token) => ("x", Some(token), [0; 3]),
+        Change::Word(token, word) => {
+            let SharedWord {
+                age,
+                last,
+                days,
+                beyond_doubt,
+            } = word;
+            let packed = u64::from(days.min(3)) * 2 + u64::from(beyond_doubt);
+            ("v", Some(token), [age.into(), last.into(), packed])
+        }
+        Change::Deaths(deaths) => {
+            let OwnDeaths {
+                lane,
+                count,
+                version,
+                calm,
+            } = deaths;
+            let packed = u64::from(lane) * 2 + u64::from(calm);
+            ("d", None, [count.into(), version, packed])
+        }
+        Change::Silence(token, left) => ("s", Some(token), [millis(left), 0, 0]),
+        Change::Pause(left) => ("p", None, [millis(left).max(1), 0, 0]),
+        Change::Resume => ("r", None, [0; 3]),
+    };
+    command
+        .arg(what)
+        .arg(member.map_or_else(Vec::new, |key| bytes(key).to_vec()));
+    command.arg(a).arg(b).arg(c);
+}
+
+fn number_of(reason: BlockReason) -> u64 {
+    match reason {
+        BlockReason::Dead => 0,
+        BlockReason::Unexplained => 1,
+        BlockReason::Doubted => 2,
+    }
+}
+
+fn reason_of(number: u64) -> Option<BlockReason> {
+    [BlockReason::Dead, BlockReason::Unexplained, BlockReason::Doubted]
+        .into_iter()
+        .find(|reason| number_of(*reason) == number)
+}
+
+fn bytes(fingerprint: Fingerprint) -> [u8; 16] {
+    let [first, second] = fingerprint.to_parts().map(u64::to_be_bytes);
+    std::array::from_fn(|at| if at < 8 { first[at] } else { second[at - 8] })
+}
+
+fn fingerprint(bytes: &[u8]) -> Option<Fingerprint> {
+    let number = u128::from_be_bytes(bytes.try_into().ok()?);
+    Some(Fingerprint::from_parts([(number >> 64) as u64, number as u64]))
+}
+
+fn millis(time: Duration) -> u64 {
+    time.min(LONGEST).as_millis() as u64
+}
+
+/// Members and scores, however the protocol brings them.
+fn pairs(value: Value) -> redis::RedisResult<Vec<(Vec<u8>, u64)>> {
+    let pairs = Vec::<(Vec<u8>, f64)>::from_redis_value(value)?;
+    Ok(pairs
+        .into_iter()
+        .map(|(member, score)| (member, score as u64))
+        .collect())
+}
+
+/// No time in the engine is longer.
+const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+/// Milliseconds after its time in which a queued push still counts as queued: it may wait for its permit.
+const GRACE: u64 = 10_000;
+/// Windows, queued pushes and silences of a module that the engine remembers, each.
+const MOST_KEYS: usize = 4_000_000;
+const MOST_BLOCKS: usize = 1_000_000;
+const MOST_WORDS: usize = 200_000;
+/// As long as news may take to be read by all.
+const MOST_NEWS: usize = 10_000;
+const NEWS_AT_A_TIME: usize = 2_000;
+const WORDS_AT_A_TIME: usize = 2_000;
+/// News that a module has not taken yet.
+const MOST_UNREAD: usize = 2 * MOST_WORDS;
+/// Milliseconds for which the engine keeps what nobody looks at: a word counts for 30 days.
+const KEPT: u64 = 40 * 86_400_000;
+/// So few of them that words may be added.
+const SOME_UNREAD: usize = 20_000;
+/// A push whose token was called dead waits for so long.
+const DEATH_PATIENCE: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_comes_back_from_its_bytes() {
+        let before = Fingerprint::from_parts([1 << 63 | 5, 77]);
+        assert_eq!(fingerprint(&bytes(before)), Some(before));
+        assert_eq!(fingerprint(b"short"), None);
+    }
+
+    #[test]
+    fn what_no_script_says_is_no_answer() {
+        assert_eq!(read_claimed(&[0, 7]), Some(Claimed::Free(Some(SharedSlot(7)))));
+        assert_eq!(
+            read_claimed(&[3, 7, 2]),
+            Some(Claimed::Blocked(BlockReason::Doubted, Duration::from_millis(7)))
+        );
+        for strange in [&[][..], &[5], &[1], &[3, 1, 3], &[2, 2]] {
+            assert_eq!(read_claimed(strange), None, "{strange:?}");
+        }
+    }
+}

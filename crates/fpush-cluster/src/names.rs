@@ -1,0 +1,69 @@
+//! The names of keys in the engine.
+
+/// The names of what instances share of one module. The part in braces keeps them at one node of a cluster.
+pub(crate) struct Names {
+    pub(crate) windows: Vec<u8>,
+    pub(crate) queued: Vec<u8>,
+    pub(crate) silences: Vec<u8>,
+    pub(crate) blocks: Vec<u8>,
+    pub(crate) pause: Vec<u8>,
+    pub(crate) words: Vec<u8>,
+    pub(crate) news: Vec<u8>,
+    /// Which instances are there, by number.
+    pub(crate) alive: Vec<u8>,
+    /// How many tokens each has taken for dead. A change of the settings begins no other incident.
+    pub(crate) deaths: Vec<u8>,
+    /// What the engine's memory of the module began as.
+    pub(crate) beginning: Vec<u8>,
+}
+
+impl Names {
+    /// `digest` names the settings that the provider's words depend on: what it said to others is another key.
+    pub(crate) fn new(prefix: &str, module: &str, digest: u128) -> Self {
+        // A brace in a name would end the part in braces.
+        let module: String = module
+            .chars()
+            .map(|c| if matches!(c, '{' | '}') { '_' } else { c })
+            .collect();
+        let name = |what: &str| format!("{prefix}:{{{module}}}:{what}").into_bytes();
+        let said = |what: &str| name(&format!("{what}:{digest:032x}"));
+        Self {
+            windows: name("windows"),
+            queued: name("queued"),
+            silences: name("silences"),
+            blocks: said("blocks"),
+            pause: said("pause"),
+            words: said("words"),
+            news: said("news"),
+            alive: name("alive"),
+            deaths: name("deaths"),
+            beginning: said("beginning"),
+        }
+    }
+
+    /// As the script of a claim wants them.
+    pub(crate) fn of_claim(&self) -> [&[u8]; 6] {
+        [
+            &self.windows,
+            &self.queued,
+            &self.silences,
+            &self.blocks,
+            &self.pause,
+            &self.alive,
+        ]
+    }
+
+    /// As the other scripts want them.
+    pub(crate) fn all(&self) -> [&[u8]; 10] {
+        let [windows, queued, silences, blocks, pause, alive] = self.of_claim();
+        let (words, news, deaths, beginning) = (&self.words, &self.news, &self.deaths, &self.beginning);
+        [
+            windows, queued, silences, blocks, pause, alive, words, news, deaths, beginning,
+        ]
+    }
+}
+
+/// The names of what is not of a module: the key of fingerprints, and the instances.
+pub(crate) fn common(prefix: &str) -> [Vec<u8>; 2] {
+    ["key", "instances"].map(|what| format!("{prefix}:{{all}}:{what}").into_bytes())
+}

@@ -1,0 +1,159 @@
+//! Other instances, as far as a module sees them.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use fpush_policy::{Change, Claim, Claimed, News, OwnDeaths, SharedWord};
+
+use super::*;
+use crate::{Claiming, ClaimingDeath, Cluster, Telling};
+
+/// What others say, and what they are told.
+#[derive(Default)]
+struct Others {
+    is_down: AtomicBool,
+    /// What they say to claims; nothing in time where there is none.
+    claimed: Mutex<VecDeque<Claimed>>,
+    death: Mutex<Option<bool>>,
+    told: Mutex<Vec<Change>>,
+    news: Mutex<Vec<News>>,
+    /// How much was asked for at most.
+    part: AtomicUsize,
+    wants_all: AtomicBool,
+    /// Tasks that tell all, and have no room for that.
+    telling: Arc<()>,
+}
+
+/// The same ones for every module.
+struct All(Arc<Others>);
+
+impl Cluster for All {
+    fn lane(&self, _module: &str, _digest: u128) -> Arc<dyn SharedLane> {
+        Arc::clone(&self.0) as _
+    }
+}
+
+impl SharedLane for Others {
+    fn is_up(&self) -> bool {
+        !self.is_down.load(Ordering::Relaxed)
+    }
+
+    fn claim(&self, _claim: Claim) -> Claiming<'_> {
+        let claimed = self.claimed.lock().unwrap().pop_front();
+        Box::pin(async move { claimed })
+    }
+
+    fn claim_death(&self, _deaths: OwnDeaths) -> ClaimingDeath<'_> {
+        let death = *self.death.lock().unwrap();
+        Box::pin(async move { death })
+    }
+
+    fn tell(&self, changes: Vec<Change>) {
+        self.told.lock().unwrap().extend(changes);
+    }
+
+    fn news(&self, most: usize) -> Vec<News> {
+        let mut news = self.news.lock().unwrap();
+        let most = most.min(news.len());
+        self.part.fetch_max(most, Ordering::Relaxed);
+        news.drain(..most).collect()
+    }
+
+    fn wants_all(&self) -> bool {
+        self.wants_all.swap(false, Ordering::Relaxed)
+    }
+
+    fn tell_all(&self, _changes: Vec<Change>) -> Telling<'_> {
+        let one_more = Arc::clone(&self.telling);
+        Box::pin(async move {
+            std::future::pending::<()>().await;
+            drop(one_more);
+        })
+    }
+}
+
+impl Others {
+    fn with(f: &Fixture) -> Arc<Self> {
+        let others = Arc::<Self>::default();
+        f.module.share(Some(&All(Arc::clone(&others))));
+        others
+    }
+
+    fn told(&self) -> Vec<Change> {
+        std::mem::take(&mut self.told.lock().unwrap())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_token_is_dead_for_which_all_instances_have_no_room() {
+    let f = Fixture::new();
+    let others = Others::with(&f);
+    for number in 0..45 {
+        assert_eq!(f.push(&format!("living {number}")).await, Outcome::Accepted);
+    }
+    f.provider.always(Step::Fail(GONE));
+    *others.death.lock().unwrap() = Some(false);
+    assert_eq!(f.push("a").await, Outcome::TokenBlocked);
+    *others.death.lock().unwrap() = None;
+    assert_eq!(f.push("b").await, Outcome::TokenDead, "one, where nobody answers");
+    *others.death.lock().unwrap() = Some(true);
+    assert_eq!(f.push("c").await, Outcome::TokenDead);
+    *others.death.lock().unwrap() = None;
+    assert_eq!(f.push("d").await, Outcome::TokenBlocked, "no more than one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_were_not_asked_or_did_not_answer_is_told_to_them() {
+    let f = Fixture::new();
+    let others = Others::with(&f);
+    for is_down in [false, true] {
+        others.is_down.store(is_down, Ordering::Relaxed);
+        let token = format!("t {is_down}");
+        assert_eq!(f.push(&token).await, Outcome::Accepted);
+        let told = others.told();
+        assert!(
+            matches!(told[..], [Change::Unqueue(a), Change::Window(b, _)] if a == b),
+            "{told:?}"
+        );
+        assert_eq!(f.push(&token).await, Outcome::Queued);
+        let told = others.told();
+        assert!(matches!(told[..], [Change::Queue(..)]), "{told:?}");
+        seconds(30).await;
+        let told = others.told();
+        assert!(
+            matches!(told[..], [Change::Unqueue(a), Change::Window(b, _)] if a == b),
+            "{told:?}"
+        );
+    }
+    assert_eq!(f.provider.count(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_are_heard_in_parts_and_all_is_told_by_one_task() {
+    let f = Fixture::new();
+    let others = Others::with(&f);
+    let word = SharedWord {
+        age: 60,
+        last: 60,
+        days: 1,
+        beyond_doubt: true,
+    };
+    let words = (0..5_000).map(|number| News::Word(Fingerprint::from_parts([number, 0]), word));
+    others.news.lock().unwrap().extend(words);
+    f.module.exchange();
+    assert_eq!(others.news.lock().unwrap().len(), 4_500);
+    seconds(1).await;
+    assert!(others.news.lock().unwrap().is_empty());
+    assert_eq!(others.part.load(Ordering::Relaxed), 500);
+    let status = f.module.status(Instant::now(), SystemTime::now());
+    assert_eq!(status.doubted_tokens, 5_000);
+    // What is to be told is more than there is room for.
+    for _ in 0..3 {
+        others.wants_all.store(true, Ordering::Relaxed);
+        f.module.exchange();
+        seconds(1).await;
+        assert_eq!(Arc::strong_count(&others.telling), 2);
+    }
+    f.module.share(None);
+    seconds(1).await;
+    assert_eq!(Arc::strong_count(&others.telling), 1);
+}

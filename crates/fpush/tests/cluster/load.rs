@@ -1,0 +1,110 @@
+//! Three instances under load, each of which is killed, as is the engine: what goes out is what one instance would send.
+
+use std::collections::BTreeMap;
+
+use fpush_testkit::{Flow, Redis};
+
+use crate::rig::{DEAD, LONG, RESULT, Rig, Setup, token};
+
+const TOKENS: usize = 200;
+
+/// Publishes for so many tokens at these instances, for each token at all of them at once. Returns the replies by token.
+#[track_caller]
+fn publish(rig: &mut Rig, instances: &[usize], first: usize) -> Vec<Vec<String>> {
+    let mut ids = Vec::new();
+    for number in first..first + TOKENS {
+        for instance in instances {
+            ids.push((*instance, rig.all[*instance].publish(&token(number))));
+        }
+    }
+    let mut verdicts = ids.into_iter().map(|(instance, id)| {
+        let verdict = rig.all[instance].link.reply_to(&id, LONG).verdict();
+        assert_ne!(verdict, DEAD, "no device is forgotten");
+        verdict
+    });
+    (0..TOKENS)
+        .map(|_| verdicts.by_ref().take(instances.len()).collect())
+        .collect()
+}
+
+/// How many tokens got how many pushes.
+fn sent(rig: &Rig, first: usize) -> BTreeMap<usize, usize> {
+    let mut by_token = BTreeMap::<_, usize>::new();
+    for request in rig.apns.requests() {
+        *by_token.entry(request.token).or_default() += 1;
+    }
+    let mut counts = BTreeMap::new();
+    for number in first..first + TOKENS {
+        let count = by_token.get(&token(number)).copied().unwrap_or_default();
+        *counts.entry(count).or_default() += 1;
+    }
+    counts
+}
+
+#[test]
+fn whoever_is_killed_every_token_gets_one_push_and_one_is_queued() {
+    let redis = Redis::start_new();
+    let (relay, url) = redis.relay();
+    let mut rig = Rig::with(Setup {
+        urls: vec![Some(redis.url()), Some(redis.url()), Some(url)],
+        redis,
+        change: |settings| settings["cluster"]["timeout"] = "1s".into(),
+        ..Setup::of(3, "1h")
+    });
+    let one_each = BTreeMap::from([(1, TOKENS)]);
+    for verdicts in publish(&mut rig, &[0, 1, 2], 0) {
+        let accepted = verdicts.iter().filter(|verdict| *verdict == RESULT).count();
+        assert_eq!(accepted, 2, "one is sent and one is queued: {verdicts:?}");
+    }
+    assert_eq!(sent(&rig, 0), one_each);
+
+    // An instance is killed while it sends: those go on.
+    for number in 1_000..1_000 + TOKENS {
+        rig.all[1].publish(&token(number));
+    }
+    rig.all[1].daemon.kill();
+    publish(&mut rig, &[0, 2], 2_000);
+    assert_eq!(sent(&rig, 2_000), one_each);
+    rig.all[1].start_again();
+    publish(&mut rig, &[0, 1, 2], 3_000);
+    assert_eq!(sent(&rig, 3_000), one_each);
+
+    // One cannot reach the engine: it sends once more what the others send, and nothing is lost.
+    relay.hold(Flow::Answers);
+    publish(&mut rig, &[0, 1, 2], 4_000);
+    let counts = sent(&rig, 4_000);
+    assert!(
+        !counts.contains_key(&0) && counts.keys().all(|count| *count <= 2),
+        "{counts:?}"
+    );
+    relay.release();
+    relay.cut();
+    rig.all[2].daemon.wait_for_log("can be used again", 2 * LONG);
+    publish(&mut rig, &[0, 1, 2], 5_000);
+    assert_eq!(sent(&rig, 5_000), one_each);
+
+    // The engine itself, in the middle of it.
+    for number in 6_000..6_000 + TOKENS {
+        for instance in &mut rig.all {
+            instance.publish(&token(number));
+        }
+        if number == 6_000 + TOKENS / 2 {
+            rig.redis.kill();
+        }
+    }
+    publish(&mut rig, &[0, 1, 2], 7_000);
+    let counts = sent(&rig, 6_000);
+    assert!(
+        !counts.contains_key(&0) && counts.keys().all(|count| *count <= 3),
+        "{counts:?}"
+    );
+    rig.redis.start();
+    for instance in &rig.all {
+        instance.daemon.wait_for_nth_log("can be used again", 1, 2 * LONG);
+    }
+    rig.all[2]
+        .daemon
+        .wait_for_nth_log("can be used again", 2, 2 * LONG);
+    publish(&mut rig, &[0, 1, 2], 8_000);
+    assert_eq!(sent(&rig, 8_000), one_each);
+}

@@ -1,0 +1,215 @@
+//! Daemons that share an engine and a provider.
+
+use std::{fs, time::Duration};
+
+use fpush_testkit::{
+    ApnsRequest, Daemon, FakeApns, FakeXmpp, Link, Monitoring, Redis, TestCa, fixture,
+    publish::ejabberd_publish, until,
+};
+use serde_json::{Value, json};
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_fpush");
+/// Long enough for everything that should happen at once.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+
+pub(crate) const RESULT: &str = "result";
+pub(crate) const DEAD: &str = "cancel/item-not-found";
+pub(crate) const REFUSED: &str = "wait/service-unavailable";
+pub(crate) const BLOCKED: &str = TROUBLE;
+/// The provider cannot be used now.
+pub(crate) const TROUBLE: &str = "wait/remote-server-timeout";
+
+/// Daemons on one engine. Their only push module is Apple's `m`.
+pub(crate) struct Rig {
+    pub(crate) all: Vec<Instance>,
+    pub(crate) apns: FakeApns,
+    pub(crate) redis: Redis,
+}
+
+/// One of them, with its XMPP server.
+pub(crate) struct Instance {
+    pub(crate) daemon: Daemon,
+    pub(crate) link: Link,
+    pub(crate) xmpp: FakeXmpp,
+    published: usize,
+}
+
+/// What is different from one test to another.
+pub(crate) struct Setup<'a> {
+    pub(crate) redis: Redis,
+    /// Between two pushes to a token.
+    pub(crate) spacing: &'a str,
+    /// For each instance the URL of the engine; none where it shares nothing.
+    pub(crate) urls: Vec<Option<String>>,
+    pub(crate) change: fn(&mut Value),
+    /// Beside the settings.
+    pub(crate) files: Vec<(&'a str, Vec<u8>)>,
+}
+
+impl Rig {
+    /// So many instances that send a second push to a token after this time.
+    pub(crate) fn start(instances: usize, spacing: &str) -> Self {
+        Self::with(Setup::of(instances, spacing))
+    }
+
+    pub(crate) fn with(setup: Setup<'_>) -> Self {
+        let Setup {
+            redis,
+            spacing,
+            urls,
+            change,
+            files,
+        } = setup;
+        let ca = TestCa::new();
+        let apns = FakeApns::start(&ca);
+        let start = |url: Option<String>| {
+            let xmpp = FakeXmpp::start("push.localhost", "secret");
+            let mut builder = Daemon::builder(PROGRAM)
+                .rust_log("debug")
+                .file("ca.pem", ca.pem());
+            for (name, content) in &files {
+                builder = builder.file(name, content);
+            }
+            let mut settings = json!({
+                "component": {
+                    "componentHostname": "push.localhost", "componentKey": "secret",
+                    "serverHostname": "127.0.0.1", "serverPort": xmpp.port(),
+                },
+                "pushModules": { "m": {
+                    "type": "apple",
+                    "ratelimit": { "ratelimitTime": spacing },
+                    "apns": {
+                        "certFilePath": fixture("aps.pem"), "certKeyFilePath": fixture("aps.key.pem"),
+                        "topic": "org.example.app", "endpoint": apns.url(), "caFilePath": "ca.pem",
+                    },
+                } },
+                "stateDirectory": builder.dir().join("state"),
+                "timeout": { "xmppconnectionError": "100ms" },
+                "monitoring": { "listen": "127.0.0.1:0" },
+            });
+            if let Some(url) = &url {
+                // A busy machine is no slow engine.
+                settings["cluster"] = json!({ "url": url, "timeout": "1s" });
+            }
+            change(&mut settings);
+            let daemon = builder.settings(&settings).start();
+            let link = accept(&xmpp, &daemon);
+            Instance {
+                daemon,
+                link,
+                xmpp,
+                published: 0,
+            }
+        };
+        Self {
+            all: urls.into_iter().map(start).collect(),
+            apns,
+            redis,
+        }
+    }
+
+    /// Publishes at an instance, and returns how that was answered.
+    #[track_caller]
+    pub(crate) fn push(&mut self, instance: usize, token: &str) -> String {
+        self.all[instance].push(token)
+    }
+
+    /// The pushes that have reached the provider for this token.
+    pub(crate) fn sent(&self, token: &str) -> Vec<ApnsRequest> {
+        let requests = self.apns.requests();
+        requests
+            .into_iter()
+            .filter(|request| request.token == token)
+            .collect()
+    }
+
+    /// Waits until an instance has told what is under a key with this in its name.
+    #[track_caller]
+    pub(crate) fn wait_for_key(&self, part: &str) {
+        until(LONG, part, || {
+            self.redis.keys().iter().any(|key| key.contains(part))
+        });
+    }
+
+    /// Has pushes to so many devices accepted at an instance that Apple's word about others is believed there at once.
+    #[track_caller]
+    pub(crate) fn earn_trust(&mut self, instance: usize) {
+        for number in 0..TRUSTED {
+            let number = 1_000 * (instance + 1) + number;
+            assert_eq!(self.push(instance, &token(number)), RESULT);
+        }
+    }
+}
+
+impl<'a> Setup<'a> {
+    /// So many instances on one engine.
+    pub(crate) fn of(instances: usize, spacing: &'a str) -> Self {
+        let redis = Redis::start_new();
+        let urls = vec![Some(redis.url()); instances];
+        Self {
+            redis,
+            spacing,
+            urls,
+            change: |_| {},
+            files: Vec::new(),
+        }
+    }
+}
+
+impl Instance {
+    #[track_caller]
+    pub(crate) fn push(&mut self, token: &str) -> String {
+        let id = self.publish(token);
+        self.link.reply_to(&id, LONG).verdict()
+    }
+
+    /// Publishes; returns the id.
+    pub(crate) fn publish(&mut self, token: &str) -> String {
+        self.published += 1;
+        let id = format!("id-{}", self.published);
+        self.link.send(ejabberd_publish(&id, token, Some("m"), true));
+        id
+    }
+
+    pub(crate) fn monitoring(&self) -> Monitoring {
+        Monitoring::of(&self.daemon, LONG)
+    }
+
+    /// Changes the settings, for the next start or reload.
+    pub(crate) fn change_settings(&self, change: impl FnOnce(&mut Value)) {
+        let file = self.daemon.dir().join("settings.json");
+        let mut settings: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        change(&mut settings);
+        fs::write(&file, settings.to_string()).unwrap();
+    }
+
+    /// Ends it as systemd does.
+    #[track_caller]
+    pub(crate) fn stop(&mut self) {
+        self.daemon.terminate();
+        self.daemon.wait_for_log("SIGTERM: finishing", LONG);
+        self.link.close();
+        assert!(self.daemon.wait(LONG).success(), "{}", self.daemon.log());
+    }
+
+    #[track_caller]
+    pub(crate) fn start_again(&mut self) {
+        self.daemon.start_again();
+        self.link = accept(&self.xmpp, &self.daemon);
+    }
+}
+
+fn accept(xmpp: &FakeXmpp, daemon: &Daemon) -> Link {
+    match xmpp.try_accept(LONG) {
+        Ok(link) => link,
+        Err(e) => panic!("no link: {e}; the log:\n{}", daemon.log()),
+    }
+}
+
+const TRUSTED: usize = 10;
+
+/// A token of Apple's.
+pub(crate) fn token(number: usize) -> String {
+    format!("{number:08x}{}", "89abcdef".repeat(7))
+}

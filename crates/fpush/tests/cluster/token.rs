@@ -1,0 +1,106 @@
+//! One provider token for all instances.
+
+use std::{thread::sleep, time::Duration};
+
+use fpush_testkit::{Answer, ApnsKey, until};
+
+use crate::rig::{LONG, RESULT, Rig, Setup, token};
+
+/// Modules that prove who they are by a provider token.
+fn by_token(instances: usize) -> Rig {
+    let key = ApnsKey::generate();
+    let p8 = key.p8();
+    Rig::with(Setup {
+        files: vec![("key.p8", p8.as_bytes().to_vec())],
+        change: |settings| {
+            let apns = settings["pushModules"]["m"]["apns"].as_object_mut().unwrap();
+            apns.remove("certFilePath");
+            apns.remove("certKeyFilePath");
+            apns.insert("tokenKeyFilePath".to_owned(), "key.p8".into());
+            apns.insert("keyId".to_owned(), "ABC123DEFG".into());
+            apns.insert("teamId".to_owned(), "DEF123GHIJ".into());
+            settings["pushModules"]["m"]["holdFor"] = "0s".into();
+        },
+        ..Setup::of(instances, "0s")
+    })
+}
+
+/// The provider tokens in the last so many pushes.
+fn used(rig: &Rig, last: usize) -> Vec<String> {
+    let requests = rig.apns.requests();
+    let last = requests.iter().rev().take(last);
+    let mut used: Vec<_> = last
+        .map(|request| request.header("authorization").unwrap().to_owned())
+        .collect();
+    used.sort();
+    used.dedup();
+    used
+}
+
+#[test]
+fn all_instances_use_one_from_the_first_push_on() {
+    let mut rig = by_token(3);
+    for instance in 0..3 {
+        assert_eq!(rig.push(instance, &token(instance)), RESULT);
+    }
+    let first = used(&rig, 3);
+    assert_eq!(first.len(), 1, "{first:?}");
+
+    // One that starts later, and one that starts again.
+    rig.all[1].daemon.kill();
+    // A second later another signature would be another token.
+    sleep(Duration::from_millis(1_100));
+    rig.all[1].start_again();
+    assert_eq!(rig.push(1, &token(9)), RESULT);
+    assert_eq!(used(&rig, 1), first);
+
+    // The engine is away: it is used on.
+    rig.redis.kill();
+    for instance in 0..3 {
+        assert_eq!(rig.push(instance, &token(10 + instance)), RESULT);
+    }
+    assert_eq!(used(&rig, 3), first);
+}
+
+#[test]
+fn one_that_apple_calls_expired_is_renewed_by_one_for_all_and_not_within_twenty_minutes() {
+    let mut rig = by_token(2);
+    for instance in 0..2 {
+        assert_eq!(rig.push(instance, &token(instance)), RESULT);
+    }
+    let first = used(&rig, 2);
+    rig.apns.queue([Answer::reason(403, "ExpiredProviderToken")]);
+    assert_ne!(rig.push(0, &token(3)), RESULT, "it is too young");
+
+    rig.wait_for_key(":pause:");
+    let pause = rig
+        .redis
+        .keys()
+        .into_iter()
+        .find(|key| key.contains(":pause:"))
+        .unwrap();
+    rig.redis.ask(&["DEL", &pause]);
+
+    // As if it had been signed 21 minutes ago.
+    let key = rig
+        .redis
+        .keys()
+        .into_iter()
+        .find(|key| key.contains("apns:"))
+        .unwrap();
+    let since: u64 = rig.redis.ask(&["HGET", &key, "since"]).parse().unwrap();
+    let before = (since - 21 * 60_000).to_string();
+    rig.redis.ask(&["HSET", &key, "since", &before]);
+    for instance in &mut rig.all {
+        instance.daemon.kill();
+        instance.start_again();
+    }
+    rig.apns.queue([Answer::reason(403, "ExpiredProviderToken")]);
+    assert_eq!(rig.push(0, &token(4)), RESULT, "renewed, and sent again");
+    let second = used(&rig, 1);
+    assert_ne!(second, first);
+    until(LONG, "the other one uses it too", || {
+        assert_eq!(rig.push(1, &token(5)), RESULT);
+        used(&rig, 1) == second
+    });
+}
