@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use fpush_push::{Meters, ModuleStatus};
+use fpush_push::{Ended, Meters, ModuleStatus};
 use tokio::time::Instant;
 
 use crate::counters::ByModule;
@@ -22,6 +22,8 @@ pub struct Status {
     pub registered_devices: Option<u64>,
     /// Whether the database of registered devices is believed, where there is one.
     pub registry: Option<RegistryStatus>,
+    /// Registrations that have ended since the database was opened, where there is one.
+    pub ended: Option<Ended>,
     /// The last reload of the settings, if there was one.
     pub reload: Option<Reload>,
     /// Why nothing can be written to the state directory, if that is so: in words, with what to do.

@@ -5,6 +5,7 @@
 
 mod backend;
 mod backoff;
+mod ended;
 pub mod files;
 mod jid;
 mod jitter;
@@ -27,6 +28,7 @@ pub use backend::{
     Push, PushError, PushTrait, Sending, Urgency, Verifying,
 };
 pub use backoff::Backoff;
+pub use ended::{Ended, EndedRegistrations};
 pub use jid::{canonical_domain, canonical_jid};
 pub use jitter::jitter;
 pub use log::{Cut, SenderNames, sender};

@@ -395,6 +395,7 @@ impl Daemon {
             certificates,
             registered_devices: self.registration.as_ref().and_then(Registering::devices),
             registry: self.registration.as_ref().map(Registering::status),
+            ended: self.registration.as_ref().map(Registering::ended),
             reload: self.progress.last().cloned(),
             state_trouble: self.state.as_ref().and_then(StateDir::trouble).map(str::to_owned),
             senders: self.component.senders(),

@@ -6,8 +6,8 @@ use std::{
 };
 
 use fpush_push::{
-    BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, Outcome, Proof, Trouble,
-    TroubleKind,
+    BackendStatus, ConnectionStatus, Credential, CredentialKind, Ended, ModuleStatus, Outcome, Proof,
+    Trouble, TroubleKind,
     metrics::{Histogram, LabelledCounters, REPLY_SECONDS},
 };
 use tokio::time::Instant;
@@ -75,6 +75,13 @@ pub(crate) fn good() -> Status {
         }],
         registered_devices: Some(18_204),
         registry: Some(RegistryStatus::Good),
+        ended: Some(Ended {
+            reasons: vec![("dead", 41), ("unregistered", 17)],
+            domains: Some(vec![
+                ("example.org".to_owned(), "dead", 30),
+                ("example.net".to_owned(), "unregistered", 12),
+            ]),
+        }),
         reload: Some(Reload {
             at: wall - DAY * 3 - HOUR,
             refused: None,
