@@ -5,18 +5,18 @@
 
 use std::time::{Duration, SystemTime};
 
-use fpush_push::Credential;
+use fpush_push::{Credential, Ended};
 
 use crate::{
     Module, RegistryStatus, Status,
     exposition::Exposition,
     table::{
         BLOCKLIST_TOKENS, CERTIFICATE_EXPIRES, CLUSTER_INSTANCES, CLUSTER_REQUESTS, CLUSTER_UP, COMPONENT_UP,
-        CREDENTIAL_AGE, CREDENTIAL_EXPIRES, DOUBTED_TOKENS, LAST_RELOAD_SUCCESSFUL, LAST_RELOAD_TIMESTAMP,
-        MODULE_OUTAGE, MODULE_PROOF, MODULE_TROUBLE, MODULE_UP, Metric, PROVIDER_CONNECT_FAILURES,
-        PROVIDER_CONNECTIONS, PROVIDER_CONNECTS, PROVIDER_PING, PROVIDER_STREAMS, PUSHES_IN_FLIGHT,
-        PUSHES_QUEUED, PUSHES_SPOOLED, PUSHES_WAITING, RATELIMIT_TOKENS, REGISTERED_DEVICES,
-        REGISTRY_TRUSTED, SENDER_PUBLISHES, SPOOL_OLDEST, STATE_DIRECTORY_OK,
+        CREDENTIAL_AGE, CREDENTIAL_EXPIRES, DOMAIN_ENDED_REGISTRATIONS, DOUBTED_TOKENS, ENDED_REGISTRATIONS,
+        LAST_RELOAD_SUCCESSFUL, LAST_RELOAD_TIMESTAMP, MODULE_OUTAGE, MODULE_PROOF, MODULE_TROUBLE,
+        MODULE_UP, Metric, PROVIDER_CONNECT_FAILURES, PROVIDER_CONNECTIONS, PROVIDER_CONNECTS, PROVIDER_PING,
+        PROVIDER_STREAMS, PUSHES_IN_FLIGHT, PUSHES_QUEUED, PUSHES_SPOOLED, PUSHES_WAITING, RATELIMIT_TOKENS,
+        REGISTERED_DEVICES, REGISTRY_TRUSTED, SENDER_PUBLISHES, SPOOL_OLDEST, STATE_DIRECTORY_OK,
     },
 };
 
@@ -62,6 +62,13 @@ pub(crate) fn write(text: &mut Exposition, status: &Status, start: SystemTime, w
             .into_iter()
             .map(|certificate| ([&*certificate.name], seconds_from(wall, certificate.expires))),
     );
+    if let Some(Ended { reasons, domains }) = &status.ended {
+        let reasons = reasons.iter().map(|(reason, count)| ([*reason], *count as f64));
+        text.family(&ENDED_REGISTRATIONS, reasons);
+        let domains = domains.iter().flatten();
+        let domains = domains.map(|(domain, reason, count)| ([&**domain, *reason], *count as f64));
+        text.family(&DOMAIN_ENDED_REGISTRATIONS, domains);
+    }
     text.family(
         &SENDER_PUBLISHES,
         status

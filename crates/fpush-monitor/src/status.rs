@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use fpush_push::{LinkMeters, Meters, ModuleStatus, canonical_domain};
+use fpush_push::{Ended, LinkMeters, Meters, ModuleStatus, canonical_domain};
 use tokio::time::Instant;
 
 use crate::counters::ByModule;
@@ -26,6 +26,8 @@ pub struct Status {
     pub cluster: Option<ClusterStatus>,
     /// Whether the database of registered devices is believed, where there is one.
     pub registry: Option<RegistryStatus>,
+    /// Registrations that have ended since the database was opened, where there is one.
+    pub ended: Option<Ended>,
     /// The last reload of the settings, if there was one.
     pub reload: Option<Reload>,
     /// Why nothing can be written to the state directory, if that is so: in words, with what to do.

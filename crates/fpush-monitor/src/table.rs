@@ -115,6 +115,10 @@ table! {
         "Whether the state directory can be written.";
     CERTIFICATE_EXPIRES: Gauge, "fpush_certificate_expires_in_seconds", ["name"],
         "Seconds until the certificate of a listener ends; negative if it has ended.";
+    ENDED_REGISTRATIONS: Counter, "fpush_registrations_ended_total", ["reason"],
+        "Registrations that fpush has ended since the database was opened, by reason: dead, unregistered or expired.";
+    DOMAIN_ENDED_REGISTRATIONS: Gauge, "fpush_domain_registrations_ended", ["domain", "reason"],
+        "The same of the registrable domains of which most have ended, twenty at most.";
     SENDER_PUBLISHES: Gauge, "fpush_sender_publishes", ["domain"],
         "Publishes of the domains that lately sent most, twenty at most.";
 

@@ -60,6 +60,7 @@ pub(crate) fn view(status: &Status, history: &History, now: Instant, wall: Syste
         "devices": status.registered_devices,
         "reload": status.reload.as_ref().map(|reload| json!({ "at": unix(reload.at), "refused": reload.refused })),
         "state": status.state_trouble,
+        "ended": status.ended.as_ref().map(|ended| json!({ "reasons": ended.reasons, "domains": ended.domains })),
         "senders": status.senders.as_ref().map(|senders| senders.iter().take(MAX_SENDERS).collect::<Vec<_>>()),
         "problems": problems,
         "hour": hour(history),

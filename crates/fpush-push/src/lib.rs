@@ -6,6 +6,7 @@
 mod agreement;
 mod backend;
 mod backoff;
+mod ended;
 pub mod files;
 mod jid;
 mod jitter;
@@ -32,6 +33,7 @@ pub use backend::{
     Push, PushError, PushTrait, Sending, Urgency, Verifying,
 };
 pub use backoff::Backoff;
+pub use ended::{Ended, EndedRegistrations};
 pub use jid::{canonical_domain, canonical_jid};
 pub use jitter::jitter;
 pub use lane::LaneId;

@@ -4,7 +4,7 @@ mod opening;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use fpush_push::{Command, CommandError, Devices, Executing, Lookup, Scope, Unavailable, VapidKey};
+use fpush_push::{Command, CommandError, Devices, Ended, Executing, Lookup, Scope, Unavailable, VapidKey};
 use tokio::time::timeout;
 
 use crate::{
@@ -214,6 +214,12 @@ impl Registry {
     #[must_use]
     pub fn known(&self) -> Option<Known> {
         self.shared.known()
+    }
+
+    /// Registrations that this instance has ended since it was opened.
+    #[must_use]
+    pub fn ended(&self) -> Ended {
+        self.shared.ended_registrations.get()
     }
 
     /// Why the database is doubted, if it is.

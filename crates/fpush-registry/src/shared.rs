@@ -6,7 +6,7 @@ use std::{
 };
 
 use aws_lc_rs::hmac;
-use fpush_push::{Unavailable, sync};
+use fpush_push::{EndedRegistrations, Unavailable, sync};
 use tokio::{sync::Notify, time::timeout};
 
 use crate::{
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     /// The writer hears that the end has come, and says when everything is written.
     pub(crate) end: Notify,
     pub(crate) ended: Notify,
+    /// Those that this instance has ended.
+    pub(crate) ended_registrations: EndedRegistrations,
     /// Makes nodes; it is in the database.
     key: OnceLock<hmac::Key>,
     trust: RwLock<DatabaseTrust>,
@@ -48,6 +50,7 @@ impl Shared {
             jobs: Jobs::default(),
             end: Notify::new(),
             ended: Notify::new(),
+            ended_registrations: EndedRegistrations::default(),
             key: OnceLock::new(),
             trust: RwLock::default(),
         }

@@ -386,11 +386,16 @@ impl Writer {
         if let Some(no_room) = committed.no_room {
             self.tell_of_no_room(&no_room);
         }
-        let Some(cache) = &self.shared.cache else { return };
         for effect in committed.effects {
-            match effect {
-                Effect::Put(device) => cache.put(&device),
-                Effect::Remove(node, _) => cache.remove(&node),
+            match (effect, &self.shared.cache) {
+                (Effect::Put(device), Some(cache)) => cache.put(&device),
+                (Effect::Put(_), None) => {}
+                (Effect::Remove(node, ended, share), cache) => {
+                    self.shared.ended_registrations.count(&share, ended.name());
+                    if let Some(cache) = cache {
+                        cache.remove(&node);
+                    }
+                }
             }
         }
     }

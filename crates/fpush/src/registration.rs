@@ -335,6 +335,11 @@ mod with {
             }
         }
 
+        /// Registrations that have ended since the database was opened.
+        pub(crate) fn ended(&self) -> fpush_push::Ended {
+            self.registry.ended()
+        }
+
         /// How many devices there are, if they are counted.
         pub(crate) fn devices(&self) -> Option<u64> {
             self.registry.counted()
@@ -483,6 +488,10 @@ mod without {
         }
 
         pub(crate) fn status(&self) -> RegistryStatus {
+            match self.0 {}
+        }
+
+        pub(crate) fn ended(&self) -> fpush_push::Ended {
             match self.0 {}
         }
 

@@ -357,6 +357,34 @@ function problems({ problems }) {
   );
 }
 
+function ended({ ended }) {
+  if (ended === null) return h("p.quiet", null, "No devices register here.");
+  const { reasons, domains } = ended;
+  const sum = reasons.map(([reason, count]) => `${reason} ${number(count)}`).join(", ");
+  if (domains === null || domains.length === 0) return h("p.quiet", null, sum || "None has ended since the start.");
+  const most = domains[0][2] || 1;
+  return [
+    h("p.quiet", null, sum),
+    h(
+      "table.senders",
+      null,
+      h("thead.unseen", null, h("tr", null, h("th", { scope: "col" }, "domain"), h("th", { scope: "col" }, "ended"))),
+      h(
+        "tbody",
+        null,
+        domains.map(([domain, reason, count]) =>
+          h(
+            "tr",
+            null,
+            h("th", { scope: "row" }, `${domain}: ${reason}`, bar(count / most)),
+            h("td", null, number(count)),
+          ),
+        ),
+      ),
+    ),
+  ];
+}
+
 function senders({ senders }) {
   if (senders === null) return h("p.quiet", null, "Not shown: monitoring.senders is off.");
   if (senders.length === 0) return h("p.quiet", null, "Nobody has sent anything lately.");
@@ -423,6 +451,7 @@ function render(status) {
   show("modules", modules(status));
   show("problems", problems(status));
   show("senders", senders(status));
+  show("ended", ended(status));
   show("upkeep", upkeep(status));
   document.getElementById("main").hidden = false;
 }

@@ -6,8 +6,8 @@ use std::{
 };
 
 use fpush_push::{
-    BackendStatus, ConnectionStatus, Credential, CredentialKind, LinkMeters, ModuleStatus, Outcome, Proof,
-    Trouble, TroubleKind,
+    BackendStatus, ConnectionStatus, Credential, CredentialKind, Ended, LinkMeters, ModuleStatus, Outcome,
+    Proof, Trouble, TroubleKind,
     metrics::{Histogram, LabelledCounters, REPLY_SECONDS},
 };
 use tokio::time::Instant;
@@ -95,6 +95,13 @@ pub(crate) fn good() -> Status {
             requests: vec![("ok", 48_210), ("timeout", 2)],
         }),
         registry: Some(RegistryStatus::Good),
+        ended: Some(Ended {
+            reasons: vec![("dead", 41), ("unregistered", 17)],
+            domains: Some(vec![
+                ("example.org".to_owned(), "dead", 30),
+                ("example.net".to_owned(), "unregistered", 12),
+            ]),
+        }),
         reload: Some(Reload {
             at: wall - DAY * 3 - HOUR,
             refused: None,

@@ -25,8 +25,8 @@ use crate::{
 pub(super) enum Effect {
     /// A device is there.
     Put(Box<Device>),
-    /// The device with this node is not there any more, and why.
-    Remove(String, Ended),
+    /// The device with this node is not there any more, and why; with the registrable domain of its owner.
+    Remove(String, Ended, String),
 }
 
 /// Which bound refused a new device.
@@ -172,7 +172,7 @@ impl<'a> Transaction<'a> {
         for effect in self.effects.iter().rev() {
             let node = match effect {
                 Effect::Put(device) => &device.node,
-                Effect::Remove(node, _) => node,
+                Effect::Remove(node, ..) => node,
             };
             if !told.insert(node) {
                 continue;
@@ -180,7 +180,7 @@ impl<'a> Transaction<'a> {
             let hash = self.shared.tombstone(node).ok_or(sqlx::Error::PoolClosed)?;
             match effect {
                 Effect::Put(_) => self.writing.unbury(&hash).await?,
-                Effect::Remove(_, ended) => self.writing.bury(&hash, *ended, now, change).await?,
+                Effect::Remove(_, ended, _) => self.writing.bury(&hash, *ended, now, change).await?,
             }
             self.writing.tell(node, now, self.source).await?;
         }
@@ -325,7 +325,8 @@ impl<'a> Transaction<'a> {
             return false;
         };
         self.count(owner.as_deref(), -1, -places);
-        self.effects.push(Effect::Remove(node, ended));
+        let share = share_of(owner.as_deref()).into_owned();
+        self.effects.push(Effect::Remove(node, ended, share));
         true
     }
 

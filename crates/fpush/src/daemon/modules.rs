@@ -64,8 +64,13 @@ impl RunningModules {
         }
     }
 
+    /// A shadow shares with nobody: what it takes for its own would not be sent by those who send.
     fn let_share(&self, module: &Module) {
-        module.share(self.sharing.as_ref().map(|sharing| sharing.cluster()));
+        let sharing = match module.delivery() {
+            Delivery::Real => self.sharing.as_ref(),
+            Delivery::Shadow => None,
+        };
+        module.share(sharing.map(|sharing| sharing.cluster()));
     }
 
     pub(super) fn table(&self) -> &Arc<Modules> {

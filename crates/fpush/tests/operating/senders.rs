@@ -1,11 +1,15 @@
 //! `monitoring.senders`: who must not be seen.
 
-use fpush_testkit::{Command, FakeXmpp, TempDir, publish::ejabberd_publish, run_to_end};
+use fpush_testkit::{
+    Command, FakeXmpp, Form, TempDir,
+    publish::{Publish, ejabberd_publish, field, options},
+    run_to_end,
+};
 use serde_json::json;
 
 use crate::{
     common,
-    rig::{DOMAIN, PROGRAM, RESULT, Rig, SOON},
+    rig::{DEAD, DOMAIN, PROGRAM, RESULT, Rig, SOON},
 };
 
 /// Sends of all kinds that the log says something about: a push, a module that is not there, no module, a device too many.
@@ -122,4 +126,69 @@ fn senders_can_be_hidden_without_a_listener() {
         assert_eq!(status, Some(78), "{said}");
         assert!(said.contains(problem), "{said}");
     }
+}
+
+#[test]
+fn ended_registrations_are_shown_by_domain_and_reason() {
+    let mut rig = Rig::with(
+        json!({
+            "pushModules": { "m": { "type": "demo" } },
+            "registration": { "store": { "path": "devices.db" }, "types": { "demo": "m" } },
+        }),
+        |builder| builder,
+    );
+    assert_eq!(
+        rig.monitoring.status()["ended"],
+        json!({ "reasons": [], "domains": [] })
+    );
+    // So that the word about a token is believed.
+    for verdict in rig.push_all((0..20).map(|number| format!("token-{number}"))) {
+        assert_eq!(verdict, RESULT);
+    }
+    let register = |rig: &mut Rig, command: &str, domain: &str, token: &str| {
+        let id = format!("{command}-{domain}-{token}");
+        let node = format!("a node of {domain}");
+        let fields = [("type", "demo"), ("node", &*node), ("token", token)];
+        rig.link()
+            .send(Command::new(&id, command, &fields).from(&format!("juliet@{domain}/balcony")));
+        let reply = rig.link().reply_to(&id, SOON);
+        assert!(reply.is_result(), "{}", reply.raw);
+        reply
+    };
+    for domain in ["chat.one.org", "im.one.org", "two.org"] {
+        register(&mut rig, "v1-register-push", domain, "token");
+        register(&mut rig, "v1-unregister-push", domain, "token");
+    }
+    let reply = register(&mut rig, "v1-register-push", "two.org", "dead-token");
+    let options = options("submit", &field("secret", Form::of(&reply).value("secret")));
+    let item = "<item><notification xmlns='urn:xmpp:push:0'/></item>";
+    rig.link()
+        .send(Publish::new("dead", "a node of two.org", item, &options));
+    assert_eq!(rig.link().reply_to("dead", SOON).verdict(), DEAD);
+    rig.scrape_when(&[
+        "fpush_registrations_ended_total{reason=\"unregistered\"} == 3",
+        "fpush_registrations_ended_total{reason=\"dead\"} == 1",
+        "fpush_domain_registrations_ended{domain=\"one.org\",reason=\"unregistered\"} == 2",
+        "fpush_domain_registrations_ended{domain=\"two.org\",reason=\"unregistered\"} == 1",
+        "fpush_domain_registrations_ended{domain=\"two.org\",reason=\"dead\"} == 1",
+    ]);
+    let reasons = json!([["dead", 1], ["unregistered", 3]]);
+    let domains = json!([
+        ["one.org", "unregistered", 2],
+        ["two.org", "dead", 1],
+        ["two.org", "unregistered", 1]
+    ]);
+    assert_eq!(
+        rig.monitoring.status()["ended"],
+        json!({ "reasons": reasons, "domains": domains })
+    );
+    rig.change_settings(json!({ "monitoring": { "senders": "off" } }));
+    rig.scrape_when(&[
+        "fpush_domain_registrations_ended absent",
+        "fpush_registrations_ended_total{reason=\"dead\"} == 1",
+    ]);
+    assert_eq!(
+        rig.monitoring.status()["ended"],
+        json!({ "reasons": reasons, "domains": null })
+    );
 }
