@@ -21,6 +21,8 @@ pub(crate) enum Package {
     Postgresql,
     /// A browser.
     Chromium,
+    /// Another one, which decrypts pushes without its vendor's push service.
+    Firefox,
     /// The client of the HTTP API's examples.
     Curl,
     /// What reads alert rules and metrics.
@@ -42,6 +44,7 @@ impl Package {
             Self::Ejabberd => Ejabberd::is_installed(),
             Self::Postgresql => Path::new("/usr/lib/postgresql").is_dir(),
             Self::Chromium => process::is_there("chromium"),
+            Self::Firefox => process::is_there("firefox-esr"),
             Self::Curl => process::is_there("curl"),
             Self::Promtool => process::is_there("promtool"),
             Self::Faketime => process::is_there("faketime"),
@@ -63,6 +66,7 @@ impl Package {
             Self::Ejabberd => &["ejabberd"],
             Self::Postgresql => &["postgresql"],
             Self::Chromium => &["chromium"],
+            Self::Firefox => &["firefox-esr"],
             Self::Curl => &["curl"],
             Self::Promtool => &["prometheus"],
             Self::Faketime => &["faketime"],
