@@ -111,6 +111,7 @@ fn push_service(endpoints: String) -> Service {
             let listener = TcpListener::from_std(listener).unwrap();
             // It ends with the sender of pushes.
             while let Ok((stream, _)) = listener.accept().await {
+                #[expect(clippy::result_large_err, reason = "it is the callback's type")]
                 let protocol = |_: &Request, mut response: Response| {
                     let name = "push-notification".parse().unwrap();
                     response.headers_mut().insert("sec-websocket-protocol", name);
@@ -129,7 +130,7 @@ fn push_service(endpoints: String) -> Service {
                             let Some(Ok(Message::Text(text))) = said else { break };
                             let said = serde_json::from_str::<Value>(&text).unwrap();
                             if let Some(code) = said["updates"][0]["code"].as_u64() {
-                                drop(acknowledge.send(code));
+                                let _ = acknowledge.send(code);
                             }
                             if let Some(answer) = answer(&said, &endpoints) {
                                 drop(socket.send(Message::text(answer.to_string())).await);
