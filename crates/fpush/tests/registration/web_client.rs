@@ -135,8 +135,11 @@ async fn the_page_of_the_example_subscribes_registers_and_gets_a_push() {
         }
     }
     assert!(delivered, "{}", browser.text().await);
-    let notifications = "navigator.serviceWorker.ready.then(async (worker) => {
-        window.titles = (await worker.getNotifications()).map((shown) => shown.title).join() }) && true";
+    // It is shown a little later than the page hears of it.
+    let notifications = "setInterval(async () => {
+        const worker = await navigator.serviceWorker.ready;
+        window.titles = (await worker.getNotifications()).map((shown) => shown.title).join();
+    }, 100) && true";
     browser.evaluate(notifications).await;
     browser.wait_for("window.titles === 'New message'").await;
     let complaints = browser.end().await;
