@@ -11,6 +11,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use http::{HeaderMap, Method};
 use serde_json::Value;
 
@@ -58,6 +59,8 @@ pub struct Pushed {
     pub text: Result<String, String>,
     /// Bytes of the body.
     pub length: usize,
+    /// The body, as a browser gets it.
+    pub body: Bytes,
     /// The claims of the sender, if their signature is good, or what is wrong with them.
     pub claims: Result<Jwt, String>,
     /// The key that they are signed with, base64url.
@@ -204,6 +207,7 @@ impl Service for Push {
             },
             headers: request.headers,
             length: request.body.len(),
+            body: request.body.clone(),
             claims,
             key,
             connection: request.connection,

@@ -13,7 +13,7 @@
 //! * [`daemon`]: the program itself, its log, its signals and its use of memory and time
 //! * [`scrape`]: what its operator sees: metrics, readiness, the status page
 //! * [`http_client`]: an app that registers over HTTP
-//! * [`browser`]: what a person sees in Chromium; [`site`]: a web app for it
+//! * [`browser`]: what a person sees in Chromium; [`firefox`]: one with a push service of ours; [`site`]: a web app for them
 //! * [`helpers`]: what many tests need and no fake is
 //! * [`senders`]: which server forgets a device at which reply
 //! * [`clock`]: time that a test moves, for the real program
@@ -33,6 +33,7 @@ pub mod fake_fcm;
 pub mod fake_proxy;
 pub mod fake_push;
 pub mod fake_xmpp;
+pub mod firefox;
 pub mod helpers;
 pub mod http_client;
 pub mod jwt;
@@ -65,6 +66,7 @@ pub use fake_fcm::{FakeFcm, FcmSend, TokenRequest, fcm_error};
 pub use fake_proxy::{FakeProxy, ProxyAnswer};
 pub use fake_push::{FakePush, Pushed, Subscription};
 pub use fake_xmpp::{FakeXmpp, Link, Refusal, Reply};
+pub use firefox::Firefox;
 pub use helpers::{Written, merged, until, without_holding};
 pub use http_client::{Http, http, http_address, try_http};
 pub use http_server::NewConnections;

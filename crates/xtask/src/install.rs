@@ -28,6 +28,8 @@ pub(crate) enum Package {
     Redis,
     /// A browser.
     Chromium,
+    /// Another one, which decrypts pushes without its vendor's push service.
+    Firefox,
     /// The client of the HTTP API's examples.
     Curl,
     /// What reads alert rules and metrics.
@@ -51,6 +53,7 @@ impl Package {
             Self::MariaDb => ["mariadbd", "mariadb-install-db"].map(process::is_there) == [true; 2],
             Self::Redis => Redis::is_installed(),
             Self::Chromium => process::is_there("chromium"),
+            Self::Firefox => process::is_there("firefox-esr"),
             Self::Curl => process::is_there("curl"),
             Self::Promtool => process::is_there("promtool"),
             Self::Faketime => process::is_there("faketime"),
@@ -74,6 +77,7 @@ impl Package {
             Self::MariaDb => &["mariadb-server"],
             Self::Redis => &["redis-server"],
             Self::Chromium => &["chromium"],
+            Self::Firefox => &["firefox-esr"],
             Self::Curl => &["curl"],
             Self::Promtool => &["prometheus"],
             Self::Faketime => &["faketime"],

@@ -70,6 +70,9 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
             Package::JsonSchema,
             Package::Dependencies,
         ])?;
+        if extent == Extent::Long {
+            install::ensure(&[Package::Firefox])?;
+        }
         rust_tools()?;
         install::cargo_tool(CargoTool::Deny)?;
         install::cargo_tool(CargoTool::Deb)
@@ -122,13 +125,15 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
     report.tests("what decisions cost in a crowd", simulate::count()?)?;
     if extent == Extent::Long {
         report.tests(
-            "tests that take minutes",
+            "tests that take minutes, or another browser",
             cargo(&[
                 "test",
                 "-p",
                 "fpush",
                 "--test",
                 "promise",
+                "--test",
+                "registration",
                 "--no-fail-fast",
                 "--",
                 "--ignored",

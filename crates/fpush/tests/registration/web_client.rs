@@ -1,8 +1,8 @@
-//! The example of a web app, in a real Chromium. Its push service is a stand-in: Chromium's own is on the internet.
+//! The example of a web app, in a real Chromium and a real Firefox. Their push service is a stand-in: their own are on the internet.
 
-use std::{collections::HashMap, fs, path::Path, time::Duration};
+use std::{collections::HashMap, fs, path::Path, sync::mpsc, time::Duration};
 
-use fpush_testkit::{ApnsKey, Browser, FakePush, Site, TestCa, http_address};
+use fpush_testkit::{Answer, ApnsKey, Browser, FakePush, Firefox, Site, TestCa, http_address, site::OnForm};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -14,38 +14,72 @@ const STAND_IN: &str = "PushManager.prototype.subscribe = async (options) => {
     return { toJSON: () => (SUBSCRIPTION) };
 }; Notification.requestPermission = async () => 'granted';";
 
+/// fpush, the site of the example, and a push service.
+struct Stage {
+    rig: Rig,
+    push: FakePush,
+    site: Site,
+    origin: String,
+}
+
+impl Stage {
+    /// With more at the end of the page, and what answers its forms.
+    fn set(more: &str, on_form: OnForm) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/web-client");
+        let (ca, site) = (TestCa::new(), Site::bind());
+        let push = FakePush::start(&ca);
+        let origin = format!("http://{}", site.local_addr().unwrap());
+        let module = json!({ "web": {
+            "type": "webpush", "ratelimit": { "enabled": false },
+            "webpush": {
+                "vapidKeyFilePath": "vapid.key", "subject": "mailto:push@example.org", "caFilePath": "push-ca.pem",
+                "allowedEndpoints": ["127.0.0.1"], "allowedNetworks": ["127.0.0.1"],
+                "allowedPorts": [push.address().port()],
+            },
+        } });
+        let settings = json!({ "types": { "webpush": "web" }, "http": { "allowedOrigins": [origin] } });
+        let rig = Rig::run(settings, module, |builder| {
+            builder
+                .file("vapid.key", ApnsKey::generate().p8())
+                .file("push-ca.pem", ca.pem())
+        });
+        let mut files = HashMap::new();
+        for name in ["index.html", "app.js", "worker.js"] {
+            files.insert(name.to_owned(), fs::read(folder.join(name)).unwrap());
+        }
+        files
+            .get_mut("index.html")
+            .unwrap()
+            .extend_from_slice(more.as_bytes());
+        let api = http_address(&rig.daemon, LONG);
+        let config = json!({ "api": format!("http://{api}/push_appserver/v1/"), "type": "webpush" });
+        files.insert("config.json".to_owned(), config.to_string().into());
+        Self {
+            rig,
+            push,
+            site: Site::serve(site, files, on_form),
+            origin,
+        }
+    }
+}
+
+/// Node and secret as the page shows them.
+fn device(page: &str) -> [String; 2] {
+    ["node='", "<field var='secret'><value>"].map(|before| {
+        let rest = page.split_once(before).unwrap().1;
+        rest.split(['<', '\'']).next().unwrap().to_owned()
+    })
+}
+
 #[tokio::test]
 async fn the_page_of_the_example_subscribes_registers_and_gets_a_push() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/web-client");
-    let (ca, site) = (TestCa::new(), Site::bind());
-    let push = FakePush::start(&ca);
-    let origin = format!("http://{}", site.local_addr().unwrap());
-    let module = json!({ "web": {
-        "type": "webpush", "ratelimit": { "enabled": false },
-        "webpush": {
-            "vapidKeyFilePath": "vapid.key", "subject": "mailto:push@example.org", "caFilePath": "push-ca.pem",
-            "allowedEndpoints": ["127.0.0.1"], "allowedNetworks": ["127.0.0.1"],
-            "allowedPorts": [push.address().port()],
-        },
-    } });
-    let more = json!({ "types": { "webpush": "web" }, "http": { "allowedOrigins": [origin] } });
-    let mut rig = Rig::run(more, module, |builder| {
-        builder
-            .file("vapid.key", ApnsKey::generate().p8())
-            .file("push-ca.pem", ca.pem())
-    });
-    let mut files = HashMap::new();
-    for name in ["index.html", "app.js", "worker.js"] {
-        files.insert(name.to_owned(), fs::read(folder.join(name)).unwrap());
-    }
-    let api = http_address(&rig.daemon, LONG);
-    let config = json!({ "api": format!("http://{api}/push_appserver/v1/"), "type": "webpush" });
-    files.insert("config.json".to_owned(), config.to_string().into());
-    let site = Site::serve(
+    let on_form = |path: &str, form: &str| format!("{path} of {} fields", form.split('&').count());
+    let Stage {
+        mut rig,
+        push,
         site,
-        files,
-        Box::new(|path, form| format!("{path} of {} fields", form.split('&').count())),
-    );
+        origin,
+    } = Stage::set("", Box::new(on_form));
 
     let mut browser = Browser::start().await;
     let subscription = push.subscribe("/wp/example");
@@ -75,16 +109,7 @@ async fn the_page_of_the_example_subscribes_registers_and_gets_a_push() {
         json!(key)
     );
     let page = browser.text().await;
-    let part = |before: &str| {
-        page.split_once(before)
-            .unwrap()
-            .1
-            .split(['<', '\''])
-            .next()
-            .unwrap()
-            .to_owned()
-    };
-    let (node, secret) = (part("node='"), part("<field var='secret'><value>"));
+    let [node, secret] = device(&page);
     // The XMPP server of the user publishes.
     assert_eq!(rig.push(&node, &secret), RESULT);
     let pushes = push.wait_for(1, LONG);
@@ -110,8 +135,11 @@ async fn the_page_of_the_example_subscribes_registers_and_gets_a_push() {
         }
     }
     assert!(delivered, "{}", browser.text().await);
-    let notifications = "navigator.serviceWorker.ready.then(async (worker) => {
-        window.titles = (await worker.getNotifications()).map((shown) => shown.title).join() }) && true";
+    // It is shown a little later than the page hears of it.
+    let notifications = "setInterval(async () => {
+        const worker = await navigator.serviceWorker.ready;
+        window.titles = (await worker.getNotifications()).map((shown) => shown.title).join();
+    }, 100) && true";
     browser.evaluate(notifications).await;
     browser.wait_for("window.titles === 'New message'").await;
     let complaints = browser.end().await;
@@ -121,3 +149,53 @@ async fn the_page_of_the_example_subscribes_registers_and_gets_a_push() {
         .collect();
     assert!(errors.is_empty(), "{errors:?}");
 }
+
+/// The whole way in a real Firefox, which decrypts what fpush has encrypted for it.
+#[test]
+#[ignore = "needs Firefox: `cargo xtask test --long` runs it"]
+fn firefox_shows_a_push_that_a_publish_caused() {
+    let (report, reports) = mpsc::channel();
+    let on_form = move |path: &str, form: &str| {
+        drop(report.send((path.to_owned(), form.to_owned())));
+        String::new()
+    };
+    let Stage {
+        mut rig, push, site, ..
+    } = Stage::set(REPORTING, Box::new(on_form));
+    push.answer_with(|_| Answer::status(201));
+    let endpoints = format!("https://{}/wpush/v2/", push.address());
+    let firefox = Firefox::open(&site.url(), &endpoints);
+    let wait_for = |words: &str| loop {
+        let (_, page) = reports.recv_timeout(4 * LONG).expect("Firefox reports");
+        if page.contains(words) {
+            return page;
+        }
+    };
+    let [node, secret] = device(&wait_for("<enable"));
+    assert_eq!(rig.push(&node, &secret), RESULT);
+    let pushed = &push.wait_for(1, LONG)[0];
+    assert!(pushed.claims.is_ok(), "{:?}", pushed.claims);
+    assert_eq!(
+        firefox.deliver(&pushed.path, &pushed.body),
+        100,
+        "it is decrypted"
+    );
+    wait_for("The service worker has got a push: {}");
+    let mut spoilt = pushed.body.to_vec();
+    *spoilt.last_mut().unwrap() ^= 1;
+    assert_eq!(
+        firefox.deliver(&pushed.path, &spoilt),
+        101,
+        "as it does with what is not"
+    );
+}
+
+/// Presses the button, and says what the page shows. The push service of a new Firefox may not be there at first.
+const REPORTING: &str = "<script type=module>
+    const show = () => document.querySelector('#log').innerText;
+    const press = () => document.querySelector('#subscribe').onclick ? document.querySelector('#subscribe').click()
+        : setTimeout(press, 100);
+    press();
+    setTimeout(() => show().includes('<enable') || location.reload(), 6000);
+    setInterval(() => fetch('report', { method: 'POST', body: show() }), 500);
+</script>";
