@@ -422,6 +422,7 @@ static TIMEOUT: [Key; 1] = [key(
     test,
     feature = "enable_registration",
     feature = "enable_apns_support",
+    feature = "enable_cluster",
     feature = "enable_fcm_support",
     feature = "enable_webpush_support"
 ))]
