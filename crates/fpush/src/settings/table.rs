@@ -59,7 +59,7 @@ const fn key(name: &'static str, kind: Kind, default: &'static str, meaning: &'s
 }
 
 /// The outermost object.
-pub(crate) static ROOT: [Key; 9] = [
+pub(crate) static ROOT: [Key; 10] = [
     key(
         "$schema",
         Kind::Text,
@@ -104,6 +104,47 @@ pub(crate) static ROOT: [Key; 9] = [
         "Where fpush send, check --connect and reload ask a running fpush. By default what systemd made, or /run/fpush.",
     ),
     key("timeout", Kind::Section(&TIMEOUT), "", "Pauses."),
+    key(
+        "cluster",
+        Kind::Section(&CLUSTER),
+        "",
+        "What several instances share, over Valkey or Redis. Without it an instance shares nothing.",
+    ),
+];
+
+static CLUSTER: [Key; 7] = [
+    key(
+        "url",
+        Kind::Text,
+        "",
+        "Where the engine is: redis://, rediss://, redis-sentinel://, redis-cluster:// or unix://.",
+    ),
+    key("urlFile", Kind::Path, "", "A file with the URL, instead of url."),
+    key(
+        "prefix",
+        Kind::Text,
+        "\"fpush\"",
+        "With it all names in the engine begin. Instances that share have the same one.",
+    ),
+    key(
+        "timeout",
+        Kind::Span,
+        "\"20ms\"",
+        "A push that has waited so long for the engine goes on without it.",
+    ),
+    key(
+        "caFilePath",
+        Kind::Path,
+        "",
+        "Trusted certificates (PEM), beside those of the system.",
+    ),
+    key(
+        "certFilePath",
+        Kind::Path,
+        "",
+        "The client certificate for the engine (PEM).",
+    ),
+    key("keyFilePath", Kind::Path, "", "Its private key (PEM)."),
 ];
 
 static COMPONENT: [Key; 11] = [
@@ -381,6 +422,7 @@ static TIMEOUT: [Key; 1] = [key(
     test,
     feature = "enable_registration",
     feature = "enable_apns_support",
+    feature = "enable_cluster",
     feature = "enable_fcm_support",
     feature = "enable_webpush_support"
 ))]
@@ -438,7 +480,7 @@ mod tests {
                 module["blacklist"] =
                     json!({ "invalidToken": { spelling: "1s" }, "pushError": { spelling: "1s" } });
                 let settings = json!({
-                    "component": { "tls": {} }, "pushModules": { "m": module }, "monitoring": {}, "logging": {}, "timeout": {},
+                    "component": { "tls": {} }, "pushModules": { "m": module }, "monitoring": {}, "logging": {}, "timeout": {}, "cluster": {},
                     "registration": { "store": { "type": store }, "http": {} },
                 });
                 for (path, keys) in read(&settings) {
