@@ -174,7 +174,10 @@ impl<W> Policy<W> {
             if can_wait {
                 return self.publish_while_down(target, sender, spacing, worth_until);
             }
-            if self.paused_until(lane, now).is_some() || !self.outage.take_probe(now) {
+            // What is refused by the rate limit sends nothing, and finds out nothing. What is held does that itself.
+            let is_limited = self.limiter.not_before(target, now).is_some();
+            let is_paused = self.paused_until(lane, now).is_some();
+            if is_limited || is_paused || self.has_backlog() || !self.outage.take_probe(now) {
                 return Decision::Answer(Outcome::ProviderUnavailable);
             }
         }
@@ -256,6 +259,7 @@ impl<W> Policy<W> {
 
     /// Holds an acknowledged push.
     pub fn hold(&mut self, job: Box<PushJob>, until: HoldUntil) -> Held {
+        let id = job.push.id;
         let due = match until {
             HoldUntil::Due(due) => due,
             HoldUntil::Back => {
@@ -276,7 +280,7 @@ impl<W> Policy<W> {
                 return Held {
                     number: number.unwrap_or_default(),
                     first: true,
-                    is_new,
+                    new: is_new.then_some(id),
                 };
             }
         };
@@ -287,7 +291,7 @@ impl<W> Policy<W> {
         Held {
             number,
             first,
-            is_new: true,
+            new: Some(id),
         }
     }
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use fpush_push::{Fingerprint, TokenHasher};
+use uuid::Uuid;
 
 use crate::{
     fair::Standing,
@@ -240,9 +241,10 @@ impl Spool {
         Some(head)
     }
 
-    /// Takes out what could not be written down. Returns whether it was here.
-    pub(crate) fn take_back(&mut self, number: u64) -> bool {
-        let key = self.bodies.get(&number).map(|job| job.target().slot_key());
+    /// Takes out the push with this id, which could not be written down. Returns whether it was here.
+    pub(crate) fn take_back(&mut self, number: u64, id: Uuid) -> bool {
+        let job = self.bodies.get(&number).filter(|job| job.push.id == id);
+        let key = job.map(|job| job.target().slot_key());
         key.is_some_and(|key| self.remove(key).is_some())
     }
 

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use fpush_policy::{Busy, Ended, Failed, PushJob, RateSlot};
+use fpush_policy::{Busy, Ended, Failed, PushJob, RateSlot, Target};
 use fpush_push::Outcome;
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout},
 };
+use uuid::Uuid;
 
 use super::Module;
 use crate::lane::Permit;
@@ -37,6 +38,7 @@ impl Module {
 
     /// Makes a push whose token is too busy the queued one of its key.
     async fn hold_busy(&self, job: Box<PushJob>, slot: RateSlot, permit: Permit) -> Outcome {
+        let (id, target) = (job.push.id, job.target());
         let (busy, written) = {
             let mut state = self.lock();
             let busy = state.policy.busy(job, slot, Instant::now().into_std());
@@ -45,11 +47,8 @@ impl Module {
         // Not before that: who gets it may be another push to the token.
         drop(permit);
         match busy {
-            Busy::Held(number) => self.acknowledge(number, true, written).await,
-            Busy::Covered => {
-                self.lane.meters.held_covered();
-                Outcome::Queued
-            }
+            Busy::Held(number) => self.acknowledge(number, Some(id), written).await,
+            Busy::Covered => self.acknowledge_covered(target, written).await,
             Busy::Refused => Outcome::Refused,
         }
     }
@@ -62,6 +61,7 @@ impl Module {
         resume: std::time::Instant,
         permit: Option<Permit>,
     ) -> Outcome {
+        let (id, target) = (job.push.id, job.target());
         let (failed, written) = {
             let mut state = self.lock();
             let now = Instant::now().into_std();
@@ -70,21 +70,30 @@ impl Module {
         };
         drop(permit);
         match failed {
-            Failed::Held(number) => self.acknowledge(number, true, written).await,
-            Failed::Covered => {
-                self.lane.meters.held_covered();
-                Outcome::Queued
-            }
+            Failed::Held(number) => self.acknowledge(number, Some(id), written).await,
+            Failed::Covered => self.acknowledge_covered(target, written).await,
             Failed::Refused(outcome) => outcome,
         }
     }
 
-    /// Waits until a held push is written down, if it is. What cannot be written down is not acknowledged, and not held
-    /// either, unless an older push has its number.
+    /// Acknowledges a push for which another one is held, if that is written down: it may have come at the same moment.
+    async fn acknowledge_covered(&self, target: Target, written: Option<oneshot::Receiver<bool>>) -> Outcome {
+        if let Some(written) = written {
+            let is_written = timeout(LONGEST_WRITE, written).await;
+            if is_written != Ok(Ok(true)) || !self.lock().policy.is_held(target) {
+                return Outcome::Overloaded;
+            }
+        }
+        self.lane.meters.held_covered();
+        Outcome::Queued
+    }
+
+    /// Waits until a held push is written down, if it is. What cannot be written down is not acknowledged, and, if it has a
+    /// number of its own (`new`), not held either.
     pub(super) async fn acknowledge(
         &self,
         number: u64,
-        is_new: bool,
+        new: Option<Uuid>,
         written: Option<oneshot::Receiver<bool>>,
     ) -> Outcome {
         self.lane.wake.notify_one();
@@ -97,8 +106,8 @@ impl Module {
                 Outcome::Queued
             }
             Ok(Ok(false) | Err(_)) => {
-                if is_new {
-                    self.lock().policy.not_written(number);
+                if let Some(id) = new {
+                    self.lock().policy.not_written(number, id);
                 }
                 Outcome::Overloaded
             }

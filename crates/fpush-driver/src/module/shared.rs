@@ -126,7 +126,7 @@ impl Module {
             Confirmed::Answer(outcome) => Err(outcome),
             Confirmed::Held(held) => {
                 drop(turn);
-                Err(self.acknowledge(held.number, held.is_new, written).await)
+                Err(self.acknowledge(held.number, held.new, written).await)
             }
             Confirmed::Paused(job, slot, resume) => {
                 drop(turn);
@@ -142,7 +142,7 @@ impl Module {
         written: Option<oneshot::Receiver<bool>>,
         claim: Option<Box<HeldClaim>>,
     ) -> Outcome {
-        let Held { number, is_new, .. } = held;
+        let Held { number, new, .. } = held;
         if let Some(claim) = claim {
             let HeldClaim { claim, shared } = *claim;
             match shared.claim(claim).await {
@@ -156,7 +156,7 @@ impl Module {
                 None => self.lock().policy.decided_alone(&claim),
             }
         }
-        self.acknowledge(number, is_new, written).await
+        self.acknowledge(number, new, written).await
     }
 
     /// Claims a held push whose time has come.

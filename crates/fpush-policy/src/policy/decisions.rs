@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fpush_push::{Fingerprint, LaneId, Outcome};
+use uuid::Uuid;
 
 use crate::{
     fair::Ticket,
@@ -32,7 +33,7 @@ pub struct Publish<'a> {
 pub enum Decision {
     /// There is nothing left to do but to reply.
     Answer(Outcome),
-    /// It is acknowledged and waits: to be passed to [`Policy::hold`].
+    /// It is acknowledged and waits: to be passed to [`Policy::hold`](crate::Policy::hold).
     Hold {
         /// What it waits for.
         until: HoldUntil,
@@ -43,7 +44,7 @@ pub enum Decision {
         /// For [`PushJob::worth_until`].
         worth_until: Option<Instant>,
     },
-    /// It goes out: to be passed to [`Policy::take_turn`]. The slot is given back if the provider does not take the push.
+    /// It goes out: to be passed to [`Policy::take_turn`](crate::Policy::take_turn). The slot is given back if the provider does not take the push.
     Send {
         /// Its right to be sent.
         slot: RateSlot,
@@ -70,14 +71,14 @@ pub struct Held {
     pub number: u64,
     /// Whether it is due before all others.
     pub first: bool,
-    /// Whether it has a number of its own. Otherwise it took that of an older one.
-    pub is_new: bool,
+    /// Its id, if it has a number of its own; `None` if it took that of an older one.
+    pub new: Option<Uuid>,
 }
 
 /// What a publish finds that wants a permit.
 #[derive(Debug)]
 pub enum Turn<W> {
-    /// A permit, to be given back by [`Policy::give_back_permit`].
+    /// A permit, to be given back by [`Policy::give_back_permit`](crate::Policy::give_back_permit).
     Now,
     /// A place in the queue. Who had it before, if somebody had, has lost it.
     Waiting(Ticket<Fingerprint>, Option<W>),

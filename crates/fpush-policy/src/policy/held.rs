@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fpush_push::{Class, Fingerprint, LaneId, Outcome, TokenHasher};
+use uuid::Uuid;
 
 use super::{
     Busy, Failed, Grant, HeldAttempt, HeldEnd, HoldUntil, Phase, Policy, Remembered, turns::Wanting,
@@ -12,7 +13,7 @@ use crate::{
     blocklist::BlockReason,
     hold::HeldPush,
     job::PushJob,
-    limiter::RateSlot,
+    limiter::{RateSlot, Target},
     outage::LaneState,
     records::{Clocks, HELD_PATIENCE, HeldChange, HeldRecord, Recipient},
     shared::Change,
@@ -48,12 +49,17 @@ impl<W> Policy<W> {
             return;
         }
         let ahead = self.outage.ahead(now);
-        while self.turns.due.len() + self.spool.loading() < ahead {
+        let mut expired = 0;
+        // What is left is asked for at once again.
+        while self.turns.due.len() + self.spool.loading() < ahead && expired < PART {
             match self.spool.next(now) {
                 None => return,
                 Some(Near::Ready(number, job, expires)) => self.become_due(number, job, expires, now),
                 Some(Near::Asked) => {}
-                Some(Near::Expired(token)) => self.lose(token),
+                Some(Near::Expired(token)) => {
+                    expired += 1;
+                    self.lose(token);
+                }
             }
         }
     }
@@ -102,13 +108,22 @@ impl<W> Policy<W> {
         self.spool.written(number);
     }
 
-    /// A held push cannot be written down, so that it was not acknowledged. Returns whether it was here.
-    pub fn not_written(&mut self, number: u64) -> bool {
-        if let Some(held) = self.held.remove(number) {
+    /// A push with this id, held under this number, cannot be written down, so that it was not acknowledged. Returns whether it
+    /// was here: a later one, which has taken its number, stays.
+    pub fn not_written(&mut self, number: u64, id: Uuid) -> bool {
+        if self.held.get(number).is_some_and(|held| held.job.push.id == id)
+            && let Some(held) = self.held.remove(number)
+        {
             self.outbox.tell(|| Change::Unqueue(held.job.target().slot_key()));
             return true;
         }
-        self.spool.take_back(number)
+        self.spool.take_back(number, id)
+    }
+
+    /// Whether a push is held that makes another one for the same key superfluous.
+    #[must_use]
+    pub fn is_held(&self, target: Target) -> bool {
+        self.held.queued(target).is_some() || self.spool.find(target).is_some()
     }
 
     /// From now on what is held is written down: [`take_changes`](Self::take_changes) says what has changed.
@@ -237,6 +252,15 @@ impl<W> Policy<W> {
         let registered = held.job.record.is_some();
         let end = match self.blocked(target.token, registered, now) {
             Some(BlockReason::Dead) => Some(HeldEnd::Dropped),
+            // The block ends, and with it what speaks against sending it.
+            Some(BlockReason::Unexplained | BlockReason::Doubted)
+                if self.end == Phase::Running
+                    && let Some((_, until)) = self.blocklist.look(target.token, now)
+                    && over.is_some_and(|over| until < over) =>
+            {
+                self.held.postpone(number, until);
+                return None;
+            }
             Some(BlockReason::Unexplained | BlockReason::Doubted) => {
                 Some(HeldEnd::lost(lane, Outcome::TokenBlocked))
             }

@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use fpush_push::{Encrypted, Extra, Failure, PushError, Unavailable};
 use proptest::prelude::*;
+use uuid::Uuid;
 
 use super::*;
 use crate::{
@@ -633,4 +634,65 @@ fn a_domain_has_the_same_share_under_any_name() {
     let share = |name: &str| SenderDomain::new(name, &hasher()).share;
     assert_eq!(share("a.example.co.uk"), share("b.c.example.co.uk"));
     assert_ne!(share("example.co.uk"), share("other.co.uk"));
+}
+
+/// Two publishes for one device are written in two groups, of which the first one fails.
+#[test]
+fn what_could_not_be_written_down_takes_no_later_push_with_it() {
+    let job = |token, id| {
+        let mut job = job_of("a.org", token);
+        job.push.id = Uuid::from_u128(id);
+        job
+    };
+    for is_queued in [false, true] {
+        let mut f = Fixture::new(10);
+        f.policy.begin_noting(0);
+        let until = if is_queued {
+            HoldUntil::Due(f.start + HOUR)
+        } else {
+            HoldUntil::Back
+        };
+        let target = job("t", 0).target();
+        let held = f.policy.hold(job("t", 1), until);
+        assert_eq!(held.new, Some(Uuid::from_u128(1)));
+        let second = f.policy.hold(job("t", 2), HoldUntil::Back);
+        assert_eq!((second.number, second.new), (held.number, None));
+        assert!(!f.policy.not_written(held.number, Uuid::from_u128(1)));
+        assert!(f.policy.is_held(target));
+        let alone = f.policy.hold(job("u", 3), until);
+        assert!(f.policy.not_written(alone.number, Uuid::from_u128(3)));
+        assert!(!f.policy.is_held(job("u", 0).target()));
+    }
+}
+
+/// Who publishes calls all the time would keep all that is held from being tried.
+#[test]
+fn a_call_does_not_take_the_turn_of_what_finds_out_whether_the_provider_is_back() {
+    let mut f = Fixture::new(10);
+    let pause = PushError::Pause {
+        length: Duration::from_secs(60),
+        alarm: false,
+    };
+    f.answer("a.org", "token", Err(pause), 1_000);
+    f.policy.hold(job_of("a.org", "held"), HoldUntil::Back);
+    let mut call = job_of("b.org", "call");
+    call.push.class = Class::Voip;
+    assert_eq!(
+        f.publish_job(call, 0, 61_000),
+        Became::Answered(Outcome::ProviderUnavailable)
+    );
+    f.policy.make_due(f.at(61_000));
+    assert!(matches!(f.next(61_000), Some(Grant::Held(_))));
+}
+
+#[test]
+fn a_push_that_is_held_for_hours_outlasts_a_block_of_minutes() {
+    let mut f = Fixture::new(10);
+    f.policy.hold(job_of("a.org", "t"), HoldUntil::Back);
+    f.answer("a.org", "t", Err(PushError::TokenUnserved), 0);
+    f.policy.make_due(f.at(1_000));
+    assert!(f.next(1_000).is_none());
+    assert_eq!(f.policy.held(), 1);
+    while f.policy.make_due(f.at(601_000)) {}
+    assert!(matches!(f.next(601_000), Some(Grant::Held(_))));
 }
