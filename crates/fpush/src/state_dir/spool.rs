@@ -8,6 +8,7 @@ mod table;
 mod writer;
 
 use std::{
+    collections::HashMap,
     fs,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering, mpsc},
@@ -61,7 +62,7 @@ impl Spool {
         let connection = match connect(folder, &path) {
             Ok(connection) => connection,
             Err(e) if is_damaged(&e) => {
-                let aside = path.with_extension("unreadable");
+                let aside = free_name(&path);
                 fs::rename(&path, &aside)?;
                 // What was written last is in the first of these.
                 for suffix in ["-wal", "-shm"] {
@@ -192,27 +193,36 @@ impl Spool {
         count().unwrap_or_default()
     }
 
-    /// Takes what an older version held.
+    /// Takes what an older version held. Returns whether all of it is written.
     pub(crate) fn take_over(&mut self, held: Vec<super::Line<HeldRecord>>) -> bool {
-        let mut numbers = std::collections::HashMap::<i64, u64>::new();
+        let mut by_module = HashMap::<_, (u64, Vec<HeldChange>)>::new();
         for (name, module_type, record) in held {
             let module = self.module(&name, &module_type);
-            let number = numbers.entry(module.id).or_insert_with(|| {
+            let (number, changes) = by_module.entry(module.id).or_insert_with(|| {
                 let next = |connection: Connection| table::next_number(&connection, module.id);
-                reader(&self.path).and_then(next).unwrap_or_default()
+                (reader(&self.path).and_then(next).unwrap_or_default(), Vec::new())
             });
-            let change = HeldChange::Put(*number, Box::new(record));
+            changes.push(HeldChange::Put(*number, Box::new(record)));
             *number += 1;
-            self.shared.unwritten.fetch_add(1, Ordering::Relaxed);
-            drop(self.orders.send(Order::Write(module, vec![change], None)));
+        }
+        let mut parts = Vec::new();
+        for module in &self.modules {
+            if let Some((_, changes)) = by_module.remove(&module.id) {
+                let (acknowledge, written) = oneshot::channel();
+                self.shared.unwritten.fetch_add(changes.len(), Ordering::Relaxed);
+                let order = Order::Write(Arc::clone(module), changes, Some(acknowledge));
+                drop(self.orders.send(order));
+                parts.push(written);
+            }
         }
         let (written, flushed) = mpsc::channel();
         self.when_written(move |is_written| {
             // It is waited for below.
             let _ = written.send(is_written);
         });
-        // Nothing else runs before the start.
-        flushed.recv().unwrap_or(false)
+        // Nothing else runs before the start. A part may have failed before this is written.
+        let is_flushed = flushed.recv().unwrap_or(false);
+        is_flushed && parts.iter_mut().all(|written| written.try_recv() == Ok(true))
     }
 
     /// Forgets what these modules hold that expired before then, in milliseconds since 1970; somewhere else.
@@ -278,6 +288,15 @@ impl HeldStore for ModuleStore {
         );
         reading
     }
+}
+
+/// A name beside it that nothing has.
+fn free_name(path: &Path) -> PathBuf {
+    let aside = path.with_extension("unreadable");
+    let others = (2..).map(|number| with_suffix(&aside, &format!("-{number}")));
+    let is_free = |name: &PathBuf| fs::symlink_metadata(name).is_err();
+    let mut names = [aside.clone()].into_iter().chain(others);
+    names.find(is_free).unwrap_or(aside)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -7,6 +7,7 @@ use std::{
 use fpush_policy::{HeldChange, HeldRecord};
 use fpush_push::{Choice, Class};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, Transaction, params};
+use rustix::io::Errno;
 
 use crate::state_dir::folder::StateFolder;
 
@@ -97,8 +98,11 @@ pub(super) fn is_damaged(problem: &Problem) -> bool {
             e.sqlite_error_code(),
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
         ),
-        // A link, a FIFO or somebody else's file.
-        Problem::Io(e) => e.kind() != io::ErrorKind::NotFound,
+        // A link, a FIFO, a folder or somebody else's file. What has only not been opened this time stays where it is.
+        Problem::Io(e) => match Errno::from_io_error(e) {
+            Some(errno) => [Errno::LOOP, Errno::NXIO, Errno::ISDIR].contains(&errno),
+            None => true,
+        },
         Problem::Version(_) => false,
     }
 }
