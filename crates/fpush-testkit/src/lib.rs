@@ -7,7 +7,7 @@
 //!
 //! * [`certs`]: a certificate authority per test, provider keys, and the files in `fixtures/`
 //! * [`fake_apns`], [`fake_fcm`], [`fake_push`]: HTTP/2 servers whose every [`Answer`] a test can script
-//! * [`fake_proxy`], [`tls_server`]: what may stand between the program and them, or in their place
+//! * [`fake_proxy`], `tls_server`: what may stand between the program and them, or in their place
 //! * [`fake_xmpp`]: the server's side of XEP-0114, byte by byte; [`publish`]: what real servers send
 //! * [`command`]: what clients send to register, and the forms that come back
 //! * [`daemon`]: the program itself, its log, its signals and its use of memory and time
