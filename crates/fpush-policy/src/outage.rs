@@ -15,8 +15,10 @@ pub(crate) struct Outage {
     state: State,
     /// The tokens for which attempts have failed since a push was last accepted, and when that was first noticed.
     failed: Vec<(Fingerprint, Instant)>,
-    /// Since when the provider has said nothing to anybody, while pushes are there.
+    /// Since when the provider has said nothing to anybody, while requests are there.
     quiet_since: Option<Instant>,
+    /// Requests that it has not answered yet. A push that waits for its next attempt has none.
+    asked: usize,
     /// The provider has asked for no attempt before then.
     not_before: Option<Instant>,
     /// In how long the rate of held pushes doubles.
@@ -80,6 +82,7 @@ impl Outage {
             state: State::Up,
             failed: Vec::new(),
             quiet_since: None,
+            asked: 0,
             not_before: None,
             doubling: doubling.max(SHORTEST_DOUBLING),
         }
@@ -118,20 +121,26 @@ impl Outage {
         }
     }
 
-    /// Whether the provider says nothing to anybody. `out` pushes are there.
-    pub(crate) fn look(&mut self, out: usize, now: Instant) {
+    /// Whether the provider says nothing to anybody.
+    pub(crate) fn look(&mut self, now: Instant) {
         let silent = |since: Instant| now.saturating_duration_since(since) >= LONG;
         let is_down = matches!(self.state, State::Down(_));
-        if out >= MANY && self.quiet_since.is_some_and(silent) && !is_down {
+        if self.asked >= MANY && self.quiet_since.is_some_and(silent) && !is_down {
             self.go_down(Cause::Failures, now, now);
         }
     }
 
-    /// A push goes to the provider, at which so many are already.
-    pub(crate) fn sent(&mut self, out: usize, now: Instant) {
-        if out == 0 {
+    /// A request goes to the provider.
+    pub(crate) fn asked(&mut self, now: Instant) {
+        if self.asked == 0 {
             self.quiet_since = Some(now);
         }
+        self.asked += 1;
+    }
+
+    /// A request is not there any more.
+    pub(crate) fn told(&mut self) {
+        self.asked = self.asked.saturating_sub(1);
     }
 
     /// The provider has said something.
@@ -392,13 +401,22 @@ mod tests {
     #[test]
     fn a_provider_that_says_nothing_to_three_pushes_is_down() {
         let (mut outage, start) = (Outage::new(DOUBLING), Instant::now());
-        outage.sent(0, start);
-        outage.look(2, after(start, 20_000));
-        assert!(!outage.is_down(false, after(start, 20_000)));
-        outage.look(3, after(start, 4_999));
-        assert!(!outage.is_down(false, after(start, 4_999)));
-        outage.look(3, after(start, 5_000));
-        assert!(outage.is_down(false, after(start, 5_000)));
+        let down = |outage: &mut Outage, millis| {
+            outage.look(after(start, millis));
+            outage.is_down(false, after(start, millis))
+        };
+        outage.asked(start);
+        outage.asked(start);
+        assert!(!down(&mut outage, 20_000));
+        outage.told();
+        outage.told();
+        // Its request was answered: it waits for the next attempt.
+        outage.answered(after(start, 20_000));
+        for _ in 0..3 {
+            outage.asked(after(start, 30_000));
+        }
+        assert!(!down(&mut outage, 34_999));
+        assert!(down(&mut outage, 35_000));
     }
 
     #[test]

@@ -181,8 +181,13 @@ impl<W> Policy<W> {
                 return Decision::Answer(Outcome::ProviderUnavailable);
             }
         }
-        if self.held.queued(target).is_some() {
-            return Decision::Answer(self.refused(target.class));
+        if let Some(queued) = self.held.queued_push(target) {
+            return if queued.attempts > 0 && can_wait {
+                // It waits for its provider, and with it whatever comes for the same key.
+                self.publish_while_down(target, sender, spacing, worth_until)
+            } else {
+                Decision::Answer(self.refused(target.class))
+            };
         }
         let Some(due) = self.limiter.not_before(target, now) else {
             let slot = self.limiter.take(target, spacing, now);
@@ -247,7 +252,7 @@ impl<W> Policy<W> {
         if lane != LaneId::Main || self.hold_for.is_zero() {
             return self.paused_until(lane, now).is_some();
         }
-        self.outage.look(self.turns.out, now);
+        self.outage.look(now);
         let is_backlog = self.has_backlog();
         self.outage.is_down(is_backlog, now)
     }
@@ -296,22 +301,9 @@ impl<W> Policy<W> {
     }
 
     /// Lets a publish go to the provider, or wait for that.
-    pub fn take_turn(
-        &mut self,
-        lane: LaneId,
-        sender: &SenderDomain,
-        waiter: impl FnOnce() -> W,
-        now: Instant,
-    ) -> Turn<W> {
+    pub fn take_turn(&mut self, lane: LaneId, sender: &SenderDomain, waiter: impl FnOnce() -> W) -> Turn<W> {
         let entered = match lane {
-            LaneId::Main => {
-                let out = self.turns.out;
-                let entered = self.turns.take(sender.sender(), waiter);
-                if entered.is_none() {
-                    self.outage.sent(out, now);
-                }
-                entered
-            }
+            LaneId::Main => self.turns.take(sender.sender(), waiter),
             LaneId::Vendor(vendor) => self.lanes.vendor(vendor).turns.take(sender.sender(), waiter),
             LaneId::Origin(origin) => self.lanes.origins.take_turn(origin, sender, waiter),
         };

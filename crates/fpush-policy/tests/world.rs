@@ -316,7 +316,7 @@ impl World {
                 job.worth_until = worth_until;
                 let number = self.next_waiter;
                 self.next_waiter += 1;
-                match self.policy.take_turn(job.lane, &job.sender, || number, now) {
+                match self.policy.take_turn(job.lane, &job.sender, || number) {
                     Turn::Now => self.fly(job, slot, None, 0),
                     Turn::Waiting(ticket, displaced) => {
                         self.waiting.insert(number, Waiting { job, slot, ticket });

@@ -181,7 +181,7 @@ impl World {
             }
             Decision::Send { slot, .. } => {
                 let turn = self.costs.of("take a turn", || {
-                    policy.take_turn(LaneId::Main, &sender, || number, now)
+                    policy.take_turn(LaneId::Main, &sender, || number)
                 });
                 match turn {
                     Turn::Now => self.flights.push_back(Flight {

@@ -162,7 +162,7 @@ impl Module {
                 slot,
                 spacing,
                 worth_until,
-            } => match self.turn(&mut state, lane, sender, now) {
+            } => match self.turn(&mut state, lane, sender) {
                 Some(turn) => {
                     let job = job(spacing, true, worth_until);
                     let shared = shared(&mut state, &job, Wish::Send);
@@ -188,14 +188,14 @@ impl Module {
     }
 
     /// A permit, or a place in the queue for one; `None` if it is full.
-    fn turn(&self, state: &mut State, lane: LaneId, sender: &SenderDomain, now: Instant) -> Option<Turn> {
+    fn turn(&self, state: &mut State, lane: LaneId, sender: &SenderDomain) -> Option<Turn> {
         let mut receiver = None;
         let waiter = || {
             let (sender, waiting) = oneshot::channel();
             receiver = Some(waiting);
             Waiter { lane, sender }
         };
-        match state.policy.take_turn(lane, sender, waiter, now.into_std()) {
+        match state.policy.take_turn(lane, sender, waiter) {
             Decided::Now => Some(Turn::Now(Permit::new(&self.lane, lane))),
             Decided::Waiting(ticket, displaced) => {
                 // It finds out by that.

@@ -33,7 +33,12 @@ impl<W> Policy<W> {
         match self.holds_back(lane, now) {
             Some(until) => Err(until),
             None if now >= deadline || gives_up && self.is_down(lane, now) => Err(now),
-            None => Ok(()),
+            None => {
+                if lane == LaneId::Main {
+                    self.outage.asked(now);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -48,6 +53,9 @@ impl<W> Policy<W> {
         now: Instant,
         jitter: f64,
     ) -> Answered {
+        if job.lane == LaneId::Main {
+            self.outage.told();
+        }
         let answered = self.hear_answer(job, tries, answer, generation, now, jitter);
         self.tell_deaths(job.lane);
         answered

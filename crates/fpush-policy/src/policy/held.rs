@@ -228,7 +228,6 @@ impl<W> Policy<W> {
                     return Some(Grant::Down(waiter));
                 }
                 Wanting::Waiter(waiter) => {
-                    self.outage.sent(self.turns.out, now);
                     self.turns.out += 1;
                     return Some(Grant::Waiter(waiter));
                 }
@@ -304,7 +303,6 @@ impl<W> Policy<W> {
             self.take_permit(job);
             return false;
         }
-        self.outage.sent(self.turns.out, now);
         self.turns.out += 1;
         self.turns.held_out += 1;
         self.outage.held_sent(now) && self.end == Phase::Running

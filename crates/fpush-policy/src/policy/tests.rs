@@ -120,8 +120,7 @@ impl Fixture {
                 self.policy.hold(job, until);
                 Became::Queued
             }
-            Decision::Send { slot, .. } => match self.policy.take_turn(job.lane, &job.sender, || number, now)
-            {
+            Decision::Send { slot, .. } => match self.policy.take_turn(job.lane, &job.sender, || number) {
                 Turn::Now => {
                     self.out += 1;
                     Became::Sent(slot)
@@ -695,4 +694,27 @@ fn a_push_that_is_held_for_hours_outlasts_a_block_of_minutes() {
     assert_eq!(f.policy.held(), 1);
     while f.policy.make_due(f.at(601_000)) {}
     assert!(matches!(f.next(601_000), Some(Grant::Held(_))));
+}
+
+/// A service with few devices: their provider is away, and nobody can tell that from their tokens.
+#[test]
+fn what_waits_for_its_provider_takes_later_publishes_with_it() {
+    let mut f = Fixture::new(10);
+    let Became::Sent(slot) = f.publish("a.org", "t", 0, 0) else {
+        panic!("nothing is known yet");
+    };
+    let resume = f.at(10_000);
+    let failed = f.policy.failed(job_of("a.org", "t"), slot, resume, f.at(1_000));
+    assert!(matches!(failed, Failed::Held(_)), "{failed:?}");
+    while f.policy.make_due(f.at(10_000)) {}
+    let Some(Grant::Held(attempt)) = f.next(10_000) else {
+        panic!("it is due");
+    };
+    let ended = Ended::Failed { resume: f.at(60_000) };
+    let end = f
+        .policy
+        .held_ended(attempt.number, attempt.slot, &ended, f.at(20_000));
+    assert_eq!(end, None);
+    assert_eq!(f.publish("a.org", "t", 1, 30_000), Became::Queued);
+    assert_eq!(f.policy.held(), 1, "one push stands for both");
 }

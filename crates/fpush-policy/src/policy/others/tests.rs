@@ -348,8 +348,7 @@ fn a_held_push_waits_while_its_server_is_away_and_is_nobodys_loss_in_the_end() {
 fn each_lane_has_permits_of_its_own() {
     let mut f = Fixture::new();
     let sender = job(GOOGLE, "t").sender;
-    let now = f.clocks.now;
-    let mut take = |lane, number| f.policy.take_turn(lane, &sender, || number, now);
+    let mut take = |lane, number| f.policy.take_turn(lane, &sender, || number);
     for number in 0..10 {
         assert!(matches!(take(GOOGLE, number), Turn::Now));
     }
