@@ -247,7 +247,10 @@ impl<W> Policy<W> {
         let held = self.held.due(number)?;
         let lane = held.job.lane;
         let (target, spacing, is_spooled) = (held.job.target(), held.job.spacing, held.is_spooled);
-        let over = held.expires.map(|expires| expires + self.grace(lane));
+        // What was never tried is tried once, however late its turn comes.
+        let can_be_over = is_spooled || held.attempts > 0;
+        let over = held.expires.filter(|_| can_be_over);
+        let (expires, over) = (held.expires, over.map(|expires| expires + self.grace(lane)));
         let registered = held.job.record.is_some();
         let end = match self.blocked(target.token, registered, now) {
             Some(BlockReason::Dead) => Some(HeldEnd::Dropped),
@@ -255,7 +258,7 @@ impl<W> Policy<W> {
             Some(BlockReason::Unexplained | BlockReason::Doubted)
                 if self.end == Phase::Running
                     && let Some((_, until)) = self.blocklist.look(target.token, now)
-                    && over.is_some_and(|over| until < over) =>
+                    && expires.is_some_and(|expires| until < expires) =>
             {
                 self.held.postpone(number, until);
                 return None;
