@@ -266,6 +266,8 @@ impl Report {
     /// A step that is one `cargo test`.
     fn tests(&mut self, title: &str, mut command: Command) -> Result<()> {
         self.step(title, |report| {
+            // Most tests wait for something most of the time.
+            command.env("RUST_TEST_THREADS", THREADS);
             let shown = process::line(&command);
             println!("{shown}");
             if stdout().is_terminal() {
@@ -409,6 +411,9 @@ fn backends(manifest: &str) -> Vec<&str> {
 }
 
 const MANIFEST: &str = "crates/fpush/Cargo.toml";
+
+/// Tests that run at a time.
+const THREADS: &str = "4";
 
 /// Features that change something else.
 const OPTIONS: [&str; 3] = [
