@@ -424,7 +424,7 @@ const OPTIONS: [&str; 3] = [
 
 /// What a build with one backend does otherwise than one with all is in the library and in these tests of the program. That the
 /// others compile, clippy shows.
-const DEPEND_ON_FEATURES: [&str; 4] = ["commands", "providers", "settings", "state"];
+const DEPEND_ON_FEATURES: [&str; 2] = ["settings", "state"];
 
 /// Two versions of these would mean two TLS or HTTP stacks, or two runtimes, in one program.
 const ONCE: [&str; 4] = ["rustls", "hyper", "h2", "tokio"];
