@@ -60,7 +60,8 @@ fn number(time: Duration) -> u32 {
 }
 
 /// What waits for a tick waits for less than that beyond its time.
-const TICK: Duration = Duration::from_millis(TICK_MILLIS as u64);
+/// No time is kept more exactly than that.
+pub(crate) const TICK: Duration = Duration::from_millis(TICK_MILLIS as u64);
 const TICK_MILLIS: u32 = 50;
 const BEFORE: Duration = Duration::from_secs(365 * 86_400);
 

@@ -18,6 +18,7 @@ use crate::{
     records::{Clocks, HELD_PATIENCE, HeldChange, HeldRecord, Recipient},
     shared::Change,
     spool::Near,
+    ticks::TICK,
 };
 
 impl<W> Policy<W> {
@@ -260,7 +261,7 @@ impl<W> Policy<W> {
                     && let Some((_, until)) = self.blocklist.look(target.token, now)
                     && expires.is_some_and(|expires| until < expires) =>
             {
-                self.held.postpone(number, until);
+                self.held.postpone(number, until + TICK);
                 return None;
             }
             Some(BlockReason::Unexplained | BlockReason::Doubted) => {

@@ -692,7 +692,7 @@ fn a_push_that_is_held_for_hours_outlasts_a_block_of_minutes() {
     f.policy.make_due(f.at(1_000));
     assert!(f.next(1_000).is_none());
     assert_eq!(f.policy.held(), 1);
-    while f.policy.make_due(f.at(601_000)) {}
+    while f.policy.make_due(f.at(601_100)) {}
     assert!(matches!(f.next(601_000), Some(Grant::Held(_))));
 }
 

@@ -199,6 +199,7 @@ fn a_file_from_the_future_or_the_past_does_no_harm() {
     rig.start_again();
     let requests = rig.apns.wait_for(3, LONG);
     assert_eq!(requests[2].token, token(1), "it is long due");
+    rig.wait_for(HELD, |text| !text.contains(&token(1)));
     let last = rig.stop();
     assert!(last.contains("stopped undelivered=0 kept=0"), "{last}");
     assert_eq!(rig.sent(&token(2)), 2, "sent at the end at the latest");
