@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     books::{Books, Millis, SECOND},
     device::Device,
-    provider::{REPLY_DUE, Seen, Weather},
+    provider::{LONGEST_BLOCK, REPLY_DUE, Seen, Weather},
     stanzas::Answer,
 };
 
@@ -416,9 +416,11 @@ impl Books {
             let (app, token) = (self.devices[key.0].app, self.devices[key.0].token);
             let app = &self.apps[app];
             let busy = app.tokens[token].busy.map_or(0, |at| at + 600 * SECOND);
+            // What is held for hours outlasts a block of minutes.
+            let blocked = app.tokens[token].doubted.map_or(0, |at| at + LONGEST_BLOCK);
             // Pauses last for a while after their cause.
             let fine_since = app.fine_since.max(self.right_since.unwrap_or(NEVER));
-            let free = after(fine_since, 660 * SECOND).max(busy);
+            let free = after(fine_since, 660 * SECOND).max(busy).max(blocked);
             let longest = self.ledger.spacing + if self.permits >= FEW_PERMITS { 8 } else { 70 } * SECOND;
             let soon =
                 app.weather == Weather::Fine && owed.free_since >= free && now > owed.free_since + longest;

@@ -527,7 +527,7 @@ pub(crate) const ACCEPTED: &str = "ffffff";
 /// What was called wrong is left alone for this long.
 const BLOCK: Millis = 600 * SECOND;
 /// The longest block of what lives.
-const LONGEST_BLOCK: Millis = 1_200 * SECOND;
+pub(crate) const LONGEST_BLOCK: Millis = 1_200 * SECOND;
 /// So long after its publish a reply is due at the latest.
 pub(crate) const REPLY_DUE: Millis = 25 * SECOND;
 const PROBE: Millis = 10 * SECOND;
