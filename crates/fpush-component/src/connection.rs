@@ -20,6 +20,7 @@ use crate::{
     pings::Pings,
     request::{Incoming, StreamError},
     stream::{Cutter, Piece},
+    usual,
 };
 
 /// Why a connection ended.
@@ -88,7 +89,12 @@ pub(crate) async fn read<R: AsyncRead + Unpin>(
 ) -> LinkEnd {
     let mut stream_error = None;
     loop {
-        while let Some(piece) = cutter.next() {
+        loop {
+            if let Some(incoming) = cutter.take(usual::read) {
+                dispatcher.dispatch(link, incoming, Instant::now());
+                continue;
+            }
+            let Some(piece) = cutter.next() else { break };
             match piece {
                 Piece::Stanza(stanza) => match Incoming::read(stanza) {
                     Some(incoming) => dispatcher.dispatch(link, incoming, Instant::now()),

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use fpush_push::{Command, CommandError, Devices, Executing, Lookup, Outcome, Scope};
+use fpush_push::{Command, CommandError, Devices, Executing, Lookup, Outcome, Scope, Urgency};
 
 use crate::{
     command,
     reply::{self, Named, Reply},
     request::{Incoming, Request, StreamError},
     stream::{Cutter, Piece},
+    usual,
 };
 
 /// A piece of a stream.
@@ -32,6 +33,23 @@ pub struct Asked {
     pub domain: String,
     /// What the registry is to execute.
     pub command: Option<Command>,
+}
+
+/// All that is read of a publish.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Published {
+    /// How many bytes it has.
+    pub length: usize,
+    /// The reply that it gets if its module is not known.
+    pub reply: Vec<u8>,
+    /// The domain of the sender in the one spelling.
+    pub domain: String,
+    /// Node, module and secret.
+    pub names: [Option<String>; 3],
+    /// How much it matters.
+    pub urgency: Urgency,
+    /// How many messages wait.
+    pub count: Option<u32>,
 }
 
 /// Cuts a stream that comes in these chunks.
@@ -58,6 +76,37 @@ pub fn read(stanza: &[u8]) -> Option<Asked> {
         Piece::Stanza(stanza) => Incoming::read(stanza).map(asked),
         Piece::Oversized(_) | Piece::End => None,
     }
+}
+
+/// Reads the publish that a stream begins with, with the reader of usual ones and with the one of all stanzas. `None` if the
+/// first one leaves it to the other.
+#[must_use]
+pub fn read_usual(stream: &[u8]) -> Option<(Published, Option<Published>)> {
+    let (incoming, length) = usual::read(stream)?;
+    let of_all = match Cutter::new(stream.len(), stream).next() {
+        Some(Piece::Stanza(stanza)) => {
+            Incoming::read(stanza).and_then(|incoming| published(incoming, stanza.bytes.len()))
+        }
+        Some(Piece::Oversized(_) | Piece::End) | None => None,
+    };
+    published(incoming, length).map(|usual| (usual, of_all))
+}
+
+fn published(incoming: Incoming<'_>, length: usize) -> Option<Published> {
+    let Request::Publish(publish) = incoming.request else {
+        return None;
+    };
+    let mut reply = Vec::new();
+    let unknown = Reply::Published(Outcome::UnknownModule, Named::Unknown);
+    unknown.write(&incoming.addresses, &reply::counters(), &mut reply);
+    Some(Published {
+        length,
+        reply,
+        domain: incoming.domain.into_owned(),
+        names: [Some(publish.node), publish.push_module, publish.secret].map(|name| name.map(Into::into)),
+        urgency: publish.urgency,
+        count: publish.count,
+    })
 }
 
 /// Reads the start tag of a stanza that was too large.

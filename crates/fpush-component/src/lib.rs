@@ -1,6 +1,6 @@
 //! The component: an XEP-0114 stream to the XMPP server, XEP-0357 publishes in, replies out.
 //!
-//! Bytes become stanzas in `stream`, stanzas requests in `request`, `dispatcher` decides who does them, and the replies
+//! Bytes become stanzas in `stream`, stanzas requests in `request`, usual publishes requests at once in `usual`, `dispatcher` decides who does them, and the replies
 //! go out through `outbox` as `reply` words them. `connection` is one connection, `link` what has one after the other,
 //! `life` how it does so, and `component` all links.
 
@@ -27,6 +27,7 @@ mod settings;
 mod stream;
 mod tls;
 mod turns;
+mod usual;
 mod xml;
 
 pub use component::{Component, Handle, LinkStep};

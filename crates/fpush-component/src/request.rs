@@ -99,6 +99,12 @@ impl<'a> Incoming<'a> {
     }
 }
 
+/// Whether a stanza in this namespace is one for us: a server that forgets to rename the namespace of what it passes on means
+/// it well.
+pub(crate) fn is_stanza_namespace(namespace: &str) -> bool {
+    matches!(namespace, ns::COMPONENT | ns::JABBER_CLIENT | "jabber:server")
+}
+
 enum StanzaType {
     Get,
     Set,
@@ -107,11 +113,7 @@ enum StanzaType {
 
 /// Reads the start tag of a stanza that wants a reply: the addresses of that, the sender's domain, and what is wanted.
 fn read_head<'a>(root: &Open<'a>) -> Option<(Addresses, Cow<'a, str>, StanzaType)> {
-    // A server that forgets to rename the namespace of what it passes on means it well.
-    if !matches!(
-        root.namespace.as_ref(),
-        ns::COMPONENT | ns::JABBER_CLIENT | "jabber:server"
-    ) {
+    if !is_stanza_namespace(&root.namespace) {
         return None;
     }
     let [stanza_type, from, to, id] = root.raw_attributes(["type", "from", "to", "id"]).ok()?;
@@ -202,19 +204,25 @@ impl<'a> Publish<'a> {
                 _ => {}
             }
         }
-        let Options { push_module, secret } = options.unwrap_or_default();
         Ok(match publish {
-            Some((Some(node), signs)) => Request::Publish(Self {
-                node,
-                push_module: push_module.filter(|name| !name.is_empty()),
-                secret,
-                urgency: signs.urgency(),
-                count: signs.count,
-                encrypted: signs.encrypted,
-            }),
+            Some((Some(node), signs)) => {
+                Request::Publish(Self::new(node, options.unwrap_or_default(), signs))
+            }
             Some((None, _)) => Request::NoNode,
             None => Request::OtherPubsub,
         })
+    }
+
+    pub(crate) fn new(node: Cow<'a, str>, options: Options<'a>, signs: Signs) -> Self {
+        let Options { push_module, secret } = options;
+        Self {
+            node,
+            push_module: push_module.filter(|name| !name.is_empty()),
+            secret,
+            urgency: signs.urgency(),
+            count: signs.count,
+            encrypted: signs.encrypted,
+        }
     }
 
     /// The same without the stanza that it came in.
@@ -241,7 +249,7 @@ impl<'a> Publish<'a> {
 
 /// The fields of the publish options that mean something here, at any place among the others.
 #[derive(Default)]
-struct Options<'a> {
+pub(crate) struct Options<'a> {
     push_module: Option<Cow<'a, str>>,
     secret: Option<Cow<'a, str>>,
 }
@@ -251,23 +259,26 @@ impl<'a> Options<'a> {
         let mut found = Self::default();
         while let Some(form) = cursor.child(options)? {
             if form.is(ns::DATA_FORMS, "x") {
-                cursor.fields(&form, |var, value| {
-                    let field = match &*var {
-                        "pushModule" => &mut found.push_module,
-                        "secret" => &mut found.secret,
-                        _ => return,
-                    };
-                    field.get_or_insert(value);
-                })?;
+                cursor.fields(&form, |var, value| found.field(&var, value))?;
             }
         }
         Ok(found)
+    }
+
+    /// Takes a field of one of their forms.
+    pub(crate) fn field(&mut self, var: &str, value: Cow<'a, str>) {
+        let field = match var {
+            "pushModule" => &mut self.push_module,
+            "secret" => &mut self.secret,
+            _ => return,
+        };
+        field.get_or_insert(value);
     }
 }
 
 /// The signs in a notification that tell how much it matters.
 #[derive(Default)]
-struct Signs {
+pub(crate) struct Signs {
     call: bool,
     high: bool,
     low: bool,
@@ -309,7 +320,7 @@ impl Signs {
                     }
                     // Debian 11's Prosody puts the summary beside the notification.
                     (ns::DATA_FORMS, "x") => {
-                        signs.beside = true;
+                        signs.summarized_beside();
                         signs.read_summary(cursor, &child)?;
                     }
                     _ => {}
@@ -326,18 +337,14 @@ impl Signs {
         notification: &Open<'a>,
     ) -> Result<(), Malformed> {
         let (mut encrypted, mut tagged) = (false, false);
-        self.empty = true;
+        self.notified();
         while let Some(child) = cursor.child(notification)? {
-            self.empty = false;
+            self.notified_of_something();
             match (child.namespace.as_ref(), child.local) {
                 (ns::DATA_FORMS, "x") => self.read_summary(cursor, &child)?,
                 (PRIORITY, "priority") => {
                     tagged = true;
-                    match cursor.text(&child)?.trim() {
-                        "high" => self.high = true,
-                        "low" => self.low = true,
-                        _ => {}
-                    }
+                    self.priority(&cursor.text(&child)?);
                 }
                 (ENCRYPT, "encrypted") => {
                     encrypted = true;
@@ -355,7 +362,36 @@ impl Signs {
     }
 
     fn read_summary<'a>(&mut self, cursor: &mut Cursor<'a>, form: &Open<'a>) -> Result<(), Malformed> {
-        cursor.fields(form, |var, value| match &*var {
+        cursor.fields(form, |var, value| self.field(&var, &value))
+    }
+
+    /// There is a notification, with nothing in it so far.
+    pub(crate) fn notified(&mut self) {
+        self.empty = true;
+    }
+
+    /// There is something in the notification.
+    pub(crate) fn notified_of_something(&mut self) {
+        self.empty = false;
+    }
+
+    /// There is a summary beside the notification.
+    pub(crate) fn summarized_beside(&mut self) {
+        self.beside = true;
+    }
+
+    /// Takes Tigase's priority tag.
+    pub(crate) fn priority(&mut self, priority: &str) {
+        match priority.trim() {
+            "high" => self.high = true,
+            "low" => self.low = true,
+            _ => {}
+        }
+    }
+
+    /// Takes a field of the summary.
+    pub(crate) fn field(&mut self, var: &str, value: &str) {
+        match var {
             "last-message-body" if value.is_empty() => self.low = true,
             "last-message-body" => self.high = true,
             "message-count" => {
@@ -363,7 +399,7 @@ impl Signs {
                 self.low |= self.count == Some(0);
             }
             _ => {}
-        })
+        }
     }
 }
 
@@ -407,7 +443,7 @@ impl StreamError {
 }
 
 /// The domain of a sender, whose address is escaped yet, in the one spelling in which domains are compared.
-fn sender_domain(from: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn sender_domain(from: &str) -> Option<Cow<'_, str>> {
     Some(match unescape(from).ok()? {
         Cow::Borrowed(from) => canonical_domain(domain_of(from)),
         Cow::Owned(from) => Cow::Owned(canonical_domain(domain_of(&from)).into_owned()),
@@ -420,7 +456,7 @@ fn domain_of(jid: &str) -> &str {
     bare.split_once('@').map_or(bare, |(_, domain)| domain)
 }
 
-const PRIORITY: &str = "tigase:push:priority:0";
+pub(crate) const PRIORITY: &str = "tigase:push:priority:0";
 const ENCRYPT: &str = "tigase:push:encrypt:0";
 const JINGLE: &str = "tigase:push:jingle:0";
 /// In bytes; Apple takes as many for a whole push.

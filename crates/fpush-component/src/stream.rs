@@ -143,6 +143,23 @@ impl Cutter {
         &mut self.buffer
     }
 
+    /// A whole stanza that is next, if this reads it, from its beginning on; it returns also how many bytes it has read. To be
+    /// asked before [`next`](Self::next), which takes all others.
+    pub(crate) fn take<'a, T: 'a>(
+        &'a mut self,
+        read: impl FnOnce(&'a [u8]) -> Option<(T, usize)>,
+    ) -> Option<T> {
+        if self.in_stanza() {
+            return None;
+        }
+        let (stanza, length) = read(&self.buffer[self.scanned..])?;
+        if length > self.limit {
+            return None;
+        }
+        self.scanned += length;
+        Some(stanza)
+    }
+
     /// The next piece; `None` if more must be read first.
     pub(crate) fn next(&mut self) -> Option<Piece<'_>> {
         while self.scanned < self.buffer.len() {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use fpush_component::fuzz::{Asked, Cut, cut, read, read_head, stream_error};
+use fpush_component::fuzz::{Asked, Cut, cut, read, read_head, read_usual, stream_error};
 use fpush_push::{
     COMMAND_FIELDS, Command, Completed, Devices as _, Found, Lookup, Value, canonical_domain, canonical_jid,
     registrable,
@@ -32,6 +32,9 @@ pub(crate) fn stanzas(input: &[u8]) {
         match piece {
             Cut::Stanza(stanza) => {
                 assert!(stanza.len() <= LIMIT, "{}", stanza.len());
+                if let Some((usual, of_all)) = read_usual(&stanza) {
+                    assert_eq!(Some(usual), of_all, "both readers agree");
+                }
                 if let Some(asked) = read(&stanza) {
                     check_asked(&asked, &stanza);
                 }
