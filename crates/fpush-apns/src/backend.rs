@@ -293,7 +293,10 @@ impl Apns {
         let mut headers = HeaderMap::with_capacity(8);
         let mut id = uuid::Uuid::encode_buffer();
         let id = push.id.hyphenated().encode_lower(&mut id);
-        headers.insert(APNS_ID, HeaderValue::from_str(id).ok()?);
+        let mut id = HeaderValue::from_str(id).ok()?;
+        // Each has its own: in HPACK's table it would only take the place of what comes again (RFC 7541 section 6.2.3).
+        id.set_sensitive(true);
+        headers.insert(APNS_ID, id);
         headers.insert(APNS_PUSH_TYPE, ready.push_type.clone());
         headers.insert(APNS_PRIORITY, ready.priority.clone());
         headers.insert(APNS_TOPIC, ready.topic.clone());
