@@ -135,7 +135,7 @@ impl Lane {
             HeldEnd::Dropped => {
                 self.meters.held_dropped();
                 policy.note(token, End::Dropped, now);
-                debug!(module = %self.name, %token, "queued push dropped: the token is dead");
+                debug!(module = %self.name, %token, "queued push dropped: the provider refuses the token");
             }
             HeldEnd::Unreached => {
                 self.meters.held_dropped();

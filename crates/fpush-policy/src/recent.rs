@@ -34,7 +34,7 @@ pub enum End {
     Delivered,
     /// It had been acknowledged, and could not be delivered.
     Lost,
-    /// It had been acknowledged, and was not sent because its token is dead.
+    /// It had been acknowledged, and ended because the provider refuses its token.
     Dropped,
     /// An attempt failed, and another one is to come.
     Failed,

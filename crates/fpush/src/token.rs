@@ -415,7 +415,7 @@ fn meaning(end: End) -> (&'static str, &'static str) {
         ),
         End::Dropped => (
             "queued push dropped",
-            "It was acknowledged, and the provider called the token dead before it was sent.",
+            "It was acknowledged, and the provider refuses the token: it is dead or wrong.",
         ),
         End::Failed => ("attempt failed", "It is tried again."),
     }

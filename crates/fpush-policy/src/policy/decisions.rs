@@ -141,7 +141,7 @@ pub struct HeldAttempt {
 pub enum HeldEnd {
     /// The provider has it.
     Delivered,
-    /// Its token is dead.
+    /// The provider refuses its token: it is dead, or left alone for longer than the push is worth something.
     Dropped,
     /// A newer push is queued for its key, so this one is not needed.
     Covered,

@@ -254,7 +254,6 @@ impl<W> Policy<W> {
         let (expires, over) = (held.expires, over.map(|expires| expires + self.grace(lane)));
         let registered = held.job.record.is_some();
         let end = match self.blocked(target.token, registered, now) {
-            Some(BlockReason::Dead) => Some(HeldEnd::Dropped),
             // The block ends, and with it what speaks against sending it.
             Some(BlockReason::Unexplained | BlockReason::Doubted)
                 if self.end == Phase::Running
@@ -264,9 +263,7 @@ impl<W> Policy<W> {
                 self.held.postpone(number, until + TICK);
                 return None;
             }
-            Some(BlockReason::Unexplained | BlockReason::Doubted) => {
-                Some(HeldEnd::lost(lane, Outcome::TokenBlocked))
-            }
+            Some(reason) => Some(HeldEnd::blocked(lane, reason)),
             None => over
                 .filter(|over| now >= *over)
                 .map(|_| HeldEnd::lost(lane, Outcome::ProviderUnavailable)),
@@ -397,7 +394,10 @@ impl<W> Policy<W> {
             Ended::Settled(Outcome::TokenDead) => HeldEnd::Dropped,
             Ended::Settled(outcome) => {
                 self.give_back(slot);
-                HeldEnd::lost(lane, *outcome)
+                match self.blocklist.look(token, now) {
+                    Some((reason, _)) if *outcome == Outcome::TokenBlocked => HeldEnd::blocked(lane, reason),
+                    _ => HeldEnd::lost(lane, *outcome),
+                }
             }
             Ended::Failed { resume } => {
                 self.give_back(slot);
@@ -548,6 +548,15 @@ impl<W> Policy<W> {
 }
 
 impl HeldEnd {
+    /// A push to a token that nothing is sent to. What its provider says against the token is no loss of ours: a stranger who
+    /// publishes to a token that he has made up could raise that alarm.
+    fn blocked(lane: LaneId, reason: BlockReason) -> Self {
+        match reason {
+            BlockReason::Dead | BlockReason::Doubted => Self::Dropped,
+            BlockReason::Unexplained => Self::lost(lane, Outcome::TokenBlocked),
+        }
+    }
+
     /// A push in this lane could not be delivered.
     fn lost(lane: LaneId, outcome: Outcome) -> Self {
         if lane.is_strangers() {
