@@ -332,11 +332,29 @@ fn is_our_group(gid: u32) -> bool {
 
 /// Gives a file another name, because the next writing takes its own. Returns that in words.
 fn keep_aside(path: &Path, give: impl FnOnce(PathBuf, PathBuf) -> io::Result<()>) -> String {
-    let aside = path.with_extension("unreadable");
+    let aside = name_aside(path);
     match remove(&aside).and_then(|()| give(path.to_owned(), aside.clone())) {
         Ok(()) => format!("it is kept as {}", aside.display()),
         Err(e) => format!("it cannot be kept as {}: {e}", aside.display()),
     }
+}
+
+/// A name beside a file for what could not be read of it. The first ones are kept, and the last one is taken again, because a
+/// disk that fails at each start would be filled otherwise.
+pub(super) fn name_aside(path: &Path) -> PathBuf {
+    let named = |number: u32| {
+        let number = if number == 1 {
+            String::new()
+        } else {
+            format!("-{number}")
+        };
+        path.with_extension(format!("unreadable{number}"))
+    };
+    let is_kept = |name: &PathBuf| fs::symlink_metadata(name).is_ok_and(|metadata| metadata.is_file());
+    let mut names = (1..MOST_ASIDE).map(named);
+    names
+        .find(|name| !is_kept(name))
+        .unwrap_or_else(|| named(MOST_ASIDE))
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -347,6 +365,8 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 const VERSION: u32 = 1;
+/// So many files are kept that could not be read.
+const MOST_ASIDE: u32 = 9;
 /// A token has up to 4 KiB, which JSON may double, and is the longest part of a record.
 const LONGEST_LINE: usize = 64 << 10;
 /// A hundred thousand of the longest records.
@@ -405,6 +425,28 @@ mod tests {
         .unwrap();
         assert_eq!(read(&dir).records, ["a", "b", "c"]);
         assert!(temp.path().join("some.unreadable").exists());
+    }
+
+    #[test]
+    fn what_could_not_be_read_does_not_replace_what_could_not_be_read_before() {
+        let temp = TempDir::new();
+        let dir = StateFolder::open(temp.path()).unwrap();
+        let content = |number: u32| format!("{{\"fpush\":1}}\nnothing {number}\n");
+        for number in 1..=20 {
+            temp.write(FILE.name, &content(number));
+            assert!(read(&dir).records.is_empty());
+        }
+        let kept =
+            |suffix: &str| fs::read_to_string(temp.path().join(format!("some.unreadable{suffix}"))).unwrap();
+        assert_eq!(
+            [kept(""), kept("-2"), kept("-9")],
+            [content(1), content(2), content(20)]
+        );
+        assert_eq!(
+            fs::read_dir(temp.path()).unwrap().count(),
+            11,
+            "with the lock and the file itself"
+        );
     }
 
     /// A link or FIFO in the place of a file is neither followed nor waited for, and the target of a link stays as it is.

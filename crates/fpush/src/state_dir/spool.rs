@@ -32,7 +32,7 @@ use self::{
     table::{Problem, connect, is_damaged, reader, unusable},
     writer::Writer,
 };
-use super::folder::StateFolder;
+use super::folder::{StateFolder, name_aside};
 
 /// The file in use.
 pub(crate) struct Spool {
@@ -62,7 +62,7 @@ impl Spool {
         let connection = match connect(folder, &path) {
             Ok(connection) => connection,
             Err(e) if is_damaged(&e) => {
-                let aside = free_name(&path);
+                let aside = name_aside(&path);
                 fs::rename(&path, &aside)?;
                 // What was written last is in the first of these.
                 for suffix in ["-wal", "-shm"] {
@@ -288,15 +288,6 @@ impl HeldStore for ModuleStore {
         );
         reading
     }
-}
-
-/// A name beside it that nothing has.
-fn free_name(path: &Path) -> PathBuf {
-    let aside = path.with_extension("unreadable");
-    let others = (2..).map(|number| with_suffix(&aside, &format!("-{number}")));
-    let is_free = |name: &PathBuf| fs::symlink_metadata(name).is_err();
-    let mut names = [aside.clone()].into_iter().chain(others);
-    names.find(is_free).unwrap_or(aside)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
