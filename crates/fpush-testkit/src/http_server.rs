@@ -508,7 +508,7 @@ impl Socket {
         if self.write_all(bytes).await.is_ok() && self.shutdown().await.is_ok() {
             let mut rest = [0; 4096];
             let client_ends = async { while matches!(self.read(&mut rest).await, Ok(1..)) {} };
-            let _ = tokio::time::timeout(Duration::from_secs(1), client_ends).await;
+            let _ = tokio::time::timeout(Duration::from_secs(10), client_ends).await;
         }
     }
 
