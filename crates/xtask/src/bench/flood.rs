@@ -93,6 +93,15 @@ pub(super) fn measure(fpush: &Path, plan: &Plan, stand_in: &StandIn) -> Result<F
     Ok(flood)
 }
 
+impl Flood {
+    /// The time that 99 of 100 of the quiet domain's requests of a kind take at most, without the flood and with it, in
+    /// milliseconds.
+    pub(super) fn p99(&self) -> impl Iterator<Item = (&'static str, [f64; 2])> {
+        let rows = self.rows.iter();
+        rows.map(|row| (row.what, [row.without.p99, row.with.p99].map(millis)))
+    }
+}
+
 fn spread(times: &[(Kind, Duration)]) -> Spread {
     Spread::of(times.iter().map(|(_, time)| *time).collect())
 }

@@ -5,6 +5,7 @@
 //! stand-in; and this process, which plays the XMPP server. Absolute figures differ from machine to machine and from
 //! hour to hour; the ratio of fpush to the floor, measured in turns, does not.
 
+mod against;
 mod devices;
 mod flood;
 mod floor;
@@ -34,12 +35,14 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use self::against::Programs;
 pub(crate) use self::floor::floor;
 use self::helper::StandIn;
 pub(crate) use self::helper::stand_in;
 use self::plan::Plan;
 use self::report::Report;
 use self::sample::Samples;
+use self::table::Table;
 use crate::process;
 
 /// The task that measures, once everything is built.
@@ -59,6 +62,8 @@ pub(crate) struct Options {
     json: Option<PathBuf>,
     /// Where the tables go as Markdown.
     markdown: Option<PathBuf>,
+    /// Another program, to be measured in turns with this one.
+    against: Option<PathBuf>,
 }
 
 impl Options {
@@ -67,6 +72,7 @@ impl Options {
         short: true,
         json: None,
         markdown: None,
+        against: None,
     };
 
     pub(crate) fn read(options: &[&str]) -> Result<Self> {
@@ -74,6 +80,7 @@ impl Options {
             short: false,
             json: None,
             markdown: None,
+            against: None,
         };
         let mut options = options.iter();
         while let Some(option) = options.next() {
@@ -87,9 +94,14 @@ impl Options {
                 "--short" => read.short = true,
                 "--json" => read.json = file()?,
                 "--markdown" => read.markdown = file()?,
+                "--against" => read.against = file()?,
                 other => bail!("there is no option {other}; `cargo xtask help` lists them"),
             }
         }
+        ensure!(
+            read.against.is_none() || read.json.is_none(),
+            "--against has no --json, only --markdown"
+        );
         Ok(read)
     }
 }
@@ -104,7 +116,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let xtask = process::build("xtask", profile)?;
     let mut measure = Command::new(xtask);
     measure.arg(MEASURE).arg(fpush);
-    for (option, file) in [("--json", &options.json), ("--markdown", &options.markdown)] {
+    let files = [
+        ("--json", &options.json),
+        ("--markdown", &options.markdown),
+        ("--against", &options.against),
+    ];
+    for (option, file) in files {
         if let Some(file) = file {
             measure.arg(option).arg(file);
         }
@@ -120,6 +137,16 @@ pub(crate) fn measure(fpush: &Path, options: &Options) -> Result<()> {
 
     let samples = Samples::take(fpush)?;
     let mut stand_in = StandIn::start()?;
+    if let Some(other) = &options.against {
+        let programs = Programs { this: fpush, other };
+        let tables = against::measure(&programs, plan, &stand_in, &samples)?;
+        tables.iter().for_each(|table| println!("\n{table}"));
+        if let Some(file) = &options.markdown {
+            let tables: Vec<_> = tables.iter().map(Table::markdown).collect();
+            report::write(file, &tables.join("\n"))?;
+        }
+        return Ok(());
+    }
     let throughput = throughput::measure(fpush, plan, &stand_in, &samples)?;
     let latency = latency::measure(fpush, plan, &mut stand_in, throughput.per_second())?;
     let modules = modules::measure(fpush, plan, &stand_in)?;
@@ -167,11 +194,15 @@ mod tests {
 
     #[test]
     fn options_are_read() {
-        let options = Options::read(&["--short", "--json", "/tmp/a", "--markdown", "/tmp/b"]);
+        let options = ["--short", "--json", "/tmp/a", "--markdown", "/tmp/b"];
+        let options = Options::read(&options);
         let options = options.expect("they are known");
         assert!(options.short);
         assert_eq!(options.json.as_deref(), Some(Path::new("/tmp/a")));
         assert_eq!(options.markdown.as_deref(), Some(Path::new("/tmp/b")));
+        let against = Options::read(&["--against", "/tmp/c"]).expect("it is known");
+        assert_eq!(against.against.as_deref(), Some(Path::new("/tmp/c")));
+        assert!(Options::read(&["--against", "/tmp/c", "--json", "/tmp/a"]).is_err());
         assert!(Options::read(&["--json"]).is_err() && Options::read(&["--fast"]).is_err());
     }
 }

@@ -31,7 +31,7 @@ struct Row {
 }
 
 /// One round of fpush and, right after it, one of the floor.
-struct Round {
+pub(super) struct Round {
     fpush: Side,
     floor: Option<Side>,
     /// Microseconds per push of fpush's round.
@@ -83,14 +83,19 @@ pub(super) fn measure(
 }
 
 /// fpush with one module, and the floor for the same provider.
-struct Bench<'a> {
+pub(super) struct Bench<'a> {
     rig: Rig,
     floor: Option<Floor>,
     stand_in: &'a StandIn,
 }
 
 impl<'a> Bench<'a> {
-    fn start(fpush: &Path, stand_in: &'a StandIn, samples: &Samples, backend: Backend) -> Result<Self> {
+    pub(super) fn start(
+        fpush: &Path,
+        stand_in: &'a StandIn,
+        samples: &Samples,
+        backend: Backend,
+    ) -> Result<Self> {
         let floor = match (samples.of(backend), stand_in.endpoints.url(backend)) {
             (Some(sample), Some(url)) => Some(Floor::start(stand_in, url, sample)?),
             _ => None,
@@ -103,7 +108,7 @@ impl<'a> Bench<'a> {
         })
     }
 
-    fn round(&mut self, load: Load, time: Duration) -> Result<Round> {
+    pub(super) fn round(&mut self, load: Load, time: Duration) -> Result<Round> {
         let cpu_times = || anyhow::Ok((proc::cpu_time(std::process::id())?, self.stand_in.cpu_time()?));
         let before = cpu_times()?;
         let templates = [load.template()];
@@ -265,7 +270,13 @@ impl Row {
 }
 
 impl Round {
-    fn ratio(&self) -> Option<f64> {
+    /// CPU of fpush per push, in microseconds.
+    pub(super) fn cpu(&self) -> f64 {
+        self.fpush.cpu
+    }
+
+    /// The same over that of the floor.
+    pub(super) fn ratio(&self) -> Option<f64> {
         Some(self.fpush.cpu / self.floor?.cpu)
     }
 }
