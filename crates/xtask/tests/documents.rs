@@ -171,6 +171,39 @@ fn the_readme_can_be_read_in_a_minute() {
     assert!(length <= LONGEST_README, "README.md has {length} bytes");
 }
 
+/// The source of all crates, in one text.
+fn sources(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        let path = entry.expect("the folder can be read").path();
+        if path.is_dir() {
+            text.push_str(&sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&read(&path));
+        }
+    }
+    text
+}
+
+#[test]
+fn every_message_that_is_explained_is_one_of_the_program() {
+    let page = read(&root().join("docs/reference/messages.md"));
+    let sources = sources(&root().join("crates"));
+    let mut count = 0;
+    let rows = page
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .filter_map(|line| line.split('|').nth(1));
+    for message in rows.flat_map(|cell| cell.split('`').skip(1).step_by(2)) {
+        // What a message names is `X` here, and the reason behind "link down" is a text of its own.
+        let part = message.strip_prefix("link down: ").unwrap_or(message);
+        let part = part.split(" X,").next().unwrap_or_default();
+        assert!(sources.contains(part), "nothing says {message:?}");
+        count += 1;
+    }
+    assert!(count > 30, "{count}");
+}
+
 #[test]
 fn links_and_anchors_are_found() {
     let text = "# A `b` c\n\n[x](y.md#z) and `[no](link)`\n\n```\n# no\n[no](link)\n```\n## Where do I …\n## A b c\n\n[r]: s.md\n";
