@@ -4,7 +4,7 @@
 //! says about it, and so has each `settings/expired/NAME.json`, which a daemon starts with; `UPDATE_EXPECT=1 cargo test -p fpush --test settings` writes these anew. The files that the settings
 //! name are those of [`Folder`]. A file with modules that this build leaves out is not looked at.
 //!
-//! The JSON in README.md and in settings.example.json is checked as well, with files of ours in the place of the
+//! The JSON in the documents and in settings.example.json is checked as well, with files of ours in the place of the
 //! operator's: see [`with_our_files`].
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
@@ -651,18 +651,36 @@ mod documents {
         passes("settings.example.json", &read("settings.example.json"));
     }
 
-    #[test]
-    fn the_settings_in_the_readme_are_right() {
-        let readme = read("README.md");
-        let mut blocks = 0;
-        let mut rest = readme.as_str();
-        while let Some((_, block)) = rest.split_once("```json") {
-            let (_, block) = block.split_once('\n').unwrap();
-            let (block, after) = block.split_once("```").unwrap();
-            passes("README.md", block);
-            (blocks, rest) = (blocks + 1, after);
+    /// All Markdown files in and below a folder of the repository.
+    fn pages(folder: &str) -> Vec<String> {
+        let path = format!("{}/../../{folder}", env!("CARGO_MANIFEST_DIR"));
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&path).unwrap_or_else(|e| panic!("{path}: {e}")) {
+            let entry = entry.unwrap();
+            let name = format!("{folder}/{}", entry.file_name().into_string().unwrap());
+            if entry.file_type().unwrap().is_dir() {
+                found.extend(pages(&name));
+            } else if name.ends_with(".md") {
+                found.push(name);
+            }
         }
-        assert!(blocks > 0, "README.md shows no settings");
+        found
+    }
+
+    #[test]
+    fn the_settings_in_the_documents_are_right() {
+        let mut blocks = 0;
+        for page in ["README.md".to_owned()].into_iter().chain(pages("docs")) {
+            let text = read(&page);
+            let mut rest = text.as_str();
+            while let Some((_, block)) = rest.split_once("```json") {
+                let (_, block) = block.split_once('\n').unwrap();
+                let (block, after) = block.split_once("```").unwrap();
+                passes(&page, block);
+                (blocks, rest) = (blocks + 1, after);
+            }
+        }
+        assert!(blocks >= 5, "the documents show {blocks} settings");
     }
 
     #[test]

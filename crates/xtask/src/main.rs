@@ -106,7 +106,7 @@ cargo xtask demo --web      a web page that gets pushes by fpush, in your browse
 cargo xtask test            everything that must hold before a change is merged
 cargo xtask test --quick    the same without the runs for each Cargo feature alone
 cargo xtask test --long     the same with the tests that take minutes
-cargo xtask bench           what a push costs in time and memory, beside a bare HTTP/2 client; takes eight minutes
+cargo xtask bench           what a push costs in time and memory, beside a bare HTTP/2 client; takes ten minutes
 cargo xtask bench --against PROGRAM
                             CPU, memory and a flood of this fpush and another one, in turns
 cargo xtask bench --short   whether the bench works, in a few seconds and without optimisation

@@ -136,7 +136,8 @@ fn every_metric_that_is_named_anywhere_is_in_the_table() {
                 .replace('-', "_")
         })
         .collect();
-    let documents = [root.join("README.md"), root.join("ARCHITECTURE.md")];
+    let documents =
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| root.join(name));
     let folders = [root.join("docs"), crates.join("fpush/tests")];
     let mut seen = BTreeSet::new();
     for file in documents
@@ -334,6 +335,75 @@ fn every_alert_has_a_test_that_it_fires_and_one_that_it_is_quiet() {
             );
         }
     }
+}
+
+/// The headings of a page, as links name them.
+fn anchors(page: &str) -> BTreeSet<String> {
+    page.lines()
+        .filter_map(|line| line.strip_prefix("## "))
+        .map(|title| {
+            let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+            title
+                .to_lowercase()
+                .chars()
+                .filter(kept)
+                .collect::<String>()
+                .replace(' ', "-")
+        })
+        .collect()
+}
+
+#[test]
+fn every_alert_has_its_place_in_the_runbook_and_is_named_there() {
+    let runbook = fs::read_to_string(contrib().join("../docs/operate/runbook.md")).unwrap();
+    let alerts = fs::read_to_string(contrib().join("prometheus/alerts.yml")).unwrap();
+    let anchors = anchors(&runbook);
+    let alerts: Vec<_> = alerts.split("- alert: ").skip(1).collect();
+    assert!(alerts.len() > 20, "{alerts:?}");
+    for alert in alerts {
+        let name = alert.lines().next().unwrap();
+        let (_, link) = alert
+            .split_once("docs/operate/runbook.md#")
+            .unwrap_or_else(|| panic!("{name} names no part of the runbook"));
+        let anchor = link.split_whitespace().next().unwrap();
+        assert!(anchors.contains(anchor), "{name}: the runbook has no #{anchor}");
+        let part = runbook
+            .split("\n## ")
+            .find(|part| self::anchors(&format!("## {part}")).contains(anchor))
+            .unwrap();
+        assert!(
+            part.contains(&format!("`{name}`")),
+            "#{anchor} does not name {name}"
+        );
+    }
+}
+
+#[test]
+fn the_page_of_metrics_has_all_of_them() {
+    let page = fs::read_to_string(contrib().join("../docs/reference/metrics.md")).unwrap();
+    let rows: BTreeSet<_> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    let expected: BTreeSet<_> = METRICS
+        .iter()
+        .map(|metric| {
+            let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+            let name = metric.metric_type.name();
+            format!(
+                "| `{}` | {name} | {} | {} |",
+                metric.name,
+                labels.join(", "),
+                metric.help
+            )
+        })
+        .collect();
+    let missing: Vec<_> = expected
+        .iter()
+        .filter(|row| !rows.contains(row.as_str()))
+        .collect();
+    let wrong: Vec<_> = rows.iter().filter(|row| !expected.contains(**row)).collect();
+    assert!(
+        missing.is_empty() && wrong.is_empty(),
+        "docs/reference/metrics.md lacks {missing:#?}\nand has {wrong:#?}"
+    );
 }
 
 #[test]

@@ -290,7 +290,7 @@ const SPECIFIERS: [(char, &str); 13] = [
     ('u', "root"),
     ('V', "/var/tmp"),
 ];
-/// The name that the package, and README, give it.
+/// The name that the package, and the book, give it.
 pub(crate) const UNIT: &str = "fpush.service";
 /// Where `StateDirectory=` makes folders.
 const STATE: &str = "/var/lib";

@@ -541,7 +541,7 @@ mod tests {
                 .join(name);
             std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
         };
-        let (readme, example) = (read("README.md"), read("settings.example.json"));
+        let (page, example) = (read("docs/reference/settings.md"), read("settings.example.json"));
         let mut sections = Sections::new();
         table(&ROOT, "", &mut sections);
         let names: BTreeSet<_> = sections.into_values().flatten().collect();
@@ -550,7 +550,7 @@ mod tests {
                 let is_of_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
                 text.split(|c| !is_of_word(c)).any(|word| word == name)
             };
-            assert!(words(&readme), "{name} is not in README.md");
+            assert!(words(&page), "{name} is not in docs/reference/settings.md");
             let quoted = example.contains(&format!("\"{name}\""));
             assert!(
                 quoted || name == "initialBlocking",

@@ -110,11 +110,11 @@ fn tls_is_spoken_with_a_certificate_of_the_operators() {
     expect_shared(&mut rig, 1);
 }
 
-/// With no more rights than README says.
+/// With no more rights than docs/operate/instances.md says.
 #[test]
 fn a_user_of_its_own_may_do_all_that_is_needed() {
-    let readme = include_str!("../../../../README.md");
-    let (_, rule) = readme.split_once("`ACL SETUSER fpush on >PASSWORD ").unwrap();
+    let page = include_str!("../../../../docs/operate/instances.md");
+    let (_, rule) = page.split_once("`ACL SETUSER fpush on >PASSWORD ").unwrap();
     let (rule, _) = rule.split_once('`').unwrap();
     let redis = Redis::start_new();
     let user = ["ACL", "SETUSER", "fpush", "on", ">secret"];

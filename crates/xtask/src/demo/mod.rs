@@ -414,7 +414,7 @@ fn next_steps() {
     }
     println!(
         "\nand remove the modules that you have no app for. Then `cargo run -p fpush -- check settings.json` says what \
-         is still wrong, and README.md how the server is set up."
+         is still wrong, and docs/install how to go on: keys, package, XMPP server."
     );
 }
 

@@ -122,6 +122,9 @@ impl Checks<'_> {
             ("/usr/share/doc/fpush/changelog.Debian.gz", "644"),
             ("/usr/share/doc/fpush/README.md", "644"),
             ("/usr/share/doc/fpush/CHANGELOG.md", "644"),
+            ("/usr/share/doc/fpush/docs/SUMMARY.md", "644"),
+            ("/usr/share/doc/fpush/docs/install/debian.md", "644"),
+            ("/usr/share/doc/fpush/docs/status-page.png", "644"),
             ("/usr/share/doc/fpush/THIRD-PARTY", "644"),
             ("/usr/share/doc/fpush/examples/settings.example.json", "644"),
         ] {

@@ -162,7 +162,7 @@ const ACCEPTED: [&str; 4] = [
     // Whoever gives the package to others puts in an address.
     "bogus-mail-host",
     "bogus-mail-host-in-debian-changelog",
-    // It has the name that README.md and the repository call it by.
+    // It has the name that the book and the repository call it by.
     "wrong-name-for-upstream-changelog",
 ];
 

@@ -51,9 +51,14 @@ pub(super) fn stage(program: &Path) -> Result<String> {
     write(&folder.join("changelog"), &changelog)?;
 
     let doc = folder.join("doc");
-    for file in ["README.md", "CHANGELOG.md"] {
+    for file in DOCUMENTS {
         copy(Path::new(file), &doc.join(file))?;
     }
+    // Below the same names as in the repository, so that the links between them hold.
+    copy_folder(Path::new("docs"), &doc.join("docs"))?;
+    // It is among the manual pages.
+    fs::remove_file(doc.join("docs/fpush.1")).context("cannot leave out docs/fpush.1")?;
+    copy_folder(Path::new("examples"), &doc.join("examples"))?;
     write(&doc.join("THIRD-PARTY"), &licences::third_party()?)?;
     copy(
         Path::new("settings.example.json"),
@@ -124,6 +129,15 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+/// Documents beside the book, which is in `docs`.
+const DOCUMENTS: [&str; 5] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+];
 
 /// The program in the unit file, for an installation by hand.
 const BY_HAND: &str = "/usr/local/bin/fpush ";
