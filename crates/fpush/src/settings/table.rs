@@ -507,7 +507,7 @@ mod tests {
                 module["blacklist"] =
                     json!({ "invalidToken": { spelling: "1s" }, "pushError": { spelling: "1s" } });
                 let settings = json!({
-                    "component": { "tls": {} }, "pushModules": { "m": module }, "monitoring": {}, "logging": {}, "timeout": {}, "cluster": {},
+                    "component": { "tls": {}, "push2": {} }, "pushModules": { "m": module }, "monitoring": {}, "logging": {}, "timeout": {}, "cluster": {},
                     "registration": { "store": { "type": store }, "http": {} },
                 });
                 for (path, keys) in read(&settings) {
@@ -568,7 +568,8 @@ mod tests {
                 .join(name);
             std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
         };
-        let (readme, example) = (read("README.md"), read("settings.example.json"));
+        let readme = read("README.md") + &read("docs/push2.md");
+        let example = read("settings.example.json");
         let mut sections = Sections::new();
         table(&ROOT, "", &mut sections);
         let names: BTreeSet<_> = sections.into_values().flatten().collect();
