@@ -19,6 +19,7 @@ fn main() {
         class: Class::High,
         form: Form::Full,
         extra: None,
+        notification: None,
         count: None,
         id: Uuid::new_v4(),
         deadline: Instant::now().into_std(),

@@ -9,8 +9,8 @@ use std::{
 use bytes::Bytes;
 use fpush_client::{CLOCK_WRONG, ProviderClient, Via, example, retry_after};
 use fpush_push::{
-    BackendStatus, Class, Credential, CredentialKind, Example, Extra, Failure, Form, Push, PushError,
-    PushTrait, Sending, Token, Urgency, Verifying,
+    BackendStatus, Class, Credential, CredentialKind, Example, Extra, Failure, Form, Priority, Push,
+    PushError, PushTrait, Receiver, Sending, Token, Urgency, Verifying,
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri,
@@ -23,6 +23,7 @@ use crate::{
     credentials::Validity,
     payload::Ready,
     provider_token::{Clocks, ProviderToken},
+    push2::App,
     response::{CREDENTIALS_PAUSE, Entry, Refusal, Remedy},
 };
 
@@ -52,26 +53,19 @@ pub(crate) struct Apns {
     pub(crate) mode: Mode,
     /// What goes to a device's second token.
     pub(crate) call: Box<Ready>,
+    pub(crate) app: App,
     pub(crate) ttl: Duration,
     /// Of endpoint, topic and credential.
     pub(crate) digest: u128,
 }
 
 impl PushTrait for Apns {
-    /// The digits of a number of bytes, in lower case: 32 bytes today, and Apple says "do not hard-code it". To Apple
-    /// both cases of a digit are one.
     fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>> {
-        let bytes = token.len() / 2;
-        let known = token.len().is_multiple_of(2)
-            && (1..=MOST_BYTES).contains(&bytes)
-            && token.bytes().all(|byte| byte.is_ascii_hexdigit());
-        known.then(|| {
-            if token.bytes().any(|byte| byte.is_ascii_uppercase()) {
-                Cow::Owned(token.to_ascii_lowercase())
-            } else {
-                Cow::Borrowed(token)
-            }
-        })
+        canonical(token)
+    }
+
+    fn receiver(&self, client: &str, call: bool) -> Option<Receiver> {
+        self.app.receiver(client, call)
     }
 
     fn time_to_live(&self, _class: Class) -> Duration {
@@ -105,6 +99,7 @@ impl PushTrait for Apns {
                 class: self.class(Urgency::High),
                 form: Form::Full,
                 extra: None,
+                notification: None,
                 count: None,
                 id: uuid::Uuid::new_v4(),
                 deadline,
@@ -247,6 +242,7 @@ impl Apns {
             class,
             form: Form::Full,
             extra: Some(Arc::new(extra)),
+            notification: None,
             count: Some(1),
             id: uuid::Uuid::nil(),
             deadline: std::time::Instant::now(),
@@ -273,6 +269,8 @@ impl Apns {
     fn ready(&self, push: &Push) -> &Ready {
         match (&self.mode, push.class) {
             _ if push.extra.as_deref().is_some_and(|extra| extra.call) => &self.call,
+            // The app's extension reads what a visible push carries, and no other.
+            (Mode::Auto { high: ready, .. }, _) if push.notification.is_some() => ready,
             (Mode::One(_, ready), _) | (Mode::Auto { high: ready, .. }, Class::High | Class::Voip) => ready,
             (Mode::Auto { low, .. }, Class::Low) => low,
         }
@@ -298,13 +296,19 @@ impl Apns {
         id.set_sensitive(true);
         headers.insert(APNS_ID, id);
         headers.insert(APNS_PUSH_TYPE, ready.push_type.clone());
-        headers.insert(APNS_PRIORITY, ready.priority.clone());
+        let notification = push.notification.as_deref();
+        let priority = match notification.map(|notification| notification.priority) {
+            Some(Priority::Low) => HeaderValue::from_static("5"),
+            Some(Priority::High | Priority::Normal) | None => ready.priority.clone(),
+        };
+        headers.insert(APNS_PRIORITY, priority);
         headers.insert(APNS_TOPIC, ready.topic.clone());
         headers.insert(
             APNS_EXPIRATION,
             HeaderValue::from(self.expiration(SystemTime::now())),
         );
-        if let Some(collapse_id) = &ready.collapse_id {
+        // No notification takes another one's place: each says something else.
+        if let Some(collapse_id) = ready.collapse_id.as_ref().filter(|_| notification.is_none()) {
             headers.insert(APNS_COLLAPSE_ID, collapse_id.clone());
         }
         let generation = match &self.authentication {
@@ -315,7 +319,11 @@ impl Apns {
                 signed.generation
             }
         };
-        let mut request = Request::new(ready.body(push.form, extra, push.count));
+        let body = match notification {
+            Some(notification) => ready.relayed(push.form, notification.payload.as_deref()),
+            None => ready.body(push.form, extra, push.count),
+        };
+        let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::from_parts(uri).ok()?;
         *request.headers_mut() = headers;
@@ -379,6 +387,22 @@ impl Apns {
             }
         }
     }
+}
+
+/// The digits of a number of bytes, in lower case: 32 bytes today, and Apple says "do not hard-code it". To Apple both cases of
+/// a digit are one.
+pub(crate) fn canonical(token: &str) -> Option<Cow<'_, str>> {
+    let bytes = token.len() / 2;
+    let known = token.len().is_multiple_of(2)
+        && (1..=MOST_BYTES).contains(&bytes)
+        && token.bytes().all(|byte| byte.is_ascii_hexdigit());
+    known.then(|| {
+        if token.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            Cow::Owned(token.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(token)
+        }
+    })
 }
 
 /// A push that Apple did not take.

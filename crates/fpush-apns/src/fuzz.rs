@@ -3,15 +3,26 @@
 
 use std::time::{Duration, SystemTime};
 
-use fpush_push::PushError;
+use fpush_push::{PushError, Receiver};
 use http::StatusCode;
 
 use crate::{
     credentials::{CredentialError, Material},
     provider_token::{Agreements, Clocks, ProviderToken},
     purpose::Wanted,
+    push2::App,
     response::{Refusal, Remedy},
 };
+
+/// Whom the `<client>` of a notification means, to a module of the app `org.example.app`.
+#[must_use]
+pub fn receiver(client: &str, call: bool) -> Option<Receiver> {
+    let app = App {
+        topic: "org.example.app".to_owned(),
+        sandbox: None,
+    };
+    app.receiver(client, call)
+}
 
 /// What an answer says.
 pub struct Answer {

@@ -20,6 +20,7 @@ use crate::{
     credentials::Validity,
     payload::{PayloadSettings, Ready},
     provider_token::{Agreements, Clocks, ProviderToken},
+    push2::App,
 };
 
 /// Makes the requests of a module with the usual settings.
@@ -74,6 +75,10 @@ impl Requests {
             authentication,
             mode: Mode::One(Class::High, ready(Class::High)?),
             call: ready(Class::Voip)?,
+            app: App {
+                topic: "org.example.app".to_owned(),
+                sandbox: Some(false),
+            },
             ttl: Duration::from_secs(28 * 86_400),
             digest: 0,
         }))

@@ -14,6 +14,7 @@ mod payload;
 mod pkcs12;
 mod provider_token;
 mod purpose;
+mod push2;
 mod response;
 mod settings;
 mod topic;

@@ -1,5 +1,6 @@
 //! What a push carries, made once when the daemon starts: it is the same for every device.
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use fpush_push::{Class, Extra, Form};
 use http::HeaderValue;
@@ -116,16 +117,30 @@ impl Ready {
         candidates
             .into_iter()
             .flatten()
-            .map(|extra| self.extended(&base, extra))
+            .map(|extra| self.extended(&base, extra.data()))
             .find(|body| body.len() <= self.limit)
             .unwrap_or(base)
     }
 
+    /// The body with what a notification of Push 2.0 carries, under the key that the draft's apps look for: what is too large
+    /// is left out, because a ciphertext that is cut cannot be read.
+    pub(crate) fn relayed(&self, form: Form, payload: Option<&[u8]>) -> Bytes {
+        let (base, payload) = match form {
+            Form::Full => (&self.full, payload),
+            Form::Minimal => (&self.minimal, None),
+        };
+        let encoded = payload.map(|payload| BASE64_STANDARD.encode(payload));
+        let extended = encoded.map(|encoded| self.extended(base, [(RELAYED, &*encoded)]));
+        extended
+            .filter(|body| body.len() <= self.limit)
+            .unwrap_or_else(|| base.clone())
+    }
+
     /// The body with more keys behind its own. There always are some of its own: `aps`.
-    fn extended(&self, base: &Bytes, extra: &Extra) -> Bytes {
+    fn extended<'a>(&self, base: &Bytes, more: impl IntoIterator<Item = (&'static str, &'a str)>) -> Bytes {
         let mut body = base[..base.len() - 1].to_vec();
-        for (name, value) in extra
-            .data()
+        for (name, value) in more
+            .into_iter()
             .filter(|(name, _)| !self.taken.iter().any(|taken| taken == name))
         {
             body.extend_from_slice(format!(",\"{name}\":{}", Value::from(value)).as_bytes());
@@ -134,6 +149,9 @@ impl Ready {
         body.into()
     }
 }
+
+/// The key of what a notification of Push 2.0 carries.
+const RELAYED: &str = "rfc8291";
 
 /// The body with a badge at its place.
 fn with_badge(base: &Bytes, place: usize, count: u32) -> Bytes {
@@ -224,6 +242,24 @@ mod tests {
             (&body["account"], &body["encrypted"]),
             (&json!("a\"@b.example"), &Value::Null)
         );
+    }
+
+    #[test]
+    fn a_notification_carries_what_its_sender_encrypted_as_far_as_apple_takes_it() {
+        let ready = ready(Class::High, usual()).unwrap();
+        let relayed = |form, length: usize| {
+            let body: Value =
+                serde_json::from_slice(&ready.relayed(form, Some(&vec![0xfb; length]))).unwrap();
+            (body["rfc8291"].clone(), body["extra"].clone())
+        };
+        let extra = json!({ "a": [1, 2] });
+        assert_eq!(relayed(Form::Full, 3), (json!("+/v7"), extra.clone()));
+        // As large as servers make it.
+        assert!(relayed(Form::Full, 2_950).0.is_string());
+        assert_eq!(relayed(Form::Full, 3_100), (Value::Null, extra.clone()));
+        assert_eq!(relayed(Form::Minimal, 3), (Value::Null, Value::Null));
+        let none: Value = serde_json::from_slice(&ready.relayed(Form::Full, None)).unwrap();
+        assert_eq!((&none["rfc8291"], &none["extra"]), (&Value::Null, &extra));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::{
     payload::{PayloadSettings, Ready},
     provider_token::{Agreements, Clocks, ProviderToken},
     purpose::{Objection, Wanted},
+    push2::App,
     topic,
 };
 
@@ -120,7 +121,8 @@ impl BackendType for Apple {
         // What Apple's words about tokens depend on. The environment is part of the endpoint.
         let mut digest = settings::digest(format!("{} {topic} {calls}", endpoint.uri).as_bytes());
         let mut facts = endpoint.facts();
-        facts.push(("topic", topic));
+        facts.push(("topic", topic.clone()));
+        let app = App { topic, sandbox };
         let (identity, proof) = match credentials {
             Credentials::Certificate(_) => {
                 let Chosen {
@@ -164,6 +166,7 @@ impl BackendType for Apple {
                 authentication,
                 mode,
                 call,
+                app,
                 ttl,
                 digest,
             });

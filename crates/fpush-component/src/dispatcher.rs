@@ -2,16 +2,20 @@
 //!
 //! It decides and starts; what takes time is a task, whose reply goes out through the outbox.
 
+mod notify;
+#[cfg(test)]
+mod tests;
+
 use std::{
     fmt,
     sync::{
-        Arc, RwLock,
+        Arc, Mutex, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use fpush_driver::{Admission, Drain, Module, Modules, Senders};
-use fpush_policy::Sender;
+use fpush_policy::{Relaying, Sender};
 use fpush_push::{
     Choice, CommandError, Cut, Devices, Found, Lookup, Outcome, Registered, Request as PushRequest, Scope,
     Unavailable, is_plain_name, is_tigase_node, sender,
@@ -48,6 +52,8 @@ pub(crate) struct Dispatcher {
     /// Of publishes whose node the registry's database is asked for.
     lookups: Arc<Turns>,
     commands: Arc<Turns>,
+    /// Notifications of Push 2.0.
+    relaying: Mutex<Relaying>,
 }
 
 impl fmt::Debug for Dispatcher {
@@ -74,6 +80,7 @@ impl Dispatcher {
             senders,
             lookups: Turns::new(SMALL_LOOKUPS, LARGE_LOOKUPS),
             commands: Turns::new(SMALL_COMMANDS, LARGE_COMMANDS),
+            relaying: Mutex::default(),
         })
     }
 
@@ -101,7 +108,7 @@ impl Dispatcher {
         read(&self.devices).clone()
     }
 
-    /// Has a request done that arrived now over this link. It gets exactly one reply.
+    /// Has a request done that arrived now over this link. It gets exactly one reply, or, if it is a message, one at most.
     pub(crate) fn dispatch(self: &Arc<Self>, link: &Link, incoming: Incoming<'_>, now: Instant) {
         let Incoming {
             addresses,
@@ -121,6 +128,9 @@ impl Dispatcher {
             }
             Request::Command(command) => {
                 return self.command(command, &domain, &link.settings().scope, pending);
+            }
+            Request::Notify(sent) => {
+                return self.notify(&sent, &domain, &link.settings(), pending);
             }
             Request::NoNode => {
                 self.domains.count(&domain, now);
@@ -470,6 +480,3 @@ const LARGE_COMMANDS: Bounds = Bounds {
 };
 /// Bytes of a node or a secret: the longest tokens have as many.
 const MAX_VALUE: usize = 4_096;
-
-#[cfg(test)]
-mod tests;

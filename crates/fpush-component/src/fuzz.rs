@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use fpush_push::{Command, CommandError, Devices, Executing, Lookup, Outcome, Scope, Urgency};
+use fpush_push::{
+    Command, CommandError, Devices, Executing, Lookup, Notification, Outcome, Scope, Urgency,
+};
 
 use crate::{
     command,
@@ -33,6 +35,8 @@ pub struct Asked {
     pub domain: String,
     /// What the registry is to execute.
     pub command: Option<Command>,
+    /// What is to be passed on, and to whom (Push 2.0).
+    pub notification: Option<(String, Notification)>,
 }
 
 /// All that is read of a publish.
@@ -133,7 +137,7 @@ fn asked(incoming: Incoming<'_>) -> Asked {
         domain,
         request,
     } = incoming;
-    let (mut kept, mut command) = (0, None);
+    let (mut kept, mut command, mut notification) = (0, None, None);
     let reply = match request {
         Request::Publish(publish) => {
             kept = publish.size();
@@ -155,6 +159,14 @@ fn asked(incoming: Incoming<'_>) -> Asked {
         Request::Malformed => Reply::Malformed,
         Request::Unreadable => Reply::Unreadable,
         Request::Subscribe => Reply::Unsubscribed,
+        Request::Notify(sent) => match sent.check() {
+            Ok((client, checked)) => {
+                kept = client.len() + carried(&checked);
+                notification = Some((client.to_owned(), checked));
+                Reply::Notified(Outcome::UnknownModule)
+            }
+            Err(fault) => Reply::BadNotification(fault),
+        },
     };
     let mut written = Vec::new();
     reply.write(&addresses, &reply::counters(), &mut written);
@@ -168,7 +180,15 @@ fn asked(incoming: Incoming<'_>) -> Asked {
             },
         domain: domain.into_owned(),
         command,
+        notification,
     }
+}
+
+/// Bytes that a notification carries.
+fn carried(notification: &Notification) -> usize {
+    let payload = notification.payload.as_ref().map_or(0, |payload| payload.len());
+    let signature = notification.signature.as_ref();
+    payload + signature.map_or(0, |signature| signature.jwt.len() + signature.key.len())
 }
 
 /// Stands for a registry with the commands of all dialects, of which none is executed.

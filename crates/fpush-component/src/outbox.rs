@@ -132,24 +132,30 @@ impl Outbox {
         }
     }
 
-    /// Adds a reply to something that arrived then.
+    /// Adds a reply to something that arrived then. It may be nothing.
     pub(crate) fn push(&self, arrived: Instant, write: impl FnOnce(&mut Vec<u8>)) {
         let mut batch = self.lock();
         if !batch.is_open {
             let mut bytes = Vec::new();
             write(&mut bytes);
-            return batch.group.leave([Orphan {
-                bytes,
-                arrived,
-                meters: Arc::clone(&self.meters),
-            }]);
+            if !bytes.is_empty() {
+                batch.group.leave([Orphan {
+                    bytes,
+                    arrived,
+                    meters: Arc::clone(&self.meters),
+                }]);
+            }
+            return;
         }
-        let first = batch.bytes.is_empty();
+        let start = batch.bytes.len();
         write(&mut batch.bytes);
         let end = batch.bytes.len();
+        if end == start {
+            return;
+        }
         batch.ends.push((end, arrived));
         drop(batch);
-        if first {
+        if start == 0 {
             self.filled.notify_one();
         }
     }
@@ -367,6 +373,19 @@ impl PendingReply {
     pub(crate) fn without_module(self, outcome: Outcome, named: Named<'_>) {
         self.component.outcomes.increment(outcome);
         self.published(outcome, named);
+    }
+
+    /// The reply to a notification of Push 2.0, if there is anything to say.
+    pub(crate) fn notified(self, outcome: Outcome) {
+        debug!(publish = self.number, outcome = %outcome.name(), "notified");
+        self.component.durations.record(self.arrived.elapsed());
+        self.write(&Reply::Notified(outcome));
+    }
+
+    /// The reply to one that came to no push module.
+    pub(crate) fn not_relayed(self, outcome: Outcome) {
+        self.component.outcomes.increment(outcome);
+        self.notified(outcome);
     }
 
     fn write(&self, reply: &Reply<'_>) {

@@ -10,6 +10,8 @@ use fpush_push::{CommandError, Cut, Outcome, metrics::LabelledCounters};
 use quick_xml::escape::{escape, unescape};
 use xmpp_parsers::minidom::Element;
 
+use crate::push2::Fault;
+
 /// What we say to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reply<'a> {
@@ -39,6 +41,10 @@ pub(crate) enum Reply<'a> {
     BadCharacters,
     /// To a command with an action that it does not have.
     BadAction,
+    /// To a notification of Push 2.0, by what became of it. Where that is nothing bad there is nothing to say.
+    Notified(Outcome),
+    /// To one that nobody could pass on.
+    BadNotification(Fault),
     /// To a presence subscription: nobody sees our presence (RFC 6121 section 3.1.6).
     Unsubscribed,
 }
@@ -115,6 +121,8 @@ words! {
         Forbidden = "forbidden",
         InternalServerError = "internal-server-error",
         ItemNotFound = "item-not-found",
+        NotAcceptable = "not-acceptable",
+        PolicyViolation = "policy-violation",
         RemoteServerTimeout = "remote-server-timeout",
         ResourceConstraint = "resource-constraint",
         ServiceUnavailable = "service-unavailable",
@@ -134,15 +142,19 @@ enum Shape<'a> {
     Result(&'a str),
     Error(ErrorType, Condition),
     CommandError(ErrorType, Condition, CommandCondition),
+    /// In a message.
+    MessageError(ErrorType, Condition),
     Unsubscribed,
+    /// Nothing at all.
+    Silence,
 }
 
 impl Reply<'_> {
     /// The table.
     fn shape(&self) -> Shape<'_> {
         use Condition::{
-            BadRequest, FeatureNotImplemented, Forbidden, InternalServerError, ItemNotFound,
-            RemoteServerTimeout, ResourceConstraint, ServiceUnavailable,
+            BadRequest, FeatureNotImplemented, Forbidden, InternalServerError, ItemNotFound, NotAcceptable,
+            PolicyViolation, RemoteServerTimeout, ResourceConstraint, ServiceUnavailable,
         };
         use ErrorType::{Auth, Cancel, Modify, Wait};
         match self {
@@ -181,6 +193,28 @@ impl Reply<'_> {
             },
             Self::BadCharacters => Shape::CommandError(Modify, BadRequest, CommandCondition::BadPayload),
             Self::BadAction => Shape::CommandError(Modify, BadRequest, CommandCondition::BadAction),
+            // No server may give up a device because of what we think of it, or of what the settings allow: only its provider
+            // says that it is gone.
+            Self::Notified(outcome) => match outcome {
+                Outcome::Accepted | Outcome::Queued | Outcome::Coalesced | Outcome::Unwanted => {
+                    Shape::Silence
+                }
+                Outcome::TokenDead | Outcome::NotRegistered => Shape::MessageError(Cancel, ItemNotFound),
+                Outcome::TokenInvalid | Outcome::UnknownModule | Outcome::UnknownDevice => {
+                    Shape::MessageError(Wait, PolicyViolation)
+                }
+                Outcome::Refused | Outcome::Overloaded => Shape::MessageError(Wait, ResourceConstraint),
+                Outcome::TokenBlocked
+                | Outcome::ProviderUnavailable
+                | Outcome::ShuttingDown
+                | Outcome::RegistryUnavailable => Shape::MessageError(Wait, RemoteServerTimeout),
+            },
+            Self::BadNotification(fault) => match fault {
+                Fault::NoClient | Fault::Payload | Fault::Jwt | Fault::Key => {
+                    Shape::MessageError(Modify, BadRequest)
+                }
+                Fault::LongClient | Fault::LargePayload => Shape::MessageError(Modify, NotAcceptable),
+            },
             Self::Unsubscribed => Shape::Unsubscribed,
         }
     }
@@ -200,6 +234,15 @@ impl Reply<'_> {
             Self::CommandFailed(error) => return error.to_string().into(),
             Self::BadCharacters => "a value has characters that XML does not allow",
             Self::BadAction => "this command has one step: its action is execute or cancel",
+            Self::Notified(outcome) => notified_text(*outcome),
+            Self::BadNotification(fault) => match fault {
+                Fault::NoClient => "element client is missing",
+                Fault::LongClient => "element client has more than 1000 bytes",
+                Fault::Payload => "element payload is not base64",
+                Fault::LargePayload => "element payload has more than 4096 bytes",
+                Fault::Jwt => "element jwt is not a signed JWT of at most 2048 bytes",
+                Fault::Key => "attribute key of element jwt is not an uncompressed point of P-256 in base64",
+            },
             Self::Nothing | Self::Xml(_) | Self::Unsubscribed => "",
         };
         text.into()
@@ -207,13 +250,17 @@ impl Reply<'_> {
 
     /// Appends the reply as XML, and counts it.
     pub(crate) fn write(&self, addresses: &Addresses, counters: &LabelledCounters<2>, out: &mut Vec<u8>) {
-        let shape = self.shape();
+        let shape = match self.shape() {
+            // Without an id nobody knows which message it is about.
+            Shape::MessageError(..) if !addresses.has_id => Shape::Silence,
+            shape => shape,
+        };
         if let Some(place) = shape.place() {
             counters.increment(place);
         }
         let mut append = |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
         let attributes = &addresses.attributes;
-        let (kind, condition, more) = match shape {
+        let (stanza, kind, condition, more): (&[u8], _, _, _) = match shape {
             Shape::Result("") => return append(&[b"<iq type='result'", attributes, b"/>"]),
             Shape::Result(xml) => {
                 return append(&[b"<iq type='result'", attributes, b">", xml.as_bytes(), b"</iq>"]);
@@ -221,11 +268,15 @@ impl Reply<'_> {
             Shape::Unsubscribed => {
                 return append(&[b"<presence type='unsubscribed'", attributes, b"/>"]);
             }
-            Shape::Error(kind, condition) => (kind, condition, None),
-            Shape::CommandError(kind, condition, more) => (kind, condition, Some(more)),
+            Shape::Silence => return,
+            Shape::Error(kind, condition) => (b"iq", kind, condition, None),
+            Shape::CommandError(kind, condition, more) => (b"iq", kind, condition, Some(more)),
+            Shape::MessageError(kind, condition) => (b"message", kind, condition, None),
         };
         append(&[
-            b"<iq type='error'",
+            b"<",
+            stanza,
+            b" type='error'",
             attributes,
             b"><error type='",
             kind.text().as_bytes(),
@@ -243,7 +294,7 @@ impl Reply<'_> {
                 b" xmlns='http://jabber.org/protocol/commands'/>",
             ]);
         }
-        append(&[b"</error></iq>"]);
+        append(&[b"</error></", stanza, b">"]);
     }
 }
 
@@ -276,6 +327,27 @@ fn published_text(outcome: Outcome, named: Named<'_>) -> Cow<'static, str> {
     }
 }
 
+fn notified_text(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Accepted | Outcome::Queued | Outcome::Coalesced | Outcome::Unwanted => "",
+        Outcome::TokenDead | Outcome::NotRegistered => {
+            "the push service says that the app is not on this device any more"
+        }
+        Outcome::TokenInvalid | Outcome::UnknownModule | Outcome::UnknownDevice => {
+            "nothing may be sent to this client from here"
+        }
+        Outcome::Refused => "too many notifications from this domain, or for this device",
+        Outcome::Overloaded => "too many notifications are under way",
+        Outcome::TokenBlocked => {
+            "nothing is sent to this client for a while, because the push service does not take it"
+        }
+        Outcome::ProviderUnavailable | Outcome::RegistryUnavailable => {
+            "the push service does not take the notification now"
+        }
+        Outcome::ShuttingDown => "this service is about to stop",
+    }
+}
+
 /// Counters of replies by type and condition; the last one counts results.
 pub(crate) fn counters() -> LabelledCounters<2> {
     let errors = ErrorType::ALL.iter().flat_map(|kind| {
@@ -291,10 +363,10 @@ impl Shape<'_> {
     fn place(&self) -> Option<usize> {
         match self {
             Self::Result(_) => Some(RESULTS),
-            Self::Error(kind, condition) | Self::CommandError(kind, condition, _) => {
-                Some(place(*kind, *condition))
-            }
-            Self::Unsubscribed => None,
+            Self::Error(kind, condition)
+            | Self::CommandError(kind, condition, _)
+            | Self::MessageError(kind, condition) => Some(place(*kind, *condition)),
+            Self::Unsubscribed | Self::Silence => None,
         }
     }
 }
@@ -319,6 +391,7 @@ impl CommandCondition {
 #[cfg_attr(test, derive(PartialEq))]
 pub(crate) struct Addresses {
     attributes: Box<[u8]>,
+    has_id: bool,
 }
 
 impl fmt::Debug for Addresses {
@@ -352,6 +425,7 @@ impl Addresses {
         }
         Some(Self {
             attributes: attributes.into_boxed_slice(),
+            has_id: id.is_some(),
         })
     }
 

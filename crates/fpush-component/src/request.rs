@@ -12,12 +12,13 @@ use xmpp_parsers::ns;
 
 use crate::{
     command::{AdHoc, COMMANDS},
+    push2::Sent,
     reply::Addresses,
     stream::Stanza,
     xml::{Cursor, Malformed, Open},
 };
 
-/// A stanza that wants exactly one reply.
+/// A stanza that wants a reply: exactly one, or, if it is a message, one at most.
 #[cfg_attr(test, derive(Debug, PartialEq))]
 pub(crate) struct Incoming<'a> {
     /// Those of the reply.
@@ -55,6 +56,8 @@ pub(crate) enum Request<'a> {
     Unreadable,
     /// A presence: the sender wants to see ours.
     Subscribe,
+    /// Push 2.0, in a message: pass this on to a device.
+    Notify(Sent<'a>),
 }
 
 /// Why a server closes a stream (RFC 6120 section 4.9.3), as far as it makes a difference to us.
@@ -77,6 +80,8 @@ impl<'a> Incoming<'a> {
             StanzaType::Get => Request::read(&mut cursor, &root, false),
             StanzaType::Set => Request::read(&mut cursor, &root, true),
             StanzaType::Subscribe => Ok(Request::Subscribe),
+            // Of what cannot be read nobody knows whether it is a notification.
+            StanzaType::Message => Ok(Request::Notify(Sent::read(&mut cursor, &root).ok()??)),
         };
         Some(Self {
             addresses,
@@ -94,7 +99,7 @@ impl<'a> Incoming<'a> {
                 domain,
                 request: Request::Unreadable,
             }),
-            StanzaType::Subscribe => None,
+            StanzaType::Subscribe | StanzaType::Message => None,
         }
     }
 }
@@ -109,6 +114,7 @@ enum StanzaType {
     Get,
     Set,
     Subscribe,
+    Message,
 }
 
 /// Reads the start tag of a stanza that wants a reply: the addresses of that, the sender's domain, and what is wanted.
@@ -117,10 +123,12 @@ fn read_head<'a>(root: &Open<'a>) -> Option<(Addresses, Cow<'a, str>, StanzaType
         return None;
     }
     let [stanza_type, from, to, id] = root.raw_attributes(["type", "from", "to", "id"]).ok()?;
-    let stanza_type = match (root.local, stanza_type?) {
+    let stanza_type = match (root.local, stanza_type.unwrap_or_default()) {
         ("iq", "get") if id.is_some() => StanzaType::Get,
         ("iq", "set") if id.is_some() => StanzaType::Set,
         ("presence", "subscribe") => StanzaType::Subscribe,
+        // Whatever its type is: servers give it none. An error is never answered, or errors would go to and fro.
+        ("message", kind) if unescape(kind).is_ok_and(|kind| kind != "error") => StanzaType::Message,
         _ => return None,
     };
     let (from, to) = (from?, to?);

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use fpush_policy::RelayLimits;
 use fpush_push::{Scope, canonical_domain};
 
 use crate::tls::TlsSettings;
@@ -31,8 +32,19 @@ pub struct LinkSettings {
     pub group: Option<String>,
     /// `modules` and `defaultModule`.
     pub scope: Arc<Scope>,
+    /// `push2`; without it all messages are dropped.
+    pub push2: Option<Push2Settings>,
     /// `timeout.xmppconnectionError`: before the next attempt to connect.
     pub retry_after: Duration,
+}
+
+/// What is passed on of what comes over a link as notifications of Push 2.0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Push2Settings {
+    /// `modules`: in this order they are asked whether they can send to a client.
+    pub modules: Vec<String>,
+    /// `maxPerDomain` and `maxPerReceiver`.
+    pub limits: RelayLimits,
 }
 
 impl fmt::Debug for LinkSettings {
@@ -79,6 +91,7 @@ impl LinkSettings {
                 secret_key: self.secret_key,
                 group: self.group.clone(),
                 scope: Arc::clone(&self.scope),
+                push2: self.push2.clone(),
                 retry_after: self.retry_after,
                 ..others.clone()
             }
@@ -109,6 +122,7 @@ impl LinkSettings {
             max_stanza_size: 1_000,
             group: None,
             scope: Arc::default(),
+            push2: None,
             retry_after: Duration::ZERO,
         }
     }

@@ -100,6 +100,7 @@ impl Rig {
             max_stanza_size: 10_000,
             group: None,
             scope: Arc::default(),
+            push2: None,
             retry_after: SECOND,
         };
         let (drain, taken) = (Drain::default(), Arc::default());

@@ -4,6 +4,7 @@ mod admit;
 mod attempts;
 mod held;
 mod inspect;
+mod notify;
 mod proof;
 mod remember;
 mod settle;
@@ -184,6 +185,7 @@ impl Module {
             class,
             form: Form::Full,
             extra: None,
+            notification: None,
             count: None,
             id: Uuid::new_v4(),
             deadline: (Instant::now() + DEADLINE).into_std(),
@@ -280,6 +282,27 @@ impl Module {
                 let mut state = self.lock();
                 state.policy.unblock(fingerprint);
             }
+        }
+    }
+
+    /// A push that is to be sent, after others are asked who share the module.
+    fn to_send(
+        self: &Arc<Self>,
+        job: Box<PushJob>,
+        slot: RateSlot,
+        turn: Turn,
+        shared: Option<Arc<dyn SharedLane>>,
+        arrived: Instant,
+    ) -> Admitted {
+        Admitted {
+            module: Arc::clone(self),
+            way: Way::Send {
+                job,
+                slot,
+                turn,
+                shared,
+                arrived,
+            },
         }
     }
 

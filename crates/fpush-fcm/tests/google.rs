@@ -105,6 +105,7 @@ fn push() -> Push {
         class: Class::High,
         form: Form::Full,
         extra: None,
+        notification: None,
         count: None,
         id: Uuid::new_v4(),
         deadline: (Instant::now() + Duration::from_secs(20)).into_std(),

@@ -51,6 +51,7 @@ targets! {
     state::unit_file,
     stream::addresses,
     stream::commands,
+    stream::notifications,
     stream::stanzas,
     web::http_form,
     web::http_headers,

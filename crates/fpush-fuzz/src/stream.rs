@@ -12,8 +12,8 @@ use std::{
 
 use fpush_component::fuzz::{Asked, Cut, cut, read, read_head, read_usual, stream_error};
 use fpush_push::{
-    COMMAND_FIELDS, Command, Completed, Devices as _, Found, Lookup, Value, canonical_domain, canonical_jid,
-    registrable,
+    COMMAND_FIELDS, Command, Completed, Devices as _, Found, Lookup, Notification, Signature, Value,
+    canonical_domain, canonical_jid, registrable,
 };
 use fpush_registry::{NoModules, Registry, RegistrySettings, StoreSettings};
 use quick_xml::{Reader, escape::unescape, events::Event};
@@ -53,9 +53,21 @@ pub(crate) fn stanzas(input: &[u8]) {
 
 #[track_caller]
 fn check_asked(asked: &Asked, stanza: &[u8]) {
+    if asked.reply.is_empty() {
+        // Of a message without an id nobody could say which one it was.
+        let request = Start::of(stanza, Extent::StartTag);
+        let is_silent =
+            |start: Start| start.name.ends_with("message") && !start.attributes.contains_key("id");
+        assert!(request.is_none_or(is_silent), "only that has no reply");
+        return;
+    }
     let reply = Start::of(&asked.reply, Extent::Whole).expect("a reply is XML");
     // What ends behind its start tag is an answer of ours as well as what does not.
-    assert!(matches!(&*reply.name, "iq" | "presence"), "{}", reply.name);
+    assert!(
+        matches!(&*reply.name, "iq" | "message" | "presence"),
+        "{}",
+        reply.name
+    );
     let references = asked
         .reply
         .iter()
@@ -138,6 +150,46 @@ impl Start {
             assert!(matches!(reader.read_event(), Ok(Event::Eof)), "one root");
         }
         Some(Self { name, attributes })
+    }
+}
+
+/// Messages with a notification of Push 2.0. What is passed on of one has a bound, and is nothing that a request cannot hold;
+/// whom it is for has one spelling at each provider.
+pub(crate) fn notifications(input: &[u8]) {
+    for piece in cut(LIMIT, [input]) {
+        let Cut::Stanza(stanza) = piece else { continue };
+        let Some(asked) = read(&stanza) else { continue };
+        check_asked(&asked, &stanza);
+        if let Some((client, notification)) = &asked.notification {
+            check_notification(client, notification);
+        }
+    }
+}
+
+#[track_caller]
+fn check_notification(client: &str, notification: &Notification) {
+    assert!((1..=1_000).contains(&client.len()), "{}", client.len());
+    let payload = notification.payload.as_deref();
+    assert!(payload.is_none_or(|payload| (1..=4_096).contains(&payload.len())));
+    if let Some(Signature { jwt, key }) = &notification.signature {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        assert!(jwt.len() <= 2_048 && jwt.bytes().all(is_plain), "{jwt}");
+        assert_eq!((jwt.split('.').count(), key[0]), (3, 4));
+    }
+    check_words(&format!("{notification:?}"));
+    if let Some(endpoint) = fpush_webpush::fuzz::receiver(client) {
+        assert!(
+            endpoint.starts_with("https://") && !endpoint.contains('#'),
+            "{endpoint}"
+        );
+        assert_eq!(fpush_webpush::fuzz::receiver(&endpoint).as_ref(), Some(&endpoint));
+    }
+    for call in [false, true] {
+        if let Some(receiver) = fpush_apns::fuzz::receiver(client, call) {
+            let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+            assert!(receiver.token.bytes().all(is_digit) && (call || !receiver.call));
+            check_words(&format!("{receiver:?}"));
+        }
     }
 }
 

@@ -51,6 +51,11 @@ impl PushJob {
         }
     }
 
+    /// Whether it may be queued: late, a call is worth nothing, and no later push says what a notification of Push 2.0 says.
+    pub(crate) fn can_wait(&self) -> bool {
+        self.push.class != Class::Voip && self.push.notification.is_none()
+    }
+
     /// Takes the fingerprints that this makes.
     pub(crate) fn rekey(&mut self, hasher: &TokenHasher) {
         let token = hasher.fingerprint(self.push.token.as_str());

@@ -17,6 +17,7 @@ mod policy;
 mod recency;
 mod recent;
 mod records;
+mod relaying;
 mod settings;
 mod several;
 mod shared;
@@ -43,6 +44,7 @@ pub use policy::{
 pub use recency::Recency;
 pub use recent::{End, Last};
 pub use records::{BlockRecord, Clocks, HeldChange, HeldRecord, Recipient};
+pub use relaying::{RelayLimits, Relaying};
 pub use settings::ModuleSettings;
 pub use shared::{Change, Claim, Claimed, News, OwnDeaths, SharedSlot, SharedWord, Wish};
 pub use verdict::{Condition, LaneChange, VerdictRecord};

@@ -160,11 +160,8 @@ impl<W> Policy<W> {
         if self.end != Phase::Running {
             return Decision::Answer(Outcome::ShuttingDown);
         }
-        if let Some(reason) = self.blocked(target.token, registered, now) {
-            return Decision::Answer(match reason {
-                BlockReason::Dead => Outcome::TokenDead,
-                BlockReason::Unexplained | BlockReason::Doubted => Outcome::TokenBlocked,
-            });
+        if let Some(outcome) = self.refused_as_blocked(target.token, registered, now) {
+            return Decision::Answer(outcome);
         }
         let spacing = spacing.unwrap_or_else(|| self.limiter.settings().spacing);
         let worth = self.worth(lane, time_to_live);
@@ -174,10 +171,7 @@ impl<W> Policy<W> {
             if can_wait {
                 return self.publish_while_down(target, sender, spacing, worth_until);
             }
-            // What is refused by the rate limit sends nothing, and finds out nothing. What is held does that itself.
-            let is_limited = self.limiter.not_before(target, now).is_some();
-            let is_paused = self.paused_until(lane, now).is_some();
-            if is_limited || is_paused || self.has_backlog() || !self.outage.take_probe(now) {
+            if !self.takes_as_probe(target, lane, now) {
                 return Decision::Answer(Outcome::ProviderUnavailable);
             }
         }
@@ -209,6 +203,36 @@ impl<W> Policy<W> {
             encrypted: self.held.has_room_for_encrypted(sender.share),
             worth_until,
         }
+    }
+
+    /// Decides about a notification of Push 2.0. It carries what no other push does, so it stands for no other one, and no other
+    /// one for it: it goes out at once, or its sender hears that it does not.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not.
+    pub fn notify(&mut self, target: Target, lane: LaneId, now: Instant) -> Result<RateSlot, Outcome> {
+        if self.end != Phase::Running {
+            return Err(Outcome::ShuttingDown);
+        }
+        if let Some(outcome) = self.refused_as_blocked(target.token, false, now) {
+            return Err(outcome);
+        }
+        if self.is_down(lane, now) && !self.takes_as_probe(target, lane, now) {
+            return Err(Outcome::ProviderUnavailable);
+        }
+        if self.limiter.not_before(target, now).is_some() {
+            return Err(Outcome::Refused);
+        }
+        Ok(self.limiter.take(target, Duration::ZERO, now))
+    }
+
+    /// Whether what cannot be held finds out if a lane is still down. What is refused by the rate limit sends nothing, and finds
+    /// out nothing. What is held does that itself.
+    fn takes_as_probe(&mut self, target: Target, lane: LaneId, now: Instant) -> bool {
+        let is_limited = self.limiter.not_before(target, now).is_some();
+        let is_paused = self.paused_until(lane, now).is_some();
+        !is_limited && !is_paused && !self.has_backlog() && self.outage.take_probe(now)
     }
 
     /// Decides about a publish while the provider cannot take it. One push is held for each key, so that there is always room
@@ -423,6 +447,14 @@ impl<W> Policy<W> {
             }
             reason @ (BlockReason::Dead | BlockReason::Unexplained | BlockReason::Doubted) => Some(reason),
         }
+    }
+
+    /// The outcome for a push whose token is blocked.
+    fn refused_as_blocked(&mut self, token: Fingerprint, registered: bool, now: Instant) -> Option<Outcome> {
+        Some(match self.blocked(token, registered, now)? {
+            BlockReason::Dead => Outcome::TokenDead,
+            BlockReason::Unexplained | BlockReason::Doubted => Outcome::TokenBlocked,
+        })
     }
 
     /// The outcome for a push for whose key one is queued. Calls are never queued, so no queued push replaces a call.

@@ -285,6 +285,7 @@ impl HeldRecord {
                 class: self.class,
                 form: Form::Full,
                 extra: has_extra.then(|| Arc::new(extra)),
+                notification: None,
                 count: self.count,
                 id: self.id.map_or_else(Uuid::new_v4, Uuid::from_u128),
                 deadline: clocks.now,

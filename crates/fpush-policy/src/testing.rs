@@ -53,6 +53,7 @@ pub(crate) fn job_of(domain: &str, token: &str) -> Box<PushJob> {
             class: Class::High,
             form: Form::Full,
             extra: None,
+            notification: None,
             count: None,
             id: Uuid::nil(),
             deadline: Instant::now(),

@@ -261,6 +261,7 @@ impl World {
                 class,
                 form: Form::Full,
                 extra: None,
+                notification: None,
                 count: None,
                 id: Uuid::from_u128(u128::from(token)),
                 deadline: self.now() + Duration::from_secs(25),

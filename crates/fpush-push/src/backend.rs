@@ -11,7 +11,9 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::{Agreement, BackendStatus, LaneId, Token, TokenHasher, settings::Section};
+use crate::{
+    Agreement, BackendStatus, LaneId, Notification, Receiver, Token, TokenHasher, settings::Section,
+};
 
 /// What the publish says about how much the push matters: the signs that servers put into the notification
 /// (Tigase's priority tag, a body, a call, a message count of zero), already weighed against each other.
@@ -146,6 +148,8 @@ pub struct Push {
     pub form: Form,
     /// What only this push carries; none for devices that did not register.
     pub extra: Option<Arc<Extra>>,
+    /// What it passes on in the place of all that the settings say it carries (Push 2.0).
+    pub notification: Option<Arc<Notification>>,
     /// How many messages wait for the user, if the publish says so (`message-count` of XEP-0357).
     pub count: Option<u32>,
     /// Names the push towards the provider (`apns-id`), so that a repeated attempt is recognised.
@@ -290,6 +294,12 @@ pub trait PushTrait: Send + Sync + 'static {
     /// In how long the rate of held pushes doubles after an outage, from one a second on.
     fn ramp(&self) -> Duration {
         RAMP
+    }
+
+    /// Whom the `<client>` of a notification of Push 2.0 means here, or, if it announces a call, whom it means for that;
+    /// `None` for what nothing may be sent to from here. Most providers have no such thing.
+    fn receiver(&self, _client: &str, _call: bool) -> Option<Receiver> {
+        None
     }
 
     /// Makes one attempt. It ends at [`Push::deadline`] at the latest, and may be dropped at any time.

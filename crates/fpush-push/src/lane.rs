@@ -15,6 +15,19 @@ pub enum LaneId {
 }
 
 impl LaneId {
+    /// That of what this sender has signed itself, or what goes where it says (Push 2.0). Whoever answers to that says
+    /// nothing of us, and nothing of what others send there. What we sign stays in the lane that it has.
+    #[must_use]
+    pub fn of_sender(self, sender: Fingerprint) -> Self {
+        match self {
+            Self::Main => Self::Main,
+            Self::Vendor(vendor) => {
+                Self::Origin(Fingerprint::from_parts([u64::from(vendor), VENDORS]).of_sender(sender))
+            }
+            Self::Origin(origin) => Self::Origin(origin.of_sender(sender)),
+        }
+    }
+
     /// Whether a stranger has chosen what is behind it: what it says is said of its own receivers alone, and proves nothing.
     #[must_use]
     pub fn is_strangers(self) -> bool {
@@ -24,3 +37,6 @@ impl LaneId {
         }
     }
 }
+
+/// Beside the number of a vendor, where a hash would be.
+const VENDORS: u64 = u64::MAX;

@@ -161,6 +161,15 @@ impl Fingerprint {
         Self([first, second ^ class as u64])
     }
 
+    /// The same as far as one sender is concerned: what becomes of what it sends there is nobody else's business. `sender` is the
+    /// fingerprint of its registrable domain.
+    #[must_use]
+    pub fn of_sender(self, sender: Self) -> Self {
+        let (Self([first, second]), Self([third, fourth])) = (self, sender);
+        // Both are hashes under keys that nobody knows, so no two pairs meet.
+        Self([first ^ third.rotate_left(1), second ^ fourth.rotate_left(1)])
+    }
+
     /// Its two halves, to be written down.
     #[must_use]
     pub fn to_parts(self) -> [u64; 2] {
@@ -200,6 +209,25 @@ mod tests {
         assert_ne!(hasher.device("a"), hasher.device("b"));
         assert_ne!(one, TokenHasher::new().unwrap().fingerprint("a"));
         assert_ne!(one.with_class(Class::High), one.with_class(Class::Low));
+    }
+
+    #[test]
+    fn what_is_one_senders_business_is_no_others() {
+        let hasher = TokenHasher::new().unwrap();
+        let [one, two] = ["a", "b"].map(|token| hasher.fingerprint(token));
+        let [this, that] = ["a.example", "b.example"].map(|domain| hasher.domain(domain));
+        let all = [
+            one,
+            one.of_sender(this),
+            one.of_sender(that),
+            two.of_sender(this),
+            two.of_sender(that),
+            this.of_sender(one),
+        ];
+        for (place, fingerprint) in all.iter().enumerate() {
+            assert!(!all[..place].contains(fingerprint), "{place}");
+        }
+        assert_eq!(one.of_sender(this), hasher.fingerprint("a").of_sender(this));
     }
 
     #[test]

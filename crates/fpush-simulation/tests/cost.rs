@@ -148,6 +148,7 @@ impl World {
                 class: Class::High,
                 form: Form::Full,
                 extra: None,
+                notification: None,
                 count: None,
                 id: Uuid::from_u128(u128::from(self.next)),
                 deadline: self.now() + Duration::from_secs(25),

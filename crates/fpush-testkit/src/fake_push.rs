@@ -292,7 +292,7 @@ impl Subscriber {
     }
 }
 
-fn derive<const N: usize>(salt: &[u8], secret: &[u8], info: &[&[u8]]) -> [u8; N] {
+pub(crate) fn derive<const N: usize>(salt: &[u8], secret: &[u8], info: &[&[u8]]) -> [u8; N] {
     struct Bytes(usize);
     impl KeyType for Bytes {
         fn len(&self) -> usize {

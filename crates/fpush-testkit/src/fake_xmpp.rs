@@ -582,7 +582,10 @@ impl Shared {
             self.routed.fetch_add(1, Ordering::SeqCst);
             return None;
         }
-        let is_reply = start.name == "iq" && matches!(start.attr("type"), Some("result" | "error"));
+        let is_reply = matches!(
+            (&*start.name, start.attr("type")),
+            ("iq", Some("result" | "error")) | ("message", Some("error"))
+        );
         let reply_id = if is_reply {
             start.attr("id").map(unescape)
         } else {

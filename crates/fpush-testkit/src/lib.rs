@@ -8,7 +8,7 @@
 //! * [`certs`]: a certificate authority per test, provider keys, and the files in `fixtures/`
 //! * [`fake_apns`], [`fake_fcm`], [`fake_push`]: HTTP/2 servers whose every [`Answer`] a test can script
 //! * [`fake_proxy`], `tls_server`: what may stand between the program and them, or in their place
-//! * [`fake_xmpp`]: the server's side of XEP-0114, byte by byte; [`publish`]: what real servers send
+//! * [`fake_xmpp`]: the server's side of XEP-0114, byte by byte; [`publish`] and [`push2`]: what real servers send
 //! * [`command`]: what clients send to register, and the forms that come back
 //! * [`daemon`]: the program itself, its log, its signals and its use of memory and time
 //! * [`scrape`]: what its operator sees: metrics, readiness, the status page
@@ -40,6 +40,7 @@ pub mod jwt;
 pub mod mariadb;
 pub mod postgres;
 pub mod publish;
+pub mod push2;
 pub mod redis;
 pub mod relay;
 pub mod scrape;
@@ -72,6 +73,7 @@ pub use http_client::{Http, http, http_address, try_http};
 pub use http_server::NewConnections;
 pub use mariadb::MariaDb;
 pub use postgres::Postgres;
+pub use push2::{Notification, Push2Server};
 pub use redis::Redis;
 pub use relay::{Flow, Relay};
 pub use scrape::{Monitoring, Scrape};

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use fpush_client::{PooledClient, Wanted, example, retry_after};
 use fpush_push::{
-    BackendStatus, Class, Example, Failure, Form, LaneId, Push, PushError, PushTrait, Sending,
+    BackendStatus, Class, Example, Failure, Form, LaneId, Push, PushError, PushTrait, Receiver, Sending,
     Subscription as Texts, TokenHasher, Urgency, Verifying,
 };
 use http::{
@@ -86,8 +86,9 @@ impl PushTrait for Backend {
 
     /// All hosts that a vendor has named are one lane; any other origin is its own.
     fn lane(&self, token: &str, hasher: &TokenHasher) -> LaneId {
-        let endpoint = Texts::of_token(token).and_then(|texts| self.allowed.endpoint(texts.endpoint));
-        match endpoint {
+        // That of a notification is nothing but the endpoint.
+        let text = Texts::of_token(token).map_or(token, |texts| texts.endpoint);
+        match self.allowed.endpoint(text) {
             Some(endpoint) => match endpoint.standing {
                 Standing::Vendors(vendor) | Standing::Below(vendor) => LaneId::Vendor(vendor.lane()),
                 Standing::Strangers => LaneId::Origin(hasher.fingerprint(&endpoint.origin)),
@@ -109,7 +110,19 @@ impl PushTrait for Backend {
         }
     }
 
+    /// Any endpoint that the settings allow: there is nothing else to be known of it, because the sender encrypts and signs.
+    fn receiver(&self, client: &str, _call: bool) -> Option<Receiver> {
+        let endpoint = self.allowed.endpoint(client)?;
+        Some(Receiver {
+            token: endpoint.text(),
+            call: false,
+        })
+    }
+
     fn send<'a>(&'a self, push: &'a Push) -> Sending<'a> {
+        if let Some(notification) = &push.notification {
+            return Box::pin(self.relay(push, notification));
+        }
         Box::pin(async move {
             let Some(subscription) = Subscription::read(push.token.as_str(), &self.allowed) else {
                 return Err(unusable("the settings do not allow this endpoint any more"));
@@ -223,12 +236,12 @@ impl Backend {
 }
 
 /// This subscription cannot be sent to.
-fn unusable(why: &'static str) -> Failure {
+pub(crate) fn unusable(why: &'static str) -> Failure {
     Failure::new(PushError::TokenUnserved, "unusable", why, UNUSABLE)
 }
 
-const TTL: HeaderName = HeaderName::from_static("ttl");
-const URGENCY: HeaderName = HeaderName::from_static("urgency");
+pub(crate) const TTL: HeaderName = HeaderName::from_static("ttl");
+pub(crate) const URGENCY: HeaderName = HeaderName::from_static("urgency");
 const TOPIC: HeaderName = HeaderName::from_static("topic");
 const UNUSABLE: &str = "Nothing can be sent for this subscription. Check allowedEndpoints and allowedPorts, if this module had \
      others before; the app registers again when it is opened.";

@@ -9,14 +9,23 @@ use crate::{
     subscription::Subscription,
 };
 
+/// Whom the `<client>` of a notification means, in its one spelling, where endpoints of many hosts are allowed.
+#[must_use]
+pub fn receiver(client: &str) -> Option<String> {
+    allowed().endpoint(client).map(|endpoint| endpoint.text())
+}
+
 /// The one spelling of a token, where endpoints of many hosts are allowed.
 #[must_use]
 pub fn token(text: &str) -> Option<String> {
-    let allowed = Allowed {
+    Subscription::read(text, &allowed()).map(|subscription| subscription.token())
+}
+
+fn allowed() -> Allowed {
+    Allowed {
         hosts: ["*.org", "*.com", "localhost"].map(str::to_owned).to_vec(),
         ports: vec![443, 8443],
-    };
-    Subscription::read(text, &allowed).map(|subscription| subscription.token())
+    }
 }
 
 /// The name of an answer, and what is said of it, for each service.

@@ -12,6 +12,7 @@ mod endpoint;
 pub mod fuzz;
 mod key;
 mod payload;
+mod relay;
 mod response;
 mod service;
 mod settings;

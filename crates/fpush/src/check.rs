@@ -273,6 +273,7 @@ fn describe_link(link: &LinkSettings) -> Part {
         tls,
         group,
         scope,
+        push2,
         ..
     } = link;
     let usual = LinkSettings::usual_name(hostname, server_host, *server_port);
@@ -289,6 +290,10 @@ fn describe_link(link: &LinkSettings) -> Part {
     let default = scope
         .default_module()
         .map(|name| ("default module", name.to_owned()));
+    let push2 = push2.iter().map(|push2| {
+        let modules = push2.modules.join(", ");
+        ("Push 2.0", format!("passed on through {modules}"))
+    });
     Part {
         what: format!("component {hostname} at {server_host} port {server_port}"),
         facts: own
@@ -297,6 +302,7 @@ fn describe_link(link: &LinkSettings) -> Part {
             .chain(group)
             .chain(modules)
             .chain(default)
+            .chain(push2)
             .map(Fact::from)
             .collect(),
         payloads: Vec::new(),

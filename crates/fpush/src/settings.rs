@@ -4,6 +4,7 @@ mod component;
 mod environment;
 mod file;
 mod modules;
+mod push2;
 mod schema;
 mod table;
 

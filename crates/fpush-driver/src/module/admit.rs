@@ -102,6 +102,7 @@ impl Module {
                     class,
                     form: Form::Full,
                     extra: registered.and_then(|registered| extra(&registered, encrypted, role)),
+                    notification: None,
                     count,
                     id: Uuid::new_v4(),
                     deadline: (now + DEADLINE).into_std(),
@@ -166,16 +167,7 @@ impl Module {
                 Some(turn) => {
                     let job = job(spacing, true, worth_until);
                     let shared = shared(&mut state, &job, Wish::Send);
-                    Admission::Admitted(Admitted {
-                        module: Arc::clone(self),
-                        way: Way::Send {
-                            job,
-                            slot,
-                            turn,
-                            shared,
-                            arrived: now,
-                        },
-                    })
+                    Admission::Admitted(self.to_send(job, slot, turn, shared, now))
                 }
                 None => {
                     state.policy.give_back(slot);
@@ -188,7 +180,7 @@ impl Module {
     }
 
     /// A permit, or a place in the queue for one; `None` if it is full.
-    fn turn(&self, state: &mut State, lane: LaneId, sender: &SenderDomain) -> Option<Turn> {
+    pub(super) fn turn(&self, state: &mut State, lane: LaneId, sender: &SenderDomain) -> Option<Turn> {
         let mut receiver = None;
         let waiter = || {
             let (sender, waiting) = oneshot::channel();

@@ -116,7 +116,8 @@ impl<W> Policy<W> {
                 job.push.form = Form::Minimal;
                 return Answered {
                     next: Next::Again,
-                    notice: Some(Notice::TooLarge),
+                    // What a stranger's server takes is nobody's trouble but theirs.
+                    notice: (!job.lane.is_strangers()).then_some(Notice::TooLarge),
                 };
             }
             _ if let LaneId::Origin(origin) = job.lane => {

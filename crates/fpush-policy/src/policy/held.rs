@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fpush_push::{Class, Fingerprint, LaneId, Outcome, TokenHasher};
+use fpush_push::{Fingerprint, LaneId, Outcome, TokenHasher};
 use uuid::Uuid;
 
 use super::{
@@ -356,13 +356,13 @@ impl<W> Policy<W> {
     /// Decides about a push whose token its provider calls too busy.
     pub fn busy(&mut self, mut job: Box<PushJob>, slot: RateSlot, now: Instant) -> Busy {
         let until = self.silence(job.token, now);
-        let target = job.target();
-        if target.class != Class::Voip && self.held.queued(target).is_some() {
+        let (target, can_wait) = (job.target(), job.can_wait());
+        if can_wait && self.held.queued(target).is_some() {
             return Busy::Covered;
         }
         self.give_back(slot);
         let room = self.held.has_room(&job.sender);
-        if target.class == Class::Voip || !room || self.is_last_chance() {
+        if !can_wait || !room || self.is_last_chance() {
             return Busy::Refused;
         }
         if !self.held.has_room_for_encrypted(job.sender.share) {

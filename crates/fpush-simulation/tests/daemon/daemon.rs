@@ -476,6 +476,7 @@ fn link_settings() -> LinkSettings {
         max_stanza_size: 1_024 * 1_024,
         group: None,
         scope: Arc::default(),
+        push2: None,
         retry_after: Duration::from_secs(2),
     }
 }

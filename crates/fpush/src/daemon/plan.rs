@@ -381,6 +381,7 @@ mod tests {
             max_stanza_size: 1_000,
             group: None,
             scope: std::sync::Arc::default(),
+            push2: None,
             retry_after: std::time::Duration::ZERO,
         };
         change(&mut link);

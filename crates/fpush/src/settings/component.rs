@@ -10,6 +10,8 @@ use fpush_push::{
 use fpush_tls::Trust;
 use serde_json::{Map, Value};
 
+use super::push2::read_push2;
+
 /// The objects of `component`, however many they are.
 pub(super) fn objects(component: Option<&Value>) -> Vec<&Map<String, Value>> {
     let values = match component {
@@ -72,11 +74,11 @@ fn check_against(link: &LinkSettings, others: &[LinkSettings], section: &Section
         let of_group = |other: &&LinkSettings| other.group.as_ref() == Some(group);
         others.iter().find(of_group)
     });
-    if in_group.is_some_and(|other| other.scope != link.scope) {
+    if in_group.is_some_and(|other| other.scope != link.scope || other.push2 != link.push2) {
         section.error(
             "group",
-            "all links of a group must have the same modules and the same defaultModule, because a publish may come over any of \
-             them",
+            "all links of a group must have the same modules, the same defaultModule and the same push2, because a publish may \
+             come over any of them",
         );
     }
     if in_group.is_some_and(|other| !other.has_address_of(link)) {
@@ -114,6 +116,7 @@ fn read_link(component: &mut Section<'_>, modules: &[&str]) -> Option<LinkSettin
     let max_stanza_size = component.integer("maxStanzaSize", 16 * 1_024..=64 * MEBIBYTE, MEBIBYTE) as usize;
     let group = read_name(component, "group");
     let scope = read_scope(component, modules);
+    let push2 = read_push2(component, modules, scope.as_ref());
     let (secret, server_host) = (secret?, server_host?);
     let (hostname, server_port) = (hostname?.to_owned(), u16::try_from(server_port?).ok()?);
     Some(LinkSettings {
@@ -128,6 +131,7 @@ fn read_link(component: &mut Section<'_>, modules: &[&str]) -> Option<LinkSettin
         max_stanza_size,
         group,
         scope: Arc::new(scope?),
+        push2: push2?,
         retry_after: Duration::ZERO,
     })
 }

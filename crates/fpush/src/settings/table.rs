@@ -147,7 +147,7 @@ static CLUSTER: [Key; 7] = [
     key("keyFilePath", Kind::Path, "", "Its private key (PEM)."),
 ];
 
-static COMPONENT: [Key; 11] = [
+static COMPONENT: [Key; 12] = [
     key(
         "componentHostname",
         Kind::Text,
@@ -213,6 +213,33 @@ static COMPONENT: [Key; 11] = [
         Kind::Text,
         "",
         "Links of one group send each other's replies while one is down.",
+    ),
+    key(
+        "push2",
+        Kind::Section(&PUSH2),
+        "",
+        "Notifications of Push 2.0 are passed on. Without it they are dropped.",
+    ),
+];
+
+static PUSH2: [Key; 3] = [
+    key(
+        "modules",
+        Kind::Texts,
+        "",
+        "The push modules that notifications may go out through.",
+    ),
+    key(
+        "maxPerDomain",
+        Kind::Whole(1, 1_000_000),
+        "6000",
+        "Notifications of one registrable domain in a minute.",
+    ),
+    key(
+        "maxPerReceiver",
+        Kind::Whole(1, 1_000_000),
+        "60",
+        "Notifications of one registrable domain for one device in a minute.",
     ),
 ];
 
@@ -480,7 +507,7 @@ mod tests {
                 module["blacklist"] =
                     json!({ "invalidToken": { spelling: "1s" }, "pushError": { spelling: "1s" } });
                 let settings = json!({
-                    "component": { "tls": {} }, "pushModules": { "m": module }, "monitoring": {}, "logging": {}, "timeout": {}, "cluster": {},
+                    "component": { "tls": {}, "push2": {} }, "pushModules": { "m": module }, "monitoring": {}, "logging": {}, "timeout": {}, "cluster": {},
                     "registration": { "store": { "type": store }, "http": {} },
                 });
                 for (path, keys) in read(&settings) {
@@ -541,7 +568,8 @@ mod tests {
                 .join(name);
             std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
         };
-        let (page, example) = (read("docs/reference/settings.md"), read("settings.example.json"));
+        let page = read("docs/reference/settings.md") + &read("docs/apps/push2.md");
+        let example = read("settings.example.json");
         let mut sections = Sections::new();
         table(&ROOT, "", &mut sections);
         let names: BTreeSet<_> = sections.into_values().flatten().collect();
