@@ -9,18 +9,25 @@ use std::{
     time::Duration,
 };
 
-use fpush_driver::{Claiming, ClaimingDeath, SharedLane, Telling};
-use fpush_policy::{BlockReason, Change, Claim, Claimed, News, OwnDeaths, SharedSlot, SharedWord, Wish};
+use fpush_driver::{Claiming, ClaimingDeath, HandingOver, SharedLane, Taking, Telling};
+use fpush_policy::{
+    BlockReason, Change, Claim, Claimed, HeldNews, News, OwnDeaths, SharedHeld, SharedSlot, SharedWord, Wish,
+};
 use fpush_push::{Fingerprint, sync::lock};
 use redis::{Cmd, FromRedisValue as _, Value};
-use tokio::time::timeout;
+use tokio::{
+    sync::{Notify, oneshot},
+    time::timeout,
+};
 
 use crate::{
-    connection::Connection,
+    connection::{Connection, PATIENCE},
+    held::Holding,
     link::{GONE, Link},
     names::Names,
     outbox::{AT_A_TIME, Outbox},
     script::Script,
+    trouble::Trouble,
 };
 
 /// What instances share of one module, under one digest.
@@ -35,6 +42,11 @@ pub(crate) struct Lane {
     read: Mutex<Read>,
     /// All is to be told.
     wants_all: AtomicBool,
+    /// What there is to say of what is held, and that there is something.
+    holding: Holding,
+    held: Arc<Notify>,
+    /// Held by who says something of that.
+    telling: tokio::sync::Mutex<()>,
     instance: Instance,
 }
 
@@ -75,6 +87,8 @@ pub(crate) struct Scripts {
     tell: Script,
     look: Script,
     die: Script,
+    pub(crate) hold: Script,
+    pub(crate) take: Script,
     pub(crate) greet: Script,
     pub(crate) agree: Script,
 }
@@ -86,6 +100,8 @@ impl Scripts {
             tell: Script::new(include_str!("scripts/tell.lua")),
             look: Script::new(include_str!("scripts/look.lua")),
             die: Script::new(include_str!("scripts/die.lua")),
+            hold: Script::new(include_str!("scripts/hold.lua")),
+            take: Script::new(include_str!("scripts/take.lua")),
             greet: Script::new(include_str!("scripts/greet.lua")),
             agree: Script::new(include_str!("scripts/agree.lua")),
         }
@@ -108,6 +124,8 @@ impl Lane {
         link: Arc<Link>,
         scripts: Arc<Scripts>,
         outbox: Arc<Outbox<Self>>,
+        held: Arc<Notify>,
+        holders: Vec<u64>,
         instance: Instance,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
@@ -119,7 +137,10 @@ impl Lane {
             news: Mutex::default(),
             read: Mutex::default(),
             wants_all: AtomicBool::new(true),
-            instance,
+            holding: Holding::new(holders.clone()),
+            held: Arc::clone(&held),
+            telling: tokio::sync::Mutex::default(),
+            instance: instance.clone(),
         })
     }
 
@@ -143,7 +164,9 @@ impl Lane {
                 .arg(GRACE)
                 .arg(MOST_KEYS)
                 .arg(self.instance.number)
-                .arg(GONE);
+                .arg(GONE)
+                .arg(self.holding.names())
+                .arg(claim.id.simple().to_string());
         };
         self.scripts
             .claim
@@ -171,7 +194,7 @@ impl Lane {
             };
             self.scripts
                 .tell
-                .run(connection, &self.names.all(), arguments)
+                .run(connection, &self.names.of_tell(), arguments)
                 .await?;
         }
         Ok(())
@@ -268,6 +291,15 @@ impl Lane {
     /// What the engine was told may be lost.
     pub(crate) fn tell_all_again(&self) {
         self.wants_all.store(true, Ordering::Relaxed);
+        self.holding.begin_anew();
+    }
+
+    /// Says what there is to say of what is held.
+    pub(crate) async fn send_held(&self, mut connection: Connection) -> Result<(), Trouble> {
+        let _telling = self.telling.lock().await;
+        self.holding
+            .tell(&mut connection, &self.scripts, &self.names.of_held())
+            .await
     }
 
     async fn ask_for_death(
@@ -343,14 +375,70 @@ impl SharedLane for Lane {
             self.tell(changes);
         })
     }
+
+    fn holders(&self) -> Vec<u64> {
+        self.holding.holders()
+    }
+
+    fn tell_held(&self, news: Vec<HeldNews>) {
+        self.holding.add(news, None);
+        self.held.notify_one();
+    }
+
+    fn wants_held(&self) -> bool {
+        self.link.is_up() && self.holding.wants_all()
+    }
+
+    fn tell_held_again(&self, part: Vec<HeldNews>) -> oneshot::Receiver<Vec<u64>> {
+        let (again, asking) = oneshot::channel();
+        self.holding.add(part, Some(again));
+        self.held.notify_one();
+        asking
+    }
+
+    fn take_held(&self, most: usize, told: bool) -> Taking<'_> {
+        Box::pin(async move {
+            let mut connection = self.link.connection()?;
+            let keys = self.names.of_held();
+            let taking = self
+                .holding
+                .take(&mut connection, &self.scripts, &keys, most, told);
+            let trouble = match timeout(PATIENCE, taking).await {
+                Ok(Ok(part)) => return Some(part),
+                Ok(Err(e)) => Trouble::of(&e),
+                Err(_) => Trouble::Slow,
+            };
+            self.link.fail_as(trouble);
+            // What may have been taken is found under the name that it was taken with.
+            self.holding.begin_anew();
+            None
+        })
+    }
+
+    fn hand_over(&self) -> HandingOver<'_> {
+        Box::pin(async {
+            let handing = async {
+                let mut connection = self.link.connection()?;
+                self.send_held(connection.clone()).await.ok()?;
+                self.holding
+                    .end_lease(&mut connection, self.names.leases())
+                    .await
+                    .ok()
+            };
+            timeout(HAND_OVER, handing).await.is_ok_and(|done| done.is_some())
+        })
+    }
 }
 
 /// What the engine says to a claim; `None` for what no version of the script says.
 pub(crate) fn read_claimed(answer: &[u64]) -> Option<Claimed> {
     let time = |millis: &u64| Duration::from_millis(*millis).min(LONGEST);
     Some(match answer {
-        [0, 0] => Claimed::Free(None),
-        [0, end] => Claimed::Free(Some(SharedSlot(*end))),
+        [0, end, covers] => Claimed::Free {
+            slot: (*end > 0).then_some(SharedSlot(*end)),
+            covers: (*covers > 0).then_some(SharedHeld(*covers)),
+        },
+        [5] => Claimed::Taken,
         [1, left] => Claimed::Held(time(left)),
         [2] => Claimed::Queued,
         [3, left, reason] => Claimed::Blocked(reason_of(*reason)?, time(left)),
@@ -389,6 +477,7 @@ fn unpack(score: u64, second: u64) -> SharedWord {
 fn write(command: &mut Cmd, change: &Change) {
     let (what, member, [a, b, c]) = match *change {
         Change::GiveBack(key, SharedSlot(end)) => ("g", Some(key), [end, 0, 0]),
+        Change::Cover(key, SharedHeld(count)) => ("c", Some(key), [count, 0, 0]),
         Change::Window(key, left) => ("w", Some(key), [millis(left), 0, 0]),
         Change::Queue(key, left) => ("q", Some(key), [millis(left), 0, 0]),
         Change::Unqueue(key) => ("u", Some(key), [0; 3]),
@@ -438,17 +527,17 @@ fn reason_of(number: u64) -> Option<BlockReason> {
         .find(|reason| number_of(*reason) == number)
 }
 
-fn bytes(fingerprint: Fingerprint) -> [u8; 16] {
+pub(crate) fn bytes(fingerprint: Fingerprint) -> [u8; 16] {
     let [first, second] = fingerprint.to_parts().map(u64::to_be_bytes);
     std::array::from_fn(|at| if at < 8 { first[at] } else { second[at - 8] })
 }
 
-fn fingerprint(bytes: &[u8]) -> Option<Fingerprint> {
+pub(crate) fn fingerprint(bytes: &[u8]) -> Option<Fingerprint> {
     let number = u128::from_be_bytes(bytes.try_into().ok()?);
     Some(Fingerprint::from_parts([(number >> 64) as u64, number as u64]))
 }
 
-fn millis(time: Duration) -> u64 {
+pub(crate) fn millis(time: Duration) -> u64 {
     time.min(LONGEST).as_millis() as u64
 }
 
@@ -481,6 +570,8 @@ const KEPT: u64 = 40 * 86_400_000;
 const SOME_UNREAD: usize = 20_000;
 /// A push whose token was called dead waits for so long.
 const DEATH_PATIENCE: Duration = Duration::from_millis(500);
+/// An end waits for so long.
+const HAND_OVER: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -495,12 +586,14 @@ mod tests {
 
     #[test]
     fn what_no_script_says_is_no_answer() {
-        assert_eq!(read_claimed(&[0, 7]), Some(Claimed::Free(Some(SharedSlot(7)))));
+        let free = |slot, covers| Some(Claimed::Free { slot, covers });
+        assert_eq!(read_claimed(&[0, 7, 0]), free(Some(SharedSlot(7)), None));
+        assert_eq!(read_claimed(&[0, 0, 3]), free(None, Some(SharedHeld(3))));
         assert_eq!(
             read_claimed(&[3, 7, 2]),
             Some(Claimed::Blocked(BlockReason::Doubted, Duration::from_millis(7)))
         );
-        for strange in [&[][..], &[5], &[1], &[3, 1, 3], &[2, 2]] {
+        for strange in [&[][..], &[6], &[0, 1], &[1], &[3, 1, 3], &[2, 2]] {
             assert_eq!(read_claimed(strange), None, "{strange:?}");
         }
     }

@@ -10,6 +10,7 @@ mod connection;
 mod engine;
 #[doc(hidden)]
 pub mod fuzz;
+mod held;
 mod lane;
 mod link;
 mod names;

@@ -9,6 +9,7 @@ mod remember;
 mod settle;
 mod shared;
 mod status;
+mod takeover;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +35,7 @@ use crate::{
 
 pub use self::inspect::{Block, TokenRole, TokenView};
 use self::shared::HeldClaim;
+pub(crate) use self::takeover::Takeover;
 
 /// What becomes of a publish.
 #[derive(Debug)]

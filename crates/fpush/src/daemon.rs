@@ -274,6 +274,9 @@ impl Daemon {
         let tell = async {
             if let Some(sharing) = sharing {
                 sharing.flush().await;
+                for TypedModule { module, .. } in &all {
+                    module.hand_over().await;
+                }
             }
         };
         let (kept, _, ()) = tokio::join!(keep, unregister, tell);

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use fpush_policy::{Change, Claim, Claimed, News, OwnDeaths, SharedWord};
+use fpush_policy::{Change, Claim, Claimed, HeldNews, News, OwnDeaths, SharedWord};
 
 use super::*;
-use crate::{Claiming, ClaimingDeath, Cluster, Telling};
+use crate::{Claiming, ClaimingDeath, Cluster, HandingOver, TakenPart, Taking, Telling};
 
 /// What others say, and what they are told.
 #[derive(Default)]
@@ -19,6 +19,13 @@ struct Others {
     /// How much was asked for at most.
     part: AtomicUsize,
     wants_all: AtomicBool,
+    wants_held: AtomicBool,
+    /// What they are told of what is held.
+    held: Mutex<Vec<HeldNews>>,
+    /// Numbers of what they have taken over.
+    taken: Mutex<Vec<u64>>,
+    /// What is there to take over.
+    left: Mutex<Option<TakenPart>>,
     /// Tasks that tell all, and have no room for that.
     telling: Arc<()>,
 }
@@ -27,7 +34,7 @@ struct Others {
 struct All(Arc<Others>);
 
 impl Cluster for All {
-    fn lane(&self, _module: &str, _digest: u128) -> Arc<dyn SharedLane> {
+    fn lane(&self, _module: &str, _digest: u128, _before: Option<&dyn SharedLane>) -> Arc<dyn SharedLane> {
         Arc::clone(&self.0) as _
     }
 }
@@ -68,6 +75,34 @@ impl SharedLane for Others {
             std::future::pending::<()>().await;
             drop(one_more);
         })
+    }
+
+    fn holders(&self) -> Vec<u64> {
+        vec![1]
+    }
+
+    fn tell_held(&self, news: Vec<HeldNews>) {
+        self.held.lock().unwrap().extend(news);
+    }
+
+    fn wants_held(&self) -> bool {
+        self.wants_held.swap(false, Ordering::Relaxed)
+    }
+
+    fn tell_held_again(&self, part: Vec<HeldNews>) -> oneshot::Receiver<Vec<u64>> {
+        let (sender, receiver) = oneshot::channel();
+        self.tell_held(part);
+        drop(sender.send(self.taken.lock().unwrap().clone()));
+        receiver
+    }
+
+    fn take_held(&self, most: usize, _told: bool) -> Taking<'_> {
+        let left = self.left.lock().unwrap().take_if(|_| most > 0);
+        Box::pin(async { Some(left.unwrap_or_default()) })
+    }
+
+    fn hand_over(&self) -> HandingOver<'_> {
+        Box::pin(async { true })
     }
 }
 
