@@ -18,11 +18,12 @@ use tracing::{error, info, warn};
 use crate::{
     agreement::Agreements,
     connection::{Connection, PATIENCE},
-    lane::{Instance, Lane, Memory, Scripts},
+    lane::{Instance, Lane, Memory},
     link::{GONE, Link},
     names::{Names, common},
     outbox::Outbox,
     report::Report,
+    script::Scripts,
     settings::ClusterSettings,
     trouble::Trouble,
 };

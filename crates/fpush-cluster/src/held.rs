@@ -72,8 +72,9 @@ use uuid::Uuid;
 
 use crate::{
     connection::{Connection, PATIENCE},
-    lane::{Scripts, bytes, fingerprint, millis},
+    script::Scripts,
     trouble::Trouble,
+    wire::{LONGEST, bytes, fingerprint, millis},
 };
 
 /// What there is to say of what one module holds.
@@ -331,7 +332,7 @@ pub(crate) type Taken = (String, Vec<u8>, bool, i64, i64, Vec<u8>);
 pub(crate) fn read_taken(taken: &Taken) -> Result<SharedPush, Option<Uuid>> {
     let (id, key, _, due, give_up, record) = taken;
     let id = Uuid::try_parse(id).map_err(|_| None)?;
-    let left = |millis: i64| u64::try_from(millis).ok().map(Duration::from_millis);
+    let left = |left: i64| Some(Duration::from_millis(u64::try_from(left).ok()?).min(LONGEST));
     let record = serde_json::from_slice::<HeldRecord>(record).ok();
     let record = record
         .filter(|record| HeldRecord::is_sane(record))

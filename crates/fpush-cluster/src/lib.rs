@@ -19,6 +19,7 @@ mod report;
 mod script;
 mod settings;
 mod trouble;
+mod wire;
 
 pub use self::{
     engine::{Engine, EngineStatus, Fingerprints, probe},

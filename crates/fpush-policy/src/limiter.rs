@@ -73,7 +73,8 @@ impl RateSlot {
     }
 
     /// What another instance holds for the same key.
-    pub(crate) fn covers(&self) -> Option<SharedHeld> {
+    #[must_use]
+    pub fn covers(&self) -> Option<SharedHeld> {
         self.covers
     }
 

@@ -28,7 +28,8 @@ impl Module {
             Ended::Failed { resume } => Box::pin(self.hold_failed(job, slot, resume, Some(permit))).await,
             Ended::Settled(outcome) => {
                 match outcome {
-                    Outcome::Accepted => self.lock().policy.accepted_with(slot),
+                    Outcome::Accepted if slot.covers().is_some() => self.lock().policy.accepted_with(slot),
+                    Outcome::Accepted => {}
                     _ => self.lock().policy.give_back(slot),
                 }
                 drop(permit);

@@ -69,7 +69,9 @@ impl State {
                 changed.insert(number);
             }
         }
-        shared.tell_held(news);
+        if !news.is_empty() {
+            shared.tell_held(news);
+        }
     }
 
     /// Tells other instances that the provider has accepted a held push.
