@@ -334,9 +334,7 @@ pub(crate) fn read_taken(taken: &Taken) -> Result<SharedPush, Option<Uuid>> {
     let id = Uuid::try_parse(id).map_err(|_| None)?;
     let left = |left: i64| Some(Duration::from_millis(u64::try_from(left).ok()?).min(LONGEST));
     let record = serde_json::from_slice::<HeldRecord>(record).ok();
-    let record = record
-        .filter(|record| HeldRecord::is_sane(record))
-        .ok_or(Some(id))?;
+    let record = record.filter(HeldRecord::is_sane).ok_or(Some(id))?;
     Ok(SharedPush {
         key: fingerprint(key).ok_or(Some(id))?,
         id,

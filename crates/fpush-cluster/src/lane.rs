@@ -10,10 +10,8 @@ use std::{
 };
 
 use fpush_driver::{Claiming, ClaimingDeath, HandingOver, SharedLane, Taking, Telling};
-use fpush_policy::{
-    BlockReason, Change, Claim, Claimed, HeldNews, News, OwnDeaths, SharedHeld, SharedSlot, SharedWord, Wish,
-};
-use fpush_push::{Fingerprint, sync::lock};
+use fpush_policy::{Change, Claim, HeldNews, News, OwnDeaths, Wish};
+use fpush_push::sync::lock;
 use redis::{Cmd, FromRedisValue as _, Value};
 use tokio::{
     sync::{Notify, oneshot},
