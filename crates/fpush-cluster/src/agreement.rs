@@ -6,7 +6,7 @@ use fpush_push::{Agreed, Agreeing, Agreement, Confirming, Offer};
 use redis::{Cmd, FromRedisValue as _, Value};
 use tokio::time::timeout;
 
-use crate::{connection::Connection, lane::Scripts, link::Link};
+use crate::{connection::Connection, link::Link, script::Scripts};
 
 /// Where they agree.
 pub(crate) struct Agreements {

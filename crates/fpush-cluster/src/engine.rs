@@ -18,11 +18,12 @@ use tracing::{error, info, warn};
 use crate::{
     agreement::Agreements,
     connection::{Connection, PATIENCE},
-    lane::{Instance, Lane, Memory, Scripts},
+    lane::{Instance, Lane, Memory},
     link::{GONE, Link},
     names::{Names, common},
     outbox::Outbox,
     report::Report,
+    script::Scripts,
     settings::ClusterSettings,
     trouble::Trouble,
 };
@@ -30,7 +31,7 @@ use crate::{
 /// What all instances share, in one engine: Valkey or Redis. Everything ends when this is dropped.
 pub struct Engine {
     inner: Arc<Inner>,
-    tasks: [JoinHandle<()>; 3],
+    tasks: [JoinHandle<()>; 4],
 }
 
 struct Inner {
@@ -48,6 +49,8 @@ struct Inner {
     telling: tokio::sync::Mutex<()>,
     /// The lanes were looked at: there may be words to read.
     looked: Notify,
+    /// There is something to say of what is held.
+    held: Arc<Notify>,
 }
 
 /// The key under which tokens are hashed: all instances need the same.
@@ -101,11 +104,13 @@ impl Engine {
             tried: Notify::new(),
             telling: tokio::sync::Mutex::default(),
             looked: Notify::new(),
+            held: Arc::default(),
         });
         let tasks = [
             tokio::spawn(Arc::clone(&inner).keep()),
             tokio::spawn(Arc::clone(&inner).tell()),
             tokio::spawn(Arc::clone(&inner).read_words()),
+            tokio::spawn(Arc::clone(&inner).tell_held()),
         ];
         Self { inner, tasks }
     }
@@ -173,13 +178,14 @@ pub async fn probe(settings: &ClusterSettings) -> Result<Vec<String>, Trouble> {
 }
 
 impl Cluster for Engine {
-    fn lane(&self, module: &str, digest: u128) -> Arc<dyn SharedLane> {
+    fn lane(&self, module: &str, digest: u128, before: Option<&dyn SharedLane>) -> Arc<dyn SharedLane> {
         let Inner {
             settings,
             link,
             scripts,
             outbox,
             lanes,
+            held,
             instance,
             ..
         } = &*self.inner;
@@ -188,6 +194,8 @@ impl Cluster for Engine {
             Arc::clone(link),
             Arc::clone(scripts),
             Arc::clone(outbox),
+            Arc::clone(held),
+            before.map(SharedLane::holders).unwrap_or_default(),
             instance.clone(),
         );
         let mut lanes = lock(lanes);
@@ -255,6 +263,7 @@ impl Inner {
         }
         let trouble = self.link.come_up(connection, is_new);
         self.outbox.filled.notify_one();
+        self.held.notify_one();
         if trouble.is_some() {
             info!(
                 engine,
@@ -348,6 +357,20 @@ impl Inner {
                         Ok(false) => break,
                         Err(trouble) => self.link.fail_as(trouble),
                     }
+                }
+            }
+        }
+    }
+
+    /// Tells the engine what is held, each module's in turn.
+    async fn tell_held(self: Arc<Self>) {
+        loop {
+            self.held.notified().await;
+            for lane in self.lanes() {
+                if let Some(connection) = self.link.connection()
+                    && let Err(trouble) = lane.send_held(connection).await
+                {
+                    self.link.fail_as(trouble);
                 }
             }
         }

@@ -1,8 +1,8 @@
 //! The readers of what an engine says, for the fuzz targets, and for nobody else: nothing here is part of the interface.
 
-use fpush_policy::{Claimed, News};
+use fpush_policy::{Claimed, News, SharedPush};
 
-use crate::{lane, report::Report};
+use crate::{held, report::Report, wire};
 
 /// What is made of an answer to `INFO`: the words about it.
 #[must_use]
@@ -16,11 +16,18 @@ pub fn info(text: &str) -> Vec<String> {
 /// What is made of the numbers that a claim is answered with.
 #[must_use]
 pub fn claimed(answer: &[u64]) -> Option<Claimed> {
-    lane::read_claimed(answer)
+    wire::read_claimed(answer)
 }
 
 /// What is made of an entry of the news, at this second.
 #[must_use]
 pub fn news(fields: &[Vec<u8>], second: u64) -> Option<News> {
-    lane::read_news(fields, "us", second)
+    wire::read_news(fields, "us", second)
+}
+
+/// What is made of a held push that was taken over, due in so many milliseconds.
+#[must_use]
+pub fn held(due: i64, record: &[u8]) -> Option<SharedPush> {
+    let id = "00000000000000000000000000000001".to_owned();
+    held::read_taken(&(id, vec![0; 16], false, due, due, record.to_vec())).ok()
 }

@@ -9,18 +9,24 @@ use std::{
     time::Duration,
 };
 
-use fpush_driver::{Claiming, ClaimingDeath, SharedLane, Telling};
-use fpush_policy::{BlockReason, Change, Claim, Claimed, News, OwnDeaths, SharedSlot, SharedWord, Wish};
-use fpush_push::{Fingerprint, sync::lock};
+use fpush_driver::{Claiming, ClaimingDeath, HandingOver, SharedLane, Taking, Telling};
+use fpush_policy::{Change, Claim, HeldNews, News, OwnDeaths, Wish};
+use fpush_push::sync::lock;
 use redis::{Cmd, FromRedisValue as _, Value};
-use tokio::time::timeout;
+use tokio::{
+    sync::{Notify, oneshot},
+    time::timeout,
+};
 
 use crate::{
-    connection::Connection,
+    connection::{Connection, PATIENCE},
+    held::Holding,
     link::{GONE, Link},
     names::Names,
     outbox::{AT_A_TIME, Outbox},
-    script::Script,
+    script::Scripts,
+    trouble::Trouble,
+    wire::{bytes, fingerprint, millis, pairs, read_claimed, read_news, unpack, write},
 };
 
 /// What instances share of one module, under one digest.
@@ -35,6 +41,11 @@ pub(crate) struct Lane {
     read: Mutex<Read>,
     /// All is to be told.
     wants_all: AtomicBool,
+    /// What there is to say of what is held, and that there is something.
+    holding: Holding,
+    held: Arc<Notify>,
+    /// Held by who says something of that.
+    telling: tokio::sync::Mutex<()>,
     instance: Instance,
 }
 
@@ -69,29 +80,6 @@ pub(crate) enum Memory {
     Lost,
 }
 
-/// The scripts, and the bounds that they keep.
-pub(crate) struct Scripts {
-    claim: Script,
-    tell: Script,
-    look: Script,
-    die: Script,
-    pub(crate) greet: Script,
-    pub(crate) agree: Script,
-}
-
-impl Scripts {
-    pub(crate) fn new() -> Self {
-        Self {
-            claim: Script::new(include_str!("scripts/claim.lua")),
-            tell: Script::new(include_str!("scripts/tell.lua")),
-            look: Script::new(include_str!("scripts/look.lua")),
-            die: Script::new(include_str!("scripts/die.lua")),
-            greet: Script::new(include_str!("scripts/greet.lua")),
-            agree: Script::new(include_str!("scripts/agree.lua")),
-        }
-    }
-}
-
 impl Instance {
     pub(crate) fn new() -> Self {
         let id = uuid::Uuid::new_v4();
@@ -108,6 +96,8 @@ impl Lane {
         link: Arc<Link>,
         scripts: Arc<Scripts>,
         outbox: Arc<Outbox<Self>>,
+        held: Arc<Notify>,
+        holders: Vec<u64>,
         instance: Instance,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
@@ -119,7 +109,10 @@ impl Lane {
             news: Mutex::default(),
             read: Mutex::default(),
             wants_all: AtomicBool::new(true),
-            instance,
+            holding: Holding::new(holders.clone()),
+            held: Arc::clone(&held),
+            telling: tokio::sync::Mutex::default(),
+            instance: instance.clone(),
         })
     }
 
@@ -143,7 +136,9 @@ impl Lane {
                 .arg(GRACE)
                 .arg(MOST_KEYS)
                 .arg(self.instance.number)
-                .arg(GONE);
+                .arg(GONE)
+                .arg(self.holding.names())
+                .arg(claim.id.simple().to_string());
         };
         self.scripts
             .claim
@@ -171,7 +166,7 @@ impl Lane {
             };
             self.scripts
                 .tell
-                .run(connection, &self.names.all(), arguments)
+                .run(connection, &self.names.of_tell(), arguments)
                 .await?;
         }
         Ok(())
@@ -268,6 +263,15 @@ impl Lane {
     /// What the engine was told may be lost.
     pub(crate) fn tell_all_again(&self) {
         self.wants_all.store(true, Ordering::Relaxed);
+        self.holding.begin_anew();
+    }
+
+    /// Says what there is to say of what is held.
+    pub(crate) async fn send_held(&self, mut connection: Connection) -> Result<(), Trouble> {
+        let _telling = self.telling.lock().await;
+        self.holding
+            .tell(&mut connection, &self.scripts, &self.names.of_held())
+            .await
     }
 
     async fn ask_for_death(
@@ -343,126 +347,61 @@ impl SharedLane for Lane {
             self.tell(changes);
         })
     }
-}
 
-/// What the engine says to a claim; `None` for what no version of the script says.
-pub(crate) fn read_claimed(answer: &[u64]) -> Option<Claimed> {
-    let time = |millis: &u64| Duration::from_millis(*millis).min(LONGEST);
-    Some(match answer {
-        [0, 0] => Claimed::Free(None),
-        [0, end] => Claimed::Free(Some(SharedSlot(*end))),
-        [1, left] => Claimed::Held(time(left)),
-        [2] => Claimed::Queued,
-        [3, left, reason] => Claimed::Blocked(reason_of(*reason)?, time(left)),
-        [4, left] => Claimed::Paused(time(left)),
-        _ => return None,
-    })
-}
+    fn holders(&self) -> Vec<u64> {
+        self.holding.holders()
+    }
 
-pub(crate) fn read_news(fields: &[Vec<u8>], us: &str, second: u64) -> Option<News> {
-    match fields {
-        [_, from, ..] if from == us.as_bytes() => None,
-        [_, _, _, token] => Some(News::Unblock(fingerprint(token)?)),
-        [_, _, _, token, _, score] => {
-            let score = std::str::from_utf8(score).ok()?.parse().ok()?;
-            Some(News::Word(fingerprint(token)?, unpack(score, second)))
-        }
-        _ => None,
+    fn tell_held(&self, news: Vec<HeldNews>) {
+        self.holding.add(news, None);
+        self.held.notify_one();
+    }
+
+    fn wants_held(&self) -> bool {
+        self.link.is_up() && self.holding.wants_all()
+    }
+
+    fn tell_held_again(&self, part: Vec<HeldNews>) -> oneshot::Receiver<Vec<u64>> {
+        let (again, asking) = oneshot::channel();
+        self.holding.add(part, Some(again));
+        self.held.notify_one();
+        asking
+    }
+
+    fn take_held(&self, most: usize, told: bool) -> Taking<'_> {
+        Box::pin(async move {
+            let mut connection = self.link.connection()?;
+            let keys = self.names.of_held();
+            let taking = self
+                .holding
+                .take(&mut connection, &self.scripts, &keys, most, told);
+            let trouble = match timeout(PATIENCE, taking).await {
+                Ok(Ok(part)) => return Some(part),
+                Ok(Err(e)) => Trouble::of(&e),
+                Err(_) => Trouble::Slow,
+            };
+            self.link.fail_as(trouble);
+            // What may have been taken is found under the name that it was taken with.
+            self.holding.begin_anew();
+            None
+        })
+    }
+
+    fn hand_over(&self) -> HandingOver<'_> {
+        Box::pin(async {
+            let handing = async {
+                let mut connection = self.link.connection()?;
+                self.send_held(connection.clone()).await.ok()?;
+                self.holding
+                    .end_lease(&mut connection, self.names.leases())
+                    .await
+                    .ok()
+            };
+            timeout(HAND_OVER, handing).await.is_ok_and(|done| done.is_some())
+        })
     }
 }
 
-/// As the script packs a word.
-fn unpack(score: u64, second: u64) -> SharedWord {
-    let (beyond_doubt, score) = (score % 2 == 1, score / 2);
-    let (days, score) = (score % 4, score / 4);
-    let (at, day) = (score & 0xffff_ffff, score >> 32);
-    let ago = |then: u64| u32::try_from(second.saturating_sub(then)).unwrap_or(u32::MAX);
-    SharedWord {
-        age: ago(at),
-        last: ago((day + 1) * 86_400 - 1).min(ago(at)),
-        days: days as u16,
-        beyond_doubt,
-    }
-}
-
-/// What the script reads for one change: what, of which token or key, three numbers.
-fn write(command: &mut Cmd, change: &Change) {
-    let (what, member, [a, b, c]) = match *change {
-        Change::GiveBack(key, SharedSlot(end)) => ("g", Some(key), [end, 0, 0]),
-        Change::Window(key, left) => ("w", Some(key), [millis(left), 0, 0]),
-        Change::Queue(key, left) => ("q", Some(key), [millis(left), 0, 0]),
-        Change::Unqueue(key) => ("u", Some(key), [0; 3]),
-        Change::Block(token, reason, left) => ("b", Some(token), [millis(left), number_of(reason), 0]),
-        Change::Unblock(token) => ("x", Some(token), [0; 3]),
-        Change::Word(token, word) => {
-            let SharedWord {
-                age,
-                last,
-                days,
-                beyond_doubt,
-            } = word;
-            let packed = u64::from(days.min(3)) * 2 + u64::from(beyond_doubt);
-            ("v", Some(token), [age.into(), last.into(), packed])
-        }
-        Change::Deaths(deaths) => {
-            let OwnDeaths {
-                lane,
-                count,
-                version,
-                calm,
-            } = deaths;
-            let packed = u64::from(lane) * 2 + u64::from(calm);
-            ("d", None, [count.into(), version, packed])
-        }
-        Change::Silence(token, left) => ("s", Some(token), [millis(left), 0, 0]),
-        Change::Pause(left) => ("p", None, [millis(left).max(1), 0, 0]),
-        Change::Resume => ("r", None, [0; 3]),
-    };
-    command
-        .arg(what)
-        .arg(member.map_or_else(Vec::new, |key| bytes(key).to_vec()));
-    command.arg(a).arg(b).arg(c);
-}
-
-fn number_of(reason: BlockReason) -> u64 {
-    match reason {
-        BlockReason::Dead => 0,
-        BlockReason::Unexplained => 1,
-        BlockReason::Doubted => 2,
-    }
-}
-
-fn reason_of(number: u64) -> Option<BlockReason> {
-    [BlockReason::Dead, BlockReason::Unexplained, BlockReason::Doubted]
-        .into_iter()
-        .find(|reason| number_of(*reason) == number)
-}
-
-fn bytes(fingerprint: Fingerprint) -> [u8; 16] {
-    let [first, second] = fingerprint.to_parts().map(u64::to_be_bytes);
-    std::array::from_fn(|at| if at < 8 { first[at] } else { second[at - 8] })
-}
-
-fn fingerprint(bytes: &[u8]) -> Option<Fingerprint> {
-    let number = u128::from_be_bytes(bytes.try_into().ok()?);
-    Some(Fingerprint::from_parts([(number >> 64) as u64, number as u64]))
-}
-
-fn millis(time: Duration) -> u64 {
-    time.min(LONGEST).as_millis() as u64
-}
-
-/// Members and scores, however the protocol brings them.
-fn pairs(value: Value) -> redis::RedisResult<Vec<(Vec<u8>, u64)>> {
-    let pairs = Vec::<(Vec<u8>, f64)>::from_redis_value(value)?;
-    Ok(pairs
-        .into_iter()
-        .map(|(member, score)| (member, score as u64))
-        .collect())
-}
-
-/// No time in the engine is longer.
-const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 /// Milliseconds after its time in which a queued push still counts as queued: it may wait for its permit.
 const GRACE: u64 = 10_000;
 /// Windows, queued pushes and silences of a module that the engine remembers, each.
@@ -481,27 +420,5 @@ const KEPT: u64 = 40 * 86_400_000;
 const SOME_UNREAD: usize = 20_000;
 /// A push whose token was called dead waits for so long.
 const DEATH_PATIENCE: Duration = Duration::from_millis(500);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fingerprint_comes_back_from_its_bytes() {
-        let before = Fingerprint::from_parts([1 << 63 | 5, 77]);
-        assert_eq!(fingerprint(&bytes(before)), Some(before));
-        assert_eq!(fingerprint(b"short"), None);
-    }
-
-    #[test]
-    fn what_no_script_says_is_no_answer() {
-        assert_eq!(read_claimed(&[0, 7]), Some(Claimed::Free(Some(SharedSlot(7)))));
-        assert_eq!(
-            read_claimed(&[3, 7, 2]),
-            Some(Claimed::Blocked(BlockReason::Doubted, Duration::from_millis(7)))
-        );
-        for strange in [&[][..], &[5], &[1], &[3, 1, 3], &[2, 2]] {
-            assert_eq!(read_claimed(strange), None, "{strange:?}");
-        }
-    }
-}
+/// An end waits for so long.
+const HAND_OVER: Duration = Duration::from_secs(1);

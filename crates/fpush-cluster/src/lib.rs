@@ -10,6 +10,7 @@ mod connection;
 mod engine;
 #[doc(hidden)]
 pub mod fuzz;
+mod held;
 mod lane;
 mod link;
 mod names;
@@ -18,6 +19,7 @@ mod report;
 mod script;
 mod settings;
 mod trouble;
+mod wire;
 
 pub use self::{
     engine::{Engine, EngineStatus, Fingerprints, probe},

@@ -15,6 +15,8 @@ pub(crate) struct Names {
     pub(crate) deaths: Vec<u8>,
     /// What the engine's memory of the module began as.
     pub(crate) beginning: Vec<u8>,
+    /// Held pushes, whatever the provider said: [`held`](crate::held) has what each key is.
+    pub(crate) held: [Vec<u8>; 6],
 }
 
 impl Names {
@@ -38,11 +40,42 @@ impl Names {
             alive: name("alive"),
             deaths: name("deaths"),
             beginning: said("beginning"),
+            held: [
+                "held",
+                "held-keys",
+                "held-holders",
+                "leases",
+                "taken",
+                "held-watch",
+            ]
+            .map(name),
         }
     }
 
+    /// As the scripts about held pushes want them.
+    pub(crate) fn of_held(&self) -> [&[u8]; 6] {
+        self.held.each_ref().map(Vec::as_slice)
+    }
+
+    /// When who holds pushes is gone.
+    pub(crate) fn leases(&self) -> &[u8] {
+        &self.held[3]
+    }
+
     /// As the script of a claim wants them.
-    pub(crate) fn of_claim(&self) -> [&[u8]; 6] {
+    pub(crate) fn of_claim(&self) -> [&[u8]; 9] {
+        let [held, keys, _, _, taken, _] = self.of_held();
+        let [windows, queued, silences, blocks, pause, alive] = self.of_pushes();
+        [windows, queued, silences, blocks, pause, alive, held, keys, taken]
+    }
+
+    /// As the script that takes note of changes wants them.
+    pub(crate) fn of_tell(&self) -> Vec<&[u8]> {
+        let [held, keys, holders, _, taken, _] = self.of_held();
+        [self.all().as_slice(), &[held, keys, holders, taken]].concat()
+    }
+
+    fn of_pushes(&self) -> [&[u8]; 6] {
         [
             &self.windows,
             &self.queued,
@@ -55,7 +88,7 @@ impl Names {
 
     /// As the other scripts want them.
     pub(crate) fn all(&self) -> [&[u8]; 10] {
-        let [windows, queued, silences, blocks, pause, alive] = self.of_claim();
+        let [windows, queued, silences, blocks, pause, alive] = self.of_pushes();
         let (words, news, deaths, beginning) = (&self.words, &self.news, &self.deaths, &self.beginning);
         [
             windows, queued, silences, blocks, pause, alive, words, news, deaths, beginning,

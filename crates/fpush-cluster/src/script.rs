@@ -13,8 +13,35 @@ pub(crate) struct Script {
     hash: String,
 }
 
+/// All of them.
+pub(crate) struct Scripts {
+    pub(crate) claim: Script,
+    pub(crate) tell: Script,
+    pub(crate) look: Script,
+    pub(crate) die: Script,
+    pub(crate) hold: Script,
+    pub(crate) take: Script,
+    pub(crate) greet: Script,
+    pub(crate) agree: Script,
+}
+
+impl Scripts {
+    pub(crate) fn new() -> Self {
+        Self {
+            claim: Script::new(include_str!("scripts/claim.lua")),
+            tell: Script::new(include_str!("scripts/tell.lua")),
+            look: Script::new(include_str!("scripts/look.lua")),
+            die: Script::new(include_str!("scripts/die.lua")),
+            hold: Script::new(include_str!("scripts/hold.lua")),
+            take: Script::new(include_str!("scripts/take.lua")),
+            greet: Script::new(include_str!("scripts/greet.lua")),
+            agree: Script::new(include_str!("scripts/agree.lua")),
+        }
+    }
+}
+
 impl Script {
-    pub(crate) fn new(text: &'static str) -> Self {
+    fn new(text: &'static str) -> Self {
         let mut hash = String::new();
         for byte in Sha1::digest(text.as_bytes()) {
             write!(hash, "{byte:02x}").expect("a string takes all");

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::{HeldStore, SharedLane};
+use crate::{HeldStore, SharedLane, module::Takeover};
 
 /// What the pushes of a module share.
 pub(crate) struct Lane {
@@ -49,6 +49,8 @@ pub(crate) struct State {
     pub(crate) life: Life,
     /// Where held pushes are written down.
     pub(crate) store: Option<Arc<dyn HeldStore>>,
+    /// What is told to other instances of what is held.
+    pub(crate) takeover: Takeover,
     /// Until when [`Module::run`](crate::Module::run) sleeps, if nothing wakes it.
     pub(crate) timer: Option<std::time::Instant>,
 }
@@ -108,6 +110,7 @@ impl Lane {
                 telling: None,
                 life: Life::Wanted,
                 store: None,
+                takeover: Takeover::default(),
                 timer: None,
             }),
             granted: Mutex::default(),
@@ -143,6 +146,10 @@ impl Lane {
                 debug!(module = %self.name, %token, "queued push dropped: the server of its endpoint did not take it");
             }
             HeldEnd::Covered => self.meters.held_covered(),
+            HeldEnd::Taken => {
+                self.meters.held_taken();
+                debug!(module = %self.name, %token, "held push dropped: another instance has it");
+            }
             HeldEnd::Lost(outcome) => {
                 self.meters.held_lost();
                 policy.note(token, End::Lost, now);
@@ -212,6 +219,7 @@ impl Locked<'_> {
     pub(crate) fn write(&mut self) -> Option<oneshot::Receiver<bool>> {
         let store = Arc::clone(self.state.store.as_ref()?);
         let changes = self.state.policy.take_changes();
+        self.state.tell_held(&changes);
         let (acknowledge, written) = oneshot::channel();
         store.write(changes, Some(acknowledge));
         Some(written)
@@ -235,6 +243,7 @@ impl DerefMut for Locked<'_> {
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
         let changes = self.state.policy.take_changes();
+        self.state.tell_held(&changes);
         if let Some(store) = self.state.store.as_ref().filter(|_| !changes.is_empty()) {
             store.write(changes, None);
         }

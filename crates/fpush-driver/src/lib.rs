@@ -20,5 +20,5 @@ pub use liveness::{Liveness, Probe};
 pub use module::{Admission, Admitted, Block, Module, NotSent, TokenRole, TokenView};
 pub use modules::{Modules, Resolved};
 pub use senders::Senders;
-pub use shared::{Claiming, ClaimingDeath, Cluster, SharedLane, Telling};
-pub use store::{Acknowledge, HeldStore, Read};
+pub use shared::{Claiming, ClaimingDeath, Cluster, HandingOver, SharedLane, TakenPart, Taking, Telling};
+pub use store::{Acknowledge, HeldStore, Part, Read};

@@ -10,6 +10,7 @@ mod remember;
 mod settle;
 mod shared;
 mod status;
+mod takeover;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,7 @@ use crate::{
 
 pub use self::inspect::{Block, TokenRole, TokenView};
 use self::shared::HeldClaim;
+pub(crate) use self::takeover::Takeover;
 
 /// What becomes of a publish.
 #[derive(Debug)]

@@ -1,14 +1,14 @@
 //! What the engine says by which instances share what they know.
 
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
-use fpush_cluster::fuzz::{claimed, info, news};
-use fpush_policy::{Claimed, News};
+use fpush_cluster::fuzz::{claimed, held, info, news};
+use fpush_policy::{Claimed, Clocks, News};
 
 use crate::{check_words, split_line};
 
-/// An answer of the engine. The first line says what it is: `info`, `claim` (numbers in decimals, with spaces), or `news` (one
-/// field in each line).
+/// An answer of the engine. The first line says what it is: `info`, `claim` (numbers in decimals, with spaces), `news` (one
+/// field in each line), or `held` (a record).
 pub(crate) fn engine_answer(input: &[u8]) {
     let (kind, answer) = split_line(input);
     let text = String::from_utf8_lossy(answer);
@@ -29,6 +29,18 @@ pub(crate) fn engine_answer(input: &[u8]) {
             let fields: Vec<_> = answer.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
             if let Some(News::Word(_, word)) = news(&fields, NOW) {
                 assert!(word.last <= word.age && word.days <= 3, "{word:?}");
+            }
+        }
+        b"held" => {
+            let clocks = Clocks {
+                now: Instant::now(),
+                wall: SystemTime::now(),
+            };
+            for due in [-1, 0, 5_000, i64::MAX] {
+                if let Some(push) = held(due, answer) {
+                    assert!(push.record.is_sane() && push.due.is_none_or(|due| due <= YEAR));
+                    assert_eq!(push.into_record(clocks).due == 0, due < 0, "{due}");
+                }
             }
         }
         _ => {}

@@ -12,7 +12,7 @@ use crate::{
     table::{
         COMPONENT_CONNECTS, COMPONENT_DISCONNECTS, COMPONENT_LOGIN_FAILURES, HELD_PUSHES, PROBLEMS,
         PROVIDER_ANSWERS, PROVIDER_DURATION, PUSHES, PUSHES_LOST, REJECTED_TOKENS, REJECTION_BURSTS, RELOADS,
-        REPLIES, REPLY_DURATION, STATE_WRITES,
+        REPLIES, REPLY_DURATION, STATE_WRITES, TAKEOVERS,
     },
 };
 
@@ -58,6 +58,7 @@ pub(crate) fn write(
         by_word(modules, |meters| meters.outcomes().named()).chain(without_module),
     );
     text.family(&HELD_PUSHES, by_word(modules, Meters::held));
+    text.family(&TAKEOVERS, by_word(modules, Meters::takeovers));
     let lost_without_module = Some(lost.get()).filter(|lost| *lost > 0);
     text.family(
         &PUSHES_LOST,

@@ -65,6 +65,8 @@ table! {
         "Publishes by push module and what became of them; the module is empty if they came to none.";
     HELD_PUSHES: Counter, "fpush_held_pushes_total", ["module", "outcome"],
         "Acknowledged pushes that were held and sent later, by push module and what became of them.";
+    TAKEOVERS: Counter, "fpush_held_takeovers_total", ["module", "from"],
+        "Held pushes that this instance took over: from instances that were stopped, or are dead; and those that it sent though another one had taken them over (sent_twice).";
     PUSHES_LOST: Counter, "fpush_pushes_lost_total", ["module"],
         "Acknowledged pushes that could not be delivered; the module is empty if it is not in the settings any more.";
     PROVIDER_ANSWERS: Counter, "fpush_provider_answers_total", ["module", "reason"],

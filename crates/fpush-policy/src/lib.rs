@@ -39,13 +39,15 @@ pub use limiter::{RateSlot, RatelimitSettings, Target};
 pub use outage::LaneState;
 pub use policy::{
     Busy, Confirmed, Decision, Failed, Grant, Held, HeldAttempt, HeldEnd, HoldUntil, Policy, Publish,
-    Remembered, SharedPlace, Turn, Unsent, VerdictPlace,
+    Remembered, SharedPlace, TakenOver, Turn, Unsent, VerdictPlace,
 };
 pub use recency::Recency;
 pub use recent::{End, Last};
 pub use records::{BlockRecord, Clocks, HeldChange, HeldRecord, Recipient};
 pub use relaying::{RelayLimits, Relaying};
 pub use settings::ModuleSettings;
-pub use shared::{Change, Claim, Claimed, News, OwnDeaths, SharedSlot, SharedWord, Wish};
+pub use shared::{
+    Change, Claim, Claimed, HeldNews, News, OwnDeaths, SharedHeld, SharedPush, SharedSlot, SharedWord, Wish,
+};
 pub use verdict::{Condition, LaneChange, VerdictRecord};
 pub use view::{Limit, TokenState, View, Waits};

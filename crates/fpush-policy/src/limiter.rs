@@ -13,7 +13,7 @@ use fpush_push::{Class, Fingerprint, settings::Section};
 
 use crate::{
     recency::Recency,
-    shared::SharedSlot,
+    shared::{SharedHeld, SharedSlot},
     ticks::{Tick, Ticks},
 };
 
@@ -58,12 +58,24 @@ pub struct RateSlot {
     free_at: Tick,
     /// The same window, as all instances know it.
     shared: Option<SharedSlot>,
+    /// What another instance holds for the same key.
+    covers: Option<SharedHeld>,
 }
 
 impl RateSlot {
-    /// The same, where it is the window of all instances as well.
-    pub(crate) fn shared_by(self, shared: Option<SharedSlot>) -> Self {
-        Self { shared, ..self }
+    /// The same, where it is the window of all instances as well, and makes superfluous what another one holds.
+    pub(crate) fn shared_by(self, shared: Option<SharedSlot>, covers: Option<SharedHeld>) -> Self {
+        Self {
+            shared,
+            covers,
+            ..self
+        }
+    }
+
+    /// What another instance holds for the same key.
+    #[must_use]
+    pub fn covers(&self) -> Option<SharedHeld> {
+        self.covers
     }
 
     /// Its window, as all instances know it.
@@ -90,7 +102,8 @@ pub struct Target {
 
 impl Target {
     /// The key of its window and its queued push: each class has its own.
-    pub(crate) fn slot_key(self) -> Fingerprint {
+    #[must_use]
+    pub fn slot_key(self) -> Fingerprint {
         self.key.with_class(self.class)
     }
 }
@@ -143,6 +156,7 @@ impl Limiter {
             target,
             free_at,
             shared: None,
+            covers: None,
         }
     }
 

@@ -154,15 +154,10 @@ impl Outage {
         self.failed.clear();
         self.not_before = None;
         if matches!(self.state, State::Down(_)) {
-            self.state = if is_backlog {
-                State::Growing(Growth {
-                    began: now,
-                    moved: now,
-                    sent: 0.0,
-                })
-            } else {
-                State::Up
-            };
+            self.state = State::Up;
+            if is_backlog {
+                self.begin_growing(now);
+            }
         }
     }
 
@@ -205,6 +200,17 @@ impl Outage {
     pub(crate) fn begin_down(&mut self, now: Instant) {
         if matches!(self.state, State::Up) {
             self.go_down(Cause::Failures, now, now);
+        }
+    }
+
+    /// Others held so many that their number says nothing of this provider's patience: they go out at a rate that grows.
+    pub(crate) fn begin_growing(&mut self, now: Instant) {
+        if matches!(self.state, State::Up) {
+            self.state = State::Growing(Growth {
+                began: now,
+                moved: now,
+                sent: 0.0,
+            });
         }
     }
 

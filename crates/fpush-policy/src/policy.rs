@@ -12,6 +12,7 @@ mod lanes;
 mod origins;
 mod others;
 mod shared;
+mod takeover;
 mod turns;
 mod words;
 
@@ -39,7 +40,8 @@ use crate::{
 };
 
 pub use self::decisions::{
-    Busy, Decision, Failed, Grant, Held, HeldAttempt, HeldEnd, HoldUntil, Publish, Remembered, Turn,
+    Busy, Decision, Failed, Grant, Held, HeldAttempt, HeldEnd, HoldUntil, Publish, Remembered, TakenOver,
+    Turn,
 };
 pub use self::shared::{Confirmed, SharedPlace, Unsent};
 
@@ -67,6 +69,8 @@ pub struct Policy<W> {
     jumped: Vec<i64>,
     /// Those beside the main one, which all of the above belongs to that is a lane's.
     lanes: lanes::Lanes<W>,
+    /// The other instances are asked first what they have taken over of what is held, until then at most.
+    others_first: Option<Instant>,
     /// How often the settings have changed: what was answered to older ones says nothing.
     generation: u64,
     end: Phase,
@@ -110,6 +114,7 @@ impl<W> Policy<W> {
             ended: Vec::new(),
             jumped: Vec::new(),
             lanes: lanes::Lanes::new(max_in_flight, digest),
+            others_first: None,
             generation: 0,
             end: Phase::Running,
         }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use fpush_push::{Choice, Class, Ending, Extra, Form, LaneId, Push, Record, Token, TokenHasher};
+use fpush_push::{Choice, Class, Ending, Extra, Fingerprint, Form, LaneId, Push, Record, Token, TokenHasher};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -14,6 +14,7 @@ use crate::{
     blocklist::BlockReason,
     hold::HeldPush,
     job::{PushJob, SenderDomain},
+    limiter::Target,
 };
 
 /// A block, in a form that can be written down. Times are milliseconds since 1970.
@@ -227,6 +228,19 @@ impl HeldRecord {
     #[must_use]
     pub fn domain(&self) -> &str {
         &self.domain
+    }
+
+    /// The key and class that it is held for. The token is in the spelling of its module.
+    #[must_use]
+    pub fn slot_key(&self, token: &str, hasher: &TokenHasher) -> Fingerprint {
+        let token = hasher.fingerprint(token);
+        let node = self.node.as_deref();
+        let target = Target {
+            key: node.map_or(token, |node| hasher.device(node)),
+            token,
+            class: self.class,
+        };
+        target.slot_key()
     }
 
     /// Moves its times by so many milliseconds.

@@ -7,8 +7,14 @@
 use std::time::Duration;
 
 use fpush_push::{Class, Fingerprint};
+use uuid::Uuid;
 
-use crate::{blocklist::BlockReason, limiter::Target, verdict::MOST_DEATHS};
+use crate::{
+    blocklist::BlockReason,
+    limiter::Target,
+    records::{Clocks, HeldRecord, as_millis},
+    verdict::MOST_DEATHS,
+};
 
 /// What one push wants of all instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +27,8 @@ pub struct Claim {
     pub window: Duration,
     /// What is to become of it.
     pub wish: Wish,
+    /// Names the push: one that is held may have been taken over by another instance.
+    pub id: Uuid,
 }
 
 /// What this instance wants to do with a push.
@@ -38,7 +46,12 @@ pub enum Wish {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claimed {
     /// It goes out: its window has begun, or there is none.
-    Free(Option<SharedSlot>),
+    Free {
+        /// Its window.
+        slot: Option<SharedSlot>,
+        /// What another instance holds for the same key: the provider's acceptance makes it superfluous.
+        covers: Option<SharedHeld>,
+    },
     /// It is the queued one of its key, for so long. A call has to be refused.
     Held(Duration),
     /// One is queued for its key elsewhere.
@@ -47,7 +60,13 @@ pub enum Claimed {
     Blocked(BlockReason, Duration),
     /// The module pauses for so long.
     Paused(Duration),
+    /// It is held, and another instance has sent it, or one for the same key, or is about to.
+    Taken,
 }
+
+/// A push that an instance holds, as all instances know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SharedHeld(pub u64);
 
 /// A window that all instances know, by its end: to be given back if nothing was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +77,8 @@ pub struct SharedSlot(pub u64);
 pub enum Change {
     /// A window was not used.
     GiveBack(Fingerprint, SharedSlot),
+    /// A push was accepted for a key and class, so that this one, which another instance holds, is not needed.
+    Cover(Fingerprint, SharedHeld),
     /// A window of a key and class runs for so long.
     Window(Fingerprint, Duration),
     /// A push is queued for a key and class, for so long.
@@ -78,6 +99,65 @@ pub enum Change {
     Pause(Duration),
     /// It does not say so any more.
     Resume,
+}
+
+/// What other instances should know of what is held, so that one of them sends it when this one is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeldNews {
+    /// It is like this now, under this number.
+    Put(u64, SharedPush),
+    /// Nothing more is to be done for what was held under this number.
+    Gone(u64),
+    /// The provider has accepted this push, which was held for this key.
+    Delivered(Fingerprint, Uuid),
+    /// This push was taken over, and is not held after all: it is worth nothing any more, or another one stands for it.
+    Dismissed(Uuid),
+}
+
+/// A held push on its way between instances. Its record has neither times nor an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedPush {
+    /// What it is for.
+    pub key: Fingerprint,
+    /// Names it.
+    pub id: Uuid,
+    /// It is due in so long; none if it waits until its provider is back.
+    pub due: Option<Duration>,
+    /// It is given up in so long.
+    pub give_up: Option<Duration>,
+    /// All else.
+    pub record: Box<HeldRecord>,
+}
+
+impl SharedPush {
+    /// Of a push as it is written down. `None` if it has no name, because the first versions have written it.
+    #[must_use]
+    pub fn of(mut record: Box<HeldRecord>, key: Fingerprint, clocks: Clocks) -> Option<Self> {
+        let left = |millis: u64| Duration::from_millis(millis.saturating_sub(clocks.wall_millis()));
+        let id = Uuid::from_u128(record.id.take()?);
+        let due = Some(record.due).filter(|due| *due > 0).map(left);
+        let give_up = record.give_up.take().map(left);
+        record.due = 0;
+        Some(Self {
+            key,
+            id,
+            due,
+            give_up,
+            record,
+        })
+    }
+
+    /// The push as it would be written down here.
+    #[must_use]
+    pub fn into_record(self, clocks: Clocks) -> HeldRecord {
+        let then = |left: Duration| clocks.wall_millis().saturating_add(as_millis(left));
+        HeldRecord {
+            due: self.due.map_or(0, then),
+            give_up: self.give_up.map(then),
+            id: Some(self.id.as_u128()),
+            ..*self.record
+        }
+    }
 }
 
 /// How many tokens an instance has taken for dead since its lane was as usual. What all instances have is bounded together.
@@ -142,7 +222,12 @@ impl Change {
                 };
                 Self::Word(token, word)
             }
-            Self::GiveBack(..) | Self::Unqueue(_) | Self::Unblock(_) | Self::Deaths(_) | Self::Resume => self,
+            Self::GiveBack(..)
+            | Self::Cover(..)
+            | Self::Unqueue(_)
+            | Self::Unblock(_)
+            | Self::Deaths(_)
+            | Self::Resume => self,
         })
     }
 
@@ -152,6 +237,7 @@ impl Change {
         match self {
             Self::Unblock(_) | Self::Resume => true,
             Self::GiveBack(..)
+            | Self::Cover(..)
             | Self::Window(..)
             | Self::Queue(..)
             | Self::Unqueue(_)

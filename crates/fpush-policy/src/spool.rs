@@ -248,6 +248,16 @@ impl Spool {
         key.is_some_and(|key| self.remove(key).is_some())
     }
 
+    /// Takes out the push of this key, if it is the one with this number, and with this id as far as its body is in memory.
+    /// Returns for which token it was.
+    pub(crate) fn take_same(&mut self, number: u64, key: Fingerprint, id: Uuid) -> Option<Fingerprint> {
+        let is_other = self.bodies.get(&number).is_some_and(|job| job.push.id != id);
+        if is_other || self.head(key)?.number != number {
+            return None;
+        }
+        Some(self.remove(key)?.token)
+    }
+
     fn forget(&mut self, head: Head) -> Option<Box<PushJob>> {
         self.shares
             .take(head.share, head.places as usize, head.encrypted as usize);

@@ -49,6 +49,10 @@ pub struct Meters {
     lost: Counter,
     dropped: Counter,
     covered: Counter,
+    taken: Counter,
+    took_over: Counter,
+    handed_over: Counter,
+    sent_twice: Counter,
     believed: Counter,
     doubted: Counter,
     bursts: Counter,
@@ -65,6 +69,10 @@ impl Default for Meters {
             lost: Counter::new(),
             dropped: Counter::new(),
             covered: Counter::new(),
+            taken: Counter::new(),
+            took_over: Counter::new(),
+            handed_over: Counter::new(),
+            sent_twice: Counter::new(),
             believed: Counter::new(),
             doubted: Counter::new(),
             bursts: Counter::new(),
@@ -101,6 +109,26 @@ impl Meters {
     /// An acknowledged push is dropped, because a newer one is queued for the same device.
     pub fn held_covered(&self) {
         self.covered.increment();
+    }
+
+    /// A held push is dropped, because another instance has taken it over, or has sent one for the same device.
+    pub fn held_taken(&self) {
+        self.taken.increment();
+    }
+
+    /// Pushes were taken over from an instance that said nothing any more.
+    pub fn took_over(&self, count: u64) {
+        self.took_over.add(count);
+    }
+
+    /// Pushes were taken over from an instance that was stopped.
+    pub fn handed_over(&self, count: u64) {
+        self.handed_over.add(count);
+    }
+
+    /// Held pushes have gone out here that another instance had taken over.
+    pub fn sent_twice(&self, count: u64) {
+        self.sent_twice.add(count);
     }
 
     /// The token of a held push is dead, or a server that a stranger has chosen did not take it.
@@ -147,12 +175,23 @@ impl Meters {
 
     /// Held pushes by what became of them.
     #[must_use]
-    pub fn held(&self) -> [(&'static str, u64); 4] {
+    pub fn held(&self) -> [(&'static str, u64); 5] {
         [
             ("covered", self.covered.get()),
             ("delivered", self.delivered.get()),
             ("dropped", self.dropped.get()),
             ("lost", self.lost.get()),
+            ("taken", self.taken.get()),
+        ]
+    }
+
+    /// Held pushes that went from one instance to another, by how.
+    #[must_use]
+    pub fn takeovers(&self) -> [(&'static str, u64); 3] {
+        [
+            ("dead", self.took_over.get()),
+            ("sent_twice", self.sent_twice.get()),
+            ("stopped", self.handed_over.get()),
         ]
     }
 

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf, absolute},
     pin::pin,
     sync::{Arc, Mutex},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
@@ -18,7 +18,7 @@ use fpush_driver::{Drain, Liveness, Senders, clocks};
 use fpush_http::{Listener, Security};
 use fpush_monitor::{Certificate, Counted, Link, Monitor, Status};
 use fpush_push::{Delivery, Devices, TokenHasher, metrics::WordCounters, sync::lock};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tracing::{info, warn};
 
 use self::{modules::RunningModules, plan::Plan, progress::Progress};
@@ -271,12 +271,15 @@ impl Daemon {
             }
         });
         let sharing = self.sharing;
-        let tell = async {
+        let tell = timeout(HAND_OVER, async {
             if let Some(sharing) = sharing {
                 sharing.flush().await;
+                for TypedModule { module, .. } in &all {
+                    module.hand_over().await;
+                }
             }
-        };
-        let (kept, _, ()) = tokio::join!(keep, unregister, tell);
+        });
+        let (kept, _, _) = tokio::join!(keep, unregister, tell);
         let (mut undelivered, mut held) = (self.modules.lost().get(), 0);
         if kept {
             held += remembered.held();
@@ -444,3 +447,6 @@ fn shown(link: LinkStatus) -> Link {
         down,
     }
 }
+
+/// For telling the other instances, at the end, what they can have.
+const HAND_OVER: Duration = Duration::from_secs(2);

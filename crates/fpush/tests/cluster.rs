@@ -14,5 +14,7 @@ mod load;
 mod rig;
 #[path = "cluster/sharing.rs"]
 mod sharing;
+#[path = "cluster/takeover.rs"]
+mod takeover;
 #[path = "cluster/token.rs"]
 mod token;

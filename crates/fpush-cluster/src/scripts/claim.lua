@@ -1,10 +1,14 @@
 -- What all instances say to one push. Times are milliseconds by the engine's clock.
--- KEYS: windows, queued, silences, blocks, pause, alive.
+-- KEYS: windows, queued, silences, blocks, pause, alive, held, keys, taken.
 -- ARGV: slot, token, window, wish (0 send, 1 hold, 2 send what is held), hold, registered, call, grace, most, our number,
--- milliseconds after which an instance is gone.
+-- milliseconds after which an instance is gone, all names under which this one holds, id.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
+-- Another instance has taken it over, or has sent one for its key.
+if ARGV[4] == '2' and redis.call('ZSCORE', KEYS[9], ARGV[13]) then
+    return {5}
+end
 local block = tonumber(redis.call('ZSCORE', KEYS[4], ARGV[2]) or 0)
 local reason = block % 4
 local until_ = (block - reason) / 4
@@ -56,9 +60,15 @@ end
 if wish == '2' then
     redis.call('ZREM', KEYS[2], ARGV[1])
 end
+-- What another instance holds for the key, by its count there, if one does.
+local covers, place = 0, redis.call('HGET', KEYS[8], ARGV[1])
+if place and not string.find(' ' .. ARGV[12] .. ' ', ' ' .. string.match(place, '^%d+') .. ' ', 1, true) then
+    local value = redis.call('HGET', KEYS[7], place)
+    covers = value and tonumber(string.match(value, '^%d+')) or 0
+end
 local window = tonumber(ARGV[3])
 if window == 0 then
-    return {0, 0}
+    return {0, 0, covers}
 end
 add(KEYS[1], ARGV[1], now + window, 1)
-return {0, now + window}
+return {0, now + window, covers}

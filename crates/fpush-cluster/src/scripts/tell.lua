@@ -1,5 +1,6 @@
 -- Takes note of changes. Told twice, or again by another instance, they mean the same: the later end, the earlier first word.
--- KEYS: windows, queued, silences, blocks, pause, alive, words, news, deaths, beginning.
+-- KEYS: windows, queued, silences, blocks, pause, alive, words, news, deaths, beginning, held, keys, holders,
+-- taken.
 -- ARGV: instance, its number, milliseconds after which one is gone, grace, most windows, most blocks, most words, most news;
 -- then for each change: what, member, three numbers.
 local time = redis.call('TIME')
@@ -96,6 +97,19 @@ local function note_deaths(count, version, lane_and_calm)
     redis.call('HSET', KEYS[9], field, string.format('%.0f %.0f %s', version, count, ARGV[2]))
 end
 
+-- A push was accepted for a key: the one that is held for it is not needed, if it is still the one that was seen.
+local function cover(key, count)
+    local place = redis.call('HGET', KEYS[12], key)
+    local value = place and redis.call('HGET', KEYS[11], place)
+    local seen, id = string.match(value or '', '^(%d+) %d+ %d+ %d+ (%x+) ')
+    if seen and tonumber(seen) == count then
+        redis.call('HDEL', KEYS[11], place)
+        redis.call('HDEL', KEYS[12], key)
+        redis.call('ZREM', KEYS[13], place)
+        redis.call('ZADD', KEYS[14], now, id)
+    end
+end
+
 for at = 9, #ARGV, 5 do
     local what, member = ARGV[at], ARGV[at + 1]
     local a, b, c = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
@@ -103,6 +117,8 @@ for at = 9, #ARGV, 5 do
         if tonumber(redis.call('ZSCORE', KEYS[1], member) or 0) == a then
             redis.call('ZREM', KEYS[1], member)
         end
+    elseif what == 'c' then
+        cover(member, a)
     elseif what == 'w' then
         redis.call('ZADD', KEYS[1], 'GT', now + a, member)
         trim(KEYS[1], ARGV[5], 1)

@@ -116,15 +116,18 @@ impl Module {
                 slot = claimed;
                 Ok(self.attempts_for_held(&mut job, &mut tries).await)
             }
-            Err(Unsent::Ended(ended)) => Ok(ended),
-            Err(Unsent::Later(until)) => Err(until),
+            Err(unsent) => Err(unsent),
         };
         let now = Instant::now().into_std();
         let mut state = self.lock();
         let end = match ended {
-            Ok(ended) => state.policy.held_ended(number, slot, &ended, now),
-            Err(until) => state.policy.held_waits(number, slot, until, now),
+            Ok(ended) | Err(Unsent::Ended(ended)) => state.policy.held_ended(number, slot, &ended, now),
+            Err(Unsent::Later(until)) => state.policy.held_waits(number, slot, until, now),
+            Err(Unsent::Taken) => Some(state.policy.held_taken(number, slot, now)),
         };
+        if end == Some(HeldEnd::Delivered) {
+            state.tell_delivered(&job);
+        }
         drop(state);
         // Only then another one may go out.
         drop(permit);

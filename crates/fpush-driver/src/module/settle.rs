@@ -27,8 +27,10 @@ impl Module {
             Ended::Busy => Box::pin(self.hold_busy(job, slot, permit)).await,
             Ended::Failed { resume } => Box::pin(self.hold_failed(job, slot, resume, Some(permit))).await,
             Ended::Settled(outcome) => {
-                if outcome != Outcome::Accepted {
-                    self.lock().policy.give_back(slot);
+                match outcome {
+                    Outcome::Accepted if slot.covers().is_some() => self.lock().policy.accepted_with(slot),
+                    Outcome::Accepted => {}
+                    _ => self.lock().policy.give_back(slot),
                 }
                 drop(permit);
                 outcome

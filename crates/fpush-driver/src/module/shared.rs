@@ -28,7 +28,13 @@ impl Module {
         for task in [state.hearing.take(), state.telling.take()].into_iter().flatten() {
             task.abort();
         }
-        state.shared = cluster.map(|cluster| cluster.lane(&self.name, digest));
+        let takeover = std::mem::take(&mut state.takeover);
+        takeover.stop();
+        let before = state.shared.take();
+        state.shared = cluster.map(|cluster| cluster.lane(&self.name, digest, before.as_deref()));
+        if before.is_none() {
+            state.ask_others_first();
+        }
     }
 
     /// Goes on under the key of fingerprints that the other instances have.
@@ -48,6 +54,7 @@ impl Module {
             return;
         };
         let is_heard = self.hear_part(&*shared);
+        self.exchange_held(&shared);
         let mut state = self.lock();
         let is_hearing = |task: &JoinHandle<()>| !task.is_finished();
         if !is_heard && !state.hearing.as_ref().is_some_and(is_hearing) {

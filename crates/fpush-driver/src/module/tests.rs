@@ -366,6 +366,16 @@ impl crate::HeldStore for Disk {
         }
     }
 
+    fn read_part(&self, from: u64, most: usize) -> oneshot::Receiver<crate::Part> {
+        let (sender, reading) = oneshot::channel();
+        let held = self.held.lock().unwrap();
+        let part = held
+            .range(from..)
+            .map(|(number, record)| (*number, record.clone()));
+        drop(sender.send(part.take(most).collect()));
+        reading
+    }
+
     fn read(&self, numbers: Vec<u64>) -> oneshot::Receiver<crate::Read> {
         let (sender, reading) = oneshot::channel();
         let held = self.held.lock().unwrap();

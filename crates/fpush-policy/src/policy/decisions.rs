@@ -145,10 +145,23 @@ pub enum HeldEnd {
     Dropped,
     /// A newer push is queued for its key, so this one is not needed.
     Covered,
+    /// Another instance has taken it over, or has sent one for its key.
+    Taken,
     /// It could not be delivered.
     Lost(Outcome),
     /// The server that a stranger has chosen for it did not take it: that is nobody else's trouble.
     Unreached,
+}
+
+/// What becomes of a push that another instance held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakenOver {
+    /// It is held here now.
+    Held,
+    /// One is held here for its key, so it is not needed.
+    Covered,
+    /// It is worth nothing any more.
+    Expired,
 }
 
 /// What becomes of a push whose token its provider calls too busy.

@@ -194,6 +194,9 @@ impl<W> Policy<W> {
 
     /// Whether one more held push may go out. Some permits are left to publishes, which go first.
     fn may_send_held(&mut self, now: Instant) -> Result<(), Option<Instant>> {
+        if let Some(until) = self.others_first.filter(|until| now < *until) {
+            return Err(Some(until));
+        }
         if self.end == (Phase::Ending { keeps_held: true }) && self.outage.state(now) != LaneState::Up {
             return Err(None);
         }
@@ -390,7 +393,10 @@ impl<W> Policy<W> {
         held.attempts += 1;
         let (token, expires) = (held.job.token, held.expires.unwrap_or(now));
         let end = match ended {
-            Ended::Settled(Outcome::Accepted) => HeldEnd::Delivered,
+            Ended::Settled(Outcome::Accepted) => {
+                self.accepted_with(slot);
+                HeldEnd::Delivered
+            }
             Ended::Settled(Outcome::TokenDead) => HeldEnd::Dropped,
             Ended::Settled(outcome) => {
                 self.give_back(slot);

@@ -35,6 +35,8 @@ pub enum Unsent {
     Later(Instant),
     /// It has ended.
     Ended(Ended),
+    /// Another instance has it: to be passed to [`Policy::held_taken`].
+    Taken,
 }
 
 /// Where the next part of what is to be shared begins.
@@ -76,6 +78,7 @@ impl<W> Policy<W> {
             registered: job.record.is_some(),
             window: if enabled { job.spacing } else { Duration::ZERO },
             wish,
+            id: job.push.id,
         }
     }
 
@@ -88,14 +91,16 @@ impl<W> Policy<W> {
         now: Instant,
     ) -> Confirmed {
         let left = match claimed {
-            Claimed::Free(shared) => return Confirmed::Send(job, slot.shared_by(shared)),
+            Claimed::Free { slot: shared, covers } => {
+                return Confirmed::Send(job, slot.shared_by(shared, covers));
+            }
             Claimed::Paused(left) => {
                 let resume = now + left;
                 self.paused_elsewhere(Some(resume), now);
                 return Confirmed::Paused(job, slot, resume);
             }
             Claimed::Held(left) => Some(left),
-            Claimed::Queued | Claimed::Blocked(..) => None,
+            Claimed::Queued | Claimed::Blocked(..) | Claimed::Taken => None,
         };
         self.limiter.give_back(slot);
         let Some(left) = left else {
@@ -132,7 +137,7 @@ impl<W> Policy<W> {
     /// What the answer to the claim of a publish means that is held. Returns what its sender is told.
     pub fn claimed_to_hold(&mut self, number: u64, claimed: Claimed, now: Instant) -> Outcome {
         match claimed {
-            Claimed::Free(_) => Outcome::Queued,
+            Claimed::Free { .. } => Outcome::Queued,
             Claimed::Held(left) => {
                 self.held.delay(number, now + left);
                 Outcome::Queued
@@ -141,7 +146,7 @@ impl<W> Policy<W> {
                 self.paused_elsewhere(Some(now + left), now);
                 Outcome::Queued
             }
-            Claimed::Queued | Claimed::Blocked(..) | Claimed::Paused(_) => {
+            Claimed::Queued | Claimed::Blocked(..) | Claimed::Paused(_) | Claimed::Taken => {
                 // What is under way is not called back.
                 match self.held.remove_waiting(number) {
                     Some(held) => self.heard(&held.job, claimed, now),
@@ -164,7 +169,8 @@ impl<W> Policy<W> {
         now: Instant,
     ) -> Result<RateSlot, Unsent> {
         match claimed {
-            Claimed::Free(shared) => Ok(slot.shared_by(shared)),
+            Claimed::Free { slot: shared, covers } => Ok(slot.shared_by(shared, covers)),
+            Claimed::Taken => Err(Unsent::Taken),
             // There is no later time to send at: it goes out before its window.
             _ if self.end != Phase::Running => {
                 let (key, window) = (job.target().slot_key(), job.spacing);
@@ -247,7 +253,7 @@ impl<W> Policy<W> {
                 Outcome::ProviderUnavailable
             }
             // Never acknowledged: nobody knows whether the other instance still holds the one that is queued.
-            Claimed::Free(_) | Claimed::Held(_) | Claimed::Queued => Outcome::Refused,
+            Claimed::Free { .. } | Claimed::Held(_) | Claimed::Queued | Claimed::Taken => Outcome::Refused,
         }
     }
 
@@ -279,6 +285,13 @@ impl<W> Policy<W> {
         }
     }
 
+    /// The provider has accepted the push of this slot: what another instance holds for the same key is not needed.
+    pub fn accepted_with(&mut self, slot: RateSlot) {
+        if let Some(covered) = slot.covers() {
+            self.outbox.tell(|| Change::Cover(slot.key(), covered));
+        }
+    }
+
     /// Until when the provider wants nothing, as it has told any instance.
     fn paused_elsewhere(&mut self, until: Option<Instant>, now: Instant) {
         let paused_before = self.health.paused_elsewhere(now);
@@ -298,15 +311,26 @@ impl<W> Policy<W> {
         until: Instant,
         now: Instant,
     ) -> Option<HeldEnd> {
+        self.not_sent(number, slot, now);
+        let expires = self.held.get(number)?.expires.unwrap_or(now);
+        self.try_again(number, until, now >= expires, now)
+    }
+
+    /// A held push was not sent, because another instance has it. Returns how it ends.
+    pub fn held_taken(&mut self, number: u64, slot: RateSlot, now: Instant) -> HeldEnd {
+        self.not_sent(number, slot, now);
+        self.held.remove(number);
+        HeldEnd::Taken
+    }
+
+    /// A held push that had its permit has not gone out, which says nothing of the provider.
+    fn not_sent(&mut self, number: u64, slot: RateSlot, now: Instant) {
         let lane = self.held.get(number).map_or(LaneId::Main, |held| held.job.lane);
         if lane == LaneId::Main {
             self.turns.held_out = self.turns.held_out.saturating_sub(1);
-            // It says nothing of the provider.
             self.outage.held_ended(false, now);
         }
         self.give_back(slot);
-        let expires = self.held.get(number)?.expires.unwrap_or(now);
-        self.try_again(number, until, now >= expires, now)
     }
 
     /// A part of all that the other instances should know, and the place of the next part: for those that have not heard of

@@ -12,7 +12,7 @@ use std::{
 };
 
 use fpush_component::{Component, Handle, LinkSettings, LinkStep};
-use fpush_driver::{Acknowledge, Drain, HeldStore, Liveness, Module, Modules, Read, Senders, clocks};
+use fpush_driver::{Acknowledge, Drain, HeldStore, Liveness, Module, Modules, Part, Read, Senders, clocks};
 use fpush_policy::{
     BlockRecord, HeldChange, HeldRecord, KnownDomain, ModuleSettings, VerdictPlace, VerdictRecord,
 };
@@ -105,6 +105,18 @@ impl HeldStore for HeldFile {
             }
         }
         acknowledge.map(|acknowledge| acknowledge.send(true));
+    }
+
+    fn read_part(&self, from: u64, most: usize) -> oneshot::Receiver<Part> {
+        let (sender, reading) = oneshot::channel();
+        let held = self.held.lock().expect("nobody panics with it");
+        let part = held
+            .get(&self.name)
+            .into_iter()
+            .flat_map(|held| held.range(from..));
+        let part = part.map(|(number, record)| (*number, record.clone()));
+        drop(sender.send(part.take(most).collect()));
+        reading
     }
 
     fn read(&self, numbers: Vec<u64>) -> oneshot::Receiver<Read> {

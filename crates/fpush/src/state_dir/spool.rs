@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use fpush_driver::{Acknowledge, HeldStore, Read};
+use fpush_driver::{Acknowledge, HeldStore, Part, Read};
 use fpush_policy::{Clocks, HeldChange, HeldRecord};
 use fpush_push::{metrics::WordCounters, sync::lock};
 use rusqlite::Connection;
@@ -280,6 +280,13 @@ impl HeldStore for ModuleStore {
         drop(self.orders.send(order));
     }
 
+    fn read_part(&self, from: u64, most: usize) -> oneshot::Receiver<Part> {
+        let (sender, reading) = oneshot::channel();
+        let order = Order::ReadPart(Arc::clone(&self.module), from, most, sender);
+        drop(self.orders.send(order));
+        reading
+    }
+
     fn read(&self, numbers: Vec<u64>) -> oneshot::Receiver<Read> {
         let (sender, reading) = oneshot::channel();
         drop(
@@ -358,6 +365,9 @@ mod tests {
         store.write(vec![HeldChange::Gone(1)], None);
         let read = store.read(vec![0, 1, 7]).blocking_recv().unwrap();
         assert_eq!(read, [(0, Some(full_record(0))), (1, None), (7, None)]);
+        let part = |from| store.read_part(from, 1).blocking_recv().unwrap();
+        assert_eq!([part(0), part(1)], [[(0, full_record(0))], [(2, full_record(2))]]);
+        assert_eq!(part(3), []);
         drop((spool, store, folder));
         let (spool, _folder) = open(&dir);
         assert_eq!(all(&spool, "m"), [(0, full_record(0)), (2, full_record(2))]);

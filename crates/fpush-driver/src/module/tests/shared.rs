@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use fpush_policy::{Change, Claim, Claimed, News, OwnDeaths, SharedWord};
+use fpush_policy::{Change, Claim, Claimed, HeldNews, News, OwnDeaths, SharedPush, SharedWord};
 
 use super::*;
-use crate::{Claiming, ClaimingDeath, Cluster, Telling};
+use crate::{Claiming, ClaimingDeath, Cluster, HandingOver, TakenPart, Taking, Telling};
 
 /// What others say, and what they are told.
 #[derive(Default)]
@@ -19,6 +19,13 @@ struct Others {
     /// How much was asked for at most.
     part: AtomicUsize,
     wants_all: AtomicBool,
+    wants_held: AtomicBool,
+    /// What they are told of what is held.
+    held: Mutex<Vec<HeldNews>>,
+    /// Numbers of what they have taken over.
+    taken: Mutex<Vec<u64>>,
+    /// What is there to take over.
+    left: Mutex<Option<TakenPart>>,
     /// Tasks that tell all, and have no room for that.
     telling: Arc<()>,
 }
@@ -27,7 +34,7 @@ struct Others {
 struct All(Arc<Others>);
 
 impl Cluster for All {
-    fn lane(&self, _module: &str, _digest: u128) -> Arc<dyn SharedLane> {
+    fn lane(&self, _module: &str, _digest: u128, _before: Option<&dyn SharedLane>) -> Arc<dyn SharedLane> {
         Arc::clone(&self.0) as _
     }
 }
@@ -68,6 +75,34 @@ impl SharedLane for Others {
             std::future::pending::<()>().await;
             drop(one_more);
         })
+    }
+
+    fn holders(&self) -> Vec<u64> {
+        vec![1]
+    }
+
+    fn tell_held(&self, news: Vec<HeldNews>) {
+        self.held.lock().unwrap().extend(news);
+    }
+
+    fn wants_held(&self) -> bool {
+        self.wants_held.swap(false, Ordering::Relaxed)
+    }
+
+    fn tell_held_again(&self, part: Vec<HeldNews>) -> oneshot::Receiver<Vec<u64>> {
+        let (sender, receiver) = oneshot::channel();
+        self.tell_held(part);
+        drop(sender.send(self.taken.lock().unwrap().clone()));
+        receiver
+    }
+
+    fn take_held(&self, most: usize, _told: bool) -> Taking<'_> {
+        let left = self.left.lock().unwrap().take_if(|_| most > 0);
+        Box::pin(async { Some(left.unwrap_or_default()) })
+    }
+
+    fn hand_over(&self) -> HandingOver<'_> {
+        Box::pin(async { true })
     }
 }
 
@@ -156,4 +191,110 @@ async fn news_are_heard_in_parts_and_all_is_told_by_one_task() {
     f.module.share(None);
     seconds(1).await;
     assert_eq!(Arc::strong_count(&others.telling), 1);
+}
+
+/// What another instance held, and waits until its provider is back.
+fn held_elsewhere(token: &str) -> SharedPush {
+    let record = serde_json::json!({
+        "token": token, "class": "High", "choice": "Named", "domain": "a.example", "spacing": 20_000,
+        "registered": false, "due": 0, "attempts": 0,
+    });
+    SharedPush {
+        key: Fingerprint::from_parts([1, 2]),
+        id: Uuid::new_v4(),
+        due: None,
+        give_up: Some(Duration::from_secs(3_600)),
+        record: serde_json::from_value(record).unwrap(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_is_told_and_what_others_have_taken_is_dropped() {
+    let f = Fixture::with(holding(), Class::High);
+    let disk = f.keep();
+    let others = Others::with(&f);
+    for token in ["t", "u"] {
+        assert_eq!(f.push(token).await, Outcome::Accepted);
+        assert_eq!(f.push(token).await, Outcome::Queued);
+    }
+    let numbers = disk.numbers();
+    let told = std::mem::take(&mut *others.held.lock().unwrap());
+    let puts: Vec<_> = told
+        .iter()
+        .filter_map(|news| match news {
+            HeldNews::Put(number, push) => Some((*number, push.record.token().to_owned())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(puts, [(numbers[0], "t".to_owned()), (numbers[1], "u".to_owned())]);
+    others.wants_held.store(true, Ordering::Relaxed);
+    *others.taken.lock().unwrap() = vec![numbers[0]];
+    f.module.exchange();
+    seconds(1).await;
+    assert_eq!((f.module.held(), disk.numbers()), (1, vec![numbers[1]]));
+    assert_eq!(f.module.meters().held()[4], ("taken", 1));
+    let told = std::mem::take(&mut *others.held.lock().unwrap());
+    assert_eq!(
+        told.last(),
+        Some(&HeldNews::Gone(numbers[0])),
+        "all was told, and then that"
+    );
+    assert_eq!(told.len(), 3);
+    // The other one goes out, is told before it goes, and is not told as if it were there.
+    seconds(30).await;
+    let told = std::mem::take(&mut *others.held.lock().unwrap());
+    assert!(
+        matches!(told[..], [HeldNews::Delivered(..), HeldNews::Gone(gone)] if gone == numbers[1]),
+        "{told:?}"
+    );
+    assert_eq!(f.provider.count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_held_is_held_here_and_sent() {
+    let f = Fixture::with(holding(), Class::High);
+    let disk = f.keep();
+    let others = Others::with(&f);
+    let foreign = held_elsewhere("foreign");
+    *others.left.lock().unwrap() = Some(TakenPart {
+        taken_over: vec![held_elsewhere("a"), foreign.clone()],
+        handed_over: vec![held_elsewhere("b")],
+        sent_twice: 5,
+        ..TakenPart::default()
+    });
+    f.module.exchange();
+    tokio::task::yield_now().await;
+    seconds(60).await;
+    let mut sent: Vec<_> = f
+        .provider
+        .attempts()
+        .into_iter()
+        .map(|attempt| attempt.token)
+        .collect();
+    sent.sort();
+    assert_eq!(sent, ["a", "b"]);
+    assert_eq!((f.module.held(), disk.numbers()), (0, vec![]));
+    let expected = [("dead", 2), ("sent_twice", 5), ("stopped", 1)];
+    assert_eq!(f.module.meters().takeovers(), expected);
+    assert_eq!(f.module.lost(), 1, "nobody can send it");
+    let told = others.held.lock().unwrap();
+    assert!(told.contains(&HeldNews::Dismissed(foreign.id)));
+    let puts = told.iter().filter(|news| matches!(news, HeldNews::Put(..)));
+    assert_eq!(puts.count(), 2, "it is told as what is held here");
+}
+
+/// Without a place to write it down, what is held is this instance's alone.
+#[tokio::test(start_paused = true)]
+async fn only_what_is_written_down_is_told_and_taken() {
+    let f = Fixture::with(holding(), Class::High);
+    let others = Others::with(&f);
+    *others.left.lock().unwrap() = Some(TakenPart {
+        taken_over: vec![held_elsewhere("a")],
+        ..TakenPart::default()
+    });
+    assert_eq!(f.push("t").await, Outcome::Accepted);
+    assert_eq!(f.push("t").await, Outcome::Queued);
+    f.module.exchange();
+    seconds(60).await;
+    assert!(others.held.lock().unwrap().is_empty() && others.left.lock().unwrap().is_some());
 }

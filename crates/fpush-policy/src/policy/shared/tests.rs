@@ -139,7 +139,14 @@ fn a_window_of_another_instance_makes_a_push_the_queued_one() {
 fn a_slot_that_was_not_used_is_given_back_to_all() {
     let mut f = Fixture::new();
     let shared = SharedSlot(77);
-    let Confirmed::Send(_, slot) = f.claimed("t", Claimed::Free(Some(shared)), 0) else {
+    let Confirmed::Send(_, slot) = f.claimed(
+        "t",
+        Claimed::Free {
+            slot: Some(shared),
+            covers: None,
+        },
+        0,
+    ) else {
         panic!("it goes out");
     };
     f.policy.give_back(slot);

@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use fpush_driver::{Acknowledge, Read};
+use fpush_driver::{Acknowledge, Part, Read};
 use fpush_policy::HeldChange;
 use tokio::sync::oneshot;
 
@@ -34,6 +34,8 @@ pub(super) struct Writing {
 pub(super) enum Order {
     Write(Arc<SpoolModule>, Vec<HeldChange>, Option<Acknowledge>),
     Read(Arc<SpoolModule>, Vec<u64>, oneshot::Sender<Read>),
+    /// Reads so many at most, from this number on.
+    ReadPart(Arc<SpoolModule>, u64, usize, oneshot::Sender<Part>),
     /// Forgets what modules hold that expired before then, in milliseconds since 1970.
     Expire(Vec<Arc<SpoolModule>>, u64, mpsc::Sender<Expired>),
     /// Says whether all that was ordered before is written.

@@ -291,6 +291,28 @@ fn each(
     Ok(())
 }
 
+/// Reads so many pushes of a module at most, from this number on, by number. What could not be sent is left out, so that
+/// another part begins behind it.
+pub(super) fn read_part(
+    connection: &Connection,
+    module: i64,
+    from: u64,
+    most: usize,
+) -> rusqlite::Result<Vec<(u64, HeldRecord)>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM held WHERE module = ?1 AND number >= ?2 ORDER BY number"
+    ))?;
+    let mut rows = statement.query(params![module, from.cast_signed()])?;
+    let mut part = Vec::new();
+    while part.len() < most
+        && let Some(row) = rows.next()?
+    {
+        let number: i64 = row.get(0)?;
+        part.extend(record(row).map(|record| (number.cast_unsigned(), record)));
+    }
+    Ok(part)
+}
+
 /// How many pushes a module holds.
 pub(super) fn count(connection: &Connection, module: i64) -> rusqlite::Result<usize> {
     let count: i64 = connection.query_row(

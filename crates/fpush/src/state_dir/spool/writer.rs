@@ -19,7 +19,7 @@ use tracing::{error, info};
 
 use super::{
     orders::{Order, Shared},
-    table::{SpoolModule, add_module, apply, expire, read_one, try_to_write},
+    table::{SpoolModule, add_module, apply, expire, read_one, read_part, try_to_write},
 };
 
 /// The thread that writes.
@@ -89,6 +89,12 @@ impl Writer {
                 Order::Read(module, numbers, sender) => {
                     drop(sender.send(self.read(&module, &numbers)));
                 }
+                Order::ReadPart(module, from, most, sender) => {
+                    match read_part(&self.connection, module.id, from, most) {
+                        Ok(part) => drop(sender.send(part)),
+                        Err(e) => self.cannot_read(&e),
+                    }
+                }
                 Order::Expire(modules, _, done) => {
                     for (module, count) in modules.into_iter().zip(expired.by_ref()) {
                         drop(done.send((module, count)));
@@ -102,7 +108,8 @@ impl Writer {
     /// Writes a group, and returns how many pushes have expired for each module that was asked for, and which modules are
     /// new.
     fn write(&mut self, group: &[Order]) -> rusqlite::Result<(Vec<usize>, Vec<i64>)> {
-        let is_write = |order: &Order| !matches!(order, Order::Read(..) | Order::Flush(_));
+        let is_write =
+            |order: &Order| !matches!(order, Order::Read(..) | Order::ReadPart(..) | Order::Flush(_));
         let has_trouble = self.has_trouble();
         if self.owed.is_empty() && !has_trouble && !group.iter().any(is_write) {
             return Ok(Default::default());
@@ -135,7 +142,7 @@ impl Writer {
                         expired.push(expire(&transaction, module.id, *before)?);
                     }
                 }
-                Order::Read(..) | Order::Flush(_) => {}
+                Order::Read(..) | Order::ReadPart(..) | Order::Flush(_) => {}
             }
         }
         transaction.commit()?;
@@ -180,16 +187,21 @@ impl Writer {
             }
         };
         let records = numbers.iter().filter_map(read).collect();
-        let mut state = lock(&self.shared.state);
-        state.unreadable = unreadable.map(|e| {
-            let path = self.path.display();
-            let trouble = format!("cannot read some of what is held in {path}: {e}; it waits meanwhile");
-            if state.unreadable.is_none() {
-                error!("{trouble}");
-            }
-            trouble
-        });
+        match unreadable {
+            Some(e) => self.cannot_read(&e),
+            None => lock(&self.shared.state).unreadable = None,
+        }
         records
+    }
+
+    fn cannot_read(&self, e: &rusqlite::Error) {
+        let path = self.path.display();
+        let trouble = format!("cannot read some of what is held in {path}: {e}; it waits meanwhile");
+        let mut state = lock(&self.shared.state);
+        if state.unreadable.is_none() {
+            error!("{trouble}");
+        }
+        state.unreadable = Some(trouble);
     }
 }
 

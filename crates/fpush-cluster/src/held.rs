@@ -1,0 +1,483 @@
+//! Held pushes: what one instance holds another one sends when it is gone.
+//!
+//! # What is where
+//!
+//! Each instance writes down what it holds by itself (`spool.db`), and acknowledges a publish when that is done. That is the
+//! truth until somebody else has taken the push. A copy goes to the engine at once, in groups, and nobody waits for it. The engine
+//! has for each module, all in one slot of a cluster:
+//!
+//! | key | is |
+//! |---|---|
+//! | `held` | a hash: the place of a push (its holder and its number there) -> when it came, when it is due, its id, its key, its record |
+//! | `held-keys` | a hash: key and class -> the place of the push that is held for it; of two the newer one stays |
+//! | `held-holders` | a sorted set of places by holder |
+//! | `leases` | a sorted set of holders by the end of their lease; 0 for one that was stopped in order |
+//! | `taken` | a sorted set of ids, by the time at which another instance took the push, or made it superfluous |
+//! | `held-watch` | when anybody was last there, and until when nobody is gone |
+//!
+//! A *holder* is a random number, under which an instance holds pushes of one module. Each instance says once a second that it is
+//! there, which makes its lease last [`LEASE`] from then. Numbers in the engine are its own time; what goes there and comes back are lengths.
+//!
+//! # Who sends
+//!
+//! - An instance sends what it holds. Before each push it asks as for any other (`claim.lua`), and is told if the id is among
+//!   those that were taken: then it drops its own.
+//! - When a lease has run out, the next instance that looks takes what is there (`take.lua`): the push gets another id and a place
+//!   of the taker's, and the former id is taken, all in one step. The taker holds it like a push of its own. If it ends before it
+//!   has written it down, its own lease runs out, and the next one takes it.
+//! - When an instance stops in order, it ends its lease, after it has told all.
+//! - A push that is accepted for a key makes superfluous what others hold for it, as far as it was there when the push was claimed:
+//!   its id is taken (`tell.lua`).
+//! - A newer push for a key, at any instance, takes the place of the older one, whose id is taken (`hold.lua`).
+//!
+//! So a push is sent twice only where its holder does not ask (the engine is away), had asked before its lease ran out, or ended after it
+//! had sent and before it had said so. The first two are counted, when the holder says what it has sent.
+//!
+//! # When the engine comes back, or an instance
+//!
+//! All that an instance holds is told anew, under another holder, part by part ([`SharedLane::tell_held_again`]). The answer to a part says
+//! what others have taken meanwhile, which is dropped. What is then left under the former holder has been sent, and is cleared
+//! away. Until all is told nothing from before the start goes out, or for 15 s. What changes in between is told in its
+//! order: there is one queue a module, and what was read from disk before it changed is not told.
+//!
+//! While the engine was away nobody could say that he is there. So if nobody was there for [`SILENCE`], nobody is taken for gone for
+//! [`QUIET`], which is longer than the longest pause between two attempts to reach the engine.
+//!
+//! # What it costs
+//!
+//! A push that is held costs a line in one group more, and some 600 bytes in the engine. What an instance lets in is bounded for each
+//! domain and in all; the engine keeps [`MOST_HELD`] pushes of a module, of at most [`LONGEST_RECORD`] bytes each. What is beyond
+//! is held as before, by its instance alone.
+//!
+//! [`SharedLane::tell_held_again`]: fpush_driver::SharedLane::tell_held_again
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use fpush_driver::TakenPart;
+use fpush_policy::{HeldNews, HeldRecord, SharedPush};
+use fpush_push::sync::lock;
+use redis::{Cmd, FromRedisValue as _};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
+use uuid::Uuid;
+
+use crate::{
+    connection::{Connection, PATIENCE},
+    script::Scripts,
+    trouble::Trouble,
+    wire::{LONGEST, bytes, fingerprint, millis},
+};
+
+/// What there is to say of what one module holds.
+pub(crate) struct Holding {
+    /// The names under which pushes are held: the present one is the last.
+    holders: Mutex<Vec<u64>>,
+    queue: Mutex<Queue>,
+    /// All that is held is to be told.
+    wants_all: AtomicBool,
+    sent_twice: AtomicU64,
+}
+
+#[derive(Default)]
+struct Queue {
+    groups: VecDeque<Group>,
+    /// In all groups.
+    news: usize,
+}
+
+/// What is told together.
+struct Group {
+    news: Vec<HeldNews>,
+    at: Instant,
+    /// Who waits for the numbers of those that others have taken, of what is told again.
+    again: Option<oneshot::Sender<Vec<u64>>>,
+}
+
+impl Holding {
+    /// Goes on where another one ends, which held under these names.
+    pub(crate) fn new(mut holders: Vec<u64>) -> Self {
+        holders.push(new_holder());
+        Self {
+            holders: Mutex::new(holders),
+            queue: Mutex::default(),
+            wants_all: AtomicBool::new(true),
+            sent_twice: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn holders(&self) -> Vec<u64> {
+        lock(&self.holders).clone()
+    }
+
+    /// All names, as the scripts want them.
+    pub(crate) fn names(&self) -> String {
+        let holders = lock(&self.holders);
+        let names: Vec<_> = holders.iter().map(u64::to_string).collect();
+        names.join(" ")
+    }
+
+    /// All is to be told anew, under another name. What the provider has accepted stays to be told.
+    pub(crate) fn begin_anew(&self) {
+        let mut queue = lock(&self.queue);
+        queue.keep_delivered();
+        let mut holders = lock(&self.holders);
+        // Of one under which nothing was told yet nothing is left.
+        if !self.wants_all.swap(true, Ordering::Relaxed) || holders.is_empty() {
+            holders.push(new_holder());
+        }
+    }
+
+    pub(crate) fn wants_all(&self) -> bool {
+        self.wants_all.swap(false, Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self, news: Vec<HeldNews>, again: Option<oneshot::Sender<Vec<u64>>>) {
+        let mut queue = lock(&self.queue);
+        queue.news += news.len();
+        queue.groups.push_back(Group {
+            news,
+            at: Instant::now(),
+            again,
+        });
+        let is_too_long = queue.news > MOST_TO_TELL;
+        drop(queue);
+        if is_too_long {
+            self.begin_anew();
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.queue).groups.is_empty()
+    }
+
+    /// Tells what waits, in its order.
+    ///
+    /// # Errors
+    ///
+    /// What could not be told waits on.
+    pub(crate) async fn tell(
+        &self,
+        connection: &mut Connection,
+        scripts: &Scripts,
+        keys: &[&[u8]],
+    ) -> Result<(), Trouble> {
+        while let Some(group) = self.next() {
+            let telling = self.tell_group(connection, scripts, keys, &group);
+            let told = match timeout(PATIENCE, telling).await {
+                Ok(told) => told.map_err(|e| Trouble::of(&e)),
+                Err(_) => Err(Trouble::Slow),
+            };
+            match told {
+                Ok(taken) => {
+                    // Nobody may wait for it any more.
+                    group.again.map(|again| again.send(taken));
+                }
+                Err(trouble) => {
+                    self.put_back(group);
+                    return Err(trouble);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// As much as goes at a time.
+    fn next(&self) -> Option<Group> {
+        let mut queue = lock(&self.queue);
+        let mut group = queue.groups.pop_front()?;
+        queue.news -= group.news.len();
+        while group.again.is_none()
+            && group.news.len() < TOLD_AT_A_TIME
+            && let Some(more) = queue.groups.pop_front_if(|more| more.again.is_none())
+        {
+            queue.news -= more.news.len();
+            group.news.extend(more.news);
+        }
+        Some(group)
+    }
+
+    fn put_back(&self, group: Group) {
+        let mut queue = lock(&self.queue);
+        queue.news += group.news.len();
+        queue.groups.push_front(group);
+    }
+
+    async fn tell_group(
+        &self,
+        connection: &mut Connection,
+        scripts: &Scripts,
+        keys: &[&[u8]],
+        group: &Group,
+    ) -> redis::RedisResult<Vec<u64>> {
+        let (mut all_taken, names, holder) = (Vec::new(), self.names(), self.holder());
+        let age = millis(group.at.elapsed());
+        for part in group.news.chunks(TOLD_AT_A_TIME) {
+            let arguments = |command: &mut Cmd| {
+                command.arg(holder).arg(&names).arg(millis(LEASE)).arg(MOST_HELD);
+                command.arg(MOST_TAKEN).arg(millis(TAKEN_KEPT));
+                for news in part {
+                    write(command, news, group.again.is_some(), age);
+                }
+            };
+            let answer = scripts.hold.run(connection, keys, arguments).await?;
+            let (twice, taken) = <(u64, Vec<u64>)>::from_redis_value(answer)?;
+            self.sent_twice.fetch_add(twice, Ordering::Relaxed);
+            all_taken.extend(taken);
+        }
+        Ok(all_taken)
+    }
+
+    /// Says that this instance is there, and takes what others held that are gone.
+    pub(crate) async fn take(
+        &self,
+        connection: &mut Connection,
+        scripts: &Scripts,
+        keys: &[&[u8]],
+        most: usize,
+        told: bool,
+    ) -> redis::RedisResult<TakenPart> {
+        let told = told && !self.wants_all.load(Ordering::Relaxed);
+        let (names, holder) = (self.names(), self.holder());
+        let ids: Vec<_> = (0..most).map(|_| Uuid::new_v4().simple().to_string()).collect();
+        let arguments = |command: &mut Cmd| {
+            command.arg(holder).arg(&names).arg(millis(LEASE));
+            command.arg(millis(SILENCE)).arg(millis(QUIET)).arg(millis(KEPT));
+            command.arg(u8::from(told)).arg(CLEARED_AT_A_TIME);
+            command.arg(&ids);
+        };
+        let answer = scripts.take.run(connection, keys, arguments).await?;
+        let (cleared, more, taken) = <(Vec<u64>, bool, Vec<Taken>)>::from_redis_value(answer)?;
+        if !cleared.is_empty() {
+            let cleared: HashSet<_> = cleared.into_iter().collect();
+            lock(&self.holders).retain(|holder| !cleared.contains(holder));
+        }
+        let mut part = TakenPart {
+            more,
+            sent_twice: self.sent_twice.swap(0, Ordering::Relaxed),
+            ..TakenPart::default()
+        };
+        let mut dismissed = Vec::new();
+        for taken in taken {
+            let is_stopped = taken.2;
+            match read_taken(&taken) {
+                Ok(push) if is_stopped => part.handed_over.push(push),
+                Ok(push) => part.taken_over.push(push),
+                // No fpush of this version has written it: nobody could send it.
+                Err(id) => dismissed.extend(id.map(HeldNews::Dismissed)),
+            }
+        }
+        if !dismissed.is_empty() {
+            tracing::error!(
+                pushes = dismissed.len(),
+                "the cluster's engine has held pushes that cannot be read; they are dropped"
+            );
+            self.add(dismissed, None);
+        }
+        Ok(part)
+    }
+
+    /// Ends the leases of this instance.
+    pub(crate) async fn end_lease(
+        &self,
+        connection: &mut Connection,
+        leases: &[u8],
+    ) -> redis::RedisResult<()> {
+        let mut command = redis::cmd("ZADD");
+        command.arg(leases);
+        for holder in self.holders() {
+            command.arg(0).arg(holder);
+        }
+        connection.ask(&command).await.map(drop)
+    }
+
+    fn holder(&self) -> u64 {
+        lock(&self.holders).last().copied().unwrap_or_default()
+    }
+}
+
+impl Queue {
+    /// All that is held will be told. What has gone out is not known later, so that stays.
+    fn keep_delivered(&mut self) {
+        let groups = std::mem::take(&mut self.groups);
+        let news = groups.into_iter().flat_map(|group| group.news);
+        let mut news: Vec<_> = news
+            .filter(|news| matches!(news, HeldNews::Delivered(..)))
+            .collect();
+        news.drain(..news.len().saturating_sub(MOST_DELIVERED));
+        self.news = news.len();
+        if !news.is_empty() {
+            self.groups.push_back(Group {
+                news,
+                at: Instant::now(),
+                again: None,
+            });
+        }
+    }
+}
+
+/// A push that was taken: its id, its key, whether its instance was stopped, when it is due and given up, its record.
+pub(crate) type Taken = (String, Vec<u8>, bool, i64, i64, Vec<u8>);
+
+/// A push that was taken; its id, as far as it has one, if it is none that fpush would have written.
+pub(crate) fn read_taken(taken: &Taken) -> Result<SharedPush, Option<Uuid>> {
+    let (id, key, _, due, give_up, record) = taken;
+    let id = Uuid::try_parse(id).map_err(|_| None)?;
+    let left = |left: i64| Some(Duration::from_millis(u64::try_from(left).ok()?).min(LONGEST));
+    let record = serde_json::from_slice::<HeldRecord>(record).ok();
+    let record = record.filter(HeldRecord::is_sane).ok_or(Some(id))?;
+    Ok(SharedPush {
+        key: fingerprint(key).ok_or(Some(id))?,
+        id,
+        due: left(*due),
+        give_up: left(*give_up),
+        record: Box::new(record),
+    })
+}
+
+/// What the script reads for one change: what, number, key, id, until due, until given up, age, record.
+fn write(command: &mut Cmd, news: &HeldNews, again: bool, age: u64) {
+    let id_of = |id: &Uuid| id.simple().to_string();
+    let nothing = |command: &mut Cmd| {
+        command.arg(-1).arg(-1).arg(0).arg("");
+    };
+    match news {
+        HeldNews::Put(number, push) => {
+            let SharedPush {
+                key,
+                id,
+                due,
+                give_up,
+                record,
+            } = push;
+            let record = serde_json::to_vec(record).unwrap_or_default();
+            // One that is too long is held here alone: what was told of an older one goes.
+            let what = match (again, record.len() <= LONGEST_RECORD) {
+                (false, true) => "p",
+                (true, true) => "a",
+                (_, false) => "g",
+            };
+            let left = |time: Option<Duration>| time.map_or(-1, |time| millis(time).cast_signed());
+            command.arg(what).arg(*number).arg(&bytes(*key)).arg(id_of(id));
+            command.arg(left(*due)).arg(left(*give_up)).arg(age).arg(record);
+        }
+        HeldNews::Gone(number) => {
+            command.arg("g").arg(*number).arg("").arg("");
+            nothing(command);
+        }
+        HeldNews::Delivered(key, id) => {
+            command.arg("d").arg(0).arg(&bytes(*key)).arg(id_of(id));
+            nothing(command);
+        }
+        HeldNews::Dismissed(id) => {
+            command.arg("t").arg(0).arg("").arg(id_of(id));
+            nothing(command);
+        }
+    }
+}
+
+/// A number that a floating point number can hold, as the scores of sorted sets are.
+fn new_holder() -> u64 {
+    (Uuid::new_v4().as_u128() as u64 >> 12) | 1
+}
+
+/// For so long an instance is not taken for gone after it has said that it is there.
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
+/// Nobody was there for so long: the engine was away.
+const SILENCE: Duration = Duration::from_secs(5);
+/// All will have reached the engine by then.
+const QUIET: Duration = Duration::from_secs(45);
+/// Of a module.
+const MOST_HELD: usize = 2_000_000;
+/// Bytes. Pushes of real devices have 200 to 600.
+const LONGEST_RECORD: usize = 1_024;
+/// Ids of pushes that others have taken.
+const MOST_TAKEN: usize = 2_000_000;
+/// Longer than anything is held.
+const TAKEN_KEPT: Duration = Duration::from_secs(29 * 86_400);
+/// What nobody looks at.
+const KEPT: Duration = Duration::from_secs(40 * 86_400);
+/// News that wait to be told, some 400 bytes each. Where there are more, all is told anew.
+const MOST_TO_TELL: usize = 20_000;
+/// Those of them that are kept when all is told anew.
+const MOST_DELIVERED: usize = 10_000;
+/// That one script takes: for less than a millisecond nobody else is served.
+const TOLD_AT_A_TIME: usize = 100;
+const CLEARED_AT_A_TIME: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivered(number: u64) -> HeldNews {
+        HeldNews::Delivered(fpush_push::Fingerprint::from_parts([number, 0]), Uuid::nil())
+    }
+
+    #[tokio::test]
+    async fn what_is_told_anew_has_another_holder_and_leaves_nothing_to_tell_but_what_went_out() {
+        let holding = Holding::new(vec![7]);
+        assert!(holding.wants_all() && !holding.wants_all());
+        holding.add(vec![HeldNews::Gone(1), delivered(1)], None);
+        let (again, asking) = oneshot::channel();
+        holding.add(vec![HeldNews::Gone(2)], Some(again));
+        holding.begin_anew();
+        assert!(asking.await.is_err(), "it is asked again");
+        let holders = holding.holders();
+        assert_eq!((holders[0], holders.len()), (7, 3));
+        holding.begin_anew();
+        assert_eq!(holding.holders(), holders, "nothing was told under it yet");
+        assert_eq!(holding.next().unwrap().news, [delivered(1)]);
+        assert!(holding.is_empty());
+    }
+
+    #[tokio::test]
+    async fn more_than_can_wait_is_told_anew() {
+        let holding = Holding::new(Vec::new());
+        assert!(holding.wants_all());
+        for number in 0..=MOST_TO_TELL as u64 {
+            holding.add(vec![HeldNews::Gone(number)], None);
+        }
+        assert!(holding.wants_all() && holding.is_empty());
+    }
+
+    #[tokio::test]
+    async fn groups_go_together_in_their_order_but_for_those_that_are_answered() {
+        let holding = Holding::new(Vec::new());
+        let (again, _asking) = oneshot::channel();
+        holding.add(vec![HeldNews::Gone(1)], None);
+        holding.add(vec![HeldNews::Gone(2)], None);
+        holding.add(vec![HeldNews::Gone(3)], Some(again));
+        holding.add(vec![HeldNews::Gone(4)], None);
+        let told = std::iter::from_fn(|| holding.next().map(|group| group.news));
+        let gone = |numbers: &[u64]| numbers.iter().copied().map(HeldNews::Gone).collect::<Vec<_>>();
+        assert_eq!(told.collect::<Vec<_>>(), [gone(&[1, 2]), gone(&[3]), gone(&[4])]);
+    }
+
+    #[test]
+    fn what_fpush_would_not_have_written_is_not_taken() {
+        let record = br#"{"token":"t","class":"High","choice":"Named","domain":"a.example","spacing":1,"registered":false,
+            "due":0,"attempts":0}"#;
+        let id = Uuid::from_u128(5);
+        let taken = |id: &str, key: &[u8], record: &[u8]| {
+            read_taken(&(id.to_owned(), key.to_vec(), false, -1, 5, record.to_vec()))
+        };
+        let name = id.simple().to_string();
+        let push = taken(&name, &[1; 16], record).unwrap();
+        assert_eq!(
+            (push.id, push.due, push.give_up),
+            (id, None, Some(Duration::from_millis(5)))
+        );
+        assert_eq!(taken(&name, &[1; 15], record), Err(Some(id)));
+        assert_eq!(taken(&name, &[1; 16], b"{}"), Err(Some(id)));
+        assert_eq!(taken("no id", &[1; 16], record), Err(None));
+    }
+}

@@ -1,0 +1,250 @@
+//! What one instance holds another one sends when it is gone: each device is woken once.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use fpush_testkit::{Answer, Flow, Redis, until};
+
+use crate::rig::{LONG, RESULT, Rig, Setup, token};
+
+/// A provider that takes nothing until it is back.
+struct Provider {
+    is_back: Arc<AtomicBool>,
+    /// How often it has accepted a push for each token.
+    accepted: Arc<Mutex<BTreeMap<String, usize>>>,
+}
+
+impl Provider {
+    /// It is away.
+    fn of(rig: &Rig) -> Self {
+        let provider = Self {
+            is_back: Arc::default(),
+            accepted: Arc::default(),
+        };
+        let (is_back, accepted) = (Arc::clone(&provider.is_back), Arc::clone(&provider.accepted));
+        rig.apns.answer_with(move |request| {
+            if !is_back.load(Ordering::Relaxed) {
+                return Answer::reason(503, "ServiceUnavailable");
+            }
+            *accepted.lock().unwrap().entry(request.token.clone()).or_default() += 1;
+            Answer::status(200)
+        });
+        provider
+    }
+
+    fn comes_back(&self) {
+        self.is_back.store(true, Ordering::Relaxed);
+    }
+
+    fn accepted(&self) -> BTreeMap<String, usize> {
+        self.accepted.lock().unwrap().clone()
+    }
+}
+
+impl Rig {
+    /// Has an instance hold pushes to these devices.
+    #[track_caller]
+    fn hold(&mut self, instance: usize, devices: std::ops::Range<usize>) {
+        let count = devices.len();
+        let before = self.held(instance);
+        let ids: Vec<_> = devices
+            .map(|number| self.all[instance].publish(&token(number)))
+            .collect();
+        for id in ids {
+            assert_eq!(self.all[instance].link.reply_to(&id, LONG).verdict(), RESULT);
+        }
+        assert_eq!(self.held(instance), before + count);
+    }
+
+    fn value(&self, instance: usize, name: &str, labels: &[(&str, &str)]) -> usize {
+        let scrape = self.all[instance].monitoring().scrape();
+        scrape.value(name, labels).unwrap_or_default() as usize
+    }
+
+    /// How many pushes an instance holds.
+    fn held(&self, instance: usize) -> usize {
+        self.all[instance].monitoring().wait_for_news();
+        self.value(instance, "fpush_pushes_queued", &[("module", "m")])
+    }
+
+    #[track_caller]
+    fn wait_until_held(&self, instance: usize, count: usize) {
+        until(LONG, &format!("{count} are held"), || {
+            self.value(instance, "fpush_pushes_queued", &[("module", "m")]) == count
+        });
+    }
+
+    #[track_caller]
+    fn wait_for_takeover(&self, instance: usize, from: &str, count: usize) {
+        until(LONG, &format!("{count} are taken over"), || {
+            let labels = [("module", "m"), ("from", from)];
+            self.value(instance, "fpush_held_takeovers_total", &labels) == count
+        });
+    }
+
+    #[track_caller]
+    fn wait_until_shared(&self, count: usize) {
+        until(LONG, &format!("{count} are in the engine"), || {
+            self.redis.ask(&["HLEN", "fpush:{m}:held"]) == count.to_string()
+        });
+    }
+
+    /// The provider is back: each of these devices is woken so often, and nothing is held any more.
+    #[track_caller]
+    fn expect_woken(&self, provider: &Provider, instances: &[usize], devices: std::ops::Range<usize>) {
+        let all: BTreeMap<_, _> = devices.map(|number| (token(number), 1)).collect();
+        until(2 * LONG, "all are woken", || {
+            provider.accepted().len() == all.len()
+        });
+        for instance in instances {
+            self.wait_until_held(*instance, 0);
+        }
+        self.wait_until_shared(0);
+        assert_eq!(provider.accepted(), all);
+    }
+}
+
+#[test]
+fn what_a_dead_instance_held_is_sent_once_by_another_one() {
+    let mut rig = Rig::start(2, "0s");
+    let provider = Provider::of(&rig);
+    rig.hold(0, 0..8);
+    rig.hold(1, 8..12);
+    // The newer push for a device is the one that counts, wherever it is.
+    rig.hold(1, 7..8);
+    rig.wait_until_shared(12);
+    rig.all[0].daemon.kill();
+    rig.wait_for_takeover(1, "dead", 7);
+    rig.wait_until_held(1, 12);
+    provider.comes_back();
+    rig.expect_woken(&provider, &[1], 0..12);
+}
+
+#[test]
+fn an_instance_that_comes_back_sends_nothing_that_was_taken_over() {
+    let mut rig = Rig::start(2, "0s");
+    let provider = Provider::of(&rig);
+    rig.hold(0, 0..8);
+    rig.wait_until_shared(8);
+    rig.all[0].daemon.kill();
+    rig.wait_for_takeover(1, "dead", 8);
+    rig.all[0].start_again();
+    let taken = [("module", "m"), ("outcome", "taken")];
+    until(LONG, "its own are dropped", || {
+        rig.value(0, "fpush_held_pushes_total", &taken) == 8
+    });
+    rig.wait_until_held(0, 0);
+    // It takes over in its turn.
+    rig.hold(0, 8..9);
+    rig.wait_until_shared(9);
+    rig.all[1].daemon.kill();
+    rig.wait_for_takeover(0, "dead", 8);
+    provider.comes_back();
+    rig.expect_woken(&provider, &[0], 0..9);
+}
+
+/// Its lease has not run out when it is there again.
+#[test]
+fn an_instance_that_is_back_at_once_goes_on_with_what_it_held() {
+    let mut rig = Rig::start(2, "0s");
+    let provider = Provider::of(&rig);
+    rig.hold(0, 0..8);
+    rig.wait_until_shared(8);
+    rig.all[0].daemon.kill();
+    rig.all[0].start_again();
+    rig.wait_until_held(0, 8);
+    provider.comes_back();
+    rig.expect_woken(&provider, &[0, 1], 0..8);
+}
+
+#[test]
+fn an_instance_that_is_stopped_hands_over_at_once() {
+    let mut rig = Rig::start(2, "0s");
+    let provider = Provider::of(&rig);
+    rig.hold(0, 0..8);
+    rig.wait_until_shared(8);
+    rig.all[0].stop();
+    rig.wait_for_takeover(1, "stopped", 8);
+    rig.all[0].start_again();
+    rig.wait_until_held(0, 0);
+    provider.comes_back();
+    rig.expect_woken(&provider, &[0, 1], 0..8);
+}
+
+#[test]
+fn what_was_held_while_the_engine_was_away_is_taken_over_later() {
+    let mut rig = Rig::start(2, "0s");
+    let provider = Provider::of(&rig);
+    rig.hold(0, 0..4);
+    rig.hold(1, 4..5);
+    rig.wait_until_shared(5);
+    rig.redis.kill();
+    rig.hold(0, 5..8);
+    rig.redis.start();
+    rig.wait_until_shared(8);
+    rig.all[0].daemon.kill();
+    // Nobody is taken for gone until all have had the time to come back.
+    until(3 * LONG, "they are taken over", || {
+        let labels = [("module", "m"), ("from", "dead")];
+        rig.value(1, "fpush_held_takeovers_total", &labels) == 7
+    });
+    provider.comes_back();
+    rig.expect_woken(&provider, &[1], 0..8);
+}
+
+/// A second wake-up is better than none.
+#[test]
+fn an_instance_that_cannot_ask_sends_what_it_holds_after_a_while() {
+    let mut rig = Rig::start(1, "0s");
+    let provider = Provider::of(&rig);
+    rig.hold(0, 0..4);
+    rig.all[0].daemon.kill();
+    rig.redis.kill();
+    provider.comes_back();
+    rig.all[0].start_again();
+    until(2 * LONG, "all are woken", || provider.accepted().len() == 4);
+}
+
+#[test]
+fn a_push_that_another_instance_sends_meanwhile_covers_the_held_one() {
+    let mut rig = Rig::start(2, "0s");
+    let provider = Provider::of(&rig);
+    rig.hold(0, 0..4);
+    rig.wait_until_shared(4);
+    rig.all[0].daemon.signal("STOP");
+    provider.comes_back();
+    assert_eq!(rig.push(1, &token(3)), RESULT);
+    rig.wait_until_shared(3);
+    rig.all[0].daemon.signal("CONT");
+    rig.expect_woken(&provider, &[0, 1], 0..4);
+    let taken = [("module", "m"), ("outcome", "taken")];
+    assert_eq!(rig.value(0, "fpush_held_pushes_total", &taken), 1);
+}
+
+#[test]
+fn what_goes_out_twice_because_a_lease_ran_out_is_counted() {
+    let redis = Redis::start_new();
+    let (relay, url) = redis.relay();
+    let mut rig = Rig::with(Setup {
+        urls: vec![Some(url), Some(redis.url())],
+        redis,
+        ..Setup::of(2, "0s")
+    });
+    let provider = Provider::of(&rig);
+    rig.hold(0, 0..3);
+    rig.wait_until_shared(3);
+    relay.hold(Flow::Answers);
+    rig.wait_for_takeover(1, "dead", 3);
+    provider.comes_back();
+    until(2 * LONG, "both have sent", || {
+        provider.accepted().values().sum::<usize>() == 6
+    });
+    relay.release();
+    relay.cut();
+    rig.wait_for_takeover(0, "sent_twice", 3);
+}
