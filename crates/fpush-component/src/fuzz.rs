@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use fpush_push::{
-    Command, CommandError, Devices, Executing, Lookup, Notification, Outcome, Scope, Urgency,
-};
+use fpush_push::{Command, CommandError, Devices, Executing, Lookup, Notification, Outcome, Scope, Urgency};
 
 use crate::{
     command,
