@@ -11,6 +11,7 @@ mod shared;
 mod status;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
@@ -18,13 +19,9 @@ use fpush_policy::{
     BlockRecord, Clocks, End, Held, ModuleSettings, Policy, PushJob, RateSlot, Tries, VerdictPlace,
     VerdictRecord,
 };
-use fpush_push::{
-    Class, Delivery, Failure, Fingerprint, Form, LaneId, Meters, Outcome, Push, PushError, PushTrait, Token,
-    Urgency,
-};
+use fpush_push::{Class, Delivery, Failure, Fingerprint, LaneId, Meters, Outcome, PushTrait};
 use tokio::{sync::oneshot, time::Instant};
 use tracing::warn;
-use uuid::Uuid;
 
 use crate::{
     Drain, Senders, SharedLane,
@@ -32,8 +29,11 @@ use crate::{
     lane::{Lane, Life, Locked, Permit, Place, Turn},
 };
 
-pub use self::inspect::{Block, TokenRole, TokenView};
 use self::shared::HeldClaim;
+pub use self::{
+    inspect::{Block, TokenRole, TokenView},
+    trial::{NotSent, Words},
+};
 
 /// What becomes of a publish.
 #[derive(Debug)]
@@ -169,52 +169,6 @@ impl Module {
         self.lock().policy.held()
     }
 
-    /// Sends one push because the operator wants it: once, at once, past rate limit and block list, and without
-    /// a trace in them. Returns the class that the push had.
-    ///
-    /// # Errors
-    ///
-    /// The token cannot be one of the provider's, or the provider did not accept the push.
-    pub async fn try_out(&self, token: &str, urgency: Urgency) -> Result<Class, NotSent> {
-        let backend = self.backend();
-        let token = backend.canonical(token).ok_or(NotSent::Token)?;
-        let class = backend.class(urgency);
-        let mut push = Push {
-            token: Token::new(&token),
-            class,
-            form: Form::Full,
-            extra: None,
-            count: None,
-            id: Uuid::new_v4(),
-            deadline: (Instant::now() + DEADLINE).into_std(),
-        };
-        let mut again = MAX_RECONNECTS;
-        loop {
-            let start = Instant::now();
-            let result = backend.send(&push).await;
-            self.count_attempt(start, &result);
-            let Err(failure) = result else {
-                return Ok(class);
-            };
-            match failure.error {
-                PushError::Reconnected | PushError::Renewed if again > 0 => again -= 1,
-                PushError::TooLarge if push.form == Form::Full => push.form = Form::Minimal,
-                PushError::TokenGone { .. }
-                | PushError::TokenDoubted
-                | PushError::TokenBusy
-                | PushError::TooMany { .. }
-                | PushError::TokenUnserved
-                | PushError::Reconnected
-                | PushError::Renewed
-                | PushError::TooLarge
-                | PushError::Later { .. }
-                | PushError::Pause { .. }
-                | PushError::Misconfigured
-                | PushError::Unexplained => return Err(NotSent::Refused(failure)),
-            }
-        }
-    }
-
     /// How often the block list, and what is known of the provider's words, have changed so far.
     #[must_use]
     pub fn changes(&self) -> [u64; 2] {
@@ -330,15 +284,6 @@ impl Module {
     }
 }
 
-/// Why a push that the operator wanted was not sent.
-#[derive(Debug)]
-pub enum NotSent {
-    /// The token cannot be one of the provider's.
-    Token,
-    /// The provider did not accept it.
-    Refused(Failure),
-}
-
 impl Admitted {
     /// Sends the push: waits for a permit for 5 s at most, then tries until the provider gave its answer or 25 s are
     /// over since the publish arrived. What got no answer is held, if the settings say so, and so is what cannot be sent now:
@@ -434,7 +379,5 @@ async fn delay_at_random() {
 
 /// A reply is due this long after its publish; ejabberd forgets the publish after 32 s.
 const DEADLINE: Duration = Duration::from_secs(25);
-/// How often a push that the operator wants tries again at once because its connection broke.
-const MAX_RECONNECTS: u32 = 2;
 const CROWDED: &str = "overloaded: publishes arrive faster than the provider accepts them; some were refused: is the provider \
     slow, does a domain flood, or is maxInFlight too small?";

@@ -26,6 +26,7 @@ mod strangers;
 mod subscription;
 pub mod sync;
 mod token;
+mod words;
 
 pub use agreement::{Agreed, Agreeing, Agreement, Confirming, Offer};
 pub use backend::{
