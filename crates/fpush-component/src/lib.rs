@@ -4,6 +4,7 @@
 //! go out through `outbox` as `reply` words them. `connection` is one connection, `link` what has one after the other,
 //! `life` how it does so, and `component` all links.
 
+mod answers;
 mod command;
 mod component;
 mod connection;
@@ -22,6 +23,7 @@ mod outbox;
 mod pings;
 mod reply;
 mod request;
+mod selftest;
 mod service;
 mod settings;
 mod stream;

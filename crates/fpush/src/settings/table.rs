@@ -312,13 +312,19 @@ static STORE: [Key; 5] = [
     ),
 ];
 
-static HTTP: [Key; 10] = [
+static HTTP: [Key; 11] = [
     key("listen", Kind::Text, "", "The address and port of the listener."),
     key(
         "debugging",
         Kind::Flag,
         "false",
         "Opens forms and pages that show all devices. Not in production.",
+    ),
+    key(
+        "selftest",
+        Kind::Flag,
+        "false",
+        "Opens a page that explains to users how to test: GET /push_appserver/v1/selftest.",
     ),
     key(
         "requireSecret",
@@ -541,7 +547,8 @@ mod tests {
                 .join(name);
             std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
         };
-        let (readme, example) = (read("README.md"), read("settings.example.json"));
+        let pages = ["README.md", "docs/testing-an-app.md", "docs/apns-environments.md"];
+        let (documents, example) = (pages.map(read).concat(), read("settings.example.json"));
         let mut sections = Sections::new();
         table(&ROOT, "", &mut sections);
         let names: BTreeSet<_> = sections.into_values().flatten().collect();
@@ -550,7 +557,7 @@ mod tests {
                 let is_of_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
                 text.split(|c| !is_of_word(c)).any(|word| word == name)
             };
-            assert!(words(&readme), "{name} is not in README.md");
+            assert!(words(&documents), "{name} is not in {pages:?}");
             let quoted = example.contains(&format!("\"{name}\""));
             assert!(
                 quoted || name == "initialBlocking",
