@@ -57,7 +57,7 @@ fn choose(material: Result<Material, CredentialError>) -> Option<String> {
     let wanted = Wanted {
         topic: "org.example.app",
         calls: false,
-        sandbox: Some(false),
+        environment: Some(crate::purpose::Environment::Production),
     };
     let chosen = material.and_then(|material| material.choose(Some(wanted), SystemTime::UNIX_EPOCH));
     chosen.err().map(|error| error.to_string())

@@ -150,7 +150,7 @@ impl Dispatcher {
     fn publish(self: &Arc<Self>, publish: Publish<'_>, arrival: Arrival<'_>, pending: PendingReply) {
         let domain = arrival.domain;
         self.domains.count(domain, pending.arrived());
-        let pending = pending.to_publish_of(self.senders.domain(domain));
+        let pending = pending.with_sender(self.senders.domain(domain));
         if !pending.can_be_kept() {
             return pending.published(Outcome::Overloaded, Named::by(&publish));
         }

@@ -345,7 +345,7 @@ impl PendingReply {
     }
 
     /// It is for a publish of this sender.
-    pub(crate) fn to_publish_of(mut self, sender: Arc<SenderDomain>) -> Self {
+    pub(crate) fn with_sender(mut self, sender: Arc<SenderDomain>) -> Self {
         self.sender = Some(sender);
         self
     }

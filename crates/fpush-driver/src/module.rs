@@ -16,8 +16,8 @@ mod trial;
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use fpush_policy::{
-    BlockRecord, Clocks, End, Held, ModuleSettings, Policy, PushJob, RateSlot, Tries, VerdictPlace,
-    VerdictRecord,
+    BlockRecord, Clocks, End, Held, HomeRecord, ModuleSettings, Policy, PushJob, RateSlot, Tries,
+    VerdictPlace, VerdictRecord,
 };
 use fpush_push::{Class, Delivery, Failure, Fingerprint, LaneId, Meters, Outcome, PushTrait};
 use tokio::{sync::oneshot, time::Instant};
@@ -169,9 +169,9 @@ impl Module {
         self.lock().policy.held()
     }
 
-    /// How often the block list, and what is known of the provider's words, have changed so far.
+    /// How often the block list, what is known of the provider's words, and where tokens are at home, have changed so far.
     #[must_use]
-    pub fn changes(&self) -> [u64; 2] {
+    pub fn changes(&self) -> [u64; 3] {
         self.lock().policy.changes()
     }
 
@@ -190,6 +190,12 @@ impl Module {
     #[must_use]
     pub fn blocks(&self, from: usize, clocks: Clocks) -> (Vec<BlockRecord>, Option<usize>) {
         self.lock().policy.blocks(from, clocks)
+    }
+
+    /// A part of what was learnt of where tokens are at home, to be written down; see [`Policy::homes`].
+    #[must_use]
+    pub fn homes(&self, from: usize) -> (Vec<HomeRecord>, Option<usize>) {
+        self.lock().policy.homes(from)
     }
 
     /// The one spelling of a token of the module's provider; `None` for what cannot be one.

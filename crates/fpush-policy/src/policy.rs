@@ -8,6 +8,7 @@
 mod answers;
 mod decisions;
 mod held;
+mod homes;
 mod lanes;
 mod origins;
 mod others;
@@ -19,8 +20,9 @@ use std::time::{Duration, Instant};
 
 use fpush_push::{Class, Fingerprint, LaneId, Outcome};
 
-pub use self::words::VerdictPlace;
+pub use self::{homes::HomeRecord, words::VerdictPlace};
 
+use self::lanes::SECOND;
 use crate::{
     blocklist::{BlockReason, Blocklist},
     fair::{Entered, Ticket},
@@ -67,6 +69,8 @@ pub struct Policy<W> {
     jumped: Vec<i64>,
     /// Those beside the main one, which all of the above belongs to that is a lane's.
     lanes: lanes::Lanes<W>,
+    /// Where tokens are at home, where there are two lanes for them.
+    homes: homes::Homes,
     /// How often the settings have changed: what was answered to older ones says nothing.
     generation: u64,
     end: Phase,
@@ -110,6 +114,7 @@ impl<W> Policy<W> {
             ended: Vec::new(),
             jumped: Vec::new(),
             lanes: lanes::Lanes::new(max_in_flight, digest),
+            homes: homes::Homes::new(),
             generation: 0,
             end: Phase::Running,
         }
@@ -172,7 +177,7 @@ impl<W> Policy<W> {
         let worth_until = can_wait.then(|| now + worth);
         if self.is_down(lane, now) {
             if can_wait {
-                return self.publish_while_down(target, sender, spacing, worth_until);
+                return self.publish_while_down(target, lane, sender, spacing, worth_until, now);
             }
             // What is refused by the rate limit sends nothing, and finds out nothing. What is held does that itself.
             let is_limited = self.limiter.not_before(target, now).is_some();
@@ -184,7 +189,7 @@ impl<W> Policy<W> {
         if let Some(queued) = self.held.queued_push(target) {
             return if queued.attempts > 0 && can_wait {
                 // It waits for its provider, and with it whatever comes for the same key.
-                self.publish_while_down(target, sender, spacing, worth_until)
+                self.publish_while_down(target, lane, sender, spacing, worth_until, now)
             } else {
                 Decision::Answer(self.refused(target.class))
             };
@@ -216,22 +221,31 @@ impl<W> Policy<W> {
     fn publish_while_down(
         &self,
         target: Target,
+        lane: LaneId,
         sender: &SenderDomain,
         spacing: Duration,
         worth_until: Option<Instant>,
+        now: Instant,
     ) -> Decision {
         let is_queued = self.held.queued(target).is_some();
         let is_new = !is_queued && self.spool.find(target).is_none();
-        if is_new && !self.spool.has_room(sender) {
+        // Only the main lane has a spool: elsewhere a push is held until it is tried again.
+        let until = match self.paused_until(lane, now) {
+            Some(until) if is_new && lane != LaneId::Main => HoldUntil::Due(until),
+            Some(_) | None => HoldUntil::Back,
+        };
+        let (has_room, encrypted) = if is_queued || until != HoldUntil::Back {
+            let has_room = self.held.has_room(sender);
+            (has_room, self.held.has_room_for_encrypted(sender.share))
+        } else {
+            let has_room = self.spool.has_room(sender);
+            (has_room, self.spool.has_room_for_encrypted(sender.share))
+        };
+        if is_new && !has_room {
             return Decision::Answer(Outcome::Overloaded);
         }
-        let encrypted = if is_queued {
-            self.held.has_room_for_encrypted(sender.share)
-        } else {
-            self.spool.has_room_for_encrypted(sender.share)
-        };
         Decision::Hold {
-            until: HoldUntil::Back,
+            until,
             spacing,
             encrypted,
             worth_until,
@@ -242,7 +256,7 @@ impl<W> Policy<W> {
     /// their senders hear of it.
     fn worth(&self, lane: LaneId, time_to_live: Duration) -> Duration {
         match lane {
-            LaneId::Main => self.hold_for.min(time_to_live),
+            LaneId::Main | LaneId::Second => self.hold_for.min(time_to_live),
             LaneId::Vendor(_) | LaneId::Origin(_) => Duration::ZERO,
         }
     }
@@ -304,6 +318,7 @@ impl<W> Policy<W> {
     pub fn take_turn(&mut self, lane: LaneId, sender: &SenderDomain, waiter: impl FnOnce() -> W) -> Turn<W> {
         let entered = match lane {
             LaneId::Main => self.turns.take(sender.sender(), waiter),
+            LaneId::Second => self.lanes.vendor(SECOND).turns.take(sender.sender(), waiter),
             LaneId::Vendor(vendor) => self.lanes.vendor(vendor).turns.take(sender.sender(), waiter),
             LaneId::Origin(origin) => self.lanes.origins.take_turn(origin, sender, waiter),
         };
@@ -319,6 +334,7 @@ impl<W> Policy<W> {
     pub fn leave(&mut self, lane: LaneId, ticket: &Ticket<Fingerprint>) {
         match lane {
             LaneId::Main => drop(self.turns.waiting.leave(ticket)),
+            LaneId::Second => drop(self.lanes.vendor(SECOND).turns.waiting.leave(ticket)),
             LaneId::Vendor(vendor) => drop(self.lanes.vendor(vendor).turns.waiting.leave(ticket)),
             LaneId::Origin(origin) => self.lanes.origins.leave(origin, ticket),
         }
@@ -332,6 +348,7 @@ impl<W> Policy<W> {
                 self.turns.out = self.turns.out.saturating_sub(1);
                 return !self.turns.waiting.is_empty() || self.has_backlog();
             }
+            LaneId::Second => &mut self.lanes.vendor(SECOND).turns,
             LaneId::Vendor(vendor) => &mut self.lanes.vendor(vendor).turns,
             LaneId::Origin(origin) => return self.lanes.origins.give_back(origin),
         };

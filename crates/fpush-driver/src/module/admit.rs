@@ -84,7 +84,7 @@ impl Module {
             return Admission::Answered(Outcome::Unwanted);
         }
         let fingerprint = self.fingerprint_as(role, &token);
-        let lane = state.backend.lane(&token, self.senders.hasher());
+        let (lane, elsewhere) = state.lanes_of(&token, fingerprint, self.senders.hasher());
         let class = match role {
             TokenRole::First => state.backend.class(urgency),
             TokenRole::Second => Class::Voip,
@@ -118,6 +118,7 @@ impl Module {
                 },
                 token: fingerprint,
                 lane,
+                elsewhere,
                 key,
                 node: registered.map(|registered| Arc::clone(&registered.recipient.node)),
                 choice,

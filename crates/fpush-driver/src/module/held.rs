@@ -121,6 +121,7 @@ impl Module {
         };
         let now = Instant::now().into_std();
         let mut state = self.lock();
+        state.policy.held_moved(number, &job, now);
         let end = match ended {
             Ok(ended) => state.policy.held_ended(number, slot, &ended, now),
             Err(until) => state.policy.held_waits(number, slot, until, now),

@@ -3,8 +3,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use fpush_policy::Elsewhere;
 use fpush_push::{
-    Class, Delivery, Failure, Form, Outcome, Push, PushError, PushTrait, Request, Token, Urgency,
+    Class, Delivery, Failure, Form, LaneId, Outcome, Push, PushError, PushTrait, Request, Token, Urgency,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -89,7 +90,10 @@ impl Module {
             id: Uuid::new_v4(),
             deadline: (Instant::now() + DEADLINE).into_std(),
         };
-        self.attempt_alone(&*backend, push).await?;
+        let lane = self
+            .lock()
+            .lanes_of(&token, self.fingerprint(&token), self.senders.hasher());
+        self.attempt_alone(&*backend, lane, push).await?;
         Ok(class)
     }
 
@@ -119,10 +123,10 @@ impl Module {
         let Some(permit) = permit else {
             return Err(NotSent::Answered(Outcome::Overloaded));
         };
-        let mut push = job.push;
+        let (lanes, mut push) = ((job.lane, job.elsewhere), job.push);
         push.deadline = push.deadline.min((Instant::now() + PATIENCE).into_std());
         let (backend, class) = (self.backend(), push.class);
-        let tried = self.attempt_alone(&*backend, push).await;
+        let tried = self.attempt_alone(&*backend, lanes, push).await;
         if tried.is_err() {
             self.lock().policy.give_back(slot);
         }
@@ -131,11 +135,20 @@ impl Module {
     }
 
     /// Makes the attempts for a push of which the policy hears nothing.
-    async fn attempt_alone(&self, backend: &dyn PushTrait, mut push: Push) -> Result<(), NotSent> {
+    async fn attempt_alone(
+        &self,
+        backend: &dyn PushTrait,
+        (mut lane, elsewhere): (LaneId, Elsewhere),
+        mut push: Push,
+    ) -> Result<(), NotSent> {
         let mut again = MAX_RECONNECTS;
+        let mut other = match elsewhere {
+            Elsewhere::Unasked(other) => Some(other),
+            Elsewhere::Nowhere | Elsewhere::Asked { .. } => None,
+        };
         loop {
             let start = Instant::now();
-            let Some(result) = self.drain.run(backend.send(&push)).await else {
+            let Some(result) = self.drain.run(backend.send_in(lane, &push)).await else {
                 return Err(NotSent::Answered(Outcome::ShuttingDown));
             };
             self.count_attempt(start, &result);
@@ -145,6 +158,9 @@ impl Module {
             match failure.error {
                 PushError::Reconnected | PushError::Renewed if again > 0 => again -= 1,
                 PushError::TooLarge if push.form == Form::Full => push.form = Form::Minimal,
+                PushError::TokenGone { .. } | PushError::TokenDoubted if let Some(second) = other.take() => {
+                    lane = second;
+                }
                 PushError::TokenGone { .. }
                 | PushError::TokenDoubted
                 | PushError::TokenBusy
