@@ -103,6 +103,7 @@ impl World {
                 "types": { "apns": "app" }, "rateLimit": "1ms",
             },
             "stateDirectory": builder.dir().join("state"),
+            "runtimeDirectory": builder.dir().join("run"),
             "timeout": { "xmppconnectionError": "100ms" },
         });
         let daemon = builder.settings(&settings).rust_log("trace").start();

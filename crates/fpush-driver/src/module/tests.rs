@@ -1,6 +1,7 @@
 //! The policy against a scripted provider, in paused time.
 
 mod end;
+mod homes;
 mod line;
 mod order;
 mod outage;
