@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How we prove to Apple who we are.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Authentication {
     /// By the client certificate of the connection.
     Certificate(Box<Validity>),
@@ -37,7 +37,7 @@ pub(crate) enum Authentication {
 }
 
 /// What pushes of a module look like (`apns.pushPriority`).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Mode {
     /// All alike.
     One(Class, Box<Ready>),

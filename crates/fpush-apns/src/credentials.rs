@@ -274,7 +274,7 @@ fn is_pem(file: &[u8]) -> bool {
 }
 
 /// What a certificate says of itself.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Validity {
     pub(crate) subject: String,
     pub(crate) not_before: SystemTime,

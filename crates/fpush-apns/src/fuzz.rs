@@ -19,7 +19,7 @@ use crate::{
 pub fn receiver(client: &str, call: bool) -> Option<Receiver> {
     let app = App {
         topic: "org.example.app".to_owned(),
-        sandbox: None,
+        environment: None,
     };
     app.receiver(client, call)
 }
@@ -68,7 +68,7 @@ fn choose(material: Result<Material, CredentialError>) -> Option<String> {
     let wanted = Wanted {
         topic: "org.example.app",
         calls: false,
-        sandbox: Some(false),
+        environment: Some(crate::purpose::Environment::Production),
     };
     let chosen = material.and_then(|material| material.choose(Some(wanted), SystemTime::UNIX_EPOCH));
     chosen.err().map(|error| error.to_string())

@@ -77,7 +77,7 @@ impl Requests {
             call: ready(Class::Voip)?,
             app: App {
                 topic: "org.example.app".to_owned(),
-                sandbox: Some(false),
+                environment: Some(Environment::Production),
             },
             ttl: Duration::from_secs(28 * 86_400),
             digest: 0,

@@ -4,6 +4,7 @@
 //! from APNs" and "Establishing a token-based connection to APNs".
 
 mod backend;
+mod both;
 mod content;
 mod credentials;
 #[doc(hidden)]

@@ -10,6 +10,15 @@ use x509_parser::{
 
 use crate::topic;
 
+/// The setting `environment`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Environment {
+    Production,
+    Sandbox,
+    /// Each device's own.
+    Both,
+}
+
 /// What the module needs of its certificate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted<'a> {
@@ -17,8 +26,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) topic: &'a str,
     /// Whether all pushes are calls, whose topic ends in `.voip`.
     pub(crate) calls: bool,
-    /// Whether they go to Apple's sandbox; `None` if they go to a relay.
-    pub(crate) sandbox: Option<bool>,
+    /// Where they go at Apple's; `None` if they go to a relay.
+    pub(crate) environment: Option<Environment>,
 }
 
 /// Why a certificate cannot send the pushes that are wanted.
@@ -92,7 +101,7 @@ impl Purpose {
         let objection = |is_certain, key, what| {
             Some(Objection {
                 // A relay may have rules of its own.
-                is_certain: is_certain && wanted.sandbox.is_some(),
+                is_certain: is_certain && wanted.environment.is_some(),
                 key,
                 what,
             })
@@ -146,13 +155,23 @@ impl Purpose {
                     .to_owned(),
             );
         }
-        match (wanted.sandbox, self.sandbox, self.production) {
-            (Some(false), true, false) => certain(
+        match (wanted.environment, self.sandbox, self.production) {
+            (Some(Environment::Production), true, false) => certain(
                 "the certificate is for Apple's sandbox alone; set environment to \"sandbox\", or get one for production"
                     .to_owned(),
             ),
-            (Some(true), false, true) => certain(
+            (Some(Environment::Sandbox), false, true) => certain(
                 "the certificate is for production alone; set environment to \"production\", or get one for the sandbox"
+                    .to_owned(),
+            ),
+            (Some(Environment::Both), true, false) => certain(
+                "the certificate is for Apple's sandbox alone, and environment \"both\" needs one for both: get an \
+                 \"Apple Push Notification service SSL\" certificate, or use a provider token (tokenKeyFilePath)"
+                    .to_owned(),
+            ),
+            (Some(Environment::Both), false, true) => certain(
+                "the certificate is for production alone, and environment \"both\" needs one for both: get an \
+                 \"Apple Push Notification service SSL\" certificate, or use a provider token (tokenKeyFilePath)"
                     .to_owned(),
             ),
             _ => likely,

@@ -4,15 +4,15 @@
 
 use fpush_push::Receiver;
 
-use crate::backend::canonical;
+use crate::{backend::canonical, purpose::Environment};
 
 /// The app of a module.
 #[derive(Clone, Debug)]
 pub(crate) struct App {
     /// Its bundle ID.
     pub(crate) topic: String,
-    /// Whether the module sends to Apple's sandbox; `None` if it sends to a relay, which may be either's.
-    pub(crate) sandbox: Option<bool>,
+    /// Where the module sends to; `None` if that is a relay, which may be anywhere.
+    pub(crate) environment: Option<Environment>,
 }
 
 impl App {
@@ -24,7 +24,12 @@ impl App {
         }
         let (host, path) = client.strip_prefix("https://")?.split_once('/')?;
         let is_sandbox = SANDBOX.contains(&host);
-        if !(is_sandbox || host == PRODUCTION) || self.sandbox.is_some_and(|sandbox| sandbox != is_sandbox) {
+        let is_served = match self.environment {
+            Some(Environment::Production) => !is_sandbox,
+            Some(Environment::Sandbox) => is_sandbox,
+            Some(Environment::Both) | None => true,
+        };
+        if !(is_sandbox || host == PRODUCTION) || !is_served {
             return None;
         }
         let (token, named) = path.strip_prefix("3/device/")?.split_once('#')?;
@@ -54,10 +59,10 @@ const LONGEST: usize = 1_000;
 mod tests {
     use super::*;
 
-    fn app(sandbox: Option<bool>) -> App {
+    fn app(environment: Option<Environment>) -> App {
         App {
             topic: "org.example.app".to_owned(),
-            sandbox,
+            environment,
         }
     }
 
@@ -68,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_client_names_token_and_topic() {
-        let app = app(Some(false));
+        let app = app(Some(Environment::Production));
         let client = "https://api.push.apple.com/3/device/ABcd12#org.example.app";
         let plain = Some(("abcd12".to_owned(), false));
         assert_eq!(found(&app, client, false), plain);
@@ -81,16 +86,16 @@ mod tests {
 
     #[test]
     fn a_module_takes_those_of_its_own_environment() {
-        for (host, is_sandbox) in [
-            ("api.push.apple.com", false),
-            ("api.development.push.apple.com", true),
-            ("api.sandbox.push.apple.com", true),
+        use Environment::{Both, Production, Sandbox};
+        for (host, served_by) in [
+            ("api.push.apple.com", [None, Some(Both), Some(Production)]),
+            ("api.development.push.apple.com", [None, Some(Both), Some(Sandbox)]),
+            ("api.sandbox.push.apple.com", [None, Some(Both), Some(Sandbox)]),
         ] {
             let client = format!("https://{host}/3/device/abcd#org.example.app");
-            for sandbox in [None, Some(false), Some(true)] {
-                let is_taken = sandbox.is_none_or(|sandbox| sandbox == is_sandbox);
-                let taken = app(sandbox).receiver(&client, false).is_some();
-                assert_eq!(taken, is_taken, "{host} {sandbox:?}");
+            for environment in [None, Some(Both), Some(Production), Some(Sandbox)] {
+                let taken = app(environment).receiver(&client, false).is_some();
+                assert_eq!(taken, served_by.contains(&environment), "{host} {environment:?}");
             }
         }
     }

@@ -9,19 +9,21 @@ use std::{
 
 use fpush_client::{ClientSettings, Endpoint, ProviderClient, Trust};
 use fpush_push::{
-    Agreement, BackendType, Background, Built, Class, ParsedBackend, files,
+    Agreement, BackendType, Background, Built, Class, ParsedBackend, PushTrait, files,
     settings::{self, Section},
     sync,
 };
+use http::{Uri, uri::Authority};
 use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 
 use crate::{
     backend::{Apns, Authentication, Mode},
+    both::Both,
     content::Contents,
     credentials::{Chosen, CredentialError, Material, Validity},
     payload::{PayloadSettings, Ready},
     provider_token::{Agreements, Clocks, ProviderToken},
-    purpose::{Objection, Wanted},
+    purpose::{Environment, Objection, Wanted},
     push2::App,
     topic,
 };
@@ -81,7 +83,11 @@ impl BackendType for Apple {
     fn read(&self, module: &mut Section<'_>) -> Option<ParsedBackend> {
         let mut apns = module.section("apns")?;
         let credentials = credentials(&mut apns, &self.agreements);
-        let (endpoint, sandbox) = endpoint(&mut apns);
+        let Endpoints {
+            first,
+            second,
+            environment,
+        } = Endpoints::read(&mut apns);
         let trust = Trust::read(&mut apns);
         let request_timeout = apns.duration_or_seconds("requestTimeout", Duration::from_secs(5));
         let idle_timeout = apns.duration_or_seconds("poolIdleTimeout", Duration::from_secs(600));
@@ -102,7 +108,7 @@ impl BackendType for Apple {
                 let wanted = payload.as_ref().map(|payload| Wanted {
                     topic: &payload.topic,
                     calls,
-                    sandbox,
+                    environment,
                 });
                 choose(&apns, material, wanted, SystemTime::now())
             }
@@ -116,13 +122,16 @@ impl BackendType for Apple {
         };
         apns.finish();
 
-        let (credentials, endpoint, (mode, call)) = (credentials?, endpoint?, mode?);
+        let (credentials, endpoint, (mode, call)) = (credentials?, first?, mode?);
         let topic = payload?.topic;
         // What Apple's words about tokens depend on. The environment is part of the endpoint.
         let mut digest = settings::digest(format!("{} {topic} {calls}", endpoint.uri).as_bytes());
         let mut facts = endpoint.facts();
+        if let Second::At(sandbox) = &second {
+            facts.push(("sandbox", sandbox.uri.to_string()));
+        }
         facts.push(("topic", topic.clone()));
-        let app = App { topic, sandbox };
+        let app = App { topic, environment };
         let (identity, proof) = match credentials {
             Credentials::Certificate(_) => {
                 let Chosen {
@@ -139,15 +148,24 @@ impl BackendType for Apple {
                 (None, Proof::Token(token, key))
             }
         };
-        let Endpoint { uri, dialer } = endpoint;
-        let client = ClientSettings {
-            trust: trust?,
-            identity,
-            dialer,
-            request_timeout,
-            idle_timeout,
+        let trust = trust?;
+        let client = |endpoint: Endpoint| {
+            let Endpoint { uri, dialer } = endpoint;
+            let settings = ClientSettings {
+                trust: trust.clone(),
+                identity: identity.clone(),
+                dialer,
+                request_timeout,
+                idle_timeout,
+            };
+            Some((uri.authority()?.clone(), uri, settings))
         };
-        let authority = uri.authority()?.clone();
+        let first = client(endpoint)?;
+        let second = match second {
+            Second::None => None,
+            Second::At(endpoint) => Some(client(*endpoint)?),
+            Second::Wrong => return None,
+        };
         let provider_tokens = Arc::clone(&self.provider_tokens);
         let build = move || {
             let mut background: Vec<Background> = Vec::new();
@@ -160,16 +178,25 @@ impl BackendType for Apple {
                     Authentication::Token(Arc::clone(token))
                 }
             };
-            let backend = Box::new(Apns {
+            let apns = |(authority, uri, client): (Authority, Uri, ClientSettings), digest| Apns {
+                digest,
                 client: ProviderClient::new(client, uri),
                 authority,
-                authentication,
-                mode,
-                call,
-                app,
+                authentication: authentication.clone(),
+                mode: mode.clone(),
+                call: call.clone(),
+                app: app.clone(),
                 ttl,
-                digest,
-            });
+            };
+            let production = apns(first, digest);
+            let backend: Box<dyn PushTrait> = match second {
+                Some(second) => {
+                    let digest = settings::digest(second.0.as_str().as_bytes());
+                    let sandbox = apns(second, digest);
+                    Box::new(Both { production, sandbox })
+                }
+                None => Box::new(production),
+            };
             Built { backend, background }
         };
         Some(ParsedBackend {
@@ -314,7 +341,10 @@ fn choose(
             key,
             what,
         } = objection;
-        if *is_certain {
+        // The devices of the other environment would wait for pushes that never come.
+        if *is_certain && wanted.is_some_and(|wanted| wanted.environment == Some(Environment::Both)) {
+            apns.error(key, what);
+        } else if *is_certain {
             apns.unusable(key, what);
         } else {
             apns.warning(key, what);
@@ -344,15 +374,61 @@ fn warn_of_expiry(apns: &Section<'_>, validity: &Validity, now: SystemTime) {
     }
 }
 
-/// Where pushes go, and whether that is Apple's sandbox; `None` for that if it is not Apple at all.
-fn endpoint(apns: &mut Section<'_>) -> (Option<Endpoint>, Option<bool>) {
-    const HOSTS: [(&str, &str); 2] = [
-        ("production", "https://api.push.apple.com"),
-        ("sandbox", "https://api.sandbox.push.apple.com"),
-    ];
-    let apples = apns.choice("environment", &HOSTS, HOSTS[0].1);
-    let sandbox = (!apns.has("endpoint")).then_some(apples != HOSTS[0].1);
-    (Endpoint::read(apns, apples), sandbox)
+/// Where pushes go.
+struct Endpoints {
+    first: Option<Endpoint>,
+    second: Second,
+    /// `None` if that is not Apple at all.
+    environment: Option<Environment>,
+}
+
+/// The sandbox beside production.
+enum Second {
+    /// One environment is enough.
+    None,
+    At(Box<Endpoint>),
+    /// What the settings say of it cannot be used.
+    Wrong,
+}
+
+impl Endpoints {
+    fn read(apns: &mut Section<'_>) -> Self {
+        const CHOICES: [(&str, Environment); 3] = [
+            ("production", Environment::Production),
+            ("sandbox", Environment::Sandbox),
+            ("both", Environment::Both),
+        ];
+        let environment = apns.choice("environment", &CHOICES, Environment::Production);
+        let (has_relay, has_second) = (apns.has("endpoint"), apns.has("sandboxEndpoint"));
+        let (first, second) = match environment {
+            Environment::Production => (Endpoint::read(apns, PRODUCTION), Second::None),
+            Environment::Sandbox => (Endpoint::read(apns, SANDBOX), Second::None),
+            Environment::Both => {
+                let first = Endpoint::read(apns, PRODUCTION);
+                let second = Endpoint::read_key(apns, "sandboxEndpoint", SANDBOX);
+                (
+                    first,
+                    second.map_or(Second::Wrong, |second| Second::At(Box::new(second))),
+                )
+            }
+        };
+        match environment {
+            Environment::Both if has_relay != has_second => apns.error(
+                "sandboxEndpoint",
+                "with environment \"both\" endpoint and sandboxEndpoint replace Apple's servers together: set both, or none",
+            ),
+            Environment::Production | Environment::Sandbox if has_second => {
+                apns.optional_string("sandboxEndpoint");
+                apns.error("sandboxEndpoint", "this is for environment \"both\" alone; for one environment there is endpoint");
+            }
+            Environment::Production | Environment::Sandbox | Environment::Both => {}
+        }
+        Self {
+            first,
+            second,
+            environment: (!has_relay).then_some(environment),
+        }
+    }
 }
 
 fn payload_settings(apns: &mut Section<'_>) -> Option<PayloadSettings> {
@@ -412,6 +488,8 @@ const CREDENTIAL_KEYS: [&str; 7] = [
     "keyId",
     "teamId",
 ];
+const PRODUCTION: &str = "https://api.push.apple.com";
+const SANDBOX: &str = "https://api.sandbox.push.apple.com";
 const DAY: u64 = 86_400;
 /// Apple stores a push for 30 days at most.
 const LONGEST_TTL: Duration = Duration::from_secs(30 * DAY);

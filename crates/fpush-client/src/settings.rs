@@ -17,17 +17,20 @@ pub struct Endpoint {
 impl Endpoint {
     /// Reads `endpoint`, which replaces the provider's own URL.
     pub fn read(section: &mut Section<'_>, providers: &str) -> Option<Self> {
-        let text = section.optional_string("endpoint").unwrap_or(providers);
+        Self::read_key(section, "endpoint", providers)
+    }
+
+    /// Reads a URL under this key, which replaces one of the provider's own.
+    pub fn read_key(section: &mut Section<'_>, key: &'static str, providers: &str) -> Option<Self> {
+        let text = section.optional_string(key).unwrap_or(providers);
         let Some(uri) = parse_endpoint(text) else {
             section.error(
-                "endpoint",
+                key,
                 "expected an https URL without a path, such as \"https://127.0.0.1:2197\"",
             );
             return None;
         };
-        let dialer = Dialer::new(&uri)
-            .inspect_err(|e| section.error("endpoint", e))
-            .ok()?;
+        let dialer = Dialer::new(&uri).inspect_err(|e| section.error(key, e)).ok()?;
         Some(Self { uri, dialer })
     }
 

@@ -23,6 +23,8 @@ use crate::{
 pub(crate) struct AdHoc<'a> {
     node: Cow<'a, str>,
     action: Action,
+    /// An empty one counts as none.
+    session: Option<Cow<'a, str>>,
     /// The address of the sender, as its server wrote it.
     from: Cow<'a, str>,
     /// Our own address as the sender wrote it.
@@ -30,16 +32,31 @@ pub(crate) struct AdHoc<'a> {
     form: Submitted<'a>,
 }
 
-/// What is to be done with a command. Our commands have one step, so all that goes forward executes it: clients
-/// send nothing, `execute`, `complete` or `next` in the very first request.
+/// What is to be done with a command. Of our commands none has more than one form, so all that goes forward executes it:
+/// clients send nothing, `execute`, `complete` or `next` in the very first request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Action {
+pub(crate) enum Action {
     /// Execute it.
     Execute,
     /// Forget it.
     Cancel,
-    /// Go back, or what nobody knows.
-    Other,
+    /// Go back.
+    Previous,
+    /// What nobody knows.
+    Unknown,
+}
+
+/// A request of a command that may have steps.
+pub(crate) struct Step {
+    pub(crate) action: Action,
+    /// The session that it says it belongs to.
+    pub(crate) session: Option<String>,
+    /// The whole address of the sender, as its server wrote it.
+    pub(crate) from: String,
+    /// The sender's bare JID, in the spelling in which owners are compared.
+    pub(crate) sender: String,
+    /// The fields of [`COMMAND_FIELDS`] that it has, each once and not empty.
+    pub(crate) fields: Vec<(&'static str, String)>,
 }
 
 /// What is kept of the forms of a command: no more than commands read, however much was sent.
@@ -63,8 +80,10 @@ impl<'a> AdHoc<'a> {
         let action = match command.attribute("action")?.as_deref() {
             None | Some("execute" | "complete" | "next") => Action::Execute,
             Some("cancel") => Action::Cancel,
-            Some(_) => Action::Other,
+            Some("prev") => Action::Previous,
+            Some(_) => Action::Unknown,
         };
+        let session = command.attribute("sessionid")?;
         let mut submitted = Submitted::default();
         while let Some(form) = cursor.child(command)? {
             if form.is(ns::DATA_FORMS, "x") {
@@ -74,9 +93,37 @@ impl<'a> AdHoc<'a> {
         Ok(Self {
             node: command.attribute("node")?.unwrap_or_default(),
             action,
+            session: session.filter(|session| !session.is_empty()),
             from: iq.attribute("from")?.unwrap_or_default(),
             to: iq.attribute("to")?.unwrap_or_default(),
             form: submitted,
+        })
+    }
+
+    /// Which command is meant.
+    pub(crate) fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// What is asked of a command that may have steps; or the reply, if that cannot be asked.
+    pub(crate) fn into_step(self) -> Result<Step, Reply<'static>> {
+        let Submitted {
+            fields,
+            has_other_fields: _,
+            too_long,
+        } = self.form;
+        if !fields.iter().all(|(_, value)| is_sayable(value)) {
+            return Err(Reply::BadCharacters);
+        }
+        if let Some(field) = too_long {
+            return Err(Reply::CommandFailed(BadPayload::Impossible(field).into()));
+        }
+        Ok(Step {
+            action: self.action,
+            session: self.session.map(Cow::into_owned),
+            sender: canonical_jid(bare(&self.from)).into_owned(),
+            from: self.from.into_owned(),
+            fields: owned(fields),
         })
     }
 
@@ -102,7 +149,7 @@ impl<'a> AdHoc<'a> {
         match self.action {
             Action::Execute => {}
             Action::Cancel => return Err(Reply::Xml(canceled(name))),
-            Action::Other => return Err(Reply::BadAction),
+            Action::Previous | Action::Unknown => return Err(Reply::BadAction),
         }
         if let Some(field) = too_long {
             return Err(Reply::CommandFailed(BadPayload::Impossible(field).into()));
@@ -114,10 +161,7 @@ impl<'a> AdHoc<'a> {
             written: written.to_owned(),
             service: bare(&self.to).to_owned(),
             scope,
-            fields: fields
-                .into_iter()
-                .map(|(var, value)| (var, value.into_owned()))
-                .collect(),
+            fields: owned(fields),
             has_other_fields,
         };
         Ok((name, command))
@@ -139,8 +183,27 @@ impl<'a> Submitted<'a> {
     }
 }
 
+fn owned(fields: Vec<(&'static str, Cow<'_, str>)>) -> Vec<(&'static str, String)> {
+    fields
+        .into_iter()
+        .map(|(var, value)| (var, value.into_owned()))
+        .collect()
+}
+
 fn bare(address: &str) -> &str {
     address.split_once('/').map_or(address, |(bare, _)| bare)
+}
+
+impl Step {
+    /// How many bytes it takes.
+    pub(crate) fn size(&self) -> usize {
+        let values = self.fields.iter().map(|(_, value)| value);
+        let texts = [&self.from, &self.sender]
+            .into_iter()
+            .chain(&self.session)
+            .chain(values);
+        texts.map(String::len).sum()
+    }
 }
 
 /// How many bytes a command takes.
@@ -196,7 +259,8 @@ fn canceled(name: &str) -> Xml {
     Xml::of(command(name, "canceled").build())
 }
 
-fn command(name: &str, status: &str) -> ElementBuilder {
+/// The beginning of an answer.
+pub(crate) fn command(name: &str, status: &str) -> ElementBuilder {
     Element::builder("command", COMMANDS)
         .attr(xml_ncname!("node").into(), name)
         .attr(xml_ncname!("status").into(), status)
@@ -236,8 +300,8 @@ mod tests {
             (" action='complete' sessionid='s'", Action::Execute),
             (" action='next'", Action::Execute),
             (" action='cancel'", Action::Cancel),
-            (" action='prev'", Action::Other),
-            (" action='dance'", Action::Other),
+            (" action='prev'", Action::Previous),
+            (" action='dance'", Action::Unknown),
         ] {
             let command = read(attributes, &form);
             assert_eq!(command.action, action, "{attributes}");

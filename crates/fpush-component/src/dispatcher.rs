@@ -33,6 +33,7 @@ use crate::{
     pings::Pings,
     reply::{Named, Reply},
     request::{Incoming, Publish, Request},
+    selftest::{Selftest, Trial, Visit},
     service,
     settings::LinkSettings,
     turns::{Bounds, Turns},
@@ -54,6 +55,7 @@ pub(crate) struct Dispatcher {
     commands: Arc<Turns>,
     /// Notifications of Push 2.0.
     relaying: Mutex<Relaying>,
+    selftest: Arc<Selftest>,
 }
 
 impl fmt::Debug for Dispatcher {
@@ -69,17 +71,20 @@ impl Dispatcher {
         senders: Senders,
         drain: Drain,
     ) -> Arc<Self> {
+        let meters = Arc::new(ComponentMeters::new());
+        let commands = Turns::new(SMALL_COMMANDS, LARGE_COMMANDS);
         Arc::new(Self {
+            selftest: Selftest::new(&modules, &senders, &drain, &meters, &commands),
             modules,
             devices: RwLock::new(devices),
             drain,
-            meters: Arc::new(ComponentMeters::new()),
+            meters,
             requests: AtomicU64::new(0),
             pings: Pings::default(),
             domains: Domains::new(Instant::now()),
             senders,
             lookups: Turns::new(SMALL_LOOKUPS, LARGE_LOOKUPS),
-            commands: Turns::new(SMALL_COMMANDS, LARGE_COMMANDS),
+            commands,
             relaying: Mutex::default(),
         })
     }
@@ -155,6 +160,7 @@ impl Dispatcher {
     fn publish(self: &Arc<Self>, publish: Publish<'_>, arrival: Arrival<'_>, pending: PendingReply) {
         let domain = arrival.domain;
         self.domains.count(domain, pending.arrived());
+        let pending = pending.with_sender(self.senders.domain(domain));
         if !pending.can_be_kept() {
             return pending.published(Outcome::Overloaded, Named::by(&publish));
         }
@@ -317,7 +323,16 @@ impl Dispatcher {
     }
 
     fn command(&self, command: AdHoc<'_>, domain: &str, scope: &Arc<Scope>, pending: PendingReply) {
-        let Some(devices) = self.devices() else {
+        let devices = self.devices();
+        if let Some(trial) = Trial::of(command.node()) {
+            let visit = Visit {
+                domain: domain.to_owned(),
+                scope: Arc::clone(scope),
+                devices,
+            };
+            return self.selftest.serve(trial, command, visit, pending);
+        }
+        let Some(devices) = devices else {
             return pending.send(&Reply::NoRegistration);
         };
         let (name, command) = match command.check(&*devices, Arc::clone(scope)) {
@@ -352,31 +367,37 @@ impl Dispatcher {
 
     /// disco#info.
     fn describe(&self, scope: &Scope, node: Option<&str>) -> Reply<'static> {
-        match (node, self.devices()) {
-            (None, None) => Reply::Xml(service::disco_info(None)),
-            (None, Some(devices)) => {
-                let (features, keys) = (devices.features(scope), devices.vapid_keys(scope));
-                Reply::Xml(service::disco_info(Some((&features, &keys))))
+        match node {
+            None => {
+                let devices = self.devices();
+                let of_devices = devices.map(|devices| (devices.features(scope), devices.vapid_keys(scope)));
+                let (features, keys) = of_devices.unwrap_or_default();
+                Reply::Xml(service::disco_info(&features, &keys))
             }
-            (Some(COMMANDS), Some(_)) => Reply::Xml(service::command_list_info()),
-            (Some(node), Some(devices)) => {
-                let command = devices.commands().into_iter().find(|(name, _)| *name == node);
+            Some(COMMANDS) => Reply::Xml(service::command_list_info()),
+            Some(node) => {
+                let command = self.command_names().into_iter().find(|(name, _)| *name == node);
                 command.map_or(Reply::UnknownNode, |(name, title)| {
                     Reply::Xml(service::command_info(name, title))
                 })
             }
-            (Some(_), None) => Reply::UnknownNode,
         }
     }
 
     /// disco#items of what has this address.
     fn list(&self, address: &str, node: Option<&str>) -> Reply<'static> {
-        match (node, self.devices()) {
-            (Some(COMMANDS), Some(devices)) => {
-                Reply::Xml(service::command_items(address, &devices.commands()))
-            }
-            (Some(_) | None, _) => Reply::Xml(service::disco_items()),
-        }
+        Reply::Xml(match node {
+            Some(COMMANDS) => service::command_items(address, &self.command_names()),
+            Some(_) | None => service::disco_items(),
+        })
+    }
+
+    /// All commands, each with its title for persons: those with which devices register, and those with which users find out
+    /// what became of a push.
+    fn command_names(&self) -> Vec<(&'static str, &'static str)> {
+        let of_devices = self.devices().map(|devices| devices.commands());
+        let own = Trial::ALL.map(|trial| (trial.name(), trial.title()));
+        of_devices.unwrap_or_default().into_iter().chain(own).collect()
     }
 }
 

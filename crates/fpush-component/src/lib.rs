@@ -4,6 +4,7 @@
 //! go out through `outbox` as `reply` words them. `connection` is one connection, `link` what has one after the other,
 //! `life` how it does so, and `component` all links.
 
+mod answers;
 mod command;
 mod component;
 mod connection;
@@ -23,6 +24,7 @@ mod pings;
 mod push2;
 mod reply;
 mod request;
+mod selftest;
 mod service;
 mod settings;
 mod stream;

@@ -4,6 +4,9 @@
 use std::sync::Arc;
 
 use fpush_push::metrics::{Histogram, Outcomes, REPLY_SECONDS};
+use tokio::time::Instant;
+
+use crate::answers::Answers;
 
 /// The meters of the component. What its links count is in their own, [`fpush_push::LinkMeters`].
 #[derive(Debug)]
@@ -12,6 +15,8 @@ pub struct ComponentMeters {
     pub outcomes: Arc<Outcomes>,
     /// From a publish to its reply.
     pub durations: Arc<Histogram>,
+    /// What each domain was answered.
+    pub(crate) answers: Answers,
 }
 
 impl ComponentMeters {
@@ -19,6 +24,7 @@ impl ComponentMeters {
         Self {
             outcomes: Arc::default(),
             durations: Arc::new(Histogram::new(REPLY_SECONDS)),
+            answers: Answers::new(Instant::now()),
         }
     }
 }

@@ -12,6 +12,7 @@ use std::{
     },
 };
 
+use fpush_policy::SenderDomain;
 use fpush_push::{LinkMeters, Outcome, sync::lock};
 use tokio::{
     sync::Notify,
@@ -52,6 +53,8 @@ pub(crate) struct PendingReply {
     arrived: Instant,
     /// By that the lines of the log about one request are found.
     number: u64,
+    /// Whose publish it is, if it is one.
+    sender: Option<Arc<SenderDomain>>,
 }
 
 /// Replies that are written together.
@@ -129,6 +132,7 @@ impl Outbox {
             addresses,
             arrived,
             number,
+            sender: None,
         }
     }
 
@@ -346,6 +350,12 @@ impl PendingReply {
         self.arrived
     }
 
+    /// It is for a publish of this sender.
+    pub(crate) fn with_sender(mut self, sender: Arc<SenderDomain>) -> Self {
+        self.sender = Some(sender);
+        self
+    }
+
     /// How many bytes it takes.
     pub(crate) fn size(&self) -> usize {
         self.addresses.size()
@@ -366,6 +376,9 @@ impl PendingReply {
         let reply = Reply::Published(outcome, named);
         debug!(answer = ?reply, publish = self.number, outcome = %outcome.name(), "reply");
         self.component.durations.record(self.arrived.elapsed());
+        if let Some(sender) = &self.sender {
+            self.component.answers.count(sender, outcome, self.arrived);
+        }
         self.write(&reply);
     }
 

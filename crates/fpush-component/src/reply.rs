@@ -45,6 +45,14 @@ pub(crate) enum Reply<'a> {
     Notified(Outcome),
     /// To one that nobody could pass on.
     BadNotification(Fault),
+    /// To a command with an action that nobody knows.
+    MalformedAction,
+    /// To a command of a session that was never there, or is another one's.
+    BadSession,
+    /// To a command of a session whose time is over.
+    SessionExpired,
+    /// To a command of a user, or of a domain, that sends too many.
+    TooOften,
     /// To a presence subscription: nobody sees our presence (RFC 6121 section 3.1.6).
     Unsubscribed,
 }
@@ -122,6 +130,7 @@ words! {
         InternalServerError = "internal-server-error",
         ItemNotFound = "item-not-found",
         NotAcceptable = "not-acceptable",
+        NotAllowed = "not-allowed",
         PolicyViolation = "policy-violation",
         RemoteServerTimeout = "remote-server-timeout",
         ResourceConstraint = "resource-constraint",
@@ -134,6 +143,9 @@ words! {
 enum CommandCondition {
     BadAction,
     BadPayload,
+    BadSession,
+    MalformedAction,
+    SessionExpired,
 }
 
 /// What is written for a reply.
@@ -154,7 +166,7 @@ impl Reply<'_> {
     fn shape(&self) -> Shape<'_> {
         use Condition::{
             BadRequest, FeatureNotImplemented, Forbidden, InternalServerError, ItemNotFound, NotAcceptable,
-            PolicyViolation, RemoteServerTimeout, ResourceConstraint, ServiceUnavailable,
+            NotAllowed, PolicyViolation, RemoteServerTimeout, ResourceConstraint, ServiceUnavailable,
         };
         use ErrorType::{Auth, Cancel, Modify, Wait};
         match self {
@@ -215,6 +227,12 @@ impl Reply<'_> {
                 }
                 Fault::LongClient | Fault::LargePayload => Shape::MessageError(Modify, NotAcceptable),
             },
+            Self::MalformedAction => {
+                Shape::CommandError(Modify, BadRequest, CommandCondition::MalformedAction)
+            }
+            Self::BadSession => Shape::CommandError(Modify, BadRequest, CommandCondition::BadSession),
+            Self::SessionExpired => Shape::CommandError(Cancel, NotAllowed, CommandCondition::SessionExpired),
+            Self::TooOften => Shape::Error(Wait, ResourceConstraint),
             Self::Unsubscribed => Shape::Unsubscribed,
         }
     }
@@ -233,7 +251,13 @@ impl Reply<'_> {
             Self::UnknownNode => "there is no such node here",
             Self::CommandFailed(error) => return error.to_string().into(),
             Self::BadCharacters => "a value has characters that XML does not allow",
-            Self::BadAction => "this command has one step: its action is execute or cancel",
+            Self::BadAction => "this command has no way back: its action is execute, complete or cancel",
+            Self::MalformedAction => "there is no such action: it is execute, complete or cancel",
+            Self::BadSession => "there is no such session of yours: execute the command again",
+            Self::SessionExpired => "this session has expired: execute the command again",
+            Self::TooOften => {
+                "too many of these commands came from you or from your server: wait for a minute"
+            }
             Self::Notified(outcome) => notified_text(*outcome),
             Self::BadNotification(fault) => match fault {
                 Fault::NoClient => "element client is missing",
@@ -382,6 +406,9 @@ impl CommandCondition {
         match self {
             Self::BadAction => b"bad-action",
             Self::BadPayload => b"bad-payload",
+            Self::BadSession => b"bad-sessionid",
+            Self::MalformedAction => b"malformed-action",
+            Self::SessionExpired => b"session-expired",
         }
     }
 }

@@ -12,13 +12,17 @@ use xmpp_parsers::{
 use crate::{command::COMMANDS, reply::Xml};
 
 /// disco#info (XEP-0030): a push service must show this identity and feature (XEP-0357 section 3), and
-/// Converse refuses to enable push without. With commands there are more features, those of clients among them, and a form
-/// (XEP-0128) with the keys with which web apps have to subscribe, by push type.
-pub(crate) fn disco_info(with_commands: Option<(&[String], &[VapidKey])>) -> Xml {
-    let features = [ns::PUSH, ns::DISCO_INFO, ns::DISCO_ITEMS, ns::PING, ns::VERSION];
-    let more =
-        with_commands.map(|(features, _)| [COMMANDS.to_owned()].into_iter().chain(features.iter().cloned()));
-    let keys = with_commands.map(|(_, keys)| keys).unwrap_or_default();
+/// Converse refuses to enable push without. Where devices can register there are more features, which their clients look for, and
+/// a form (XEP-0128) with the keys with which web apps have to subscribe, by push type.
+pub(crate) fn disco_info(more: &[String], keys: &[VapidKey]) -> Xml {
+    let features = [
+        ns::PUSH,
+        ns::DISCO_INFO,
+        ns::DISCO_ITEMS,
+        ns::PING,
+        ns::VERSION,
+        COMMANDS,
+    ];
     let fields = keys.iter().map(|VapidKey { kind, key }| {
         let name = format!("{KEY_FIELD}{kind}");
         Field::text_single(&name, key)
@@ -30,7 +34,7 @@ pub(crate) fn disco_info(with_commands: Option<(&[String], &[VapidKey])>) -> Xml
         features
             .map(str::to_owned)
             .into_iter()
-            .chain(more.into_iter().flatten()),
+            .chain(more.iter().cloned()),
         form,
     )
 }
@@ -113,7 +117,7 @@ mod tests {
 
     #[test]
     fn identity_and_features_are_there() {
-        let info = disco_info(None);
+        let info = disco_info(&[], &[]);
         let info = info.as_str();
         assert!(
             info.starts_with("<query xmlns='http://jabber.org/protocol/disco#info'>"),
@@ -144,12 +148,8 @@ mod tests {
             kind: "web<".to_owned(),
             key: "BAbc".to_owned(),
         }];
-        assert!(
-            !disco_info(Some((&features, &[])))
-                .as_str()
-                .contains("jabber:x:data")
-        );
-        let info = disco_info(Some((&features, &keys)));
+        assert!(!disco_info(&features, &[]).as_str().contains("jabber:x:data"));
+        let info = disco_info(&features, &keys);
         for part in ["jabber:x:data", "fpush:webpush:0", "vapid/web&lt;", "BAbc"] {
             assert!(info.as_str().contains(part), "{info:?}");
         }

@@ -7,8 +7,8 @@ use std::{
     time::Duration,
 };
 
-use fpush_policy::{End, Grant, HeldAttempt, HeldEnd, Policy, Ticket};
-use fpush_push::{Fingerprint, LaneId, Meters, PushTrait, sync::lock};
+use fpush_policy::{Elsewhere, End, Grant, HeldAttempt, HeldEnd, Policy, Ticket};
+use fpush_push::{Fingerprint, LaneId, Meters, PushTrait, TokenHasher, sync::lock};
 use tokio::{
     sync::{Notify, oneshot},
     task::JoinHandle,
@@ -97,6 +97,23 @@ pub(crate) struct Place {
 pub(crate) enum Turn {
     Now(Permit),
     Waiting(Box<Place>),
+}
+
+impl State {
+    /// Where a push to a token is tried first, and where else.
+    pub(crate) fn lanes_of(
+        &self,
+        token: &str,
+        fingerprint: Fingerprint,
+        hasher: &TokenHasher,
+    ) -> (LaneId, Elsewhere) {
+        if self.backend.has_second() {
+            let lane = self.policy.home(fingerprint);
+            (lane, Elsewhere::than(lane))
+        } else {
+            (self.backend.lane(token, hasher), Elsewhere::Nowhere)
+        }
+    }
 }
 
 impl Lane {

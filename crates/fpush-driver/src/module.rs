@@ -13,20 +13,17 @@ mod status;
 mod takeover;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use fpush_policy::{
-    BlockRecord, Clocks, End, Held, ModuleSettings, Policy, PushJob, RateSlot, Tries, VerdictPlace,
-    VerdictRecord,
+    BlockRecord, Clocks, End, Held, HomeRecord, ModuleSettings, Policy, PushJob, RateSlot, Tries,
+    VerdictPlace, VerdictRecord,
 };
-use fpush_push::{
-    Class, Delivery, Failure, Fingerprint, Form, LaneId, Meters, Outcome, Push, PushError, PushTrait, Token,
-    Urgency,
-};
+use fpush_push::{Class, Delivery, Failure, Fingerprint, LaneId, Meters, Outcome, PushTrait};
 use tokio::{sync::oneshot, time::Instant};
 use tracing::warn;
-use uuid::Uuid;
 
 use crate::{
     Drain, Senders, SharedLane,
@@ -34,9 +31,12 @@ use crate::{
     lane::{Lane, Life, Locked, Permit, Place, Turn},
 };
 
-pub use self::inspect::{Block, TokenRole, TokenView};
 use self::shared::HeldClaim;
 pub(crate) use self::takeover::Takeover;
+pub use self::{
+    inspect::{Block, TokenRole, TokenView},
+    trial::{NotSent, Words},
+};
 
 /// What becomes of a publish.
 #[derive(Debug)]
@@ -172,56 +172,9 @@ impl Module {
         self.lock().policy.held()
     }
 
-    /// Sends one push because the operator wants it: once, at once, past rate limit and block list, and without
-    /// a trace in them. Returns the class that the push had.
-    ///
-    /// # Errors
-    ///
-    /// The token cannot be one of the provider's, or the provider did not accept the push.
-    pub async fn try_out(&self, token: &str, urgency: Urgency) -> Result<Class, NotSent> {
-        let backend = self.backend();
-        let token = backend.canonical(token).ok_or(NotSent::Token)?;
-        let class = backend.class(urgency);
-        let mut push = Push {
-            token: Token::new(&token),
-            class,
-            form: Form::Full,
-            extra: None,
-            notification: None,
-            count: None,
-            id: Uuid::new_v4(),
-            deadline: (Instant::now() + DEADLINE).into_std(),
-        };
-        let mut again = MAX_RECONNECTS;
-        loop {
-            let start = Instant::now();
-            let result = backend.send(&push).await;
-            self.count_attempt(start, &result);
-            let Err(failure) = result else {
-                return Ok(class);
-            };
-            match failure.error {
-                PushError::Reconnected | PushError::Renewed if again > 0 => again -= 1,
-                PushError::TooLarge if push.form == Form::Full => push.form = Form::Minimal,
-                PushError::TokenGone { .. }
-                | PushError::TokenDoubted
-                | PushError::TokenBusy
-                | PushError::TooMany { .. }
-                | PushError::TokenUnserved
-                | PushError::Reconnected
-                | PushError::Renewed
-                | PushError::TooLarge
-                | PushError::Later { .. }
-                | PushError::Pause { .. }
-                | PushError::Misconfigured
-                | PushError::Unexplained => return Err(NotSent::Refused(failure)),
-            }
-        }
-    }
-
-    /// How often the block list, and what is known of the provider's words, have changed so far.
+    /// How often the block list, what is known of the provider's words, and where tokens are at home, have changed so far.
     #[must_use]
-    pub fn changes(&self) -> [u64; 2] {
+    pub fn changes(&self) -> [u64; 3] {
         self.lock().policy.changes()
     }
 
@@ -240,6 +193,12 @@ impl Module {
     #[must_use]
     pub fn blocks(&self, from: usize, clocks: Clocks) -> (Vec<BlockRecord>, Option<usize>) {
         self.lock().policy.blocks(from, clocks)
+    }
+
+    /// A part of what was learnt of where tokens are at home, to be written down; see [`Policy::homes`].
+    #[must_use]
+    pub fn homes(&self, from: usize) -> (Vec<HomeRecord>, Option<usize>) {
+        self.lock().policy.homes(from)
     }
 
     /// The one spelling of a token of the module's provider; `None` for what cannot be one.
@@ -355,15 +314,6 @@ impl Module {
     }
 }
 
-/// Why a push that the operator wanted was not sent.
-#[derive(Debug)]
-pub enum NotSent {
-    /// The token cannot be one of the provider's.
-    Token,
-    /// The provider did not accept it.
-    Refused(Failure),
-}
-
 impl Admitted {
     /// Sends the push: waits for a permit for 5 s at most, then tries until the provider gave its answer or 25 s are
     /// over since the publish arrived. What got no answer is held, if the settings say so, and so is what cannot be sent now:
@@ -459,7 +409,5 @@ async fn delay_at_random() {
 
 /// A reply is due this long after its publish; ejabberd forgets the publish after 32 s.
 const DEADLINE: Duration = Duration::from_secs(25);
-/// How often a push that the operator wants tries again at once because its connection broke.
-const MAX_RECONNECTS: u32 = 2;
 const CROWDED: &str = "overloaded: publishes arrive faster than the provider accepts them; some were refused: is the provider \
     slow, does a domain flood, or is maxInFlight too small?";

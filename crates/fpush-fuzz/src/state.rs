@@ -7,8 +7,9 @@ use std::{
 };
 
 use fpush_policy::{
-    BlockRule, BlocklistSettings, Clocks, Ended, Grant, HeldChange, HeldRecord, KnownDomains, ModuleSettings,
-    Policy, Publish, RatelimitSettings, Recipient, Remembered, SenderDomain, Target, VerdictPlace,
+    BlockRule, BlocklistSettings, Clocks, Elsewhere, Ended, Grant, HeldChange, HeldRecord, KnownDomains,
+    ModuleSettings, Policy, Publish, RatelimitSettings, Recipient, Remembered, SenderDomain, Target,
+    VerdictPlace,
 };
 use fpush_push::{Class, Delivery, LaneId, Outcome, Token, TokenHasher};
 
@@ -162,6 +163,7 @@ fn write(policy: &mut Policy<()>, file: &mut HashMap<u64, HeldRecord>) {
 fn recipient(record: &HeldRecord, hasher: &TokenHasher) -> Recipient {
     Recipient {
         lane: LaneId::Main,
+        elsewhere: Elsewhere::Nowhere,
         token: Token::new(record.token()),
         sender: Arc::new(SenderDomain::new(record.domain(), hasher)),
         time_to_live: STEP,

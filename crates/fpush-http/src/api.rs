@@ -82,8 +82,13 @@ pub fn api(
             get(vapid).options(cors::preflight),
         )
         .layer(from_fn_with_state(settings.allowed_origins.clone(), cors::allow));
+    let selftest = match settings.selftest {
+        true => Router::new().route("/push_appserver/v1/selftest", get(async || pages::selftest())),
+        false => Router::new(),
+    };
     Router::new()
         .merge(for_pages)
+        .merge(selftest)
         .route("/push_appserver", get(async || pages::hello()))
         .route("/push_appserver/", get(async || pages::hello()))
         .route("/push_appserver/v1/health", get(async || pages::health()))

@@ -27,6 +27,11 @@ pub(crate) fn health() -> Page {
     Page::new("Health", "<p>RUNNING</p>\n")
 }
 
+/// The page that explains to users how to test.
+pub(crate) fn selftest() -> Page {
+    Page::new("Does push work?", SELFTEST)
+}
+
 /// A form that sends these fields to the address that it was fetched from. `secret` is a field that may stay empty.
 pub(crate) fn form(heading: &'static str, fields: &[&str], secret: bool) -> Page {
     let required = fields.iter().map(|field| (*field, " required"));
@@ -209,6 +214,18 @@ fn push(text: &mut String, more: fmt::Arguments<'_>) {
 /// What browsers may do with our pages: nothing but show them, with this style, and send their forms back to us.
 const POLICY: &str = "default-src 'none'; style-src 'sha256-ydYZ5M8Q5RdEwZ0ltr3BCCOPXFC4jPnIFTy+MjMYLA0='; \
     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+const SELFTEST: &str = "<p>Two commands tell you why a phone stays silent. Send them from your own XMPP account to the address \
+    of this push service, with any client that can execute commands (ad-hoc commands, XEP-0050).</p>\n\
+    <ol>\n\
+    <li><b>push-status</b> says what the pushes of your server were answered in the last day, and lists your registered \
+    devices: when each registered, when a push to it was last accepted, and when one was last refused.</li>\n\
+    <li><b>test-push</b> sends one visible push to a device: one of your own, or the one that you name by its node and \
+    secret, or by push module and token. It answers what the provider said, and what to look at next.</li>\n\
+    </ol>\n\
+    <p>If test-push arrives and messages do not, your server does not publish: look whether push is switched on in the app, \
+    and whether push-status counts anything for your server. If test-push is accepted and the phone shows nothing, look at \
+    battery saving, and at the notification settings of the app. If it is refused, do what it says.</p>\n";
 
 const STYLE: &str = ":root{color-scheme:light dark}\
     body{font:1rem/1.5 sans-serif;max-width:42rem;margin:0 auto;padding:1rem;overflow-wrap:anywhere}\

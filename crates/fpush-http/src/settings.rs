@@ -122,6 +122,8 @@ pub struct HttpSettings {
     pub listen: SocketAddr,
     /// Whether the HTML forms and the settings pages are open.
     pub debugging: bool,
+    /// Whether there is a public page that explains how to test.
+    pub selftest: bool,
     /// Whether a known node can be registered again or removed only with its secret. The registry has to know it, too.
     pub require_secret: bool,
     /// `newPerAddress`: new devices of one address in a day.
@@ -140,6 +142,7 @@ impl HttpSettings {
     pub fn read(mut section: Section<'_>) -> Option<Self> {
         let listen = read_listen(&mut section);
         let debugging = section.boolean("debugging", false);
+        let selftest = section.boolean("selftest", false);
         let require_secret = section.boolean("requireSecret", false);
         let new_per_address = section.integer("newPerAddress", 1..=1_000_000, 5_000) as u32;
         let requests_per_address = section.integer("requestsPerAddress", 1..=1_000_000, 600) as u32;
@@ -149,6 +152,7 @@ impl HttpSettings {
         Some(Self {
             listen: listen?,
             debugging,
+            selftest,
             require_secret,
             new_per_address,
             requests_per_address,

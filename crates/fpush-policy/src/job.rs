@@ -13,6 +13,34 @@ use fpush_push::{
 
 use crate::{fair::Sender, known::LastAccepted, limiter::Target};
 
+/// Where else a token may be at home than in the lane of its push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// Nowhere: what its lane says counts.
+    Nowhere,
+    /// There, and that lane was not asked yet: no word of the first one counts before.
+    Unasked(LaneId),
+    /// This lane was asked first, and called the token wrong, or dead (`gone`, since then if it said so).
+    Asked {
+        /// The first lane.
+        lane: LaneId,
+        /// `None` if it called it wrong.
+        gone: Option<Option<u64>>,
+    },
+}
+
+impl Elsewhere {
+    /// Of a push that is tried in this lane first, of a provider that has two.
+    #[must_use]
+    pub fn than(lane: LaneId) -> Self {
+        match lane {
+            LaneId::Main => Self::Unasked(LaneId::Second),
+            LaneId::Second => Self::Unasked(LaneId::Main),
+            LaneId::Vendor(_) | LaneId::Origin(_) => Self::Nowhere,
+        }
+    }
+}
+
 /// A push, and what must be remembered about it until it is done.
 #[derive(Clone)]
 pub struct PushJob {
@@ -22,6 +50,8 @@ pub struct PushJob {
     pub token: Fingerprint,
     /// What the token shares a fate with.
     pub lane: LaneId,
+    /// Where else that may be at home.
+    pub elsewhere: Elsewhere,
     /// What the rate limit goes by: a registered device, or a token that did not register.
     pub key: Fingerprint,
     /// The node of a registered device.

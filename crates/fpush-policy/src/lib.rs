@@ -33,13 +33,13 @@ pub use attempts::{Answered, Ended, Next, Notice, Tries};
 pub use blocklist::{BlockReason, BlockRule, BlocklistSettings};
 pub use fair::{Entered, FairQueue, Gate, Passed, Sender, Standing, Ticket};
 pub use health::Complaint;
-pub use job::{PushJob, SenderDomain};
+pub use job::{Elsewhere, PushJob, SenderDomain};
 pub use known::{KnownDomain, KnownDomains, LastAccepted};
 pub use limiter::{RateSlot, RatelimitSettings, Target};
 pub use outage::LaneState;
 pub use policy::{
-    Busy, Confirmed, Decision, Failed, Grant, Held, HeldAttempt, HeldEnd, HoldUntil, Policy, Publish,
-    Remembered, SharedPlace, TakenOver, Turn, Unsent, VerdictPlace,
+    Busy, Confirmed, Decision, Failed, Grant, Held, HeldAttempt, HeldEnd, HoldUntil, HomeRecord, Policy,
+    Publish, Remembered, SharedPlace, TakenOver, Turn, Unsent, VerdictPlace,
 };
 pub use recency::Recency;
 pub use recent::{End, Last};

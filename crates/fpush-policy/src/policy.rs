@@ -8,6 +8,7 @@
 mod answers;
 mod decisions;
 mod held;
+mod homes;
 mod lanes;
 mod origins;
 mod others;
@@ -20,8 +21,9 @@ use std::time::{Duration, Instant};
 
 use fpush_push::{Class, Fingerprint, LaneId, Outcome};
 
-pub use self::words::VerdictPlace;
+pub use self::{homes::HomeRecord, words::VerdictPlace};
 
+use self::lanes::SECOND;
 use crate::{
     blocklist::{BlockReason, Blocklist},
     fair::{Entered, Ticket},
@@ -71,6 +73,8 @@ pub struct Policy<W> {
     lanes: lanes::Lanes<W>,
     /// The other instances are asked first what they have taken over of what is held, until then at most.
     others_first: Option<Instant>,
+    /// Where tokens are at home, where there are two lanes for them.
+    homes: homes::Homes,
     /// How often the settings have changed: what was answered to older ones says nothing.
     generation: u64,
     end: Phase,
@@ -115,6 +119,7 @@ impl<W> Policy<W> {
             jumped: Vec::new(),
             lanes: lanes::Lanes::new(max_in_flight, digest),
             others_first: None,
+            homes: homes::Homes::new(),
             generation: 0,
             end: Phase::Running,
         }
@@ -174,7 +179,7 @@ impl<W> Policy<W> {
         let worth_until = can_wait.then(|| now + worth);
         if self.is_down(lane, now) {
             if can_wait {
-                return self.publish_while_down(target, sender, spacing, worth_until);
+                return self.publish_while_down(target, lane, sender, spacing, worth_until, now);
             }
             if !self.takes_as_probe(target, lane, now) {
                 return Decision::Answer(Outcome::ProviderUnavailable);
@@ -183,7 +188,7 @@ impl<W> Policy<W> {
         if let Some(queued) = self.held.queued_push(target) {
             return if queued.attempts > 0 && can_wait {
                 // It waits for its provider, and with it whatever comes for the same key.
-                self.publish_while_down(target, sender, spacing, worth_until)
+                self.publish_while_down(target, lane, sender, spacing, worth_until, now)
             } else {
                 Decision::Answer(self.refused(target.class))
             };
@@ -245,22 +250,31 @@ impl<W> Policy<W> {
     fn publish_while_down(
         &self,
         target: Target,
+        lane: LaneId,
         sender: &SenderDomain,
         spacing: Duration,
         worth_until: Option<Instant>,
+        now: Instant,
     ) -> Decision {
         let is_queued = self.held.queued(target).is_some();
         let is_new = !is_queued && self.spool.find(target).is_none();
-        if is_new && !self.spool.has_room(sender) {
+        // Only the main lane has a spool: elsewhere a push is held until it is tried again.
+        let until = match self.paused_until(lane, now) {
+            Some(until) if is_new && lane != LaneId::Main => HoldUntil::Due(until),
+            Some(_) | None => HoldUntil::Back,
+        };
+        let (has_room, encrypted) = if is_queued || until != HoldUntil::Back {
+            let has_room = self.held.has_room(sender);
+            (has_room, self.held.has_room_for_encrypted(sender.share))
+        } else {
+            let has_room = self.spool.has_room(sender);
+            (has_room, self.spool.has_room_for_encrypted(sender.share))
+        };
+        if is_new && !has_room {
             return Decision::Answer(Outcome::Overloaded);
         }
-        let encrypted = if is_queued {
-            self.held.has_room_for_encrypted(sender.share)
-        } else {
-            self.spool.has_room_for_encrypted(sender.share)
-        };
         Decision::Hold {
-            until: HoldUntil::Back,
+            until,
             spacing,
             encrypted,
             worth_until,
@@ -271,7 +285,7 @@ impl<W> Policy<W> {
     /// their senders hear of it.
     fn worth(&self, lane: LaneId, time_to_live: Duration) -> Duration {
         match lane {
-            LaneId::Main => self.hold_for.min(time_to_live),
+            LaneId::Main | LaneId::Second => self.hold_for.min(time_to_live),
             LaneId::Vendor(_) | LaneId::Origin(_) => Duration::ZERO,
         }
     }
@@ -333,6 +347,7 @@ impl<W> Policy<W> {
     pub fn take_turn(&mut self, lane: LaneId, sender: &SenderDomain, waiter: impl FnOnce() -> W) -> Turn<W> {
         let entered = match lane {
             LaneId::Main => self.turns.take(sender.sender(), waiter),
+            LaneId::Second => self.lanes.vendor(SECOND).turns.take(sender.sender(), waiter),
             LaneId::Vendor(vendor) => self.lanes.vendor(vendor).turns.take(sender.sender(), waiter),
             LaneId::Origin(origin) => self.lanes.origins.take_turn(origin, sender, waiter),
         };
@@ -348,6 +363,7 @@ impl<W> Policy<W> {
     pub fn leave(&mut self, lane: LaneId, ticket: &Ticket<Fingerprint>) {
         match lane {
             LaneId::Main => drop(self.turns.waiting.leave(ticket)),
+            LaneId::Second => drop(self.lanes.vendor(SECOND).turns.waiting.leave(ticket)),
             LaneId::Vendor(vendor) => drop(self.lanes.vendor(vendor).turns.waiting.leave(ticket)),
             LaneId::Origin(origin) => self.lanes.origins.leave(origin, ticket),
         }
@@ -361,6 +377,7 @@ impl<W> Policy<W> {
                 self.turns.out = self.turns.out.saturating_sub(1);
                 return !self.turns.waiting.is_empty() || self.has_backlog();
             }
+            LaneId::Second => &mut self.lanes.vendor(SECOND).turns,
             LaneId::Vendor(vendor) => &mut self.lanes.vendor(vendor).turns,
             LaneId::Origin(origin) => return self.lanes.origins.give_back(origin),
         };

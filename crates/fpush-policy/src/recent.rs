@@ -40,6 +40,39 @@ pub enum End {
     Failed,
 }
 
+impl End {
+    /// Its name: of an answer that in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Answered(outcome) => outcome.name(),
+            Self::Delivered => "queued push accepted",
+            Self::Lost => "queued push lost",
+            Self::Dropped => "queued push dropped",
+            Self::Failed => "attempt failed",
+        }
+    }
+
+    /// What it means, and what to look at next.
+    #[must_use]
+    pub fn meaning(self) -> [&'static str; 2] {
+        let of_outcome = |outcome: Outcome| [outcome.meaning(), outcome.advice()];
+        match self {
+            Self::Answered(outcome) => of_outcome(outcome),
+            Self::Delivered => of_outcome(Outcome::Accepted),
+            Self::Lost => [
+                "It was acknowledged, and could not be delivered.",
+                "The log of this push service says why.",
+            ],
+            Self::Dropped => [
+                "It was acknowledged, and the provider refuses the token: it is dead or wrong.",
+                Outcome::TokenDead.advice(),
+            ],
+            Self::Failed => ["It is tried again.", "There is nothing to do."],
+        }
+    }
+}
+
 /// What is known of the last push to a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Last {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     blocklist::BlockReason,
     hold::HeldPush,
-    job::{PushJob, SenderDomain},
+    job::{Elsewhere, PushJob, SenderDomain},
     limiter::Target,
 };
 
@@ -73,6 +73,8 @@ pub struct Recipient {
     pub token: Token,
     /// What that shares a fate with.
     pub lane: LaneId,
+    /// Where else it may be at home.
+    pub elsewhere: Elsewhere,
     /// Who published it.
     pub sender: Arc<SenderDomain>,
     /// How long its provider would keep it for the device.
@@ -173,6 +175,7 @@ impl HeldRecord {
             push,
             token: _,
             lane: _,
+            elsewhere: _,
             key: _,
             node,
             choice,
@@ -283,7 +286,11 @@ impl HeldRecord {
     /// The push again.
     pub(crate) fn into_job(self, recipient: Recipient, hasher: &TokenHasher, clocks: Clocks) -> Box<PushJob> {
         let Recipient {
-            token, lane, sender, ..
+            token,
+            lane,
+            elsewhere,
+            sender,
+            ..
         } = recipient;
         let fingerprint = hasher.fingerprint(token.as_str());
         let extra = Extra {
@@ -306,6 +313,7 @@ impl HeldRecord {
             },
             token: fingerprint,
             lane,
+            elsewhere,
             key: self
                 .node
                 .as_deref()

@@ -12,7 +12,7 @@ use fpush_push::{
 use uuid::Uuid;
 
 use crate::{
-    job::{PushJob, SenderDomain},
+    job::{Elsewhere, PushJob, SenderDomain},
     records::Clocks,
     settings::ModuleSettings,
 };
@@ -60,6 +60,7 @@ pub(crate) fn job_of(domain: &str, token: &str) -> Box<PushJob> {
         },
         token: fingerprint,
         lane: LaneId::Main,
+        elsewhere: Elsewhere::Nowhere,
         key: fingerprint,
         node: None,
         choice: Choice::Named,

@@ -183,10 +183,14 @@ impl<W> Policy<W> {
         self.held.len() + self.spool.len()
     }
 
-    /// How often the block list, and what is known of the provider's words, have changed so far.
+    /// How often the block list, what is known of the provider's words, and where tokens are at home, have changed so far.
     #[must_use]
-    pub fn changes(&self) -> [u64; 2] {
-        [self.blocklist.changes(), self.guard_changes()]
+    pub fn changes(&self) -> [u64; 3] {
+        [
+            self.blocklist.changes(),
+            self.guard_changes(),
+            self.home_changes(),
+        ]
     }
 
     /// A part of the block list, to be written down, from a place on, and the place of the next part; none after the last

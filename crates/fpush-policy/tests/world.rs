@@ -12,7 +12,7 @@ use std::{
 };
 
 use fpush_policy::{
-    Busy, Clocks, Decision, Ended, Failed, Grant, HeldChange, HeldEnd, HeldRecord, LastAccepted,
+    Busy, Clocks, Decision, Elsewhere, Ended, Failed, Grant, HeldChange, HeldEnd, HeldRecord, LastAccepted,
     ModuleSettings, Next, Policy, Publish, PushJob, RateSlot, Recipient, Remembered, SenderDomain, Ticket,
     Tries, Turn, VerdictPlace,
 };
@@ -246,6 +246,7 @@ impl World {
         let token = Token::new(record.token());
         Recipient {
             lane: self.lane(number_of(token.as_str())),
+            elsewhere: Elsewhere::Nowhere,
             token,
             sender: Arc::new(SenderDomain::new(record.domain(), &hasher())),
             time_to_live: Duration::MAX,
@@ -268,6 +269,7 @@ impl World {
             },
             token: fingerprint,
             lane: self.lane(token),
+            elsewhere: Elsewhere::Nowhere,
             key: fingerprint,
             node: None,
             choice: Choice::Named,

@@ -278,6 +278,12 @@ pub trait PushTrait: Send + Sync + 'static {
         LaneId::Main
     }
 
+    /// Whether a token may be at home in the [second](LaneId::Second) lane as well as in the main one. Then who pushes says in
+    /// which of them it is tried, whatever [`lane`](Self::lane) says.
+    fn has_second(&self) -> bool {
+        false
+    }
+
     /// The class that a push of this urgency has here.
     fn class(&self, urgency: Urgency) -> Class;
 
@@ -304,6 +310,11 @@ pub trait PushTrait: Send + Sync + 'static {
 
     /// Makes one attempt. It ends at [`Push::deadline`] at the latest, and may be dropped at any time.
     fn send<'a>(&'a self, push: &'a Push) -> Sending<'a>;
+
+    /// The same in one of two lanes, where there are [two](Self::has_second).
+    fn send_in<'a>(&'a self, _lane: LaneId, push: &'a Push) -> Sending<'a> {
+        self.send(push)
+    }
 
     /// Proves to the provider who we are, without a push to anybody. It ends at the deadline at the latest.
     fn verify(&self, deadline: Instant) -> Verifying<'_>;

@@ -8,6 +8,9 @@ pub enum LaneId {
     /// The only one of a module with one provider.
     #[default]
     Main,
+    /// The other one of a provider that has two of everything, such as Apple's sandbox beside its production. A token is at home
+    /// in one of them, and nobody can tell in which by looking at it.
+    Second,
     /// One of the few providers that a module's backend knows by name.
     Vendor(u8),
     /// A server that a stranger has chosen, by a hash of its origin (RFC 6454). There may be any number of them.
@@ -32,7 +35,7 @@ impl LaneId {
     #[must_use]
     pub fn is_strangers(self) -> bool {
         match self {
-            Self::Main | Self::Vendor(_) => false,
+            Self::Main | Self::Second | Self::Vendor(_) => false,
             Self::Origin(_) => true,
         }
     }

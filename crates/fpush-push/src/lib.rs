@@ -27,6 +27,7 @@ mod strangers;
 mod subscription;
 pub mod sync;
 mod token;
+mod words;
 
 pub use agreement::{Agreed, Agreeing, Agreement, Confirming, Offer};
 pub use backend::{
@@ -47,7 +48,7 @@ pub use publish::{Choice, Registered, Request};
 pub use registrable::registrable;
 pub use registration::{
     BadPayload, COMMAND_FIELDS, Command, CommandError, Completed, Devices, Ending, Executing, Found, Lookup,
-    Recipient, Record, TIGASE_NODE, Unavailable, Value, VapidKey, Wording, is_tigase_node,
+    OwnDevice, Owning, Recipient, Record, TIGASE_NODE, Unavailable, Value, VapidKey, Wording, is_tigase_node,
 };
 pub use scope::Scope;
 pub use status::{

@@ -30,6 +30,32 @@ pub trait Devices: Send + Sync + 'static {
     ///
     /// What can be told without the database: there is no such command, or the sender has sent too many.
     fn execute(&self, command: Command) -> Result<Executing, CommandError>;
+
+    /// The devices that an account has registered, a bare JID in the spelling of [`canonical_jid`](crate::canonical_jid): the
+    /// newest, a few at most. Where nobody owns devices there are none.
+    fn owned(&self, _owner: &str) -> Owning {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+}
+
+/// The devices of an account, being asked for.
+pub type Owning = Pin<Box<dyn Future<Output = Result<Vec<OwnDevice>, Unavailable>> + Send>>;
+
+/// A registered device as its owner may see it. Times are as RFC 3339 writes them.
+#[derive(Debug)]
+pub struct OwnDevice {
+    /// What a push to it needs.
+    pub recipient: Recipient,
+    /// The push type, or the provider id, that it registered with.
+    pub kind: String,
+    /// When it registered first.
+    pub registered: String,
+    /// When it last registered again.
+    pub renewed: Option<String>,
+    /// When the provider last accepted a push to it.
+    pub accepted: Option<String>,
+    /// When the provider last refused one.
+    pub refused: Option<String>,
 }
 
 /// The public key with which apps subscribe at their push service (VAPID, RFC 8292 section 3.2).
@@ -153,6 +179,7 @@ pub const COMMAND_FIELDS: &[&str] = &[
     "android-id",
     "auth",
     "channel",
+    "device",
     "device-id",
     "device-second-token",
     "device-token",
@@ -161,6 +188,7 @@ pub const COMMAND_FIELDS: &[&str] = &[
     "node",
     "p256dh",
     "provider",
+    "pushModule",
     "secret",
     "token",
     "type",
@@ -259,4 +287,7 @@ pub enum BadPayload {
     /// A command names two group chats.
     #[error("muc and channel are not those of one group chat")]
     TwoChats,
+    /// A test push names no device.
+    #[error("name a device: one of your own in field device, node and secret, or pushModule and token")]
+    NoDevice,
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fpush_push::{Ending, Found, Lookup, Recipient, Record, Token, Unavailable, is_tigase_node};
+use fpush_push::{Ending, Found, Lookup, OwnDevice, Recipient, Record, Token, Unavailable, is_tigase_node};
 use tokio::time::Instant;
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     secrets::WrongSecrets,
     shared::{Shared, ask},
     targets::Targets,
-    text::{MAX_NODE, is_sane, secret_matches},
+    text::{MAX_JID, MAX_NODE, is_sane, secret_matches},
     time::Time,
     times::Noted,
 };
@@ -119,6 +119,28 @@ impl Finder {
         )))
     }
 
+    /// The devices of an owner, the newest first; a few at most.
+    pub(crate) async fn owned(&self, owner: &str) -> Result<Vec<OwnDevice>, Unavailable> {
+        if !is_sane(owner, MAX_JID) {
+            return Ok(Vec::new());
+        }
+        let devices = ask(self.shared.store.newest_owned(owner, MOST_SHOWN)).await?;
+        let time = |time: Time| time.whole_seconds().to_string();
+        let own = devices.into_iter().map(|mut device| {
+            self.shared.times.complete(&mut device);
+            let module = self.targets.of(device.dialect, &device.kind);
+            OwnDevice {
+                recipient: self.recipient(Entry::new(&device, 0), module, None),
+                registered: time(device.registered),
+                renewed: device.renewed.map(time),
+                accepted: device.delivered.map(time),
+                refused: device.failed.map(time),
+                kind: device.kind,
+            }
+        });
+        Ok(own.collect())
+    }
+
     /// Whether the registry has itself ended the registration of a node, and nothing that came after that can be lost.
     async fn has_ended(&self, node: &str) -> Result<bool, Unavailable> {
         let Some(known) = self.shared.known() else {
@@ -207,3 +229,6 @@ impl Record for Pushed {
         })
     }
 }
+
+/// Of the devices of one owner.
+const MOST_SHOWN: i64 = 50;

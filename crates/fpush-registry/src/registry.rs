@@ -4,7 +4,9 @@ mod opening;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use fpush_push::{Command, CommandError, Devices, Ended, Executing, Lookup, Scope, Unavailable, VapidKey};
+use fpush_push::{
+    Command, CommandError, Devices, Ended, Executing, Lookup, Owning, Scope, Unavailable, VapidKey,
+};
 use tokio::time::timeout;
 
 use crate::{
@@ -416,6 +418,11 @@ impl Devices for Registry {
         Ok(Box::pin(
             async move { dialects::execute(&registrar, command).await },
         ))
+    }
+
+    fn owned(&self, owner: &str) -> Owning {
+        let (finder, owner) = (Arc::clone(&self.finder), owner.to_owned());
+        Box::pin(async move { finder.owned(&owner).await })
     }
 }
 

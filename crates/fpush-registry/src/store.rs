@@ -192,6 +192,12 @@ impl Store {
         readable(on!(self, pool => devices(pool, sql::WITH_TOKEN, &values)))
     }
 
+    /// So many of the devices of an owner that can be read, those that registered last.
+    pub(crate) async fn newest_owned(&self, owner: &str, most: i64) -> Result<Vec<Device>> {
+        let values = [Value::Text(owner), Value::Number(most)];
+        readable(on!(self, pool => devices(pool, sql::NEWEST_OWNED, &values)))
+    }
+
     /// How many devices there are.
     pub(crate) async fn count(&self) -> Result<i64> {
         only(on!(self, pool => numbers(pool, sql::COUNT, &[])))

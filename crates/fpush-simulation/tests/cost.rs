@@ -12,8 +12,8 @@ use std::{
 };
 
 use fpush_policy::{
-    Clocks, Decision, Ended, Entered, Gate, Grant, LastAccepted, ModuleSettings, Next, Passed, Policy,
-    Publish, PushJob, RateSlot, Sender, SenderDomain, Standing, Ticket, Tries, Turn,
+    Clocks, Decision, Elsewhere, Ended, Entered, Gate, Grant, LastAccepted, ModuleSettings, Next, Passed,
+    Policy, Publish, PushJob, RateSlot, Sender, SenderDomain, Standing, Ticket, Tries, Turn,
 };
 use fpush_push::{
     Choice, Class, Failure, Fingerprint, Form, LaneId, Outcome, Push, PushError, Token, TokenHasher,
@@ -155,6 +155,7 @@ impl World {
             },
             token,
             lane: LaneId::Main,
+            elsewhere: Elsewhere::Nowhere,
             key: token,
             node: None,
             choice: Choice::Named,

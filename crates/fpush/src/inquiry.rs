@@ -3,9 +3,9 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use fpush_driver::{Module, Modules, NotSent};
+use fpush_driver::{Module, Modules, Words};
 use fpush_push::{
-    Class, Urgency,
+    Urgency,
     settings::{Problem, Severity},
 };
 use serde::{Deserialize, Serialize};
@@ -329,34 +329,19 @@ impl Findings {
             Priority::Low => Urgency::Low,
             Priority::Call => Urgency::Voip,
         };
-        match module.try_out(token, urgency).await {
-            Ok(class) => {
-                let class = match class {
-                    Class::High => "a visible push",
-                    Class::Low => "a silent push",
-                    Class::Voip => "a call",
-                };
-                self.good(format!("module {name}: the provider accepted the push ({class})"));
-                self.explain(
-                    "It does not follow that the device shows it: it may be off, or the app may handle pushes wrongly.",
-                );
-            }
-            Err(NotSent::Token) => {
-                self.bad(format!(
-                    "module {name}: not sent: this cannot be a token of its provider"
-                ));
-                self.explain(
-                    "APNs: hexadecimal digits, 64 of them today; FCM: the token as the app got it, 20 characters or more.",
-                );
-            }
-            Err(NotSent::Refused(failure)) => {
-                self.bad(format!(
-                    "module {name}: the provider did not accept the push: {}",
-                    failure.answer
-                ));
-                self.explain(failure.meaning);
-            }
+        let result = module.try_out(token, urgency).await;
+        let Words {
+            said,
+            meaning,
+            advice,
+            ..
+        } = Words::of(&result);
+        let line = format!("module {name}: {said}");
+        match result {
+            Ok(_) => self.good(line),
+            Err(_) => self.bad(line),
         }
+        self.explain(&format!("{meaning} {advice}"));
     }
 
     /// Whether a daemon is ready, which these reasons keep it from.

@@ -12,7 +12,7 @@ mod spool;
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use fpush_driver::{Module, Senders, clocks};
-use fpush_policy::{BlockRecord, HeldRecord, KnownDomain, VerdictPlace, VerdictRecord};
+use fpush_policy::{BlockRecord, HeldRecord, HomeRecord, KnownDomain, VerdictPlace, VerdictRecord};
 use fpush_push::{Delivery, TokenHasher, metrics::WordCounters};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -44,6 +44,7 @@ pub(crate) struct StateDir {
     senders: Senders,
     blocks: SaveSchedule,
     verdicts: SaveSchedule,
+    homes: SaveSchedule,
     domains: SaveSchedule,
     registry: SaveSchedule,
     /// What is known of the database of registered devices.
@@ -74,6 +75,8 @@ enum Snapshot {
     Blocks(Hashed, Vec<Of<BlockRecord>>),
     /// What providers said against tokens.
     Verdicts(Vec<Of<VerdictRecord>>),
+    /// Where tokens are at home.
+    Homes(Vec<Of<HomeRecord>>),
     /// The known domains, in parts.
     Domains(Vec<Vec<KnownDomain>>),
     /// What is known of the database of registered devices.
@@ -141,27 +144,29 @@ impl StateDir {
             error!("cannot remove {} from stateDirectory: {e}", HELD.name);
         }
         let verdicts = dir.read::<Plain, _, _>(VERDICTS, Some::<Line<VerdictRecord>>);
+        let homes = dir.read::<Plain, _, _>(HOMES, Some::<Line<HomeRecord>>);
         let known = if cfg!(feature = "enable_registration") {
             dir.read::<KnownChange, Plain, Plain>(REGISTRY, Some).head
         } else {
             None
         };
         let domains = dir.read::<Plain, _, _>(DOMAINS, Some::<KnownDomain>);
-        let (senders, verdicts) = match blocks.head {
+        let (senders, verdicts, homes) = match blocks.head {
             Some(hashed) => {
                 let senders = Senders::new(hashed.hasher());
                 senders.remember(domains.records);
-                (senders, verdicts.records)
+                (senders, verdicts.records, homes.records)
             }
             // Under another key nothing is found again.
-            None => (Senders::new(TokenHasher::new()?), Vec::new()),
+            None => (Senders::new(TokenHasher::new()?), Vec::new(), Vec::new()),
         };
-        let remembered = Remembered::new(blocks.records, verdicts, spool);
+        let remembered = Remembered::new(blocks.records, verdicts, homes, spool);
         let state = Self {
             folder: dir,
             senders: senders.clone(),
             blocks: SaveSchedule::new(BLOCKS, BLOCKS_INTERVAL, now),
             verdicts: SaveSchedule::new(VERDICTS, VERDICTS_INTERVAL, now),
+            homes: SaveSchedule::new(HOMES, HOMES_INTERVAL, now),
             domains: SaveSchedule::new(DOMAINS, DOMAINS_INTERVAL, now),
             registry: SaveSchedule::new(REGISTRY, REGISTRY_INTERVAL, now),
             known,
@@ -175,7 +180,13 @@ impl StateDir {
 
     /// Why nothing can be written, in words.
     pub(crate) fn trouble(&self) -> Option<&str> {
-        let all = [&self.blocks, &self.verdicts, &self.domains, &self.registry];
+        let all = [
+            &self.blocks,
+            &self.verdicts,
+            &self.homes,
+            &self.domains,
+            &self.registry,
+        ];
         let first = all.iter().find_map(|schedule| schedule.trouble.as_deref());
         let spool = self.spool_trouble.as_deref();
         spool.or(self.stuck.as_deref()).or(first)
@@ -235,6 +246,7 @@ impl StateDir {
             for schedule in [
                 &mut self.blocks,
                 &mut self.verdicts,
+                &mut self.homes,
                 &mut self.domains,
                 &mut self.registry,
             ] {
@@ -284,6 +296,10 @@ impl StateDir {
             let verdicts = records(modules, start, |module, from| module.verdicts(from, clocks)).await;
             snapshots.push(Snapshot::Verdicts(verdicts));
         }
+        if is_due(&self.homes) && self.homes.has_changed(changes(2), now) {
+            let homes = records(modules, 0, Module::homes).await;
+            snapshots.push(Snapshot::Homes(homes));
+        }
         if is_due(&self.domains) && self.domains.has_changed(vec![self.senders.changes()], now) {
             let domains = parts(0, |from| self.senders.known(from)).await;
             snapshots.push(Snapshot::Domains(domains));
@@ -302,6 +318,7 @@ impl StateDir {
             let Some(schedule) = [
                 &mut self.blocks,
                 &mut self.verdicts,
+                &mut self.homes,
                 &mut self.domains,
                 &mut self.registry,
             ]
@@ -372,6 +389,10 @@ impl Snapshot {
             Self::Verdicts(verdicts) => {
                 let all = |parts: &[Vec<VerdictRecord>]| parts.concat();
                 (VERDICTS, write(dir, VERDICTS, Plain {}, verdicts, all))
+            }
+            Self::Homes(homes) => {
+                let all = |parts: &[Vec<HomeRecord>]| parts.concat();
+                (HOMES, write(dir, HOMES, Plain {}, homes, all))
             }
             Self::Domains(domains) => {
                 let write = dir.write(DOMAINS, Plain {}, |lines| {
@@ -452,6 +473,12 @@ const VERDICTS: StateFile = StateFile {
     name: "verdicts.jsonl",
     most: 20_000_000,
 };
+const HOMES: StateFile = StateFile {
+    name: "environments.jsonl",
+    most: 4_000_000,
+};
+/// What is forgotten of it costs a request more.
+const HOMES_INTERVAL: Duration = Duration::from_secs(60);
 const DOMAINS: StateFile = StateFile {
     name: "domains.jsonl",
     most: 100_000,

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 use fpush_driver::{Modules, TokenRole, TokenView};
 use fpush_policy::{End, Last, Limit, Waits};
-use fpush_push::{Class, OutagePhase, OutageStatus, Outcome};
+use fpush_push::{OutagePhase, OutageStatus, Outcome};
 use serde_json::{Value, json};
 use tokio::{runtime, time::Instant};
 
@@ -303,7 +303,7 @@ impl Findings {
     }
 
     fn limit(&mut self, limit: &Limit) {
-        let class = class_words(limit.class);
+        let class = limit.class.words();
         match limit.waits {
             Waits::Queued(left) => {
                 self.good(format!("queue: {class} waits, and goes out in {}", shown(left)));
@@ -367,7 +367,7 @@ impl Findings {
         let reason = reason
             .map(|reason| format!(", the provider's reason: {reason}"))
             .unwrap_or_default();
-        let (name, meaning) = meaning(*end);
+        let name = end.name();
         let line = format!("last push: {time} ({} ago): {name}{reason}", shown(ago));
         match end {
             End::Answered(
@@ -380,7 +380,7 @@ impl Findings {
             | End::Delivered => self.good(line),
             End::Answered(_) | End::Lost | End::Dropped | End::Failed => self.bad(line),
         }
-        self.explain(meaning);
+        self.explain(&end.meaning().join(" "));
     }
 }
 
@@ -394,67 +394,6 @@ fn inspect(
     modules
         .named(module)?
         .inspect(token, role, node, Instant::now(), SystemTime::now())
-}
-
-fn class_words(class: Class) -> &'static str {
-    match class {
-        Class::High => "a visible push",
-        Class::Low => "a silent push",
-        Class::Voip => "a call",
-    }
-}
-
-/// How a push ended, by its name in the metrics, and what that means.
-fn meaning(end: End) -> (&'static str, &'static str) {
-    match end {
-        End::Answered(outcome) => (outcome.name(), outcome_means(outcome)),
-        End::Delivered => ("queued push accepted", ACCEPTED),
-        End::Lost => (
-            "queued push lost",
-            "It was acknowledged, and could not be delivered: the log says why.",
-        ),
-        End::Dropped => (
-            "queued push dropped",
-            "It was acknowledged, and the provider refuses the token: it is dead or wrong.",
-        ),
-        End::Failed => ("attempt failed", "It is tried again."),
-    }
-}
-
-fn outcome_means(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Accepted => ACCEPTED,
-        Outcome::Queued => {
-            "It was acknowledged, and goes out when the rate limit lets it, or when the provider is back."
-        }
-        Outcome::Coalesced | Outcome::Refused => {
-            "A push for the device was queued already, which wakes it for this one, too; or it was a call that came too soon."
-        }
-        Outcome::TokenDead => {
-            "The provider says that the app was removed, or has another token. The user's server was told; the app has to \
-             register again: open it."
-        }
-        Outcome::TokenBlocked => {
-            "Nothing is sent to it for a while, after the provider refused it. The device stays registered."
-        }
-        Outcome::TokenInvalid => "It cannot be a token of the module. The device stays registered.",
-        Outcome::ProviderUnavailable => {
-            "The provider could not be reached, refuses this module, or took too long. The user's server was told to wait."
-        }
-        Outcome::Overloaded => "Too many pushes were under way. The user's server was told to wait.",
-        Outcome::ShuttingDown => "fpush was about to stop. The user's server was told to wait.",
-        Outcome::UnknownModule => "The publish named a module that is not in the settings.",
-        Outcome::NotRegistered => {
-            "fpush has itself ended the registration of the device. The user's server was told."
-        }
-        Outcome::UnknownDevice => {
-            "Node or secret are not those of a registered device. The user's server was told to wait."
-        }
-        Outcome::RegistryUnavailable => "The database of registered devices could not be asked.",
-        Outcome::Unwanted => {
-            "The settings send nothing: for what nobody has to see, or because the module is a shadow."
-        }
-    }
 }
 
 /// For a script.
@@ -477,7 +416,7 @@ fn as_json(module: &str, view: &TokenView, now: Instant, wall: SystemTime) -> Va
                 Waits::Queued(left) => ("queued", left),
                 Waits::Held(left) => ("held", left),
             };
-            json!({ "class": class_words(limit.class), "state": state, "seconds": left.as_secs() })
+            json!({ "class": limit.class.words(), "state": state, "seconds": left.as_secs() })
         })
         .collect();
     json!({
@@ -495,7 +434,7 @@ fn as_json(module: &str, view: &TokenView, now: Instant, wall: SystemTime) -> Va
         "trouble": trouble.as_ref().map(|trouble| json!({ "kind": trouble.kind.name(), "words": trouble.words })),
         "last": last.map(|last| json!({
             "at": humantime::format_rfc3339_seconds(wall - now.into_std().saturating_duration_since(last.at)).to_string(),
-            "outcome": meaning(last.end).0,
+            "outcome": last.end.name(),
             "reason": last.reason,
         })),
     })
@@ -506,6 +445,4 @@ fn shown(span: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_secs(span.as_secs()))
 }
 
-const ACCEPTED: &str = "The provider has it. If the phone shows nothing: it may be off, battery saving may keep it, or the app may \
-     handle pushes wrongly.";
 const UNAVAILABLE: &str = "registration: the database cannot be asked now";

@@ -20,7 +20,8 @@ use std::{
 };
 
 use fpush_testkit::{
-    Daemon, FakeXmpp, Link, Refusal, Reply, daemon::Builder, fake_xmpp::AcceptError, publish::*,
+    Command, Daemon, FakeXmpp, Form, Link, Refusal, Reply, daemon::Builder, fake_xmpp::AcceptError,
+    publish::*,
 };
 use serde_json::{Value, json};
 
@@ -615,6 +616,7 @@ mod other_traffic {
             .collect();
         features.sort_unstable();
         let expected = [
+            "http://jabber.org/protocol/commands",
             DISCO_INFO,
             DISCO_ITEMS,
             "jabber:iq:version",
@@ -735,6 +737,28 @@ mod other_traffic {
         assert_eq!(first.namespace, "urn:ietf:params:xml:ns:xmpp-stanzas");
         assert_eq!(reply.error_type.as_deref(), Some("cancel"));
         assert_eq!(reply.from.as_deref(), Some(DOMAIN));
+    }
+
+    /// Also where no device can register.
+    #[test]
+    fn a_user_can_send_a_test_push() {
+        let mut session = Session::start(&demo());
+        let items = session.ask(|id| {
+            let node = "http://jabber.org/protocol/commands";
+            iq(
+                "get",
+                id,
+                &format!("<query xmlns='{DISCO_ITEMS}' node='{node}'/>"),
+            )
+        });
+        assert_eq!(items.raw.matches("<item ").count(), 2, "{}", items.raw);
+        for (token, outcome) in [("t", "accepted"), ("dead-t", "not_accepted")] {
+            let fields = [("pushModule", "demo"), ("token", token)];
+            let reply = session.ask(|id| Command::new(id, "test-push", &fields).to(DOMAIN));
+            assert_eq!(Form::of(&reply).value("outcome"), outcome);
+        }
+        let status = session.ask(|id| Command::new(id, "push-status", &[]).to(DOMAIN));
+        assert_eq!(Form::of(&status).names(), ["FORM_TYPE"]);
     }
 
     /// For whoever writes an app: which field, or which push module. Nothing that was sent is repeated.

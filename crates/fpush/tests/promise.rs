@@ -6,6 +6,7 @@
 //! * No mistake of an operator's unregisters a device: [`mistakes`], [`registry`].
 //! * No incident at a provider unregisters more than ten: [`incidents`].
 //! * What is really dead is unregistered: [`dead`].
+//! * Of a module for two environments neither alone is believed: [`environments`].
 //! * The same of Web Push, where strangers choose who speaks: [`webpush`].
 //! * A shadow unregisters nobody, whatever it decides, and neither it nor what follows it loses a push: [`shadow`].
 
@@ -18,6 +19,8 @@
 
 #[path = "promise/dead.rs"]
 mod dead;
+#[path = "promise/environments.rs"]
+mod environments;
 #[path = "promise/incidents.rs"]
 mod incidents;
 #[path = "promise/mistakes.rs"]

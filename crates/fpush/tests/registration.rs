@@ -68,6 +68,8 @@ mod publishes;
 mod rig;
 #[path = "registration/secrets.rs"]
 mod secrets;
+#[path = "registration/selftest.rs"]
+mod selftest;
 #[cfg(feature = "enable_webpush_support")]
 #[path = "registration/web_client.rs"]
 mod web_client;

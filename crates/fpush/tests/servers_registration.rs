@@ -51,6 +51,7 @@ on_both_servers! {
     every_dialect_brings_its_pushes_until_it_unregisters,
     a_client_finds_us_and_what_is_encrypted_reaches_its_app,
     nobody_pushes_to_or_takes_the_device_of_another,
+    a_user_finds_out_why_a_phone_stays_silent,
 }
 
 /// The whole life of a registration, for an app of each dialect and provider.
@@ -355,6 +356,65 @@ fn devices_are_taken_over_from_prosodys_store() {
     let wrong = publish(node, Some("a guess"), "");
     let refusal = stage.bob.request("set", COMPONENT, &wrong).unwrap_err();
     assert!(refusal.to_string().contains("internal-server-error"), "{refusal}");
+}
+
+/// With two commands, in any client.
+fn a_user_finds_out_why_a_phone_stays_silent(kind: Kind) {
+    let mut stage = Stage::start(kind);
+    let apps = apps();
+    let app = apps.iter().find(|app| app.command == TIGASE).unwrap();
+    stage.server.register(app.user, PASSWORD).unwrap();
+    let (node, _) = stage.take_up(app);
+    stage.write_to(app.user);
+    stage.exchange(&node, 1);
+    let pushes = || stage.providers.pushes(&app.token(1)).len();
+    until("the push of the message", || (pushes() == 1).then_some(()));
+
+    let mut client = stage.server.login(app.user, PASSWORD).unwrap();
+    let query = format!("<query xmlns='http://jabber.org/protocol/disco#items' node='{COMMANDS}'/>");
+    let list = client.request("get", COMPONENT, &query).unwrap();
+    for command in [TEST_PUSH, PUSH_STATUS] {
+        assert!(
+            has(&list, "<item", &[("jid", COMPONENT), ("node", command)]),
+            "{list}"
+        );
+    }
+    let empty = |command: &str| format!("<command xmlns='{COMMANDS}' node='{command}' action='execute'/>");
+    let form = client.request("set", COMPONENT, &empty(TEST_PUSH)).unwrap();
+    assert!(has(&form, "<command", &[("status", "executing")]), "{form}");
+    let session = attribute(&form[form.find("<command").unwrap()..], "sessionid").unwrap();
+    let (_, option) = form.split_once("<option").unwrap();
+    let (_, option) = option.split_once("<value>").unwrap();
+    let (device, _) = option.split_once("</value>").unwrap();
+    let submit = format!(
+        "<command xmlns='{COMMANDS}' node='{TEST_PUSH}' action='complete' sessionid='{session}'>{}</command>",
+        submit_form(&[("device", device)])
+    );
+    // Nobody else has this session.
+    let refusal = stage
+        .bob
+        .request("set", COMPONENT, &submit)
+        .unwrap_err()
+        .to_string();
+    assert!(refusal.contains("bad-sessionid"), "{refusal}");
+    let answer = client.request("set", COMPONENT, &submit).unwrap();
+    assert_eq!(
+        form_value(&answer, "outcome").as_deref(),
+        Some("accepted"),
+        "{answer}"
+    );
+    assert!(answer.contains("the provider accepted the push"), "{answer}");
+    assert_eq!(stage.providers.pushes(&app.token(1)).len(), 2);
+
+    let status = client.request("set", COMPONENT, &empty(PUSH_STATUS)).unwrap();
+    assert_eq!(form_value(&status, "accepted").as_deref(), Some("1"), "{status}");
+    assert_eq!(status.matches("<item>").count(), 1, "{status}");
+    for private in [&node, &app.token(1)] {
+        assert!(
+            !status.contains(private.as_str()) && !answer.contains(private.as_str()),
+            "{status}"
+        );
+    }
 }
 
 /// Devices as the module stores them, whose nodes a file's name cannot hold as they are; and one that cannot be a
@@ -918,6 +978,8 @@ const HOSTS: [&str; 2] = ["push.example.org", "bücher.example"];
 const SEED: &str = "v1-register-push";
 const P2_FCM: &str = "register-push-fcm";
 const TIGASE: &str = "register-device";
+const TEST_PUSH: &str = "test-push";
+const PUSH_STATUS: &str = "push-status";
 
 const COMMANDS: &str = "http://jabber.org/protocol/commands";
 

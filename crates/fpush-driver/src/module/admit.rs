@@ -16,18 +16,27 @@ use crate::{
     lane::{Life, Permit, Place, State, Turn, Waiter},
 };
 
+/// What an admission is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A publish: what cannot be sent now is held.
+    Publish,
+    /// A push that somebody waits to see: it is sent now, or not at all.
+    Test,
+}
+
 impl Module {
     /// Decides about a publish. Never waits.
     pub fn admit(self: &Arc<Self>, request: Request<'_>, now: Instant) -> Admission {
         let sender = self.senders.domain(request.domain);
         let to_second = request.voip_token().map(|token| {
             let request = Request { token, ..request };
-            self.decide(request, &sender, TokenRole::Second, now)
+            self.decide(request, &sender, TokenRole::Second, Purpose::Publish, now)
         });
         let admission = match to_second {
             // The second token does not work: then the phone shows a message.
             None | Some(Admission::Answered(Outcome::TokenBlocked | Outcome::TokenInvalid)) => {
-                self.decide(request, &sender, TokenRole::First, now)
+                self.decide(request, &sender, TokenRole::First, Purpose::Publish, now)
             }
             Some(admission) => admission,
         };
@@ -45,11 +54,12 @@ impl Module {
         Admission::Answered(self.told(outcome))
     }
 
-    fn decide(
+    pub(super) fn decide(
         self: &Arc<Self>,
         request: Request<'_>,
         sender: &Arc<SenderDomain>,
         role: TokenRole,
+        purpose: Purpose,
         now: Instant,
     ) -> Admission {
         let Request {
@@ -74,7 +84,7 @@ impl Module {
             return Admission::Answered(Outcome::Unwanted);
         }
         let fingerprint = self.fingerprint_as(role, &token);
-        let lane = state.backend.lane(&token, self.senders.hasher());
+        let (lane, elsewhere) = state.lanes_of(&token, fingerprint, self.senders.hasher());
         let class = match role {
             TokenRole::First => state.backend.class(urgency),
             TokenRole::Second => Class::Voip,
@@ -109,6 +119,7 @@ impl Module {
                 },
                 token: fingerprint,
                 lane,
+                elsewhere,
                 key,
                 node: registered.map(|registered| Arc::clone(&registered.recipient.node)),
                 choice,
@@ -127,6 +138,10 @@ impl Module {
                 }
                 Admission::Answered(outcome)
             }
+            Decision::Hold { until, .. } if purpose == Purpose::Test => Admission::Answered(match until {
+                HoldUntil::Due(_) => Outcome::Refused,
+                HoldUntil::Back => Outcome::ProviderUnavailable,
+            }),
             Decision::Hold {
                 until,
                 spacing,
@@ -166,7 +181,13 @@ impl Module {
             } => match self.turn(&mut state, lane, sender) {
                 Some(turn) => {
                     let job = job(spacing, true, worth_until);
-                    let shared = shared(&mut state, &job, Wish::Send);
+                    let shared = match purpose {
+                        Purpose::Publish => shared(&mut state, &job, Wish::Send),
+                        Purpose::Test => {
+                            decide_alone(&mut state, &job, Wish::Send);
+                            None
+                        }
+                    };
                     Admission::Admitted(self.to_send(job, slot, turn, shared, now))
                 }
                 None => {
@@ -207,9 +228,16 @@ fn shared(state: &mut State, job: &PushJob, wish: Wish) -> Option<Arc<dyn Shared
     if shared.is_up() {
         return Some(Arc::clone(shared));
     }
-    let claim = state.policy.claim(job, wish);
-    state.policy.decided_alone(&claim);
+    decide_alone(state, job, wish);
     None
+}
+
+/// Has other instances told of a push that they were not asked about.
+fn decide_alone(state: &mut State, job: &PushJob, wish: Wish) {
+    if state.shared.is_some() {
+        let claim = state.policy.claim(job, wish);
+        state.policy.decided_alone(&claim);
+    }
 }
 
 /// What is asked of other instances about a push that is held for its time, if they can be asked now.

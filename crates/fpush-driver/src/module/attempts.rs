@@ -27,7 +27,7 @@ impl Module {
                 }
                 (Arc::clone(&state.backend), state.policy.generation())
             };
-            let Some(result) = self.drain.run(backend.send(&job.push)).await else {
+            let Some(result) = self.drain.run(backend.send_in(job.lane, &job.push)).await else {
                 return Ended::Failed {
                     resume: Instant::now().into_std(),
                 };

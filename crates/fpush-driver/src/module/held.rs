@@ -120,6 +120,7 @@ impl Module {
         };
         let now = Instant::now().into_std();
         let mut state = self.lock();
+        state.policy.held_moved(number, &job, now);
         let end = match ended {
             Ok(ended) | Err(Unsent::Ended(ended)) => state.policy.held_ended(number, slot, &ended, now),
             Err(Unsent::Later(until)) => state.policy.held_waits(number, slot, until, now),

@@ -65,7 +65,7 @@ impl Module {
         let (token, view, backend) = {
             let mut state = self.lock();
             let now = now.into_std();
-            let lane = state.backend.lane(&canonical, self.senders.hasher());
+            let (lane, _) = state.lanes_of(&canonical, fingerprint, self.senders.hasher());
             (
                 state.policy.token(key, fingerprint, lane, now),
                 state.policy.view(now),

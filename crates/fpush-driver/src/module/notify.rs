@@ -58,17 +58,15 @@ impl Module {
         } else {
             TokenRole::First
         };
-        let lane = state
-            .backend
-            .lane(token, self.senders.hasher())
-            .of_sender(sender.share);
         let fingerprint = self.fingerprint_as(role, token);
+        let (lane, elsewhere) = state.lanes_of(token, fingerprint, self.senders.hasher());
+        let lane = lane.of_sender(sender.share);
         let own = fingerprint.of_sender(sender.share);
         let target = Target {
             // No queued push stands for it, and it for none.
             key: own,
             token: match lane {
-                LaneId::Main => fingerprint,
+                LaneId::Main | LaneId::Second => fingerprint,
                 LaneId::Vendor(_) | LaneId::Origin(_) => own,
             },
             class: class(notification, *call),
@@ -102,6 +100,7 @@ impl Module {
             },
             token: target.token,
             lane,
+            elsewhere,
             key: target.key,
             node: None,
             choice: Choice::Named,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fpush_policy::{BlockRecord, Clocks, HeldRecord, Recipient, Remembered, VerdictRecord};
+use fpush_policy::{BlockRecord, Clocks, HeldRecord, HomeRecord, Recipient, Remembered, VerdictRecord};
 use fpush_push::{Outcome, Token};
 
 use super::Module;
@@ -25,6 +25,11 @@ impl Module {
         clocks: Clocks,
     ) {
         self.lock().policy.remember(blocks, verdicts, clocks);
+    }
+
+    /// Takes what was learnt of where tokens are at home before the daemon started again.
+    pub fn remember_homes(&self, homes: impl IntoIterator<Item = HomeRecord>) {
+        self.lock().policy.remember_homes(homes);
     }
 
     /// Takes a push that was written down before the daemon started again, under its number. It goes out when its time has
@@ -59,8 +64,11 @@ impl Module {
     pub(super) fn recipient(&self, record: &HeldRecord) -> Option<Recipient> {
         let backend = self.backend();
         let token = backend.canonical(record.token())?;
+        let fingerprint = self.fingerprint(&token);
+        let (lane, elsewhere) = self.lock().lanes_of(&token, fingerprint, self.senders.hasher());
         Some(Recipient {
-            lane: backend.lane(&token, self.senders.hasher()),
+            lane,
+            elsewhere,
             token: Token::new(&token),
             sender: self.senders.domain(record.domain()),
             time_to_live: backend.time_to_live(record.class),

@@ -1,6 +1,7 @@
 //! The policy against a scripted provider, in paused time.
 
 mod end;
+mod homes;
 mod line;
 mod order;
 mod outage;
@@ -24,8 +25,8 @@ use std::{
 
 use fpush_policy::{HeldChange, HeldRecord};
 use fpush_push::{
-    BackendStatus, Choice, Encrypted, Ending, Recipient, Record, Registered, Request, Sending, TokenHasher,
-    TroubleKind, Unavailable, Verifying,
+    BackendStatus, Choice, Encrypted, Ending, Form, Push, PushError, Recipient, Record, Registered, Request,
+    Sending, Token, TokenHasher, TroubleKind, Unavailable, Urgency, Verifying,
     settings::{Report, Section},
 };
 use proptest::prelude::*;
@@ -35,6 +36,7 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, sleep_until, timeout_at},
 };
+use uuid::Uuid;
 
 use super::*;
 use crate::Liveness;

@@ -198,6 +198,16 @@ async fn pages_for_debugging_are_closed_and_health_is_open() {
         assert!(hello.body.contains("<h1>Hello from mod_push_appserver!</h1>"));
     }
     assert_eq!(rig.get("/v1/nothing").await.status, 404);
+    assert_eq!(
+        rig.get("/v1/selftest").await.status,
+        404,
+        "unless the settings open it"
+    );
+    let open = Rig::with(|options| options.http.selftest = true).await;
+    let page = open.get("/v1/selftest").await;
+    assert_eq!(page.status, 200);
+    assert!(page.body.contains("test-push") && page.body.contains("push-status"));
+    assert_eq!(open.get("/v1/settings").await.status, 403);
     assert_eq!(rig.get("/../etc/passwd").await.status, 404);
     assert_eq!(
         rig.raw("DELETE /push_appserver/v1/push HTTP/1.0\r\n\r\n")

@@ -129,6 +129,7 @@ impl Rig {
             http: HttpSettings {
                 listen: "127.0.0.1:0".parse().unwrap(),
                 debugging: false,
+                selftest: false,
                 require_secret: false,
                 new_per_address: 5_000,
                 requests_per_address: 60,

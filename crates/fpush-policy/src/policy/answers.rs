@@ -9,7 +9,7 @@ use crate::{
     attempts::{Answered, Ended, Next, Notice, Tries},
     blocklist::BlockReason,
     fair::Standing,
-    job::PushJob,
+    job::{Elsewhere, PushJob},
     shared::{Change, SharedWord},
     verdict::{Belief, Publisher, Word},
 };
@@ -79,6 +79,7 @@ impl<W> Policy<W> {
                 }
                 self.blocklist.unblock(job.token);
                 self.recent.accepted(job.token, now);
+                self.learn_home(job);
                 if self.spool.cover(job.target(), job.arrived) {
                     self.ended.push((job.token, HeldEnd::Covered));
                 }
@@ -92,6 +93,9 @@ impl<W> Policy<W> {
                         self.outage.accepted(is_backlog, now);
                     }
                     self.health_of(job.lane).accepted(now);
+                    if let Elsewhere::Asked { lane, gone: _ } = job.elsewhere {
+                        self.take_neutral_of(lane, job, now);
+                    }
                     let at = self.clock.seconds(now);
                     let publisher = Publisher::of_accepted(&job.sender);
                     let change = self.guard_of(job.lane).accepted(job.token, publisher, at);
@@ -137,9 +141,9 @@ impl<W> Policy<W> {
                 };
             }
             PushError::Pause { length, alarm } => return self.paused(job, failure, length, alarm, now),
-            PushError::TokenGone { since } => return self.weigh(job, Some(since), now),
+            PushError::TokenGone { since } => return self.rejected(job, Some(since), now),
             PushError::TokenDoubted => {
-                let answered = self.weigh(job, None, now);
+                let answered = self.rejected(job, None, now);
                 self.note_other_key(job, failure);
                 return answered;
             }
@@ -170,8 +174,10 @@ impl<W> Policy<W> {
             self.outage.failed(job.token, asked, now);
         }
         let resume = now + tries.pause(asked, jitter);
+        // There it is held at once: it is known of no outage that its lane has.
+        let is_held = job.lane == LaneId::Second && job.worth_until.is_some_and(|until| now < until);
         Answered {
-            next: if resume + LEAST_ATTEMPT > tries.patience {
+            next: if is_held || resume + LEAST_ATTEMPT > tries.patience {
                 Next::Ended(Ended::Failed { resume })
             } else {
                 Next::After { resume }
@@ -209,6 +215,31 @@ impl<W> Policy<W> {
         }
     }
 
+    /// The lane of a push calls its token dead, since then if it says so, or wrong (`None`). Where the token may be at home in
+    /// another lane, nothing of that counts before the other one was asked.
+    fn rejected(&mut self, job: &mut PushJob, gone: Option<Option<u64>>, now: Instant) -> Answered {
+        match job.elsewhere {
+            Elsewhere::Nowhere => self.weigh(job, gone, now),
+            Elsewhere::Unasked(other) => {
+                self.health_of(job.lane).answered();
+                job.elsewhere = Elsewhere::Asked { lane: job.lane, gone };
+                job.lane = other;
+                Answered::next(Next::Again)
+            }
+            // What knows the token counts, or else the lane in which it was tried first. For the other one it was none of its tokens.
+            Elsewhere::Asked { lane, gone: before } => {
+                let (heard, other, gone) = match gone {
+                    Some(_) => (job.lane, lane, gone),
+                    None => (lane, job.lane, before),
+                };
+                self.health_of(other).answered();
+                self.take_neutral_of(other, job, now);
+                job.lane = heard;
+                self.weigh(job, gone, now)
+            }
+        }
+    }
+
     /// Weighs that the provider called a token dead, since then if it says so, or wrong (`None`). A second token, for
     /// calls, is not a reason to give up the device: it is left alone for a while.
     fn weigh(&mut self, job: &PushJob, gone: Option<Option<u64>>, now: Instant) -> Answered {
@@ -216,7 +247,7 @@ impl<W> Policy<W> {
         match (job.lane, gone) {
             // It may have another key than ours.
             (LaneId::Vendor(_), None) => health.heard(),
-            (LaneId::Main | LaneId::Vendor(_) | LaneId::Origin(_), _) => health.answered(),
+            (LaneId::Main | LaneId::Second | LaneId::Vendor(_) | LaneId::Origin(_), _) => health.answered(),
         }
         let (token, publisher) = (job.token, Publisher::of(&job.sender));
         let (at, wall) = (self.clock.seconds(now), self.clock.millis(now));
@@ -302,8 +333,13 @@ impl<W> Policy<W> {
 
     /// Takes note of an answer that says nothing of the token.
     fn take_neutral(&mut self, job: &PushJob, now: Instant) {
+        self.take_neutral_of(job.lane, job, now);
+    }
+
+    /// Takes note of an answer of this lane, likewise.
+    fn take_neutral_of(&mut self, lane: LaneId, job: &PushJob, now: Instant) {
         let at = self.clock.seconds(now);
-        self.guard_of(job.lane).neutral(job.token, job.sender.share, at);
+        self.guard_of(lane).neutral(job.token, job.sender.share, at);
     }
 }
 

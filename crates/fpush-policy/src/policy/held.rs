@@ -325,7 +325,7 @@ impl<W> Policy<W> {
         if self.held.queued(target).is_some() || self.spool.find(target).is_some() {
             return Failed::Covered;
         }
-        let is_down = self.is_down(job.lane, now);
+        let is_down = job.lane == LaneId::Main && self.is_down(job.lane, now);
         let (room, encrypted) = if is_down {
             let spool = &self.spool;
             (
@@ -443,7 +443,7 @@ impl<W> Policy<W> {
         if is_over || self.is_last_chance() {
             let held = self.held.remove(number)?;
             Some(HeldEnd::lost(held.job.lane, Outcome::ProviderUnavailable))
-        } else if is_running && self.is_down(lane, now) {
+        } else if is_running && lane == LaneId::Main && self.is_down(lane, now) {
             // Another one is the next probe.
             let held = self.held.take(number)?;
             let target = held.job.target();

@@ -8,6 +8,9 @@ use crate::{
     verdict::{VerdictGuard, Whose},
 };
 
+/// The place of the second lane among the vendors, who are few.
+pub(super) const SECOND: u8 = u8::MAX;
+
 /// The lanes of a module beside its main one.
 #[derive(Debug)]
 pub(super) struct Lanes<W> {

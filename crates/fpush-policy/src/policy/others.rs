@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use fpush_push::{Choice, Failure, Fingerprint, LaneId, Outcome, PushError, TroubleKind};
 
-use super::{Grant, Policy, turns::Wanting};
+use super::{Grant, Policy, lanes::SECOND, turns::Wanting};
 use crate::{
     attempts::{Answered, Ended, Next},
     blocklist::BlockReason,
@@ -29,6 +29,7 @@ impl<W> Policy<W> {
     /// What a lane's answers say of how it is. Nobody asks that of strangers' servers.
     pub(super) fn health_of(&mut self, lane: LaneId) -> &mut ModuleHealth {
         match lane {
+            LaneId::Second => &mut self.lanes.vendor(SECOND).health,
             LaneId::Vendor(vendor) => &mut self.lanes.vendor(vendor).health,
             LaneId::Main | LaneId::Origin(_) => &mut self.health,
         }
@@ -38,6 +39,7 @@ impl<W> Policy<W> {
     pub(super) fn guard_of(&mut self, lane: LaneId) -> &mut VerdictGuard {
         match lane {
             LaneId::Main => &mut self.guard,
+            LaneId::Second => &mut self.lanes.vendor(SECOND).guard,
             LaneId::Vendor(vendor) => &mut self.lanes.vendor(vendor).guard,
             LaneId::Origin(_) => &mut self.lanes.origins.words,
         }
@@ -48,7 +50,7 @@ impl<W> Policy<W> {
         let (token, domain) = (job.token, job.sender.share);
         let health = self.health_of(job.lane);
         match job.lane {
-            LaneId::Main => health.unwell(failure),
+            LaneId::Main | LaneId::Second => health.unwell(failure),
             LaneId::Vendor(_) | LaneId::Origin(_) => health.unwell_for(token, domain, failure),
         }
     }
@@ -61,7 +63,7 @@ impl<W> Policy<W> {
                 let health = &mut self.lanes.vendor(vendor).health;
                 health.key_refused_for(token, domain, failure);
             }
-            LaneId::Main | LaneId::Origin(_) => {}
+            LaneId::Main | LaneId::Second | LaneId::Origin(_) => {}
         }
     }
 
@@ -99,6 +101,7 @@ impl<W> Policy<W> {
     pub(crate) fn paused_until(&self, lane: LaneId, now: Instant) -> Option<Instant> {
         match lane {
             LaneId::Main => self.health.paused_until(now),
+            LaneId::Second => self.lanes.vendors.get(&SECOND)?.health.paused_until(now),
             LaneId::Vendor(vendor) => self.lanes.vendors.get(&vendor)?.health.paused_until(now),
             LaneId::Origin(origin) => self.lanes.origins.holds_back(origin, now),
         }
@@ -112,6 +115,10 @@ impl<W> Policy<W> {
         match job.lane {
             LaneId::Main => {
                 self.turns.due.join(job.sender.sender(), number);
+            }
+            LaneId::Second => {
+                let turns = &mut self.lanes.vendor(SECOND).turns;
+                turns.due.join(job.sender.sender(), number);
             }
             LaneId::Vendor(vendor) => {
                 let turns = &mut self.lanes.vendor(vendor).turns;
@@ -143,6 +150,7 @@ impl<W> Policy<W> {
     pub(super) fn take_permit(&mut self, job: &PushJob) {
         match job.lane {
             LaneId::Main => self.turns.out += 1,
+            LaneId::Second => self.lanes.vendor(SECOND).turns.out += 1,
             LaneId::Vendor(vendor) => self.lanes.vendor(vendor).turns.out += 1,
             LaneId::Origin(origin) => self.lanes.origins.take_for(origin, &job.sender),
         }

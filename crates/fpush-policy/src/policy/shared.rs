@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use fpush_push::{Class, LaneId, Outcome, TokenHasher};
 
-use super::{Held, HeldEnd, HoldUntil, Phase, Policy};
+use super::{Held, HeldEnd, HoldUntil, Phase, Policy, homes::Homes};
 use crate::{
     attempts::Ended,
     blocklist::{BlockReason, Blocklist},
@@ -386,6 +386,7 @@ impl<W> Policy<W> {
         let ticks = Ticks::new(now);
         self.limiter = Limiter::new(self.limiter.settings().clone(), ticks);
         self.blocklist = Blocklist::new(self.blocklist.settings().clone(), ticks);
+        self.homes = Homes::new();
         self.guard.rekey();
         self.lanes.guards_mut().for_each(VerdictGuard::rekey);
         self.held.rekey(hasher);

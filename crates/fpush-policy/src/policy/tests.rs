@@ -22,6 +22,7 @@ fn recipient(time_to_live: Duration) -> Recipient {
     Recipient {
         token: job.push.token.clone(),
         lane: LaneId::Main,
+        elsewhere: crate::job::Elsewhere::Nowhere,
         sender: Arc::clone(&job.sender),
         time_to_live,
     }

@@ -95,6 +95,11 @@ pub(super) const PAGE: &str = concat!(
     " FROM devices WHERE node > $1 ORDER BY node LIMIT $2"
 );
 pub(super) const OWNED: &str = concat!("SELECT ", columns!(), " FROM devices WHERE owner = $1");
+pub(super) const NEWEST_OWNED: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM devices WHERE owner = $1 ORDER BY coalesce(renewed, registered) DESC LIMIT $2"
+);
 /// By the account: one owner may have all devices of a domain, whose accounts are not known.
 pub(super) const OF_ACCOUNT: &str = concat!(
     "SELECT ",

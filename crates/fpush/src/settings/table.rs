@@ -339,13 +339,19 @@ static STORE: [Key; 5] = [
     ),
 ];
 
-static HTTP: [Key; 10] = [
+static HTTP: [Key; 11] = [
     key("listen", Kind::Text, "", "The address and port of the listener."),
     key(
         "debugging",
         Kind::Flag,
         "false",
         "Opens forms and pages that show all devices. Not in production.",
+    ),
+    key(
+        "selftest",
+        Kind::Flag,
+        "false",
+        "Opens a page that explains to users how to test: GET /push_appserver/v1/selftest.",
     ),
     key(
         "requireSecret",
@@ -568,8 +574,13 @@ mod tests {
                 .join(name);
             std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
         };
-        let page = read("docs/reference/settings.md") + &read("docs/apps/push2.md");
-        let example = read("settings.example.json");
+        let pages = [
+            "docs/reference/settings.md",
+            "docs/apps/push2.md",
+            "docs/apps/testing.md",
+            "docs/operate/apns-environments.md",
+        ];
+        let (documents, example) = (pages.map(read).concat(), read("settings.example.json"));
         let mut sections = Sections::new();
         table(&ROOT, "", &mut sections);
         let names: BTreeSet<_> = sections.into_values().flatten().collect();
@@ -578,7 +589,7 @@ mod tests {
                 let is_of_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
                 text.split(|c| !is_of_word(c)).any(|word| word == name)
             };
-            assert!(words(&page), "{name} is not in docs/reference/settings.md");
+            assert!(words(&documents), "{name} is not in {pages:?}");
             let quoted = example.contains(&format!("\"{name}\""));
             assert!(
                 quoted || name == "initialBlocking",

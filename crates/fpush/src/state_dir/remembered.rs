@@ -7,7 +7,7 @@ use std::{
 };
 
 use fpush_driver::{Module, clocks};
-use fpush_policy::{BlockRecord, Clocks, HeldChange, VerdictRecord};
+use fpush_policy::{BlockRecord, Clocks, HeldChange, HomeRecord, VerdictRecord};
 use fpush_push::metrics::Counter;
 use tracing::{info, warn};
 
@@ -23,6 +23,7 @@ use super::{
 pub(crate) struct Remembered {
     blocks: ByModule<BlockRecord>,
     verdicts: ByModule<VerdictRecord>,
+    homes: ByModule<HomeRecord>,
     spool: Option<Spool>,
     /// What is held for modules that are not in the settings.
     absent: Vec<Expired>,
@@ -40,11 +41,13 @@ impl Remembered {
     pub(super) fn new(
         blocks: Vec<Line<BlockRecord>>,
         verdicts: Vec<Line<VerdictRecord>>,
+        homes: Vec<Line<HomeRecord>>,
         spool: Spool,
     ) -> Self {
         Self {
             blocks: by_module(blocks),
             verdicts: by_module(verdicts),
+            homes: by_module(homes),
             absent: spool.counts(),
             spool: Some(spool),
             ..Self::default()
@@ -69,6 +72,7 @@ impl Remembered {
         let verdicts = self.verdicts.remove(&name).unwrap_or_default();
         let clocks = clocks();
         module.remember(blocks, verdicts, clocks);
+        module.remember_homes(self.homes.remove(&name).unwrap_or_default());
         let Some(spool) = &mut self.spool else {
             return;
         };
@@ -99,6 +103,7 @@ impl Remembered {
     pub(crate) fn settle(&mut self) {
         self.blocks = HashMap::new();
         self.verdicts = HashMap::new();
+        self.homes = HashMap::new();
         self.absent.retain(|(_, held)| *held > 0);
         for (absent, held) in &self.absent {
             warn!(

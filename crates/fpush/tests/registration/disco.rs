@@ -54,9 +54,11 @@ fn clients_see_that_they_are_welcome() {
     let items = query(&mut rig, ITEMS, Some(COMMANDS));
     let commands = [
         "http://jabber.org/protocol/commands", // of the query itself
+        "push-status",
         "register-device",
         "register-push-apns",
         "register-push-fcm",
+        "test-push",
         "unregister-device",
         "unregister-push-apns",
         "unregister-push-fcm",
@@ -64,8 +66,8 @@ fn clients_see_that_they_are_welcome() {
         "v1-unregister-push",
     ];
     assert_eq!(values(&items, "node"), commands);
-    assert_eq!(values(&items, "jid"), ["push.localhost"; 8]);
-    assert_eq!(values(&items, "name").len(), 8);
+    assert_eq!(values(&items, "jid"), ["push.localhost"; 10]);
+    assert_eq!(values(&items, "name").len(), 10);
     let top = query(&mut rig, ITEMS, None);
     assert!(values(&top, "node").is_empty(), "{top}");
 
@@ -90,7 +92,9 @@ fn only_what_the_settings_have_is_offered() {
     assert_eq!(
         values(&items, "node")[1..],
         [
+            "push-status",
             "register-push-fcm",
+            "test-push",
             "unregister-push-fcm",
             "v1-register-push",
             "v1-unregister-push"

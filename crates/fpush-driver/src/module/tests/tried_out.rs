@@ -26,7 +26,7 @@ async fn the_operators_push_goes_out_whatever_the_limiter_says_and_leaves_no_tra
     assert!(matches!(refused, Err(NotSent::Refused(failure)) if failure.error == GONE));
     assert_eq!(f.push("b").await, Outcome::Accepted, "nothing is held against it");
     let no_token = f.module.try_out("foreign", Urgency::High).await;
-    assert!(matches!(no_token, Err(NotSent::Token)));
+    assert!(matches!(no_token, Err(NotSent::Answered(Outcome::TokenInvalid))));
     f.provider.queue([
         Step::Fail(PushError::Reconnected),
         Step::Fail(PushError::TooLarge),

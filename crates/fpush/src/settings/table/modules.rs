@@ -217,7 +217,7 @@ static VISIBLE_APNS: [Key; 15] = [
 
 static WAKING_APNS: [Key; 2] = [APS, APNS_DATA];
 
-static APNS: [Key; 34] = [
+static APNS: [Key; 35] = [
     key(
         "certFilePath",
         Kind::Path,
@@ -253,15 +253,21 @@ static APNS: [Key; 34] = [
     key("topic", Kind::Text, "", "The app's bundle ID."),
     key(
         "environment",
-        Kind::Word(&["production", "sandbox"]),
+        Kind::Word(&["production", "sandbox", "both"]),
         "\"production\"",
-        "sandbox for builds that come from Xcode.",
+        "sandbox for builds that come from Xcode; both: each device's own.",
     ),
     key(
         "endpoint",
         Kind::Text,
         "",
         "Instead of Apple's: for tests and relays.",
+    ),
+    key(
+        "sandboxEndpoint",
+        Kind::Text,
+        "",
+        "Instead of Apple's sandbox, beside endpoint, with environment both.",
     ),
     ROOTS,
     key(
