@@ -20,6 +20,7 @@ use crate::{
     credentials::Validity,
     payload::{PayloadSettings, Ready},
     provider_token::{Agreements, Clocks, ProviderToken},
+    purpose::Environment,
     push2::App,
 };
 

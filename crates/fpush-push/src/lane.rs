@@ -23,7 +23,7 @@ impl LaneId {
     #[must_use]
     pub fn of_sender(self, sender: Fingerprint) -> Self {
         match self {
-            Self::Main => Self::Main,
+            Self::Main | Self::Second => self,
             Self::Vendor(vendor) => {
                 Self::Origin(Fingerprint::from_parts([u64::from(vendor), VENDORS]).of_sender(sender))
             }
