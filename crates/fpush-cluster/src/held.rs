@@ -9,7 +9,7 @@
 //! | key | is |
 //! |---|---|
 //! | `held` | a hash: the place of a push (its holder and its number there) -> when it came, when it is due, its id, its key, its record |
-//! | `held-keys` | a hash: key and class -> the place of the push that is held for it; of two the newer one stays |
+//! | `held-keys` | a hash: key and class -> the place of the push that is held for it, the newest one that is acknowledged |
 //! | `held-holders` | a sorted set of places by holder |
 //! | `leases` | a sorted set of holders by the end of their lease; 0 for one that was stopped in order |
 //! | `taken` | a sorted set of ids, by the time at which another instance took the push, or made it superfluous |
@@ -28,7 +28,8 @@
 //! - When an instance stops in order, it ends its lease, after it has told all.
 //! - A push that is accepted for a key makes superfluous what others hold for it, as far as it was there when the push was claimed:
 //!   its id is taken (`tell.lua`).
-//! - A newer push for a key, at any instance, takes the place of the older one, whose id is taken (`hold.lua`).
+//! - A newer push for a key, at any instance, takes the place of the older one, whose id is taken, when it is acknowledged and not
+//!   before: it may still be refused, or not be written down (`hold.lua`).
 //!
 //! So a push is sent twice only where its holder does not ask (the engine is away), had asked before its lease ran out, or ended after it
 //! had sent and before it had said so. The first two are counted, when the holder says what it has sent.
@@ -220,13 +221,18 @@ impl Holding {
         group: &Group,
     ) -> redis::RedisResult<Vec<u64>> {
         let (mut all_taken, names, holder) = (Vec::new(), self.names(), self.holder());
-        let age = millis(group.at.elapsed());
+        // When what is told again came is not known: it is older than all that is told once.
+        let age = if group.again.is_some() {
+            millis(LONGEST)
+        } else {
+            millis(group.at.elapsed())
+        };
         for part in group.news.chunks(TOLD_AT_A_TIME) {
             let arguments = |command: &mut Cmd| {
                 command.arg(holder).arg(&names).arg(millis(LEASE)).arg(MOST_HELD);
                 command.arg(MOST_TAKEN).arg(millis(TAKEN_KEPT));
                 for news in part {
-                    write(command, news, group.again.is_some(), age);
+                    write(command, news, age);
                 }
             };
             let answer = scripts.hold.run(connection, keys, arguments).await?;
@@ -345,7 +351,7 @@ pub(crate) fn read_taken(taken: &Taken) -> Result<SharedPush, Option<Uuid>> {
 }
 
 /// What the script reads for one change: what, number, key, id, until due, until given up, age, record.
-fn write(command: &mut Cmd, news: &HeldNews, again: bool, age: u64) {
+fn write(command: &mut Cmd, news: &HeldNews, age: u64) {
     let id_of = |id: &Uuid| id.simple().to_string();
     let nothing = |command: &mut Cmd| {
         command.arg(-1).arg(-1).arg(0).arg("");
@@ -361,14 +367,14 @@ fn write(command: &mut Cmd, news: &HeldNews, again: bool, age: u64) {
             } = push;
             let record = serde_json::to_vec(record).unwrap_or_default();
             // One that is too long is held here alone: what was told of an older one goes.
-            let what = match (again, record.len() <= LONGEST_RECORD) {
-                (false, true) => "p",
-                (true, true) => "a",
-                (_, false) => "g",
-            };
+            let what = if record.len() <= LONGEST_RECORD { "p" } else { "g" };
             let left = |time: Option<Duration>| time.map_or(-1, |time| millis(time).cast_signed());
             command.arg(what).arg(*number).arg(&bytes(*key)).arg(id_of(id));
             command.arg(left(*due)).arg(left(*give_up)).arg(age).arg(record);
+        }
+        HeldNews::Acknowledged(number) => {
+            command.arg("a").arg(*number).arg("").arg("");
+            nothing(command);
         }
         HeldNews::Gone(number) => {
             command.arg("g").arg(*number).arg("").arg("");

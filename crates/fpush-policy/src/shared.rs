@@ -106,6 +106,8 @@ pub enum Change {
 pub enum HeldNews {
     /// It is like this now, under this number.
     Put(u64, SharedPush),
+    /// What is held under this number is acknowledged: an older one for its key is not needed.
+    Acknowledged(u64),
     /// Nothing more is to be done for what was held under this number.
     Gone(u64),
     /// The provider has accepted this push, which was held for this key.

@@ -2,7 +2,6 @@
 //! push services and of Apple. What is passed on, what is answered, and what strangers cannot do with it.
 
 #![cfg(all(feature = "enable_webpush_support", feature = "enable_apns_support"))]
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 #[path = "push2/answers.rs"]
 mod answers;

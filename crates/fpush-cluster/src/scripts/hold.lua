@@ -39,22 +39,34 @@ local function finish(id)
     end
 end
 
--- Of two pushes for a key the newer one is held for all. The same one under another name of ours, or of a process before this one,
--- is this one now.
-local function makes_room(key, id, at, again)
+-- The push that is held for a key. The same push at another place of ours, or of a process before this one, is the one that comes.
+local function held_for(key, id)
     local place = redis.call('HGET', KEYS[2], key)
-    if not place then
-        return true
+    local entry = place and read(place)
+    if entry and entry.id == id then
+        remove(place, entry)
+        return
     end
+    return place, entry
+end
+
+-- What is acknowledged takes the place of an older one, whose instance need not send it any more.
+local function acknowledge(place)
     local entry = read(place)
-    if entry.id ~= id and not string.find(ours, ' ' .. string.match(place, '^%d+') .. ' ', 1, true) then
-        if again or entry.at > at then
-            return false
-        end
-        finish(entry.id)
+    if not entry then
+        return
     end
-    remove(place, entry)
-    return true
+    local other_place, other = held_for(entry.key)
+    if other and other_place ~= place then
+        if other.at > entry.at then
+            return
+        end
+        if not string.find(ours, ' ' .. string.match(other_place, '^%d+') .. ' ', 1, true) then
+            finish(other.id)
+            remove(other_place, other)
+        end
+    end
+    redis.call('HSET', KEYS[2], entry.key, place)
 end
 
 local function ends(left)
@@ -66,18 +78,23 @@ local twice, taken = 0, {}
 for first = 7, #ARGV, 8 do
     local what, number, key, id = ARGV[first], ARGV[first + 1], ARGV[first + 2], ARGV[first + 3]
     local place = ARGV[1] .. ':' .. number
-    if what == 'p' or what == 'a' then
+    if what == 'p' then
         local at = now - tonumber(ARGV[first + 6])
         remove(place)
         if redis.call('ZSCORE', KEYS[5], id) then
             taken[#taken + 1] = number
-        elseif makes_room(key, id, at, what == 'a') and redis.call('HLEN', KEYS[1]) < tonumber(ARGV[4]) then
+        elseif redis.call('HLEN', KEYS[1]) < tonumber(ARGV[4]) then
+            local other = held_for(key, id)
             local head = string.format('%.0f %.0f %.0f %.0f %s ', redis.call('HINCRBY', KEYS[6], 'count', 1), at,
                 ends(ARGV[first + 4]), ends(ARGV[first + 5]), id)
             redis.call('HSET', KEYS[1], place, head .. key .. ARGV[first + 7])
-            redis.call('HSET', KEYS[2], key, place)
             redis.call('ZADD', KEYS[3], ARGV[1], place)
+            if not other then
+                redis.call('HSET', KEYS[2], key, place)
+            end
         end
+    elseif what == 'a' then
+        acknowledge(place)
     elseif what == 'g' then
         remove(place)
     elseif what == 't' then

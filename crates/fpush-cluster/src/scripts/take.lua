@@ -56,7 +56,7 @@ local function take(place, stopped)
         entry.give_up, id)
     local new = ARGV[1] .. ':t' .. id
     redis.call('HSET', KEYS[1], new, head .. entry.key .. entry.record)
-    redis.call('HSET', KEYS[2], entry.key, new)
+    redis.call('HSETNX', KEYS[2], entry.key, new)
     redis.call('ZADD', KEYS[3], ARGV[1], new)
     taken[#taken + 1] = {id, entry.key, stopped, left(entry.due), left(entry.give_up), entry.record}
 end

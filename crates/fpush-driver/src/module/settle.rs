@@ -104,7 +104,9 @@ impl Module {
         };
         match timeout(LONGEST_WRITE, written).await {
             Ok(Ok(true)) => {
-                self.lock().policy.written(number);
+                let mut state = self.lock();
+                state.policy.written(number);
+                state.tell_acknowledged(number);
                 Outcome::Queued
             }
             Ok(Ok(false) | Err(_)) => {

@@ -74,6 +74,13 @@ impl State {
         }
     }
 
+    /// Tells other instances that a held push is acknowledged.
+    pub(crate) fn tell_acknowledged(&self, number: u64) {
+        if let Some(shared) = self.shared.as_ref().filter(|_| self.store.is_some()) {
+            shared.tell_held(vec![HeldNews::Acknowledged(number)]);
+        }
+    }
+
     /// Tells other instances that the provider has accepted a held push.
     pub(crate) fn tell_delivered(&self, job: &PushJob) {
         if let Some(shared) = self.shared.as_ref().filter(|_| self.store.is_some()) {
