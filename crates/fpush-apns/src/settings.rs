@@ -400,27 +400,25 @@ impl Endpoints {
         ];
         let environment = apns.choice("environment", &CHOICES, Environment::Production);
         let (has_relay, has_second) = (apns.has("endpoint"), apns.has("sandboxEndpoint"));
-        let (first, second) = match environment {
-            Environment::Production => (Endpoint::read(apns, PRODUCTION), Second::None),
-            Environment::Sandbox => (Endpoint::read(apns, SANDBOX), Second::None),
-            Environment::Both => {
-                let first = Endpoint::read(apns, PRODUCTION);
-                let second = Endpoint::read_key(apns, "sandboxEndpoint", SANDBOX);
-                (
-                    first,
-                    second.map_or(Second::Wrong, |second| Second::At(Box::new(second))),
-                )
-            }
+        let own = match environment {
+            Environment::Production | Environment::Both => PRODUCTION,
+            Environment::Sandbox => SANDBOX,
+        };
+        let first = Endpoint::read(apns, own);
+        let sandbox = Endpoint::read_key(apns, "sandboxEndpoint", SANDBOX);
+        let second = match environment {
+            Environment::Both => sandbox.map_or(Second::Wrong, |sandbox| Second::At(Box::new(sandbox))),
+            Environment::Production | Environment::Sandbox => Second::None,
         };
         match environment {
             Environment::Both if has_relay != has_second => apns.error(
                 "sandboxEndpoint",
                 "with environment \"both\" endpoint and sandboxEndpoint replace Apple's servers together: set both, or none",
             ),
-            Environment::Production | Environment::Sandbox if has_second => {
-                apns.optional_string("sandboxEndpoint");
-                apns.error("sandboxEndpoint", "this is for environment \"both\" alone; for one environment there is endpoint");
-            }
+            Environment::Production | Environment::Sandbox if has_second => apns.error(
+                "sandboxEndpoint",
+                "this is for environment \"both\" alone; for one environment there is endpoint",
+            ),
             Environment::Production | Environment::Sandbox | Environment::Both => {}
         }
         Self {

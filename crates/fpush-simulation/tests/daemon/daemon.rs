@@ -153,7 +153,7 @@ pub(crate) struct Daemon {
     asked: Millis,
     asks_every: Millis,
     /// With which changes files were written.
-    written_blocks: Vec<[u64; 2]>,
+    written_blocks: Vec<[u64; 3]>,
     held: Arc<Mutex<BTreeMap<Name, Held>>>,
     starts: Arc<AtomicU64>,
 }
@@ -362,7 +362,7 @@ impl Daemon {
         }
     }
 
-    fn write_blocks(&mut self, disk: &mut Disk, now: Millis, changes: &[[u64; 2]]) {
+    fn write_blocks(&mut self, disk: &mut Disk, now: Millis, changes: &[[u64; 3]]) {
         disk.blocks_at = now;
         let changes = changes.to_vec();
         if mem::replace(&mut self.written_blocks, changes) == self.written_blocks {

@@ -186,7 +186,7 @@ fn scripts_get_json() {
         sent["findings"][0]["meaning"]
             .as_str()
             .unwrap()
-            .starts_with("It does not follow"),
+            .starts_with("The provider has it."),
         "{sent}"
     );
     let said = place.fpush(&["send", "--json", "--module", "io", "--token", &apple(1)]);

@@ -24,7 +24,7 @@ fn a_running_daemon_sends_it_itself() {
         &[
             &asked,
             "module ios: the provider accepted the push (a visible push)",
-            "It does not follow that the device shows it",
+            "The provider has it. If the phone shows nothing",
         ],
     );
     let requests = place.apns.wait_for(2, LONG);
