@@ -197,6 +197,11 @@ impl Store {
         only(on!(self, pool => numbers(pool, sql::COUNT, &[])))
     }
 
+    /// Whether there is a device.
+    pub(crate) async fn has_devices(&self) -> Result<bool> {
+        Ok(only(on!(self, pool => numbers(pool, sql::HAS_DEVICES, &[])))? > 0)
+    }
+
     /// How many devices are missing of those that were counted along. In one statement, between whose parts nobody writes.
     pub(crate) async fn missing(&self) -> Result<i64> {
         only(on!(self, pool => numbers(pool, sql::MISSING, &[])))

@@ -108,6 +108,7 @@ pub(super) const WITH_TOKEN: &str = concat!(
     " FROM devices WHERE token = $1 OR token = $2 OR call_token = $1 OR call_token = $2 ORDER BY node LIMIT 20"
 );
 pub(super) const COUNT: &str = "SELECT count(*) FROM devices";
+pub(super) const HAS_DEVICES: &str = "SELECT count(*) FROM (SELECT 1 FROM devices LIMIT 1) AS first";
 pub(super) const PUT: &str = concat!(
     "INSERT INTO devices (",
     columns!(),
