@@ -5,6 +5,7 @@
 
 mod attempts;
 mod blocklist;
+mod chunks;
 mod crowd;
 mod fair;
 mod health;
