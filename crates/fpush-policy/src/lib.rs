@@ -4,6 +4,7 @@
 //! out, hands in what the decision needs. [`Policy`] is the state of one module, and its methods are the events.
 
 mod attempts;
+mod block;
 mod blocklist;
 mod chunks;
 mod crowd;
@@ -30,7 +31,8 @@ mod verdict;
 mod view;
 
 pub use attempts::{Answered, Ended, Next, Notice, Tries};
-pub use blocklist::{BlockReason, BlockRule, BlocklistSettings};
+pub use block::BlockReason;
+pub use blocklist::{BlockRule, BlocklistSettings};
 pub use fair::{Entered, FairQueue, Gate, Passed, Sender, Standing, Ticket};
 pub use health::Complaint;
 pub use job::{PushJob, SenderDomain};

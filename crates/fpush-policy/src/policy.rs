@@ -22,7 +22,8 @@ use fpush_push::{Class, Fingerprint, LaneId, Outcome};
 pub use self::words::VerdictPlace;
 
 use crate::{
-    blocklist::{BlockReason, Blocklist},
+    block::BlockReason,
+    blocklist::Blocklist,
     fair::{Entered, Ticket},
     health::ModuleHealth,
     hold::{HeldPush, HoldQueue},

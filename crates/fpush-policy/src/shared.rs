@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fpush_push::{Class, Fingerprint};
 
-use crate::{blocklist::BlockReason, limiter::Target, verdict::MOST_DEATHS};
+use crate::{block::BlockReason, limiter::Target, verdict::MOST_DEATHS};
 
 /// What one push wants of all instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
