@@ -1,6 +1,8 @@
 //! What a registry answers while its devices are coming into memory: what the database says, and nothing is called gone
 //! that is not certainly so.
 
+use std::time::{Duration, Instant};
+
 use fpush_push::{Devices as _, Found, Lookup};
 
 use tokio::sync::oneshot;
@@ -18,6 +20,10 @@ const MANY: u64 = 30_000;
 /// A database with many devices, and `lives`, `leaves` and `gone`, of which the last one is not registered any more.
 /// Its writer does nothing until what is returned beside it is dropped.
 async fn large(database: &Database) -> (Open, oneshot::Sender<()>) {
+    large_of(database, MANY).await
+}
+
+async fn large_of(database: &Database, many: u64) -> (Open, oneshot::Sender<()>) {
     let open = database.open().await;
     for node in ["lives", "leaves", "gone"] {
         open.register(ALICE, node, &format!("t-{node}")).await.unwrap();
@@ -27,13 +33,13 @@ async fn large(database: &Database) -> (Open, oneshot::Sender<()>) {
     let known = open.registry.known();
     open.close().await;
     let insert = format!(
-        "WITH RECURSIVE numbers (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < {MANY}) \
+        "WITH RECURSIVE numbers (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < {many}) \
          INSERT INTO devices (node, dialect, kind, secret, token, registered, imported) \
          SELECT 'many' || number, 'mod_push_appserver', 'fcm', 'secret', 't' || number, 1767225600000, 1 FROM numbers"
     );
     database.by_hand(&insert).await;
     let counted = format!(
-        "UPDATE states SET devices = devices + {MANY} WHERE change = (SELECT max(change) FROM states)"
+        "UPDATE states SET devices = devices + {many} WHERE change = (SELECT max(change) FROM states)"
     );
     database.by_hand(&counted).await;
     database.open_idle(known).await
@@ -96,4 +102,30 @@ async fn devices_register_and_leave_while_others_come_into_memory() {
         );
         open.close().await;
     }
+}
+
+/// A measurement: `cargo test -p fpush-registry --test registry -- --ignored --nocapture two_million`.
+#[tokio::test]
+#[ignore = "it takes minutes, and measures"]
+async fn two_million_devices_keep_nobody_waiting() {
+    let database = Database::sqlite(true);
+    let (open, idle) = large_of(&database, 2_000_000).await;
+    drop((open.registry.known(), idle));
+    open.close().await;
+    let began = Instant::now();
+    let open = database.open().await;
+    drop(open.device("many7", Some("secret")).await);
+    let first = began.elapsed();
+    let (mut asked, mut longest) = (0, Duration::ZERO);
+    while open.registry.is_loading() {
+        let asking = Instant::now();
+        drop(open.device("many1999999", Some("secret")).await);
+        (asked, longest) = (asked + 1, longest.max(asking.elapsed()));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let loaded = began.elapsed();
+    eprintln!(
+        "first answer {first:?}, all in memory {loaded:?}; the longest of {asked} look-ups until then {longest:?}"
+    );
+    open.close().await;
 }
