@@ -4,6 +4,7 @@
 //! instances share. So what a transaction reads stays true until it commits, and the ids of changes are in the order
 //! of the commits.
 
+mod many;
 mod migrate;
 mod postgres;
 pub(crate) mod probe;
@@ -25,7 +26,7 @@ use self::{
 };
 pub(crate) use self::{
     run::{MigrateError, Removed, State, describe, is_outage},
-    statements::NOTED_AT_ONCE,
+    statements::{AT_ONCE, NOTED_AT_ONCE},
     writing::FORGOTTEN_AT_ONCE,
     writing::{Counted, Writing},
 };
