@@ -325,6 +325,24 @@ async fn devices_of_tables_without_the_time_of_imports_expire_by_the_time_of_the
     }
 }
 
+/// What registers by a clock that is wrong must not make it believed, nor a database that was not compared with what is known.
+#[tokio::test]
+async fn nothing_is_written_into_a_large_database_before_it_is_judged() {
+    let databases = Databases::new();
+    for store in databases.each() {
+        let small = writer(&store).await;
+        assert!(small.is_well() && small.expiry.is_some() && small.loading.is_none());
+        by_hand(&small.shared.store, "UPDATE states SET devices = 20001").await;
+        small.shared.store.close().await;
+        let mut large = writer(&store).await;
+        assert!(!large.is_well() && large.expiry.is_none() && large.shared.known().is_none());
+        large.begin().await.unwrap();
+        assert!(large.is_well() && large.expiry.is_some() && large.loading.is_some());
+        assert_eq!(large.shared.doubt(), Some(Doubt::Fewer { missing: 20_001 }));
+        large.shared.store.close().await;
+    }
+}
+
 /// Many are written in one statement; those that are about each other see each other all the same.
 #[tokio::test]
 async fn registrations_of_one_transaction_see_each_other() {
