@@ -102,6 +102,7 @@ pub(crate) fn concerns(status: &Status, wall: SystemTime) -> Vec<Concern> {
     match &status.registry {
         Some(RegistryStatus::Doubted(message)) => add(Severity::Error, REGISTRY, message.clone()),
         Some(RegistryStatus::New) => add(Severity::Warning, REGISTRY, NO_DEVICES.to_owned()),
+        Some(RegistryStatus::Loading) => add(Severity::Warning, REGISTRY, LOADING.to_owned()),
         Some(RegistryStatus::Good) | None => {}
     }
     if let Some(cluster) = &status.cluster {
@@ -179,6 +180,11 @@ pub(crate) fn unready(status: &Status) -> Vec<String> {
     reasons
 }
 
+/// What there is to know of an instance that is ready.
+pub(crate) fn remark(status: &Status) -> Option<&'static str> {
+    matches!(status.registry, Some(RegistryStatus::Loading)).then_some(LOADING)
+}
+
 /// How bad the end of a certificate is, if it is near enough to be said.
 fn ending(end: SystemTime, wall: SystemTime) -> Option<(Severity, String)> {
     let seconds = seconds_from(wall, end);
@@ -205,6 +211,8 @@ const SOON: u32 = 30;
 const VERY_SOON: u32 = 7;
 const CLUSTER: &str = "cluster";
 const REGISTRY: &str = "registered devices";
+const LOADING: &str =
+    "not all registered devices are in memory yet: the database is asked for each until then";
 const NO_DEVICES: &str =
     "no device has registered yet; if some should be in the database, correct registration.store";
 const NO_ACCESS_TOKEN: &str =

@@ -114,6 +114,12 @@ impl Monitor {
         }
     }
 
+    /// What there is to know although fpush is ready.
+    pub(crate) fn remark(&self) -> Option<&'static str> {
+        let (_, status) = self.seen().last.clone()?;
+        concerns::remark(&status)
+    }
+
     /// What the status page shows, as JSON; `None` before there is a status.
     pub(crate) fn view(&self, now: Instant, wall: SystemTime) -> Option<Value> {
         let Seen { last, history } = self.seen().clone();

@@ -52,7 +52,8 @@ async fn metrics(State(monitor): State<Arc<Monitor>>) -> Response {
 async fn ready(State(monitor): State<Arc<Monitor>>) -> Response {
     let reasons = monitor.unready();
     if reasons.is_empty() {
-        return answer(TEXT, "ready\n");
+        let remark = monitor.remark().map(|remark| format!("{remark}\n"));
+        return answer(TEXT, format!("ready\n{}", remark.unwrap_or_default()));
     }
     let text = reasons.join("\n") + "\n";
     (StatusCode::SERVICE_UNAVAILABLE, answer(TEXT, text)).into_response()

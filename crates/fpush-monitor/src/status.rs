@@ -99,6 +99,8 @@ impl Status {
 pub enum RegistryStatus {
     /// It is the one that it was, or cannot be asked yet.
     Good,
+    /// Not all devices are in memory yet: the database is asked for each until then.
+    Loading,
     /// No device has registered yet.
     New,
     /// It is not what it was: in words, with what to do.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use fpush_push::{Fingerprint, settings::Section};
 
 use crate::{
+    block::{Block, BlockReason, Era},
     recency::Recency,
     records::{BlockRecord, Clocks},
     ticks::{Tick, Ticks},
@@ -62,34 +63,12 @@ impl BlockRule {
     }
 }
 
-/// Why a token is blocked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum BlockReason {
-    /// The provider declared it dead.
-    Dead,
-    /// Something failed that nobody could explain.
-    Unexplained,
-    /// The provider called it dead or wrong, and is not believed; or it cannot reach the token's platform.
-    #[serde(alias = "Malformed")]
-    Doubted,
-}
-
-/// One token's block; kept for a while after it ended, because the second block lasts longer.
-#[derive(Clone, Copy, Debug)]
-struct Block {
-    start: Tick,
-    end: Tick,
-    reason: BlockReason,
-    /// Under which settings: what the provider said to older ones counts no more.
-    era: u16,
-}
-
 #[derive(Debug)]
 pub(crate) struct Blocklist {
     settings: BlocklistSettings,
     blocks: Recency<Block>,
     ticks: Ticks,
-    era: u16,
+    era: Era,
     /// Before this place there may be blocks that count no more.
     unswept: usize,
     changes: u64,
@@ -101,7 +80,7 @@ impl Blocklist {
             settings,
             blocks: Recency::new(MAX_TOKENS),
             ticks,
-            era: 0,
+            era: Era::default(),
             unswept: 0,
             changes: 0,
         }
@@ -135,8 +114,8 @@ impl Blocklist {
     pub(crate) fn part(&self, from: usize, most: usize, clocks: Clocks) -> (Vec<BlockRecord>, Option<usize>) {
         let record = |(token, block): (Fingerprint, &Block)| BlockRecord {
             token: token.to_parts(),
-            reason: block.reason,
-            start: clocks.to_millis(self.ticks.instant(block.start)),
+            reason: block.reason(),
+            start: clocks.to_millis(self.ticks.instant(block.start())),
             end: clocks.to_millis(self.ticks.instant(block.end)),
         };
         let (part, next) = self.blocks.part(from, most);
@@ -151,12 +130,8 @@ impl Blocklist {
             let (first, second) = self.lengths(record.reason);
             let latest = clocks.now + first.max(second);
             let start = clocks.to_instant(record.start).min(clocks.now);
-            let block = Block {
-                start: self.ticks.until(start),
-                end: self.ticks.until(clocks.to_instant(record.end).min(latest)),
-                reason: record.reason,
-                era: self.era,
-            };
+            let end = self.ticks.until(clocks.to_instant(record.end).min(latest));
+            let block = Block::new(self.ticks.until(start), end, record.reason, self.era);
             self.blocks.touch(Fingerprint::from_parts(record.token), block);
         }
     }
@@ -164,12 +139,8 @@ impl Blocklist {
     /// Whether a publish for the token must be turned away now. Asking prolongs a block in its second half, but never
     /// beyond the longest one of its kind.
     pub(crate) fn check(&mut self, token: Fingerprint, now: Instant) -> Option<BlockReason> {
-        let (
-            Block {
-                start, end, reason, ..
-            },
-            tick,
-        ) = self.running(token, now)?;
+        let (block, tick) = self.running(token, now)?;
+        let (start, end, reason) = (block.start(), block.end, block.reason());
         if tick.since(start) >= end.since(start) / 2 {
             let longest = match reason {
                 BlockReason::Dead => self.settings.dead.longest(),
@@ -188,7 +159,7 @@ impl Blocklist {
     /// Why nothing is sent to the token, and until when; unlike [`check`](Self::check) this prolongs nothing.
     pub(crate) fn look(&self, token: Fingerprint, now: Instant) -> Option<(BlockReason, Instant)> {
         let (block, _) = self.running(token, now)?;
-        Some((block.reason, self.ticks.instant(block.end)))
+        Some((block.reason(), self.ticks.instant(block.end)))
     }
 
     /// Blocks a token: for longer if it was blocked for the same reason before. A block that still runs is
@@ -200,21 +171,16 @@ impl Blocklist {
         let before = self.blocks.get(token).filter(|block| self.counts(block));
         let end = match before {
             Some(block) if start < block.end => {
-                if block.reason == BlockReason::Dead && reason != BlockReason::Dead {
+                if block.reason() == BlockReason::Dead && reason != BlockReason::Dead {
                     return;
                 }
                 block.end.max(start.plus(first))
             }
-            Some(block) if block.reason == reason => start.plus(second),
+            Some(block) if block.reason() == reason => start.plus(second),
             Some(_) | None => start.plus(first),
         };
         self.changes += 1;
-        let block = Block {
-            start,
-            end,
-            reason,
-            era: self.era,
-        };
+        let block = Block::new(start, end, reason, self.era);
         self.blocks.touch(token, block);
     }
 
@@ -223,12 +189,8 @@ impl Blocklist {
         self.forget(now);
         let (first, second) = self.lengths(reason);
         self.changes += 1;
-        let block = Block {
-            start: self.ticks.until(now),
-            end: self.ticks.until(until.min(now + first.max(second))),
-            reason,
-            era: self.era,
-        };
+        let end = self.ticks.until(until.min(now + first.max(second)));
+        let block = Block::new(self.ticks.until(now), end, reason, self.era);
         self.blocks.touch(token, block);
     }
 
@@ -248,7 +210,7 @@ impl Blocklist {
         let part = part.filter(move |(_, block)| runs(block));
         let part = part.map(move |(token, block)| {
             let left = self.ticks.instant(block.end).saturating_duration_since(now);
-            (token, block.reason, left)
+            (token, block.reason(), left)
         });
         (part, next)
     }
@@ -256,7 +218,16 @@ impl Blocklist {
     /// Forgets all tokens that the provider called dead or wrong, because it said so to other settings: at once what it
     /// blocks by that, and [little by little](Self::sweep) what it remembers.
     pub(crate) fn unblock_all(&mut self) {
-        self.era = self.era.wrapping_add(1);
+        self.era = match self.era.next() {
+            Some(era) => era,
+            // So many reloads within minutes: nothing of a former era may be taken for one of this.
+            None => {
+                while self.unswept > 0 {
+                    self.sweep();
+                }
+                Era::default()
+            }
+        };
         self.unswept = self.blocks.len();
         self.changes += 1;
     }
@@ -287,7 +258,7 @@ impl Blocklist {
     fn forget(&mut self, now: Instant) {
         for _ in 0..FORGOTTEN_AT_A_TIME {
             match self.blocks.oldest() {
-                Some(block) if self.ticks.until(now) >= block.end.plus(self.lengths(block.reason).1) => {
+                Some(block) if self.ticks.until(now) >= block.end.plus(self.lengths(block.reason()).1) => {
                     self.blocks.pop_oldest();
                 }
                 Some(_) | None => return,
@@ -304,7 +275,7 @@ impl Blocklist {
 
     /// Whether it is not of an era that has ended. What nobody could explain, the provider did not say.
     fn counts(&self, block: &Block) -> bool {
-        block.reason == BlockReason::Unexplained || block.era == self.era
+        block.reason() == BlockReason::Unexplained || block.era() == self.era
     }
 
     /// How long the first block lasts, and the second.
@@ -518,6 +489,38 @@ mod tests {
         let late = 2_000 * HOUR;
         f.block(BlockReason::Dead, late);
         assert_eq!(before + 1 - f.list.len(), FORGOTTEN_AT_A_TIME as usize);
+    }
+
+    #[test]
+    fn a_blocked_token_takes_forty_bytes() {
+        let mut f = Fixture::new();
+        let (hasher, tokens) = (TokenHasher::with_key([7; 16]), 250_000_u32);
+        f.list.blocks = Recency::new(tokens);
+        for number in 0..tokens {
+            f.list.block(
+                hasher.fingerprint(&number.to_string()),
+                BlockReason::Dead,
+                f.start,
+            );
+        }
+        let each = f.list.blocks.size() / tokens as usize;
+        assert!(each <= 40, "{each}");
+    }
+
+    /// Their numbers begin anew after 64.
+    #[test]
+    fn no_block_of_an_era_that_has_ended_counts_in_a_later_one() {
+        let mut f = Fixture::new();
+        for _ in 0..200 {
+            f.block(BlockReason::Dead, Duration::ZERO);
+            f.list.unblock_all();
+            assert_eq!(f.check(SECOND), None);
+        }
+        f.block(BlockReason::Dead, Duration::ZERO);
+        for _ in 0..200 {
+            f.list.unblock_all();
+            assert_eq!(f.check(SECOND), None);
+        }
     }
 
     #[test]

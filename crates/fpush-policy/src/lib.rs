@@ -4,7 +4,9 @@
 //! out, hands in what the decision needs. [`Policy`] is the state of one module, and its methods are the events.
 
 mod attempts;
+mod block;
 mod blocklist;
+mod chunks;
 mod crowd;
 mod fair;
 mod health;
@@ -30,7 +32,8 @@ mod verdict;
 mod view;
 
 pub use attempts::{Answered, Ended, Next, Notice, Tries};
-pub use blocklist::{BlockReason, BlockRule, BlocklistSettings};
+pub use block::BlockReason;
+pub use blocklist::{BlockRule, BlocklistSettings};
 pub use fair::{Entered, FairQueue, Gate, Passed, Sender, Standing, Ticket};
 pub use health::Complaint;
 pub use job::{Elsewhere, PushJob, SenderDomain};

@@ -25,7 +25,8 @@ pub use self::{homes::HomeRecord, words::VerdictPlace};
 
 use self::lanes::SECOND;
 use crate::{
-    blocklist::{BlockReason, Blocklist},
+    block::BlockReason,
+    blocklist::Blocklist,
     fair::{Entered, Ticket},
     health::ModuleHealth,
     hold::{HeldPush, HoldQueue},

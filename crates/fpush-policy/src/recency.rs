@@ -6,13 +6,16 @@ use hashbrown::HashTable;
 
 use fpush_push::Fingerprint;
 
-/// Entries are in one vector, linked from the oldest to the newest by index, beside tables of indices: 28 bytes an entry
+use crate::chunks::Chunks;
+
+/// Entries are in one list, linked from the oldest to the newest by index, beside tables of indices: 28 bytes an entry
 /// with a value of four, which is what lets a million tokens cost tens of megabytes. There are several tables, by the hash
-/// of the key, because a table that grows moves all that it holds at once, and pushes wait for as long as this takes.
+/// of the key, and the list is in chunks, because what grows moves all that it holds at once, and pushes wait for as long
+/// as this takes.
 #[derive(Debug)]
 pub struct Recency<V> {
     tables: Box<[HashTable<u32>]>,
-    entries: Vec<Entry<V>>,
+    entries: Chunks<Entry<V>>,
     oldest: u32,
     newest: u32,
     bound: u32,
@@ -34,10 +37,10 @@ impl<V> Recency<V> {
     /// An empty map that never holds more than `bound` entries.
     pub fn new(bound: u32) -> Self {
         assert!(bound > 0 && bound < NONE, "a bound that indices can hold");
-        let tables = bound.div_ceil(TABLE).next_power_of_two();
+        let tables = bound.div_ceil(TABLE);
         Self {
             tables: (0..tables).map(|_| HashTable::new()).collect(),
-            entries: Vec::new(),
+            entries: Chunks::default(),
             oldest: NONE,
             newest: NONE,
             bound,
@@ -47,6 +50,13 @@ impl<V> Recency<V> {
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// How much memory it has.
+    #[cfg(test)]
+    pub(crate) fn size(&self) -> usize {
+        let tables: usize = self.tables.iter().map(HashTable::allocation_size).sum();
+        tables + self.entries.size()
     }
 
     /// Whether there is none.
@@ -114,7 +124,7 @@ impl<V> Recency<V> {
 
     /// Some entries as they are in memory, from this index on, and the index of the next part; none after the last one.
     pub fn part(&self, from: usize, most: usize) -> (impl Iterator<Item = (Fingerprint, &V)>, Option<usize>) {
-        let part = self.entries.iter().skip(from).take(most);
+        let part = self.entries.iter_from(from).take(most);
         let next = from.saturating_add(most);
         (
             part.map(|entry| (entry.key.fingerprint(), &entry.value)),
@@ -160,7 +170,7 @@ impl<V> Recency<V> {
         if index != last {
             self.relocate(last, index);
         }
-        Some(self.entries.swap_remove(index as usize).value)
+        self.entries.swap_remove(index as usize).map(|entry| entry.value)
     }
 
     /// Points everything that knows an entry at `from` to `to`, its new place.
@@ -236,16 +246,17 @@ impl Key {
         u64::from(high) << 32 | u64::from(low)
     }
 
-    /// Which of so many tables has it, by other bits than those by which a table finds it. Their number is a power of two.
+    /// Which of so many tables has it, by other bits than those by which a table finds it.
     fn table(self, tables: usize) -> usize {
         let Self([.., high]) = self;
-        high as usize & (tables - 1)
+        ((u64::from(high) * tables as u64) >> 32) as usize
     }
 }
 
 const NONE: u32 = u32::MAX;
-/// So many entries are in a table at most, or somewhat more where chance has it.
-const TABLE: u32 = 16_384;
+/// So many entries are in a table at most, or somewhat more where chance has it: what has room in 16,384 places, of which an
+/// eighth has to be free.
+const TABLE: u32 = 12_500;
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    blocklist::BlockReason,
+    block::BlockReason,
     hold::HeldPush,
     job::{Elsewhere, PushJob, SenderDomain},
     limiter::Target,

@@ -10,7 +10,7 @@ use fpush_push::{Class, Fingerprint};
 use uuid::Uuid;
 
 use crate::{
-    blocklist::BlockReason,
+    block::BlockReason,
     limiter::Target,
     records::{Clocks, HeldRecord, as_millis},
     verdict::MOST_DEATHS,

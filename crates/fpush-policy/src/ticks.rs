@@ -23,6 +23,14 @@ impl Tick {
         self.0.saturating_sub(other.0)
     }
 
+    pub(crate) fn to_number(self) -> u32 {
+        self.0
+    }
+
+    pub(crate) fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+
     /// So much earlier.
     pub(crate) fn minus(self, time: Duration) -> Self {
         Self(self.0.saturating_sub(number(time)))

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use fpush_push::{Class, Fingerprint, LaneId, TroubleKind};
 
 use crate::{
-    blocklist::BlockReason,
+    block::BlockReason,
     health::{Complaint, worse},
     hold::HeldPush,
     limiter::Target,

@@ -11,11 +11,15 @@ use crate::{
 };
 
 /// What a push to a device needs. Clones share their memory.
-///
-/// Eight bytes for the time of the last registration, four for the kind, two for each field (its length, and how it
-/// is written), then the fields.
 #[derive(Clone)]
 pub(crate) struct Entry(Arc<[u8]>);
+
+/// The bytes of an entry, wherever they are.
+///
+/// Eight bytes for the time of the last registration; two with two bits for each field, how it is written; a number for
+/// the kind, and one for the length of each field that is there; then the fields.
+#[derive(Clone, Copy)]
+pub(crate) struct Packed<'a>(&'a [u8]);
 
 /// A text of an entry.
 #[derive(Clone, Copy)]
@@ -43,39 +47,61 @@ impl Entry {
             device.channel.as_ref(),
             former.as_ref(),
         ];
-        let texts: usize = fields.iter().flatten().map(|text| text.len()).sum();
-        let mut bytes = Vec::with_capacity(TEXTS + texts);
-        bytes.extend(device.changed().millis().to_le_bytes());
-        bytes.extend(kind.to_le_bytes());
-        let mut end = TEXTS;
-        bytes.resize(end, 0);
+        let (mut texts, mut forms, mut lengths) = (Vec::new(), 0_u16, Vec::new());
         for (index, text) in fields.into_iter().enumerate() {
-            let header = match text {
-                None => MISSING,
-                Some(text) => {
-                    let packed = pack(text, &mut bytes);
-                    let length = (bytes.len() - end) as u16;
-                    if packed { length | PACKED } else { length }
-                }
-            };
-            end = bytes.len();
-            bytes[HEADERS + 2 * index..][..2].copy_from_slice(&header.to_le_bytes());
+            let Some(text) = text else { continue };
+            let start = texts.len();
+            let form = if pack(text, &mut texts) { PACKED } else { AS_IT_IS };
+            forms |= form << (2 * index);
+            push_number(texts.len() - start, &mut lengths);
         }
+        let mut bytes = Vec::with_capacity(NUMBERS + 5 + lengths.len() + texts.len());
+        bytes.extend(device.changed().millis().to_le_bytes());
+        bytes.extend(forms.to_le_bytes());
+        push_number(kind as usize, &mut bytes);
+        bytes.extend(lengths);
+        bytes.extend(texts);
         Self(bytes.into())
+    }
+
+    /// Its bytes.
+    pub(crate) fn packed(&self) -> Packed<'_> {
+        Packed(&self.0)
     }
 
     /// When the device last registered.
     pub(crate) fn changed(&self) -> Time {
-        Time(i64::from_le_bytes(self.array(0)))
-    }
-
-    /// The number that was given for its kind.
-    pub(crate) fn kind(&self) -> u32 {
-        u32::from_le_bytes(self.array(8))
+        Time(i64::from_le_bytes(self.packed().array(0)))
     }
 
     /// A text.
     pub(crate) fn text(&self, field: Field) -> Option<String> {
+        self.packed().text(field)
+    }
+}
+
+impl<'a> Packed<'a> {
+    /// What [`bytes`](Self::bytes) returned.
+    pub(crate) fn read(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// A copy that outlives them.
+    pub(crate) fn to_entry(self) -> Entry {
+        Entry(self.0.into())
+    }
+
+    /// The number that was given for its kind.
+    pub(crate) fn kind(self) -> u32 {
+        read_number(&self.0[NUMBERS..]).0 as u32
+    }
+
+    /// A text.
+    pub(crate) fn text(self, field: Field) -> Option<String> {
         let (bytes, packed) = self.field(field)?;
         let mut text = vec![0; bytes.len() * if packed { 2 } else { 1 }];
         unpack(bytes, packed, &mut text);
@@ -83,16 +109,16 @@ impl Entry {
     }
 
     /// Calls with the node, without allocating.
-    pub(crate) fn with_node<T>(&self, run: impl FnOnce(&[u8]) -> T) -> T {
+    pub(crate) fn with_node<T>(self, run: impl FnOnce(&[u8]) -> T) -> T {
         self.with::<MAX_NODE, T>(Field::Node, run)
     }
 
     /// Calls with the secret, without allocating.
-    pub(crate) fn with_secret<T>(&self, run: impl FnOnce(&[u8]) -> T) -> T {
+    pub(crate) fn with_secret<T>(self, run: impl FnOnce(&[u8]) -> T) -> T {
         self.with::<MAX_SECRET, T>(Field::Secret, run)
     }
 
-    fn with<const MAX: usize, T>(&self, field: Field, run: impl FnOnce(&[u8]) -> T) -> T {
+    fn with<const MAX: usize, T>(self, field: Field, run: impl FnOnce(&[u8]) -> T) -> T {
         match self.field(field) {
             None => run(b""),
             Some((bytes, false)) => run(bytes),
@@ -106,26 +132,53 @@ impl Entry {
     }
 
     /// The bytes of a field, and whether they encode hexadecimal digits.
-    fn field(&self, wanted: Field) -> Option<(&[u8], bool)> {
-        let header = |index: usize| u16::from_le_bytes(self.array(HEADERS + 2 * index));
-        let length = |header: u16| {
-            if header == MISSING {
-                0
-            } else {
-                usize::from(header & !PACKED)
-            }
-        };
+    fn field(self, wanted: Field) -> Option<(&'a [u8], bool)> {
+        let forms = u16::from_le_bytes(self.array(FORMS));
+        let form = |index: usize| (forms >> (2 * index)) & 3;
         let wanted = wanted as usize;
-        let start = TEXTS + (0..wanted).map(|index| length(header(index))).sum::<usize>();
-        let found = header(wanted);
-        (found != MISSING).then(|| (&self.0[start..][..length(found)], found & PACKED != 0))
+        if form(wanted) == MISSING {
+            return None;
+        }
+        let (_, mut rest) = read_number(&self.0[NUMBERS..]);
+        let (mut start, mut its) = (0, 0);
+        for index in (0..FIELDS).filter(|index| form(*index) != MISSING) {
+            let (length, after) = read_number(rest);
+            rest = after;
+            if index < wanted {
+                start += length;
+            } else if index == wanted {
+                its = length;
+            }
+        }
+        Some((&rest[start..][..its], form(wanted) == PACKED))
     }
 
-    fn array<const N: usize>(&self, at: usize) -> [u8; N] {
+    fn array<const N: usize>(self, at: usize) -> [u8; N] {
         let mut array = [0; N];
         array.copy_from_slice(&self.0[at..][..N]);
         array
     }
+}
+
+/// Appends a number, seven bits in each byte, the lowest first.
+pub(crate) fn push_number(mut number: usize, bytes: &mut Vec<u8>) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+/// Reads such a number; returns what comes after it, too.
+pub(crate) fn read_number(bytes: &[u8]) -> (usize, &[u8]) {
+    let mut number = 0;
+    for (index, byte) in bytes.iter().enumerate() {
+        number |= usize::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return (number, &bytes[index + 1..]);
+        }
+    }
+    (number, &[])
 }
 
 /// Appends a text; as half as many bytes if it consists of small hexadecimal digits. Returns whether it does.
@@ -163,10 +216,14 @@ fn unpack(bytes: &[u8], packed: bool, text: &mut [u8]) {
 }
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
-const HEADERS: usize = 12;
-const TEXTS: usize = HEADERS + 2 * (Field::Former as usize + 1);
-const PACKED: u16 = 0x8000;
-const MISSING: u16 = 0xffff;
+/// Where the parts begin.
+const FORMS: usize = 8;
+const NUMBERS: usize = 10;
+const FIELDS: usize = Field::Former as usize + 1;
+/// How a field is written.
+const MISSING: u16 = 0;
+const AS_IT_IS: u16 = 1;
+const PACKED: u16 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -201,14 +258,14 @@ mod tests {
             };
             let entry = Entry::new(&device, kind);
             prop_assert_eq!(entry.text(Field::Node), Some(device.node.clone()));
-            prop_assert_eq!(entry.with_node(<[u8]>::to_vec), device.node.as_bytes());
-            prop_assert_eq!(entry.with_secret(<[u8]>::to_vec), device.secret.as_bytes());
+            prop_assert_eq!(entry.packed().with_node(<[u8]>::to_vec), device.node.as_bytes());
+            prop_assert_eq!(entry.packed().with_secret(<[u8]>::to_vec), device.secret.as_bytes());
             prop_assert_eq!(entry.text(Field::Secret), Some(device.secret.clone()));
             prop_assert_eq!(entry.text(Field::Token), Some(device.token.clone()));
             prop_assert_eq!(entry.text(Field::VoipToken), device.voip_token.clone());
             prop_assert_eq!(entry.text(Field::Account), device.account.clone());
             prop_assert_eq!(entry.text(Field::Channel), device.channel.clone());
-            prop_assert_eq!(entry.kind(), kind);
+            prop_assert_eq!(entry.packed().kind(), kind);
             prop_assert_eq!(entry.changed(), device.changed());
         }
     }

@@ -32,6 +32,7 @@ mod rules;
 mod secrets;
 mod settings;
 mod shared;
+mod shelf;
 mod store;
 mod targets;
 mod text;

@@ -344,6 +344,22 @@ impl Registry {
         Some(count as u64)
     }
 
+    /// Whether the devices are to be in memory, and are not all there yet: the database is asked for each until then.
+    #[must_use]
+    pub fn is_loading(&self) -> bool {
+        let cache = self.shared.cache.as_ref();
+        cache.is_some_and(|cache| cache.len().is_none())
+    }
+
+    /// Whether any device is registered.
+    ///
+    /// # Errors
+    ///
+    /// The database is out of reach.
+    pub async fn has_devices(&self) -> Result<bool, Unavailable> {
+        ask(self.shared.store.has_devices()).await
+    }
+
     /// Removes the device with this node; its owner does not matter. Returns whether there was one.
     ///
     /// # Errors

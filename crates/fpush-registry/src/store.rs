@@ -4,6 +4,7 @@
 //! instances share. So what a transaction reads stays true until it commits, and the ids of changes are in the order
 //! of the commits.
 
+mod many;
 mod migrate;
 mod postgres;
 pub(crate) mod probe;
@@ -25,7 +26,7 @@ use self::{
 };
 pub(crate) use self::{
     run::{MigrateError, Removed, State, describe, is_outage},
-    statements::NOTED_AT_ONCE,
+    statements::{AT_ONCE, NOTED_AT_ONCE},
     writing::FORGOTTEN_AT_ONCE,
     writing::{Counted, Writing},
 };
@@ -201,6 +202,11 @@ impl Store {
     /// How many devices there are.
     pub(crate) async fn count(&self) -> Result<i64> {
         only(on!(self, pool => numbers(pool, sql::COUNT, &[])))
+    }
+
+    /// Whether there is a device.
+    pub(crate) async fn has_devices(&self) -> Result<bool> {
+        Ok(only(on!(self, pool => numbers(pool, sql::HAS_DEVICES, &[])))? > 0)
     }
 
     /// How many devices are missing of those that were counted along. In one statement, between whose parts nobody writes.

@@ -1,11 +1,12 @@
 //! The one task that writes: what waits is written together, and memory follows what was committed.
 
+mod loading;
 #[cfg(test)]
 mod tests;
 mod transaction;
 mod upkeep;
 
-use std::{sync::Arc, time::Duration};
+use std::{future::ready, sync::Arc, time::Duration};
 
 use fpush_push::{Backoff, Unavailable, sender};
 use tokio::{
@@ -14,7 +15,10 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use self::transaction::{Committed, Effect, NoRoom, Transaction};
+use self::{
+    loading::Loading,
+    transaction::{Committed, Effect, NoRoom, Transaction},
+};
 use crate::{
     change::{Done, Job},
     error::RegisterError,
@@ -47,8 +51,10 @@ pub(crate) struct Writer {
     unwritten: Vec<Job>,
     /// Marks the changes that are ours.
     source: String,
-    /// Whether the tables are there, and memory holds them if it is to.
+    /// Whether the tables are there, and the daemon has judged the database.
     ready: bool,
+    /// What comes into memory; `None` if all devices are there, or none are to be.
+    loading: Option<Loading>,
     /// The last change of others that memory knows.
     seen: i64,
     /// What memory follows; `None` if it does not hold all devices.
@@ -99,6 +105,7 @@ impl Writer {
             unwritten: Vec::new(),
             source: random_hex()?[..16].to_owned(),
             ready: false,
+            loading: None,
             seen: 0,
             follows: None,
             told: 0,
@@ -113,10 +120,24 @@ impl Writer {
         })
     }
 
-    /// Makes the tables if they are missing, and loads all devices if memory is to hold them.
+    /// Makes the tables if they are missing, and begins. In a large database that is left to [`run`](Self::run): to count
+    /// the devices takes a while, and nobody has to wait for it who asks for one of them.
     pub(crate) async fn prepare(&mut self) -> Result<(), MigrateError> {
+        self.make_tables().await?;
+        if !self.is_daemon || self.shared.store.last_state().await?.is_small() {
+            self.begin().await?;
+        }
+        Ok(())
+    }
+
+    async fn make_tables(&mut self) -> Result<(), MigrateError> {
         let key = self.shared.store.migrate().await?;
         self.shared.set_key(&key);
+        Ok(())
+    }
+
+    /// Nothing is written before: what was used last, and whether the database is the one that it was, must be known first.
+    async fn begin(&mut self) -> Result<(), sqlx::Error> {
         if self.is_daemon {
             self.begin_to_keep_house().await?;
         }
@@ -141,6 +162,12 @@ impl Writer {
 
     /// Writes until the registry is closed.
     pub(crate) async fn run(mut self) {
+        if !self.ready
+            && self.outage.is_none()
+            && let Err(problem) = self.begin().await
+        {
+            self.fail(&self.shared.store.describe(&problem));
+        }
         let mut news = every(NEWS, NEWS);
         let mut times = every(TIMES, TIMES);
         let mut cleaning = every(Duration::from_secs(60), CLEANING);
@@ -159,7 +186,12 @@ impl Writer {
                 () = shared.jobs.until_any(), if self.is_well() => {
                     self.write().await;
                 }
-                _ = news.tick(), if self.keeps_house() => {
+                () = ready(()), if self.is_well() && self.loading.is_some() => {
+                    if let Err(problem) = self.load_some().await {
+                        self.fail(&self.shared.store.describe(&problem));
+                    }
+                }
+                _ = news.tick(), if self.keeps_house() && self.loading.is_none() => {
                     if let Err(problem) = self.look_at_past(false).await {
                         self.fail(&self.shared.store.describe(&problem));
                     } else if self.read_news().await {
@@ -217,7 +249,7 @@ impl Writer {
         let tried = if self.ready {
             self.try_again().await.map_err(MigrateError::from)
         } else {
-            self.prepare().await
+            self.make_tables_and_begin().await
         };
         match tried {
             Ok(()) => {
@@ -239,6 +271,11 @@ impl Writer {
             Err(MigrateError::Database(problem)) => self.fail(&self.shared.store.describe(&problem)),
             Err(problem @ MigrateError::Randomness(_)) => self.fail(&problem.to_string()),
         }
+    }
+
+    async fn make_tables_and_begin(&mut self) -> Result<(), MigrateError> {
+        self.make_tables().await?;
+        Ok(self.begin().await?)
     }
 
     async fn try_again(&mut self) -> Result<(), sqlx::Error> {

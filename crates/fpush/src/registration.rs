@@ -57,7 +57,7 @@ mod with {
     use fpush_driver::{Drain, Modules};
     use fpush_http::{Handle, HttpSettings, Listener, Security, api};
     use fpush_monitor::RegistryStatus;
-    use fpush_push::{Devices, settings::Section, sync::lock};
+    use fpush_push::{Devices, Unavailable, settings::Section, sync::lock};
     pub(crate) use fpush_registry::Known as KnownChange;
     use fpush_registry::{Device, Dialect, PushModules, Registry, RegistrySettings, StoreSettings, Time};
     use tokio::time::timeout;
@@ -263,15 +263,15 @@ mod with {
         let limits = listener_limits();
         let bound = async {
             if let Some(old) = &old
-                && has_devices(&old.registry).await == Some(true)
+                && old.registry.has_devices().await == Ok(true)
             {
-                match has_devices(&registry).await {
-                    Some(true) => {}
-                    Some(false) => bail!(
+                match registry.has_devices().await {
+                    Ok(true) => {}
+                    Ok(false) => bail!(
                         "registration.store: the database there has no device, and the one in use has some; restart fpush if \
                          that is meant"
                     ),
-                    None => bail!(
+                    Err(Unavailable) => bail!(
                         "registration.store: the database there is out of reach, and the one in use has devices: reload again \
                          when it is there, or restart fpush if that is meant"
                     ),
@@ -330,6 +330,7 @@ mod with {
         pub(crate) fn status(&self) -> RegistryStatus {
             match self.registry.doubt() {
                 Some(doubt) => RegistryStatus::Doubted(doubt.to_string()),
+                None if self.registry.is_loading() => RegistryStatus::Loading,
                 None if self.registry.known().is_some_and(|known| known.is_new()) => RegistryStatus::New,
                 None => RegistryStatus::Good,
             }
@@ -366,11 +367,6 @@ mod with {
     /// In milliseconds. That the database was seen is written down so often, because after an hour without that it may have
     /// been put back together with what is known of it.
     const SEEN_AGAIN: i64 = 600_000;
-
-    /// Whether any device is registered; `None` if the database does not say.
-    async fn has_devices(registry: &Registry) -> Option<bool> {
-        registry.count().await.ok().map(|count| count > 0)
-    }
 
     /// For the requests that are under way when the listener ends.
     const CLOSING: Duration = Duration::from_secs(2);

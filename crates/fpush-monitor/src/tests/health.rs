@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use crate::RegistryStatus;
+
 use super::{
     made_up::{bad, good, monitor},
     request, serve,
@@ -27,6 +29,16 @@ async fn it_is_ready_when_it_can_do_its_work() {
     assert!(
         ready.starts_with("HTTP/1.1 200") && body(&ready) == "ready\n",
         "{ready}"
+    );
+
+    let mut status = good();
+    status.registry = Some(RegistryStatus::Loading);
+    monitor.tick(status, Instant::now(), SystemTime::now());
+    let loading = request(address, "GET", "/readyz").await;
+    assert!(
+        loading.starts_with("HTTP/1.1 200")
+            && body(&loading).starts_with("ready\nnot all registered devices"),
+        "it answers all the same: {loading}"
     );
 
     let mut status = bad();

@@ -7,7 +7,7 @@ use fpush_push::{Choice, Failure, Form, LaneId, Outcome, PushError, Unavailable}
 use super::{HeldEnd, Policy};
 use crate::{
     attempts::{Answered, Ended, Next, Notice, Tries},
-    blocklist::BlockReason,
+    block::BlockReason,
     fair::Standing,
     job::{Elsewhere, PushJob},
     shared::{Change, SharedWord},

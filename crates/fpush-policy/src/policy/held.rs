@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     attempts::Ended,
-    blocklist::BlockReason,
+    block::BlockReason,
     hold::HeldPush,
     job::PushJob,
     limiter::{RateSlot, Target},

@@ -7,7 +7,7 @@ use fpush_push::{Choice, Failure, Fingerprint, LaneId, Outcome, PushError, Troub
 use super::{Grant, Policy, lanes::SECOND, turns::Wanting};
 use crate::{
     attempts::{Answered, Ended, Next},
-    blocklist::BlockReason,
+    block::BlockReason,
     health::{Complaint, ModuleHealth, worse},
     job::PushJob,
     verdict::{Belief, Condition, Seconds, VerdictGuard, Word},

@@ -7,7 +7,8 @@ use fpush_push::{Class, LaneId, Outcome, TokenHasher};
 use super::{Held, HeldEnd, HoldUntil, Phase, Policy, homes::Homes};
 use crate::{
     attempts::Ended,
-    blocklist::{BlockReason, Blocklist},
+    block::BlockReason,
+    blocklist::Blocklist,
     job::PushJob,
     limiter::{Limiter, RateSlot},
     shared::{Change, Claim, Claimed, News, OwnDeaths, Wish},

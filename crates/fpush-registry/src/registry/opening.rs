@@ -30,8 +30,9 @@ pub enum IfMissing {
 }
 
 impl Registry {
-    /// Opens the database, makes what is missing in it, and loads all devices if memory is to hold them. What is
-    /// returned beside the registry has to be spawned: it writes, and ends some time after [`close`](Self::close).
+    /// Opens the database and makes what is missing in it. What is returned beside the registry has to be spawned: it
+    /// brings all devices into memory, if that is to hold them and they are so many that it takes a while
+    /// ([`is_loading`](Self::is_loading)), writes, and ends some time after [`close`](Self::close).
     ///
     /// `known` is the last change of the database that is remembered: a database that does not know it is doubted.
     ///

@@ -56,9 +56,16 @@ pub(crate) struct State {
     /// Random, so that a copy of the database that went another way is known by it.
     pub(crate) mark: String,
     /// How many devices there were.
-    pub(super) devices: i64,
+    pub(crate) devices: i64,
     /// As how many they counted.
     pub(super) places: i64,
+}
+
+impl State {
+    /// Whether all devices can be counted and read while somebody waits.
+    pub(crate) fn is_small(&self) -> bool {
+        self.devices <= FEW
+    }
 }
 
 pub(super) type Result<T> = std::result::Result<T, sqlx::Error>;
@@ -264,5 +271,7 @@ pub(super) fn only(numbers: Result<Vec<i64>>) -> Result<i64> {
 
 /// How long to wait for a connection, or for another process that writes.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+/// They are read in a tenth of a second.
+const FEW: i64 = 20_000;
 /// How long one statement may take.
 const LONGEST: Duration = Duration::from_secs(10);

@@ -113,16 +113,34 @@ pub(super) const WITH_TOKEN: &str = concat!(
     " FROM devices WHERE token = $1 OR token = $2 OR call_token = $1 OR call_token = $2 ORDER BY node LIMIT 20"
 );
 pub(super) const COUNT: &str = "SELECT count(*) FROM devices";
-pub(super) const PUT: &str = concat!(
-    "INSERT INTO devices (",
-    columns!(),
-    ", arrived) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) ON CONFLICT (node) DO UPDATE SET \
+pub(super) const HAS_DEVICES: &str = "SELECT count(*) FROM (SELECT 1 FROM devices LIMIT 1) AS first";
+macro_rules! put {
+    () => {
+        concat!("INSERT INTO devices (", columns!(), ", arrived) VALUES ")
+    };
+}
+const OR_CHANGE: &str = " ON CONFLICT (node) DO UPDATE SET \
      dialect = excluded.dialect, kind = excluded.kind, secret = excluded.secret, token = excluded.token, \
      call_token = excluded.call_token, owner = excluded.owner, account = excluded.account, \
      channel = excluded.channel, registered = excluded.registered, renewed = excluded.renewed, \
      delivered = excluded.delivered, failed = excluded.failed, former = excluded.former, imported = excluded.imported, \
-     arrived = excluded.arrived"
-);
+     arrived = excluded.arrived";
+pub(super) static PUT: LazyLock<String> = LazyLock::new(|| [put!(), &rows(1, 16), OR_CHANGE].concat());
+/// Rows of the statements for many: with fewer there are more ways to the database, with more those that are left over take as
+/// many.
+pub(crate) const AT_ONCE: usize = 50;
+pub(super) static PUT_MANY: LazyLock<String> =
+    LazyLock::new(|| [put!(), &rows(AT_ONCE, 16), OR_CHANGE].concat());
+/// Places of values for so many rows.
+fn rows(rows: usize, columns: usize) -> String {
+    let row = |row| {
+        let places: Vec<_> = (1..=columns)
+            .map(|column| format!("${}", row * columns + column))
+            .collect();
+        format!("({})", places.join(", "))
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(", ")
+}
 pub(super) const REMOVE: &str = concat!("DELETE FROM devices WHERE node = $1 ", removed!());
 pub(super) const REMOVE_DEAD: &str = concat!(
     "DELETE FROM devices WHERE node = $1 AND token = $2 AND coalesce(renewed, registered) < $3 ",
@@ -197,6 +215,13 @@ pub(super) const COUNT_WITHOUT_OWNER: &str =
     concat!("SELECT ", sum_of_places!(), " FROM devices WHERE owner IS NULL");
 pub(super) const COUNT_PLACES: &str = concat!("SELECT ", sum_of_places!(), " FROM devices");
 pub(super) const TELL: &str = "INSERT INTO changes (node, at, source) VALUES ($1, $2, $3)";
+pub(super) static TELL_MANY: LazyLock<String> = LazyLock::new(|| {
+    [
+        "INSERT INTO changes (node, at, source) VALUES ",
+        &rows(AT_ONCE, 3),
+    ]
+    .concat()
+});
 pub(super) const LAST_CHANGE: &str = "SELECT coalesce(max(id), 0) FROM changes";
 pub(super) const OLDEST_CHANGE: &str = "SELECT coalesce(min(id), 0) FROM changes";
 /// By id, in which there is an index: the first change since a time, or else the last one.
@@ -208,6 +233,8 @@ pub(super) const BURY: &str = "INSERT INTO tombstones (hash, at, reason, change)
                     ON CONFLICT (hash) DO UPDATE SET at = excluded.at, reason = excluded.reason, \
                     change = excluded.change";
 pub(super) const UNBURY: &str = "DELETE FROM tombstones WHERE hash = $1";
+pub(super) static UNBURY_MANY: LazyLock<String> =
+    LazyLock::new(|| ["DELETE FROM tombstones WHERE hash IN ", &rows(1, AT_ONCE)].concat());
 pub(super) const HAS_TOMBSTONE: &str = "SELECT count(*) FROM tombstones WHERE hash = $1 AND change > $4 \
                              AND EXISTS (SELECT 1 FROM states WHERE change = $2 AND mark = $3)";
 pub(super) const FORGET_TOMBSTONES: &str = "DELETE FROM tombstones WHERE hash IN \

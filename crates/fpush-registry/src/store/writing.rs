@@ -56,25 +56,8 @@ impl Writing {
     /// Writes a device, in the place of one with the same node. One that is imported `arrived` now.
     pub(crate) async fn put(&mut self, device: &Device, arrived: Option<Time>) -> Result<()> {
         let former = former::to_text(&device.former);
-        let values = [
-            Value::Text(&device.node),
-            Value::Text(device.dialect.name()),
-            Value::Text(&device.kind),
-            Value::Text(&device.secret),
-            Value::Text(&device.token),
-            Value::MaybeText(device.voip_token.as_deref()),
-            Value::MaybeText(device.owner.as_deref()),
-            Value::MaybeText(device.account.as_deref()),
-            Value::MaybeText(device.channel.as_deref()),
-            Value::Number(device.registered.millis()),
-            Value::MaybeNumber(device.renewed.map(Time::millis)),
-            Value::MaybeNumber(device.delivered.map(Time::millis)),
-            Value::MaybeNumber(device.failed.map(Time::millis)),
-            Value::MaybeText(former.as_deref()),
-            Value::Number(i64::from(device.imported)),
-            Value::MaybeNumber(arrived.map(Time::millis)),
-        ];
-        self.execute(sql::PUT, &values).await.map(drop)
+        let values = columns(device, former.as_deref(), arrived);
+        self.execute(sql::PUT.as_str(), &values).await.map(drop)
     }
 
     /// Notes that the node with this hash was registered, and is not any more since this change.
@@ -341,16 +324,6 @@ impl Writing {
         self.execute(sql::SET_FORMER.as_str(), &values).await.map(drop)
     }
 
-    /// Tells the other processes of this database that a device changed.
-    pub(crate) async fn tell(&mut self, node: &str, now: Time, source: &str) -> Result<()> {
-        let values = [
-            Value::Text(node),
-            Value::Number(now.millis()),
-            Value::Text(source),
-        ];
-        self.execute(sql::TELL, &values).await.map(drop)
-    }
-
     /// Makes everything last.
     pub(crate) async fn commit(self) -> Result<()> {
         on!(self, transaction => transaction.commit())
@@ -378,8 +351,34 @@ impl Writing {
     }
 }
 
+/// The values of a device in the order of the table's columns.
+pub(super) fn columns<'d>(
+    device: &'d Device,
+    former: Option<&'d str>,
+    arrived: Option<Time>,
+) -> [Value<'d>; 16] {
+    [
+        Value::Text(&device.node),
+        Value::Text(device.dialect.name()),
+        Value::Text(&device.kind),
+        Value::Text(&device.secret),
+        Value::Text(&device.token),
+        Value::MaybeText(device.voip_token.as_deref()),
+        Value::MaybeText(device.owner.as_deref()),
+        Value::MaybeText(device.account.as_deref()),
+        Value::MaybeText(device.channel.as_deref()),
+        Value::Number(device.registered.millis()),
+        Value::MaybeNumber(device.renewed.map(Time::millis)),
+        Value::MaybeNumber(device.delivered.map(Time::millis)),
+        Value::MaybeNumber(device.failed.map(Time::millis)),
+        Value::MaybeText(former),
+        Value::Number(i64::from(device.imported)),
+        Value::MaybeNumber(arrived.map(Time::millis)),
+    ]
+}
+
 /// The values of devices, and further rows as a statement has room for: without a node they are nobody's.
-fn padded<'v, const WIDTH: usize>(
+pub(super) fn padded<'v, const WIDTH: usize>(
     values: impl Iterator<Item = Value<'v>>,
     nobody: [Value<'v>; WIDTH],
 ) -> Vec<Value<'v>> {

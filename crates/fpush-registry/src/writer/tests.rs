@@ -325,6 +325,107 @@ async fn devices_of_tables_without_the_time_of_imports_expire_by_the_time_of_the
     }
 }
 
+/// What registers by a clock that is wrong must not make it believed, nor a database that was not compared with what is known.
+#[tokio::test]
+async fn nothing_is_written_into_a_large_database_before_it_is_judged() {
+    let databases = Databases::new();
+    for store in databases.each() {
+        let small = writer(&store).await;
+        assert!(small.is_well() && small.expiry.is_some() && small.loading.is_none());
+        by_hand(&small.shared.store, "UPDATE states SET devices = 20001").await;
+        small.shared.store.close().await;
+        let mut large = writer(&store).await;
+        assert!(!large.is_well() && large.expiry.is_none() && large.shared.known().is_none());
+        large.begin().await.unwrap();
+        assert!(large.is_well() && large.expiry.is_some() && large.loading.is_some());
+        assert_eq!(large.shared.doubt(), Some(Doubt::Fewer { missing: 20_001 }));
+        large.shared.store.close().await;
+    }
+}
+
+/// Many are written in one statement; those that are about each other see each other all the same.
+#[tokio::test]
+async fn registrations_of_one_transaction_see_each_other() {
+    let databases = Databases::new();
+    for store in databases.each() {
+        let mut one = bounded(&store, 2_000_000, 3).await;
+        let job = |change| Job {
+            change,
+            reply: oneshot::channel().0,
+        };
+        let register = |owner: &str, node: &str, token: &str| {
+            let claim = claim(owner, node, token);
+            let voip_token = None;
+            job(Change::Register { claim, voip_token })
+        };
+        let owner = |number: usize| format!("u@d{number}.example");
+        let mut jobs: Vec<_> = (0..120)
+            .map(|number| register(&owner(number), &format!("n{number}"), "t"))
+            .collect();
+        jobs.push(register(&owner(115), "n115", "renewed"));
+        jobs.push(register(&owner(1), "n116", "stolen"));
+        let claim = claim(&owner(117), "n117", "t");
+        jobs.push(job(Change::Unregister { claim }));
+        jobs.extend(
+            (0..4).map(|number| register(&format!("u{number}@crowd.example"), &format!("c{number}"), "t")),
+        );
+        let results = one.transact(&mut jobs, None).await.unwrap();
+        let is_new = |result: &Result<Done, RegisterError>| match result {
+            Ok(Done::Device { is_new, .. }) => Some(*is_new),
+            _ => None,
+        };
+        let seen: Vec<_> = results[118..].iter().map(is_new).collect();
+        let (new, known) = (Some(true), Some(false));
+        assert_eq!(seen, [new, new, known, None, known, new, new, new, None]);
+        assert!(matches!(results.last(), Some(Err(RegisterError::Full))));
+        let store = &one.shared.store;
+        assert_eq!(number(store, "SELECT count(*) FROM devices").await, 122);
+        assert_eq!(
+            number(store, "SELECT devices FROM states ORDER BY change DESC LIMIT 1").await,
+            122
+        );
+        let crowd = "SELECT devices FROM domains WHERE name = 'crowd.example'";
+        assert_eq!(number(store, crowd).await, 3);
+        assert_eq!(number(store, CHANGES).await, 123, "each node once");
+        assert_eq!(number(store, "SELECT count(*) FROM tombstones").await, 1);
+        let renewed = "SELECT count(*) FROM devices WHERE node = 'n115' AND token = 'renewed'";
+        assert_eq!(number(store, renewed).await, 1);
+        assert!(!one.remembers("n117"));
+        one.shared.store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn of_devices_that_are_imported_the_later_registration_stays() {
+    let databases = Databases::new();
+    for store in databases.each() {
+        let mut one = writer(&store).await;
+        let many = |after: i64| (0..130).map(move |number| device(&format!("n{number}"), after));
+        one.import(many(5).collect()).await;
+        // The node that is there twice is in a part with fifty of those that are there.
+        let again: Vec<_> = many(7)
+            .take(60)
+            .chain([device("n3", 9), device("n59", 8), device("n59", 6)])
+            .chain(many(4).skip(60))
+            .collect();
+        one.import(again).await;
+        let store = &one.shared.store;
+        let first = device("n", 0).registered.millis();
+        for (after, expected) in [(5, 70), (7, 58), (8, 1), (9, 1), (4, 0), (6, 0)] {
+            let sql = format!("DELETE FROM devices WHERE registered = {}", first + after);
+            let before = number(store, "SELECT count(*) FROM devices").await;
+            by_hand(store, &sql).await;
+            let left = number(store, "SELECT count(*) FROM devices").await;
+            assert_eq!(before - left, expected, "{after}");
+        }
+        assert_eq!(
+            number(store, "SELECT devices FROM states ORDER BY change DESC LIMIT 1").await,
+            130
+        );
+        one.shared.store.close().await;
+    }
+}
+
 const CHANGES: &str = "SELECT count(*) FROM changes";
 
 #[tokio::test]

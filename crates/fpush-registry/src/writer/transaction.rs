@@ -16,7 +16,7 @@ use crate::{
     past::{Ended, Known},
     rules::{self, Claim, Joins, Needs},
     shared::Shared,
-    store::{Counted, Removed, Writing, is_outage},
+    store::{AT_ONCE, Counted, Removed, Writing, is_outage},
     text::random_hex,
     time::Time,
 };
@@ -55,11 +55,18 @@ pub(super) struct Transaction<'a> {
     /// The last change that is known of the database.
     before: Option<&'a Known>,
     writing: Writing,
+    /// Devices that registered and are not written yet, because many go in one statement.
+    unwritten: Vec<Device>,
+    /// Their nodes, owners and accounts: who asks for one of these has to find them.
+    unwritten_names: HashSet<String>,
     effects: Vec<Effect>,
     /// How many devices more there are.
     more: Counted,
     /// As how many more those of each domain count.
     more_of: HashMap<String, i64>,
+    /// As how many all devices counted at the beginning, and those of domains, as far as that was asked for.
+    places: Option<i64>,
+    places_of: HashMap<String, i64>,
     no_room: Option<NoRoom>,
 }
 
@@ -74,15 +81,23 @@ impl<'a> Transaction<'a> {
             source,
             before,
             writing: shared.store.begin().await?,
+            unwritten: Vec::new(),
+            unwritten_names: HashSet::new(),
             effects: Vec::new(),
             more: Counted::default(),
             more_of: HashMap::new(),
+            places: None,
+            places_of: HashMap::new(),
             no_room: None,
         })
     }
 
     /// Makes one change. What it is refused for is a result; an error is the database's.
     pub(super) async fn make(&mut self, change: &Change) -> Result<Result<Done, RegisterError>, sqlx::Error> {
+        match change {
+            Change::Register { claim, .. } if !self.may_be_unwritten(claim) => {}
+            _ => self.flush().await?,
+        }
         Ok(match change {
             Change::Register { claim, voip_token } => self.register(claim, voip_token.clone()).await?,
             Change::Unregister { claim } => {
@@ -114,6 +129,8 @@ impl<'a> Transaction<'a> {
                 // What this transaction has changed before is counted with it.
                 self.more = Counted::default();
                 self.more_of.clear();
+                self.places = None;
+                self.places_of.clear();
                 Ok(Done::Accepted(u64::try_from(devices).unwrap_or(0)))
             }
         })
@@ -163,33 +180,37 @@ impl<'a> Transaction<'a> {
 
     /// Returns what is known of the database from then on, and of how many changes others are told.
     async fn conclude(&mut self) -> Result<(Option<Known>, usize), sqlx::Error> {
+        self.flush().await?;
         if self.effects.is_empty() {
             return Ok((None, 0));
         }
         let (now, mut told) = (Time::now(), HashSet::new());
         let before = self.before.filter(|_| self.shared.doubt().is_none());
         let (change, known) = self.writing.advance(self.more, now, before).await?;
+        let (mut nodes, mut unburied) = (Vec::new(), Vec::new());
         for effect in self.effects.iter().rev() {
             let node = match effect {
-                Effect::Put(device) => &device.node,
+                Effect::Put(device) => device.node.as_str(),
                 Effect::Remove(node, ..) => node,
             };
             if !told.insert(node) {
                 continue;
             }
+            nodes.push(node);
             let hash = self.shared.tombstone(node).ok_or(sqlx::Error::PoolClosed)?;
             match effect {
-                Effect::Put(_) => self.writing.unbury(&hash).await?,
+                Effect::Put(_) => unburied.push(hash),
                 Effect::Remove(_, ended, _) => self.writing.bury(&hash, *ended, now, change).await?,
             }
-            self.writing.tell(node, now, self.source).await?;
         }
+        self.writing.unbury_all(&unburied).await?;
+        self.writing.tell_all(&nodes, now, self.source).await?;
         for (domain, more) in &self.more_of {
             if *more != 0 {
                 self.writing.count_of(domain, *more).await?;
             }
         }
-        Ok((known, told.len()))
+        Ok((known, nodes.len()))
     }
 
     async fn register(
@@ -216,7 +237,13 @@ impl<'a> Transaction<'a> {
             return Ok(Err(RegisterError::Full));
         }
         let is_new = replaced.is_none();
-        self.put(&device, replaced, None).await?;
+        self.note_put(&device, replaced);
+        let names = [Some(&device.node), device.owner.as_ref(), device.account.as_ref()];
+        self.unwritten_names.extend(names.into_iter().flatten().cloned());
+        self.unwritten.push(device.clone());
+        if self.unwritten.len() == AT_ONCE {
+            self.flush().await?;
+        }
         Ok(Ok(Done::Device {
             device: Box::new(device),
             is_new,
@@ -228,46 +255,95 @@ impl<'a> Transaction<'a> {
     async fn import(&mut self, devices: &[Device]) -> Result<Imported, sqlx::Error> {
         let (now, mut imported) = (Time::now(), Imported::default());
         let began = Instant::now();
-        for device in devices {
+        for part in devices.chunks(AT_ONCE) {
             if imported.total() > 0 && began.elapsed() >= IMPORT_TIME {
                 break;
             }
-            let existing = match self.writing.find(&device.node).await {
-                Err(problem) if !is_outage(&problem) => {
-                    // What cannot be read is no later registration, and nothing else mends it.
-                    self.remove(&device.node, Ended::Removed).await?;
-                    None
+            let nodes: Vec<_> = part.iter().map(|device| device.node.as_str()).collect();
+            let is_each_there_once = nodes.iter().collect::<HashSet<_>>().len() == nodes.len();
+            let existing = self.writing.find_all(&nodes).await?;
+            match existing.filter(|_| is_each_there_once) {
+                Some(existing) => self.import_part(part, existing, now, &mut imported).await?,
+                None => {
+                    for device in part {
+                        self.import_one(device, now, &mut imported).await?;
+                    }
                 }
-                found => found?,
-            };
-            match &existing {
-                Some(existing) if !rules::is_later(device, existing) => {
-                    imported.unchanged += 1;
-                    continue;
-                }
-                Some(_) => imported.changed += 1,
-                None => imported.added += 1,
             }
-            self.put(device, existing.as_ref().map(Replaced::of), Some(now))
-                .await?;
         }
         Ok(imported)
+    }
+
+    /// Imports devices with different nodes; `existing` are those that are there with one of these.
+    async fn import_part(
+        &mut self,
+        devices: &[Device],
+        existing: Vec<Device>,
+        now: Time,
+        imported: &mut Imported,
+    ) -> Result<(), sqlx::Error> {
+        let mut existing: HashMap<_, _> = existing
+            .into_iter()
+            .map(|device| (device.node.clone(), device))
+            .collect();
+        let mut later = Vec::with_capacity(devices.len());
+        for device in devices {
+            let existing = existing.remove(&device.node);
+            if imported.count(device, existing.as_ref()) {
+                self.note_put(device, existing.as_ref().map(Replaced::of));
+                later.push(device.clone());
+            }
+        }
+        self.writing.put_all(&later, Some(now)).await
+    }
+
+    async fn import_one(
+        &mut self,
+        device: &Device,
+        now: Time,
+        imported: &mut Imported,
+    ) -> Result<(), sqlx::Error> {
+        let existing = match self.writing.find(&device.node).await {
+            Err(problem) if !is_outage(&problem) => {
+                // What cannot be read is no later registration, and nothing else mends it.
+                self.remove(&device.node, Ended::Removed).await?;
+                None
+            }
+            found => found?,
+        };
+        if imported.count(device, existing.as_ref()) {
+            self.writing.put(device, Some(now)).await?;
+            self.note_put(device, existing.as_ref().map(Replaced::of));
+        }
+        Ok(())
     }
 
     /// Whether there is room for so much more of this owner's domain; if not, why.
     async fn room(&mut self, needs: Needs, owner: Option<&str>) -> Result<Option<NoRoom>, sqlx::Error> {
         let rules = &self.shared.rules;
-        if needs.in_all > 0
-            && self.writing.counted().await? + self.more.places + needs.in_all > rules.max_devices
-        {
-            return Ok(Some(NoRoom::InAll));
+        if needs.in_all > 0 {
+            let places = match self.places {
+                Some(places) => places,
+                None => *self.places.insert(self.writing.counted().await?),
+            };
+            if places + self.more.places + needs.in_all > rules.max_devices {
+                return Ok(Some(NoRoom::InAll));
+            }
         }
         let domain = share_of(owner);
         if needs.of_domain == 0 || rules.trusts(&domain) {
             return Ok(None);
         }
         let more = self.more_of.get(&*domain).copied().unwrap_or(0) + needs.of_domain;
-        let places = self.writing.counted_of(&domain).await? + more;
+        let known = match self.places_of.get(&*domain) {
+            Some(places) => *places,
+            None => {
+                let places = self.writing.counted_of(&domain).await?;
+                self.places_of.insert(domain.clone().into_owned(), places);
+                places
+            }
+        };
+        let places = known + more;
         Ok((places > rules.max_devices_per_domain).then(|| NoRoom::OfDomain(domain.into_owned())))
     }
 
@@ -298,20 +374,29 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Writes a device, in the place of another one if there is one. One that is imported `arrived` now.
-    async fn put(
-        &mut self,
-        device: &Device,
-        replaced: Option<Replaced>,
-        arrived: Option<Time>,
-    ) -> Result<(), sqlx::Error> {
-        self.writing.put(device, arrived).await?;
+    /// Whether a device that is not written yet may be one that this claim is about.
+    fn may_be_unwritten(&self, claim: &Claim) -> bool {
+        let account = claim.unknown_account().map(|(_, account)| account);
+        let names = [Some(claim.node.as_str()), claim.owner(), account];
+        let mut names = names.into_iter().flatten();
+        names.any(|name| self.unwritten_names.contains(name))
+    }
+
+    /// Writes the devices that registered.
+    async fn flush(&mut self) -> Result<(), sqlx::Error> {
+        self.writing.put_all(&self.unwritten, None).await?;
+        self.unwritten.clear();
+        self.unwritten_names.clear();
+        Ok(())
+    }
+
+    /// Notes a device that is written, in the place of another one if there is one.
+    fn note_put(&mut self, device: &Device, replaced: Option<Replaced>) {
         if let Some(Replaced { owner, places }) = replaced {
             self.count(owner.as_deref(), -1, -places);
         }
         self.count(device.owner.as_deref(), 1, device.places());
         self.effects.push(Effect::Put(Box::new(device.clone())));
-        Ok(())
     }
 
     async fn remove(&mut self, node: &str, ended: Ended) -> Result<bool, sqlx::Error> {
@@ -334,6 +419,22 @@ impl<'a> Transaction<'a> {
         self.more.devices += devices;
         self.more.places += places;
         *self.more_of.entry(share_of(owner).into_owned()).or_default() += places;
+    }
+}
+
+impl Imported {
+    /// Counts a device, in whose place another one is if there is one. Returns whether it is to be written.
+    fn count(&mut self, device: &Device, existing: Option<&Device>) -> bool {
+        let number = match existing {
+            Some(existing) if !rules::is_later(device, existing) => {
+                self.unchanged += 1;
+                return false;
+            }
+            Some(_) => &mut self.changed,
+            None => &mut self.added,
+        };
+        *number += 1;
+        true
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use super::{BATCH, Follows, Writer};
 use crate::{
@@ -20,39 +20,6 @@ use crate::{
 };
 
 impl Writer {
-    pub(super) async fn load(&mut self) -> Result<(), sqlx::Error> {
-        let Some(cache) = &self.shared.cache else {
-            return Ok(());
-        };
-        let (store, began) = (&self.shared.store, Instant::now());
-        self.follows = None;
-        // What changes meanwhile is read again afterwards.
-        let state = store.last_state().await?;
-        self.seen = store.last_change().await?;
-        cache.clear();
-        let (mut after, mut unreadable) = (String::new(), 0);
-        loop {
-            let page = store.page(&after, PAGE).await?;
-            cache.put_all(&page.devices);
-            unreadable += page.unreadable;
-            match page.next {
-                Some(next) => after = next,
-                None => break,
-            }
-        }
-        cache.complete();
-        if let Some(unreadable) = Unreadable::of(unreadable) {
-            warn!("{unreadable}");
-        }
-        self.follows = Some(Follows {
-            state,
-            doubted: self.shared.doubt().is_some(),
-        });
-        let seconds = began.elapsed().as_secs_f32();
-        debug!(devices = cache.len(), seconds, "registered devices loaded");
-        Ok(())
-    }
-
     /// Looks whether the database is the one that it was; `thoroughly` counts the devices, too. While it is doubted, it
     /// is compared with what was known before, and an operator may accept it.
     pub(super) async fn look_at_past(&mut self, thoroughly: bool) -> Result<(), sqlx::Error> {

@@ -4,6 +4,7 @@
 
 mod behaviour;
 mod hostile;
+mod loading;
 mod operators;
 mod outages;
 mod past;

@@ -13,7 +13,7 @@ use fpush_push::{
 use fpush_registry::{Known, PushModules, RegisterError, Registry, RegistrySettings, StoreSettings, Unowned};
 use fpush_testkit::{Postgres, TempDir};
 use sqlx::Connection as _;
-use tokio::task::JoinHandle;
+use tokio::{sync::oneshot, task::JoinHandle};
 
 /// Where devices without an owner come from.
 pub(crate) const ADDRESS: &str = "192.0.2.7";
@@ -98,6 +98,13 @@ impl Database {
 
     /// Opens it as somebody who remembers this of it.
     pub(crate) async fn open_knowing(&self, known: Option<Known>) -> Open {
+        let (open, idle) = self.open_idle(known).await;
+        drop(idle);
+        open
+    }
+
+    /// Opens it in the same way; its writer does nothing until what is returned beside it is dropped.
+    pub(crate) async fn open_idle(&self, known: Option<Known>) -> (Open, oneshot::Sender<()>) {
         let told = Arc::new(Mutex::new(Vec::new()));
         let modules = Arc::new(Modules {
             told: Arc::clone(&told),
@@ -105,11 +112,17 @@ impl Database {
         let (registry, writer) = Registry::open(self.settings.clone(), modules, known)
             .await
             .unwrap();
-        Open {
+        let (idle, dropped) = oneshot::channel::<()>();
+        let writer = tokio::spawn(async move {
+            drop(dropped.await);
+            writer.await;
+        });
+        let open = Open {
             registry,
-            writer: tokio::spawn(writer),
+            writer,
             told,
-        }
+        };
+        (open, idle)
     }
 }
 
