@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fpush_push::{BackendStatus, Class, Example, LaneId, Push, PushTrait, Receiver, Sending, Urgency, Verifying};
+use fpush_push::{
+    BackendStatus, Class, Example, LaneId, Push, PushTrait, Receiver, Sending, Urgency, Verifying,
+};
 
 use crate::backend::Apns;
 

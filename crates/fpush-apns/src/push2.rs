@@ -89,7 +89,10 @@ mod tests {
         use Environment::{Both, Production, Sandbox};
         for (host, served_by) in [
             ("api.push.apple.com", [None, Some(Both), Some(Production)]),
-            ("api.development.push.apple.com", [None, Some(Both), Some(Sandbox)]),
+            (
+                "api.development.push.apple.com",
+                [None, Some(Both), Some(Sandbox)],
+            ),
             ("api.sandbox.push.apple.com", [None, Some(Both), Some(Sandbox)]),
         ] {
             let client = format!("https://{host}/3/device/abcd#org.example.app");
