@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -51,7 +52,7 @@ pub(super) fn measure(fpush: &Path, plan: &Plan) -> Result<Devices> {
 
     let import = import(fpush, &folder, &registration, count)?;
     let mut rig = Rig::start_with(fpush, &modules, Some(&registration))?;
-    let bytes = rig.resident()?.saturating_sub(before);
+    let bytes = settled(&rig)?.saturating_sub(before);
     let registered = cpu_per_push(&mut rig, &publish("secret", SECRET), plan)?;
 
     let mut registrations = Vec::new();
@@ -75,6 +76,19 @@ pub(super) fn measure(fpush: &Path, plan: &Plan) -> Result<Devices> {
         cpu: [registered, stateless],
         registrations,
     })
+}
+
+/// The memory that it has when all devices are there, which come into it beside the pushes: when it grows no more.
+fn settled(rig: &Rig) -> Result<u64> {
+    let mut before = rig.resident()?;
+    loop {
+        sleep(Duration::from_secs(1));
+        let now = rig.resident()?;
+        if now == before {
+            return Ok(now);
+        }
+        before = now;
+    }
 }
 
 /// Publishes for the devices from the first on, each once, for a while: at most for half of them.
