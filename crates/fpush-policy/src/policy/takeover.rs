@@ -94,7 +94,7 @@ mod tests {
     use super::*;
     use crate::{
         attempts::Ended,
-        job::{PushJob, SenderDomain},
+        job::{Elsewhere, PushJob, SenderDomain},
         outage::LaneState,
         policy::{Grant, HoldUntil, Unsent},
         records::HeldChange,
@@ -144,6 +144,7 @@ mod tests {
         Recipient {
             token: Token::new(token),
             lane: LaneId::Main,
+            elsewhere: Elsewhere::Nowhere,
             sender: Arc::new(SenderDomain::new("example.org", &hasher())),
             time_to_live: Duration::from_secs(4 * 3_600),
         }
