@@ -433,7 +433,9 @@ mod tests {
         let dir = StateFolder::open(temp.path()).unwrap();
         let content = |number: u32| format!("{{\"fpush\":1}}\nnothing {number}\n");
         for number in 1..=20 {
-            temp.write(FILE.name, &content(number));
+            // What is kept is the same file under another name.
+            remove(&temp.path().join(FILE.name)).unwrap();
+            temp.write(FILE.name, content(number));
             assert!(read(&dir).records.is_empty());
         }
         let kept =

@@ -107,7 +107,7 @@ fn memory(programs: &Programs<'_>, plan: &Plan) -> Result<Table> {
 fn flood(programs: &Programs<'_>, plan: &Plan, stand_in: &StandIn) -> Result<Table> {
     let other = flood::measure(programs.other, plan, stand_in)?;
     let this = flood::measure(programs.this, plan, stand_in)?;
-    let rows = other.p99().into_iter().zip(this.p99());
+    let rows = other.p99().zip(this.p99());
     Ok(Table {
         title: "Flood of one domain: p99 of another one, without and with".to_owned(),
         head: &["request", "the other", "", "this", ""],
