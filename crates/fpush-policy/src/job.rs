@@ -86,6 +86,14 @@ impl PushJob {
         self.push.class != Class::Voip && self.push.notification.is_none()
     }
 
+    /// What was said against its token so far counts for nothing any more: the lanes are asked anew.
+    pub fn ask_anew(&mut self) {
+        self.elsewhere = match self.elsewhere {
+            Elsewhere::Nowhere => Elsewhere::Nowhere,
+            Elsewhere::Unasked(_) | Elsewhere::Asked { .. } => Elsewhere::than(self.lane),
+        };
+    }
+
     /// Takes the fingerprints that this makes.
     pub(crate) fn rekey(&mut self, hasher: &TokenHasher) {
         let token = hasher.fingerprint(self.push.token.as_str());

@@ -134,6 +134,11 @@ impl Relaying {
             .saturating_mul(1 << known.strikes.min(MOST_DOUBLINGS))
             .min(LONGEST);
         known.strikes = known.strikes.saturating_add(1);
+        // That a device is gone is said once, when its provider says so: it may register again before the pause is over.
+        let outcome = match outcome {
+            Outcome::TokenDead | Outcome::NotRegistered => Outcome::TokenBlocked,
+            outcome => outcome,
+        };
         known.refused = Some((now + pause, outcome));
         // What was for nothing costs more.
         let mut domain = self.domains.get(sender.share).copied().unwrap_or_default();
@@ -303,7 +308,8 @@ mod tests {
         relay(&mut all, "t", "a.example", Outcome::TokenDead, start);
         assert_eq!(
             relay(&mut all, "t", "a.example", Outcome::Accepted, start),
-            Outcome::TokenDead
+            Outcome::TokenBlocked,
+            "it is not said again that the device is gone"
         );
         assert_eq!(
             relay(&mut all, "t", "b.example", Outcome::Accepted, start),

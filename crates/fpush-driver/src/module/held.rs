@@ -104,6 +104,7 @@ impl Module {
         delay_at_random().await;
         let now = Instant::now();
         job.push.form = Form::Full;
+        job.ask_anew();
         let patience = if is_probe { PROBE } else { DEADLINE };
         job.push.deadline = (now + patience).into_std();
         let mut tries = Tries::new(now.into_std(), attempts);

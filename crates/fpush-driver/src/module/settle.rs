@@ -121,4 +121,4 @@ impl Module {
 }
 
 /// A disk that takes longer is too slow to acknowledge anything.
-const LONGEST_WRITE: Duration = Duration::from_secs(4);
+pub(super) const LONGEST_WRITE: Duration = Duration::from_secs(4);

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::Module;
+use super::{Module, settle::LONGEST_WRITE};
 use crate::{
     SharedLane,
     clock::clocks,
@@ -141,7 +141,8 @@ impl Module {
             self.lane.meters.sent_twice(taken.sent_twice);
             self.take_over(&*shared, taken.taken_over, "an instance that is gone", |count| {
                 self.lane.meters.took_over(count);
-            });
+            })
+            .await;
             self.take_over(
                 &*shared,
                 taken.handed_over,
@@ -149,7 +150,8 @@ impl Module {
                 |count| {
                     self.lane.meters.handed_over(count);
                 },
-            );
+            )
+            .await;
             if !taken.more || self.drain.has_begun() {
                 return;
             }
@@ -226,7 +228,7 @@ impl Module {
     }
 
     /// Holds what another instance held.
-    fn take_over(
+    async fn take_over(
         &self,
         shared: &dyn SharedLane,
         pushes: Vec<SharedPush>,
@@ -237,11 +239,33 @@ impl Module {
             return;
         }
         let (clocks, all) = (clocks(), pushes.len());
-        let mut dismissed = Vec::new();
+        let (mut dismissed, mut covered) = (Vec::new(), Vec::new());
         for push in pushes {
             let (id, record) = (push.id, push.into_record(clocks));
-            if !self.take_over_one(record) {
-                dismissed.push(HeldNews::Dismissed(id));
+            match self.take_over_one(record.clone()) {
+                Some(TakenOver::Held) => {}
+                Some(TakenOver::Covered) => covered.push((id, record)),
+                Some(TakenOver::Expired) | None => dismissed.push(HeldNews::Dismissed(id)),
+            }
+        }
+        if !covered.is_empty() {
+            // What covers it may not be acknowledged yet, and go if it cannot be written down.
+            let written = self.lock().write();
+            let is_written = match written {
+                Some(written) => timeout(LONGEST_WRITE, written).await == Ok(Ok(true)),
+                None => true,
+            };
+            for (id, record) in covered {
+                match self.take_over_one(record) {
+                    Some(TakenOver::Held) => {}
+                    // It stays with the others under our name.
+                    Some(TakenOver::Covered) if !is_written => {}
+                    Some(TakenOver::Covered) => {
+                        self.lane.meters.held_covered();
+                        dismissed.push(HeldNews::Dismissed(id));
+                    }
+                    Some(TakenOver::Expired) | None => dismissed.push(HeldNews::Dismissed(id)),
+                }
             }
         }
         if !dismissed.is_empty() {
@@ -252,26 +276,19 @@ impl Module {
         info!(module = %self.name, pushes = all, "took over held pushes from {from}");
     }
 
-    /// Returns whether it is held.
-    fn take_over_one(&self, record: HeldRecord) -> bool {
+    /// `None` for what cannot be sent.
+    fn take_over_one(&self, record: HeldRecord) -> Option<TakenOver> {
         let Some(recipient) = self.recipient(&record) else {
             self.lose(self.fingerprint(record.token()), Outcome::TokenInvalid);
-            return false;
+            return None;
         };
         let fingerprint = self.fingerprint(recipient.token.as_str());
         let hasher = self.senders.hasher();
         let taken = self.lock().policy.take_over(record, recipient, hasher, clocks());
-        match taken {
-            TakenOver::Held => true,
-            TakenOver::Covered => {
-                self.lane.meters.held_covered();
-                false
-            }
-            TakenOver::Expired => {
-                self.lose(fingerprint, Outcome::ProviderUnavailable);
-                false
-            }
+        if taken == TakenOver::Expired {
+            self.lose(fingerprint, Outcome::ProviderUnavailable);
         }
+        Some(taken)
     }
 
     /// Hands over what is held, because this instance ends. Nothing is to be sent after that.

@@ -108,6 +108,7 @@ impl<W> Policy<W> {
         self.recent.failed(job.token, failure.reason, now);
         if !is_current {
             // What was refused with other settings says nothing.
+            job.ask_anew();
             return Answered::next(Next::Again);
         }
         if job.lane == LaneId::Main {
@@ -224,6 +225,8 @@ impl<W> Policy<W> {
                 self.health_of(job.lane).answered();
                 job.elsewhere = Elsewhere::Asked { lane: job.lane, gone };
                 job.lane = other;
+                // It has the permit of the first lane meanwhile.
+                job.push.deadline = job.push.deadline.min(now + SECOND_QUESTION);
                 Answered::next(Next::Again)
             }
             // What knows the token counts, or else the lane in which it was tried first. For the other one it was none of its tokens.
@@ -343,5 +346,7 @@ impl<W> Policy<W> {
     }
 }
 
+/// For the other lane of a token that the first one does not know.
+const SECOND_QUESTION: Duration = Duration::from_secs(3);
 /// An attempt with less time than this is not worth making.
 const LEAST_ATTEMPT: Duration = Duration::from_secs(1);

@@ -50,25 +50,24 @@ impl<W> Policy<W> {
             return;
         }
         let ahead = self.outage.ahead(now);
-        let mut expired = 0;
         // What is left is asked for at once again.
-        while self.turns.due.len() + self.spool.loading() < ahead && expired < PART {
+        for _ in 0..PART {
+            if self.turns.due.len() + self.spool.loading() >= ahead {
+                return;
+            }
             match self.spool.next(now) {
                 None => return,
                 Some(Near::Ready(number, job, expires)) => self.become_due(number, job, expires, now),
                 Some(Near::Asked) => {}
-                Some(Near::Expired(token)) => {
-                    expired += 1;
-                    self.lose(token);
-                }
+                Some(Near::Expired(token)) => self.lose(token),
             }
         }
     }
 
     fn become_due(&mut self, number: u64, job: Box<PushJob>, expires: Instant, now: Instant) {
-        let sender = job.sender.sender();
         self.held.add(number, HeldPush::spooled(job, now, expires));
-        self.turns.due.join(sender, number);
+        // It may be in another lane than when it was spooled: where its token is at home was learnt meanwhile.
+        self.let_wait(number);
     }
 
     /// Whether bodies of held pushes are to be read.

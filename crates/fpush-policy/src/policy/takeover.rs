@@ -20,10 +20,11 @@ impl<W> Policy<W> {
         Some(job.target().slot_key())
     }
 
-    /// Whether there is room for what other instances held.
+    /// Whether there is room for what other instances held, and it would be held for as long as there.
     #[must_use]
     pub fn may_take_over(&self) -> bool {
-        self.end == Phase::Running && !self.spool.is_full() && !self.held.is_full()
+        let is_running = self.end == Phase::Running && !self.hold_for.is_zero();
+        is_running && !self.spool.is_full() && !self.held.is_full()
     }
 
     /// Takes a push that another instance held, under a number of its own. One that is held here for the same key stands for it.
