@@ -343,7 +343,7 @@ async fn nothing_is_written_into_a_large_database_before_it_is_judged() {
     }
 }
 
-/// Many are written in one statement; those that are about each other see each other all the same.
+/// What is asked for once in a transaction is asked for as it is then.
 #[tokio::test]
 async fn registrations_of_one_transaction_see_each_other() {
     let databases = Databases::new();

@@ -55,10 +55,6 @@ pub(super) struct Transaction<'a> {
     /// The last change that is known of the database.
     before: Option<&'a Known>,
     writing: Writing,
-    /// Devices that registered and are not written yet, because many go in one statement.
-    unwritten: Vec<Device>,
-    /// Their nodes, owners and accounts: who asks for one of these has to find them.
-    unwritten_names: HashSet<String>,
     effects: Vec<Effect>,
     /// How many devices more there are.
     more: Counted,
@@ -81,8 +77,6 @@ impl<'a> Transaction<'a> {
             source,
             before,
             writing: shared.store.begin().await?,
-            unwritten: Vec::new(),
-            unwritten_names: HashSet::new(),
             effects: Vec::new(),
             more: Counted::default(),
             more_of: HashMap::new(),
@@ -94,10 +88,6 @@ impl<'a> Transaction<'a> {
 
     /// Makes one change. What it is refused for is a result; an error is the database's.
     pub(super) async fn make(&mut self, change: &Change) -> Result<Result<Done, RegisterError>, sqlx::Error> {
-        match change {
-            Change::Register { claim, .. } if !self.may_be_unwritten(claim) => {}
-            _ => self.flush().await?,
-        }
         Ok(match change {
             Change::Register { claim, voip_token } => self.register(claim, voip_token.clone()).await?,
             Change::Unregister { claim } => {
@@ -180,7 +170,6 @@ impl<'a> Transaction<'a> {
 
     /// Returns what is known of the database from then on, and of how many changes others are told.
     async fn conclude(&mut self) -> Result<(Option<Known>, usize), sqlx::Error> {
-        self.flush().await?;
         if self.effects.is_empty() {
             return Ok((None, 0));
         }
@@ -237,13 +226,8 @@ impl<'a> Transaction<'a> {
             return Ok(Err(RegisterError::Full));
         }
         let is_new = replaced.is_none();
+        self.writing.put(&device, None).await?;
         self.note_put(&device, replaced);
-        let names = [Some(&device.node), device.owner.as_ref(), device.account.as_ref()];
-        self.unwritten_names.extend(names.into_iter().flatten().cloned());
-        self.unwritten.push(device.clone());
-        if self.unwritten.len() == AT_ONCE {
-            self.flush().await?;
-        }
         Ok(Ok(Done::Device {
             device: Box::new(device),
             is_new,
@@ -372,22 +356,6 @@ impl<'a> Transaction<'a> {
             Some(before) if self.shared.doubt().is_none() => self.writing.has_in_past(before).await,
             Some(_) | None => Ok(false),
         }
-    }
-
-    /// Whether a device that is not written yet may be one that this claim is about.
-    fn may_be_unwritten(&self, claim: &Claim) -> bool {
-        let account = claim.unknown_account().map(|(_, account)| account);
-        let names = [Some(claim.node.as_str()), claim.owner(), account];
-        let mut names = names.into_iter().flatten();
-        names.any(|name| self.unwritten_names.contains(name))
-    }
-
-    /// Writes the devices that registered.
-    async fn flush(&mut self) -> Result<(), sqlx::Error> {
-        self.writing.put_all(&self.unwritten, None).await?;
-        self.unwritten.clear();
-        self.unwritten_names.clear();
-        Ok(())
     }
 
     /// Notes a device that is written, in the place of another one if there is one.
