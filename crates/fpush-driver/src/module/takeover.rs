@@ -9,7 +9,7 @@ use fpush_policy::{HeldChange, HeldNews, HeldRecord, PushJob, SharedPush, TakenO
 use fpush_push::{Delivery, Outcome};
 use tokio::{
     task::{JoinHandle, yield_now},
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
 
@@ -249,17 +249,18 @@ impl Module {
             }
         }
         if !covered.is_empty() {
-            // What covers it may not be acknowledged yet, and go if it cannot be written down.
+            // What covers it may not be acknowledged yet, and goes if it cannot be written down.
             let written = self.lock().write();
             let is_written = match written {
                 Some(written) => timeout(LONGEST_WRITE, written).await == Ok(Ok(true)),
                 None => true,
             };
+            if !is_written {
+                sleep(LONGEST_WRITE).await;
+            }
             for (id, record) in covered {
                 match self.take_over_one(record) {
                     Some(TakenOver::Held) => {}
-                    // It stays with the others under our name.
-                    Some(TakenOver::Covered) if !is_written => {}
                     Some(TakenOver::Covered) => {
                         self.lane.meters.held_covered();
                         dismissed.push(HeldNews::Dismissed(id));

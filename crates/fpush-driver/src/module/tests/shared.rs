@@ -283,6 +283,40 @@ async fn what_others_held_is_held_here_and_sent() {
     assert_eq!(puts.count(), 2, "it is told as what is held here");
 }
 
+/// A publish for the same key waits for the disk, and is not acknowledged in the end.
+#[tokio::test(start_paused = true)]
+async fn what_others_held_stays_if_what_covers_it_cannot_be_written_down() {
+    for is_written in [false, true] {
+        let f = Fixture::with(holding(), Class::High);
+        let disk = f.keep();
+        let others = Others::with(&f);
+        assert_eq!(f.push("a").await, Outcome::Accepted);
+        *disk.slow.lock().unwrap() = Some(Vec::new());
+        let publish = f.publish("a");
+        tokio::task::yield_now().await;
+        *others.left.lock().unwrap() = Some(TakenPart {
+            taken_over: vec![held_elsewhere("a")],
+            ..TakenPart::default()
+        });
+        f.module.exchange();
+        seconds(1).await;
+        let waiting = disk.slow.lock().unwrap().take().unwrap();
+        assert_eq!(waiting.len(), 2, "both wait for the disk");
+        waiting
+            .into_iter()
+            .for_each(|acknowledge| drop(acknowledge.send(is_written)));
+        let expected = if is_written {
+            Outcome::Queued
+        } else {
+            Outcome::Overloaded
+        };
+        assert_eq!(publish.await.unwrap(), expected);
+        seconds(60).await;
+        assert_eq!((f.provider.count(), f.module.held()), (2, 0), "{is_written}");
+        assert_eq!(f.module.meters().held()[0], ("covered", u64::from(is_written)));
+    }
+}
+
 /// Without a place to write it down, what is held is this instance's alone.
 #[tokio::test(start_paused = true)]
 async fn only_what_is_written_down_is_told_and_taken() {
