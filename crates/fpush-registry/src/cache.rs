@@ -126,6 +126,13 @@ impl Cache {
         self.write().complete = true;
     }
 
+    /// Whether there is any device; `None` if none is here, and not all are.
+    pub(crate) fn has_devices(&self) -> Option<bool> {
+        let state = self.read();
+        let is_any_here = state.shelves.0.iter().any(|shelf| shelf.len() > 0);
+        (is_any_here || state.complete).then_some(is_any_here)
+    }
+
     /// How many devices there are, if all are here.
     pub(crate) fn len(&self) -> Option<usize> {
         let state = self.read();
