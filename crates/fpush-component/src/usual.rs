@@ -36,13 +36,6 @@ pub(crate) fn read(bytes: &[u8]) -> Option<(Incoming<'_>, usize)> {
 /// What is left to be read.
 struct Reader<'a>(&'a str);
 
-/// What becomes of an attribute.
-enum Attribute {
-    Known,
-    /// It says something that only the other reader understands.
-    Odd,
-}
-
 impl<'a> Reader<'a> {
     fn iq(&mut self) -> Option<Incoming<'a>> {
         let (mut stanza_type, mut from, mut to, mut id) = (None, None, None, None);
@@ -53,11 +46,11 @@ impl<'a> Reader<'a> {
                 "from" => &mut from,
                 "to" => &mut to,
                 "id" => &mut id,
-                "xmlns" if is_stanza_namespace(value) => return Attribute::Known,
+                "xmlns" => return is_stanza_namespace(value).then_some(()),
                 name => return other(name),
             };
             attribute.get_or_insert(value);
-            Attribute::Known
+            Some(())
         })?;
         if is_empty || stanza_type != Some("set") {
             return None;
@@ -76,14 +69,7 @@ impl<'a> Reader<'a> {
         self.eat("<pubsub")?;
         self.open_in(ns::PUBSUB).filter(|is_empty| !is_empty)?;
         self.eat("<publish")?;
-        let mut node = None;
-        let is_empty = self.attributes(|name, value| match name {
-            "node" => {
-                node.get_or_insert(value);
-                Attribute::Known
-            }
-            name => other(name),
-        })?;
+        let (node, is_empty) = self.attribute("node")?;
         if is_empty {
             return None;
         }
@@ -130,14 +116,7 @@ impl<'a> Reader<'a> {
         let is_empty = self.open_in(ns::DATA_FORMS)?;
         while !is_empty && self.eat("</x>").is_none() {
             self.eat("<field")?;
-            let mut var = None;
-            let is_empty = self.attributes(|name, value| match name {
-                "var" => {
-                    var.get_or_insert(value);
-                    Attribute::Known
-                }
-                name => other(name),
-            })?;
+            let (var, is_empty) = self.attribute("var")?;
             let mut value = "";
             if !is_empty {
                 if self.eat("<value>").is_some() {
@@ -158,15 +137,28 @@ impl<'a> Reader<'a> {
         let is_empty = self.attributes(|name, value| match name {
             "xmlns" if value == namespace && !is_declared => {
                 is_declared = true;
-                Attribute::Known
+                Some(())
             }
             name => other(name),
         })?;
         is_declared.then_some(is_empty)
     }
 
-    /// Attributes up to the end of their start tag. Returns whether their element is empty.
-    fn attributes(&mut self, mut each: impl FnMut(&'a str, &'a str) -> Attribute) -> Option<bool> {
+    /// What is left of a start tag behind a name: the value of the attribute with this name, and whether the element is empty.
+    fn attribute(&mut self, wanted: &str) -> Option<(Option<&'a str>, bool)> {
+        let mut found = None;
+        let is_empty = self.attributes(|name, value| {
+            if name == wanted {
+                found.get_or_insert(value);
+                return Some(());
+            }
+            other(name)
+        })?;
+        Some((found, is_empty))
+    }
+
+    /// Attributes up to the end of their start tag, as long as `each` takes them. Returns whether their element is empty.
+    fn attributes(&mut self, mut each: impl FnMut(&'a str, &'a str) -> Option<()>) -> Option<bool> {
         loop {
             match self.0.as_bytes() {
                 [b'>', ..] => {
@@ -178,8 +170,8 @@ impl<'a> Reader<'a> {
                     return Some(true);
                 }
                 [b' ', rest @ ..] => {
-                    let length = rest.iter().position(|byte| !is_in_name(*byte))?;
-                    let length = (length > 0).then_some(length)?;
+                    let end_of_name = rest.iter().position(|byte| !is_in_name(*byte));
+                    let length = end_of_name.filter(|length| *length > 0)?;
                     let [b'=', quote @ (b'\'' | b'"'), behind @ ..] = &rest[length..] else {
                         return None;
                     };
@@ -187,9 +179,7 @@ impl<'a> Reader<'a> {
                     let (name, value) = self.0[1..].split_at(length);
                     let value = &value[2..2 + end];
                     self.0 = &self.0[1 + length + 2 + end + 1..];
-                    if matches!(each(name, value), Attribute::Odd) {
-                        return None;
-                    }
+                    each(name, value)?;
                 }
                 _ => return None,
             }
@@ -211,13 +201,9 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// An attribute that nothing here asks for: one that declares a namespace changes what names mean.
-fn other(name: &str) -> Attribute {
-    if name.starts_with("xmlns") {
-        Attribute::Odd
-    } else {
-        Attribute::Known
-    }
+/// Takes an attribute that nothing here asks for. One that declares a namespace changes what names mean.
+fn other(name: &str) -> Option<()> {
+    (!name.starts_with("xmlns")).then_some(())
 }
 
 /// Those of the names of attributes that servers use.
