@@ -302,9 +302,9 @@ async fn what_others_held_stays_if_what_covers_it_cannot_be_written_down() {
         seconds(1).await;
         let waiting = disk.slow.lock().unwrap().take().unwrap();
         assert_eq!(waiting.len(), 2, "both wait for the disk");
-        waiting
-            .into_iter()
-            .for_each(|acknowledge| drop(acknowledge.send(is_written)));
+        for acknowledge in waiting {
+            acknowledge.send(is_written).unwrap();
+        }
         let expected = if is_written {
             Outcome::Queued
         } else {
