@@ -13,6 +13,7 @@ mod interrupt;
 mod package;
 mod process;
 mod simulate;
+mod suite;
 mod test;
 
 use std::env;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{IsTerminal as _, stdout};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use crate::install::{self, CargoTool, Package};
 use crate::package::{self, Tested};
 use crate::process::{self, cargo};
 use crate::simulate;
+use crate::suite;
 
 /// How much is run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -93,12 +93,10 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
                 clippy(&["-p", "fpush", "--no-default-features", "--features", feature]),
             )?;
         }
-        for feature in OPTIONS {
-            report.run(
-                &format!("clippy: {feature} added"),
-                clippy(&["-p", "fpush", "--features", feature]),
-            )?;
-        }
+        report.run(
+            "clippy: with the options",
+            clippy(&["-p", "fpush", "--features", OPTIONS]),
+        )?;
     }
 
     let mut doc = cargo(&["doc", "--workspace", "--no-deps"]);
@@ -121,7 +119,11 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
         occur_once(&lock, &ONCE)
     })?;
 
-    report.tests("tests", cargo(&["test", "--workspace", "--no-fail-fast"]))?;
+    report.suite("tests", &["--workspace"], &[])?;
+    report.run(
+        "tests in the documentation",
+        cargo(&["test", "--workspace", "--doc"]),
+    )?;
     report.tests("what decisions cost in a crowd", simulate::count()?)?;
     if extent == Extent::Long {
         report.tests(
@@ -142,30 +144,16 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
     }
     if extent.has_features() {
         for feature in &backends {
-            let mut alone = cargo(&[
-                "test",
-                "-p",
-                "fpush",
-                "--no-default-features",
-                "--features",
-                feature,
-            ]);
-            alone.args(["--no-fail-fast", "--lib"]);
-            alone.args(DEPEND_ON_FEATURES.map(|tests| ["--test", tests]).as_flattened());
-            report.tests(&format!("tests: {feature} alone"), alone)?;
+            report.suite(
+                &format!("tests: {feature} alone"),
+                &DEPEND_ON_FEATURES,
+                &["--no-default-features", "--features", feature],
+            )?;
         }
-    }
-
-    if extent.has_features() {
-        report.tests(
-            "tests: the policy with random_delay_before_push",
-            cargo(&[
-                "test",
-                "-p",
-                "fpush-driver",
-                "--features",
-                "random_delay_before_push",
-            ]),
+        report.suite(
+            "tests: the driver with random_delay_before_push",
+            &["--package", "fpush-driver"],
+            &["--features", "random_delay_before_push"],
         )?;
     }
 
@@ -263,25 +251,30 @@ impl Report {
         })
     }
 
+    /// A step that runs all these tests.
+    fn suite(&mut self, title: &str, selection: &[&str], features: &[&str]) -> Result<()> {
+        self.step(title, |report| {
+            suite::run(selection, features, &mut |line| report.count(line))
+        })
+    }
+
     /// A step that is one `cargo test`.
     fn tests(&mut self, title: &str, mut command: Command) -> Result<()> {
         self.step(title, |report| {
-            // Most tests wait for something most of the time.
-            command.env("RUST_TEST_THREADS", THREADS);
             let shown = process::line(&command);
             println!("{shown}");
-            if stdout().is_terminal() {
-                // The tests write to a pipe and would not see that colours are welcome.
-                command.args(["--color", "always", "--", "--color", "always"]);
-            }
             process::run_reading(command.stdin(Stdio::null()), &mut |line| {
                 println!("{line}");
-                let (passed, failed) = results(line);
-                report.passed += passed;
-                report.failed += failed;
+                report.count(line);
             })
             .map_err(|error| repeatable(error, &shown))
         })
+    }
+
+    fn count(&mut self, line: &str) {
+        let (passed, failed) = results(line);
+        self.passed += passed;
+        self.failed += failed;
     }
 }
 
@@ -412,19 +405,20 @@ fn backends(manifest: &str) -> Vec<&str> {
 
 const MANIFEST: &str = "crates/fpush/Cargo.toml";
 
-/// Tests that run at a time.
-const THREADS: &str = "4";
-
-/// Features that change something else.
-const OPTIONS: [&str; 3] = [
-    "random_delay_before_push",
-    "release_max_level_warn",
-    "release_max_level_info",
-];
+/// Features that change something else, and can be together.
+const OPTIONS: &str = "random_delay_before_push,release_max_level_warn,release_max_level_info";
 
 /// What a build with one backend does otherwise than one with all is in the library and in these tests of the program. That the
 /// others compile, clippy shows.
-const DEPEND_ON_FEATURES: [&str; 2] = ["settings", "state"];
+const DEPEND_ON_FEATURES: [&str; 7] = [
+    "--package",
+    "fpush",
+    "--lib",
+    "--test",
+    "settings",
+    "--test",
+    "state",
+];
 
 /// Two versions of these would mean two TLS or HTTP stacks, or two runtimes, in one program.
 const ONCE: [&str; 4] = ["rustls", "hyper", "h2", "tokio"];
