@@ -109,7 +109,7 @@ impl State {
     ) -> (LaneId, Elsewhere) {
         if self.backend.has_second() {
             let lane = self.policy.home(fingerprint);
-            (lane, Elsewhere::than(lane))
+            (lane, Elsewhere::Unasked)
         } else {
             (self.backend.lane(token, hasher), Elsewhere::Nowhere)
         }

@@ -370,7 +370,8 @@ impl Module {
             // Boxed, because few wait: the future of every other push stays small.
             Turn::Waiting(place) => Box::pin(self.wait_for_permit(*place, slot, arrived)).await,
         };
-        let Some(permit) = permit else {
+        let mut permit = permit;
+        if permit.is_none() {
             let now = Instant::now().into_std();
             if self.lock().policy.is_down(job.lane, now) {
                 return Box::pin(self.hold_failed(job, slot, now, None)).await;
@@ -379,10 +380,10 @@ impl Module {
                 self.complain_of_crowd(job.lane);
             }
             return Outcome::Overloaded;
-        };
+        }
         delay_at_random().await;
         let mut tries = Tries::new(job.push.deadline, 0);
-        let ended = self.attempts(&mut job, &mut tries).await;
+        let ended = self.attempts(&mut job, &mut tries, &mut permit, None).await;
         self.settle(ended, job, slot, permit).await
     }
 }

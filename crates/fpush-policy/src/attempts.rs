@@ -40,6 +40,12 @@ impl Tries {
         pause
     }
 
+    /// There was no permit for the next attempt: says when to try again. `jitter` is a random number from 0 to 1.
+    #[must_use]
+    pub fn no_permit(&mut self, now: Instant, jitter: f64) -> Instant {
+        now + self.pause(None, jitter)
+    }
+
     /// Whether it has failed since these tries began.
     pub(crate) fn has_failed(&self) -> bool {
         self.has_failed
@@ -70,6 +76,8 @@ pub struct Answered {
 pub enum Next {
     /// Another attempt, at once.
     Again,
+    /// Another attempt, in the lane that the push is in now: its permit goes back, and it takes its turn there.
+    Elsewhere,
     /// Another attempt, then.
     After {
         /// When.

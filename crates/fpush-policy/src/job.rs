@@ -18,27 +18,13 @@ use crate::{fair::Sender, known::LastAccepted, limiter::Target};
 pub enum Elsewhere {
     /// Nowhere: what its lane says counts.
     Nowhere,
-    /// There, and that lane was not asked yet: no word of the first one counts before.
-    Unasked(LaneId),
-    /// This lane was asked first, and called the token wrong, or dead (`gone`, since then if it said so).
+    /// In the provider's other lane, which was not asked yet: no word of the first one counts before.
+    Unasked,
+    /// The other lane was asked first, and called the token wrong, or dead.
     Asked {
-        /// The first lane.
-        lane: LaneId,
-        /// `None` if it called it wrong.
+        /// Since when it is dead, if the first lane said so; `None` if that called it wrong.
         gone: Option<Option<u64>>,
     },
-}
-
-impl Elsewhere {
-    /// Of a push that is tried in this lane first, of a provider that has two.
-    #[must_use]
-    pub fn than(lane: LaneId) -> Self {
-        match lane {
-            LaneId::Main => Self::Unasked(LaneId::Second),
-            LaneId::Second => Self::Unasked(LaneId::Main),
-            LaneId::Vendor(_) | LaneId::Origin(_) => Self::Nowhere,
-        }
-    }
 }
 
 /// A push, and what must be remembered about it until it is done.
@@ -88,10 +74,10 @@ impl PushJob {
 
     /// What was said against its token so far counts for nothing any more: the lanes are asked anew.
     pub fn ask_anew(&mut self) {
-        self.elsewhere = match self.elsewhere {
-            Elsewhere::Nowhere => Elsewhere::Nowhere,
-            Elsewhere::Unasked(_) | Elsewhere::Asked { .. } => Elsewhere::than(self.lane),
-        };
+        match self.elsewhere {
+            Elsewhere::Nowhere | Elsewhere::Unasked => {}
+            Elsewhere::Asked { .. } => self.elsewhere = Elsewhere::Unasked,
+        }
     }
 
     /// Takes the fingerprints that this makes.

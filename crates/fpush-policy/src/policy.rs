@@ -415,12 +415,17 @@ impl<W> Policy<W> {
     /// Forgets what it holds against a token: its device has registered anew.
     pub fn unblock(&mut self, token: Fingerprint) {
         self.blocklist.unblock(token);
+        self.forget_words(token);
+        // Another instance may know more.
+        self.outbox.tell(|| Change::Unblock(token));
+    }
+
+    /// Forgets what was said against a token in any lane.
+    fn forget_words(&mut self, token: Fingerprint) {
         self.guard.unblock(token);
         for guard in self.lanes.guards_mut() {
             guard.unblock(token);
         }
-        // Another instance may know more.
-        self.outbox.tell(|| Change::Unblock(token));
     }
 
     /// Blocks a token.

@@ -498,7 +498,7 @@ impl World {
             }
         }
         let ended = match answered.next {
-            Next::Again | Next::After { .. } => {
+            Next::Again | Next::Elsewhere | Next::After { .. } => {
                 flight.generation = self.policy.generation();
                 self.flights.push(flight);
                 return;

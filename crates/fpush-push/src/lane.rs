@@ -31,6 +31,16 @@ impl LaneId {
         }
     }
 
+    /// The other one of a provider that has two; `None` if there is no such lane.
+    #[must_use]
+    pub fn other(self) -> Option<Self> {
+        match self {
+            Self::Main => Some(Self::Second),
+            Self::Second => Some(Self::Main),
+            Self::Vendor(_) | Self::Origin(_) => None,
+        }
+    }
+
     /// Whether a stranger has chosen what is behind it: what it says is said of its own receivers alone, and proves nothing.
     #[must_use]
     pub fn is_strangers(self) -> bool {

@@ -231,7 +231,7 @@ impl World {
             }
             Next::Ended(ended) => ended,
             Next::Dead { .. } => Ended::Settled(Outcome::TokenDead),
-            Next::Again | Next::After { .. } => Ended::Failed { resume: now },
+            Next::Again | Next::Elsewhere | Next::After { .. } => Ended::Failed { resume: now },
         };
         if let Some(number) = flight.held {
             self.costs.of("held ended", || {

@@ -2,16 +2,24 @@
 
 use std::sync::Arc;
 
-use fpush_policy::{Ended, HeldEnd, LaneChange, Next, Notice, PushJob, Tries};
-use fpush_push::{Delivery, Failure, Outcome, PushError, Unavailable, jitter};
+use fpush_policy::{Ended, HeldEnd, LaneChange, Next, Notice, PushJob, SenderDomain, Tries};
+use fpush_push::{Delivery, Failure, LaneId, Outcome, PushError, Unavailable, jitter};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, error, info, warn};
 
 use super::{Module, status};
+use crate::lane::{Permit, Turn};
 
 impl Module {
-    /// Tries until there is an answer, or until the policy gives up.
-    pub(super) async fn attempts(&self, job: &mut PushJob, tries: &mut Tries) -> Ended {
+    /// Tries until there is an answer, or until the policy gives up. Another permit takes the place of this one where the push
+    /// has to go on in another lane; none if it got none there. `held` is the number of a held push.
+    pub(super) async fn attempts(
+        &self,
+        job: &mut PushJob,
+        tries: &mut Tries,
+        permit: &mut Option<Permit>,
+        held: Option<u64>,
+    ) -> Ended {
         match self.delivery {
             Delivery::Real => {}
             // The policy hears of no answer: nobody said anything of provider, token, device or domain.
@@ -35,16 +43,56 @@ impl Module {
             // What is not kept while it waits makes the future of a push no larger.
             match self.hear(job, tries, start, generation, result) {
                 Next::Again => {}
+                // Boxed, because few do: the future of every other push stays small.
+                Next::Elsewhere => {
+                    if let Err(resume) = Box::pin(self.go_on_elsewhere(job, tries, permit, held)).await {
+                        return Ended::Failed { resume };
+                    }
+                }
                 Next::After { resume } => {
                     let pause = sleep_until(resume.into());
                     if self.drain.run(Box::pin(pause)).await.is_none() {
                         return Ended::Failed { resume };
                     }
                 }
-                // Boxed, because few are: the future of every other push stays small.
+                // Boxed likewise.
                 Next::Dead { since } => return Ended::Settled(Box::pin(self.mark_dead(job, since)).await),
                 Next::Ended(ended) => return ended,
             }
+        }
+    }
+
+    /// Gives the permit back and takes a turn in the lane that the push is in now: how slow that one is, is nothing to the
+    /// first one.
+    ///
+    /// # Errors
+    ///
+    /// There is none in time: when to try again.
+    async fn go_on_elsewhere(
+        &self,
+        job: &PushJob,
+        tries: &mut Tries,
+        permit: &mut Option<Permit>,
+        held: Option<u64>,
+    ) -> Result<(), std::time::Instant> {
+        if let Some(number) = held {
+            let now = Instant::now().into_std();
+            self.lock().policy.held_moved(number, job, now);
+        }
+        *permit = None;
+        *permit = self.take_turn(job.lane, &job.sender).await;
+        match permit {
+            Some(_) => Ok(()),
+            None => Err(tries.no_permit(Instant::now().into_std(), jitter())),
+        }
+    }
+
+    /// Takes a turn in a lane, for a push that had one in another.
+    pub(super) async fn take_turn(&self, lane: LaneId, sender: &SenderDomain) -> Option<Permit> {
+        let turn = self.turn(&mut self.lock(), lane, sender)?;
+        match turn {
+            Turn::Now(permit) => Some(permit),
+            Turn::Waiting(place) => self.drain.run(place.permit(Instant::now())).await.flatten(),
         }
     }
 
@@ -99,7 +147,7 @@ impl Module {
                 PushError::TokenGone { .. } | PushError::TokenDoubted
             )
         };
-        if *next != Next::Again && result.as_ref().is_err_and(is_word) {
+        if !matches!(next, Next::Again | Next::Elsewhere) && result.as_ref().is_err_and(is_word) {
             self.lane.meters.rejected(matches!(next, Next::Dead { .. }));
         }
     }

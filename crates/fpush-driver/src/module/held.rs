@@ -101,6 +101,7 @@ impl Module {
             attempts,
             is_probe,
         } = attempt;
+        let mut permit = Some(permit);
         delay_at_random().await;
         let now = Instant::now();
         job.push.form = Form::Full;
@@ -115,13 +116,14 @@ impl Module {
         let ended = match claimed {
             Ok(claimed) => {
                 slot = claimed;
-                Ok(self.attempts_for_held(&mut job, &mut tries).await)
+                Ok(self
+                    .attempts_for_held(number, &mut job, &mut tries, &mut permit)
+                    .await)
             }
             Err(unsent) => Err(unsent),
         };
         let now = Instant::now().into_std();
         let mut state = self.lock();
-        state.policy.held_moved(number, &job, now);
         let end = match ended {
             Ok(ended) | Err(Unsent::Ended(ended)) => state.policy.held_ended(number, slot, &ended, now),
             Err(Unsent::Later(until)) => state.policy.held_waits(number, slot, until, now),
@@ -140,14 +142,21 @@ impl Module {
         self.lane.wake.notify_one();
     }
 
-    async fn attempts_for_held(&self, job: &mut PushJob, tries: &mut Tries) -> Ended {
-        let ended = self.attempts(job, tries).await;
+    async fn attempts_for_held(
+        &self,
+        number: u64,
+        job: &mut PushJob,
+        tries: &mut Tries,
+        permit: &mut Option<Permit>,
+    ) -> Ended {
+        let ended = self.attempts(job, tries, permit, Some(number)).await;
         if !matches!(ended, Ended::Failed { .. }) || !self.lock().policy.is_last_chance() {
             return ended;
         }
         let patience = (Instant::now() + DEADLINE).into_std();
         job.push.deadline = patience;
-        self.attempts(job, &mut Tries::new(patience, 0)).await
+        let mut tries = Tries::new(patience, 0);
+        self.attempts(job, &mut tries, permit, Some(number)).await
     }
 
     /// Reads held pushes whose turn is near.

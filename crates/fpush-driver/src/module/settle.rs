@@ -20,12 +20,12 @@ impl Module {
         ended: Ended,
         job: Box<PushJob>,
         slot: RateSlot,
-        permit: Permit,
+        permit: Option<Permit>,
     ) -> Outcome {
         match ended {
             // Boxed, because few are held: the future of every other push stays small.
             Ended::Busy => Box::pin(self.hold_busy(job, slot, permit)).await,
-            Ended::Failed { resume } => Box::pin(self.hold_failed(job, slot, resume, Some(permit))).await,
+            Ended::Failed { resume } => Box::pin(self.hold_failed(job, slot, resume, permit)).await,
             Ended::Settled(outcome) => {
                 match outcome {
                     Outcome::Accepted if slot.covers().is_some() => self.lock().policy.accepted_with(slot),
@@ -39,7 +39,7 @@ impl Module {
     }
 
     /// Makes a push whose token is too busy the queued one of its key.
-    async fn hold_busy(&self, job: Box<PushJob>, slot: RateSlot, permit: Permit) -> Outcome {
+    async fn hold_busy(&self, job: Box<PushJob>, slot: RateSlot, permit: Option<Permit>) -> Outcome {
         let (id, target) = (job.push.id, job.target());
         let (busy, written) = {
             let mut state = self.lock();

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fpush_policy::Elsewhere;
+use fpush_policy::{Elsewhere, SenderDomain};
 use fpush_push::{
     Class, Delivery, Failure, Form, LaneId, Outcome, Push, PushError, PushTrait, Request, Token, Urgency,
 };
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Admission, Admitted, DEADLINE, Module, TokenRole, Way, admit::Purpose};
-use crate::lane::Turn;
+use crate::lane::{Permit, Turn};
 
 /// Why a push that somebody wanted to see was not taken.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl Module {
         let lane = self
             .lock()
             .lanes_of(&token, self.fingerprint(&token), self.senders.hasher());
-        self.attempt_alone(&*backend, lane, push).await?;
+        self.attempt_alone(&*backend, lane, push, None).await?;
         Ok(class)
     }
 
@@ -124,27 +124,28 @@ impl Module {
         let Some(permit) = permit else {
             return Err(NotSent::Answered(Outcome::Overloaded));
         };
-        let (lanes, mut push) = ((job.lane, job.elsewhere), job.push);
+        let (lanes, mut push, turn) = ((job.lane, job.elsewhere), job.push, Some((permit, &*sender)));
         push.deadline = push.deadline.min((Instant::now() + PATIENCE).into_std());
         let (backend, class) = (self.backend(), push.class);
-        let tried = self.attempt_alone(&*backend, lanes, push).await;
+        let tried = self.attempt_alone(&*backend, lanes, push, turn).await;
         if tried.is_err() {
             self.lock().policy.give_back(slot);
         }
-        drop(permit);
         tried.map(|()| class)
     }
 
-    /// Makes the attempts for a push of which the policy hears nothing.
+    /// Makes the attempts for a push of which the policy hears nothing. One that has taken a turn takes another one where it
+    /// goes on in another lane.
     async fn attempt_alone(
         &self,
         backend: &dyn PushTrait,
         (mut lane, elsewhere): (LaneId, Elsewhere),
         mut push: Push,
+        mut turn: Option<(Permit, &SenderDomain)>,
     ) -> Result<(), NotSent> {
         let mut again = MAX_RECONNECTS;
         let mut other = match elsewhere {
-            Elsewhere::Unasked(other) => Some(other),
+            Elsewhere::Unasked => lane.other(),
             Elsewhere::Nowhere | Elsewhere::Asked { .. } => None,
         };
         loop {
@@ -161,6 +162,12 @@ impl Module {
                 PushError::TooLarge if push.form == Form::Full => push.form = Form::Minimal,
                 PushError::TokenGone { .. } | PushError::TokenDoubted if let Some(second) = other.take() => {
                     lane = second;
+                    if let Some((permit, sender)) = turn.take() {
+                        drop(permit);
+                        let permit = self.take_turn(lane, sender).await;
+                        let permit = permit.ok_or(NotSent::Answered(Outcome::Overloaded))?;
+                        turn = Some((permit, sender));
+                    }
                 }
                 PushError::TokenGone { .. }
                 | PushError::TokenDoubted

@@ -93,13 +93,17 @@ impl<W> Policy<W> {
                         self.outage.accepted(is_backlog, now);
                     }
                     self.health_of(job.lane).accepted(now);
-                    if let Elsewhere::Asked { lane, gone: _ } = job.elsewhere {
-                        self.take_neutral_of(lane, job, now);
+                    if let (Elsewhere::Asked { .. }, Some(other)) = (job.elsewhere, job.lane.other()) {
+                        self.take_neutral_of(other, job, now);
                     }
                     let at = self.clock.seconds(now);
                     let publisher = Publisher::of_accepted(&job.sender);
                     let change = self.guard_of(job.lane).accepted(job.token, publisher, at);
                     notice = change.map(Notice::Lane);
+                }
+                if !is_current || job.elsewhere != Elsewhere::Nowhere {
+                    // Whatever settings it was sent with, and whatever another lane said before: the token is alive.
+                    self.forget_words(job.token);
                 }
                 return Answered::ended(Outcome::Accepted, notice);
             }
@@ -219,24 +223,25 @@ impl<W> Policy<W> {
     /// The lane of a push calls its token dead, since then if it says so, or wrong (`None`). Where the token may be at home in
     /// another lane, nothing of that counts before the other one was asked.
     fn rejected(&mut self, job: &mut PushJob, gone: Option<Option<u64>>, now: Instant) -> Answered {
+        let Some(other) = job.lane.other() else {
+            return self.weigh(job, gone, now);
+        };
         match job.elsewhere {
             Elsewhere::Nowhere => self.weigh(job, gone, now),
-            Elsewhere::Unasked(other) => {
+            Elsewhere::Unasked => {
                 self.health_of(job.lane).answered();
-                job.elsewhere = Elsewhere::Asked { lane: job.lane, gone };
+                job.elsewhere = Elsewhere::Asked { gone };
                 job.lane = other;
-                // It has the permit of the first lane meanwhile.
-                job.push.deadline = job.push.deadline.min(now + SECOND_QUESTION);
-                Answered::next(Next::Again)
+                Answered::next(Next::Elsewhere)
             }
             // What knows the token counts, or else the lane in which it was tried first. For the other one it was none of its tokens.
-            Elsewhere::Asked { lane, gone: before } => {
-                let (heard, other, gone) = match gone {
-                    Some(_) => (job.lane, lane, gone),
-                    None => (lane, job.lane, before),
+            Elsewhere::Asked { gone: before } => {
+                let (heard, unheard, gone) = match gone {
+                    Some(_) => (job.lane, other, gone),
+                    None => (other, job.lane, before),
                 };
-                self.health_of(other).answered();
-                self.take_neutral_of(other, job, now);
+                self.health_of(unheard).answered();
+                self.take_neutral_of(unheard, job, now);
                 job.lane = heard;
                 self.weigh(job, gone, now)
             }
@@ -346,7 +351,5 @@ impl<W> Policy<W> {
     }
 }
 
-/// For the other lane of a token that the first one does not know.
-const SECOND_QUESTION: Duration = Duration::from_secs(3);
 /// An attempt with less time than this is not worth making.
 const LEAST_ATTEMPT: Duration = Duration::from_secs(1);

@@ -537,6 +537,35 @@ fn an_answer_to_older_settings_says_nothing() {
     );
 }
 
+/// Whatever has become of the settings meanwhile, and whichever lane took it.
+#[test]
+fn an_accepted_push_takes_back_what_was_said_against_its_token() {
+    for is_reloaded in [false, true] {
+        for has_two_lanes in [false, true] {
+            let mut f = Fixture::new(10);
+            let (mut job, now) = (job_of("a.org", "t"), f.at(0));
+            f.answer("a.org", "t", Err(PushError::TokenDoubted), 0);
+            assert!(f.policy.guard.is_doubted(job.token));
+            if has_two_lanes {
+                (job.lane, job.elsewhere) = (LaneId::Second, crate::job::Elsewhere::Asked { gone: None });
+            }
+            let generation = f.policy.generation();
+            if is_reloaded {
+                let mut other = settings();
+                other.max_in_flight += 1;
+                f.policy.configure(other, 0, now);
+            }
+            let mut tries = Tries::new(now, 0);
+            f.policy
+                .answered(&mut job, &mut tries, Ok(()), generation, now, 0.0);
+            assert!(
+                !f.policy.guard.is_doubted(job.token),
+                "{is_reloaded} {has_two_lanes}"
+            );
+        }
+    }
+}
+
 proptest! {
     /// The rate limit's law, on any arrival pattern over a few tokens: in a window at most one push goes out at once and
     /// one is queued; the last publish of a burst is followed by a push; a refusal happens only while one is queued.

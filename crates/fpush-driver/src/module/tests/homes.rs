@@ -154,6 +154,54 @@ async fn a_push_waits_for_the_lane_that_is_away() {
     }
 }
 
+/// Of a push that asks the second lane, the first one has its permit back at once.
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_is_slow_takes_no_permit_of_the_other() {
+    let (f, second) = two(unlimited(one_at_a_time()));
+    second.always(Step::SlowTake(20_000));
+    f.provider.queue([WRONG]);
+    let slow = f.publish("elsewhere");
+    seconds(1).await;
+    assert_eq!(second.count(), 1);
+    for number in 0..10 {
+        assert_eq!(
+            f.at_once(&format!("t{number}")).await,
+            Outcome::Accepted,
+            "{number}"
+        );
+    }
+    f.provider.queue([WRONG, WRONG]);
+    for push in [f.publish("too"), f.publish("late")] {
+        assert_eq!(
+            push.await.unwrap(),
+            Outcome::ProviderUnavailable,
+            "no turn in time"
+        );
+    }
+    assert_eq!(slow.await.unwrap(), Outcome::Accepted);
+    assert_eq!((f.provider.count(), second.count()), (13, 1));
+}
+
+/// However many go on in the second lane, it has no more at a time than its permits.
+#[tokio::test(start_paused = true)]
+async fn a_held_push_takes_a_turn_in_the_lane_that_it_goes_on_in() {
+    let mut settings = unlimited(holding());
+    settings.max_in_flight = 2;
+    let (f, second) = two(settings);
+    f.provider.always(Step::Fail(LATER));
+    for number in 0..5 {
+        assert_eq!(f.push(&format!("t{number}")).await, Outcome::Queued);
+    }
+    second.always(Step::SlowTake(8_000));
+    f.provider.always(WRONG);
+    seconds(300).await;
+    assert_eq!(
+        (f.module.held(), f.module.lost(), second.most_under_way()),
+        (0, 0, 2)
+    );
+    f.drain.begin();
+}
+
 /// What was held for the main lane goes on in the other one, whether that is well or not.
 #[tokio::test(start_paused = true)]
 async fn a_held_push_that_was_for_the_other_lane_goes_on_there() {
