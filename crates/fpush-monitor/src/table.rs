@@ -18,6 +18,8 @@ pub struct Metric {
     pub labels: &'static [&'static str],
     /// What it tells.
     pub help: &'static str,
+    /// What it is about: a heading on the page of metrics.
+    pub about: &'static str,
 }
 
 /// Types of metrics.
@@ -44,23 +46,24 @@ impl MetricType {
 }
 
 macro_rules! table {
-    ($($constant:ident: $type:expr, $name:literal, [$($label:literal),*], $help:literal;)*) => {
-        $(pub(crate) const $constant: Metric = Metric {
+    ($($about:literal: $($constant:ident: $type:expr, $name:literal, $labels:tt, $help:literal;)*)*) => {
+        $($(pub(crate) const $constant: Metric = Metric {
             name: $name,
             metric_type: $type,
-            labels: &[$($label),*],
+            labels: &$labels,
             help: $help,
-        };)*
+            about: $about,
+        };)*)*
 
         /// The table.
-        pub const METRICS: &[Metric] = &[$($constant),*];
+        pub const METRICS: &[Metric] = &[$($($constant),*),*];
     };
 }
 
 use MetricType::{Counter, Gauge, Histogram};
 
 table! {
-    // Counted.
+    "Counted":
     PUSHES: Counter, "fpush_pushes_total", ["module", "outcome"],
         "Publishes by push module and what became of them; the module is empty if they came to none.";
     HELD_PUSHES: Counter, "fpush_held_pushes_total", ["module", "outcome"],
@@ -96,7 +99,7 @@ table! {
     PROBLEMS: Counter, "fpush_problems_total", ["level"],
         "Errors and warnings in the log by level, those included that were withheld.";
 
-    // The daemon.
+    "The daemon":
     BUILD_INFO: Gauge, "fpush_build_info", ["version"],
         "1, with the version of fpush.";
     COMPONENT_UP: Gauge, "fpush_component_up", ["component", "link"],
@@ -124,7 +127,7 @@ table! {
     SENDER_PUBLISHES: Gauge, "fpush_sender_publishes", ["domain"],
         "Publishes of the domains that lately sent most, twenty at most.";
 
-    // The modules.
+    "Each push module":
     PUSHES_IN_FLIGHT: Gauge, "fpush_pushes_in_flight", ["module"],
         "Pushes at the provider, those included that wait for their next attempt.";
     PUSHES_WAITING: Gauge, "fpush_pushes_waiting", ["module"],
@@ -164,7 +167,7 @@ table! {
     CREDENTIAL_EXPIRES: Gauge, "fpush_credential_expires_in_seconds", ["module", "kind"],
         "Seconds until a credential ends; negative if it has ended.";
 
-    // The process.
+    "The process":
     PROCESS_CPU: Counter, "process_cpu_seconds_total", [],
         "Total user and system CPU time spent in seconds.";
     PROCESS_RESIDENT_MEMORY: Gauge, "process_resident_memory_bytes", [],

@@ -27,6 +27,15 @@ mod logging;
 mod malformed;
 mod notify;
 mod recovery;
+#[cfg(all(
+    test,
+    feature = "enable_registration",
+    feature = "enable_apns_support",
+    feature = "enable_cluster",
+    feature = "enable_fcm_support",
+    feature = "enable_webpush_support"
+))]
+mod reference;
 mod registration;
 mod reload;
 mod run;

@@ -6,7 +6,7 @@ mod file;
 mod modules;
 mod push2;
 mod schema;
-mod table;
+pub(crate) mod table;
 
 use std::{
     env,

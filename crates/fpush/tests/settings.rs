@@ -673,8 +673,7 @@ mod documents {
         for page in ["README.md".to_owned()].into_iter().chain(pages("docs")) {
             let text = read(&page);
             let mut rest = text.as_str();
-            while let Some((_, block)) = rest.split_once("```json") {
-                let (_, block) = block.split_once('\n').unwrap();
+            while let Some((_, block)) = rest.split_once("```json\n") {
                 let (block, after) = block.split_once("```").unwrap();
                 passes(&page, block);
                 (blocks, rest) = (blocks + 1, after);

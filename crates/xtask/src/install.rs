@@ -40,6 +40,8 @@ pub(crate) enum Package {
     Sqlite,
     /// What checks settings against their JSON Schema.
     JsonSchema,
+    /// What reads YAML.
+    Yaml,
     /// What fpush's own package depends on.
     Dependencies,
 }
@@ -58,11 +60,8 @@ impl Package {
             Self::Promtool => process::is_there("promtool"),
             Self::Faketime => process::is_there("faketime"),
             Self::Sqlite => process::is_there("sqlite3"),
-            Self::JsonSchema => {
-                let mut python = Command::new("python3");
-                python.args(["-c", "import jsonschema"]);
-                process::succeeds(python)
-            }
+            Self::JsonSchema => has_python("jsonschema"),
+            Self::Yaml => has_python("yaml"),
             Self::Dependencies => ["/usr/sbin/adduser", "/usr/sbin/update-ca-certificates"]
                 .iter()
                 .all(|program| Path::new(program).exists()),
@@ -83,9 +82,16 @@ impl Package {
             Self::Faketime => &["faketime"],
             Self::Sqlite => &["sqlite3"],
             Self::JsonSchema => &["python3-jsonschema"],
+            Self::Yaml => &["python3-yaml"],
             Self::Dependencies => &["adduser", "ca-certificates"],
         }
     }
+}
+
+fn has_python(module: &str) -> bool {
+    let mut python = Command::new("python3");
+    python.args(["-c", &format!("import {module}")]);
+    process::succeeds(python)
 }
 
 /// Installs those that are missing, and says so first.

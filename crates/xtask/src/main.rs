@@ -6,6 +6,7 @@
 )]
 
 mod bench;
+mod book;
 mod demo;
 mod fuzz;
 mod install;
@@ -48,6 +49,8 @@ fn main() -> ExitCode {
             simulate::Worlds::read(options).and_then(|worlds| run(|| simulate::run(&worlds)))
         }
         ["fuzz", seconds] => fuzz::read(seconds).and_then(|time| run(|| fuzz::run(time))),
+        ["book"] => run(book::run),
+        ["reference"] => run(book::reference),
         ["package"] => run(package::run),
         ["package", "--test"] => run(|| package::run_test(None)),
         ["package", "--test", file] => run(|| package::run_test(Some(file))),
@@ -118,6 +121,8 @@ cargo xtask simulate --seeds N [--from S]
 cargo xtask simulate --seed S --trace
                             the worlds of one seed, step by step
 cargo xtask fuzz SECONDS    so many seconds of inputs that nobody thought of, for every reader of foreign bytes
+cargo xtask book            the documents as web pages, in target/book
+cargo xtask reference       writes what of the reference and the manual pages is made of the program
 cargo xtask package         the Debian package, in target/debian
 cargo xtask package --test [FILE]
                             whether a package (without FILE one of the debug build) can be installed, started,

@@ -68,6 +68,7 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
             Package::Faketime,
             Package::Sqlite,
             Package::JsonSchema,
+            Package::Yaml,
             Package::Dependencies,
         ])?;
         if extent == Extent::Long {

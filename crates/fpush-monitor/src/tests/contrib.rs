@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -378,32 +378,29 @@ fn every_alert_has_its_place_in_the_runbook_and_is_named_there() {
     }
 }
 
+/// With `UPDATE_EXPECT=1` in the environment it writes the page.
 #[test]
 fn the_page_of_metrics_has_all_of_them() {
-    let page = fs::read_to_string(contrib().join("../docs/reference/metrics.md")).unwrap();
-    let rows: BTreeSet<_> = page.lines().filter(|line| line.starts_with("| `")).collect();
-    let expected: BTreeSet<_> = METRICS
-        .iter()
-        .map(|metric| {
-            let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
-            let name = metric.metric_type.name();
-            format!(
-                "| `{}` | {name} | {} | {} |",
-                metric.name,
-                labels.join(", "),
-                metric.help
-            )
-        })
-        .collect();
-    let missing: Vec<_> = expected
-        .iter()
-        .filter(|row| !rows.contains(row.as_str()))
-        .collect();
-    let wrong: Vec<_> = rows.iter().filter(|row| !expected.contains(**row)).collect();
+    let path = contrib().join("../docs/reference/metrics.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (mut wanted, mut about) = (page.split("\n## ").next().unwrap().to_owned(), "");
+    for metric in METRICS {
+        if metric.about != about {
+            about = metric.about;
+            wanted += &format!("\n## {about}\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n");
+        }
+        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let (name, labels) = (metric.metric_type.name(), labels.join(", "));
+        wanted += &format!("| `{}` | {name} | {labels} | {} |\n", metric.name, metric.help);
+    }
+    if wanted == page {
+        return;
+    }
     assert!(
-        missing.is_empty() && wrong.is_empty(),
-        "docs/reference/metrics.md lacks {missing:#?}\nand has {wrong:#?}"
+        env::var_os("UPDATE_EXPECT").is_some(),
+        "docs/reference/metrics.md is not what the program is; run: cargo xtask reference"
     );
+    fs::write(path, wanted).unwrap();
 }
 
 #[test]

@@ -13,13 +13,13 @@ Examples:
 
 Environment:
   FPUSH_SETTINGS         the settings file, unless it is named on the command line
-  FPUSH__component__serverHostname and the like
-                         settings, after the file: names with __ between them, values as JSON or text
+  FPUSH__component__serverHostname
+                         and one for each other setting, after the file: names with __ between them, values as
+                         JSON or text
   FPUSH_VERIFY           off: do not ask the providers after the start whether they accept the credentials
   RUST_LOG               how much is logged, such as debug or info,fpush_apns=debug; before logging.level
   NO_COLOR               no colours in the log, whatever its value
   TERM                   dumb: no colours and no progress bar
-  FPUSH_VERIFY           off: do not ask the providers after the start whether they accept the credentials
   HTTPS_PROXY, ALL_PROXY, NO_PROXY
                          the way to the providers
   NOTIFY_SOCKET, WATCHDOG_USEC, JOURNAL_STREAM, STATE_DIRECTORY, RUNTIME_DIRECTORY

@@ -102,7 +102,12 @@ fn set(root: &mut Map<String, Value>, parts: &[String], value: &str) -> Result<S
             return Ok(path);
         }
         (keys, below) = match place {
-            Place::Known(&(Kind::Section(keys) | Kind::Sections(keys) | Kind::FlagOrSection(keys)))
+            Place::Known(
+                &(Kind::Section(keys)
+                | Kind::Overrides(keys)
+                | Kind::Sections(keys)
+                | Kind::FlagOrSection(keys)),
+            )
             | Place::Free(Below::Sections(keys)) => (Some(keys), below),
             Place::Known(&Kind::Named(keys)) => (None, Below::Sections(keys)),
             Place::Known(Kind::Pairs) => (None, Below::Texts),
@@ -162,16 +167,16 @@ fn masked(name: &str) -> String {
 /// A value of this kind: JSON, and where a text may be, the text itself.
 fn read(kind: &Kind, value: &str) -> Result<Value, Wrong> {
     match kind {
-        Kind::Text | Kind::Path | Kind::Span | Kind::Word(_) => Ok(text(value)),
+        Kind::Text(_) | Kind::Path | Kind::Span(_) | Kind::Word(_) => Ok(text(value)),
         Kind::SpanOrSeconds | Kind::WordOrWhole(_) => {
             Ok(serde_json::from_str(value).unwrap_or_else(|_| value.into()))
         }
         Kind::Flag => json(value, "true or false"),
         Kind::Whole(..) | Kind::Number(..) => json(value, "a number"),
-        Kind::Texts | Kind::Wholes(..) => json(value, "a list such as [\"a\", \"b\"]"),
+        Kind::Texts(_) | Kind::Wholes(..) => json(value, "a list such as [\"a\", \"b\"]"),
         Kind::Sections(_) => json(value, "an object such as { \"a\": 1 }, or a list of objects"),
         Kind::FlagOrSection(_) => json(value, "true, false or an object such as { \"a\": 1 }"),
-        Kind::Pairs | Kind::Anything | Kind::Section(_) | Kind::Named(_) => {
+        Kind::Pairs | Kind::Anything | Kind::Section(_) | Kind::Overrides(_) | Kind::Named(_) => {
             json(value, "an object such as { \"a\": 1 }")
         }
     }

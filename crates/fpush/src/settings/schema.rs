@@ -2,20 +2,14 @@
 
 use serde_json::{Map, Value, json};
 
-use super::table::{Key, Kind, ROOT};
+use super::table::{Key, Kind, ROOT, Without, plain};
 
 /// The whole schema.
 pub(crate) fn schema() -> Value {
     let mut schema = section(&ROOT);
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
     schema["title"] = "Settings of fpush".into();
-    schema["required"] = json!(["component", "pushModules"]);
-    let required = json!(["componentHostname", "serverHostname", "serverPort"]);
-    let component = &mut schema["properties"]["component"];
-    component["else"]["required"] = required.clone();
-    component["then"]["items"]["required"] = required;
     schema["properties"]["pushModules"]["minProperties"] = 1.into();
-    schema["properties"]["pushModules"]["additionalProperties"]["required"] = json!(["type"]);
     schema
 }
 
@@ -24,32 +18,48 @@ fn section(keys: &[Key]) -> Value {
         .iter()
         .map(|key| (key.name.to_owned(), property(key)))
         .collect();
-    json!({ "type": "object", "properties": properties, "additionalProperties": false })
+    let required = keys.iter().filter(|key| matches!(key.without, Without::Required));
+    let required: Vec<_> = required.map(|key| key.name).collect();
+    let mut section = json!({ "type": "object", "properties": properties, "additionalProperties": false });
+    if !required.is_empty() {
+        section["required"] = required.into();
+    }
+    section
 }
 
 fn property(key: &Key) -> Value {
-    let Key {
-        name: _,
-        kind,
-        default,
-        meaning,
-    } = key;
-    let mut property = of_kind(kind);
-    property["description"] = (*meaning).into();
-    if let Ok(default) = serde_json::from_str(default) {
+    let mut property = of_kind(&key.kind);
+    property["description"] = description(key).into();
+    if let Without::Default(default) = key.without
+        && let Ok(default) = serde_json::from_str(default)
+    {
         property["default"] = default;
     }
     property
 }
 
+/// What a key means, what is wanted, and what holds without it.
+fn description(key: &Key) -> String {
+    let mut text = key.meaning.to_owned();
+    if let Kind::Text(wanted) | Kind::Texts(wanted) | Kind::Span(wanted) = key.kind
+        && !wanted.is_empty()
+    {
+        text += &format!(". Wanted: {wanted}");
+    }
+    if let Without::Words(words) = key.without {
+        text += &format!(". Without it: {words}");
+    }
+    plain(&text)
+}
+
 fn of_kind(kind: &Kind) -> Value {
     let texts = json!({ "type": "string" });
     match kind {
-        Kind::Text | Kind::Path => texts,
+        Kind::Text(_) | Kind::Path => texts,
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Whole(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
         Kind::Number(least, most) => json!({ "type": "number", "minimum": least, "maximum": most }),
-        Kind::Span => json!({ "type": "string", "pattern": SPAN }),
+        Kind::Span(_) => json!({ "type": "string", "pattern": SPAN }),
         Kind::SpanOrSeconds => json!({ "anyOf": [
             { "type": "integer", "minimum": 1 }, { "type": "string", "pattern": SPAN },
         ] }),
@@ -57,13 +67,13 @@ fn of_kind(kind: &Kind) -> Value {
         Kind::WordOrWhole(words) => {
             json!({ "anyOf": [{ "enum": words }, { "type": "integer", "minimum": 0 }] })
         }
-        Kind::Texts => json!({ "type": "array", "items": texts }),
+        Kind::Texts(_) => json!({ "type": "array", "items": texts }),
         Kind::Wholes(least, most) => {
             json!({ "type": "array", "items": { "type": "integer", "minimum": least, "maximum": most } })
         }
         Kind::Pairs => json!({ "type": "object", "additionalProperties": texts }),
         Kind::Anything => json!({ "type": "object" }),
-        Kind::Section(keys) => section(keys),
+        Kind::Section(keys) | Kind::Overrides(keys) => section(keys),
         // Of alternatives in anyOf, a mistake would be shown at the whole section instead of its place.
         Kind::Sections(keys) => json!({
             "if": { "type": "array" },

@@ -114,7 +114,8 @@ impl Checks<'_> {
         for (file, mode) in [
             ("/usr/bin/fpush", "755"),
             (UNIT, "644"),
-            ("/usr/share/man/man1/fpush.1.gz", "644"),
+            ("/usr/share/man/man8/fpush.8.gz", "644"),
+            ("/usr/share/man/man5/fpush.settings.5.gz", "644"),
             ("/usr/share/bash-completion/completions/fpush", "644"),
             ("/usr/share/zsh/vendor-completions/_fpush", "644"),
             ("/usr/share/fish/vendor_completions.d/fpush.fish", "644"),
@@ -125,6 +126,8 @@ impl Checks<'_> {
             ("/usr/share/doc/fpush/docs/SUMMARY.md", "644"),
             ("/usr/share/doc/fpush/docs/install/debian.md", "644"),
             ("/usr/share/doc/fpush/docs/status-page.png", "644"),
+            ("/usr/share/doc/fpush/html/index.html", "644"),
+            ("/usr/share/doc/fpush/html/docs/install/debian.html", "644"),
             ("/usr/share/doc/fpush/THIRD-PARTY", "644"),
             ("/usr/share/doc/fpush/examples/settings.example.json", "644"),
         ] {
@@ -171,11 +174,16 @@ impl Checks<'_> {
             .iter()
             .all(|part| licences.contains(part)),
         );
-        self.that(
-            "the manual page is readable",
-            root.sh("gzip -dc /usr/share/man/man1/fpush.1.gz")?
-                .contains(".Dt FPUSH 1"),
-        );
+        for (page, begins) in [
+            ("man8/fpush.8", ".TH FPUSH 8 "),
+            ("man5/fpush.settings.5", ".TH FPUSH.SETTINGS 5 "),
+        ] {
+            self.that(
+                &format!("the manual page {page} is readable"),
+                root.sh(&format!("gzip -dc /usr/share/man/{page}.gz"))?
+                    .contains(begins),
+            );
+        }
         for (shell, file) in [
             ("bash", "/usr/share/bash-completion/completions/fpush"),
             ("zsh", "/usr/share/zsh/vendor-completions/_fpush"),

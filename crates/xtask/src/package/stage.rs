@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 
 use super::licences;
-use crate::process;
+use crate::{book, process};
 
 /// Makes them, and returns the time of this version in seconds since 1970.
 pub(super) fn stage(program: &Path) -> Result<String> {
@@ -56,8 +56,9 @@ pub(super) fn stage(program: &Path) -> Result<String> {
     }
     // Below the same names as in the repository, so that the links between them hold.
     copy_folder(Path::new("docs"), &doc.join("docs"))?;
-    // It is among the manual pages.
-    fs::remove_file(doc.join("docs/fpush.1")).context("cannot leave out docs/fpush.1")?;
+    // They are among the manual pages.
+    fs::remove_dir_all(doc.join("docs/man")).context("cannot leave out docs/man")?;
+    book::build(Path::new("."), &doc.join("html"))?;
     copy_folder(Path::new("examples"), &doc.join("examples"))?;
     write(&doc.join("THIRD-PARTY"), &licences::third_party()?)?;
     copy(

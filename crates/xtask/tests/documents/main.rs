@@ -1,4 +1,10 @@
-//! The documents: every link leads somewhere, every page is in the table of contents, and README.md is short.
+//! The documents: every link leads somewhere, every page is in the table of contents, and README.md is short. The other files
+//! look at what stands in code.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+mod blocks;
+mod names;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
