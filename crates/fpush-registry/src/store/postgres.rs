@@ -100,3 +100,31 @@ const LIMITS: &str = "SET statement_timeout = '10s'; SET lock_timeout = '3s'; \
                       SET idle_in_transaction_session_timeout = '10s'";
 /// Others may change devices a hundred times a second: to read what they changed costs ten statements each time.
 const TOGETHER: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use fpush_testkit::{Flow, Postgres};
+
+    use super::*;
+
+    /// The kernel would wait for a machine that is gone for a quarter of an hour.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_hears_nothing_tries_whether_the_server_is_still_there() {
+        let server = Postgres::shared();
+        let (url, relay) = (server.database(), server.relay());
+        let pool = prepare(&server.through(&relay, &url)).unwrap();
+        let quiet = Duration::from_millis(50);
+        let mut listener = Listener::begin(&pool, "own".to_owned(), quiet).await.unwrap();
+        let mut hearing = Box::pin(listener.hear());
+        let say = |what: &str| {
+            let notify = format!("SELECT pg_notify('fpush', '{what}')");
+            server.psql(server.name(&url), &notify).unwrap();
+        };
+        say("own");
+        assert!(timeout(10 * quiet, &mut hearing).await.is_err());
+        say("another one");
+        hearing.await.unwrap();
+        relay.hold(Flow::Answers);
+        assert!(listener.hear().await.is_err());
+    }
+}
