@@ -48,6 +48,8 @@ struct Down {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
     Failures,
+    /// What was held before the start: where that has gone to others before anybody was asked, nothing speaks against the lane.
+    Remembered,
     /// The provider wanted a pause: when it is over, nothing speaks against the lane.
     Pause,
 }
@@ -112,7 +114,12 @@ impl Outage {
         match &self.state {
             State::Up | State::Growing(_) => false,
             State::Down(down) => {
-                let is_over = down.cause == Cause::Pause && now >= down.probe_at && !is_backlog;
+                let is_over = !is_backlog
+                    && match down.cause {
+                        Cause::Failures => false,
+                        Cause::Remembered => down.probes == 0 && down.probing.is_none(),
+                        Cause::Pause => now >= down.probe_at,
+                    };
                 if is_over {
                     self.state = State::Up;
                 }
@@ -199,7 +206,7 @@ impl Outage {
     /// What is held from before the start says that the lane was down.
     pub(crate) fn begin_down(&mut self, now: Instant) {
         if matches!(self.state, State::Up) {
-            self.go_down(Cause::Failures, now, now);
+            self.go_down(Cause::Remembered, now, now);
         }
     }
 
@@ -307,6 +314,7 @@ impl Outage {
 
     /// Nothing is held any more, or the rate has no meaning any more.
     pub(crate) fn settle(&mut self, is_backlog: bool, now: Instant) {
+        self.is_down(is_backlog, now);
         if let State::Growing(growth) = &self.state
             && (!is_backlog || rate(growth.began, self.doubling, now) >= NO_RATE)
         {
@@ -442,6 +450,24 @@ mod tests {
             now = next;
         }
         assert_eq!(pauses, [2, 4, 8, 15, 15, 15]);
+    }
+
+    /// Another instance has taken over all of it.
+    #[test]
+    fn what_was_held_before_the_start_and_is_gone_says_nothing_of_the_lane() {
+        for (is_asked, is_over) in [(false, true), (true, false)] {
+            let (mut outage, now) = (Outage::new(DOUBLING), Instant::now());
+            outage.begin_down(now);
+            outage.settle(true, now);
+            assert!(matches!(outage.state(now), LaneState::Down { .. }));
+            if is_asked {
+                outage.held_sent(now);
+                outage.settle(false, now);
+                outage.held_ended(true, now);
+            }
+            outage.settle(false, now);
+            assert_eq!(outage.state(now) == LaneState::Up, is_over, "{is_asked}");
+        }
     }
 
     #[test]

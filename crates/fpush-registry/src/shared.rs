@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     /// The writer hears that the end has come, and says when everything is written.
     pub(crate) end: Notify,
     pub(crate) ended: Notify,
+    /// The writer hears that others may have changed devices.
+    pub(crate) news: Notify,
     /// Those that this instance has ended.
     pub(crate) ended_registrations: EndedRegistrations,
     /// Makes nodes; it is in the database.
@@ -50,6 +52,7 @@ impl Shared {
             jobs: Jobs::default(),
             end: Notify::new(),
             ended: Notify::new(),
+            news: Notify::new(),
             ended_registrations: EndedRegistrations::default(),
             key: OnceLock::new(),
             trust: RwLock::default(),

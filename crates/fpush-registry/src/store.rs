@@ -13,22 +13,23 @@ mod sqlite;
 mod statements;
 mod writing;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use sqlx::{PgPool, SqlitePool};
 
+pub(crate) use self::{
+    postgres::Listener,
+    run::{MigrateError, Removed, State, describe, is_outage},
+    statements::{AT_ONCE, NOTED_AT_ONCE},
+    writing::FORGOTTEN_AT_ONCE,
+    writing::{Counted, Writing},
+};
 use self::{
     run::{
         Change, Result, Value, changes, devices, first, in_time, nodes, numbers, on, only, readable, states,
     },
     statements as sql,
     writing::ACCEPTED,
-};
-pub(crate) use self::{
-    run::{MigrateError, Removed, State, describe, is_outage},
-    statements::{AT_ONCE, NOTED_AT_ONCE},
-    writing::FORGOTTEN_AT_ONCE,
-    writing::{Counted, Writing},
 };
 #[cfg(test)]
 pub(crate) use self::{statements::LAST_USE as LAST_USE_IN_SQL, writing::MOST_CHANGES};
@@ -244,6 +245,15 @@ impl Store {
     pub(crate) async fn changes(&self, after: i64, not_from: &str, limit: i64) -> Result<Vec<Change>> {
         let values = [Value::Number(after), Value::Text(not_from), Value::Number(limit)];
         on!(self, pool => changes(pool, sql::CHANGES, &values))
+    }
+
+    /// Begins to hear at once of what others change, beside this one; `None` if the database cannot do that. After so long
+    /// without a word it is tried whether it is still there.
+    pub(crate) async fn listen(&self, own: &str, quiet: Duration) -> Result<Option<Listener>> {
+        match self {
+            Self::Sqlite(_) => Ok(None),
+            Self::Postgres(pool) => Listener::begin(pool, own.to_owned(), quiet).await.map(Some),
+        }
     }
 
     /// Ends all connections.

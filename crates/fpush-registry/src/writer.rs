@@ -1,5 +1,6 @@
 //! The one task that writes: what waits is written together, and memory follows what was committed.
 
+mod listening;
 mod loading;
 #[cfg(test)]
 mod tests;
@@ -161,7 +162,17 @@ impl Writer {
     }
 
     /// Writes until the registry is closed.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(self) {
+        // Also with nothing in memory: by the last change that is known a copy of the database that lacks it is noticed.
+        let is_daemon = self.is_daemon;
+        let listening = listening::listen(Arc::clone(&self.shared), self.source.clone());
+        select! {
+            () = self.work() => {}
+            never = listening, if is_daemon => match never {},
+        }
+    }
+
+    async fn work(mut self) {
         if !self.ready
             && self.outage.is_none()
             && let Err(problem) = self.begin().await
@@ -191,12 +202,11 @@ impl Writer {
                         self.fail(&self.shared.store.describe(&problem));
                     }
                 }
+                () = shared.news.notified(), if self.keeps_house() && self.loading.is_none() => {
+                    self.look_and_read().await;
+                }
                 _ = news.tick(), if self.keeps_house() && self.loading.is_none() => {
-                    if let Err(problem) = self.look_at_past(false).await {
-                        self.fail(&self.shared.store.describe(&problem));
-                    } else if self.read_news().await {
-                        news.reset_immediately();
-                    }
+                    self.look_and_read().await;
                 }
                 _ = times.tick(), if self.keeps_house() => {
                     if self.write_times().await {

@@ -16,6 +16,7 @@
 //! * [`browser`]: what a person sees in Chromium; [`firefox`]: one with a push service of ours; [`site`]: a web app for them
 //! * [`helpers`]: what many tests need and no fake is
 //! * [`senders`]: which server forgets a device at which reply
+//! * [`outage`]: a provider that is away for a while, as a whole story
 //! * [`clock`]: time that a test moves, for the real program
 //! * [`mariadb`], [`postgres`] and [`redis`]: servers that only the test knows; [`relay`]: a way to it on which things are delayed and held
 
@@ -38,6 +39,7 @@ pub mod helpers;
 pub mod http_client;
 pub mod jwt;
 pub mod mariadb;
+pub mod outage;
 pub mod postgres;
 pub mod publish;
 pub mod push2;

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -13,13 +13,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{relay::Relay, temp_dir::TempDir};
+use crate::{certs::Identity, relay::Relay, servers::free_port, temp_dir::TempDir};
 
 /// A server that only this process knows: its socket is in a folder that goes with it.
 #[derive(Debug)]
 pub struct Postgres {
     folder: TempDir,
     binaries: PathBuf,
+    /// The name of the folder of what it serves.
+    data: Mutex<&'static str>,
+    arguments: Vec<String>,
+    /// Its socket is named after it, also where nobody listens there.
+    port: u16,
     child: Mutex<Option<Child>>,
     databases: AtomicU32,
 }
@@ -38,13 +43,40 @@ impl Postgres {
 
     /// A server for one test.
     pub fn start_new() -> Self {
+        let server = Self::prepare();
+        server.start();
+        server
+    }
+
+    /// The same, which also listens at a [port](Self::port) of the loopback address, and speaks TLS there.
+    pub fn with_tls(identity: &Identity) -> Self {
+        let mut server = Self::prepare();
+        server.port = free_port().unwrap();
+        let files = [
+            ("ssl_cert_file", "server.pem", &identity.cert_pem),
+            ("ssl_key_file", "server.key", &identity.key_pem),
+        ];
+        let mut settings = vec!["listen_addresses=127.0.0.1".to_owned(), "ssl=on".to_owned()];
+        for (key, name, content) in files {
+            let file = server.folder.write(name, content);
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+            give_to_user(&file);
+            settings.push(format!("{key}={}", file.display()));
+        }
+        server.arguments = settings
+            .into_iter()
+            .flat_map(|setting| ["-c".to_owned(), setting])
+            .collect();
+        server.start();
+        server
+    }
+
+    /// One that is not started yet.
+    fn prepare() -> Self {
         let binaries = binaries();
         let folder = TempDir::new();
-        if is_root() {
-            let owner = Command::new("chown").arg(user()).arg(folder.path()).status();
-            assert!(owner.unwrap().success(), "chown failed");
-        }
-        let data = folder.path().join("data");
+        give_to_user(folder.path());
+        let data = folder.path().join(FIRST);
         let made = as_user(&binaries.join("initdb"))
             .args([
                 "--username=postgres",
@@ -62,14 +94,15 @@ impl Postgres {
             "initdb failed: {}",
             String::from_utf8_lossy(&made.stderr)
         );
-        let server = Self {
+        Self {
             folder,
             binaries,
+            data: Mutex::new(FIRST),
+            arguments: Vec::new(),
+            port: PORT,
             child: Mutex::new(None),
             databases: AtomicU32::new(0),
-        };
-        server.start();
-        server
+        }
     }
 
     /// Starts it again.
@@ -77,7 +110,7 @@ impl Postgres {
         let log = fs::File::create(self.folder.path().join("log")).unwrap();
         let child = as_user(&self.binaries.join("postgres"))
             .arg("-D")
-            .arg(self.folder.path().join("data"))
+            .arg(self.folder.path().join(*self.data.lock().unwrap()))
             .arg("-k")
             .arg(self.folder.path())
             .args([
@@ -88,6 +121,8 @@ impl Postgres {
                 "-c",
                 "max_connections=200",
             ])
+            .args(["-p", &self.port.to_string()])
+            .args(&self.arguments)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -119,6 +154,37 @@ impl Postgres {
         }
     }
 
+    /// Makes a copy of all that it has, as a standby has it.
+    pub fn copy(&self) {
+        let copied = as_user(&self.binaries.join("pg_basebackup"))
+            .arg("-h")
+            .arg(self.folder.path())
+            .args(["-p", &self.port.to_string()])
+            .args(["-U", "postgres", "--no-sync", "--checkpoint=fast", "-D"])
+            .arg(self.folder.path().join(SECOND))
+            .output()
+            .unwrap();
+        let problem = String::from_utf8_lossy(&copied.stderr);
+        assert!(copied.status.success(), "pg_basebackup failed: {problem}");
+        let signal = self.folder.path().join(SECOND).join("standby.signal");
+        fs::write(&signal, "").unwrap();
+        give_to_user(&signal);
+    }
+
+    /// It stops as if its machine did, and at its address there is the copy: one that can be read alone until it is
+    /// [promoted](Self::promote).
+    pub fn fail_over(&self) {
+        self.stop();
+        *self.data.lock().unwrap() = SECOND;
+        self.start();
+    }
+
+    /// The copy becomes a server that can be written to.
+    pub fn promote(&self) {
+        let promoted = self.psql("postgres", "SELECT pg_promote()");
+        assert_eq!(promoted.as_deref(), Some("t\n"));
+    }
+
     /// Sends a signal, such as STOP, to the server and its children.
     pub fn signal_all(&self, signal: &str) {
         let server = self.child.lock().unwrap().as_ref().unwrap().id().to_string();
@@ -147,9 +213,15 @@ impl Postgres {
     /// The URL of the database with this name.
     pub fn url(&self, name: &str) -> String {
         format!(
-            "postgres://postgres@localhost/{name}?host={}",
+            "postgres://postgres@localhost:{}/{name}?host={}",
+            self.port,
             self.folder.path().display()
         )
+    }
+
+    /// The port at which it listens if it speaks TLS.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The name of the database with this URL.
@@ -160,7 +232,8 @@ impl Postgres {
 
     /// A way to the server on which things are delayed and held.
     pub fn relay(&self) -> Relay {
-        Relay::to(&self.folder.path().join(SOCKET))
+        let socket = format!(".s.PGSQL.{}", self.port);
+        Relay::to(&self.folder.path().join(socket))
     }
 
     /// The URL of a database by this way.
@@ -175,6 +248,7 @@ impl Postgres {
         let output = Command::new(self.binaries.join("psql"))
             .arg("-h")
             .arg(self.folder.path())
+            .args(["-p", &self.port.to_string()])
             .args(["-U", "postgres", "-d", database, "-AtXqc", sql])
             .stderr(Stdio::null())
             .output()
@@ -212,6 +286,14 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
+/// The server reads nothing that is another user's.
+fn give_to_user(path: &Path) {
+    if is_root() {
+        let owner = Command::new("chown").arg(user()).arg(path).status();
+        assert!(owner.unwrap().success(), "chown failed");
+    }
+}
+
 fn user() -> &'static str {
     let users = fs::read_to_string("/etc/passwd").unwrap();
     if users.lines().any(|line| line.starts_with("postgres:")) {
@@ -238,5 +320,8 @@ fn user_group() -> &'static str {
     if user() == "nobody" { "nogroup" } else { "postgres" }
 }
 
-/// The name of its socket, for the usual port.
-const SOCKET: &str = ".s.PGSQL.5432";
+/// Folders of what it serves.
+const FIRST: &str = "data";
+const SECOND: &str = "copy";
+/// The usual one.
+const PORT: u16 = 5432;

@@ -32,6 +32,8 @@ mod dialects;
 mod disco;
 #[path = "registration/encrypted.rs"]
 mod encrypted;
+#[path = "registration/failover.rs"]
+mod failover;
 #[path = "registration/floods.rs"]
 mod floods;
 #[path = "registration/former.rs"]

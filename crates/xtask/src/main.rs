@@ -14,7 +14,9 @@ mod interrupt;
 mod package;
 mod process;
 mod simulate;
+mod soak;
 mod suite;
+mod table;
 mod test;
 
 use std::env;
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     }
     let outcome = match arguments.as_slice() {
         ["demo"] => run(demo::run),
+        ["demo", "--cluster"] => run(demo::run_cluster),
         ["demo", "--outage"] => run(demo::run_outage),
         ["demo", "--web"] => run(demo::web::run),
         ["test"] => run(|| test::run(test::Extent::Full)),
@@ -51,6 +54,8 @@ fn main() -> ExitCode {
         ["fuzz", seconds] => fuzz::read(seconds).and_then(|time| run(|| fuzz::run(time))),
         ["book"] => run(book::run),
         ["reference"] => run(book::reference),
+        ["soak"] => run(|| soak::run(soak::USUAL)),
+        ["soak", "--seconds", seconds] => fuzz::read(seconds).and_then(|time| run(|| soak::run(time))),
         ["package"] => run(package::run),
         ["package", "--test"] => run(|| package::run_test(None)),
         ["package", "--test", file] => run(|| package::run_test(Some(file))),
@@ -106,6 +111,8 @@ fn root() -> Result<PathBuf> {
 const USAGE: &str = "\
 cargo xtask demo            a push from a real Prosody through fpush to stand-ins for Apple and Google
 cargo xtask demo --outage   a provider is away, fpush is killed meanwhile, and every phone gets its push in the end
+cargo xtask demo --cluster  two instances are one service: what one has sent the other one knows, and what one held when it died
+                            the other one sends
 cargo xtask demo --web      a web page that gets pushes by fpush, in your browser
 cargo xtask test            everything that must hold before a change is merged
 cargo xtask test --quick    the same without the runs for each Cargo feature alone
@@ -123,6 +130,9 @@ cargo xtask simulate --seed S --trace
 cargo xtask fuzz SECONDS    so many seconds of inputs that nobody thought of, for every reader of foreign bytes
 cargo xtask book            the documents as web pages, in target/book
 cargo xtask reference       writes what of the reference and the manual pages is made of the program
+cargo xtask soak [--seconds N]
+                            each kind of outage of a provider for five minutes, or so many seconds, with a restart and kill -9 in
+                            it: every device gets its push
 cargo xtask package         the Debian package, in target/debian
 cargo xtask package --test [FILE]
                             whether a package (without FILE one of the debug build) can be installed, started,

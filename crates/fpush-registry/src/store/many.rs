@@ -71,4 +71,13 @@ impl Writing {
         }
         Ok(())
     }
+
+    /// Once this transaction is committed, other processes hear at once that there is something that they were told, where the
+    /// database can do that. Without it they look every few seconds.
+    pub(crate) async fn notify(&mut self, source: &str) -> Result<()> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(_) => self.execute(sql::NOTIFY, &[Value::Text(source)]).await.map(drop),
+        }
+    }
 }

@@ -117,7 +117,7 @@ const UNDEFINED_TABLE: &str = "42P01";
 mod tests {
     use std::fs;
 
-    use fpush_testkit::{Postgres, TempDir};
+    use fpush_testkit::{Postgres, TempDir, TestCa};
 
     use super::*;
 
@@ -191,5 +191,66 @@ mod tests {
         };
         let error = nobody.probe().await.unwrap_err().to_string();
         assert!(error.starts_with("the database cannot be used: "), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_is_asked_over_tls_if_its_certificate_is_right() {
+        let (ca, other) = (TestCa::new(), TestCa::new());
+        let server = Postgres::with_tls(&ca.server_cert(&["localhost"], None));
+        let dir = TempDir::new();
+        let trusted = dir.write("ca.pem", ca.pem());
+        let untrusted = dir.write("other.pem", other.pem());
+        let missing = dir.path().join("missing.pem");
+        let probe = async |host: &str, mode: &str, file: &Path| {
+            let (port, file) = (server.port(), file.display());
+            let url = format!("postgres://postgres@{host}:{port}/postgres?sslmode={mode}&sslrootcert={file}");
+            let probed = StoreSettings::Postgres { url }.probe().await;
+            probed.map_err(|error| error.to_string())
+        };
+        for mode in ["verify-full", "verify-ca", "require", "prefer"] {
+            assert_eq!(
+                probe("localhost", mode, &trusted).await,
+                Ok(Probe::Empty),
+                "{mode}"
+            );
+        }
+        let not_accepted = "the database cannot be used: the server's certificate is not accepted: ";
+        for (host, mode, file, problem) in [
+            (
+                "127.0.0.1",
+                "verify-full",
+                &trusted,
+                Some("it is for another name"),
+            ),
+            ("127.0.0.1", "verify-ca", &trusted, None),
+            (
+                "localhost",
+                "verify-full",
+                &untrusted,
+                Some("its authority is unknown"),
+            ),
+            (
+                "localhost",
+                "verify-ca",
+                &untrusted,
+                Some("its authority is unknown"),
+            ),
+            ("localhost", "require", &untrusted, None),
+        ] {
+            let expected = problem.map_or(Ok(Probe::Empty), |problem| {
+                Err(format!("{not_accepted}{problem}"))
+            });
+            assert_eq!(probe(host, mode, file).await, expected, "{host} {mode}");
+        }
+        let error = probe("localhost", "verify-full", &missing).await.unwrap_err();
+        assert!(error.ends_with("no such file of a certificate or key"), "{error}");
+        // The socket has no TLS.
+        let url = format!("{}&sslmode=require", server.url("postgres"));
+        let error = StoreSettings::Postgres { url }
+            .probe()
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("no TLS"), "{error}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{io, time::Duration};
 
+use fpush_tls::{certificate_fault, fault_of};
 use sqlx::{ColumnIndex, Database, Decode, Encode, Executor, IntoArguments, Row, Type, query::Query};
 use tokio::time::timeout;
 
@@ -131,8 +132,10 @@ pub(crate) fn describe(error: &sqlx::Error) -> String {
                 format!("code {code}")
             }
         }
-        sqlx::Error::Io(io) => format!("{}", io.kind()),
-        sqlx::Error::Tls(_) => "TLS failed".to_owned(),
+        sqlx::Error::Io(io) => describe_io(io),
+        sqlx::Error::Tls(_) => {
+            "no TLS: the server does not offer it, or a certificate in a file cannot be read".to_owned()
+        }
         sqlx::Error::PoolTimedOut => "no connection in time".to_owned(),
         sqlx::Error::PoolClosed => "the connections are closed".to_owned(),
         sqlx::Error::Protocol(_) => "the server does not speak the protocol".to_owned(),
@@ -141,6 +144,22 @@ pub(crate) fn describe(error: &sqlx::Error) -> String {
         | sqlx::Error::ColumnDecode { .. }
         | sqlx::Error::Decode(_) => "a row cannot be read".to_owned(),
         _ => "the connection failed".to_owned(),
+    }
+}
+
+fn describe_io(error: &io::Error) -> String {
+    match (fault_of(error), error.kind()) {
+        (Some(rustls::Error::InvalidCertificate(reason)), _) => {
+            format!(
+                "the server's certificate is not accepted: {}",
+                certificate_fault(reason)
+            )
+        }
+        (Some(fault), _) => format!("TLS with the server fails: {fault}"),
+        (None, io::ErrorKind::NotFound) => {
+            "there is no such socket, or no such file of a certificate or key".to_owned()
+        }
+        (None, kind) => kind.to_string(),
     }
 }
 

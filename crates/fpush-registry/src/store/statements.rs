@@ -222,6 +222,10 @@ pub(super) static TELL_MANY: LazyLock<String> = LazyLock::new(|| {
     ]
     .concat()
 });
+/// The one that is named does not hear of its own changes.
+pub(super) const NOTIFY: &str = "SELECT pg_notify('fpush', $1)";
+/// The channel of [`NOTIFY`].
+pub(super) const CHANNEL: &str = "fpush";
 pub(super) const LAST_CHANGE: &str = "SELECT coalesce(max(id), 0) FROM changes";
 pub(super) const OLDEST_CHANGE: &str = "SELECT coalesce(min(id), 0) FROM changes";
 /// By id, in which there is an index: the first change since a time, or else the last one.

@@ -194,6 +194,7 @@ impl<'a> Transaction<'a> {
         }
         self.writing.unbury_all(&unburied).await?;
         self.writing.tell_all(&nodes, now, self.source).await?;
+        self.writing.notify(self.source).await?;
         for (domain, more) in &self.more_of {
             if *more != 0 {
                 self.writing.count_of(domain, *more).await?;

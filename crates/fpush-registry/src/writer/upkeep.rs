@@ -85,14 +85,16 @@ impl Writer {
         self.shared.set_trust(DatabaseTrust::Good(known));
     }
 
-    /// Reads some of what other processes changed. Returns whether there may be more.
-    pub(super) async fn read_news(&mut self) -> bool {
-        match self.try_to_read_news().await {
-            Ok(more) => more,
-            Err(problem) => {
-                self.fail(&self.shared.store.describe(&problem));
-                false
-            }
+    /// Looks whether the database is the one that it was, and reads some of what other processes changed.
+    pub(super) async fn look_and_read(&mut self) {
+        let read = match self.look_at_past(false).await {
+            Ok(()) => self.try_to_read_news().await,
+            Err(problem) => Err(problem),
+        };
+        match read {
+            Ok(true) => self.shared.news.notify_one(),
+            Ok(false) => {}
+            Err(problem) => self.fail(&self.shared.store.describe(&problem)),
         }
     }
 

@@ -5,6 +5,7 @@
 mod behaviour;
 mod hostile;
 mod loading;
+mod news;
 mod operators;
 mod outages;
 mod past;

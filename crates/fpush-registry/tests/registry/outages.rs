@@ -14,23 +14,10 @@ use crate::{
 
 const ALICE: &str = "alice@example.org";
 
-fn on(server: &Arc<Postgres>, cache: bool) -> Database {
-    Database {
-        settings: settings(
-            StoreSettings::Postgres {
-                url: server.database(),
-            },
-            cache,
-        ),
-        _folder: TempDir::new(),
-        server: Some(Arc::clone(server)),
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_may_go_away_and_return() {
     let server = Arc::new(Postgres::start_new());
-    let (cached, uncached) = (on(&server, true), on(&server, false));
+    let (cached, uncached) = (Database::on(&server, true), Database::on(&server, false));
     let (cached, uncached) = (cached.open().await, uncached.open().await);
     let secret = cached.register(ALICE, "n-1", "t-1").await.unwrap();
     let other = uncached.register(ALICE, "n-1", "t-1").await.unwrap();
@@ -69,7 +56,7 @@ async fn a_database_may_go_away_and_return() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_may_fall_silent_and_wake() {
     let server = Arc::new(Postgres::start_new());
-    let database = on(&server, true);
+    let database = Database::on(&server, true);
     let open = database.open().await;
     let secret = open.register(ALICE, "n-1", "t-1").await.unwrap();
     server.signal_all("STOP");
@@ -88,7 +75,7 @@ async fn a_server_may_fall_silent_and_wake() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_may_come_later_than_the_registry() {
     let server = Arc::new(Postgres::start_new());
-    let (cached, uncached) = (on(&server, true), on(&server, false));
+    let (cached, uncached) = (Database::on(&server, true), Database::on(&server, false));
     server.stop();
     let began = Instant::now();
     let (cached, uncached) = (cached.open().await, uncached.open().await);
@@ -144,8 +131,8 @@ async fn tables_of_a_newer_version_are_left_alone() {
     let StoreSettings::Postgres { url } = &database.settings.store else {
         unreachable!()
     };
-    let name = url.split_once("localhost/").unwrap().1.split_once('?').unwrap().0;
     let server = database.server.as_ref().unwrap();
+    let name = server.name(url);
     server
         .psql(name, "UPDATE meta SET value = '99' WHERE name = 'schema'")
         .unwrap();

@@ -45,16 +45,16 @@ impl Database {
     }
 
     pub(crate) fn postgres(cache: bool) -> Self {
-        let server = Postgres::shared();
+        Self::on(&Postgres::shared(), cache)
+    }
+
+    /// A database of this server.
+    pub(crate) fn on(server: &Arc<Postgres>, cache: bool) -> Self {
+        let url = server.database();
         Self {
-            settings: settings(
-                StoreSettings::Postgres {
-                    url: server.database(),
-                },
-                cache,
-            ),
+            settings: settings(StoreSettings::Postgres { url }, cache),
             _folder: TempDir::new(),
-            server: Some(server),
+            server: Some(Arc::clone(server)),
         }
     }
 

@@ -1,7 +1,11 @@
 //! Two daemons on one database, of which one hears from it late, or not at all. Whatever that one answers, it never says
 //! that a device is gone that lives.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use fpush_testkit::{Answer, Command, Flow, Form, Gate, Postgres, Relay};
 use serde_json::json;
@@ -101,6 +105,30 @@ fn who_registers_at_one_is_known_to_the_other_at_once() {
             assert_eq!(far.push(&node, &secret), RESULT);
         }
     }
+}
+
+/// Without being told, memory would know each of them some seconds later.
+#[test]
+fn a_new_token_and_an_end_are_in_the_memory_of_the_other_at_once() {
+    let mut pair = Pair::start(true);
+    let Pair { near, far, .. } = &mut pair;
+    let began = Instant::now();
+    for number in 0..10 {
+        let node = format!("n-{number}");
+        let secret = near.register(&owner(&node), &node, &apple(number));
+        assert_eq!(far.push(&node, &secret), RESULT);
+        let renewed = apple(1_000 + number);
+        assert_eq!(near.register(&owner(&node), &node, &renewed), secret);
+        until(LONG, "pushes go to the new token", || {
+            assert_eq!(far.push(&node, &secret), RESULT);
+            far.apns.requests().iter().any(|request| request.token == renewed)
+        });
+        unregister(near, &node);
+        until(LONG, "the end is known", || far.push(&node, &secret) == MISSING);
+    }
+    let took = began.elapsed();
+    // A look every five seconds.
+    assert!(took < Duration::from_secs(100) / 3, "{took:?}");
 }
 
 /// The question whether a device has ended is asked before, and its answer comes after the device has registered again.

@@ -12,8 +12,8 @@ use super::plan::{LOADS, Load, Plan, Rounds};
 use super::providers::Backend;
 use super::sample::Samples;
 use super::stats::median;
-use super::table::Table;
 use super::throughput::{Bench, Round};
+use crate::table::Table;
 
 /// The two programs.
 pub(super) struct Programs<'a> {

@@ -17,8 +17,8 @@ use super::megabytes;
 use super::plan::{LOADS, Plan};
 use super::rig::Rig;
 use super::stats::millis;
-use super::table::Table;
 use super::template::{NUMBER, Template};
+use crate::table::Table;
 
 pub(super) struct Devices {
     count: u64,

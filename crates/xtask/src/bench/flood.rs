@@ -22,9 +22,9 @@ use super::plan::{FloodPlan, Plan};
 use super::providers::Backend;
 use super::rig::Rig;
 use super::stats::{Spread, millis};
-use super::table::Table;
 use super::template::{NUMBER, Template};
 use crate::interrupt;
+use crate::table::Table;
 
 pub(super) struct Flood {
     rows: Vec<Row>,

@@ -15,8 +15,8 @@ use super::plan::{LOADS, Plan};
 use super::providers::Backend;
 use super::rig::Rig;
 use super::stats::millis;
-use super::table::Table;
 use super::template::{Server, Template};
+use crate::table::Table;
 
 pub(super) struct Held {
     count: u64,

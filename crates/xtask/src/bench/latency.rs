@@ -25,10 +25,10 @@ use super::proc;
 use super::providers::{Backend, DELAY};
 use super::rig::Rig;
 use super::stats::{Spread, millis};
-use super::table::Table;
 use super::template::{Server, Template};
 use super::throughput::per_push;
 use crate::interrupt;
+use crate::table::Table;
 
 pub(super) struct Latency {
     rows: Vec<Row>,

@@ -10,8 +10,8 @@ use super::megabytes;
 use super::plan::{LOADS, Plan};
 use super::providers::Backend;
 use super::rig::Rig;
-use super::table::Table;
 use super::template::{NUMBER, Server, Template};
+use crate::table::Table;
 
 pub(super) struct Memory {
     /// After the start with one demo module, in bytes.

@@ -24,7 +24,6 @@ mod rig;
 mod sample;
 mod startup;
 mod stats;
-mod table;
 mod template;
 mod throughput;
 
@@ -42,8 +41,8 @@ pub(crate) use self::helper::stand_in;
 use self::plan::Plan;
 use self::report::Report;
 use self::sample::Samples;
-use self::table::Table;
 use crate::process;
+use crate::table::Table;
 
 /// The task that measures, once everything is built.
 pub(crate) const MEASURE: &str = "bench-measure";

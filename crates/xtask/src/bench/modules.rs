@@ -12,9 +12,9 @@ use super::plan::{LOADS, Plan};
 use super::providers::Backend;
 use super::rig::Rig;
 use super::stats::{median, millis};
-use super::table::Table;
 use super::template::{Server, Template};
 use super::throughput::per_push;
+use crate::table::Table;
 
 pub(super) struct Modules {
     rows: Vec<Row>,

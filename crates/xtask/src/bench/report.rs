@@ -18,8 +18,8 @@ use super::modules::Modules;
 use super::proc;
 use super::startup::Startup;
 use super::stats::millis;
-use super::table::Table;
 use super::throughput::Throughput;
+use crate::table::Table;
 
 pub(super) struct Report {
     /// When the measuring began, and what was checked out then.

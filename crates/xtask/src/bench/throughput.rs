@@ -15,7 +15,7 @@ use super::providers::Backend;
 use super::rig::Rig;
 use super::sample::Samples;
 use super::stats::median;
-use super::table::Table;
+use crate::table::Table;
 
 pub(super) struct Throughput {
     /// The main load's is the first.

@@ -1,11 +1,13 @@
 //! `cargo xtask demo`: one message, from a real client through a real Prosody and fpush to stand-ins for Apple and
 //! Google, with everything shown that went over the wires.
 
+mod cluster;
+mod instance;
 mod outage;
 mod pretty;
-mod steps;
 pub(crate) mod web;
 
+pub(crate) use self::cluster::run as run_cluster;
 pub(crate) use self::outage::run as run_outage;
 
 use std::fs::{self, File};
@@ -20,8 +22,7 @@ use serde_json::{Value, json};
 
 use crate::install::{self, Package};
 use crate::interrupt;
-
-use self::steps::{build, heading};
+use crate::process;
 
 /// Runs the demo. Whatever it started ends when this returns.
 pub(crate) fn run() -> Result<()> {
@@ -395,6 +396,20 @@ fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result
         }
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The title of a step.
+fn heading(title: &str) {
+    println!("\n=== {title}\n");
+}
+
+/// Builds the daemon and returns where cargo put it.
+fn build() -> Result<PathBuf> {
+    println!("The first build takes a few minutes.");
+    let program = process::build("fpush", &[])
+        .context("the build fails: if it asks for a C compiler, run `apt-get install build-essential`")?;
+    println!("Built: {}", program.display());
+    Ok(program)
 }
 
 /// Says what of the example is to be changed, with the line numbers that it has now.

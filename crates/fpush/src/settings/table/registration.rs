@@ -87,7 +87,8 @@ static STORE: [Key; 5] = [
         "url",
         Kind::Text("URL"),
         Words("this or `urlFile` for PostgreSQL"),
-        "`postgres://USER:PASSWORD@HOST/DATABASE`",
+        "`postgres://USER:PASSWORD@HOST/DATABASE`; with `?sslmode=verify-full` and `sslrootcert` it is reached \
+         [over TLS](../operate/backup.md#tls)",
     ),
     key(
         "urlFile",
@@ -99,7 +100,8 @@ static STORE: [Key; 5] = [
         "cache",
         Kind::Flag,
         Words("true for SQLite, false for PostgreSQL"),
-        "All devices are in memory, too. Several instances with it see each other's changes within ten seconds",
+        "All devices are in memory, too. Several instances on PostgreSQL with it see each other's changes at once, \
+         and within ten seconds if nobody tells them",
     ),
 ];
 

@@ -3,16 +3,16 @@
 use std::fmt::{self, Display, Formatter};
 
 /// Columns are left-aligned up to the first that holds a number, and right-aligned from there on.
-pub(super) struct Table {
-    pub(super) title: String,
-    pub(super) head: &'static [&'static str],
-    pub(super) rows: Vec<Vec<String>>,
+pub(crate) struct Table {
+    pub(crate) title: String,
+    pub(crate) head: &'static [&'static str],
+    pub(crate) rows: Vec<Vec<String>>,
     /// What one has to know to read it.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 impl Table {
-    pub(super) fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let rule = (0..self.head.len()).map(|column| if self.is_number(column) { "--:" } else { "---" });
         let head = self
             .head
