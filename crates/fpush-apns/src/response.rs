@@ -195,8 +195,8 @@ impl Refusal {
             Reason::ExpiredToken => (
                 "ExpiredToken",
                 gone,
-                "The device's token has run out, as after the app was removed. There is nothing to do: the device is \
-                 forgotten.",
+                "The device's token has run out, as after the app was removed. The server of a publish is told so, \
+                 and forgets the device.",
             ),
             Reason::Forbidden => (
                 "Forbidden",
@@ -298,8 +298,8 @@ impl Refusal {
             Reason::Unregistered => (
                 "Unregistered",
                 gone,
-                "The app was removed from the device, or got a new token. There is nothing to do: the device is \
-                 forgotten.",
+                "The app was removed from the device, or got a new token. The server of a publish is told so, \
+                 and forgets the device.",
             ),
             Reason::UnrelatedKeyId => (
                 "UnrelatedKeyIdInToken",

@@ -73,6 +73,10 @@ enum PushPriority {
 }
 
 impl BackendType for Apple {
+    fn takes_notifications(&self) -> bool {
+        true
+    }
+
     fn agree_by(&self, agreement: Option<Arc<dyn Agreement>>) {
         *sync::lock(&self.agreements) = agreement;
         for token in sync::lock(&self.provider_tokens).values() {

@@ -37,8 +37,9 @@ impl Connection {
             Some(tls) => spawn_blocking(move || tls.certificates()).await.ok(),
         };
         match timeout(PATIENCE, open(&settings.address, certificates)).await {
-            Ok(opened) => opened.map_err(|e| Trouble::of(&e)),
-            Err(_) => Err(Trouble::Unreachable("it does not answer")),
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(e)) => Err(refused(&settings.address, Trouble::of(&e))),
+            Err(_) => Err(refused(&settings.address, Trouble::Slow)),
         }
     }
 
@@ -61,6 +62,22 @@ impl Connection {
             }
         }
         .and_then(Value::extract_error)
+    }
+}
+
+/// Why there is no connection to what is at this address: there something else may answer, or nobody.
+fn refused(address: &Address, trouble: Trouble) -> Trouble {
+    match (trouble, &address.kind) {
+        (Trouble::Slow, _) if address.tls => Trouble::Unreachable(
+            "it does not answer in TLS; where it speaks none, cluster.url begins with redis, not rediss",
+        ),
+        (Trouble::Slow, _) => Trouble::Unreachable("it does not answer"),
+        (Trouble::Other(_), Kind::Sentinel { .. }) => Trouble::NotEngine("a sentinel"),
+        (Trouble::Other(_), Kind::Cluster(_)) => Trouble::NotEngine("a node of a cluster"),
+        (Trouble::Other(code), Kind::One(_) | Kind::Socket(_)) if code == Trouble::UNKNOWN => {
+            Trouble::NotEngine("Valkey or Redis")
+        }
+        (trouble, _) => trouble,
     }
 }
 

@@ -20,12 +20,12 @@ use crate::{
     connection::{Connection, PATIENCE},
     lane::{Instance, Lane, Memory},
     link::{GONE, Link},
-    names::{Names, common},
+    names::{Names, common, trial},
     outbox::Outbox,
     report::Report,
     script::Scripts,
     settings::ClusterSettings,
-    trouble::Trouble,
+    trouble::{Missing, Trouble},
 };
 
 /// What all instances share, in one engine: Valkey or Redis. Everything ends when this is dropped.
@@ -166,13 +166,13 @@ impl Engine {
     }
 }
 
-/// Connects once, and sees whether the engine is one that can be used. Returns what is wrong with how it is set up.
+/// Connects once, and sees whether the engine is one that can be used, by us and under our prefix. Returns what is wrong with how it is set up.
 ///
 /// # Errors
 ///
 /// Why it cannot be used.
 pub async fn probe(settings: &ClusterSettings) -> Result<Vec<String>, Trouble> {
-    let (mut connection, concerns) = open(settings).await?;
+    let (mut connection, concerns) = open(settings, &Scripts::new()).await?;
     in_time(connection.ask_any(redis::cmd("PING"))).await?;
     Ok(concerns)
 }
@@ -241,7 +241,7 @@ impl Inner {
 
     /// Connects, and sees whether the engine is one that can be used, and soon enough.
     async fn connect(&self) -> Result<Connection, Trouble> {
-        let (mut connection, concerns) = open(&self.settings).await?;
+        let (mut connection, concerns) = open(&self.settings, &self.scripts).await?;
         lock(&self.seen).concerns = concerns;
         in_time(self.greet(&mut connection)).await?;
         let answer = timeout(self.settings.timeout, connection.ask_any(redis::cmd("PING"))).await;
@@ -416,10 +416,17 @@ impl Inner {
 }
 
 /// A connection to an engine that can be used, and what is wrong with how that is set up.
-async fn open(settings: &ClusterSettings) -> Result<(Connection, Vec<String>), Trouble> {
+async fn open(settings: &ClusterSettings, scripts: &Scripts) -> Result<(Connection, Vec<String>), Trouble> {
     let mut connection = Connection::open(settings).await?;
     let concerns = in_time(Report::of(&mut connection)).await?.usable()?;
-    Ok((connection, concerns))
+    let keys = trial(&settings.prefix);
+    let keys = keys.each_ref().map(Vec::as_slice);
+    let refused = in_time(scripts.trial.run(&mut connection, &keys, |_| {})).await?;
+    match Vec::<String>::from_redis_value(refused) {
+        Ok(refused) if refused.is_empty() => Ok((connection, concerns)),
+        Ok(refused) => Err(Trouble::Permission(Missing::Commands(refused))),
+        Err(_) => Err(Trouble::Permission(Missing::Unknown)),
+    }
 }
 
 /// What no push waits for.

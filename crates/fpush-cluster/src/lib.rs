@@ -24,5 +24,5 @@ mod wire;
 pub use self::{
     engine::{Engine, EngineStatus, Fingerprints, probe},
     settings::ClusterSettings,
-    trouble::Trouble,
+    trouble::{Missing, Trouble},
 };

@@ -96,6 +96,11 @@ impl Names {
     }
 }
 
+/// The names of what is nobody's, for a trial: each is of a type of its own.
+pub(crate) fn trial(prefix: &str) -> [Vec<u8>; 4] {
+    ["string", "set", "hash", "stream"].map(|what| format!("{prefix}:{{trial}}:{what}").into_bytes())
+}
+
 /// The names of what is not of a module: the key of fingerprints, and the instances.
 pub(crate) fn common(prefix: &str) -> [Vec<u8>; 2] {
     ["key", "instances"].map(|what| format!("{prefix}:{{all}}:{what}").into_bytes())

@@ -23,6 +23,7 @@ pub(crate) struct Scripts {
     pub(crate) take: Script,
     pub(crate) greet: Script,
     pub(crate) agree: Script,
+    pub(crate) trial: Script,
 }
 
 impl Scripts {
@@ -36,6 +37,7 @@ impl Scripts {
             take: Script::new(include_str!("scripts/take.lua")),
             greet: Script::new(include_str!("scripts/greet.lua")),
             agree: Script::new(include_str!("scripts/agree.lua")),
+            trial: Script::new(include_str!("scripts/trial.lua")),
         }
     }
 }
@@ -71,6 +73,32 @@ impl Script {
                 connection.ask(&command("EVAL", self.text)).await
             }
             answer => answer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trial_runs_each_command_that_a_script_runs() {
+        let Scripts {
+            claim,
+            tell,
+            look,
+            die,
+            hold,
+            take,
+            greet,
+            agree,
+            trial,
+        } = Scripts::new();
+        for script in [claim, tell, look, die, hold, take, greet, agree] {
+            for call in script.text.split("redis.call('").skip(1) {
+                let command = call.split('\'').next().unwrap();
+                assert!(trial.text.contains(&format!("try('{command}'")), "{command}");
+            }
         }
     }
 }

@@ -151,8 +151,8 @@ impl Refusal {
                 let row = match code {
                     FcmCode::Unregistered => (
                         Remedy::Module(PushError::TokenGone { since: None }),
-                        "The app was removed from the device, or got a new token. There is nothing to do: the device is \
-                         forgotten.",
+                        "The app was removed from the device, or got a new token. The server of a publish is told so, \
+                         and forgets the device.",
                     ),
                     FcmCode::SenderIdMismatch => (
                         Remedy::Module(PushError::TokenDoubted),

@@ -20,6 +20,8 @@ pub(crate) struct ModuleHealth {
     /// Why the provider refuses our credentials. It is kept until the provider gives another answer.
     refused: Option<Complaint>,
     misconfigured: Streak,
+    /// What the provider said against our settings when it was asked for a proof. Once is enough, and so is one good answer.
+    disproven: Option<Complaint>,
     unwell: Streak,
     /// The same where senders choose what is asked for.
     unwell_for_several: Several,
@@ -50,10 +52,16 @@ struct Streak {
 impl ModuleHealth {
     /// The provider accepted a push.
     pub(crate) fn accepted(&mut self, now: Instant) {
-        self.answered();
         self.accepted = Some(now);
+        self.works();
+    }
+
+    /// The provider accepted a push, whoever sent it: credentials and settings are right.
+    fn works(&mut self) {
+        self.answered();
         self.misconfigured.end();
         self.key_refused.end();
+        self.disproven = None;
     }
 
     /// The provider said something about a token: it knows us, and is well.
@@ -75,7 +83,14 @@ impl ModuleHealth {
         if self.refused.take().is_some() {
             self.paused_until = None;
         }
+        self.disproven = None;
         self.answered();
+    }
+
+    /// The provider has accepted a push that the operator tried: that shows as much as a proof and a publish together.
+    pub(crate) fn tried(&mut self) {
+        self.verified();
+        self.works();
     }
 
     /// The provider was asked whether it accepts our credentials, and did not say yes. This pauses nothing: the next push
@@ -85,7 +100,7 @@ impl ModuleHealth {
             PushError::Pause { alarm: true, .. } => self.refuse(failure),
             PushError::Misconfigured | PushError::TooLarge => {
                 self.answered();
-                self.misconfigured.note_for_certain(failure);
+                self.disproven = Some(Complaint::of(failure));
             }
             // The provider is away or wants less: that says nothing about us.
             PushError::Later { .. }
@@ -110,6 +125,12 @@ impl ModuleHealth {
     /// Whether the provider has shown that it accepts our credentials.
     pub(crate) fn is_proven(&self) -> bool {
         self.proven && self.key_refused.complaint().is_none()
+    }
+
+    /// Whether the provider is to be asked again for a proof: nothing has shown yet that it accepts us, or the last proof
+    /// said that our settings are wrong.
+    pub(crate) fn needs_proof(&self) -> bool {
+        !self.is_proven() || self.disproven.is_some()
     }
 
     fn refuse(&mut self, failure: &Failure) {
@@ -202,6 +223,7 @@ impl ModuleHealth {
             (TroubleKind::Authentication, self.refused.as_ref()),
             (TroubleKind::Authentication, self.key_refused.complaint()),
             (TroubleKind::Settings, self.misconfigured.complaint()),
+            (TroubleKind::Settings, self.disproven.as_ref()),
             (TroubleKind::Provider, self.unwell.complaint()),
             (TroubleKind::Provider, self.unwell_for_several.complaint()),
             (TroubleKind::Paused, throttled),
@@ -233,12 +255,6 @@ impl Streak {
     fn note(&mut self, failure: &Failure) {
         self.length = self.length.saturating_add(1);
         self.last = Some(Complaint::of(failure));
-    }
-
-    /// Once is enough.
-    fn note_for_certain(&mut self, failure: &Failure) {
-        self.note(failure);
-        self.length = self.length.max(SERIOUS);
     }
 
     fn end(&mut self) {
@@ -300,6 +316,44 @@ mod tests {
         health.accepted(now);
         assert_eq!(kind(&health, now), None);
         assert_eq!(health.last_accepted(), Some(now));
+    }
+
+    #[test]
+    fn what_a_proof_made_red_a_good_proof_makes_green() {
+        let (mut health, now) = (ModuleHealth::default(), Instant::now());
+        health.not_verified(&failure());
+        assert_eq!(kind(&health, now), Some(TroubleKind::Settings));
+        assert!(health.needs_proof());
+        health.answered();
+        assert_eq!(
+            kind(&health, now),
+            Some(TroubleKind::Settings),
+            "a word of a token"
+        );
+        health.verified();
+        assert_eq!(kind(&health, now), None);
+        assert!(!health.needs_proof());
+        health.not_verified(&failure());
+        health.accepted(now);
+        assert_eq!(kind(&health, now), None);
+    }
+
+    #[test]
+    fn an_accepted_try_of_the_operator_ends_what_publishes_found_and_is_no_publish() {
+        let (mut health, now) = (ModuleHealth::default(), Instant::now());
+        for _ in 0..3 {
+            health.misconfigured(&failure());
+        }
+        health.verified();
+        assert_eq!(
+            kind(&health, now),
+            Some(TroubleKind::Settings),
+            "a proof is no push"
+        );
+        health.not_verified(&failure());
+        health.tried();
+        assert_eq!(kind(&health, now), None);
+        assert_eq!(health.last_accepted(), None);
     }
 
     #[test]

@@ -171,10 +171,30 @@ impl<W> Policy<W> {
         }
     }
 
+    /// The provider accepted a push with the credentials of these settings that the operator tried: a proof for its lane, and
+    /// nothing for the token.
+    pub fn tried(&mut self, lane: LaneId, generation: u64, now: Instant) {
+        match lane {
+            LaneId::Main => self.verified(Ok(()), generation, now),
+            LaneId::Second | LaneId::Vendor(_) => {}
+            // Nobody asks how strangers' servers are.
+            LaneId::Origin(_) => return,
+        }
+        if generation == self.generation() {
+            self.health_of(lane).tried();
+        }
+    }
+
     /// Whether the provider has shown that it accepts the credentials.
     #[must_use]
     pub fn is_proven(&self) -> bool {
         self.health.is_proven()
+    }
+
+    /// Whether it is to be asked for that, or for whether it still refuses the settings.
+    #[must_use]
+    pub fn needs_proof(&self) -> bool {
+        self.health.needs_proof()
     }
 
     /// How many acknowledged pushes are held.

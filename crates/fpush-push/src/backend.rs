@@ -355,6 +355,11 @@ pub trait BackendType: Send + Sync {
     /// from starting; `None` if there can be no backend at all.
     fn read(&self, module: &mut Section<'_>) -> Option<ParsedBackend>;
 
+    /// Whether its modules can be whom notifications of Push 2.0 go out through, see [`PushTrait::receiver`].
+    fn takes_notifications(&self) -> bool {
+        false
+    }
+
     /// From now on other instances have to use what this one uses, as far as they agree on that, or there are none. A backend
     /// with nothing of that kind does nothing.
     fn agree_by(&self, _agreement: Option<Arc<dyn Agreement>>) {}

@@ -107,7 +107,7 @@ impl PushError {
                  service."
             }
             Self::Reconnected | Self::Renewed | Self::Later { after: _ } => {
-                "The provider has an outage, or is out of reach: try again in some minutes."
+                "The provider has an outage, is out of reach, or gives an answer that nobody knows: try again in some minutes."
             }
             Self::Pause {
                 length: _,

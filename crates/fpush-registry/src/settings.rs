@@ -147,11 +147,14 @@ enum Kind {
 
 fn read_store(section: &mut Section<'_>) -> Option<(StoreSettings, bool)> {
     let mut store = section.section("store")?;
-    let kind = store.choice(
-        "type",
-        &[("sqlite", Kind::Sqlite), ("postgres", Kind::Postgres)],
-        Kind::Sqlite,
-    );
+    let kind = if store.has("type") {
+        let kinds = [("sqlite", Some(Kind::Sqlite)), ("postgres", Some(Kind::Postgres))];
+        // Without a known type there is no telling which of the other keys are known.
+        store.choice("type", &kinds, None)?
+    } else {
+        store.value("type");
+        Kind::Sqlite
+    };
     let read = match kind {
         Kind::Sqlite => {
             let path = store.string("path").map(PathBuf::from);

@@ -24,6 +24,10 @@ use crate::{
 pub struct WebPush;
 
 impl BackendType for WebPush {
+    fn takes_notifications(&self) -> bool {
+        true
+    }
+
     fn read(&self, module: &mut Section<'_>) -> Option<ParsedBackend> {
         let mut section = module.section("webpush")?;
         let key = key(&mut section);

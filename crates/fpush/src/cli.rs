@@ -300,11 +300,18 @@ impl SettingsFile {
         if let Some(named) = named.cloned().or_else(|| variable.map(PathBuf::from)) {
             return named;
         }
-        let chosen = default_of(Path::new(HERE).exists(), Path::new(INSTALLED).exists());
-        console.complain(format_args!(
-            "note: no settings file is named; using {}",
-            chosen.display()
-        ));
+        let (here, installed) = (Path::new(HERE).exists(), Path::new(INSTALLED).exists());
+        let chosen = default_of(here, installed);
+        if here || installed {
+            console.complain(format_args!(
+                "note: no settings file is named; using {}",
+                chosen.display()
+            ));
+        } else {
+            console.complain(format_args!(
+                "note: no settings file is named, and there is neither {HERE} nor {INSTALLED}"
+            ));
+        }
         chosen.to_owned()
     }
 }
@@ -338,19 +345,36 @@ pub(crate) fn parse(console: &mut Console) -> Result<Cli, Exit> {
     })
 }
 
-/// What to say of a first word that is neither a command nor a settings file. Without this it would be taken for the name
-/// of a file, or the words after it would be blamed.
+/// What to say of a first word that is neither a command nor a settings file, or of a command that comes after the settings
+/// file. Without this the former would be taken for the name of a file, or the words after it would be blamed.
 fn mistyped(args: &[OsString], is_there: impl Fn(&OsStr) -> bool) -> Option<String> {
-    let first = args.first()?;
-    let word = first.to_str()?;
-    let is_path = word.contains(['/', '.']) || is_there(first);
-    if word.starts_with('-') || word.is_empty() || is_path {
-        return None;
-    }
     let mut cli = Cli::command();
     cli.build();
     let commands: Vec<_> = cli.get_subcommands().map(clap::Command::get_name).collect();
-    if commands.contains(&word) {
+    let command_at = |place: usize| {
+        let word = args.get(place)?.to_str()?;
+        commands.iter().find(|name| **name == word)
+    };
+    let first = args.first()?;
+    let word = first.to_str()?;
+    let (file, after) = match word {
+        "-c" | "--config" => (args.get(1).and_then(|file| file.to_str()), 2),
+        word => (Some(word.strip_prefix("--config=").unwrap_or(word)), 1),
+    };
+    let is_path = word.contains(['/', '.']) || is_there(first);
+    let is_option = word.starts_with("-c") || word.starts_with("--config");
+    if let Some(file) = file.filter(|_| is_path || is_option)
+        && let Some(command) = command_at(after)
+    {
+        return Some(format!(
+            "the settings file comes after the command: fpush {command} -c {file}"
+        ));
+    }
+    let word = match (word, args.get(1).and_then(|word| word.to_str())) {
+        ("help", Some(about)) => about,
+        (word, _) => word,
+    };
+    if word.starts_with('-') || word.is_empty() || is_path || commands.contains(&word) {
         return None;
     }
     let near = fpush_push::settings::nearest(word, commands.iter().copied());
@@ -434,6 +458,20 @@ mod tests {
         }
         let mistake = said(&["chek", "settings.json"]).unwrap();
         assert!(mistake.ends_with("did you mean: fpush check"), "{mistake}");
+        let mistake = said(&["help", "chek"]).unwrap();
+        assert!(mistake.ends_with("did you mean: fpush check"), "{mistake}");
+        for args in [
+            ["a.json", "check", "--connect"].as_slice(),
+            &["-c", "a.json", "check"],
+            &["--config", "a.json", "check"],
+            &["--config=a.json", "check"],
+        ] {
+            let mistake = said(args).unwrap();
+            assert!(
+                mistake.ends_with("comes after the command: fpush check -c a.json"),
+                "{mistake}"
+            );
+        }
         let mistake = said(&["frobnicate"]).unwrap();
         assert!(mistake.contains("the commands are: check, send"), "{mistake}");
     }

@@ -157,7 +157,7 @@ pub(crate) fn devices(devices: &Devices, console: &mut Console) -> Exit {
                     if form.json {
                         return Some(as_json(device).to_string());
                     }
-                    let renewed = device.renewed.unwrap_or(device.registered);
+                    let renewed = time(device.renewed);
                     Some(format!(
                         "{}\t{}\tregistered {}\trenewed {renewed}",
                         device.node, device.kind, device.registered
@@ -175,8 +175,6 @@ pub(crate) fn devices(devices: &Devices, console: &mut Console) -> Exit {
                     console.json(&as_json(&device));
                     return Ok(Exit::Success);
                 }
-                let time =
-                    |time: Option<Time>| time.map_or_else(|| "never".to_owned(), |time| time.to_string());
                 let owner = match device.owner.as_deref() {
                     Some(owner) if p2::is_somebody(owner) => {
                         &format!("an account of {} (imported)", &owner[1..])
@@ -230,6 +228,11 @@ pub(crate) fn devices(devices: &Devices, console: &mut Console) -> Exit {
             })
         }
     }
+}
+
+/// When something was last done, as a person reads it.
+fn time(time: Option<Time>) -> String {
+    time.map_or_else(|| "never".to_owned(), |time| time.to_string())
 }
 
 fn unknown(console: &mut Console) -> Exit {

@@ -272,7 +272,7 @@ fn read(
     let mut root = Section::root(object, report);
     // For editors.
     root.optional_string("$schema");
-    let links = read_component(&mut root);
+    let links = read_component(&mut root, types);
     let (modules, parsed) = read_modules(&mut root, types).into_iter().unzip();
     let registration = read_registration(&mut root);
     let (monitoring, sender_names) = read_monitoring(&mut root);

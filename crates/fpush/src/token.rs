@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use tokio::{runtime, time::Instant};
 
 use crate::{
-    cli,
+    cli::{self, Form},
     console::{Console, Exit},
     control,
-    inquiry::{Findings, Inquiry, Question, Wanted},
+    inquiry::{Findings, Inquiry, Mistake, Question, Wanted},
     registration::{KnownDevice, Looked, Lookup},
     send::{STDIN, read_token},
     settings::{load_whom_to_ask, unreadable},
@@ -67,21 +67,32 @@ pub(crate) fn token(args: &cli::Token, console: &mut Console) -> Exit {
         Ok(None) => {
             let problems = unreadable(&file);
             if !problems.is_empty() {
-                console.problems(&problems);
+                if form.json {
+                    let problems: Vec<_> = problems.iter().map(Mistake::from).collect();
+                    console.json(&json!({ "ok": false, "problems": problems }));
+                } else {
+                    console.problems(&problems);
+                }
                 return Exit::Config;
             }
-            console.error(format_args!(
+            let nobody = format!(
                 "no fpush runs with these settings (none answers at {}), and what is known of a token is in its memory; start \
                  it, or look at the registration: fpush devices show NODE",
                 socket.display()
-            ));
-            Exit::No
+            );
+            fail(&nobody, Exit::No, *form, console)
         }
-        Err(e) => {
-            console.error(format_args!("{e:#}"));
-            Exit::OsError
-        }
+        Err(e) => fail(&format!("{e:#}"), Exit::OsError, *form, console),
     }
+}
+
+/// Nobody could be asked, which a script reads as JSON, too.
+fn fail(why: &str, exit: Exit, form: Form, console: &mut Console) -> Exit {
+    if form.json {
+        console.json(&json!({ "ok": false, "findings": [why] }));
+    }
+    console.error(why);
+    exit
 }
 
 /// `None` if no daemon runs.

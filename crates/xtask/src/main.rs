@@ -66,8 +66,8 @@ fn main() -> ExitCode {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
         }
-        _ => {
-            eprintln!("{USAGE}");
+        words => {
+            eprintln!("error: {}\n\n{USAGE}", wrong(words));
             return ExitCode::from(2);
         }
     };
@@ -90,6 +90,21 @@ fn run(task: impl FnOnce() -> Result<()>) -> Result<()> {
     env::set_current_dir(&root).with_context(|| format!("cannot enter {}", root.display()))?;
     interrupt::watch()?;
     task()
+}
+
+/// What is wrong with words that say nothing that can be done.
+fn wrong(words: &[&str]) -> String {
+    let lines = USAGE.lines().filter_map(|line| line.strip_prefix("cargo xtask "));
+    let mut commands: Vec<_> = lines.filter_map(|line| line.split_whitespace().next()).collect();
+    commands.dedup();
+    match words {
+        [] => format!("say what to do: {}", commands.join(", ")),
+        [command, ..] if !commands.contains(command) => {
+            format!("there is no command {command}; there are {}", commands.join(", "))
+        }
+        [command] => format!("{command} needs more"),
+        [command, rest @ ..] => format!("{command} does not take {}", rest.join(" ")),
+    }
 }
 
 /// Prints an error with its causes, and without the backtrace that the environment may ask for.

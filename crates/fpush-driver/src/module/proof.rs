@@ -20,8 +20,17 @@ impl Module {
     ///
     /// # Errors
     ///
-    /// The provider refuses, or does not answer before the deadline.
+    /// The provider refuses, or does not answer before the deadline. What that says of the module is logged, too: whoever looks
+    /// there finds why the module is red.
     pub async fn verify(&self, deadline: Instant) -> Result<Cow<'static, str>, Failure> {
+        let verified = self.ask_for_proof(deadline).await;
+        if let Err(failure) = &verified {
+            self.complain_of_verification(failure, "");
+        }
+        verified
+    }
+
+    async fn ask_for_proof(&self, deadline: Instant) -> Result<Cow<'static, str>, Failure> {
         let (backend, generation) = {
             let state = self.lock();
             (Arc::clone(&state.backend), state.policy.generation())
@@ -50,12 +59,12 @@ impl Module {
                 let Some(module) = module.upgrade().filter(|module| module.wants_proof(&backend)) else {
                     return;
                 };
-                match module.verify(Instant::now() + PATIENCE).await {
+                match module.ask_for_proof(Instant::now() + PATIENCE).await {
                     Ok(said) if failed > 0 => info!(module = %module.name, "{said}"),
                     Ok(said) => debug!(module = %module.name, "{said}"),
                     // It was replaced or removed meanwhile.
                     Err(_) if !module.wants_proof(&backend) => {}
-                    Err(failure) => module.complain_of_verification(&failure),
+                    Err(failure) => module.complain_of_verification(&failure, "; trying again later"),
                 }
                 pause = BACKOFF.pause(failed, jitter());
                 failed += 1;
@@ -63,19 +72,20 @@ impl Module {
         }
     }
 
-    /// Whether this backend is in use, and nothing has shown yet that its provider accepts the credentials.
+    /// Whether this backend is in use, and its provider is to be asked: nothing has shown yet that it accepts the credentials,
+    /// or it refused the settings when it was asked.
     fn wants_proof(&self, backend: &Weak<dyn PushTrait>) -> bool {
         let state = self.lock();
         let wanted = state.life == Life::Wanted && !self.drain.has_begun();
         wanted
             && state.backend.can_verify()
-            && !state.policy.is_proven()
+            && state.policy.needs_proof()
             && backend
                 .upgrade()
                 .is_some_and(|backend| Arc::ptr_eq(&state.backend, &backend))
     }
 
-    fn complain_of_verification(&self, failure: &Failure) {
+    fn complain_of_verification(&self, failure: &Failure, next: &str) {
         let (answer, meaning) = (&failure.answer, failure.meaning);
         match failure.error {
             PushError::Pause { alarm: true, .. } | PushError::Misconfigured | PushError::TooLarge => {
@@ -92,7 +102,7 @@ impl Module {
             | PushError::Pause { alarm: false, .. }
             | PushError::Unexplained => {
                 warn!(module = %self.name, %answer, meaning, "the provider cannot be asked whether it accepts this \
-                    module's credentials; trying again later");
+                    module's credentials{next}");
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Pushes that somebody wants to see arrive: the operator, past all rules, or a user, by those of every publish. What the
-//! provider says of them counts for nobody: not against a token, and not for or against the module.
+//! provider says of them counts for nobody: not against a token, and not against the module. Only one of the operator's that is
+//! accepted proves that the module works.
 
 use std::{sync::Arc, time::Duration};
 
@@ -71,13 +72,16 @@ impl Words {
 
 impl Module {
     /// Sends one push because the operator wants it: once, at once, past rate limit and block list, and without
-    /// a trace in them. Returns the class that the push had.
+    /// a trace in them. Returns the class that the push had. One that is accepted shows that the module works.
     ///
     /// # Errors
     ///
     /// The token cannot be one of the provider's, or the provider did not accept the push.
     pub async fn try_out(&self, token: &str, urgency: Urgency) -> Result<Class, NotSent> {
-        let backend = self.backend();
+        let (backend, generation) = {
+            let state = self.lock();
+            (Arc::clone(&state.backend), state.policy.generation())
+        };
         let token = backend.canonical(token);
         let token = token.ok_or(NotSent::Answered(Outcome::TokenInvalid))?;
         let class = backend.class(urgency);
@@ -94,7 +98,11 @@ impl Module {
         let lane = self
             .lock()
             .lanes_of(&token, self.fingerprint(&token), self.senders.hasher());
-        self.attempt_alone(&*backend, lane, push, None).await?;
+        let lane = self.attempt_alone(&*backend, lane, push, None).await?;
+        let now = Instant::now().into_std();
+        self.lock().policy.tried(lane, generation, now);
+        // What is held may find out at once.
+        self.lane.wake.notify_one();
         Ok(class)
     }
 
@@ -131,18 +139,18 @@ impl Module {
         if tried.is_err() {
             self.lock().policy.give_back(slot);
         }
-        tried.map(|()| class)
+        tried.map(|_lane| class)
     }
 
     /// Makes the attempts for a push of which the policy hears nothing. One that has taken a turn takes another one where it
-    /// goes on in another lane.
+    /// goes on in another lane. Returns the lane in which it was accepted.
     async fn attempt_alone(
         &self,
         backend: &dyn PushTrait,
         (mut lane, elsewhere): (LaneId, Elsewhere),
         mut push: Push,
         mut turn: Option<(Permit, &SenderDomain)>,
-    ) -> Result<(), NotSent> {
+    ) -> Result<LaneId, NotSent> {
         let mut again = MAX_RECONNECTS;
         let mut other = match elsewhere {
             Elsewhere::Unasked => lane.other(),
@@ -155,7 +163,7 @@ impl Module {
             };
             self.count_attempt(start, &result);
             let Err(failure) = result else {
-                return Ok(());
+                return Ok(lane);
             };
             match failure.error {
                 PushError::Reconnected | PushError::Renewed if again > 0 => again -= 1,

@@ -27,7 +27,7 @@ pub(crate) struct Beside {
 
 impl<W> Policy<W> {
     /// What a lane's answers say of how it is. Nobody asks that of strangers' servers.
-    pub(super) fn health_of(&mut self, lane: LaneId) -> &mut ModuleHealth {
+    pub(crate) fn health_of(&mut self, lane: LaneId) -> &mut ModuleHealth {
         match lane {
             LaneId::Second => &mut self.lanes.vendor(SECOND).health,
             LaneId::Vendor(vendor) => &mut self.lanes.vendor(vendor).health,

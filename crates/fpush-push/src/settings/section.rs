@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::{
     Report, Severity,
     span::{Span, SpanOrSeconds},
-    spelling::{nearest, nearest_within},
+    spelling::{distance, nearest, nearest_within},
 };
 
 /// One object of the settings, read key by key. [`finish`](Self::finish) reports the keys that nobody asked
@@ -201,9 +201,14 @@ impl<'a> Section<'a> {
             return *chosen;
         }
         let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-        let hint = value
-            .as_str()
-            .and_then(|word| nearest(word, choices.iter().map(|(name, _)| *name)));
+        let names_of = || choices.iter().map(|(name, _)| *name);
+        let hint = value.as_str().and_then(|word| {
+            let foreign = FOREIGN_WORDS
+                .iter()
+                .find(|(foreign, _)| word.eq_ignore_ascii_case(foreign));
+            let foreign = foreign.and_then(|(_, meant)| names_of().find(|name| name == meant));
+            foreign.or_else(|| nearest(word, names_of()))
+        });
         let hint = hint.map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"));
         self.error(
             key,
@@ -294,9 +299,20 @@ impl<'a> Section<'a> {
         for key in object.keys().filter(|key| !known.contains(&key.as_str())) {
             let unused = known.iter().copied().filter(|known| !self.has(known));
             let used = known.iter().copied().filter(|known| self.has(known));
-            let hint = match (nearest(key, unused), nearest_within(key, used, |_| 1)) {
-                (Some(near), _) => format!("; did you mean \"{near}\"?"),
-                (None, Some(near)) => format!("; \"{near}\" is there already"),
+            let foreign = FOREIGN
+                .iter()
+                .find(|(foreign, meant)| foreign == key && known.contains(meant));
+            let foreign = foreign.map(|(_, meant)| *meant);
+            // No more mistakes than a second spelling of the same is likely to have.
+            let twice = nearest_within(key, used, |used| if used.len() > 8 { 2 } else { 1 });
+            let twice = foreign.filter(|meant| self.has(meant)).or(twice);
+            let near = foreign
+                .filter(|meant| !self.has(meant))
+                .or_else(|| nearest(key, unused));
+            let is_nearer = |twice: &&str| near.is_none_or(|near| distance(key, twice) < distance(key, near));
+            let hint = match (near, twice.filter(is_nearer)) {
+                (_, Some(near)) => format!("; \"{near}\" is there already"),
+                (Some(near), None) => format!("; did you mean \"{near}\"?"),
                 (None, None) => {
                     let problem = report.problems.borrow().len();
                     let stray = (problem, path.clone(), key.clone());
@@ -316,7 +332,16 @@ impl<'a> Section<'a> {
     }
 
     fn wrong_type(&self, key: &str, expected: &str, found: &Value) {
-        self.error(key, format_args!("expected {expected}, found {}", shown(found)));
+        // What stands in it is of another kind than the list itself.
+        let within = if found.is_array() && expected.starts_with("a list") {
+            " with something else in it"
+        } else {
+            ""
+        };
+        self.error(
+            key,
+            format_args!("expected {expected}, found {}{within}", shown(found)),
+        );
     }
 }
 
@@ -331,5 +356,23 @@ fn shown(value: &Value) -> &'static str {
         Value::Object(_) => "an object",
     }
 }
+
+/// Other names by which people know a key: those of the original's README, and those of other programs.
+const FOREIGN: [(&str, &str); 3] = [
+    ("timeoutConfig", "timeout"),
+    ("port", "listen"),
+    ("bind", "listen"),
+];
+
+/// The same for words that are chosen.
+const FOREIGN_WORDS: [(&str, &str); 7] = [
+    ("fcm", "google"),
+    ("firebase", "google"),
+    ("apns", "apple"),
+    ("ios", "apple"),
+    ("prod", "production"),
+    ("dev", "sandbox"),
+    ("development", "sandbox"),
+];
 
 static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);

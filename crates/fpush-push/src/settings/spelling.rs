@@ -20,6 +20,11 @@ pub(super) fn nearest_within<'a>(
         .map(|(_, candidate)| candidate)
 }
 
+/// How many mistakes lie between two words.
+pub(super) fn distance(one: &str, other: &str) -> usize {
+    strsim::damerau_levenshtein(&folded(one), &folded(other))
+}
+
 /// A word without what people write differently: `isDefaultModule` is `is_default_module`.
 fn folded(word: &str) -> String {
     word.to_lowercase().replace(['_', '-'], "")

@@ -99,6 +99,11 @@ impl Place {
         self.has_way_back = dynamic && geteuid().is_root();
         let account = Account {
             name,
+            source: if service.is_some() {
+                "User= in the unit file"
+            } else {
+                "--user"
+            },
             group: service.and_then(|service| service.group.as_deref()),
             further_groups,
             dynamic,

@@ -64,11 +64,12 @@ impl Situation<'_> {
                 message,
             };
             match cluster::probe(cluster).await {
-                Ok(concerns) => problems.extend(
-                    concerns
-                        .into_iter()
-                        .map(|concern| say(Severity::Warning, concern)),
-                ),
+                Ok(concerns) => {
+                    let accepts = "the engine accepts us, with all that is needed under cluster.prefix";
+                    problems.push(say(Severity::Note, accepts.to_owned()));
+                    let concerns = concerns.into_iter();
+                    problems.extend(concerns.map(|concern| say(Severity::Warning, concern)));
+                }
                 // A start does not fail for that.
                 Err(reason) => problems.push(say(Severity::Unusable, reason)),
             }

@@ -12,6 +12,8 @@ use rustix::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Account<'a> {
     pub(super) name: &'a str,
+    /// Where the name comes from, which is what has to be corrected if there is no such user.
+    pub(super) source: &'static str,
     /// The group in the place of the user's own one.
     pub(super) group: Option<&'a str>,
     /// Groups besides those that the user is in.
@@ -39,6 +41,7 @@ impl Account<'_> {
     pub(super) fn become_it(&self) -> anyhow::Result<Became> {
         let Self {
             name,
+            source,
             group,
             further_groups,
             dynamic,
@@ -54,7 +57,7 @@ impl Account<'_> {
             Some(uid) => (uid, first(numbers(name, "-g")?), Became::User),
             None if dynamic => (STRANGER, None, Became::Stranger),
             None => {
-                bail!("there is no user {name} on this machine; add it, or correct User= in the unit file")
+                bail!("there is no user {name} on this machine; add it, or correct {source}")
             }
         };
         // The group of a user that systemd makes is made with it.

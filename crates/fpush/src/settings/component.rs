@@ -10,7 +10,8 @@ use fpush_push::{
 use fpush_tls::Trust;
 use serde_json::{Map, Value};
 
-use super::push2::read_push2;
+use super::push2::{Named, read_push2};
+use crate::backends::Row;
 
 /// The objects of `component`, however many they are.
 pub(super) fn objects(component: Option<&Value>) -> Vec<&Map<String, Value>> {
@@ -32,13 +33,17 @@ pub(super) fn names(component: Option<&Value>) -> Vec<&str> {
 /// `component`; `timeout`, which comes later in the file, makes the settings of it.
 pub(super) fn read_component(
     root: &mut Section<'_>,
+    types: &[Row],
 ) -> Option<impl FnOnce(Duration) -> Vec<LinkSettings> + use<>> {
     let mut links: Vec<LinkSettings> = Vec::new();
     let modules = root.value("pushModules").and_then(Value::as_object);
     let modules: Vec<_> = modules
         .into_iter()
-        .flat_map(Map::keys)
-        .map(String::as_str)
+        .flatten()
+        .map(|(name, module)| Named {
+            name,
+            takes_notifications: takes_notifications(module, types),
+        })
         .collect();
     let sections = root.one_or_more("component");
     let all = sections.len();
@@ -89,7 +94,16 @@ fn check_against(link: &LinkSettings, others: &[LinkSettings], section: &Section
     }
 }
 
-fn read_link(component: &mut Section<'_>, modules: &[&str]) -> Option<LinkSettings> {
+/// Whether notifications of Push 2.0 can go out through modules of this type. One that this build does not know is blamed
+/// elsewhere.
+fn takes_notifications(module: &Value, types: &[Row]) -> bool {
+    let module_type = module.get("type").and_then(Value::as_str);
+    let row = types.iter().find(|row| Some(row.name) == module_type);
+    let backend = row.and_then(|row| row.backend.as_ref());
+    backend.is_none_or(|backend| backend.takes_notifications())
+}
+
+fn read_link(component: &mut Section<'_>, modules: &[Named<'_>]) -> Option<LinkSettings> {
     let name = read_name(component, "linkName");
     let hostname = component.string("componentHostname");
     if hostname.is_some_and(|name| !is_domain(name)) {
@@ -115,7 +129,8 @@ fn read_link(component: &mut Section<'_>, modules: &[&str]) -> Option<LinkSettin
     let tls = read_tls(component, server_host.as_deref());
     let max_stanza_size = component.integer("maxStanzaSize", 16 * 1_024..=64 * MEBIBYTE, MEBIBYTE) as usize;
     let group = read_name(component, "group");
-    let scope = read_scope(component, modules);
+    let names: Vec<_> = modules.iter().map(|module| module.name).collect();
+    let scope = read_scope(component, &names);
     let push2 = read_push2(component, modules, scope.as_ref());
     let (secret, server_host) = (secret?, server_host?);
     let (hostname, server_port) = (hostname?.to_owned(), u16::try_from(server_port?).ok()?);

@@ -6,11 +6,18 @@ use fpush_component::Push2Settings;
 use fpush_policy::RelayLimits;
 use fpush_push::{Scope, settings::Section};
 
-/// Reads it, given the names of all push modules and those that the link may use. `Some(None)` without it, which is how all
+/// A push module by its name, as far as it matters here.
+pub(super) struct Named<'a> {
+    pub(super) name: &'a str,
+    /// Whether notifications can go out through modules of its type.
+    pub(super) takes_notifications: bool,
+}
+
+/// Reads it, given all push modules and those that the link may use. `Some(None)` without it, which is how all
 /// messages are dropped.
 pub(super) fn read_push2(
     component: &mut Section<'_>,
-    all: &[&str],
+    all: &[Named<'_>],
     scope: Option<&Scope>,
 ) -> Option<Option<Push2Settings>> {
     if !component.has("push2") {
@@ -32,7 +39,7 @@ pub(super) fn read_push2(
 }
 
 /// `modules`: in this order they are asked whether they can send to a client.
-fn read_modules(push2: &mut Section<'_>, all: &[&str], scope: Option<&Scope>) -> Option<Vec<String>> {
+fn read_modules(push2: &mut Section<'_>, all: &[Named<'_>], scope: Option<&Scope>) -> Option<Vec<String>> {
     let expected = "a list of names of push modules, such as [\"exampleWeb\"]: those that notifications may go out through";
     let Some(modules) = push2.read::<Vec<String>>("modules", expected) else {
         if !push2.has("modules") {
@@ -45,10 +52,21 @@ fn read_modules(push2: &mut Section<'_>, all: &[&str], scope: Option<&Scope>) ->
         push2.error("modules", format_args!("expected {expected}, each once"));
         return None;
     }
-    if let Some(unknown) = modules.iter().find(|name| !all.contains(&name.as_str())) {
+    let named = |name: &String| all.iter().find(|module| module.name == name);
+    if let Some(unknown) = modules.iter().find(|name| named(name).is_none()) {
         push2.error(
             "modules",
             format_args!("expected names from pushModules, which has none that is called {unknown}"),
+        );
+        return None;
+    }
+    let takes_none = |name: &&String| named(name).is_some_and(|module| !module.takes_notifications);
+    if let Some(other) = modules.iter().find(takes_none) {
+        push2.error(
+            "modules",
+            format_args!(
+                "no notification can go out through {other}, whose type takes none; expected {expected}"
+            ),
         );
         return None;
     }

@@ -122,7 +122,7 @@ fn an_engine_that_refuses_us_or_takes_nothing_is_not_used() {
     rig.redis
         .ask(&["ACL", "SETUSER", "default", "-@all", "+ping", "+acl"]);
     assert_eq!(rig.push(0, &token(90)), RESULT);
-    expect_red(&rig, 0, "its user may not do");
+    expect_red(&rig, 0, "its user may not run");
     assert!(!rig.all[0].daemon.log().contains("panicked"));
 }
 

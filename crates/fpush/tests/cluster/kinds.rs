@@ -204,6 +204,38 @@ fn check_says_what_is_shared_and_whether_it_can_be() {
     );
     let said = check(by_file.clone(), true);
     assert!(said.contains("set appendonly to yes"), "{said}");
+    assert!(said.contains("the engine accepts us"), "{said}");
+    for (rights, missing) in [
+        ("~fpush:* +@all -@sortedset", "may not run zadd, "),
+        (
+            "~other:* +@all",
+            "may not use keys that begin with cluster.prefix",
+        ),
+        ("~fpush:* +@all -evalsha", "may not run evalsha"),
+        ("~fpush:* +@all -info", "may not run info"),
+    ] {
+        let set = ["ACL", "SETUSER", "limited", "reset", "on", ">p"];
+        redis.ask(&set.into_iter().chain(rights.split(' ')).collect::<Vec<_>>());
+        let url = redis.tcp_url().replace("redis://", "redis://limited:p@");
+        let said = check(serde_json::json!({ "url": url }), true);
+        assert!(
+            said.contains(missing) && !said.contains("accepts us"),
+            "{rights}: {said}"
+        );
+    }
+    for (url, what) in [
+        (
+            redis.tcp_url().replace("redis://", "redis-sentinel://") + "/main",
+            "is not a sentinel",
+        ),
+        (
+            redis.tcp_url().replace("redis://", "rediss://"),
+            "it does not answer in TLS",
+        ),
+    ] {
+        let said = check(serde_json::json!({ "url": url }), true);
+        assert!(said.contains(what), "{url}: {said}");
+    }
     redis.kill();
     let said = check(by_file, true);
     assert!(
