@@ -69,10 +69,10 @@ impl Listener {
             match timeout(self.quiet, self.hear_others()).await {
                 Ok(heard) => break heard?,
                 // A server whose machine is gone never says so.
-                Err(_) => match timeout(PATIENCE, self.connection.execute("SELECT 1")).await {
-                    Ok(answer) => drop(answer?),
-                    Err(_) => return Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into())),
-                },
+                Err(_) => {
+                    let answer = timeout(PATIENCE, self.connection.execute("SELECT 1")).await;
+                    answer.map_err(|_| sqlx::Error::Io(io::ErrorKind::TimedOut.into()))??;
+                }
             }
         }
         let end = Instant::now() + TOGETHER;
