@@ -70,7 +70,9 @@ impl Listener {
                 Ok(heard) => break heard?,
                 // A server whose machine is gone never says so.
                 Err(_) => match timeout(PATIENCE, self.connection.execute("SELECT 1")).await {
-                    Ok(answer) => drop(answer?),
+                    Ok(answer) => {
+                        answer?;
+                    }
                     Err(_) => return Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into())),
                 },
             }
