@@ -49,7 +49,7 @@ pub(crate) fn run(time: Duration) -> Result<()> {
         "Acknowledged: publishes while the provider was away; each device has several, and is woken once."
             .to_owned(),
         "First and last push: since the provider is back. A probe goes out every 15 s at most.".to_owned(),
-        "Twice: devices that got a second push, which is right only where a request had got no answer."
+        "Twice: second pushes. A request had got no answer, or a newer message came while the push was under way."
             .to_owned(),
         "Above the rate: seconds with more pushes than the rate allows that doubles every six seconds."
             .to_owned(),

@@ -169,12 +169,15 @@ fn a_database_may_go_away_and_return() {
     let requests = [
         ("register", format!("type=apns&node=h&token={}", apple(4))),
         ("unregister", "type=apns&node=n".to_owned()),
-        ("push", format!("node=n&secret={secret}")),
     ];
+    // The one that has all devices in memory has heard of this one, and pushes.
+    let push = ("push", format!("node=n&secret={secret}"));
+    let pushes = [&uncached, &late].map(|rig| (rig.http_address(), push.clone()));
     let posts: Vec<_> = addresses
         .into_iter()
-        .flat_map(|address| requests.clone().map(|(endpoint, form)| (address, endpoint, form)))
-        .map(|(address, endpoint, form)| {
+        .flat_map(|address| requests.clone().map(|request| (address, request)))
+        .chain(pushes)
+        .map(|(address, (endpoint, form))| {
             thread::spawn(move || http(address, &format!("POST /push_appserver/v1/{endpoint}"), &form).body)
         })
         .collect();
