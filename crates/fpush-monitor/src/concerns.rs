@@ -99,6 +99,13 @@ pub(crate) fn concerns(status: &Status, wall: SystemTime) -> Vec<Concern> {
             );
         }
     }
+    if let Some(problem) = &status.registry_outage {
+        let message = format!(
+            "the database cannot be used: {problem}; devices that are not in memory are answered wait, and none can register \
+             until it can"
+        );
+        add(Severity::Error, REGISTRY, message);
+    }
     match &status.registry {
         Some(RegistryStatus::Doubted(message)) => add(Severity::Error, REGISTRY, message.clone()),
         Some(RegistryStatus::New) => add(Severity::Warning, REGISTRY, NO_DEVICES.to_owned()),

@@ -16,7 +16,7 @@ use crate::{
         LAST_RELOAD_SUCCESSFUL, LAST_RELOAD_TIMESTAMP, MODULE_OUTAGE, MODULE_PROOF, MODULE_TROUBLE,
         MODULE_UP, Metric, PROVIDER_CONNECT_FAILURES, PROVIDER_CONNECTIONS, PROVIDER_CONNECTS, PROVIDER_PING,
         PROVIDER_STREAMS, PUSHES_IN_FLIGHT, PUSHES_QUEUED, PUSHES_SPOOLED, PUSHES_WAITING, RATELIMIT_TOKENS,
-        REGISTERED_DEVICES, REGISTRY_TRUSTED, SENDER_PUBLISHES, SPOOL_OLDEST, STATE_DIRECTORY_OK,
+        REGISTERED_DEVICES, REGISTRY_TRUSTED, REGISTRY_UP, SENDER_PUBLISHES, SPOOL_OLDEST, STATE_DIRECTORY_OK,
     },
 };
 
@@ -34,6 +34,7 @@ pub(crate) fn write(text: &mut Exposition, status: &Status, start: SystemTime, w
     if let Some(registry) = &status.registry {
         let is_trusted = !matches!(registry, RegistryStatus::Doubted(_));
         text.single(&REGISTRY_TRUSTED, flag(is_trusted));
+        text.single(&REGISTRY_UP, flag(status.registry_outage.is_none()));
     }
     if let Some(cluster) = &status.cluster {
         text.single(&CLUSTER_UP, flag(cluster.up));

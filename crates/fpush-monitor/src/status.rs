@@ -26,6 +26,8 @@ pub struct Status {
     pub cluster: Option<ClusterStatus>,
     /// Whether the database of registered devices is believed, where there is one.
     pub registry: Option<RegistryStatus>,
+    /// Why that database cannot be used now, if that is so.
+    pub registry_outage: Option<String>,
     /// Registrations that have ended since the database was opened, where there is one.
     pub ended: Option<Ended>,
     /// The last reload of the settings, if there was one.

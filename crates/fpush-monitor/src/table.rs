@@ -108,6 +108,8 @@ table! {
         "Devices that are registered.";
     REGISTRY_TRUSTED: Gauge, "fpush_registry_trusted", [],
         "Whether the database of registered devices is the one that it was.";
+    REGISTRY_UP: Gauge, "fpush_registry_up", [],
+        "Whether the database of registered devices can be used.";
     CLUSTER_UP: Gauge, "fpush_cluster_up", [],
         "Whether the engine can be used by which instances share what they know.";
     CLUSTER_INSTANCES: Gauge, "fpush_cluster_instances", [],

@@ -73,6 +73,12 @@ pub enum OpenError {
         "the database that registration.store names has never held registered devices: correct it, or start fpush first"
     )]
     NoTables,
+    /// There are no tables, and the user may not make them.
+    #[error(
+        "the user of registration.store may not make tables in this database of PostgreSQL; make it the owner: alter database \
+         NAME owner to USER"
+    )]
+    NoRights,
     /// A newer version of this program made the database.
     #[error(
         "the database was made by a newer version of this program (schema {found}, known is {known}): use that one"

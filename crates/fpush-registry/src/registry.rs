@@ -22,6 +22,7 @@ use crate::{
     registrar::Registrar,
     rules::{By, Claim},
     shared::{Shared, ask},
+    strays::Strays,
     text::{MAX_JID, MAX_KIND, MAX_NODE, MAX_TOKEN, is_sane},
     time::Time,
     unreadable::Unreadable,
@@ -230,6 +231,12 @@ impl Registry {
         self.shared.doubt()
     }
 
+    /// Why the database cannot be used now, if that is so: in words that hold no values.
+    #[must_use]
+    pub fn outage(&self) -> Option<String> {
+        self.shared.outage()
+    }
+
     /// Notes in the database that it is the right one, whatever was known of it. Returns how many devices it has.
     ///
     /// # Errors
@@ -335,6 +342,16 @@ impl Registry {
             most: rules.max_devices_per_domain,
         });
         Ok(all.into_iter().chain(without_owner).collect())
+    }
+
+    /// Devices of kinds that the settings do not have.
+    ///
+    /// # Errors
+    ///
+    /// The database is out of reach.
+    pub async fn strays(&self) -> Result<Vec<Strays>, Unavailable> {
+        let counted = ask(self.shared.store.kinds()).await?;
+        Ok(Strays::among(counted, self.registrar.targets()))
     }
 
     /// How many devices are registered, if that is known without asking the database.

@@ -196,7 +196,8 @@ fn read_url(store: &mut Section<'_>) -> Option<String> {
     if !good {
         store.error(
             key,
-            "expected a URL such as \"postgres://USER:PASSWORD@HOST/DATABASE\"",
+            "expected a URL such as \"postgres://USER:PASSWORD@HOST/DATABASE\"; in the password percent-encode everything but \
+             letters and digits, such as %23 for # and %2F for /",
         );
     }
     good.then_some(url)
@@ -204,7 +205,16 @@ fn read_url(store: &mut Section<'_>) -> Option<String> {
 
 fn is_postgres_url(url: &str) -> bool {
     (url.starts_with("postgres://") || url.starts_with("postgresql://"))
+        && !is_cut_short(url)
         && PgConnectOptions::from_str(url).is_ok()
+}
+
+/// Whether a character of the password ends what is before the path: then the user would be taken for the host.
+fn is_cut_short(url: &str) -> bool {
+    let (_, rest) = url.split_once("://").unwrap_or_default();
+    let rest = rest.split_once('?').map_or(rest, |(before, _)| before);
+    let (host, behind) = rest.split_at(rest.find(['/', '#']).unwrap_or(rest.len()));
+    !host.contains('@') && behind.contains('@')
 }
 
 /// An object from what clients say to the name of a push module.
@@ -242,7 +252,8 @@ fn targets(
             );
         }
         match module.as_str() {
-            Some(module) if modules.contains(&module) => {
+            // Without any module the mistake is elsewhere, and said there.
+            Some(module) if modules.contains(&module) || modules.is_empty() => {
                 targets.insert(name.clone(), module.to_owned());
             }
             _ => {
@@ -303,6 +314,24 @@ mod tests {
     }
 
     #[test]
+    fn a_password_that_is_not_percent_encoded_is_not_taken_for_the_host() {
+        for good in [
+            "postgres://fpush:a%23b%2Fc@db.example/fpush",
+            "postgresql://fpush:p@ss@db.example:5432/fpush",
+            "postgres:///fpush?host=/run/postgresql&user=a@b",
+        ] {
+            assert!(is_postgres_url(good), "{good}");
+        }
+        for wrong in [
+            "postgres://fpush:12/3@db.example/fpush",
+            "postgres://fpush:12#3@db.example/fpush",
+            "postgres://fpush:a?b@db.example/fpush",
+        ] {
+            assert!(!is_postgres_url(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
     fn everything_can_be_set() {
         let (settings, problems) = read(&json!({
             "store": { "type": "postgres", "url": "postgres://fpush:secret@localhost/fpush", "cache": true },
@@ -336,7 +365,8 @@ mod tests {
         assert!(settings.is_none());
         let modules = "expected the name of one of the pushModules: \"monal\" or \"android\"";
         let expected = [
-            "registration.store.url: expected a URL such as \"postgres://USER:PASSWORD@HOST/DATABASE\""
+            "registration.store.url: expected a URL such as \"postgres://USER:PASSWORD@HOST/DATABASE\"; in the password \
+             percent-encode everything but letters and digits, such as %23 for # and %2F for /"
                 .to_owned(),
             "registration.store.path: this key is not known".to_owned(),
             format!("registration.types.apns: {modules}"),

@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     /// Makes nodes; it is in the database.
     key: OnceLock<hmac::Key>,
     trust: RwLock<DatabaseTrust>,
+    /// Why the database cannot be used, as long as that is so.
+    outage: RwLock<Option<String>>,
 }
 
 impl Shared {
@@ -56,6 +58,7 @@ impl Shared {
             ended_registrations: EndedRegistrations::default(),
             key: OnceLock::new(),
             trust: RwLock::default(),
+            outage: RwLock::default(),
         }
     }
 
@@ -77,6 +80,15 @@ impl Shared {
             DatabaseTrust::Doubted(doubt) => Some(*doubt),
             DatabaseTrust::Unasked | DatabaseTrust::Good(_) => None,
         }
+    }
+
+    pub(crate) fn set_outage(&self, outage: Option<String>) {
+        *sync::write(&self.outage) = outage;
+    }
+
+    /// Why the database cannot be used, if that is so.
+    pub(crate) fn outage(&self) -> Option<String> {
+        sync::read(&self.outage).clone()
     }
 
     /// By what the tombstone of a node is known. `None` while there is no key.

@@ -26,7 +26,7 @@ pub(crate) use self::{
 };
 use self::{
     run::{
-        Change, Result, Value, changes, devices, first, in_time, nodes, numbers, on, only, readable, states,
+        Change, Result, Value, changes, devices, first, in_time, kinds, nodes, numbers, on, only, readable, states,
     },
     statements as sql,
     writing::ACCEPTED,
@@ -77,6 +77,20 @@ impl Store {
         match self {
             Self::Sqlite(pool) => sqlite::explain(pool.connect_options().get_filename(), error),
             Self::Postgres(_) => describe(error),
+        }
+    }
+
+    /// The same, and if no connection came about why not.
+    pub(crate) async fn explain(&self, error: &sqlx::Error) -> String {
+        let described = self.describe(error);
+        match self {
+            Self::Postgres(pool) if matches!(error, sqlx::Error::PoolTimedOut) => {
+                match postgres::obstacle(pool).await {
+                    Some(obstacle) => format!("{described}: {obstacle}"),
+                    None => described,
+                }
+            }
+            Self::Sqlite(_) | Self::Postgres(_) => described,
         }
     }
 
@@ -203,6 +217,11 @@ impl Store {
     /// How many devices there are.
     pub(crate) async fn count(&self) -> Result<i64> {
         only(on!(self, pool => numbers(pool, sql::COUNT, &[])))
+    }
+
+    /// The devices by dialect and kind: of the kinds that most have.
+    pub(crate) async fn kinds(&self) -> Result<Vec<(String, String, i64)>> {
+        on!(self, pool => kinds(pool, sql::KINDS, &[]))
     }
 
     /// Whether there is a device.

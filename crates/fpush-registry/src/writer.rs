@@ -70,7 +70,7 @@ pub(crate) struct Writer {
     before: Option<Known>,
     /// What the database said when the doubt in it began, as long as it has that in its past.
     doubted: Option<Look>,
-    /// When the log last said that the database can be reached.
+    /// When the log last said that the database can be used again.
     good_news: Option<Instant>,
     /// When the log last said that there is no room for a device.
     told_of_no_room: Option<Instant>,
@@ -91,6 +91,7 @@ struct Follows {
 #[derive(Clone, Copy)]
 struct Outage {
     attempts: u32,
+    began: Instant,
     again: Instant,
 }
 
@@ -177,7 +178,7 @@ impl Writer {
             && self.outage.is_none()
             && let Err(problem) = self.begin().await
         {
-            self.fail(&self.shared.store.describe(&problem));
+            self.fail(&self.shared.store.explain(&problem).await);
         }
         let mut news = every(NEWS, NEWS);
         let mut times = every(TIMES, TIMES);
@@ -199,7 +200,7 @@ impl Writer {
                 }
                 () = ready(()), if self.is_well() && self.loading.is_some() => {
                     if let Err(problem) = self.load_some().await {
-                        self.fail(&self.shared.store.describe(&problem));
+                        self.fail(&self.shared.store.explain(&problem).await);
                     }
                 }
                 () = shared.news.notified(), if self.keeps_house() && self.loading.is_none() => {
@@ -240,18 +241,30 @@ impl Writer {
         self.shared.ended.notify_one();
     }
 
-    /// Notes that the database is away, and when to try again.
+    /// Notes that the database cannot be used, and when to try again.
     pub(crate) fn fail(&mut self, problem: &str) {
-        let attempts = self.outage.map_or(0, |outage| outage.attempts) + 1;
-        let pause = BACKOFF.pause(attempts - 1, 0.0);
+        let now = Instant::now();
+        match self.shared.outage() {
+            None => error!(
+                problem,
+                "the database of registered devices cannot be used; trying again, and meanwhile devices that are not in \
+                 memory are answered wait, and none can register"
+            ),
+            // What is wrong may have changed: the server is back, and refuses the password.
+            Some(before) if before != problem => {
+                warn!(problem, "the database of registered devices still cannot be used");
+            }
+            Some(_) => {}
+        }
+        let (attempts, began) = self
+            .outage
+            .map_or((1, now), |outage| (outage.attempts + 1, outage.began));
         self.outage = Some(Outage {
             attempts,
-            again: Instant::now() + pause,
+            began,
+            again: now + BACKOFF.pause(attempts - 1, 0.0),
         });
-        warn!(
-            problem,
-            "the database of registered devices is out of reach; trying again"
-        );
+        self.shared.set_outage(Some(problem.to_owned()));
     }
 
     /// Tries to reach the database.
@@ -263,12 +276,16 @@ impl Writer {
         };
         match tried {
             Ok(()) => {
-                self.outage = None;
                 let now = Instant::now();
+                let was_long = self
+                    .outage
+                    .take()
+                    .is_some_and(|outage| now - outage.began > LONG_OUTAGE);
+                self.shared.set_outage(None);
                 // One that comes and goes does not fill the log.
-                if is_due(self.good_news, now) {
+                if was_long || is_due(self.good_news, now) {
                     self.good_news = Some(now);
-                    info!("the database of registered devices can be reached");
+                    info!("the database of registered devices can be used again");
                 }
             }
             Err(MigrateError::Newer { found, known }) => {
@@ -278,7 +295,7 @@ impl Writer {
                 );
                 self.fail("tables of a newer version");
             }
-            Err(MigrateError::Database(problem)) => self.fail(&self.shared.store.describe(&problem)),
+            Err(MigrateError::Database(problem)) => self.fail(&self.shared.store.explain(&problem).await),
             Err(problem @ MigrateError::Randomness(_)) => self.fail(&problem.to_string()),
         }
     }
@@ -314,7 +331,7 @@ impl Writer {
                 any
             }
             Err(problem) if is_outage(&problem) => {
-                self.put_off(jobs, &problem);
+                self.put_off(jobs, &problem).await;
                 false
             }
             // One of them is to blame: each on its own, so that the others are not refused for it.
@@ -329,7 +346,7 @@ impl Writer {
             match self.transact(&mut job, None).await {
                 Ok(results) => answer(job, results),
                 Err(problem) if is_outage(&problem) => {
-                    self.put_off(job.into_iter().chain(rest).collect(), &problem);
+                    self.put_off(job.into_iter().chain(rest).collect(), &problem).await;
                     return false;
                 }
                 Err(problem) => {
@@ -343,10 +360,10 @@ impl Writer {
     }
 
     /// Jobs that have to wait until the database is back. It is not known what became of them.
-    fn put_off(&mut self, jobs: Vec<Job>, problem: &sqlx::Error) {
+    async fn put_off(&mut self, jobs: Vec<Job>, problem: &sqlx::Error) {
         self.unwritten = jobs;
         self.is_unsure = true;
-        self.fail(&self.shared.store.describe(problem));
+        self.fail(&self.shared.store.explain(problem).await);
     }
 
     /// Writes jobs in one transaction, and takes up those that wait for so long: whoever comes meanwhile waits for no more
@@ -476,5 +493,7 @@ const TIMES: Duration = Duration::from_secs(10);
 const CLEANING: Duration = Duration::from_secs(6 * 3_600);
 /// Before the next attempt to reach the database.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_millis(3_200));
+/// An outage that is never passed over in silence when it ends.
+const LONG_OUTAGE: Duration = Duration::from_secs(5);
 /// Between two lines of the same kind in the log.
 const NEWS_PAUSE: Duration = Duration::from_secs(60);

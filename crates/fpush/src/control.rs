@@ -21,7 +21,7 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::{sleep, timeout},
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     folders::{self, RuntimeFolder, SOCKET},
@@ -87,6 +87,10 @@ impl Control {
             }
             Err(NoSocket::Io(e)) => {
                 debug!("no socket for fpush send, check --connect and reload: {e}");
+                info!(
+                    "there is no runtimeDirectory, so fpush send, check --connect and reload cannot ask this fpush; SIGHUP \
+                     reloads it"
+                );
                 Ok(None)
             }
         }

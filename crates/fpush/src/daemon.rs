@@ -421,6 +421,7 @@ impl Daemon {
             registered_devices: self.registration.as_ref().and_then(Registering::devices),
             cluster: self.sharing.as_deref().map(Sharing::status),
             registry: self.registration.as_ref().map(Registering::status),
+            registry_outage: self.registration.as_ref().and_then(Registering::outage),
             ended: self.registration.as_ref().map(Registering::ended),
             reload: self.progress.last().cloned(),
             state_trouble: self.state.as_ref().and_then(StateDir::trouble).map(str::to_owned),

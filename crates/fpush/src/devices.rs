@@ -316,6 +316,9 @@ async fn take_over(
     if unnamed > 0 {
         console.complain(format_args!("not imported: {unnamed} for other reasons"));
     }
+    for strays in registry.strays().await? {
+        console.complain(format_args!("warning: {strays}"));
+    }
     for full in registry.full().await? {
         console.complain(format_args!("warning: {full}"));
     }

@@ -33,6 +33,17 @@ impl RuntimeFolder {
         self.path.join(SOCKET)
     }
 
+    /// That no daemon answers there, in words.
+    pub(crate) fn nobody(&self) -> String {
+        let socket = self.socket();
+        let socket = socket.display();
+        if self.named {
+            format!("none answers at {socket}")
+        } else {
+            format!("none answers at {socket}, or it has no runtimeDirectory; SIGHUP reloads it")
+        }
+    }
+
     /// Where the socket is, if that is what the settings say.
     pub(crate) fn socket_by_settings(&self) -> Option<PathBuf> {
         self.named.then(|| self.socket())

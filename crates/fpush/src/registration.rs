@@ -57,9 +57,13 @@ mod with {
     use fpush_driver::{Drain, Modules};
     use fpush_http::{Handle, HttpSettings, Listener, Security, api};
     use fpush_monitor::RegistryStatus;
-    use fpush_push::{Devices, Unavailable, settings::Section, sync::lock};
+    use fpush_push::{
+        Devices, Unavailable,
+        settings::{Problem, Section, Severity},
+        sync::lock,
+    };
     pub(crate) use fpush_registry::Known as KnownChange;
-    use fpush_registry::{Device, Dialect, PushModules, Registry, RegistrySettings, StoreSettings, Time};
+    use fpush_registry::{Device, Dialect, Probe, PushModules, Registry, RegistrySettings, StoreSettings, Time};
     use tokio::time::timeout;
     use tracing::info;
 
@@ -134,15 +138,50 @@ mod with {
         }
     }
 
-    /// Looks whether a start could use the database. A server is asked only if `connect` says so.
-    pub(crate) async fn probe(settings: &RegistrationSettings, connect: bool) -> Result<(), String> {
-        let store = &settings.registry.store;
-        match store {
-            StoreSettings::Postgres { .. } if !connect => Ok(()),
-            StoreSettings::Sqlite { .. } | StoreSettings::Postgres { .. } => {
-                store.probe().await.map(drop).map_err(|e| e.to_string())
-            }
+    /// What a start would say of the database that knows this of it, and if one runs what its reload would say. A server is
+    /// asked only if `connect` says so.
+    pub(crate) async fn probe(
+        settings: &RegistrationSettings,
+        connect: bool,
+        known: Option<&KnownChange>,
+        is_running: bool,
+    ) -> Vec<Problem> {
+        let registry = &settings.registry;
+        if matches!(registry.store, StoreSettings::Postgres { .. }) && !connect {
+            return Vec::new();
         }
+        let say = |severity, path: &str, message: String| Problem {
+            severity,
+            path: path.to_owned(),
+            message,
+        };
+        let probed = match registry.probe(known).await {
+            Ok(probed) => probed,
+            Err(e) => return vec![say(Severity::Error, STORE, e.to_string())],
+        };
+        let mut problems = Vec::new();
+        let has_devices = matches!(probed, Probe::Usable { devices: 1.., .. });
+        let is_missed = known.is_some_and(|known| known.devices > 0) && !has_devices;
+        match (probed.doubt(known), &probed) {
+            (Some(_), _) if is_running && is_missed => {
+                problems.push(say(Severity::Error, STORE, NO_DEVICE.to_owned()));
+            }
+            (Some(doubt), _) => problems.push(say(Severity::Warning, STORE, doubt.to_string())),
+            (None, Probe::Missing) => {
+                let place = database_file(settings).unwrap_or(Path::new("")).display();
+                problems.push(say(
+                    Severity::Note,
+                    STORE,
+                    format!("there is no database at {place} yet: the start makes an empty one"),
+                ));
+            }
+            (None, Probe::Empty | Probe::Usable { .. }) => {}
+        }
+        if let Probe::Usable { strays, .. } = probed {
+            let strays = strays.iter().map(ToString::to_string);
+            problems.extend(strays.map(|strays| say(Severity::Warning, "registration", strays)));
+        }
+        problems
     }
 
     /// The push modules as the registry knows them.
@@ -267,10 +306,7 @@ mod with {
             {
                 match registry.has_devices().await {
                     Ok(true) => {}
-                    Ok(false) => bail!(
-                        "registration.store: the database there has no device, and the one in use has some; restart fpush if \
-                         that is meant"
-                    ),
+                    Ok(false) => bail!("{STORE}: {NO_DEVICE}"),
                     Err(Unavailable) => bail!(
                         "registration.store: the database there is out of reach, and the one in use has devices: reload again \
                          when it is there, or restart fpush if that is meant"
@@ -336,6 +372,11 @@ mod with {
             }
         }
 
+        /// Why the database cannot be used now, if that is so.
+        pub(crate) fn outage(&self) -> Option<String> {
+            self.registry.outage()
+        }
+
         /// Registrations that have ended since the database was opened.
         pub(crate) fn ended(&self) -> fpush_push::Ended {
             self.registry.ended()
@@ -368,6 +409,9 @@ mod with {
     /// been put back together with what is known of it.
     const SEEN_AGAIN: i64 = 600_000;
 
+    const STORE: &str = "registration.store";
+    const NO_DEVICE: &str =
+        "the database there has no device, and the one in use has some; restart fpush if that is meant";
     /// For the requests that are under way when the listener ends.
     const CLOSING: Duration = Duration::from_secs(2);
 }
@@ -379,7 +423,10 @@ mod without {
     use fpush_driver::{Drain, Modules};
     use fpush_http::{Handle, Security};
     use fpush_monitor::RegistryStatus;
-    use fpush_push::{Devices, settings::Section};
+    use fpush_push::{
+        Devices,
+        settings::{Problem, Section},
+    };
     use serde::{Deserialize, Serialize};
 
     /// Nothing is.
@@ -411,7 +458,12 @@ mod without {
     }
 
     #[expect(clippy::unused_async, reason = "as the other one")]
-    pub(crate) async fn probe(settings: &RegistrationSettings, _connect: bool) -> Result<(), String> {
+    pub(crate) async fn probe(
+        settings: &RegistrationSettings,
+        _connect: bool,
+        _known: Option<&KnownChange>,
+        _is_running: bool,
+    ) -> Vec<Problem> {
         match settings.0 {}
     }
 
@@ -484,6 +536,10 @@ mod without {
         }
 
         pub(crate) fn status(&self) -> RegistryStatus {
+            match self.0 {}
+        }
+
+        pub(crate) fn outage(&self) -> Option<String> {
             match self.0 {}
         }
 

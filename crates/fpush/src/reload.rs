@@ -18,7 +18,8 @@ use crate::{
 pub(crate) fn reload(reload: &Reload, console: &mut Console) -> Exit {
     let Reload { settings, form } = reload;
     let file = settings.choose(console);
-    let socket = load_whom_to_ask(&file).0.socket();
+    let folder = load_whom_to_ask(&file).0;
+    let socket = folder.socket();
     let findings = match ask(&file) {
         Ok(Some(findings)) => findings,
         Ok(None) => {
@@ -29,9 +30,9 @@ pub(crate) fn reload(reload: &Reload, console: &mut Console) -> Exit {
                 return Exit::Config;
             }
             console.error(format_args!(
-                "no fpush runs with these settings (none answers at {}), so there is nothing to reload; a new \
-                 runtimeDirectory takes effect with the next start",
-                socket.display()
+                "no fpush runs with these settings ({}), so there is nothing to reload; a new runtimeDirectory takes effect \
+                 with the next start",
+                folder.nobody()
             ));
             return Exit::No;
         }

@@ -131,7 +131,8 @@ async fn find(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) 
     let links = loaded.settings.links.clone();
     if !form.json {
         console.say(format_args!(
-            "no fpush runs (none answers at {socket}), so this command connects by itself"
+            "no fpush runs ({}), so this command connects by itself",
+            folder.nobody()
         ));
     }
     let inquiry = question.inquiry;

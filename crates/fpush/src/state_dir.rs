@@ -119,6 +119,15 @@ pub(crate) struct Plain {}
 /// A line: the module, its type, and the record.
 pub(crate) type Line<T> = (String, String, T);
 
+/// What is known of the database of registered devices, as far as that can be read while the folder is not ours.
+pub(crate) fn peek_known(folder: &Path) -> Option<KnownChange> {
+    if cfg!(feature = "enable_registration") {
+        folder::peek(folder, REGISTRY)
+    } else {
+        None
+    }
+}
+
 impl StateDir {
     /// Opens the folder, makes it if it is not there, and reads what was written before. Returns what knows the
     /// domains, with the hasher of tokens whose fingerprints are in the files.

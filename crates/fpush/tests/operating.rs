@@ -32,6 +32,7 @@
 //! | another fpush uses the state directory | none: it does not start, exit status 71 | none | ERROR `another fpush uses stateDirectory …: stop it, or choose another folder` | none |
 //! | no device has registered yet | amber, registered devices: `no device has registered yet …` | `fpush_registry_trusted 1`, `fpush_registered_devices 0` | INFO, the same words | ready |
 //! | the database is another one, or an older copy (start or reload) | red, registered devices: `this is another database …`, `the database does not know what it knew before …`; unknown devices get `wait` | `fpush_registry_trusted 0` | ERROR, the same words; INFO `… is believed again` | ready |
+//! | the database cannot be used (start or later) | red, registered devices: `the database cannot be used: …` | `fpush_registry_up 0` | one ERROR `the database of registered devices cannot be used`, one INFO `… can be used again` | ready |
 //! | a module is a shadow (`"shadow": true`) | amber: `a shadow ("shadow": true): it decides and counts, sends nothing …` | trouble `shadow`* | WARN `this module sends nothing …` | ready |
 //! | a mistake in new settings | amber, settings: `the last reload was refused …` with every mistake | `fpush_last_reload_successful 0`, `fpush_reloads_total{result="refused"}` | ERROR with every mistake, then `reload rejected, keeping the old settings` | ready |
 

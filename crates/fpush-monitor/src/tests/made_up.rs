@@ -95,6 +95,7 @@ pub(crate) fn good() -> Status {
             requests: vec![("ok", 48_210), ("timeout", 2)],
         }),
         registry: Some(RegistryStatus::Good),
+        registry_outage: None,
         ended: Some(Ended {
             reasons: vec![("dead", 41), ("unregistered", 17)],
             domains: Some(vec![

@@ -1,8 +1,10 @@
 //! How a registry is opened: for the daemon, or for one command of the operator's.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use fpush_push::Background;
+use tokio::{select, time::sleep};
+use tracing::warn;
 
 use super::Registry;
 use crate::{
@@ -16,6 +18,7 @@ use crate::{
     settings::{RegistrySettings, StoreSettings},
     shared::Shared,
     store::{MigrateError, Store},
+    strays::Strays,
     targets::Targets,
     writer::{Role, Writer},
 };
@@ -71,7 +74,7 @@ impl Registry {
             match store.version().await {
                 Ok(Some(_)) => {}
                 Ok(None) => return Err(OpenError::NoTables),
-                Err(problem) => return Err(OpenError::Database(store.describe(&problem))),
+                Err(problem) => return Err(OpenError::Database(store.explain(&problem).await)),
             }
         }
         let settings = RegistrySettings {
@@ -115,12 +118,13 @@ impl Registry {
             Err(MigrateError::Newer { found, known }) => return Err(OpenError::Newer { found, known }),
             Err(MigrateError::Randomness(problem)) => return Err(problem.into()),
             Err(MigrateError::Database(problem)) if may_wait && shared.store.may_come_later(&problem) => {
-                writer.fail(&shared.store.describe(&problem));
+                writer.fail(&shared.store.explain(&problem).await);
             }
             Err(MigrateError::Database(problem)) => {
-                return Err(OpenError::Database(shared.store.describe(&problem)));
+                return Err(OpenError::Database(shared.store.explain(&problem).await));
             }
         }
+        let looking = may_wait.then(|| say_strays(Arc::clone(&shared), Arc::clone(&targets)));
         let wrong_secrets = Arc::new(WrongSecrets::default());
         let finder = Finder::new(
             Arc::clone(&shared),
@@ -134,9 +138,38 @@ impl Registry {
             finder: Arc::new(finder),
             registrar: Arc::new(registrar),
         };
-        Ok((Arc::new(registry), Box::pin(writer.run())))
+        let background = async move {
+            let mut writing = pin!(writer.run());
+            if let Some(looking) = looking {
+                select! {
+                    () = &mut writing => return,
+                    () = looking => {}
+                }
+            }
+            writing.await;
+        };
+        Ok((Arc::new(registry), Box::pin(background)))
     }
 }
+
+/// Says of which kinds there are devices that the settings do not have, as soon as the database can be asked. Nobody waits for
+/// it: in a large database it takes a while.
+async fn say_strays(shared: Arc<Shared>, targets: Arc<Targets>) {
+    loop {
+        if shared.outage().is_none()
+            && let Ok(counted) = shared.store.kinds().await
+        {
+            for strays in Strays::among(counted, &targets) {
+                warn!("{strays}");
+            }
+            return;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Between two attempts to ask a database that is out of reach.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// Opens a database, and makes the file that is missing.
 async fn open_store(settings: &StoreSettings) -> Result<Store, OpenError> {

@@ -6,7 +6,10 @@ use sqlx::{
     ConnectOptions as _, Executor as _, PgPool,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{
     run::{PATIENCE, Result, in_time},
@@ -94,6 +97,32 @@ impl Listener {
     }
 }
 
+/// What is in the way of a connection, if a look shows it: sqlx tries again when it is refused, and does not say so.
+pub(super) async fn obstacle(pool: &PgPool) -> Option<String> {
+    let options = pool.connect_options();
+    let (refused, place) = match options.get_socket() {
+        Some(folder) => {
+            let socket = folder.join(format!(".s.PGSQL.{}", options.get_port()));
+            let connecting = timeout(LOOK, UnixStream::connect(&socket)).await;
+            (connecting.map(|tried| tried.map(drop)), socket.display().to_string())
+        }
+        None => {
+            let place = (options.get_host(), options.get_port());
+            let connecting = timeout(LOOK, TcpStream::connect(place)).await;
+            (connecting.map(|tried| tried.map(drop)), format!("{}:{}", place.0, place.1))
+        }
+    };
+    match refused {
+        Ok(Ok(())) => None,
+        Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => Some(format!("refused at {place}")),
+        Ok(Err(e)) if e.kind() == io::ErrorKind::NotFound => Some(format!("there is no {place}")),
+        Ok(Err(e)) => Some(format!("{} at {place}", e.kind())),
+        Err(_) => Some(format!("no answer at {place}")),
+    }
+}
+
+/// How long a look at what is in the way may take.
+const LOOK: Duration = Duration::from_secs(1);
 const CONNECTIONS: u32 = 8;
 /// An instance that hangs must not keep the others from writing.
 const LIMITS: &str = "SET statement_timeout = '10s'; SET lock_timeout = '3s'; \

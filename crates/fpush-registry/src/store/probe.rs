@@ -12,35 +12,59 @@ use super::{
     run::{PATIENCE, Value, in_time, nodes, numbers, only},
     statements as sql,
 };
-use crate::{OpenError, StoreSettings};
+use crate::{
+    OpenError, RegistrySettings, StoreSettings,
+    past::{Doubt, Known, Past, compare},
+    strays::Strays,
+    targets::Targets,
+};
 
 /// What was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// There is no file: a start makes one.
     Missing,
     /// There are no tables: a start makes them.
     Empty,
-    /// A database that a start can use, with so many devices.
+    /// A database that a start can use.
     Usable {
         /// Registered devices.
         devices: u64,
+        /// Devices of kinds that the settings do not have.
+        strays: Vec<Strays>,
+        /// Why a start would not believe it.
+        doubt: Option<Doubt>,
     },
 }
 
-impl StoreSettings {
-    /// Looks what a start would find. The file of SQLite is opened for reading alone and left without a trace.
+impl Probe {
+    /// Why a start that knows this of its database would not believe the one that was found.
+    #[must_use]
+    pub fn doubt(&self, known: Option<&Known>) -> Option<Doubt> {
+        match self {
+            Self::Missing | Self::Empty => known.map(|known| Doubt::Other {
+                devices: known.devices,
+            }),
+            Self::Usable { doubt, .. } => *doubt,
+        }
+    }
+}
+
+impl RegistrySettings {
+    /// Looks what a start would find that knows this of its database. The file of SQLite is opened for reading alone and left
+    /// without a trace.
     ///
     /// # Errors
     ///
-    /// The database is out of reach, damaged, or of a newer version of this program.
-    pub async fn probe(&self) -> Result<Probe, OpenError> {
-        let store = match self {
-            Self::Sqlite { path } if !path.exists() => return Ok(Probe::Missing),
-            Self::Sqlite { path } => Store::Sqlite(read_only(path)),
-            Self::Postgres { url } => Store::postgres(url)?,
+    /// The database is out of reach, damaged, or of a newer version of this program, or its user may not make the tables.
+    pub async fn probe(&self, known: Option<&Known>) -> Result<Probe, OpenError> {
+        let store = match &self.store {
+            StoreSettings::Sqlite { path } if !path.exists() => return Ok(Probe::Missing),
+            StoreSettings::Sqlite { path } => Store::Sqlite(read_only(path)),
+            StoreSettings::Postgres { url } => Store::postgres(url)?,
         };
-        let probed = store.probe().await;
+        let targets = Targets::new(self.types.clone(), self.providers.clone());
+        let probed = store.probe(&targets, known).await;
         store.close().await;
         probed
     }
@@ -63,27 +87,73 @@ impl Store {
         }
     }
 
-    async fn probe(&self) -> Result<Probe, OpenError> {
-        let version = self.version().await;
-        let version = version.map_err(|error| OpenError::Database(self.describe(&error)))?;
-        let Some(version) = version else {
-            return Ok(Probe::Empty);
-        };
-        let (found, known) = (version.parse().unwrap_or(i64::MAX), sql::MIGRATIONS.len() as i64);
-        if found > known {
-            return Err(OpenError::Newer { found, known });
+    async fn probe(&self, targets: &Targets, known: Option<&Known>) -> Result<Probe, OpenError> {
+        match self.find_out(targets, known).await {
+            Ok(probed) => probed,
+            Err(error) => Err(OpenError::Database(self.explain(&error).await)),
         }
-        let devices = in_time(async {
-            match self {
-                Self::Sqlite(pool) => only(numbers(pool, sql::COUNT, &[]).await),
-                Self::Postgres(pool) => only(numbers(pool, sql::COUNT, &[]).await),
+    }
+
+    async fn find_out(
+        &self,
+        targets: &Targets,
+        known: Option<&Known>,
+    ) -> Result<Result<Probe, OpenError>, sqlx::Error> {
+        let Some(version) = self.version().await? else {
+            return Ok(if self.may_make_tables().await? {
+                Ok(Probe::Empty)
+            } else {
+                Err(OpenError::NoRights)
+            });
+        };
+        let (found, newest) = (version.parse().unwrap_or(i64::MAX), sql::MIGRATIONS.len() as i64);
+        if found > newest {
+            return Ok(Err(OpenError::Newer {
+                found,
+                known: newest,
+            }));
+        }
+        let devices = self.count().await?.unsigned_abs();
+        let strays = Strays::among(self.kinds().await?, targets);
+        // In older tables a start notes first what it compares.
+        let doubt = if found == newest {
+            self.doubt(known).await?
+        } else {
+            None
+        };
+        Ok(Ok(Probe::Usable {
+            devices,
+            strays,
+            doubt,
+        }))
+    }
+
+    async fn may_make_tables(&self) -> Result<bool, sqlx::Error> {
+        match self {
+            Self::Sqlite(_) => Ok(true),
+            Self::Postgres(pool) => {
+                let may = in_time(async { only(numbers(pool, sql::MAY_CREATE, &[]).await) });
+                Ok(may.await? > 0)
             }
-        });
-        let devices = devices
-            .await
-            .map_err(|error| OpenError::Database(self.describe(&error)))?;
-        Ok(Probe::Usable {
-            devices: devices.unsigned_abs(),
+        }
+    }
+
+    /// Why a start would not believe this database.
+    async fn doubt(&self, known: Option<&Known>) -> Result<Option<Doubt>, sqlx::Error> {
+        let present = match self.look().await {
+            Ok(present) => present,
+            // It is half made.
+            Err(sqlx::Error::RowNotFound) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mark = match known {
+            Some(known) => self.mark(known.change).await?,
+            None => None,
+        };
+        let counted = present.known.devices - self.missing().await?;
+        Ok(match compare(known, &present, mark.as_deref(), Some(counted)) {
+            Past::Doubted(doubt) => Some(doubt),
+            Past::Known(_) | Past::Unknown => None,
         })
     }
 }
@@ -121,6 +191,29 @@ mod tests {
 
     use super::*;
 
+    /// What a start finds that has this push type in its settings.
+    async fn probe(store: &StoreSettings, known: Option<&Known>) -> Result<Probe, OpenError> {
+        let block = serde_json::json!({ "registration": {
+            "store": { "path": "any" }, "types": { "apns": "m" },
+        } });
+        let report = fpush_push::settings::Report::default();
+        let mut root = fpush_push::settings::Section::root(block.as_object().unwrap(), &report);
+        let mut section = root.section("registration").unwrap();
+        let settings = RegistrySettings {
+            store: store.clone(),
+            ..RegistrySettings::read(&mut section, &["m"], &[]).unwrap()
+        };
+        settings.probe(known).await
+    }
+
+    fn usable() -> Probe {
+        Probe::Usable {
+            devices: 0,
+            strays: Vec::new(),
+            doubt: None,
+        }
+    }
+
     fn names(dir: &TempDir) -> Vec<String> {
         let entries = fs::read_dir(dir.path()).unwrap();
         let mut names: Vec<_> = entries
@@ -135,24 +228,33 @@ mod tests {
         let dir = TempDir::new();
         let path = dir.path().join("fpush.sqlite");
         let settings = StoreSettings::Sqlite { path: path.clone() };
-        assert_eq!(settings.probe().await.unwrap(), Probe::Missing);
+        assert_eq!(probe(&settings, None).await.unwrap(), Probe::Missing);
         assert_eq!(names(&dir), [""; 0]);
 
         let store = Store::sqlite(&path).await.unwrap();
-        assert_eq!(settings.probe().await.unwrap(), Probe::Empty);
+        assert_eq!(probe(&settings, None).await.unwrap(), Probe::Empty);
         store.migrate().await.unwrap();
         assert_eq!(
-            settings.probe().await.unwrap(),
-            Probe::Usable { devices: 0 },
+            probe(&settings, None).await.unwrap(),
+            usable(),
             "while it is open"
         );
+        let known = store.look().await.unwrap().known;
+        assert_eq!(probe(&settings, Some(&known)).await.unwrap(), usable());
+        let other = Known {
+            database: "other".to_owned(),
+            devices: 3,
+            ..known
+        };
+        let other = probe(&settings, Some(&other)).await.unwrap().doubt(None);
+        assert_eq!(other, Some(Doubt::Other { devices: 3 }));
         let mut writing = store.begin().await.unwrap();
         writing.set_meta("schema", "1000").await.unwrap();
         writing.commit().await.unwrap();
         store.close().await;
         let (before, content) = (names(&dir), fs::read(&path).unwrap());
         assert_eq!(before, ["fpush.sqlite"]);
-        let newer = settings.probe().await.unwrap_err().to_string();
+        let newer = probe(&settings, None).await.unwrap_err().to_string();
         assert!(
             newer.contains("newer version") && newer.contains("1000"),
             "{newer}"
@@ -164,7 +266,7 @@ mod tests {
             "no database, and long enough to have a head of one".repeat(20),
         )
         .unwrap();
-        let other = settings.probe().await.unwrap_err().to_string();
+        let other = probe(&settings, None).await.unwrap_err().to_string();
         assert!(other.starts_with("the database cannot be used: "), "{other}");
     }
 
@@ -173,24 +275,38 @@ mod tests {
         let server = Postgres::shared();
         let url = server.database();
         let settings = StoreSettings::Postgres { url: url.clone() };
-        assert_eq!(settings.probe().await.unwrap(), Probe::Empty);
+        assert_eq!(probe(&settings, None).await.unwrap(), Probe::Empty);
         let store = Store::postgres(&url).unwrap();
         store.migrate().await.unwrap();
-        assert_eq!(settings.probe().await.unwrap(), Probe::Usable { devices: 0 });
+        assert_eq!(probe(&settings, None).await.unwrap(), usable());
         let mut writing = store.begin().await.unwrap();
         writing.set_meta("schema", "1000").await.unwrap();
         writing.commit().await.unwrap();
         store.close().await;
         assert!(matches!(
-            settings.probe().await,
+            probe(&settings, None).await,
             Err(OpenError::Newer { found: 1_000, .. })
         ));
+
+        // A user who owns nothing.
+        let fresh = server.database();
+        let name = server.name(&fresh).to_owned();
+        let role = format!("u{}", std::process::id());
+        server.psql(&name, &format!("CREATE ROLE {role} LOGIN")).unwrap();
+        let stranger = StoreSettings::Postgres {
+            url: fresh.replace("postgres@", &format!("{role}@")),
+        };
+        let refused = probe(&stranger, None).await.unwrap_err().to_string();
+        assert!(refused.contains("may not make tables"), "{refused}");
 
         let nobody = StoreSettings::Postgres {
             url: "postgres://127.0.0.1:1/fpush".to_owned(),
         };
-        let error = nobody.probe().await.unwrap_err().to_string();
-        assert!(error.starts_with("the database cannot be used: "), "{error}");
+        let error = probe(&nobody, None).await.unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "the database cannot be used: no connection in time: refused at 127.0.0.1:1"
+        );
     }
 
     #[tokio::test]

@@ -159,6 +159,10 @@ fn describe_io(error: &io::Error) -> String {
         (None, io::ErrorKind::NotFound) => {
             "there is no such socket, or no such file of a certificate or key".to_owned()
         }
+        // The resolver's errors have no kind.
+        (None, kind) if format!("{kind}") == "uncategorized error" => "the host of the URL is not known; in its password \
+             everything but letters and digits has to be percent-encoded, such as %23 for # and %2F for /"
+            .to_owned(),
         (None, kind) => kind.to_string(),
     }
 }
@@ -259,6 +263,12 @@ reading!(
     /// The counts that a statement finds.
     counts -> OfDomain,
     |row| Ok(OfDomain { places: row.try_get(0)?, domain: row.try_get(1)? })
+);
+
+reading!(
+    /// The kinds of devices that a statement counts: dialect, kind, how many.
+    kinds -> (String, String, i64),
+    |row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
 );
 
 reading!(

@@ -113,6 +113,12 @@ pub(super) const WITH_TOKEN: &str = concat!(
     " FROM devices WHERE token = $1 OR token = $2 OR call_token = $1 OR call_token = $2 ORDER BY node LIMIT 20"
 );
 pub(super) const COUNT: &str = "SELECT count(*) FROM devices";
+/// Without an index: it is asked for at a start. Kinds that nobody has in the settings can be as many as there are devices.
+pub(super) const KINDS: &str =
+    "SELECT dialect, kind, count(*) FROM devices GROUP BY dialect, kind ORDER BY count(*) DESC LIMIT 100";
+/// Of PostgreSQL alone.
+pub(super) const MAY_CREATE: &str =
+    "SELECT CAST(coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS int)::bigint";
 pub(super) const HAS_DEVICES: &str = "SELECT count(*) FROM (SELECT 1 FROM devices LIMIT 1) AS first";
 macro_rules! put {
     () => {

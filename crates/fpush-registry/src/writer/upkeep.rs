@@ -94,7 +94,7 @@ impl Writer {
         match read {
             Ok(true) => self.shared.news.notify_one(),
             Ok(false) => {}
-            Err(problem) => self.fail(&self.shared.store.describe(&problem)),
+            Err(problem) => self.fail(&self.shared.store.explain(&problem).await),
         }
     }
 
@@ -171,7 +171,7 @@ impl Writer {
             Ok(()) => taken.len() == NOTED_AT_ONCE,
             Err(problem) => {
                 self.shared.times.put_back(taken);
-                self.fail(&self.shared.store.describe(&problem));
+                self.fail(&self.shared.store.explain(&problem).await);
                 false
             }
         }
@@ -209,7 +209,7 @@ impl Writer {
         match self.try_to_clean().await {
             Ok(more) => more.then_some(Duration::from_secs(1)),
             Err(problem) => {
-                self.fail(&self.shared.store.describe(&problem));
+                self.fail(&self.shared.store.explain(&problem).await);
                 Some(CLEAN_AGAIN)
             }
         }

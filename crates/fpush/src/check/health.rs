@@ -11,7 +11,7 @@ use crate::{
     console::{Console, Exit},
     control,
     inquiry::Findings,
-    settings::load_whom_to_ask,
+    settings::{load_whom_to_ask, unreadable},
 };
 
 pub(super) fn check(file: &Path, form: Form, console: &mut Console) -> Exit {
@@ -23,10 +23,16 @@ pub(super) fn check(file: &Path, form: Form, console: &mut Console) -> Exit {
     let findings = match answer {
         Ok(Some(findings)) => findings,
         Ok(None) => {
+            // A file that cannot be read does not say where the daemon is.
+            let problems = unreadable(file);
+            if !problems.is_empty() {
+                console.problems(&problems);
+                return Exit::Config;
+            }
             let mut findings = Findings::new();
             findings.bad(format!(
-                "not ready: no fpush runs (none answers at {})",
-                folder.socket().display()
+                "not ready: no fpush runs ({})",
+                folder.nobody()
             ));
             findings
         }

@@ -14,12 +14,18 @@ use fpush_push::{
     settings::{Problem, Severity},
 };
 use rustix::{
-    fs::{Access, access},
+    fs::{Access, access, statfs},
     process::geteuid,
 };
 
 use super::service::{Service, UNIT};
-use crate::{cluster, control, inquiry::Holding, registration, settings::Settings, state_dir};
+use crate::{
+    cluster, control,
+    inquiry::Holding,
+    registration::{self, RegistrationSettings},
+    settings::Settings,
+    state_dir,
+};
 
 /// What there is to know besides the settings.
 pub(super) struct Situation<'a> {
@@ -54,8 +60,7 @@ impl Situation<'_> {
         if let Some(registration) = &settings.registration
             && registration::database_file(registration).is_none()
         {
-            let probed = registration::probe(registration, self.connect).await;
-            problems.extend(error("registration.store", probed));
+            problems.extend(self.database(settings, registration).await);
         }
         if let Some(cluster) = settings.cluster.as_ref().filter(|_| self.connect) {
             let say = |severity, message| Problem {
@@ -123,14 +128,16 @@ impl Situation<'_> {
             && let Some(file) = registration::database_file(registration).filter(|file| is_meant(file))
         {
             match self.database_file(file) {
-                Ok(()) => {
-                    let probed = registration::probe(registration, self.connect).await;
-                    problems.extend(error("registration.store", probed));
-                }
+                Ok(()) => problems.extend(self.database(settings, registration).await),
                 wrong @ Err(_) => problems.extend(error("registration.store.path", wrong)),
             }
         }
         problems
+    }
+
+    async fn database(&self, settings: &Settings, registration: &RegistrationSettings) -> Vec<Problem> {
+        let known = settings.state_folder.as_deref().and_then(state_dir::peek_known);
+        registration::probe(registration, self.connect, known.as_ref(), self.running.is_some()).await
     }
 
     fn is_handed_over(&self, place: &Path) -> bool {
@@ -227,6 +234,12 @@ impl Situation<'_> {
         if let Some(folder) = paths.iter().find(|path| path.is_dir()) {
             return Err(format!("{} is a folder; name a file", folder.display()));
         }
+        if let Some(other) = paths
+            .iter()
+            .find(|path| fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()))
+        {
+            return Err(format!("{}: it is not a regular file; name another one", other.display()));
+        }
         self.folder(folder_of(file))?;
         for path in paths.iter().filter(|path| path.exists()) {
             self.file(path)?;
@@ -258,6 +271,12 @@ impl Situation<'_> {
             .ancestors()
             .find(|ancestor| fs::symlink_metadata(ancestor).is_ok());
         let there = there.unwrap_or_else(|| Path::new("/"));
+        if statfs(there).is_ok_and(|of| KERNELS.contains(&(of.f_type as u64))) {
+            return Err(format!(
+                "nobody can make anything in {}, which is the kernel's; choose another place than {shown}",
+                there.display()
+            ));
+        }
         let error = match fs::metadata(there) {
             Ok(metadata) if !metadata.is_dir() => {
                 return Err(format!("{} is not a folder", there.display()));
@@ -316,6 +335,9 @@ fn below_its_own(service: &Service) -> String {
         }
     }
 }
+
+/// File systems of the kernel: proc, sysfs and cgroup2.
+const KERNELS: [u64; 3] = [0x9fa0, 0x6265_6572, 0x6367_7270];
 
 fn error(path: &str, tried: Result<(), String>) -> Option<Problem> {
     tried.err().map(|message| Problem {

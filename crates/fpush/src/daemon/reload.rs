@@ -25,9 +25,11 @@ impl Daemon {
         let changed = self.changed_files().await.map(|changed| changed.digest);
         match self.load(Cause::Asked).await {
             Ok((loaded, mut problems)) => {
-                let refused = self.go_on_with(loaded, Cause::Asked, changed).await.err();
-                let is_taken = refused.is_none();
-                problems.extend(refused);
+                let (is_taken, more) = match self.go_on_with(loaded, Cause::Asked, changed).await {
+                    Ok(later) => (true, later),
+                    Err(refused) => (false, vec![refused]),
+                };
+                problems.extend(more);
                 Verdict { is_taken, problems }
             }
             Err(problems) => {
@@ -94,14 +96,14 @@ impl Daemon {
         }
     }
 
-    /// Goes on with settings that could be read. `changed` is the digest of the files that they name, if they are other
+    /// Goes on with settings that could be read; returns what takes effect later. `changed` is the digest of the files that they name, if they are other
     /// ones than those in force.
     async fn go_on_with(
         &mut self,
         loaded: Loaded,
         cause: Cause,
         changed: Option<u128>,
-    ) -> Result<(), Problem> {
+    ) -> Result<Vec<Problem>, Problem> {
         let plan = Plan::reload(&self.settings, &loaded.settings);
         match self.apply(&plan, loaded).await {
             Ok(()) => {
@@ -120,7 +122,12 @@ impl Daemon {
                     Cause::Files => info!("files reloaded"),
                 }
                 self.progress.taken(cause, SystemTime::now());
-                Ok(())
+                let later = plan.later.iter().map(|key| Problem {
+                    severity: Severity::Warning,
+                    path: (*key).to_owned(),
+                    message: "this has changed, which takes effect with the next start".to_owned(),
+                });
+                Ok(later.collect())
             }
             Err(e) => {
                 let problem = Problem {

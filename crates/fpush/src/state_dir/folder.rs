@@ -209,6 +209,14 @@ impl StateFolder {
     }
 }
 
+/// The head of a file in a folder that another fpush may have in use.
+pub(crate) fn peek<H: DeserializeOwned>(folder: &Path, file: StateFile) -> Option<H> {
+    let owner = ownership(folder).ok()?.owner;
+    let opened = files::open_own(OpenOptions::new().read(true), &folder.join(file.name), owner).ok()?;
+    let content = BufReader::new(opened.take(LARGEST));
+    read_records::<H, serde::de::IgnoredAny, ()>(content, 0, |_| None).0.head
+}
+
 /// Reads a file as far as it can be read. Returns also how much was left out.
 pub(crate) fn read_records<H: DeserializeOwned, L: DeserializeOwned, T>(
     content: impl BufRead,

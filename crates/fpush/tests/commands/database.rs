@@ -240,11 +240,11 @@ fn a_database_that_another_program_has_locked() {
     let shell = Shell::lock(&database);
     let daemon = Daemon::builder(PROGRAM).args([place.settings()]).start();
     let mut link = place.accept(&daemon);
-    let away = "the database of registered devices is out of reach";
+    let away = "the database of registered devices cannot be used";
     let line = daemon.wait_for_log(away, 3 * LONG);
     assert!(is_said(&line), "no {words} in {line}");
     drop(shell);
-    daemon.wait_for_log("the database of registered devices can be reached", 3 * LONG);
+    daemon.wait_for_log("the database of registered devices can be used again", 3 * LONG);
 
     // While it runs registrations wait, and the log says why.
     let said = daemon.log().lines().filter(|line| line.contains(away)).count();

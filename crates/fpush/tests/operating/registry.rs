@@ -3,7 +3,7 @@
 use std::process;
 
 use fpush_testkit::{
-    Command, Form, Monitoring,
+    Command, Form, Monitoring, Postgres,
     publish::{Publish, field, options},
     run_to_end,
 };
@@ -98,6 +98,43 @@ fn it_is_amber_until_the_first_device_has_registered() {
         ..GREEN
     });
     assert_eq!(push(&mut rig, "n", &secret), GONE);
+}
+
+/// Whether the server is away or refuses the password.
+#[test]
+fn a_database_that_cannot_be_used_is_red_until_it_can() {
+    let server = Postgres::start_new();
+    let url = server.database();
+    server.stop();
+    let mut settings = settings();
+    settings["registration"]["store"] = json!({ "type": "postgres", "url": url });
+    let mut rig = Rig::with(settings, |builder| builder);
+    let seen = Sight {
+        page: &[(
+            "error",
+            "registered devices",
+            &["the database cannot be used: ", "are answered wait"],
+        )],
+        metrics: &["fpush_registry_up == 0", "fpush_registry_trusted == 1"],
+        log: &[("ERROR", "the database of registered devices cannot be used")],
+        unready: &[],
+    };
+    rig.expect(seen);
+    assert_eq!(push(&mut rig, "of a device", "secret"), TROUBLE);
+    server.start();
+    rig.daemon
+        .wait_for_log("the database of registered devices can be used again", SOON);
+    register(&mut rig, "n");
+    let good = Sight {
+        metrics: &["fpush_registry_up == 1"],
+        ..GREEN
+    };
+    rig.expect(good);
+    // Nobody asks for anything meanwhile.
+    server.stop();
+    rig.daemon
+        .wait_for_nth_log("the database of registered devices cannot be used", 2, SOON);
+    rig.expect(seen);
 }
 
 /// New settings with another database are taken, because that may be meant; it is believed when the operator says so.

@@ -209,7 +209,7 @@ fn while_the_disk_is_in_trouble_nothing_is_registered_and_pushes_go_on() {
     assert_eq!(rig.push("n", "wrong"), TROUBLE);
     assert_eq!(rig.push("m", "any"), TROUBLE);
     rig.daemon
-        .wait_for_log("the database of registered devices is out of reach", LONG);
+        .wait_for_log("the database of registered devices cannot be used", LONG);
     limit(&rig, "unlimited:unlimited");
     let reply = rig.execute(ALICE, "v1-register-push", &fields);
     assert!(reply.is_result(), "{}\n{}", reply.raw, rig.daemon.log());
@@ -297,6 +297,6 @@ fn a_database_that_is_locked_at_the_start_is_waited_for() {
     assert_eq!(plain.verdict(), RESULT, "this token is not registered");
     lock.release();
     rig.daemon
-        .wait_for_log("the database of registered devices can be reached", LONG);
+        .wait_for_log("the database of registered devices can be used again", LONG);
     rig.register(ALICE, "m", &apple(3));
 }
