@@ -153,21 +153,25 @@ impl Registry {
 }
 
 /// Says of which kinds there are devices that the settings do not have, as soon as the database can be asked. Nobody waits for
-/// it: in a large database it takes a while.
+/// it: in a large database it takes a while. One in which it takes too long is not asked for ever.
 async fn say_strays(shared: Arc<Shared>, targets: Arc<Targets>) {
-    loop {
-        if shared.outage().is_none()
-            && let Ok(counted) = shared.store.kinds().await
-        {
-            for strays in Strays::among(counted, &targets) {
-                warn!("{strays}");
+    let mut left = QUESTIONS;
+    while left > 0 {
+        if shared.outage().is_none() {
+            if let Ok(counted) = shared.store.kinds().await {
+                for strays in Strays::among(counted, &targets) {
+                    warn!("{strays}");
+                }
+                return;
             }
-            return;
+            left -= 1;
         }
         sleep(PAUSE).await;
     }
 }
 
+/// How often a database is asked that can be used, and does not answer.
+const QUESTIONS: u32 = 3;
 /// Between two attempts to ask a database that is out of reach.
 const PAUSE: Duration = Duration::from_secs(5);
 
