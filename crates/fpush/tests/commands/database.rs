@@ -332,10 +332,10 @@ fn a_check_says_what_a_start_will_say_of_a_misspelt_path_and_of_a_lost_type() {
     let devices = place.write("devices.jsonl", &lines).display().to_string();
     set("devices.db", json!({ "apns": "ios" }));
     let lost = "push type \"fcm\", which registration.types does not have (2 devices)";
-    let said = place.run(&["import", "json", &devices]);
+    let said = place.run_with(&["import", "json", &devices], &[]);
     assert_eq!(said.status, Some(0), "{}", said.err);
     assert!(said.err.contains(lost), "{}", said.err);
-    let said = place.run(&["check"]);
+    let said = place.run_with(&["check"], &[]);
     assert_eq!(said.status, Some(0), "{}", said.err);
     assert!(said.err.contains(lost), "{}", said.err);
 
@@ -348,14 +348,14 @@ fn a_check_says_what_a_start_will_say_of_a_misspelt_path_and_of_a_lost_type() {
     });
     // What its reload would say.
     set("misspelt.db", both());
-    let said = place.run(&["check"]);
+    let said = place.run_with(&["check"], &[]);
     let words = "the database there has no device, and the one in use has some";
     assert_eq!(said.status, Some(CONFIG), "{}", said.err);
     assert!(said.err.contains(words), "{}", said.err);
     drop((link, daemon));
 
     let words = "this is another database than the one that fpush knew, which had 3 registered devices";
-    let said = place.run(&["check"]);
+    let said = place.run_with(&["check"], &[]);
     assert_eq!(said.status, Some(0), "{}", said.err);
     assert!(
         said.err.contains(words) && !path("misspelt.db").exists(),
@@ -363,7 +363,7 @@ fn a_check_says_what_a_start_will_say_of_a_misspelt_path_and_of_a_lost_type() {
         said.err
     );
     set("devices.db", both());
-    let said = place.run(&["check"]);
+    let said = place.run_with(&["check"], &[]);
     assert_eq!((said.status, said.err.as_str()), (Some(0), ""), "{}", said.out);
 }
 
@@ -379,7 +379,7 @@ fn what_is_no_file_is_found_by_a_check() {
         (Path::new("/proc/x/x.db"), "nobody can make anything in /proc"),
     ] {
         place.set(|settings| registered(settings, database));
-        let said = place.run(&["check"]);
+        let said = place.run_with(&["check"], &[]);
         assert_eq!(said.status, Some(CONFIG), "{}", said.err);
         assert!(said.err.contains(words), "{}", said.err);
     }
