@@ -26,7 +26,8 @@ pub(crate) use self::{
 };
 use self::{
     run::{
-        Change, Result, Value, changes, devices, first, in_time, kinds, nodes, numbers, on, only, readable, states,
+        Change, Result, Value, changes, devices, first, in_time, kinds, nodes, numbers, on, only, readable,
+        states,
     },
     statements as sql,
     writing::ACCEPTED,

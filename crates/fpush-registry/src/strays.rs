@@ -68,7 +68,8 @@ mod tests {
     fn kinds_that_the_settings_do_not_have_are_counted_over_dialects() {
         let entry = |kind: &str| [(kind.to_owned(), "m".to_owned())].into();
         let targets = Targets::new(entry("apns"), entry("tigase:1"));
-        let row = |dialect: Dialect, kind: &str, devices| (dialect.name().to_owned(), kind.to_owned(), devices);
+        let row =
+            |dialect: Dialect, kind: &str, devices| (dialect.name().to_owned(), kind.to_owned(), devices);
         let strays = Strays::among(
             vec![
                 row(Dialect::Seed, "apns", 7),

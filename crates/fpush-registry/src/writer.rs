@@ -346,7 +346,8 @@ impl Writer {
             match self.transact(&mut job, None).await {
                 Ok(results) => answer(job, results),
                 Err(problem) if is_outage(&problem) => {
-                    self.put_off(job.into_iter().chain(rest).collect(), &problem).await;
+                    self.put_off(job.into_iter().chain(rest).collect(), &problem)
+                        .await;
                     return false;
                 }
                 Err(problem) => {

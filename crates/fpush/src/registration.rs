@@ -63,7 +63,9 @@ mod with {
         sync::lock,
     };
     pub(crate) use fpush_registry::Known as KnownChange;
-    use fpush_registry::{Device, Dialect, Probe, PushModules, Registry, RegistrySettings, StoreSettings, Time};
+    use fpush_registry::{
+        Device, Dialect, Probe, PushModules, Registry, RegistrySettings, StoreSettings, Time,
+    };
     use tokio::time::timeout;
     use tracing::info;
 

@@ -104,12 +104,18 @@ pub(super) async fn obstacle(pool: &PgPool) -> Option<String> {
         Some(folder) => {
             let socket = folder.join(format!(".s.PGSQL.{}", options.get_port()));
             let connecting = timeout(LOOK, UnixStream::connect(&socket)).await;
-            (connecting.map(|tried| tried.map(drop)), socket.display().to_string())
+            (
+                connecting.map(|tried| tried.map(drop)),
+                socket.display().to_string(),
+            )
         }
         None => {
             let place = (options.get_host(), options.get_port());
             let connecting = timeout(LOOK, TcpStream::connect(place)).await;
-            (connecting.map(|tried| tried.map(drop)), format!("{}:{}", place.0, place.1))
+            (
+                connecting.map(|tried| tried.map(drop)),
+                format!("{}:{}", place.0, place.1),
+            )
         }
     };
     match refused {

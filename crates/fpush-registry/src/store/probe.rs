@@ -108,10 +108,7 @@ impl Store {
         };
         let (found, newest) = (version.parse().unwrap_or(i64::MAX), sql::MIGRATIONS.len() as i64);
         if found > newest {
-            return Ok(Err(OpenError::Newer {
-                found,
-                known: newest,
-            }));
+            return Ok(Err(OpenError::Newer { found, known: newest }));
         }
         let devices = self.count().await?.unsigned_abs();
         let strays = Strays::among(self.kinds().await?, targets);
@@ -192,7 +189,7 @@ mod tests {
     use super::*;
 
     /// What a start finds that has this push type in its settings.
-    async fn probe(store: &StoreSettings, known: Option<&Known>) -> Result<Probe, OpenError> {
+    async fn look_at(store: &StoreSettings, known: Option<&Known>) -> Result<Probe, OpenError> {
         let block = serde_json::json!({ "registration": {
             "store": { "path": "any" }, "types": { "apns": "m" },
         } });
@@ -228,25 +225,25 @@ mod tests {
         let dir = TempDir::new();
         let path = dir.path().join("fpush.sqlite");
         let settings = StoreSettings::Sqlite { path: path.clone() };
-        assert_eq!(probe(&settings, None).await.unwrap(), Probe::Missing);
+        assert_eq!(look_at(&settings, None).await.unwrap(), Probe::Missing);
         assert_eq!(names(&dir), [""; 0]);
 
         let store = Store::sqlite(&path).await.unwrap();
-        assert_eq!(probe(&settings, None).await.unwrap(), Probe::Empty);
+        assert_eq!(look_at(&settings, None).await.unwrap(), Probe::Empty);
         store.migrate().await.unwrap();
         assert_eq!(
-            probe(&settings, None).await.unwrap(),
+            look_at(&settings, None).await.unwrap(),
             usable(),
             "while it is open"
         );
         let known = store.look().await.unwrap().known;
-        assert_eq!(probe(&settings, Some(&known)).await.unwrap(), usable());
+        assert_eq!(look_at(&settings, Some(&known)).await.unwrap(), usable());
         let other = Known {
             database: "other".to_owned(),
             devices: 3,
             ..known
         };
-        let other = probe(&settings, Some(&other)).await.unwrap().doubt(None);
+        let other = look_at(&settings, Some(&other)).await.unwrap().doubt(None);
         assert_eq!(other, Some(Doubt::Other { devices: 3 }));
         let mut writing = store.begin().await.unwrap();
         writing.set_meta("schema", "1000").await.unwrap();
@@ -254,7 +251,7 @@ mod tests {
         store.close().await;
         let (before, content) = (names(&dir), fs::read(&path).unwrap());
         assert_eq!(before, ["fpush.sqlite"]);
-        let newer = probe(&settings, None).await.unwrap_err().to_string();
+        let newer = look_at(&settings, None).await.unwrap_err().to_string();
         assert!(
             newer.contains("newer version") && newer.contains("1000"),
             "{newer}"
@@ -266,7 +263,7 @@ mod tests {
             "no database, and long enough to have a head of one".repeat(20),
         )
         .unwrap();
-        let other = probe(&settings, None).await.unwrap_err().to_string();
+        let other = look_at(&settings, None).await.unwrap_err().to_string();
         assert!(other.starts_with("the database cannot be used: "), "{other}");
     }
 
@@ -275,16 +272,16 @@ mod tests {
         let server = Postgres::shared();
         let url = server.database();
         let settings = StoreSettings::Postgres { url: url.clone() };
-        assert_eq!(probe(&settings, None).await.unwrap(), Probe::Empty);
+        assert_eq!(look_at(&settings, None).await.unwrap(), Probe::Empty);
         let store = Store::postgres(&url).unwrap();
         store.migrate().await.unwrap();
-        assert_eq!(probe(&settings, None).await.unwrap(), usable());
+        assert_eq!(look_at(&settings, None).await.unwrap(), usable());
         let mut writing = store.begin().await.unwrap();
         writing.set_meta("schema", "1000").await.unwrap();
         writing.commit().await.unwrap();
         store.close().await;
         assert!(matches!(
-            probe(&settings, None).await,
+            look_at(&settings, None).await,
             Err(OpenError::Newer { found: 1_000, .. })
         ));
 
@@ -296,13 +293,13 @@ mod tests {
         let stranger = StoreSettings::Postgres {
             url: fresh.replace("postgres@", &format!("{role}@")),
         };
-        let refused = probe(&stranger, None).await.unwrap_err().to_string();
+        let refused = look_at(&stranger, None).await.unwrap_err().to_string();
         assert!(refused.contains("may not make tables"), "{refused}");
 
         let nobody = StoreSettings::Postgres {
             url: "postgres://127.0.0.1:1/fpush".to_owned(),
         };
-        let error = probe(&nobody, None).await.unwrap_err().to_string();
+        let error = look_at(&nobody, None).await.unwrap_err().to_string();
         assert_eq!(
             error,
             "the database cannot be used: no connection in time: refused at 127.0.0.1:1"
@@ -320,7 +317,7 @@ mod tests {
         let probe = async |host: &str, mode: &str, file: &Path| {
             let (port, file) = (server.port(), file.display());
             let url = format!("postgres://postgres@{host}:{port}/postgres?sslmode={mode}&sslrootcert={file}");
-            let probed = StoreSettings::Postgres { url }.probe().await;
+            let probed = look_at(&StoreSettings::Postgres { url }, None).await;
             probed.map_err(|error| error.to_string())
         };
         for mode in ["verify-full", "verify-ca", "require", "prefer"] {
@@ -362,8 +359,7 @@ mod tests {
         assert!(error.ends_with("no such file of a certificate or key"), "{error}");
         // The socket has no TLS.
         let url = format!("{}&sslmode=require", server.url("postgres"));
-        let error = StoreSettings::Postgres { url }
-            .probe()
+        let error = look_at(&StoreSettings::Postgres { url }, None)
             .await
             .unwrap_err()
             .to_string();

@@ -160,9 +160,11 @@ fn describe_io(error: &io::Error) -> String {
             "there is no such socket, or no such file of a certificate or key".to_owned()
         }
         // The resolver's errors have no kind.
-        (None, kind) if format!("{kind}") == "uncategorized error" => "the host of the URL is not known; in its password \
+        (None, kind) if format!("{kind}") == "uncategorized error" => {
+            "the host of the URL is not known; in its password \
              everything but letters and digits has to be percent-encoded, such as %23 for # and %2F for /"
-            .to_owned(),
+                .to_owned()
+        }
         (None, kind) => kind.to_string(),
     }
 }

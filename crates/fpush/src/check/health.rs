@@ -30,10 +30,7 @@ pub(super) fn check(file: &Path, form: Form, console: &mut Console) -> Exit {
                 return Exit::Config;
             }
             let mut findings = Findings::new();
-            findings.bad(format!(
-                "not ready: no fpush runs ({})",
-                folder.nobody()
-            ));
+            findings.bad(format!("not ready: no fpush runs ({})", folder.nobody()));
             findings
         }
         Err(e) => {

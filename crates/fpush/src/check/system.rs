@@ -238,7 +238,10 @@ impl Situation<'_> {
             .iter()
             .find(|path| fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()))
         {
-            return Err(format!("{}: it is not a regular file; name another one", other.display()));
+            return Err(format!(
+                "{}: it is not a regular file; name another one",
+                other.display()
+            ));
         }
         self.folder(folder_of(file))?;
         for path in paths.iter().filter(|path| path.exists()) {

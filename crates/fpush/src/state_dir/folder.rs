@@ -214,7 +214,9 @@ pub(crate) fn peek<H: DeserializeOwned>(folder: &Path, file: StateFile) -> Optio
     let owner = ownership(folder).ok()?.owner;
     let opened = files::open_own(OpenOptions::new().read(true), &folder.join(file.name), owner).ok()?;
     let content = BufReader::new(opened.take(LARGEST));
-    read_records::<H, serde::de::IgnoredAny, ()>(content, 0, |_| None).0.head
+    read_records::<H, serde::de::IgnoredAny, ()>(content, 0, |_| None)
+        .0
+        .head
 }
 
 /// Reads a file as far as it can be read. Returns also how much was left out.

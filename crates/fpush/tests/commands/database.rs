@@ -308,3 +308,79 @@ fn a_folder_for_the_socket_that_cannot_be_used() {
         assert!(said.err.contains(&words), "no {words} in {}", said.err);
     }
 }
+
+/// The state directory knows three devices, two of them of a type that the settings lose.
+#[test]
+fn a_check_says_what_a_start_will_say_of_a_misspelt_path_and_of_a_lost_type() {
+    let place = Place::new();
+    let path = |name: &str| place.dir.path().join(name);
+    let set = |database: &str, types: Value| {
+        place.set(|settings| {
+            settings["registration"] = json!({ "store": { "path": path(database) }, "types": types });
+            settings["stateDirectory"] = json!(path("state"));
+        });
+    };
+    let both = || json!({ "apns": "ios", "fcm": "android" });
+    let device = |node: &str, kind: &str| {
+        json!({
+            "dialect": "mod_push_appserver", "type": kind, "node": node, "secret": "secret", "token": apple(1),
+            "owner": "bob@a.example", "registered": "2026-01-01T00:00:00Z",
+        })
+        .to_string()
+    };
+    let lines = [device("a", "apns"), device("b", "fcm"), device("c", "fcm")].join("\n");
+    let devices = place.write("devices.jsonl", &lines).display().to_string();
+    set("devices.db", json!({ "apns": "ios" }));
+    let lost = "push type \"fcm\", which registration.types does not have (2 devices)";
+    let said = place.run_with(&["import", "json", &devices], &[]);
+    assert_eq!(said.status, Some(0), "{}", said.err);
+    assert!(said.err.contains(lost), "{}", said.err);
+    let said = place.run_with(&["check"], &[]);
+    assert_eq!(said.status, Some(0), "{}", said.err);
+    assert!(said.err.contains(lost), "{}", said.err);
+
+    let daemon = Daemon::builder(PROGRAM).args([place.settings()]).start();
+    let link = place.accept(&daemon);
+    daemon.wait_for_log("which registration.types does not have", LONG);
+    let known = path("state/registry.jsonl");
+    fpush_testkit::until(LONG, "the state directory knows the devices", || {
+        fs::read_to_string(&known).is_ok_and(|known| known.contains("\"devices\":3"))
+    });
+    // What its reload would say.
+    set("misspelt.db", both());
+    let said = place.run_with(&["check"], &[]);
+    let words = "the database there has no device, and the one in use has some";
+    assert_eq!(said.status, Some(CONFIG), "{}", said.err);
+    assert!(said.err.contains(words), "{}", said.err);
+    drop((link, daemon));
+
+    let words = "this is another database than the one that fpush knew, which had 3 registered devices";
+    let said = place.run_with(&["check"], &[]);
+    assert_eq!(said.status, Some(0), "{}", said.err);
+    assert!(
+        said.err.contains(words) && !path("misspelt.db").exists(),
+        "{}",
+        said.err
+    );
+    set("devices.db", both());
+    let said = place.run_with(&["check"], &[]);
+    assert_eq!((said.status, said.err.as_str()), (Some(0), ""), "{}", said.out);
+}
+
+/// A start says it of the first, and waits for nobody at the second.
+#[test]
+fn what_is_no_file_is_found_by_a_check() {
+    let place = Place::new();
+    let fifo = place.dir.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    for (database, words) in [
+        (Path::new("/dev/null"), "it is not a regular file"),
+        (&*fifo, "it is not a regular file"),
+        (Path::new("/proc/x/x.db"), "nobody can make anything in /proc"),
+    ] {
+        place.set(|settings| registered(settings, database));
+        let said = place.run_with(&["check"], &[]);
+        assert_eq!(said.status, Some(CONFIG), "{}", said.err);
+        assert!(said.err.contains(words), "{}", said.err);
+    }
+}

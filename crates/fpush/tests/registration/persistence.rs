@@ -286,7 +286,7 @@ fn a_database_that_is_locked_at_the_start_is_waited_for() {
     rig.start_again();
     let line = rig
         .daemon
-        .wait_for_log("the database of registered devices is out of reach", LONG);
+        .wait_for_log("the database of registered devices cannot be used", LONG);
     assert!(line.contains("another program has had"), "{line}");
     // It may be read.
     rig.expect_apple("n", Some(&secret), "org.example.ios", &apple(1));

@@ -205,7 +205,8 @@ fn a_database_may_go_away_and_return() {
 
     const NEWS: &str = "the database of registered devices can be used again";
     for rig in [&uncached, &cached, &late] {
-        rig.daemon.wait_for_log("devices cannot be used; trying again", LONG);
+        rig.daemon
+            .wait_for_log("devices cannot be used; trying again", LONG);
         assert!(!rig.daemon.log().contains(NEWS));
     }
     server.start();
