@@ -170,7 +170,7 @@ mod with {
             }
             (Some(doubt), _) => problems.push(say(Severity::Warning, STORE, doubt.to_string())),
             (None, Probe::Missing) => {
-                let place = database_file(settings).unwrap_or(Path::new("")).display();
+                let place = database_file(settings).unwrap_or_else(|| Path::new("")).display();
                 problems.push(say(
                     Severity::Note,
                     STORE,
