@@ -1,8 +1,9 @@
 //! Debian packages that a task needs.
 
+use std::env;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -44,6 +45,14 @@ pub(crate) enum Package {
     Yaml,
     /// What fpush's own package depends on.
     Dependencies,
+    /// What makes a folder for Python programs.
+    PythonVenv,
+    /// What looks into programs.
+    Binutils,
+    /// What makes a Debian of its own in a folder.
+    Mmdebstrap,
+    /// What boots one.
+    Nspawn,
 }
 
 impl Package {
@@ -62,6 +71,10 @@ impl Package {
             Self::Sqlite => process::is_there("sqlite3"),
             Self::JsonSchema => has_python("jsonschema"),
             Self::Yaml => has_python("yaml"),
+            Self::Binutils => ["objdump", "strip"].map(process::is_there) == [true; 2],
+            Self::Mmdebstrap => process::is_there("mmdebstrap"),
+            Self::Nspawn => process::is_there("systemd-nspawn"),
+            Self::PythonVenv => has_python("ensurepip, venv"),
             Self::Dependencies => ["/usr/sbin/adduser", "/usr/sbin/update-ca-certificates"]
                 .iter()
                 .all(|program| Path::new(program).exists()),
@@ -84,6 +97,10 @@ impl Package {
             Self::JsonSchema => &["python3-jsonschema"],
             Self::Yaml => &["python3-yaml"],
             Self::Dependencies => &["adduser", "ca-certificates"],
+            Self::PythonVenv => &["python3-venv"],
+            Self::Binutils => &["binutils"],
+            Self::Mmdebstrap => &["mmdebstrap"],
+            Self::Nspawn => &["systemd-container"],
         }
     }
 }
@@ -188,10 +205,35 @@ pub(crate) fn cargo_tool(tool: CargoTool) -> Result<()> {
         .map_err(|error| anyhow!("{error:#}\nto repeat it: {}", process::line(&install)))
 }
 
+/// Installs zig and what lets cargo link with it below `target`, if they are missing, and says so first. Returns the folder of
+/// the programs.
+pub(crate) fn zig() -> Result<PathBuf> {
+    let folder = env::current_dir()?.join("target/tools/zig");
+    let (programs, installed) = (folder.join("bin"), folder.join("installed.txt"));
+    let wanted = fs::read(ZIG).with_context(|| format!("cannot read {ZIG}"))?;
+    if fs::read(&installed).is_ok_and(|installed| installed == wanted) {
+        println!("Installed already: zig.");
+        return Ok(programs);
+    }
+    ensure(&[Package::PythonVenv])?;
+    println!("Installing zig and cargo-zigbuild with pip, in {}.", folder.display());
+    let mut venv = Command::new("python3");
+    venv.args(["-m", "venv", "--clear"]).arg(&folder);
+    process::run(venv.stdin(Stdio::null()))?;
+    let mut pip = Command::new(programs.join("pip"));
+    pip.args(["install", "--quiet", "--require-hashes", "-r", ZIG]);
+    process::run(pip.stdin(Stdio::null()))?;
+    fs::write(&installed, wanted).with_context(|| format!("cannot write {}", installed.display()))?;
+    Ok(programs)
+}
+
 /// Whether this process may do everything.
 pub(crate) fn is_root() -> bool {
     fs::metadata(Path::new("/proc/self")).is_ok_and(|process| process.uid() == 0)
 }
+
+/// The versions of zig and cargo-zigbuild, for pip.
+const ZIG: &str = "packaging/zig.txt";
 
 /// Debian starts a service when its package is installed, unless policy-rc.d says no.
 const INSTALL: &str = r#"

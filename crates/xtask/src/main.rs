@@ -8,15 +8,21 @@
 mod bench;
 mod book;
 mod demo;
+mod elf;
 mod fuzz;
+mod image;
 mod install;
 mod interrupt;
+mod machine;
 mod package;
+mod place;
 mod process;
+mod release;
 mod simulate;
 mod soak;
 mod suite;
 mod table;
+mod tally;
 mod test;
 
 use std::env;
@@ -56,11 +62,25 @@ fn main() -> ExitCode {
         ["reference"] => run(book::reference),
         ["soak"] => run(|| soak::run(soak::USUAL)),
         ["soak", "--seconds", seconds] => fuzz::read(seconds).and_then(|time| run(|| soak::run(time))),
-        ["package"] => run(package::run),
         ["package", "--test"] => run(|| package::run_test(None)),
         ["package", "--test", file] => run(|| package::run_test(Some(file))),
+        ["package", "--systemd"] => run(|| package::run_systemd(None)),
+        ["package", "--systemd", file] => run(|| package::run_systemd(Some(file))),
+        ["package", options @ ..] => {
+            release::Build::read(options).and_then(|build| run(|| package::run(build)))
+        }
         // The parts of its test that run in namespaces of their own.
         [package::PROBE, place] => run(|| package::probe(place.as_ref())),
+        ["image", "--test"] => run(|| image::run_test(None)),
+        ["image", "--test", file] => run(|| image::run_test(Some(file))),
+        ["image", options @ ..] => {
+            release::Build::read(options).and_then(|build| run(|| image::run(build)))
+        }
+        [machine::CHECK, leader, root, file] => {
+            run(|| machine::check(leader, root.as_ref(), file.as_ref()))
+        }
+        [image::PROBE, place] => run(|| image::probe(place.as_ref())),
+        [image::CHECK, place, file] => run(|| image::check(place.as_ref(), file.as_ref())),
         [package::CHECK, place, file] => run(|| package::check(place.as_ref(), file.as_ref())),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -148,7 +168,13 @@ cargo xtask reference       writes what of the reference and the manual pages is
 cargo xtask soak [--seconds N]
                             each kind of outage of a provider for five minutes, or so many seconds, with a restart and kill -9 in
                             it: every device gets its push
-cargo xtask package         the Debian package, in target/debian
+cargo xtask package         the Debian package, in target/debian, for Debian 11 and later; with --this-glibc for
+                            machines like this one, which needs no zig
 cargo xtask package --test [FILE]
                             whether a package (without FILE one of the debug build) can be installed, started,
-                            upgraded and removed; this machine stays as it is";
+                            upgraded and removed; this machine stays as it is
+cargo xtask package --systemd [FILE]
+                            the same in a small Debian with a real systemd, which root can boot in a folder
+cargo xtask image           a container image, in target/image; --this-glibc as above
+cargo xtask image --test [FILE]
+                            whether an image (without FILE one of the debug build) runs as it should";

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
 use crate::interrupt;
@@ -26,6 +26,11 @@ pub(crate) fn build(package: &str, profile: &[&str]) -> Result<PathBuf> {
     println!("Building {package} {}", profile.join(" "));
     let mut command = cargo(&["build", "--message-format", "json-render-diagnostics"]);
     command.args(["--package", package]).args(profile);
+    build_with(&mut command, package)
+}
+
+/// The same with a command of its own, which writes cargo's messages.
+pub(crate) fn build_with(command: &mut Command, package: &str) -> Result<PathBuf> {
     let mut program = None;
     run_reading(command.stdin(Stdio::null()), &mut |line| {
         let message = serde_json::from_str::<Value>(line).unwrap_or_default();
@@ -79,6 +84,18 @@ pub(crate) fn line(command: &Command) -> String {
         .chain(command.get_args().map(quote))
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+/// What a program writes to standard output.
+pub(crate) fn said_by(command: &mut Command) -> Result<String> {
+    let shown = line(command);
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run {shown}"))?;
+    ensure!(output.status.success(), "`{shown}` failed ({})", output.status);
+    String::from_utf8(output.stdout).with_context(|| format!("`{shown}` writes no text"))
 }
 
 /// Runs the program to its end; without success, that is an error.
@@ -146,7 +163,8 @@ fn terminate(process: u32) {
     succeeds(kill);
 }
 
-fn children(parent: u32) -> Vec<u32> {
+/// The processes that a process has started and not yet waited for.
+pub(crate) fn children(parent: u32) -> Vec<u32> {
     let is_child = |process: &u32| {
         fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| {
             // pid (name) state ppid …, where the name may hold anything.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,13 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use fpush_testkit::TempDir;
 
 use crate::bench;
+use crate::image;
 use crate::install::{self, CargoTool, Package};
-use crate::package::{self, Tested};
+use crate::machine;
+use crate::package;
+use crate::place::Tested;
 use crate::process::{self, cargo};
+use crate::release::Build;
 use crate::simulate;
 use crate::suite;
 
@@ -70,6 +74,7 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
             Package::JsonSchema,
             Package::Yaml,
             Package::Dependencies,
+            Package::Binutils,
         ])?;
         if extent == Extent::Long {
             install::ensure(&[Package::Firefox])?;
@@ -177,13 +182,18 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
         report.skip("the unit file", "there is no systemd-analyze");
     }
 
-    let mut tested = Tested::Yes;
-    report.step("the Debian package", |_| {
-        tested = package::test(None)?;
-        Ok(())
-    })?;
-    if let Tested::No(reason) = tested {
-        report.skip("the Debian package, installed", &reason);
+    report.place("the Debian package", || package::test(None))?;
+    report.place("the container image", || image::test(None))?;
+    if extent == Extent::Long {
+        let mut package = PathBuf::new();
+        report.step("the Debian package for others", |_| {
+            package = package::make(Build::Portable, Path::new("target/debian"))?;
+            Ok(())
+        })?;
+        report.place("the Debian package for others, installed", || {
+            package::test(Some(&package))
+        })?;
+        report.place("the Debian package under systemd", || machine::test(&package))?;
     }
     Ok(())
 }
@@ -241,6 +251,19 @@ impl Report {
     fn skip(&mut self, title: &str, reason: &str) {
         println!("\n=== {title}: skipped, {reason}");
         self.skipped.push(format!("{title}, because {reason}"));
+    }
+
+    /// A step that needs a place of its own, which cannot be had everywhere.
+    fn place(&mut self, title: &str, step: impl FnOnce() -> Result<Tested>) -> Result<()> {
+        let mut tested = Tested::Yes;
+        self.step(title, |_| {
+            tested = step()?;
+            Ok(())
+        })?;
+        if let Tested::No(reason) = tested {
+            self.skip(title, &reason);
+        }
+        Ok(())
     }
 
     /// A step that is one command.

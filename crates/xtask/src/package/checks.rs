@@ -6,11 +6,12 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::root::Root;
 use super::service::{ACTIVE, Service, UNIT};
 use crate::interrupt;
+use crate::tally::Tally;
 
 /// Tries a package in the namespaces of this process.
 pub(crate) fn check(place: &Path, package: &Path) -> Result<()> {
@@ -18,8 +19,7 @@ pub(crate) fn check(place: &Path, package: &Path) -> Result<()> {
     let mut checks = Checks {
         root: &root,
         start: Instant::now(),
-        passed: 0,
-        faults: Vec::new(),
+        tally: Tally::default(),
     };
     checks.prepare(package)?;
     checks.part("install", Checks::install)?;
@@ -31,23 +31,14 @@ pub(crate) fn check(place: &Path, package: &Path) -> Result<()> {
     checks.part("purge", Checks::purge)?;
     checks.part("install over settings", Checks::install_over_settings)?;
 
-    println!(
-        "\n{} checks passed, {} failed",
-        checks.passed,
-        checks.faults.len()
-    );
-    if !checks.faults.is_empty() {
-        println!("\nThe log of the service:\n{}", Service::log(&root).trim_end());
-        bail!("the package is not right:\n- {}", checks.faults.join("\n- "));
-    }
-    Ok(())
+    let Checks { tally, .. } = checks;
+    tally.conclude("the package", || Service::log(&root))
 }
 
 struct Checks<'a> {
     root: &'a Root,
     start: Instant,
-    passed: u32,
-    faults: Vec<String>,
+    tally: Tally,
 }
 
 impl Checks<'_> {
@@ -60,24 +51,12 @@ impl Checks<'_> {
         Ok(())
     }
 
-    /// Notes whether something is as it should be.
     fn that(&mut self, what: &str, holds: bool) {
-        if holds {
-            self.passed += 1;
-            println!("  ok     {what}");
-        } else {
-            println!("  WRONG  {what}");
-            self.faults.push(what.to_owned());
-        }
+        self.tally.that(what, holds);
     }
 
-    /// The same for two texts.
     fn same(&mut self, what: &str, is: &str, should: &str) {
-        if is == should {
-            self.that(what, true);
-        } else {
-            self.that(&format!("{what}: {is:?} instead of {should:?}"), false);
-        }
+        self.tally.same(what, is, should);
     }
 
     /// A machine that has never had fpush, and runs systemd.
@@ -414,7 +393,6 @@ impl Checks<'_> {
         for gone in [
             "/etc/fpush/settings.json",
             "/etc/fpush/component-key",
-            "/var/lib/fpush",
             "/var/lib/systemd/deb-systemd-helper-enabled/fpush.service.dsh-also",
             "/run/fpush.installing",
             ENABLED,
@@ -424,6 +402,10 @@ impl Checks<'_> {
         self.that(
             "the operator's other files stay",
             root.has("/etc/fpush/AuthKey.p8"),
+        );
+        self.that(
+            "registered devices stay",
+            root.has("/var/lib/fpush/devices.db"),
         );
         let user = root.try_sh("getent passwd fpush")?.status;
         self.that("the user stays", user.success());

@@ -7,8 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::stage::said_by;
-use crate::process::cargo;
+use crate::process::{cargo, said_by};
 
 /// All libraries of the program with licence and source, and each text that one of them brings.
 pub(super) fn third_party() -> Result<String> {

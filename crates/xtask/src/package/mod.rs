@@ -4,7 +4,7 @@ mod checks;
 mod licences;
 mod root;
 mod service;
-mod stage;
+pub(crate) mod stage;
 mod unit;
 
 use std::env;
@@ -13,12 +13,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use fpush_testkit::TempDir;
 
 pub(crate) use self::checks::check;
 pub(crate) use self::root::probe;
+use crate::elf::{self, Glibc};
 use crate::install::{self, CargoTool, Package};
+use crate::machine;
+use crate::place::{Task, Tested};
 use crate::process::{self, cargo};
+use crate::release::{Build, OLDEST};
 
 /// The task that says whether there can be a root folder to install into, in namespaces of its own.
 pub(crate) const PROBE: &str = "package-probe";
@@ -26,28 +31,11 @@ pub(crate) const PROBE: &str = "package-probe";
 /// The task that installs, checks and removes, there too.
 pub(crate) const CHECK: &str = "package-check";
 
-/// Which build of the program goes into the package.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Build {
-    /// For others.
-    Release,
-    /// For the test: it is there already.
-    Debug,
-}
-
-/// Whether the package could be tested.
-pub(crate) enum Tested {
-    /// It was, and all is well.
-    Yes,
-    /// It was not, and why.
-    No(String),
-}
-
 /// Builds the package that is given to others.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(build: Build) -> Result<()> {
     install::cargo_tool(CargoTool::Deb)?;
     let start = Instant::now();
-    let package = build(Build::Release, Path::new("target/debian"))?;
+    let package = make(build, Path::new("target/debian"))?;
     println!(
         "\n{} in {:.0} s",
         package.display(),
@@ -78,46 +66,62 @@ pub(crate) fn test(package: Option<&Path>) -> Result<Tested> {
         Some(package) => {
             fs::canonicalize(package).with_context(|| format!("there is no package {}", package.display()))?
         }
-        None => build(Build::Debug, Path::new("target/package/test"))?,
+        None => make(Build::Debug, Path::new("target/package/test"))?,
     };
     lint(&package)?;
-    let place = Place::new()?;
-    // Root needs no more; others become root in a namespace with the users that /etc/subuid gives them.
-    let ways: &[&[&str]] = if install::is_root() {
-        &[&[]]
-    } else {
-        &[&["--map-root-user", "--map-auto"]]
-    };
-    let mut reasons = Vec::new();
-    for way in ways {
-        let output = place
-            .inside(way, PROBE)?
-            .stdin(Stdio::null())
-            .output()
-            .context("cannot run unshare")?;
-        if output.status.success() {
-            println!("Installing it into a copy of this machine that is gone afterwards.");
-            process::run_named(
-                place.inside(way, CHECK)?.arg(&package).stdin(Stdio::null()),
-                "the test of the package",
-            )?;
-            return Ok(Tested::Yes);
+    declares_its_glibc(&package)?;
+    println!("Installing it into a copy of this machine that is gone afterwards.");
+    TASK.run(&package)
+}
+
+/// Tests a package under a real systemd: one that is there, or one of the debug build.
+pub(crate) fn run_systemd(package: Option<&str>) -> Result<()> {
+    let package = match package {
+        Some(package) => package.into(),
+        None => {
+            install::cargo_tool(CargoTool::Deb)?;
+            make(Build::Debug, Path::new("target/package/test"))?
         }
-        reasons.push(String::from_utf8_lossy(&output.stderr).trim().replace('\n', " "));
+    };
+    if let Tested::No(reason) = machine::test(&package)? {
+        println!("skipped: the package under systemd, because {reason}");
     }
-    Ok(Tested::No(format!(
-        "no place to install it into could be made here, which root can do outside of containers ({})",
-        reasons.join("; ")
-    )))
+    Ok(())
+}
+
+/// Fails if the program would not start with the oldest glibc that the package can be installed with.
+fn declares_its_glibc(package: &Path) -> Result<()> {
+    let folder = TempDir::new();
+    process::run(
+        Command::new("dpkg-deb")
+            .arg("--extract")
+            .args([package, folder.path()]),
+    )?;
+    let asks = elf::glibc(&folder.path().join("usr/bin/fpush"))?;
+    let declared = declared_glibc(package)?;
+    println!("The program asks for glibc {asks}, the package for {declared}.");
+    ensure!(
+        asks <= declared,
+        "the package can be installed with glibc {declared}, and the program asks for {asks}"
+    );
+    Ok(())
+}
+
+/// The oldest glibc that a package can be installed with.
+fn declared_glibc(package: &Path) -> Result<Glibc> {
+    let fields = process::said_by(Command::new("dpkg-deb").arg("--field").arg(package).arg("Depends"))?;
+    glibc_of(&fields).with_context(|| format!("no glibc among {fields}"))
+}
+
+/// The same among its dependencies: `libc6 (>= 2.31)`.
+fn glibc_of(depends: &str) -> Option<Glibc> {
+    let version = depends.split_once("libc6 (>= ")?.1;
+    Glibc::parse(version.split([')', '-', '~']).next()?)
 }
 
 /// Makes the package in `folder`.
-fn build(build: Build, folder: &Path) -> Result<PathBuf> {
-    let profile: &[&str] = match build {
-        Build::Release => &["--release"],
-        Build::Debug => &[],
-    };
-    let program = process::build("fpush", profile)?;
+pub(crate) fn make(build: Build, folder: &Path) -> Result<PathBuf> {
+    let program = build.program()?;
     let time = stage::stage(&program)?;
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     // Quiet: it would warn of each file from target/package that it does not build it.
@@ -125,8 +129,14 @@ fn build(build: Build, folder: &Path) -> Result<PathBuf> {
     deb.arg(env::current_dir()?.join(folder))
         .stdin(Stdio::null())
         .env("SOURCE_DATE_EPOCH", time);
-    if build == Build::Debug {
-        deb.arg("--fast");
+    match build {
+        Build::Portable => {
+            deb.args(["--variant", "portable"]);
+        }
+        Build::Native => {}
+        Build::Debug => {
+            deb.arg("--fast");
+        }
     }
     println!("{}", process::line(&deb));
     let mut package = None;
@@ -135,7 +145,16 @@ fn build(build: Build, folder: &Path) -> Result<PathBuf> {
             package = Some(PathBuf::from(line.trim()));
         }
     })?;
-    package.context("cargo deb names no package")
+    let package = package.context("cargo deb names no package")?;
+    if build == Build::Portable {
+        let declared = declared_glibc(&package)?;
+        ensure!(
+            declared <= OLDEST,
+            "{} cannot be installed with glibc {OLDEST}",
+            package.display()
+        );
+    }
+    Ok(package)
 }
 
 /// Lets lintian read the package, if it is there.
@@ -166,33 +185,21 @@ const ACCEPTED: [&str; 4] = [
     "wrong-name-for-upstream-changelog",
 ];
 
-/// An empty folder, on which everything is mounted; what is mounted there is seen by nobody else and goes with the last
-/// process that sees it.
-struct Place(PathBuf);
+const TASK: Task = Task {
+    probe: PROBE,
+    check: CHECK,
+    title: "the test of the package",
+};
 
-impl Place {
-    fn new() -> Result<Self> {
-        let place = env::temp_dir().join(format!("fpush-package-{}", std::process::id()));
-        fs::create_dir(&place).with_context(|| format!("cannot make {}", place.display()))?;
-        Ok(Self(place))
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// A task of this program in namespaces of its own, which ends with it.
-    fn inside(&self, way: &[&str], task: &str) -> Result<Command> {
-        let mut command = Command::new("unshare");
-        command
-            .args(way)
-            .args(["--mount", "--pid", "--fork", "--kill-child", "--"])
-            .arg(env::current_exe().context("cannot find this program")?)
-            .arg(task)
-            .arg(&self.0);
-        Ok(command)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // Never more than the folder itself: if anything were mounted there still, it would be the machine's.
-        let _ = fs::remove_dir(&self.0);
+    #[test]
+    fn the_declared_glibc_is_read() {
+        let depends = "adduser, libc6 (>= 2.31), libgcc-s1";
+        assert_eq!(glibc_of(depends), Some(Glibc::new(2, 31)));
+        assert_eq!(glibc_of("libc6 (>= 2.34-1~)"), Some(Glibc::new(2, 34)));
+        assert_eq!(glibc_of("libc6"), None);
     }
 }

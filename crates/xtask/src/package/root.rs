@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::interrupt;
+use crate::place::mount;
 
 /// Says by its success whether there can be one.
 pub(crate) fn probe(place: &Path) -> Result<()> {
@@ -129,22 +130,4 @@ impl Root {
         let name = self.sh(&format!("getent passwd {}", process.uid()))?;
         Ok(name.split(':').next().unwrap_or_default().to_owned())
     }
-}
-
-fn mount(arguments: &[&str], at: &Path) -> Result<()> {
-    let output = Command::new("mount")
-        .args(arguments)
-        .arg(at)
-        .stdin(Stdio::null())
-        .output()
-        .context("cannot run mount")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "mount {} {}: {}",
-        arguments.join(" "),
-        at.display(),
-        said.trim()
-    );
-    Ok(())
 }

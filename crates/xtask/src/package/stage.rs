@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -11,7 +11,7 @@ use super::licences;
 use crate::{book, process};
 
 /// Makes them, and returns the time of this version in seconds since 1970.
-pub(super) fn stage(program: &Path) -> Result<String> {
+pub(crate) fn stage(program: &Path) -> Result<String> {
     let folder = Path::new("target/package");
     for part in ["completions", "doc"] {
         let part = folder.join(part);
@@ -32,7 +32,7 @@ pub(super) fn stage(program: &Path) -> Result<String> {
 
     for shell in ["bash", "zsh", "fish"] {
         let file = folder.join("completions").join(format!("fpush.{shell}"));
-        let script = said_by(Command::new(program).args(["completions", shell]))?;
+        let script = process::said_by(Command::new(program).args(["completions", shell]))?;
         write(&file, &script)?;
     }
 
@@ -40,7 +40,7 @@ pub(super) fn stage(program: &Path) -> Result<String> {
     write(&folder.join("fpush.service"), &packaged(&unit)?)?;
 
     let time = time()?;
-    let date = said_by(Command::new("date").args(["-R", "-u", "-d", &format!("@{time}")]))?;
+    let date = process::said_by(Command::new("date").args(["-R", "-u", "-d", &format!("@{time}")]))?;
     let version = env!("CARGO_PKG_VERSION");
     let changelog = format!(
         "fpush ({}-1) unstable; urgency=medium\n\n  * Version {version}; CHANGELOG.md beside this file says what \
@@ -91,21 +91,9 @@ fn packaged(unit: &str) -> Result<String> {
 fn time() -> Result<String> {
     let mut git = Command::new("git");
     git.args(["log", "-1", "--format=%ct"]);
-    said_by(&mut git)
-        .or_else(|_| said_by(Command::new("date").arg("+%s")))
+    process::said_by(&mut git)
+        .or_else(|_| process::said_by(Command::new("date").arg("+%s")))
         .map(|time| time.trim().to_owned())
-}
-
-/// What a program writes to standard output.
-pub(super) fn said_by(command: &mut Command) -> Result<String> {
-    let shown = process::line(command);
-    let output = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot run {shown}"))?;
-    ensure!(output.status.success(), "`{shown}` failed ({})", output.status);
-    String::from_utf8(output.stdout).with_context(|| format!("`{shown}` writes no text"))
 }
 
 fn write(file: &Path, text: &str) -> Result<()> {
