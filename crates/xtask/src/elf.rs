@@ -31,21 +31,13 @@ impl Glibc {
         let mut numbers = text.split('.').map(str::parse);
         let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
         let patch = numbers.next().transpose().ok()?.unwrap_or(0);
-        Some(Self {
-            major,
-            minor,
-            patch,
-        })
+        Some(Self { major, minor, patch })
     }
 }
 
 impl fmt::Display for Glibc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            major,
-            minor,
-            patch,
-        } = self;
+        let Self { major, minor, patch } = self;
         write!(f, "{major}.{minor}")?;
         if *patch > 0 {
             write!(f, ".{patch}")?;
@@ -63,7 +55,9 @@ pub(crate) fn glibc(program: &Path) -> Result<Glibc> {
 /// The libraries that a program or a library names.
 pub(crate) fn libraries(file: &Path) -> Result<Vec<String>> {
     let headers = process::said_by(Command::new("objdump").arg("-p").arg(file))?;
-    let needed = headers.lines().filter_map(|line| line.trim().strip_prefix("NEEDED"));
+    let needed = headers
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("NEEDED"));
     Ok(needed.map(|name| name.trim().to_owned()).collect())
 }
 

@@ -216,7 +216,10 @@ pub(crate) fn zig() -> Result<PathBuf> {
         return Ok(programs);
     }
     ensure(&[Package::PythonVenv])?;
-    println!("Installing zig and cargo-zigbuild with pip, in {}.", folder.display());
+    println!(
+        "Installing zig and cargo-zigbuild with pip, in {}.",
+        folder.display()
+    );
     let mut venv = Command::new("python3");
     venv.args(["-m", "venv", "--clear"]).arg(&folder);
     process::run(venv.stdin(Stdio::null()))?;

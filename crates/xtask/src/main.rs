@@ -73,12 +73,8 @@ fn main() -> ExitCode {
         [package::PROBE, place] => run(|| package::probe(place.as_ref())),
         ["image", "--test"] => run(|| image::run_test(None)),
         ["image", "--test", file] => run(|| image::run_test(Some(file))),
-        ["image", options @ ..] => {
-            release::Build::read(options).and_then(|build| run(|| image::run(build)))
-        }
-        [machine::CHECK, leader, root, file] => {
-            run(|| machine::check(leader, root.as_ref(), file.as_ref()))
-        }
+        ["image", options @ ..] => release::Build::read(options).and_then(|build| run(|| image::run(build))),
+        [machine::CHECK, leader, root, file] => run(|| machine::check(leader, root.as_ref(), file.as_ref())),
         [image::PROBE, place] => run(|| image::probe(place.as_ref())),
         [image::CHECK, place, file] => run(|| image::check(place.as_ref(), file.as_ref())),
         [package::CHECK, place, file] => run(|| package::check(place.as_ref(), file.as_ref())),

@@ -45,7 +45,10 @@ pub(super) fn make(tree: &Tree, folder: &Path, time: &str) -> Result<PathBuf> {
         "io.containerd.image.name": NAME,
         "org.opencontainers.image.ref.name": NAME,
     });
-    write_json(&layout.join("oci-layout"), &json!({ "imageLayoutVersion": "1.0.0" }))?;
+    write_json(
+        &layout.join("oci-layout"),
+        &json!({ "imageLayoutVersion": "1.0.0" }),
+    )?;
     write_json(
         &layout.join("index.json"),
         &json!({
@@ -60,7 +63,12 @@ pub(super) fn make(tree: &Tree, folder: &Path, time: &str) -> Result<PathBuf> {
         &json!([{ "Config": config.path(), "RepoTags": [NAME], "Layers": [layer.path()] }]),
     )?;
     let image = folder.join(format!("fpush-{}-amd64.oci.tar", env!("CARGO_PKG_VERSION")));
-    pack(&layout, &image, time, &["blobs", "index.json", "manifest.json", "oci-layout"])?;
+    pack(
+        &layout,
+        &image,
+        time,
+        &["blobs", "index.json", "manifest.json", "oci-layout"],
+    )?;
     Ok(image)
 }
 

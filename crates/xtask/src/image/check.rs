@@ -40,9 +40,9 @@ pub(crate) fn check(place: &Path, archive: &Path) -> Result<()> {
     image.files(&mut tally)?;
     image.protect()?;
     println!("\nsettings from variables alone");
-    image.from_variables(&mut tally)?;
+    image.with_variables(&mut tally)?;
     println!("\nsettings from a file");
-    image.from_file(&mut tally)?;
+    image.with_file(&mut tally)?;
     tally.conclude("the image", || {
         fs::read_to_string(image.log()).unwrap_or_default()
     })
@@ -70,9 +70,16 @@ impl Image {
             ("settings", &docker[0]["Config"], &manifest["config"]["digest"]),
             ("files", &docker[0]["Layers"][0], &manifest["layers"][0]["digest"]),
         ] {
-            let (older, newer) = (older.as_str().unwrap_or_default(), newer.as_str().unwrap_or("none"));
+            let (older, newer) = (
+                older.as_str().unwrap_or_default(),
+                newer.as_str().unwrap_or("none"),
+            );
             let newer = newer.replace(':', "/");
-            tally.same(&format!("both forms name the same {what}"), older, &format!("blobs/{newer}"));
+            tally.same(
+                &format!("both forms name the same {what}"),
+                older,
+                &format!("blobs/{newer}"),
+            );
         }
         let root = place.join("root");
         fs::create_dir(&root)?;
@@ -135,7 +142,12 @@ impl Image {
             "the authorities' certificates are there",
             bundle.matches("BEGIN CERTIFICATE").count() > 100,
         );
-        for file in ["fpush/copyright", "fpush/THIRD-PARTY", "libc6/copyright", "ca-certificates/copyright"] {
+        for file in [
+            "fpush/copyright",
+            "fpush/THIRD-PARTY",
+            "libc6/copyright",
+            "ca-certificates/copyright",
+        ] {
             let file = format!("/usr/share/doc/{file}");
             tally.that(&file, self.path(&file).is_file());
         }
@@ -146,7 +158,10 @@ impl Image {
     fn protect(&self) -> Result<()> {
         let root = self.root();
         mount(&["--bind", &root.display().to_string()], &root)?;
-        mount(&["-t", "tmpfs", "-o", "mode=755", "tmpfs"], &self.path("/run/secrets"))?;
+        mount(
+            &["-t", "tmpfs", "-o", "mode=755", "tmpfs"],
+            &self.path("/run/secrets"),
+        )?;
         let volume = format!("mode=700,uid={USER},gid={USER}");
         mount(&["-t", "tmpfs", "-o", &volume, "tmpfs"], &self.path(STATE))?;
         let secret = self.path("/run/secrets/component-key");
@@ -163,11 +178,14 @@ impl Image {
         mount(&["-o", "remount,bind,ro"], &root)
     }
 
-    fn from_variables(&self, tally: &mut Tally) -> Result<()> {
+    fn with_variables(&self, tally: &mut Tally) -> Result<()> {
         let xmpp = FakeXmpp::start(HOSTNAME, SECRET);
         let variables = [
             ("FPUSH__component__componentHostname", HOSTNAME.to_owned()),
-            ("FPUSH__component__componentKeyFile", "/run/secrets/component-key".to_owned()),
+            (
+                "FPUSH__component__componentKeyFile",
+                "/run/secrets/component-key".to_owned(),
+            ),
             ("FPUSH__component__serverHostname", "127.0.0.1".to_owned()),
             ("FPUSH__component__serverPort", xmpp.port().to_string()),
             ("FPUSH__pushModules__demo", MODULE.to_owned()),
@@ -195,7 +213,7 @@ impl Image {
         Ok(())
     }
 
-    fn from_file(&self, tally: &mut Tally) -> Result<()> {
+    fn with_file(&self, tally: &mut Tally) -> Result<()> {
         let xmpp = FakeXmpp::start(HOSTNAME, SECRET);
         let settings = |module: &str| {
             format!(
@@ -224,7 +242,9 @@ impl Image {
     fn health(&self, variables: &[(&str, String)]) -> Result<Output> {
         let test = self.config["Healthcheck"]["Test"].as_array();
         let words: Vec<_> = test.into_iter().flatten().filter_map(Value::as_str).collect();
-        let words = words.strip_prefix(&["CMD"]).context("the health check is no command")?;
+        let words = words
+            .strip_prefix(&["CMD"])
+            .context("the health check is no command")?;
         self.run(words, variables)
     }
 

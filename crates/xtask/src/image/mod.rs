@@ -36,7 +36,10 @@ pub(crate) fn run(build: Build) -> Result<()> {
         start.elapsed().as_secs_f64()
     );
     println!("Check it with: cargo xtask image --test {}", image.display());
-    println!("Use it with: podman load -i {0}, or docker load -i {0}", image.display());
+    println!(
+        "Use it with: podman load -i {0}, or docker load -i {0}",
+        image.display()
+    );
     Ok(())
 }
 
@@ -52,7 +55,14 @@ pub(crate) fn run_test(image: Option<&str>) -> Result<()> {
 /// The same, as a step of `cargo xtask test`, which has installed what this needs.
 pub(crate) fn test(image: Option<&Path>) -> Result<Tested> {
     if ["apt-get", "dpkg-deb"].map(process::is_there) != [true; 2] {
-        return Ok(Tested::No("glibc comes from Debian, and this machine has no apt-get".to_owned()));
+        return Ok(Tested::No(
+            "glibc comes from Debian, and this machine has no apt-get".to_owned(),
+        ));
+    }
+    if image.is_none() && !tree::can_be_had() {
+        return Ok(Tested::No(
+            "glibc cannot be downloaded from Debian now; `apt-get update` as root says why".to_owned(),
+        ));
     }
     let image = match image {
         Some(image) => {

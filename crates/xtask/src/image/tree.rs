@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
+use fpush_testkit::TempDir;
 
 use super::{STATE, USER, empty};
 use crate::elf;
@@ -20,6 +21,21 @@ pub(super) struct Tree {
     pub(super) version: String,
     /// The packages that files come from: `libc6 2.36-9`.
     pub(super) packages: Vec<String>,
+}
+
+/// Whether the packages that it is made of can be had.
+pub(super) fn can_be_had() -> bool {
+    process::succeeds(download(&PACKAGES[..1], TempDir::new().path()))
+}
+
+/// The command that puts packages of Debian into a folder.
+fn download(names: &[&str], folder: &Path) -> Command {
+    let mut get = Command::new("apt-get");
+    get.args(["download", "-q"])
+        .args(names)
+        .current_dir(folder)
+        .stdin(Stdio::null());
+    get
 }
 
 /// Makes it in an empty folder. `stage` has made the program and its documents.
@@ -84,12 +100,7 @@ pub(super) fn make(work: &Path) -> Result<Tree> {
 
 /// Gets Debian's packages and unpacks them. What they are and their licences go into the image, where scanners look for them.
 fn unpack(names: &[&str], archives: &Path, debian: &Path, root: &Path) -> Result<Vec<String>> {
-    let mut get = Command::new("apt-get");
-    get.args(["download", "-q"])
-        .args(names)
-        .current_dir(archives)
-        .stdin(Stdio::null());
-    process::run(&mut get)
+    process::run(&mut download(names, archives))
         .context("glibc and certificates cannot be had; run `apt-get update` as root, then run this again")?;
     let mut packages = Vec::new();
     let mut found = files(archives)?;
@@ -137,7 +148,8 @@ fn copy_library(name: &str, found: &[PathBuf], to: &Path) -> Result<()> {
     // A link may lead to a file of this machine.
     let mut found = found.iter().filter(|file| !file.is_symlink());
     let file = found.find(|file| file.ends_with(name));
-    let file = file.with_context(|| format!("fpush needs {name}, which is in none of Debian's {WITH_GCC:?}"))?;
+    let file =
+        file.with_context(|| format!("fpush needs {name}, which is in none of Debian's {WITH_GCC:?}"))?;
     copy(file, &to.join(name))
 }
 

@@ -21,9 +21,16 @@ impl Machine {
     /// Boots what is in the folder, and waits until all of its services run.
     pub(super) fn boot(folder: &Path) -> Result<Self> {
         println!("Booting it with systemd-nspawn.");
-        let log = fs::File::create(folder.with_extension("log")).context("cannot write the log of the machine")?;
+        let log =
+            fs::File::create(folder.with_extension("log")).context("cannot write the log of the machine")?;
         let nspawn = Command::new("systemd-nspawn")
-            .args(["--register=no", "--keep-unit", "--private-network", "--quiet", "--boot"])
+            .args([
+                "--register=no",
+                "--keep-unit",
+                "--private-network",
+                "--quiet",
+                "--boot",
+            ])
             .args(["--console=pipe", "--directory"])
             .arg(folder)
             .stdin(Stdio::null())
@@ -85,11 +92,31 @@ impl Drop for Machine {
 pub(super) fn shell(leader: u32, line: &str) -> Command {
     let mut command = Command::new("nsenter");
     command
-        .args(["--target", &leader.to_string(), "--mount", "--uts", "--ipc", "--net", "--pid"])
-        .args(["--root", "--wd=/", "--", "timeout", "--kill-after=5", "120", "sh", "-c"])
+        .args([
+            "--target",
+            &leader.to_string(),
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--net",
+            "--pid",
+        ])
+        .args([
+            "--root",
+            "--wd=/",
+            "--",
+            "timeout",
+            "--kill-after=5",
+            "120",
+            "sh",
+            "-c",
+        ])
         .arg(format!("exec 2>&1; {line}"))
         .env_clear()
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        )
         .env("DEBIAN_FRONTEND", "noninteractive")
         .env("LC_ALL", "C.UTF-8")
         .stdin(Stdio::null());

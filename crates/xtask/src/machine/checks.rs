@@ -65,7 +65,8 @@ impl Checks {
     fn install(&mut self) -> Result<()> {
         self.sh("dpkg -i /root/fpush.deb")?;
         let state = self.state("ActiveState")?;
-        self.tally.same("it is not started without settings", &state, "inactive");
+        self.tally
+            .same("it is not started without settings", &state, "inactive");
         Ok(())
     }
 
@@ -85,9 +86,11 @@ impl Checks {
         self.xmpp = Some((xmpp, link));
         let verdict = self.publish("first", "phones");
         self.tally.same("a publish", &verdict, "result");
-        self.tally.same("pushes at the provider", &self.apns.count().to_string(), "1");
+        self.tally
+            .same("pushes at the provider", &self.apns.count().to_string(), "1");
         let line = self.until("StatusText", "link up")?;
-        self.tally.that(&format!("the status line: {line}"), line.contains("link up"));
+        self.tally
+            .that(&format!("the status line: {line}"), line.contains("link up"));
         for (file, mode) in [
             ("/var/lib/fpush", "700 fpush fpush"),
             ("/run/fpush", "750 fpush fpush"),
@@ -111,17 +114,23 @@ impl Checks {
         self.sh("systemctl reload fpush")?;
         self.same_state("the process is the same", "MainPID", &process)?;
         let verdict = self.publish("second", "tablets");
-        self.tally.same("a publish for the new module", &verdict, "result");
+        self.tally
+            .same("a publish for the new module", &verdict, "result");
 
         self.write("etc/fpush/settings.json", "{}", 0o644)?;
         let reload = self.sh("systemctl reload fpush");
-        self.tally.that("a reload of wrong settings fails", reload.is_err());
+        self.tally
+            .that("a reload of wrong settings fails", reload.is_err());
         self.same_state("fpush runs on", "ActiveState", "active")?;
         self.same_state("as the same process", "MainPID", &process)?;
         let log = self.log()?;
-        self.tally.that("the log says what is wrong", log.contains("component: this key is missing"));
+        self.tally.that(
+            "the log says what is wrong",
+            log.contains("component: this key is missing"),
+        );
         let verdict = self.publish("third", "tablets");
-        self.tally.same("a publish by the old settings", &verdict, "result");
+        self.tally
+            .same("a publish by the old settings", &verdict, "result");
         self.settings(port, "tablets")
     }
 
@@ -135,14 +144,16 @@ impl Checks {
         let now = self.state("MainPID")?;
         self.tally.that("as another process", now != process);
         let log = self.log()?;
-        self.tally.that("because of the watchdog", log.contains("watchdog"));
+        self.tally
+            .that("because of the watchdog", log.contains("watchdog"));
         self.same_state("that was one restart", "NRestarts", "1")
     }
 
     fn wrong_settings(&mut self) -> Result<()> {
         self.write("etc/fpush/settings.json", "{}", 0o644)?;
         let restart = self.sh("systemctl restart fpush");
-        self.tally.that("a start with wrong settings fails", restart.is_err());
+        self.tally
+            .that("a start with wrong settings fails", restart.is_err());
         // As long as three restarts would take.
         thread::sleep(Duration::from_secs(4));
         self.same_state("its exit status", "ExecMainStatus", "78")?;
@@ -154,21 +165,30 @@ impl Checks {
         let link = xmpp.accept(PATIENCE);
         self.xmpp = Some((xmpp, link));
         let verdict = self.publish("fourth", "tablets");
-        self.tally.same("a publish once they are right", &verdict, "result");
+        self.tally
+            .same("a publish once they are right", &verdict, "result");
         Ok(())
     }
 
     fn stop_with_held_pushes(&mut self) -> Result<()> {
-        self.apns.answer_with(|_| Answer::reason(503, "ServiceUnavailable"));
+        self.apns
+            .answer_with(|_| Answer::reason(503, "ServiceUnavailable"));
         // While nobody knows yet that the provider is down, publishes are tried first.
         let publishes: Vec<_> = (0..HELD).map(|number| format!("held-{number}")).collect();
-        let accepted = publishes.iter().filter(|id| self.publish(id, "tablets") == "result").count();
+        let accepted = publishes
+            .iter()
+            .filter(|id| self.publish(id, "tablets") == "result")
+            .count();
         let start = Instant::now();
         self.sh("systemctl stop fpush")?;
-        self.tally.that("it stops in time", start.elapsed() < Duration::from_secs(15));
+        self.tally
+            .that("it stops in time", start.elapsed() < Duration::from_secs(15));
         self.same_state("systemd calls it a success", "Result", "success")?;
         self.same_state("it is stopped", "ActiveState", "inactive")?;
-        self.tally.that(&format!("{accepted} of {HELD} publishes were accepted"), accepted == HELD);
+        self.tally.that(
+            &format!("{accepted} of {HELD} publishes were accepted"),
+            accepted == HELD,
+        );
 
         self.apns.answer_normally();
         let before = self.apns.count();
@@ -180,7 +200,11 @@ impl Checks {
             thread::sleep(Duration::from_millis(100));
         }
         let woken = self.woken(before);
-        self.tally.same("devices that got their push after the start", &woken.to_string(), &HELD.to_string());
+        self.tally.same(
+            "devices that got their push after the start",
+            &woken.to_string(),
+            &HELD.to_string(),
+        );
         Ok(())
     }
 
@@ -192,7 +216,8 @@ impl Checks {
         )?;
         self.log_in()?;
         let now = self.state("MainPID")?;
-        self.tally.that("the new version took over", now != process && now != "0");
+        self.tally
+            .that("the new version took over", now != process && now != "0");
         let verdict = self.publish("fifth", "tablets");
         self.tally.same("a publish", &verdict, "result");
         Ok(())
@@ -202,13 +227,21 @@ impl Checks {
         let before = self.sh("find /var/lib/fpush -type f | sort")?;
         self.sh("touch /var/lib/fpush/devices.db")?;
         let said = self.sh("dpkg --purge fpush")?;
-        self.tally.that("it says where devices stay", said.contains("/var/lib/fpush"));
+        self.tally
+            .that("it says where devices stay", said.contains("/var/lib/fpush"));
         let loaded = self.state("LoadState")?;
         self.tally.same("the service is gone", &loaded, "not-found");
-        self.tally.that("the devices stay", self.path("var/lib/fpush/devices.db").is_file());
+        self.tally.that(
+            "the devices stay",
+            self.path("var/lib/fpush/devices.db").is_file(),
+        );
         let after = self.sh("find /var/lib/fpush -type f | grep -v devices.db | sort")?;
-        self.tally.same("and so does all the rest of the state", &after, &before);
-        self.tally.that("the secret is gone", !self.path("etc/fpush/component-key").exists());
+        self.tally
+            .same("and so does all the rest of the state", &after, &before);
+        self.tally.that(
+            "the secret is gone",
+            !self.path("etc/fpush/component-key").exists(),
+        );
         Ok(())
     }
 
@@ -274,9 +307,16 @@ impl Checks {
     /// Runs a line of shell in the machine. What it wrote, if it succeeds.
     fn sh(&self, line: &str) -> Result<String> {
         interrupt::check()?;
-        let output = shell(self.leader, line).output().with_context(|| format!("cannot run `{line}`"))?;
+        let output = shell(self.leader, line)
+            .output()
+            .with_context(|| format!("cannot run `{line}`"))?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        ensure!(output.status.success(), "`{line}` failed ({}):\n{}", output.status, said.trim_end());
+        ensure!(
+            output.status.success(),
+            "`{line}` failed ({}):\n{}",
+            output.status,
+            said.trim_end()
+        );
         Ok(said)
     }
 

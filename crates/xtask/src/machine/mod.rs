@@ -23,7 +23,9 @@ pub(crate) fn test(package: &Path) -> Result<Tested> {
         return Ok(Tested::No("only root can boot a machine in a folder".to_owned()));
     }
     if !process::is_there("apt-get") {
-        return Ok(Tested::No("this machine has no apt-get, and mmdebstrap needs it".to_owned()));
+        return Ok(Tested::No(
+            "this machine has no apt-get, and mmdebstrap needs it".to_owned(),
+        ));
     }
     install::ensure(&[Package::Mmdebstrap, Package::Nspawn])?;
     let package = fs::canonicalize(package).with_context(|| format!("no package {}", package.display()))?;
@@ -45,12 +47,18 @@ fn debian() -> Result<PathBuf> {
     }
     fs::create_dir_all("target/machine").context("cannot make target/machine")?;
     let release = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
-    let release = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    let release = release
+        .lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     println!("Making a small Debian with mmdebstrap; this takes half a minute.");
     let new = archive.with_extension("new.tar");
     let mut mmdebstrap = Command::new("mmdebstrap");
     mmdebstrap
-        .args(["--quiet", "--variant=minbase", "--include=systemd-sysv,dbus,adduser,ca-certificates"])
+        .args([
+            "--quiet",
+            "--variant=minbase",
+            "--include=systemd-sysv,dbus,adduser,ca-certificates",
+        ])
         .arg(release.unwrap_or("stable"))
         .arg(&new)
         .stdin(Stdio::null());
@@ -69,7 +77,10 @@ impl Folder {
         fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let folder = Self(folder);
         let mut tar = Command::new("tar");
-        tar.args(["--numeric-owner", "--xattrs", "-xpf"]).arg(archive).arg("-C").arg(&folder.0);
+        tar.args(["--numeric-owner", "--xattrs", "-xpf"])
+            .arg(archive)
+            .arg("-C")
+            .arg(&folder.0);
         process::run(&mut tar)?;
         Ok(folder)
     }

@@ -403,10 +403,7 @@ impl Checks<'_> {
             "the operator's other files stay",
             root.has("/etc/fpush/AuthKey.p8"),
         );
-        self.that(
-            "registered devices stay",
-            root.has("/var/lib/fpush/devices.db"),
-        );
+        self.that("registered devices stay", root.has("/var/lib/fpush/devices.db"));
         let user = root.try_sh("getent passwd fpush")?.status;
         self.that("the user stays", user.success());
         root.sh("rm /etc/fpush/AuthKey.p8").map(drop)

@@ -109,7 +109,12 @@ fn declares_its_glibc(package: &Path) -> Result<()> {
 
 /// The oldest glibc that a package can be installed with.
 fn declared_glibc(package: &Path) -> Result<Glibc> {
-    let fields = process::said_by(Command::new("dpkg-deb").arg("--field").arg(package).arg("Depends"))?;
+    let fields = process::said_by(
+        Command::new("dpkg-deb")
+            .arg("--field")
+            .arg(package)
+            .arg("Depends"),
+    )?;
     glibc_of(&fields).with_context(|| format!("no glibc among {fields}"))
 }
 
