@@ -1,7 +1,7 @@
 //! A machine that systemd-nspawn boots in a folder, with a network of its own that leads nowhere.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,8 +21,7 @@ impl Machine {
     /// Boots what is in the folder, and waits until all of its services run.
     pub(super) fn boot(folder: &Path) -> Result<Self> {
         println!("Booting it with systemd-nspawn.");
-        let log =
-            fs::File::create(folder.with_extension("log")).context("cannot write the log of the machine")?;
+        let console = fs::File::create(log(folder)).context("cannot write the log of the machine")?;
         let nspawn = Command::new("systemd-nspawn")
             .args([
                 "--register=no",
@@ -34,8 +33,8 @@ impl Machine {
             .args(["--console=pipe", "--directory"])
             .arg(folder)
             .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
+            .stdout(console.try_clone()?)
+            .stderr(console)
             .spawn()
             .context("cannot run systemd-nspawn")?;
         let mut machine = Self { nspawn, leader: 0 };
@@ -139,8 +138,13 @@ fn is_up(leader: u32) -> bool {
     state.is_ok_and(|output| matches!(output.stdout.trim_ascii(), b"running" | b"degraded"))
 }
 
+/// What the machine writes to its console.
+pub(super) fn log(folder: &Path) -> PathBuf {
+    folder.with_extension("log")
+}
+
 fn said(folder: &Path) -> String {
-    let log = fs::read_to_string(folder.with_extension("log")).unwrap_or_default();
+    let log = fs::read_to_string(log(folder)).unwrap_or_default();
     format!("it said:\n{}", log.trim())
 }
 

@@ -90,5 +90,6 @@ impl Drop for Folder {
     fn drop(&mut self) {
         // The machine is down: nothing is mounted in there.
         let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_file(boot::log(&self.0));
     }
 }
