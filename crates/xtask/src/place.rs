@@ -4,11 +4,12 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::install;
+use crate::interrupt;
 use crate::process;
 
 /// Whether something could be tested.
@@ -75,6 +76,46 @@ pub(crate) fn mount(arguments: &[&str], at: &Path) -> Result<()> {
         said.trim()
     );
     Ok(())
+}
+
+/// Leaves a command that enters another root no more of the environment than a package may rely on.
+pub(crate) fn bare(mut enter: Command) -> Command {
+    enter
+        .env_clear()
+        .env(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        )
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("LC_ALL", "C.UTF-8")
+        .stdin(Stdio::null());
+    enter
+}
+
+/// Has a command that enters another root run a line of shell there, two minutes at most.
+pub(crate) fn shell(mut enter: Command, line: &str) -> Command {
+    enter
+        .args(["timeout", "--kill-after=5", "120", "sh", "-c"])
+        .arg(format!("exec 2>&1; {line}"));
+    bare(enter)
+}
+
+/// Runs a line of shell, whether it succeeds or not.
+pub(crate) fn try_line(mut shell: Command, line: &str) -> Result<Output> {
+    interrupt::check()?;
+    shell.output().with_context(|| format!("cannot run `{line}`"))
+}
+
+/// What a line of shell wrote, if it succeeded.
+pub(crate) fn said(output: &Output, line: &str) -> Result<String> {
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(
+        output.status.success(),
+        "`{line}` failed ({}):\n{}",
+        output.status,
+        said.trim_end()
+    );
+    Ok(said)
 }
 
 struct Place(PathBuf);

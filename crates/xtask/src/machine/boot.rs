@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::interrupt;
+use crate::place;
 use crate::process;
 
 /// A machine that runs; it is powered off on drop.
@@ -100,26 +101,8 @@ pub(super) fn shell(leader: u32, line: &str) -> Command {
             "--net",
             "--pid",
         ])
-        .args([
-            "--root",
-            "--wd=/",
-            "--",
-            "timeout",
-            "--kill-after=5",
-            "120",
-            "sh",
-            "-c",
-        ])
-        .arg(format!("exec 2>&1; {line}"))
-        .env_clear()
-        .env(
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        )
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .env("LC_ALL", "C.UTF-8")
-        .stdin(Stdio::null());
-    command
+        .args(["--root", "--wd=/", "--"]);
+    place::shell(command, line)
 }
 
 /// The process that is the first one in the machine: a child of nspawn with the number 1 in there.

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use fpush_testkit::publish::prosody_publish;
 use fpush_testkit::{Answer, ApnsKey, FakeApns, FakeXmpp, Link, TestCa};
 use serde_json::json;
 
 use super::boot::shell;
 use crate::interrupt;
+use crate::place::{said, try_line};
 use crate::tally::Tally;
 
 /// Tries a package in a machine that runs. This process is in its network.
@@ -306,18 +307,7 @@ impl Checks {
 
     /// Runs a line of shell in the machine. What it wrote, if it succeeds.
     fn sh(&self, line: &str) -> Result<String> {
-        interrupt::check()?;
-        let output = shell(self.leader, line)
-            .output()
-            .with_context(|| format!("cannot run `{line}`"))?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        ensure!(
-            output.status.success(),
-            "`{line}` failed ({}):\n{}",
-            output.status,
-            said.trim_end()
-        );
-        Ok(said)
+        said(&try_line(shell(self.leader, line), line)?, line)
     }
 
     /// A property of the service.

@@ -3,12 +3,11 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::interrupt;
-use crate::place::mount;
+use crate::place::{bare, mount, said, shell, try_line};
 
 /// Says by its success whether there can be one.
 pub(crate) fn probe(place: &Path) -> Result<()> {
@@ -60,42 +59,25 @@ impl Root {
 
     /// A program in there, with no more of the environment than a package may rely on.
     pub(super) fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("chroot");
-        command
-            .arg(&self.0)
-            .arg(program)
-            .env_clear()
-            .env(
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            )
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .env("LC_ALL", "C.UTF-8")
-            .stdin(Stdio::null());
-        command
+        let mut command = self.chroot();
+        command.arg(program);
+        bare(command)
+    }
+
+    fn chroot(&self) -> Command {
+        let mut chroot = Command::new("chroot");
+        chroot.arg(&self.0);
+        chroot
     }
 
     /// Runs a line of shell in there, two minutes at most. What it wrote, if it succeeds.
     pub(super) fn sh(&self, line: &str) -> Result<String> {
-        let output = self.try_sh(line)?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        ensure!(
-            output.status.success(),
-            "`{line}` failed ({}):\n{}",
-            output.status,
-            said.trim_end()
-        );
-        Ok(said)
+        said(&self.try_sh(line)?, line)
     }
 
     /// The same, whether it succeeds or not.
     pub(super) fn try_sh(&self, line: &str) -> Result<Output> {
-        interrupt::check()?;
-        self.command("timeout")
-            .args(["--kill-after=5", "120", "sh", "-c"])
-            .arg(format!("exec 2>&1; {line}"))
-            .output()
-            .with_context(|| format!("cannot run `{line}`"))
+        try_line(shell(self.chroot(), line), line)
     }
 
     /// The text of a file in there.
