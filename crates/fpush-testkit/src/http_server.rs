@@ -283,7 +283,9 @@ async fn serve(tls: TlsStream<TcpStream>, shared: Arc<Shared>) {
                     tokio::spawn(exchange(Arc::clone(&connection), request, respond));
                     continue;
                 }
-                Some(Err(_)) | None => return,
+                Some(Err(_)) => return,
+                // What the client has not read yet would be lost with a connection that ends beside unread bytes.
+                None => return socket.end_with(&[]).await,
             },
             Some(order) = orders.recv() => order,
         };

@@ -69,7 +69,7 @@ fn a_stalled_engine_is_left_alone_after_three_pushes_that_waited_for_it() {
     let mut rig = Rig::with(Setup {
         urls: vec![Some(url), Some(redis.url())],
         redis,
-        change: |settings| settings["cluster"]["timeout"] = "200ms".into(),
+        change: |settings| settings["cluster"]["timeout"] = "1s".into(),
         ..Setup::of(2, "1h")
     });
     assert_eq!(rig.push(0, &token(1)), RESULT);
@@ -78,8 +78,8 @@ fn a_stalled_engine_is_left_alone_after_three_pushes_that_waited_for_it() {
     for number in 10..40 {
         assert_eq!(rig.push(0, &token(number)), RESULT);
     }
-    // Three wait, all others do not: with all of them it would be six seconds.
-    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    // Three wait, all others do not: with all of them it would be 30 seconds.
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     rig.all[0]
         .daemon
         .wait_for_log("it does not answer within cluster.timeout", LONG);
@@ -91,8 +91,13 @@ fn a_stalled_engine_is_left_alone_after_three_pushes_that_waited_for_it() {
         let windows = rig.redis.ask(&["ZCARD", "fpush:{m}:windows"]);
         windows.parse::<usize>().unwrap() >= 31
     });
-    assert_eq!(rig.push(1, &token(20)), RESULT, "queued");
-    assert_eq!(rig.push(0, &token(20)), REFUSED);
+    // On a busy machine an instance can once more be without the engine for a moment.
+    let mut others = 10..40;
+    until(LONG, "what is queued at the other is known", || {
+        let number = others.next().expect("one of thirty tokens");
+        assert_eq!(rig.push(1, &token(number)), RESULT, "queued");
+        rig.push(0, &token(number)) == REFUSED
+    });
 }
 
 #[test]
