@@ -221,22 +221,21 @@ impl HoldQueue {
         Some(held)
     }
 
-    /// Makes a push whose attempt failed wait until then, unless a newer one is queued for its key and replaces it.
-    /// Returns whether it waits.
+    /// Makes a push whose attempt failed wait until then. A newer one that is queued for its key takes its number, and waits as
+    /// before: it may not be written down yet, and what is under this number is acknowledged. Returns whether that was so.
     pub(crate) fn requeue(&mut self, number: u64, due: Instant) -> bool {
-        let Some(held) = self.pushes.get_mut(&number) else {
+        let Some(mut held) = self.take(number) else {
             return false;
         };
-        let key = held.job.target().slot_key();
-        if self.queued.contains_key(&key) {
-            self.remove(number);
-            return false;
+        let newer = self.remove_queued(held.job.target());
+        let is_covered = newer.is_some();
+        match newer {
+            Some(newer) => held = newer,
+            None => held.due = due,
         }
-        (held.state, held.due) = (HeldState::Waiting, due);
-        self.queued.insert(key, number);
-        self.by_due.insert((due, number));
-        self.touch(number);
-        true
+        held.state = HeldState::Waiting;
+        self.push(number, held);
+        is_covered
     }
 
     /// Takes out a push that needs nothing more.
@@ -408,12 +407,14 @@ mod tests {
         assert!(queue.queued(job("t").target()).is_some());
         assert!(queue.begin(0).is_some());
         assert_eq!(queue.queued(job("t").target()), None);
-        assert!(queue.requeue(0, now));
+        assert!(!queue.requeue(0, now));
         assert!(queue.pop_due(now, false).is_some());
         assert!(queue.begin(0).is_some());
-        push(&mut queue, (job("t"), now));
-        assert!(!queue.requeue(0, now));
-        assert_eq!(numbers(&queue), [1]);
+        let later = now + Duration::from_secs(60);
+        push(&mut queue, (job("t"), later));
+        assert!(queue.requeue(0, now));
+        assert_eq!(numbers(&queue), [0]);
+        assert_eq!(queue.queued(job("t").target()), Some(later));
         let dead = job("t");
         assert_eq!(
             queue.remove_dead(dead.key, dead.token),

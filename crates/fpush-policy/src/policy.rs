@@ -12,6 +12,7 @@ mod homes;
 mod lanes;
 mod origins;
 mod others;
+mod retries;
 mod shared;
 mod takeover;
 mod turns;

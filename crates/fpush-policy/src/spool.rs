@@ -241,6 +241,14 @@ impl Spool {
         Some(head)
     }
 
+    /// Takes out the push for this, with the time at which it is given up, if its body is in memory. What has none is written down.
+    pub(crate) fn take_with_body(&mut self, target: Target) -> Option<(Box<PushJob>, Instant)> {
+        let (job, expires) = self.body(self.find(target)?)?;
+        let taken = (Box::new(job.clone()), expires);
+        self.remove(target.slot_key());
+        Some(taken)
+    }
+
     /// Takes out the push with this id, which could not be written down. Returns whether it was here.
     pub(crate) fn take_back(&mut self, number: u64, id: Uuid) -> bool {
         let job = self.bodies.get(&number).filter(|job| job.push.id == id);

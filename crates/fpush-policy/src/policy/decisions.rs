@@ -6,6 +6,7 @@ use fpush_push::{Fingerprint, LaneId, Outcome};
 use uuid::Uuid;
 
 use crate::{
+    block::BlockReason,
     fair::Ticket,
     job::{PushJob, SenderDomain},
     limiter::{RateSlot, Target},
@@ -173,4 +174,24 @@ pub enum Busy {
     Covered,
     /// There is no room for it.
     Refused,
+}
+
+impl HeldEnd {
+    /// A push to a token that nothing is sent to. What its provider says against the token is no loss of ours: a stranger who
+    /// publishes to a token that he has made up could raise that alarm.
+    pub(super) fn blocked(lane: LaneId, reason: BlockReason) -> Self {
+        match reason {
+            BlockReason::Dead | BlockReason::Doubted => Self::Dropped,
+            BlockReason::Unexplained => Self::lost(lane, Outcome::TokenBlocked),
+        }
+    }
+
+    /// A push in this lane could not be delivered.
+    pub(super) fn lost(lane: LaneId, outcome: Outcome) -> Self {
+        if lane.is_strangers() {
+            Self::Unreached
+        } else {
+            Self::Lost(outcome)
+        }
+    }
 }

@@ -5,15 +5,12 @@ use std::time::{Duration, Instant};
 use fpush_push::{Fingerprint, LaneId, Outcome, TokenHasher};
 use uuid::Uuid;
 
-use super::{
-    Busy, Failed, Grant, HeldAttempt, HeldEnd, HoldUntil, Phase, Policy, Remembered, turns::Wanting,
-};
+use super::{Grant, HeldAttempt, HeldEnd, Phase, Policy, Remembered, turns::Wanting};
 use crate::{
-    attempts::Ended,
     block::BlockReason,
     hold::HeldPush,
     job::PushJob,
-    limiter::{RateSlot, Target},
+    limiter::Target,
     outage::LaneState,
     records::{Clocks, HELD_PATIENCE, HeldChange, HeldRecord, Recipient},
     shared::Change,
@@ -311,157 +308,6 @@ impl<W> Policy<W> {
         self.outage.held_sent(now) && self.end == Phase::Running
     }
 
-    /// Holds a push whose attempts have ended without an answer: it is acknowledged, and tried again from then on.
-    pub fn failed(&mut self, mut job: Box<PushJob>, slot: RateSlot, resume: Instant, now: Instant) -> Failed {
-        self.give_back(slot);
-        let target = job.target();
-        let Some(worth_until) = job.worth_until.filter(|until| now < *until) else {
-            return Failed::Refused(Outcome::ProviderUnavailable);
-        };
-        if self.is_last_chance() {
-            return Failed::Refused(Outcome::ProviderUnavailable);
-        }
-        if self.held.queued(target).is_some() || self.spool.find(target).is_some() {
-            return Failed::Covered;
-        }
-        let is_down = job.lane == LaneId::Main && self.is_down(job.lane, now);
-        let (room, encrypted) = if is_down {
-            let spool = &self.spool;
-            (
-                spool.has_room(&job.sender),
-                spool.has_room_for_encrypted(job.sender.share),
-            )
-        } else {
-            let held = &self.held;
-            (
-                held.has_room(&job.sender),
-                held.has_room_for_encrypted(job.sender.share),
-            )
-        };
-        if !room {
-            return Failed::Refused(Outcome::Overloaded);
-        }
-        if !encrypted {
-            job.become_plain();
-        }
-        let until = if is_down {
-            HoldUntil::Back
-        } else {
-            let due = resume.max(now).min(worth_until);
-            self.outbox
-                .tell(|| Change::Queue(target.slot_key(), due.duration_since(now)));
-            HoldUntil::Due(due)
-        };
-        Failed::Held(self.hold(job, until).number)
-    }
-
-    /// Decides about a push whose token its provider calls too busy.
-    pub fn busy(&mut self, mut job: Box<PushJob>, slot: RateSlot, now: Instant) -> Busy {
-        let until = self.silence(job.token, now);
-        let (target, can_wait) = (job.target(), job.can_wait());
-        if can_wait && self.held.queued(target).is_some() {
-            return Busy::Covered;
-        }
-        self.give_back(slot);
-        let room = self.held.has_room(&job.sender);
-        if !can_wait || !room || self.is_last_chance() {
-            return Busy::Refused;
-        }
-        if !self.held.has_room_for_encrypted(job.sender.share) {
-            job.become_plain();
-        }
-        self.outbox
-            .tell(|| Change::Queue(target.slot_key(), until.duration_since(now)));
-        Busy::Held(self.hold(job, HoldUntil::Due(until)).number)
-    }
-
-    /// Decides what becomes of a held push after an attempt; `None` if it waits for the next one.
-    pub fn held_ended(
-        &mut self,
-        number: u64,
-        slot: RateSlot,
-        ended: &Ended,
-        now: Instant,
-    ) -> Option<HeldEnd> {
-        let lane = self.held.get(number).map_or(LaneId::Main, |held| held.job.lane);
-        if lane == LaneId::Main {
-            self.turns.held_out = self.turns.held_out.saturating_sub(1);
-            self.outage.held_ended(matches!(ended, Ended::Failed { .. }), now);
-        }
-        let held = self.held.get_mut(number)?;
-        held.attempts += 1;
-        let (token, expires) = (held.job.token, held.expires.unwrap_or(now));
-        let end = match ended {
-            Ended::Settled(Outcome::Accepted) => {
-                self.accepted_with(slot);
-                HeldEnd::Delivered
-            }
-            Ended::Settled(Outcome::TokenDead) => HeldEnd::Dropped,
-            Ended::Settled(outcome) => {
-                self.give_back(slot);
-                match self.blocklist.look(token, now) {
-                    Some((reason, _)) if *outcome == Outcome::TokenBlocked => HeldEnd::blocked(lane, reason),
-                    _ => HeldEnd::lost(lane, *outcome),
-                }
-            }
-            Ended::Failed { resume } => {
-                self.give_back(slot);
-                let is_over = now >= expires || *resume >= expires + self.grace(lane);
-                return self.try_again(number, *resume, is_over, now);
-            }
-            Ended::Busy => {
-                self.give_back(slot);
-                let until = self.silence(token, now);
-                return self.try_again(number, until, now >= expires, now);
-            }
-        };
-        self.held.remove(number);
-        Some(end)
-    }
-
-    /// So much later than its time is over the last attempt may be.
-    fn grace(&self, lane: LaneId) -> Duration {
-        if self.worth(lane, Duration::MAX).is_zero() {
-            LAST_ATTEMPT
-        } else {
-            Duration::ZERO
-        }
-    }
-
-    /// Makes a held push wait for another attempt, unless its time is over or a newer one replaces it.
-    pub(super) fn try_again(
-        &mut self,
-        number: u64,
-        due: Instant,
-        is_over: bool,
-        now: Instant,
-    ) -> Option<HeldEnd> {
-        let job = &self.held.get(number)?.job;
-        let (lane, key) = (job.lane, job.target().slot_key());
-        let is_running = self.end == Phase::Running && !self.worth(lane, Duration::MAX).is_zero();
-        if is_over || self.is_last_chance() {
-            let held = self.held.remove(number)?;
-            Some(HeldEnd::lost(held.job.lane, Outcome::ProviderUnavailable))
-        } else if is_running && lane == LaneId::Main && self.is_down(lane, now) {
-            // Another one is the next probe.
-            let held = self.held.take(number)?;
-            let target = held.job.target();
-            if self.held.queued(target).is_some() || self.spool.find(target).is_some() {
-                self.held.touch(number);
-                return Some(HeldEnd::Covered);
-            }
-            let expires = held.expires.unwrap_or(now);
-            self.spool.put(held.job, expires, || number);
-            None
-        } else if self.held.requeue(number, due) {
-            self.outbox
-                .tell(|| Change::Queue(key, due.saturating_duration_since(now)));
-            None
-        } else {
-            Some(HeldEnd::Covered)
-        }
-    }
-
     /// Takes a push that was held before the daemon started, under its number, if it is worth something
     /// and there is room.
     pub fn remember_held(
@@ -552,29 +398,7 @@ impl<W> Policy<W> {
     }
 }
 
-impl HeldEnd {
-    /// A push to a token that nothing is sent to. What its provider says against the token is no loss of ours: a stranger who
-    /// publishes to a token that he has made up could raise that alarm.
-    fn blocked(lane: LaneId, reason: BlockReason) -> Self {
-        match reason {
-            BlockReason::Dead | BlockReason::Doubted => Self::Dropped,
-            BlockReason::Unexplained => Self::lost(lane, Outcome::TokenBlocked),
-        }
-    }
-
-    /// A push in this lane could not be delivered.
-    fn lost(lane: LaneId, outcome: Outcome) -> Self {
-        if lane.is_strangers() {
-            Self::Unreached
-        } else {
-            Self::Lost(outcome)
-        }
-    }
-}
-
 /// So many become due at a time, in about a millisecond.
 const PART: usize = 1_000;
-/// So much later than its time is over the last attempt may be, where nothing is held for outages.
-const LAST_ATTEMPT: Duration = Duration::from_secs(90);
 /// One permit in so many.
 const KEPT_FOR_PUBLISHES: usize = 8;

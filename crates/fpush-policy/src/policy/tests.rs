@@ -748,3 +748,51 @@ fn what_waits_for_its_provider_takes_later_publishes_with_it() {
     assert_eq!(f.publish("a.org", "t", 1, 30_000), Became::Queued);
     assert_eq!(f.policy.held(), 1, "one push stands for both");
 }
+
+/// The newer one's publisher may get an error yet. Until it is written down, the older one is all that was acknowledged.
+#[test]
+fn an_acknowledged_push_that_fails_outlasts_a_newer_one_that_cannot_be_written_down() {
+    let newer = || {
+        let mut job = job_of("a.org", "t");
+        job.push.id = Uuid::from_u128(2);
+        job.arrived += Duration::from_secs(2);
+        job.worth_until = Some(job.arrived + HOUR);
+        job
+    };
+    for (is_down, newer_waits) in [(false, true), (true, true), (true, false)] {
+        let mut f = Fixture::new(10);
+        f.policy.begin_noting(0);
+        let mut older = job_of("a.org", "t");
+        older.worth_until = Some(f.start + HOUR);
+        let older = f.policy.hold(older, HoldUntil::Due(f.at(1_000)));
+        f.written();
+        while f.policy.make_due(f.at(1_000)) {}
+        let Some(Grant::Held(attempt)) = f.next(1_000) else {
+            panic!("it is due");
+        };
+        let until = if newer_waits {
+            HoldUntil::Due(f.at(9_000))
+        } else {
+            HoldUntil::Back
+        };
+        let second = f.policy.hold(newer(), until);
+        if is_down {
+            let pause = PushError::Pause {
+                length: Duration::from_secs(60),
+                alarm: false,
+            };
+            f.answer("a.org", "other", Err(pause), 2_000);
+        }
+        let failed = Ended::Failed { resume: f.at(5_000) };
+        let end = f
+            .policy
+            .held_ended(attempt.number, attempt.slot, &failed, f.at(3_000));
+        assert_eq!((end, f.policy.held()), (None, 1));
+        let file = f.written();
+        assert_eq!(file.keys().copied().collect::<Vec<_>>(), [older.number]);
+        assert!(!f.policy.not_written(second.number, Uuid::from_u128(2)));
+        assert_eq!(f.policy.held(), 1, "{is_down} {newer_waits}");
+        let ended = f.policy.take_ended();
+        assert!(matches!(ended[..], [(_, HeldEnd::Covered)]));
+    }
+}
