@@ -43,7 +43,14 @@ pub(crate) fn run(selection: &[&str], features: &[&str], read: &mut (dyn FnMut(&
     });
     interrupt::check()?;
     if !failed.is_empty() {
-        let commands = failed.iter().map(|program| program.repeat(features));
+        // Said again where it is looked for: what the others have printed since is long.
+        for Failed { program, said } in &failed {
+            println!("\n{} failed:", program.label());
+            for line in said.iter().filter(|line| !is_backtrace(line)) {
+                println!("{line}");
+            }
+        }
+        let commands = failed.iter().map(|failed| failed.program.repeat(features));
         bail!(
             "tests failed\nto repeat it: {}",
             commands.collect::<Vec<_>>().join("\n              ")
@@ -80,9 +87,14 @@ impl Program {
         })
     }
 
-    /// Runs it. Returns itself if tests failed.
-    fn run(self, read: &Mutex<&mut (dyn FnMut(&str) + Send)>) -> Option<Self> {
-        let label = format!("{}/{}", self.package, self.target);
+    fn label(&self) -> String {
+        format!("{}/{}", self.package, self.target)
+    }
+
+    /// Runs it. Returns it with what it said of its failures if tests failed.
+    fn run(self, read: &Mutex<&mut (dyn FnMut(&str) + Send)>) -> Option<Failed> {
+        let label = self.label();
+        let mut said = Vec::new();
         let start = Instant::now();
         let mut command = Command::new(&self.executable);
         command
@@ -92,10 +104,13 @@ impl Program {
             .stdin(Stdio::null());
         let outcome = process::run_reading(&mut command, &mut |line| {
             println!("{label}: {line}");
+            if line == "failures:" || !said.is_empty() {
+                said.push(line.to_owned());
+            }
             read.lock().expect("mutex poisoned")(line);
         });
         println!("{label}: {:.1} s", start.elapsed().as_secs_f64());
-        outcome.is_err().then_some(self)
+        outcome.is_err().then_some(Failed { program: self, said })
     }
 
     /// How to run it alone.
@@ -111,6 +126,21 @@ impl Program {
         }
         process::line(command.args(features))
     }
+}
+
+/// A program of which tests failed.
+#[derive(Clone)]
+struct Failed {
+    program: Program,
+    /// From its list of failures on.
+    said: Vec<String>,
+}
+
+/// Whether a line is one of a backtrace, as the standard library prints them.
+fn is_backtrace(line: &str) -> bool {
+    let line = line.trim_start();
+    let number = line.split_once(": ").map_or("", |(number, _)| number);
+    line.starts_with("at ") || (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn build(selection: &[&str], features: &[&str]) -> Result<Vec<Program>> {
@@ -140,6 +170,23 @@ const LONGEST: [&str; 5] = ["cluster", "promise", "outage", "registration", "pro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_of_a_backtrace_are_known() {
+        for line in [
+            "   0: __rustc::rust_begin_unwind",
+            "             at ./tests/cluster/engine.rs:95:5",
+        ] {
+            assert!(is_backtrace(line), "{line}");
+        }
+        for line in [
+            "  left: \"result\"",
+            "assertion `left == right` failed: at 3",
+            "error: no",
+        ] {
+            assert!(!is_backtrace(line), "{line}");
+        }
+    }
 
     #[test]
     fn programs_are_read_from_what_cargo_says_and_can_be_run_alone() {
