@@ -14,7 +14,8 @@ use xmpp_parsers::{
 };
 
 use crate::{
-    reply::{Reply, Xml, is_sayable},
+    addresses::is_sayable,
+    reply::{Reply, Xml},
     xml::{Cursor, Malformed, Open},
 };
 

@@ -5,7 +5,8 @@ use std::hint::black_box;
 use fpush_push::{Outcome, metrics::LabelledCounters};
 
 use crate::{
-    reply::{self, Addresses, Named, Reply},
+    addresses::Addresses,
+    reply::{self, Named, Reply},
     request::{Incoming, Request},
     stream::{Cutter, Mark, Piece, Stanza},
 };

@@ -4,6 +4,7 @@
 //! go out through `outbox` as `reply` words them. `connection` is one connection, `link` what has one after the other,
 //! `life` how it does so, and `component` all links.
 
+mod addresses;
 mod answers;
 mod command;
 mod component;

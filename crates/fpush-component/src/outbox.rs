@@ -21,8 +21,9 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
+    addresses::Addresses,
     meters::ComponentMeters,
-    reply::{Addresses, Named, Reply},
+    reply::{Named, Reply},
 };
 
 /// Everything that waits to be written over one link.

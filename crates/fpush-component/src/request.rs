@@ -11,9 +11,9 @@ use quick_xml::escape::unescape;
 use xmpp_parsers::ns;
 
 use crate::{
+    addresses::Addresses,
     command::{AdHoc, COMMANDS},
     push2::Sent,
-    reply::Addresses,
     stream::Stanza,
     xml::{Cursor, Malformed, Open},
 };

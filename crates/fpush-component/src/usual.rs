@@ -11,7 +11,7 @@ use memchr::{memchr, memmem};
 use xmpp_parsers::ns;
 
 use crate::{
-    reply::Addresses,
+    addresses::Addresses,
     request::{Incoming, Options, PRIORITY, Publish, Request, Signs, is_stanza_namespace, sender_domain},
 };
 

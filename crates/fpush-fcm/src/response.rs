@@ -1,10 +1,15 @@
 //! What Google answers, and what must be done about it: the one table.
 
+mod names;
+
 use std::time::Duration;
 
 use fpush_push::PushError;
 use http::StatusCode;
 use serde_json::Value;
+
+use self::names::LONGEST_NAME;
+pub(crate) use self::names::{FcmCode, Status};
 
 /// Google's reasons: the code of the answer's `FcmError` where it has one, otherwise its status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,43 +20,6 @@ pub(crate) enum Reason {
     Status(Status),
     /// No error of Google's: HTML, nothing, or JSON of somebody else.
     Unreadable,
-}
-
-/// The codes of FCM itself ("`ErrorCode`").
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum FcmCode {
-    Unspecified,
-    InvalidArgument,
-    Unregistered,
-    SenderIdMismatch,
-    QuotaExceeded,
-    Unavailable,
-    Internal,
-    ThirdPartyAuthError,
-    /// One that is not in this list: shortened, letters only.
-    Unknown(String),
-}
-
-/// The canonical codes of Google's interfaces (google/rpc/code.proto).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Status {
-    Aborted,
-    AlreadyExists,
-    Cancelled,
-    DataLoss,
-    DeadlineExceeded,
-    FailedPrecondition,
-    Internal,
-    InvalidArgument,
-    NotFound,
-    OutOfRange,
-    PermissionDenied,
-    ResourceExhausted,
-    Unauthenticated,
-    Unavailable,
-    Unimplemented,
-    /// Google's own `UNKNOWN`, and every name that is not in this list, letters only.
-    Unknown(String),
 }
 
 /// Which part of the request an answer blames (`google.rpc.BadRequest`).
@@ -388,95 +356,6 @@ impl Quota {
     }
 }
 
-impl FcmCode {
-    const NAMES: [(&str, Self); 8] = [
-        ("UNSPECIFIED_ERROR", Self::Unspecified),
-        ("INVALID_ARGUMENT", Self::InvalidArgument),
-        ("UNREGISTERED", Self::Unregistered),
-        ("SENDER_ID_MISMATCH", Self::SenderIdMismatch),
-        ("QUOTA_EXCEEDED", Self::QuotaExceeded),
-        ("UNAVAILABLE", Self::Unavailable),
-        ("INTERNAL", Self::Internal),
-        ("THIRD_PARTY_AUTH_ERROR", Self::ThirdPartyAuthError),
-    ];
-
-    fn from_name(name: &str) -> Self {
-        find_name(&Self::NAMES, name).unwrap_or_else(|| Self::Unknown(letters(name)))
-    }
-
-    fn name(&self) -> &'static str {
-        name_of(&Self::NAMES, self)
-    }
-}
-
-impl Status {
-    const NAMES: [(&str, Self); 15] = [
-        ("ABORTED", Self::Aborted),
-        ("ALREADY_EXISTS", Self::AlreadyExists),
-        ("CANCELLED", Self::Cancelled),
-        ("DATA_LOSS", Self::DataLoss),
-        ("DEADLINE_EXCEEDED", Self::DeadlineExceeded),
-        ("FAILED_PRECONDITION", Self::FailedPrecondition),
-        ("INTERNAL", Self::Internal),
-        ("INVALID_ARGUMENT", Self::InvalidArgument),
-        ("NOT_FOUND", Self::NotFound),
-        ("OUT_OF_RANGE", Self::OutOfRange),
-        ("PERMISSION_DENIED", Self::PermissionDenied),
-        ("RESOURCE_EXHAUSTED", Self::ResourceExhausted),
-        ("UNAUTHENTICATED", Self::Unauthenticated),
-        ("UNAVAILABLE", Self::Unavailable),
-        ("UNIMPLEMENTED", Self::Unimplemented),
-    ];
-
-    fn from_name(name: &str) -> Self {
-        find_name(&Self::NAMES, name).unwrap_or_else(|| Self::Unknown(letters(name)))
-    }
-
-    /// The canonical name behind an HTTP status, as google/rpc/code.proto has it.
-    fn of_http(status: StatusCode) -> Self {
-        match status.as_u16() {
-            400 => Self::InvalidArgument,
-            401 => Self::Unauthenticated,
-            403 => Self::PermissionDenied,
-            404 => Self::NotFound,
-            409 => Self::Aborted,
-            429 => Self::ResourceExhausted,
-            499 => Self::Cancelled,
-            500 => Self::Internal,
-            501 => Self::Unimplemented,
-            503 => Self::Unavailable,
-            504 => Self::DeadlineExceeded,
-            _ => Self::Unknown(String::new()),
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        name_of(&Self::NAMES, self)
-    }
-}
-
-fn find_name<T: Clone>(names: &[(&str, T)], name: &str) -> Option<T> {
-    names
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, value)| value.clone())
-}
-
-/// The name of a value that has one, and `unknown` for those that nobody knows.
-fn name_of<T: PartialEq>(names: &[(&'static str, T)], value: &T) -> &'static str {
-    names
-        .iter()
-        .find(|(_, known)| known == value)
-        .map_or("unknown", |(name, _)| name)
-}
-
-fn letters(name: &str) -> String {
-    name.chars()
-        .filter(|c| c.is_ascii_alphabetic() || *c == '_')
-        .take(LONGEST_NAME)
-        .collect()
-}
-
 /// The fields of a violated quota that may say whose it is.
 const QUOTA_FIELDS: [&str; 4] = ["subject", "description", "quotaMetric", "quotaId"];
 
@@ -509,7 +388,6 @@ const QUOTA_PAUSE: Duration = Duration::from_secs(60);
 const OUTAGE_PAUSE: Duration = Duration::from_secs(10);
 /// A `Retry-After` of zero, or of a date that is over, must not become a storm.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_NAME: usize = 40;
 
 #[cfg(test)]
 mod tests {

@@ -7,6 +7,7 @@
 
 mod answers;
 mod decisions;
+mod down;
 mod held;
 mod homes;
 mod lanes;
@@ -237,74 +238,6 @@ impl<W> Policy<W> {
             return Err(Outcome::Refused);
         }
         Ok(self.limiter.take(target, Duration::ZERO, now))
-    }
-
-    /// Whether what cannot be held finds out if a lane is still down. What is refused by the rate limit sends nothing, and finds
-    /// out nothing. What is held does that itself.
-    fn takes_as_probe(&mut self, target: Target, lane: LaneId, now: Instant) -> bool {
-        let is_limited = self.limiter.not_before(target, now).is_some();
-        let is_paused = self.paused_until(lane, now).is_some();
-        !is_limited && !is_paused && !self.has_backlog() && self.outage.take_probe(now)
-    }
-
-    /// Decides about a publish while the provider cannot take it. One push is held for each key, so that there is always room
-    /// for another one for the same key.
-    fn publish_while_down(
-        &self,
-        target: Target,
-        lane: LaneId,
-        sender: &SenderDomain,
-        spacing: Duration,
-        worth_until: Option<Instant>,
-        now: Instant,
-    ) -> Decision {
-        let is_queued = self.held.queued(target).is_some();
-        let is_new = !is_queued && self.spool.find(target).is_none();
-        // Only the main lane has a spool: elsewhere a push is held until it is tried again.
-        let until = match self.paused_until(lane, now) {
-            Some(until) if is_new && lane != LaneId::Main => HoldUntil::Due(until),
-            Some(_) | None => HoldUntil::Back,
-        };
-        let (has_room, encrypted) = if is_queued || until != HoldUntil::Back {
-            let has_room = self.held.has_room(sender);
-            (has_room, self.held.has_room_for_encrypted(sender.share))
-        } else {
-            let has_room = self.spool.has_room(sender);
-            (has_room, self.spool.has_room_for_encrypted(sender.share))
-        };
-        if is_new && !has_room {
-            return Decision::Answer(Outcome::Overloaded);
-        }
-        Decision::Hold {
-            until,
-            spacing,
-            encrypted,
-            worth_until,
-        }
-    }
-
-    /// For how long a push is held at most that its provider cannot take. Those that share a lane beside the main one are not:
-    /// their senders hear of it.
-    fn worth(&self, lane: LaneId, time_to_live: Duration) -> Duration {
-        match lane {
-            LaneId::Main | LaneId::Second => self.hold_for.min(time_to_live),
-            LaneId::Vendor(_) | LaneId::Origin(_) => Duration::ZERO,
-        }
-    }
-
-    /// Whether a lane's publishes are held because the provider cannot take them, or refused where they are not held.
-    pub fn is_down(&mut self, lane: LaneId, now: Instant) -> bool {
-        if lane != LaneId::Main || self.hold_for.is_zero() {
-            return self.paused_until(lane, now).is_some();
-        }
-        self.outage.look(now);
-        let is_backlog = self.has_backlog();
-        self.outage.is_down(is_backlog, now)
-    }
-
-    /// Whether anything waits until the provider is back, or for a permit after it has waited.
-    fn has_backlog(&self) -> bool {
-        self.spool.len() > 0 || !self.turns.due.is_empty()
     }
 
     /// Holds an acknowledged push.

@@ -7,6 +7,7 @@
 
 mod folder;
 mod remembered;
+mod schedule;
 mod spool;
 
 use std::{io, path::Path, sync::Arc, time::Duration};
@@ -23,6 +24,7 @@ use tracing::{error, info};
 
 use self::{
     folder::{StateFile, StateFolder},
+    schedule::SaveSchedule,
     spool::Spool,
 };
 pub(crate) use self::{
@@ -57,16 +59,6 @@ pub(crate) struct StateDir {
     stuck: Option<String>,
     /// Why held pushes cannot be written down.
     spool_trouble: Option<String>,
-}
-
-/// When a file was last written, and with what.
-struct SaveSchedule {
-    file: StateFile,
-    interval: Duration,
-    next: Instant,
-    written: Vec<u64>,
-    /// Why the last attempt to write it failed.
-    trouble: Option<String>,
 }
 
 /// A file to write, with the records of all modules.
@@ -359,28 +351,6 @@ impl StateDir {
                 }
             }
         }
-    }
-}
-
-impl SaveSchedule {
-    fn new(file: StateFile, interval: Duration, now: Instant) -> Self {
-        Self {
-            file,
-            interval,
-            next: now + interval,
-            written: Vec::new(),
-            trouble: None,
-        }
-    }
-
-    /// Takes note of what is to be written; returns whether that is something else than last time.
-    fn has_changed(&mut self, changes: Vec<u64>, now: Option<Instant>) -> bool {
-        if let Some(now) = now {
-            self.next = now + self.interval;
-        }
-        let news = self.written != changes;
-        self.written = changes;
-        news
     }
 }
 

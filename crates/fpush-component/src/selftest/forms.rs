@@ -11,8 +11,9 @@ use xmpp_parsers::{
 
 use super::{Trial, own::Own};
 use crate::{
+    addresses::is_sayable,
     command::{COMMANDS, command},
-    reply::{Xml, is_sayable},
+    reply::Xml,
 };
 
 /// What a domain was answered, and in how long; `None` if that is not kept.
