@@ -22,6 +22,10 @@ pub fn certificate_fault(reason: &CertificateError) -> String {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "it is for another name"
         }
+        // What `openssl req -x509` makes.
+        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "it is an authority's own, and none of a server"
+        }
         other => {
             return format!("{other:?}")
                 .chars()

@@ -30,6 +30,7 @@ use self::{
 pub(crate) use self::{
     folder::{examine, read_records},
     remembered::Remembered,
+    spool::NAME as SPOOL,
 };
 use crate::registration::{self, KnownChange};
 

@@ -187,9 +187,11 @@ impl Situation<'_> {
         state_dir::examine(folder).map_err(|e| format!("cannot use {}: {e}", folder.display()))?;
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
-            let ours = path.file_name().is_some_and(|name| name == "lock")
-                || path.extension().is_some_and(|e| e == "jsonl");
-            if ours {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            // With what SQLite puts beside its file.
+            let is_ours = name == "lock" || name.ends_with(".jsonl") || name.starts_with(state_dir::SPOOL);
+            if is_ours {
                 self.file(&path)?;
             }
         }

@@ -18,7 +18,7 @@ Environment:
                          JSON or text
   FPUSH_VERIFY           off: do not ask the providers after the start whether they accept the credentials
   RUST_LOG               how much is logged, such as debug or info,fpush_apns=debug; before logging.level
-  NO_COLOR               no colours in the log, whatever its value
+  NO_COLOR               no colours in the log, whatever its value, if it has one
   TERM                   dumb: no colours and no progress bar
   HTTPS_PROXY, ALL_PROXY, NO_PROXY
                          the way to the providers

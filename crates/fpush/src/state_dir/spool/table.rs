@@ -333,6 +333,7 @@ pub(super) fn next_number(connection: &Connection, module: i64) -> rusqlite::Res
     Ok(last.map_or(0, |last| last.cast_unsigned() + 1))
 }
 
+/// The file of held pushes.
 pub(crate) const NAME: &str = "spool.db";
 const VERSION: i64 = 1;
 /// Times are milliseconds since 1970. `due` is 0 for a push that waits until its provider is back.
