@@ -348,7 +348,7 @@ impl Refusal {
     pub(crate) fn blames_only_the_token(&self) -> bool {
         match self.entry().remedy {
             Remedy::Module(PushError::TokenGone { .. }) => true,
-            Remedy::Module(PushError::TokenDoubted) => self.reason != Reason::DeviceTokenNotForTopic,
+            Remedy::Module(PushError::TokenDoubted) => true,
             Remedy::Module(_)
             | Remedy::Reconnect
             | Remedy::ReconnectLater
@@ -476,7 +476,7 @@ mod tests {
         bad_path: 404 "BadPath" => PushError::Misconfigured,
         bad_priority: 400 "BadPriority" => PushError::Misconfigured,
         bad_topic: 400 "BadTopic" => PushError::Misconfigured,
-        device_token_not_for_topic: 400 "DeviceTokenNotForTopic" => PushError::TokenDoubted,
+        device_token_not_for_topic: 400 "DeviceTokenNotForTopic" => PushError::TokenOfAnotherApp,
         duplicate_headers: 400 "DuplicateHeaders" => PushError::Misconfigured,
         expired_token: 410 "ExpiredToken" => PushError::TokenGone { since: None },
         forbidden: 403 "Forbidden" => PushError::Misconfigured,

@@ -123,7 +123,7 @@ impl Refusal {
                          and forgets the device.",
                     ),
                     FcmCode::SenderIdMismatch => (
-                        Remedy::Module(PushError::TokenDoubted),
+                        Remedy::Module(PushError::TokenOfAnotherApp),
                         "The file of fcmSecretPath belongs to another Firebase project than the app. Get it in the \
                          Firebase console of the project whose google-services.json the app was built with, under \
                          Project settings, Service accounts; if only some devices meet this, their apps name the wrong \

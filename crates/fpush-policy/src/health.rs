@@ -111,6 +111,7 @@ impl ModuleHealth {
             // Tokens that are invented for the question are nobody's.
             | PushError::TokenGone { .. }
             | PushError::TokenDoubted
+            | PushError::TokenOfAnotherApp
             | PushError::TokenBusy
             | PushError::TooMany { .. }
             | PushError::TokenUnserved => {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use fpush_push::{Class, Fingerprint, TokenHasher};
+use uuid::Uuid;
 
 use crate::{
     job::{PushJob, SenderDomain},
@@ -167,6 +168,18 @@ impl HoldQueue {
         Some(number)
     }
 
+    /// The queued push of a key and class is worth something until then, too. Returns whether there is one.
+    pub(crate) fn extend(&mut self, target: Target, expires: Instant) -> bool {
+        let number = self.queued.get(&target.slot_key()).copied();
+        let Some((number, held)) = number.and_then(|number| Some((number, self.pushes.get_mut(&number)?)))
+        else {
+            return false;
+        };
+        held.expires = held.expires.map(|until| until.max(expires));
+        self.touch(number);
+        true
+    }
+
     /// A push by its number.
     pub(crate) fn get(&self, number: u64) -> Option<&HeldPush> {
         self.pushes.get(&number)
@@ -272,10 +285,10 @@ impl HoldQueue {
         }
     }
 
-    /// Takes out a push, if it waits.
-    pub(crate) fn remove_waiting(&mut self, number: u64) -> Option<HeldPush> {
+    /// Takes out the push with this id, if it waits. A later one, which has taken its number, stays.
+    pub(crate) fn remove_waiting(&mut self, number: u64, id: Uuid) -> Option<HeldPush> {
         let held = self.pushes.get(&number)?;
-        if held.state == HeldState::Waiting {
+        if held.state == HeldState::Waiting && held.job.push.id == id {
             self.remove(number)
         } else {
             None

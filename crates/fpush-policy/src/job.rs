@@ -22,9 +22,23 @@ pub enum Elsewhere {
     Unasked,
     /// The other lane was asked first, and called the token wrong, or dead.
     Asked {
-        /// Since when it is dead, if the first lane said so; `None` if that called it wrong.
-        gone: Option<Option<u64>>,
+        /// What that one said.
+        said: Said,
     },
+}
+
+/// What a provider says against a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// It is dead.
+    Gone {
+        /// Since then, in milliseconds since 1970, if the provider says so.
+        since: Option<u64>,
+    },
+    /// It is wrong, or cannot be read.
+    Wrong,
+    /// It is one of another app.
+    AnotherApps,
 }
 
 /// A push, and what must be remembered about it until it is done.

@@ -241,6 +241,30 @@ impl Spool {
         Some(head)
     }
 
+    /// The push for this is worth something until then, too. Returns whether there is one. That is written down only while its
+    /// body is in memory.
+    pub(crate) fn extend(&mut self, target: Target, expires: Instant) -> bool {
+        let key = target.slot_key();
+        let until = self.ticks.until(expires);
+        let waiting = match self.known.get_mut(key) {
+            None => self.unknown.get_mut(key),
+            known => known,
+        };
+        let head = match waiting {
+            None => self.loading.get_mut(&key).map(|(_, head)| head),
+            waiting => waiting,
+        };
+        let Some(head) = head else {
+            return false;
+        };
+        head.expires = head.expires.max(until);
+        let number = head.number;
+        if self.bodies.contains_key(&number) {
+            self.touch(number);
+        }
+        true
+    }
+
     /// Takes out the push for this, with the time at which it is given up, if its body is in memory. What has none is written down.
     pub(crate) fn take_with_body(&mut self, target: Target) -> Option<(Box<PushJob>, Instant)> {
         let (job, expires) = self.body(self.find(target)?)?;

@@ -260,12 +260,15 @@ impl VerdictGuard {
     }
 
     /// The provider called a token dead or wrong: whether it is to be taken for dead. What was said against it is kept
-    /// until it is [unblocked](Self::unblock) or dead, because a registry may have the last word.
+    /// until it is [unblocked](Self::unblock) or dead, because a registry may have the last word. `is_living`: pushes to it were
+    /// accepted here, as far as that is remembered. Of those few die a day while the lane rejects many: how many it rejects
+    /// usually says nothing of them where most of its tokens were dead when they came.
     pub(crate) fn weigh(
         &mut self,
         token: Fingerprint,
         publisher: Publisher,
         word: Word,
+        is_living: bool,
         now: Seconds,
     ) -> (Belief, Option<LaneChange>) {
         let Publisher { domain, standing } = publisher;
@@ -273,7 +276,9 @@ impl VerdictGuard {
         let first = self.words.of(token);
         // What may have been about us does not make a word beyond doubt the second one.
         let first = first.filter(|first| first.beyond_doubt || word == Word::AboutUs);
-        let believed = self.believes(word, first, domain, now) && self.deaths.has_room();
+        let believed = self.believes(word, first, domain, now)
+            && self.deaths.has_room()
+            && (!is_living || self.evidence_for(domain).is_calm() || self.deaths.living.take(now));
         if believed {
             self.deaths.add();
         }
@@ -335,10 +340,7 @@ impl VerdictGuard {
     }
 
     fn believes(&self, word: Word, first: Option<FirstWord>, domain: Fingerprint, now: Seconds) -> bool {
-        // Rejected tokens of others, who may have invented them, are no reason to doubt this one.
-        let evidence = self
-            .window
-            .evidence(0, |other| other == domain || self.is_proven(other));
+        let evidence = self.evidence_for(domain);
         let trusts = self.proven && self.burst.is_none();
         match (word, first) {
             (Word::AboutUs, Some(first)) => {
@@ -434,6 +436,12 @@ impl VerdictGuard {
 
     fn evidence(&self) -> Evidence {
         self.window.evidence(0, |domain| self.is_proven(domain))
+    }
+
+    /// Rejected tokens of other domains, who may have invented them, are no reason to doubt one of this domain.
+    fn evidence_for(&self, domain: Fingerprint) -> Evidence {
+        self.window
+            .evidence(0, |other| other == domain || self.is_proven(other))
     }
 
     fn is_proven(&self, domain: Fingerprint) -> bool {

@@ -171,6 +171,9 @@ pub enum PushError {
     /// The provider says that the token is not one of this app's, or cannot be read. A wrong setting of ours, or a
     /// new form of tokens, looks the same: it is weighed for a day or more.
     TokenDoubted,
+    /// The provider knows the token, as one of another app or project. Its publishes name a module that is not its own, or our
+    /// settings name another app: no device has gone, however often it is said.
+    TokenOfAnotherApp,
     /// This device gets too many pushes: silence for this token, then one push.
     TokenBusy,
     /// The provider gets too many pushes and does not say whether for this device or from this module: silence for the token,

@@ -95,7 +95,7 @@ impl PushError {
             Self::TokenGone { since: _ } => {
                 "Open the app: it was removed from the device, or has another token, and has to register again."
             }
-            Self::TokenDoubted => {
+            Self::TokenDoubted | Self::TokenOfAnotherApp => {
                 "Open the app, so that it registers again. If it stays so, the app was built for another environment or another \
                  push module than it names: tell its developer the reason."
             }

@@ -144,7 +144,7 @@ impl Module {
         let is_word = |failure: &Failure| {
             matches!(
                 failure.error,
-                PushError::TokenGone { .. } | PushError::TokenDoubted
+                PushError::TokenGone { .. } | PushError::TokenDoubted | PushError::TokenOfAnotherApp
             )
         };
         if !matches!(next, Next::Again | Next::Elsewhere) && result.as_ref().is_err_and(is_word) {

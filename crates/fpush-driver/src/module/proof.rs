@@ -93,6 +93,7 @@ impl Module {
             }
             PushError::TokenGone { .. }
             | PushError::TokenDoubted
+            | PushError::TokenOfAnotherApp
             | PushError::TokenBusy
             | PushError::TooMany { .. }
             | PushError::TokenUnserved

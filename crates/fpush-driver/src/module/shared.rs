@@ -152,10 +152,11 @@ impl Module {
         let Held { number, new, .. } = held;
         if let Some(claim) = claim {
             let HeldClaim { claim, shared } = *claim;
+            let id = claim.id;
             match shared.claim(claim).await {
                 Some(claimed) => {
                     let now = Instant::now().into_std();
-                    let outcome = self.lock().policy.claimed_to_hold(number, claimed, now);
+                    let outcome = self.lock().policy.claimed_to_hold(number, id, claimed, now);
                     if outcome != Outcome::Queued {
                         return outcome;
                     }

@@ -95,12 +95,15 @@ impl Module {
             id: Uuid::new_v4(),
             deadline: (Instant::now() + DEADLINE).into_std(),
         };
-        let lane = self
-            .lock()
-            .lanes_of(&token, self.fingerprint(&token), self.senders.hasher());
+        let fingerprint = self.fingerprint(&token);
+        let lane = self.lock().lanes_of(&token, fingerprint, self.senders.hasher());
         let lane = self.attempt_alone(&*backend, lane, push, None).await?;
         let now = Instant::now().into_std();
-        self.lock().policy.tried(lane, generation, now);
+        let mut state = self.lock();
+        state.policy.tried(lane, generation, now);
+        // Whatever was said against it before: it is alive.
+        state.policy.unblock(fingerprint);
+        drop(state);
         // What is held may find out at once.
         self.lane.wake.notify_one();
         Ok(class)
@@ -168,7 +171,9 @@ impl Module {
             match failure.error {
                 PushError::Reconnected | PushError::Renewed if again > 0 => again -= 1,
                 PushError::TooLarge if push.form == Form::Full => push.form = Form::Minimal,
-                PushError::TokenGone { .. } | PushError::TokenDoubted if let Some(second) = other.take() => {
+                PushError::TokenGone { .. } | PushError::TokenDoubted | PushError::TokenOfAnotherApp
+                    if let Some(second) = other.take() =>
+                {
                     lane = second;
                     if let Some((permit, sender)) = turn.take() {
                         drop(permit);
@@ -179,6 +184,7 @@ impl Module {
                 }
                 PushError::TokenGone { .. }
                 | PushError::TokenDoubted
+                | PushError::TokenOfAnotherApp
                 | PushError::TokenBusy
                 | PushError::TooMany { .. }
                 | PushError::TokenUnserved

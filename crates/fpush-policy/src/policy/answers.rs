@@ -9,7 +9,7 @@ use crate::{
     attempts::{Answered, Ended, Next, Notice, Tries},
     block::BlockReason,
     fair::Standing,
-    job::{Elsewhere, PushJob},
+    job::{Elsewhere, PushJob, Said},
     shared::{Change, SharedWord},
     verdict::{Belief, Publisher, Word},
 };
@@ -146,12 +146,13 @@ impl<W> Policy<W> {
                 };
             }
             PushError::Pause { length, alarm } => return self.paused(job, failure, length, alarm, now),
-            PushError::TokenGone { since } => return self.rejected(job, Some(since), now),
+            PushError::TokenGone { since } => return self.rejected(job, Said::Gone { since }, now),
             PushError::TokenDoubted => {
-                let answered = self.rejected(job, None, now);
+                let answered = self.rejected(job, Said::Wrong, now);
                 self.note_other_key(job, failure);
                 return answered;
             }
+            PushError::TokenOfAnotherApp => return self.rejected(job, Said::AnotherApps, now),
             PushError::Unexplained => {
                 self.take_neutral(job, now);
                 self.health_of(job.lane).answered();
@@ -220,60 +221,68 @@ impl<W> Policy<W> {
         }
     }
 
-    /// The lane of a push calls its token dead, since then if it says so, or wrong (`None`). Where the token may be at home in
+    /// The lane of a push says something against its token. Where the token may be at home in
     /// another lane, nothing of that counts before the other one was asked.
-    fn rejected(&mut self, job: &mut PushJob, gone: Option<Option<u64>>, now: Instant) -> Answered {
+    fn rejected(&mut self, job: &mut PushJob, said: Said, now: Instant) -> Answered {
         let Some(other) = job.lane.other() else {
-            return self.weigh(job, gone, now);
+            return self.weigh(job, said, now);
         };
         match job.elsewhere {
-            Elsewhere::Nowhere => self.weigh(job, gone, now),
+            Elsewhere::Nowhere => self.weigh(job, said, now),
             Elsewhere::Unasked => {
                 self.health_of(job.lane).answered();
-                job.elsewhere = Elsewhere::Asked { gone };
+                job.elsewhere = Elsewhere::Asked { said };
                 job.lane = other;
                 Answered::next(Next::Elsewhere)
             }
             // What knows the token counts, or else the lane in which it was tried first. For the other one it was none of its tokens.
-            Elsewhere::Asked { gone: before } => {
-                let (heard, unheard, gone) = match gone {
-                    Some(_) => (job.lane, other, gone),
-                    None => (other, job.lane, before),
+            Elsewhere::Asked { said: before } => {
+                let (heard, unheard, said) = match (before, said) {
+                    (_, Said::Gone { .. }) | (Said::Wrong, Said::AnotherApps) => (job.lane, other, said),
+                    (_, Said::Wrong) | (Said::Gone { .. } | Said::AnotherApps, Said::AnotherApps) => {
+                        (other, job.lane, before)
+                    }
                 };
                 self.health_of(unheard).answered();
                 self.take_neutral_of(unheard, job, now);
                 job.lane = heard;
-                self.weigh(job, gone, now)
+                self.weigh(job, said, now)
             }
         }
     }
 
-    /// Weighs that the provider called a token dead, since then if it says so, or wrong (`None`). A second token, for
-    /// calls, is not a reason to give up the device: it is left alone for a while.
-    fn weigh(&mut self, job: &PushJob, gone: Option<Option<u64>>, now: Instant) -> Answered {
+    /// Weighs what the provider says against a token. A second token, for calls, is not a reason to give up the device: it is left alone for a while.
+    fn weigh(&mut self, job: &PushJob, said: Said, now: Instant) -> Answered {
         let health = self.health_of(job.lane);
-        match (job.lane, gone) {
+        match (job.lane, said) {
             // It may have another key than ours.
-            (LaneId::Vendor(_), None) => health.heard(),
+            (LaneId::Vendor(_), Said::Wrong) => health.heard(),
             (LaneId::Main | LaneId::Second | LaneId::Vendor(_) | LaneId::Origin(_), _) => health.answered(),
         }
         let (token, publisher) = (job.token, Publisher::of(&job.sender));
         let (at, wall) = (self.clock.seconds(now), self.clock.millis(now));
-        let word = match gone {
+        let word = match said {
             // A provider that speaks of the future may be wrong about all else.
-            Some(since) if since.is_none_or(|since| since <= wall) => Word::BeyondDoubt,
-            Some(_) | None => Word::AboutUs,
+            Said::Gone { since } if since.is_none_or(|since| since <= wall) => Word::BeyondDoubt,
+            Said::Gone { .. } | Said::Wrong | Said::AnotherApps => Word::AboutUs,
         };
         let is_second = job.push.extra.as_ref().is_some_and(|extra| extra.call);
         // Of another module, as likely as not, whose name was lost on the way.
-        let is_astray = word == Word::AboutUs && job.choice == Choice::Default;
-        let (belief, change) = if is_second || is_astray {
+        let is_astray = said == Said::AnotherApps || word == Word::AboutUs && job.choice == Choice::Default;
+        // The settings name one environment where they named both before: it lives in the other one.
+        let is_at_home_elsewhere = word == Word::AboutUs
+            && (job.lane, job.elsewhere) == (LaneId::Main, Elsewhere::Nowhere)
+            && self.home(token) == LaneId::Second;
+        let (belief, change) = if is_second || is_astray || is_at_home_elsewhere {
             (
                 Belief::Doubted,
                 self.guard_of(job.lane).rejected(token, publisher, at),
             )
         } else {
-            let weighed = self.guard_of(job.lane).weigh(token, publisher, word, at);
+            let is_living = self.recent.accepted_at(token).is_some();
+            let weighed = self
+                .guard_of(job.lane)
+                .weigh(token, publisher, word, is_living, at);
             let is_shared = publisher.standing == Standing::Known && job.lane == LaneId::Main;
             if is_shared && self.outbox.is_open() && self.guard.is_doubted(token) {
                 let beyond_doubt = word == Word::BeyondDoubt;
@@ -284,7 +293,10 @@ impl<W> Policy<W> {
         };
         let next = match belief {
             Belief::Dead => Next::Dead {
-                since: gone.flatten(),
+                since: match said {
+                    Said::Gone { since } => since,
+                    Said::Wrong | Said::AnotherApps => None,
+                },
             },
             Belief::Doubted => {
                 self.block(token, BlockReason::Doubted, now);

@@ -51,8 +51,8 @@ impl<W> Policy<W> {
     pub(super) fn learn_home(&mut self, job: &PushJob) {
         let homes = &mut self.homes;
         let has_changed = match (job.elsewhere, job.lane) {
-            (Elsewhere::Nowhere, _) | (_, LaneId::Vendor(_) | LaneId::Origin(_)) => false,
-            (_, LaneId::Second) => {
+            (_, LaneId::Vendor(_) | LaneId::Origin(_)) | (Elsewhere::Nowhere, LaneId::Second) => false,
+            (Elsewhere::Unasked | Elsewhere::Asked { .. }, LaneId::Second) => {
                 let before = homes.second.len();
                 homes.second.touch(job.token, ());
                 homes.second.len() != before || before == MOST as usize

@@ -245,7 +245,9 @@ impl<W> Policy<W> {
             PushError::TokenGone { since: _ } => {
                 return self.weigh_alone(origin, job, Word::BeyondDoubt, now);
             }
-            PushError::TokenDoubted => return self.weigh_alone(origin, job, Word::AboutUs, now),
+            PushError::TokenDoubted | PushError::TokenOfAnotherApp => {
+                return self.weigh_alone(origin, job, Word::AboutUs, now);
+            }
             PushError::Unexplained | PushError::TokenUnserved => {
                 self.lanes.origins.answered(origin);
                 self.blocklist.block(job.token, BlockReason::Doubted, now);

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use fpush_push::{LaneId, Outcome};
 
 use super::{Busy, Failed, HeldEnd, HoldUntil, Phase, Policy};
-use crate::{attempts::Ended, hold::HeldPush, job::PushJob, limiter::RateSlot, shared::Change};
+use crate::{
+    attempts::Ended, block::BlockReason, hold::HeldPush, job::PushJob, limiter::RateSlot, shared::Change,
+    ticks::TICK,
+};
 
 impl<W> Policy<W> {
     /// Holds a push whose attempts have ended without an answer: it is acknowledged, and tried again from then on.
@@ -18,7 +21,8 @@ impl<W> Policy<W> {
         if self.is_last_chance() {
             return Failed::Refused(Outcome::ProviderUnavailable);
         }
-        if self.held.queued(target).is_some() || self.spool.find(target).is_some() {
+        // The one that goes out for both is worth something for as long as this one would be.
+        if self.held.extend(target, worth_until) || self.spool.extend(target, worth_until) {
             return Failed::Covered;
         }
         let is_down = job.lane == LaneId::Main && self.is_down(job.lane, now);
@@ -96,7 +100,15 @@ impl<W> Policy<W> {
             Ended::Settled(Outcome::TokenDead) => HeldEnd::Dropped,
             Ended::Settled(outcome) => {
                 self.give_back(slot);
-                match self.blocklist.look(token, now) {
+                let block = self.blocklist.look(token, now);
+                if let Some(due) = again_after(*outcome, block, now)
+                    && due < expires
+                    && self.end == Phase::Running
+                    && !self.held.is_full()
+                {
+                    return self.try_again(number, due, false, now);
+                }
+                match block {
                     Some((reason, _)) if *outcome == Outcome::TokenBlocked => HeldEnd::blocked(lane, reason),
                     _ => HeldEnd::lost(lane, *outcome),
                 }
@@ -171,10 +183,27 @@ impl<W> Policy<W> {
             return Some(HeldEnd::Covered);
         }
         let (job, expires) = newer.unwrap_or_else(|| (held.job, held.expires.unwrap_or(now)));
-        self.spool.put(job, expires, || number);
+        if self.spool.put(job, expires, || number) != number {
+            // One was spooled beside the one that was queued, and is written down under its own number.
+            self.held.touch(number);
+        }
         None
     }
 }
 
+/// When an acknowledged push is tried again to which the provider said something that is no reason to give it up: its token is not
+/// believed dead, or the settings, which can be changed, are wrong.
+fn again_after(outcome: Outcome, block: Option<(BlockReason, Instant)>, now: Instant) -> Option<Instant> {
+    match (outcome, block) {
+        (Outcome::TokenBlocked, Some((BlockReason::Doubted | BlockReason::Unexplained, until))) => {
+            Some(until + TICK)
+        }
+        (Outcome::ProviderUnavailable, _) => Some(now + REFUSED_PAUSE),
+        _ => None,
+    }
+}
+
+/// As long as a block of a token that is not believed dead.
+const REFUSED_PAUSE: Duration = Duration::from_secs(600);
 /// So much later than its time is over the last attempt may be, where nothing is held for outages.
 const LAST_ATTEMPT: Duration = Duration::from_secs(90);

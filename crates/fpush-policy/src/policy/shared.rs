@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fpush_push::{Class, LaneId, Outcome, TokenHasher};
+use uuid::Uuid;
 
 use super::{Held, HeldEnd, HoldUntil, Phase, Policy, homes::Homes};
 use crate::{
@@ -135,8 +136,8 @@ impl<W> Policy<W> {
         Confirmed::Held(self.hold(job, until))
     }
 
-    /// What the answer to the claim of a publish means that is held. Returns what its sender is told.
-    pub fn claimed_to_hold(&mut self, number: u64, claimed: Claimed, now: Instant) -> Outcome {
+    /// What the answer to the claim of the publish with this id means that is held under this number. Returns what its sender is told.
+    pub fn claimed_to_hold(&mut self, number: u64, id: Uuid, claimed: Claimed, now: Instant) -> Outcome {
         match claimed {
             Claimed::Free { .. } => Outcome::Queued,
             Claimed::Held(left) => {
@@ -149,7 +150,7 @@ impl<W> Policy<W> {
             }
             Claimed::Queued | Claimed::Blocked(..) | Claimed::Paused(_) | Claimed::Taken => {
                 // What is under way is not called back.
-                match self.held.remove_waiting(number) {
+                match self.held.remove_waiting(number, id) {
                     Some(held) => self.heard(&held.job, claimed, now),
                     None => Outcome::Queued,
                 }
@@ -186,6 +187,13 @@ impl<W> Policy<W> {
                 Err(Unsent::Later(now + left))
             }
             Claimed::Queued => Ok(slot),
+            // The block ends, and with it what speaks against sending it.
+            Claimed::Blocked(BlockReason::Doubted | BlockReason::Unexplained, left)
+                if job.worth_until.is_some_and(|until| now + left < until) =>
+            {
+                self.heard(job, claimed, now);
+                Err(Unsent::Later(now + left))
+            }
             Claimed::Blocked(..) => {
                 let outcome = self.heard(job, claimed, now);
                 Err(Unsent::Ended(Ended::Settled(outcome)))

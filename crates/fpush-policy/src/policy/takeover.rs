@@ -63,11 +63,8 @@ impl<W> Policy<W> {
     /// Another instance has taken over the push that was held under this number. Returns whether it was still here: one with
     /// another id is a newer one, and one that is due is asked for before it is sent.
     pub fn taken_over(&mut self, number: u64, key: Fingerprint, id: Uuid) -> bool {
-        if let Some(held) = self.held.get(number) {
-            if held.job.push.id != id {
-                return false;
-            }
-            let Some(held) = self.held.remove_waiting(number) else {
+        if self.held.get(number).is_some() {
+            let Some(held) = self.held.remove_waiting(number, id) else {
                 return false;
             };
             self.ended.push((held.job.token, HeldEnd::Taken));

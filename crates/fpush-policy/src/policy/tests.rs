@@ -547,7 +547,12 @@ fn an_accepted_push_takes_back_what_was_said_against_its_token() {
             f.answer("a.org", "t", Err(PushError::TokenDoubted), 0);
             assert!(f.policy.guard.is_doubted(job.token));
             if has_two_lanes {
-                (job.lane, job.elsewhere) = (LaneId::Second, crate::job::Elsewhere::Asked { gone: None });
+                (job.lane, job.elsewhere) = (
+                    LaneId::Second,
+                    crate::job::Elsewhere::Asked {
+                        said: crate::job::Said::Wrong,
+                    },
+                );
             }
             let generation = f.policy.generation();
             if is_reloaded {
@@ -795,4 +800,98 @@ fn an_acknowledged_push_that_fails_outlasts_a_newer_one_that_cannot_be_written_d
         let ended = f.policy.take_ended();
         assert!(matches!(ended[..], [(_, HeldEnd::Covered)]));
     }
+}
+
+/// Nobody believes what the provider says in an incident, and a wrong setting can be mended: what is held outlasts both.
+#[test]
+fn what_is_held_for_hours_is_tried_again_after_words_that_are_not_believed_and_refusals() {
+    for (error, outcome) in [
+        (PushError::TokenGone { since: None }, Outcome::TokenBlocked),
+        (PushError::Unexplained, Outcome::TokenBlocked),
+        (PushError::Misconfigured, Outcome::ProviderUnavailable),
+    ] {
+        let mut f = Fixture::new(10);
+        let mut job = job_of("a.org", "t");
+        job.worth_until = Some(f.start + HOUR);
+        f.policy.hold(job, HoldUntil::Due(f.at(1_000)));
+        let mut millis = 1_000;
+        for _ in 0..3 {
+            while f.policy.make_due(f.at(millis)) {}
+            let Some(Grant::Held(attempt)) = f.next(millis) else {
+                panic!("it is due after {error:?} at {millis}");
+            };
+            f.answer("a.org", "t", Err(error), millis);
+            let settled = Ended::Settled(outcome);
+            let end = f
+                .policy
+                .held_ended(attempt.number, attempt.slot, &settled, f.at(millis));
+            assert_eq!((end, f.policy.held()), (None, 1), "{error:?}");
+            while f.policy.make_due(f.at(millis + 599_000)) {}
+            assert!(f.next(millis + 599_000).is_none(), "{error:?}");
+            // The second block of an answer that nobody explains lasts twice as long.
+            millis += 1_230_000;
+        }
+    }
+}
+
+/// One that failed is acknowledged because another one is held for the device, which is given up earlier.
+#[test]
+fn what_goes_out_for_a_newer_push_is_worth_as_much() {
+    for until in [HoldUntil::Back, HoldUntil::Due(Instant::now() + HOUR)] {
+        let mut f = Fixture::new(10);
+        let mut older = job_of("a.org", "t");
+        older.worth_until = Some(f.at(60_000));
+        f.policy.hold(older, until);
+        let Became::Sent(slot) = f.publish("a.org", "other", 0, 0) else {
+            panic!("nothing is known yet");
+        };
+        let mut newer = job_of("a.org", "t");
+        newer.worth_until = Some(f.start + DAY);
+        let failed = f.policy.failed(newer, slot, f.at(1_000), f.at(1_000));
+        assert!(matches!(failed, Failed::Covered), "{failed:?}");
+        let target = job_of("a.org", "t").target();
+        let expires = f
+            .policy
+            .spool
+            .expires(target)
+            .or_else(|| f.policy.held.queued_push(target)?.expires);
+        assert!(expires.unwrap() + Duration::from_secs(1) >= f.start + DAY);
+    }
+}
+
+/// "both" became "production": where a token lives is known from before.
+#[test]
+fn a_token_that_lives_in_the_other_environment_is_not_taken_for_dead_where_that_is_not_asked_any_more() {
+    let mut f = Fixture::new(10);
+    let now = f.start;
+    let mut job = job_of("a.org", "t");
+    (job.lane, job.elsewhere) = (LaneId::Second, crate::job::Elsewhere::Unasked);
+    let generation = f.policy.generation();
+    f.policy
+        .answered(&mut job, &mut Tries::new(now, 0), Ok(()), generation, now, 0.0);
+    assert_eq!(f.policy.home(job.token), LaneId::Second);
+    assert!(!dies_of_two_words(&mut f, "t", PushError::TokenDoubted));
+    assert!(dies_of_two_words(&mut f, "u", PushError::TokenDoubted));
+}
+
+#[test]
+fn a_token_of_another_app_is_never_taken_for_dead() {
+    let mut f = Fixture::new(10);
+    assert!(!dies_of_two_words(&mut f, "t", PushError::TokenOfAnotherApp));
+    assert!(dies_of_two_words(&mut f, "u", PushError::TokenDoubted));
+}
+
+/// Whether a token is dead that is called wrong again and again for two days, while others are accepted.
+fn dies_of_two_words(f: &mut Fixture, token: &str, error: PushError) -> bool {
+    let mut dies = false;
+    let before = f.policy.clock.seconds(f.start);
+    for hours in 0..50_u64 {
+        let millis = 3_600_000 * hours + before % 1_000;
+        for other in 0..20 {
+            f.answer("a.org", &format!("other {other}"), Ok(()), millis + other);
+        }
+        let answered = f.answer("a.org", token, Err(error), millis + 100);
+        dies |= matches!(answered.next, Next::Dead { .. });
+    }
+    dies
 }

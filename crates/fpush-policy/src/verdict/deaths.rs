@@ -7,7 +7,7 @@ use crate::shared::OwnDeaths;
 use super::{
     STEADY,
     history::{Hysteresis, Usual},
-    window::{Answer, Evidence, LONGEST, Seconds, Sign},
+    window::{Answer, DAY, Evidence, LONGEST, Seconds, Sign},
 };
 
 /// Tokens that were taken for dead, until enough answers show that the lane rejects no more tokens than it does usually.
@@ -27,6 +27,27 @@ pub(crate) struct Deaths {
     pub(crate) later: Vec<Answer>,
     /// What other instances should know of it.
     pub(crate) news: News,
+    /// Those of them that were accepted here before.
+    pub(crate) living: Living,
+}
+
+/// How many tokens that were accepted here were taken for dead within a day, while the lane rejected many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Living {
+    since: Seconds,
+    count: u32,
+}
+
+impl Living {
+    /// Whether one more may be taken for dead; then it is counted.
+    pub(crate) fn take(&mut self, now: Seconds) -> bool {
+        if now.saturating_sub(self.since) >= DAY {
+            *self = Self { since: now, count: 0 };
+        }
+        let has_room = self.count < MOST_DEATHS;
+        self.count += u32::from(has_room);
+        has_room
+    }
 }
 
 /// What other instances, with which the bound is shared, should know of the count.
@@ -112,6 +133,7 @@ impl Deaths {
             answer.at = now;
         }
         self.usual.at = now;
+        self.living.since = now;
         self.risen = self.risen.map(|_| now);
     }
 

@@ -313,7 +313,7 @@ fn the_rate_limit_neither_stops_it_nor_notices_it() {
 }
 
 #[test]
-fn the_block_list_neither_stops_it_nor_notices_it() {
+fn the_block_list_does_not_stop_it_and_what_is_accepted_is_not_blocked_any_more() {
     let place = Place::new();
     let mut running = place.start();
     let (dead, alive) = (apple(1), apple(2));
@@ -327,8 +327,8 @@ fn the_block_list_neither_stops_it_nor_notices_it() {
     assert_eq!(place.apns.count(), 11, "the second one was not asked for");
     place.send("ios", &dead).expect(0, &[ASKED, "accepted"]);
     assert_eq!(place.apns.count(), 12);
-    assert_eq!(running.push("ios", &dead), DEAD, "still blocked");
-    assert_eq!(place.apns.count(), 12);
+    assert_eq!(running.push("ios", &dead), RESULT, "it is alive");
+    assert_eq!(place.apns.count(), 13);
 
     place.apns.queue([Answer::reason(410, "Unregistered")]);
     place.send("ios", &alive).expect(NO, &[ASKED, "Unregistered"]);

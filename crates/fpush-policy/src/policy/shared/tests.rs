@@ -167,14 +167,22 @@ fn what_is_held_here_goes_if_one_is_queued_elsewhere_and_nobody_hears_of_it_twic
     let number = f.policy.hold(job("t"), until).number;
     let now = f.at(1);
     assert_eq!(
-        f.policy.claimed_to_hold(number, Claimed::Queued, now),
+        f.policy
+            .claimed_to_hold(number, job("t").push.id, Claimed::Queued, now),
         Outcome::Refused
     );
     assert_eq!(f.policy.held(), 0);
     // The other one's window is longer.
     let number = f.policy.hold(job("t"), until).number;
-    let held = Claimed::Held(seconds(40));
-    assert_eq!(f.policy.claimed_to_hold(number, held, now), Outcome::Queued);
+    let (id, held) = (job("t").push.id, Claimed::Held(seconds(40)));
+    assert_eq!(f.policy.claimed_to_hold(number, id, held, now), Outcome::Queued);
+    // A later push has taken its number: that one is acknowledged, and stays.
+    let earlier = Uuid::from_u128(77);
+    assert_eq!(
+        f.policy.claimed_to_hold(number, earlier, Claimed::Queued, now),
+        Outcome::Queued
+    );
+    assert_eq!(f.policy.held(), 1);
     assert_eq!(f.policy.next_timer(now), Some(f.at(41)));
 }
 
@@ -515,7 +523,8 @@ fn what_another_instance_says_it_holds_is_never_acknowledged() {
     );
     let now = f.at(2);
     assert_eq!(
-        f.policy.claimed_to_hold(number, Claimed::Queued, now),
+        f.policy
+            .claimed_to_hold(number, job("t").push.id, Claimed::Queued, now),
         Outcome::Refused
     );
 }
