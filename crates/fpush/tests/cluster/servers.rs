@@ -44,6 +44,7 @@ struct Service {
 /// An instance.
 struct Member {
     daemon: Daemon,
+    is_killed: bool,
     /// One for each of its links.
     links: Vec<Books>,
     /// Its way to the engine.
@@ -118,6 +119,7 @@ impl Service {
             settings["cluster"] = json!({ "url": url, "timeout": "1s" });
             Member {
                 daemon: builder.settings(&settings).start(),
+                is_killed: false,
                 links,
                 engine,
             }
@@ -142,11 +144,14 @@ impl Service {
     #[track_caller]
     fn settle(&mut self) {
         let mut quiet = 0;
-        until(2 * LONG, "all publishes are answered", || {
+        until(6 * LONG, "all publishes are answered", || {
             let before: usize = self.links().map(|books| books.read).sum();
             self.all.iter_mut().for_each(Member::read);
             let is_same = self.links().map(|books| books.read).sum::<usize>() == before;
-            let is_answered = self.links().all(|books| books.open.is_empty());
+            let alive = self.all.iter().filter(|member| !member.is_killed);
+            let is_answered = alive
+                .flat_map(|member| &member.links)
+                .all(|books| books.open.is_empty());
             quiet = if is_same && is_answered { quiet + 1 } else { 0 };
             quiet == 10
         });
@@ -192,17 +197,20 @@ impl Service {
     fn kill(&mut self, instance: usize) {
         let member = &mut self.all[instance];
         member.daemon.kill();
-        member.read();
-        member.links.iter_mut().for_each(|books| books.open.clear());
+        member.is_killed = true;
     }
 
     /// Starts one again that was killed, and waits until its links are up.
     #[track_caller]
     fn start_again(&mut self, instance: usize) {
         let member = &mut self.all[instance];
+        member.read();
+        member.links.iter_mut().for_each(|books| books.open.clear());
         member.daemon.start_again();
+        member.is_killed = false;
         let links = member.links.len();
-        until(LONG, "its links are up", || {
+        // A server that has not noticed the end of the former one refuses the new one for up to a minute.
+        until(4 * LONG, "its links are up", || {
             member.value("fpush_component_up", &[]) == links
         });
     }
