@@ -412,7 +412,7 @@ mod tests {
             outcome.span(),
             Some((Duration::from_secs(5), Duration::from_millis(7_500)))
         );
-        assert_eq!(outcome.unexplained(), [String::new(); 0]);
+        assert_eq!(outcome.unexplained(), Vec::<String>::new());
         outcome.unanswered.clear();
         assert_eq!(
             outcome.unexplained(),
@@ -420,7 +420,7 @@ mod tests {
         );
         // As if it had been the probe.
         outcome.sends[0].0 = Duration::from_secs(6);
-        assert_eq!(outcome.unexplained(), [String::new(); 0]);
+        assert_eq!(outcome.unexplained(), Vec::<String>::new());
         outcome.sends[0].0 = Duration::from_secs(5);
         outcome
             .sends

@@ -28,7 +28,7 @@ fn outage(kind: Kind) {
     assert_eq!(outcome.woken(), DEVICES, "{}", world.daemon.log());
     assert_eq!(
         outcome.unexplained(),
-        [String::new(); 0],
+        Vec::<String>::new(),
         "{}",
         world.daemon.log()
     );
