@@ -218,17 +218,23 @@ impl Blocklist {
     /// Forgets all tokens that the provider called dead or wrong, because it said so to other settings: at once what it
     /// blocks by that, and [little by little](Self::sweep) what it remembers.
     pub(crate) fn unblock_all(&mut self) {
-        self.era = match self.era.next() {
-            Some(era) => era,
-            // So many reloads within minutes: nothing of a former era may be taken for one of this.
-            None => {
-                while self.unswept > 0 {
-                    self.sweep();
-                }
-                Era::default()
+        match self.era.next() {
+            Some(era) => {
+                self.era = era;
+                self.unswept = self.blocks.len();
             }
-        };
-        self.unswept = self.blocks.len();
+            // So many reloads, each of which began the sweeping anew: nothing of a former era, nor of the one that ends now,
+            // may be taken for one of those that follow.
+            None => {
+                for era in [self.era, Era::default()] {
+                    self.era = era;
+                    self.unswept = self.blocks.len();
+                    while self.unswept > 0 {
+                        self.sweep();
+                    }
+                }
+            }
+        }
         self.changes += 1;
     }
 
@@ -510,16 +516,22 @@ mod tests {
     /// Their numbers begin anew after 64.
     #[test]
     fn no_block_of_an_era_that_has_ended_counts_in_a_later_one() {
-        let mut f = Fixture::new();
-        for _ in 0..200 {
+        let hasher = TokenHasher::with_key([7; 16]);
+        let blocked = |f: &Fixture, token| f.list.look(token, f.start).map(|(reason, _)| reason);
+        let unexplained = hasher.fingerprint("unexplained");
+        for before in 0..130 {
+            let mut f = Fixture::new();
+            (0..before).for_each(|_| f.list.unblock_all());
             f.block(BlockReason::Dead, Duration::ZERO);
-            f.list.unblock_all();
-            assert_eq!(f.check(SECOND), None);
-        }
-        f.block(BlockReason::Dead, Duration::ZERO);
-        for _ in 0..200 {
-            f.list.unblock_all();
-            assert_eq!(f.check(SECOND), None);
+            f.list.block(unexplained, BlockReason::Unexplained, f.start);
+            for after in 1..200 {
+                f.list.unblock_all();
+                let new = hasher.fingerprint(&after.to_string());
+                f.list.block(new, BlockReason::Dead, f.start);
+                assert_eq!(blocked(&f, f.token), None, "{after} after {before}");
+                assert_eq!(blocked(&f, new), Some(BlockReason::Dead));
+                assert_eq!(blocked(&f, unexplained), Some(BlockReason::Unexplained));
+            }
         }
     }
 

@@ -8,10 +8,11 @@ use std::{
 
 use crate::{Daemon, daemon};
 
-/// The clocks of one program. They run as usual, and are ahead by what [`Clock::advance`] said.
+/// The clocks of one program, or of several that are on one machine. They run as usual, and are ahead by what [`Clock::advance`] said.
 pub struct Clock {
     file: PathBuf,
     ahead: Duration,
+    moves: Moves,
 }
 
 /// Which clocks are moved.
@@ -26,21 +27,48 @@ pub enum Moves {
 impl Clock {
     /// Starts the daemon of this builder under a clock of its own.
     pub fn start(builder: daemon::Builder, moves: Moves) -> (Daemon, Self) {
-        let file = builder.dir().join("clock");
+        let clock = Self::new(builder.dir(), moves);
+        (clock.run(builder), clock)
+    }
+
+    /// One that is kept in a file in this folder.
+    pub fn new(folder: &Path, moves: Moves) -> Self {
         let clock = Self {
-            file,
+            file: folder.join("clock"),
             ahead: Duration::ZERO,
+            moves,
         };
         clock.write();
-        let mut builder = builder
-            .env("LD_PRELOAD", library())
-            .env("FAKETIME_TIMESTAMP_FILE", &clock.file.to_string_lossy())
+        clock
+    }
+
+    /// Starts the daemon of this builder under this clock.
+    pub fn run(&self, builder: daemon::Builder) -> Daemon {
+        let environment = self.environment().into_iter();
+        environment
+            .fold(builder, |builder, (name, value)| builder.env(name, &value))
+            .start()
+    }
+
+    /// The same for a program with a memory allocator of its own, which asks for the time before libfaketime can tell it.
+    pub(crate) fn environment_with_usual_allocator(&self) -> Vec<(&'static str, String)> {
+        let mut environment = self.environment();
+        environment[0].1 += " libc.so.6";
+        environment
+    }
+
+    /// What a program finds in its environment that runs under this clock.
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        let mut environment = vec![
+            ("LD_PRELOAD", library().to_owned()),
+            ("FAKETIME_TIMESTAMP_FILE", self.file.display().to_string()),
             // The file is read at each look at a clock.
-            .env("FAKETIME_NO_CACHE", "1");
-        if moves == Moves::TimeOfDay {
-            builder = builder.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+            ("FAKETIME_NO_CACHE", "1".to_owned()),
+        ];
+        if self.moves == Moves::TimeOfDay {
+            environment.push(("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()));
         }
-        (builder.start(), clock)
+        environment
     }
 
     /// Moves the clocks ahead by this time.

@@ -11,7 +11,7 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    Answer, Daemon, FakeFcm, FakeXmpp, Link, NewConnections, TestCa,
+    Answer, Daemon, FakeFcm, FakeXmpp, FcmSend, Link, NewConnections, TestCa,
     fake_fcm::{fcm_error, quota_failure},
     publish::ejabberd_publish,
 };
@@ -41,7 +41,8 @@ pub struct World {
     link: Link,
     devices: usize,
     go_on: fn() -> bool,
-    published: usize,
+    /// When there was a message for which device.
+    published: Vec<(Instant, usize)>,
     answers: BTreeMap<String, usize>,
 }
 
@@ -54,6 +55,10 @@ pub struct Outcome {
     pub answered_in: Duration,
     /// Requests that were made while it lasted.
     pub in_vain: usize,
+    /// How many of them got no answer, by token. What became of those nobody knows.
+    pub unanswered: BTreeMap<String, usize>,
+    /// When there was a message for which token, before the end of it.
+    pub messages: Vec<(Duration, String)>,
     /// Pushes since its end: when, and to which token.
     pub sends: Vec<(Duration, String)>,
 }
@@ -99,6 +104,19 @@ impl Kind {
                 fcm.revoke_tokens();
             }
         }
+    }
+
+    /// Those of the requests in an outage that got no answer.
+    fn unanswered(self, requests: &[&FcmSend]) -> BTreeMap<String, usize> {
+        let mut unanswered = BTreeMap::new();
+        let without_answer = match self {
+            Self::Refused | Self::Silent => requests,
+            Self::Unavailable | Self::Quota | Self::TokenEndpoint => &[],
+        };
+        for request in without_answer {
+            *unanswered.entry(request.token().to_owned()).or_default() += 1;
+        }
+        unanswered
     }
 
     fn end(self, fcm: &FakeFcm) {
@@ -150,7 +168,7 @@ impl World {
             link,
             devices,
             go_on,
-            published: 0,
+            published: Vec::new(),
             answers: BTreeMap::new(),
         }
     }
@@ -175,9 +193,10 @@ impl World {
         let verdict = self.push(0);
         *self.answers.entry(verdict).or_default() += 1;
         let answered_in = start.elapsed();
-        let in_vain = self.fcm.count() - before;
         let back = Instant::now();
         kind.end(&self.fcm);
+        let requests = &self.fcm.sends()[before..];
+        let requests: Vec<_> = requests.iter().filter(|request| request.at < back).collect();
         let end = back + self.longest_drain();
         while self.woken_since(back).len() < self.devices && Instant::now() < end {
             if !(self.go_on)() {
@@ -190,7 +209,9 @@ impl World {
         Some(Outcome {
             answers: std::mem::take(&mut self.answers),
             answered_in,
-            in_vain,
+            in_vain: requests.len(),
+            unanswered: kind.unanswered(&requests),
+            messages: self.messages_before(back),
             sends: self.sends_since(back),
         })
     }
@@ -203,8 +224,8 @@ impl World {
     }
 
     fn publish(&mut self, device: usize) -> String {
-        self.published += 1;
-        let id = format!("id-{}", self.published);
+        self.published.push((Instant::now(), device));
+        let id = format!("id-{}", self.published.len());
         let publish = ejabberd_publish(&id, &token(device), Some("m"), true);
         self.link.send(publish);
         id
@@ -220,7 +241,7 @@ impl World {
                 if !(self.go_on)() {
                     return None;
                 }
-                let device = self.published % self.devices;
+                let device = self.published.len() % self.devices;
                 ids.push(self.publish(device));
                 thread::sleep(SECOND / PER_SECOND);
             }
@@ -248,6 +269,13 @@ impl World {
         self.link.close();
         assert!(self.daemon.wait(PATIENCE).success(), "{}", self.daemon.log());
         self.start_again();
+    }
+
+    fn messages_before(&self, end: Instant) -> Vec<(Duration, String)> {
+        let messages = self.published.iter();
+        messages
+            .map(|(at, device)| (end.saturating_duration_since(*at), token(*device)))
+            .collect()
     }
 
     fn sends_since(&self, since: Instant) -> Vec<(Duration, String)> {
@@ -284,6 +312,30 @@ impl Outcome {
     /// Pushes to devices that had got one.
     pub fn twice(&self) -> usize {
         self.sends.len() - self.woken()
+    }
+
+    /// Second pushes that nothing explains, each as the times of all messages and pushes of its device. Two things do: a request
+    /// that had got no answer, and, for the device of the one probe that was under way when the provider came back, a message
+    /// that came meanwhile: nobody knows whether the request had left before.
+    pub fn unexplained(&self) -> Vec<String> {
+        let mut pushes = BTreeMap::<&str, Vec<Duration>>::new();
+        for (at, token) in &self.sends {
+            pushes.entry(token).or_default().push(*at);
+        }
+        let probed = self.sends.iter().min().map(|(_, token)| token.as_str());
+        let is_recent = |(before, token): &(Duration, String)| *before < PATIENCE && Some(&**token) == probed;
+        let probes = usize::from(self.messages.iter().any(is_recent));
+        let allowed = |token: &str| {
+            let unanswered = self.unanswered.get(token).copied().unwrap_or_default();
+            1 + unanswered + if Some(token) == probed { probes } else { 0 }
+        };
+        pushes.retain(|token, pushes| pushes.len() > allowed(token));
+        let story = |(token, pushes): (&str, Vec<Duration>)| {
+            let messages = self.messages.iter().filter(|(_, other)| other == token);
+            let messages: Vec<_> = messages.map(|(before, _)| *before).collect();
+            format!("messages {messages:?} before the provider was back, pushes {pushes:?} after that")
+        };
+        pushes.into_iter().map(story).collect()
     }
 
     /// When the first device got its push, and when the last one did.
@@ -349,7 +401,9 @@ mod tests {
         let mut outcome = Outcome {
             answers: BTreeMap::new(),
             answered_in: Duration::ZERO,
-            in_vain: 0,
+            in_vain: 1,
+            unanswered: BTreeMap::from([("b".to_owned(), 1)]),
+            messages: vec![(Duration::from_secs(1), "b".to_owned())],
             sends: vec![send(50, "a"), send(52, "b"), send(71, "b"), send(75, "c")],
         };
         assert_eq!((outcome.woken(), outcome.twice(), outcome.spikes()), (3, 1, 0));
@@ -358,6 +412,16 @@ mod tests {
             outcome.span(),
             Some((Duration::from_secs(5), Duration::from_millis(7_500)))
         );
+        assert_eq!(outcome.unexplained(), Vec::<String>::new());
+        outcome.unanswered.clear();
+        assert_eq!(
+            outcome.unexplained(),
+            ["messages [1s] before the provider was back, pushes [5.2s, 7.1s] after that"]
+        );
+        // As if it had been the probe.
+        outcome.sends[0].0 = Duration::from_secs(6);
+        assert_eq!(outcome.unexplained(), Vec::<String>::new());
+        outcome.sends[0].0 = Duration::from_secs(5);
         outcome
             .sends
             .extend((0..4).map(|device| send(70, &device.to_string())));

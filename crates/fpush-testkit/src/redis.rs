@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{relay::Relay, temp_dir::TempDir};
+use crate::{clock::Clock, relay::Relay, temp_dir::TempDir};
 
 /// A server that only this process knows. It listens at a socket in a folder that goes with it, and at a port of the loopback
 /// address.
@@ -22,6 +22,7 @@ pub struct Redis {
     port: u16,
     tls_port: u16,
     arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
     child: Mutex<Option<Child>>,
 }
 
@@ -39,6 +40,14 @@ impl Redis {
     /// A server with these arguments.
     pub fn with(arguments: &[&str]) -> Self {
         let server = Self::prepare(arguments);
+        server.start();
+        server
+    }
+
+    /// A server that keeps an append-only file, under this clock.
+    pub fn under(clock: &Clock) -> Self {
+        let mut server = Self::prepare(&["--appendonly", "yes", "--appendfsync", "no"]);
+        server.environment = clock.environment_with_usual_allocator();
         server.start();
         server
     }
@@ -82,6 +91,7 @@ impl Redis {
             folder,
             port,
             tls_port: free_port(),
+            environment: Vec::new(),
             child: Mutex::new(None),
         }
     }
@@ -92,6 +102,7 @@ impl Redis {
             .expect("there is neither valkey-server nor redis-server; do: apt-get install redis-server");
         let child = Command::new(program)
             .args(&self.arguments)
+            .envs(self.environment.iter().cloned())
             .stdout(fs::File::create(self.folder.path().join("log")).unwrap())
             .stderr(Stdio::null())
             .stdin(Stdio::null())
@@ -124,9 +135,14 @@ impl Redis {
 
     /// Sends a signal, such as STOP.
     pub fn signal(&self, signal: &str) {
-        let pid = self.child.lock().unwrap().as_ref().unwrap().id().to_string();
+        let pid = self.pid().to_string();
         let kill = Command::new("kill").args([&format!("-{signal}"), &pid]).status();
         assert!(kill.unwrap().success());
+    }
+
+    /// The process that it is now.
+    pub fn pid(&self) -> u32 {
+        self.child.lock().unwrap().as_ref().unwrap().id()
     }
 
     /// The port at the loopback address.

@@ -7,6 +7,8 @@ pub(crate) mod service;
 mod system;
 mod user;
 
+use std::path::Path;
+
 use anyhow::Context as _;
 use fpush_component::LinkSettings;
 use fpush_push::{
@@ -23,7 +25,7 @@ use crate::{
     cli::{self, Check},
     cluster,
     console::{Console, Exit},
-    inquiry::Mistake,
+    inquiry::{Holding, Mistake},
     registration, send,
     settings::{Loaded, ModuleValue, Overridden, ParsedModule, Settings, load_as},
 };
@@ -92,14 +94,8 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
     let (loaded, mut problems) = load_as(&file, &backends::table(), surroundings);
     problems.extend(note);
     if let Some(loaded) = &loaded {
-        // One with these settings from before a change of the names is the same one.
-        let links = &loaded.settings.links;
-        let running = running.filter(|running| {
-            links
-                .iter()
-                .any(|link| running.components.contains(&link.hostname))
-                || running.settings.is_some() && running.settings == file.canonicalize().ok()
-        });
+        let running = running.filter(|running| is_of_these(running, &file, &loaded.settings));
+        problems.extend(running.as_ref().and_then(|running| taken_for(running, &file)));
         let situation = Situation {
             running: running.as_ref(),
             service: service.as_ref(),
@@ -171,6 +167,37 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
         });
     }
     exit
+}
+
+/// Whether the fpush that runs is the one of these settings, so that what it holds is free for them. One with this file from
+/// before a change of the names is, and one with another file of the same name, which may be a copy that is to be tried. With
+/// another state directory that is another instance.
+fn is_of_these(running: &Holding, file: &Path, settings: &Settings) -> bool {
+    let is_ours = |link: &LinkSettings| running.components.contains(&link.hostname);
+    let is_elsewhere = match (&running.state_folder, &settings.state_folder) {
+        (Some(theirs), Some(ours)) => ours.canonicalize().ok().as_ref() != Some(theirs),
+        (None, _) | (_, None) => false,
+    };
+    is_with(running, file) || settings.links.iter().any(is_ours) && !is_elsewhere
+}
+
+/// Whether the fpush that runs was started with this settings file.
+fn is_with(running: &Holding, file: &Path) -> bool {
+    running.settings.is_some() && running.settings == file.canonicalize().ok()
+}
+
+/// That what the fpush holds that runs with another file counts as free, if that is so.
+fn taken_for(running: &Holding, file: &Path) -> Option<Problem> {
+    let other = running.settings.as_ref().filter(|_| !is_with(running, file))?;
+    Some(Problem {
+        severity: Severity::Note,
+        path: "runtimeDirectory".to_owned(),
+        message: format!(
+            "these are taken for new settings of the fpush that runs with {}; another instance needs a runtimeDirectory and \
+             ports of its own",
+            other.display()
+        ),
+    })
 }
 
 /// What would keep a start with good settings from its ports, folders and database.

@@ -19,6 +19,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
     sync::{Semaphore, mpsc, oneshot},
+    task::spawn_blocking,
     time::{sleep, timeout},
 };
 use tracing::{debug, info, warn};
@@ -27,6 +28,7 @@ use crate::{
     folders::{self, RuntimeFolder, SOCKET},
     inquiry::{Findings, Holding, Inquiry, Question, Verdict, about_link, one_each},
     registration,
+    settings::Source,
 };
 
 /// The open socket. It is removed on drop.
@@ -44,6 +46,8 @@ pub(crate) struct Responder {
     pub(crate) settings: PathBuf,
     pub(crate) reloads: Reloads,
     pub(crate) holding: Arc<Mutex<Holding>>,
+    /// What the settings in force were read from.
+    pub(crate) source: Arc<Mutex<Source>>,
     pub(crate) devices: registration::Lookup,
     pub(crate) monitor: Arc<Monitor>,
 }
@@ -203,6 +207,15 @@ fn is_socket(path: &Path) -> io::Result<bool> {
     Ok(fs::symlink_metadata(path)?.file_type().is_socket())
 }
 
+impl Responder {
+    /// Whether the settings file was edited since the settings in force were read.
+    async fn is_edited(&self) -> bool {
+        let (source, file) = (lock(&self.source).clone(), self.settings.clone());
+        let looking = spawn_blocking(move || source.is_edited(&file));
+        looking.await.unwrap_or(false)
+    }
+}
+
 async fn answer(stream: UnixStream, responder: &Responder) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
@@ -223,6 +236,9 @@ async fn answer(stream: UnixStream, responder: &Responder) -> io::Result<()> {
                 priority,
             } => findings.push(&responder.modules, &module, &token, priority).await,
             Inquiry::Check => {
+                if responder.is_edited().await {
+                    findings.edited(&responder.settings.display().to_string());
+                }
                 let is_only = links.len() == 1;
                 for link in links {
                     let about = about_link(&link.component, &link.name, is_only);

@@ -56,6 +56,8 @@ pub(crate) struct Daemon {
     known: Option<KnownChange>,
     /// For those who ask what is taken.
     holding: Arc<Mutex<Holding>>,
+    /// For whoever asks whether the settings file was edited.
+    in_force: Arc<Mutex<Source>>,
     /// For those who ask what is registered.
     devices: registration::Lookup,
     /// Those in force.
@@ -131,6 +133,7 @@ impl Daemon {
             sharing: None,
             known,
             holding: Arc::default(),
+            in_force: Arc::default(),
             devices: registration::Lookup::default(),
             settings,
             source,
@@ -146,6 +149,7 @@ impl Daemon {
                 settings: absolute(file).unwrap_or_else(|_| file.to_owned()),
                 reloads,
                 holding: Arc::clone(&daemon.holding),
+                source: Arc::clone(&daemon.in_force),
                 devices: daemon.devices.clone(),
                 monitor: Arc::clone(&daemon.monitor),
             };
@@ -369,6 +373,7 @@ impl Daemon {
         let monitoring = monitoring.as_ref().map(|settings| settings.listen);
         let http = registration.as_ref().and_then(registration::listen);
         let state_folder = self.state.as_ref().and(state_folder.as_deref());
+        *lock(&self.in_force) = self.source.clone();
         *lock(&self.holding) = Holding {
             settings: self.file.canonicalize().ok(),
             components: links.iter().map(|link| link.hostname.clone()).collect(),

@@ -113,13 +113,15 @@ pub(crate) struct Holding {
 impl Holding {
     /// Whether it is the reason why nobody else can listen there.
     pub(crate) fn listens_at(&self, address: SocketAddr) -> bool {
-        let overlaps = |ours: &SocketAddr| {
-            let same =
-                ours.ip() == address.ip() || ours.ip().is_unspecified() || address.ip().is_unspecified();
-            ours.port() == address.port() && same
-        };
-        self.listens.iter().any(overlaps)
+        self.listens.iter().any(|ours| collide(*ours, address))
     }
+}
+
+/// Whether nobody can listen at both at a time.
+pub(crate) fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let same = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    // The system chooses one for each that has none.
+    one.port() == other.port() && one.port() != 0 && same
 }
 
 /// Each of some names once.
@@ -243,6 +245,16 @@ impl Findings {
     pub(crate) fn bad(&mut self, line: String) {
         self.ok = false;
         self.lines.push(line);
+    }
+
+    /// The settings file is not any more what the daemon has read.
+    pub(crate) fn edited(&mut self, file: &str) {
+        self.good(format!(
+            "warning: {file} was edited, and the running fpush has not read it again"
+        ));
+        self.explain(
+            "What follows is about the settings in force. fpush reload puts the new ones into force.",
+        );
     }
 
     /// The question was meant for another daemon.

@@ -38,6 +38,7 @@ use crate::{
     backends::Row,
     cluster::{self, ClusterSettings},
     folders::{RuntimeFolder, made_by_systemd},
+    inquiry::collide,
     logging::{Format, Level, LoggingSettings},
     registration::{self, RegistrationSettings},
 };
@@ -119,7 +120,7 @@ pub(crate) struct MonitoringSettings {
 }
 
 /// What was read: to read the files again that it names, and not the file itself, which may be half edited.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Source {
     text: Text,
     files: Vec<NamedFile>,
@@ -137,6 +138,13 @@ impl Source {
     /// What variables of the environment have set.
     pub(crate) fn overridden(&self) -> &[Overridden] {
         &self.text.overridden
+    }
+
+    /// Whether this file, from which it was read, says something else now. One that cannot be read says nothing.
+    pub(crate) fn is_edited(&self, file: &Path) -> bool {
+        let report = Report::default();
+        let now = read_file(file, &report).map(|object| Text::new(object, &report));
+        now.is_some_and(|now| now.object != self.text.object)
     }
 
     /// Looks at all files that the settings name; `None` if they are as they were read.
@@ -276,6 +284,20 @@ fn read(
     let (modules, parsed) = read_modules(&mut root, types).into_iter().unzip();
     let registration = read_registration(&mut root);
     let (monitoring, sender_names) = read_monitoring(&mut root);
+    let http = registration.as_ref().and_then(registration::listen);
+    if let Some((monitoring, _)) = monitoring
+        .as_ref()
+        .zip(http)
+        .filter(|(monitoring, http)| collide(monitoring.listen, *http))
+    {
+        report.error(
+            "registration.http.listen",
+            format_args!(
+                "monitoring.listen is {}, and two listeners cannot have one port; choose another one",
+                monitoring.listen
+            ),
+        );
+    }
     let logging = read_logging(&mut root);
     let cluster = read_cluster(&mut root);
     let named = root.optional_folder("stateDirectory");

@@ -12,6 +12,8 @@ mod kinds;
 mod load;
 #[path = "cluster/rig.rs"]
 mod rig;
+#[path = "cluster/servers.rs"]
+mod servers;
 #[path = "cluster/sharing.rs"]
 mod sharing;
 #[path = "cluster/takeover.rs"]

@@ -26,7 +26,12 @@ fn outage(kind: Kind) {
     // It is known to be down: nobody waits for its answer any more.
     assert!(outcome.answered_in < 3 * SECOND, "{:?}", outcome.answered_in);
     assert_eq!(outcome.woken(), DEVICES, "{}", world.daemon.log());
-    assert!(outcome.twice() <= DEVICES / 20, "{} twice", outcome.twice());
+    assert_eq!(
+        outcome.unexplained(),
+        Vec::<String>::new(),
+        "{}",
+        world.daemon.log()
+    );
     assert_eq!(outcome.spikes(), 0, "{:?}", outcome.by_second());
     // And now as if nothing had been.
     assert_eq!(world.push(0), "result");

@@ -40,7 +40,7 @@ pub(crate) fn run(time: Duration) -> Result<()> {
         interrupt::check()?;
         let outcome = outcome.context("it was left undone")?;
         if let Some(why) = fault(&outcome, devices) {
-            println!("{}", world.daemon.log());
+            println!("{}\n{why}", world.daemon.log());
             failed.push(format!("the provider {}: {why}", kind.name()));
         }
         rows.push(row(kind, &outcome, devices));
@@ -49,7 +49,8 @@ pub(crate) fn run(time: Duration) -> Result<()> {
         "Acknowledged: publishes while the provider was away; each device has several, and is woken once."
             .to_owned(),
         "First and last push: since the provider is back. A probe goes out every 15 s at most.".to_owned(),
-        "Twice: second pushes. A request had got no answer, or a newer message came while the push was under way."
+        "No answer: requests of which nobody knows what the provider has made of them. Twice: second pushes; each of them is to a \
+         device with such a request, or to that of the probe that was under way when the provider came back and a newer message."
             .to_owned(),
         "Above the rate: seconds with more pushes than the rate allows that doubles every six seconds."
             .to_owned(),
@@ -62,6 +63,7 @@ pub(crate) fn run(time: Duration) -> Result<()> {
             "otherwise",
             "answered in",
             "requests in vain",
+            "no answer",
             "woken",
             "first push",
             "last push",
@@ -90,8 +92,13 @@ fn fault(outcome: &Outcome, devices: usize) -> Option<String> {
     if woken < devices {
         return Some(format!("{woken} of {devices} devices were woken"));
     }
-    if twice > devices / 20 {
-        return Some(format!("{twice} of {devices} devices were woken twice"));
+    let unexplained = outcome.unexplained();
+    if !unexplained.is_empty() {
+        return Some(format!(
+            "{} of {twice} second pushes have no reason: {}",
+            unexplained.len(),
+            unexplained.join("; ")
+        ));
     }
     (spikes > 0).then(|| format!("more went out than the rate allows: {:?}", outcome.by_second()))
 }
@@ -110,6 +117,7 @@ fn row(kind: Kind, outcome: &Outcome, devices: usize) -> Vec<String> {
         (all - acknowledged).to_string(),
         format!("{} ms", outcome.answered_in.as_millis()),
         outcome.in_vain.to_string(),
+        outcome.unanswered.values().sum::<usize>().to_string(),
         format!("{} of {devices}", outcome.woken()),
         first,
         last,

@@ -139,6 +139,10 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
                 "-p",
                 "fpush",
                 "--test",
+                "cluster",
+                "--test",
+                "links",
+                "--test",
                 "promise",
                 "--test",
                 "registration",
@@ -147,6 +151,9 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
                 "--ignored",
             ]),
         )?;
+        let mut promise = cargo(&["test", "-p", "fpush", "--test", "promise", "--no-fail-fast"]);
+        promise.env("FPUSH_TEST_WITH_CLUSTER", "1");
+        report.tests("the promise with a cluster", promise)?;
     }
     if extent.has_features() {
         for feature in &backends {

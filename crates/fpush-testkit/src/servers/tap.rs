@@ -68,7 +68,13 @@ impl Tap {
 
     /// Everything until now, in order.
     pub fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.seen_after(0)
+    }
+
+    /// What went by after so many stanzas, in order.
+    pub fn seen_after(&self, count: usize) -> Vec<Seen> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(count..).unwrap_or_default().to_vec()
     }
 
     /// The first publish for this node and the reply to it, as far as they went by already.

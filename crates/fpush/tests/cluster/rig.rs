@@ -1,6 +1,6 @@
 //! Daemons that share an engine and a provider.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use fpush_testkit::{
     ApnsRequest, Daemon, FakeApns, FakeXmpp, Link, Monitoring, Redis, TestCa, fixture,
@@ -71,23 +71,11 @@ impl Rig {
             for (name, content) in &files {
                 builder = builder.file(name, content);
             }
-            let mut settings = json!({
-                "component": {
-                    "componentHostname": "push.localhost", "componentKey": "secret",
-                    "serverHostname": "127.0.0.1", "serverPort": xmpp.port(),
-                },
-                "pushModules": { "m": {
-                    "type": "apple",
-                    "ratelimit": { "ratelimitTime": spacing },
-                    "apns": {
-                        "certFilePath": fixture("aps.pem"), "certKeyFilePath": fixture("aps.key.pem"),
-                        "topic": "org.example.app", "endpoint": apns.url(), "caFilePath": "ca.pem",
-                    },
-                } },
-                "stateDirectory": builder.dir().join("state"),
-                "timeout": { "xmppconnectionError": "100ms" },
-                "monitoring": { "listen": "127.0.0.1:0" },
+            let component = json!({
+                "componentHostname": "push.localhost", "componentKey": "secret",
+                "serverHostname": "127.0.0.1", "serverPort": xmpp.port(),
             });
+            let mut settings = settings(builder.dir(), &component, &apns, spacing);
             if let Some(url) = &url {
                 // A busy machine is no slow engine.
                 settings["cluster"] = json!({ "url": url, "timeout": "1s" });
@@ -198,6 +186,24 @@ impl Instance {
         self.daemon.start_again();
         self.link = accept(&self.xmpp, &self.daemon);
     }
+}
+
+/// Those of an instance in this folder that shares nothing yet. Apple's authority is in `ca.pem` there.
+pub(crate) fn settings(folder: &Path, component: &Value, apns: &FakeApns, spacing: &str) -> Value {
+    json!({
+        "component": component,
+        "pushModules": { "m": {
+            "type": "apple",
+            "ratelimit": { "ratelimitTime": spacing },
+            "apns": {
+                "certFilePath": fixture("aps.pem"), "certKeyFilePath": fixture("aps.key.pem"),
+                "topic": "org.example.app", "endpoint": apns.url(), "caFilePath": "ca.pem",
+            },
+        } },
+        "stateDirectory": folder.join("state"),
+        "timeout": { "xmppconnectionError": "100ms" },
+        "monitoring": { "listen": "127.0.0.1:0" },
+    })
 }
 
 fn accept(xmpp: &FakeXmpp, daemon: &Daemon) -> Link {

@@ -3,6 +3,7 @@
 use std::{thread::sleep, time::Duration};
 
 use fpush_testkit::{Answer, ApnsKey, until};
+use serde_json::Value;
 
 use crate::rig::{LONG, RESULT, Rig, Setup, token};
 
@@ -13,16 +14,21 @@ fn by_token(instances: usize) -> Rig {
     Rig::with(Setup {
         files: vec![("key.p8", p8.as_bytes().to_vec())],
         change: |settings| {
-            let apns = settings["pushModules"]["m"]["apns"].as_object_mut().unwrap();
-            apns.remove("certFilePath");
-            apns.remove("certKeyFilePath");
-            apns.insert("tokenKeyFilePath".to_owned(), "key.p8".into());
-            apns.insert("keyId".to_owned(), "ABC123DEFG".into());
-            apns.insert("teamId".to_owned(), "DEF123GHIJ".into());
+            use_provider_token(settings);
             settings["pushModules"]["m"]["holdFor"] = "0s".into();
         },
         ..Setup::of(instances, "0s")
     })
+}
+
+/// Signs with `key.p8` instead of showing a certificate.
+pub(crate) fn use_provider_token(settings: &mut Value) {
+    let apns = settings["pushModules"]["m"]["apns"].as_object_mut().unwrap();
+    apns.remove("certFilePath");
+    apns.remove("certKeyFilePath");
+    apns.insert("tokenKeyFilePath".to_owned(), "key.p8".into());
+    apns.insert("keyId".to_owned(), "ABC123DEFG".into());
+    apns.insert("teamId".to_owned(), "DEF123GHIJ".into());
 }
 
 /// The provider tokens in the last so many pushes.

@@ -83,6 +83,23 @@ fn a_running_daemon_is_asked_for_what_it_knows() {
     running.link.expect_silence(SECOND / 10);
 }
 
+/// What it says is about other settings than those in the file.
+#[test]
+fn who_has_edited_the_settings_and_not_reloaded_them_is_told() {
+    let place = Place::new();
+    answer_as_usual(&place);
+    let _running = place.start();
+    let edited = format!("warning: {} was edited", place.settings().display());
+    assert!(!place.check().out.contains(&edited));
+    place.set(|settings| settings["pushModules"]["ios"]["ratelimit"] = json!({ "enabled": false }));
+    place
+        .check()
+        .expect(0, &[ASKED, &edited, "fpush reload", LINK_UP]);
+    place.fpush(&["reload"]).expect(0, &["settings reloaded"]);
+    let said = place.check();
+    assert!(!said.out.contains(&edited), "{}", said.out);
+}
+
 #[test]
 fn a_link_that_is_down_and_providers_that_refuse_are_found() {
     let place = Place::new();

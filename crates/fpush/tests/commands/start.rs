@@ -108,9 +108,56 @@ fn ports_that_others_have_and_addresses_of_other_machines_are_found() {
     assert_wrong(
         &place.try_start(),
         &[&format!(
-            "registration.http.listen: another program listens at {free}"
+            "registration.http.listen: monitoring.listen is {free}, and two listeners cannot have one port; choose another one"
         )],
     );
+    // Nor if the one that runs has it, or listens at all addresses there.
+    let _running = {
+        place.set(|settings| settings["monitoring"] = json!({ "listen": free }));
+        place.start()
+    };
+    let everywhere = free.replace("127.0.0.1", "0.0.0.0");
+    place.set(|settings| {
+        settings["monitoring"] = json!({ "listen": everywhere });
+        settings["registration"] = registration(&place.path("db/devices.db"), &free);
+    });
+    assert_wrong(&place.try_start(), &["two listeners cannot have one port"]);
+    let said = place.fpush(&["reload"]);
+    assert_eq!(said.status, Some(CONFIG));
+    assert!(
+        said.err.contains("two listeners cannot have one port"),
+        "{}",
+        said.err
+    );
+}
+
+/// Two instances of one service on one machine.
+#[test]
+fn what_another_instance_of_the_same_name_holds_is_not_free() {
+    let place = Place::new();
+    place.set(|settings| settings["stateDirectory"] = json!(place.path("state")));
+    let _running = place.start();
+    let check = |state: &str, run: &str| {
+        let settings = place.set(|settings| {
+            settings["stateDirectory"] = json!(place.path(state));
+            settings["runtimeDirectory"] = json!(place.path(run));
+        });
+        fs::rename(settings, place.path("second.json")).unwrap();
+        Said::of(run_to_end(PROGRAM, ["check", "second.json"], place.dir.path()))
+    };
+    assert_wrong(
+        &check("second", "run"),
+        &["runtimeDirectory: another fpush answers at "],
+    );
+    assert_eq!(check("second", "second-run").status, Some(0));
+    // A copy that is to be tried, and may be more than that.
+    let said = check("state", "run");
+    assert_eq!(said.status, Some(0));
+    let words = format!(
+        "note: runtimeDirectory: these are taken for new settings of the fpush that runs with {}; another instance needs",
+        place.settings().display()
+    );
+    assert!(said.err.contains(&words), "{}", said.err);
 }
 
 fn registration(database: &Path, listen: &str) -> Value {

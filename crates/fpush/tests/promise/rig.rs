@@ -2,21 +2,23 @@
 
 use std::{
     collections::HashMap,
-    fs,
+    env, fs,
     path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use fpush_testkit::{
-    Answer, Clock, Command, Daemon, FakeApns, FakeFcm, FakeXmpp, Form, Link, Moves, Registration, TestCa,
-    fcm_error, fixture, http, http_address,
+    Answer, Clock, Command, Daemon, FakeApns, FakeFcm, FakeXmpp, Form, Link, Moves, Redis, Registration,
+    TestCa, fcm_error, fixture, http, http_address,
     publish::{Publish, field, options},
     run_to_end,
 };
 use serde_json::{Value, json};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fpush");
+/// With this in the environment the daemon of every row shares what it knows over an engine.
+const WITH_CLUSTER: &str = "FPUSH_TEST_WITH_CLUSTER";
 /// Long enough for everything that should happen at once.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
@@ -36,6 +38,8 @@ pub(crate) struct World {
     xmpp: FakeXmpp,
     news: Arc<Mutex<News>>,
     sent: usize,
+    /// What instances would share, if the whole table is to hold with that as well.
+    _engine: Option<Redis>,
 }
 
 /// What the providers say. Without news they accept every push.
@@ -136,8 +140,10 @@ impl World {
             "stateDirectory": builder.dir().join("state"),
             "monitoring": { "listen": "127.0.0.1:0" },
         });
+        let clock = Clock::new(builder.dir(), moves);
+        let engine = share_if_wanted(&mut settings, &clock);
         change(&mut settings);
-        let (daemon, clock) = Clock::start(builder.settings(&settings), moves);
+        let daemon = clock.run(builder.settings(&settings));
         let link = accept(&xmpp, &daemon);
         Self {
             link,
@@ -148,6 +154,7 @@ impl World {
             xmpp,
             news,
             sent: 0,
+            _engine: engine,
         }
     }
 
@@ -498,6 +505,15 @@ pub(crate) fn assert_all_kept(devices: &[Device], what: &str) {
             first.last
         );
     }
+}
+
+/// With [`WITH_CLUSTER`] in the environment: an engine under this clock, and the settings of a daemon that shares by it.
+pub(crate) fn share_if_wanted(settings: &mut Value, clock: &Clock) -> Option<Redis> {
+    env::var_os(WITH_CLUSTER)?;
+    let engine = Redis::under(clock);
+    // A busy machine is no slow engine.
+    settings["cluster"] = json!({ "url": engine.url(), "timeout": "1s" });
+    Some(engine)
 }
 
 fn accept(xmpp: &FakeXmpp, daemon: &Daemon) -> Link {

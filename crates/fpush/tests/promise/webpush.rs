@@ -7,12 +7,12 @@ use std::{
 };
 
 use fpush_testkit::{
-    Answer, ApnsKey, Clock, Daemon, FakeProxy, FakePush, FakeXmpp, Link, Moves, ProxyAnswer, Registration,
-    TestCa, publish::ejabberd_publish,
+    Answer, ApnsKey, Clock, Daemon, FakeProxy, FakePush, FakeXmpp, Link, Moves, ProxyAnswer, Redis,
+    Registration, TestCa, publish::ejabberd_publish,
 };
 use serde_json::json;
 
-use super::rig::{DAY, DEAD, HOUR, LONG, MINUTE, RESULT};
+use super::rig::{DAY, DEAD, HOUR, LONG, MINUTE, RESULT, share_if_wanted};
 
 /// A daemon with a module for Web Push, under a clock that is moved. All hosts lead to one fake.
 struct Web {
@@ -25,6 +25,7 @@ struct Web {
     /// What is answered to pushes to a path, or to all of a host; 201 otherwise.
     news: Arc<Mutex<HashMap<String, Answer>>>,
     sent: usize,
+    _engine: Option<Redis>,
 }
 
 /// A subscription, and what its user's server remembers of the answers.
@@ -61,7 +62,7 @@ impl Web {
             .file("ca.pem", ca.pem())
             .file("vapid.key", ApnsKey::generate().p8())
             .env("HTTPS_PROXY", &proxy.url());
-        let settings = json!({
+        let mut settings = json!({
             "component": {
                 "componentHostname": "push.localhost", "componentKey": "secret",
                 "serverHostname": "127.0.0.1", "serverPort": xmpp.port(),
@@ -73,7 +74,9 @@ impl Web {
             } } },
             "stateDirectory": builder.dir().join("state"),
         });
-        let (daemon, clock) = Clock::start(builder.settings(&settings), Moves::Time);
+        let clock = Clock::new(builder.dir(), Moves::Time);
+        let engine = share_if_wanted(&mut settings, &clock);
+        let daemon = clock.run(builder.settings(&settings));
         Self {
             link: xmpp.try_accept(LONG).unwrap(),
             daemon,
@@ -83,6 +86,7 @@ impl Web {
             _proxy: proxy,
             news,
             sent: 0,
+            _engine: engine,
         }
     }
 

@@ -2,19 +2,20 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use fpush_testkit::TempDir;
 use serde_json::{Value, json};
 
 use super::helper::StandIn;
 use super::load::{Amount, Kind};
 use super::megabytes;
+use super::paced::Pace;
 use super::plan::{LOADS, Plan};
 use super::providers::Backend;
 use super::rig::Rig;
-use super::stats::millis;
+use super::stats::{Spread, millis};
 use super::template::{Server, Template};
 use crate::table::Table;
 
@@ -29,6 +30,9 @@ pub(super) struct Held {
     bytes: u64,
     /// From exec to link up with all of them after `kill -9`, and without any.
     startup: [Duration; 2],
+    /// From then on, with the provider back: until all were sent, and how long new pushes took meanwhile.
+    drained: Duration,
+    new: Spread,
 }
 
 pub(super) fn measure(fpush: &Path, plan: &Plan, stand_in: &StandIn) -> Result<Held> {
@@ -53,8 +57,11 @@ pub(super) fn measure(fpush: &Path, plan: &Plan, stand_in: &StandIn) -> Result<H
     drop(rig);
     let files = ["spool.db", "spool.db-wal"].map(|name| fs::metadata(state.join(name)));
     let disk: u64 = files.into_iter().flatten().map(|metadata| metadata.len()).sum();
-    let rig = Rig::start_in(fpush, &modules, &state)?;
+    let mut modules = modules;
+    modules[APPLE] = stand_in.endpoints.module(Backend::Certificate);
+    let mut rig = Rig::start_in(fpush, &modules, &state)?;
     let with = rig.startup;
+    let (drained, new) = drain(&mut rig, plan)?;
     Ok(Held {
         count,
         cpu,
@@ -62,7 +69,25 @@ pub(super) fn measure(fpush: &Path, plan: &Plan, stand_in: &StandIn) -> Result<H
         disk: disk as f64 / count as f64,
         bytes,
         startup: [with, without],
+        drained,
+        new,
     })
+}
+
+/// Publishes for other devices until nothing is held any more. Returns how long that was, and how long pushes took meanwhile.
+fn drain(rig: &mut Rig, plan: &Plan) -> Result<(Duration, Spread)> {
+    let template = Template::new(Server::Prosody, APPLE, &Backend::Certificate.token());
+    let pace = Pace {
+        per_second: plan.drain_rate,
+    };
+    rig.link.next = 1 << 40;
+    let (start, mut times) = (Instant::now(), Vec::new());
+    while rig.held()? > 0 {
+        ensure!(start.elapsed() < LONGEST_DRAIN, "what is held is not sent");
+        let (sent, _) = rig.paced(&template, pace, SLICE)?;
+        times.extend(sent.accepted.into_iter().map(|(_, time)| time));
+    }
+    Ok((start.elapsed(), Spread::of(times)))
 }
 
 /// Publishes for so many tokens. Returns CPU for each in microseconds, and how many were answered in a second.
@@ -97,6 +122,11 @@ impl Held {
         self.startup[0].as_secs_f64()
     }
 
+    /// Milliseconds that one new push in a hundred exceeds while they are sent.
+    pub(super) fn p99(&self) -> f64 {
+        millis(self.new.p99)
+    }
+
     pub(super) fn table(&self) -> Table {
         let row = |what: String, figure: String| vec![what, figure];
         let [with, without] = self.startup.map(millis);
@@ -122,6 +152,19 @@ impl Held {
                     format!("{with:.0} ms"),
                 ),
                 row("the same without any".to_owned(), format!("{without:.0} ms")),
+                row(
+                    "until all are sent, with the provider back".to_owned(),
+                    format!("{:.0} s", self.drained.as_secs_f64()),
+                ),
+                row(
+                    "new pushes meanwhile: p50, p99, max".to_owned(),
+                    format!(
+                        "{:.1}, {:.1}, {:.1} ms",
+                        millis(self.new.p50),
+                        millis(self.new.p99),
+                        millis(self.new.max)
+                    ),
+                ),
             ],
             notes: vec![
                 "512 publishes in flight; a sync of the disk is shared by those that wait for it.".to_owned(),
@@ -139,9 +182,15 @@ impl Held {
             "memory_bytes": self.bytes,
             "startup_ms": with,
             "startup_without_ms": without,
+            "drained_seconds": self.drained.as_secs_f64(),
+            "new_meanwhile": self.new.json(),
         })
     }
 }
 
 const DEMO: &str = "demo";
 const APPLE: &str = "apple";
+/// How often it is looked whether there are any left.
+const SLICE: Duration = Duration::from_secs(2);
+/// The rate doubles every few seconds, and a probe may be some seconds away.
+const LONGEST_DRAIN: Duration = Duration::from_secs(900);

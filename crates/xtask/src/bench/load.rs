@@ -197,6 +197,7 @@ pub(super) struct Replies {
     id: Finder<'static>,
     result: Finder<'static>,
     gone: Finder<'static>,
+    ping: Finder<'static>,
 }
 
 impl Replies {
@@ -208,6 +209,7 @@ impl Replies {
             id: Finder::new(" id='"),
             result: Finder::new(" type='result'"),
             gone: Finder::new("<item-not-found "),
+            ping: Finder::new("urn:xmpp:ping"),
         }
     }
 
@@ -225,6 +227,11 @@ impl Replies {
         self.filled += count;
         let (mut replies, mut done) = (0, 0);
         while let Some(stanza) = self.stanza(done)? {
+            // It asks whether we are there, as the load has been elsewhere.
+            if self.ping.find(stanza).is_some() {
+                done += stanza.len();
+                continue;
+            }
             let id = self.id.find(stanza).and_then(|id| stanza.get(id + 5..));
             let reply = Reply {
                 number: id.and_then(read_number).context("a reply has no id of ours")?,

@@ -6,6 +6,7 @@
 //! hour to hour; the ratio of fpush to the floor, measured in turns, does not.
 
 mod against;
+mod cluster;
 mod devices;
 mod flood;
 mod floor;
@@ -41,6 +42,7 @@ pub(crate) use self::helper::stand_in;
 use self::plan::Plan;
 use self::report::Report;
 use self::sample::Samples;
+use crate::install::{self, Package};
 use crate::process;
 use crate::table::Table;
 
@@ -107,6 +109,7 @@ impl Options {
 
 /// Builds everything and measures. The short form takes the debug build, which is there already.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    install::ensure(&[Package::Redis])?;
     let profile: &[&str] = if options.short { &[] } else { &["--release"] };
     let fpush = process::build("fpush", profile)?;
     if options.short {
@@ -153,6 +156,7 @@ pub(crate) fn measure(fpush: &Path, options: &Options) -> Result<()> {
     let devices = devices::measure(fpush, plan)?;
     let flood = flood::measure(fpush, plan, &stand_in)?;
     let held = held::measure(fpush, plan, &stand_in)?;
+    let cluster = cluster::measure(fpush, plan, &stand_in)?;
     let startup = startup::measure(fpush, plan, &stand_in)?;
 
     let report = Report {
@@ -166,6 +170,7 @@ pub(crate) fn measure(fpush: &Path, options: &Options) -> Result<()> {
         devices,
         flood,
         held,
+        cluster,
         startup,
         took: start.elapsed(),
     };

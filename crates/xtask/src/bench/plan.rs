@@ -61,6 +61,8 @@ pub(super) struct Plan {
     pub(super) queued: u64,
     /// Pushes that are held in an outage.
     pub(super) held: u64,
+    /// New pushes a second while those are sent.
+    pub(super) drain_rate: u64,
     /// Registered devices.
     pub(super) devices: u64,
     pub(super) flood: FloodPlan,
@@ -107,6 +109,7 @@ impl Plan {
         tokens: 1_000_000,
         queued: 100_000,
         held: 1_000_000,
+        drain_rate: 1_000,
         devices: 1_000_000,
         flood: FloodPlan {
             permits: 100,
@@ -137,7 +140,8 @@ impl Plan {
         apns_modules: &[1, 2],
         tokens: 2_000,
         queued: 500,
-        held: 500,
+        held: 20,
+        drain_rate: 100,
         devices: 3_000,
         flood: FloodPlan {
             permits: 10,

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
+use super::cluster::Cluster;
 use super::devices::Devices;
 use super::flood::Flood;
 use super::held::Held;
@@ -33,6 +34,7 @@ pub(super) struct Report {
     pub(super) devices: Devices,
     pub(super) flood: Flood,
     pub(super) held: Held,
+    pub(super) cluster: Cluster,
     pub(super) startup: Startup,
     pub(super) took: Duration,
 }
@@ -60,7 +62,7 @@ impl Target {
 }
 
 impl Report {
-    fn targets(&self) -> [Target; 9] {
+    fn targets(&self) -> [Target; 14] {
         let target = |what, measured, bound, unit| Target {
             what,
             measured,
@@ -117,6 +119,36 @@ impl Report {
                 Bound::AtMost(3.0),
                 " s",
             ),
+            target(
+                "p99 of new pushes while they are sent",
+                self.held.p99(),
+                Bound::AtMost(50.0),
+                " ms",
+            ),
+            target(
+                "CPU per push of an instance with a cluster / without",
+                self.cluster.ratio(),
+                Bound::AtMost(1.6),
+                "",
+            ),
+            target(
+                "the same of each of three on one engine",
+                self.cluster.ratio_of_three(),
+                Bound::AtMost(1.7),
+                "",
+            ),
+            target(
+                "what a cluster adds to the p50 of a push",
+                self.cluster.p50(),
+                Bound::AtMost(0.3),
+                " ms",
+            ),
+            target(
+                "what a cluster adds to the p99 of a push",
+                self.cluster.p99(),
+                Bound::AtMost(1.5),
+                " ms",
+            ),
         ]
     }
 
@@ -129,6 +161,7 @@ impl Report {
             self.devices.table(),
             self.flood.table(),
             self.held.table(),
+            self.cluster.table(),
             Table {
                 title: "Otherwise".to_owned(),
                 head: &["", "measured"],
@@ -239,6 +272,7 @@ impl Report {
             "devices": self.devices.json(),
             "flood": self.flood.json(),
             "held": self.held.json(),
+            "cluster": self.cluster.json(),
             "startup": self.startup.json(),
             "targets": targets.map(|targets| targets.iter().map(target).collect::<Vec<_>>()),
         })

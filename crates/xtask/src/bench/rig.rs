@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
-use fpush_testkit::Daemon;
+use anyhow::{Context as _, Result, anyhow};
+use fpush_testkit::{Daemon, Monitoring};
 use serde_json::{Value, json};
 
 use super::load::{Amount, Done, Kind, Link, Listener};
@@ -25,9 +25,24 @@ impl Rig {
         Self::start_with(fpush, modules, None)
     }
 
-    /// The same with a state directory.
+    /// The same with a state directory, and with metrics.
     pub(super) fn start_in(fpush: &Path, modules: &Value, state: &Path) -> Result<Self> {
-        Self::start_of(fpush, json!({ "pushModules": modules, "stateDirectory": state }))
+        Self::start_of(
+            fpush,
+            json!({
+                "pushModules": modules,
+                "stateDirectory": state,
+                "monitoring": { "listen": "127.0.0.1:0" },
+            }),
+        )
+    }
+
+    /// The same as one of several instances, which share by the engine at this URL.
+    pub(super) fn start_sharing(fpush: &Path, modules: &Value, engine: &str) -> Result<Self> {
+        Self::start_of(
+            fpush,
+            json!({ "pushModules": modules, "cluster": { "url": engine } }),
+        )
     }
 
     /// The same with a block `registration`.
@@ -87,6 +102,14 @@ impl Rig {
             .paced(template, pace, time)
             .map_err(|error| explain(error, &self.daemon))?;
         Ok((sent, self.cpu_time()? - before))
+    }
+
+    /// How many pushes it holds; with a state directory.
+    pub(super) fn held(&self) -> Result<u64> {
+        let monitoring = Monitoring::of(&self.daemon, Duration::from_secs(30));
+        monitoring.wait_for_news();
+        let held = monitoring.scrape().value("fpush_pushes_queued", &[]);
+        Ok(held.context("there is no metric of held pushes")? as u64)
     }
 
     pub(super) fn cpu_time(&self) -> Result<Duration> {
