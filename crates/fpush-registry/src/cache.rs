@@ -202,35 +202,53 @@ mod tests {
 
     use super::*;
 
+    fn seed(number: usize) -> Device {
+        Device {
+            dialect: Dialect::Seed,
+            kind: "apns".to_owned(),
+            node: format!("{number:016x}-device"),
+            secret: format!("{:064x}", number * 7),
+            token: format!("{:064x}", number * 9),
+            voip_token: None,
+            owner: Some("user@example.org".to_owned()),
+            account: None,
+            channel: None,
+            registered: Time(1_767_225_600_000),
+            renewed: None,
+            delivered: None,
+            failed: None,
+            former: Vec::new(),
+            imported: false,
+        }
+    }
+
+    /// With a token as those of FCM are.
+    fn p2(number: usize) -> Device {
+        Device {
+            dialect: Dialect::P2,
+            kind: "fcm".to_owned(),
+            node: format!("{number:064x}"),
+            token: format!("{number:022}:APA91b{}", "-_Zz7".repeat(27).split_at(134).0),
+            account: Some(format!("{number:040x}")),
+            ..seed(number)
+        }
+    }
+
     #[test]
     fn a_device_takes_little_memory_and_no_shelf_is_large() {
-        let targets = Targets::new(BTreeMap::new(), BTreeMap::new());
-        let cache = Cache::new(Arc::new(targets));
         let devices = 200_000_usize;
-        for number in 0..devices {
-            cache.put(&Device {
-                dialect: Dialect::Seed,
-                kind: "apns".to_owned(),
-                node: format!("{number:016x}-device"),
-                secret: format!("{:064x}", number * 7),
-                token: format!("{:064x}", number * 9),
-                voip_token: None,
-                owner: Some("user@example.org".to_owned()),
-                account: None,
-                channel: None,
-                registered: Time(1_767_225_600_000),
-                renewed: None,
-                delivered: None,
-                failed: None,
-                former: Vec::new(),
-                imported: false,
-            });
+        for (device, most) in [(seed as fn(usize) -> Device, 130), (p2, 260)] {
+            let targets = Targets::new(BTreeMap::new(), BTreeMap::new());
+            let cache = Cache::new(Arc::new(targets));
+            for number in 0..devices {
+                cache.put(&device(number));
+            }
+            let state = cache.read();
+            let shelves = &state.shelves.0;
+            let size: usize = shelves.iter().map(Shelf::size).sum();
+            assert!(size / devices <= most, "{} bytes each", size / devices);
+            let largest = shelves.iter().map(Shelf::len).max();
+            assert!(largest < Some(devices / 320 * 3 / 2), "{largest:?}");
         }
-        let state = cache.read();
-        let shelves = &state.shelves.0;
-        let size: usize = shelves.iter().map(Shelf::size).sum();
-        assert!(size / devices <= 130, "{} bytes each", size / devices);
-        let largest = shelves.iter().map(Shelf::len).max();
-        assert!(largest < Some(devices / 320 * 3 / 2), "{largest:?}");
     }
 }

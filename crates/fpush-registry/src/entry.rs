@@ -1,8 +1,10 @@
-//! A device as the cache keeps it: one piece of memory with what a push needs, texts of hexadecimal digits as the
-//! bytes that they encode.
+//! A device as the cache keeps it: one piece of memory with what a push needs, texts as few bytes as their letters allow.
+
+mod form;
 
 use std::sync::Arc;
 
+use self::form::Form;
 use crate::{
     device::Device,
     former,
@@ -51,8 +53,8 @@ impl Entry {
         for (index, text) in fields.into_iter().enumerate() {
             let Some(text) = text else { continue };
             let start = texts.len();
-            let form = if pack(text, &mut texts) { PACKED } else { AS_IT_IS };
-            forms |= form << (2 * index);
+            let form = Form::pack(text, &mut texts);
+            forms |= (form as u16) << (2 * index);
             push_number(texts.len() - start, &mut lengths);
         }
         let mut bytes = Vec::with_capacity(NUMBERS + 5 + lengths.len() + texts.len());
@@ -102,9 +104,9 @@ impl<'a> Packed<'a> {
 
     /// A text.
     pub(crate) fn text(self, field: Field) -> Option<String> {
-        let (bytes, packed) = self.field(field)?;
-        let mut text = vec![0; bytes.len() * if packed { 2 } else { 1 }];
-        unpack(bytes, packed, &mut text);
+        let (bytes, form) = self.field(field)?;
+        let mut text = vec![0; form.length(bytes)];
+        form.unpack(bytes, &mut text);
         String::from_utf8(text).ok()
     }
 
@@ -121,27 +123,25 @@ impl<'a> Packed<'a> {
     fn with<const MAX: usize, T>(self, field: Field, run: impl FnOnce(&[u8]) -> T) -> T {
         match self.field(field) {
             None => run(b""),
-            Some((bytes, false)) => run(bytes),
-            Some((bytes, true)) => {
+            Some((bytes, Form::AsItIs)) => run(bytes),
+            Some((bytes, form)) => {
                 let mut text = [0; MAX];
-                let text = &mut text[..2 * bytes.len()];
-                unpack(bytes, true, text);
+                let text = &mut text[..form.length(bytes)];
+                form.unpack(bytes, text);
                 run(text)
             }
         }
     }
 
-    /// The bytes of a field, and whether they encode hexadecimal digits.
-    fn field(self, wanted: Field) -> Option<(&'a [u8], bool)> {
+    /// The bytes of a field, and how they are written.
+    fn field(self, wanted: Field) -> Option<(&'a [u8], Form)> {
         let forms = u16::from_le_bytes(self.array(FORMS));
-        let form = |index: usize| (forms >> (2 * index)) & 3;
+        let form = |index: usize| Form::of(forms >> (2 * index));
         let wanted = wanted as usize;
-        if form(wanted) == MISSING {
-            return None;
-        }
+        let its_form = form(wanted)?;
         let (_, mut rest) = read_number(&self.0[NUMBERS..]);
         let (mut start, mut its) = (0, 0);
-        for index in (0..FIELDS).filter(|index| form(*index) != MISSING) {
+        for index in (0..FIELDS).filter(|index| form(*index).is_some()) {
             let (length, after) = read_number(rest);
             rest = after;
             if index < wanted {
@@ -150,7 +150,7 @@ impl<'a> Packed<'a> {
                 its = length;
             }
         }
-        Some((&rest[start..][..its], form(wanted) == PACKED))
+        Some((&rest[start..][..its], its_form))
     }
 
     fn array<const N: usize>(self, at: usize) -> [u8; N] {
@@ -181,49 +181,10 @@ pub(crate) fn read_number(bytes: &[u8]) -> (usize, &[u8]) {
     (number, &[])
 }
 
-/// Appends a text; as half as many bytes if it consists of small hexadecimal digits. Returns whether it does.
-fn pack(text: &str, bytes: &mut Vec<u8>) -> bool {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let start = bytes.len();
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    for &[high, low] in pairs {
-        let (Some(high), Some(low)) = (digit(high), digit(low)) else {
-            break;
-        };
-        bytes.push(high << 4 | low);
-    }
-    let packed = rest.is_empty() && bytes.len() - start == pairs.len();
-    if !packed {
-        bytes.truncate(start);
-        bytes.extend(text.as_bytes());
-    }
-    packed
-}
-
-fn unpack(bytes: &[u8], packed: bool, text: &mut [u8]) {
-    if !packed {
-        text.copy_from_slice(bytes);
-        return;
-    }
-    let (pairs, _) = text.as_chunks_mut::<2>();
-    for (pair, byte) in pairs.iter_mut().zip(bytes) {
-        *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
-    }
-}
-
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
 /// Where the parts begin.
 const FORMS: usize = 8;
 const NUMBERS: usize = 10;
 const FIELDS: usize = Field::Former as usize + 1;
-/// How a field is written.
-const MISSING: u16 = 0;
-const AS_IT_IS: u16 = 1;
-const PACKED: u16 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -237,7 +198,7 @@ mod tests {
         fn an_entry_holds_what_the_device_has(
             node in "[0-9a-f]{0,8}|.{1,20}",
             secret in "[0-9a-f]{64}|.{1,20}",
-            token in "[0-9a-fA-F]{64}|.{1,300}",
+            token in "[0-9a-fA-F]{64}|[A-Za-z0-9_-]{1,22}:[A-Za-z0-9_-]{1,141}|.{1,300}",
             voip_token in proptest::option::of("[0-9a-f]{2,64}"),
             account in proptest::option::of(".{0,40}"),
             channel in proptest::option::of("[0-9a-f]{40}"),

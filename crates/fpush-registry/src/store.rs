@@ -18,6 +18,7 @@ use std::{path::Path, time::Duration};
 use sqlx::{PgPool, SqlitePool};
 
 pub(crate) use self::{
+    many::Column,
     postgres::Listener,
     run::{MigrateError, Removed, State, describe, is_outage},
     statements::{AT_ONCE, NOTED_AT_ONCE},
@@ -26,8 +27,8 @@ pub(crate) use self::{
 };
 use self::{
     run::{
-        Change, Result, Value, changes, devices, first, in_time, kinds, nodes, numbers, on, only, readable,
-        states,
+        Change, OF_ALL, Result, Value, changes, devices, first, in_time, kinds, nodes, numbers, on, only,
+        readable, states,
     },
     statements as sql,
     writing::ACCEPTED,
@@ -217,12 +218,12 @@ impl Store {
 
     /// How many devices there are.
     pub(crate) async fn count(&self) -> Result<i64> {
-        only(on!(self, pool => numbers(pool, sql::COUNT, &[])))
+        only(on!(self, OF_ALL, pool => numbers(pool, sql::COUNT, &[])))
     }
 
     /// The devices by dialect and kind: of the kinds that most have.
     pub(crate) async fn kinds(&self) -> Result<Vec<(String, String, i64)>> {
-        on!(self, pool => kinds(pool, sql::KINDS, &[]))
+        on!(self, OF_ALL, pool => kinds(pool, sql::KINDS, &[]))
     }
 
     /// Whether there is a device.
@@ -232,17 +233,17 @@ impl Store {
 
     /// How many devices are missing of those that were counted along. In one statement, between whose parts nobody writes.
     pub(crate) async fn missing(&self) -> Result<i64> {
-        only(on!(self, pool => numbers(pool, sql::MISSING, &[])))
+        only(on!(self, OF_ALL, pool => numbers(pool, sql::MISSING, &[])))
     }
 
     /// As how many the devices count.
     pub(crate) async fn count_places(&self) -> Result<i64> {
-        only(on!(self, pool => numbers(pool, sql::COUNT_PLACES, &[])))
+        only(on!(self, OF_ALL, pool => numbers(pool, sql::COUNT_PLACES, &[])))
     }
 
     /// As how many the devices without an owner count.
     pub(crate) async fn count_without_owner(&self) -> Result<i64> {
-        only(on!(self, pool => numbers(pool, sql::COUNT_WITHOUT_OWNER, &[])))
+        only(on!(self, OF_ALL, pool => numbers(pool, sql::COUNT_WITHOUT_OWNER, &[])))
     }
 
     /// The id of the last change; 0 if there was none.
@@ -257,7 +258,7 @@ impl Store {
 
     /// When a device was last used: registered, or pushed to. `None` if there is none.
     pub(crate) async fn last_use(&self) -> Result<Option<Time>> {
-        let last: i64 = only(on!(self, pool => numbers(pool, sql::LAST_USE, &[])))?;
+        let last: i64 = only(on!(self, OF_ALL, pool => numbers(pool, sql::LAST_USE, &[])))?;
         Ok((last > 0).then_some(Time::from_millis(last)))
     }
 

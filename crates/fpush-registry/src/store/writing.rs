@@ -6,8 +6,8 @@ use sqlx::{Postgres, Sqlite, Transaction};
 
 use super::{
     run::{
-        Removed, Result, State, Value, bound, devices, first, nodes, numbers, on, only, readable, removed,
-        states,
+        OF_ALL, Removed, Result, State, Value, bound, devices, first, nodes, numbers, on, only, readable,
+        removed, states,
     },
     statements as sql,
 };
@@ -53,13 +53,6 @@ impl Writing {
         readable(on!(self, transaction => devices(&mut **transaction, sql::OF_ACCOUNT, &values)))
     }
 
-    /// Writes a device, in the place of one with the same node. One that is imported `arrived` now.
-    pub(crate) async fn put(&mut self, device: &Device, arrived: Option<Time>) -> Result<()> {
-        let former = former::to_text(&device.former);
-        let values = columns(device, former.as_deref(), arrived);
-        self.execute(sql::PUT.as_str(), &values).await.map(drop)
-    }
-
     /// Notes that the node with this hash was registered, and is not any more since this change.
     pub(crate) async fn bury(&mut self, hash: &str, ended: Ended, now: Time, change: i64) -> Result<()> {
         let values = [
@@ -69,11 +62,6 @@ impl Writing {
             Value::Number(change),
         ];
         self.execute(sql::BURY, &values).await.map(drop)
-    }
-
-    /// Removes a tombstone, if there is one.
-    pub(crate) async fn unbury(&mut self, hash: &str) -> Result<()> {
-        self.execute(sql::UNBURY, &[Value::Text(hash)]).await.map(drop)
     }
 
     /// Forgets changes, tombstones and states of which there are too many, and those that are old if the time is believed.
@@ -227,9 +215,13 @@ impl Writing {
 
     pub(super) async fn count(&mut self) -> Result<Counted> {
         Ok(Counted {
-            devices: self.number(sql::COUNT, &[]).await?,
-            places: self.number(sql::COUNT_PLACES, &[]).await?,
+            devices: self.number_of_all(sql::COUNT).await?,
+            places: self.number_of_all(sql::COUNT_PLACES).await?,
         })
+    }
+
+    async fn number_of_all(&mut self, sql: &'static str) -> Result<i64> {
+        only(on!(self, OF_ALL, transaction => numbers(&mut **transaction, sql, &[])))
     }
 
     async fn number(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<i64> {
@@ -299,14 +291,16 @@ impl Writing {
             Value::MaybeNumber(None),
         ];
         let values = padded(values, nobody);
-        self.execute(sql::NOTE_PUSHES.as_str(), &values).await.map(drop)
+        self.execute(self.words(&sql::NOTE_PUSHES), &values)
+            .await
+            .map(drop)
     }
 
     /// Those of the devices with these nodes, of which there may be as many, that can be read.
     pub(crate) async fn find_noted(&mut self, nodes: &[&str]) -> Result<Vec<Device>> {
         let nodes = nodes.iter().map(|node| Value::MaybeText(Some(node)));
         let values = padded(nodes, [Value::MaybeText(None)]);
-        let sql = sql::FIND_NOTED.as_str();
+        let sql = self.words(&sql::FIND_NOTED);
         readable(on!(self, transaction => devices(&mut **transaction, sql, &values)))
     }
 
@@ -321,7 +315,9 @@ impl Writing {
             .zip(&texts)
             .flat_map(|(device, text)| [Some(device.node.as_str()), text.as_deref()].map(Value::MaybeText));
         let values = padded(values, [Value::MaybeText(None); 2]);
-        self.execute(sql::SET_FORMER.as_str(), &values).await.map(drop)
+        self.execute(self.words(&sql::SET_FORMER), &values)
+            .await
+            .map(drop)
     }
 
     /// Makes everything last.
@@ -378,7 +374,7 @@ pub(super) fn columns<'d>(
 }
 
 /// The values of devices, and further rows as a statement has room for: without a node they are nobody's.
-pub(super) fn padded<'v, const WIDTH: usize>(
+fn padded<'v, const WIDTH: usize>(
     values: impl Iterator<Item = Value<'v>>,
     nobody: [Value<'v>; WIDTH],
 ) -> Vec<Value<'v>> {
