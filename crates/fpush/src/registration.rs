@@ -58,7 +58,7 @@ mod with {
     use fpush_http::{Handle, HttpSettings, Listener, Security, api};
     use fpush_monitor::RegistryStatus;
     use fpush_push::{
-        Devices, Unavailable,
+        Devices, TokenFlaw, Unavailable,
         settings::{Problem, Section, Severity},
         sync::lock,
     };
@@ -193,6 +193,12 @@ mod with {
         fn canonical(&self, module: &str, token: &str) -> Option<String> {
             let module = self.0.named(module)?;
             Some(module.canonical(token)?.into_owned())
+        }
+
+        fn flaw(&self, module: &str, token: &str) -> TokenFlaw {
+            self.0
+                .named(module)
+                .map_or(TokenFlaw::Form, |module| module.flaw(token))
         }
 
         fn has_registered(&self, module: &str, token: &str) {
