@@ -400,6 +400,7 @@ fn a_user_finds_out_why_a_phone_stays_silent(kind: Kind) {
         .to_string();
     assert!(refusal.contains("bad-sessionid"), "{refusal}");
     let mut answer = client.request("set", COMPONENT, &submit).unwrap();
+    assert!(has(&answer, "<command", &[("sessionid", session)]), "{answer}");
     until("the window of the message's push to end", || {
         if form_value(&answer, "outcome").as_deref() == Some("refused") {
             let filled = format!(

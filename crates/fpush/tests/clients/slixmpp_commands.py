@@ -66,10 +66,10 @@ class Person(ClientXMPP):
             if iq["command"]["status"] != "executing":
                 done.set_result(answers)
                 return
-            form = iq["command"]["form"]
-            form["type"] = "submit"
-            fill(form)
-            session.update(payload=form, next=answered)
+            filled = self["xep_0004"].make_form(ftype="submit")
+            for var, value in fill(answers[-1]).items():
+                filled.add_field(var=var, value=value)
+            session.update(payload=filled, next=answered)
             self["xep_0050"].complete_command(session)
 
         def failed(iq, _session):
@@ -79,10 +79,10 @@ class Person(ClientXMPP):
         return await asyncio.wait_for(done, WAIT)
 
 
-def first_device(form):
-    """Fills in what is offered first, as a person does who has one phone."""
-    field = form.get_fields()["device"]
-    field["value"] = field["options"][0]["value"]
+def first_device(answer):
+    """What is offered first, as a person chooses who has one phone."""
+    [field] = [field for field in answer["fields"] if field["var"] == "device"]
+    return {"device": field["options"][0][1]}
 
 
 async def visit(person):
@@ -91,7 +91,7 @@ async def visit(person):
     found = await person["xep_0050"].get_commands(COMPONENT, timeout=WAIT)
     commands = {node: name for _, node, name in found["disco_items"]["items"]}
     test = await person.run_command("test-push", first_device)
-    status = await person.run_command("push-status", lambda form: None)
+    status = await person.run_command("push-status", lambda _: {})
     print(json.dumps({"commands": commands, "test": test, "status": status}))
     person.disconnect()
 
