@@ -147,6 +147,7 @@ impl PushTrait for Apns {
         };
         BackendStatus {
             connection: Some(self.client.status()),
+            second: None,
             credentials: vec![credential],
             clock_offset: self.client.clock_offset(),
         }

@@ -60,13 +60,22 @@ impl PushTrait for Both {
         })
     }
 
-    /// That of production, to which most devices belong.
+    /// The credentials are the same for both.
     fn status(&self) -> BackendStatus {
-        self.production.status()
+        let (production, sandbox) = (self.production.status(), self.sandbox.status());
+        BackendStatus {
+            second: sandbox.connection.map(|connection| ("sandbox", connection)),
+            clock_offset: production.clock_offset.or(sandbox.clock_offset),
+            ..production
+        }
     }
 
     fn examples(&self) -> Vec<Example> {
-        self.production.examples()
+        let sandbox = self.sandbox.examples().into_iter().map(|example| Example {
+            pushes: format!("{}, to a build from Xcode", example.pushes).into(),
+            ..example
+        });
+        self.production.examples().into_iter().chain(sandbox).collect()
     }
 
     fn digest(&self) -> u128 {

@@ -17,7 +17,7 @@ pub fn example(pushes: &'static str, request: &Request<Bytes>, hidden: &[(&str, 
     };
     let headers = request.headers().iter();
     Example {
-        pushes,
+        pushes: pushes.into(),
         request: format!("{} {}", request.method(), request.uri()),
         headers: headers
             .map(|(name, value)| (name.to_string(), shown(name.as_str(), value.as_bytes())))

@@ -58,12 +58,15 @@ pub(crate) struct Selftest {
     turns: Arc<Turns>,
 }
 
-/// What a command wants.
-enum Work {
-    /// The form, in a new session.
-    Ask {
-        session: String,
-    },
+/// What a command wants, and the session of its answer: that of the form, by which clients know to what it belongs, or a new one.
+struct Work {
+    session: String,
+    what: What,
+}
+
+enum What {
+    /// The form.
+    Ask,
     Push(Wanted),
     Status,
 }
@@ -188,7 +191,7 @@ impl Selftest {
                 NoSession::Expired => Reply::SessionExpired,
             })?;
         }
-        let work = match (action, trial) {
+        let what = match (action, trial) {
             (Action::Previous, _) => return Err(Reply::BadAction),
             (Action::Unknown, _) => return Err(Reply::MalformedAction),
             (Action::Cancel, _) => {
@@ -197,13 +200,14 @@ impl Selftest {
                 }
                 return Err(Reply::Xml(forms::canceled(trial, session.as_deref())));
             }
-            (Action::Execute, Trial::Status) => Work::Status,
+            (Action::Execute, Trial::Status) => What::Status,
             (Action::Execute, Trial::Push) => match Wanted::read(fields) {
-                Ok(Some(wanted)) => Work::Push(wanted),
+                Ok(Some(wanted)) => What::Push(wanted),
                 Ok(None) if session.is_none() => {
                     let session = Uuid::new_v4().to_string();
                     sessions.begin(hasher.domain(&session), owner, trial, now);
-                    return Ok(Work::Ask { session });
+                    let what = What::Ask;
+                    return Ok(Work { session, what });
                 }
                 Ok(None) => return Err(Reply::CommandFailed(BadPayload::NoDevice.into())),
                 Err(why) => return Err(Reply::CommandFailed(why.into())),
@@ -212,18 +216,19 @@ impl Selftest {
         if let Some(id) = id {
             sessions.end(id);
         }
-        Ok(work)
+        let session = session.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
+        Ok(Work { session, what })
     }
 
     async fn work(&self, work: Work, visit: &Visit, user: &str, turn: Turn) -> Reply<'static> {
-        let session = Uuid::new_v4().to_string();
-        let xml = match work {
-            Work::Ask { session } => {
+        let Work { session, what } = work;
+        let xml = match what {
+            What::Ask => {
                 // Without its own devices a sender can name others.
                 let own = self.own(visit, user).await.unwrap_or_default();
                 forms::ask(&session, &own)
             }
-            Work::Push(wanted) => {
+            What::Push(wanted) => {
                 let recipient = self.recipient(wanted, visit, user).await;
                 drop(turn);
                 let (module, result) = match recipient {
@@ -236,7 +241,7 @@ impl Selftest {
                 let name = module.as_ref().map(|module| module.name());
                 forms::tested(&session, name, &Words::of(&result))
             }
-            Work::Status => {
+            What::Status => {
                 let own = self.own(visit, user).await;
                 let (answers, now) = (&self.meters.answers, Instant::now());
                 let domain = self.senders.hasher().domain(&visit.domain);
@@ -287,7 +292,7 @@ impl Selftest {
                 match found {
                     Ok(Found::Device(recipient)) => recipient,
                     Ok(Found::Ended) => return Err(Outcome::NotRegistered),
-                    Ok(Found::WrongSecret | Found::Reserved | Found::Nothing) => {
+                    Ok(Found::WrongSecret | Found::Reserved | Found::Unsure | Found::Nothing) => {
                         return Err(Outcome::UnknownDevice);
                     }
                     Err(Unavailable) => return Err(Outcome::RegistryUnavailable),

@@ -21,7 +21,7 @@ use fpush_policy::{
     BlockRecord, Clocks, End, Held, HomeRecord, ModuleSettings, Policy, PushJob, RateSlot, Tries,
     VerdictPlace, VerdictRecord,
 };
-use fpush_push::{Class, Delivery, Failure, Fingerprint, LaneId, Meters, Outcome, PushTrait};
+use fpush_push::{Class, Delivery, Failure, Fingerprint, LaneId, Meters, Outcome, PushTrait, TokenFlaw};
 use tokio::{sync::oneshot, time::Instant};
 use tracing::warn;
 
@@ -205,6 +205,12 @@ impl Module {
     #[must_use]
     pub fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>> {
         self.backend().canonical(token)
+    }
+
+    /// What is wrong with a text that cannot be a token of the module's provider.
+    #[must_use]
+    pub fn flaw(&self, token: &str) -> TokenFlaw {
+        self.backend().flaw(token)
     }
 
     /// The public key with which apps have to subscribe at their push service (VAPID), if there is one.

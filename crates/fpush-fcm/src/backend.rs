@@ -124,6 +124,7 @@ impl PushTrait for Fcm {
     fn status(&self) -> BackendStatus {
         BackendStatus {
             connection: Some(self.client.status()),
+            second: None,
             credentials: vec![self.access_token.credential()],
             clock_offset: self.client.clock_offset(),
         }

@@ -311,7 +311,7 @@ async fn unregister_device(
         Err(
             RegisterError::BadField(_)
             | RegisterError::UnknownType
-            | RegisterError::BadToken
+            | RegisterError::BadToken(_)
             | RegisterError::OtherKey
             | RegisterError::ReservedNode
             | RegisterError::Forbidden
@@ -346,7 +346,9 @@ async fn push(
         let outcome = match api.registrations.find(&node, &secret, client.address).await {
             Ok(Found::Device(recipient)) => api.send(&recipient, client).await,
             Ok(Found::Ended) => Outcome::NotRegistered,
-            Ok(Found::WrongSecret | Found::Reserved | Found::Nothing) => Outcome::UnknownDevice,
+            Ok(Found::WrongSecret | Found::Reserved | Found::Unsure | Found::Nothing) => {
+                Outcome::UnknownDevice
+            }
             Err(Unavailable) => Outcome::RegistryUnavailable,
         };
         Ok(Answer::to_push(outcome, &node))

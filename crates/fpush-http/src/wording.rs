@@ -4,7 +4,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use fpush_push::{Outcome, Unavailable};
+use fpush_push::{Outcome, TokenFlaw, Unavailable};
 use fpush_registry::{RegisterError, Registered};
 
 use crate::hosts;
@@ -26,7 +26,12 @@ impl Answer {
             Ok(registered) => Self::Registered(registered),
             Err(RegisterError::BadField(field)) => return Err(Refusal::BadField(field)),
             Err(RegisterError::UnknownType) => Self::Error("Push type not known!"),
-            Err(RegisterError::BadToken) => Self::Error("Token does not fit the push type!"),
+            Err(RegisterError::BadToken(flaw)) => Self::Error(match flaw {
+                TokenFlaw::Form => NO_TOKEN,
+                TokenFlaw::Endpoint => "Endpoint is not allowed here!",
+                TokenFlaw::PublicKey => "p256dh is no public key!",
+                TokenFlaw::AuthSecret => "auth is not 16 bytes in base64url!",
+            }),
             Err(RegisterError::OtherKey) => Self::Error("Subscribed with another VAPID key!"),
             Err(RegisterError::ReservedNode) => Self::Error("Node is reserved, choose another one!"),
             Err(RegisterError::Forbidden) => Self::Error(NODE_OR_SECRET),
@@ -46,7 +51,7 @@ impl Answer {
             Outcome::Refused => Self::Error(RATELIMIT),
             Outcome::TokenDead => Self::Error("Token is dead, register again!"),
             Outcome::TokenBlocked => Self::Error("Token is blocked for a while!"),
-            Outcome::TokenInvalid => Self::Error("Token does not fit the push type!"),
+            Outcome::TokenInvalid => Self::Error(NO_TOKEN),
             Outcome::ProviderUnavailable => {
                 Self::Error("Push service does not take the push, try again later!")
             }
@@ -147,6 +152,7 @@ pub(crate) fn result(status: StatusCode, result: &str) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
+const NO_TOKEN: &str = "Token does not fit the push type!";
 const RATELIMIT: &str = "Ratelimit reached!";
 const NODE_OR_SECRET: &str = "Node or secret not found!";
 const UNAVAILABLE: &str = "Internal server error, try again later!";

@@ -107,7 +107,7 @@ fn write_modules(text: &mut Exposition, modules: &[Module], wall: SystemTime) {
         Some(module.status.doubted_tokens as f64)
     });
     each(&MODULE_UP, &|module| Some(flag(is_up(module))));
-    let connection = |module: &Module| module.status.backend.connection;
+    let connection = |module: &Module| module.status.backend.connections();
     each(&PROVIDER_CONNECTIONS, &|module| {
         Some(connection(module)?.open as f64)
     });

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use fpush_push::{ConnectionStatus, Credential, OutageStatus, Outcome};
+use fpush_push::{BackendStatus, ConnectionStatus, Credential, LaneStatus, OutageStatus, Outcome};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -144,7 +144,23 @@ fn module(module: &Module, history: &History, wall: SystemTime) -> Value {
         "lost": status.meters.lost(),
         "last_accepted": status.last_accepted.map(|ago| ago.as_secs()),
         "connection": status.backend.connection.map(connection),
+        "second": status.second.as_ref().map(|lane| second(lane, &status.backend)),
         "credentials": credentials,
+    })
+}
+
+/// The second of two lanes.
+fn second(lane: &LaneStatus, backend: &BackendStatus) -> Value {
+    let LaneStatus {
+        name,
+        last_accepted,
+        trouble,
+    } = lane;
+    json!({
+        "name": name,
+        "last_accepted": last_accepted.map(|ago| ago.as_secs()),
+        "trouble": trouble.as_ref().map(|trouble| &trouble.words),
+        "connection": backend.second.map(|(_, status)| connection(status)),
     })
 }
 

@@ -48,6 +48,18 @@ pub struct View {
     pub condition: Condition,
     /// What keeps the module from working as it should.
     pub trouble: Option<(TroubleKind, Complaint)>,
+    /// The second lane alone, if anything was ever sent there. All of the above is of all lanes, but what they do and hold in an
+    /// outage: only the main one has a spool.
+    pub second: Option<SecondView>,
+}
+
+/// The second lane of a module at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecondView {
+    /// How long ago the provider last accepted a push there.
+    pub last_accepted: Option<Duration>,
+    /// What keeps it from working as it should.
+    pub trouble: Option<(TroubleKind, Complaint)>,
 }
 
 /// What a module knows of a token, and what keeps pushes from it.
@@ -114,6 +126,7 @@ impl<W> Policy<W> {
             proven: self.health.is_proven() || beside.proven,
             condition: self.guard.condition(at).max(beside.condition),
             trouble: worse(self.health.trouble(now), beside.trouble),
+            second: self.second(now),
         }
     }
 

@@ -240,12 +240,31 @@ impl Failure {
     }
 }
 
+/// What is wrong with a text that is no token of a provider, in words for those who write apps. They repeat nothing of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenFlaw {
+    /// It has not the form of one.
+    #[error("the token cannot be one for this push type or provider")]
+    Form,
+    /// The endpoint of a Web Push subscription is no https URL, or one to which nothing is sent from here.
+    #[error(
+        "nothing may be sent to this endpoint from here: its push service or its port is not allowed, or it is no https URL"
+    )]
+    Endpoint,
+    /// The public key of a Web Push subscription (RFC 8291 section 2.1).
+    #[error("p256dh is no uncompressed point of the curve P-256 in base64url")]
+    PublicKey,
+    /// The authentication secret of a Web Push subscription (RFC 8291 section 3.2).
+    #[error("auth is not 16 bytes in base64url")]
+    AuthSecret,
+}
+
 /// A request as it would go out, for a person: without any secret, and with words in the place of what differs from push
 /// to push.
 #[derive(Debug)]
 pub struct Example {
     /// Which pushes look like that.
-    pub pushes: &'static str,
+    pub pushes: Cow<'static, str>,
     /// Method and URL.
     pub request: String,
     /// Names and values.
@@ -275,6 +294,11 @@ pub trait PushTrait: Send + Sync + 'static {
     /// request, goes by it. `None` for what cannot be a token of the provider: it never reaches a URL. That is an
     /// opinion of ours, which providers have outdated before, so it is generous, and costs no device its registration.
     fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>>;
+
+    /// What is wrong with a text that [`canonical`](Self::canonical) does not take.
+    fn flaw(&self, _token: &str) -> TokenFlaw {
+        TokenFlaw::Form
+    }
 
     /// What a token in its one spelling shares a fate with. Most providers are one lane.
     fn lane(&self, _token: &str, _hasher: &TokenHasher) -> LaneId {

@@ -32,7 +32,7 @@ mod words;
 pub use agreement::{Agreed, Agreeing, Agreement, Confirming, Offer};
 pub use backend::{
     BackendType, Background, Built, Class, Delivery, Encrypted, Example, Extra, Failure, Form, ParsedBackend,
-    Push, PushError, PushTrait, Sending, Urgency, Verifying,
+    Push, PushError, PushTrait, Sending, TokenFlaw, Urgency, Verifying,
 };
 pub use backoff::Backoff;
 pub use ended::{Ended, EndedRegistrations};
@@ -52,8 +52,8 @@ pub use registration::{
 };
 pub use scope::Scope;
 pub use status::{
-    BackendStatus, ConnectionStatus, Credential, CredentialKind, ModuleStatus, OutagePhase, OutageStatus,
-    Proof, Trouble, TroubleKind,
+    BackendStatus, ConnectionStatus, Credential, CredentialKind, LaneStatus, ModuleStatus, OutagePhase,
+    OutageStatus, Proof, Trouble, TroubleKind,
 };
 pub use strangers::{client_network, client_site, is_network_name, is_plain_name, masked, network_name};
 pub use subscription::{Subscription, is_same_base64};

@@ -4,7 +4,7 @@
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use crate::{Scope, Token};
+use crate::{Scope, Token, TokenFlaw};
 
 /// What the component asks of the registry.
 pub trait Devices: Send + Sync + 'static {
@@ -86,6 +86,9 @@ pub enum Found {
     Ended,
     /// Nothing that is known. Only a registry makes such nodes, so it is not a token either.
     Reserved,
+    /// Nothing that is known. Where apps register with Tigase's commands, whose publishes carry no secret, it may be a node that
+    /// their former push service made: what a provider says of it as a token ends no registration.
+    Unsure,
     /// Nothing that is known.
     Nothing,
 }
@@ -271,8 +274,8 @@ pub enum BadPayload {
     #[error("no push module is configured for this push type or provider")]
     UnknownType,
     /// The token cannot be one of the push module's provider.
-    #[error("the token cannot be one for this push type or provider")]
-    BadToken,
+    #[error(transparent)]
+    BadToken(TokenFlaw),
     /// The app has subscribed with another key than the push module's: no push would ever arrive.
     #[error("the subscription was made with another VAPID key than the one of this push type")]
     OtherKey,

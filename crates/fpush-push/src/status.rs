@@ -37,6 +37,19 @@ pub struct ModuleStatus {
     pub trouble: Option<Trouble>,
     /// What its backend says.
     pub backend: BackendStatus,
+    /// What is known of its [second](crate::LaneId::Second) lane alone, if it has two. All of the above is of both.
+    pub second: Option<LaneStatus>,
+}
+
+/// One of the two lanes of a module at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LaneStatus {
+    /// What it is called, as [`BackendStatus::second`] says.
+    pub name: &'static str,
+    /// How long ago the provider last accepted a push there.
+    pub last_accepted: Option<Duration>,
+    /// Why it does not work as it should.
+    pub trouble: Option<Trouble>,
 }
 
 /// What is held because a provider cannot take it.
@@ -175,8 +188,10 @@ impl TroubleKind {
 /// A backend at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct BackendStatus {
-    /// Its connection; `None` if it needs none.
+    /// Its connection; `None` if it needs none. Of two lanes that of the main one.
     pub connection: Option<ConnectionStatus>,
+    /// Of two lanes, what the [second](crate::LaneId::Second) one is called, and its connection.
+    pub second: Option<(&'static str, ConnectionStatus)>,
     /// What it proves its identity with.
     pub credentials: Vec<Credential>,
     /// By how many seconds the clock of this machine is ahead of the provider's, or behind it if that is
@@ -185,6 +200,21 @@ pub struct BackendStatus {
 }
 
 impl BackendStatus {
+    /// The connections of all lanes together: their sums, and the slower PING.
+    #[must_use]
+    pub fn connections(&self) -> Option<ConnectionStatus> {
+        let (Some(main), Some((_, second))) = (self.connection, self.second) else {
+            return self.connection;
+        };
+        Some(ConnectionStatus {
+            open: main.open + second.open,
+            streams: main.streams + second.streams,
+            connects: main.connects + second.connects,
+            failed_connects: main.failed_connects + second.failed_connects,
+            ping: main.ping.max(second.ping),
+        })
+    }
+
     /// What is wrong with the clock of this machine, in words with what to do.
     #[must_use]
     pub fn clock_trouble(&self) -> Option<String> {

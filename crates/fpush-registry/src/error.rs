@@ -1,6 +1,6 @@
 //! What can go wrong.
 
-use fpush_push::{BadPayload, CommandError, Unavailable};
+use fpush_push::{BadPayload, CommandError, TokenFlaw, Unavailable};
 
 /// Why a registration, or the end of one, was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -12,8 +12,8 @@ pub enum RegisterError {
     #[error("this push type is not known")]
     UnknownType,
     /// The token cannot be one for this push type.
-    #[error("the token cannot be one of this push type")]
-    BadToken,
+    #[error(transparent)]
+    BadToken(TokenFlaw),
     /// The app has subscribed with another key than the push module's.
     #[error("{}", BadPayload::OtherKey)]
     OtherKey,
@@ -42,7 +42,7 @@ impl From<RegisterError> for CommandError {
         match error {
             RegisterError::BadField(field) => BadPayload::Impossible(field).into(),
             RegisterError::UnknownType => BadPayload::UnknownType.into(),
-            RegisterError::BadToken => BadPayload::BadToken.into(),
+            RegisterError::BadToken(flaw) => BadPayload::BadToken(flaw).into(),
             RegisterError::OtherKey => BadPayload::OtherKey.into(),
             RegisterError::ReservedNode => BadPayload::ReservedNode.into(),
             RegisterError::Forbidden => Self::Forbidden,

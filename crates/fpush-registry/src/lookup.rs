@@ -71,7 +71,7 @@ impl Finder {
             }
             // Without a secret it may be a token, which no registry has to be asked for.
             Some(Cached::Nothing) if secret.is_none() && !is_tigase_node(node) => {
-                return Lookup::Settled(Found::Nothing);
+                return Lookup::Settled(self.unknown());
             }
             // Others may have registered it since. Without a cache the database alone knows the right secret, which always
             // passes, so that each is asked for: one costs no more than another.
@@ -88,6 +88,15 @@ impl Finder {
         }))
     }
 
+    /// What a node is without a secret that is registered nowhere here.
+    fn unknown(&self) -> Found {
+        if self.targets.has_providers() {
+            Found::Unsure
+        } else {
+            Found::Nothing
+        }
+    }
+
     /// Asks the database for a node.
     async fn ask_for(&self, node: &str, secret: Option<&str>, sender: &str) -> Result<Found, Unavailable> {
         let _question = self.asking.begin(sender).ok_or(Unavailable)?;
@@ -98,6 +107,8 @@ impl Finder {
             }
             return Ok(if needs_none {
                 Found::Reserved
+            } else if secret.is_none() {
+                self.unknown()
             } else {
                 Found::Nothing
             });

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fpush_push::{Scope, Unavailable, VapidKey, is_same_base64};
+use fpush_push::{Scope, TokenFlaw, Unavailable, VapidKey, is_same_base64};
 use tokio::time::Instant;
 
 use crate::{
@@ -23,6 +23,11 @@ use crate::{
 pub trait PushModules: Send + Sync + 'static {
     /// The one spelling in which a module knows a token; `None` for what cannot be one of its tokens.
     fn canonical(&self, module: &str, token: &str) -> Option<String>;
+
+    /// What is wrong with a text that a module does not take for one of its tokens.
+    fn flaw(&self, _module: &str, _token: &str) -> TokenFlaw {
+        TokenFlaw::Form
+    }
 
     /// A device with this token registered, anew or again: what is known against the token is outdated.
     fn has_registered(&self, module: &str, token: &str);
@@ -91,7 +96,7 @@ impl Registrar {
         let canonical = |token: String| {
             self.modules
                 .canonical(module, &token)
-                .ok_or(RegisterError::BadToken)
+                .ok_or_else(|| RegisterError::BadToken(self.modules.flaw(module, &token)))
         };
         claim.token = canonical(claim.token)?;
         let voip_token = voip_token.map(canonical).transpose()?;

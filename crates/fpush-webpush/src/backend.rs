@@ -9,7 +9,7 @@ use bytes::Bytes;
 use fpush_client::{PooledClient, Wanted, example, retry_after};
 use fpush_push::{
     BackendStatus, Class, Example, Failure, Form, LaneId, Push, PushError, PushTrait, Receiver, Sending,
-    Subscription as Texts, TokenHasher, Urgency, Verifying,
+    Subscription as Texts, TokenFlaw, TokenHasher, Urgency, Verifying,
 };
 use http::{
     HeaderName, HeaderValue, Method, Request, Uri,
@@ -71,12 +71,17 @@ impl UrgencySetting {
 
 impl PushTrait for Backend {
     fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>> {
-        let canonical = Subscription::read(token, &self.allowed)?.token();
+        let canonical = Subscription::read(token, &self.allowed).ok()?.token();
         Some(if canonical == token {
             Cow::Borrowed(token)
         } else {
             Cow::Owned(canonical)
         })
+    }
+
+    fn flaw(&self, token: &str) -> TokenFlaw {
+        let read = Subscription::read(token, &self.allowed);
+        read.err().unwrap_or(TokenFlaw::Form)
     }
 
     fn time_to_live(&self, _class: Class) -> Duration {
@@ -124,7 +129,7 @@ impl PushTrait for Backend {
             return Box::pin(self.relay(push, notification));
         }
         Box::pin(async move {
-            let Some(subscription) = Subscription::read(push.token.as_str(), &self.allowed) else {
+            let Ok(subscription) = Subscription::read(push.token.as_str(), &self.allowed) else {
                 return Err(unusable("the settings do not allow this endpoint any more"));
             };
             let now = SystemTime::now();
@@ -157,6 +162,7 @@ impl PushTrait for Backend {
     fn status(&self) -> BackendStatus {
         BackendStatus {
             connection: Some(self.client.status()),
+            second: None,
             ..BackendStatus::default()
         }
     }

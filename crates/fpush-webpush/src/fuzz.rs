@@ -18,7 +18,9 @@ pub fn receiver(client: &str) -> Option<String> {
 /// The one spelling of a token, where endpoints of many hosts are allowed.
 #[must_use]
 pub fn token(text: &str) -> Option<String> {
-    Subscription::read(text, &allowed()).map(|subscription| subscription.token())
+    Subscription::read(text, &allowed())
+        .ok()
+        .map(|subscription| subscription.token())
 }
 
 fn allowed() -> Allowed {

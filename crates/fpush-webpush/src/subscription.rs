@@ -1,7 +1,7 @@
 //! A subscription whose endpoint is allowed and whose keys can be used.
 
 use aws_lc_rs::agreement::{ECDH_P256, ParsedPublicKey, UnparsedPublicKey};
-use fpush_push::Subscription as Texts;
+use fpush_push::{Subscription as Texts, TokenFlaw};
 
 use crate::{
     encoding::{decode, encode},
@@ -18,21 +18,26 @@ pub(crate) struct Subscription {
 
 impl Subscription {
     /// Reads a token whose endpoint is allowed and whose keys can be used.
-    pub(crate) fn read(token: &str, allowed: &Allowed) -> Option<Self> {
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub(crate) fn read(token: &str, allowed: &Allowed) -> Result<Self, TokenFlaw> {
         let Texts {
             endpoint,
             p256dh,
             auth,
-        } = Texts::of_token(token)?;
-        let p256dh: [u8; 65] = decode(p256dh)?;
-        let keys = ReceiverKeys {
-            p256dh,
-            auth: decode(auth)?,
-        };
+        } = Texts::of_token(token).ok_or(TokenFlaw::Form)?;
+        let p256dh: [u8; 65] = decode(p256dh).ok_or(TokenFlaw::PublicKey)?;
+        let auth = decode(auth).ok_or(TokenFlaw::AuthSecret)?;
+        let endpoint = allowed.endpoint(endpoint).ok_or(TokenFlaw::Endpoint)?;
         let is_uncompressed = p256dh.first() == Some(&4);
         let is_point = || ParsedPublicKey::try_from(UnparsedPublicKey::new(&ECDH_P256, p256dh)).is_ok();
-        let endpoint = allowed.endpoint(endpoint)?;
-        (is_uncompressed && is_point()).then_some(Self { endpoint, keys })
+        if !is_uncompressed || !is_point() {
+            return Err(TokenFlaw::PublicKey);
+        }
+        let keys = ReceiverKeys { p256dh, auth };
+        Ok(Self { endpoint, keys })
     }
 
     /// Its one spelling as a token.
@@ -60,21 +65,21 @@ mod tests {
         }
     }
 
-    fn canonical(token: &str) -> Option<String> {
+    fn canonical(token: &str) -> Result<String, TokenFlaw> {
         Subscription::read(token, &allowed()).map(|subscription| subscription.token())
     }
 
     #[test]
     fn a_token_has_one_spelling() {
         let one = format!("webpush:https://up.example.org/a|b?c=%2b|{P256DH}|{AUTH}");
-        assert_eq!(canonical(&one).as_ref(), Some(&one));
+        assert_eq!(canonical(&one).as_ref(), Ok(&one));
         let standard = |text: &str| text.replace('-', "+").replace('_', "/");
         let other = format!(
             "webpush:HTTPS://UP.example.org:443/a|b?c=%2b|{}=|{}==",
             standard(P256DH),
             standard(AUTH)
         );
-        assert_eq!(canonical(&other), Some(one));
+        assert_eq!(canonical(&other), Ok(one));
     }
 
     #[test]
@@ -82,21 +87,25 @@ mod tests {
         let endpoint = "https://up.example.org/a";
         let off_curve = P256DH.replacen('C', "D", 1);
         let compressed = format!("A{}", &P256DH[1..]);
-        for token in [
-            String::new(),
-            format!("{endpoint}|{P256DH}|{AUTH}"),
-            format!("webpush:{endpoint}"),
-            format!("webpush:{endpoint}|{P256DH}"),
-            format!("webpush:{endpoint}|{AUTH}|{P256DH}"),
-            format!("webpush:{endpoint}|{P256DH}|{AUTH}|"),
-            format!("webpush:{endpoint}|{off_curve}|{AUTH}"),
-            format!("webpush:{endpoint}|{compressed}|{AUTH}"),
-            format!("webpush:{endpoint}|{}|{AUTH}", &P256DH[..40]),
-            format!("webpush:{endpoint}|{P256DH}|{}", &AUTH[..10]),
-            format!("webpush:https://evil.example/a|{P256DH}|{AUTH}"),
-            format!("WEBPUSH:{endpoint}|{P256DH}|{AUTH}"),
+        use TokenFlaw::{AuthSecret, Endpoint, Form, PublicKey};
+        for (flaw, token) in [
+            (Form, String::new()),
+            (Form, format!("{endpoint}|{P256DH}|{AUTH}")),
+            (Form, format!("webpush:{endpoint}")),
+            (Form, format!("webpush:{endpoint}|{P256DH}")),
+            (PublicKey, format!("webpush:{endpoint}|{AUTH}|{P256DH}")),
+            (PublicKey, format!("webpush:{endpoint}|{P256DH}|{AUTH}|")),
+            (PublicKey, format!("webpush:{endpoint}|{off_curve}|{AUTH}")),
+            (PublicKey, format!("webpush:{endpoint}|{compressed}|{AUTH}")),
+            (PublicKey, format!("webpush:{endpoint}|{}|{AUTH}", &P256DH[..40])),
+            (AuthSecret, format!("webpush:{endpoint}|{P256DH}|{}", &AUTH[..10])),
+            (
+                Endpoint,
+                format!("webpush:https://evil.example/a|{P256DH}|{AUTH}"),
+            ),
+            (Form, format!("WEBPUSH:{endpoint}|{P256DH}|{AUTH}")),
         ] {
-            assert_eq!(canonical(&token), None, "{token}");
+            assert_eq!(canonical(&token), Err(flaw), "{token}");
         }
     }
 }

@@ -331,7 +331,7 @@ pub(crate) fn parse(console: &mut Console) -> Result<Cli, Exit> {
     let mistyped = mistyped(args.get(1..).unwrap_or_default(), |name| Path::new(name).exists());
     let parsed = match mistyped {
         Some(mistake) => Err(Cli::command().error(ErrorKind::InvalidSubcommand, mistake)),
-        None => Cli::try_parse_from(args),
+        None => Cli::try_parse_from(args).and_then(without_contradiction),
     };
     parsed.map_err(|e| {
         let text = e.render().to_string();
@@ -343,6 +343,27 @@ pub(crate) fn parse(console: &mut Console) -> Result<Cli, Exit> {
             Exit::Success
         }
     })
+}
+
+/// Refuses options that another option's value leaves without a meaning: what is ignored was meant for something.
+fn without_contradiction(cli: Cli) -> Result<Cli, clap::Error> {
+    #[cfg(feature = "enable_registration")]
+    if let Some(Command::Export(Export {
+        format,
+        folder: Some(_),
+        ..
+    })) = &cli.command
+    {
+        match format {
+            ExportFormat::ModPushAppserver => {}
+            ExportFormat::Json | ExportFormat::P2 => {
+                let mistake = "--folder is for --format mod_push_appserver alone: this format goes to standard output. Write it to a \
+                     file with (umask 077; fpush export ... > FILE)";
+                return Err(Cli::command().error(ErrorKind::ArgumentConflict, mistake));
+            }
+        }
+    }
+    Ok(cli)
 }
 
 /// What to say of a first word that is neither a command nor a settings file, or of a command that comes after the settings

@@ -84,6 +84,7 @@ mod tests {
                 words: String::new(),
             }),
             backend: BackendStatus::default(),
+            second: None,
         }
     }
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use fpush_testkit::{
-    Answer, Command, Daemon, FakeApns, FakeXmpp, Form, Link, TestCa, fixture,
+    Answer, Command, Daemon, FakeApns, FakeXmpp, Form, Link, Monitoring, TestCa, fixture,
     publish::{ejabberd_publish, field, options},
     run_to_end, until,
 };
@@ -81,6 +81,11 @@ impl World {
 
     /// With what `more` says over the usual module.
     fn with(more: Value) -> Self {
+        Self::with_settings(more, &json!({}))
+    }
+
+    /// With what `others` says beside it, too.
+    fn with_settings(more: Value, others: &Value) -> Self {
         let ca = TestCa::new();
         let (production, sandbox) = (Environment::start(&ca, 'a'), Environment::start(&ca, 'b'));
         let xmpp = FakeXmpp::start("push.localhost", "secret");
@@ -106,6 +111,7 @@ impl World {
             "runtimeDirectory": builder.dir().join("run"),
             "timeout": { "xmppconnectionError": "100ms" },
         });
+        let settings = fpush_testkit::merged(settings, others.clone());
         let daemon = builder.settings(&settings).rust_log("trace").start();
         let link = accept(&xmpp, &daemon);
         Self {
@@ -244,6 +250,30 @@ fn a_test_push_finds_its_environment() {
     let said = String::from_utf8_lossy(&checked.stdout);
     let proofs = said.matches("it refused only the invented device token");
     assert_eq!(proofs.count(), 2, "{checked:?}");
+}
+
+/// Whoever watches sees both: each one's requests, and how each one is.
+#[test]
+fn both_environments_are_shown() {
+    let mut world = World::with_settings(json!({}), &json!({ "monitoring": { "listen": "127.0.0.1:0" } }));
+    let shown = world.operate(&["check", "--show-payloads", "settings.json"]);
+    let said = String::from_utf8_lossy(&shown.stdout);
+    for environment in [&world.production, &world.sandbox] {
+        let request = format!("POST {}/3/device/TOKEN", environment.apns.url());
+        assert!(said.contains(&request), "no {request:?} in {said}");
+    }
+    for pushes in ["  a visible push, ", "  a visible push, to a build from Xcode, "] {
+        assert!(said.contains(pushes), "no {pushes:?} in {said}");
+    }
+    let monitoring = Monitoring::of(&world.daemon, LONG);
+    let second = |word: &str| monitoring.status()["modules"][0]["second"][word].clone();
+    assert_eq!(second("name"), "sandbox");
+    assert_eq!(second("last_accepted"), Value::Null);
+    assert_eq!(world.push(&token("b", 1)), RESULT);
+    until(LONG, "the page says so", || {
+        second("last_accepted") != Value::Null
+    });
+    assert_eq!(second("connection")["open"], 1);
 }
 
 #[test]

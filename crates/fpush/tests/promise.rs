@@ -7,6 +7,7 @@
 //! * No incident at a provider unregisters more than ten: [`incidents`].
 //! * What is really dead is unregistered: [`dead`].
 //! * Of a module for two environments neither alone is believed: [`environments`].
+//! * Neither does one on the way in or back, with an import, both environments or a shadow: [`moving`].
 //! * The same of Web Push, where strangers choose who speaks: [`webpush`].
 //! * A shadow unregisters nobody, whatever it decides, and neither it nor what follows it loses a push: [`shadow`].
 
@@ -25,6 +26,8 @@ mod environments;
 mod incidents;
 #[path = "promise/mistakes.rs"]
 mod mistakes;
+#[path = "promise/moving.rs"]
+mod moving;
 #[path = "promise/registry.rs"]
 mod registry;
 #[path = "promise/rig.rs"]

@@ -18,6 +18,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::Path,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -52,6 +53,7 @@ on_both_servers! {
     a_client_finds_us_and_what_is_encrypted_reaches_its_app,
     nobody_pushes_to_or_takes_the_device_of_another,
     a_user_finds_out_why_a_phone_stays_silent,
+    a_client_of_others_shows_the_user_both_commands,
 }
 
 /// The whole life of a registration, for an app of each dialect and provider.
@@ -398,6 +400,7 @@ fn a_user_finds_out_why_a_phone_stays_silent(kind: Kind) {
         .to_string();
     assert!(refusal.contains("bad-sessionid"), "{refusal}");
     let mut answer = client.request("set", COMPONENT, &submit).unwrap();
+    assert!(has(&answer, "<command", &[("sessionid", session)]), "{answer}");
     until("the window of the message's push to end", || {
         if form_value(&answer, "outcome").as_deref() == Some("refused") {
             let filled = format!(
@@ -420,6 +423,73 @@ fn a_user_finds_out_why_a_phone_stays_silent(kind: Kind) {
             "{status}"
         );
     }
+}
+
+/// slixmpp's own plugins for commands and forms, with nothing of ours but the order in which a person does it.
+fn a_client_of_others_shows_the_user_both_commands(kind: Kind) {
+    let stage = Stage::start(kind);
+    let apps = apps();
+    let app = apps.iter().find(|app| app.command == TIGASE).unwrap();
+    stage.server.register(app.user, PASSWORD).unwrap();
+    let (node, _) = stage.take_up(app);
+    let port = stage.server.c2s_port().to_string();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/slixmpp_commands.py");
+    let said = run_to_end(
+        python_with_slixmpp(),
+        [script, &port, app.user, PASSWORD, COMPONENT],
+        Path::new("."),
+    );
+    assert!(said.status.success(), "{said:?}");
+    let out = String::from_utf8(said.stdout).unwrap();
+    let seen: Value = serde_json::from_str(&out).unwrap();
+    for command in [TEST_PUSH, PUSH_STATUS] {
+        assert!(seen["commands"][command].is_string(), "{seen}");
+    }
+
+    let field = |answer: &Value, name: &str| {
+        let fields = answer["fields"].as_array().unwrap();
+        let found = fields.iter().find(|field| field["var"] == name);
+        found.map_or(Value::Null, |field| field["value"].clone())
+    };
+    let [form, result] = seen["test"].as_array().unwrap().as_slice() else {
+        panic!("a form and its answer: {seen}");
+    };
+    assert_eq!(form["status"], "executing");
+    assert_eq!(form["actions"], json!(["complete"]));
+    assert!(
+        !form["title"].as_str().unwrap().is_empty() && !form["instructions"].as_str().unwrap().is_empty(),
+        "{form}"
+    );
+    let labels = form["fields"].as_array().unwrap().iter();
+    for label in labels.map(|field| field["label"].as_str()) {
+        assert!(label.is_some_and(|label| !label.is_empty()), "{form}");
+    }
+    assert_eq!(
+        (&result["status"], field(result, "outcome")),
+        (&json!("completed"), json!("accepted"))
+    );
+    let words = result["notes"][0].as_str().unwrap();
+    assert!(words.contains("the provider accepted the push"), "{result}");
+    assert_eq!(stage.providers.pushes(&app.token(1)).len(), 1);
+
+    let [status] = seen["status"].as_array().unwrap().as_slice() else {
+        panic!("one answer: {seen}");
+    };
+    assert_eq!(status["status"], "completed");
+    assert_eq!(status["items"].as_array().unwrap().len(), 1, "{status}");
+    assert!(!status["notes"][0].as_str().unwrap().is_empty(), "{status}");
+    assert!(!out.contains(&node) && !out.contains(&app.token(1)), "{seen}");
+}
+
+/// A Python that has slixmpp: that of the machine, or the first one of the path.
+fn python_with_slixmpp() -> &'static str {
+    let has = |python: &&str| {
+        let mut import = Command::new(python);
+        import.args(["-c", "import slixmpp"]);
+        import.output().is_ok_and(|said| said.status.success())
+    };
+    let python = ["/usr/bin/python3", "python3"].into_iter().find(has);
+    python.expect("this test needs slixmpp: apt-get install python3-slixmpp")
 }
 
 /// Devices as the module stores them, whose nodes a file's name cannot hold as they are; and one that cannot be a

@@ -43,6 +43,8 @@ pub(crate) enum Package {
     JsonSchema,
     /// What reads YAML.
     Yaml,
+    /// An XMPP client of others, with which users' commands are tried.
+    Slixmpp,
     /// What fpush's own package depends on.
     Dependencies,
     /// What makes a folder for Python programs.
@@ -71,6 +73,7 @@ impl Package {
             Self::Sqlite => process::is_there("sqlite3"),
             Self::JsonSchema => has_python("jsonschema"),
             Self::Yaml => has_python("yaml"),
+            Self::Slixmpp => Path::new("/usr/lib/python3/dist-packages/slixmpp").is_dir(),
             Self::Binutils => ["objdump", "strip"].map(process::is_there) == [true; 2],
             Self::Mmdebstrap => process::is_there("mmdebstrap"),
             Self::Nspawn => process::is_there("systemd-nspawn"),
@@ -96,6 +99,7 @@ impl Package {
             Self::Sqlite => &["sqlite3"],
             Self::JsonSchema => &["python3-jsonschema"],
             Self::Yaml => &["python3-yaml"],
+            Self::Slixmpp => &["python3-slixmpp"],
             Self::Dependencies => &["adduser", "ca-certificates"],
             Self::PythonVenv => &["python3-venv"],
             Self::Binutils => &["binutils"],

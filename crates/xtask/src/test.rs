@@ -72,6 +72,7 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
             Package::Faketime,
             Package::Sqlite,
             Package::JsonSchema,
+            Package::Slixmpp,
             Package::Yaml,
             Package::Dependencies,
             Package::Binutils,

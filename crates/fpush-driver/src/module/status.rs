@@ -5,9 +5,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use fpush_policy::{Complaint, Condition, LaneState, View};
+use fpush_policy::{Complaint, Condition, LaneState, SecondView, View};
 use fpush_push::{
-    BackendStatus, Delivery, ModuleStatus, OutagePhase, OutageStatus, Proof, Trouble, TroubleKind,
+    BackendStatus, Delivery, LaneStatus, ModuleStatus, OutagePhase, OutageStatus, Proof, Trouble, TroubleKind,
 };
 use tokio::time::Instant;
 
@@ -40,9 +40,47 @@ impl Module {
             last_accepted: view.last_accepted,
             proof,
             trouble,
+            second: second(&view, &backend),
             backend,
         }
     }
+}
+
+/// What is known of the second lane, if the backend has two.
+fn second(view: &View, backend: &BackendStatus) -> Option<LaneStatus> {
+    let (name, _) = backend.second?;
+    let Some(SecondView {
+        last_accepted,
+        trouble,
+    }) = &view.second
+    else {
+        // Nothing was sent there yet.
+        return Some(LaneStatus {
+            name,
+            last_accepted: None,
+            trouble: None,
+        });
+    };
+    Some(LaneStatus {
+        name,
+        last_accepted: *last_accepted,
+        trouble: trouble
+            .as_ref()
+            .map(|(kind, complaint)| of_provider(*kind, complaint, Some(name))),
+    })
+}
+
+/// What the provider said, of all lanes or of the one with this name.
+fn of_provider(kind: TroubleKind, complaint: &Complaint, lane: Option<&str>) -> Trouble {
+    let Complaint { answer, meaning } = complaint;
+    let place = lane.map(|name| format!("{name}: ")).unwrap_or_default();
+    let words = match kind {
+        TroubleKind::Unproven => format!(
+            "{place}not proven yet that the provider accepts its credentials; the last attempt failed: {answer}: {meaning}"
+        ),
+        _ => format!("{place}the provider's answer is {answer}: {meaning}"),
+    };
+    Trouble { kind, words }
 }
 
 /// Whether the module's provider takes pushes, and what waits until it does.
@@ -101,14 +139,13 @@ fn trouble(view: &View, backend: &BackendStatus, wall: SystemTime) -> Option<Tro
         words: words.to_owned(),
     });
     let of_provider = view.trouble.as_ref().map(|(kind, complaint)| {
-        let Complaint { answer, meaning } = complaint;
-        let words = match kind {
-            TroubleKind::Unproven => format!(
-                "not proven yet that the provider accepts its credentials; the last attempt failed: {answer}: {meaning}"
-            ),
-            _ => format!("the provider's answer is {answer}: {meaning}"),
-        };
-        Trouble { kind: *kind, words }
+        let of_second = view.second.as_ref().and_then(|second| second.trouble.as_ref());
+        let lane = backend.second.map(|(name, _)| name);
+        of_provider(
+            *kind,
+            complaint,
+            lane.filter(|_| of_second == view.trouble.as_ref()),
+        )
     });
     let expiring = backend.credentials.iter().find_map(|credential| {
         // Others end all the time and are renewed.

@@ -271,18 +271,19 @@ function row(name, value) {
 function modules({ modules, wall }) {
   if (modules.length === 0) return [h("p.quiet", null, "There is no push module.")];
   return modules.map((module) => {
-    const { connection, outage } = module;
+    const { connection, outage, second } = module;
     const works = {
       ok: module.proof === "proven" ? "works" : "not proven yet",
       warning: module.proof === "proven" ? "works, with trouble" : "not proven yet",
       error: "does not work",
     }[module.level];
-    const accepted = module.last_accepted === null ? "none yet" : `${duration(module.last_accepted)} ago`;
+    const ago = (time) => (time === null ? "none yet" : `${duration(time)} ago`);
     return h(
       `article.module.${module.level}`,
       { "aria-label": `Push module ${module.name}` },
       h("h3", null, h("span.name", null, module.name), h("span.kind", null, module.kind), mark(module.level, works)),
       module.trouble && h("p.trouble", null, module.trouble),
+      second && second.trouble && second.trouble !== module.trouble && h("p.trouble", null, second.trouble),
       module.clock && h("p.trouble", null, module.clock),
       module.credentials
         .filter(({ trouble }) => trouble !== null && trouble !== module.trouble)
@@ -297,18 +298,25 @@ function modules({ modules, wall }) {
         outage.held > 0 && row("Until the provider is back", `${number(outage.held)}, for ${duration(outage.oldest)}`),
         outage.phase === "recovering" && row("Out in", `about ${duration(outage.out_in)}`),
         row("Lost", [module.lost > 0 ? mark("warning", "") : null, number(module.lost)]),
-        row("Last accepted", accepted),
+        row("Last accepted", ago(module.last_accepted)),
+        second && row(`Last accepted in the ${second.name}`, ago(second.last_accepted)),
       ),
       h(
         "dl.rows",
         null,
         row("Tokens", `${number(module.limited)} with a limit, ${number(module.blocked)} left alone, ${number(module.doubted)} doubted`),
         connection && row("Connections", connected(connection)),
-        connection && connection.ping !== null && row("Ping", `${number(Math.round(connection.ping * 1000))} ms`),
+        connection && connection.ping !== null && row("Ping", ping(connection)),
+        second && row(`To the ${second.name}`, connected(second.connection)),
+        second && second.connection.ping !== null && row(`Ping of the ${second.name}`, ping(second.connection)),
         module.credentials.map((credential) => credentialRow(credential, wall)),
       ),
     );
   });
+}
+
+function ping({ ping }) {
+  return `${number(Math.round(ping * 1000))} ms`;
 }
 
 function connected({ open, streams, connects, failed }) {

@@ -272,6 +272,7 @@ pub(crate) fn module(name: &str, module_type: &'static str) -> Module {
         proof: Proof::Proven,
         trouble: None,
         backend: BackendStatus::default(),
+        second: None,
     };
     Module { module_type, status }
 }

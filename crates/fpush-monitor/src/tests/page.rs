@@ -2,13 +2,13 @@
 
 use std::{fs, sync::Arc, time::SystemTime};
 
-use fpush_push::Proof;
+use fpush_push::{LaneStatus, Proof, Trouble, TroubleKind};
 use fpush_testkit::Browser;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
-    made_up::{self, DAY, bad, good, spend_an_hour},
+    made_up::{self, DAY, MINUTE, bad, good, spend_an_hour},
     request, serve,
 };
 use crate::{Monitor, Status};
@@ -82,6 +82,30 @@ async fn a_person_sees_how_it_goes_and_what_to_do() {
     let text = browser.text().await;
     let words = "it is not proven yet that the provider accepts the credentials of example-android.";
     assert!(text.contains(words) && !text.contains("All is well"), "{text}");
+    let mut both = good();
+    let status = &mut both.modules[2].status;
+    status.backend.second = Some(("sandbox", status.backend.connection.unwrap()));
+    status.second = Some(LaneStatus {
+        name: "sandbox",
+        last_accepted: Some(MINUTE * 47),
+        trouble: Some(Trouble {
+            kind: TroubleKind::Provider,
+            words: "sandbox: the provider's answer is 503".to_owned(),
+        }),
+    });
+    monitor.tick(both, Instant::now(), SystemTime::now());
+    browser
+        .wait_for("document.body.innerText.includes('sandbox: the provider')")
+        .await;
+    let text = browser.text().await;
+    for words in [
+        "Last accepted in the sandbox",
+        "47 min ago",
+        "To the sandbox",
+        "Ping of the sandbox",
+    ] {
+        assert!(text.contains(words), "no {words:?} in {text}");
+    }
     let mut with_two_links = good();
     let mut down = with_two_links.links[0].clone();
     down.name = "second".to_owned();

@@ -11,6 +11,7 @@ use crate::{
     health::{Complaint, ModuleHealth, worse},
     job::PushJob,
     verdict::{Belief, Condition, Seconds, VerdictGuard, Word},
+    view::SecondView,
 };
 
 /// How the lanes beside the main one are.
@@ -82,6 +83,17 @@ impl<W> Policy<W> {
             beside.proven |= vendor.health.is_proven();
         }
         beside
+    }
+
+    /// The second lane, if anything was ever sent there.
+    pub(crate) fn second(&self, now: Instant) -> Option<SecondView> {
+        let health = &self.lanes.vendors.get(&SECOND)?.health;
+        Some(SecondView {
+            last_accepted: health
+                .last_accepted()
+                .map(|accepted| now.saturating_duration_since(accepted)),
+            trouble: health.trouble(now),
+        })
     }
 
     /// When a push was last accepted in one of them.

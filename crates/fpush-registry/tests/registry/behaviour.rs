@@ -2,7 +2,7 @@
 
 use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
-use fpush_push::{BadPayload, CommandError, Devices as _, Found, Wording};
+use fpush_push::{BadPayload, CommandError, Devices as _, Found, TokenFlaw, Wording};
 use fpush_registry::{Device, Dialect, Imported, RegisterError, StoreSettings, Time, Unowned, lines};
 
 use crate::rig::{ADDRESS, Database, value};
@@ -209,7 +209,7 @@ async fn only_what_the_settings_name_is_offered() {
     let bad_token = [("token", "bad"), ("device-id", "d")];
     assert_eq!(
         open.run("register-push-fcm", ALICE, &bad_token).await,
-        bad(BadPayload::BadToken)
+        bad(BadPayload::BadToken(TokenFlaw::Form))
     );
     let without_device = open.run("register-push-fcm", ALICE, &[("token", "t")]).await;
     assert_eq!(without_device, bad(BadPayload::Missing("android-id")));

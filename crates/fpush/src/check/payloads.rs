@@ -1,6 +1,6 @@
 //! `fpush check --show-payloads`: requests as they would go out.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use fpush_push::Example;
 use serde::Serialize;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 /// One request.
 #[derive(Serialize)]
 pub(super) struct Payload {
-    pushes: &'static str,
+    pushes: Cow<'static, str>,
     request: String,
     headers: Map<String, Value>,
     body: Value,

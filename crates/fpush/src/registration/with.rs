@@ -14,7 +14,7 @@ use fpush_driver::{Drain, Modules};
 use fpush_http::{Handle, HttpSettings, Listener, Security, api};
 use fpush_monitor::RegistryStatus;
 use fpush_push::{
-    Devices, Unavailable,
+    Devices, TokenFlaw, Unavailable,
     settings::{Problem, Section, Severity},
     sync::lock,
 };
@@ -147,6 +147,12 @@ impl PushModules for Told {
     fn canonical(&self, module: &str, token: &str) -> Option<String> {
         let module = self.0.named(module)?;
         Some(module.canonical(token)?.into_owned())
+    }
+
+    fn flaw(&self, module: &str, token: &str) -> TokenFlaw {
+        self.0
+            .named(module)
+            .map_or(TokenFlaw::Form, |module| module.flaw(token))
     }
 
     fn has_registered(&self, module: &str, token: &str) {

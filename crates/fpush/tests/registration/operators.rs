@@ -577,6 +577,16 @@ fn what_registered_here_goes_back_to_mod_push_appserver() {
     assert_says(&rig.operate(&args), 71, "is not empty");
     let unnamed = rig.operate(&["export", "--format", "mod_push_appserver", "settings.json"]);
     assert_eq!(unnamed.status.code(), Some(2));
+    // What goes to standard output goes into no folder: nothing is written, least of all a secret to the terminal.
+    for format in [&["--format", "json"] as &[&str], &["--format", "p2"], &[]] {
+        let args = [&["export"], format, &["--folder", "elsewhere", "settings.json"]].concat();
+        let refused = rig.operate(&args);
+        assert_says(&refused, 2, "--folder is for --format mod_push_appserver alone");
+        assert!(
+            refused.stdout.is_empty() && !rig.path("elsewhere").exists(),
+            "{args:?}"
+        );
+    }
 
     // Lua itself reads it as mod_push_appserver does.
     let file = rig.path(store).join(&names[0]);

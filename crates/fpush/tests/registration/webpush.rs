@@ -164,13 +164,18 @@ fn a_page_registers_over_http() {
     );
     assert_eq!(without.status, 400);
     assert!(without.body.contains("p256dh"), "{}", without.body);
-    for (field, with) in [
-        ("vapid", "B"),
-        ("auth", "AAAA"),
-        ("endpoint", "https%3a%2f%2f127.0.0.1%2fa"),
+    for (field, with, said) in [
+        ("vapid", "B", "Subscribed with another VAPID key!"),
+        ("auth", "AAAA", "auth is not 16 bytes in base64url!"),
+        ("p256dh", "AAAA", "p256dh is no public key!"),
+        (
+            "endpoint",
+            "https%3a%2f%2f127.0.0.1%2fa",
+            "Endpoint is not allowed here!",
+        ),
     ] {
         let wrong = form.replacen(&format!("{field}="), &format!("{field}={with}&x="), 1);
-        assert_eq!(web.rig.post("register", &wrong)[0], "ERROR", "{field}");
+        assert_eq!(web.rig.post("register", &wrong), ["ERROR", said], "{field}");
     }
 }
 
@@ -214,20 +219,34 @@ fn what_could_never_get_a_push_is_told_at_once() {
         p256dh,
         auth,
     } = &good;
-    for wrong in [
-        with("https://10.0.0.1/", p256dh, auth),
-        with("https://evil.example/", p256dh, auth),
-        with(&endpoint.replace("https", "http"), p256dh, auth),
-        with(&format!("{endpoint}#x"), p256dh, auth),
-        with(&endpoint.replace("127.0.0.1", "127.1"), p256dh, auth),
-        with(endpoint, &p256dh[1..], auth),
-        with(endpoint, p256dh, &auth[1..]),
-        with(endpoint, &p256dh.replacen('B', "A", 1), auth),
-        with(endpoint, "", auth),
-        with(endpoint, p256dh, &"a".repeat(2_000)),
+    for (said, wrong) in [
+        ("this endpoint", with("https://10.0.0.1/", p256dh, auth)),
+        ("this endpoint", with("https://evil.example/", p256dh, auth)),
+        (
+            "this endpoint",
+            with(&endpoint.replace("https", "http"), p256dh, auth),
+        ),
+        ("this endpoint", with(&format!("{endpoint}#x"), p256dh, auth)),
+        (
+            "this endpoint",
+            with(&endpoint.replace("127.0.0.1", "127.1"), p256dh, auth),
+        ),
+        ("p256dh is no", with(endpoint, &p256dh[1..], auth)),
+        ("auth is not", with(endpoint, p256dh, &auth[1..])),
+        (
+            "p256dh is no",
+            with(endpoint, &p256dh.replacen('B', "A", 1), auth),
+        ),
+        ("field p256dh", with(endpoint, "", auth)),
+        ("field auth", with(endpoint, p256dh, &"a".repeat(2_000))),
     ] {
         let reply = web.register(&wrong, &[]);
-        assert!(reply.raw.contains("bad-payload"), "{}", reply.raw);
+        assert!(
+            reply.raw.contains("bad-payload") && reply.raw.contains(said),
+            "{said}: {}",
+            reply.raw
+        );
+        assert!(!reply.raw.contains(&wrong.endpoint), "{}", reply.raw);
         assert!(!reply.raw.contains(&*p256dh.to_owned()), "{}", reply.raw);
     }
     assert_eq!(web.push.connections(), 0);
