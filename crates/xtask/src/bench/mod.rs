@@ -26,6 +26,7 @@ mod startup;
 mod stats;
 mod template;
 mod throughput;
+mod webpush;
 
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -153,6 +154,7 @@ pub(crate) fn measure(fpush: &Path, options: &Options) -> Result<()> {
     let devices = devices::measure(fpush, plan)?;
     let flood = flood::measure(fpush, plan, &stand_in)?;
     let held = held::measure(fpush, plan, &stand_in)?;
+    let webpush = webpush::measure(fpush, plan, &stand_in)?;
     let startup = startup::measure(fpush, plan, &stand_in)?;
 
     let report = Report {
@@ -166,6 +168,7 @@ pub(crate) fn measure(fpush: &Path, options: &Options) -> Result<()> {
         devices,
         flood,
         held,
+        webpush,
         startup,
         took: start.elapsed(),
     };

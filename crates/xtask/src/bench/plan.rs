@@ -63,6 +63,8 @@ pub(super) struct Plan {
     pub(super) held: u64,
     /// Registered devices.
     pub(super) devices: u64,
+    /// Servers that strangers have chosen, of one device each.
+    pub(super) origins: u64,
     pub(super) flood: FloodPlan,
     pub(super) starts: usize,
 }
@@ -108,6 +110,7 @@ impl Plan {
         queued: 100_000,
         held: 1_000_000,
         devices: 1_000_000,
+        origins: 10_000,
         flood: FloodPlan {
             permits: 100,
             per_second: 5_000,
@@ -139,6 +142,7 @@ impl Plan {
         queued: 500,
         held: 500,
         devices: 3_000,
+        origins: 100,
         flood: FloodPlan {
             permits: 10,
             per_second: 500,

@@ -19,6 +19,7 @@ use super::proc;
 use super::startup::Startup;
 use super::stats::millis;
 use super::throughput::Throughput;
+use super::webpush::WebPush;
 use crate::table::Table;
 
 pub(super) struct Report {
@@ -33,6 +34,7 @@ pub(super) struct Report {
     pub(super) devices: Devices,
     pub(super) flood: Flood,
     pub(super) held: Held,
+    pub(super) webpush: WebPush,
     pub(super) startup: Startup,
     pub(super) took: Duration,
 }
@@ -60,7 +62,7 @@ impl Target {
 }
 
 impl Report {
-    fn targets(&self) -> [Target; 9] {
+    fn targets(&self) -> [Target; 13] {
         let target = |what, measured, bound, unit| Target {
             what,
             measured,
@@ -117,6 +119,30 @@ impl Report {
                 Bound::AtMost(3.0),
                 " s",
             ),
+            target(
+                "CPU per web push / APNs push beside it, 512 in flight",
+                self.webpush.ratio(),
+                Bound::AtMost(2.5),
+                "",
+            ),
+            target(
+                "1 / CPU per web push, the same",
+                self.webpush.capacity(),
+                Bound::AtLeast(5_000.0),
+                "/s",
+            ),
+            target(
+                "p99 of a web push, less that of an APNs push, 5,000 pushes/s",
+                self.webpush.p99(),
+                Bound::AtMost(5.0),
+                " ms",
+            ),
+            target(
+                "memory of an origin in use, of 10,000",
+                self.webpush.bytes_per_origin(),
+                Bound::AtMost(20_000.0),
+                " bytes",
+            ),
         ]
     }
 
@@ -129,6 +155,7 @@ impl Report {
             self.devices.table(),
             self.flood.table(),
             self.held.table(),
+            self.webpush.table(),
             Table {
                 title: "Otherwise".to_owned(),
                 head: &["", "measured"],
@@ -239,6 +266,7 @@ impl Report {
             "devices": self.devices.json(),
             "flood": self.flood.json(),
             "held": self.held.json(),
+            "webpush": self.webpush.json(),
             "startup": self.startup.json(),
             "targets": targets.map(|targets| targets.iter().map(target).collect::<Vec<_>>()),
         })
