@@ -8,6 +8,7 @@
 //! * What is really dead is unregistered: [`dead`].
 //! * Of a module for two environments neither alone is believed: [`environments`].
 //! * The same of Web Push, where strangers choose who speaks: [`webpush`].
+//! * No mistake of an operator's ends a registration of Push 2.0: [`push2`].
 //! * A shadow unregisters nobody, whatever it decides, and neither it nor what follows it loses a push: [`shadow`].
 
 #![cfg(all(
@@ -25,6 +26,9 @@ mod environments;
 mod incidents;
 #[path = "promise/mistakes.rs"]
 mod mistakes;
+#[cfg(feature = "enable_webpush_support")]
+#[path = "promise/push2.rs"]
+mod push2;
 #[path = "promise/registry.rs"]
 mod registry;
 #[path = "promise/rig.rs"]
