@@ -150,8 +150,14 @@ impl ModuleHealth {
     }
 
     /// The provider said of a token of this registrable domain that it is another key's. It says so of all if ours is wrong.
-    pub(crate) fn key_refused_for(&mut self, token: Fingerprint, domain: Fingerprint, failure: &Failure) {
-        self.key_refused.note(token, domain, failure);
+    /// Returns whether that begins to look so.
+    pub(crate) fn key_refused_for(
+        &mut self,
+        token: Fingerprint,
+        domain: Fingerprint,
+        failure: &Failure,
+    ) -> bool {
+        self.key_refused.note(token, domain, failure)
     }
 
     /// The provider refused a push because of our settings.

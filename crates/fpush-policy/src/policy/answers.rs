@@ -148,8 +148,10 @@ impl<W> Policy<W> {
             PushError::Pause { length, alarm } => return self.paused(job, failure, length, alarm, now),
             PushError::TokenGone { since } => return self.rejected(job, Some(since), now),
             PushError::TokenDoubted => {
-                let answered = self.rejected(job, None, now);
-                self.note_other_key(job, failure);
+                let mut answered = self.rejected(job, None, now);
+                if self.note_other_key(job, failure) {
+                    answered.notice.get_or_insert(Notice::KeyRefused);
+                }
                 return answered;
             }
             PushError::Unexplained => {
