@@ -112,6 +112,7 @@ impl ModuleHealth {
             | PushError::TokenGone { .. }
             | PushError::TokenDoubted
             | PushError::TokenBusy
+            | PushError::Crowded
             | PushError::TooMany { .. }
             | PushError::TokenUnserved => {
                 self.unwell.note(failure);

@@ -180,6 +180,7 @@ impl Module {
                 PushError::TokenGone { .. }
                 | PushError::TokenDoubted
                 | PushError::TokenBusy
+                | PushError::Crowded
                 | PushError::TooMany { .. }
                 | PushError::TokenUnserved
                 | PushError::Reconnected

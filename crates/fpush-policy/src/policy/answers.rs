@@ -115,10 +115,11 @@ impl<W> Policy<W> {
             job.ask_anew();
             return Answered::next(Next::Again);
         }
-        if job.lane == LaneId::Main {
+        if job.lane == LaneId::Main && failure.error != PushError::Crowded {
             self.outage.answered(now);
         }
         let asked = match failure.error {
+            PushError::Crowded => return Answered::next(Next::Ended(Ended::Busy)),
             PushError::Reconnected if tries.may_reconnect() => return Answered::next(Next::Again),
             PushError::Renewed if tries.may_renew() => return Answered::next(Next::Again),
             PushError::TooLarge if job.push.form == Form::Full => {

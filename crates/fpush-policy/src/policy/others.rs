@@ -238,6 +238,7 @@ impl<W> Policy<W> {
             PushError::Later { after } => after,
             PushError::Pause { length, alarm: _ } => Some(length),
             PushError::Reconnected | PushError::Renewed => None,
+            PushError::Crowded => return Answered::next(Next::Ended(Ended::Busy)),
             PushError::TokenBusy | PushError::TooMany { pause: _ } => {
                 self.lanes.origins.answered(origin);
                 return Answered::next(Next::Ended(Ended::Busy));
