@@ -13,6 +13,8 @@ use crate::answers::Answers;
 pub struct ComponentMeters {
     /// Publishes that came to no push module, by what became of them.
     pub outcomes: Arc<Outcomes>,
+    /// Notifications of Push 2.0, by what became of them.
+    pub notifications: Arc<Outcomes>,
     /// From a publish to its reply.
     pub durations: Arc<Histogram>,
     /// What each domain was answered.
@@ -23,6 +25,7 @@ impl ComponentMeters {
     pub(crate) fn new() -> Self {
         Self {
             outcomes: Arc::default(),
+            notifications: Arc::default(),
             durations: Arc::new(Histogram::new(REPLY_SECONDS)),
             answers: Answers::new(Instant::now()),
         }

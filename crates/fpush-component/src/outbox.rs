@@ -393,6 +393,7 @@ impl PendingReply {
     pub(crate) fn notified(self, outcome: Outcome) {
         debug!(publish = self.number, outcome = %outcome.name(), "notified");
         self.component.durations.record(self.arrived.elapsed());
+        self.component.notifications.increment(outcome);
         self.write(&Reply::Notified(outcome));
     }
 

@@ -10,9 +10,9 @@ use fpush_push::{
 use crate::{
     exposition::Exposition,
     table::{
-        COMPONENT_CONNECTS, COMPONENT_DISCONNECTS, COMPONENT_LOGIN_FAILURES, HELD_PUSHES, PROBLEMS,
-        PROVIDER_ANSWERS, PROVIDER_DURATION, PUSHES, PUSHES_LOST, REJECTED_TOKENS, REJECTION_BURSTS, RELOADS,
-        REPLIES, REPLY_DURATION, STATE_WRITES, TAKEOVERS,
+        COMPONENT_CONNECTS, COMPONENT_DISCONNECTS, COMPONENT_LOGIN_FAILURES, HELD_PUSHES, NOTIFICATIONS,
+        PROBLEMS, PROVIDER_ANSWERS, PROVIDER_DURATION, PUSHES, PUSHES_LOST, REJECTED_TOKENS,
+        REJECTION_BURSTS, RELOADS, REPLIES, REPLY_DURATION, STATE_WRITES, TAKEOVERS,
     },
 };
 
@@ -21,6 +21,8 @@ use crate::{
 pub struct Counted {
     /// Publishes that came to no module, by what became of them.
     pub outcomes: Arc<Outcomes>,
+    /// Notifications of Push 2.0, by what became of them.
+    pub notifications: Arc<Outcomes>,
     /// Acknowledged pushes that could not be delivered by modules that are not in the settings any more.
     pub lost: Arc<Counter>,
     /// From a publish to its reply.
@@ -45,6 +47,7 @@ pub(crate) fn write(
 ) {
     let Counted {
         outcomes,
+        notifications,
         lost,
         reply_durations,
         reloads,
@@ -56,6 +59,11 @@ pub(crate) fn write(
     text.family(
         &PUSHES,
         by_word(modules, |meters| meters.outcomes().named()).chain(without_module),
+    );
+    let notified = notifications.named().into_iter();
+    text.family(
+        &NOTIFICATIONS,
+        notified.map(|(outcome, count)| ([outcome], count)),
     );
     text.family(&HELD_PUSHES, by_word(modules, Meters::held));
     text.family(&TAKEOVERS, by_word(modules, Meters::takeovers));

@@ -66,6 +66,8 @@ table! {
     "Counted":
     PUSHES: Counter, "fpush_pushes_total", ["module", "outcome"],
         "Publishes by push module and what became of them; the module is empty if they came to none.";
+    NOTIFICATIONS: Counter, "fpush_push2_notifications_total", ["outcome"],
+        "Notifications of Push 2.0 and what became of them. Those that came to a push module are among its pushes as well.";
     HELD_PUSHES: Counter, "fpush_held_pushes_total", ["module", "outcome"],
         "Acknowledged pushes that were held and sent later, by push module and what became of them.";
     TAKEOVERS: Counter, "fpush_held_takeovers_total", ["module", "from"],

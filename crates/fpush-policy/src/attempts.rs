@@ -120,6 +120,8 @@ pub enum Notice {
         /// Whether the provider refuses our credentials or settings.
         alarm: bool,
     },
+    /// A vendor calls whatever is sent to it another key's.
+    KeyRefused,
     /// The provider gave an answer that nobody knows.
     Unknown,
     /// The provider cannot reach the token's platform for this app.

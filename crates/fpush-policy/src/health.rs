@@ -113,6 +113,7 @@ impl ModuleHealth {
             | PushError::TokenDoubted
             | PushError::TokenOfAnotherApp
             | PushError::TokenBusy
+            | PushError::Crowded
             | PushError::TooMany { .. }
             | PushError::TokenUnserved => {
                 self.unwell.note(failure);
@@ -151,8 +152,14 @@ impl ModuleHealth {
     }
 
     /// The provider said of a token of this registrable domain that it is another key's. It says so of all if ours is wrong.
-    pub(crate) fn key_refused_for(&mut self, token: Fingerprint, domain: Fingerprint, failure: &Failure) {
-        self.key_refused.note(token, domain, failure);
+    /// Returns whether that begins to look so.
+    pub(crate) fn key_refused_for(
+        &mut self,
+        token: Fingerprint,
+        domain: Fingerprint,
+        failure: &Failure,
+    ) -> bool {
+        self.key_refused.note(token, domain, failure)
     }
 
     /// The provider refused a push because of our settings.

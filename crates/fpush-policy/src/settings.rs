@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use fpush_push::{Delivery, settings::Section};
+use fpush_push::{
+    Delivery,
+    settings::{MAX_IN_FLIGHT, Section},
+};
 
 use crate::{blocklist::BlocklistSettings, limiter::RatelimitSettings};
 
@@ -32,7 +35,7 @@ impl ModuleSettings {
             );
         }
         Self {
-            max_in_flight: module.integer("maxInFlight", 1..=100_000, 1_000) as usize,
+            max_in_flight: module.integer("maxInFlight", 1..=100_000, MAX_IN_FLIGHT) as usize,
             hold_for: hold_for.min(LONGEST_HOLD),
             ratelimit: RatelimitSettings::read(module),
             blocklist: BlocklistSettings::read(module),

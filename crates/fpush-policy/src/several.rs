@@ -13,8 +13,9 @@ pub(crate) struct Several {
 }
 
 impl Several {
-    /// A token of a registrable domain meets it.
-    pub(crate) fn note(&mut self, token: Fingerprint, domain: Fingerprint, failure: &Failure) {
+    /// A token of a registrable domain meets it. Returns whether that makes it one that several meet.
+    pub(crate) fn note(&mut self, token: Fingerprint, domain: Fingerprint, failure: &Failure) -> bool {
+        let was_met = self.complaint().is_some();
         self.met.retain(|(other, _)| *other != token);
         if self.met.len() >= TOKENS {
             // One that is the last of its domain stays.
@@ -28,6 +29,7 @@ impl Several {
         }
         self.met.push((token, domain));
         self.last = Some(Complaint::of(failure));
+        !was_met && self.complaint().is_some()
     }
 
     /// There is no such trouble.

@@ -176,6 +176,9 @@ pub enum PushError {
     TokenOfAnotherApp,
     /// This device gets too many pushes: silence for this token, then one push.
     TokenBusy,
+    /// Nothing was sent: so many pushes are under way to the one host of the provider that this device is at. As with a device
+    /// that is busy, one push waits, and nothing was said of anything.
+    Crowded,
     /// The provider gets too many pushes and does not say whether for this device or from this module: silence for the token,
     /// and a pause of its lane where several devices of several domains meet it.
     TooMany {

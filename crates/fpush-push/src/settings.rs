@@ -14,6 +14,9 @@ pub use self::{
     spelling::nearest,
 };
 
+/// `maxInFlight` of a module whose settings do not say it.
+pub const MAX_IN_FLIGHT: u64 = 1_000;
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -106,7 +106,7 @@ impl PushError {
                 "The provider cannot reach the platform of this device for this app: tell the reason to whoever runs this push \
                  service."
             }
-            Self::Reconnected | Self::Renewed | Self::Later { after: _ } => {
+            Self::Reconnected | Self::Renewed | Self::Crowded | Self::Later { after: _ } => {
                 "The provider has an outage, is out of reach, or gives an answer that nobody knows: try again in some minutes."
             }
             Self::Pause {

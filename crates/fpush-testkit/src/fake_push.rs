@@ -5,10 +5,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::agreement::{ECDH_P256, PrivateKey, UnparsedPublicKey, agree};
-use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
-use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -20,30 +16,13 @@ use crate::certs::{ClientAuth, TestCa};
 use crate::http_server::{NewConnections, Options, Request, Server, Service};
 use crate::journal::{Journal, Script};
 use crate::jwt::Jwt;
+use crate::subscriber::{Subscriber, Subscription};
 
 /// A fake push service on `127.0.0.1`, with TLS and HTTP/2, whose certificate is good for the vendors' hosts as well. Unless
 /// told otherwise it answers 201 to every push that its subscriber can decrypt and whose claims are good. It stops on drop.
 pub struct FakePush {
     server: Server,
     push: Arc<Push>,
-}
-
-/// What a browser gives its app.
-#[derive(Debug, Clone)]
-pub struct Subscription {
-    /// Where pushes go.
-    pub endpoint: String,
-    /// The browser's public key, base64url.
-    pub p256dh: String,
-    /// The secret that only the app's server knows, base64url.
-    pub auth: String,
-}
-
-impl Subscription {
-    /// The one string that it is as a token.
-    pub fn token(&self) -> String {
-        format!("webpush:{}|{}|{}", self.endpoint, self.p256dh, self.auth)
-    }
 }
 
 /// A push as it reached the fake.
@@ -88,9 +67,18 @@ impl Pushed {
 impl FakePush {
     /// Starts a fake whose certificate comes from `ca`.
     pub fn start(ca: &TestCa) -> Self {
+        Self::with(ca, true)
+    }
+
+    /// Starts one that reads nothing, remembers nothing, and accepts everything: for load.
+    pub fn start_blind(ca: &TestCa) -> Self {
+        Self::with(ca, false)
+    }
+
+    fn with(ca: &TestCa, recording: bool) -> Self {
         let push = Arc::new(Push {
             subscribers: Mutex::new(HashMap::new()),
-            pushes: Journal::new(true),
+            pushes: Journal::new(recording),
             script: Script::new(),
         });
         let options = Options {
@@ -116,21 +104,13 @@ impl FakePush {
 
     /// A new subscription at another host, from which something has to lead here.
     pub fn subscribe_at(&self, authority: &str, path: &str) -> Subscription {
-        let private = PrivateKey::generate(&ECDH_P256).unwrap();
-        let mut auth = [0; 16];
-        rand::fill(&mut auth).unwrap();
-        let public = private.compute_public_key().unwrap();
-        let subscription = Subscription {
-            endpoint: format!("https://{authority}{path}"),
-            p256dh: BASE64_URL_SAFE_NO_PAD.encode(public.as_ref()),
-            auth: BASE64_URL_SAFE_NO_PAD.encode(auth),
-        };
-        let subscriber = Arc::new(Subscriber { private, auth });
+        let subscriber = Subscriber::new();
+        let subscription = subscriber.subscription(format!("https://{authority}{path}"));
         self.push
             .subscribers
             .lock()
             .unwrap()
-            .insert(path.to_owned(), subscriber);
+            .insert(path.to_owned(), Arc::new(subscriber));
         subscription
     }
 
@@ -180,13 +160,12 @@ struct Push {
     script: Script<Pushed>,
 }
 
-struct Subscriber {
-    private: PrivateKey,
-    auth: [u8; 16],
-}
-
 impl Service for Push {
     fn answer(&self, request: Request) -> Answer {
+        if !self.pushes.recording() {
+            self.pushes.count_one();
+            return Answer::status(201);
+        }
         let subscriber = self
             .subscribers
             .lock()
@@ -202,7 +181,7 @@ impl Service for Push {
             authority: request.authority,
             path: request.path_and_query,
             text: match &subscriber {
-                Some(subscriber) => subscriber.decrypt(&request.body),
+                Some(subscriber) => subscriber.read(&request.body),
                 None => Err("nobody has subscribed here".to_owned()),
             },
             headers: request.headers,
@@ -257,61 +236,14 @@ fn verify(authorization: &str) -> (Result<Jwt, String>, String) {
     (claims, key.to_owned())
 }
 
-impl Subscriber {
-    /// RFC 8291, from the receiver's side.
-    fn decrypt(&self, body: &[u8]) -> Result<String, String> {
-        let wrong = |what: &str| what.to_owned();
-        let (salt, rest) = body.split_at_checked(16).ok_or("no salt")?;
-        let (size, rest) = rest.split_at_checked(4).ok_or("no record size")?;
-        let (length, rest) = rest.split_first().ok_or("no key")?;
-        let (theirs, record) = rest.split_at_checked(usize::from(*length)).ok_or("no key")?;
-        if size != 4_096_u32.to_be_bytes() || record.len() > 4_096 {
-            return Err(wrong("the record size"));
-        }
-        let ours = self.private.compute_public_key().unwrap();
-        let peer = UnparsedPublicKey::new(&ECDH_P256, theirs);
-        let shared = agree(&self.private, peer, wrong("the key"), |secret| {
-            Ok(derive::<32>(
-                &self.auth,
-                secret,
-                &[b"WebPush: info\0", ours.as_ref(), theirs],
-            ))
-        })?;
-        let key = derive::<16>(salt, &shared, &[b"Content-Encoding: aes128gcm\0"]);
-        let nonce = derive::<12>(salt, &shared, &[b"Content-Encoding: nonce\0"]);
-        let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &key).unwrap());
-        let mut record = record.to_vec();
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        let plain = key.open_in_place(nonce, Aad::empty(), &mut record);
-        let plain = plain.map_err(|_| "cannot be decrypted")?;
-        let end = plain.iter().rposition(|byte| *byte != 0).ok_or("no delimiter")?;
-        if plain[end] != 2 {
-            return Err(wrong("the delimiter"));
-        }
-        String::from_utf8(plain[..end].to_vec()).map_err(|_| wrong("no UTF-8"))
-    }
-}
-
-pub(crate) fn derive<const N: usize>(salt: &[u8], secret: &[u8], info: &[&[u8]]) -> [u8; N] {
-    struct Bytes(usize);
-    impl KeyType for Bytes {
-        fn len(&self) -> usize {
-            self.0
-        }
-    }
-    let mut derived = [0; N];
-    let prk = Salt::new(HKDF_SHA256, salt).extract(secret);
-    prk.expand(info, Bytes(N)).unwrap().fill(&mut derived).unwrap();
-    derived
-}
-
 /// What its certificate is good for.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
+    "*.up.example.org",
     "localhost",
     "127.0.0.1",
     "updates.push.services.mozilla.com",
     "fcm.googleapis.com",
     "web.push.apple.com",
-    "wns2-par02p.notify.windows.com",
+    "*.notify.windows.com",
     "up.example.org",
 ];

@@ -9,6 +9,7 @@
 //! * [`fake_apns`], [`fake_fcm`], [`fake_push`]: HTTP/2 servers whose every [`Answer`] a test can script
 //! * [`fake_proxy`], `tls_server`: what may stand between the program and them, or in their place
 //! * [`fake_xmpp`]: the server's side of XEP-0114, byte by byte; [`publish`] and [`push2`]: what real servers send
+//! * [`subscriber`]: what apps subscribe with, and read; [`ntfy`]: a real push service of `UnifiedPush`
 //! * [`command`]: what clients send to register, and the forms that come back
 //! * [`daemon`]: the program itself, its log, its signals and its use of memory and time
 //! * [`scrape`]: what its operator sees: metrics, readiness, the status page
@@ -39,6 +40,7 @@ pub mod helpers;
 pub mod http_client;
 pub mod jwt;
 pub mod mariadb;
+pub mod ntfy;
 pub mod outage;
 pub mod postgres;
 pub mod publish;
@@ -49,6 +51,7 @@ pub mod scrape;
 pub mod senders;
 pub mod servers;
 pub mod site;
+pub mod subscriber;
 pub mod temp_dir;
 pub mod tls_front;
 mod tls_server;
@@ -67,13 +70,14 @@ pub use dice::Dice;
 pub use fake_apns::{ApnsRequest, FakeApns};
 pub use fake_fcm::{FakeFcm, FcmSend, TokenRequest, fcm_error};
 pub use fake_proxy::{FakeProxy, ProxyAnswer};
-pub use fake_push::{FakePush, Pushed, Subscription};
+pub use fake_push::{FakePush, Pushed};
 pub use fake_xmpp::{FakeXmpp, Link, Refusal, Reply};
 pub use firefox::Firefox;
 pub use helpers::{Written, merged, until, without_holding};
 pub use http_client::{Http, http, http_address, try_http};
 pub use http_server::NewConnections;
 pub use mariadb::MariaDb;
+pub use ntfy::Ntfy;
 pub use postgres::Postgres;
 pub use push2::{Notification, Push2Server};
 pub use redis::Redis;
@@ -81,6 +85,7 @@ pub use relay::{Flow, Relay};
 pub use scrape::{Monitoring, Scrape};
 pub use senders::Registration;
 pub use site::Site;
+pub use subscriber::{Subscriber, Subscription};
 pub use temp_dir::TempDir;
 pub use tls_front::TlsFront;
 pub use tls_server::TlsServer;

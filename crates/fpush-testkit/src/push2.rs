@@ -10,8 +10,8 @@ use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use serde_json::json;
 
-use crate::fake_push::{Subscription, derive};
 use crate::publish::escape;
+use crate::subscriber::{Subscription, derive};
 
 /// A server that has a device's keys, the private one of its subscription included.
 pub struct Push2Server {

@@ -18,6 +18,7 @@ use http::{
 use tokio::time::Instant;
 
 use crate::{
+    crowd::Crowd,
     encryption::{OVERHEAD, encrypt},
     endpoint::{Allowed, Endpoint},
     payload::Payload,
@@ -30,6 +31,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Backend {
     pub(crate) client: PooledClient,
+    pub(crate) crowd: Crowd,
     pub(crate) allowed: Allowed,
     pub(crate) vapid: Vapid,
     pub(crate) payload: Payload,
@@ -134,6 +136,8 @@ impl PushTrait for Backend {
             };
             let now = SystemTime::now();
             let endpoint = &subscription.endpoint;
+            // Until there is an answer.
+            let _place = self.crowd.place(endpoint)?;
             let claims = self.vapid.claims(endpoint, now);
             let claims = claims.map_err(|_| unusable("the claims cannot be signed"))?;
             let request = self.request(push, &subscription, &claims)?;

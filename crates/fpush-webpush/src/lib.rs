@@ -5,6 +5,7 @@
 //! their sources, where those are open, and from the answers that others have seen on the wire.
 
 mod backend;
+mod crowd;
 mod encoding;
 mod encryption;
 mod endpoint;

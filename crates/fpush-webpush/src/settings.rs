@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     backend::{Backend, UrgencySetting},
+    crowd::Crowd,
     endpoint::{Allowed, is_host},
     key::VapidKey,
     payload::Payload,
@@ -29,6 +30,9 @@ impl BackendType for WebPush {
     }
 
     fn read(&self, module: &mut Section<'_>) -> Option<ParsedBackend> {
+        // Whoever reads this for all modules says what is wrong with it.
+        let permits = module.value("maxInFlight").and_then(Value::as_u64);
+        let permits = permits.unwrap_or(settings::MAX_IN_FLIGHT);
         let mut section = module.section("webpush")?;
         let key = key(&mut section);
         let subject = subject(&mut section);
@@ -74,6 +78,7 @@ impl BackendType for WebPush {
             };
             let backend = Backend {
                 client: PooledClient::new(client),
+                crowd: Crowd::of(usize::try_from(permits).unwrap_or(usize::MAX)),
                 allowed: Allowed { hosts, ports },
                 vapid: Vapid::new(key, subject),
                 payload,

@@ -110,6 +110,7 @@ impl Daemon {
             env!("CARGO_PKG_VERSION"),
             Counted {
                 outcomes: Arc::clone(&meters.outcomes),
+                notifications: Arc::clone(&meters.notifications),
                 lost: Arc::clone(modules.lost()),
                 reply_durations: Arc::clone(&meters.durations),
                 reloads: Arc::clone(&reload_results),

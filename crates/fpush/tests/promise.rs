@@ -9,6 +9,7 @@
 //! * Of a module for two environments neither alone is believed: [`environments`].
 //! * Neither does one on the way in or back, with an import, both environments or a shadow: [`moving`].
 //! * The same of Web Push, where strangers choose who speaks: [`webpush`].
+//! * No mistake of an operator's ends a registration of Push 2.0: [`push2`].
 //! * A shadow unregisters nobody, whatever it decides, and neither it nor what follows it loses a push: [`shadow`].
 
 #![cfg(all(
@@ -28,6 +29,9 @@ mod incidents;
 mod mistakes;
 #[path = "promise/moving.rs"]
 mod moving;
+#[cfg(feature = "enable_webpush_support")]
+#[path = "promise/push2.rs"]
+mod push2;
 #[path = "promise/registry.rs"]
 mod registry;
 #[path = "promise/rig.rs"]

@@ -73,6 +73,9 @@ mod secrets;
 #[path = "registration/selftest.rs"]
 mod selftest;
 #[cfg(feature = "enable_webpush_support")]
+#[path = "registration/unifiedpush.rs"]
+mod unifiedpush;
+#[cfg(feature = "enable_webpush_support")]
 #[path = "registration/web_client.rs"]
 mod web_client;
 #[cfg(feature = "enable_webpush_support")]

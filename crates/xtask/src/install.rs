@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use fpush_testkit::{
-    Redis,
+    Ntfy, Redis,
     servers::{Ejabberd, Prosody},
 };
 
@@ -234,6 +234,34 @@ pub(crate) fn zig() -> Result<PathBuf> {
     Ok(programs)
 }
 
+/// Unpacks ntfy below `target`, if it is not there and this machine has none, and says so first. Debian has it since its release 13,
+/// and what that brings runs on older ones. Returns why there is none, if it cannot be had.
+pub(crate) fn ntfy() -> Result<Option<String>> {
+    if let Some(program) = Ntfy::program() {
+        println!("Installed already: {}.", program.display());
+        return Ok(None);
+    }
+    if !["apt-get", "dpkg-deb"]
+        .iter()
+        .all(|program| process::is_there(program))
+    {
+        return Ok(Some("this machine has no apt-get, and no ntfy".to_owned()));
+    }
+    let folder = env::current_dir()?.join("target/tools/ntfy");
+    println!("Unpacking Debian's ntfy in {}.", folder.display());
+    let mut unpack = Command::new("/bin/sh");
+    unpack
+        .args(["-c", UNPACK, "unpack"])
+        .arg(&folder)
+        .stdin(Stdio::null());
+    let unpacked = process::run_named(&mut unpack, "getting ntfy of Debian 13");
+    Ok(match (unpacked, Ntfy::program()) {
+        (_, Some(_)) => None,
+        (Err(error), None) => Some(format!("{error:#}")),
+        (Ok(()), None) => Some("Debian's package has no /usr/bin/ntfy".to_owned()),
+    })
+}
+
 /// Whether this process may do everything.
 pub(crate) fn is_root() -> bool {
     fs::metadata(Path::new("/proc/self")).is_ok_and(|process| process.uid() == 0)
@@ -241,6 +269,26 @@ pub(crate) fn is_root() -> bool {
 
 /// The versions of zig and cargo-zigbuild, for pip.
 const ZIG: &str = "packaging/zig.txt";
+
+/// Gets a package of Debian 13 from where this machine gets its own, without a trace in the lists of this machine.
+const UNPACK: &str = r#"
+set -e
+mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep '/debian/$' | head -n 1)
+[ -n "$mirror" ] || { echo 'no mirror of Debian is known here' >&2; exit 1; }
+place=$(mktemp -d)
+trap 'rm -rf "$place"' EXIT
+mkdir -p "$place/lists/partial" "$place/cache/archives/partial"
+echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >"$place/sources.list"
+apt() {
+    apt-get -q -o Dir::Etc::SourceList="$place/sources.list" -o Dir::Etc::SourceParts=/dev/null \
+        -o Dir::State::Lists="$place/lists" -o Dir::Cache="$place/cache" -o APT::Sandbox::User="$(id -un)" "$@"
+}
+apt update
+cd "$place"
+apt download ntfy
+mkdir -p "$1"
+dpkg-deb -x ntfy_*.deb "$1"
+"#;
 
 /// Debian starts a service when its package is installed, unless policy-rc.d says no.
 const INSTALL: &str = r#"

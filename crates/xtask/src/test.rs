@@ -59,6 +59,7 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
 }
 
 fn steps(extent: Extent, report: &mut Report) -> Result<()> {
+    let mut no_ntfy = None;
     report.step("what the tests need", |_| {
         install::ensure(&[
             Package::Prosody,
@@ -79,11 +80,15 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
         ])?;
         if extent == Extent::Long {
             install::ensure(&[Package::Firefox])?;
+            no_ntfy = install::ntfy()?;
         }
         rust_tools()?;
         install::cargo_tool(CargoTool::Deny)?;
         install::cargo_tool(CargoTool::Deb)
     })?;
+    if let Some(reason) = no_ntfy {
+        report.skip("a push through ntfy", &reason);
+    }
     report.run("formatting", cargo(&["fmt", "--all", "--check"]))?;
 
     let manifest = fs::read_to_string(MANIFEST).with_context(|| format!("cannot read {MANIFEST}"))?;

@@ -186,6 +186,7 @@ impl Module {
                 | PushError::TokenDoubted
                 | PushError::TokenOfAnotherApp
                 | PushError::TokenBusy
+                | PushError::Crowded
                 | PushError::TooMany { .. }
                 | PushError::TokenUnserved
                 | PushError::Reconnected

@@ -293,6 +293,7 @@ fn problem(severity: Severity, about: &str, text: &str, ago: (Duration, Duration
 pub(crate) fn counted() -> Counted {
     Counted {
         outcomes: Arc::default(),
+        notifications: Arc::default(),
         lost: Arc::default(),
         reply_durations: Arc::new(Histogram::new(REPLY_SECONDS)),
         reloads: Arc::default(),

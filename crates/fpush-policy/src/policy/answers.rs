@@ -115,10 +115,11 @@ impl<W> Policy<W> {
             job.ask_anew();
             return Answered::next(Next::Again);
         }
-        if job.lane == LaneId::Main {
+        if job.lane == LaneId::Main && failure.error != PushError::Crowded {
             self.outage.answered(now);
         }
         let asked = match failure.error {
+            PushError::Crowded => return Answered::next(Next::Ended(Ended::Busy)),
             PushError::Reconnected if tries.may_reconnect() => return Answered::next(Next::Again),
             PushError::Renewed if tries.may_renew() => return Answered::next(Next::Again),
             PushError::TooLarge if job.push.form == Form::Full => {
@@ -148,8 +149,10 @@ impl<W> Policy<W> {
             PushError::Pause { length, alarm } => return self.paused(job, failure, length, alarm, now),
             PushError::TokenGone { since } => return self.rejected(job, Said::Gone { since }, now),
             PushError::TokenDoubted => {
-                let answered = self.rejected(job, Said::Wrong, now);
-                self.note_other_key(job, failure);
+                let mut answered = self.rejected(job, Said::Wrong, now);
+                if self.note_other_key(job, failure) {
+                    answered.notice.get_or_insert(Notice::KeyRefused);
+                }
                 return answered;
             }
             PushError::TokenOfAnotherApp => return self.rejected(job, Said::AnotherApps, now),

@@ -56,15 +56,15 @@ impl<W> Policy<W> {
         }
     }
 
-    /// Takes note that a vendor calls a token another key's.
-    pub(super) fn note_other_key(&mut self, job: &PushJob, failure: &Failure) {
+    /// Takes note that a vendor calls a token another key's. Returns whether it begins to look as if it said so of all.
+    pub(super) fn note_other_key(&mut self, job: &PushJob, failure: &Failure) -> bool {
         let (token, domain) = (job.token, job.sender.share);
         match job.lane {
             LaneId::Vendor(vendor) => {
                 let health = &mut self.lanes.vendor(vendor).health;
-                health.key_refused_for(token, domain, failure);
+                health.key_refused_for(token, domain, failure)
             }
-            LaneId::Main | LaneId::Second | LaneId::Origin(_) => {}
+            LaneId::Main | LaneId::Second | LaneId::Origin(_) => false,
         }
     }
 
@@ -250,6 +250,7 @@ impl<W> Policy<W> {
             PushError::Later { after } => after,
             PushError::Pause { length, alarm: _ } => Some(length),
             PushError::Reconnected | PushError::Renewed => None,
+            PushError::Crowded => return Answered::next(Next::Ended(Ended::Busy)),
             PushError::TokenBusy | PushError::TooMany { pause: _ } => {
                 self.lanes.origins.answered(origin);
                 return Answered::next(Next::Ended(Ended::Busy));

@@ -216,6 +216,14 @@ fn a_vendor_that_refuses_all_of_its_subscriptions_for_days_costs_none() {
             }
         }
         assert_eq!(lost(&all), 0, "{answer:?}");
+        let log = web.daemon.log();
+        let is_told = [
+            "refuses the key of this module",
+            "refuses this module's credentials",
+        ]
+        .iter()
+        .any(|words| log.contains(words));
+        assert!(is_told, "the operator hears of {answer:?}\n{log}");
         web.is_well(host);
         web.pass(HOUR);
         web.expect_all_arrive(&mut all);

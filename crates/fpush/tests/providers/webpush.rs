@@ -282,6 +282,43 @@ fn a_vendor_that_does_not_take_our_claims_pauses_alone() {
     assert!(rig.daemon.log().contains("Apple answers 403 BadJwtToken"));
 }
 
+/// Edge's push service has many hosts, and one lane. What is too much for one that hangs is held, and leaves the rest to the others.
+#[test]
+fn a_host_of_a_vendor_that_hangs_does_not_hold_all_permits_of_the_vendor() {
+    const HANGS: &str = "wns2-par02p.notify.windows.com";
+    let ca = TestCa::new();
+    let (push, proxy) = (FakePush::start(&ca), FakeProxy::start());
+    push.answer_with(|pushed| match &*pushed.authority {
+        HANGS => Answer::Silence,
+        _ => Answer::status(201),
+    });
+    let more = json!({ "maxInFlight": 8, "webpush": { "allowedEndpoints": ["*.notify.windows.com"] } });
+    let mut rig = start_behind(&proxy, &push, &ca, modules([("w", merged(usual(), more))]));
+    let publish = |rig: &mut Rig, number: usize| {
+        let token = push.subscribe_at(HANGS, &format!("/never/{number}")).token();
+        rig.publish_from("a.example", "w", &token)
+    };
+    let waiting = [0, 1].map(|number| publish(&mut rig, number));
+    push.wait_for(2, LONG);
+    let held: Vec<_> = (2..20).map(|number| publish(&mut rig, number)).collect();
+    for id in &held {
+        assert_eq!(rig.verdict(id), RESULT, "it is held");
+    }
+    for number in 0..20 {
+        let token = push
+            .subscribe_at("wns2-by3p.notify.windows.com", &format!("/good/{number}"))
+            .token();
+        assert_eq!(rig.push("w", &token), RESULT);
+    }
+    let pushes = push.pushes();
+    let to = |host: &str| pushes.iter().filter(|pushed| pushed.authority == host).count();
+    assert_eq!(to("wns2-by3p.notify.windows.com"), 20);
+    for id in &waiting {
+        assert_eq!(rig.verdict(id), UNAVAILABLE);
+    }
+    assert!(!rig.daemon.log().contains("overloaded:"));
+}
+
 /// Servers that take pushes and never answer, more of them than there are permits.
 #[test]
 fn a_thousand_endpoints_that_hang_and_one_that_does_not() {

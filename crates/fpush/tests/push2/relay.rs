@@ -1,6 +1,8 @@
 //! What is passed on, byte for byte.
 
-use fpush_testkit::{FakeApns, FakePush, Notification, Push2Server, TestCa, push2::encrypt};
+use fpush_testkit::{
+    FakeApns, FakePush, Monitoring, Notification, Push2Server, TestCa, push2::encrypt, until,
+};
 use serde_json::json;
 
 use crate::rig::{FORBIDDEN, LONG, Rig, apple, web};
@@ -29,6 +31,11 @@ fn a_notification_reaches_its_browser_as_the_server_made_it() {
         assert_eq!(pushed.header(name), value, "{name}");
     }
     rig.assert_silent();
+    let count = |outcome| {
+        let scrape = Monitoring::of(&rig.daemon, LONG).scrape();
+        scrape.value("fpush_push2_notifications_total", &[("outcome", outcome)])
+    };
+    until(LONG, "it is counted", || count("accepted") == Some(1.0));
     rig.assert_discreet(&[
         &device.endpoint,
         "a%2bB",

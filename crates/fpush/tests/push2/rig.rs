@@ -64,7 +64,8 @@ impl Rig {
         let base = json!({
             "componentHostname": "push.localhost", "componentKey": "secret", "serverHostname": "127.0.0.1",
         });
-        let settings = json!({ "component": merged(base, component), "pushModules": modules });
+        let settings = json!({ "component": merged(base, component), "pushModules": modules,
+            "monitoring": { "listen": "127.0.0.1:0" } });
         let builder = Daemon::builder(env!("CARGO_BIN_EXE_fpush"))
             .settings(&settings)
             .rust_log("trace")

@@ -27,6 +27,7 @@ mod startup;
 mod stats;
 mod template;
 mod throughput;
+mod webpush;
 
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -157,6 +158,7 @@ pub(crate) fn measure(fpush: &Path, options: &Options) -> Result<()> {
     let flood = flood::measure(fpush, plan, &stand_in)?;
     let held = held::measure(fpush, plan, &stand_in)?;
     let cluster = cluster::measure(fpush, plan, &stand_in)?;
+    let webpush = webpush::measure(fpush, plan, &stand_in)?;
     let startup = startup::measure(fpush, plan, &stand_in)?;
 
     let report = Report {
@@ -171,6 +173,7 @@ pub(crate) fn measure(fpush: &Path, options: &Options) -> Result<()> {
         flood,
         held,
         cluster,
+        webpush,
         startup,
         took: start.elapsed(),
     };

@@ -65,6 +65,8 @@ pub(super) struct Plan {
     pub(super) drain_rate: u64,
     /// Registered devices.
     pub(super) devices: u64,
+    /// Servers that strangers have chosen, of one device each.
+    pub(super) origins: u64,
     pub(super) flood: FloodPlan,
     pub(super) starts: usize,
 }
@@ -111,6 +113,7 @@ impl Plan {
         held: 1_000_000,
         drain_rate: 1_000,
         devices: 1_000_000,
+        origins: 10_000,
         flood: FloodPlan {
             permits: 100,
             per_second: 5_000,
@@ -143,6 +146,7 @@ impl Plan {
         held: 20,
         drain_rate: 100,
         devices: 3_000,
+        origins: 100,
         flood: FloodPlan {
             permits: 10,
             per_second: 500,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
-use fpush_testkit::{ApnsKey, FakeApns, FakeFcm, TestCa};
+use fpush_testkit::{ApnsKey, FakeApns, FakeFcm, FakeProxy, FakePush, ProxyAnswer, TestCa};
 use serde_json::{Value, json};
 
 use super::template::NUMBER;
@@ -44,6 +44,9 @@ pub(super) struct Providers {
     pub(super) apns: FakeApns,
     pub(super) slow_apns: FakeApns,
     pub(super) fcm: FakeFcm,
+    /// All push services of browsers, and the way to them.
+    _push: FakePush,
+    proxy: FakeProxy,
 }
 
 impl Providers {
@@ -59,13 +62,18 @@ impl Providers {
             (CERTIFICATE_KEY, identity.key_pem),
             (TOKEN_KEY, ApnsKey::generate().p8()),
             (SERVICE_ACCOUNT, fcm.service_account("bench")),
+            (VAPID_KEY, ApnsKey::generate().p8()),
         ] {
             let file = folder.join(name);
             fs::write(&file, content)?;
             fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
         }
         let apns = || FakeApns::builder(&ca).recording(recording);
+        let (push, proxy) = (FakePush::start_blind(&ca), FakeProxy::start());
+        proxy.answer_with(ProxyAnswer::TunnelTo(push.address()));
         Ok(Self {
+            _push: push,
+            proxy,
             apns: apns().start(),
             slow_apns: apns().delay(DELAY).start(),
             fcm,
@@ -78,6 +86,7 @@ impl Providers {
             apns: self.apns.url(),
             slow_apns: self.slow_apns.url(),
             fcm: self.fcm.url(),
+            proxy: self.proxy.url(),
         }
     }
 }
@@ -88,12 +97,14 @@ pub(super) struct Endpoints {
     apns: String,
     slow_apns: String,
     fcm: String,
+    /// What leads to all push services of browsers.
+    pub(super) proxy: String,
 }
 
 impl Endpoints {
     /// One line that [`Self::read`] reads.
     pub(super) fn line(&self) -> String {
-        [self.apns.as_str(), &self.slow_apns, &self.fcm].join(" ")
+        [self.apns.as_str(), &self.slow_apns, &self.fcm, &self.proxy].join(" ")
     }
 
     pub(super) fn read(folder: &Path, line: &str) -> Result<Self> {
@@ -104,6 +115,7 @@ impl Endpoints {
             apns: url()?,
             slow_apns: url()?,
             fcm: url()?,
+            proxy: url()?,
         })
     }
 
@@ -132,6 +144,19 @@ impl Endpoints {
             }),
             Backend::Demo => json!({ "type": "demo" }),
         }
+    }
+
+    /// A module for the push services of browsers, and for the hosts below one more domain.
+    pub(super) fn web_module(&self) -> Value {
+        json!({
+            "type": "webpush",
+            "webpush": {
+                "vapidKeyFilePath": self.folder.join(VAPID_KEY),
+                "subject": "mailto:push@example.org",
+                "allowedEndpoints": [VENDOR, format!("*.{STRANGERS}")],
+                "caFilePath": self.ca(),
+            },
+        })
     }
 
     /// The module of [`Backend::Certificate`] for an APNs that takes [`DELAY`].
@@ -174,4 +199,9 @@ const CA: &str = "ca.pem";
 const CERTIFICATE: &str = "client.pem";
 const CERTIFICATE_KEY: &str = "client.key.pem";
 const TOKEN_KEY: &str = "AuthKey.p8";
+const VAPID_KEY: &str = "vapid.key";
+/// A vendor's push service.
+pub(super) const VENDOR: &str = "updates.push.services.mozilla.com";
+/// The domain of servers that strangers have chosen.
+pub(super) const STRANGERS: &str = "up.example.org";
 const SERVICE_ACCOUNT: &str = "service-account.json";

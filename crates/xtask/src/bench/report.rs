@@ -20,6 +20,7 @@ use super::proc;
 use super::startup::Startup;
 use super::stats::millis;
 use super::throughput::Throughput;
+use super::webpush::WebPush;
 use crate::table::Table;
 
 pub(super) struct Report {
@@ -35,6 +36,7 @@ pub(super) struct Report {
     pub(super) flood: Flood,
     pub(super) held: Held,
     pub(super) cluster: Cluster,
+    pub(super) webpush: WebPush,
     pub(super) startup: Startup,
     pub(super) took: Duration,
 }
@@ -62,7 +64,7 @@ impl Target {
 }
 
 impl Report {
-    fn targets(&self) -> [Target; 14] {
+    fn targets(&self) -> [Target; 18] {
         let target = |what, measured, bound, unit| Target {
             what,
             measured,
@@ -149,6 +151,30 @@ impl Report {
                 Bound::AtMost(1.5),
                 " ms",
             ),
+            target(
+                "CPU per web push / APNs push beside it, 512 in flight",
+                self.webpush.ratio(),
+                Bound::AtMost(2.5),
+                "",
+            ),
+            target(
+                "1 / CPU per web push, the same",
+                self.webpush.capacity(),
+                Bound::AtLeast(5_000.0),
+                "/s",
+            ),
+            target(
+                "p99 of a web push, less that of an APNs push, 5,000 pushes/s",
+                self.webpush.p99(),
+                Bound::AtMost(5.0),
+                " ms",
+            ),
+            target(
+                "memory of an origin in use, of 10,000",
+                self.webpush.bytes_per_origin(),
+                Bound::AtMost(20_000.0),
+                " bytes",
+            ),
         ]
     }
 
@@ -162,6 +188,7 @@ impl Report {
             self.flood.table(),
             self.held.table(),
             self.cluster.table(),
+            self.webpush.table(),
             Table {
                 title: "Otherwise".to_owned(),
                 head: &["", "measured"],
@@ -273,6 +300,7 @@ impl Report {
             "flood": self.flood.json(),
             "held": self.held.json(),
             "cluster": self.cluster.json(),
+            "webpush": self.webpush.json(),
             "startup": self.startup.json(),
             "targets": targets.map(|targets| targets.iter().map(target).collect::<Vec<_>>()),
         })

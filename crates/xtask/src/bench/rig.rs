@@ -27,22 +27,23 @@ impl Rig {
 
     /// The same with a state directory, and with metrics.
     pub(super) fn start_in(fpush: &Path, modules: &Value, state: &Path) -> Result<Self> {
-        Self::start_of(
-            fpush,
-            json!({
-                "pushModules": modules,
-                "stateDirectory": state,
-                "monitoring": { "listen": "127.0.0.1:0" },
-            }),
-        )
+        let settings = json!({
+            "pushModules": modules,
+            "stateDirectory": state,
+            "monitoring": { "listen": "127.0.0.1:0" },
+        });
+        Self::start_of(fpush, settings, None)
     }
 
     /// The same as one of several instances, which share by the engine at this URL.
     pub(super) fn start_sharing(fpush: &Path, modules: &Value, engine: &str) -> Result<Self> {
-        Self::start_of(
-            fpush,
-            json!({ "pushModules": modules, "cluster": { "url": engine } }),
-        )
+        let settings = json!({ "pushModules": modules, "cluster": { "url": engine } });
+        Self::start_of(fpush, settings, None)
+    }
+
+    /// The same behind a proxy, which is for all that is not on this machine.
+    pub(super) fn start_behind(fpush: &Path, modules: &Value, proxy: &str) -> Result<Self> {
+        Self::start_of(fpush, json!({ "pushModules": modules }), Some(proxy))
     }
 
     /// The same with a block `registration`.
@@ -51,10 +52,10 @@ impl Rig {
         if let Some(registration) = registration {
             settings["registration"] = registration.clone();
         }
-        Self::start_of(fpush, settings)
+        Self::start_of(fpush, settings, None)
     }
 
-    fn start_of(fpush: &Path, mut settings: Value) -> Result<Self> {
+    fn start_of(fpush: &Path, mut settings: Value, proxy: Option<&str>) -> Result<Self> {
         let listener = Listener::bind()?;
         settings["component"] = json!({
             "componentHostname": "push.localhost",
@@ -62,7 +63,10 @@ impl Rig {
             "serverHostname": "127.0.0.1",
             "serverPort": listener.port(),
         });
-        let builder = Daemon::builder(fpush).settings(&settings).rust_log("info");
+        let mut builder = Daemon::builder(fpush).settings(&settings).rust_log("info");
+        if let Some(proxy) = proxy {
+            builder = builder.env("HTTPS_PROXY", proxy).env("NO_PROXY", "127.0.0.1");
+        }
         let start = Instant::now();
         let daemon = builder.start();
         let link = listener.accept().map_err(|error| explain(error, &daemon))?;

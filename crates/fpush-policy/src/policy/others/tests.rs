@@ -151,15 +151,18 @@ fn a_key_that_a_vendor_refuses_for_several_domains_is_trouble_until_a_push_is_ac
         let failure = Failure::new(PushError::TokenDoubted, "forbidden", "403", "the key");
         let (generation, now) = (f.policy.generation(), f.clocks.now);
         let mut tries = Tries::new(now, 0);
-        f.policy
+        let answered = f
+            .policy
             .answered(&mut job, &mut tries, Err(&failure), generation, now, 0.0);
+        answered.notice == Some(Notice::KeyRefused)
     };
     for number in 0..50 {
-        refuse(&mut f, "stranger.org", &number.to_string());
+        assert!(!refuse(&mut f, "stranger.org", &number.to_string()));
     }
     assert_eq!(kind(&mut f), None, "one domain's own tokens, perhaps");
     assert!(!f.policy.view(f.clocks.now).proven);
-    refuse(&mut f, "b.org", "x");
+    assert!(refuse(&mut f, "b.org", "x"), "the operator is told");
+    assert!(!refuse(&mut f, "b.org", "y"), "once");
     assert_eq!(kind(&mut f), Some(TroubleKind::Authentication));
     f.answer(APPLE, "y", Ok(()));
     assert_eq!(
