@@ -24,7 +24,7 @@ use crate::{
     cluster,
     console::{Console, Exit},
     inquiry::Mistake,
-    registration, send,
+    logging, registration, send,
     settings::{Loaded, ModuleValue, Overridden, ParsedModule, Settings, load_as},
 };
 
@@ -91,6 +91,11 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
     } = place;
     let (loaded, mut problems) = load_as(&file, &backends::table(), surroundings);
     problems.extend(note);
+    problems.extend(logging::complaint().map(|message| Problem {
+        severity: Severity::Warning,
+        path: String::new(),
+        message,
+    }));
     if let Some(loaded) = &loaded {
         // One with these settings from before a change of the names is the same one.
         let links = &loaded.settings.links;
