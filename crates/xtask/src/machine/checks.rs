@@ -441,11 +441,10 @@ const MOST_EXPOSED: f64 = 2.0;
 const OLDER: &str = r#"set -e
 cd /root && rm -rf older && dpkg-deb -R fpush.deb older
 sed -i 's/^Version: .*/Version: 0.0.9-1/' older/DEBIAN/control
-sed -i 's/^ExecReload=.*/ExecReload=\/bin\/kill -HUP $MAINPID
-Environment=RUST_LOG=info/' older/lib/systemd/system/fpush.service
-sed -i 's/if \[ -d \/var\/lib\/fpush \].*/rm -rf \/var\/lib\/fpush; if false; then/' older/DEBIAN/postrm
+sed -i 's|^ExecReload=.*|ExecReload=/bin/kill -HUP $MAINPID|; /^User=/i Environment=RUST_LOG=info' older/lib/systemd/system/fpush.service
+sed -i 's|if \[ -d /var/lib/fpush \].*|rm -rf /var/lib/fpush; if false; then|' older/DEBIAN/postrm
 mkdir older/usr/share/man/man1 && mv older/usr/share/man/man8/fpush.8.gz older/usr/share/man/man1/fpush.1.gz
-rm -r older/usr/share/man/man5 older/usr/share/doc/fpush/docs older/usr/share/doc/fpush/html older/DEBIAN/md5sums
+rm -rf older/usr/share/man/man5 older/usr/share/doc/fpush/docs older/usr/share/doc/fpush/html older/DEBIAN/md5sums
 dpkg-deb -Znone -b older older.deb && rm -r older"#;
 
 const HOSTNAME: &str = "push.localhost";
