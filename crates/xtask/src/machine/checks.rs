@@ -305,7 +305,7 @@ impl Checks {
     }
 
     fn purge(&mut self) -> Result<()> {
-        let before = self.sh("find /var/lib/fpush -type f | sort")?;
+        let before = self.sh("systemctl stop fpush && find /var/lib/fpush -type f | sort")?;
         self.sh("touch /var/lib/fpush/devices.db")?;
         let said = self.sh("dpkg --purge fpush")?;
         self.tally
