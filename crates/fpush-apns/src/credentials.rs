@@ -292,12 +292,13 @@ impl Validity {
             let seconds = u64::try_from(time.timestamp()).unwrap_or_default();
             SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
         };
+        let (not_before, not_after) = (time(validity.not_before), time(validity.not_after));
         Self {
             subject: certificate.subject().to_string(),
-            not_before: time(validity.not_before),
-            not_after: time(validity.not_after),
-            from: validity.not_before.to_datetime().to_string(),
-            until: validity.not_after.to_datetime().to_string(),
+            not_before,
+            not_after,
+            from: humantime::format_rfc3339_seconds(not_before).to_string(),
+            until: humantime::format_rfc3339_seconds(not_after).to_string(),
         }
     }
 

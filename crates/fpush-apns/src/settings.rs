@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    path::Path,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
@@ -279,8 +280,24 @@ fn provider_token(apns: &mut Section<'_>, agreements: &Agreements) -> Option<Cre
 fn read_token_keys(apns: &mut Section<'_>) -> (Option<Vec<u8>>, Option<String>, Option<String>) {
     let p8 = apns.secret_file("tokenKeyFilePath");
     let key_id = topic::read_id(apns, "keyId");
+    if let Some(key_id) = &key_id {
+        warn_of_another_key(apns, key_id);
+    }
     let team_id = topic::read_id(apns, "teamId");
     (p8, key_id, team_id)
+}
+
+/// Apple names the file of a key after its ID: `AuthKey_ABC123DEFG.p8`.
+fn warn_of_another_key(apns: &mut Section<'_>, key_id: &str) {
+    let file = apns.value("tokenKeyFilePath").and_then(|file| file.as_str());
+    let name = file.and_then(|file| Path::new(file).file_stem()?.to_str());
+    let named = name.and_then(|name| name.strip_prefix("AuthKey_"));
+    if let Some(named) = named.filter(|named| topic::is_id(named) && *named != key_id) {
+        apns.warning(
+            "keyId",
+            format_args!("the name of the file in tokenKeyFilePath is that of the key {named}; see that both are of one key"),
+        );
+    }
 }
 
 /// The keys beside `certFilePath`, which say what kind of file it is.

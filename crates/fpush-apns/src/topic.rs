@@ -91,7 +91,8 @@ pub(crate) fn read_id(apns: &mut Section<'_>, key: &'static str) -> Option<Strin
     Some(id.to_owned())
 }
 
-fn is_id(text: &str) -> bool {
+/// Whether it has the form of Apple's IDs.
+pub(crate) fn is_id(text: &str) -> bool {
     text.len() == 10
         && text
             .bytes()

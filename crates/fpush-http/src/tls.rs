@@ -255,9 +255,10 @@ impl Expiry {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let end = certificate.validity().not_after;
         let seconds = u64::try_from(end.timestamp()).ok()?;
+        let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
         Some(Self {
-            at: SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?,
-            date: end.to_datetime().to_string(),
+            at,
+            date: humantime::format_rfc3339_seconds(at).to_string(),
         })
     }
 

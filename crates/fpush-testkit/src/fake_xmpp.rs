@@ -399,6 +399,19 @@ impl Link {
     /// `timeout` is over or the stream ends.
     #[track_caller]
     pub fn reply_to(&mut self, id: &str, timeout: Duration) -> Reply {
+        if let Some(reply) = self.try_reply_to(id, timeout) {
+            return reply;
+        }
+        let kept: Vec<_> = self.kept.iter().map(|stanza| &stanza.raw).collect();
+        panic!(
+            "no reply to {id:?} within {timeout:?}{}; other stanzas: {kept:#?}",
+            self.how_it_ended()
+        );
+    }
+
+    /// The same where the stream may end first: `None` if it does, or when `timeout` is over.
+    #[track_caller]
+    pub fn try_reply_to(&mut self, id: &str, timeout: Duration) -> Option<Reply> {
         let deadline = Instant::now() + timeout;
         let unescaped = unescape(id);
         let is_it = |stanza: &Stanza| {
@@ -408,19 +421,15 @@ impl Link {
                 .is_some_and(|reply_id| reply_id == unescaped || reply_id == id)
         };
         if let Some(index) = self.kept.iter().position(is_it) {
-            return Reply::parse(&self.kept.remove(index).unwrap().raw);
+            return Some(Reply::parse(&self.kept.remove(index).unwrap().raw));
         }
         while let Some(stanza) = self.receive(deadline) {
             if is_it(&stanza) {
-                return Reply::parse(&stanza.raw);
+                return Some(Reply::parse(&stanza.raw));
             }
             self.kept.push_back(stanza);
         }
-        let kept: Vec<_> = self.kept.iter().map(|stanza| &stanza.raw).collect();
-        panic!(
-            "no reply to {id:?} within {timeout:?}{}; other stanzas: {kept:#?}",
-            self.how_it_ended()
-        );
+        None
     }
 
     /// Whether iqs from the component to its own domain, whatever the localpart and the resource, go back to it as

@@ -26,7 +26,7 @@ use crate::{
     cluster,
     console::{Console, Exit},
     inquiry::{Holding, Mistake},
-    registration, send,
+    logging, registration, send,
     settings::{Loaded, ModuleValue, Overridden, ParsedModule, Settings, load_as},
 };
 
@@ -93,6 +93,11 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
     } = place;
     let (loaded, mut problems) = load_as(&file, &backends::table(), surroundings);
     problems.extend(note);
+    problems.extend(logging::complaint().map(|message| Problem {
+        severity: Severity::Warning,
+        path: String::new(),
+        message,
+    }));
     if let Some(loaded) = &loaded {
         let running = running.filter(|running| is_of_these(running, &file, &loaded.settings));
         problems.extend(running.as_ref().and_then(|running| taken_for(running, &file)));

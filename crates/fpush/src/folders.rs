@@ -33,6 +33,11 @@ impl RuntimeFolder {
         self.path.join(SOCKET)
     }
 
+    /// Whether nobody has said that there is such a folder, and there is none.
+    pub(crate) fn is_missing(&self) -> bool {
+        !self.named && made_by_systemd("RUNTIME_DIRECTORY").is_none() && !self.path.is_dir()
+    }
+
     /// That no daemon answers there, in words.
     pub(crate) fn nobody(&self) -> String {
         let socket = self.socket();

@@ -68,17 +68,31 @@ pub(crate) fn start_for_command() {
     log.set(&LoggingSettings::default());
 }
 
+/// What is wrong with `RUST_LOG`, as far as this process sees it.
+pub(crate) fn complaint() -> Option<String> {
+    let wanted = env::var("RUST_LOG").ok()?;
+    read(Some(&wanted)).1
+}
+
+/// Reads `RUST_LOG`: the level, and what is wrong with it.
+fn read(wanted: Option<&str>) -> (Option<Level>, Option<String>) {
+    let wanted = wanted.filter(|wanted| !wanted.trim().is_empty());
+    match wanted.map(str::parse::<Level>) {
+        Some(Ok(level)) => {
+            let unknown = level.unknown().map(|unknown| format!("RUST_LOG: {unknown}"));
+            (Some(level), unknown)
+        }
+        Some(Err(e)) => (None, Some(format!("RUST_LOG cannot be read and is ignored: {e}"))),
+        None => (None, None),
+    }
+}
+
 impl Log {
     fn new<W>(wanted: Option<&str>, output: Output, writer: W) -> (impl Subscriber + use<W>, Self)
     where
         W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
     {
-        let wanted = wanted.filter(|wanted| !wanted.trim().is_empty());
-        let (wanted, complaint) = match wanted.map(str::parse::<Level>) {
-            Some(Ok(wanted)) => (Some(wanted), None),
-            Some(Err(e)) => (None, Some(e)),
-            None => (None, None),
-        };
+        let (wanted, complaint) = read(wanted);
         let log = Self {
             format: Chosen::default(),
             by_environment: wanted.is_some(),
@@ -104,7 +118,7 @@ impl Log {
         self.format.set(*format);
         let complaint = lock(&self.complaint).take();
         if let Some(complaint) = complaint {
-            warn!("RUST_LOG cannot be read and is ignored: {complaint}");
+            warn!("{complaint}");
         }
         if self.by_environment {
             if let Some(level) = level {

@@ -376,6 +376,9 @@ fn read_logging(root: &mut Section<'_>) -> LoggingSettings {
             })
             .ok()
     });
+    if let Some(unknown) = level.as_ref().and_then(Level::unknown) {
+        logging.warning("level", unknown);
+    }
     logging.finish();
     LoggingSettings { format, level }
 }

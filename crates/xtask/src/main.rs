@@ -170,7 +170,8 @@ cargo xtask package --test [FILE]
                             whether a package (without FILE one of the debug build) can be installed, started,
                             upgraded and removed; this machine stays as it is
 cargo xtask package --systemd [FILE]
-                            the same in a small Debian with a real systemd, which root can boot in a folder
+                            the same in a small Debian with a real systemd, which root can boot in a folder;
+                            and the Ansible role
 cargo xtask image           a container image, in target/image; --this-glibc as above
 cargo xtask image --test [FILE]
                             whether an image (without FILE one of the debug build) runs as it should";

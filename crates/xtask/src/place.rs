@@ -92,10 +92,10 @@ pub(crate) fn bare(mut enter: Command) -> Command {
     enter
 }
 
-/// Has a command that enters another root run a line of shell there, two minutes at most.
+/// Has a command that enters another root run a line of shell there, ten minutes at most.
 pub(crate) fn shell(mut enter: Command, line: &str) -> Command {
     enter
-        .args(["timeout", "--kill-after=5", "120", "sh", "-c"])
+        .args(["timeout", "--kill-after=5", "600", "sh", "-c"])
         .arg(format!("exec 2>&1; {line}"));
     bare(enter)
 }

@@ -94,7 +94,8 @@ fn every_name_is_in_the_table() {
         .chain(&ALWAYS)
         .collect();
     let mut seen = BTreeSet::new();
-    for file in files(&contrib()) {
+    let folders = ["grafana", "prometheus"].map(|folder| contrib().join(folder));
+    for file in folders.iter().flat_map(|folder| files(folder)) {
         // JSON escapes the quotation marks of PromQL.
         let text = fs::read_to_string(&file).unwrap().replace("\\\"", "\"");
         let file = file.display();
@@ -139,6 +140,9 @@ fn every_metric_that_is_named_anywhere_is_in_the_table() {
     let documents =
         ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| root.join(name));
     let folders = [root.join("docs"), crates.join("fpush/tests")];
+    // Variables of the Ansible role begin with the same word.
+    let role = fs::read_to_string(contrib().join("ansible/roles/fpush/meta/argument_specs.yml")).unwrap();
+    let variables: BTreeSet<_> = named(&role).into_iter().map(|(name, _)| name).collect();
     let mut seen = BTreeSet::new();
     for file in documents
         .into_iter()
@@ -149,7 +153,10 @@ fn every_metric_that_is_named_anywhere_is_in_the_table() {
             // Others are crates and files of packages.
             let is_metric =
                 |rest: &str| !rest.is_empty() && rest.bytes().all(|b| matches!(b, b'a'..=b'z' | b'_'));
-            if !ours.contains(name) && name.strip_prefix("fpush_").is_some_and(is_metric) {
+            if !ours.contains(name)
+                && !variables.contains(name)
+                && name.strip_prefix("fpush_").is_some_and(is_metric)
+            {
                 let metric = metric(name);
                 let metric =
                     metric.unwrap_or_else(|| panic!("{}: there is no metric {name}", file.display()));

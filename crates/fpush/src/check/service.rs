@@ -119,6 +119,11 @@ impl Service {
         self.dynamic && self.made.iter().any(|made| path.starts_with(made))
     }
 
+    /// Whether systemd makes a folder for the control socket.
+    pub(crate) fn has_runtime_folder(&self) -> bool {
+        self.made.iter().any(|made| made.starts_with(RUNTIME))
+    }
+
     /// The folder for what must survive a restart: the first one of `StateDirectory=`.
     pub(crate) fn state_folder(&self) -> Option<&Path> {
         let mut made = self.made.iter().map(PathBuf::as_path);
@@ -171,7 +176,7 @@ impl Service {
             }
             "ProtectSystem" => self.strict = value == "strict",
             "StateDirectory" => self.add_made(STATE, value),
-            "RuntimeDirectory" => self.add_made("/run", value),
+            "RuntimeDirectory" => self.add_made(RUNTIME, value),
             "CacheDirectory" => self.add_made("/var/cache", value),
             "LogsDirectory" => self.add_made("/var/log", value),
             "ReadWritePaths" | "BindPaths" => {
@@ -294,6 +299,7 @@ const SPECIFIERS: [(char, &str); 13] = [
 pub(crate) const UNIT: &str = "fpush.service";
 /// Where `StateDirectory=` makes folders.
 const STATE: &str = "/var/lib";
+const RUNTIME: &str = "/run";
 const CREDENTIALS: &str = "/run/credentials";
 /// With `PrivateTmp=` the service has its own.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];

@@ -57,6 +57,16 @@ impl Situation<'_> {
         }
         drop(bound);
         problems.extend(self.problems_of_places(settings, false).await);
+        let is_made = self.service.is_some_and(Service::has_runtime_folder);
+        if settings.runtime_folder.is_missing() && !is_made {
+            problems.push(Problem {
+                severity: Severity::Note,
+                path: "runtimeDirectory".to_owned(),
+                message:
+                    "there is none, so fpush send, check --connect and reload cannot ask the fpush that runs"
+                        .to_owned(),
+            });
+        }
         if let Some(registration) = &settings.registration
             && registration::database_file(registration).is_none()
         {

@@ -41,13 +41,15 @@ impl Progress {
         self.last.as_ref()
     }
 
-    /// The files are those in force.
-    pub(super) fn unchanged(&mut self) {
-        if matches!(self.files, Files::Refused(_)) {
-            // Again: only what the operator asked for may still be refused.
+    /// The files are those in force. Whether that is to be said, because others had been refused.
+    pub(super) fn are_in_force(&mut self) -> bool {
+        let were_refused = matches!(self.files, Files::Refused(_));
+        if were_refused {
+            // Only what the operator asked for may still be refused.
             self.last.clone_from(&self.refused);
         }
         self.files = Files::InForce;
+        were_refused
     }
 
     /// Whether files with this digest are to be tried.
@@ -103,7 +105,8 @@ mod tests {
         assert!(!progress.is_worth_a_try(1), "it was said");
         assert!(progress.is_worth_a_try(2), "they have changed once more");
         assert_eq!(shown(&progress), Some(Some("a key is missing")));
-        progress.unchanged();
+        assert!(progress.are_in_force(), "that is news");
+        assert!(!progress.are_in_force(), "it was said");
         assert_eq!(shown(&progress), None);
     }
 
@@ -114,7 +117,7 @@ mod tests {
         progress.taken(Cause::Files, NOW);
         assert_eq!(shown(&progress), Some(Some("a typo")));
         progress.refused(Cause::Files, "no key".to_owned(), Some(1), NOW);
-        progress.unchanged();
+        progress.are_in_force();
         assert_eq!(shown(&progress), Some(Some("a typo")));
         progress.taken(Cause::Asked, NOW);
         assert_eq!(shown(&progress), Some(None));

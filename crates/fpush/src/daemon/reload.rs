@@ -45,7 +45,9 @@ impl Daemon {
     /// Looks whether a file that the settings name has changed, and goes on with what it says now.
     pub(crate) async fn look_at_files(&mut self) {
         let Some(Changed { digest, files }) = self.changed_files().await else {
-            self.progress.unchanged();
+            if self.progress.are_in_force() {
+                info!("the files that had been refused are again as they are in force");
+            }
             return;
         };
         if !self.progress.is_worth_a_try(digest) {

@@ -37,6 +37,23 @@ impl FromStr for Level {
     }
 }
 
+impl Level {
+    /// The first part of the program that it names and that never logs, with what may be meant.
+    pub(crate) fn unknown(&self) -> Option<String> {
+        let named = self
+            .targets
+            .iter()
+            .map(|(target, _)| target.split("::").next().unwrap_or(target));
+        let mut unknown = named.filter(|part| !PARTS.contains(part) && !OTHERS.contains(part));
+        let part = unknown.next()?;
+        let with_name = format!("{OURS}_{part}");
+        let near = PARTS.into_iter().find(|known| *known == with_name);
+        let near = near.or_else(|| nearest(part, PARTS.into_iter().chain(OTHERS)));
+        let hint = near.map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"));
+        Some(format!("no part of fpush that logs is called \"{part}\"{hint}"))
+    }
+}
+
 impl Default for Level {
     fn default() -> Self {
         Self {
@@ -101,6 +118,31 @@ impl InForce {
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// What the targets of our own crates begin with.
 pub(super) const OURS: &str = "fpush";
+/// Our crates that log.
+const PARTS: [&str; 9] = [
+    "fpush",
+    "fpush_apns",
+    "fpush_client",
+    "fpush_cluster",
+    "fpush_component",
+    "fpush_driver",
+    "fpush_fcm",
+    "fpush_http",
+    "fpush_registry",
+];
+/// Crates of others that log.
+const OTHERS: [&str; 10] = [
+    "h2",
+    "hyper",
+    "hyper_util",
+    "redis",
+    "rustls",
+    "sqlx",
+    "sqlx_core",
+    "sqlx_postgres",
+    "sqlx_sqlite",
+    "tracing",
+];
 
 #[cfg(test)]
 mod tests {
@@ -126,5 +168,46 @@ mod tests {
             assert_eq!(bad.parse::<Level>().unwrap_err(), hint);
         }
         "fpush=loud".parse::<Level>().unwrap_err();
+    }
+
+    #[test]
+    fn parts_that_never_log_are_named() {
+        let unknown = |level: &str| level.parse::<Level>().unwrap().unknown();
+        for good in [
+            "info",
+            "info,fpush::daemon::reload=debug,fpush_apns=trace",
+            "h2=error",
+        ] {
+            assert_eq!(unknown(good), None);
+        }
+        for (bad, expected) in [
+            (
+                "info,fpush_apn=debug",
+                "\"fpush_apn\"; did you mean \"fpush_apns\"?",
+            ),
+            ("info,apns=debug", "\"apns\"; did you mean \"fpush_apns\"?"),
+            ("info,prosody=debug", "\"prosody\""),
+        ] {
+            let said = unknown(bad).unwrap();
+            assert!(said.ends_with(expected), "{said}");
+        }
+    }
+
+    #[test]
+    fn the_parts_are_those_that_use_tracing() {
+        let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut logging: Vec<_> = std::fs::read_dir(crates)
+            .unwrap()
+            .filter_map(|entry| {
+                let entry = entry.unwrap();
+                let manifest = std::fs::read_to_string(entry.path().join("Cargo.toml")).ok()?;
+                let (_, dependencies) = manifest.split_once("[dependencies]")?;
+                let (dependencies, _) = dependencies.split_once("\n[").unwrap_or((dependencies, ""));
+                let logs = dependencies.lines().any(|line| line.starts_with("tracing"));
+                logs.then(|| entry.file_name().to_str().unwrap().replace('-', "_"))
+            })
+            .collect();
+        logging.sort();
+        assert_eq!(logging, PARTS);
     }
 }

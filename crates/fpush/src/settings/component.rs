@@ -1,6 +1,11 @@
 //! `component`, one link or a list of them, and `timeout`.
 
-use std::{collections::BTreeSet, net::Ipv6Addr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use fpush_component::{LinkSettings, TlsSettings};
 use fpush_push::{
@@ -297,7 +302,13 @@ fn read_host(component: &mut Section<'_>) -> Option<String> {
     }
     let (name, port) = host.rsplit_once(':').unwrap_or((host, ""));
     let fits = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
-    let is_name = |name: &str| !name.is_empty() && name.len() <= 253 && name.chars().all(fits);
+    // What ends with a number is an address or nothing (URL Standard, "ends in a number").
+    let is_number = |name: &str| {
+        let last = name.rsplit('.').next().unwrap_or(name);
+        last.chars().all(|c| c.is_ascii_digit()) && name.parse::<Ipv4Addr>().is_err()
+    };
+    let is_name =
+        |name: &str| !name.is_empty() && name.len() <= 253 && name.chars().all(fits) && !is_number(name);
     if is_name(host) {
         return Some(host.to_owned());
     }

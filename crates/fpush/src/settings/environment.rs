@@ -55,11 +55,16 @@ pub(super) fn apply(
 ) -> Vec<Overridden> {
     let ours = variables.filter_map(|(name, value)| {
         let name = name.to_string_lossy().into_owned();
-        let parts: Vec<_> = name
-            .strip_prefix(PREFIX)?
-            .split(SEPARATOR)
-            .map(str::to_owned)
-            .collect();
+        let Some(parts) = name.strip_prefix(PREFIX) else {
+            if let Some(meant) = meant(&name) {
+                report.warning(
+                    "",
+                    format_args!("the environment variable {name} sets nothing; did you mean {meant}?"),
+                );
+            }
+            return None;
+        };
+        let parts: Vec<_> = parts.split(SEPARATOR).map(str::to_owned).collect();
         Some((parts, name, value))
     });
     let mut ours: Vec<_> = ours.collect();
@@ -120,6 +125,20 @@ fn set(root: &mut Map<String, Value>, parts: &[String], value: &str) -> Result<S
             .ok_or_else(|| Wrong::NoObject(path.clone()))?;
     }
     Err(Wrong::NotText)
+}
+
+/// What a variable was to be called that looks like one of ours: with one underscore where there have to be two, or in capital
+/// letters. Others begin with the same word, such as those that Kubernetes makes for a service of that name.
+fn meant(name: &str) -> Option<String> {
+    let (start, rest) = name.split_at_checked(SHORT_PREFIX.len())?;
+    if !start.eq_ignore_ascii_case(SHORT_PREFIX) {
+        return None;
+    }
+    let parts: Vec<_> = rest.split('_').filter(|part| !part.is_empty()).collect();
+    let (first, more) = parts.split_first()?;
+    let key = ROOT.iter().find(|key| key.name.eq_ignore_ascii_case(first))?;
+    let more: String = more.iter().map(|part| format!("{SEPARATOR}{part}")).collect();
+    Some(format!("{PREFIX}{}{more}", key.name))
 }
 
 /// The key of the table that a part of a variable's name means.
@@ -216,3 +235,34 @@ impl fmt::Display for Wrong {
 
 const PREFIX: &str = "FPUSH__";
 const SEPARATOR: &str = "__";
+const SHORT_PREFIX: &str = "FPUSH_";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_that_looks_like_a_setting_is_told_from_others() {
+        for (name, expected) in [
+            (
+                "FPUSH_component_serverHostname",
+                Some("FPUSH__component__serverHostname"),
+            ),
+            (
+                "FPUSH_component__serverPort",
+                Some("FPUSH__component__serverPort"),
+            ),
+            ("FPUSH_LOGGING_level", Some("FPUSH__logging__level")),
+            ("fpush__stateDirectory", Some("FPUSH__stateDirectory")),
+            ("FPUSH_SETTINGS", None),
+            ("FPUSH_VERIFY", None),
+            ("FPUSH_SERVICE_HOST", None),
+            ("FPUSH_PORT_9090_TCP", None),
+            ("FPUSH_", None),
+            ("FPUSH", None),
+            ("component_serverHostname", None),
+        ] {
+            assert_eq!(meant(name).as_deref(), expected, "{name}");
+        }
+    }
+}

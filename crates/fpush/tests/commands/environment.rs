@@ -220,3 +220,38 @@ fn the_url_of_a_database_may_be_in_a_file() {
         assert!(!said.err.contains("s3cret"), "{}", said.err);
     }
 }
+
+#[test]
+fn what_variables_say_in_vain_is_a_warning() {
+    let place = Place::new();
+    for (variable, value, warning) in [
+        (
+            "FPUSH_logging_level",
+            "s3cret",
+            Some(
+                "the environment variable FPUSH_logging_level sets nothing; did you mean FPUSH__logging__level?",
+            ),
+        ),
+        (
+            "RUST_LOG",
+            "debgu",
+            Some("RUST_LOG cannot be read and is ignored: \"debgu\" is not a level; did you mean \"debug\"?"),
+        ),
+        (
+            "RUST_LOG",
+            "info,apns=debug",
+            Some("RUST_LOG: no part of fpush that logs is called \"apns\"; did you mean \"fpush_apns\"?"),
+        ),
+        // What Kubernetes sets for a service that is called fpush.
+        ("FPUSH_SERVICE_HOST", "10.0.0.1", None),
+        ("RUST_LOG", "info,fpush_apns=debug", None),
+    ] {
+        let said = place.run_with(&["check"], &[(variable, value)]);
+        assert_eq!(said.status, Some(0), "{}", said.err);
+        match warning {
+            Some(warning) => assert!(said.err.contains(&format!("warning: {warning}")), "{}", said.err),
+            None => assert!(!said.err.contains("warning"), "{}", said.err),
+        }
+        assert!(!said.err.contains("s3cret"), "a value is shown: {}", said.err);
+    }
+}

@@ -473,3 +473,23 @@ fn an_expired_certificate_of_one_module_does_not_take_the_others_down() {
     ));
     assert_eq!(link.reply_to("id", LONG).verdict(), RESULT);
 }
+
+#[test]
+fn a_check_says_what_is_missing_without_a_runtime_directory() {
+    let place = Place::new();
+    let note = "note: runtimeDirectory: there is none, so fpush send";
+    let said = place.run_with(&["check"], &[]);
+    assert!(!said.err.contains(note), "{}", said.err);
+    place.set(|settings| {
+        settings.as_object_mut().unwrap().remove("runtimeDirectory");
+    });
+    let folder = place.path("made").display().to_string();
+    let by_systemd = place.run_with(&["check"], &[("RUNTIME_DIRECTORY", &folder)]);
+    assert!(!by_systemd.err.contains(note), "{}", by_systemd.err);
+    // An installed fpush would have one.
+    if !Path::new("/run/fpush").exists() {
+        let said = place.run_with(&["check"], &[]);
+        assert_eq!(said.status, Some(0), "{}", said.err);
+        assert!(said.err.contains(note), "{}", said.err);
+    }
+}

@@ -457,7 +457,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 
 const EXAMPLE: &str = "settings.example.json";
 
-const CHANGES: [(&str, &str); 14] = [
+const CHANGES: [(&str, &str); 16] = [
     (
         "componentHostname",
         "the component's JID, as the XMPP server knows it",
@@ -475,4 +475,32 @@ const CHANGES: [(&str, &str); 14] = [
     ("teamId", "your team's id"),
     ("topic", "the bundle id of your app"),
     ("fcmSecretPath", "the service account file from Google"),
+    (
+        "vapidKeyFilePath",
+        "a key that `fpush vapid new` makes, for web apps",
+    ),
+    ("subject", "where push services reach you: mailto: or https:"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_all_that_the_example_marks() {
+        let example = include_str!("../../../../settings.example.json");
+        let mut marked = false;
+        for line in example.lines().map(str::trim_start) {
+            if line.starts_with("//") {
+                marked |= line.starts_with("// CHANGE");
+            } else if marked {
+                let key = line.split('"').nth(1).unwrap_or_default();
+                assert!(CHANGES.iter().any(|(named, _)| *named == key), "{key}");
+                marked = false;
+            }
+        }
+        for (key, _) in CHANGES {
+            assert!(example.contains(&format!("\"{key}\": ")), "{key}");
+        }
+    }
+}

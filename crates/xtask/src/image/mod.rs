@@ -61,7 +61,7 @@ pub(crate) fn test(image: Option<&Path>) -> Result<Tested> {
     }
     if image.is_none() && !tree::can_be_had() {
         return Ok(Tested::No(
-            "glibc cannot be downloaded from Debian now; `apt-get update` as root says why".to_owned(),
+            "glibc cannot be downloaded from Debian now; `apt-get update` and `apt-get download libc6` say why".to_owned(),
         ));
     }
     let image = match image {

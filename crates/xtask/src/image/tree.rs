@@ -11,6 +11,7 @@ use fpush_testkit::TempDir;
 
 use super::{STATE, USER, empty};
 use crate::elf;
+use crate::install;
 use crate::process;
 
 /// The files of the image, and what they are made of.
@@ -23,9 +24,21 @@ pub(super) struct Tree {
     pub(super) packages: Vec<String>,
 }
 
-/// Whether the packages that it is made of can be had.
+/// Whether the packages that it is made of can be had. Old lists of packages name files that are gone: root gets new ones first.
 pub(super) fn can_be_had() -> bool {
-    process::succeeds(download(&PACKAGES[..1], TempDir::new().path()))
+    let is_there = || process::succeeds(download(&PACKAGES[..1], TempDir::new().path()));
+    if is_there() {
+        return true;
+    }
+    if !install::is_root() {
+        return false;
+    }
+    println!(
+        "Debian's packages cannot be downloaded by the lists that are here: getting new ones with apt-get update."
+    );
+    let mut update = Command::new("apt-get");
+    update.args(["update", "-q"]).stdin(Stdio::null());
+    process::run(&mut update).is_ok() && is_there()
 }
 
 /// The command that puts packages of Debian into a folder.

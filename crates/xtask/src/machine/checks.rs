@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use fpush_testkit::publish::prosody_publish;
 use fpush_testkit::{Answer, ApnsKey, FakeApns, FakeXmpp, Link, TestCa};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::boot::shell;
 use crate::interrupt;
@@ -40,26 +40,29 @@ pub(crate) fn check(leader: &str, root: &Path, package: &Path) -> Result<()> {
     checks.tally.conclude("the package under systemd", || log)
 }
 
-struct Checks {
+pub(super) struct Checks {
     leader: u32,
     root: PathBuf,
     ca: TestCa,
     apns: FakeApns,
     xmpp: Option<(FakeXmpp, Link)>,
-    tally: Tally,
+    pub(super) tally: Tally,
 }
 
 type Part = fn(&mut Checks) -> Result<()>;
 
-const PARTS: [(&str, Part); 8] = [
+const PARTS: [(&str, Part); 11] = [
     ("install", Checks::install),
     ("start", Checks::start),
     ("reload", Checks::reload),
     ("a program that hangs", Checks::hang),
     ("wrong settings", Checks::wrong_settings),
     ("stop with held pushes", Checks::stop_with_held_pushes),
-    ("upgrade", Checks::upgrade),
+    ("what kills it", Checks::restarts),
+    ("exposure", Checks::exposure),
+    ("upgrade from an older layout, under load", Checks::upgrade),
     ("purge", Checks::purge),
+    ("the Ansible role", Checks::role),
 ];
 
 impl Checks {
@@ -209,23 +212,100 @@ impl Checks {
         Ok(())
     }
 
-    fn upgrade(&mut self) -> Result<()> {
-        let process = self.state("MainPID")?;
-        self.sh(
-            "cd /root && dpkg-deb -R fpush.deb newer && sed -i 's/^Version: .*/&+1/' newer/DEBIAN/control && \
-             dpkg-deb -Znone -b newer newer.deb && rm -r newer && dpkg -i newer.deb",
-        )?;
-        self.log_in()?;
-        let now = self.state("MainPID")?;
-        self.tally
-            .that("the new version took over", now != process && now != "0");
-        let verdict = self.publish("fifth", "tablets");
+    /// A process that is killed again and again is started again and again: there is no limit that ends the service.
+    fn restarts(&mut self) -> Result<()> {
+        for _ in 0..KILLS {
+            let process = self.state("MainPID")?;
+            self.sh("systemctl kill --signal=KILL --kill-whom=main fpush || systemctl kill --signal=KILL --kill-who=main fpush")?;
+            self.log_in()?;
+            let now = self.state("MainPID")?;
+            self.tally
+                .that(&format!("process {process} is followed by {now}"), now != process);
+        }
+        self.same_state("systemd counted them", "NRestarts", &KILLS.to_string())?;
+        let verdict = self.publish("sixth", "tablets");
         self.tally.same("a publish", &verdict, "result");
         Ok(())
     }
 
+    /// What systemd says of the service as it runs. Before systemd 250 it knows no threshold.
+    fn exposure(&mut self) -> Result<()> {
+        let said = self.sh("systemd-analyze --no-pager security fpush | tail -n 1")?;
+        let exposure = said.split_whitespace().find_map(|word| word.parse::<f64>().ok());
+        self.tally.that(
+            said.trim().trim_start_matches(|c: char| !c.is_ascii()),
+            exposure.is_some_and(|exposure| exposure <= MOST_EXPOSED),
+        );
+        Ok(())
+    }
+
+    /// From a package as version 0.1.0 was laid out, while publishes come.
+    fn upgrade(&mut self) -> Result<()> {
+        self.sh(OLDER)?;
+        self.sh("cd /root && dpkg -i older.deb")?;
+        self.log_in()?;
+        let version = "dpkg-query --show --showformat='${Version}' fpush";
+        let older = self.sh(version)?;
+        self.tally.same("the older version runs", older.trim(), "0.0.9-1");
+        let verdict = self.publish("fifth", "tablets");
+        self.tally.same("a publish", &verdict, "result");
+        let process = self.state("MainPID")?;
+
+        let before = self.apns.count();
+        let leader = self.leader;
+        let line = "dpkg -i /root/fpush.deb";
+        let installing = thread::spawn(move || said(&try_line(shell(leader, line), line)?, line));
+        // Each gets an answer of the one or of the other, until the older one says goodbye.
+        let (mut accepted, mut refused) = (0, 0);
+        while !installing.is_finished() {
+            let id = format!("held-load-{}", accepted + refused);
+            let (xmpp, mut link) = self.xmpp.take().context("fpush has not been started")?;
+            link.send(prosody_publish(&id, &token(&id), Some("tablets"), true));
+            match link.try_reply_to(&id, PATIENCE) {
+                Some(reply) if reply.verdict() == "result" => accepted += 1,
+                Some(reply) => {
+                    refused += 1;
+                    self.tally.that(
+                        &format!("a publish: {}", reply.verdict()),
+                        reply.verdict().starts_with("wait"),
+                    );
+                }
+                None => link = xmpp.accept(PATIENCE),
+            }
+            self.xmpp = Some((xmpp, link));
+        }
+        drop(installing.join().expect("it panics at nothing")?);
+        let newer = self.sh(version)?;
+        self.tally
+            .that(&format!("{} is installed", newer.trim()), newer != older);
+        let now = self.state("MainPID")?;
+        self.tally
+            .that("the new version took over", now != process && now != "0");
+        let verdict = self.publish("seventh", "tablets");
+        self.tally.same("a publish after it", &verdict, "result");
+        let end = Instant::now() + PATIENCE;
+        while self.woken(before) < accepted && Instant::now() < end {
+            interrupt::check()?;
+            thread::sleep(Duration::from_millis(100));
+        }
+        self.tally.that(
+            &format!("of publishes meanwhile {accepted} were accepted, {refused} refused"),
+            accepted > 0,
+        );
+        let woken = self.woken(before);
+        self.tally.same(
+            "devices that got their push",
+            &woken.to_string(),
+            &accepted.to_string(),
+        );
+        let reload = self.state("ExecReload")?;
+        self.tally
+            .that("the unit is the new one", reload.contains("fpush reload"));
+        self.sh("systemctl reload fpush").map(drop)
+    }
+
     fn purge(&mut self) -> Result<()> {
-        let before = self.sh("find /var/lib/fpush -type f | sort")?;
+        let before = self.sh("systemctl stop fpush && find /var/lib/fpush -type f | sort")?;
         self.sh("touch /var/lib/fpush/devices.db")?;
         let said = self.sh("dpkg --purge fpush")?;
         self.tally
@@ -248,9 +328,8 @@ impl Checks {
 
     /// Sends a publish for the token that its id stands for, and returns what it was answered.
     fn publish(&mut self, id: &str, module: &str) -> String {
-        let token: String = id.bytes().map(|byte| format!("{byte:02x}")).collect();
         let link = &mut self.xmpp.as_mut().expect("fpush has been started").1;
-        link.send(prosody_publish(id, &token, Some(module), true));
+        link.send(prosody_publish(id, &token(id), Some(module), true));
         link.reply_to(id, PATIENCE).verdict()
     }
 
@@ -275,7 +354,16 @@ impl Checks {
     }
 
     fn settings(&self, port: u16, module: &str) -> Result<()> {
-        let settings = json!({
+        self.write(
+            "etc/fpush/settings.json",
+            &self.some_settings(port, module).to_string(),
+            0o644,
+        )
+    }
+
+    /// Settings with one module, for an XMPP server at this port.
+    pub(super) fn some_settings(&self, port: u16, module: &str) -> Value {
+        json!({
             "component": {
                 "componentHostname": HOSTNAME,
                 "componentKeyFile": "/run/credentials/fpush.service/component-key",
@@ -290,15 +378,14 @@ impl Checks {
                     "topic": "org.example.app", "endpoint": self.apns.url(), "caFilePath": "/etc/fpush/ca.pem",
                 },
             } },
-        });
-        self.write("etc/fpush/settings.json", &settings.to_string(), 0o644)
+        })
     }
 
-    fn path(&self, file: &str) -> PathBuf {
+    pub(super) fn path(&self, file: &str) -> PathBuf {
         self.root.join(file)
     }
 
-    fn write(&self, file: &str, text: &str, mode: u32) -> Result<()> {
+    pub(super) fn write(&self, file: &str, text: &str, mode: u32) -> Result<()> {
         let file = self.path(file);
         fs::write(&file, text)
             .and_then(|()| fs::set_permissions(&file, fs::Permissions::from_mode(mode)))
@@ -306,24 +393,24 @@ impl Checks {
     }
 
     /// Runs a line of shell in the machine. What it wrote, if it succeeds.
-    fn sh(&self, line: &str) -> Result<String> {
+    pub(super) fn sh(&self, line: &str) -> Result<String> {
         said(&try_line(shell(self.leader, line), line)?, line)
     }
 
     /// A property of the service.
-    fn state(&self, property: &str) -> Result<String> {
+    pub(super) fn state(&self, property: &str) -> Result<String> {
         let value = self.sh(&format!("systemctl show --value --property={property} fpush"))?;
         Ok(value.trim().to_owned())
     }
 
-    fn same_state(&mut self, what: &str, property: &str, should: &str) -> Result<()> {
+    pub(super) fn same_state(&mut self, what: &str, property: &str, should: &str) -> Result<()> {
         let is = self.state(property)?;
         self.tally.same(what, &is, should);
         Ok(())
     }
 
     /// Waits until a property holds a text, and returns what it holds at last.
-    fn until(&self, property: &str, text: &str) -> Result<String> {
+    pub(super) fn until(&self, property: &str, text: &str) -> Result<String> {
         let end = Instant::now() + PATIENCE;
         loop {
             let is = self.state(property)?;
@@ -338,6 +425,27 @@ impl Checks {
         self.sh("journalctl --no-pager --output=cat --unit=fpush --lines=200")
     }
 }
+
+/// A token that an id stands for.
+fn token(id: &str) -> String {
+    id.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// More than systemd starts a service in ten seconds by default.
+const KILLS: u32 = 6;
+/// As `systemd-analyze security` counts, of 10.
+const MOST_EXPOSED: f64 = 2.0;
+
+/// Makes a package that is laid out as that of version 0.1.0 was: one manual page, a reload by signal, devices that go with a
+/// purge. The program is the same.
+const OLDER: &str = r#"set -e
+cd /root && rm -rf older && dpkg-deb -R fpush.deb older
+sed -i 's/^Version: .*/Version: 0.0.9-1/' older/DEBIAN/control
+sed -i 's|^ExecReload=.*|ExecReload=/bin/kill -HUP $MAINPID|; /^User=/i Environment=RUST_LOG=info' older/lib/systemd/system/fpush.service
+sed -i 's|if \[ -d /var/lib/fpush \].*|rm -rf /var/lib/fpush; if false; then|' older/DEBIAN/postrm
+mkdir older/usr/share/man/man1 && mv older/usr/share/man/man8/fpush.8.gz older/usr/share/man/man1/fpush.1.gz
+rm -rf older/usr/share/man/man5 older/usr/share/doc/fpush/docs older/usr/share/doc/fpush/html older/DEBIAN/md5sums
+dpkg-deb -Znone -b older older.deb && rm -r older"#;
 
 const HOSTNAME: &str = "push.localhost";
 const HELD: usize = 12;

@@ -2,6 +2,7 @@
 
 mod boot;
 mod checks;
+mod role;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ pub(crate) fn test(package: &Path) -> Result<Tested> {
         ));
     }
     install::ensure(&[Package::Mmdebstrap, Package::Nspawn])?;
+    role::lint()?;
     let package = fs::canonicalize(package).with_context(|| format!("no package {}", package.display()))?;
     let folder = Folder::unpack(&debian()?)?;
     let machine = boot::Machine::boot(&folder.0)?;
@@ -40,7 +42,18 @@ pub(crate) fn test(package: &Path) -> Result<Tested> {
 
 /// An archive of a small Debian, which is made once.
 fn debian() -> Result<PathBuf> {
-    let archive = Path::new("target/machine").join("debian.tar");
+    let mut candidate = Command::new("apt-cache");
+    candidate.args(["show", "--no-all-versions", "ansible-core"]);
+    // What Ansible needs there and what its role sets up, where this Debian has them.
+    let (name, packages) = if process::succeeds(candidate) {
+        (
+            "debian-ansible.tar",
+            format!("{NEEDED},ansible-core,python3-apt,prosody"),
+        )
+    } else {
+        ("debian.tar", NEEDED.to_owned())
+    };
+    let archive = Path::new("target/machine").join(name);
     if archive.is_file() {
         println!("There already: {}.", archive.display());
         return Ok(archive);
@@ -50,15 +63,12 @@ fn debian() -> Result<PathBuf> {
     let release = release
         .lines()
         .find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    println!("Making a small Debian with mmdebstrap; this takes half a minute.");
+    println!("Making a small Debian with mmdebstrap; this takes a minute.");
     let new = archive.with_extension("new.tar");
     let mut mmdebstrap = Command::new("mmdebstrap");
     mmdebstrap
-        .args([
-            "--quiet",
-            "--variant=minbase",
-            "--include=systemd-sysv,dbus,adduser,ca-certificates",
-        ])
+        .arg("--variant=minbase")
+        .arg(format!("--include={packages}"))
         .arg(release.unwrap_or("stable"))
         .arg(&new)
         .stdin(Stdio::null());
@@ -67,6 +77,9 @@ fn debian() -> Result<PathBuf> {
     fs::rename(new, &archive).context("cannot rename the archive")?;
     Ok(archive)
 }
+
+/// What a machine has at least.
+const NEEDED: &str = "systemd-sysv,dbus,adduser,ca-certificates";
 
 /// The files of a machine, which go when this is dropped.
 struct Folder(PathBuf);

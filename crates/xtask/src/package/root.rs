@@ -70,7 +70,7 @@ impl Root {
         chroot
     }
 
-    /// Runs a line of shell in there, two minutes at most. What it wrote, if it succeeds.
+    /// Runs a line of shell in there, ten minutes at most. What it wrote, if it succeeds.
     pub(super) fn sh(&self, line: &str) -> Result<String> {
         said(&self.try_sh(line)?, line)
     }
