@@ -104,3 +104,53 @@ const MAX_JID: usize = 3_071;
 /// any id. With three of them and what is ours a reply stays far below the 64 KiB that every server takes.
 const MAX_WRITTEN: usize = 8 * 1_024;
 const MAX_KEPT: usize = 8 * 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_break_our_stream_is_not_repeated() {
+        for id in ["a<b", "&nope;", "a\u{1}", "&#1;", "a\u{ffff}"] {
+            assert!(!is_echoable(id, MAX_WRITTEN), "{id:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_plain_is_judged_as_all_else_is() {
+        for byte in 0..=127_u8 {
+            for length in [1, 10, 11] {
+                let value = char::from(byte).to_string().repeat(length);
+                assert_eq!(
+                    is_echoable(&value, 10),
+                    is_echoable_markup(&value, 10),
+                    "{value:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_longer_than_real_ones_is_not_repeated() {
+        let (most, quotes) = ("x".repeat(MAX_WRITTEN), "&apos;".repeat(MAX_WRITTEN / 6));
+        assert!(is_echoable(&most, MAX_WRITTEN) && is_echoable(&quotes, MAX_WRITTEN));
+        for id in [
+            most + "x",
+            quotes.clone() + "&apos;",
+            // Short as it came, long as others write it.
+            "'".repeat(MAX_WRITTEN / 6 + 1),
+            "\"&gt;".repeat(MAX_WRITTEN / 12 + 1),
+            // Long as it came.
+            format!("&#x{}41;", "0".repeat(MAX_WRITTEN)),
+        ] {
+            assert!(!is_echoable(&id, MAX_WRITTEN), "{id:.20}");
+        }
+        let longest = format!(
+            "{}@{}/{}",
+            "l".repeat(1_023),
+            "d".repeat(1_023),
+            "'".repeat(1_023)
+        );
+        assert!(is_echoable(&longest, MAX_JID) && !is_echoable(&"x".repeat(MAX_JID + 1), MAX_JID));
+    }
+}

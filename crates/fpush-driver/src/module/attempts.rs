@@ -205,7 +205,7 @@ impl Module {
             Notice::KeyRefused => {
                 error!(%module, answer, meaning, "a push service refuses the key of this module for several \
                 subscriptions, and has accepted none since: check the key, the clock and the subject; no device is unregistered \
-                over it")
+                over it");
             }
             Notice::Unknown => {
                 error!(%module, answer, meaning, "the provider gave an answer that is not known");

@@ -1,6 +1,8 @@
 //! Three instances at one real ejabberd, the first of them at a real Prosody as well: they are one towards devices, also while
 //! parts of it all are killed. Without the servers these tests fail and say what to install.
 
+#![expect(clippy::disallowed_macros, reason = "what was counted is shown to who asks")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
