@@ -499,7 +499,7 @@ mod tests {
             => Remedy::Module(PushError::Misconfigured),
         invalid_argument_without_a_code: 400 "INVALID_ARGUMENT" [] => Remedy::Module(PushError::Misconfigured),
         sender_id_mismatch: 403 "PERMISSION_DENIED" [fcm_error("SENDER_ID_MISMATCH")]
-            => Remedy::Module(PushError::TokenDoubted),
+            => Remedy::Module(PushError::TokenOfAnotherApp),
         permission_denied: 403 "PERMISSION_DENIED" [help()] => Remedy::RenewTokenOnce,
         unauthenticated: 401 "UNAUTHENTICATED" [] => Remedy::RenewToken,
         third_party_auth_error: 401 "UNAUTHENTICATED" [fcm_error("THIRD_PARTY_AUTH_ERROR")]

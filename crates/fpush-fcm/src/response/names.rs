@@ -40,7 +40,7 @@ pub(crate) enum Status {
 }
 
 impl FcmCode {
-    const NAMES: [(&str, Self); 8] = [
+    pub(super) const NAMES: [(&str, Self); 8] = [
         ("UNSPECIFIED_ERROR", Self::Unspecified),
         ("INVALID_ARGUMENT", Self::InvalidArgument),
         ("UNREGISTERED", Self::Unregistered),
@@ -61,7 +61,7 @@ impl FcmCode {
 }
 
 impl Status {
-    const NAMES: [(&str, Self); 15] = [
+    pub(super) const NAMES: [(&str, Self); 15] = [
         ("ABORTED", Self::Aborted),
         ("ALREADY_EXISTS", Self::AlreadyExists),
         ("CANCELLED", Self::Cancelled),

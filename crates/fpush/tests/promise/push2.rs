@@ -93,7 +93,7 @@ fn no_mistake_of_an_operator_ends_a_registration_of_push2() {
                 },
                 "pushModules": { "web": { "type": "webpush", "webpush": merged(usual, settings) } },
             }));
-        let (daemon, clock) = Clock::start(builder, Moves::Time);
+        let (daemon, mut clock) = Clock::start(builder, Moves::Time);
         let mut link = xmpp.try_accept(LONG).unwrap();
         let server = Push2Server::new();
         let devices = [VENDOR, OTHER].map(|host| push.subscribe_at(host, "/device"));
