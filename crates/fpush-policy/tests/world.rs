@@ -76,11 +76,13 @@ struct Flight {
     held: Option<u64>,
 }
 
-/// A publish that waits for its permit.
+/// A push that waits for its permit.
 struct Waiting {
     job: Box<PushJob>,
     slot: RateSlot,
     ticket: Ticket<Fingerprint>,
+    /// How often it was tried, if it comes from the other lane, and its number, if it is a held one.
+    moved: Option<(Tries, Option<u64>)>,
 }
 
 struct World {
@@ -113,6 +115,8 @@ struct World {
     gone_deaths: u64,
     /// Whether its tokens are of several lanes.
     has_lanes: bool,
+    /// Whether each of its tokens is at home in one of two lanes, and nobody sees in which, and how the second one is.
+    second: Option<Weather>,
     told: bool,
 }
 
@@ -201,6 +205,7 @@ impl World {
             living_deaths: 0,
             gone_deaths: 0,
             has_lanes: false,
+            second: None,
             told,
         }
     }
@@ -232,6 +237,26 @@ impl World {
         self.clocks().now
     }
 
+    /// Where a token is tried first, and where else it may be at home.
+    fn first(&self, token: u64) -> (LaneId, Elsewhere) {
+        match self.second {
+            Some(_) => {
+                let fingerprint = hasher().fingerprint(&format!("token {token}"));
+                (self.policy.home(fingerprint), Elsewhere::Unasked)
+            }
+            None => (self.lane(token), Elsewhere::Nowhere),
+        }
+    }
+
+    /// Where a token of one of two lanes is at home, in truth.
+    fn true_home(token: u64) -> LaneId {
+        if token.is_multiple_of(3) {
+            LaneId::Second
+        } else {
+            LaneId::Main
+        }
+    }
+
     /// The lane of a token: with several, the main one, two vendors, and three strangers' servers.
     fn lane(&self, token: u64) -> LaneId {
         match token % 6 {
@@ -244,9 +269,10 @@ impl World {
 
     fn recipient(&self, record: &HeldRecord) -> Recipient {
         let token = Token::new(record.token());
+        let (lane, elsewhere) = self.first(number_of(token.as_str()));
         Recipient {
-            lane: self.lane(number_of(token.as_str())),
-            elsewhere: Elsewhere::Nowhere,
+            lane,
+            elsewhere,
             token,
             sender: Arc::new(SenderDomain::new(record.domain(), &hasher())),
             time_to_live: Duration::MAX,
@@ -256,6 +282,7 @@ impl World {
     fn job(&self, token: u64, class: Class) -> Box<PushJob> {
         let name = format!("token {token}");
         let fingerprint = hasher().fingerprint(&name);
+        let (lane, elsewhere) = self.first(token);
         Box::new(PushJob {
             push: Push {
                 token: Token::new(&name),
@@ -268,8 +295,8 @@ impl World {
                 deadline: self.now() + Duration::from_secs(25),
             },
             token: fingerprint,
-            lane: self.lane(token),
-            elsewhere: Elsewhere::Nowhere,
+            lane,
+            elsewhere,
             key: fingerprint,
             node: None,
             choice: Choice::Named,
@@ -322,11 +349,14 @@ impl World {
                 match self.policy.take_turn(job.lane, &job.sender, || number) {
                     Turn::Now => self.fly(job, slot, None, 0),
                     Turn::Waiting(ticket, displaced) => {
-                        self.waiting.insert(number, Waiting { job, slot, ticket });
-                        if let Some(displaced) = displaced {
-                            let waiting = self.waiting.remove(&displaced).expect("it waited");
-                            self.policy.give_back(waiting.slot);
-                        }
+                        let waiting = Waiting {
+                            job,
+                            slot,
+                            ticket,
+                            moved: None,
+                        };
+                        self.waiting.insert(number, waiting);
+                        self.displace(displaced);
                     }
                     Turn::Full => self.policy.give_back(slot),
                 }
@@ -334,8 +364,88 @@ impl World {
         }
     }
 
+    /// A push goes on in the lane that it is in now, where it needs a permit.
+    fn go_on_elsewhere(&mut self, flight: Flight) {
+        let Flight {
+            job,
+            slot,
+            tries,
+            generation: _,
+            held,
+        } = flight;
+        if let Some(number) = held {
+            self.policy.held_moved(number, &job, self.now());
+        }
+        let number = self.next_waiter;
+        self.next_waiter += 1;
+        let moved = Some((tries, held));
+        match self.policy.take_turn(job.lane, &job.sender, || number) {
+            Turn::Now => self.moved(job, slot, moved),
+            Turn::Waiting(ticket, displaced) => {
+                let waiting = Waiting {
+                    job,
+                    slot,
+                    ticket,
+                    moved,
+                };
+                self.waiting.insert(number, waiting);
+                self.displace(displaced);
+            }
+            Turn::Full => self.without_permit(job, slot, moved),
+        }
+    }
+
+    /// A push that waited has its permit.
+    fn moved(&mut self, job: Box<PushJob>, slot: RateSlot, moved: Option<(Tries, Option<u64>)>) {
+        let Some((tries, held)) = moved else {
+            return self.fly(job, slot, None, 0);
+        };
+        self.tell(|| format!("{} goes on in {:?}", job.push.token.as_str(), job.lane));
+        self.flights.push(Flight {
+            job,
+            slot,
+            tries,
+            generation: self.policy.generation(),
+            held,
+        });
+    }
+
+    /// A push got no permit in time.
+    fn without_permit(&mut self, job: Box<PushJob>, slot: RateSlot, moved: Option<(Tries, Option<u64>)>) {
+        let Some((mut tries, held)) = moved else {
+            return self.policy.give_back(slot);
+        };
+        let now = self.now();
+        let resume = tries.no_permit(now, 0.5);
+        match held {
+            Some(number) => {
+                let end = self
+                    .policy
+                    .held_ended(number, slot, &Ended::Failed { resume }, now);
+                if let Some(end) = end {
+                    self.held_ended(end);
+                }
+            }
+            None => self.failed(job, slot, resume),
+        }
+    }
+
+    /// Another one has taken the place of one that waited.
+    fn displace(&mut self, displaced: Option<u64>) {
+        if let Some(displaced) = displaced {
+            let waiting = self.waiting.remove(&displaced).expect("it waited");
+            self.without_permit(waiting.job, waiting.slot, waiting.moved);
+        }
+    }
+
     fn fly(&mut self, job: Box<PushJob>, slot: RateSlot, held: Option<u64>, attempts: u32) {
-        self.tell(|| format!("{} goes out, held: {held:?}", job.push.token.as_str()));
+        self.tell(|| {
+            format!(
+                "{} goes out in {:?}, held: {held:?}",
+                job.push.token.as_str(),
+                job.lane
+            )
+        });
         let patience = if held.is_some() {
             self.now()
         } else {
@@ -356,11 +466,14 @@ impl World {
             match grant {
                 Grant::Waiter(number) => {
                     let waiting = self.waiting.remove(&number).expect("it waited");
-                    self.fly(waiting.job, waiting.slot, None, 0);
+                    self.moved(waiting.job, waiting.slot, waiting.moved);
                 }
                 Grant::Down(number) => {
                     let waiting = self.waiting.remove(&number).expect("it waited");
-                    self.failed(waiting.job, waiting.slot, now);
+                    match waiting.moved {
+                        Some(_) => self.without_permit(waiting.job, waiting.slot, waiting.moved),
+                        None => self.failed(waiting.job, waiting.slot, now),
+                    }
                 }
                 Grant::Held(attempt) => {
                     self.fly(attempt.job, attempt.slot, Some(attempt.number), attempt.attempts);
@@ -427,8 +540,14 @@ impl World {
         WORLD_BEGINS + self.millis
     }
 
-    fn answer_of_provider(&mut self, token: u64) -> Result<(), PushError> {
-        let failed = match self.weather {
+    fn answer_of_provider(&mut self, token: u64, lane: LaneId) -> Result<(), PushError> {
+        let weather = match (self.second, lane) {
+            (Some(second), LaneId::Second) => second,
+            (Some(_) | None, _) => self.weather,
+        };
+        let is_home = self.second.is_none() || lane == Self::true_home(token);
+        let failed = match weather {
+            Weather::Fine | Weather::Odd if !is_home => PushError::TokenDoubted,
             Weather::Fine => match self.gone.get(&token) {
                 None => return Ok(()),
                 Some(gone) => PushError::TokenGone {
@@ -468,8 +587,9 @@ impl World {
         let mut flight = self.flights.swap_remove(at);
         let token = number_of(flight.job.push.token.as_str());
         let alive = !self.gone.contains_key(&token);
-        let answer = self.answer_of_provider(token);
-        self.tell(|| format!("{}: {answer:?}", flight.job.push.token.as_str()));
+        let lane = flight.job.lane;
+        let answer = self.answer_of_provider(token, lane);
+        self.tell(|| format!("{} in {lane:?}: {answer:?}", flight.job.push.token.as_str()));
         let failure = answer
             .err()
             .map(|error| Failure::new(error, "reason", "answer", ""));
@@ -498,7 +618,13 @@ impl World {
             }
         }
         let ended = match answered.next {
-            Next::Again | Next::Elsewhere | Next::After { .. } => {
+            Next::Elsewhere => {
+                assert!(self.second.is_some(), "there is no other lane");
+                self.policy.give_back_permit(lane);
+                self.go_on_elsewhere(flight);
+                return self.grant();
+            }
+            Next::Again | Next::After { .. } => {
                 flight.generation = self.policy.generation();
                 self.flights.push(flight);
                 return;
@@ -516,7 +642,6 @@ impl World {
             }
             Next::Ended(ended) => ended,
         };
-        let lane = flight.job.lane;
         match flight.held {
             Some(number) => {
                 let end = self.policy.held_ended(number, flight.slot, &ended, now);
@@ -549,6 +674,7 @@ impl World {
             since.is_none_or(|since| since <= wall)
         };
         !self.has_lanes
+            && self.second.is_none()
             && self.always_fine
             && self.gone.contains_key(&token)
             && self.answers.are_calm(self.millis)
@@ -559,7 +685,7 @@ impl World {
     fn give_up_waiting(&mut self) {
         if let Some((_, waiting)) = self.waiting.pop_first() {
             self.policy.leave(waiting.job.lane, &waiting.ticket);
-            self.policy.give_back(waiting.slot);
+            self.without_permit(waiting.job, waiting.slot, waiting.moved);
         }
     }
 
@@ -573,8 +699,10 @@ impl World {
         let verdicts = all(VerdictPlace::default(), |from| {
             self.policy.verdicts(from, clocks.now)
         });
+        let homes = all(0, |from| self.policy.homes(from));
         assert_eq!(held.len(), self.policy.held());
         self.policy = Policy::new(settings(), 1, clocks);
+        self.policy.remember_homes(homes);
         self.policy.remember(blocks, verdicts, clocks);
         self.policy.begin_noting(0);
         self.wanted.clear();
@@ -660,13 +788,22 @@ impl World {
             980..984 => self.restart(),
             984..986 => self.reload(),
             986..988 => self.jump(),
-            _ if self.weather == Weather::Fine => {
-                self.always_fine = false;
+            _ => {
+                let is_second = self.second.is_some() && self.random.one_in(2);
                 let all = [Weather::Gone, Weather::Wrong, Weather::Away, Weather::Odd];
-                self.weather = all[self.random.below(4) as usize];
-                self.tell(|| format!("{:?}", self.weather));
+                let next = all[self.random.below(4) as usize];
+                let weather = match &mut self.second {
+                    Some(second) if is_second => second,
+                    Some(_) | None => &mut self.weather,
+                };
+                *weather = if *weather == Weather::Fine {
+                    next
+                } else {
+                    Weather::Fine
+                };
+                self.always_fine = false;
+                self.tell(|| format!("{:?}, second: {:?}", self.weather, self.second));
             }
-            _ => self.weather = Weather::Fine,
         }
     }
 
@@ -698,6 +835,7 @@ impl World {
     /// The provider is well, and everything that is held goes out.
     fn end_well(&mut self) {
         self.weather = Weather::Fine;
+        self.second = self.second.map(|_| Weather::Fine);
         for _ in 0..100_000 {
             if self.policy.held() == 0 && self.flights.is_empty() && self.waiting.is_empty() {
                 return;
@@ -721,7 +859,11 @@ fn run(seed: u64, told: bool) -> World {
     // With few of them, pushes for one meet each other.
     let tokens = if seed.is_multiple_of(2) { 300 } else { 20 };
     let mut world = World::new(seed, tokens, told);
-    world.has_lanes = seed % 4 >= 2;
+    match seed % 6 {
+        2 | 3 => world.has_lanes = true,
+        4 | 5 => world.second = Some(Weather::Fine),
+        _ => {}
+    }
     for _ in 0..3_000 {
         world.step();
         world.check();
@@ -796,39 +938,79 @@ fn a_dead_device_goes_at_once_while_its_lane_is_calm() {
     assert!(deaths >= worlds, "{deaths} in {worlds} worlds");
 }
 
-/// A fine lane, one incident of up to ten days, and fine again.
+/// So many random steps in this weather.
+fn phase(world: &mut World, weather: Weather, second: Option<Weather>, steps: u32, longest_pause: u64) {
+    (world.weather, world.second) = (weather, second);
+    world.always_fine &= weather == Weather::Fine;
+    for _ in 0..steps {
+        match world.random.below(10) {
+            0..4 => world.publish(),
+            4..9 => world.answer(),
+            _ => {
+                let millis = world.random.below(longest_pause);
+                world.pass(millis);
+            }
+        }
+        world.check();
+    }
+}
+
+/// A fine lane, one incident of up to ten days, and fine again. With two lanes it is in one of them, or in both.
 #[test]
 fn an_incident_costs_ten_devices_at_most_and_gone_devices_go() {
-    for seed in 0..60 {
+    use Weather::{Fine, Gone, Wrong};
+    for seed in 0..72 {
         let mut world = World::new(seed, 300, false);
-        let phase = |world: &mut World, weather, steps, longest_pause| {
-            world.weather = weather;
-            world.always_fine &= weather == Weather::Fine;
-            for _ in 0..steps {
-                match world.random.below(10) {
-                    0..4 => world.publish(),
-                    4..9 => world.answer(),
-                    _ => {
-                        let millis = world.random.below(longest_pause);
-                        world.pass(millis);
-                    }
-                }
-                world.check();
-            }
-        };
-        phase(&mut world, Weather::Fine, 5_000, 200_000);
+        let fine = (seed % 4 >= 2).then_some(Fine);
+        phase(&mut world, Fine, fine, 5_000, 200_000);
         assert_eq!(world.living_deaths, 0, "seed {seed}");
         assert!(world.gone.is_empty() || world.gone_deaths > 0, "seed {seed}");
-        let incident = if seed.is_multiple_of(2) {
-            Weather::Gone
-        } else {
-            Weather::Wrong
+        let incident = if seed.is_multiple_of(2) { Gone } else { Wrong };
+        let (main, second) = match (fine, seed % 3) {
+            (None, _) => (incident, None),
+            (Some(_), 0) => (incident, fine),
+            (Some(_), 1) => (Fine, Some(incident)),
+            (Some(_), _) => (incident, Some(incident)),
         };
-        phase(&mut world, incident, 20_000, 900_000);
-        if incident == Weather::Wrong {
+        phase(&mut world, main, second, 20_000, 900_000);
+        if incident == Wrong && fine.is_none() {
             assert_eq!(world.living_deaths, 0, "seed {seed}");
         }
-        phase(&mut world, Weather::Fine, 2_000, 200_000);
+        phase(&mut world, Fine, fine, 2_000, 200_000);
+        // Each lane is believed for itself.
+        let most = if main == second.unwrap_or(Fine) { 20 } else { 10 };
+        assert!(
+            world.living_deaths <= most,
+            "seed {seed}: {}",
+            world.living_deaths
+        );
+    }
+}
+
+/// Of two lanes neither alone is believed, whatever it says and for however long.
+#[test]
+fn while_one_lane_is_away_the_other_ends_nobody() {
+    use Weather::{Away, Fine, Gone, Wrong};
+    for seed in 0..16 {
+        let mut world = World::new(seed, 300, false);
+        phase(&mut world, Fine, Some(Fine), 5_000, 200_000);
+        let (living, gone) = (world.living_deaths, world.gone_deaths);
+        let word = if seed.is_multiple_of(2) { Gone } else { Wrong };
+        // What is under way has been answered by both already, as far as it was asked.
+        while !world.flights.is_empty() {
+            world.answer();
+        }
+        let after = (world.living_deaths, world.gone_deaths);
+        if seed % 4 >= 2 {
+            phase(&mut world, word, Some(Away), 20_000, 900_000);
+        } else {
+            phase(&mut world, Away, Some(word), 20_000, 900_000);
+        }
+        assert_eq!((world.living_deaths, world.gone_deaths), after, "seed {seed}");
+        assert_eq!((living, 0), (0, world.living_deaths), "seed {seed}, {gone}");
+        phase(&mut world, Fine, Some(Fine), 2_000, 200_000);
+        // What one lane said at the end is weighed when the other one has answered.
         assert!(world.living_deaths <= 10, "seed {seed}: {}", world.living_deaths);
+        world.end_well();
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     fair::Standing,
     job::{Elsewhere, PushJob, Said},
     shared::{Change, SharedWord},
-    verdict::{Belief, Publisher, Word},
+    verdict::{Belief, Condition, Publisher, Word},
 };
 
 impl<W> Policy<W> {
@@ -228,10 +228,10 @@ impl<W> Policy<W> {
     /// another lane, nothing of that counts before the other one was asked.
     fn rejected(&mut self, job: &mut PushJob, said: Said, now: Instant) -> Answered {
         let Some(other) = job.lane.other() else {
-            return self.weigh(job, said, now);
+            return self.weigh(job, said, true, now);
         };
         match job.elsewhere {
-            Elsewhere::Nowhere => self.weigh(job, said, now),
+            Elsewhere::Nowhere => self.weigh(job, said, true, now),
             Elsewhere::Unasked => {
                 self.health_of(job.lane).answered();
                 job.elsewhere = Elsewhere::Asked { said };
@@ -249,13 +249,17 @@ impl<W> Policy<W> {
                 self.health_of(unheard).answered();
                 self.take_neutral_of(unheard, job, now);
                 job.lane = heard;
-                self.weigh(job, said, now)
+                // A lane that calls all its tokens wrong may be the one in which it lives.
+                let at = self.clock.seconds(now);
+                let is_unheard_well = self.guard_of(unheard).condition(at) <= Condition::Stale;
+                self.weigh(job, said, is_unheard_well, now)
             }
         }
     }
 
-    /// Weighs what the provider says against a token. A second token, for calls, is not a reason to give up the device: it is left alone for a while.
-    fn weigh(&mut self, job: &PushJob, said: Said, now: Instant) -> Answered {
+    /// Weighs what the provider says against a token; a word that may be about us counts only if this `counts`. A second token, for
+    /// calls, is not a reason to give up the device: it is left alone for a while.
+    fn weigh(&mut self, job: &PushJob, said: Said, counts: bool, now: Instant) -> Answered {
         let health = self.health_of(job.lane);
         match (job.lane, said) {
             // It may have another key than ours.
@@ -271,7 +275,8 @@ impl<W> Policy<W> {
         };
         let is_second = job.push.extra.as_ref().is_some_and(|extra| extra.call);
         // Of another module, as likely as not, whose name was lost on the way.
-        let is_astray = said == Said::AnotherApps || word == Word::AboutUs && job.choice == Choice::Default;
+        let is_astray =
+            said == Said::AnotherApps || word == Word::AboutUs && (!counts || job.choice == Choice::Default);
         // The settings name one environment where they named both before: it lives in the other one.
         let is_at_home_elsewhere = word == Word::AboutUs
             && (job.lane, job.elsewhere) == (LaneId::Main, Elsewhere::Nowhere)

@@ -232,7 +232,7 @@ impl<W> Policy<W> {
                     return Some(Grant::Waiter(waiter));
                 }
                 Wanting::Held(number) => {
-                    let grant = self.let_out(number, now);
+                    let grant = self.let_out(number, LaneId::Main, now);
                     if grant.is_some() {
                         return grant;
                     }
@@ -242,10 +242,14 @@ impl<W> Policy<W> {
         self.grant_beside(now)
     }
 
-    /// Begins the attempt for a held push, unless there is nothing to send any more.
-    pub(super) fn let_out(&mut self, number: u64, now: Instant) -> Option<Grant<W>> {
+    /// Begins the attempt for a held push whose turn has come in this lane, unless there is nothing to send any more.
+    pub(super) fn let_out(&mut self, number: u64, lane: LaneId, now: Instant) -> Option<Grant<W>> {
         let held = self.held.due(number)?;
-        let lane = held.job.lane;
+        if held.job.lane != lane {
+            // A newer push that is for another lane has taken its place while it waited: that takes its turn there.
+            self.held.postpone(number, now + TICK);
+            return None;
+        }
         let (target, spacing, is_spooled) = (held.job.target(), held.job.spacing, held.is_spooled);
         // What was never tried is tried once, however late its turn comes.
         let can_be_over = is_spooled || held.attempts > 0;
@@ -286,7 +290,9 @@ impl<W> Policy<W> {
         let slot = self.limiter.take(target, spacing, now);
         let held = self.held.begin(number)?;
         held.expires.get_or_insert(now + HELD_PATIENCE);
-        let (job, attempts) = (held.job.clone(), held.attempts);
+        let (mut job, attempts) = (held.job.clone(), held.attempts);
+        // What a lane said in an attempt of hours ago is not weighed by how it is now.
+        job.ask_anew();
         let is_probe = self.take_held_permit(&job, now);
         Some(Grant::Held(HeldAttempt {
             number,

@@ -185,7 +185,12 @@ impl<W> Policy<W> {
     }
 
     fn grant_vendor(&mut self, vendor: u8, now: Instant) -> Option<Grant<W>> {
-        let is_paused = self.holds_back(LaneId::Vendor(vendor), now).is_some();
+        let lane = if vendor == SECOND {
+            LaneId::Second
+        } else {
+            LaneId::Vendor(vendor)
+        };
+        let is_paused = self.holds_back(lane, now).is_some();
         loop {
             let turns = &mut self.lanes.vendors.get_mut(&vendor)?.turns;
             if turns.out >= turns.permits {
@@ -197,7 +202,7 @@ impl<W> Policy<W> {
                     return Some(Grant::Waiter(waiter));
                 }
                 Wanting::Held(number) => {
-                    let grant = self.let_out(number, now);
+                    let grant = self.let_out(number, lane, now);
                     if grant.is_some() {
                         return grant;
                     }
@@ -233,7 +238,7 @@ impl<W> Policy<W> {
             self.held.postpone(number, until);
             return None;
         }
-        self.let_out(number, now)
+        self.let_out(number, LaneId::Origin(origin), now)
     }
 
     /// What an answer of a server means that a stranger has chosen: for this token, and for nobody else. Nothing of it is the

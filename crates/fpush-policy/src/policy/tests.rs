@@ -812,7 +812,7 @@ fn what_is_held_for_hours_is_tried_again_after_words_that_are_not_believed_and_r
     ] {
         let mut f = Fixture::new(10);
         let mut job = job_of("a.org", "t");
-        job.worth_until = Some(f.start + HOUR);
+        job.worth_until = Some(f.start + 4 * HOUR);
         f.policy.hold(job, HoldUntil::Due(f.at(1_000)));
         let mut millis = 1_000;
         for _ in 0..3 {
@@ -894,4 +894,39 @@ fn dies_of_two_words(f: &mut Fixture, token: &str, error: PushError) -> bool {
         dies |= matches!(answered.next, Next::Dead { .. });
     }
     dies
+}
+
+/// While a push waits for its turn in one lane, a newer one takes its place that is for the other one.
+#[test]
+fn a_push_takes_the_permit_of_the_lane_in_which_it_waited() {
+    let mut f = Fixture::new(1);
+    let in_lane = |lane| {
+        let mut job = job_of("a.org", "t");
+        (job.lane, job.elsewhere) = (lane, crate::job::Elsewhere::Unasked);
+        job.worth_until = Some(f.start + HOUR);
+        job
+    };
+    let (older, newer) = (in_lane(LaneId::Second), in_lane(LaneId::Main));
+    f.policy.hold(older, HoldUntil::Due(f.at(1_000)));
+    let sender = job_of("b.org", "other").sender;
+    assert!(matches!(
+        f.policy.take_turn(LaneId::Second, &sender, || 1),
+        Turn::Now
+    ));
+    assert!(matches!(
+        f.policy.take_turn(LaneId::Main, &sender, || 2),
+        Turn::Now
+    ));
+    while f.policy.make_due(f.at(1_000)) {}
+    assert!(f.policy.grant(f.at(1_000)).is_none(), "both lanes are full");
+    f.policy.hold(newer, HoldUntil::Back);
+    f.policy.give_back_permit(LaneId::Second);
+    assert!(f.policy.grant(f.at(2_000)).is_none(), "it is for the other lane");
+    while f.policy.make_due(f.at(3_000)) {}
+    assert!(f.policy.grant(f.at(3_000)).is_none(), "which is full");
+    f.policy.give_back_permit(LaneId::Main);
+    let Some(Grant::Held(attempt)) = f.policy.grant(f.at(3_000)) else {
+        panic!("it has its turn");
+    };
+    assert_eq!(attempt.job.lane, LaneId::Main);
 }
