@@ -176,7 +176,7 @@ impl Refusal {
             ),
             Reason::DeviceTokenNotForTopic => (
                 "DeviceTokenNotForTopic",
-                doubted,
+                Remedy::Module(PushError::TokenOfAnotherApp),
                 "The token belongs to another app than the one whose bundle ID is the topic. Compare topic with the \
                  bundle ID of the app; if only some devices meet this, their apps name the wrong pushModule.",
             ),

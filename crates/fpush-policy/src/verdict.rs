@@ -275,7 +275,7 @@ impl VerdictGuard {
         self.record(token, domain, Sign::rejected(standing), now);
         let first = self.words.of(token);
         // What may have been about us does not make a word beyond doubt the second one.
-        let first = first.filter(|first| first.beyond_doubt || word == Word::AboutUs);
+        let first = first.filter(|first| first.beyond_doubt || word != Word::BeyondDoubt);
         let believed = self.believes(word, first, domain, now)
             && self.deaths.has_room()
             && (!is_living || self.evidence_for(domain).is_calm() || self.deaths.living.take(now));
@@ -343,13 +343,15 @@ impl VerdictGuard {
         let evidence = self.evidence_for(domain);
         let trusts = self.proven && self.burst.is_none();
         match (word, first) {
-            (Word::AboutUs, Some(first)) => {
+            (Word::AboutUs | Word::AnotherApps, Some(first)) => {
                 let totals = self.totals_until_now();
+                // Of a small app that names the wrong module the share is small, too.
+                let is_share = word == Word::AboutUs && totals.rejects_few_since(&first.totals);
                 trusts
                     && first.age(now) >= DAY
                     && self.others_accepted_since(&first) >= 2
                     && totals.accepts_since(&first.totals)
-                    && (totals.rejects_few_since(&first.totals) || self.words.are_few_wrong())
+                    && (is_share || self.words.are_few_wrong())
             }
             (Word::BeyondDoubt, _) if trusts && evidence.is_calm() => true,
             (Word::BeyondDoubt, Some(first)) => {
@@ -359,7 +361,7 @@ impl VerdictGuard {
                     && evidence.accepts();
                 among_successes || first.is_said_for_days(now)
             }
-            (Word::AboutUs | Word::BeyondDoubt, None) => false,
+            (Word::AboutUs | Word::AnotherApps | Word::BeyondDoubt, None) => false,
         }
     }
 

@@ -271,14 +271,15 @@ impl<W> Policy<W> {
         let word = match said {
             // A provider that speaks of the future may be wrong about all else.
             Said::Gone { since } if since.is_none_or(|since| since <= wall) => Word::BeyondDoubt,
-            Said::Gone { .. } | Said::Wrong | Said::AnotherApps => Word::AboutUs,
+            Said::AnotherApps => Word::AnotherApps,
+            Said::Gone { .. } | Said::Wrong => Word::AboutUs,
         };
         let is_second = job.push.extra.as_ref().is_some_and(|extra| extra.call);
         // Of another module, as likely as not, whose name was lost on the way.
-        let is_astray =
-            said == Said::AnotherApps || word == Word::AboutUs && (!counts || job.choice == Choice::Default);
+        let may_be_about_us = word != Word::BeyondDoubt;
+        let is_astray = may_be_about_us && (!counts || job.choice == Choice::Default);
         // The settings name one environment where they named both before: it lives in the other one.
-        let is_at_home_elsewhere = word == Word::AboutUs
+        let is_at_home_elsewhere = may_be_about_us
             && (job.lane, job.elsewhere) == (LaneId::Main, Elsewhere::Nowhere)
             && self.home(token) == LaneId::Second;
         let (belief, change) = if is_second || is_astray || is_at_home_elsewhere {
@@ -293,7 +294,7 @@ impl<W> Policy<W> {
                 .weigh(token, publisher, word, is_living, at);
             let is_shared = publisher.standing == Standing::Known && job.lane == LaneId::Main;
             if is_shared && self.outbox.is_open() && self.guard.is_doubted(token) {
-                let beyond_doubt = word == Word::BeyondDoubt;
+                let beyond_doubt = !may_be_about_us;
                 self.outbox
                     .tell(|| Change::Word(token, SharedWord::said_now(beyond_doubt)));
             }

@@ -15,10 +15,10 @@ impl VerdictGuard {
     pub(crate) fn weigh_alone(&mut self, token: Fingerprint, word: Word, now: Seconds) -> Belief {
         let first = self.words.of(token);
         // What may have been about us does not make a word beyond doubt the second one.
-        let first = first.filter(|first| first.beyond_doubt || word == Word::AboutUs);
+        let first = first.filter(|first| first.beyond_doubt || word != Word::BeyondDoubt);
         let patience = match word {
             Word::BeyondDoubt => HOUR,
-            Word::AboutUs => DAY,
+            Word::AboutUs | Word::AnotherApps => DAY,
         };
         let believed = first.is_some_and(|first| first.age(now) >= patience);
         let word = match first {

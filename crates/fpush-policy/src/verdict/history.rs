@@ -13,6 +13,8 @@ pub(crate) enum Word {
     AboutUs,
     /// The device has gone.
     BeyondDoubt,
+    /// It is one of another app or project. A device is there, and its publishes name the wrong module, as likely as not.
+    AnotherApps,
 }
 
 /// What is known of a token that was called dead or wrong.

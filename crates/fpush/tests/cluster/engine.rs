@@ -199,6 +199,8 @@ fn a_thousand_modules_come_up_on_an_engine_that_is_not_near() {
         urls: vec![Some(url)],
         redis,
         change: |settings| {
+            // One after another the looks of a second would take five seconds.
+            settings["cluster"]["timeout"] = "1s".into();
             for number in 0..1_000 {
                 settings["pushModules"][format!("other{number}")] = serde_json::json!({ "type": "demo" });
             }

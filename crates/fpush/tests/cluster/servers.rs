@@ -144,6 +144,14 @@ impl Service {
     /// Waits until all that was written has become publishes, and these have their replies. Of an instance that was killed
     /// none are expected.
     #[track_caller]
+    /// Waits until so many publishes have come: a busy machine's servers take their time.
+    fn wait_for_publishes(&mut self, count: usize) {
+        until(6 * LONG, "all is published", || {
+            self.all.iter_mut().for_each(Member::read);
+            self.published() >= count
+        });
+    }
+
     fn settle(&mut self) {
         let mut quiet = 0;
         until(6 * LONG, "all publishes are answered", || {
@@ -386,6 +394,7 @@ fn limits_blocks_provider_token_and_held_pushes_are_those_of_one_instance() {
         all.at_ejabberd.write(at_ejabberd);
         all.at_prosody.write(at_prosody);
     }
+    all.wait_for_publishes(12);
     all.settle();
     assert_eq!(all.published(), 12);
     let acknowledged = all.acknowledged().len();
