@@ -185,6 +185,7 @@ impl<W> Policy<W> {
         let (job, expires) = newer.unwrap_or_else(|| (held.job, held.expires.unwrap_or(now)));
         if self.spool.put(job, expires, || number) != number {
             // One was spooled beside the one that was queued, and is written down under its own number.
+            self.ended.push((target.token, HeldEnd::Covered));
             self.held.touch(number);
         }
         None
