@@ -26,8 +26,8 @@ pub(crate) use self::{
 };
 use self::{
     run::{
-        Change, OF_ALL, Result, Value, changes, devices, first, in_time, kinds, nodes, numbers, on, only,
-        readable, states,
+        Change, Result, Value, changes, devices, first, in_time, kinds, nodes, numbers, on, only, readable,
+        states,
     },
     statements as sql,
     writing::ACCEPTED,
@@ -217,12 +217,12 @@ impl Store {
 
     /// How many devices there are.
     pub(crate) async fn count(&self) -> Result<i64> {
-        only(on!(self, OF_ALL, pool => numbers(pool, sql::COUNT, &[])))
+        only(on!(self, pool => numbers(pool, sql::COUNT, &[])))
     }
 
     /// The devices by dialect and kind: of the kinds that most have.
     pub(crate) async fn kinds(&self) -> Result<Vec<(String, String, i64)>> {
-        on!(self, OF_ALL, pool => kinds(pool, sql::KINDS, &[]))
+        on!(self, pool => kinds(pool, sql::KINDS, &[]))
     }
 
     /// Whether there is a device.
@@ -232,17 +232,17 @@ impl Store {
 
     /// How many devices are missing of those that were counted along. In one statement, between whose parts nobody writes.
     pub(crate) async fn missing(&self) -> Result<i64> {
-        only(on!(self, OF_ALL, pool => numbers(pool, sql::MISSING, &[])))
+        only(on!(self, pool => numbers(pool, sql::MISSING, &[])))
     }
 
     /// As how many the devices count.
     pub(crate) async fn count_places(&self) -> Result<i64> {
-        only(on!(self, OF_ALL, pool => numbers(pool, sql::COUNT_PLACES, &[])))
+        only(on!(self, pool => numbers(pool, sql::COUNT_PLACES, &[])))
     }
 
     /// As how many the devices without an owner count.
     pub(crate) async fn count_without_owner(&self) -> Result<i64> {
-        only(on!(self, OF_ALL, pool => numbers(pool, sql::COUNT_WITHOUT_OWNER, &[])))
+        only(on!(self, pool => numbers(pool, sql::COUNT_WITHOUT_OWNER, &[])))
     }
 
     /// The id of the last change; 0 if there was none.
@@ -257,7 +257,7 @@ impl Store {
 
     /// When a device was last used: registered, or pushed to. `None` if there is none.
     pub(crate) async fn last_use(&self) -> Result<Option<Time>> {
-        let last: i64 = only(on!(self, OF_ALL, pool => numbers(pool, sql::LAST_USE, &[])))?;
+        let last: i64 = only(on!(self, pool => numbers(pool, sql::LAST_USE, &[])))?;
         Ok((last > 0).then_some(Time::from_millis(last)))
     }
 

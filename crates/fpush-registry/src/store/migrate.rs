@@ -7,7 +7,7 @@ use sqlx::AssertSqlSafe;
 
 use super::{
     Store, Writing,
-    run::{MigrateError, OF_ALL, OfDomain, Result, Value, counts, numbers, on, only},
+    run::{MigrateError, OfDomain, Result, Value, counts, numbers, on, only},
     statements as sql,
 };
 use crate::{device::share_of, past::FIRST_CHANGE, text::random_hex, time::Time};
@@ -71,7 +71,7 @@ impl Writing {
         let now = Time::now().millis().to_string();
         let sql = sql.replace("{node}", node).replace("{id}", id);
         let sql = AssertSqlSafe(sql.replace("{now}", &now));
-        on!(self, OF_ALL, transaction => async { sqlx::query(sql).execute(&mut **transaction).await.map(drop) })
+        on!(self, transaction => async { sqlx::query(sql).execute(&mut **transaction).await.map(drop) })
     }
 
     /// Brings all owners into the one spelling in which they are compared; does so once in the life of a database. Servers
@@ -109,9 +109,8 @@ impl Writing {
             Self::Sqlite(_) => sql::COUNT_DOMAINS_IN_SQLITE,
             Self::Postgres(_) => sql::COUNT_DOMAINS_IN_POSTGRES,
         };
-        let found = on!(self, OF_ALL, transaction => counts(&mut **transaction, sql, &[]))?;
-        let unowned =
-            on!(self, OF_ALL, transaction => numbers(&mut **transaction, sql::COUNT_WITHOUT_OWNER, &[]));
+        let found = on!(self, transaction => counts(&mut **transaction, sql, &[]))?;
+        let unowned = on!(self, transaction => numbers(&mut **transaction, sql::COUNT_WITHOUT_OWNER, &[]));
         let mut domains = HashMap::from([(share_of(None).into_owned(), only(unowned)?)]);
         for OfDomain { places, domain } in found {
             *domains.entry(share_of(Some(&domain)).into_owned()).or_default() += places;

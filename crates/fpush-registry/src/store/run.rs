@@ -71,26 +71,19 @@ impl State {
 
 pub(super) type Result<T> = std::result::Result<T, sqlx::Error>;
 
-/// Runs the same work on the connection of either database, for 10 s at most, or as long as is said: a server whose machine
-/// is gone never says so.
+/// Runs the same work on the connection of either database, for 10 s at most: a server whose machine is gone never
+/// says so.
 macro_rules! on {
     ($connection:expr, $name:ident => $work:expr) => {
-        $crate::store::run::on!($connection, $crate::store::run::LONGEST, $name => $work)
-    };
-    ($connection:expr, $longest:expr, $name:ident => $work:expr) => {
         match $connection {
-            Self::Sqlite($name) => $crate::store::run::within($longest, $work).await,
-            Self::Postgres($name) => $crate::store::run::within($longest, $work).await,
+            Self::Sqlite($name) => $crate::store::run::in_time($work).await,
+            Self::Postgres($name) => $crate::store::run::in_time($work).await,
         }
     };
 }
 
 pub(super) async fn in_time<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    within(LONGEST, work).await
-}
-
-pub(super) async fn within<T>(longest: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
-    match timeout(longest, work).await {
+    match timeout(LONGEST, work).await {
         Ok(done) => done,
         Err(_) => Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into())),
     }
@@ -312,6 +305,4 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// They are read in a tenth of a second.
 const FEW: i64 = 20_000;
 /// How long one statement may take.
-pub(super) const LONGEST: Duration = Duration::from_secs(10);
-/// How long one may take that reads all devices: of many on a slow disk that takes a while, each time anew.
-pub(super) const OF_ALL: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(10);

@@ -6,8 +6,8 @@ use sqlx::{Postgres, Sqlite, Transaction};
 
 use super::{
     run::{
-        OF_ALL, Removed, Result, State, Value, bound, devices, first, nodes, numbers, on, only, readable,
-        removed, states,
+        Removed, Result, State, Value, bound, devices, first, nodes, numbers, on, only, readable, removed,
+        states,
     },
     statements as sql,
 };
@@ -227,13 +227,9 @@ impl Writing {
 
     pub(super) async fn count(&mut self) -> Result<Counted> {
         Ok(Counted {
-            devices: self.number_of_all(sql::COUNT).await?,
-            places: self.number_of_all(sql::COUNT_PLACES).await?,
+            devices: self.number(sql::COUNT, &[]).await?,
+            places: self.number(sql::COUNT_PLACES, &[]).await?,
         })
-    }
-
-    async fn number_of_all(&mut self, sql: &'static str) -> Result<i64> {
-        only(on!(self, OF_ALL, transaction => numbers(&mut **transaction, sql, &[])))
     }
 
     async fn number(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<i64> {
