@@ -29,7 +29,9 @@ impl Shared {
         let place = Place::new();
         let is_root = fs::metadata(place.dir.path()).unwrap().uid() == 0;
         let program = place.dir.path().join("fpush");
-        fs::copy(PROGRAM, &program).unwrap();
+        // Copied by another process: what this one has open for writing is open in what it starts meanwhile, and cannot be run then.
+        let copied = Command::new("cp").arg(PROGRAM).arg(&program).status();
+        assert!(copied.unwrap().success());
         let shared = Self {
             place,
             program,
