@@ -63,7 +63,12 @@ async fn before_the_database_is_judged_it_is_asked_for_devices_and_calls_none_go
         assert_eq!(device.token.as_str(), "t7");
         for (node, secret) in [("gone", Some("any")), ("unknown", Some("any")), ("unknown", None)] {
             let found = open.find(node, secret).await.unwrap();
-            assert!(matches!(found, Found::Nothing), "{node}: {found:?}");
+            // Without a secret it may be one of another push service's nodes, where the settings have such.
+            let is_right = match secret {
+                Some(_) => matches!(found, Found::Nothing),
+                None => matches!(found, Found::Unsure),
+            };
+            assert!(is_right, "{node}: {found:?}");
         }
         // Without a secret, too, it is no token that nobody registered.
         for secret in [Some("wrong"), None] {
