@@ -302,8 +302,9 @@ fn read_host(component: &mut Section<'_>) -> Option<String> {
     }
     let (name, port) = host.rsplit_once(':').unwrap_or((host, ""));
     let fits = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
-    // What ends with a number is an address or nothing (URL Standard, "ends in a number").
+    // What ends with a number is an address or nothing (URL Standard, "ends in a number"). The dot of the root may follow.
     let is_number = |name: &str| {
+        let name = name.strip_suffix('.').unwrap_or(name);
         let last = name.rsplit('.').next().unwrap_or(name);
         last.chars().all(|c| c.is_ascii_digit()) && name.parse::<Ipv4Addr>().is_err()
     };
