@@ -347,8 +347,7 @@ impl Refusal {
     /// therefore not one of these.
     pub(crate) fn blames_only_the_token(&self) -> bool {
         match self.entry().remedy {
-            Remedy::Module(PushError::TokenGone { .. }) => true,
-            Remedy::Module(PushError::TokenDoubted) => true,
+            Remedy::Module(PushError::TokenGone { .. } | PushError::TokenDoubted) => true,
             Remedy::Module(_)
             | Remedy::Reconnect
             | Remedy::ReconnectLater

@@ -170,12 +170,12 @@ impl HoldQueue {
 
     /// The queued push of a key and class is worth something until then, too. Returns whether there is one.
     pub(crate) fn extend(&mut self, target: Target, expires: Instant) -> bool {
-        let number = self.queued.get(&target.slot_key()).copied();
-        let Some((number, held)) = number.and_then(|number| Some((number, self.pushes.get_mut(&number)?)))
-        else {
+        let Some(&number) = self.queued.get(&target.slot_key()) else {
             return false;
         };
-        held.expires = held.expires.map(|until| until.max(expires));
+        if let Some(held) = self.pushes.get_mut(&number) {
+            held.expires = held.expires.map(|until| until.max(expires));
+        }
         self.touch(number);
         true
     }

@@ -244,17 +244,10 @@ impl Spool {
     /// The push for this is worth something until then, too. Returns whether there is one. That is written down only while its
     /// body is in memory.
     pub(crate) fn extend(&mut self, target: Target, expires: Instant) -> bool {
-        let key = target.slot_key();
-        let until = self.ticks.until(expires);
-        let waiting = match self.known.get_mut(key) {
-            None => self.unknown.get_mut(key),
-            known => known,
-        };
-        let head = match waiting {
-            None => self.loading.get_mut(&key).map(|(_, head)| head),
-            waiting => waiting,
-        };
-        let Some(head) = head else {
+        let (key, until) = (target.slot_key(), self.ticks.until(expires));
+        let known = self.known.get_mut(key);
+        let waiting = known.or_else(|| self.unknown.get_mut(key));
+        let Some(head) = waiting.or_else(|| Some(&mut self.loading.get_mut(&key)?.1)) else {
             return false;
         };
         head.expires = head.expires.max(until);

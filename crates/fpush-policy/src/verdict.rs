@@ -275,10 +275,14 @@ impl VerdictGuard {
         self.record(token, domain, Sign::rejected(standing), now);
         let first = self.words.of(token);
         // What may have been about us does not make a word beyond doubt the second one.
-        let first = first.filter(|first| first.beyond_doubt || word != Word::BeyondDoubt);
-        let believed = self.believes(word, first, domain, now)
+        let first = first.filter(|first| first.beyond_doubt || word.may_be_about_us());
+        // Rejected tokens of other domains, who may have invented them, are no reason to doubt one of this domain.
+        let evidence = self
+            .window
+            .evidence(0, |other| other == domain || self.is_proven(other));
+        let believed = self.believes(word, first, evidence, now)
             && self.deaths.has_room()
-            && (!is_living || self.evidence_for(domain).is_calm() || self.deaths.living.take(now));
+            && (!is_living || evidence.is_calm() || self.deaths.living.take(now));
         if believed {
             self.deaths.add();
         }
@@ -339,8 +343,7 @@ impl VerdictGuard {
         }
     }
 
-    fn believes(&self, word: Word, first: Option<FirstWord>, domain: Fingerprint, now: Seconds) -> bool {
-        let evidence = self.evidence_for(domain);
+    fn believes(&self, word: Word, first: Option<FirstWord>, evidence: Evidence, now: Seconds) -> bool {
         let trusts = self.proven && self.burst.is_none();
         match (word, first) {
             (Word::AboutUs | Word::AnotherApps, Some(first)) => {
@@ -438,12 +441,6 @@ impl VerdictGuard {
 
     fn evidence(&self) -> Evidence {
         self.window.evidence(0, |domain| self.is_proven(domain))
-    }
-
-    /// Rejected tokens of other domains, who may have invented them, are no reason to doubt one of this domain.
-    fn evidence_for(&self, domain: Fingerprint) -> Evidence {
-        self.window
-            .evidence(0, |other| other == domain || self.is_proven(other))
     }
 
     fn is_proven(&self, domain: Fingerprint) -> bool {

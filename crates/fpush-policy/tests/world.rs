@@ -344,22 +344,7 @@ impl World {
                 slot, worth_until, ..
             } => {
                 job.worth_until = worth_until;
-                let number = self.next_waiter;
-                self.next_waiter += 1;
-                match self.policy.take_turn(job.lane, &job.sender, || number) {
-                    Turn::Now => self.fly(job, slot, None, 0),
-                    Turn::Waiting(ticket, displaced) => {
-                        let waiting = Waiting {
-                            job,
-                            slot,
-                            ticket,
-                            moved: None,
-                        };
-                        self.waiting.insert(number, waiting);
-                        self.displace(displaced);
-                    }
-                    Turn::Full => self.policy.give_back(slot),
-                }
+                self.take_turn(job, slot, None);
             }
         }
     }
@@ -376,9 +361,13 @@ impl World {
         if let Some(number) = held {
             self.policy.held_moved(number, &job, self.now());
         }
+        self.take_turn(job, slot, Some((tries, held)));
+    }
+
+    /// A push wants a permit of its lane.
+    fn take_turn(&mut self, job: Box<PushJob>, slot: RateSlot, moved: Option<(Tries, Option<u64>)>) {
         let number = self.next_waiter;
         self.next_waiter += 1;
-        let moved = Some((tries, held));
         match self.policy.take_turn(job.lane, &job.sender, || number) {
             Turn::Now => self.moved(job, slot, moved),
             Turn::Waiting(ticket, displaced) => {

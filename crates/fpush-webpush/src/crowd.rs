@@ -1,12 +1,9 @@
 //! A vendor that has many hosts may have one that does not answer. All of them share the permits of the vendor's lane, so none
 //! of them may have all of these.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Mutex};
 
-use fpush_push::{Failure, PushError};
+use fpush_push::{Failure, PushError, sync::lock};
 
 use crate::{endpoint::Endpoint, service::Standing};
 
@@ -44,7 +41,7 @@ impl Crowd {
             Standing::Below(_) => {}
         }
         let origin = &*endpoint.origin;
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut under_way = lock(&self.under_way);
         match under_way.get_mut(origin) {
             Some(own) if *own >= self.most => {
                 let error = PushError::Crowded;
@@ -66,11 +63,7 @@ impl Crowd {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut under_way = self
-            .crowd
-            .under_way
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut under_way = lock(&self.crowd.under_way);
         if let Some(own) = under_way.get_mut(self.origin) {
             *own -= 1;
             if *own == 0 {

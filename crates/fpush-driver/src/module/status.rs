@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use fpush_policy::{Complaint, Condition, LaneState, SecondView, View};
+use fpush_policy::{Complaint, Condition, LaneState, View};
 use fpush_push::{
     BackendStatus, Delivery, LaneStatus, ModuleStatus, OutagePhase, OutageStatus, Proof, Trouble, TroubleKind,
 };
@@ -49,24 +49,13 @@ impl Module {
 /// What is known of the second lane, if the backend has two.
 fn second(view: &View, backend: &BackendStatus) -> Option<LaneStatus> {
     let (name, _) = backend.second?;
-    let Some(SecondView {
-        last_accepted,
-        trouble,
-    }) = &view.second
-    else {
-        // Nothing was sent there yet.
-        return Some(LaneStatus {
-            name,
-            last_accepted: None,
-            trouble: None,
-        });
-    };
+    // Nothing may have been sent there yet.
+    let last_accepted = view.second.as_ref().and_then(|second| second.last_accepted);
+    let trouble = view.second.as_ref().and_then(|second| second.trouble.as_ref());
     Some(LaneStatus {
         name,
-        last_accepted: *last_accepted,
-        trouble: trouble
-            .as_ref()
-            .map(|(kind, complaint)| of_provider(*kind, complaint, Some(name))),
+        last_accepted,
+        trouble: trouble.map(|(kind, complaint)| of_provider(*kind, complaint, Some(name))),
     })
 }
 

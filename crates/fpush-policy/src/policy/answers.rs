@@ -228,10 +228,10 @@ impl<W> Policy<W> {
     /// another lane, nothing of that counts before the other one was asked.
     fn rejected(&mut self, job: &mut PushJob, said: Said, now: Instant) -> Answered {
         let Some(other) = job.lane.other() else {
-            return self.weigh(job, said, true, now);
+            return self.weigh(job, said, None, now);
         };
         match job.elsewhere {
-            Elsewhere::Nowhere => self.weigh(job, said, true, now),
+            Elsewhere::Nowhere => self.weigh(job, said, None, now),
             Elsewhere::Unasked => {
                 self.health_of(job.lane).answered();
                 job.elsewhere = Elsewhere::Asked { said };
@@ -249,17 +249,14 @@ impl<W> Policy<W> {
                 self.health_of(unheard).answered();
                 self.take_neutral_of(unheard, job, now);
                 job.lane = heard;
-                // A lane that calls all its tokens wrong may be the one in which it lives.
-                let at = self.clock.seconds(now);
-                let is_unheard_well = self.guard_of(unheard).condition(at) <= Condition::Stale;
-                self.weigh(job, said, is_unheard_well, now)
+                self.weigh(job, said, Some(unheard), now)
             }
         }
     }
 
-    /// Weighs what the provider says against a token; a word that may be about us counts only if this `counts`. A second token, for
-    /// calls, is not a reason to give up the device: it is left alone for a while.
-    fn weigh(&mut self, job: &PushJob, said: Said, counts: bool, now: Instant) -> Answered {
+    /// Weighs what the lane of a push says against its token, which the other lane does not know either if that was asked. A second
+    /// token, for calls, is not a reason to give up the device: it is left alone for a while.
+    fn weigh(&mut self, job: &PushJob, said: Said, unheard: Option<LaneId>, now: Instant) -> Answered {
         let health = self.health_of(job.lane);
         match (job.lane, said) {
             // It may have another key than ours.
@@ -275,14 +272,17 @@ impl<W> Policy<W> {
             Said::Gone { .. } | Said::Wrong => Word::AboutUs,
         };
         let is_second = job.push.extra.as_ref().is_some_and(|extra| extra.call);
+        let may_be_about_us = word.may_be_about_us();
         // Of another module, as likely as not, whose name was lost on the way.
-        let may_be_about_us = word != Word::BeyondDoubt;
-        let is_astray = may_be_about_us && (!counts || job.choice == Choice::Default);
+        let is_astray = may_be_about_us && job.choice == Choice::Default;
+        // A lane that calls all its tokens wrong may be the one in which it lives.
+        let may_live_unheard = may_be_about_us
+            && unheard.is_some_and(|lane| self.guard_of(lane).condition(at) > Condition::Stale);
         // The settings name one environment where they named both before: it lives in the other one.
         let is_at_home_elsewhere = may_be_about_us
             && (job.lane, job.elsewhere) == (LaneId::Main, Elsewhere::Nowhere)
             && self.home(token) == LaneId::Second;
-        let (belief, change) = if is_second || is_astray || is_at_home_elsewhere {
+        let (belief, change) = if is_second || is_astray || may_live_unheard || is_at_home_elsewhere {
             (
                 Belief::Doubted,
                 self.guard_of(job.lane).rejected(token, publisher, at),

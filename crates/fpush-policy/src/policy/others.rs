@@ -185,10 +185,9 @@ impl<W> Policy<W> {
     }
 
     fn grant_vendor(&mut self, vendor: u8, now: Instant) -> Option<Grant<W>> {
-        let lane = if vendor == SECOND {
-            LaneId::Second
-        } else {
-            LaneId::Vendor(vendor)
+        let lane = match vendor {
+            SECOND => LaneId::Second,
+            vendor => LaneId::Vendor(vendor),
         };
         let is_paused = self.holds_back(lane, now).is_some();
         loop {

@@ -146,7 +146,7 @@ impl<W> Policy<W> {
         now: Instant,
     ) -> Option<HeldEnd> {
         let job = &self.held.get(number)?.job;
-        let (lane, key) = (job.lane, job.target().slot_key());
+        let (lane, target) = (job.lane, job.target());
         let is_running = self.end == Phase::Running && !self.worth(lane, Duration::MAX).is_zero();
         if is_over || self.is_last_chance() {
             let held = self.held.remove(number)?;
@@ -155,14 +155,12 @@ impl<W> Policy<W> {
             // Another one is the next probe.
             let held = self.held.take(number)?;
             self.spool_again(number, held, now)
+        } else if self.held.requeue(number, due) {
+            self.ended.push((target.token, HeldEnd::Covered));
+            None
         } else {
-            let token = self.held.get(number)?.job.token;
-            if self.held.requeue(number, due) {
-                self.ended.push((token, HeldEnd::Covered));
-            } else {
-                self.outbox
-                    .tell(|| Change::Queue(key, due.saturating_duration_since(now)));
-            }
+            self.outbox
+                .tell(|| Change::Queue(target.slot_key(), due.saturating_duration_since(now)));
             None
         }
     }
@@ -172,10 +170,9 @@ impl<W> Policy<W> {
     fn spool_again(&mut self, number: u64, held: HeldPush, now: Instant) -> Option<HeldEnd> {
         let target = held.job.target();
         let queued = self.held.remove_queued(target);
-        let newer = match queued.map(|newer| (newer.job, newer.expires.unwrap_or(now))) {
-            None => self.spool.take_with_body(target),
-            queued => queued,
-        };
+        let newer = queued
+            .map(|newer| (newer.job, newer.expires.unwrap_or(now)))
+            .or_else(|| self.spool.take_with_body(target));
         if newer.is_some() {
             self.ended.push((target.token, HeldEnd::Covered));
         } else if self.spool.find(target).is_some() {

@@ -15,7 +15,7 @@ impl VerdictGuard {
     pub(crate) fn weigh_alone(&mut self, token: Fingerprint, word: Word, now: Seconds) -> Belief {
         let first = self.words.of(token);
         // What may have been about us does not make a word beyond doubt the second one.
-        let first = first.filter(|first| first.beyond_doubt || word != Word::BeyondDoubt);
+        let first = first.filter(|first| first.beyond_doubt || word.may_be_about_us());
         let patience = match word {
             Word::BeyondDoubt => HOUR,
             Word::AboutUs | Word::AnotherApps => DAY,

@@ -17,6 +17,16 @@ pub(crate) enum Word {
     AnotherApps,
 }
 
+impl Word {
+    /// Whether a mistake of ours would look the same.
+    pub(crate) fn may_be_about_us(self) -> bool {
+        match self {
+            Self::AboutUs | Self::AnotherApps => true,
+            Self::BeyondDoubt => false,
+        }
+    }
+}
+
 /// What is known of a token that was called dead or wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FirstWord {
