@@ -6,7 +6,9 @@ use std::{fs, time::Duration};
 use fpush_testkit::{Answer, Moves, fcm_error};
 use serde_json::{Value, json};
 
-use super::rig::{Change, DAY, Device, HOUR, MINUTE, Provider, RESULT, World, assert_all_kept, lost};
+use super::rig::{
+    Change, DAY, HOUR, MINUTE, Provider, RESULT, World, assert_all_kept, lost, publish_for_days,
+};
 
 /// A slip, as a change of good settings.
 type Slip = fn(&mut Value);
@@ -35,17 +37,6 @@ fn costs_nobody(what: &str, slip: Slip, prepare: fn(&World)) {
         // What was blocked while it was doubted is free again.
         world.pass(21 * MINUTE);
         world.expect_all_arrive(&mut devices);
-    }
-}
-
-/// Twenty publishes for each device over more than three days.
-fn publish_for_days(world: &mut World, devices: &mut [Device]) {
-    for pause in [MINUTE, HOUR + MINUTE, 23 * HOUR, DAY + HOUR, DAY] {
-        for _ in 0..4 {
-            world.publish(devices);
-            world.pass(11 * MINUTE);
-        }
-        world.pass(pause);
     }
 }
 

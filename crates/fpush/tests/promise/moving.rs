@@ -6,18 +6,7 @@ use std::fs;
 use fpush_testkit::{Answer, Moves, fcm_error};
 use serde_json::{Value, json};
 
-use super::rig::{Change, DAY, Device, End, HOUR, MINUTE, Provider, World, assert_all_kept};
-
-/// Twenty publishes for each device over more than three days: more than any server has patience for.
-fn publish_for_days(world: &mut World, devices: &mut [Device]) {
-    for pause in [MINUTE, HOUR + MINUTE, 23 * HOUR, DAY + HOUR, DAY] {
-        for _ in 0..4 {
-            world.publish(devices);
-            world.pass(11 * MINUTE);
-        }
-        world.pass(pause);
-    }
-}
+use super::rig::{Change, DAY, Device, End, MINUTE, Provider, World, assert_all_kept, publish_for_days};
 
 /// Publishes for days, and says which devices must not be lost for what.
 #[track_caller]

@@ -491,6 +491,17 @@ pub(crate) fn lost(devices: &[Device]) -> Vec<&Device> {
         .collect()
 }
 
+/// Twenty publishes for each device over more than three days: more than any server has patience for.
+pub(crate) fn publish_for_days(world: &mut World, devices: &mut [Device]) {
+    for pause in [MINUTE, HOUR + MINUTE, 23 * HOUR, DAY + HOUR, DAY] {
+        for _ in 0..4 {
+            world.publish(devices);
+            world.pass(11 * MINUTE);
+        }
+        world.pass(pause);
+    }
+}
+
 /// Checks that no server has forgotten a device.
 #[track_caller]
 pub(crate) fn assert_all_kept(devices: &[Device], what: &str) {
