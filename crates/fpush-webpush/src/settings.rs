@@ -30,7 +30,7 @@ impl BackendType for WebPush {
     }
 
     fn read(&self, module: &mut Section<'_>) -> Option<ParsedBackend> {
-        // Whoever reads this for all modules says what is wrong with it.
+        // The reader of all modules says what is wrong with it.
         let permits = module.value("maxInFlight").and_then(Value::as_u64);
         let permits = permits.unwrap_or(settings::MAX_IN_FLIGHT);
         let mut section = module.section("webpush")?;

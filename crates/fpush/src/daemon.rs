@@ -56,7 +56,7 @@ pub(crate) struct Daemon {
     known: Option<KnownChange>,
     /// For those who ask what is taken.
     holding: Arc<Mutex<Holding>>,
-    /// For whoever asks whether the settings file was edited.
+    /// For those who ask whether the settings file was edited.
     in_force: Arc<Mutex<Source>>,
     /// For those who ask what is registered.
     devices: registration::Lookup,

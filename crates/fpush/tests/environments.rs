@@ -252,7 +252,7 @@ fn a_test_push_finds_its_environment() {
     assert_eq!(proofs.count(), 2, "{checked:?}");
 }
 
-/// Whoever watches sees both: each one's requests, and how each one is.
+/// The operator sees both: each one's requests, and how each one is.
 #[test]
 fn both_environments_are_shown() {
     let mut world = World::with_settings(json!({}), &json!({ "monitoring": { "listen": "127.0.0.1:0" } }));
