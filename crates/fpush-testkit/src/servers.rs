@@ -503,7 +503,7 @@ fn timed_out(message: String) -> io::Error {
 
 const PROSODY_MODULES: &str = "/usr/lib/prosody/modules";
 
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(180);
 
 const POLL: Duration = Duration::from_millis(25);
 
