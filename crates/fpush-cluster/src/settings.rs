@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use fpush_push::settings::Section;
+use fpush_push::{files, settings::Section};
 use redis::{ClientTlsConfig, TlsCertificates};
 use rustls::{
     crypto::aws_lc_rs::default_provider,
@@ -85,16 +85,20 @@ impl fmt::Debug for ClusterSettings {
 impl Tls {
     /// `None` if something is wrong with it.
     fn read(section: &mut Section<'_>, wanted: bool) -> Option<Option<Self>> {
-        let read = |section: &mut Section<'_>, key: &'static str| match section.optional_file(key) {
-            None => Ok(None),
-            Some(file) => {
-                let path = section.path_of(key);
-                let read = if key == KEY {
-                    section.report().read_secret_file(&path, &file)
-                } else {
-                    section.report().read_file(&path, &file)
-                };
-                read.map(|content| Some(Arc::<[u8]>::from(content))).ok_or(())
+        let read = |section: &mut Section<'_>, key: &'static str| -> Result<_, ()> {
+            match section.optional_file(key) {
+                None => Ok(None),
+                Some(file) => {
+                    let path = section.path_of(key);
+                    let read = if key == KEY {
+                        section.report().read_secret_file(&path, &file)
+                    } else {
+                        section.report().read_file(&path, &file)
+                    };
+                    let content = read.ok_or(())?;
+                    let text = files::pem(&content).map_err(|e| section.error(key, e))?;
+                    Ok(Some(Arc::<[u8]>::from(text.into_bytes())))
+                }
             }
         };
         let [roots, certificate, key] = [ROOTS, CERTIFICATE, KEY].map(|key| read(section, key));

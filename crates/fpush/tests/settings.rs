@@ -31,6 +31,9 @@ const BIN: &str = env!("CARGO_BIN_EXE_fpush");
 /// The port of the server in all settings here; another one takes its place when they are used.
 const PORT: &str = "5347";
 
+/// A private key, from RFC 8291, appendix A.
+const VAPID_KEY: &str = "yfWPiYE-n46HLnH0KqZOF1fJJU3MYrct3AELtAQ-oRw";
+
 /// The exit status of a program with wrong settings (`EX_CONFIG` of sysexits.h).
 const CONFIG: i32 = 78;
 
@@ -66,8 +69,7 @@ impl Folder {
             ("AuthKey.p8", &ApnsKey::generate().p8()),
             // As Apple names it.
             ("AuthKey_ZYX987WVUT.p8", &ApnsKey::generate().p8()),
-            // Of RFC 8291, appendix A.
-            ("vapid.key", "yfWPiYE-n46HLnH0KqZOF1fJJU3MYrct3AELtAQ-oRw"),
+            ("vapid.key", VAPID_KEY),
             ("service-account.json", &account),
             ("incomplete-account.json", &incomplete.to_string()),
             ("broken-account.json", &broken.to_string()),
@@ -158,6 +160,9 @@ impl Folder {
             ("component-mark.key", marked("secret \n")),
             ("component-utf16.key", utf16("secret\n")),
             ("p12-mark.password", marked("test12\r\n\n")),
+            ("vapid-mark.key", marked(&format!("{VAPID_KEY}\n"))),
+            ("database-mark.url", marked("postgres://fpush@127.0.0.1/fpush\n")),
+            ("engine-mark.url", marked("rediss://127.0.0.1/\n")),
             ("large", vec![b' '; 5 << 20]),
         ] {
             private(&dir.write(name, content));
@@ -264,6 +269,7 @@ fn is_built(settings: &str) -> bool {
         && (cfg!(feature = "enable_webpush_support") || !settings.contains(r#""type": "webpush""#))
         && (cfg!(feature = "enable_demo_support") || !needs("demo"))
         && (cfg!(feature = "enable_registration") || !needs("registration"))
+        && (cfg!(feature = "enable_cluster") || !needs("cluster"))
 }
 
 /// Compares with the expected text, or writes it.

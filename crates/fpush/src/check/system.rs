@@ -20,7 +20,8 @@ use rustix::{
 
 use super::service::{Service, UNIT};
 use crate::{
-    cluster, control,
+    cluster::{self, ClusterSettings},
+    control,
     inquiry::Holding,
     registration::{self, RegistrationSettings},
     settings::Settings,
@@ -72,24 +73,37 @@ impl Situation<'_> {
         {
             problems.extend(self.database(settings, registration).await);
         }
-        if let Some(cluster) = settings.cluster.as_ref().filter(|_| self.connect) {
-            let say = |severity, message| Problem {
-                severity,
-                path: "cluster".to_owned(),
-                message,
-            };
-            match cluster::probe(cluster).await {
-                Ok(concerns) => {
-                    let accepts = "the engine accepts us, with all that is needed under cluster.prefix";
-                    problems.push(say(Severity::Note, accepts.to_owned()));
-                    let concerns = concerns.into_iter();
-                    problems.extend(concerns.map(|concern| say(Severity::Warning, concern)));
-                }
-                // A start does not fail for that.
-                Err(reason) => problems.push(say(Severity::Unusable, reason)),
-            }
+        if let Some(cluster) = &settings.cluster {
+            problems.extend(self.engine(cluster).await);
         }
         problems
+    }
+
+    /// What there is to say of the engine that several instances share.
+    async fn engine(&self, cluster: &ClusterSettings) -> Vec<Problem> {
+        let say = |severity, message| Problem {
+            severity,
+            path: "cluster".to_owned(),
+            message,
+        };
+        if !self.connect {
+            let not_asked = "the engine was not asked: fpush check --connect asks it".to_owned();
+            return vec![say(Severity::Note, not_asked)];
+        }
+        match cluster::probe(cluster).await {
+            Ok(concerns) => {
+                let accepts =
+                    "the engine accepts us, with all that is needed under cluster.prefix".to_owned();
+                let concerns = concerns
+                    .into_iter()
+                    .map(|concern| say(Severity::Warning, concern));
+                std::iter::once(say(Severity::Note, accepts))
+                    .chain(concerns)
+                    .collect()
+            }
+            // A start does not fail for that.
+            Err(reason) => vec![say(Severity::Unusable, reason)],
+        }
     }
 
     /// The rest: what is in folders that systemd gives to a user that it makes. Only root can look there, and whose it is

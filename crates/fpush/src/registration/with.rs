@@ -103,14 +103,15 @@ pub(crate) async fn probe(
     is_running: bool,
 ) -> Vec<Problem> {
     let registry = &settings.registry;
-    if matches!(registry.store, StoreSettings::Postgres { .. }) && !connect {
-        return Vec::new();
-    }
     let say = |severity, path: &str, message: String| Problem {
         severity,
         path: path.to_owned(),
         message,
     };
+    if matches!(registry.store, StoreSettings::Postgres { .. }) && !connect {
+        let not_asked = "PostgreSQL was not asked: fpush check --connect asks it".to_owned();
+        return vec![say(Severity::Note, STORE, not_asked)];
+    }
     let probed = match registry.probe(known).await {
         Ok(probed) => probed,
         Err(e) => return vec![say(Severity::Error, STORE, e.to_string())],
