@@ -261,6 +261,8 @@ modules:
         .args(["-mnesia", "dir", &erlang_string(&folder.path().join("spool"))])
         .args(["-ejabberd", "config", &erlang_string(&config_file)])
         .args(["log_path", &erlang_string(&log_file)])
+        // A test reads all of it.
+        .args(["log_rotate_size", "infinity"])
         .arg("-pa")
         .args(libraries)
         .args(["-s", "ejabberd"]);
