@@ -17,7 +17,7 @@ mod store;
 pub use clock::clocks;
 pub use drain::Drain;
 pub use liveness::{Liveness, Probe};
-pub use module::{Admission, Admitted, Block, Module, NotSent, TokenRole, TokenView, Words};
+pub use module::{Admission, Admitted, Block, Home, Module, NotSent, TokenRole, TokenView, Words};
 pub use modules::{Modules, Resolved};
 pub use senders::Senders;
 pub use shared::{Claiming, ClaimingDeath, Cluster, HandingOver, SharedLane, TakenPart, Taking, Telling};

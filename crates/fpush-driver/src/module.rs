@@ -34,7 +34,7 @@ use crate::{
 use self::shared::HeldClaim;
 pub(crate) use self::takeover::Takeover;
 pub use self::{
-    inspect::{Block, TokenRole, TokenView},
+    inspect::{Block, Home, TokenRole, TokenView},
     trial::{NotSent, Words},
 };
 

@@ -229,6 +229,17 @@ fn a_device_of_either_environment_gets_its_pushes_and_its_home_is_remembered() {
         assert_eq!(world.push(token), RESULT);
     }
     assert_eq!(asked(&world), [[3, 0], [1, 3]]);
+    for (token, words) in [
+        (
+            &store,
+            "environment: it is tried in the main one first, then in the sandbox",
+        ),
+        (&xcode, "environment: it is tried in the sandbox first"),
+    ] {
+        let said = world.operate(&["token", "--module", "app", "--token", token, "settings.json"]);
+        let said = String::from_utf8_lossy(&said.stdout);
+        assert!(said.contains(words), "{said}");
+    }
     let log = world.daemon.log();
     assert!(!log.contains(&store) && !log.contains(&xcode), "{log}");
 }

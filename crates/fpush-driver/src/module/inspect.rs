@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use fpush_policy::{BlockReason, Last, Limit, TokenState};
-use fpush_push::{OutageStatus, Trouble};
+use fpush_push::{LaneId, OutageStatus, Trouble};
 use tokio::time::Instant;
 
 use super::{Module, status};
@@ -34,8 +34,27 @@ pub struct TokenView {
     pub outage: OutageStatus,
     /// What keeps the whole module from working as it should.
     pub trouble: Option<Trouble>,
+    /// In which of the provider's environments it is tried first.
+    pub home: Home,
     /// The last push to it.
     pub last: Option<Last>,
+}
+
+/// In which of the provider's environments a token is tried first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// There is one only.
+    Only,
+    /// In the main one: the token was never accepted in the other, or later here.
+    Main {
+        /// The name of the other one.
+        other: &'static str,
+    },
+    /// In the second one, where it was last accepted.
+    Second {
+        /// Its name.
+        name: &'static str,
+    },
 }
 
 /// That nothing is sent to a token.
@@ -62,7 +81,7 @@ impl Module {
         let canonical = self.canonical(token)?;
         let fingerprint = self.fingerprint_as(role, &canonical);
         let key = node.map_or(fingerprint, |node| self.senders.hasher().device(node));
-        let (token, view, backend) = {
+        let (token, view, backend, lane) = {
             let mut state = self.lock();
             let now = now.into_std();
             let (lane, _) = state.lanes_of(&canonical, fingerprint, self.senders.hasher());
@@ -70,6 +89,7 @@ impl Module {
                 state.policy.token(key, fingerprint, lane, now),
                 state.policy.view(now),
                 state.backend.status(),
+                lane,
             )
         };
         let TokenState {
@@ -90,6 +110,11 @@ impl Module {
             paused,
             outage: status::outage(&view),
             trouble: self.trouble(&view, &backend, wall),
+            home: match (&backend.second, lane) {
+                (None, _) => Home::Only,
+                (Some((name, _)), LaneId::Second) => Home::Second { name },
+                (Some((other, _)), _) => Home::Main { other },
+            },
             last,
         })
     }
