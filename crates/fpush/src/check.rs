@@ -159,7 +159,8 @@ pub(crate) fn check(check: &Check, console: &mut Console) -> Exit {
     let mut exit = if passes { Exit::Success } else { Exit::Config };
     let mut answer = None;
     if *connect && passes && has_loaded {
-        (answer, exit) = send::check(&file, *form, console);
+        let (found, ended) = send::check(&file, *form, console);
+        (answer, exit) = (Some(found), ended);
     }
     if form.json {
         console.json(&Report {

@@ -11,6 +11,9 @@ use std::{
 
 use fpush_push::settings::{Problem, Severity};
 use serde::Serialize;
+use serde_json::json;
+
+use crate::{cli::Form, inquiry::Mistake};
 
 /// How a command ended: the statuses that mean something to systemd and to scripts (sysexits.h, where there is one).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +97,24 @@ impl Console {
                 Severity::Warning => self.warning(problem),
                 Severity::Note => self.complain(format_args!("note: {problem}")),
             }
+        }
+    }
+
+    /// Why nothing could be found out, which a script reads as JSON, too.
+    pub(crate) fn failed(&mut self, form: Form, why: impl fmt::Display) {
+        if form.json {
+            self.json(&json!({ "ok": false, "findings": [{ "message": why.to_string() }] }));
+        }
+        self.error(why);
+    }
+
+    /// Which settings are wrong, for people or for scripts.
+    pub(crate) fn wrong_settings(&mut self, form: Form, problems: &[Problem]) {
+        if form.json {
+            let problems: Vec<_> = problems.iter().map(Mistake::from).collect();
+            self.json(&json!({ "ok": false, "problems": problems }));
+        } else {
+            self.problems(problems);
         }
     }
 

@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::runtime;
 
 use crate::{
-    cli::{Devices, Export, Import, SettingsFile},
+    cli::{Devices, Export, Form, Import, SettingsFile},
     console::{Console, Exit},
     logging,
     settings::load_registration,
@@ -27,8 +27,12 @@ use crate::{
 
 pub(crate) fn import(import: &Import, console: &mut Console) -> Exit {
     match import {
-        Import::ModPushAppserver { folder, settings } => {
-            with_registry(settings, IfMissing::Make, console, async |registry, console| {
+        Import::ModPushAppserver { folder, settings } => with_registry(
+            settings,
+            FOR_PEOPLE,
+            IfMissing::Make,
+            console,
+            async |registry, console| {
                 let files =
                     prosody::find(folder).with_context(|| format!("cannot read {}", folder.display()))?;
                 if files.is_empty() {
@@ -45,17 +49,25 @@ pub(crate) fn import(import: &Import, console: &mut Console) -> Exit {
                     })
                 });
                 take_over(&registry, devices, files.len(), console).await
-            })
-        }
-        Import::Json { file, settings } => {
-            with_registry(settings, IfMissing::Make, console, async |registry, console| {
+            },
+        ),
+        Import::Json { file, settings } => with_registry(
+            settings,
+            FOR_PEOPLE,
+            IfMissing::Make,
+            console,
+            async |registry, console| {
                 let lines = Lines::open(file)?;
                 let devices = lines.map(|line| line.read(lines::from_line));
                 take_over(&registry, devices, 0, console).await
-            })
-        }
-        Import::P2 { file, settings } => {
-            with_registry(settings, IfMissing::Make, console, async |registry, console| {
+            },
+        ),
+        Import::P2 { file, settings } => with_registry(
+            settings,
+            FOR_PEOPLE,
+            IfMissing::Make,
+            console,
+            async |registry, console| {
                 let mut lines = Lines::open(file)?;
                 let written = lines.written;
                 let first = lines.next().context("there is nothing in the file")?;
@@ -63,8 +75,8 @@ pub(crate) fn import(import: &Import, console: &mut Console) -> Exit {
                 let rows = rows.map_err(|Unread { place, reason }| anyhow!("{place}: {reason}"))?;
                 let devices = lines.map(|line| line.read(|line| rows.device(line)));
                 take_over(&registry, devices, 0, console).await
-            })
-        }
+            },
+        ),
     }
 }
 
@@ -144,15 +156,23 @@ pub(crate) fn export(export: &Export, console: &mut Console) -> Exit {
         folder,
         settings,
     } = export;
-    with_registry(settings, IfMissing::Fail, console, async |registry, console| {
-        export::write(&registry, *format, folder.as_deref(), console).await
-    })
+    with_registry(
+        settings,
+        FOR_PEOPLE,
+        IfMissing::Fail,
+        console,
+        async |registry, console| export::write(&registry, *format, folder.as_deref(), console).await,
+    )
 }
 
 pub(crate) fn devices(devices: &Devices, console: &mut Console) -> Exit {
     match devices {
-        Devices::List { settings, form } => {
-            with_registry(settings, IfMissing::Fail, console, async |registry, console| {
+        Devices::List { settings, form } => with_registry(
+            settings,
+            *form,
+            IfMissing::Fail,
+            console,
+            async |registry, console| {
                 let line = |device: &Device| {
                     if form.json {
                         return Some(as_json(device).to_string());
@@ -164,12 +184,16 @@ pub(crate) fn devices(devices: &Devices, console: &mut Console) -> Exit {
                     ))
                 };
                 export::write_lines(&registry, console, line).await
-            })
-        }
-        Devices::Show { node, settings, form } => {
-            with_registry(settings, IfMissing::Fail, console, async |registry, console| {
+            },
+        ),
+        Devices::Show { node, settings, form } => with_registry(
+            settings,
+            *form,
+            IfMissing::Fail,
+            console,
+            async |registry, console| {
                 let Some(device) = registry.show(node).await? else {
-                    return Ok(unknown(console));
+                    return Ok(unknown(*form, console));
                 };
                 if form.json {
                     console.json(&as_json(&device));
@@ -195,10 +219,14 @@ pub(crate) fn devices(devices: &Devices, console: &mut Console) -> Exit {
                     console.say(format_args!("{name}: {value}"));
                 }
                 Ok(Exit::Success)
-            })
-        }
-        Devices::Accept { settings, form } => {
-            with_registry(settings, IfMissing::Fail, console, async |registry, console| {
+            },
+        ),
+        Devices::Accept { settings, form } => with_registry(
+            settings,
+            *form,
+            IfMissing::Fail,
+            console,
+            async |registry, console| {
                 let count = registry.accept().await?;
                 if form.json {
                     console.json(&json!({ "accepted": true, "devices": count }));
@@ -212,12 +240,16 @@ pub(crate) fn devices(devices: &Devices, console: &mut Console) -> Exit {
                     console.say("There is none in it. If some should be, correct registration.store, and accept that one.");
                 }
                 Ok(Exit::Success)
-            })
-        }
-        Devices::Remove { node, settings, form } => {
-            with_registry(settings, IfMissing::Fail, console, async |registry, console| {
+            },
+        ),
+        Devices::Remove { node, settings, form } => with_registry(
+            settings,
+            *form,
+            IfMissing::Fail,
+            console,
+            async |registry, console| {
                 if !registry.remove(node).await? {
-                    return Ok(unknown(console));
+                    return Ok(unknown(*form, console));
                 }
                 if form.json {
                     console.json(&json!({ "removed": node }));
@@ -225,8 +257,8 @@ pub(crate) fn devices(devices: &Devices, console: &mut Console) -> Exit {
                     console.say("removed");
                 }
                 Ok(Exit::Success)
-            })
-        }
+            },
+        ),
     }
 }
 
@@ -235,8 +267,13 @@ fn time(time: Option<Time>) -> String {
     time.map_or_else(|| "never".to_owned(), |time| time.to_string())
 }
 
-fn unknown(console: &mut Console) -> Exit {
-    console.complain("no device is registered under this node");
+fn unknown(form: Form, console: &mut Console) -> Exit {
+    let unknown = "no device is registered under this node";
+    if form.json {
+        console.json(&json!({ "ok": false, "findings": [{ "message": unknown }] }));
+    } else {
+        console.complain(unknown);
+    }
     Exit::No
 }
 
@@ -346,6 +383,7 @@ fn progress(count: usize) -> anyhow::Result<ProgressBar> {
 /// Opens the registry of the settings for a command, and closes it in the end. Says what goes wrong.
 fn with_registry(
     settings: &SettingsFile,
+    form: Form,
     if_missing: IfMissing,
     console: &mut Console,
     act: impl AsyncFnOnce(Arc<Registry>, &mut Console) -> anyhow::Result<Exit>,
@@ -354,14 +392,15 @@ fn with_registry(
     let registry = match load_registration(&file) {
         Ok(Some(registration)) => registration.registry,
         Ok(None) => {
-            console.error(format_args!(
+            let none = format_args!(
                 "{} has no block \"registration\", so there are no registered devices",
                 file.display()
-            ));
+            );
+            console.failed(form, none);
             return Exit::Config;
         }
         Err(problems) => {
-            console.problems(&problems);
+            console.wrong_settings(form, &problems);
             return Exit::Config;
         }
     };
@@ -378,11 +417,13 @@ fn with_registry(
         })
     });
     result.unwrap_or_else(|error| {
-        console.error(format_args!("{error:#}"));
+        console.failed(form, format_args!("{error:#}"));
         Exit::OsError
     })
 }
 
+/// How the commands speak that have no JSON of their own.
+const FOR_PEOPLE: Form = Form { json: false };
 /// Kinds of mistakes that are named.
 const NAMED: usize = 10;
 /// Devices at a time.

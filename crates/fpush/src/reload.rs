@@ -26,18 +26,19 @@ pub(crate) fn reload(reload: &Reload, console: &mut Console) -> Exit {
             // A file that cannot be read does not say where the daemon is.
             let problems = unreadable(&file);
             if !problems.is_empty() {
-                console.problems(&problems);
+                console.wrong_settings(*form, &problems);
                 return Exit::Config;
             }
-            console.error(format_args!(
+            let nobody = format_args!(
                 "no fpush runs with these settings ({}), so there is nothing to reload; a new runtimeDirectory takes effect \
                  with the next start",
                 folder.nobody()
-            ));
+            );
+            console.failed(*form, nobody);
             return Exit::No;
         }
         Err(e) => {
-            console.error(format_args!("{e:#}"));
+            console.failed(*form, format_args!("{e:#}"));
             return Exit::OsError;
         }
     };

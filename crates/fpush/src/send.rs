@@ -38,12 +38,13 @@ pub(crate) fn send(send: &Send, console: &mut Console) -> Exit {
     } = send;
     let token = match read_token(token) {
         Ok(read) if read.is_empty() && token == STDIN => {
-            console.error("there is no token on standard input");
+            console.failed(*form, "there is no token on standard input");
             return Exit::No;
         }
         Ok(token) => token,
         Err(e) => {
-            console.error(format_args!("cannot read the token from standard input: {e}"));
+            let why = format_args!("cannot read the token from standard input: {e}");
+            console.failed(*form, why);
             return Exit::OsError;
         }
     };
@@ -54,9 +55,7 @@ pub(crate) fn send(send: &Send, console: &mut Console) -> Exit {
         priority: *priority,
     };
     let (answer, exit) = ask(&file, inquiry, *form, console);
-    if form.json
-        && let Some(answer) = answer
-    {
+    if form.json {
         console.json(&answer);
     }
     exit
@@ -64,12 +63,12 @@ pub(crate) fn send(send: &Send, console: &mut Console) -> Exit {
 
 /// `fpush check --connect`, after the settings have been checked. With `--json` it says nothing but what keeps it from an
 /// answer.
-pub(crate) fn check(file: &Path, form: Form, console: &mut Console) -> (Option<Value>, Exit) {
+pub(crate) fn check(file: &Path, form: Form, console: &mut Console) -> (Value, Exit) {
     ask(file, Inquiry::Check, form, console)
 }
 
 /// The answer as JSON, and the exit status. The answer is said unless it is wanted as JSON.
-fn ask(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) -> (Option<Value>, Exit) {
+fn ask(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) -> (Value, Exit) {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let answer = runtime
         .context("cannot start the runtime")
@@ -81,7 +80,7 @@ fn ask(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) -> (Opt
                 lines.iter().for_each(|line| console.say(line));
             }
             let answer = json!({ "ok": ok, "asked": asked, "findings": findings.each() });
-            (Some(answer), if *ok { Exit::Success } else { Exit::No })
+            (answer, if *ok { Exit::Success } else { Exit::No })
         }
         Ok(Answer::WrongSettings(problems)) => {
             let problems: Vec<_> = problems
@@ -92,11 +91,13 @@ fn ask(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) -> (Opt
                 console.problems(&problems);
             }
             let problems: Vec<_> = problems.iter().map(Mistake::from).collect();
-            (Some(json!({ "ok": false, "problems": problems })), Exit::Config)
+            (json!({ "ok": false, "problems": problems }), Exit::Config)
         }
         Err(e) => {
-            console.error(format_args!("{e:#}"));
-            (None, Exit::OsError)
+            let why = format!("{e:#}");
+            console.error(&why);
+            let answer = json!({ "ok": false, "findings": [{ "message": why }] });
+            (answer, Exit::OsError)
         }
     }
 }

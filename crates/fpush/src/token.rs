@@ -6,17 +6,17 @@ use std::{
 };
 
 use anyhow::Context as _;
-use fpush_driver::{Modules, TokenRole, TokenView};
+use fpush_driver::{Home, Modules, TokenRole, TokenView};
 use fpush_policy::{End, Last, Limit, Waits};
 use fpush_push::{OutagePhase, OutageStatus, Outcome};
 use serde_json::{Value, json};
 use tokio::{runtime, time::Instant};
 
 use crate::{
-    cli::{self, Form},
+    cli,
     console::{Console, Exit},
     control,
-    inquiry::{Findings, Inquiry, Mistake, Question, Wanted},
+    inquiry::{Findings, Inquiry, Question, Wanted},
     registration::{KnownDevice, Looked, Lookup},
     send::{STDIN, read_token},
     settings::{load_whom_to_ask, unreadable},
@@ -34,7 +34,7 @@ pub(crate) fn token(args: &cli::Token, console: &mut Console) -> Exit {
         (Some(node), _, _) => Wanted::Node(node.clone()),
         (None, Some(module), Some(given)) => match read_token(given) {
             Ok(token) if token.is_empty() && given == STDIN => {
-                console.error("there is no token on standard input");
+                console.failed(*form, "there is no token on standard input");
                 return Exit::No;
             }
             Ok(token) => Wanted::Token {
@@ -42,7 +42,8 @@ pub(crate) fn token(args: &cli::Token, console: &mut Console) -> Exit {
                 token,
             },
             Err(e) => {
-                console.error(format_args!("cannot read the token from standard input: {e}"));
+                let why = format_args!("cannot read the token from standard input: {e}");
+                console.failed(*form, why);
                 return Exit::OsError;
             }
         },
@@ -54,45 +55,38 @@ pub(crate) fn token(args: &cli::Token, console: &mut Console) -> Exit {
     let file = settings.choose(console);
     let socket = load_whom_to_ask(&file).0.socket();
     match ask(&file, wanted) {
-        Ok(Some(Findings {
-            ok, lines, tokens, ..
-        })) => {
+        Ok(Some(findings)) => {
+            let Findings {
+                ok, lines, tokens, ..
+            } = &findings;
             if form.json {
-                console.json(&json!({ "ok": ok, "asked": socket, "findings": lines, "tokens": tokens }));
+                console.json(&json!({
+                    "ok": ok, "asked": socket, "findings": findings.each(), "tokens": tokens,
+                }));
             } else {
                 lines.iter().for_each(|line| console.say(line));
             }
-            if ok { Exit::Success } else { Exit::No }
+            if *ok { Exit::Success } else { Exit::No }
         }
         Ok(None) => {
             let problems = unreadable(&file);
             if !problems.is_empty() {
-                if form.json {
-                    let problems: Vec<_> = problems.iter().map(Mistake::from).collect();
-                    console.json(&json!({ "ok": false, "problems": problems }));
-                } else {
-                    console.problems(&problems);
-                }
+                console.wrong_settings(*form, &problems);
                 return Exit::Config;
             }
-            let nobody = format!(
+            let nobody = format_args!(
                 "no fpush runs with these settings (none answers at {}), and what is known of a token is in its memory; start \
                  it, or look at the registration: fpush devices show NODE",
                 socket.display()
             );
-            fail(&nobody, Exit::No, *form, console)
+            console.failed(*form, nobody);
+            Exit::No
         }
-        Err(e) => fail(&format!("{e:#}"), Exit::OsError, *form, console),
+        Err(e) => {
+            console.failed(*form, format_args!("{e:#}"));
+            Exit::OsError
+        }
     }
-}
-
-/// Nobody could be asked, which a script reads as JSON, too.
-fn fail(why: &str, exit: Exit, form: Form, console: &mut Console) -> Exit {
-    if form.json {
-        console.json(&json!({ "ok": false, "findings": [why] }));
-    }
-    console.error(why);
-    exit
 }
 
 /// `None` if no daemon runs.
@@ -237,6 +231,7 @@ impl Findings {
             paused,
             outage,
             trouble,
+            home,
             last,
         } = &view;
         let what = match role {
@@ -260,6 +255,19 @@ impl Findings {
             (None, None) => self.good("module: works, as far as is known".to_owned()),
         }
         self.outage(outage);
+        match home {
+            Home::Only => {}
+            Home::Main { other } => {
+                self.good(format!(
+                    "environment: it is tried in the main one first, then in the {other}"
+                ));
+                self.explain("It was never accepted in the other one, or last accepted in the main one.");
+            }
+            Home::Second { name } => {
+                self.good(format!("environment: it is tried in the {name} first"));
+                self.explain("That is where it last worked.");
+            }
+        }
         match block {
             Some(block) => {
                 let left = shown(block.left);
@@ -417,6 +425,7 @@ fn as_json(module: &str, view: &TokenView, now: Instant, wall: SystemTime) -> Va
         paused,
         outage,
         trouble,
+        home,
         last,
     } = view;
     let limits: Vec<_> = limits
@@ -443,6 +452,11 @@ fn as_json(module: &str, view: &TokenView, now: Instant, wall: SystemTime) -> Va
         },
         "pausedSeconds": paused.map(|paused| paused.as_secs()),
         "trouble": trouble.as_ref().map(|trouble| json!({ "kind": trouble.kind.name(), "words": trouble.words })),
+        "environment": match home {
+            Home::Only => None,
+            Home::Main { .. } => Some("main"),
+            Home::Second { name } => Some(*name),
+        },
         "last": last.map(|last| json!({
             "at": humantime::format_rfc3339_seconds(wall - now.into_std().saturating_duration_since(last.at)).to_string(),
             "outcome": last.end.name(),

@@ -17,16 +17,22 @@ const CLOSED_PIPE: i32 = 141;
 const SEND: [&str; 6] = ["send", "--module", "ios", "--token", "-", "settings.json"];
 
 /// Every command that writes something.
-const COMMANDS: [&[&str]; 9] = [
+const COMMANDS: [&[&str]; 15] = [
     &["--help"],
     &["--version"],
     &["check", "--help"],
     &["check", "settings.json"],
     &["check", "--json", "settings.json"],
     &["check", "--connect", "settings.json"],
+    &["check", "--show-payloads", "settings.json"],
     &["completions", "bash"],
     &["devices", "list", "settings.json"],
+    &["devices", "show", "n1", "settings.json"],
     &["export", "settings.json"],
+    &["import", "json", "devices.jsonl", "settings.json"],
+    &["reload", "settings.json"],
+    &["schema"],
+    &["token", "--node", "n1", "settings.json"],
 ];
 
 /// A pipe whose reader has gone.
@@ -203,7 +209,32 @@ fn scripts_get_json() {
     assert!(!said.out.contains(&apple(1)) && !said.out.contains("s1"));
     let said = place.fpush(&["devices", "remove", "--json", "n1"]);
     assert_eq!(json(&said), json!({ "removed": "n1" }));
+    let missing = "no device is registered under this node";
+    let no = |why: &str| json!({ "ok": false, "findings": [{ "message": why }] });
+    for command in ["show", "remove"] {
+        let said = place.fpush(&["devices", command, "--json", "n1"]);
+        assert_eq!(
+            (said.status, json(&said), &*said.err),
+            (Some(NO), no(missing), "")
+        );
+    }
     running.stop();
+    for args in [&["reload", "--json"][..], &["token", "--json", "--node", "n1"]] {
+        let said = place.fpush(args);
+        assert_eq!((said.status, &json(&said)["ok"]), (Some(NO), &json!(false)));
+        assert!(
+            said.err.contains("no fpush runs with these settings"),
+            "{}",
+            said.err
+        );
+    }
+    place.set(|settings| settings["registration"] = Value::Null);
+    let said = place.fpush(&["devices", "list", "--json"]);
+    assert_eq!((said.status, &json(&said)["ok"]), (Some(CONFIG), &json!(false)));
+    place.set(|settings| settings["registration"] = json!({ "store": { "type": "sqlit" } }));
+    let said = place.fpush(&["devices", "list", "--json"]);
+    assert_eq!((said.status, said.err.as_str()), (Some(CONFIG), ""));
+    assert_eq!(json(&said)["problems"][0]["key"], "registration.store.type");
 
     place.set(|settings| settings["pushModules"]["ios"]["apns"]["topik"] = json!("x"));
     let said = place.fpush(&["check", "--json"]);
