@@ -205,6 +205,16 @@ impl VerdictGuard {
         self.words.of(token).is_some()
     }
 
+    /// What was said first against a token that is not believed dead.
+    pub(crate) fn first_word(&self, token: Fingerprint) -> Option<FirstWord> {
+        self.words.of(token)
+    }
+
+    /// Whether pushes for enough other tokens were accepted since a first word against one to believe that it was not about us.
+    pub(crate) fn has_accepted_since(&self, first: &FirstWord) -> bool {
+        self.others_accepted_since(first) >= ENOUGH_OTHERS
+    }
+
     /// How many tokens were called dead or wrong and are not believed dead.
     pub(crate) fn doubted(&self) -> usize {
         self.words.len()
@@ -352,7 +362,7 @@ impl VerdictGuard {
                 let is_share = word == Word::AboutUs && totals.rejects_few_since(&first.totals);
                 trusts
                     && first.age(now) >= DAY
-                    && self.others_accepted_since(&first) >= 2
+                    && self.has_accepted_since(&first)
                     && totals.accepts_since(&first.totals)
                     && (is_share || self.words.are_few_wrong())
             }
@@ -489,6 +499,8 @@ pub(crate) const JUMP: Seconds = 60;
 const STEADY: Seconds = 14 * DAY;
 /// Fewer tokens that were rejected are no sign of a mistake.
 const FEW: usize = 3;
+/// So many other tokens that were accepted show that a word is not about us.
+const ENOUGH_OTHERS: usize = 2;
 /// Answers from which the end of a burst can be told.
 const ENOUGH_LATER: usize = 20;
 const MAX_DOMAINS: u32 = 10_000;

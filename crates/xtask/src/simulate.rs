@@ -47,7 +47,7 @@ impl Worlds {
 }
 
 /// The simulations: package, test target, and the test that reads the variables.
-const SIMULATIONS: [(&str, &str, &str); 4] = [
+const SIMULATIONS: [(&str, &str, &str); 6] = [
     (
         "fpush-policy",
         "world",
@@ -58,6 +58,16 @@ const SIMULATIONS: [(&str, &str, &str); 4] = [
         "fpush-policy",
         "world",
         "a_dead_device_goes_at_once_while_its_lane_is_calm",
+    ),
+    (
+        "fpush-policy",
+        "world",
+        "an_incident_costs_ten_devices_at_most_and_gone_devices_go",
+    ),
+    (
+        "fpush-policy",
+        "world",
+        "while_one_lane_is_away_the_other_ends_nobody",
     ),
     (
         "fpush-simulation",

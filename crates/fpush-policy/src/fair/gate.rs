@@ -6,7 +6,7 @@ use super::{Entered, FairQueue, Sender, Ticket};
 #[derive(Debug)]
 pub struct Gate<K, T> {
     permits: usize,
-    /// Permits that are out. They may be more for a while after `permits` became fewer.
+    /// Permits that are out.
     out: usize,
     waiting: FairQueue<K, T>,
 }
@@ -53,23 +53,10 @@ impl<K: Ord + Clone, T> Gate<K, T> {
 
     /// Gives a permit back. Returns who has it now.
     pub fn give_back(&mut self) -> Option<T> {
-        self.out = self.out.saturating_sub(1);
-        self.serve()
-    }
-
-    /// Gives a permit to whose turn it is, if one is left: to be repeated after [`resize`](Self::resize).
-    pub fn serve(&mut self) -> Option<T> {
-        if self.out >= self.permits {
-            return None;
+        let next = self.waiting.serve();
+        if next.is_none() {
+            self.out = self.out.saturating_sub(1);
         }
-        let next = self.waiting.serve()?;
-        self.out += 1;
-        Some(next)
-    }
-
-    /// Has so many permits and places from now on.
-    pub fn resize(&mut self, permits: usize, places: usize) {
-        self.permits = permits;
-        self.waiting.set_places(places);
+        next
     }
 }

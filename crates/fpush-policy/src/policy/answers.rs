@@ -11,7 +11,7 @@ use crate::{
     fair::Standing,
     job::{Elsewhere, PushJob, Said},
     shared::{Change, SharedWord},
-    verdict::{Belief, Condition, Publisher, Word},
+    verdict::{Belief, Condition, Publisher, Seconds, Word},
 };
 
 impl<W> Policy<W> {
@@ -275,9 +275,8 @@ impl<W> Policy<W> {
         let may_be_about_us = word.may_be_about_us();
         // Of another module, as likely as not, whose name was lost on the way.
         let is_astray = may_be_about_us && job.choice == Choice::Default;
-        // A lane that calls all its tokens wrong may be the one in which it lives.
-        let may_live_unheard = may_be_about_us
-            && unheard.is_some_and(|lane| self.guard_of(lane).condition(at) > Condition::Stale);
+        let may_live_unheard =
+            may_be_about_us && unheard.is_some_and(|unheard| self.may_live_in(unheard, job, at));
         // The settings name one environment where they named both before: it lives in the other one.
         let is_at_home_elsewhere = may_be_about_us
             && (job.lane, job.elsewhere) == (LaneId::Main, Elsewhere::Nowhere)
@@ -316,6 +315,16 @@ impl<W> Policy<W> {
             next,
             notice: change.map(Notice::Lane),
         }
+    }
+
+    /// Whether a token that is called wrong may live in the other lane than that of its push, whose word about it is not heard:
+    /// that lane calls all its tokens wrong, or may do so, because it has accepted none since the first word, so few ask it.
+    fn may_live_in(&mut self, unheard: LaneId, job: &PushJob, at: Seconds) -> bool {
+        let is_known = self.is_known_home(job.token, job.lane);
+        let first = self.guard_of(job.lane).first_word(job.token);
+        let guard = self.guard_of(unheard);
+        guard.condition(at) > Condition::Stale
+            || !is_known && first.is_some_and(|first| !guard.has_accepted_since(&first))
     }
 
     /// The registry has said whether the registration of a dead token has ended; where there is none, it has. Returns what

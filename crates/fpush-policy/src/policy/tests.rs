@@ -874,6 +874,43 @@ fn a_token_that_lives_in_the_other_environment_is_not_taken_for_dead_where_that_
     assert!(dies_of_two_words(&mut f, "u", PushError::TokenDoubted));
 }
 
+/// Few ask the other environment, so that nobody sees that it calls all its tokens wrong: with it the other one is believed alone.
+#[test]
+fn a_token_that_may_live_in_the_other_environment_is_not_taken_for_dead_while_that_accepts_nobody() {
+    let in_second = |token, elsewhere| {
+        let mut job = job_of("a.org", token);
+        (job.lane, job.elsewhere) = (LaneId::Second, elsewhere);
+        job
+    };
+    for accepts in [false, true] {
+        let mut f = Fixture::new(10);
+        let (generation, mut dies) = (f.policy.generation(), false);
+        for hours in 0..50 {
+            let millis = 3_600_000 * hours;
+            for other in 0..20 {
+                f.answer("a.org", &format!("main {other}"), Ok(()), millis + other);
+            }
+            let now = f.at(millis + 100);
+            let mut tries = Tries::new(now, 0);
+            for other in ["second 0", "second 1"] {
+                let mut job = in_second(other, crate::job::Elsewhere::Unasked);
+                if accepts || hours == 0 {
+                    f.policy
+                        .answered(&mut job, &mut tries, Ok(()), generation, now, 0.0);
+                }
+            }
+            let said = crate::job::Said::Wrong;
+            let mut job = in_second("t", crate::job::Elsewhere::Asked { said });
+            let failure = Failure::new(PushError::TokenDoubted, "reason", "answer", "");
+            let answered = f
+                .policy
+                .answered(&mut job, &mut tries, Err(&failure), generation, now, 0.0);
+            dies |= matches!(answered.next, Next::Dead { .. });
+        }
+        assert_eq!(dies, accepts);
+    }
+}
+
 /// A small app that names the wrong module is a small share of all that is answered.
 #[test]
 fn of_an_app_that_is_another_modules_no_token_is_taken_for_dead() {

@@ -1,6 +1,7 @@
 //! What is written down of a run: the time, the trace, what is true of devices and providers, and what was promised.
 
 use std::{
+    collections::BTreeSet,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -8,7 +9,7 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    device::Device, ledger::Ledger, log::say, provider::App, random::Random, registry::Registrations,
+    device::Device, ledger::Ledger, log::say, notifications::Notifications, provider::App, random::Random, registry::Registrations,
 };
 
 /// Milliseconds since the world began, which no crash and no clock on the wall changes.
@@ -28,6 +29,9 @@ pub(crate) struct Books {
     pub(crate) devices: Vec<Device>,
     pub(crate) registrations: Registrations,
     pub(crate) ledger: Ledger,
+    pub(crate) notifications: Notifications,
+    /// Tokens that were called dead or wrong when something was published for them.
+    pub(crate) rejected: BTreeSet<String>,
     /// Since when the settings are right, if they are.
     pub(crate) right_since: Option<Millis>,
     /// Pushes that a module may have at its provider.
@@ -69,6 +73,8 @@ impl Shared {
             devices: Vec::new(),
             registrations: Registrations::default(),
             ledger: Ledger::default(),
+            notifications: Notifications::default(),
+            rejected: BTreeSet::new(),
             right_since: Some(0),
             permits: 0,
             asks_every: SECOND,

@@ -11,10 +11,11 @@ use std::{
     time::Duration,
 };
 
-use fpush_component::{Component, Handle, LinkSettings, LinkStep};
+use fpush_component::{Component, Handle, LinkSettings, LinkStep, Push2Settings};
 use fpush_driver::{Acknowledge, Drain, HeldStore, Liveness, Module, Modules, Part, Read, Senders, clocks};
 use fpush_policy::{
-    BlockRecord, HeldChange, HeldRecord, KnownDomain, ModuleSettings, VerdictPlace, VerdictRecord,
+    BlockRecord, HeldChange, HeldRecord, KnownDomain, ModuleSettings, RelayLimits, VerdictPlace,
+    VerdictRecord,
 };
 use fpush_push::{
     Devices, Outcome, TokenHasher,
@@ -488,7 +489,13 @@ fn link_settings() -> LinkSettings {
         max_stanza_size: 1_024 * 1_024,
         group: None,
         scope: Arc::default(),
-        push2: None,
+        push2: Some(Push2Settings {
+            modules: ["apple", "google", "second"].map(str::to_owned).into(),
+            limits: RelayLimits {
+                per_domain: 600,
+                per_receiver: 30,
+            },
+        }),
         retry_after: Duration::from_secs(2),
     }
 }

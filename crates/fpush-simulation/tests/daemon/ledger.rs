@@ -60,6 +60,10 @@ pub(crate) enum What {
         device: usize,
         urgency: Urgency,
     },
+    /// A notification of Push 2.0, to which there is an answer only if it is an error.
+    Notification {
+        device: usize,
+    },
     /// Of a stranger.
     Strange,
     /// A device that registers.
@@ -78,11 +82,17 @@ struct Owed {
 }
 
 impl Ledger {
-    /// Takes note of a stanza that is sent. Returns its number.
+    /// Takes note of a stanza that is sent, to which there must be an answer. Returns its number.
     pub(crate) fn expect(&mut self, what: What, link: u64, now: Millis) -> u64 {
+        let number = self.may_answer(what, link, now);
+        self.unanswered.insert(number);
+        number
+    }
+
+    /// The same of one to which there may be an answer.
+    pub(crate) fn may_answer(&mut self, what: What, link: u64, now: Millis) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.unanswered.insert(number);
         self.requests.insert(
             number,
             Request {
@@ -104,14 +114,17 @@ impl Ledger {
             owed_until,
             ..
         } = self;
+        let of_link = |request: &&mut Request| request.link == link && !request.is_answered;
+        for request in requests.values_mut().filter(of_link) {
+            request.is_unsure = true;
+        }
         unanswered.retain(|number| {
-            let Some(request) = requests.get_mut(number) else {
+            let Some(request) = requests.get(number) else {
                 return false;
             };
             if request.link != link {
                 return true;
             }
-            request.is_unsure = true;
             if let What::Publish { device, urgency } = request.what {
                 // It may be queued, and nobody was told.
                 let key = (device, kind_of(device, urgency) as u8);
@@ -180,6 +193,7 @@ impl Books {
         ledger.link_lost(link, now, |device, urgency| {
             apps[devices[device].app].kind.class(urgency)
         });
+        self.notifications.link_lost(link);
     }
 
     /// The provider has a push for a device, whose publish arrived then, or which was let out of the hold queue then. It
@@ -252,6 +266,7 @@ impl Books {
                     self.fail("a registration is turned away, and nothing is wrong".to_owned());
                 }
             }
+            What::Notification { device } => self.notification_refused(number, device, answer),
             What::Strange | What::Other => {}
         }
     }
@@ -306,7 +321,7 @@ impl Books {
                 ));
             }
         }
-        if answer.is("internal-server-error") && !is_unsure && self.is_calm(device, key, arrived) {
+        if answer.is("internal-server-error") && !is_unsure && self.is_calm(device, arrived) {
             self.fail(format!(
                 "a publish for device {device} is turned away, and nothing is wrong"
             ));
@@ -323,13 +338,14 @@ impl Books {
 
     /// Whether nothing has been wrong of late that a publish for a device needs, and its own servers send little. What
     /// strangers send is no excuse.
-    fn is_calm(&self, device: usize, key: Key, arrived: Millis) -> bool {
-        let app = &self.apps[self.devices[device].app];
+    pub(crate) fn is_calm(&self, device: usize, arrived: Millis) -> bool {
+        let number = self.devices[device].app;
+        let app = &self.apps[number];
         let is_there = self.devices[device]
             .node()
             .is_none_or(|node| self.registrations.is_there(node));
-        let of_app = |(device, _): &Key| self.devices[*device].app == self.devices[key.0].app;
-        let recent = self.ledger.recent.iter().filter(|(key, _)| of_app(key));
+        let of_app = |device: usize| self.devices[device].app == number;
+        let recent = self.ledger.recent.iter().filter(|(key, _)| of_app(key.0));
         let near = recent
             .flat_map(|(_, arrivals)| arrivals)
             .filter(|at| at.abs_diff(arrived) < 10 * SECOND);
@@ -345,7 +361,7 @@ impl Books {
                 } else {
                     FEW_PERMITS
                 }
-            && near.count() <= FEW_PUBLISHES
+            && near.count() + self.notifications.near(arrived, 10 * SECOND, of_app) <= FEW_PUBLISHES
     }
 
     /// Whether a registry that is asked has no reason to turn anybody away.
@@ -356,13 +372,13 @@ impl Books {
             && after(self.began_at(), 5 * SECOND) <= arrived
     }
 
-    fn are_settings_right(&self, arrived: Millis) -> bool {
+    pub(crate) fn are_settings_right(&self, arrived: Millis) -> bool {
         after(self.right_since.unwrap_or(NEVER), 60 * SECOND) <= arrived
     }
 
     /// Whether its provider has been well for longer than a pause lasts, and has said nothing against a living device to
     /// the settings of now.
-    fn is_trusted(&self, device: usize, arrived: Millis) -> bool {
+    pub(crate) fn is_trusted(&self, device: usize, arrived: Millis) -> bool {
         let Device { app, token, .. } = self.devices[device];
         let app = &self.apps[app];
         // A stranger's server is left alone for longer than a provider wants a pause.
@@ -377,7 +393,7 @@ impl Books {
     }
 
     /// A living device was answered as if it were gone. An incident may cost ten of them.
-    fn died(&mut self, device: usize, now: Millis) {
+    pub(crate) fn died(&mut self, device: usize, now: Millis) {
         let (app, token) = (self.devices[device].app, self.devices[device].token);
         let app = &mut self.apps[app];
         let wrong = &app.tokens[token].wrong;
@@ -399,6 +415,7 @@ impl Books {
     /// What must hold whenever time has passed.
     pub(crate) fn check(&mut self) {
         let now = self.now();
+        self.check_notifications();
         let first = self.ledger.unanswered.first();
         let first = first.and_then(|number| self.ledger.requests.get_key_value(number));
         let late = first.filter(|(_, request)| now > request.arrived + REPLY_DUE + SLACK);
@@ -441,15 +458,15 @@ fn after(since: Millis, while_longer: Millis) -> Millis {
 
 const NEVER: Millis = Millis::MAX / 2;
 /// Between what happens and what a server has read of it.
-const SLACK: Millis = 100;
+pub(crate) const SLACK: Millis = 100;
 /// After a link was lost it is not known for this long what is queued.
 const UNSURE: Millis = 1_800 * SECOND;
 /// However the provider is: a silence, ten minutes of attempts, and the last one.
 const LONGEST_HELD: Millis = 1_800 * SECOND;
-const DAY: Millis = 86_400 * SECOND;
+pub(crate) const DAY: Millis = 86_400 * SECOND;
 const MOST_DEATHS: usize = 10;
 /// With fewer than these, a crowd of one's own keeps others waiting.
 const FEW_PERMITS: usize = 5;
 /// Of fewer than these, servers that strangers have chosen have too few for one that has not answered yet.
-const MANY_PERMITS: usize = 100;
+pub(crate) const MANY_PERMITS: usize = 100;
 const FEW_PUBLISHES: usize = 6;

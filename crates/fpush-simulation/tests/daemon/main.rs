@@ -1,6 +1,6 @@
 //! A random world around the whole daemon but its sockets, in virtual time: dispatcher, driver, policy, what outlasts a
-//! restart, and a registry that does what the real one promises. After each step the four promises hold: no reply costs a
-//! living device its registration, nothing that was acknowledged is lost uncounted, no stranger keeps others waiting, and
+//! restart, and a registry that does what the real one promises. Servers publish and send notifications of Push 2.0. After each
+//! step the four promises hold: no reply costs a living device its registration, nothing that was acknowledged is lost uncounted, no stranger keeps others waiting, and
 //! the log shows nobody's secret.
 //!
 //! The same seed is the same run. `FPUSH_SEEDS=100000` runs so many; `FPUSH_SEED=7` runs one and prints what happens in it.
@@ -12,6 +12,7 @@ mod daemon;
 mod device;
 mod ledger;
 mod log;
+mod notifications;
 mod provider;
 mod random;
 mod registry;

@@ -3,8 +3,8 @@
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use fpush_push::{
-    BackendStatus, Class, Failure, Fingerprint, LaneId, Push, PushError, PushTrait, Sending, TokenHasher,
-    Urgency, Verifying,
+    BackendStatus, Class, Failure, Fingerprint, LaneId, Push, PushError, PushTrait, Receiver, Sending,
+    TokenHasher, Urgency, Verifying,
 };
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
@@ -13,7 +13,9 @@ use crate::{
     books::{Books, HOUR, Millis, SECOND, Shared},
     daemon::ModuleValue,
     device::Kind,
+    notifications::number_of,
     random::Random,
+    stanzas::clients_of,
 };
 
 /// How a provider is.
@@ -61,6 +63,8 @@ pub(crate) struct App {
     instances: BTreeMap<String, u64>,
     /// What was said against tokens that are nobody's.
     strangers: BTreeMap<String, Millis>,
+    /// When a notification was last accepted, by lane, and by domain where each has its own.
+    notified: BTreeMap<(LaneId, String), Millis>,
 }
 
 pub(crate) struct TokenTruth {
@@ -102,6 +106,7 @@ impl App {
             most_under_way: BTreeMap::new(),
             instances: BTreeMap::new(),
             strangers: BTreeMap::new(),
+            notified: BTreeMap::new(),
         };
         for number in 0..tokens {
             let text = kind.token(random);
@@ -152,6 +157,26 @@ impl App {
             .count()
     }
 
+    /// A notification that a domain sent to a token was accepted.
+    pub(crate) fn accepted_notification(&mut self, token: usize, domain: String, now: Millis) {
+        let way = self.way(token, domain);
+        self.notified.insert(way, now);
+    }
+
+    /// Whether one was accepted where one for this token goes, before another one arrived, and since the provider is well.
+    pub(crate) fn has_accepted_notification(&self, token: usize, domain: &str, arrived: Millis) -> bool {
+        let way = self.way(token, domain.to_owned());
+        let at = self.notified.get(&way);
+        at.is_some_and(|at| self.fine_since <= *at && *at < arrived)
+    }
+
+    fn way(&self, token: usize, domain: String) -> (LaneId, String) {
+        match self.lane(&self.tokens[token].text) {
+            LaneId::Main => (LaneId::Main, String::new()),
+            lane => (lane, domain),
+        }
+    }
+
     fn is_current(&self, backend: &Backend) -> bool {
         self.instances.get(backend.module) == Some(&backend.instance)
     }
@@ -197,6 +222,8 @@ struct Attempt<'a> {
     backend: &'a Backend,
     device: Option<usize>,
     push: &'a Push,
+    /// The number of its request, if it is a notification.
+    number: Option<u64>,
     /// When its publish arrived, or when it was let out of the hold queue.
     arrived: Millis,
 }
@@ -210,19 +237,28 @@ impl<'a> Attempt<'a> {
         let app = &mut books.apps[backend.app];
         let under_way = app.under_way.entry(backend.module.to_owned()).or_default();
         *under_way += 1;
+        let number = number_of(push);
         let (under_way, most) = (*under_way, app.most_under_way.get(backend.module).copied());
         let place = app.by_text.get(token).copied();
+        let shares_blocks = number.is_none() || !app.has_lanes;
         let blocked = match place {
+            _ if !shares_blocks => None,
             Some(place) => app.tokens[place].blocked,
             None => app.strangers.get(token).copied(),
         };
         let account = push.extra.as_ref().and_then(|extra| extra.account.as_deref());
-        let device = place.and_then(|token| {
+        if let Some(number) = number {
+            books.notification_goes_out(number, backend.app, place);
+        }
+        let device = place.filter(|_| number.is_none()).and_then(|token| {
             let mut devices = books.with_token(backend.app, token).into_iter();
             devices.find(|device| books.devices[*device].account() == account)
         });
         let who = device.map_or_else(
-            || "a stranger's token".to_owned(),
+            || match number {
+                Some(number) => format!("r{number}"),
+                None => "a stranger's token".to_owned(),
+            },
             |device| format!("device {device}"),
         );
         books.tell(&format!(
@@ -266,6 +302,7 @@ impl<'a> Attempt<'a> {
             backend,
             device,
             push,
+            number,
             arrived,
         }
     }
@@ -330,7 +367,8 @@ impl<'a> Attempt<'a> {
         };
         // What a stranger's own server says of its receivers is believed after an hour, whether it is true or not: here they
         // say of none that it is gone.
-        let is_honest = app.lane(self.push.token.as_str()).is_strangers();
+        let is_honest = app.lane(self.push.token.as_str()).is_strangers()
+            || (app.has_lanes && self.number.is_some());
         match app.weather {
             Weather::Gone | Weather::Wrong | Weather::WrongForSome if is_honest => Ok(()),
             Weather::Fine if random.one_in(300) => Err(PushError::Reconnected),
@@ -371,8 +409,12 @@ impl<'a> Attempt<'a> {
             self.backend.module, self.push.id
         ));
         let registered = place.is_some_and(|place| books.is_registered(self.backend.app, place));
-        let is_current = books.apps[self.backend.app].is_current(self.backend);
-        let mut truth = place.map(|place| &mut books.apps[self.backend.app].tokens[place]);
+        let app = &books.apps[self.backend.app];
+        let is_current = app.is_current(self.backend);
+        // Where strangers choose servers, what is said of a notification says nothing of publishes.
+        let speaks_for_all = self.number.is_none() || !app.has_lanes;
+        let known = place.filter(|_| speaks_for_all);
+        let mut truth = known.map(|place| &mut books.apps[self.backend.app].tokens[place]);
         if let Some(truth) = &mut truth {
             let is_word = matches!(
                 result,
@@ -399,7 +441,11 @@ impl<'a> Attempt<'a> {
                 Err(PushError::TokenBusy | PushError::TooMany { .. }) => truth.busy = Some(now),
                 Err(_) => {}
             }
-        } else if is_current && matches!(result, Err(PushError::TokenDoubted)) {
+        } else if is_current
+            && speaks_for_all
+            && place.is_none()
+            && matches!(result, Err(PushError::TokenDoubted))
+        {
             let token = self.push.token.as_str().to_owned();
             books.apps[self.backend.app].strangers.insert(token, now);
         }
@@ -409,6 +455,14 @@ impl<'a> Attempt<'a> {
                 app.strangers.remove(self.push.token.as_str());
             }
             books.counts.accepted += 1;
+        }
+        match (self.number, &result) {
+            (Some(number), result) => books.notification_ended(number, result),
+            (None, Err(PushError::TokenGone { .. } | PushError::TokenDoubted)) => {
+                let token = self.push.token.as_str().to_owned();
+                books.rejected.insert(token);
+            }
+            (None, _) => {}
         }
         if let Some(device) = self.device {
             books.answered(device, self.push, self.arrived, result.is_ok());
@@ -480,6 +534,14 @@ impl Books {
 impl PushTrait for Backend {
     fn canonical<'a>(&self, token: &'a str) -> Option<Cow<'a, str>> {
         self.kind.canonical(token).map(Cow::Owned)
+    }
+
+    fn receiver(&self, client: &str, _call: bool) -> Option<Receiver> {
+        let token = client.strip_prefix(&clients_of(self.app))?;
+        Some(Receiver {
+            token: self.kind.canonical(token)?,
+            call: false,
+        })
     }
 
     fn lane(&self, token: &str, _hasher: &TokenHasher) -> LaneId {

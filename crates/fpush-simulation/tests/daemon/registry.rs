@@ -253,7 +253,11 @@ impl Record for Known {
             let is_over = registration.changed < before;
             if is_over && registration.state == State::There {
                 registration.state = State::Ended;
+                let token = registration.token.clone();
                 books.tell(&format!("{node} is ended"));
+                if !books.rejected.contains(&token) {
+                    books.fail(format!("{node} is ended, and nobody has said anything against its token"));
+                }
             }
             Ok(is_over)
         })

@@ -1,5 +1,6 @@
 //! What servers write, and what is read of our replies.
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use fpush_push::Urgency;
 
 /// Is in every token, secret, local part and message, and in nothing else: no log may show it.
@@ -43,6 +44,28 @@ pub(crate) fn publish(
          <publish node='{node}'><item><notification xmlns='urn:xmpp:push:0'>{content}</notification></item></publish>\
          {options}</pubsub></iq>"
     )
+}
+
+/// A notification of Push 2.0 for whoever has this token of an app.
+pub(crate) fn notification(id: &str, from: &str, app: usize, token: &str, priority: &str) -> String {
+    // Its provider knows by that which one it has.
+    let payload = BASE64_STANDARD.encode(id.trim_start_matches('r'));
+    format!(
+        "<message from='{from}' to='{COMPONENT}' id='{id}'><notification xmlns='urn:xmpp:push2:0'>\
+         <client>{}</client><priority>{priority}</priority><encrypted xmlns='urn:xmpp:sce:rfc8291:0'>\
+         <payload>{payload}</payload></encrypted></notification></message>",
+        client(app, token)
+    )
+}
+
+/// What stands for whoever has this token of an app.
+fn client(app: usize, token: &str) -> String {
+    format!("{}{token}", clients_of(app))
+}
+
+/// What all of those begin with.
+pub(crate) fn clients_of(app: usize) -> String {
+    format!("https://app{app}.sim.example/")
 }
 
 /// A command with these fields.

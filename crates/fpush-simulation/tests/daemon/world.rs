@@ -61,6 +61,7 @@ pub(crate) struct Report {
     pub(crate) hash: u64,
     pub(crate) worlds: u64,
     pub(crate) publishes: u64,
+    pub(crate) notifications: u64,
     pub(crate) stanzas: u64,
     pub(crate) replies: u64,
     pub(crate) attempts: u64,
@@ -76,6 +77,7 @@ impl Report {
         self.hash ^= other.hash;
         self.worlds += 1;
         self.publishes += other.publishes;
+        self.notifications += other.notifications;
         self.stanzas += other.stanzas;
         self.replies += other.replies;
         self.attempts += other.attempts;
@@ -356,7 +358,8 @@ impl World {
         match self.climate {
             Climate::Mixed => return self.mixed_step(daemon, random, chance).await,
             Climate::Narrow => match chance {
-                0..500 => self.publish(random),
+                0..450 => self.publish(random),
+                450..500 => self.notify(random),
                 500..870 => {
                     let millis = 1 + random.below(self.longest);
                     self.pass(daemon, millis).await;
@@ -368,7 +371,8 @@ impl World {
                 _ => return Some(self.crash(daemon, random).await),
             },
             Climate::Siege => match chance {
-                0..300 => self.publish(random),
+                0..250 => self.publish(random),
+                250..300 => self.notify(random),
                 300..700 => {
                     let millis = 1 + random.below(self.longest);
                     self.pass(daemon, millis).await;
@@ -388,7 +392,8 @@ impl World {
 
     async fn mixed_step(&mut self, daemon: &mut Daemon, random: &mut Random, chance: u64) -> Option<End> {
         match chance {
-            0..450 => self.publish(random),
+            0..400 => self.publish(random),
+            400..450 => self.notify(random),
             450..800 => {
                 let longest = random.one_of(&[20, SECOND, 30 * SECOND, self.longest]);
                 let millis = 1 + random.below(longest);
@@ -464,6 +469,30 @@ impl World {
         };
         self.net.order(Order::Send(stanza));
         self.report.publishes += 1;
+    }
+
+    /// A server sends a notification of Push 2.0 to the phone of one of the devices. Some send one after the other.
+    fn notify(&mut self, random: &mut Random) {
+        for _ in 0..random.one_of(&[1, 1, 2, 5]) {
+            let mut books = self.books.lock();
+            let busy = if random.one_in(2) { 3 } else { usize::MAX };
+            let device = random.index(books.devices.len().min(busy));
+            let Some(link) = self.net.link() else {
+                return;
+            };
+            let number = books.notify(device, link);
+            books.counts.stanzas += 1;
+            books.tell(&format!("r{number}: notification for device {device}"));
+            let Device {
+                app, token, from, ..
+            } = &books.devices[device];
+            let text = &books.apps[*app].tokens[*token].text;
+            let priority = random.one_of(&["high", "normal", "low"]);
+            let stanza = stanzas::notification(&format!("r{number}"), from, *app, text, priority);
+            drop(books);
+            self.net.order(Order::Send(stanza));
+            self.report.notifications += 1;
+        }
     }
 
     /// Lets time pass.
@@ -623,9 +652,9 @@ impl World {
 
     /// A stranger sends as much as they like, from as many names as they like.
     fn flood(&mut self, random: &mut Random) {
-        let kind = random.below(4);
+        let kind = random.below(5);
         let most = match (self.climate, kind) {
-            (Climate::Siege, 0) => 120,
+            (Climate::Siege, 0 | 4) => 120,
             (Climate::Siege, _) => 700,
             (Climate::Mixed | Climate::Narrow, _) => random.one_of(&[50, 50, 200]),
         };
@@ -636,7 +665,11 @@ impl World {
                 return;
             };
             let now = books.now();
-            let request = books.ledger.expect(What::Strange, link, now);
+            let request = if kind == 4 {
+                books.ledger.may_answer(What::Strange, link, now)
+            } else {
+                books.ledger.expect(What::Strange, link, now)
+            };
             books.counts.stanzas += 1;
             let id = format!("r{request}");
             let from = format!("d{number}.evil.org");
@@ -665,6 +698,18 @@ impl World {
                         Some(&secret),
                         Urgency::High,
                     )
+                }
+                4 => {
+                    // To phones of theirs, to nobody's, and to those of others.
+                    match random.below(3) {
+                        0 => token += ACCEPTED,
+                        1 => {
+                            let victim = random.index(books.apps[app].tokens.len());
+                            token.clone_from(&books.apps[app].tokens[victim].text);
+                        }
+                        _ => {}
+                    }
+                    stanzas::notification(&id, &from, app, &token, "high")
                 }
                 _ => {
                     let node = format!("{}{invented:x}", stanzas::MARK);
@@ -757,6 +802,7 @@ impl World {
         let now = books.now();
         books.ledger.is_stopping = false;
         books.ledger.forget_requests();
+        books.notifications.forget_requests(now);
         books.ledger.was_held_up(now);
         books.ledger.forget_windows();
         let written = self.disk.blocks_at;
