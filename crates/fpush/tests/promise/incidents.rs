@@ -185,7 +185,6 @@ fn restarts_in_the_middle() {
         (Provider::Apple, End::Stop, 4 * DAY),
         (Provider::Apple, End::Kill, 61 * MINUTE),
         (Provider::Apple, End::Kill, 4 * DAY),
-        (Provider::Google, End::Stop, 4 * DAY),
         (Provider::Google, End::Kill, 61 * MINUTE),
     ] {
         Incident {
