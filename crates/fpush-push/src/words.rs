@@ -71,8 +71,8 @@ impl Outcome {
             Self::TokenDead | Self::NotRegistered => "Open the app: it has to register again.",
             Self::TokenBlocked => "Open the app, so that it registers again: that ends it.",
             Self::TokenInvalid => {
-                "Look whether the app names the right module, and whether the token is complete. APNs: hexadecimal digits, 64 of \
-                 them today; FCM: the token as the app got it, 20 characters or more."
+                "Look whether the app names the right module (one that has registered here names none), and whether the token is \
+                 complete. APNs: hexadecimal digits, 64 of them today; FCM: the token as the app got it, 20 characters or more."
             }
             Self::ProviderUnavailable | Self::Overloaded | Self::RegistryUnavailable => {
                 "Wait for some minutes. If it stays so, the log of this push service says why."

@@ -106,7 +106,9 @@ pub(super) fn status(session: &str, answered: &Answered, own: &Result<Vec<Own>, 
     let own_said = match own.as_deref() {
         Err(Unavailable) => format!("{} Ask again later.", Outcome::RegistryUnavailable.meaning()),
         Ok([]) => {
-            "No device of yours is registered here; apps that publish to tokens do not register.".to_owned()
+            "No device of yours is registered here; apps that publish to tokens do not register, and what registered over \
+             HTTP is not listed."
+                .to_owned()
         }
         Ok(own) => format!("Devices of yours: {}.", own.len()),
     };

@@ -109,7 +109,8 @@ async fn write_pages(
     }
     if left_out > 0 {
         console.complain(format_args!(
-            "left out: {left_out} devices that this format has no place for, because they registered with other commands"
+            "left out: {left_out} devices that this format has no place for: they registered in another way, or their nodes are too \
+             long for it"
         ));
         exit = Exit::No;
     }
