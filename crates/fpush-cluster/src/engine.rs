@@ -83,8 +83,10 @@ pub struct EngineStatus {
     pub up: bool,
     /// How many instances use it, this one included.
     pub instances: u64,
-    /// What is wrong with how it is set up, with what to do.
+    /// What is wrong with how it is set up, or with what it has, with what to do.
     pub concerns: Vec<String>,
+    /// Held pushes that wait there for an instance of the version that wrote them.
+    pub unread: u64,
     /// Requests of pushes by what became of them.
     pub requests: Vec<(&'static str, u64)>,
 }
@@ -153,7 +155,17 @@ impl Engine {
     pub fn status(&self) -> EngineStatus {
         let Inner { link, settings, .. } = &*self.inner;
         let (since, trouble) = link.condition();
-        let Seen { instances, concerns } = lock(&self.inner.seen).clone();
+        let Seen {
+            instances,
+            mut concerns,
+        } = lock(&self.inner.seen).clone();
+        let unread: u64 = self.inner.lanes().iter().map(|lane| lane.unread()).sum();
+        if unread > 0 {
+            concerns.push(format!(
+                "{unread} held pushes in it were written by another version of fpush, and cannot be read by this one; they wait \
+                 there: start an instance of that version until they are out"
+            ));
+        }
         EngineStatus {
             engine: settings.address.to_string(),
             since,
@@ -161,6 +173,7 @@ impl Engine {
             up: link.is_up(),
             instances,
             concerns,
+            unread,
             requests: link.requests.get(),
         }
     }

@@ -2,7 +2,7 @@
 
 use fpush_policy::{Claimed, News, SharedPush};
 
-use crate::{held, report::Report, wire};
+use crate::{report::Report, wire};
 
 /// What is made of an answer to `INFO`: the words about it.
 #[must_use]
@@ -28,6 +28,5 @@ pub fn news(fields: &[Vec<u8>], second: u64) -> Option<News> {
 /// What is made of a held push that was taken over, due in so many milliseconds.
 #[must_use]
 pub fn held(due: i64, record: &[u8]) -> Option<SharedPush> {
-    let id = "00000000000000000000000000000001".to_owned();
-    held::read_taken(&(id, vec![0; 16], false, due, due, record.to_vec())).ok()
+    wire::read_found(&(Vec::new(), vec![0; 16], false, due, due, record.to_vec()))
 }

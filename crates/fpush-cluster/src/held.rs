@@ -9,11 +9,12 @@
 //! | key | is |
 //! |---|---|
 //! | `held` | a hash: the place of a push (its holder and its number there) -> when it came, when it is due, its id, its key, its record |
-//! | `held-keys` | a hash: key and class -> the place of the push that is held for it, the newest one that is acknowledged |
+//! | `held-keys` | a hash: key and class -> the place of the newest push that is acknowledged and held for it |
 //! | `held-holders` | a sorted set of places by holder |
 //! | `leases` | a sorted set of holders by the end of their lease; 0 for one that was stopped in order |
 //! | `taken` | a sorted set of ids, by the time at which another instance took the push, or made it superfluous |
 //! | `held-watch` | when anybody was last there, and until when nobody is gone |
+//! | `held-unread` | a sorted set of places by the number under which they were set aside, because who found the push could not read it |
 //!
 //! A *holder* is a random number, under which an instance holds pushes of one module. Each instance says once a second that it is
 //! there, which makes its lease last [`LEASE`] from then. Numbers in the engine are its own time; what goes there and comes back are lengths.
@@ -22,9 +23,12 @@
 //!
 //! - An instance sends what it holds. Before each push it asks as for any other (`claim.lua`), and is told if the id is among
 //!   those that were taken: then it drops its own.
-//! - When a lease has run out, the next instance that looks takes what is there (`take.lua`): the push gets another id and a place
-//!   of the taker's, and the former id is taken, all in one step. The taker holds it like a push of its own. If it ends before it
+//! - When a lease has run out, the next instance that looks finds what is there (`find.lua`) and takes it (`take.lua`): the push
+//!   gets another id and a place of the taker's, and the former id is taken, all in one step. The taker holds it like a push of its own. If it ends before it
 //!   has written it down, its own lease runs out, and the next one takes it.
+//! - What the taker cannot read, because another version has written it, is set aside under its id and place: who held it goes on with it
+//!   when it is there again, and each instance looks once at all that is set aside, and takes what it can read. It goes when it is given
+//!   up, when a push is accepted for its key, or when [`MOST_UNREAD`] later ones are set aside.
 //! - When an instance stops in order, it ends its lease, after it has told all.
 //! - A push that is accepted for a key makes superfluous what others hold for it, as far as it was there when the push was claimed:
 //!   its id is taken (`tell.lua`).
@@ -38,7 +42,8 @@
 //!
 //! All that an instance holds is told anew, under another holder, part by part ([`SharedLane::tell_held_again`]). The answer to a part says
 //! what others have taken meanwhile, which is dropped. What is then left under the former holder has been sent, and is cleared
-//! away. Until all is told nothing from before the start goes out, or for 15 s. What changes in between is told in its
+//! away. Of two pushes for a key that wait for the provider, which two instances were given while they could not ask each other, the
+//! one that is given up first goes (`hold.lua`). Until all is told nothing from before the start goes out, or for 15 s. What changes in between is told in its
 //! order: there is one queue a module, and what was read from disk before it changed is not told.
 //!
 //! While the engine was away nobody could say that he is there. So if nobody was there for [`SILENCE`], nobody is taken for gone for
@@ -62,7 +67,7 @@ use std::{
 };
 
 use fpush_driver::TakenPart;
-use fpush_policy::{HeldNews, HeldRecord, SharedPush};
+use fpush_policy::{HeldNews, SharedPush};
 use fpush_push::sync::lock;
 use redis::{Cmd, FromRedisValue as _};
 use tokio::{
@@ -75,7 +80,7 @@ use crate::{
     connection::{Connection, PATIENCE},
     script::Scripts,
     trouble::Trouble,
-    wire::{LONGEST, bytes, fingerprint, millis},
+    wire::{Found, LONGEST, bytes, millis, read_found},
 };
 
 /// What there is to say of what one module holds.
@@ -86,6 +91,9 @@ pub(crate) struct Holding {
     /// All that is held is to be told.
     wants_all: AtomicBool,
     sent_twice: AtomicU64,
+    /// Up to which number this instance has seen what was set aside, and how many are.
+    seen: AtomicU64,
+    unread: AtomicU64,
 }
 
 #[derive(Default)]
@@ -112,6 +120,8 @@ impl Holding {
             queue: Mutex::default(),
             wants_all: AtomicBool::new(true),
             sent_twice: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
+            unread: AtomicU64::new(0),
         }
     }
 
@@ -130,6 +140,8 @@ impl Holding {
     pub(crate) fn begin_anew(&self) {
         let mut queue = lock(&self.queue);
         queue.keep_delivered();
+        // The engine may have begun to count anew.
+        self.seen.store(0, Ordering::Relaxed);
         let mut holders = lock(&self.holders);
         // Of one under which nothing was told yet nothing is left.
         if !self.wants_all.swap(true, Ordering::Relaxed) || holders.is_empty() {
@@ -221,18 +233,16 @@ impl Holding {
         group: &Group,
     ) -> redis::RedisResult<Vec<u64>> {
         let (mut all_taken, names, holder) = (Vec::new(), self.names(), self.holder());
-        // When what is told again came is not known: it is older than all that is told once.
-        let age = if group.again.is_some() {
-            millis(LONGEST)
-        } else {
-            millis(group.at.elapsed())
+        let told = match group.again {
+            Some(_) => Told::Again,
+            None => Told::Once(group.at.elapsed()),
         };
         for part in group.news.chunks(TOLD_AT_A_TIME) {
             let arguments = |command: &mut Cmd| {
                 command.arg(holder).arg(&names).arg(millis(LEASE)).arg(MOST_HELD);
                 command.arg(MOST_TAKEN).arg(millis(TAKEN_KEPT));
                 for news in part {
-                    write(command, news, age);
+                    write(command, news, told);
                 }
             };
             let answer = scripts.hold.run(connection, keys, arguments).await?;
@@ -254,15 +264,16 @@ impl Holding {
     ) -> redis::RedisResult<TakenPart> {
         let told = told && !self.wants_all.load(Ordering::Relaxed);
         let (names, holder) = (self.names(), self.holder());
-        let ids: Vec<_> = (0..most).map(|_| Uuid::new_v4().simple().to_string()).collect();
+        let seen_before = self.seen.load(Ordering::Relaxed);
         let arguments = |command: &mut Cmd| {
             command.arg(holder).arg(&names).arg(millis(LEASE));
             command.arg(millis(SILENCE)).arg(millis(QUIET)).arg(millis(KEPT));
             command.arg(u8::from(told)).arg(CLEARED_AT_A_TIME);
-            command.arg(&ids);
+            command.arg(if told { most } else { 0 }).arg(seen_before);
         };
-        let answer = scripts.take.run(connection, keys, arguments).await?;
-        let (cleared, more, taken) = <(Vec<u64>, bool, Vec<Taken>)>::from_redis_value(answer)?;
+        let answer = scripts.find.run(connection, keys, arguments).await?;
+        let (cleared, more, found, seen, unread, mut given_up) =
+            <(Vec<u64>, bool, Vec<Found>, u64, u64, u64)>::from_redis_value(answer)?;
         if !cleared.is_empty() {
             let cleared: HashSet<_> = cleared.into_iter().collect();
             lock(&self.holders).retain(|holder| !cleared.contains(holder));
@@ -272,24 +283,44 @@ impl Holding {
             sent_twice: self.sent_twice.swap(0, Ordering::Relaxed),
             ..TakenPart::default()
         };
-        let mut dismissed = Vec::new();
-        for taken in taken {
-            let is_stopped = taken.2;
-            match read_taken(&taken) {
-                Ok(push) if is_stopped => part.handed_over.push(push),
-                Ok(push) => part.taken_over.push(push),
-                // No fpush of this version has written it: nobody could send it.
-                Err(id) => dismissed.extend(id.map(HeldNews::Dismissed)),
+        if !found.is_empty() {
+            let pushes: Vec<_> = found.iter().map(|found| (found, read_found(found))).collect();
+            let arguments = |command: &mut Cmd| {
+                command.arg(holder).arg(&names).arg(MOST_UNREAD);
+                for (found, push) in &pushes {
+                    let id = push.as_ref().map(|push| push.id.simple().to_string());
+                    command.arg(&found.0).arg(id.unwrap_or_default());
+                }
+            };
+            let answer = scripts.take.run(connection, keys, arguments).await?;
+            let (taken, more_given_up) = <(HashSet<String>, u64)>::from_redis_value(answer)?;
+            given_up += more_given_up;
+            for (found, push) in pushes {
+                let is_stopped = found.2;
+                match push.filter(|push| taken.contains(&push.id.simple().to_string())) {
+                    Some(push) if is_stopped => part.handed_over.push(push),
+                    Some(push) => part.taken_over.push(push),
+                    None => {}
+                }
             }
         }
-        if !dismissed.is_empty() {
+        // Unless it has begun anew meanwhile.
+        let _ = self
+            .seen
+            .compare_exchange(seen_before, seen, Ordering::Relaxed, Ordering::Relaxed);
+        self.unread.store(unread, Ordering::Relaxed);
+        if given_up > 0 {
             tracing::error!(
-                pushes = dismissed.len(),
-                "the cluster's engine has held pushes that cannot be read; they are dropped"
+                pushes = given_up,
+                "the cluster's engine had held pushes that no instance could read while they were worth something; they are lost"
             );
-            self.add(dismissed, None);
         }
         Ok(part)
+    }
+
+    /// How many pushes are set aside in the engine, because no instance so far could read them.
+    pub(crate) fn unread(&self) -> u64 {
+        self.unread.load(Ordering::Relaxed)
     }
 
     /// Ends the leases of this instance.
@@ -331,27 +362,17 @@ impl Queue {
     }
 }
 
-/// A push that was taken: its id, its key, whether its instance was stopped, when it is due and given up, its record.
-pub(crate) type Taken = (String, Vec<u8>, bool, i64, i64, Vec<u8>);
-
-/// A push that was taken; its id, as far as it has one, if it is none that fpush would have written.
-pub(crate) fn read_taken(taken: &Taken) -> Result<SharedPush, Option<Uuid>> {
-    let (id, key, _, due, give_up, record) = taken;
-    let id = Uuid::try_parse(id).map_err(|_| None)?;
-    let left = |left: i64| Some(Duration::from_millis(u64::try_from(left).ok()?).min(LONGEST));
-    let record = serde_json::from_slice::<HeldRecord>(record).ok();
-    let record = record.filter(HeldRecord::is_sane).ok_or(Some(id))?;
-    Ok(SharedPush {
-        key: fingerprint(key).ok_or(Some(id))?,
-        id,
-        due: left(*due),
-        give_up: left(*give_up),
-        record: Box::new(record),
-    })
+/// How a held push is told.
+#[derive(Clone, Copy)]
+enum Told {
+    /// So long after it has changed.
+    Once(Duration),
+    /// As part of all that is held. When it came is not known: it is older than all that is told once.
+    Again,
 }
 
 /// What the script reads for one change: what, number, key, id, until due, until given up, age, record.
-fn write(command: &mut Cmd, news: &HeldNews, age: u64) {
+fn write(command: &mut Cmd, news: &HeldNews, told: Told) {
     let id_of = |id: &Uuid| id.simple().to_string();
     let nothing = |command: &mut Cmd| {
         command.arg(-1).arg(-1).arg(0).arg("");
@@ -367,10 +388,15 @@ fn write(command: &mut Cmd, news: &HeldNews, age: u64) {
             } = push;
             let record = serde_json::to_vec(record).unwrap_or_default();
             // One that is too long is held here alone: what was told of an older one goes.
-            let what = if record.len() <= LONGEST_RECORD { "p" } else { "g" };
+            let (what, age) = match told {
+                _ if record.len() > LONGEST_RECORD => ("g", Duration::ZERO),
+                Told::Once(age) => ("p", age),
+                Told::Again => ("r", LONGEST),
+            };
             let left = |time: Option<Duration>| time.map_or(-1, |time| millis(time).cast_signed());
             command.arg(what).arg(*number).arg(&bytes(*key)).arg(id_of(id));
-            command.arg(left(*due)).arg(left(*give_up)).arg(age).arg(record);
+            command.arg(left(*due)).arg(left(*give_up));
+            command.arg(millis(age)).arg(record);
         }
         HeldNews::Acknowledged(number) => {
             command.arg("a").arg(*number).arg("").arg("");
@@ -406,6 +432,8 @@ const QUIET: Duration = Duration::from_secs(45);
 const MOST_HELD: usize = 2_000_000;
 /// Bytes. Pushes of real devices have 200 to 600.
 const LONGEST_RECORD: usize = 1_024;
+/// Pushes that no instance could read so far.
+const MOST_UNREAD: usize = 100_000;
 /// Ids of pushes that others have taken.
 const MOST_TAKEN: usize = 2_000_000;
 /// Longer than anything is held.
@@ -466,24 +494,5 @@ mod tests {
         let told = std::iter::from_fn(|| holding.next().map(|group| group.news));
         let gone = |numbers: &[u64]| numbers.iter().copied().map(HeldNews::Gone).collect::<Vec<_>>();
         assert_eq!(told.collect::<Vec<_>>(), [gone(&[1, 2]), gone(&[3]), gone(&[4])]);
-    }
-
-    #[test]
-    fn what_fpush_would_not_have_written_is_not_taken() {
-        let record = br#"{"token":"t","class":"High","choice":"Named","domain":"a.example","spacing":1,"registered":false,
-            "due":0,"attempts":0}"#;
-        let id = Uuid::from_u128(5);
-        let taken = |id: &str, key: &[u8], record: &[u8]| {
-            read_taken(&(id.to_owned(), key.to_vec(), false, -1, 5, record.to_vec()))
-        };
-        let name = id.simple().to_string();
-        let push = taken(&name, &[1; 16], record).unwrap();
-        assert_eq!(
-            (push.id, push.due, push.give_up),
-            (id, None, Some(Duration::from_millis(5)))
-        );
-        assert_eq!(taken(&name, &[1; 15], record), Err(Some(id)));
-        assert_eq!(taken(&name, &[1; 16], b"{}"), Err(Some(id)));
-        assert_eq!(taken("no id", &[1; 16], record), Err(None));
     }
 }

@@ -266,6 +266,11 @@ impl Lane {
         self.holding.begin_anew();
     }
 
+    /// How many held pushes wait in the engine for a version that can read them.
+    pub(crate) fn unread(&self) -> u64 {
+        self.holding.unread()
+    }
+
     /// Says what there is to say of what is held.
     pub(crate) async fn send_held(&self, mut connection: Connection) -> Result<(), Trouble> {
         let _telling = self.telling.lock().await;

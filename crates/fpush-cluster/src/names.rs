@@ -16,7 +16,7 @@ pub(crate) struct Names {
     /// What the engine's memory of the module began as.
     pub(crate) beginning: Vec<u8>,
     /// Held pushes, whatever the provider said: [`held`](crate::held) has what each key is.
-    pub(crate) held: [Vec<u8>; 6],
+    pub(crate) held: [Vec<u8>; 7],
 }
 
 impl Names {
@@ -47,13 +47,14 @@ impl Names {
                 "leases",
                 "taken",
                 "held-watch",
+                "held-unread",
             ]
             .map(name),
         }
     }
 
     /// As the scripts about held pushes want them.
-    pub(crate) fn of_held(&self) -> [&[u8]; 6] {
+    pub(crate) fn of_held(&self) -> [&[u8]; 7] {
         self.held.each_ref().map(Vec::as_slice)
     }
 
@@ -64,15 +65,15 @@ impl Names {
 
     /// As the script of a claim wants them.
     pub(crate) fn of_claim(&self) -> [&[u8]; 9] {
-        let [held, keys, _, _, taken, _] = self.of_held();
+        let [held, keys, _, _, taken, ..] = self.of_held();
         let [windows, queued, silences, blocks, pause, alive] = self.of_pushes();
         [windows, queued, silences, blocks, pause, alive, held, keys, taken]
     }
 
     /// As the script that takes note of changes wants them.
     pub(crate) fn of_tell(&self) -> Vec<&[u8]> {
-        let [held, keys, holders, _, taken, _] = self.of_held();
-        [self.all().as_slice(), &[held, keys, holders, taken]].concat()
+        let [held, keys, holders, _, taken, _, unread] = self.of_held();
+        [self.all().as_slice(), &[held, keys, holders, taken, unread]].concat()
     }
 
     fn of_pushes(&self) -> [&[u8]; 6] {

@@ -20,6 +20,7 @@ pub(crate) struct Scripts {
     pub(crate) look: Script,
     pub(crate) die: Script,
     pub(crate) hold: Script,
+    pub(crate) find: Script,
     pub(crate) take: Script,
     pub(crate) greet: Script,
     pub(crate) agree: Script,
@@ -34,6 +35,7 @@ impl Scripts {
             look: Script::new(include_str!("scripts/look.lua")),
             die: Script::new(include_str!("scripts/die.lua")),
             hold: Script::new(include_str!("scripts/hold.lua")),
+            find: Script::new(include_str!("scripts/find.lua")),
             take: Script::new(include_str!("scripts/take.lua")),
             greet: Script::new(include_str!("scripts/greet.lua")),
             agree: Script::new(include_str!("scripts/agree.lua")),
@@ -89,12 +91,13 @@ mod tests {
             look,
             die,
             hold,
+            find,
             take,
             greet,
             agree,
             trial,
         } = Scripts::new();
-        for script in [claim, tell, look, die, hold, take, greet, agree] {
+        for script in [claim, tell, look, die, hold, find, take, greet, agree] {
             for call in script.text.split("redis.call('").skip(1) {
                 let command = call.split('\'').next().unwrap();
                 assert!(trial.text.contains(&format!("try('{command}'")), "{command}");

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use fpush_policy::{BlockReason, Change, Claimed, News, OwnDeaths, SharedHeld, SharedSlot, SharedWord};
+use fpush_policy::{
+    BlockReason, Change, Claimed, HeldRecord, News, OwnDeaths, SharedHeld, SharedPush, SharedSlot, SharedWord,
+};
 use fpush_push::Fingerprint;
 use redis::{Cmd, FromRedisValue as _, Value};
+use uuid::Uuid;
 
 /// What the engine says to a claim; `None` for what no version of the script says.
 pub(crate) fn read_claimed(answer: &[u64]) -> Option<Claimed> {
@@ -33,6 +36,23 @@ pub(crate) fn read_news(fields: &[Vec<u8>], us: &str, second: u64) -> Option<New
         }
         _ => None,
     }
+}
+
+/// A push that was found: its place, its key, whether its instance was stopped, when it is due and given up, its record.
+pub(crate) type Found = (Vec<u8>, Vec<u8>, bool, i64, i64, Vec<u8>);
+
+/// A push that was found, with an id of its own; `None` if it is none that this version could send.
+pub(crate) fn read_found(found: &Found) -> Option<SharedPush> {
+    let (_, key, _, due, give_up, record) = found;
+    let left = |left: i64| Some(Duration::from_millis(u64::try_from(left).ok()?).min(LONGEST));
+    let record = serde_json::from_slice::<HeldRecord>(record).ok();
+    Some(SharedPush {
+        key: fingerprint(key)?,
+        id: Uuid::new_v4(),
+        due: left(*due),
+        give_up: left(*give_up),
+        record: Box::new(record.filter(HeldRecord::is_sane)?),
+    })
 }
 
 /// As the script packs a word.
@@ -152,5 +172,22 @@ mod tests {
         for strange in [&[][..], &[6], &[0, 1], &[1], &[3, 1, 3], &[2, 2]] {
             assert_eq!(read_claimed(strange), None, "{strange:?}");
         }
+    }
+
+    #[test]
+    fn what_this_fpush_would_not_have_written_is_not_taken() {
+        let record = br#"{"token":"t","class":"High","choice":"Named","domain":"a.example","spacing":1,"registered":false,
+            "due":0,"attempts":0}"#;
+        let found = |key: &[u8], record: &[u8]| {
+            read_found(&(b"1:1".to_vec(), key.to_vec(), false, -1, 5, record.to_vec()))
+        };
+        let push = found(&[1; 16], record).unwrap();
+        assert_eq!((push.due, push.give_up), (None, Some(Duration::from_millis(5))));
+        assert_eq!(found(&[1; 15], record), None);
+        assert_eq!(found(&[1; 16], b"{}"), None);
+        let of_later = String::from_utf8(record.to_vec())
+            .unwrap()
+            .replace("High", "Higher");
+        assert_eq!(found(&[1; 16], of_later.as_bytes()), None);
     }
 }

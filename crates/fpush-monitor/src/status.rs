@@ -72,6 +72,8 @@ pub struct ClusterStatus {
     pub instances: u64,
     /// What is wrong with how it is set up, in words with what to do.
     pub concerns: Vec<String>,
+    /// Held pushes that wait there for an instance of the version that wrote them.
+    pub unread: u64,
     /// Requests of pushes by what became of them.
     pub requests: Vec<(&'static str, u64)>,
 }

@@ -116,6 +116,8 @@ table! {
         "Whether the engine can be used by which instances share what they know.";
     CLUSTER_INSTANCES: Gauge, "fpush_cluster_instances", [],
         "Instances that use this engine, this one included.";
+    CLUSTER_UNREAD: Gauge, "fpush_cluster_unread", [],
+        "Held pushes in the engine that this instance cannot read, because another version of fpush has written them.";
     LAST_RELOAD_SUCCESSFUL: Gauge, "fpush_last_reload_successful", [],
         "Whether the last reload of the settings was accepted; 1 if there was none.";
     LAST_RELOAD_TIMESTAMP: Gauge, "fpush_last_reload_timestamp_seconds", [],

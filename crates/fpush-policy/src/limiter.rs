@@ -168,6 +168,13 @@ impl Limiter {
         }
     }
 
+    /// For how long the window of a slot runs on, if it is still the one that its key has.
+    pub(crate) fn left(&self, slot: RateSlot, now: Instant) -> Option<Duration> {
+        let end = self.windows.get(slot.target.slot_key()).copied();
+        let end = self.later(end.filter(|end| *end == slot.free_at), now)?;
+        Some(end.duration_since(now))
+    }
+
     /// Silences a token that its provider called too busy. Returns until when.
     pub(crate) fn silence_now(&mut self, token: Fingerprint, now: Instant) -> Instant {
         let until = self.ticks.from(now + self.settings.hard_spacing);

@@ -316,7 +316,7 @@ impl Outcome {
 
     /// Second pushes that nothing explains, each as the times of all messages and pushes of its device. Two things do: a request
     /// that had got no answer, and, for the device of the one probe that was under way when the provider came back, a message
-    /// that came meanwhile: nobody knows whether the request had left before.
+    /// that came before its answer: the probe may have woken the device before that message was there.
     pub fn unexplained(&self) -> Vec<String> {
         let mut pushes = BTreeMap::<&str, Vec<Duration>>::new();
         for (at, token) in &self.sends {

@@ -68,6 +68,7 @@ mod with {
                 up,
                 instances,
                 concerns,
+                unread,
                 requests,
             } = self.0.status();
             ClusterStatus {
@@ -77,6 +78,7 @@ mod with {
                 down: trouble.map(|trouble| trouble.to_string()),
                 instances,
                 concerns,
+                unread,
                 requests,
             }
         }

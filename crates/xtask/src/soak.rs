@@ -50,7 +50,8 @@ pub(crate) fn run(time: Duration) -> Result<()> {
             .to_owned(),
         "First and last push: since the provider is back. A probe goes out every 15 s at most.".to_owned(),
         "No answer: requests of which nobody knows what the provider has made of them. Twice: second pushes; each of them is to a \
-         device with such a request, or to that of the probe that was under way when the provider came back and a newer message."
+         device with such a request. The last of these may be the probe that was under way when the provider came back: a message \
+         that came before its answer gets a push of its own, because the probe may have woken the device before that message was there."
             .to_owned(),
         "Above the rate: seconds with more pushes than the rate allows that doubles every six seconds."
             .to_owned(),

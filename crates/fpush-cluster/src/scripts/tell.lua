@@ -1,6 +1,6 @@
 -- Takes note of changes. Told twice, or again by another instance, they mean the same: the later end, the earlier first word.
 -- KEYS: windows, queued, silences, blocks, pause, alive, words, news, deaths, beginning, held, keys, holders,
--- taken.
+-- taken, unread.
 -- ARGV: instance, its number, milliseconds after which one is gone, grace, most windows, most blocks, most words, most news;
 -- then for each change: what, member, three numbers.
 local time = redis.call('TIME')
@@ -106,6 +106,7 @@ local function cover(key, count)
         redis.call('HDEL', KEYS[11], place)
         redis.call('HDEL', KEYS[12], key)
         redis.call('ZREM', KEYS[13], place)
+        redis.call('ZREM', KEYS[15], place)
         redis.call('ZADD', KEYS[14], now, id)
     end
 end

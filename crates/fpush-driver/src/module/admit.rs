@@ -183,10 +183,8 @@ impl Module {
                     let job = job(spacing, true, worth_until);
                     let shared = match purpose {
                         Purpose::Publish => shared(&mut state, &job, Wish::Send),
-                        Purpose::Test => {
-                            decide_alone(&mut state, &job, Wish::Send);
-                            None
-                        }
+                        // They hear of it when it is accepted.
+                        Purpose::Test => None,
                     };
                     Admission::Admitted(self.to_send(job, slot, turn, shared, now))
                 }
@@ -228,16 +226,9 @@ fn shared(state: &mut State, job: &PushJob, wish: Wish) -> Option<Arc<dyn Shared
     if shared.is_up() {
         return Some(Arc::clone(shared));
     }
-    decide_alone(state, job, wish);
+    let claim = state.policy.claim(job, wish);
+    state.policy.decided_alone(&claim);
     None
-}
-
-/// Has other instances told of a push that they were not asked about.
-fn decide_alone(state: &mut State, job: &PushJob, wish: Wish) {
-    if state.shared.is_some() {
-        let claim = state.policy.claim(job, wish);
-        state.policy.decided_alone(&claim);
-    }
 }
 
 /// What is asked of other instances about a push that is held for its time, if they can be asked now.

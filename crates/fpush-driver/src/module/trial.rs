@@ -139,9 +139,13 @@ impl Module {
         push.deadline = push.deadline.min((Instant::now() + PATIENCE).into_std());
         let (backend, class) = (self.backend(), push.class);
         let tried = self.attempt_alone(&*backend, lanes, push, turn).await;
-        if tried.is_err() {
-            self.lock().policy.give_back(slot);
+        let now = Instant::now().into_std();
+        let mut state = self.lock();
+        match &tried {
+            Ok(_) => state.policy.accepted_alone(slot, now),
+            Err(_) => state.policy.give_back(slot),
         }
+        drop(state);
         tried.map(|_lane| class)
     }
 

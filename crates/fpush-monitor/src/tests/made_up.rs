@@ -92,6 +92,7 @@ pub(crate) fn good() -> Status {
             down: None,
             instances: 2,
             concerns: Vec::new(),
+            unread: 0,
             requests: vec![("ok", 48_210), ("timeout", 2)],
         }),
         registry: Some(RegistryStatus::Good),

@@ -301,6 +301,13 @@ impl<W> Policy<W> {
         }
     }
 
+    /// The provider has accepted the push of this slot, for which the others were not asked: they hear of its window.
+    pub fn accepted_alone(&mut self, slot: RateSlot, now: Instant) {
+        if let Some(left) = self.limiter.left(slot, now) {
+            self.outbox.tell(|| Change::Window(slot.key(), left));
+        }
+    }
+
     /// Until when the provider wants nothing, as it has told any instance.
     fn paused_elsewhere(&mut self, until: Option<Instant>, now: Instant) {
         let paused_before = self.health.paused_elsewhere(now);

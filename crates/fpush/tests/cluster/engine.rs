@@ -24,6 +24,21 @@ fn expect_red(rig: &Rig, instance: usize, why: &str) {
     );
 }
 
+/// So often an instance has said that the engine cannot be used: once each time, whatever it is asked meanwhile.
+#[track_caller]
+fn expect_lines(rig: &Rig, instance: usize, count: usize) {
+    let log = rig.all[instance].daemon.log();
+    assert_eq!(log.matches(DOWN).count(), count, "{log}");
+}
+
+/// So many windows are known to all.
+#[track_caller]
+fn expect_windows(rig: &Rig, count: usize) {
+    until(LONG, "what was sent meanwhile is told", || {
+        rig.redis.ask(&["ZCARD", "fpush:{m}:windows"]) == count.to_string()
+    });
+}
+
 #[test]
 fn instances_decide_alone_while_the_engine_is_away_and_tell_it_all_when_it_is_back() {
     let mut rig = Rig::start(2, "1h");
@@ -48,8 +63,9 @@ fn instances_decide_alone_while_the_engine_is_away_and_tell_it_all_when_it_is_ba
     rig.redis.start();
     for instance in &rig.all {
         instance.daemon.wait_for_log(BACK, LONG);
-        assert_eq!(instance.daemon.log().matches(DOWN).count(), 1, "one line");
     }
+    expect_lines(&rig, 0, 1);
+    expect_lines(&rig, 1, 1);
     until(LONG, "all is told", || {
         rig.redis.keys().iter().any(|key| key.contains(":queued")) && rig.push(1, &token(3)) == DEAD
     });
@@ -84,6 +100,7 @@ fn a_stalled_engine_is_left_alone_after_three_pushes_that_waited_for_it() {
         .daemon
         .wait_for_log("it does not answer within cluster.timeout", LONG);
     expect_red(&rig, 0, "cluster.timeout");
+    expect_lines(&rig, 0, 1);
     relay.release();
     relay.cut();
     rig.all[0].daemon.wait_for_log(BACK, LONG);
@@ -122,6 +139,8 @@ fn an_engine_that_refuses_us_or_takes_nothing_is_not_used() {
         expect_red(&rig, 0, why);
         config(&rig, key, good);
         rig.all[0].daemon.wait_for_nth_log(BACK, round + 1, LONG);
+        expect_lines(&rig, 0, round + 1);
+        expect_windows(&rig, round + 1);
     }
     // A password of which our URL knows nothing.
     rig.redis
@@ -133,8 +152,9 @@ fn an_engine_that_refuses_us_or_takes_nothing_is_not_used() {
 
 #[test]
 fn a_wrong_password_is_said_and_costs_nothing() {
-    let redis = Redis::with(&["--requirepass", "right", "--appendonly", "yes"]);
-    let url = redis.tcp_url().replace("redis://", "redis://wr0ng@");
+    let redis = Redis::start_new();
+    redis.ask(&["ACL", "SETUSER", "app", "on", ">right", "~*", "&*", "+@all"]);
+    let url = redis.tcp_url().replace("redis://", "redis://app:wr0ng@");
     let mut rig = Rig::with(Setup {
         redis,
         urls: vec![Some(url)],
@@ -142,7 +162,12 @@ fn a_wrong_password_is_said_and_costs_nothing() {
     });
     assert_eq!(rig.push(0, &token(1)), RESULT);
     expect_red(&rig, 0, "it refuses our password");
+    expect_lines(&rig, 0, 1);
     assert!(!rig.all[0].daemon.log().contains("wr0ng"));
+    rig.redis.ask(&["ACL", "SETUSER", "app", ">wr0ng"]);
+    rig.all[0].daemon.wait_for_log(BACK, 2 * LONG);
+    expect_lines(&rig, 0, 1);
+    expect_windows(&rig, 1);
 }
 
 #[test]

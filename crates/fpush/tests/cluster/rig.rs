@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use fpush_testkit::{
-    ApnsRequest, Daemon, FakeApns, FakeXmpp, Link, Monitoring, Redis, TestCa, fixture,
+    ApnsRequest, Command, Daemon, FakeApns, FakeXmpp, Form, Link, Monitoring, Redis, TestCa, fixture,
     publish::ejabberd_publish, until,
 };
 use serde_json::{Value, json};
@@ -158,6 +158,19 @@ impl Instance {
         let id = format!("id-{}", self.published);
         self.link.send(ejabberd_publish(&id, token, Some("m"), true));
         id
+    }
+
+    /// A user's test push to this token. Returns how it ended.
+    #[track_caller]
+    pub(crate) fn test_push(&mut self, token: &str) -> String {
+        self.published += 1;
+        let id = format!("id-{}", self.published);
+        let command = Command::new(&id, "test-push", &[("pushModule", "m"), ("token", token)]);
+        self.link
+            .send(command.from("user@a.example/phone").action("execute"));
+        Form::of(&self.link.reply_to(&id, LONG))
+            .value("outcome")
+            .to_owned()
     }
 
     pub(crate) fn monitoring(&self) -> Monitoring {

@@ -141,10 +141,8 @@ impl Service {
         }
     }
 
-    /// Waits until all that was written has become publishes, and these have their replies. Of an instance that was killed
-    /// none are expected.
-    #[track_caller]
     /// Waits until so many publishes have come: a busy machine's servers take their time.
+    #[track_caller]
     fn wait_for_publishes(&mut self, count: usize) {
         until(6 * LONG, "all is published", || {
             self.all.iter_mut().for_each(Member::read);
@@ -152,6 +150,9 @@ impl Service {
         });
     }
 
+    /// Waits until all that was written has become publishes, and these have their replies. Of an instance that was killed
+    /// none are expected.
+    #[track_caller]
     fn settle(&mut self) {
         let mut quiet = 0;
         until(6 * LONG, "all publishes are answered", || {
@@ -219,10 +220,20 @@ impl Service {
         member.daemon.start_again();
         member.is_killed = false;
         let links = member.links.len();
-        // A server that has not noticed the end of the former one refuses the new one for up to a minute.
-        until(4 * LONG, "its links are up", || {
-            member.value("fpush_component_up", &[]) == links
-        });
+        let start = Instant::now();
+        while self.all[instance].value("fpush_component_up", &[]) != links {
+            // A server that has not noticed the end of the former one refuses the new one for up to a minute.
+            assert!(
+                start.elapsed() < 4 * LONG,
+                "the links are not up again: {}",
+                self.all[instance].daemon.log()
+            );
+            thread::sleep(SECOND / 5);
+        }
+        println!(
+            "the links of instance {instance} are up {:.1} s after its start",
+            start.elapsed().as_secs_f64()
+        );
     }
 }
 
@@ -617,6 +628,9 @@ impl Service {
     fn while_apple_is_away(&mut self, fault: Fault, tally: &mut Tally) {
         let published = self.published();
         self.apple.goes_away();
+        // From then on all know it, and what is published is held at once.
+        self.write(1);
+        self.settle();
         self.load(ROUNDS, |all| fault.begin(all));
         // Who is killed stays away: others send what it held. The engine has to be there for that.
         let is_instance = matches!(fault, Fault::Instance(_));

@@ -3,6 +3,7 @@
 use std::{thread::sleep, time::Duration};
 
 use fpush_testkit::{Answer, Flow, Redis, until};
+use serde_json::json;
 
 use crate::rig::{BLOCKED, DEAD, LONG, REFUSED, RESULT, Rig, SECOND, Setup, TROUBLE, token};
 
@@ -282,4 +283,36 @@ fn what_an_instance_sends_at_its_end_is_known_to_the_others() {
     rig.all[1].start_again();
     assert_eq!(rig.push(1, &device), REFUSED);
     assert_eq!(rig.sent(&device).len(), 2);
+}
+
+/// Nobody is asked about it, so the others hear of it when it was accepted.
+#[test]
+fn a_users_test_push_counts_for_all_if_it_is_accepted_and_not_if_it_failed() {
+    let mut rig = Rig::with(Setup {
+        change: |settings| {
+            settings["registration"] = json!({ "store": { "type": "sqlite", "path": "devices.db" } });
+        },
+        ..Setup::of(2, "1h")
+    });
+    let device = token(1);
+    rig.apns.queue([
+        Answer::reason(413, "PayloadTooLarge"),
+        Answer::reason(413, "PayloadTooLarge"),
+    ]);
+    assert_eq!(rig.all[0].test_push(&device), "not_accepted");
+    assert_eq!(rig.push(1, &device), RESULT);
+    assert_eq!(
+        rig.sent(&device).len(),
+        3,
+        "twice in vain, and by the second one at once"
+    );
+
+    let device = token(2);
+    assert_eq!(rig.all[0].test_push(&device), "accepted");
+    until(LONG, "its window is told", || {
+        rig.redis.ask(&["ZCARD", "fpush:{m}:windows"]) == "2"
+    });
+    assert_eq!(rig.push(1, &device), RESULT, "queued");
+    assert_eq!(rig.push(0, &device), REFUSED);
+    assert_eq!(rig.sent(&device).len(), 1);
 }

@@ -197,6 +197,32 @@ fn what_was_held_while_the_engine_was_away_is_taken_over_later() {
     rig.expect_woken(&provider, &[1], 0..8);
 }
 
+#[test]
+fn what_several_hold_for_a_device_because_the_engine_was_away_is_one_push() {
+    let mut rig = Rig::start(2, "0s");
+    let provider = Provider::of(&rig);
+    rig.hold(0, 0..4);
+    rig.wait_until_shared(4);
+    rig.redis.kill();
+    rig.hold(0, 4..8);
+    rig.hold(1, 2..10);
+    rig.redis.start();
+    until(3 * LONG, "both have told what they hold", || {
+        rig.redis.ask(&["ZCARD", "fpush:{m}:taken"]) == "6"
+    });
+    rig.wait_until_shared(10);
+    provider.comes_back();
+    rig.expect_woken(&provider, &[0, 1], 0..10);
+    let taken = |instance| {
+        rig.value(
+            instance,
+            "fpush_held_pushes_total",
+            &[("module", "m"), ("outcome", "taken")],
+        )
+    };
+    assert_eq!((taken(0), taken(1)), (6, 0), "the newer ones are sent");
+}
+
 /// A second wake-up is better than none.
 #[test]
 fn an_instance_that_cannot_ask_sends_what_it_holds_after_a_while() {
@@ -247,4 +273,85 @@ fn what_goes_out_twice_because_a_lease_ran_out_is_counted() {
     relay.release();
     relay.cut();
     rig.wait_for_takeover(0, "sent_twice", 3);
+}
+
+impl Rig {
+    /// Changes what is in the engine of the push that is held for a device: what matches a pattern of Lua is replaced.
+    #[track_caller]
+    fn rewrite(&self, device: usize, pattern: &str, replacement: &str) {
+        let script = "for _, place in ipairs(redis.call('HKEYS', KEYS[1])) do \
+                local value = redis.call('HGET', KEYS[1], place) \
+                if string.find(value, ARGV[1], 1, true) then \
+                    local changed, count = string.gsub(value, ARGV[2], ARGV[3], 1) \
+                    redis.call('HSET', KEYS[1], place, changed) \
+                    return count \
+                end \
+            end";
+        let (held, token) = ("fpush:{m}:held", token(device));
+        let count = self
+            .redis
+            .ask(&["EVAL", script, "1", held, &token, pattern, replacement]);
+        assert_eq!(count, "1");
+    }
+
+    #[track_caller]
+    fn wait_until_unread(&self, instance: usize, count: usize) {
+        until(LONG, &format!("{count} cannot be read"), || {
+            self.value(instance, "fpush_cluster_unread", &[]) == count
+        });
+    }
+}
+
+/// As another version might write it.
+const OF_LATER: [&str; 2] = ["\"class\":\"High\"", "\"class\":\"Highest\""];
+
+#[test]
+fn what_only_another_version_can_read_waits_for_the_instance_that_wrote_it() {
+    let mut rig = Rig::start(2, "0s");
+    let provider = Provider::of(&rig);
+    rig.hold(0, 0..3);
+    rig.wait_until_shared(3);
+    rig.rewrite(1, OF_LATER[0], OF_LATER[1]);
+    rig.all[0].daemon.kill();
+    rig.wait_for_takeover(1, "dead", 2);
+    rig.wait_until_unread(1, 1);
+    let monitoring = rig.all[1].monitoring();
+    until(LONG, "the status page says so", || {
+        monitoring
+            .status()
+            .to_string()
+            .contains("1 held pushes in it were written by another version")
+    });
+    provider.comes_back();
+    until(LONG, "the others are woken", || provider.accepted().len() == 2);
+    rig.all[0].start_again();
+    rig.expect_woken(&provider, &[0, 1], 0..3);
+    rig.wait_until_unread(1, 0);
+}
+
+#[test]
+fn what_could_not_be_read_is_sent_by_whom_can_unless_it_is_over_or_not_needed() {
+    let mut rig = Rig::start(2, "0s");
+    let provider = Provider::of(&rig);
+    rig.hold(0, 0..4);
+    rig.wait_until_shared(4);
+    for device in 0..3 {
+        rig.rewrite(device, OF_LATER[0], OF_LATER[1]);
+    }
+    rig.all[0].daemon.kill();
+    rig.wait_for_takeover(1, "dead", 1);
+    rig.wait_until_unread(1, 3);
+    // The time of one is over.
+    rig.rewrite(0, "^(%d+ %d+ %d+) %d+", "%1 1");
+    rig.wait_until_unread(1, 2);
+    rig.all[1].daemon.wait_for_log("no instance could read", LONG);
+    // Another message comes for the device of the second one.
+    provider.comes_back();
+    assert_eq!(rig.push(1, &token(1)), RESULT);
+    rig.wait_until_unread(1, 1);
+    // An instance of the version that wrote the third one.
+    rig.rewrite(2, OF_LATER[1], OF_LATER[0]);
+    rig.all[1].stop();
+    rig.all[1].start_again();
+    rig.expect_woken(&provider, &[1], 1..4);
 }
