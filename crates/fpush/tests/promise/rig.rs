@@ -20,7 +20,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_fpush");
 /// With this in the environment the daemon of every row shares what it knows over an engine.
 const WITH_CLUSTER: &str = "FPUSH_TEST_WITH_CLUSTER";
 /// Long enough for everything that should happen at once.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(180);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
