@@ -290,7 +290,9 @@ fn what_an_instance_sends_at_its_end_is_known_to_the_others() {
 fn a_users_test_push_counts_for_all_if_it_is_accepted_and_not_if_it_failed() {
     let mut rig = Rig::with(Setup {
         change: |settings| {
-            settings["registration"] = json!({ "store": { "type": "sqlite", "path": "devices.db" } });
+            settings["registration"] = json!({
+                "store": { "type": "sqlite", "path": "devices.db" }, "types": { "apns": "m" },
+            });
         },
         ..Setup::of(2, "1h")
     });
