@@ -52,6 +52,8 @@ pub struct PushJob {
     pub lane: LaneId,
     /// Where else that may be at home.
     pub elsewhere: Elsewhere,
+    /// Behind a lane of its sender's own (Push 2.0): the provider that the backend knows by name.
+    pub vendor: Option<u8>,
     /// What the rate limit goes by: a registered device, or a token that did not register.
     pub key: Fingerprint,
     /// The node of a registered device.

@@ -176,6 +176,7 @@ impl HeldRecord {
             token: _,
             lane: _,
             elsewhere: _,
+            vendor: _,
             key: _,
             node,
             choice,
@@ -314,6 +315,7 @@ impl HeldRecord {
             token: fingerprint,
             lane,
             elsewhere,
+            vendor: None,
             key: self
                 .node
                 .as_deref()

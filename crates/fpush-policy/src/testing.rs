@@ -61,6 +61,7 @@ pub(crate) fn job_of(domain: &str, token: &str) -> Box<PushJob> {
         token: fingerprint,
         lane: LaneId::Main,
         elsewhere: Elsewhere::Nowhere,
+        vendor: None,
         key: fingerprint,
         node: None,
         choice: Choice::Named,

@@ -297,6 +297,7 @@ impl World {
             token: fingerprint,
             lane,
             elsewhere,
+            vendor: None,
             key: fingerprint,
             node: None,
             choice: Choice::Named,

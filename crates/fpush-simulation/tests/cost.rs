@@ -156,6 +156,7 @@ impl World {
             token,
             lane: LaneId::Main,
             elsewhere: Elsewhere::Nowhere,
+            vendor: None,
             key: token,
             node: None,
             choice: Choice::Named,

@@ -120,6 +120,7 @@ impl Module {
                 token: fingerprint,
                 lane,
                 elsewhere,
+                vendor: None,
                 key,
                 node: registered.map(|registered| Arc::clone(&registered.recipient.node)),
                 choice,

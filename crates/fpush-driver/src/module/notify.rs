@@ -60,6 +60,10 @@ impl Module {
         };
         let fingerprint = self.fingerprint_as(role, token);
         let (lane, elsewhere) = state.lanes_of(token, fingerprint, self.senders.hasher());
+        let vendor = match lane {
+            LaneId::Vendor(vendor) => Some(vendor),
+            LaneId::Main | LaneId::Second | LaneId::Origin(_) => None,
+        };
         let lane = lane.of_sender(sender.share);
         let own = fingerprint.of_sender(sender.share);
         let target = Target {
@@ -101,6 +105,7 @@ impl Module {
             token: target.token,
             lane,
             elsewhere,
+            vendor,
             key: target.key,
             node: None,
             choice: Choice::Named,

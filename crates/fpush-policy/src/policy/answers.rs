@@ -79,6 +79,8 @@ impl<W> Policy<W> {
                 }
                 self.blocklist.unblock(job.token);
                 self.recent.accepted(job.token, now);
+                let at = self.clock.seconds(now);
+                let publisher = Publisher::of_accepted(&job.sender);
                 self.learn_home(job);
                 if self.spool.cover(job.target(), job.arrived) {
                     self.ended.push((job.token, HeldEnd::Covered));
@@ -87,6 +89,9 @@ impl<W> Policy<W> {
                 if let LaneId::Origin(origin) = job.lane {
                     self.lanes.origins.accepted(origin, now);
                     self.lanes.origins.words.unblock(job.token);
+                    if let Some(vendor) = job.vendor {
+                        self.lanes.relayed(vendor).accepted(job.token, publisher, at);
+                    }
                 } else if is_current {
                     if job.lane == LaneId::Main {
                         let is_backlog = self.has_backlog();
@@ -96,8 +101,6 @@ impl<W> Policy<W> {
                     if let (Elsewhere::Asked { .. }, Some(other)) = (job.elsewhere, job.lane.other()) {
                         self.take_neutral_of(other, job, now);
                     }
-                    let at = self.clock.seconds(now);
-                    let publisher = Publisher::of_accepted(&job.sender);
                     let change = self.guard_of(job.lane).accepted(job.token, publisher, at);
                     notice = change.map(Notice::Lane);
                 }
@@ -346,7 +349,7 @@ impl<W> Policy<W> {
             // The provider will say it again.
             Err(Unavailable) => return (Outcome::RegistryUnavailable, 0),
         };
-        self.guard_of(job.lane).unblock(job.token);
+        self.forget_words(job.token);
         self.outbox.tell(|| Change::Unblock(job.token));
         self.block(job.token, reason, now);
         let dropped = match outcome {

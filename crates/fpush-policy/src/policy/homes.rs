@@ -49,8 +49,7 @@ impl<W> Policy<W> {
 
     /// Whether a token has worked in a lane, and not in the other one since, as far as that is remembered.
     pub(super) fn is_known_home(&self, token: Fingerprint, lane: LaneId) -> bool {
-        self.home(token) == lane
-            && (lane == LaneId::Second || self.recent.accepted_at(token).is_some())
+        self.home(token) == lane && (lane == LaneId::Second || self.recent.accepted_at(token).is_some())
     }
 
     /// A push was accepted: from now on that is where its token is tried first.

@@ -17,6 +17,8 @@ pub(super) struct Lanes<W> {
     /// Those that the backend knows by name, as soon as something was sent to them. None is ever forgotten.
     pub(super) vendors: BTreeMap<u8, Box<Vendor<W>>>,
     pub(super) origins: Origins<W>,
+    /// What vendors say of receivers for which senders sign themselves, each in a lane of its own.
+    relayed: BTreeMap<u8, VerdictGuard>,
     permits: usize,
     digest: u128,
 }
@@ -34,6 +36,7 @@ impl<W> Lanes<W> {
         Self {
             vendors: BTreeMap::new(),
             origins: Origins::new(permits, digest),
+            relayed: BTreeMap::new(),
             permits,
             digest,
         }
@@ -48,6 +51,9 @@ impl<W> Lanes<W> {
             vendor.turns.resize(permits);
         }
         self.origins.words.go_on_under(digest);
+        for guard in self.relayed.values_mut() {
+            guard.go_on_under(digest);
+        }
         self.origins.configure(permits);
     }
 
@@ -63,16 +69,25 @@ impl<W> Lanes<W> {
         })
     }
 
+    /// What is known of a vendor's words about receivers for which senders sign themselves. It is not written down: after a
+    /// restart those words begin again.
+    pub(super) fn relayed(&mut self, vendor: u8) -> &mut VerdictGuard {
+        let digest = self.digest;
+        let guard = || VerdictGuard::of(Whose::Strangers, digest);
+        self.relayed.entry(vendor).or_insert_with(guard)
+    }
+
     /// What is known of the words of all of them.
     pub(super) fn guards(&self) -> impl Iterator<Item = &VerdictGuard> {
         let vendors = self.vendors.values().map(|vendor| &vendor.guard);
-        vendors.chain([&self.origins.words])
+        vendors.chain([&self.origins.words]).chain(self.relayed.values())
     }
 
     /// The same, to be changed.
     pub(super) fn guards_mut(&mut self) -> impl Iterator<Item = &mut VerdictGuard> {
         let vendors = self.vendors.values_mut().map(|vendor| &mut vendor.guard);
-        vendors.chain([&mut self.origins.words])
+        let beside = self.relayed.values_mut();
+        vendors.chain([&mut self.origins.words]).chain(beside)
     }
 
     /// Pushes under way, and publishes that wait for a permit.

@@ -10,7 +10,7 @@ use crate::{
     block::BlockReason,
     health::{Complaint, ModuleHealth, worse},
     job::PushJob,
-    verdict::{Belief, Condition, Seconds, VerdictGuard, Word},
+    verdict::{Belief, Condition, Publisher, Seconds, VerdictGuard, Word},
     view::SecondView,
 };
 
@@ -279,16 +279,23 @@ impl<W> Policy<W> {
         Answered::next(Next::Ended(Ended::Failed { resume }))
     }
 
-    /// Weighs what a server that a stranger has chosen says against one of its own receivers.
+    /// Weighs what a server that a stranger has chosen says against one of its own receivers. A vendor's words about receivers
+    /// for which senders sign themselves are weighed by what it says of all of those: its incident would end them all.
     fn weigh_alone(&mut self, origin: Fingerprint, job: &PushJob, word: Word, now: Instant) -> Answered {
         self.lanes.origins.answered(origin);
-        let at = self.clock.seconds(now);
+        let (token, at) = (job.token, self.clock.seconds(now));
         let is_second = job.push.extra.as_ref().is_some_and(|extra| extra.call);
         let is_astray = word == Word::AboutUs && job.choice == Choice::Default;
-        let belief = if is_second || is_astray {
-            Belief::Doubted
-        } else {
-            self.lanes.origins.words.weigh_alone(job.token, word, at)
+        let belief = match job.vendor {
+            _ if is_second || is_astray => Belief::Doubted,
+            None => self.lanes.origins.words.weigh_alone(token, word, at),
+            Some(vendor) => {
+                let is_living = self.recent.accepted_at(token).is_some();
+                let guard = self.lanes.relayed(vendor);
+                guard
+                    .weigh(token, Publisher::of(&job.sender), word, is_living, at)
+                    .0
+            }
         };
         match belief {
             Belief::Dead => Answered::next(Next::Dead { since: None }),

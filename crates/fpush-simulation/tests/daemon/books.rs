@@ -9,7 +9,8 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    device::Device, ledger::Ledger, log::say, notifications::Notifications, provider::App, random::Random, registry::Registrations,
+    device::Device, ledger::Ledger, log::say, notifications::Notifications, provider::App, random::Random,
+    registry::Registrations,
 };
 
 /// Milliseconds since the world began, which no crash and no clock on the wall changes.

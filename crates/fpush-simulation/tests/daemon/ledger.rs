@@ -332,7 +332,7 @@ impl Books {
             ));
         }
         if !answer.keeps_device() && self.is_alive(device) {
-            self.died(device, now);
+            self.died(device, false, now);
         }
     }
 
@@ -393,7 +393,7 @@ impl Books {
     }
 
     /// A living device was answered as if it were gone. An incident may cost ten of them.
-    pub(crate) fn died(&mut self, device: usize, now: Millis) {
+    pub(crate) fn died(&mut self, device: usize, is_notification: bool, now: Millis) {
         let (app, token) = (self.devices[device].app, self.devices[device].token);
         let app = &mut self.apps[app];
         let wrong = &app.tokens[token].wrong;
@@ -401,10 +401,11 @@ impl Books {
             .first()
             .zip(wrong.last())
             .is_some_and(|(first, last)| last - first >= DAY - SECOND);
-        if app.had_incident && !app.deaths.contains(&device) {
-            app.deaths.push(device);
+        let words = app.words_of(is_notification);
+        if app.had_incident && !app.deaths.contains(&(device, words)) {
+            app.deaths.push((device, words));
         }
-        let deaths = app.deaths_beside(token, |device| self.devices[device].token);
+        let deaths = app.deaths_beside(token, words, |device| self.devices[device].token);
         if (!app.had_incident || deaths > MOST_DEATHS) && !is_wrong_for_a_day {
             self.fail(format!(
                 "device {device} lives and is unregistered at {now}; deaths of the incident: {deaths}"

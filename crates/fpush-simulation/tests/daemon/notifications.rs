@@ -47,6 +47,8 @@ struct Way {
     /// Answers in a row that say that it cannot be reached, and the last one.
     failures: u32,
     failed: Option<Millis>,
+    /// When its provider last called it too busy.
+    busy: Option<Millis>,
     /// When its provider called it wrong, since it last accepted one.
     wrong: Vec<Millis>,
 }
@@ -140,7 +142,10 @@ impl Books {
         let way = self.notifications.ways.entry(way).or_default();
         match result {
             Ok(()) => {
-                *way = Way::default();
+                *way = Way {
+                    busy: way.busy,
+                    ..Way::default()
+                };
                 sent.fate = Fate::Accepted;
                 let domain = sent.domain.clone();
                 self.apps[app].accepted_notification(token, domain, now);
@@ -152,6 +157,7 @@ impl Books {
             Err(PushError::TokenGone { .. } | PushError::TokenUnserved | PushError::Unexplained) => {
                 sent.is_rejected = true;
             }
+            Err(PushError::TokenBusy | PushError::TooMany { .. }) => way.busy = Some(now),
             // That says nothing of the token.
             Err(_) => {}
         }
@@ -178,12 +184,9 @@ impl Books {
         let recent = self.notifications.near(arrived, HOUR, |other| {
             domain_of(&self.devices[other].from) == domain
         });
-        let way = self
-            .notifications
-            .ways
-            .entry((app, token, domain))
-            .or_default();
+        let way = self.notifications.ways.entry((app, token, domain)).or_default();
         let refused_until = way.refused_until();
+        let busy = way.busy.max(self.apps[app].tokens[token].busy);
         let is_wrong_for_a_day = way
             .wrong
             .first()
@@ -192,6 +195,7 @@ impl Books {
         let is_doubted = self.apps[app].tokens[token].is_doubted(arrived);
         // That nothing is sent there because of what it is.
         let is_fault = is_rejected
+            || condition == "item-not-found"
             || is_doubted && condition == "remote-server-timeout"
             || condition == "policy-violation";
         if is_fault {
@@ -204,7 +208,7 @@ impl Books {
         match &**condition {
             "item-not-found" if kind == "cancel" => {
                 if self.is_token_alive(device) && !is_wrong_for_a_day {
-                    self.died(device, now);
+                    self.died(device, true, now);
                 }
             }
             // The one that finds out whether the provider is back is sent first.
@@ -216,9 +220,7 @@ impl Books {
                 }
             }
             "resource-constraint" => {
-                let is_silenced = self.apps[app].tokens[token]
-                    .busy
-                    .is_some_and(|busy| arrived < busy + 600 * SECOND);
+                let is_silenced = busy.is_some_and(|busy| arrived < busy + 600 * SECOND);
                 let is_calm = self.is_calm(device, arrived)
                     && (!self.apps[app].has_lanes || self.permits >= MANY_PERMITS)
                     && self.are_others_few(app, arrived);

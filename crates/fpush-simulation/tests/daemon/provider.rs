@@ -54,8 +54,8 @@ pub(crate) struct App {
     pub(crate) slowness: Millis,
     pub(crate) tokens: Vec<TokenTruth>,
     by_text: BTreeMap<String, usize>,
-    /// Living devices that were answered as dead, since its last incident began.
-    pub(crate) deaths: Vec<usize>,
+    /// Living devices that were answered as dead, since its last incident began, and by whose words.
+    pub(crate) deaths: Vec<(usize, Words)>,
     /// Whether it ever called living tokens dead.
     pub(crate) had_incident: bool,
     under_way: BTreeMap<String, usize>,
@@ -65,6 +65,15 @@ pub(crate) struct App {
     strangers: BTreeMap<String, Millis>,
     /// When a notification was last accepted, by lane, and by domain where each has its own.
     notified: BTreeMap<(LaneId, String), Millis>,
+}
+
+/// What its words are weighed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Words {
+    /// Everything that is said in the lane.
+    OfAll,
+    /// Where strangers choose servers, what is said of notifications, for which their senders sign themselves.
+    OfNotifications,
 }
 
 pub(crate) struct TokenTruth {
@@ -149,12 +158,26 @@ impl App {
     }
 
     /// Living devices of a token's lane that were answered as dead, since the last incident began.
-    pub(crate) fn deaths_beside(&self, token: usize, token_of: impl Fn(usize) -> usize) -> usize {
+    pub(crate) fn deaths_beside(
+        &self,
+        token: usize,
+        words: Words,
+        token_of: impl Fn(usize) -> usize,
+    ) -> usize {
         let lane = |token: usize| self.lane(&self.tokens[token].text);
         let deaths = self.deaths.iter();
         deaths
-            .filter(|device| lane(token_of(**device)) == lane(token))
+            .filter(|(device, of)| *of == words && lane(token_of(*device)) == lane(token))
             .count()
+    }
+
+    /// What counts against tokens, if something is said of a notification, or else of a publish.
+    pub(crate) fn words_of(&self, is_notification: bool) -> Words {
+        if is_notification && self.has_lanes {
+            Words::OfNotifications
+        } else {
+            Words::OfAll
+        }
     }
 
     /// A notification that a domain sent to a token was accepted.
@@ -367,8 +390,7 @@ impl<'a> Attempt<'a> {
         };
         // What a stranger's own server says of its receivers is believed after an hour, whether it is true or not: here they
         // say of none that it is gone.
-        let is_honest = app.lane(self.push.token.as_str()).is_strangers()
-            || (app.has_lanes && self.number.is_some());
+        let is_honest = app.lane(self.push.token.as_str()).is_strangers();
         match app.weather {
             Weather::Gone | Weather::Wrong | Weather::WrongForSome if is_honest => Ok(()),
             Weather::Fine if random.one_in(300) => Err(PushError::Reconnected),

@@ -256,7 +256,9 @@ impl Record for Known {
                 let token = registration.token.clone();
                 books.tell(&format!("{node} is ended"));
                 if !books.rejected.contains(&token) {
-                    books.fail(format!("{node} is ended, and nobody has said anything against its token"));
+                    books.fail(format!(
+                        "{node} is ended, and nobody has said anything against its token"
+                    ));
                 }
             }
             Ok(is_over)

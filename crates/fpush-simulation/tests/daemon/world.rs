@@ -483,9 +483,7 @@ impl World {
             let number = books.notify(device, link);
             books.counts.stanzas += 1;
             books.tell(&format!("r{number}: notification for device {device}"));
-            let Device {
-                app, token, from, ..
-            } = &books.devices[device];
+            let Device { app, token, from, .. } = &books.devices[device];
             let text = &books.apps[*app].tokens[*token].text;
             let priority = random.one_of(&["high", "normal", "low"]);
             let stanza = stanzas::notification(&format!("r{number}"), from, *app, text, priority);

@@ -1,4 +1,4 @@
-use std::time::SystemTime;
+use std::{collections::BTreeSet, time::SystemTime};
 
 use super::*;
 use crate::{
@@ -68,7 +68,11 @@ impl Fixture {
     }
 
     fn answer(&mut self, lane: LaneId, token: &str, answer: Result<(), PushError>) -> Answered {
-        let (mut job, now) = (job(lane, token), self.clocks.now);
+        self.answer_to(job(lane, token), answer)
+    }
+
+    fn answer_to(&mut self, mut job: Box<PushJob>, answer: Result<(), PushError>) -> Answered {
+        let now = self.clocks.now;
         let failure = answer
             .err()
             .map(|error| Failure::new(error, "reason", "answer", ""));
@@ -246,6 +250,41 @@ fn a_strangers_server_speaks_for_its_own_receivers_and_only_over_time() {
         assert!(!f.is_dead(lane, "forbidden", PushError::TokenUnserved));
         f.pass(24 * HOUR);
     }
+}
+
+/// Their senders sign for themselves, each in a lane of its own; but the provider is one.
+#[test]
+fn an_incident_of_a_vendor_ends_few_of_those_for_whom_their_senders_sign() {
+    for (vendor, most) in [(Some(1), 10), (None, 60)] {
+        let (mut f, mut dead) = (Fixture::new(), BTreeSet::new());
+        for answer in [Ok(()), Err(GONE), Err(GONE), Err(GONE)] {
+            for token in 0..60 {
+                let mut job = job(server(&format!("of sender {}", token % 6)), &format!("t{token}"));
+                job.vendor = vendor;
+                let answered = f.answer_to(job, answer);
+                if matches!(answered.next, Next::Dead { .. }) {
+                    dead.insert(token);
+                }
+            }
+            f.pass(2 * HOUR);
+        }
+        let dead = dead.len();
+        assert!(
+            dead <= most && (vendor.is_some() || dead == 60),
+            "{vendor:?}: {dead}"
+        );
+    }
+    // One that is gone goes at once while the others are accepted.
+    let mut f = Fixture::new();
+    let mut gone = |token: &str, answer| {
+        let mut job = job(server("of a sender"), token);
+        job.vendor = Some(1);
+        matches!(f.answer_to(job, answer).next, Next::Dead { .. })
+    };
+    for token in 0..10 {
+        gone(&format!("t{token}"), Ok(()));
+    }
+    assert!(gone("gone", Err(GONE)));
 }
 
 /// Whoever makes thousands of origins makes no device die later, and none that is alive die.
