@@ -59,7 +59,8 @@ impl Way {
         let Some(failed) = self.failed else {
             return 0;
         };
-        let pause = (60 * SECOND << (self.failures - 1).min(6)).min(HOUR);
+        let doublings = (self.failures - 1).min(6);
+        let pause = (60 * SECOND * 2_u64.pow(doublings)).min(HOUR);
         failed + pause.max(LONGEST_BLOCK)
     }
 }
