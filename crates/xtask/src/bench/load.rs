@@ -235,9 +235,11 @@ impl Replies {
         mut socket: &TcpStream,
         mut take: impl FnMut(Reply<'_>) -> Result<()>,
     ) -> Result<u64> {
-        let count = socket
-            .read(&mut self.bytes[self.filled..])
-            .with_context(|| format!("no reply in {TIMEOUT:?}"))?;
+        let count = match socket.read(&mut self.bytes[self.filled..]) {
+            // Such as by the end of a program that was started meanwhile: with a time limit it is not begun again by itself.
+            Err(e) if e.kind() == ErrorKind::Interrupted => return Ok(0),
+            read => read.with_context(|| format!("no reply in {TIMEOUT:?}"))?,
+        };
         let at = Instant::now();
         ensure!(count > 0, "fpush closed the stream");
         self.filled += count;

@@ -172,6 +172,9 @@ pub(crate) fn measure(fpush: &Path, options: &Options) -> Result<()> {
             let tables: Vec<_> = tables.iter().map(Table::markdown).collect();
             report::write(file, &tables.join("\n"))?;
         }
+        if options.short {
+            println!("\n{}", report::ONLY_SHORT);
+        }
         return Ok(());
     }
     let throughput = throughput::measure(fpush, plan, &stand_in, &samples)?;

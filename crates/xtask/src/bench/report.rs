@@ -252,14 +252,15 @@ impl Display for Report {
             write!(f, "\n{table}")?;
         }
         if self.short {
-            writeln!(
-                f,
-                "\nThe bench works. This short form and this build say nothing about speed."
-            )?;
+            writeln!(f, "\n{ONLY_SHORT}")?;
         }
         Ok(())
     }
 }
+
+/// What the short form says at its end.
+pub(super) const ONLY_SHORT: &str =
+    "The bench works. This short form and this build say nothing about speed.";
 
 pub(super) fn write(file: &Path, text: &str) -> Result<()> {
     fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
