@@ -65,6 +65,8 @@ pub(super) struct Plan {
     pub(super) drain_rate: u64,
     /// Registered devices.
     pub(super) devices: u64,
+    /// Registrations under way at a time; the last one has a target.
+    pub(super) registering: [u64; 3],
     /// Sender domains at an overload.
     pub(super) domains: DomainsPlan,
     /// New tokens until tables have grown.
@@ -150,6 +152,7 @@ impl Plan {
         held: 1_000_000,
         drain_rate: 1_000,
         devices: 2_000_000,
+        registering: [1, 64, 512],
         domains: DomainsPlan {
             domains: 10_000,
             permits: 150,
@@ -202,6 +205,8 @@ impl Plan {
         held: 20,
         drain_rate: 100,
         devices: 3_000,
+        // Who waits for seconds is refused, and a busy machine takes its time without optimisation.
+        registering: [1, 4, 16],
         domains: DomainsPlan {
             domains: 100,
             permits: 10,
