@@ -46,6 +46,9 @@ pub trait Server {
     /// The whole debug log so far.
     fn log(&self) -> String;
 
+    /// Its processes, of which the kernel can be asked.
+    fn processes(&self) -> Vec<u32>;
+
     /// Stops the server and waits for its end. Its log stays readable.
     fn stop(&mut self);
 
@@ -99,6 +102,15 @@ impl Prosody {
     /// `extra_config` is Lua; it stands in the global section of the configuration, after everything that is set
     /// there by default.
     pub fn start(components: &[(&str, &str)], extra_config: &str) -> io::Result<Self> {
+        Self::start_logging("debug", components, extra_config)
+    }
+
+    /// The same with a log as usual, which has no line for each stanza.
+    pub fn start_at_info(components: &[(&str, &str)]) -> io::Result<Self> {
+        Self::start_logging("info", components, "")
+    }
+
+    fn start_logging(level: &str, components: &[(&str, &str)], extra_config: &str) -> io::Result<Self> {
         if !Self::is_installed() {
             return Err(missing(
                 "Prosody with mod_cloud_notify",
@@ -123,7 +135,7 @@ c2s_interfaces = {{ "127.0.0.1" }}
 c2s_ports = {{ {c2s_port} }}
 component_interfaces = {{ "127.0.0.1" }}
 component_ports = {{ {component_port} }}
-log = {{ debug = "{dir}/prosody.log" }}
+log = {{ {level} = "{dir}/prosody.log" }}
 {extra_config}
 VirtualHost "{HOST}"
 "#,
@@ -179,16 +191,22 @@ impl Ejabberd {
     /// `extra_config` is YAML at the top level; two spaces in front of its first lines put them into `modules`, which
     /// comes last.
     pub fn start(components: &[(&str, &str)], extra_config: &str) -> io::Result<Self> {
-        Self::start_with(components, "", extra_config)
+        Self::start_with(DEBUG, components, "", extra_config)
+    }
+
+    /// The same with a log as usual, which has no line for each stanza.
+    pub fn start_at_info(components: &[(&str, &str)]) -> io::Result<Self> {
+        Self::start_with(INFO, components, "", "")
     }
 
     /// The same, where the port for components speaks TLS with the certificate and key in this PEM file.
     pub fn start_with_tls(components: &[(&str, &str)], certificate: &Path) -> io::Result<Self> {
         let listener = format!("\n    tls: true\n    certfile: \"{}\"", certificate.display());
-        Self::start_with(components, &listener, "")
+        Self::start_with(DEBUG, components, &listener, "")
     }
 
     fn start_with(
+        level: u8,
         components: &[(&str, &str)],
         listener_config: &str,
         extra_config: &str,
@@ -210,7 +228,7 @@ impl Ejabberd {
         };
         let config = format!(
             r#"hosts: [{HOST}]
-loglevel: 5
+loglevel: {level}
 auth_method: internal
 auth_password_format: plain
 registration_timeout: infinity
@@ -286,6 +304,10 @@ modules:
     }
 }
 
+/// Log levels of ejabberd.
+const DEBUG: u8 = 5;
+const INFO: u8 = 4;
+
 /// What a private server is made of.
 #[derive(Debug)]
 struct Instance {
@@ -348,6 +370,10 @@ impl Instance {
         String::from_utf8_lossy(&fs::read(&self.log_file).unwrap_or_default()).into_owned()
     }
 
+    fn processes(&self) -> Vec<u32> {
+        self.running.iter().flat_map(Running::processes).collect()
+    }
+
     fn stop(&mut self) {
         // The node first, then its port mapper.
         while let Some(mut program) = self.running.pop() {
@@ -383,6 +409,10 @@ impl Server for Prosody {
         self.0.log()
     }
 
+    fn processes(&self) -> Vec<u32> {
+        self.0.processes()
+    }
+
     fn stop(&mut self) {
         self.0.stop();
     }
@@ -412,6 +442,10 @@ impl Server for Ejabberd {
 
     fn log(&self) -> String {
         self.0.log()
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        self.0.processes()
     }
 
     fn stop(&mut self) {

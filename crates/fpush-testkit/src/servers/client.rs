@@ -54,6 +54,11 @@ impl Client {
             .map(drop)
     }
 
+    /// The stream of a client that is logged in, for who reads and writes it without this. What has been read of it is lost.
+    pub fn into_socket(self) -> TcpStream {
+        self.stream
+    }
+
     /// The full JID that the server gave.
     pub fn jid(&self) -> &str {
         &self.jid

@@ -1,7 +1,7 @@
 //! Programs that do not outlive this one.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -67,6 +67,15 @@ pub struct Running {
 }
 
 impl Running {
+    /// The processes that it consists of, without those that they have started.
+    pub fn processes(&self) -> Vec<u32> {
+        let shell = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"));
+        let children = children.unwrap_or_default();
+        let children = children.split_ascii_whitespace();
+        children.filter_map(|child| child.parse().ok()).collect()
+    }
+
     /// Its exit status, if it has ended.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()

@@ -63,9 +63,7 @@ pub(super) fn measure(fpush: &Path, plan: &Plan, stand_in: &StandIn) -> Result<C
         println!("with a cluster, turn {number}/{count}: {turn:?}");
         turns.push(turn);
     }
-    let pace = Pace {
-        per_second: plan.target_rate,
-    };
+    let pace = Pace::even(plan.target_rate);
     let mut paces = Vec::new();
     for _ in 0..plan.others.count {
         paces.push(Paced {
@@ -108,9 +106,7 @@ impl Instance {
 
     fn paced(&mut self, pace: Pace, time: Duration) -> Result<Spread> {
         let (sent, _) = self.rig.paced(&self.template, pace, time)?;
-        Ok(Spread::of(
-            sent.accepted.into_iter().map(|(_, time)| time).collect(),
-        ))
+        Ok(sent.spread())
     }
 }
 

@@ -12,34 +12,22 @@ use fpush_testkit::TempDir;
 use fpush_testkit::publish::prosody_publish;
 use serde_json::{Value, json};
 
+use super::group::Subject;
 use super::load::{Amount, Kind};
-use super::megabytes;
 use super::plan::{LOADS, Plan};
 use super::rig::Rig;
 use super::stats::millis;
+use super::target::Target;
 use super::template::{NUMBER, Template};
-use crate::table::Table;
+use super::throughput::per_push;
 
-pub(super) struct Devices {
-    count: u64,
-    /// `fpush import json` of all of them.
-    import: Duration,
-    /// From exec to link up with all of them, and without any.
-    startup: [Duration; 2],
-    /// The memory that they take.
-    bytes: u64,
-    /// CPU per push to a registered device, and to a token, in microseconds.
-    cpu: [f64; 2],
-    /// Registrations that were acknowledged, a second, with so many under way.
-    registrations: Vec<(u64, f64)>,
-}
-
-pub(super) fn measure(fpush: &Path, plan: &Plan) -> Result<Devices> {
+pub(super) fn measure(subject: &Subject<'_>) -> Result<Vec<Target>> {
+    let (fpush, plan) = (subject.fpush, subject.plan);
     let count = plan.devices;
     println!("registered devices: {count}");
     let folder = TempDir::new();
     let registration = json!({
-        "store": { "type": "sqlite", "path": folder.path().join("devices.db") },
+        "store": { "type": "sqlite", "path": folder.path().join("devices.db"), "cache": true },
         "types": { TYPE: MODULE },
     });
     let modules = json!({ MODULE: { "type": "demo" } });
@@ -50,32 +38,85 @@ pub(super) fn measure(fpush: &Path, plan: &Plan) -> Result<Devices> {
     let without = empty.startup;
     drop(empty);
 
-    let import = import(fpush, &folder, &registration, count)?;
+    let import = import(fpush, &folder, &registration, count)?.as_secs_f64();
     let mut rig = Rig::start_with(fpush, &modules, Some(&registration))?;
+    let linked = Instant::now();
+    first_answered(&mut rig, count)?;
+    let answered = rig.startup + linked.elapsed();
     let bytes = settled(&rig)?.saturating_sub(before);
     let registered = cpu_per_push(&mut rig, &publish("secret", SECRET), plan)?;
 
-    let mut registrations = Vec::new();
-    for in_flight in [1, 64, 512] {
+    let mut targets = vec![
+        Target::at_least(
+            format!("fpush import json, {count} devices"),
+            count as f64 / import,
+            60_000.0,
+            "/s",
+        ),
+        Target::none(
+            format!("from exec to link up with {count} devices"),
+            millis(rig.startup),
+            " ms",
+        ),
+        Target::at_most(
+            "from exec to the first answered publish for one of them",
+            millis(answered),
+            500.0,
+            " ms",
+        ),
+        Target::none("from exec to link up without any", millis(without), " ms"),
+        Target::at_most(
+            "memory of a registered device",
+            bytes as f64 / count as f64,
+            160.0,
+            " bytes",
+        ),
+        Target::none(
+            "CPU per push to a registered device, demo, 512 in flight",
+            registered,
+            " us",
+        ),
+        Target::none("the same to a token, on an empty registry", stateless, " us"),
+    ];
+    for in_flight in plan.registering {
         // Numbers above those of the devices that are there.
         rig.link.next = rig.link.next.max(count);
-        let template = register();
-        let (done, _) = rig.run(
-            &[template],
+        let (done, cpu) = rig.run(
+            &[register()],
             in_flight,
             Amount::Time(plan.others.time),
             Kind::Result,
         )?;
-        registrations.push((in_flight, done.pushes as f64 / done.elapsed.as_secs_f64()));
+        let what = format!("registrations by command, each on disk, {in_flight} under way");
+        let per_second = done.pushes as f64 / done.elapsed.as_secs_f64();
+        targets.push(if plan.registering.ends_with(&[in_flight]) {
+            Target::at_least(what, per_second, 25_000.0, "/s")
+        } else {
+            Target::none(what, per_second, "/s")
+        });
+        targets.push(Target::none("CPU of each", per_push(cpu, done.pushes), " us"));
     }
-    Ok(Devices {
-        count,
-        import,
-        startup: [rig.startup, without],
-        bytes,
-        cpu: [registered, stateless],
-        registrations,
-    })
+    Ok(targets)
+}
+
+/// Publishes for a device, again and again until that is answered with a result. While devices come into memory nobody may be
+/// told that it is gone.
+fn first_answered(rig: &mut Rig, count: u64) -> Result<()> {
+    let publish = [publish("secret", SECRET)];
+    let start = Instant::now();
+    loop {
+        rig.link.next = count - 1;
+        let mut kind = None;
+        rig.link.run_with(&publish, 1, Amount::Publishes(1), |reply| {
+            kind = Some(reply.kind);
+            Ok(())
+        })?;
+        ensure!(kind != Some(Kind::Gone), "a registered device was called gone");
+        if kind == Some(Kind::Result) {
+            return Ok(());
+        }
+        ensure!(start.elapsed() < LONGEST_LOAD, "a registered device is not found");
+    }
 }
 
 /// The memory that it has when all devices are there, which come into it beside the pushes: when it grows no more.
@@ -101,7 +142,7 @@ fn cpu_per_push(rig: &mut Rig, template: &Template, plan: &Plan) -> Result<f64> 
         amount,
         Kind::Result,
     )?;
-    Ok(cpu.as_secs_f64() * 1e6 / done.pushes as f64)
+    Ok(per_push(cpu, done.pushes))
 }
 
 fn import(fpush: &Path, folder: &TempDir, registration: &Value, count: u64) -> Result<Duration> {
@@ -159,74 +200,9 @@ fn register() -> Template {
     ))
 }
 
-impl Devices {
-    pub(super) fn table(&self) -> Table {
-        let row = |what: String, measured: String| vec![what, measured];
-        let count = self.count;
-        let per_second = count as f64 / self.import.as_secs_f64();
-        let [with, without] = self.startup;
-        let [registered, stateless] = self.cpu;
-        let mut rows = vec![
-            row(
-                format!("fpush import json, {count} devices"),
-                format!("{per_second:.0}/s"),
-            ),
-            row(
-                format!("from exec to link up with {count} devices"),
-                format!("{:.0} ms", millis(with)),
-            ),
-            row(
-                "the same without any".to_owned(),
-                format!("{:.0} ms", millis(without)),
-            ),
-            row(
-                format!("{count} devices in memory"),
-                format!("{:.0} MB", megabytes(self.bytes)),
-            ),
-            row(
-                "CPU per push to a registered device, demo, 512 in flight".to_owned(),
-                format!("{registered:.1} us"),
-            ),
-            row(
-                "the same to a token, on an empty registry".to_owned(),
-                format!("{stateless:.1} us"),
-            ),
-        ];
-        rows.extend(self.registrations.iter().map(|(in_flight, per_second)| {
-            row(
-                format!("registrations by command, each on disk, {in_flight} under way"),
-                format!("{per_second:.0}/s"),
-            )
-        }));
-        Table {
-            title: "Registered devices (SQLite)".to_owned(),
-            head: &["", "measured"],
-            rows,
-            notes: vec!["Registrations that come together share one write to the disk.".to_owned()],
-        }
-    }
-
-    pub(super) fn json(&self) -> Value {
-        let [with, without] = self.startup;
-        let [registered, stateless] = self.cpu;
-        json!({
-            "count": self.count,
-            "import_seconds": self.import.as_secs_f64(),
-            "startup_ms": millis(with),
-            "startup_empty_ms": millis(without),
-            "bytes": self.bytes,
-            "cpu_us_registered": registered,
-            "cpu_us_stateless": stateless,
-            "registrations": self
-                .registrations
-                .iter()
-                .map(|(in_flight, per_second)| json!({ "in_flight": in_flight, "per_second": per_second }))
-                .collect::<Vec<_>>(),
-        })
-    }
-}
-
 const MODULE: &str = "demo";
 /// The push type.
 const TYPE: &str = "fcm";
 const SECRET: &str = "7c1f0f2a9d3e4b5c7c1f0f2a9d3e4b5c7c1f0f2a9d3e4b5c7c1f0f2a9d3e4b5c";
+/// Devices come into memory at some hundred thousand a second.
+const LONGEST_LOAD: Duration = Duration::from_secs(120);

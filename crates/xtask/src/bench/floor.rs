@@ -5,6 +5,7 @@ use std::io::{self, BufRead as _, Write as _};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,6 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::runtime;
+use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -23,6 +25,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use super::paced::Pace;
 use super::sample::{self, Sample};
 use super::template::write_number;
 
@@ -32,7 +35,7 @@ pub(super) fn config(url: &str, ca: &Path, sample: &Sample) -> Value {
 }
 
 /// Connects and says so; then runs for every line `IN_FLIGHT MILLISECONDS` on standard input, and answers each with
-/// `REQUESTS MICROSECONDS`.
+/// `REQUESTS MICROSECONDS`; or for a line `paced PER_SECOND MILLISECONDS`, and answers with the nanoseconds of each request's way.
 pub(crate) fn floor(file: &Path) -> Result<()> {
     let config = serde_json::from_slice::<Value>(&fs::read(file)?)?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -42,6 +45,16 @@ pub(crate) fn floor(file: &Path) -> Result<()> {
     println!("ready");
     for line in io::stdin().lock().lines() {
         let line = line?;
+        if let Some(line) = line.strip_prefix(PACED) {
+            let (per_second, millis) = line.split_once(' ').context("expected two numbers")?;
+            let time = Duration::from_millis(millis.parse()?);
+            let pace = Pace::poisson(per_second.parse()?);
+            let times = local.block_on(&runtime, paced(&plan, &sender, pace, time))?;
+            let times: Vec<_> = times.iter().map(|time| time.as_nanos().to_string()).collect();
+            println!("{}", times.join(" "));
+            io::stdout().flush()?;
+            continue;
+        }
         let numbers = line.split(' ').map(str::parse).collect::<Result<Vec<u64>, _>>()?;
         let [in_flight, millis] = numbers[..] else {
             anyhow::bail!("expected two numbers, not {line:?}");
@@ -87,6 +100,40 @@ async fn run(
         requests += worker.await??;
     }
     Ok(requests)
+}
+
+/// Sends requests when they are due. As in fpush, what is to be sent comes from outside; the time begins there.
+async fn paced(
+    plan: &Rc<Plan>,
+    sender: &SendRequest<Full<Bytes>>,
+    pace: Pace,
+    time: Duration,
+) -> Result<Vec<Duration>> {
+    let (due, mut wanted) = mpsc::unbounded_channel();
+    thread::spawn(move || {
+        let start = Instant::now();
+        for (number, at) in (0_u64..).zip(pace.departures(time)) {
+            thread::sleep(at.saturating_sub(start.elapsed()));
+            if due.send((number, Instant::now())).is_err() {
+                break;
+            }
+        }
+    });
+    let mut requests = Vec::new();
+    while let Some((number, start)) = wanted.recv().await {
+        let (plan, mut sender) = (Rc::clone(plan), sender.clone());
+        requests.push(tokio::task::spawn_local(async move {
+            sender.ready().await?;
+            let response = sender.send_request(plan.request(1 << 63 | number)?).await?;
+            response.into_body().collect().await?;
+            anyhow::Ok(start.elapsed())
+        }));
+    }
+    let mut times = Vec::with_capacity(requests.len());
+    for request in requests {
+        times.push(request.await??);
+    }
+    Ok(times)
 }
 
 /// The requests.
@@ -182,6 +229,9 @@ impl Plan {
         Ok(sender)
     }
 }
+
+/// The first word of a line that wants requests at a pace.
+pub(super) const PACED: &str = "paced ";
 
 fn text(value: &Value) -> Result<&str> {
     value.as_str().context("a text is missing in the file")

@@ -77,9 +77,7 @@ pub(super) fn measure(fpush: &Path, plan: &Plan, stand_in: &StandIn) -> Result<H
 /// Publishes for other devices until nothing is held any more. Returns how long that was, and how long pushes took meanwhile.
 fn drain(rig: &mut Rig, plan: &Plan) -> Result<(Duration, Spread)> {
     let template = Template::new(Server::Prosody, APPLE, &Backend::Certificate.token());
-    let pace = Pace {
-        per_second: plan.drain_rate,
-    };
+    let pace = Pace::even(plan.drain_rate);
     rig.link.next = 1 << 40;
     let (start, mut times) = (Instant::now(), Vec::new());
     while rig.held()? > 0 {

@@ -14,6 +14,7 @@ use fpush_testkit::TempDir;
 use super::load::Done;
 use super::providers::{Endpoints, Providers};
 use super::sample::Sample;
+use super::stats::Spread;
 use super::template::read_number;
 use super::{FLOOR, STAND_IN, floor, proc};
 use crate::interrupt;
@@ -166,6 +167,18 @@ impl Floor {
             elapsed: Duration::from_micros(micros.parse()?),
         };
         Ok((done, cpu))
+    }
+}
+
+impl Floor {
+    /// Sends so many requests a second, at times as those of many senders; returns how long they took.
+    pub(super) fn paced(&mut self, per_second: u64, time: Duration) -> Result<Spread> {
+        let line = format!("{}{per_second} {}", floor::PACED, time.as_millis());
+        let times = self.helper.ask(&line)?;
+        let times = times
+            .split_ascii_whitespace()
+            .map(|nanos| nanos.parse().map(Duration::from_nanos));
+        Ok(Spread::of(times.collect::<Result<_, _>>()?))
     }
 }
 

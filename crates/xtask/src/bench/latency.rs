@@ -63,19 +63,15 @@ struct Idle {
 /// `carried` is how many pushes a second fpush brought when it was given as much as it could take.
 pub(super) fn measure(fpush: &Path, plan: &Plan, stand_in: &mut StandIn, carried: f64) -> Result<Latency> {
     let mut bench = Bench::start(fpush, plan, stand_in)?;
-    let target = Pace {
-        per_second: plan.target_rate,
-    };
+    let target = Pace::even(plan.target_rate);
     let (fast, slow) = (Duration::ZERO, DELAY);
     let mut rows = vec![bench.row("", fast, target, &plan.soak)?];
     for &per_second in plan.rates {
-        rows.push(bench.row("", fast, Pace { per_second }, &[plan.paced])?);
+        rows.push(bench.row("", fast, Pace::even(per_second), &[plan.paced])?);
     }
     rows.sort_by_key(|row| row.pace.per_second);
     let target_row = rows.iter().position(|row| row.pace == target);
-    let half = |carried: f64| Pace {
-        per_second: (carried / 2.0).max(1.0) as u64,
-    };
+    let half = |carried: f64| Pace::even((carried / 2.0).max(1.0) as u64);
     rows.push(bench.row("half load", fast, half(carried), &[plan.paced])?);
     rows.push(bench.row("", slow, target, &[plan.paced])?);
     // With a slow provider it carries no more than may be in flight there.

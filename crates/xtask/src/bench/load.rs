@@ -54,12 +54,7 @@ impl Listener {
         )?;
         read_until(&mut socket, b"</handshake>")?;
         socket.write_all(b"<handshake/>")?;
-        Ok(Link {
-            socket,
-            replies: Replies::new(),
-            next: 0,
-            out: Vec::new(),
-        })
+        Ok(Link::of(socket))
     }
 }
 
@@ -98,6 +93,16 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// A stream on which publishes may be sent.
+    pub(super) fn of(socket: TcpStream) -> Self {
+        Self {
+            socket,
+            replies: Replies::new(),
+            next: 0,
+            out: Vec::new(),
+        }
+    }
+
     /// Keeps so many publishes in flight, then waits for the last reply. They are made of the templates in turn. A
     /// reply that is not the expected one, that nobody waits for or that comes twice is an error.
     pub(super) fn run(
@@ -106,6 +111,17 @@ impl Link {
         in_flight: u64,
         amount: Amount,
         expected: Kind,
+    ) -> Result<Done> {
+        self.run_with(templates, in_flight, amount, |reply| reply.expect(expected))
+    }
+
+    /// The same with whatever is done with each reply.
+    pub(super) fn run_with(
+        &mut self,
+        templates: &[Template],
+        in_flight: u64,
+        amount: Amount,
+        mut take: impl FnMut(&Reply<'_>) -> Result<()>,
     ) -> Result<Done> {
         let first = self.next;
         let mut answered = Vec::new();
@@ -135,7 +151,7 @@ impl Link {
                 break;
             }
             wanted = self.replies.read(&self.socket, |reply| {
-                reply.expect(expected)?;
+                take(&reply)?;
                 let index = reply.index_from(first);
                 match index.and_then(|index| answered.get_mut(index)) {
                     Some(answered) if !*answered => *answered = true,
@@ -219,9 +235,11 @@ impl Replies {
         mut socket: &TcpStream,
         mut take: impl FnMut(Reply<'_>) -> Result<()>,
     ) -> Result<u64> {
-        let count = socket
-            .read(&mut self.bytes[self.filled..])
-            .with_context(|| format!("no reply in {TIMEOUT:?}"))?;
+        let count = match socket.read(&mut self.bytes[self.filled..]) {
+            // Such as by the end of a program that was started meanwhile: with a time limit it is not begun again by itself.
+            Err(e) if e.kind() == ErrorKind::Interrupted => return Ok(0),
+            read => read.with_context(|| format!("no reply in {TIMEOUT:?}"))?,
+        };
         let at = Instant::now();
         ensure!(count > 0, "fpush closed the stream");
         self.filled += count;

@@ -94,6 +94,11 @@ impl Memory {
         self.limited.per_million()
     }
 
+    /// Bytes that a token on the block list takes.
+    pub(super) fn per_blocked(&self) -> f64 {
+        self.blocked.per_million()
+    }
+
     pub(super) fn table(&self, under_load: Vec<Vec<String>>) -> Table {
         let mut rows: Vec<_> = self.rows().into_iter().map(Vec::from).collect();
         rows.extend(under_load);

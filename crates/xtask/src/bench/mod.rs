@@ -8,8 +8,10 @@
 mod against;
 mod cluster;
 mod devices;
+mod domains;
 mod flood;
 mod floor;
+mod group;
 mod held;
 mod helper;
 mod latency;
@@ -17,14 +19,18 @@ mod load;
 mod memory;
 mod modules;
 mod paced;
+mod pacing;
 mod plan;
 mod proc;
 mod providers;
 mod report;
 mod rig;
 mod sample;
+mod servers;
+mod stalls;
 mod startup;
 mod stats;
+mod target;
 mod template;
 mod throughput;
 mod webpush;
@@ -38,6 +44,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use self::against::Programs;
 pub(crate) use self::floor::floor;
+use self::group::{GROUPS, Subject};
 use self::helper::StandIn;
 pub(crate) use self::helper::stand_in;
 use self::plan::Plan;
@@ -66,6 +73,8 @@ pub(crate) struct Options {
     markdown: Option<PathBuf>,
     /// Another program, to be measured in turns with this one.
     against: Option<PathBuf>,
+    /// What is measured alone; everything if there are none.
+    names: Vec<String>,
 }
 
 impl Options {
@@ -75,6 +84,7 @@ impl Options {
         json: None,
         markdown: None,
         against: None,
+        names: Vec::new(),
     };
 
     pub(crate) fn read(options: &[&str]) -> Result<Self> {
@@ -83,6 +93,7 @@ impl Options {
             json: None,
             markdown: None,
             against: None,
+            names: Vec::new(),
         };
         let mut options = options.iter();
         while let Some(option) = options.next() {
@@ -97,20 +108,30 @@ impl Options {
                 "--json" => read.json = file()?,
                 "--markdown" => read.markdown = file()?,
                 "--against" => read.against = file()?,
-                other => bail!("there is no option {other}; `cargo xtask help` lists them"),
+                "--servers" => read.names.push(group::SERVERS.to_owned()),
+                name if against::names().any(|known| known == name) => read.names.push(name.to_owned()),
+                other => bail!(
+                    "there is neither an option {other}, which `cargo xtask help` would list, nor such a figure: {}",
+                    against::names().collect::<Vec<_>>().join(", ")
+                ),
             }
         }
         ensure!(
-            read.against.is_none() || read.json.is_none(),
-            "--against has no --json, only --markdown"
+            !read.is_selection() || read.json.is_none(),
+            "--against, and figures by name, have no --json, only --markdown"
         );
         Ok(read)
+    }
+
+    /// Whether it is not the whole report.
+    fn is_selection(&self) -> bool {
+        self.against.is_some() || !self.names.is_empty()
     }
 }
 
 /// Builds everything and measures. The short form takes the debug build, which is there already.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    install::ensure(&[Package::Redis])?;
+    install::ensure(&[Package::Redis, Package::Prosody, Package::Ejabberd])?;
     let profile: &[&str] = if options.short { &[] } else { &["--release"] };
     let fpush = process::build("fpush", profile)?;
     if options.short {
@@ -129,6 +150,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             measure.arg(option).arg(file);
         }
     }
+    measure.args(&options.names);
     Err(anyhow::Error::from(measure.exec()).context("cannot start the measuring"))
 }
 
@@ -140,13 +162,18 @@ pub(crate) fn measure(fpush: &Path, options: &Options) -> Result<()> {
 
     let samples = Samples::take(fpush)?;
     let mut stand_in = StandIn::start()?;
-    if let Some(other) = &options.against {
-        let programs = Programs { this: fpush, other };
-        let tables = against::measure(&programs, plan, &stand_in, &samples)?;
-        tables.iter().for_each(|table| println!("\n{table}"));
+    if options.is_selection() {
+        let programs = Programs {
+            this: fpush,
+            other: options.against.as_deref(),
+        };
+        let tables = against::measure(&programs, &options.names, plan, &stand_in, &samples)?;
         if let Some(file) = &options.markdown {
             let tables: Vec<_> = tables.iter().map(Table::markdown).collect();
             report::write(file, &tables.join("\n"))?;
+        }
+        if options.short {
+            println!("\n{}", report::ONLY_SHORT);
         }
         return Ok(());
     }
@@ -154,12 +181,22 @@ pub(crate) fn measure(fpush: &Path, options: &Options) -> Result<()> {
     let latency = latency::measure(fpush, plan, &mut stand_in, throughput.per_second())?;
     let modules = modules::measure(fpush, plan, &stand_in)?;
     let memory = memory::measure(fpush, plan)?;
-    let devices = devices::measure(fpush, plan)?;
     let flood = flood::measure(fpush, plan, &stand_in)?;
     let held = held::measure(fpush, plan, &stand_in)?;
     let cluster = cluster::measure(fpush, plan, &stand_in)?;
     let webpush = webpush::measure(fpush, plan, &stand_in)?;
     let startup = startup::measure(fpush, plan, &stand_in)?;
+
+    let subject = Subject {
+        fpush,
+        plan,
+        stand_in: &stand_in,
+        samples: &samples,
+    };
+    let groups = GROUPS
+        .iter()
+        .map(|group| anyhow::Ok((group, (group.measure)(&subject)?)));
+    let groups = groups.collect::<Result<_>>()?;
 
     let report = Report {
         date,
@@ -169,7 +206,7 @@ pub(crate) fn measure(fpush: &Path, options: &Options) -> Result<()> {
         latency,
         modules,
         memory,
-        devices,
+        groups,
         flood,
         held,
         cluster,
@@ -210,6 +247,12 @@ mod tests {
         let against = Options::read(&["--against", "/tmp/c"]).expect("it is known");
         assert_eq!(against.against.as_deref(), Some(Path::new("/tmp/c")));
         assert!(Options::read(&["--against", "/tmp/c", "--json", "/tmp/a"]).is_err());
+        let named = Options::read(&["growth", "--servers"]).expect("they are known");
+        assert_eq!(named.names, ["growth", "servers"]);
+        assert!(Options::read(&["growth", "--json", "/tmp/a"]).is_err());
+        for name in against::names() {
+            assert!(crate::USAGE.contains(name), "{name} is not in the help");
+        }
         assert!(Options::read(&["--json"]).is_err() && Options::read(&["--fast"]).is_err());
     }
 }

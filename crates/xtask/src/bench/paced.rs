@@ -7,34 +7,67 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use fpush_testkit::Dice;
 
 use super::load::{Kind, Link, Replies};
+use super::stats::Spread;
 use super::template::Template;
 use crate::interrupt;
 
-/// So many publishes a second, at equal distances.
+/// So many publishes a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pace {
     pub(super) per_second: u64,
+    shape: Shape,
+}
+
+/// How they are spread over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// At equal distances.
+    Even,
+    /// As those of many senders who know nothing of each other.
+    Poisson,
 }
 
 impl Pace {
-    /// When the publish with this number, from 0, is due.
-    fn due(self, number: u64) -> Duration {
-        Duration::from_nanos(number * NANOS / self.per_second)
+    /// At equal distances.
+    pub(super) const fn even(per_second: u64) -> Self {
+        Self {
+            per_second,
+            shape: Shape::Even,
+        }
     }
 
-    /// How many publishes are due after so long.
-    fn due_after(self, elapsed: Duration) -> u64 {
-        let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
-        nanos.saturating_mul(self.per_second) / NANOS + 1
+    /// As those of many senders who know nothing of each other; at the same times in each run.
+    pub(super) const fn poisson(per_second: u64) -> Self {
+        Self {
+            per_second,
+            shape: Shape::Poisson,
+        }
     }
 
-    /// How many publishes such a time holds.
-    pub(super) fn publishes_in(self, time: Duration) -> u64 {
-        self.due_after(time) - 1
+    /// When each publish of such a time is due.
+    pub(super) fn departures(self, time: Duration) -> Vec<Duration> {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let count = nanos.saturating_mul(self.per_second) / NANOS;
+        let (mut dice, mut at) = (Dice::new(SEED), Duration::ZERO);
+        let mut due = |number| match self.shape {
+            Shape::Even => Duration::from_nanos(number * NANOS / self.per_second),
+            Shape::Poisson => {
+                let chance = (dice.below(FINE) + 1) as f64 / FINE as f64;
+                at += Duration::from_secs_f64(-chance.ln() / self.per_second as f64);
+                at
+            }
+        };
+        (0..count).map(&mut due).collect()
     }
 }
+
+/// The seed of all times that are drawn.
+const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+/// How many chances there are.
+const FINE: usize = 1 << 40;
 
 const NANOS: u64 = 1_000_000_000;
 
@@ -56,6 +89,11 @@ impl Sent {
         self.accepted.len() as u64 + self.refused
     }
 
+    /// How long the replies with `result` took.
+    pub(super) fn spread(&self) -> Spread {
+        Spread::of(self.accepted.iter().map(|(_, taken)| *taken).collect())
+    }
+
     /// Adds what came of the publishes that went on at the same pace.
     pub(super) fn add(&mut self, more: Self) {
         self.accepted.extend(more.accepted);
@@ -71,16 +109,16 @@ impl Link {
     /// A thread of its own sends: it sleeps until the next publish is due, and then writes all that are due. The
     /// time of a publish begins right before it is written, not when it was due: a thread that wakes up late is
     /// the load's fault, not fpush's. How late it was is noted, so that nobody has to believe that it kept pace.
-    pub(super) fn paced(&mut self, template: &Template, pace: Pace, time: Duration) -> Result<Sent> {
-        let (first, total) = (self.next, pace.publishes_in(time));
-        self.next += total;
+    pub(super) fn paced(&mut self, templates: &[Template], pace: Pace, time: Duration) -> Result<Sent> {
+        let (first, due) = (self.next, pace.departures(time));
+        self.next += due.len() as u64;
         let run = Run {
             socket: &self.socket,
-            template,
-            pace,
+            templates,
             first,
+            left: due.iter().map(|_| AtomicU64::new(NOT_YET)).collect(),
+            due,
             start: Instant::now(),
-            left: (0..total).map(|_| AtomicU64::new(NOT_YET)).collect(),
             given_up: AtomicBool::new(false),
         };
         let replies = &mut self.replies;
@@ -102,9 +140,11 @@ impl Link {
 /// What the thread that writes and the one that reads share.
 struct Run<'a> {
     socket: &'a TcpStream,
-    template: &'a Template,
-    pace: Pace,
+    /// In turn.
+    templates: &'a [Template],
     first: u64,
+    /// When each publish is due.
+    due: Vec<Duration>,
     start: Instant,
     /// When each publish left, in nanoseconds since the start.
     left: Vec<AtomicU64>,
@@ -115,28 +155,28 @@ impl Run<'_> {
     /// Returns how late each publish was.
     fn write(&self) -> Result<Vec<Duration>> {
         let mut socket = self.socket;
-        let (mut next, total) = (0, self.left.len() as u64);
-        let mut late = Vec::with_capacity(self.left.len());
+        let mut late = Vec::with_capacity(self.due.len());
         let mut out = Vec::new();
-        while next < total && !self.given_up.load(Ordering::Relaxed) {
-            let now = self.start.elapsed();
-            let early = self.pace.due(next).saturating_sub(now);
+        let mut numbered = (self.first..).zip(self.templates.iter().cycle());
+        while let Some(next) = self.due.get(late.len())
+            && !self.given_up.load(Ordering::Relaxed)
+        {
+            let (now, first) = (self.start.elapsed(), late.len());
+            let early = next.saturating_sub(now);
             if !early.is_zero() {
                 thread::sleep(early);
                 continue;
             }
-            let due = self.pace.due_after(now).min(total);
             out.clear();
-            for number in next..due {
-                self.template.write(self.first + number, &mut out);
-                late.push(now - self.pace.due(number));
+            late.extend(self.due[first..].iter().map_while(|due| now.checked_sub(*due)));
+            for (number, template) in numbered.by_ref().take(late.len() - first) {
+                template.write(number, &mut out);
             }
             let now = nanos(self.start.elapsed());
-            for left in &self.left[usize::try_from(next)?..usize::try_from(due)?] {
+            for left in &self.left[first..late.len()] {
                 left.store(now, Ordering::Release);
             }
             socket.write_all(&out).context("fpush takes nothing any more")?;
-            next = due;
         }
         Ok(late)
     }
@@ -178,26 +218,24 @@ mod tests {
 
     #[test]
     fn publishes_are_due_at_equal_distances() {
-        let pace = Pace { per_second: 5_000 };
-        assert_eq!(pace.due(0), Duration::ZERO);
-        assert_eq!(pace.due(1), Duration::from_micros(200));
-        assert_eq!(pace.due(600_000), Duration::from_secs(120));
-        assert_eq!(pace.publishes_in(Duration::from_secs(120)), 600_000);
+        let due = Pace::even(5_000).departures(Duration::from_secs(120));
+        assert_eq!(due.len(), 600_000);
+        assert_eq!((due[0], due[1]), (Duration::ZERO, Duration::from_micros(200)));
+        assert_eq!(due[599_999], Duration::from_micros(119_999_800));
     }
 
     #[test]
-    fn what_is_due_is_neither_early_nor_forgotten() {
-        for per_second in [1, 3, 7, 1_000, 20_000, 33_333] {
-            let pace = Pace { per_second };
-            for number in [0, 1, 2, 1_000, 1_000_003] {
-                let due = pace.due(number);
-                // A nanosecond more, because `due` is rounded down.
-                let count = pace.due_after(due + Duration::from_nanos(1));
-                assert_eq!(count, number + 1, "{per_second} a second");
-            }
-        }
-        let pace = Pace { per_second: 1_000 };
-        assert_eq!(pace.due_after(Duration::from_micros(2_999)), 3);
-        assert_eq!(pace.due_after(Duration::from_micros(3_000)), 4);
+    fn publishes_of_many_come_by_chance_and_as_often() {
+        let due = Pace::poisson(5_000).departures(Duration::from_secs(20));
+        assert_eq!(due.len(), 100_000);
+        assert!(due.is_sorted());
+        let end = due[99_999].as_secs_f64();
+        assert!((19.8..20.2).contains(&end), "{end}");
+        // Gaps shorter than the mean are 63 of 100.
+        let short = due
+            .windows(2)
+            .filter(|pair| pair[1] - pair[0] < Duration::from_micros(200));
+        let share = short.count() as f64 / 1e5;
+        assert!((0.62..0.645).contains(&share), "{share}");
     }
 }

@@ -65,10 +65,49 @@ pub(super) struct Plan {
     pub(super) drain_rate: u64,
     /// Registered devices.
     pub(super) devices: u64,
+    /// Registrations under way at a time; the last one has a target.
+    pub(super) registering: [u64; 3],
+    /// Sender domains at an overload.
+    pub(super) domains: DomainsPlan,
+    /// New tokens until tables have grown.
+    pub(super) growth: GrowthPlan,
+    /// What could hold up pushes, with many modules.
+    pub(super) stall: StallPlan,
+    /// Longer than from one writing of the block list to the next.
+    pub(super) snapshot: Duration,
+    /// Publishes a second at equal distances whose cost has a target.
+    pub(super) even_rate: u64,
+    /// How long the rate with the target is kept up for its rarest times, by fpush and by the bare client.
+    pub(super) tail: Duration,
+    pub(super) floor_tail: Duration,
     /// Servers that strangers have chosen, of one device each.
     pub(super) origins: u64,
     pub(super) flood: FloodPlan,
     pub(super) starts: usize,
+}
+
+/// More than a provider takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DomainsPlan {
+    pub(super) domains: u64,
+    /// Pushes at the provider at a time.
+    pub(super) permits: u64,
+    /// Publishes that wait for their answer: more than fit into the lines.
+    pub(super) in_flight: u64,
+    pub(super) time: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GrowthPlan {
+    pub(super) tokens: u64,
+    pub(super) per_second: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StallPlan {
+    pub(super) modules: u64,
+    pub(super) per_second: u64,
+    pub(super) time: Duration,
 }
 
 /// A flood of one registrable domain.
@@ -112,7 +151,27 @@ impl Plan {
         queued: 100_000,
         held: 1_000_000,
         drain_rate: 1_000,
-        devices: 1_000_000,
+        devices: 2_000_000,
+        registering: [1, 64, 512],
+        domains: DomainsPlan {
+            domains: 10_000,
+            permits: 150,
+            in_flight: 4_096,
+            time: Duration::from_secs(5),
+        },
+        growth: GrowthPlan {
+            tokens: 4_500_000,
+            per_second: 20_000,
+        },
+        stall: StallPlan {
+            modules: 1_000,
+            per_second: 1_000,
+            time: Duration::from_secs(20),
+        },
+        snapshot: Duration::from_secs(75),
+        even_rate: 1_000,
+        tail: Duration::from_secs(300),
+        floor_tail: Duration::from_secs(60),
         origins: 10_000,
         flood: FloodPlan {
             permits: 100,
@@ -146,6 +205,27 @@ impl Plan {
         held: 20,
         drain_rate: 100,
         devices: 3_000,
+        // Who waits for seconds is refused, and a busy machine takes its time without optimisation.
+        registering: [1, 4, 16],
+        domains: DomainsPlan {
+            domains: 100,
+            permits: 10,
+            in_flight: 200,
+            time: Duration::from_millis(200),
+        },
+        growth: GrowthPlan {
+            tokens: 200,
+            per_second: 1_000,
+        },
+        stall: StallPlan {
+            modules: 10,
+            per_second: 200,
+            time: Duration::from_millis(1_200),
+        },
+        snapshot: Duration::from_millis(100),
+        even_rate: 100,
+        tail: Duration::from_millis(200),
+        floor_tail: Duration::from_millis(100),
         origins: 100,
         flood: FloodPlan {
             permits: 10,

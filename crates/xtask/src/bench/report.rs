@@ -7,11 +7,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::cluster::Cluster;
-use super::devices::Devices;
 use super::flood::Flood;
+use super::group::Group;
 use super::held::Held;
 use super::latency::Latency;
 use super::memory::Memory;
@@ -19,6 +19,7 @@ use super::modules::Modules;
 use super::proc;
 use super::startup::Startup;
 use super::stats::millis;
+use super::target::{self, Target};
 use super::throughput::Throughput;
 use super::webpush::WebPush;
 use crate::table::Table;
@@ -32,7 +33,8 @@ pub(super) struct Report {
     pub(super) latency: Latency,
     pub(super) modules: Modules,
     pub(super) memory: Memory,
-    pub(super) devices: Devices,
+    /// With the figures of each.
+    pub(super) groups: Vec<(&'static Group, Vec<Target>)>,
     pub(super) flood: Flood,
     pub(super) held: Held,
     pub(super) cluster: Cluster,
@@ -41,138 +43,106 @@ pub(super) struct Report {
     pub(super) took: Duration,
 }
 
-/// What is to be reached.
-struct Target {
-    what: &'static str,
-    measured: f64,
-    bound: Bound,
-    unit: &'static str,
-}
-
-enum Bound {
-    AtMost(f64),
-    AtLeast(f64),
-}
-
-impl Target {
-    fn is_met(&self) -> bool {
-        match self.bound {
-            Bound::AtMost(most) => self.measured <= most,
-            Bound::AtLeast(least) => self.measured >= least,
-        }
-    }
-}
-
 impl Report {
-    fn targets(&self) -> [Target; 18] {
-        let target = |what, measured, bound, unit| Target {
-            what,
-            measured,
-            bound,
-            unit,
-        };
-        [
-            target(
+    fn targets(&self) -> Vec<Target> {
+        vec![
+            Target::at_most(
                 "CPU per push / floor, APNs with certificate, 512 in flight",
                 self.throughput.ratio(),
-                Bound::AtMost(1.9),
+                1.9,
                 "",
             ),
-            target(
+            Target::at_least(
                 "1 / CPU per push, the same",
                 self.throughput.capacity(),
-                Bound::AtLeast(60_000.0),
+                60_000.0,
                 "/s",
             ),
-            target(
+            Target::at_most(
                 "memory of 1,000,000 tokens in the rate limiter",
                 self.memory.per_million_tokens(),
-                Bound::AtMost(48.0),
+                48.0,
                 " MB",
             ),
-            target(
-                "p99 of the added time, 5,000 pushes/s",
-                self.latency.p99(),
-                Bound::AtMost(2.0),
-                " ms",
-            ),
-            target(
-                "p99 of another domain's requests under a flood / (2 x p99 without + 5 ms)",
-                self.flood.worst(),
-                Bound::AtMost(1.0),
-                "",
-            ),
-            target(
-                "idle CPU, of one core",
-                self.latency.idle_percent(),
-                Bound::AtMost(0.1),
-                " %",
-            ),
-            target("CPU of a held push", self.held.cpu(), Bound::AtMost(25.0), " us"),
-            target(
-                "disk of a held push",
-                self.held.disk(),
-                Bound::AtMost(400.0),
+            Target::at_most(
+                "memory of a blocked token",
+                self.memory.per_blocked(),
+                40.0,
                 " bytes",
             ),
-            target(
+            Target::at_most(
+                "p99 of the added time, 5,000 pushes/s",
+                self.latency.p99(),
+                2.0,
+                " ms",
+            ),
+            Target::at_most(
+                "p99 of another domain's requests under a flood / (2 x p99 without + 5 ms)",
+                self.flood.worst(),
+                1.0,
+                "",
+            ),
+            Target::at_most("idle CPU, of one core", self.latency.idle_percent(), 0.1, " %"),
+            Target::at_most("CPU of a held push", self.held.cpu(), 25.0, " us"),
+            Target::at_most("disk of a held push", self.held.disk(), 400.0, " bytes"),
+            Target::at_most(
                 "from exec to link up with 1,000,000 held pushes",
                 self.held.startup(),
-                Bound::AtMost(3.0),
+                3.0,
                 " s",
             ),
-            target(
+            Target::at_most(
                 "p99 of new pushes while they are sent",
                 self.held.p99(),
-                Bound::AtMost(50.0),
+                50.0,
                 " ms",
             ),
-            target(
+            Target::at_most(
                 "CPU per push of an instance with a cluster / without",
                 self.cluster.ratio(),
-                Bound::AtMost(1.6),
+                1.6,
                 "",
             ),
-            target(
+            Target::at_most(
                 "the same of each of three on one engine",
                 self.cluster.ratio_of_three(),
-                Bound::AtMost(1.7),
+                1.7,
                 "",
             ),
-            target(
+            Target::at_most(
                 "what a cluster adds to the p50 of a push",
                 self.cluster.p50(),
-                Bound::AtMost(0.3),
+                0.3,
                 " ms",
             ),
-            target(
+            Target::at_most(
                 "what a cluster adds to the p99 of a push",
                 self.cluster.p99(),
-                Bound::AtMost(1.5),
+                1.5,
                 " ms",
             ),
-            target(
+            Target::at_most(
                 "CPU per web push / APNs push beside it, 512 in flight",
                 self.webpush.ratio(),
-                Bound::AtMost(2.5),
+                2.5,
                 "",
             ),
-            target(
+            Target::at_least(
                 "1 / CPU per web push, the same",
                 self.webpush.capacity(),
-                Bound::AtLeast(5_000.0),
+                5_000.0,
                 "/s",
             ),
-            target(
+            Target::at_most(
                 "p99 of a web push, less that of an APNs push, 5,000 pushes/s",
                 self.webpush.p99(),
-                Bound::AtMost(5.0),
+                5.0,
                 " ms",
             ),
-            target(
+            Target::at_most(
                 "memory of an origin in use, of 10,000",
                 self.webpush.bytes_per_origin(),
-                Bound::AtMost(20_000.0),
+                20_000.0,
                 " bytes",
             ),
         ]
@@ -184,7 +154,6 @@ impl Report {
             self.latency.table(),
             self.modules.table(),
             self.memory.table(self.latency.memory_rows()),
-            self.devices.table(),
             self.flood.table(),
             self.held.table(),
             self.cluster.table(),
@@ -205,40 +174,15 @@ impl Report {
                 notes: Vec::new(),
             },
         ];
+        let groups = self.groups.iter();
+        tables.extend(groups.map(|(group, targets)| target::table(group.title, targets)));
         if !self.short {
-            tables.push(self.target_table());
+            let targets = self.targets();
+            let groups = self.groups.iter().flat_map(|(_, targets)| targets);
+            let all = targets.iter().chain(groups).filter(|target| target.is_bound());
+            tables.push(target::table("Targets", all));
         }
         tables
-    }
-
-    fn target_table(&self) -> Table {
-        let row = |target: &Target| {
-            let Target {
-                what,
-                measured,
-                ref bound,
-                unit,
-            } = *target;
-            let figure = |figure: f64| {
-                let digits = if figure >= 1_000.0 { 0 } else { 2 };
-                format!("{figure:.digits$}{unit}")
-            };
-            vec![
-                what.to_owned(),
-                figure(measured),
-                match *bound {
-                    Bound::AtMost(most) => format!("at most {}", figure(most)),
-                    Bound::AtLeast(least) => format!("at least {}", figure(least)),
-                },
-                if target.is_met() { "met" } else { "MISSED" }.to_owned(),
-            ]
-        };
-        Table {
-            title: "Targets".to_owned(),
-            head: &["", "measured", "target", ""],
-            rows: self.targets().iter().map(row).collect(),
-            notes: Vec::new(),
-        }
     }
 
     /// When, where and how, one line each.
@@ -273,19 +217,11 @@ impl Report {
     pub(super) fn json(&self) -> Value {
         // Of the short form they would say nothing.
         let targets = (!self.short).then(|| self.targets());
-        let target = |target: &Target| {
-            let (at_most, at_least) = match target.bound {
-                Bound::AtMost(most) => (Some(most), None),
-                Bound::AtLeast(least) => (None, Some(least)),
-            };
-            json!({
-                "what": target.what,
-                "measured": target.measured,
-                "at_most": at_most,
-                "at_least": at_least,
-                "met": target.is_met(),
-            })
-        };
+        let figures = |targets: &[Target]| targets.iter().map(Target::json).collect::<Value>();
+        let groups = self
+            .groups
+            .iter()
+            .map(|(group, targets)| (group.name.to_owned(), figures(targets)));
         json!({
             "date": self.date(),
             "commit": self.commit,
@@ -296,13 +232,13 @@ impl Report {
             "paced": self.latency.json(),
             "modules": self.modules.json(),
             "memory": self.memory.json(),
-            "devices": self.devices.json(),
+            "groups": groups.collect::<Map<_, _>>(),
             "flood": self.flood.json(),
             "held": self.held.json(),
             "cluster": self.cluster.json(),
             "webpush": self.webpush.json(),
             "startup": self.startup.json(),
-            "targets": targets.map(|targets| targets.iter().map(target).collect::<Vec<_>>()),
+            "targets": targets.map(|targets| figures(&targets)),
         })
     }
 }
@@ -316,14 +252,15 @@ impl Display for Report {
             write!(f, "\n{table}")?;
         }
         if self.short {
-            writeln!(
-                f,
-                "\nThe bench works. This short form and this build say nothing about speed."
-            )?;
+            writeln!(f, "\n{ONLY_SHORT}")?;
         }
         Ok(())
     }
 }
+
+/// What the short form says at its end.
+pub(super) const ONLY_SHORT: &str =
+    "The bench works. This short form and this build say nothing about speed.";
 
 pub(super) fn write(file: &Path, text: &str) -> Result<()> {
     fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;

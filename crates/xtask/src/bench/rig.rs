@@ -1,6 +1,8 @@
 //! A running fpush whose link is up.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -57,12 +59,7 @@ impl Rig {
 
     fn start_of(fpush: &Path, mut settings: Value, proxy: Option<&str>) -> Result<Self> {
         let listener = Listener::bind()?;
-        settings["component"] = json!({
-            "componentHostname": "push.localhost",
-            "componentKey": "made-up-component-secret",
-            "serverHostname": "127.0.0.1",
-            "serverPort": listener.port(),
-        });
+        settings["component"] = component(listener.port());
         let mut builder = Daemon::builder(fpush).settings(&settings).rust_log("info");
         if let Some(proxy) = proxy {
             builder = builder.env("HTTPS_PROXY", proxy).env("NO_PROXY", "127.0.0.1");
@@ -103,9 +100,55 @@ impl Rig {
         let before = self.cpu_time()?;
         let sent = self
             .link
-            .paced(template, pace, time)
+            .paced(std::slice::from_ref(template), pace, time)
             .map_err(|error| explain(error, &self.daemon))?;
         Ok((sent, self.cpu_time()? - before))
+    }
+
+    /// Sends publishes, made of the templates in turn, at that pace. Meanwhile something is done to the daemon every second.
+    pub(super) fn paced_while(
+        &mut self,
+        templates: &[Template],
+        pace: Pace,
+        time: Duration,
+        every_second: impl Fn(&Daemon) + Sync,
+    ) -> Result<Sent> {
+        let (daemon, link) = (&self.daemon, &mut self.link);
+        let ended = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let start = Instant::now();
+                for second in 1.. {
+                    every_second(daemon);
+                    while start.elapsed() < Duration::from_secs(second) {
+                        if ended.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        thread::sleep(Duration::from_millis(20));
+                    }
+                }
+            });
+            let sent = link.paced(templates, pace, time);
+            ended.store(true, Ordering::Relaxed);
+            sent.map_err(|error| explain(error, daemon))
+        })
+    }
+
+    /// Keeps so many publishes in flight, however they are answered. Returns how many there were, how many of them with a result, and
+    /// what processor time it took fpush.
+    pub(super) fn overload(
+        &mut self,
+        templates: &[Template],
+        in_flight: u64,
+        amount: Amount,
+    ) -> Result<(Done, u64, Duration)> {
+        let (before, mut accepted) = (self.cpu_time()?, 0);
+        let done = self.link.run_with(templates, in_flight, amount, |reply| {
+            accepted += u64::from(reply.kind == Kind::Result);
+            Ok(())
+        });
+        let done = done.map_err(|error| explain(error, &self.daemon))?;
+        Ok((done, accepted, self.cpu_time()? - before))
     }
 
     /// How many pushes it holds; with a state directory.
@@ -116,6 +159,11 @@ impl Rig {
         Ok(held.context("there is no metric of held pushes")? as u64)
     }
 
+    /// How many lines of its log so far hold this.
+    pub(super) fn log_lines(&self, text: &str) -> usize {
+        self.daemon.log().matches(text).count()
+    }
+
     pub(super) fn cpu_time(&self) -> Result<Duration> {
         proc::cpu_time(self.daemon.pid())
     }
@@ -124,6 +172,28 @@ impl Rig {
         proc::resident(self.daemon.pid())
     }
 }
+
+/// fpush with these modules at a server on this port.
+pub(super) fn behind(fpush: &Path, modules: &Value, port: u16) -> Daemon {
+    let settings = json!({ "pushModules": modules, "component": component(port) });
+    Daemon::builder(fpush)
+        .settings(&settings)
+        .rust_log("info")
+        .start()
+}
+
+fn component(port: u16) -> Value {
+    json!({
+        "componentHostname": NAME,
+        "componentKey": KEY,
+        "serverHostname": "127.0.0.1",
+        "serverPort": port,
+    })
+}
+
+/// How a server knows fpush.
+pub(super) const NAME: &str = "push.localhost";
+pub(super) const KEY: &str = "made-up-component-secret";
 
 fn explain(error: anyhow::Error, daemon: &Daemon) -> anyhow::Error {
     anyhow!("{error:#}\nfpush says:\n{}", daemon.log())

@@ -21,6 +21,7 @@ pub(super) struct Spread {
     pub(super) p50: Duration,
     pub(super) p90: Duration,
     pub(super) p99: Duration,
+    pub(super) p999: Duration,
     pub(super) max: Duration,
 }
 
@@ -28,16 +29,17 @@ impl Spread {
     /// All zero if there are no times.
     pub(super) fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
-        // The smallest time that so many percent of all do not exceed.
-        let percentile = |percent: usize| {
-            let rank = (times.len() * percent).div_ceil(100);
+        // The smallest time that so many of a thousand do not exceed.
+        let percentile = |per_mille: usize| {
+            let rank = (times.len() * per_mille).div_ceil(1_000);
             times.get(rank.saturating_sub(1)).copied().unwrap_or_default()
         };
         Self {
-            p50: percentile(50),
-            p90: percentile(90),
-            p99: percentile(99),
-            max: percentile(100),
+            p50: percentile(500),
+            p90: percentile(900),
+            p99: percentile(990),
+            p999: percentile(999),
+            max: percentile(1_000),
         }
     }
 
@@ -47,6 +49,7 @@ impl Spread {
             "p50_ms": millis(self.p50),
             "p90_ms": millis(self.p90),
             "p99_ms": millis(self.p99),
+            "p999_ms": millis(self.p999),
             "max_ms": millis(self.max),
         })
     }
@@ -72,8 +75,8 @@ mod tests {
         let ms = Duration::from_millis;
         let spread = Spread::of((1..=1000).rev().map(ms).collect());
         assert_eq!(
-            (spread.p50, spread.p90, spread.p99, spread.max),
-            (ms(500), ms(900), ms(990), ms(1000))
+            (spread.p50, spread.p90, spread.p99, spread.p999, spread.max),
+            (ms(500), ms(900), ms(990), ms(999), ms(1000))
         );
         let one = Spread::of(vec![ms(7)]);
         assert_eq!((one.p50, one.p99, one.max), (ms(7), ms(7), ms(7)));

@@ -27,13 +27,18 @@ pub(super) struct Template {
 impl Template {
     /// `token` holds [`NUMBER`] where its number goes.
     pub(super) fn new(server: Server, module: &str, token: &str) -> Self {
+        Self::sent_by("localhost", server, module, token)
+    }
+
+    /// The same from another sender.
+    pub(super) fn sent_by(sender: &str, server: Server, module: &str, token: &str) -> Self {
         // As long as those of the server.
         let id = |length: usize| NUMBER.to_owned() + &"1".repeat(length - DIGITS);
         let publish = match server {
             Server::Prosody => prosody_publish(&id(64), token, Some(module), true),
             Server::Ejabberd => ejabberd_publish(&id(20), token, Some(module), true),
         };
-        Self::of(&publish.from("localhost").to_string())
+        Self::of(&publish.from(sender).to_string())
     }
 
     /// A stanza that holds [`NUMBER`] wherever its number goes: in its id at least.

@@ -72,14 +72,10 @@ pub(super) fn measure(fpush: &Path, plan: &Plan, stand_in: &StandIn) -> Result<W
             apple: apple?,
         });
     }
-    let pace = Pace {
-        per_second: plan.target_rate,
-    };
+    let pace = Pace::even(plan.target_rate);
     let mut paced = |template: &Template| {
         let (sent, _) = rig.paced(template, pace, plan.paced)?;
-        anyhow::Ok(Spread::of(
-            sent.accepted.into_iter().map(|(_, taken)| taken).collect(),
-        ))
+        anyhow::Ok(sent.spread())
     };
     Ok(WebPush {
         rounds,
