@@ -5,7 +5,7 @@ use std::{
     env, fs,
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use fpush_testkit::{
@@ -336,16 +336,23 @@ impl World {
             .collect()
     }
 
-    /// The `n`th account's device with this node registers, with a new token.
+    /// The `n`th account's device with this node registers, with a new token. As an app it asks again if it is told to wait: the
+    /// disk of a busy machine may take longer than fpush waits for it.
     #[track_caller]
     pub(crate) fn register(&mut self, provider: Provider, node: &str, n: usize) -> Device {
-        let (token, id, domain) = (self.token(provider), self.id(), domain(n));
+        let (token, domain, end) = (self.token(provider), domain(n), Instant::now() + LONG);
         let fields = [("type", provider.push_type()), ("node", node), ("token", &token)];
-        let command = Command::new(&id, "v1-register-push", &fields)
-            .from(&format!("user{n}@{domain}/phone"))
-            .action("execute");
-        self.link.send(command);
-        let reply = self.link.reply_to(&id, LONG);
+        let reply = loop {
+            let id = self.id();
+            let command = Command::new(&id, "v1-register-push", &fields)
+                .from(&format!("user{n}@{domain}/phone"))
+                .action("execute");
+            self.link.send(command);
+            let reply = self.link.reply_to(&id, LONG);
+            if Instant::now() > end || !reply.verdict().starts_with("wait/") {
+                break reply;
+            }
+        };
         assert!(reply.is_result(), "{}", reply.raw);
         Device {
             provider,
