@@ -20,6 +20,8 @@ pub struct Tap {
 pub struct Seen {
     /// Whether the server sent it; otherwise fpush did.
     pub from_server: bool,
+    /// Over which connection, in the order in which they came.
+    pub connection: usize,
     /// The stanza as it was sent.
     pub xml: String,
     /// When its last byte went by.
@@ -44,7 +46,7 @@ impl Tap {
             seen: Arc::clone(&seen),
         };
         thread::spawn(move || {
-            for client in listener.incoming().flatten() {
+            for (connection, client) in listener.incoming().flatten().enumerate() {
                 let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server_port)) else {
                     continue;
                 };
@@ -54,8 +56,8 @@ impl Tap {
                     continue;
                 };
                 let (up, down) = (Arc::clone(&seen), Arc::clone(&seen));
-                thread::spawn(move || relay(client, server_too, false, &up));
-                thread::spawn(move || relay(server, client_too, true, &down));
+                thread::spawn(move || relay(client, server_too, (connection, false), &up));
+                thread::spawn(move || relay(server, client_too, (connection, true), &down));
             }
         });
         Ok(tap)
@@ -91,7 +93,12 @@ impl Tap {
     }
 }
 
-fn relay(mut from: TcpStream, mut to: TcpStream, from_server: bool, seen: &Mutex<Vec<Seen>>) {
+fn relay(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    (connection, from_server): (usize, bool),
+    seen: &Mutex<Vec<Seen>>,
+) {
     let mut cutter = Cutter::default();
     let mut bytes = [0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut bytes) {
@@ -99,6 +106,7 @@ fn relay(mut from: TcpStream, mut to: TcpStream, from_server: bool, seen: &Mutex
             if let Piece::Stanza(xml) = piece {
                 let stanza = Seen {
                     from_server,
+                    connection,
                     xml,
                     at: Instant::now(),
                 };

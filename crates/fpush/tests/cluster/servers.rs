@@ -57,7 +57,9 @@ struct Member {
 struct Books {
     tap: Tap,
     read: usize,
-    /// By id: publishes that have no reply yet.
+    /// The newest connection over which something went by.
+    connection: usize,
+    /// By id: publishes that have no reply yet, over that one. Who sent them over an earlier one gets none.
     open: BTreeMap<String, (String, Instant)>,
     /// Publishes by token.
     published: BTreeMap<String, usize>,
@@ -215,8 +217,6 @@ impl Service {
     #[track_caller]
     fn start_again(&mut self, instance: usize) {
         let member = &mut self.all[instance];
-        member.read();
-        member.links.iter_mut().for_each(|books| books.open.clear());
         member.daemon.start_again();
         member.is_killed = false;
         let links = member.links.len();
@@ -265,6 +265,7 @@ impl Books {
         Self {
             tap: Tap::start(server.component_port()).unwrap(),
             read: 0,
+            connection: 0,
             open: BTreeMap::new(),
             published: BTreeMap::new(),
             acknowledged: Vec::new(),
@@ -282,6 +283,10 @@ impl Books {
     }
 
     fn note(&mut self, stanza: &Seen) {
+        if stanza.connection > self.connection {
+            self.connection = stanza.connection;
+            self.open.clear();
+        }
         let Some(id) = stanza.attribute("id").map(str::to_owned) else {
             return;
         };
@@ -289,7 +294,9 @@ impl Books {
             let publish = stanza.xml.find("<publish ").map(|at| &stanza.xml[at..]);
             if let Some(token) = publish.and_then(|publish| attribute(publish, "node")) {
                 *self.published.entry(token.to_owned()).or_default() += 1;
-                self.open.insert(id, (token.to_owned(), stanza.at));
+                if stanza.connection == self.connection {
+                    self.open.insert(id, (token.to_owned(), stanza.at));
+                }
             }
         } else if let Some(publish) = self.open.remove(&id) {
             match stanza.attribute("type") {
