@@ -149,8 +149,8 @@ cargo xtask test            everything that must hold before a change is merged
 cargo xtask test --quick    the same without the runs for each Cargo feature alone
 cargo xtask test --long     the same with the tests that take minutes
 cargo xtask bench           what a push costs in time and memory, beside a bare HTTP/2 client; takes forty minutes
-cargo xtask bench NAME …    some figures alone: pushes, memory, flood, domains, growth, scrape, reload, snapshot, devices,
-                            pacing, servers (the same as --servers: real Prosody and ejabberd in front)
+cargo xtask bench NAME …    some figures alone: pushes, memory, flood, held, cluster, webpush, domains, growth, scrape, reload,
+                            snapshot, devices, pacing, servers (the same as --servers: real Prosody and ejabberd in front)
 cargo xtask bench [NAME …] --against PROGRAM
                             those, or all of them, of this fpush and another one, in turns
 cargo xtask bench --short   whether the bench works, in a few seconds and without optimisation

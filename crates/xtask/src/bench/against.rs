@@ -12,7 +12,7 @@ use super::providers::Backend;
 use super::sample::Samples;
 use super::stats::median;
 use super::throughput::{Bench, Round};
-use super::{flood, memory, target, throughput};
+use super::{cluster, flood, held, memory, target, throughput, webpush};
 use crate::table::Table;
 
 /// The programs.
@@ -25,11 +25,17 @@ pub(super) struct Programs<'a> {
 const PUSHES: &str = "pushes";
 const MEMORY: &str = "memory";
 const FLOOD: &str = "flood";
+/// What 0.1.0 does not have, so that it is measured of this program alone.
+const HELD: &str = "held";
+const CLUSTER: &str = "cluster";
+const WEB_PUSH: &str = "webpush";
 
 /// Everything that can be named.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     let groups = GROUPS.iter().map(|group| group.name);
-    [PUSHES, MEMORY, FLOOD].into_iter().chain(groups)
+    [PUSHES, MEMORY, FLOOD, HELD, CLUSTER, WEB_PUSH]
+        .into_iter()
+        .chain(groups)
 }
 
 /// Measures what has these names, everything if there are none, and returns the tables.
@@ -64,6 +70,16 @@ pub(super) fn measure(
             Some(other) => flood(this, other, plan, stand_in)?,
             None => flood::measure(this, plan, stand_in)?.table(),
         });
+    }
+    let is_named = |name: &str| names.iter().any(|named| named == name);
+    if is_named(HELD) {
+        add(held::measure(this, plan, stand_in)?.table());
+    }
+    if is_named(CLUSTER) {
+        add(cluster::measure(this, plan, stand_in)?.table());
+    }
+    if is_named(WEB_PUSH) {
+        add(webpush::measure(this, plan, stand_in)?.table());
     }
     for group in GROUPS.iter().filter(|group| is_wanted(group.name)) {
         let measure = |fpush| {
