@@ -124,7 +124,11 @@ impl Signed {
         let kept = Kept {
             claims,
             last_use: self.uses,
-            is_vendors: endpoint.standing != Standing::Strangers,
+            is_vendors: match endpoint.standing {
+                Standing::Vendors(_) => true,
+                // Anybody may invent names below a domain.
+                Standing::Below(_) | Standing::Strangers => false,
+            },
         };
         self.origins.insert(endpoint.origin.clone(), kept);
     }
@@ -166,7 +170,9 @@ mod tests {
 
     fn endpoint(host: &str) -> Endpoint {
         let allowed = Allowed {
-            hosts: vec!["*.example.org".to_owned(), "fcm.googleapis.com".to_owned()],
+            hosts: ["*.example.org", "fcm.googleapis.com", "*.notify.windows.com"]
+                .map(str::to_owned)
+                .to_vec(),
             ports: vec![443, 8443],
         };
         allowed.endpoint(&format!("https://{host}/x")).unwrap()
@@ -259,8 +265,11 @@ mod tests {
         let first = vapid.claims(&google, at(0.0)).unwrap();
         let stranger = |number: usize| endpoint(&format!("up{number}.example.org"));
         let of_stranger = vapid.claims(&stranger(0), at(0.0)).unwrap();
+        // Names below a vendor's domain can be invented as well.
+        let below = |number: usize| endpoint(&format!("x{number}.notify.windows.com"));
         for number in 1..1_500 {
             vapid.claims(&stranger(number), at(0.0)).unwrap();
+            vapid.claims(&below(number), at(0.0)).unwrap();
         }
         assert_eq!(lock(&vapid.signed).origins.len(), 1_000);
         assert_eq!(

@@ -299,6 +299,35 @@ fn none_is(wrong: &[String]) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A proxy resolves names, so that nobody here sees where a stranger's leads.
+#[cfg(feature = "enable_webpush_support")]
+#[test]
+fn any_endpoint_behind_a_proxy_is_refused() {
+    let settings = r#"{
+        "component": { "componentHostname": "push.example.org", "componentKey": "secret", "serverHostname": "127.0.0.1", "serverPort": 5347 },
+        "pushModules": { "web": { "type": "webpush", "webpush": {
+            "vapidKeyFilePath": "vapid.key", "subject": "mailto:push@example.org", "allowedEndpoints": ["*"]
+        } } }
+    }"#;
+    let folder = Folder::with(settings);
+    let check = |proxy: &str| {
+        let mut check = Command::new(BIN);
+        check
+            .args(["check", "settings.json"])
+            .current_dir(folder.dir.path())
+            .env("https_proxy", proxy);
+        check.output().unwrap()
+    };
+    let refused = check("http://127.0.0.1:3128");
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(CONFIG), "{said}");
+    assert!(
+        said.contains("pushModules.web.webpush.allowedEndpoints: \"*\" cannot be used behind a proxy"),
+        "{said}"
+    );
+    assert_eq!(check("").status.code(), Some(0));
+}
+
 #[test]
 fn what_is_wrong_is_said_and_nothing_starts() {
     let mut wrong = Vec::new();
