@@ -29,6 +29,8 @@ pub(super) fn measure(subject: &Subject<'_>) -> Result<Vec<Target>> {
     let registration = json!({
         "store": { "type": "sqlite", "path": folder.path().join("devices.db"), "cache": true },
         "types": { TYPE: MODULE },
+        // Room for those that register beside them.
+        "maxDevices": 2 * count,
     });
     let modules = json!({ MODULE: { "type": "demo" } });
 
