@@ -34,9 +34,18 @@ impl Scripts {
             tell: Script::new(include_str!("scripts/tell.lua")),
             look: Script::new(include_str!("scripts/look.lua")),
             die: Script::new(include_str!("scripts/die.lua")),
-            hold: Script::new(include_str!("scripts/hold.lua")),
-            find: Script::new(include_str!("scripts/find.lua")),
-            take: Script::new(include_str!("scripts/take.lua")),
+            hold: Script::new(concat!(
+                include_str!("scripts/held.lua"),
+                include_str!("scripts/hold.lua")
+            )),
+            find: Script::new(concat!(
+                include_str!("scripts/held.lua"),
+                include_str!("scripts/find.lua")
+            )),
+            take: Script::new(concat!(
+                include_str!("scripts/held.lua"),
+                include_str!("scripts/take.lua")
+            )),
             greet: Script::new(include_str!("scripts/greet.lua")),
             agree: Script::new(include_str!("scripts/agree.lua")),
             trial: Script::new(include_str!("scripts/trial.lua")),

@@ -1,15 +1,12 @@
 -- Says that an instance is there, clears away what is left under its former names, and shows it what instances held that are
--- gone, and what others have set aside because they could not read it. Times are milliseconds by the engine's clock.
--- KEYS: held, keys, holders, leases, taken, watch, unread.
--- ARGV: holder, all names of this instance with blanks between them, lease, milliseconds after which nobody was here, for how
+-- gone, and what others have set aside because they could not read it. It follows held.lua.
+-- ARGV: from the third on lease, milliseconds after which nobody was here, for how
 -- long nobody is gone after that, milliseconds that keys are kept, 1 if former names are cleared, how many at a time; how many
 -- pushes are shown, and the number up to which it has seen what was set aside.
 -- Returns the former names of which nothing is left, whether there may be more, for each push that is shown: its place, its key, whether its
 -- instance was stopped in order, milliseconds until it is due (-1: none) and given up (-1: never), its record; the number up to which it has
 -- seen what was set aside, how many are set aside, and how many of them were given up.
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local ours, most = ' ' .. ARGV[2] .. ' ', tonumber(ARGV[9])
+local most = tonumber(ARGV[9])
 -- While the engine was away nobody could say that he is there.
 local watch = redis.call('HMGET', KEYS[6], 'seen', 'quiet')
 local quiet = tonumber(watch[2] or 0)
@@ -24,26 +21,14 @@ for _, key in ipairs(KEYS) do
     redis.call('PEXPIRE', key, ARGV[6])
 end
 
-local function read(place)
-    local value = redis.call('HGET', KEYS[1], place)
-    if not value then
+-- The push at a place that is listed. If there is none, the place is listed no more.
+local function look(place)
+    local entry = read(place)
+    if not entry then
         redis.call('ZREM', KEYS[3], place)
         redis.call('ZREM', KEYS[7], place)
-        return
     end
-    local due, give_up, key = string.match(value, '^%d+ %d+ (%d+) (%d+) %x+ ()')
-    local entry = {due = tonumber(due), give_up = tonumber(give_up)}
-    entry.key, entry.record = string.sub(value, key, key + 15), string.sub(value, key + 16)
     return entry
-end
-
-local function remove(place, entry)
-    redis.call('HDEL', KEYS[1], place)
-    redis.call('ZREM', KEYS[3], place)
-    redis.call('ZREM', KEYS[7], place)
-    if redis.call('HGET', KEYS[2], entry.key) == place then
-        redis.call('HDEL', KEYS[2], entry.key)
-    end
 end
 
 local function left(time_)
@@ -54,10 +39,6 @@ local found, more = {}, 0
 local function show(place, entry, stopped)
     found[#found + 1] = {place, entry.key, stopped, left(entry.due), left(entry.give_up), entry.record}
     more = 1
-end
-
-local function is_ours(place)
-    return string.find(ours, ' ' .. string.match(place, '^%d+') .. ' ', 1, true)
 end
 
 -- What was taken over, and whose answer was lost, is in nobody's hands yet. All else of ours has been told anew, or sent.
@@ -85,7 +66,7 @@ if ARGV[7] == '1' then
                 cleared[#cleared + 1] = holder
             end
             for _, place in ipairs(of_holder) do
-                local entry = read(place)
+                local entry = look(place)
                 if entry then
                     clear(place, entry)
                 end
@@ -102,7 +83,7 @@ for at = 1, #gone, 2 do
             redis.call('ZREM', KEYS[4], holder)
         end
         for _, place in ipairs(of_holder) do
-            local entry = read(place)
+            local entry = look(place)
             if entry then
                 show(place, entry, lease == 0 and 1 or 0)
             end
@@ -112,7 +93,7 @@ end
 
 local seen, given_up = ARGV[10], 0
 for _, place in ipairs(redis.call('ZRANGE', KEYS[7], 0, 9)) do
-    local entry = read(place)
+    local entry = look(place)
     if entry and entry.give_up > 0 and entry.give_up <= now then
         remove(place, entry)
         given_up = given_up + 1
@@ -121,7 +102,7 @@ end
 if #found < most then
     local aside = redis.call('ZRANGEBYSCORE', KEYS[7], '(' .. seen, '+inf', 'WITHSCORES', 'LIMIT', 0, most - #found)
     for at = 1, #aside, 2 do
-        local place, entry = aside[at], read(aside[at])
+        local place, entry = aside[at], look(aside[at])
         seen = aside[at + 1]
         if entry and is_ours(place) then
             clear(place, entry)

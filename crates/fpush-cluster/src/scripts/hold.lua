@@ -1,35 +1,16 @@
--- Takes note of what an instance holds. Times are milliseconds by the engine's clock.
--- KEYS: held, keys, holders, leases, taken, watch, unread.
--- ARGV: holder, all names of this instance with blanks between them, lease, most held, most taken, milliseconds that taken is kept;
+-- Takes note of what an instance holds. It follows held.lua.
+-- ARGV: from the third on lease, most held, most taken, milliseconds that taken is kept;
 -- then for each change: what, number, key, id, milliseconds until due (-1: none), until given up (-1: never), age, record. Of what is
 -- told again (r) the age is not known: which of two came first is seen by when they are given up.
 -- Returns how many were delivered that others had taken, and the numbers of those that others have taken.
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local ours = ' ' .. ARGV[2] .. ' '
 for holder in string.gmatch(ARGV[2], '%d+') do
     redis.call('ZADD', KEYS[4], now + tonumber(ARGV[3]), holder)
 end
 
-local function read(place)
-    local value = redis.call('HGET', KEYS[1], place)
-    if value then
-        local at, due, give_up, id, key = string.match(value, '^%d+ (%d+) (%d+) (%d+) (%x+) ()')
-        local entry = {at = tonumber(at), due = tonumber(due), give_up = tonumber(give_up), id = id}
-        entry.key = string.sub(value, key, key + 15)
-        return entry
-    end
-end
-
-local function remove(place, entry)
-    entry = entry or read(place)
+local function remove_at(place)
+    local entry = read(place)
     if entry then
-        redis.call('HDEL', KEYS[1], place)
-        redis.call('ZREM', KEYS[3], place)
-        redis.call('ZREM', KEYS[7], place)
-        if redis.call('HGET', KEYS[2], entry.key) == place then
-            redis.call('HDEL', KEYS[2], entry.key)
-        end
+        remove(place, entry)
     end
 end
 
@@ -41,10 +22,6 @@ local function finish(id)
     elseif redis.call('ZCARD', KEYS[5]) > tonumber(ARGV[5]) then
         redis.call('ZREMRANGEBYRANK', KEYS[5], 0, 0)
     end
-end
-
-local function is_ours(place)
-    return string.find(ours, ' ' .. string.match(place, '^%d+') .. ' ', 1, true)
 end
 
 -- Whether nobody may be there who could send it.
@@ -118,9 +95,7 @@ local function put(first, again)
         remove(other_place, other)
         other = nil
     end
-    local head = string.format('%.0f %.0f %.0f %.0f %s ', redis.call('HINCRBY', KEYS[6], 'count', 1), at, due, give_up, id)
-    redis.call('HSET', KEYS[1], place, head .. key .. ARGV[first + 7])
-    redis.call('ZADD', KEYS[3], ARGV[1], place)
+    write(place, {at = at, due = due, give_up = give_up, id = id, key = key, record = ARGV[first + 7]})
     -- What is told once is for its key when it is acknowledged.
     if is_known or again and not other then
         redis.call('HSET', KEYS[2], key, place)
@@ -135,9 +110,9 @@ for first = 7, #ARGV, 8 do
     elseif what == 'a' then
         acknowledge(place)
     elseif what == 'g' then
-        remove(place)
+        remove_at(place)
     elseif what == 't' then
-        remove(ARGV[1] .. ':t' .. id)
+        remove_at(ARGV[1] .. ':t' .. id)
     elseif what == 'd' then
         if redis.call('ZSCORE', KEYS[5], id) then
             twice = twice + 1

@@ -1,0 +1,41 @@
+-- What the scripts about held pushes begin with. Times are milliseconds by the engine's clock.
+-- KEYS: held, keys, holders, leases, taken, watch, unread. ARGV: holder, all names of this instance with blanks between them, and
+-- what each script says.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local ours = ' ' .. ARGV[2] .. ' '
+
+-- The push that is held at a place, if there is one.
+local function read(place)
+    local value = redis.call('HGET', KEYS[1], place)
+    if value then
+        local at, due, give_up, id, key = string.match(value, '^%d+ (%d+) (%d+) (%d+) (%x+) ()')
+        local entry = {at = tonumber(at), due = tonumber(due), give_up = tonumber(give_up), id = id}
+        entry.key, entry.record = string.sub(value, key, key + 15), string.sub(value, key + 16)
+        return entry
+    end
+end
+
+local function count()
+    return redis.call('HINCRBY', KEYS[6], 'count', 1)
+end
+
+-- Puts a push at a place of this holder.
+local function write(place, entry)
+    local head = string.format('%.0f %.0f %.0f %.0f %s ', count(), entry.at, entry.due, entry.give_up, entry.id)
+    redis.call('HSET', KEYS[1], place, head .. entry.key .. entry.record)
+    redis.call('ZADD', KEYS[3], ARGV[1], place)
+end
+
+local function remove(place, entry)
+    redis.call('HDEL', KEYS[1], place)
+    redis.call('ZREM', KEYS[3], place)
+    redis.call('ZREM', KEYS[7], place)
+    if redis.call('HGET', KEYS[2], entry.key) == place then
+        redis.call('HDEL', KEYS[2], entry.key)
+    end
+end
+
+local function is_ours(place)
+    return string.find(ours, ' ' .. string.match(place, '^%d+') .. ' ', 1, true)
+end
