@@ -11,7 +11,7 @@ use std::{
 
 use fpush_push::settings::{Problem, Severity};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{cli::Form, inquiry::Mistake};
 
@@ -103,7 +103,7 @@ impl Console {
     /// Why nothing could be found out, which a script reads as JSON, too.
     pub(crate) fn failed(&mut self, form: Form, why: impl fmt::Display) {
         if form.json {
-            self.json(&json!({ "ok": false, "findings": [{ "message": why.to_string() }] }));
+            self.json(&as_finding(&why));
         }
         self.error(why);
     }
@@ -111,8 +111,7 @@ impl Console {
     /// Which settings are wrong, for people or for scripts.
     pub(crate) fn wrong_settings(&mut self, form: Form, problems: &[Problem]) {
         if form.json {
-            let problems: Vec<_> = problems.iter().map(Mistake::from).collect();
-            self.json(&json!({ "ok": false, "problems": problems }));
+            self.json(&as_problems(problems));
         } else {
             self.problems(problems);
         }
@@ -147,4 +146,15 @@ impl Console {
             Exit::No | Exit::Usage | Exit::OsError | Exit::Config | Exit::ClosedPipe => exit,
         }
     }
+}
+
+/// Why nothing could be found out, for scripts.
+pub(crate) fn as_finding(why: impl fmt::Display) -> Value {
+    json!({ "ok": false, "findings": [{ "message": why.to_string() }] })
+}
+
+/// Which settings are wrong, for scripts.
+pub(crate) fn as_problems(problems: &[Problem]) -> Value {
+    let problems: Vec<_> = problems.iter().map(Mistake::from).collect();
+    json!({ "ok": false, "problems": problems })
 }

@@ -20,7 +20,7 @@ use tokio::runtime;
 
 use crate::{
     cli::{Devices, Export, Form, Import, SettingsFile},
-    console::{Console, Exit},
+    console::{Console, Exit, as_finding},
     logging,
     settings::load_registration,
 };
@@ -270,7 +270,7 @@ fn time(time: Option<Time>) -> String {
 fn unknown(form: Form, console: &mut Console) -> Exit {
     let unknown = "no device is registered under this node";
     if form.json {
-        console.json(&json!({ "ok": false, "findings": [{ "message": unknown }] }));
+        console.json(&as_finding(unknown));
     } else {
         console.complain(unknown);
     }

@@ -21,9 +21,9 @@ use tokio::runtime;
 use crate::{
     backends,
     cli::{Form, Send},
-    console::{Console, Exit},
+    console::{Console, Exit, as_finding, as_problems},
     control,
-    inquiry::{Findings, Inquiry, Mistake, Question, about_link, one_each},
+    inquiry::{Findings, Inquiry, Question, about_link, one_each},
     settings::{Loaded, ParsedModule, load, load_whom_to_ask},
 };
 
@@ -36,17 +36,9 @@ pub(crate) fn send(send: &Send, console: &mut Console) -> Exit {
         priority,
         form,
     } = send;
-    let token = match read_token(token) {
-        Ok(read) if read.is_empty() && token == STDIN => {
-            console.failed(*form, "there is no token on standard input");
-            return Exit::No;
-        }
+    let token = match read_token(token, *form, console) {
         Ok(token) => token,
-        Err(e) => {
-            let why = format_args!("cannot read the token from standard input: {e}");
-            console.failed(*form, why);
-            return Exit::OsError;
-        }
+        Err(exit) => return exit,
     };
     let file = settings.choose(console);
     let inquiry = Inquiry::Send {
@@ -90,14 +82,12 @@ fn ask(file: &Path, inquiry: Inquiry, form: Form, console: &mut Console) -> (Val
             if !form.json {
                 console.problems(&problems);
             }
-            let problems: Vec<_> = problems.iter().map(Mistake::from).collect();
-            (json!({ "ok": false, "problems": problems }), Exit::Config)
+            (as_problems(&problems), Exit::Config)
         }
         Err(e) => {
             let why = format!("{e:#}");
             console.error(&why);
-            let answer = json!({ "ok": false, "findings": [{ "message": why }] });
-            (answer, Exit::OsError)
+            (as_finding(why), Exit::OsError)
         }
     }
 }
@@ -221,8 +211,23 @@ fn build(loaded: Loaded, only: Option<&str>) -> anyhow::Result<Vec<Arc<Module>>>
 }
 
 /// The token, from standard input if it is `-`: the command line is visible in the list of processes. Whatever wrote it, the
-/// first line is the token, without a byte order mark and blanks around it.
-pub(crate) fn read_token(token: &str) -> io::Result<String> {
+/// first line is the token, without a byte order mark and blanks around it. Says why there is none.
+pub(crate) fn read_token(token: &str, form: Form, console: &mut Console) -> Result<String, Exit> {
+    match first_line(token) {
+        Ok(read) if read.is_empty() && token == STDIN => {
+            console.failed(form, "there is no token on standard input");
+            Err(Exit::No)
+        }
+        Ok(read) => Ok(read),
+        Err(e) => {
+            let why = format_args!("cannot read the token from standard input: {e}");
+            console.failed(form, why);
+            Err(Exit::OsError)
+        }
+    }
+}
+
+fn first_line(token: &str) -> io::Result<String> {
     let not_text = |e| io::Error::new(io::ErrorKind::InvalidData, e);
     let clean = |text: &str| {
         let text = files::text(text.as_bytes()).map_err(not_text)?;
@@ -236,6 +241,6 @@ pub(crate) fn read_token(token: &str) -> io::Result<String> {
     clean(str::from_utf8(line).map_err(|_| not_text(files::NotText::NotUtf8))?)
 }
 
-pub(crate) const STDIN: &str = "-";
+const STDIN: &str = "-";
 /// As long as an argument may be.
 const LONGEST_LINE: u64 = 128 * 1_024;

@@ -18,7 +18,7 @@ use crate::{
     control,
     inquiry::{Findings, Inquiry, Question, Wanted},
     registration::{KnownDevice, Looked, Lookup},
-    send::{STDIN, read_token},
+    send::read_token,
     settings::{load_whom_to_ask, unreadable},
 };
 
@@ -32,20 +32,12 @@ pub(crate) fn token(args: &cli::Token, console: &mut Console) -> Exit {
     } = args;
     let wanted = match (node, module, token) {
         (Some(node), _, _) => Wanted::Node(node.clone()),
-        (None, Some(module), Some(given)) => match read_token(given) {
-            Ok(token) if token.is_empty() && given == STDIN => {
-                console.failed(*form, "there is no token on standard input");
-                return Exit::No;
-            }
+        (None, Some(module), Some(given)) => match read_token(given, *form, console) {
             Ok(token) => Wanted::Token {
                 module: module.clone(),
                 token,
             },
-            Err(e) => {
-                let why = format_args!("cannot read the token from standard input: {e}");
-                console.failed(*form, why);
-                return Exit::OsError;
-            }
+            Err(exit) => return exit,
         },
         (None, _, _) => {
             console.error("name a module and a token, or a node");
