@@ -5,14 +5,14 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::group::{GROUPS, Subject};
+use super::group::{GROUPS, Since, Subject};
 use super::helper::StandIn;
 use super::plan::{LOADS, Load, Plan, Rounds};
 use super::providers::Backend;
 use super::sample::Samples;
 use super::stats::median;
 use super::throughput::{Bench, Round};
-use super::{cluster, flood, held, memory, target, throughput, webpush};
+use super::{flood, memory, target, throughput};
 use crate::table::Table;
 
 /// The programs.
@@ -25,17 +25,11 @@ pub(super) struct Programs<'a> {
 const PUSHES: &str = "pushes";
 const MEMORY: &str = "memory";
 const FLOOD: &str = "flood";
-/// What 0.1.0 does not have, so that it is measured of this program alone.
-const HELD: &str = "held";
-const CLUSTER: &str = "cluster";
-const WEB_PUSH: &str = "webpush";
 
 /// Everything that can be named.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     let groups = GROUPS.iter().map(|group| group.name);
-    [PUSHES, MEMORY, FLOOD, HELD, CLUSTER, WEB_PUSH]
-        .into_iter()
-        .chain(groups)
+    [PUSHES, MEMORY, FLOOD].into_iter().chain(groups)
 }
 
 /// Measures what has these names, everything if there are none, and returns the tables.
@@ -71,16 +65,6 @@ pub(super) fn measure(
             None => flood::measure(this, plan, stand_in)?.table(),
         });
     }
-    let is_named = |name: &str| names.iter().any(|named| named == name);
-    if is_named(HELD) {
-        add(held::measure(this, plan, stand_in)?.table());
-    }
-    if is_named(CLUSTER) {
-        add(cluster::measure(this, plan, stand_in)?.table());
-    }
-    if is_named(WEB_PUSH) {
-        add(webpush::measure(this, plan, stand_in)?.table());
-    }
     for group in GROUPS.iter().filter(|group| is_wanted(group.name)) {
         let measure = |fpush| {
             (group.measure)(&Subject {
@@ -90,9 +74,11 @@ pub(super) fn measure(
                 samples,
             })
         };
-        add(match programs.other {
-            Some(other) => target::table_against(group.title, &measure(other)?, &measure(this)?),
-            None => target::table(group.title, &measure(this)?),
+        add(match (programs.other, group.since) {
+            (Some(other), Since::First) => {
+                target::table_against(group.title, &measure(other)?, &measure(this)?)
+            }
+            (Some(_), Since::Later) | (None, _) => target::table(group.title, &measure(this)?),
         });
     }
     Ok(tables)

@@ -1,33 +1,24 @@
 //! What it costs that instances share what they know: one of them beside one that shares nothing, in turns, and three at a time on
 //! one engine.
 
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use fpush_testkit::Redis;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::helper::StandIn;
+use super::group::Subject;
 use super::load::{Amount, Kind};
 use super::paced::Pace;
-use super::plan::{LOADS, Plan, Rounds};
+use super::plan::{LOADS, Rounds};
 use super::proc;
 use super::providers::Backend;
 use super::rig::Rig;
 use super::stats::{Spread, median, millis};
+use super::target::Target;
 use super::template::{Server, Template};
 use super::throughput::per_push;
-use crate::table::Table;
-
-pub(super) struct Cluster {
-    turns: Vec<Turn>,
-    paces: Vec<Paced>,
-    per_second: u64,
-    /// Memory of the engine for each key whose last push it remembers.
-    bytes_each: f64,
-}
 
 /// Microseconds of CPU per push.
 struct Turn {
@@ -44,7 +35,13 @@ struct Paced {
     with: Spread,
 }
 
-pub(super) fn measure(fpush: &Path, plan: &Plan, stand_in: &StandIn) -> Result<Cluster> {
+pub(super) fn measure(subject: &Subject<'_>) -> Result<Vec<Target>> {
+    let Subject {
+        fpush,
+        plan,
+        stand_in,
+        ..
+    } = *subject;
     let redis = Redis::start_new();
     let modules = json!({ MODULE: stand_in.endpoints.module(Backend::Certificate) });
     let mut without = Instance::of(Rig::start(fpush, &modules)?, 0);
@@ -71,12 +68,46 @@ pub(super) fn measure(fpush: &Path, plan: &Plan, stand_in: &StandIn) -> Result<C
             with: sharing[0].paced(pace, plan.paced)?,
         });
     }
-    Ok(Cluster {
-        turns,
-        paces,
-        per_second: plan.target_rate,
-        bytes_each: bytes_each(&redis, &mut sharing[0], plan.tokens)?,
-    })
+    let bytes_each = bytes_each(&redis, &mut sharing[0], plan.tokens)?;
+    let cpu = |figure: fn(&Turn) -> f64| median(turns.iter().map(figure)).unwrap_or_default();
+    let added = |figure: fn(&Spread) -> Duration| {
+        let added = |paced: &Paced| millis(figure(&paced.with)) - millis(figure(&paced.without));
+        median(paces.iter().map(added)).unwrap_or_default()
+    };
+    let carried = 1e6 / cpu(|turn| turn.engine);
+    let rate = plan.target_rate;
+    Ok(vec![
+        Target::none("CPU per push without", cpu(|turn| turn.without), " us"),
+        Target::none("CPU per push of one instance", cpu(|turn| turn.with), " us"),
+        Target::at_most("over that without", cpu(|turn| turn.with / turn.without), 1.6, ""),
+        Target::none("CPU per push of each of three", cpu(|turn| turn.of_three), " us"),
+        Target::at_most(
+            "over that without",
+            cpu(|turn| turn.of_three / turn.without),
+            1.7,
+            "",
+        ),
+        Target::at_most(
+            format!("added at {rate}/s: p50"),
+            added(|spread| spread.p50),
+            0.3,
+            " ms",
+        ),
+        Target::at_most(
+            format!("added at {rate}/s: p99"),
+            added(|spread| spread.p99),
+            1.5,
+            " ms",
+        ),
+        Target::none("the engine's CPU per push", cpu(|turn| turn.engine), " us"),
+        Target::none("pushes that one core of an engine carries", carried, "/s"),
+        Target::none(
+            "instances at full load that one engine carries",
+            carried * cpu(|turn| turn.of_three) / 1e6,
+            "",
+        ),
+        Target::none("memory of the engine for a key", bytes_each, " bytes"),
+    ])
 }
 
 /// fpush, and who publishes to it.
@@ -171,95 +202,6 @@ fn bytes_each(redis: &Redis, instance: &mut Instance, tokens: u64) -> Result<f64
     instance.run(Amount::Publishes(tokens))?;
     let after = state()?;
     Ok((after.0 - before.0) / (after.1 - before.1).max(1.0))
-}
-
-impl Cluster {
-    fn median(&self, figure: impl Fn(&Turn) -> f64) -> f64 {
-        median(self.turns.iter().map(figure)).unwrap_or_default()
-    }
-
-    fn added(&self, figure: impl Fn(&Spread) -> Duration) -> f64 {
-        let added = |paced: &Paced| millis(figure(&paced.with)) - millis(figure(&paced.without));
-        median(self.paces.iter().map(added)).unwrap_or_default()
-    }
-
-    /// CPU per push of an instance over that of one that shares nothing.
-    pub(super) fn ratio(&self) -> f64 {
-        self.median(|turn| turn.with / turn.without)
-    }
-
-    /// The same of each of three.
-    pub(super) fn ratio_of_three(&self) -> f64 {
-        self.median(|turn| turn.of_three / turn.without)
-    }
-
-    /// Milliseconds that it adds to the median.
-    pub(super) fn p50(&self) -> f64 {
-        self.added(|spread| spread.p50)
-    }
-
-    /// Milliseconds that it adds to the time that one push in a hundred exceeds.
-    pub(super) fn p99(&self) -> f64 {
-        self.added(|spread| spread.p99)
-    }
-
-    pub(super) fn table(&self) -> Table {
-        let row = |what: &str, figure: String| vec![what.to_owned(), figure];
-        let micros = |figure: fn(&Turn) -> f64| format!("{:.1} us", self.median(figure));
-        let carried = 1e6 / self.median(|turn| turn.engine);
-        let instance = 1e6 / self.median(|turn| turn.of_three);
-        Table {
-            title: "With a cluster".to_owned(),
-            head: &["", "measured"],
-            rows: vec![
-                row("CPU per push without", micros(|turn| turn.without)),
-                row("CPU per push of one instance", micros(|turn| turn.with)),
-                row("over that without", format!("{:.2}", self.ratio())),
-                row("CPU per push of each of three", micros(|turn| turn.of_three)),
-                row("over that without", format!("{:.2}", self.ratio_of_three())),
-                row(
-                    &format!("added at {}/s: p50", self.per_second),
-                    format!("{:.2} ms", self.p50()),
-                ),
-                row(
-                    &format!("added at {}/s: p99", self.per_second),
-                    format!("{:.2} ms", self.p99()),
-                ),
-                row("the engine's CPU per push", micros(|turn| turn.engine)),
-                row(
-                    "pushes/s that one core of an engine carries",
-                    format!("{carried:.0}"),
-                ),
-                row(
-                    "instances at full load that one engine carries",
-                    format!("{:.1}", carried / instance),
-                ),
-                row(
-                    "memory of the engine for a key",
-                    format!("{:.0} bytes", self.bytes_each),
-                ),
-            ],
-            notes: vec![format!(
-                "APNs with certificate, Prosody, {} in flight at each instance; medians of turns, in each of which first the one \
-                 without, then one, then three together have the load. The engine keeps an append-only file.",
-                LOADS[0].in_flight
-            )],
-        }
-    }
-
-    pub(super) fn json(&self) -> Value {
-        json!({
-            "cpu_us_without": self.median(|turn| turn.without),
-            "cpu_us_with": self.median(|turn| turn.with),
-            "cpu_us_of_three": self.median(|turn| turn.of_three),
-            "ratio": self.ratio(),
-            "ratio_of_three": self.ratio_of_three(),
-            "added_p50_ms": self.p50(),
-            "added_p99_ms": self.p99(),
-            "engine_cpu_us": self.median(|turn| turn.engine),
-            "engine_bytes_each": self.bytes_each,
-        })
-    }
 }
 
 const MODULE: &str = "apple";

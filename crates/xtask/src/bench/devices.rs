@@ -46,7 +46,6 @@ pub(super) fn measure(subject: &Subject<'_>) -> Result<Vec<Target>> {
     first_answered(&mut rig, count)?;
     let answered = rig.startup + linked.elapsed();
     let bytes = settled(&rig)?.saturating_sub(before);
-    let registered = cpu_per_push(&mut rig, &publish("secret", SECRET), plan)?;
 
     let mut targets = vec![
         Target::at_least(
@@ -73,12 +72,6 @@ pub(super) fn measure(subject: &Subject<'_>) -> Result<Vec<Target>> {
             160.0,
             " bytes",
         ),
-        Target::none(
-            "CPU per push to a registered device, demo, 512 in flight",
-            registered,
-            " us",
-        ),
-        Target::none("the same to a token, on an empty registry", stateless, " us"),
     ];
     for in_flight in plan.registering {
         // Numbers above those of the devices that are there.
@@ -98,6 +91,16 @@ pub(super) fn measure(subject: &Subject<'_>) -> Result<Vec<Target>> {
         });
         targets.push(Target::none("CPU of each", per_push(cpu, done.pushes), " us"));
     }
+    // Last, because the times of a million pushes are written down for a while afterwards.
+    let registered = cpu_per_push(&mut rig, &publish("secret", SECRET), plan)?;
+    targets.extend([
+        Target::none(
+            "CPU per push to a registered device, demo, 512 in flight",
+            registered,
+            " us",
+        ),
+        Target::none("the same to a token, on an empty registry", stateless, " us"),
+    ]);
     Ok(targets)
 }
 

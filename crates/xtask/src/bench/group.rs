@@ -8,9 +8,10 @@ use super::helper::StandIn;
 use super::plan::Plan;
 use super::sample::Samples;
 use super::target::Target;
-use super::{devices, domains, pacing, servers, stalls};
+use super::{cluster, devices, domains, held, pacing, servers, stalls, webpush};
 
 /// What is measured, and with what.
+#[derive(Clone, Copy)]
 pub(super) struct Subject<'a> {
     pub(super) fpush: &'a Path,
     pub(super) plan: &'a Plan,
@@ -22,9 +23,21 @@ pub(super) struct Group {
     pub(super) name: &'static str,
     pub(super) title: &'static str,
     pub(super) measure: fn(&Subject<'_>) -> Result<Vec<Target>>,
+    pub(super) since: Since,
 }
 
-pub(super) static GROUPS: [Group; 8] = [
+/// Since when fpush has what is measured.
+#[derive(Clone, Copy)]
+pub(super) enum Since {
+    First,
+    /// 0.1.0 does not have it: it is measured of this program alone.
+    Later,
+}
+
+pub(super) static GROUPS: [Group; 11] = [
+    later("held", "Held pushes in an outage", held::measure),
+    later("cluster", "With a cluster", cluster::measure),
+    later("webpush", "Web Push", webpush::measure),
     group("domains", "Overload from many domains", domains::measure),
     group("growth", "While tables of tokens grow", stalls::growth),
     group("scrape", "While many modules are scraped", stalls::scrape),
@@ -43,5 +56,21 @@ const fn group(
     title: &'static str,
     measure: fn(&Subject<'_>) -> Result<Vec<Target>>,
 ) -> Group {
-    Group { name, title, measure }
+    Group {
+        name,
+        title,
+        measure,
+        since: Since::First,
+    }
+}
+
+const fn later(
+    name: &'static str,
+    title: &'static str,
+    measure: fn(&Subject<'_>) -> Result<Vec<Target>>,
+) -> Group {
+    Group {
+        since: Since::Later,
+        ..group(name, title, measure)
+    }
 }

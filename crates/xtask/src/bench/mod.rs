@@ -182,9 +182,6 @@ pub(crate) fn measure(fpush: &Path, options: &Options) -> Result<()> {
     let modules = modules::measure(fpush, plan, &stand_in)?;
     let memory = memory::measure(fpush, plan)?;
     let flood = flood::measure(fpush, plan, &stand_in)?;
-    let held = held::measure(fpush, plan, &stand_in)?;
-    let cluster = cluster::measure(fpush, plan, &stand_in)?;
-    let webpush = webpush::measure(fpush, plan, &stand_in)?;
     let startup = startup::measure(fpush, plan, &stand_in)?;
 
     let subject = Subject {
@@ -208,9 +205,6 @@ pub(crate) fn measure(fpush: &Path, options: &Options) -> Result<()> {
         memory,
         groups,
         flood,
-        held,
-        cluster,
-        webpush,
         startup,
         took: start.elapsed(),
     };

@@ -9,10 +9,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 
-use super::cluster::Cluster;
 use super::flood::Flood;
 use super::group::Group;
-use super::held::Held;
 use super::latency::Latency;
 use super::memory::Memory;
 use super::modules::Modules;
@@ -21,7 +19,6 @@ use super::startup::Startup;
 use super::stats::millis;
 use super::target::{self, Target};
 use super::throughput::Throughput;
-use super::webpush::WebPush;
 use crate::table::Table;
 
 pub(super) struct Report {
@@ -36,9 +33,6 @@ pub(super) struct Report {
     /// With the figures of each.
     pub(super) groups: Vec<(&'static Group, Vec<Target>)>,
     pub(super) flood: Flood,
-    pub(super) held: Held,
-    pub(super) cluster: Cluster,
-    pub(super) webpush: WebPush,
     pub(super) startup: Startup,
     pub(super) took: Duration,
 }
@@ -83,68 +77,6 @@ impl Report {
                 "",
             ),
             Target::at_most("idle CPU, of one core", self.latency.idle_percent(), 0.1, " %"),
-            Target::at_most("CPU of a held push", self.held.cpu(), 25.0, " us"),
-            Target::at_most("disk of a held push", self.held.disk(), 400.0, " bytes"),
-            Target::at_most(
-                "from exec to link up with 1,000,000 held pushes",
-                self.held.startup(),
-                3.0,
-                " s",
-            ),
-            Target::at_most(
-                "p99 of new pushes while they are sent",
-                self.held.p99(),
-                50.0,
-                " ms",
-            ),
-            Target::at_most(
-                "CPU per push of an instance with a cluster / without",
-                self.cluster.ratio(),
-                1.6,
-                "",
-            ),
-            Target::at_most(
-                "the same of each of three on one engine",
-                self.cluster.ratio_of_three(),
-                1.7,
-                "",
-            ),
-            Target::at_most(
-                "what a cluster adds to the p50 of a push",
-                self.cluster.p50(),
-                0.3,
-                " ms",
-            ),
-            Target::at_most(
-                "what a cluster adds to the p99 of a push",
-                self.cluster.p99(),
-                1.5,
-                " ms",
-            ),
-            Target::at_most(
-                "CPU per web push / APNs push beside it, 512 in flight",
-                self.webpush.ratio(),
-                2.5,
-                "",
-            ),
-            Target::at_least(
-                "1 / CPU per web push, the same",
-                self.webpush.capacity(),
-                5_000.0,
-                "/s",
-            ),
-            Target::at_most(
-                "p99 of a web push, less that of an APNs push, 5,000 pushes/s",
-                self.webpush.p99(),
-                5.0,
-                " ms",
-            ),
-            Target::at_most(
-                "memory of an origin in use, of 10,000",
-                self.webpush.bytes_per_origin(),
-                20_000.0,
-                " bytes",
-            ),
         ]
     }
 
@@ -155,9 +87,6 @@ impl Report {
             self.modules.table(),
             self.memory.table(self.latency.memory_rows()),
             self.flood.table(),
-            self.held.table(),
-            self.cluster.table(),
-            self.webpush.table(),
             Table {
                 title: "Otherwise".to_owned(),
                 head: &["", "measured"],
@@ -234,9 +163,6 @@ impl Report {
             "memory": self.memory.json(),
             "groups": groups.collect::<Map<_, _>>(),
             "flood": self.flood.json(),
-            "held": self.held.json(),
-            "cluster": self.cluster.json(),
-            "webpush": self.webpush.json(),
             "startup": self.startup.json(),
             "targets": targets.map(|targets| figures(&targets)),
         })

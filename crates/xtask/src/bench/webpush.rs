@@ -3,33 +3,23 @@
 //! All push services are one stand-in behind a proxy, which is in the stand-in's process. It accepts everything and reads nothing.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use fpush_testkit::{Subscriber, Subscription, push2::encrypt};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::group::Subject;
 use super::helper::StandIn;
 use super::load::{Amount, Kind};
 use super::paced::Pace;
 use super::plan::{LOADS, Plan};
 use super::providers::{Backend, STRANGERS, VENDOR};
 use super::rig::Rig;
-use super::stats::{Spread, median, millis};
+use super::stats::{median, millis};
+use super::target::Target;
 use super::template::{NUMBER, Server, Template};
 use super::throughput::per_push;
-use crate::table::Table;
-
-pub(super) struct WebPush {
-    rounds: Vec<Round>,
-    /// Of a key and an agreement for each push, and the rest of RFC 8291.
-    crypto_us: f64,
-    /// From a publish to its reply at a steady pace.
-    web: Spread,
-    apple: Spread,
-    per_second: u64,
-    origins: Origins,
-}
 
 /// CPU per push, in microseconds, one right after the other.
 struct Round {
@@ -44,7 +34,13 @@ struct Origins {
     cpu: [f64; 2],
 }
 
-pub(super) fn measure(fpush: &Path, plan: &Plan, stand_in: &StandIn) -> Result<WebPush> {
+pub(super) fn measure(subject: &Subject<'_>) -> Result<Vec<Target>> {
+    let Subject {
+        fpush,
+        plan,
+        stand_in,
+        ..
+    } = *subject;
     println!("web push");
     let endpoints = &stand_in.endpoints;
     let modules = json!({ WEB: endpoints.web_module(), APPLE: endpoints.module(Backend::Certificate) });
@@ -77,14 +73,45 @@ pub(super) fn measure(fpush: &Path, plan: &Plan, stand_in: &StandIn) -> Result<W
         let (sent, _) = rig.paced(template, pace, plan.paced)?;
         anyhow::Ok(sent.spread())
     };
-    Ok(WebPush {
-        rounds,
-        crypto_us: crypto(&vendor),
-        web: paced(&templates[0])?,
-        apple: paced(&templates[1])?,
-        per_second: plan.target_rate,
-        origins: origins(fpush, plan, stand_in, &subscriber)?,
-    })
+    let [web, apple] = [paced(&templates[0])?, paced(&templates[1])?].map(|spread| millis(spread.p99));
+    let origins = origins(fpush, plan, stand_in, &subscriber)?;
+    let cpu = |figure: fn(&Round) -> f64| median(rounds.iter().map(figure)).unwrap_or(f64::INFINITY);
+    let (rate, count) = (plan.target_rate, origins.count);
+    Ok(vec![
+        Target::none(
+            "CPU per web push to one vendor, 512 in flight",
+            cpu(|round| round.web),
+            " us",
+        ),
+        Target::none("of it for the encryption, measured alone", crypto(&vendor), " us"),
+        Target::none(
+            "CPU per push to APNs, right after it",
+            cpu(|round| round.apple),
+            " us",
+        ),
+        Target::at_most("ratio", cpu(|round| round.web / round.apple), 2.5, ""),
+        Target::at_least(
+            "1 / CPU per web push",
+            1e6 / cpu(|round| round.web),
+            5_000.0,
+            "/s",
+        ),
+        Target::none(format!("p99 from publish to reply, {rate}/s"), web, " ms"),
+        Target::none("the same to APNs", apple, " ms"),
+        Target::at_most("what a web push takes longer", (web - apple).max(0.0), 5.0, " ms"),
+        Target::at_most(
+            format!("memory of an origin in use, of {count}"),
+            origins.bytes as f64 / count as f64,
+            20_000.0,
+            " bytes",
+        ),
+        Target::none(
+            "CPU of the first push to an origin: connection and signature",
+            origins.cpu[0],
+            " us",
+        ),
+        Target::none("CPU of the second one", origins.cpu[1], " us"),
+    ])
 }
 
 /// Microseconds that it takes to encrypt one push, with the same library, in this process.
@@ -119,89 +146,6 @@ fn origins(fpush: &Path, plan: &Plan, stand_in: &StandIn, subscriber: &Subscribe
         bytes: rig.resident()?.saturating_sub(before),
         cpu,
     })
-}
-
-impl WebPush {
-    /// CPU of a web push over that of one to Apple.
-    pub(super) fn ratio(&self) -> f64 {
-        self.median(|round| round.web / round.apple)
-    }
-
-    /// As many a second as one core's time is enough for.
-    pub(super) fn capacity(&self) -> f64 {
-        1e6 / self.median(|round| round.web)
-    }
-
-    /// Milliseconds that the slowest in a hundred take longer than those to Apple.
-    pub(super) fn p99(&self) -> f64 {
-        millis(self.web.p99.saturating_sub(self.apple.p99))
-    }
-
-    /// The memory that one takes.
-    pub(super) fn bytes_per_origin(&self) -> f64 {
-        self.origins.bytes as f64 / self.origins.count as f64
-    }
-
-    fn median(&self, figure: impl Fn(&Round) -> f64) -> f64 {
-        median(self.rounds.iter().map(figure)).unwrap_or(f64::INFINITY)
-    }
-
-    pub(super) fn table(&self) -> Table {
-        let row = |what: String, figure: String| vec![what, figure];
-        let micros = |figure: f64| format!("{figure:.1} us");
-        let time = |time: Duration| format!("{:.2} ms", millis(time));
-        let (rate, count) = (self.per_second, self.origins.count);
-        Table {
-            title: "Web Push".to_owned(),
-            head: &["", "measured"],
-            rows: vec![
-                row(
-                    "CPU per web push to one vendor, 512 in flight".to_owned(),
-                    micros(self.median(|round| round.web)),
-                ),
-                row(
-                    "of it for the encryption, measured alone".to_owned(),
-                    micros(self.crypto_us),
-                ),
-                row(
-                    "CPU per push to APNs, right after it".to_owned(),
-                    micros(self.median(|round| round.apple)),
-                ),
-                row("ratio".to_owned(), format!("{:.2}", self.ratio())),
-                row(format!("p99 from publish to reply, {rate}/s"), time(self.web.p99)),
-                row("the same to APNs".to_owned(), time(self.apple.p99)),
-                row(
-                    format!("memory of an origin in use, of {count}"),
-                    format!("{:.0} bytes", self.bytes_per_origin()),
-                ),
-                row(
-                    "CPU of the first push to an origin: connection and signature".to_owned(),
-                    micros(self.origins.cpu[0]),
-                ),
-                row("CPU of the second one".to_owned(), micros(self.origins.cpu[1])),
-            ],
-            notes: vec![
-                "Each push has a key of its own (RFC 8291). Connections are bounded in all: of many origins most have none."
-                    .to_owned(),
-            ],
-        }
-    }
-
-    pub(super) fn json(&self) -> Value {
-        let rounds = self.rounds.iter();
-        json!({
-            "rounds": rounds.map(|round| json!({ "web_us": round.web, "apns_us": round.apple })).collect::<Vec<_>>(),
-            "ratio": self.ratio(),
-            "crypto_us": self.crypto_us,
-            "per_second": self.per_second,
-            "web": self.web.json(),
-            "apns": self.apple.json(),
-            "origins": self.origins.count,
-            "bytes_per_origin": self.bytes_per_origin(),
-            "first_cpu_us": self.origins.cpu[0],
-            "second_cpu_us": self.origins.cpu[1],
-        })
-    }
 }
 
 const WEB: &str = "web";
