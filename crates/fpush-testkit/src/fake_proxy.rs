@@ -119,6 +119,8 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
                 return;
             };
             let established = b"HTTP/1.1 200 Connection established\r\n\r\n";
+            // As every proxy does it: what comes in small pieces does not wait for the answer to the last one.
+            let (_, _) = (client.set_nodelay(true), server.set_nodelay(true));
             if client.write_all(established).await.is_ok() {
                 let _ = copy_bidirectional(&mut client, &mut server).await;
             }

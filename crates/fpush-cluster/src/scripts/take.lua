@@ -10,7 +10,7 @@ for at = 4, #ARGV, 2 do
     local lease = tonumber(redis.call('ZSCORE', KEYS[4], holder) or 0)
     if entry and (lease <= now or is_ours(place)) then
         if id ~= '' then
-            -- It has another id from now on: whoever held it before finds the former one among those that were taken.
+            -- It has another id from now on: the instance that held it before finds the former one among those that were taken.
             remove(place, entry)
             redis.call('ZADD', KEYS[5], now, entry.id)
             local new = ARGV[1] .. ':t' .. id
@@ -19,7 +19,7 @@ for at = 4, #ARGV, 2 do
             redis.call('HSETNX', KEYS[2], entry.key, new)
             taken[#taken + 1] = id
         elseif not redis.call('ZSCORE', KEYS[7], place) then
-            -- Its id stays, so that whoever held it goes on with it as soon as it is there again.
+            -- Its id stays, so that the instance that held it goes on with it as soon as it is there again.
             redis.call('ZREM', KEYS[3], place)
             redis.call('ZADD', KEYS[7], count(), place)
             if redis.call('ZCARD', KEYS[7]) > tonumber(ARGV[3]) then

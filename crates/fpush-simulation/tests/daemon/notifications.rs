@@ -268,7 +268,7 @@ impl Books {
     }
 }
 
-/// The registrable domain of whoever sends.
+/// The registrable domain of a sender.
 fn domain_of(from: &str) -> String {
     let domain = from.rsplit('@').next().unwrap_or_default();
     registrable(domain).into_owned()

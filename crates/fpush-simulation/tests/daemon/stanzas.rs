@@ -46,7 +46,7 @@ pub(crate) fn publish(
     )
 }
 
-/// A notification of Push 2.0 for whoever has this token of an app.
+/// A notification of Push 2.0 for the device that has this token of an app.
 pub(crate) fn notification(id: &str, from: &str, app: usize, token: &str, priority: &str) -> String {
     // Its provider knows by that which one it has.
     let payload = BASE64_STANDARD.encode(id.trim_start_matches('r'));
@@ -58,7 +58,7 @@ pub(crate) fn notification(id: &str, from: &str, app: usize, token: &str, priori
     )
 }
 
-/// What stands for whoever has this token of an app.
+/// What names the device that has this token of an app.
 fn client(app: usize, token: &str) -> String {
     format!("{}{token}", clients_of(app))
 }
