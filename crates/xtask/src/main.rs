@@ -102,6 +102,8 @@ fn main() -> ExitCode {
 }
 
 fn run(task: impl FnOnce() -> Result<()>) -> Result<()> {
+    // Before anything is built.
+    process::this_program()?;
     let root = root()?;
     env::set_current_dir(&root).with_context(|| format!("cannot enter {}", root.display()))?;
     interrupt::watch()?;

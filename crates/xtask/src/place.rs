@@ -133,7 +133,7 @@ impl Place {
         command
             .args(way)
             .args(["--mount", "--pid", "--fork", "--kill-child", "--"])
-            .arg(env::current_exe().context("cannot find this program")?)
+            .arg(process::this_program()?)
             .arg(task)
             .arg(&self.0);
         Ok(command)

@@ -4,8 +4,9 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +14,21 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
 use crate::interrupt;
+
+/// Where this program is. To be asked first at its start: cargo puts a new one in its place when a test builds
+/// the workspace, and from then on the system calls this one deleted.
+///
+/// # Errors
+///
+/// If the system does not say where it is.
+pub(crate) fn this_program() -> Result<&'static Path> {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(program) = PROGRAM.get() {
+        return Ok(program);
+    }
+    let program = env::current_exe().context("cannot find this program")?;
+    Ok(PROGRAM.get_or_init(|| program))
+}
 
 /// The cargo that runs this.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {

@@ -106,7 +106,6 @@ pub(crate) fn run(worlds: &Worlds) -> Result<()> {
 
 /// The test of what decisions cost, with our crates compiled so that blocks of code are counted.
 pub(crate) fn count() -> Result<Command> {
-    let program = env::current_exe().context("cannot tell where this program is")?;
     let mut command = process::cargo(&[
         "test",
         "-p",
@@ -116,7 +115,9 @@ pub(crate) fn count() -> Result<Command> {
         "--",
         "--ignored",
     ]);
-    command.env("RUSTC_WORKSPACE_WRAPPER", program).env(COMPILES, "1");
+    command
+        .env("RUSTC_WORKSPACE_WRAPPER", process::this_program()?)
+        .env(COMPILES, "1");
     Ok(command)
 }
 

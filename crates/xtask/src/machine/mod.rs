@@ -33,7 +33,7 @@ pub(crate) fn test(package: &Path) -> Result<Tested> {
     let package = fs::canonicalize(package).with_context(|| format!("no package {}", package.display()))?;
     let folder = Folder::unpack(&debian()?)?;
     let machine = boot::Machine::boot(&folder.0)?;
-    let mut check = machine.in_its_network(&std::env::current_exe().context("cannot find this program")?);
+    let mut check = machine.in_its_network(process::this_program()?);
     check.args([CHECK, &machine.leader().to_string()]);
     check.arg(&folder.0).arg(package).stdin(Stdio::null());
     process::run_named(&mut check, "the test under systemd")?;
