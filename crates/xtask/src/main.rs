@@ -163,9 +163,9 @@ cargo xtask simulate --seeds N [--from S]
                             and what decisions cost in a crowd
 cargo xtask simulate --seed S --trace
                             the worlds of one seed, step by step
-cargo xtask fuzz SECONDS    so many seconds of inputs that nobody thought of, for every reader of foreign bytes
+cargo xtask fuzz SECONDS    so many seconds of generated inputs, for every reader of foreign bytes
 cargo xtask book            the documents as web pages, in target/book
-cargo xtask reference       writes what of the reference and the manual pages is made of the program
+cargo xtask reference       writes the generated parts of the reference, and the manual pages
 cargo xtask soak [--seconds N]
                             each kind of outage of a provider for five minutes, or so many seconds, with a restart and kill -9 in
                             it: every device gets its push

@@ -36,7 +36,7 @@ pub(crate) fn run() -> Result<()> {
 /// Writes the parts of the reference that are made of the program, and the manual pages, which are made of the reference.
 pub(crate) fn reference() -> Result<()> {
     for (package, tests) in [("fpush", "reference::"), ("fpush-monitor", "the_page_of_metrics")] {
-        let mut write = cargo(&["test", "--quiet", "--package", package, "--lib", tests]);
+        let mut write = cargo(&["test", "--package", package, "--lib", tests]);
         write.env("UPDATE_EXPECT", "1").stdin(Stdio::null());
         println!("{}", process::line(&write));
         process::run(&mut write)?;
