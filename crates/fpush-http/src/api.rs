@@ -50,7 +50,7 @@ pub fn api(
 ) -> Router {
     if settings.debugging {
         warn!(
-            "registration.http.debugging is on: whoever reaches the port sees all devices; switch it off when you are \
+            "registration.http.debugging is on: everybody who reaches the port sees all devices; switch it off when you are \
              done"
         );
     }

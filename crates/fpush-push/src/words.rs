@@ -82,7 +82,7 @@ impl Outcome {
             Self::UnknownDevice => {
                 "Open the app, so that it registers, and look whether push is switched on in it."
             }
-            Self::Unwanted => "Ask whoever runs this push service.",
+            Self::Unwanted => "Ask the operator of this push service.",
         }
     }
 }
@@ -103,8 +103,8 @@ impl PushError {
                 "The provider wants fewer pushes for this device: wait for some minutes."
             }
             Self::TokenUnserved => {
-                "The provider cannot reach the platform of this device for this app: tell the reason to whoever runs this push \
-                 service."
+                "The provider cannot reach the platform of this device for this app: tell the reason to the operator of this \
+                 push service."
             }
             Self::Reconnected | Self::Renewed | Self::Crowded | Self::Later { after: _ } => {
                 "The provider has an outage, is out of reach, or gives an answer that nobody knows: try again in some minutes."
@@ -120,7 +120,7 @@ impl PushError {
             | Self::TooLarge
             | Self::Misconfigured
             | Self::Unexplained => {
-                "The device is innocent. Tell the reason to whoever runs this push service."
+                "The device is innocent. Tell the reason to the operator of this push service."
             }
         }
     }

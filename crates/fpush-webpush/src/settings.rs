@@ -312,8 +312,8 @@ const URGENCIES: [(&str, UrgencySetting); 5] = [
     ("low", UrgencySetting::Fixed("low")),
     ("very-low", UrgencySetting::Fixed("very-low")),
 ];
-const OPEN: &str = "\"*\" lets whoever can register or publish make this machine send requests to any public host. UnifiedPush needs \
-    that; docs/operate/any-push-service.md says what it means and what a firewall should refuse";
+const OPEN: &str = "\"*\" lets everybody who can register or publish make this machine send requests to any public host. UnifiedPush \
+    needs that; docs/operate/any-push-service.md says what it means and what a firewall should refuse";
 const SUFFIX: &str = "anybody can have a name below this domain; name the hosts of the push services, domains such as \
     \"*.example.org\", or \"*\" for any public host";
 const BEHIND_PROXY: &str = "\"*\" cannot be used behind a proxy (HTTPS_PROXY): the proxy resolves the names, so that fpush cannot keep \

@@ -84,7 +84,7 @@ fn the_check_shows_the_public_key_and_says_what_is_wrong() {
     said.expect(0, &[]);
     assert!(said.out.contains("endpoints: *"), "{}", said.out);
     let warning =
-        "warning: pushModules.web.webpush.allowedEndpoints: \"*\" lets whoever can register or publish";
+        "warning: pushModules.web.webpush.allowedEndpoints: \"*\" lets everybody who can register or publish";
     assert!(said.err.contains(warning), "{}", said.err);
 
     let webpush = &mut settings["pushModules"]["web"]["webpush"];
