@@ -16,7 +16,7 @@ pub(crate) enum Pkcs12Error {
     #[error("expected a PKCS#12 file (.p12 or .pfx), found something else or a damaged file")]
     Malformed,
     #[error(
-        "the PKCS#12 file uses an algorithm that fpush does not know ({0}); export it again, or write it anew: openssl pkcs12 \
+        "the PKCS#12 file uses an algorithm that fpush does not know ({0}); export it again, or convert it: openssl pkcs12 \
          -legacy -in old.p12 -nodes -out all.pem; openssl pkcs12 -export -in all.pem -out new.p12; rm all.pem"
     )]
     Unsupported(String),

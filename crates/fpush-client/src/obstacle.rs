@@ -88,7 +88,7 @@ impl Obstacle {
                  /etc/resolv.conf, the spelling of endpoint, and HTTPS_PROXY."
             }
             Self::Address => {
-                "The name belongs to this machine or to a private network, where nobody from outside may send us. If it is a \
+                "The name belongs to this machine or to a private network, to which no device may direct requests. If it is a \
                  server of your own, add its network to allowedNetworks."
             }
             Self::Tcp(_) => {
@@ -107,8 +107,8 @@ impl Obstacle {
                  allow CONNECT to the endpoint's host and port, or name the host in NO_PROXY to go past it."
             }
             Self::ProxyTalksOtherwise => {
-                "What HTTPS_PROXY or ALL_PROXY names is no HTTP proxy, or it ends the connection. Check the host and the \
-                 port there."
+                "What HTTPS_PROXY or ALL_PROXY names is not an HTTP proxy, or it ends the connection. Check the host and \
+                 the port there."
             }
             Self::Certificate(_) => {
                 "Somebody answers in the endpoint's place, or with a certificate that this machine does not trust. If it is \

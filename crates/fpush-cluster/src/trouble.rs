@@ -125,7 +125,7 @@ impl fmt::Display for Trouble {
                 f,
                 "it does not answer within cluster.timeout: is it overloaded, or the network to it?"
             ),
-            Self::Password => write!(f, "it refuses our password, or wants one: correct cluster.url"),
+            Self::Password => write!(f, "it refuses the password, or wants one: correct cluster.url"),
             Self::Permission(missing) => missing.fmt(f),
             Self::Full => write!(
                 f,

@@ -367,7 +367,7 @@ const MALFORMED: &str = "Google cannot read the token: the app registered someth
 const APPLES: &str = "The token is one of an iOS app, and Apple refused what Google passed on. Check what fcm.apns says, and in the Firebase \
      console, under Project settings, Cloud Messaging, the APNs key and the app's bundle ID. The device is left alone for \
      a while.";
-const OUR_FAULT: &str = "Google does not take the message, whose token is innocent. The answer names the field if there is one: \
+const OUR_FAULT: &str = "Google does not take the message; the token is not the cause. The answer names the field if there is one: \
      check ttl, collapseKey and additionalData, for an installation ID target, and otherwise report it as a mistake \
      of fpush.";
 const TOO_LARGE: &str =

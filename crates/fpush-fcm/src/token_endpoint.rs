@@ -153,7 +153,7 @@ impl TokenError {
                  under IAM & Admin, Service Accounts, and get a new file for fcmSecretPath."
             }
             Self::Unsigned => {
-                "The private_key in the file of fcmSecretPath is no RSA key that can be used. Get a new file in the \
+                "The private_key in the file of fcmSecretPath is not an RSA key that can be used. Get a new file in the \
                  Firebase console, under Project settings, Service accounts."
             }
             Self::Unwell(_) => {

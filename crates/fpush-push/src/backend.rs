@@ -251,11 +251,11 @@ pub enum TokenFlaw {
     Form,
     /// The endpoint of a Web Push subscription is no https URL, or one to which nothing is sent from here.
     #[error(
-        "nothing may be sent to this endpoint from here: its push service or its port is not allowed, or it is no https URL"
+        "nothing may be sent to this endpoint from here: its push service or its port is not allowed, or it is not an https URL"
     )]
     Endpoint,
     /// The public key of a Web Push subscription (RFC 8291 section 2.1).
-    #[error("p256dh is no uncompressed point of the curve P-256 in base64url")]
+    #[error("p256dh is not an uncompressed point of the curve P-256 in base64url")]
     PublicKey,
     /// The authentication secret of a Web Push subscription (RFC 8291 section 3.2).
     #[error("auth is not 16 bytes in base64url")]

@@ -107,7 +107,7 @@ impl PushError {
                  push service."
             }
             Self::Reconnected | Self::Renewed | Self::Crowded | Self::Later { after: _ } => {
-                "The provider has an outage, is out of reach, or gives an answer that nobody knows: try again in some minutes."
+                "The provider has an outage, is out of reach, or gives an unknown answer: try again in some minutes."
             }
             Self::Pause {
                 length: _,
@@ -120,7 +120,7 @@ impl PushError {
             | Self::TooLarge
             | Self::Misconfigured
             | Self::Unexplained => {
-                "The device is innocent. Tell the reason to the operator of this push service."
+                "The fault is not the device's. Tell the reason to the operator of this push service."
             }
         }
     }

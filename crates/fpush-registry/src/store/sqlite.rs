@@ -89,7 +89,7 @@ pub(super) fn explain(path: &Path, error: &sqlx::Error) -> String {
         Some(PERM | READ_ONLY | CANNOT_OPEN) => match refused(path) {
             Some((what, e)) => format!("{said}: {}: {}", what.display(), cannot_be_had(&what, &e)),
             None => format!(
-                "{said}; make sure that {shown} and its folder belong to user {user}, whom this runs as"
+                "{said}; make sure that {shown} and its folder belong to user {user}, as which this runs"
             ),
         },
         Some(NOT_A_DATABASE) => format!(
@@ -98,7 +98,7 @@ pub(super) fn explain(path: &Path, error: &sqlx::Error) -> String {
         ),
         Some(CORRUPT) => format!(
             "{said}; {shown} is damaged: stop fpush, and put a backup in its place, or what can be saved: sqlite3 {shown} .recover \
-             | sqlite3 new.db; it must belong to user {user}, whom this runs as"
+             | sqlite3 new.db; it must belong to user {user}, as which this runs"
         ),
         Some(FULL) => format!("{said}; make room for {shown}, or for user {user} if that one has a quota"),
         Some(IO) => {
@@ -133,7 +133,7 @@ fn cannot_be_had(path: &Path, error: &io::Error) -> String {
     }
     let user = files::this_user();
     let rule = format!(
-        "registration.store.path must name a file, in a folder that belongs to user {user}, whom this runs as"
+        "registration.store.path must name a file, in a folder that belongs to user {user}, as which this runs"
     );
     match files::not_a_folder(files::folder_of(path)) {
         Some(obstacle) => format!("{} is not a folder; {rule}", obstacle.display()),

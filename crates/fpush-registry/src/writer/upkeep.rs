@@ -249,7 +249,7 @@ impl Writer {
         let committed = transaction.commit().await?;
         self.settle(committed);
         if unused > 0 {
-            info!(devices = unused, "registrations that nobody used were removed");
+            info!(devices = unused, "unused registrations were removed");
         }
         Ok(more || unused == BATCH)
     }

@@ -302,7 +302,7 @@ impl Situation<'_> {
         let there = there.unwrap_or_else(|| Path::new("/"));
         if statfs(there).is_ok_and(|of| KERNELS.contains(&(of.f_type as u64))) {
             return Err(format!(
-                "nobody can make anything in {}, which is the kernel's; choose another place than {shown}",
+                "nothing can be made in {}, which belongs to the kernel; choose another place than {shown}",
                 there.display()
             ));
         }

@@ -74,7 +74,7 @@ fn check_against(link: &LinkSettings, others: &[LinkSettings], section: &Section
             format!("another link is called {name}; give each a name of its own")
         } else {
             format!(
-                "another link has this componentHostname at this server, too: remove one of the two, or, if the server shall \
+                "another link has this componentHostname at this server, too: remove one of the two, or, if the server is to \
                  have two connections (ejabberd allows that), give one a linkName; both are called {name} now"
             )
         };

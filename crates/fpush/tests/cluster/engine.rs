@@ -161,7 +161,7 @@ fn a_wrong_password_is_said_and_costs_nothing() {
         ..Setup::of(1, "1h")
     });
     assert_eq!(rig.push(0, &token(1)), RESULT);
-    expect_red(&rig, 0, "it refuses our password");
+    expect_red(&rig, 0, "it refuses the password");
     expect_lines(&rig, 0, 1);
     assert!(!rig.all[0].daemon.log().contains("wr0ng"));
     rig.redis.ask(&["ACL", "SETUSER", "app", ">wr0ng"]);

@@ -376,7 +376,7 @@ fn what_is_no_file_is_found_by_a_check() {
     for (database, words) in [
         (Path::new("/dev/null"), "it is not a regular file"),
         (&*fifo, "it is not a regular file"),
-        (Path::new("/proc/x/x.db"), "nobody can make anything in /proc"),
+        (Path::new("/proc/x/x.db"), "nothing can be made in /proc"),
     ] {
         place.set(|settings| registered(settings, database));
         let said = place.run_with(&["check"], &[]);

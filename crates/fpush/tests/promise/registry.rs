@@ -363,7 +363,7 @@ fn what_nobody_uses_expires() {
     world.pass(DAY);
     world
         .daemon
-        .wait_for_log("registrations that nobody used were removed", LONG);
+        .wait_for_log("unused registrations were removed", LONG);
     world.publish(&mut unused);
     assert!(
         unused.iter().all(|device| device.last == DEAD),
