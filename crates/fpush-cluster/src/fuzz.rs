@@ -28,5 +28,13 @@ pub fn news(fields: &[Vec<u8>], second: u64) -> Option<News> {
 /// What is made of a held push that was taken over, due in so many milliseconds.
 #[must_use]
 pub fn held(due: i64, record: &[u8]) -> Option<SharedPush> {
-    wire::read_found(&(Vec::new(), vec![0; 16], false, due, due, record.to_vec()))
+    wire::read_found(&(
+        Vec::new(),
+        vec![0; 16],
+        false,
+        due,
+        due,
+        due.unsigned_abs(),
+        record.to_vec(),
+    ))
 }

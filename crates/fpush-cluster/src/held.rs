@@ -14,6 +14,7 @@
 //! | `leases` | a sorted set of holders by the end of their lease; 0 for one that was stopped in order |
 //! | `taken` | a sorted set of ids, by the time at which another instance took the push, or made it superfluous |
 //! | `held-watch` | when anybody was last there, and until when nobody is gone |
+//! | `held-delivered` | a sorted set of keys and classes by the time at which the provider accepted a push that was held for them |
 //! | `held-unread` | a sorted set of places by the number under which they were set aside, because who found the push could not read it |
 //!
 //! A *holder* is a random number, under which an instance holds pushes of one module. Each instance says once a second that it is
@@ -43,7 +44,8 @@
 //! All that an instance holds is told anew, under another holder, part by part ([`SharedLane::tell_held_again`]). The answer to a part says
 //! what others have taken meanwhile, which is dropped. What is then left under the former holder has been sent, and is cleared
 //! away. Of two pushes for a key that wait for the provider, which two instances were given while they could not ask each other, the
-//! one that is given up first goes (`hold.lua`). Until all is told nothing from before the start goes out, or for 15 s. What changes in between is told in its
+//! older one goes (`hold.lua`), and so does one that came before another one for its key was delivered: an instance that was killed may
+//! hold a newer push than it had told, whose older one was taken over. Until all is told nothing from before the start goes out, or for 15 s. What changes in between is told in its
 //! order: there is one queue a module, and what was read from disk before it changed is not told.
 //!
 //! While the engine was away nobody could say that he is there. So if nobody was there for [`SILENCE`], nobody is taken for gone for
@@ -233,16 +235,13 @@ impl Holding {
         group: &Group,
     ) -> redis::RedisResult<Vec<u64>> {
         let (mut all_taken, names, holder) = (Vec::new(), self.names(), self.holder());
-        let told = match group.again {
-            Some(_) => Told::Again,
-            None => Told::Once(group.at.elapsed()),
-        };
+        let (is_again, waited) = (group.again.is_some(), group.at.elapsed());
         for part in group.news.chunks(TOLD_AT_A_TIME) {
             let arguments = |command: &mut Cmd| {
                 command.arg(holder).arg(&names).arg(millis(LEASE)).arg(MOST_HELD);
-                command.arg(MOST_TAKEN).arg(millis(TAKEN_KEPT));
+                command.arg(MOST_TAKEN).arg(millis(TAKEN_KEPT)).arg(MOST_WOKEN);
                 for news in part {
-                    write(command, news, told);
+                    write(command, news, is_again, waited);
                 }
             };
             let answer = scripts.hold.run(connection, keys, arguments).await?;
@@ -345,37 +344,25 @@ impl Holding {
 impl Queue {
     /// All that is held will be told. What has gone out is not known later, so that stays.
     fn keep_delivered(&mut self) {
-        let groups = std::mem::take(&mut self.groups);
-        let news = groups.into_iter().flat_map(|group| group.news);
-        let mut news: Vec<_> = news
-            .filter(|news| matches!(news, HeldNews::Delivered(..)))
-            .collect();
-        news.drain(..news.len().saturating_sub(MOST_DELIVERED));
-        self.news = news.len();
-        if !news.is_empty() {
-            self.groups.push_back(Group {
-                news,
-                at: Instant::now(),
-                again: None,
-            });
+        for group in &mut self.groups {
+            group.news.retain(|news| matches!(news, HeldNews::Delivered(..)));
+            group.again = None;
+        }
+        self.groups.retain(|group| !group.news.is_empty());
+        self.news = self.groups.iter().map(|group| group.news.len()).sum();
+        while self.news > MOST_DELIVERED
+            && let Some(oldest) = self.groups.pop_front()
+        {
+            self.news -= oldest.news.len();
         }
     }
 }
 
-/// How a held push is told.
-#[derive(Clone, Copy)]
-enum Told {
-    /// So long after it has changed.
-    Once(Duration),
-    /// As part of all that is held. When it came is not known: it is older than all that is told once.
-    Again,
-}
-
-/// What the script reads for one change: what, number, key, id, until due, until given up, age, record.
-fn write(command: &mut Cmd, news: &HeldNews, told: Told) {
+/// What the script reads for one change, which waited for so long: what, number, key, id, until due, until given up, age, record.
+fn write(command: &mut Cmd, news: &HeldNews, is_again: bool, waited: Duration) {
     let id_of = |id: &Uuid| id.simple().to_string();
     let nothing = |command: &mut Cmd| {
-        command.arg(-1).arg(-1).arg(0).arg("");
+        command.arg(-1).arg(-1).arg(millis(waited)).arg("");
     };
     match news {
         HeldNews::Put(number, push) => {
@@ -384,15 +371,18 @@ fn write(command: &mut Cmd, news: &HeldNews, told: Told) {
                 id,
                 due,
                 give_up,
+                age,
                 record,
             } = push;
             let record = serde_json::to_vec(record).unwrap_or_default();
             // One that is too long is held here alone: what was told of an older one goes.
-            let (what, age) = match told {
-                _ if record.len() > LONGEST_RECORD => ("g", Duration::ZERO),
-                Told::Once(age) => ("p", age),
-                Told::Again => ("r", LONGEST),
+            let what = match is_again {
+                _ if record.len() > LONGEST_RECORD => "g",
+                false => "p",
+                true => "r",
             };
+            // One of which it was not written down is older than all others.
+            let age = age.map_or(LONGEST, |age| age + waited);
             let left = |time: Option<Duration>| time.map_or(-1, |time| millis(time).cast_signed());
             command.arg(what).arg(*number).arg(&bytes(*key)).arg(id_of(id));
             command.arg(left(*due)).arg(left(*give_up));
@@ -436,6 +426,8 @@ const LONGEST_RECORD: usize = 1_024;
 const MOST_UNREAD: usize = 100_000;
 /// Ids of pushes that others have taken.
 const MOST_TAKEN: usize = 2_000_000;
+/// Keys whose device was woken by a push that was held. An instance that was killed is there again soon, or finds the newest ones.
+const MOST_WOKEN: usize = 200_000;
 /// Longer than anything is held.
 const TAKEN_KEPT: Duration = Duration::from_secs(29 * 86_400);
 /// What nobody looks at.

@@ -16,7 +16,7 @@ pub(crate) struct Names {
     /// What the engine's memory of the module began as.
     pub(crate) beginning: Vec<u8>,
     /// Held pushes, whatever the provider said: [`held`](crate::held) has what each key is.
-    pub(crate) held: [Vec<u8>; 7],
+    pub(crate) held: [Vec<u8>; 8],
 }
 
 impl Names {
@@ -48,13 +48,14 @@ impl Names {
                 "taken",
                 "held-watch",
                 "held-unread",
+                "held-delivered",
             ]
             .map(name),
         }
     }
 
     /// As the scripts about held pushes want them.
-    pub(crate) fn of_held(&self) -> [&[u8]; 7] {
+    pub(crate) fn of_held(&self) -> [&[u8]; 8] {
         self.held.each_ref().map(Vec::as_slice)
     }
 
@@ -72,7 +73,7 @@ impl Names {
 
     /// As the script that takes note of changes wants them.
     pub(crate) fn of_tell(&self) -> Vec<&[u8]> {
-        let [held, keys, holders, _, taken, _, unread] = self.of_held();
+        let [held, keys, holders, _, taken, _, unread, _] = self.of_held();
         [self.all().as_slice(), &[held, keys, holders, taken, unread]].concat()
     }
 

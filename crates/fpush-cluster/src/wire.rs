@@ -38,12 +38,13 @@ pub(crate) fn read_news(fields: &[Vec<u8>], us: &str, second: u64) -> Option<New
     }
 }
 
-/// A push that was found: its place, its key, whether its instance was stopped, when it is due and given up, its record.
-pub(crate) type Found = (Vec<u8>, Vec<u8>, bool, i64, i64, Vec<u8>);
+/// A push that was found: its place, its key, whether its instance was stopped, when it is due and given up, how long ago it
+/// came, its record.
+pub(crate) type Found = (Vec<u8>, Vec<u8>, bool, i64, i64, u64, Vec<u8>);
 
 /// A push that was found, with an id of its own; `None` if it is none that this version could send.
 pub(crate) fn read_found(found: &Found) -> Option<SharedPush> {
-    let (_, key, _, due, give_up, record) = found;
+    let (_, key, _, due, give_up, age, record) = found;
     let left = |left: i64| Some(Duration::from_millis(u64::try_from(left).ok()?).min(LONGEST));
     let record = serde_json::from_slice::<HeldRecord>(record).ok();
     Some(SharedPush {
@@ -51,6 +52,7 @@ pub(crate) fn read_found(found: &Found) -> Option<SharedPush> {
         id: Uuid::new_v4(),
         due: left(*due),
         give_up: left(*give_up),
+        age: Some(Duration::from_millis(*age).min(LONGEST)),
         record: Box::new(record.filter(HeldRecord::is_sane)?),
     })
 }
@@ -179,7 +181,7 @@ mod tests {
         let record = br#"{"token":"t","class":"High","choice":"Named","domain":"a.example","spacing":1,"registered":false,
             "due":0,"attempts":0}"#;
         let found = |key: &[u8], record: &[u8]| {
-            read_found(&(b"1:1".to_vec(), key.to_vec(), false, -1, 5, record.to_vec()))
+            read_found(&(b"1:1".to_vec(), key.to_vec(), false, -1, 5, 7, record.to_vec()))
         };
         let push = found(&[1; 16], record).unwrap();
         assert_eq!((push.due, push.give_up), (None, Some(Duration::from_millis(5))));

@@ -59,6 +59,9 @@ pub struct HeldRecord {
     /// When it is given up; missing in files of the first versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub give_up: Option<u64>,
+    /// When the newest publish came for which it goes out; missing in files of the first versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrived: Option<u64>,
     /// How often it has failed.
     pub attempts: u32,
     /// Names it towards the provider; missing in files of the first versions.
@@ -182,7 +185,7 @@ impl HeldRecord {
             choice,
             sender,
             spacing,
-            arrived: _,
+            arrived,
             worth_until: _,
             record,
         } = job;
@@ -201,6 +204,7 @@ impl HeldRecord {
             node: text(node.as_ref()),
             due: 0,
             give_up: Some(millis(expires)),
+            arrived: Some(millis(*arrived)),
             attempts: 0,
             id: Some(push.id.as_u128()),
         }
@@ -253,6 +257,7 @@ impl HeldRecord {
             self.due = self.due.saturating_add_signed(jump).max(1);
         }
         self.give_up = self.give_up.map(|give_up| give_up.saturating_add_signed(jump));
+        self.arrived = self.arrived.map(|arrived| arrived.saturating_add_signed(jump));
     }
 
     /// Whether it waits until its provider is back, or its time has come meanwhile.
@@ -324,7 +329,9 @@ impl HeldRecord {
             choice: self.choice,
             sender,
             spacing: Duration::from_millis(self.spacing),
-            arrived: clocks.now,
+            arrived: self
+                .arrived
+                .map_or(clocks.now, |arrived| clocks.to_instant(arrived).min(clocks.now)),
             worth_until: None,
             record: self.registered.then(|| Arc::new(Forgotten) as Arc<dyn Record>),
         })

@@ -127,6 +127,8 @@ pub struct SharedPush {
     pub due: Option<Duration>,
     /// It is given up in so long.
     pub give_up: Option<Duration>,
+    /// It came so long ago; none if that was not written down.
+    pub age: Option<Duration>,
     /// All else.
     pub record: Box<HeldRecord>,
 }
@@ -135,16 +137,20 @@ impl SharedPush {
     /// Of a push as it is written down. `None` if it has no name, because the first versions have written it.
     #[must_use]
     pub fn of(mut record: Box<HeldRecord>, key: Fingerprint, clocks: Clocks) -> Option<Self> {
-        let left = |millis: u64| Duration::from_millis(millis.saturating_sub(clocks.wall_millis()));
+        let wall = clocks.wall_millis();
+        let left = |millis: u64| Duration::from_millis(millis.saturating_sub(wall));
+        let ago = |millis: u64| Duration::from_millis(wall.saturating_sub(millis));
         let id = Uuid::from_u128(record.id.take()?);
         let due = Some(record.due).filter(|due| *due > 0).map(left);
         let give_up = record.give_up.take().map(left);
+        let age = record.arrived.take().map(ago);
         record.due = 0;
         Some(Self {
             key,
             id,
             due,
             give_up,
+            age,
             record,
         })
     }
@@ -152,10 +158,12 @@ impl SharedPush {
     /// The push as it would be written down here.
     #[must_use]
     pub fn into_record(self, clocks: Clocks) -> HeldRecord {
-        let then = |left: Duration| clocks.wall_millis().saturating_add(as_millis(left));
+        let wall = clocks.wall_millis();
+        let then = |left: Duration| wall.saturating_add(as_millis(left));
         HeldRecord {
             due: self.due.map_or(0, then),
             give_up: self.give_up.map(then),
+            arrived: self.age.map(|age| wall.saturating_sub(as_millis(age))),
             id: Some(self.id.as_u128()),
             ..*self.record
         }

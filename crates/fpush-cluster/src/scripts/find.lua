@@ -4,7 +4,7 @@
 -- long nobody is gone after that, milliseconds that keys are kept, 1 if former names are cleared, how many at a time; how many
 -- pushes are shown, and the number up to which it has seen what was set aside.
 -- Returns the former names of which nothing is left, whether there may be more, for each push that is shown: its place, its key, whether its
--- instance was stopped in order, milliseconds until it is due (-1: none) and given up (-1: never), its record; the number up to which it has
+-- instance was stopped in order, milliseconds until it is due (-1: none) and given up (-1: never), and since it came, its record; the number up to which it has
 -- seen what was set aside, how many are set aside, and how many of them were given up.
 local most = tonumber(ARGV[9])
 -- While the engine was away nobody could say that he is there.
@@ -37,7 +37,7 @@ end
 
 local found, more = {}, 0
 local function show(place, entry, stopped)
-    found[#found + 1] = {place, entry.key, stopped, left(entry.due), left(entry.give_up), entry.record}
+    found[#found + 1] = {place, entry.key, stopped, left(entry.due), left(entry.give_up), math.max(now - entry.at, 0), entry.record}
     more = 1
 end
 

@@ -1,5 +1,5 @@
 -- What the scripts about held pushes begin with. Times are milliseconds by the engine's clock.
--- KEYS: held, keys, holders, leases, taken, watch, unread. ARGV: holder, all names of this instance with blanks between them, and
+-- KEYS: held, keys, holders, leases, taken, watch, unread, delivered. ARGV: holder, all names of this instance with blanks between them, and
 -- what each script says.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

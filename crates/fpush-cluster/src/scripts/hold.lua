@@ -1,7 +1,7 @@
 -- Takes note of what an instance holds. It follows held.lua.
--- ARGV: from the third on lease, most held, most taken, milliseconds that taken is kept;
--- then for each change: what, number, key, id, milliseconds until due (-1: none), until given up (-1: never), age, record. Of what is
--- told again (r) the age is not known: which of two came first is seen by when they are given up.
+-- ARGV: from the third on lease, most held, most taken, milliseconds that taken is kept, most delivered;
+-- then for each change: what, number, key, id, milliseconds until due (-1: none), until given up (-1: never), since it came or was
+-- delivered, record.
 -- Returns how many were delivered that others had taken, and the numbers of those that others have taken.
 for holder in string.gmatch(ARGV[2], '%d+') do
     redis.call('ZADD', KEYS[4], now + tonumber(ARGV[3]), holder)
@@ -14,14 +14,19 @@ local function remove_at(place)
     end
 end
 
+-- Takes out a little of what is too old, or the oldest where there is no room.
+local function trim(key, most)
+    local first = redis.call('ZRANGE', key, 0, 1, 'WITHSCORES')
+    if first[4] and tonumber(first[4]) < now - tonumber(ARGV[6]) then
+        redis.call('ZREMRANGEBYRANK', key, 0, 1)
+    elseif redis.call('ZCARD', key) > tonumber(most) then
+        redis.call('ZREMRANGEBYRANK', key, 0, 0)
+    end
+end
+
 local function finish(id)
     redis.call('ZADD', KEYS[5], now, id)
-    local first = redis.call('ZRANGE', KEYS[5], 0, 1, 'WITHSCORES')
-    if first[4] and tonumber(first[4]) < now - tonumber(ARGV[6]) then
-        redis.call('ZREMRANGEBYRANK', KEYS[5], 0, 1)
-    elseif redis.call('ZCARD', KEYS[5]) > tonumber(ARGV[5]) then
-        redis.call('ZREMRANGEBYRANK', KEYS[5], 0, 0)
-    end
+    trim(KEYS[5], ARGV[5])
 end
 
 -- Whether nobody may be there who could send it.
@@ -82,11 +87,16 @@ local function put(first, again)
     end
     local at = same and same.at or now - tonumber(ARGV[first + 6])
     local due, give_up = ends(ARGV[first + 4]), ends(ARGV[first + 5])
+    -- The device was woken after this one had come.
+    if again and tonumber(redis.call('ZSCORE', KEYS[8], key) or 0) > at then
+        finish(id)
+        taken[#taken + 1] = number
+        return
+    end
     -- Several instances may have been alone, and hold a push each for the key, which waits for the provider: the newest one is enough.
     -- What waits for its time may still be refused.
     if again and due == 0 and other and other.due == 0 and not is_ours(other_place) then
-        local is_older = give_up > 0 and (other.give_up == 0 or other.give_up >= give_up)
-        if is_older and not is_set_aside(other_place) then
+        if other.at >= at and not is_set_aside(other_place) then
             finish(id)
             taken[#taken + 1] = number
             return
@@ -102,7 +112,7 @@ local function put(first, again)
     end
 end
 
-for first = 7, #ARGV, 8 do
+for first = 8, #ARGV, 8 do
     local what, number, key, id = ARGV[first], ARGV[first + 1], ARGV[first + 2], ARGV[first + 3]
     local place = ARGV[1] .. ':' .. number
     if what == 'p' or what == 'r' then
@@ -114,6 +124,8 @@ for first = 7, #ARGV, 8 do
     elseif what == 't' then
         remove_at(ARGV[1] .. ':t' .. id)
     elseif what == 'd' then
+        redis.call('ZADD', KEYS[8], 'GT', now - tonumber(ARGV[first + 6]), key)
+        trim(KEYS[8], ARGV[7])
         if redis.call('ZSCORE', KEYS[5], id) then
             twice = twice + 1
         else

@@ -236,13 +236,21 @@ mod tests {
         let key = record.slot_key("t", &hasher());
         let before = (*record).clone();
         let push = SharedPush::of(record, key, f.clocks).unwrap();
-        assert_eq!((push.record.give_up, push.record.id), (None, None));
+        assert_eq!(
+            (push.record.give_up, push.record.arrived, push.record.id),
+            (None, None, None)
+        );
+        assert_eq!(push.age, Some(Duration::ZERO));
         let ahead = Clocks {
             now: f.clocks.now,
             wall: f.clocks.wall + Duration::from_secs(86_400),
         };
         let there = push.into_record(ahead);
-        assert_eq!(there.give_up, before.give_up.map(|then| then + 86_400_000));
+        let moved = |then: Option<u64>| then.map(|then| then + 86_400_000);
+        assert_eq!(
+            (there.give_up, there.arrived),
+            (moved(before.give_up), moved(before.arrived))
+        );
         assert_eq!((there.due, there.id, there.token()), (0, before.id, "t"));
     }
 

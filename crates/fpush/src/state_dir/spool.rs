@@ -333,6 +333,7 @@ mod tests {
             give_up: Some(u64::MAX >> 1),
             attempts: 3,
             id: Some(u128::from(number) << 90),
+            arrived: Some(1_000_000),
         }
     }
 
@@ -545,11 +546,31 @@ mod tests {
         drop(spool);
         let path = folder.path().join(NAME);
         let connection = Connection::open(&path).unwrap();
-        connection.pragma_update(None, "user_version", 2).unwrap();
+        connection.pragma_update(None, "user_version", 3).unwrap();
         drop(connection);
         let refused = Spool::open(&folder, Arc::default()).err().unwrap().to_string();
         assert!(refused.contains("newer fpush"), "{refused}");
         assert!(path.exists());
+    }
+
+    #[test]
+    fn a_file_that_does_not_say_when_pushes_came_is_read() {
+        let dir = TempDir::new();
+        let (mut spool, folder) = open(&dir);
+        assert!(put(&*spool.store("m", "apple"), 0));
+        assert!(spool.flush().blocking_recv().unwrap());
+        drop(spool);
+        let connection = Connection::open(folder.path().join(NAME)).unwrap();
+        connection
+            .execute_batch("ALTER TABLE held DROP COLUMN arrived; PRAGMA user_version = 1")
+            .unwrap();
+        drop(connection);
+        let spool = Spool::open(&folder, Arc::default()).unwrap();
+        let expected = HeldRecord {
+            arrived: None,
+            ..full_record(0)
+        };
+        assert_eq!(all(&spool, "m"), [(0, expected)]);
     }
 
     /// What the operator reads in docs/performance.md: `cargo test --release -- --ignored a_held_push_costs`.

@@ -223,6 +223,35 @@ fn what_several_hold_for_a_device_because_the_engine_was_away_is_one_push() {
     assert_eq!((taken(0), taken(1)), (6, 0), "the newer ones are sent");
 }
 
+/// What it had not told yet when it was killed is newer than what another one has sent for the device, but older than that.
+#[test]
+fn an_instance_that_comes_back_sends_nothing_that_came_before_the_device_was_woken() {
+    let redis = Redis::start_new();
+    let (relay, url) = redis.relay();
+    let mut rig = Rig::with(Setup {
+        urls: vec![Some(url), Some(redis.url())],
+        redis,
+        ..Setup::of(2, "0s")
+    });
+    let provider = Provider::of(&rig);
+    rig.hold(0, 0..4);
+    rig.wait_until_shared(4);
+    relay.hold(Flow::Questions);
+    for device in 2..4 {
+        assert_eq!(rig.push(0, &token(device)), RESULT);
+    }
+    rig.hold(0, 4..5);
+    rig.all[0].daemon.kill();
+    relay.release();
+    rig.wait_for_takeover(1, "dead", 4);
+    provider.comes_back();
+    until(LONG, "what was told is sent", || provider.accepted().len() == 4);
+    rig.wait_until_held(1, 0);
+    rig.wait_until_shared(0);
+    rig.all[0].start_again();
+    rig.expect_woken(&provider, &[0, 1], 0..5);
+}
+
 /// A second wake-up is better than none.
 #[test]
 fn an_instance_that_cannot_ask_sends_what_it_holds_after_a_while() {

@@ -204,6 +204,7 @@ fn held_elsewhere(token: &str) -> SharedPush {
         id: Uuid::new_v4(),
         due: None,
         give_up: Some(Duration::from_secs(3_600)),
+        age: Some(Duration::ZERO),
         record: serde_json::from_value(record).unwrap(),
     }
 }

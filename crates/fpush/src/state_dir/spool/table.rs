@@ -38,6 +38,7 @@ fn put(transaction: &Transaction<'_>, module: i64, number: u64, held: &HeldRecor
         held.attempts,
         held.id.map(|id| id.to_be_bytes().to_vec()),
         held.count,
+        held.arrived.map(u64::cast_signed),
     ])?;
     Ok(())
 }
@@ -137,6 +138,7 @@ pub(super) fn connect(folder: &StateFolder, path: &Path) -> Result<Connection, P
     let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?;
     match version {
         0 => connection.execute_batch(SCHEMA)?,
+        1 => connection.execute_batch(ADD_ARRIVED)?,
         VERSION => {}
         newer => return Err(Problem::Version(newer)),
     }
@@ -202,6 +204,7 @@ fn record(row: &Row<'_>) -> Option<HeldRecord> {
         attempts: row.get(12).ok()?,
         id: id.and_then(|id| Some(u128::from_be_bytes(id.try_into().ok()?))),
         count: row.get(14).ok()?,
+        arrived: row.get::<_, Option<i64>>(15).ok()?.map(i64::cast_unsigned),
     };
     record.is_sane().then_some(record)
 }
@@ -335,24 +338,28 @@ pub(super) fn next_number(connection: &Connection, module: i64) -> rusqlite::Res
 
 /// The file of held pushes.
 pub(crate) const NAME: &str = "spool.db";
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// Times are milliseconds since 1970. `due` is 0 for a push that waits until its provider is back.
 const SCHEMA: &str = "BEGIN;
     CREATE TABLE modules (id INTEGER PRIMARY KEY, name TEXT NOT NULL, type TEXT NOT NULL) STRICT;
     CREATE TABLE held (module INTEGER NOT NULL, number INTEGER NOT NULL, due INTEGER NOT NULL, expires INTEGER,
         token TEXT NOT NULL, class INTEGER NOT NULL, choice INTEGER NOT NULL, domain TEXT NOT NULL, spacing INTEGER NOT NULL,
         account TEXT, channel TEXT, registered INTEGER NOT NULL, node TEXT, attempts INTEGER NOT NULL, id BLOB, count INTEGER,
-        PRIMARY KEY (module, number)) STRICT, WITHOUT ROWID;
-    PRAGMA user_version = 1;
+        arrived INTEGER, PRIMARY KEY (module, number)) STRICT, WITHOUT ROWID;
+    PRAGMA user_version = 2;
+    COMMIT;";
+const ADD_ARRIVED: &str = "BEGIN;
+    ALTER TABLE held ADD COLUMN arrived INTEGER;
+    PRAGMA user_version = 2;
     COMMIT;";
 const PUT: &str = "INSERT OR REPLACE INTO held (module, number, due, expires, token, class, choice, domain, spacing, account, \
-    channel, registered, node, attempts, id, count) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+    channel, registered, node, attempts, id, count, arrived) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
 const COLUMNS: &str = "number, due, expires, token, class, choice, domain, spacing, account, channel, registered, node, \
-    attempts, id, count";
+    attempts, id, count, arrived";
 const TAKE_OUT: &str = "DELETE FROM held WHERE module = ?1 AND number = ?2";
 /// As `HeldRecord::jumped`.
-const JUMP: &str = "UPDATE held SET due = CASE due WHEN 0 THEN 0 ELSE max(1, due + ?2) END, expires = max(0, expires + ?2) \
-    WHERE module = ?1";
+const JUMP: &str = "UPDATE held SET due = CASE due WHEN 0 THEN 0 ELSE max(1, due + ?2) END, expires = max(0, expires + ?2), \
+    arrived = max(0, arrived + ?2) WHERE module = ?1";
 /// For another program that looks at the file.
 const BUSY: Duration = Duration::from_secs(2);
 /// Bytes of SQLite's log when nothing happens.
