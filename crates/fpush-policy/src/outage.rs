@@ -232,7 +232,7 @@ impl Outage {
     }
 
     /// Whether one more held push may go out, of which so many are at the provider; otherwise when that is to be asked
-    /// again, if time alone brings it.
+    /// again, if time alone brings it. Who asks before gets no earlier time: that would wake who waits again and again.
     pub(crate) fn may_send_held(&mut self, out: usize, now: Instant) -> Result<(), Option<Instant>> {
         match &mut self.state {
             State::Up => Ok(()),
@@ -250,8 +250,8 @@ impl Outage {
                 if growth.sent + 1.0 <= total + 1.0e-9 {
                     return Ok(());
                 }
-                let needed = (growth.sent + 1.0 - total) / rate;
-                Err(Some(now + Duration::from_secs_f64(needed.clamp(0.001, 60.0))))
+                let next = growth.began + reached(growth.sent + 1.0, self.doubling);
+                Err(Some(next.clamp(now + SHORTEST_WAIT, now + LONGEST_WAIT)))
             }
         }
     }
@@ -329,11 +329,9 @@ impl Outage {
             State::Down(_) => return None,
             State::Growing(growth) => growth.began,
         };
-        let doubling = self.doubling.as_secs_f64();
         let all = total(began, self.doubling, now) + held as f64;
-        let end = doubling * (all * std::f64::consts::LN_2 / doubling + 1.0).log2();
-        let passed = now.saturating_duration_since(began).as_secs_f64();
-        Some(Duration::from_secs_f64((end - passed).clamp(0.0, 86_400.0)))
+        let passed = now.saturating_duration_since(began);
+        Some(reached(all, self.doubling).saturating_sub(passed))
     }
 
     pub(crate) fn state(&self, now: Instant) -> LaneState {
@@ -358,6 +356,13 @@ fn total(began: Instant, doubling: Duration, now: Instant) -> f64 {
     (rate(began, doubling, now) - 1.0) * doubling.as_secs_f64() / std::f64::consts::LN_2
 }
 
+/// In how long after the first one so many more have gone out.
+fn reached(total: f64, doubling: Duration) -> Duration {
+    let doubling = doubling.as_secs_f64();
+    let seconds = doubling * (total * std::f64::consts::LN_2 / doubling + 1.0).log2();
+    Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))
+}
+
 /// Attempts for so many different tokens.
 const MANY: usize = 3;
 /// They have to fail for so long, or the provider has to be silent.
@@ -367,6 +372,8 @@ const LONGEST_BETWEEN_PROBES: Duration = Duration::from_secs(15);
 /// Whatever a provider asks for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
 const SHORTEST_DOUBLING: Duration = Duration::from_millis(100);
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Held pushes that are ready.
 const FEWEST_AHEAD: usize = 16;
 const MOST_AHEAD: usize = 4_096;
@@ -512,6 +519,31 @@ mod tests {
             for (second, pair) in seconds.windows(2).enumerate() {
                 assert!(pair[1] <= 2 * pair[0] + 2, "{second}: {pair:?}");
             }
+        }
+    }
+
+    /// Who waits for the next one to go out is woken at that time, and not whenever it is asked for.
+    #[test]
+    fn the_time_of_the_next_one_is_no_earlier_for_who_asks_again() {
+        let (mut outage, start) = (Outage::new(DOUBLING), Instant::now());
+        outage.begin_down(start);
+        outage.accepted(true, start);
+        let mut now = start;
+        for sent in 0..200 {
+            while outage.may_send_held(0, now).is_ok() {
+                outage.held_sent(now);
+            }
+            let time = |outage: &mut Outage, now| outage.may_send_held(0, now).unwrap_err().unwrap();
+            let first = time(&mut outage, now);
+            for part in 1..10 {
+                let meanwhile = now + first.duration_since(now) * part / 10;
+                if outage.may_send_held(0, meanwhile).is_err() {
+                    assert!(time(&mut outage, meanwhile) >= first, "after {sent}, at {part}");
+                }
+            }
+            let later = first + Duration::from_micros(1);
+            assert!(outage.may_send_held(0, later).is_ok(), "{sent}: it is the time");
+            now = later;
         }
     }
 
