@@ -36,6 +36,11 @@ local function remove(place, entry)
     end
 end
 
+-- Whether nobody may be there who could send it.
+local function is_set_aside(place)
+    return redis.call('ZSCORE', KEYS[7], place)
+end
+
 local function is_ours(place)
     return string.find(ours, ' ' .. string.match(place, '^%d+') .. ' ', 1, true)
 end

@@ -29,11 +29,6 @@ local function finish(id)
     trim(KEYS[5], ARGV[5])
 end
 
--- Whether nobody may be there who could send it.
-local function is_set_aside(place)
-    return redis.call('ZSCORE', KEYS[7], place)
-end
-
 -- What is acknowledged takes the place of an older one, whose instance need not send it any more.
 local function acknowledge(place)
     local entry = read(place)
@@ -68,9 +63,15 @@ local function put(first, again)
     local other_place = redis.call('HGET', KEYS[2], key)
     local other = other_place and read(other_place)
     local is_known = other and other.id == id
-    local same = is_known and other or before and before.id == id and before
+    -- It was taken over: it is held now.
+    local taken_place = ARGV[1] .. ':t' .. id
+    local taken_over = read(taken_place)
+    local same = is_known and other or taken_over or before and before.id == id and before
     if before then
         remove(place, before)
+    end
+    if taken_over then
+        remove(taken_place, taken_over)
     end
     if is_known then
         remove(other_place, other)

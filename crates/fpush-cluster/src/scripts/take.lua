@@ -4,6 +4,23 @@
 -- Returns the ids of those that were taken: others have taken the rest, or who held it is there again. And how many were given up, because too
 -- many are set aside.
 local taken, given_up = {}, 0
+
+-- Another one may be held for the same key, where the instance that is gone had not told that this one is acknowledged. The newer one
+-- of the two stays, or the one that this instance holds. Returns whether it is this one.
+local function is_newest(entry)
+    local other_place = redis.call('HGET', KEYS[2], entry.key)
+    local other = other_place and read(other_place)
+    if not other or other.id == entry.id or is_set_aside(other_place) then
+        return true
+    end
+    if is_ours(other_place) or other.at >= entry.at then
+        return false
+    end
+    redis.call('ZADD', KEYS[5], now, other.id)
+    remove(other_place, other)
+    return true
+end
+
 for at = 4, #ARGV, 2 do
     local place, id = ARGV[at], ARGV[at + 1]
     local entry, holder = read(place), string.match(place, '^%d+')
@@ -13,11 +30,13 @@ for at = 4, #ARGV, 2 do
             -- It has another id from now on: the instance that held it before finds the former one among those that were taken.
             remove(place, entry)
             redis.call('ZADD', KEYS[5], now, entry.id)
-            local new = ARGV[1] .. ':t' .. id
-            entry.id = id
-            write(new, entry)
-            redis.call('HSETNX', KEYS[2], entry.key, new)
-            taken[#taken + 1] = id
+            if is_newest(entry) then
+                local new = ARGV[1] .. ':t' .. id
+                entry.id = id
+                write(new, entry)
+                redis.call('HSETNX', KEYS[2], entry.key, new)
+                taken[#taken + 1] = id
+            end
         elseif not redis.call('ZSCORE', KEYS[7], place) then
             -- Its id stays, so that the instance that held it goes on with it as soon as it is there again.
             redis.call('ZREM', KEYS[3], place)

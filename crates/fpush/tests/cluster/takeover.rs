@@ -252,6 +252,22 @@ fn an_instance_that_comes_back_sends_nothing_that_came_before_the_device_was_wok
     rig.expect_woken(&provider, &[0, 1], 0..5);
 }
 
+#[test]
+fn what_a_dead_instance_had_not_told_to_be_acknowledged_is_one_push_with_what_others_hold() {
+    let mut rig = Rig::start(3, "0s");
+    let provider = Provider::of(&rig);
+    rig.hold(1, 8..9);
+    rig.hold(0, 0..4);
+    rig.hold(2, 4..8);
+    rig.wait_until_shared(9);
+    rig.leave_unacknowledged(&token(8), &[token(0), token(1), token(4), token(5)]);
+    rig.wait_until_shared(13);
+    rig.all[1].daemon.kill();
+    rig.wait_until_shared(9);
+    provider.comes_back();
+    rig.expect_woken(&provider, &[0, 2], 0..9);
+}
+
 /// A second wake-up is better than none.
 #[test]
 fn an_instance_that_cannot_ask_sends_what_it_holds_after_a_while() {
@@ -305,6 +321,39 @@ fn what_goes_out_twice_because_a_lease_ran_out_is_counted() {
 }
 
 impl Rig {
+    /// Puts newer pushes for these devices into the engine, as an instance leaves them that is killed before it has told that they are
+    /// acknowledged. It is the one that holds a push for the first device.
+    fn leave_unacknowledged(&self, device: &str, devices: &[String]) {
+        let script = "local held, found = redis.call('HGETALL', KEYS[1]), {} \
+            for at = 1, #held, 2 do \
+                for number, device in ipairs(ARGV) do \
+                    if string.find(held[at + 1], device, 1, true) then \
+                        found[number] = {held[at], held[at + 1]} \
+                    end \
+                end \
+            end \
+            local holder = string.match(found[1][1], '^%d+') \
+            for number = 2, #ARGV do \
+                local count, at, rest = string.match(found[number][2], '^(%d+) (%d+) (%d+ %d+ )') \
+                local _, from = string.find(found[number][2], '^%d+ %d+ %d+ %d+ %x+ ') \
+                local place = holder .. ':' .. 1000 + number \
+                local head = string.format('%s %.0f %s%032x ', count, at + 1, rest, number) \
+                redis.call('HSET', KEYS[1], place, head .. string.sub(found[number][2], from + 1)) \
+                redis.call('ZADD', KEYS[2], holder, place) \
+            end \
+            return #ARGV";
+        let mut command = vec![
+            "EVAL",
+            script,
+            "2",
+            "fpush:{m}:held",
+            "fpush:{m}:held-holders",
+            device,
+        ];
+        command.extend(devices.iter().map(String::as_str));
+        assert_eq!(self.redis.ask(&command), (1 + devices.len()).to_string());
+    }
+
     /// Changes what is in the engine of the push that is held for a device: what matches a pattern of Lua is replaced.
     #[track_caller]
     fn rewrite(&self, device: usize, pattern: &str, replacement: &str) {
