@@ -41,6 +41,11 @@ local function is_set_aside(place)
     return redis.call('ZSCORE', KEYS[7], place)
 end
 
+-- Whether a push for this key was delivered after that time.
+local function was_woken_after(key, at)
+    return tonumber(redis.call('ZSCORE', KEYS[8], key) or 0) > at
+end
+
 local function is_ours(place)
     return string.find(ours, ' ' .. string.match(place, '^%d+') .. ' ', 1, true)
 end

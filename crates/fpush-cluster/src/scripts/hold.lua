@@ -88,8 +88,7 @@ local function put(first, again)
     end
     local at = same and same.at or now - tonumber(ARGV[first + 6])
     local due, give_up = ends(ARGV[first + 4]), ends(ARGV[first + 5])
-    -- The device was woken after this one had come.
-    if again and tonumber(redis.call('ZSCORE', KEYS[8], key) or 0) > at then
+    if again and was_woken_after(key, at) then
         finish(id)
         taken[#taken + 1] = number
         return

@@ -5,9 +5,12 @@
 -- many are set aside.
 local taken, given_up = {}, 0
 
--- Another one may be held for the same key, where the instance that is gone had not told that this one is acknowledged. The newer one
--- of the two stays, or the one that this instance holds. Returns whether it is this one.
+-- Another one may be held for the same key, or was, where the instance that is gone had not told that this one is acknowledged. The
+-- newer one of the two stays, or the one that this instance holds. Returns whether it is this one.
 local function is_newest(entry)
+    if was_woken_after(entry.key, entry.at) then
+        return false
+    end
     local other_place = redis.call('HGET', KEYS[2], entry.key)
     local other = other_place and read(other_place)
     if not other or other.id == entry.id or is_set_aside(other_place) then

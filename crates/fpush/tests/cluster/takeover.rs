@@ -254,6 +254,21 @@ fn an_instance_that_comes_back_sends_nothing_that_came_before_the_device_was_wok
 
 #[test]
 fn what_a_dead_instance_had_not_told_to_be_acknowledged_is_one_push_with_what_others_hold() {
+    let (rig, provider) = unacknowledged();
+    rig.wait_until_shared(9);
+    provider.comes_back();
+    rig.expect_woken(&provider, &[0, 2], 0..9);
+}
+
+#[test]
+fn what_a_dead_instance_had_not_told_to_be_acknowledged_is_one_push_with_what_others_have_sent() {
+    let (rig, provider) = unacknowledged();
+    provider.comes_back();
+    rig.expect_woken(&provider, &[0, 2], 0..9);
+}
+
+/// Of three instances the second one was killed, and had pushes for devices that the others hold one for.
+fn unacknowledged() -> (Rig, Provider) {
     let mut rig = Rig::start(3, "0s");
     let provider = Provider::of(&rig);
     rig.hold(1, 8..9);
@@ -263,9 +278,7 @@ fn what_a_dead_instance_had_not_told_to_be_acknowledged_is_one_push_with_what_ot
     rig.leave_unacknowledged(&token(8), &[token(0), token(1), token(4), token(5)]);
     rig.wait_until_shared(13);
     rig.all[1].daemon.kill();
-    rig.wait_until_shared(9);
-    provider.comes_back();
-    rig.expect_woken(&provider, &[0, 2], 0..9);
+    (rig, provider)
 }
 
 /// A second wake-up is better than none.
