@@ -218,6 +218,9 @@ impl Dispatcher {
         let recipient = match found {
             Ok(Found::Device(recipient)) => recipient,
             Ok(Found::Nothing) if !has_secret => return self.push_to_token(publish, arrival, false, pending),
+            Ok(Found::Foreign) if !has_secret && publish.push_module.is_some() => {
+                return self.push_to_token(publish, arrival, false, pending);
+            }
             Ok(Found::Unsure) if !has_secret => return self.push_to_token(publish, arrival, true, pending),
             // Somebody has registered a token as a node of their own: that must not keep its owner's pushes away. But if it
             // is a registered device whose secret was lost on the way, no answer of a provider about its node ends that.
@@ -227,7 +230,7 @@ impl Dispatcher {
                 return self.push_to_token(publish, arrival, true, pending);
             }
             Ok(Found::Ended) => return reply(pending, Outcome::NotRegistered, Named::Missing),
-            Ok(Found::Nothing | Found::Unsure | Found::WrongSecret | Found::Reserved) => {
+            Ok(Found::Nothing | Found::Unsure | Found::Foreign | Found::WrongSecret | Found::Reserved) => {
                 return reply(pending, Outcome::UnknownDevice, Named::Missing);
             }
             Err(Unavailable) => return reply(pending, Outcome::RegistryUnavailable, Named::Missing),

@@ -292,7 +292,13 @@ impl Selftest {
                 match found {
                     Ok(Found::Device(recipient)) => recipient,
                     Ok(Found::Ended) => return Err(Outcome::NotRegistered),
-                    Ok(Found::WrongSecret | Found::Reserved | Found::Unsure | Found::Nothing) => {
+                    Ok(
+                        Found::WrongSecret
+                        | Found::Reserved
+                        | Found::Unsure
+                        | Found::Foreign
+                        | Found::Nothing,
+                    ) => {
                         return Err(Outcome::UnknownDevice);
                     }
                     Err(Unavailable) => return Err(Outcome::RegistryUnavailable),

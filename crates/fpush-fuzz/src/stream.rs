@@ -285,7 +285,15 @@ impl Executing {
             match (found.expect("the database is there"), token) {
                 (Found::Device(recipient), Some(token)) => assert_eq!(recipient.token.as_str(), token),
                 (Found::Device(_), None) => panic!("who registers says a token"),
-                (Found::WrongSecret | Found::Ended | Found::Reserved | Found::Unsure | Found::Nothing, _) => {
+                (
+                    Found::WrongSecret
+                    | Found::Ended
+                    | Found::Reserved
+                    | Found::Unsure
+                    | Found::Foreign
+                    | Found::Nothing,
+                    _,
+                ) => {
                     assert!(secret.is_none(), "what was registered a moment ago is there");
                 }
             }

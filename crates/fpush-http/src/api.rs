@@ -346,7 +346,7 @@ async fn push(
         let outcome = match api.registrations.find(&node, &secret, client.address).await {
             Ok(Found::Device(recipient)) => api.send(&recipient, client).await,
             Ok(Found::Ended) => Outcome::NotRegistered,
-            Ok(Found::WrongSecret | Found::Reserved | Found::Unsure | Found::Nothing) => {
+            Ok(Found::WrongSecret | Found::Reserved | Found::Unsure | Found::Foreign | Found::Nothing) => {
                 Outcome::UnknownDevice
             }
             Err(Unavailable) => Outcome::RegistryUnavailable,

@@ -89,6 +89,9 @@ pub enum Found {
     /// Nothing that is known. Where apps register with Tigase's commands, whose publishes carry no secret, it may be a node that
     /// their former push service made: what a provider says of it as a token ends no registration.
     Unsure,
+    /// Nothing that is known, and it looks like the nodes of devices that were imported from another push service: without the
+    /// name of a module it is no token.
+    Foreign,
     /// Nothing that is known.
     Nothing,
 }

@@ -15,6 +15,7 @@ mod dialects;
 mod entry;
 mod error;
 mod expiry;
+mod foreign;
 mod former;
 mod full;
 #[doc(hidden)]

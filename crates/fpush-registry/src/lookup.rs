@@ -70,8 +70,8 @@ impl Finder {
                 return Lookup::Settled(Found::WrongSecret);
             }
             // Without a secret it may be a token, which no registry has to be asked for.
-            Some(Cached::Nothing) if secret.is_none() && !is_tigase_node(node) => {
-                return Lookup::Settled(self.unknown());
+            Some(Cached::Nothing) if secret.is_none() && !self.needs_no_secret(node) => {
+                return Lookup::Settled(self.unknown(node));
             }
             // Others may have registered it since. Without a cache the database alone knows the right secret, which always
             // passes, so that each is asked for: one costs no more than another.
@@ -88,9 +88,18 @@ impl Finder {
         }))
     }
 
+    /// Whether a node may be one that is published to without a secret.
+    fn needs_no_secret(&self, node: &str) -> bool {
+        is_tigase_node(node) || self.shared.foreign.needs_no_secret(node)
+    }
+
     /// What a node is without a secret that is registered nowhere here.
-    fn unknown(&self) -> Found {
-        if self.targets.has_providers() {
+    fn unknown(&self, node: &str) -> Found {
+        if is_tigase_node(node) {
+            Found::Reserved
+        } else if self.shared.foreign.is_no_token(node) {
+            Found::Foreign
+        } else if self.targets.has_providers() || self.shared.foreign.needs_no_secret(node) {
             Found::Unsure
         } else {
             Found::Nothing
@@ -101,16 +110,12 @@ impl Finder {
     async fn ask_for(&self, node: &str, secret: Option<&str>, sender: &str) -> Result<Found, Unavailable> {
         let _question = self.asking.begin(sender).ok_or(Unavailable)?;
         let Some(device) = ask(self.shared.store.find(node)).await? else {
-            let needs_none = is_tigase_node(node);
-            if (secret.is_some() || needs_none) && self.has_ended(node).await? {
+            if (secret.is_some() || self.needs_no_secret(node)) && self.has_ended(node).await? {
                 return Ok(Found::Ended);
             }
-            return Ok(if needs_none {
-                Found::Reserved
-            } else if secret.is_none() {
-                self.unknown()
-            } else {
-                Found::Nothing
+            return Ok(match secret {
+                Some(_) => Found::Nothing,
+                None => self.unknown(node),
             });
         };
         let first_use =

@@ -11,6 +11,7 @@ use tokio::{sync::Notify, time::timeout};
 
 use crate::{
     cache::Cache,
+    foreign::Foreign,
     jobs::Jobs,
     past::{DatabaseTrust, Doubt, Known},
     rules::Rules,
@@ -27,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) times: Times,
     pub(crate) rules: Rules,
     pub(crate) expire_after: Duration,
+    /// What nodes look like that other push services made.
+    pub(crate) foreign: Foreign,
     /// What waits to be written.
     pub(crate) jobs: Jobs,
     /// The writer hears that the end has come, and says when everything is written.
@@ -51,6 +54,7 @@ impl Shared {
             times: Times::default(),
             rules,
             expire_after,
+            foreign: Foreign::default(),
             jobs: Jobs::default(),
             end: Notify::new(),
             ended: Notify::new(),

@@ -26,8 +26,8 @@ pub(crate) use self::{
 };
 use self::{
     run::{
-        Change, Result, Value, changes, devices, first, in_time, kinds, nodes, numbers, on, only, readable,
-        states,
+        Change, Result, Value, changes, devices, first, forms, in_time, kinds, nodes, numbers, on, only,
+        readable, states,
     },
     statements as sql,
     writing::ACCEPTED,
@@ -37,6 +37,7 @@ pub(crate) use self::{statements::LAST_USE as LAST_USE_IN_SQL, writing::MOST_CHA
 use crate::{
     device::Device,
     error::OpenError,
+    foreign::Form,
     past::{Accepted, Known, Look},
     time::Time,
 };
@@ -265,6 +266,12 @@ impl Store {
     pub(crate) async fn changes(&self, after: i64, not_from: &str, limit: i64) -> Result<Vec<Change>> {
         let values = [Value::Number(after), Value::Text(not_from), Value::Number(limit)];
         on!(self, pool => changes(pool, sql::CHANGES, &values))
+    }
+
+    /// What nodes look like that other push services made, as far as devices were imported.
+    pub(crate) async fn foreign(&self) -> Result<Vec<Form>> {
+        let forms = on!(self, pool => forms(pool, sql::FOREIGN, &[]))?;
+        Ok(forms.into_iter().flatten().collect())
     }
 
     /// Begins to hear at once of what others change, beside this one; `None` if the database cannot do that. After so long

@@ -135,7 +135,7 @@ impl Writer {
     async fn make_tables(&mut self) -> Result<(), MigrateError> {
         let key = self.shared.store.migrate().await?;
         self.shared.set_key(&key);
-        Ok(())
+        Ok(self.learn_foreign().await?)
     }
 
     /// Nothing is written before: what was used last, and whether the database is the one that it was, must be known first.

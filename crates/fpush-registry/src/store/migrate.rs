@@ -140,6 +140,7 @@ mod tests {
         let mut writing = store.begin().await.unwrap();
         for later in [
             "DROP TABLE domains",
+            "DROP TABLE foreign_nodes",
             "ALTER TABLE devices DROP COLUMN arrived",
             "ALTER TABLE states DROP COLUMN places",
             "ALTER TABLE tombstones DROP COLUMN change",

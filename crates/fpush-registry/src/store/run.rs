@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use crate::{
     device::{Device, Dialect},
+    foreign::Form,
     former,
     time::Time,
 };
@@ -271,6 +272,16 @@ reading!(
     /// The kinds of devices that a statement counts: dialect, kind, how many.
     kinds -> (String, String, i64),
     |row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+);
+
+reading!(
+    /// The forms of nodes that a statement finds; `None` for one of a dialect of a later version.
+    forms -> Option<Form>,
+    |row| {
+        let length = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0);
+        let dialect = Dialect::from_name(&row.try_get::<String, _>(1)?);
+        Ok(dialect.map(|dialect| Form { dialect, length }))
+    }
 );
 
 reading!(

@@ -73,6 +73,15 @@ pub(super) const MIGRATIONS: &[&[&str]] = &[
     // The number of the change that ended the device. Before that nobody noted it.
     &["ALTER TABLE tombstones ADD COLUMN change BIGINT NOT NULL DEFAULT 0"],
     &["CREATE INDEX IF NOT EXISTS devices_by_account ON devices (account) WHERE account IS NOT NULL"],
+    // The forms of nodes that other push services made. Those of devices that were imported before have the lengths of what is
+    // not made here: of a node that its client has chosen, those of the ids of devices.
+    &[
+        "CREATE TABLE foreign_nodes (dialect TEXT NOT NULL, length BIGINT NOT NULL, PRIMARY KEY (dialect, length))",
+        "INSERT INTO foreign_nodes (dialect, length) SELECT DISTINCT dialect, octet_length(node) FROM devices WHERE \
+         dialect = 'p2' AND octet_length(node) < 64 \
+         OR dialect = 'tigase' AND NOT (node LIKE 'tigase-%' AND octet_length(node) = 71) \
+         OR dialect = 'mod_push_appserver' AND imported = 1 AND octet_length(node) IN (16, 32, 36)",
+    ],
 ];
 
 macro_rules! columns {
@@ -262,5 +271,8 @@ pub(super) const MARK: &str = "SELECT mark FROM states WHERE change = $1";
 pub(super) const OLDEST_STATE: &str = "SELECT coalesce(min(change), 0) FROM states";
 pub(super) const FORGET_STATES: &str = "DELETE FROM states WHERE change < $1";
 pub(super) const FORGET_CHANGES: &str = "DELETE FROM changes WHERE id < $1";
+pub(super) const FOREIGN: &str = "SELECT length, dialect FROM foreign_nodes";
+pub(super) const ADD_FOREIGN: &str =
+    "INSERT INTO foreign_nodes (dialect, length) VALUES ($1, $2) ON CONFLICT (dialect, length) DO NOTHING";
 pub(super) const OWNERS: &str = "SELECT DISTINCT owner FROM devices WHERE owner IS NOT NULL";
 pub(super) const RENAME_OWNER: &str = "UPDATE devices SET owner = $1 WHERE owner = $2";

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     device::Device,
+    foreign::Form,
     former,
     past::{Accepted, Ended, FIRST_CHANGE, Known},
     text::random_hex,
@@ -322,6 +323,13 @@ impl Writing {
             .flat_map(|(device, text)| [Some(device.node.as_str()), text.as_deref()].map(Value::MaybeText));
         let values = padded(values, [Value::MaybeText(None); 2]);
         self.execute(sql::SET_FORMER.as_str(), &values).await.map(drop)
+    }
+
+    /// Notes what nodes look like that another push service made.
+    pub(crate) async fn add_foreign(&mut self, form: &Form) -> Result<()> {
+        let length = i64::try_from(form.length).unwrap_or(i64::MAX);
+        let values = [Value::Text(form.dialect.name()), Value::Number(length)];
+        self.execute(sql::ADD_FOREIGN, &values).await.map(drop)
     }
 
     /// Makes everything last.

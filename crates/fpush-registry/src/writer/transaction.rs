@@ -12,6 +12,7 @@ use crate::{
     change::{Change, Done, Imported},
     device::{Device, share_of},
     error::RegisterError,
+    foreign::Form,
     p2::is_somebody,
     past::{Ended, Known},
     rules::{self, Claim, Joins, Needs},
@@ -64,6 +65,8 @@ pub(super) struct Transaction<'a> {
     places: Option<i64>,
     places_of: HashMap<String, i64>,
     no_room: Option<NoRoom>,
+    /// What nodes of imported devices look like, as far as that was not known.
+    foreign: HashSet<Form>,
 }
 
 impl<'a> Transaction<'a> {
@@ -83,6 +86,7 @@ impl<'a> Transaction<'a> {
             places: None,
             places_of: HashMap::new(),
             no_room: None,
+            foreign: HashSet::new(),
         })
     }
 
@@ -160,6 +164,7 @@ impl<'a> Transaction<'a> {
     pub(super) async fn commit(mut self) -> Result<Committed, sqlx::Error> {
         let (known, told) = self.conclude().await?;
         self.writing.commit().await?;
+        self.shared.foreign.learn(self.foreign);
         Ok(Committed {
             told,
             effects: self.effects,
@@ -239,6 +244,11 @@ impl<'a> Transaction<'a> {
     /// meanwhile nobody else writes.
     async fn import(&mut self, devices: &[Device]) -> Result<Imported, sqlx::Error> {
         let (now, mut imported) = (Time::now(), Imported::default());
+        for form in devices.iter().filter_map(Form::of) {
+            if !self.shared.foreign.knows(&form) && self.foreign.insert(form) {
+                self.writing.add_foreign(&form).await?;
+            }
+        }
         let began = Instant::now();
         for part in devices.chunks(AT_ONCE) {
             if imported.total() > 0 && began.elapsed() >= IMPORT_TIME {

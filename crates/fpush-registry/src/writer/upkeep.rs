@@ -26,6 +26,7 @@ impl Writer {
         let store = &self.shared.store;
         let doubted = self.shared.doubt();
         let present = store.look().await?;
+        self.learn_foreign().await?;
         let goes_on = match &self.doubted {
             Some(doubted) => {
                 present.known.database == doubted.known.database
@@ -77,6 +78,13 @@ impl Writer {
         }
         self.doubted = None;
         self.believe(known);
+        Ok(())
+    }
+
+    /// Reads what nodes look like that other push services made: others may have imported devices. It is known before anything is
+    /// looked up, so that none is taken for a token.
+    pub(super) async fn learn_foreign(&self) -> Result<(), sqlx::Error> {
+        self.shared.foreign.learn(self.shared.store.foreign().await?);
         Ok(())
     }
 

@@ -171,7 +171,7 @@ impl Open {
     pub(crate) async fn is_missing(&self, node: &str) -> bool {
         matches!(
             self.find(node, None).await.unwrap(),
-            Found::Nothing | Found::Unsure | Found::Reserved | Found::Ended
+            Found::Nothing | Found::Unsure | Found::Foreign | Found::Reserved | Found::Ended
         )
     }
 

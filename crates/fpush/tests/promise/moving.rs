@@ -297,3 +297,56 @@ fn nodes_of_a_former_push_service_need_no_secret() {
         world.expect_all_arrive(&mut others);
     }
 }
+
+/// A registry that devices were imported into from another push service, and that does not know all of its nodes: they lack a
+/// secret, and the default module could take them for tokens. No server forgets them, and no provider hears of them.
+#[test]
+fn nodes_of_a_push_service_that_was_imported_are_no_tokens() {
+    for (provider, dialect, form) in [
+        (Provider::Google, "tigase", "3f2504e0-4f89-41d3-9a0c-0305e82c3301"),
+        (Provider::Apple, "p2", "0123456789ab"),
+    ] {
+        let mut world = World::with(
+            |settings| {
+                let modules = settings["pushModules"].as_object_mut().unwrap();
+                modules.retain(|name, _| name == provider.module());
+                modules[provider.module()]["is_default_module"] = json!(true);
+                settings["registration"]["types"] = json!({ "old": provider.module() });
+            },
+            Moves::Time,
+        );
+        let imported = json!({
+            "dialect": dialect, "type": "old", "node": form, "secret": "s", "token": "t", "owner": "a@a.example",
+            "registered": "2026-01-01T00:00:00Z",
+        });
+        let mut others = world.stateless(provider, 60);
+        let mut devices = world.stateless(provider, 5);
+        for (n, device) in devices.iter_mut().enumerate() {
+            (device.node, device.module) = (format!("{n:08x}{}", &form[8..]), None);
+            for word in provider.words_beyond_doubt() {
+                world.token_gets(&device.node, word);
+            }
+        }
+        import(&world, &format!("{imported}\n"));
+        world.restart(super::rig::End::Kill);
+        world.expect_all_arrive(&mut others);
+        let before = world.apns.count() + world.fcm.count();
+        publish_for_days(&mut world, &mut devices);
+        assert_all_kept(&devices, "nodes of an imported push service");
+        assert_eq!(world.apns.count() + world.fcm.count(), before, "{provider:?}");
+        assert!(
+            devices.iter().all(|device| device.last == UNKNOWN),
+            "{provider:?}"
+        );
+        // Who names the module means a token.
+        for device in &mut devices {
+            device.module = Some(provider.module());
+            world.token_is_well(&device.node);
+        }
+        world.expect_all_arrive(&mut devices);
+        world.expect_all_arrive(&mut others);
+    }
+}
+
+/// What is answered for a node that the registry does not know.
+const UNKNOWN: &str = "wait/internal-server-error";
