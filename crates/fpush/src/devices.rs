@@ -9,6 +9,7 @@ use std::{
     io::{self, BufRead, BufReader},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, anyhow, bail};
@@ -369,14 +370,16 @@ async fn take_over(
 /// A bar, or what turns if nobody knows how much there is; nothing where a terminal cannot show it.
 fn progress(count: usize) -> anyhow::Result<ProgressBar> {
     let style = if count > 0 {
-        "{bar:40} {human_pos} of {human_len}"
+        "{bar:40} {human_pos} of {human_len} devices read"
     } else {
-        "{spinner} {human_pos}"
+        "{spinner} {human_pos} devices read"
     };
     let bar = ProgressBar::new(count as u64).with_style(ProgressStyle::with_template(style)?);
     if env::var_os("TERM").is_some_and(|terminal| terminal == "dumb") {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
+    // It also turns while the file or the database is slow.
+    bar.enable_steady_tick(Duration::from_millis(200));
     Ok(bar)
 }
 

@@ -42,6 +42,8 @@ mod former;
 mod hostile;
 #[path = "registration/http.rs"]
 mod http;
+#[path = "registration/imports.rs"]
+mod imports;
 #[path = "registration/installation_ids.rs"]
 mod installation_ids;
 #[path = "registration/instances.rs"]
