@@ -102,6 +102,7 @@ pub(crate) fn device(device: &Device) -> Page {
         failed,
         former: _,
         imported: _,
+        in_second: _,
     } = device;
     let time = |time: &Option<Time>| time.map(|time| time.to_string());
     let node = match dialect {

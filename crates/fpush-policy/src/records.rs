@@ -343,7 +343,7 @@ impl HeldRecord {
 struct Forgotten;
 
 impl Record for Forgotten {
-    fn delivered(&self) {}
+    fn delivered(&self, _lane: LaneId) {}
 
     fn failed(&self) {}
 

@@ -4,7 +4,7 @@
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use crate::{Scope, Token, TokenFlaw};
+use crate::{LaneId, Scope, Token, TokenFlaw};
 
 /// What the component asks of the registry.
 pub trait Devices: Send + Sync + 'static {
@@ -129,6 +129,8 @@ pub struct Recipient {
     pub channel: Option<Arc<str>>,
     /// Between two pushes to the device.
     pub spacing: Duration,
+    /// Of a provider that has two lanes: the one in which a push to the device was last accepted, as far as the registry knows.
+    pub home: LaneId,
     /// Where the registry wants to hear what became of a push.
     pub record: Arc<dyn Record>,
 }
@@ -143,8 +145,8 @@ impl fmt::Debug for Recipient {
 
 /// Takes note of what became of a device's pushes.
 pub trait Record: Send + Sync + 'static {
-    /// The provider accepted a push.
-    fn delivered(&self);
+    /// The provider accepted a push in this lane.
+    fn delivered(&self, lane: LaneId);
 
     /// The provider refused a push.
     fn failed(&self);

@@ -151,6 +151,7 @@ fn device(number: usize) -> Device {
         failed: None,
         former: Vec::new(),
         imported: true,
+        in_second: false,
     }
 }
 

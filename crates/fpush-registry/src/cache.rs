@@ -219,6 +219,7 @@ mod tests {
             failed: None,
             former: Vec::new(),
             imported: false,
+            in_second: false,
         }
     }
 

@@ -55,6 +55,9 @@ pub struct Device {
     /// Whether it came from elsewhere without an owner, and nobody has registered it since: nobody knows whether its app
     /// registers over XMPP or over HTTP. One that has an owner never is.
     pub imported: bool,
+    /// Whether the last push was accepted in the second lane of a provider that has two
+    /// ([`LaneId::Second`](fpush_push::LaneId::Second)).
+    pub in_second: bool,
 }
 
 impl Dialect {

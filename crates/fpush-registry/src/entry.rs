@@ -18,8 +18,8 @@ pub(crate) struct Entry(Arc<[u8]>);
 
 /// The bytes of an entry, wherever they are.
 ///
-/// Eight bytes for the time of the last registration; two with two bits for each field, how it is written; a number for
-/// the kind, and one for the length of each field that is there; then the fields.
+/// Eight bytes for the time of the last registration; two with two bits for each field, how it is written, and one for the
+/// lane; a number for the kind, and one for the length of each field that is there; then the fields.
 #[derive(Clone, Copy)]
 pub(crate) struct Packed<'a>(&'a [u8]);
 
@@ -58,6 +58,9 @@ impl Entry {
             push_number(texts.len() - start, &mut lengths);
         }
         let mut bytes = Vec::with_capacity(NUMBERS + 5 + lengths.len() + texts.len());
+        if device.in_second {
+            forms |= IN_SECOND;
+        }
         bytes.extend(device.changed().millis().to_le_bytes());
         bytes.extend(forms.to_le_bytes());
         push_number(kind as usize, &mut bytes);
@@ -74,6 +77,11 @@ impl Entry {
     /// When the device last registered.
     pub(crate) fn changed(&self) -> Time {
         Time(i64::from_le_bytes(self.packed().array(0)))
+    }
+
+    /// Whether the last push was accepted in the second lane.
+    pub(crate) fn in_second(&self) -> bool {
+        u16::from_le_bytes(self.packed().array(FORMS)) & IN_SECOND != 0
     }
 
     /// A text.
@@ -185,6 +193,8 @@ pub(crate) fn read_number(bytes: &[u8]) -> (usize, &[u8]) {
 const FORMS: usize = 8;
 const NUMBERS: usize = 10;
 const FIELDS: usize = Field::Former as usize + 1;
+/// Above the forms of the fields.
+const IN_SECOND: u16 = 1 << (2 * FIELDS);
 
 #[cfg(test)]
 mod tests {
@@ -204,6 +214,7 @@ mod tests {
             channel in proptest::option::of("[0-9a-f]{40}"),
             kind: u32,
             renewed: Option<i64>,
+            in_second: bool,
         ) {
             let device = Device {
                 dialect: Dialect::P2,
@@ -216,6 +227,7 @@ mod tests {
                 failed: None,
                 former: Vec::new(),
                 imported: false,
+                in_second,
             };
             let entry = Entry::new(&device, kind);
             prop_assert_eq!(entry.text(Field::Node), Some(device.node.clone()));
@@ -228,6 +240,7 @@ mod tests {
             prop_assert_eq!(entry.text(Field::Channel), device.channel.clone());
             prop_assert_eq!(entry.packed().kind(), kind);
             prop_assert_eq!(entry.changed(), device.changed());
+            prop_assert_eq!(entry.in_second(), in_second);
         }
     }
 }

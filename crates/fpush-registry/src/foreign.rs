@@ -98,7 +98,7 @@ mod tests {
             ("tigase", &format!("tigase-{hash}"), None),
             ("mod_push_appserver", uuid, Some(36)),
             ("mod_push_appserver", &hash, None),
-            ("mod_push_appserver", "AAAAAAAAAAAB", None),
+            ("mod_push_appserver", "chosen by app", None),
         ] {
             assert_eq!(
                 form(dialect, node).map(|form| form.length),

@@ -140,6 +140,8 @@ pub fn from_line(line: &str) -> Result<Device, LineError> {
             .map(former)
             .collect::<Result<_, _>>()?,
         imported: line.owner.is_none() && line.imported.unwrap_or(true),
+        // Not written down: it is found out again with one request, and older versions can read the line.
+        in_second: false,
         owner: line.owner.map(|owner| canonical_jid(&owner).into_owned()),
     };
     if device.is_sane() {
@@ -173,6 +175,7 @@ mod tests {
             let registered = Time(registered);
             let device = Device {
                 imported: imported && owner.is_none(),
+                in_second: false,
                 dialect, kind, node, secret, token, voip_token, owner, account, channel,
                 registered, renewed, delivered, failed,
                 former: vec![Former { until: Time(registered.0 + 1), used, secret: "before".to_owned() }],

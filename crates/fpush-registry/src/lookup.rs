@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fpush_push::{Ending, Found, Lookup, OwnDevice, Recipient, Record, Token, Unavailable, is_tigase_node};
+use fpush_push::{
+    Ending, Found, LaneId, Lookup, OwnDevice, Recipient, Record, Token, Unavailable, is_tigase_node,
+};
 use tokio::time::Instant;
 
 use crate::{
@@ -185,6 +187,11 @@ impl Finder {
             account: text(Field::Account).map(Arc::from),
             channel: text(Field::Channel).map(Arc::from),
             spacing: self.spacing,
+            home: if entry.in_second() {
+                LaneId::Second
+            } else {
+                LaneId::Main
+            },
             record: Arc::new(Pushed {
                 entry,
                 shared: Arc::clone(&self.shared),
@@ -209,9 +216,11 @@ impl Pushed {
 }
 
 impl Record for Pushed {
-    fn delivered(&self) {
+    fn delivered(&self, lane: LaneId) {
+        let in_second = lane == LaneId::Second;
         self.note(Noted {
             delivered: Some(Time::now()),
+            in_second: (in_second != self.entry.in_second()).then_some(in_second),
             ..Noted::default()
         });
     }

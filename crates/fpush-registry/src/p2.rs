@@ -62,6 +62,7 @@ impl Rows {
             failed: None,
             former: Vec::new(),
             imported: false,
+            in_second: false,
         };
         if device.is_sane() {
             Ok(device)

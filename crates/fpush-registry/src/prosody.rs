@@ -124,6 +124,7 @@ pub(crate) fn device(content: &[u8], name: Option<&str>, written: Time) -> Resul
         failed: time("last_push_error")?,
         former: Vec::new(),
         imported: true,
+        in_second: false,
     };
     if device.is_sane() {
         Ok(device)

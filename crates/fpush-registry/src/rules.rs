@@ -240,6 +240,7 @@ pub(crate) fn register(
         failed: None,
         former,
         imported: false,
+        in_second: false,
     };
     let Some(device) = existing.filter(|device| device.dialect == claim.dialect) else {
         return Ok(new(Vec::new()));
@@ -270,6 +271,7 @@ pub(crate) fn register(
         secret: present,
         former,
         imported: false,
+        in_second: device.in_second && device.token == claim.token,
         token: claim.token.clone(),
         voip_token,
         owner: claim.owner().map(str::to_owned),

@@ -169,6 +169,7 @@ mod tests {
             failed: None,
             former: Vec::new(),
             imported: false,
+            in_second: false,
         }
     }
 

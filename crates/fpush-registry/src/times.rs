@@ -1,4 +1,4 @@
-//! When pushes were accepted and refused, and with which secrets they came, gathered until it is written together.
+//! When pushes were accepted and refused, where, and with which secrets they came, gathered until it is written together.
 
 use std::{
     collections::HashMap,
@@ -20,6 +20,8 @@ pub(crate) struct Times {
 pub(crate) struct Noted {
     pub(crate) delivered: Option<Time>,
     pub(crate) failed: Option<Time>,
+    /// Whether the last accepted push was in the second lane, if that is not where the one before was.
+    pub(crate) in_second: Option<bool>,
     /// A secret that was replaced, and that a push came with nevertheless.
     pub(crate) former: Option<Box<str>>,
 }
@@ -62,6 +64,7 @@ impl Times {
         if let Some(noted) = self.lock().get(device.node.as_str()) {
             device.delivered = noted.delivered.or(device.delivered);
             device.failed = noted.failed.or(device.failed);
+            device.in_second = noted.in_second.unwrap_or(device.in_second);
         }
     }
 
@@ -75,6 +78,7 @@ impl Noted {
         Self {
             delivered: self.delivered.or(earlier.delivered),
             failed: self.failed.or(earlier.failed),
+            in_second: self.in_second.or(earlier.in_second),
             former: self.former.or(earlier.former),
         }
     }

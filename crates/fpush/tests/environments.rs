@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashSet,
+    fs,
     process::Output,
     sync::{
         Arc,
@@ -15,7 +16,7 @@ use std::{
 };
 
 use fpush_testkit::{
-    Answer, Command, Daemon, FakeApns, FakeXmpp, Form, Link, Monitoring, TestCa, fixture,
+    Answer, Command, Daemon, FakeApns, FakeXmpp, Form, Link, Monitoring, Postgres, TestCa, fixture,
     publish::{ejabberd_publish, field, options},
     run_to_end, until,
 };
@@ -242,6 +243,73 @@ fn a_device_of_either_environment_gets_its_pushes_and_its_home_is_remembered() {
     }
     let log = world.daemon.log();
     assert!(!log.contains(&store) && !log.contains(&xcode), "{log}");
+}
+
+/// The registry knows it, too.
+#[test]
+fn a_registered_device_is_found_where_it_is_after_the_state_directory_is_lost() {
+    let mut world = World::start();
+    let xcode = token("b", 1);
+    let secret = world.register("n", &xcode);
+    for _ in 0..2 {
+        assert_eq!(world.push_to("n", &secret), RESULT);
+    }
+    let asked =
+        |world: &World| [&world.production, &world.sandbox].map(|environment| environment.asked(&xcode));
+    assert_eq!(asked(&world), [1, 2]);
+    world.stop();
+    fs::remove_dir_all(world.daemon.dir().join("state")).unwrap();
+    world.daemon.start_again();
+    world.link = accept(&world.xmpp, &world.daemon);
+    assert_eq!(world.push_to("n", &secret), RESULT);
+    assert_eq!(asked(&world), [1, 3], "the registry said where");
+    // A token that came from elsewhere is tried as ever.
+    let store = token("a", 2);
+    let secret = world.register("n", &store);
+    assert_eq!(world.push_to("n", &secret), RESULT);
+    assert_eq!(
+        [world.production.asked(&store), world.sandbox.asked(&store)],
+        [1, 0]
+    );
+}
+
+#[test]
+fn another_instance_finds_a_registered_device_where_it_is() {
+    const DEVICES: usize = 20;
+    let server = Postgres::shared();
+    for cache in [true, false] {
+        let url = server.database();
+        let store = json!({ "type": "postgres", "url": url, "path": null, "cache": cache });
+        let store = json!({ "registration": { "store": store } });
+        let mut one = World::with_settings(json!({}), &store);
+        let devices: Vec<_> = (0..DEVICES)
+            .map(|number| {
+                let (node, token) = (format!("n-{number}"), token("b", number));
+                let secret = one.register(&node, &token);
+                (node, secret, token)
+            })
+            .collect();
+        for (node, secret, token) in &devices {
+            assert_eq!(one.push_to(node, secret), RESULT);
+            assert_eq!(one.production.asked(token), 1);
+        }
+        let known = || {
+            let sql = "SELECT count(*) FROM devices WHERE in_second = 1";
+            server.psql(server.name(&url), sql).unwrap()
+        };
+        until(LONG, "it is written down", || {
+            known().trim() == DEVICES.to_string()
+        });
+        let mut other = World::with_settings(json!({}), &store);
+        for (node, secret, token) in &devices {
+            assert_eq!(other.push_to(node, secret), RESULT);
+            let asked = [other.production.asked(token), other.sandbox.asked(token)];
+            assert_eq!(asked, [0, 1], "cache {cache}");
+        }
+        for world in [&mut one, &mut other] {
+            world.stop();
+        }
+    }
 }
 
 /// The operator's push and a user's go where the device is as well.

@@ -84,6 +84,9 @@ impl Module {
             return Admission::Answered(Outcome::Unwanted);
         }
         let fingerprint = self.fingerprint_as(role, &token);
+        if registered.is_some_and(|registered| registered.recipient.home == LaneId::Second) {
+            state.policy.hear_home(fingerprint);
+        }
         let (lane, elsewhere) = state.lanes_of(&token, fingerprint, self.senders.hasher());
         let class = match role {
             TokenRole::First => state.backend.class(urgency),

@@ -116,7 +116,7 @@ impl Module {
             (answered, is_current)
         };
         match (&job.record, &result) {
-            (Some(record), Ok(())) => record.delivered(),
+            (Some(record), Ok(())) => record.delivered(job.lane),
             (Some(record), Err(_)) if is_current => record.failed(),
             (Some(_), Err(_)) | (None, _) => {}
         }

@@ -452,7 +452,7 @@ struct Device {
 }
 
 impl Record for Device {
-    fn delivered(&self) {
+    fn delivered(&self, _lane: LaneId) {
         *self.delivered.lock().unwrap() += 1;
     }
 
@@ -476,6 +476,7 @@ fn recipient(device: &Arc<Device>) -> Recipient {
         account: Some("account".into()),
         channel: None,
         spacing: Duration::from_secs(5),
+        home: LaneId::Main,
         record: Arc::<Device>::clone(device),
     }
 }

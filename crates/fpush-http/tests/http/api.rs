@@ -354,6 +354,7 @@ async fn the_list_goes_on_and_gives_no_node_away_that_is_a_secret() {
         failed: None,
         former: Vec::new(),
         imported: false,
+        in_second: false,
     };
     let secret = |number: usize| format!("{number:04x}{}", "0123456789abcdef".repeat(4).split_off(4));
     let mut devices: Vec<_> = (0..250)

@@ -67,6 +67,15 @@ impl<W> Policy<W> {
         homes.changes += u64::from(has_changed);
     }
 
+    /// The registry says that a device's token was at home in the second lane when it last asked there: another instance learnt
+    /// it, or what was known here is lost. What is known here is newer.
+    pub fn hear_home(&mut self, token: Fingerprint) {
+        if self.home(token) == LaneId::Main && self.recent.accepted_at(token).is_none() {
+            self.homes.second.touch(token, ());
+            self.homes.changes += 1;
+        }
+    }
+
     /// A held push of the main lane has turned out to be for another one: there it is tried again.
     pub fn held_moved(&mut self, number: u64, job: &PushJob, now: Instant) {
         let Some(held) = self.held.get_mut(number) else {

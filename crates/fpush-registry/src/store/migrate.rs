@@ -142,6 +142,7 @@ mod tests {
             "DROP TABLE domains",
             "DROP TABLE foreign_nodes",
             "ALTER TABLE devices DROP COLUMN arrived",
+            "ALTER TABLE devices DROP COLUMN in_second",
             "ALTER TABLE states DROP COLUMN places",
             "ALTER TABLE tombstones DROP COLUMN change",
         ] {

@@ -231,6 +231,7 @@ reading!(
                 // Old versions noted it of those with an owner, too.
                 imported: owner.is_none() && row.try_get::<i64, _>(14)? != 0,
                 owner,
+                in_second: row.try_get::<i64, _>(15)? != 0,
             };
             // What others have written may be longer than anything that fpush takes.
             device.is_sane().then_some(device).ok_or_else(|| sqlx::Error::Decode("a text that is too long, or no text".into()))

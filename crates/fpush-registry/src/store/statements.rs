@@ -82,11 +82,13 @@ pub(super) const MIGRATIONS: &[&[&str]] = &[
          OR dialect = 'tigase' AND NOT (node LIKE 'tigase-%' AND octet_length(node) = 71) \
          OR dialect = 'mod_push_appserver' AND imported = 1 AND octet_length(node) IN (16, 32, 36)",
     ],
+    // Whether a device is at home in the second of two lanes. Before that the state directory alone knew it.
+    &["ALTER TABLE devices ADD COLUMN in_second BIGINT NOT NULL DEFAULT 0"],
 ];
 
 macro_rules! columns {
     () => {
-        "node, dialect, kind, secret, token, call_token, owner, account, channel, registered, renewed, delivered, failed, former, imported"
+        "node, dialect, kind, secret, token, call_token, owner, account, channel, registered, renewed, delivered, failed, former, imported, in_second"
     };
 }
 
@@ -139,13 +141,13 @@ const OR_CHANGE: &str = " ON CONFLICT (node) DO UPDATE SET \
      call_token = excluded.call_token, owner = excluded.owner, account = excluded.account, \
      channel = excluded.channel, registered = excluded.registered, renewed = excluded.renewed, \
      delivered = excluded.delivered, failed = excluded.failed, former = excluded.former, imported = excluded.imported, \
-     arrived = excluded.arrived";
-pub(super) static PUT: LazyLock<String> = LazyLock::new(|| [put!(), &rows(1, 16), OR_CHANGE].concat());
+     in_second = excluded.in_second, arrived = excluded.arrived";
+pub(super) static PUT: LazyLock<String> = LazyLock::new(|| [put!(), &rows(1, 17), OR_CHANGE].concat());
 /// Rows of the statements for many: with fewer there are more ways to the database, with more those that are left over take as
 /// many.
 pub(crate) const AT_ONCE: usize = 50;
 pub(super) static PUT_MANY: LazyLock<String> =
-    LazyLock::new(|| [put!(), &rows(AT_ONCE, 16), OR_CHANGE].concat());
+    LazyLock::new(|| [put!(), &rows(AT_ONCE, 17), OR_CHANGE].concat());
 /// Places of values for so many rows.
 fn rows(rows: usize, columns: usize) -> String {
     let row = |row| {
@@ -186,13 +188,16 @@ pub(super) static FIND_NOTED: LazyLock<String> = LazyLock::new(|| {
 pub(super) static NOTE_PUSHES: LazyLock<String> = LazyLock::new(|| {
     let rows: Vec<_> = (0..NOTED_AT_ONCE)
         .map(|row| {
-            let [node, delivered, failed] = [1, 2, 3].map(|column| 3 * row + column);
-            format!("(${node}, CAST(${delivered} AS BIGINT), CAST(${failed} AS BIGINT))")
+            let [node, delivered, failed, in_second] = [1, 2, 3, 4].map(|column| 4 * row + column);
+            format!(
+                "(${node}, CAST(${delivered} AS BIGINT), CAST(${failed} AS BIGINT), CAST(${in_second} AS BIGINT))"
+            )
         })
         .collect();
     format!(
-        "WITH noted (node, delivered, failed) AS (VALUES {}) UPDATE devices SET \
-         delivered = coalesce(noted.delivered, devices.delivered), failed = coalesce(noted.failed, devices.failed) \
+        "WITH noted (node, delivered, failed, in_second) AS (VALUES {}) UPDATE devices SET \
+         delivered = coalesce(noted.delivered, devices.delivered), failed = coalesce(noted.failed, devices.failed), \
+         in_second = coalesce(noted.in_second, devices.in_second) \
          FROM noted WHERE devices.node = noted.node",
         rows.join(", ")
     )

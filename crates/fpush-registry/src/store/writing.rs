@@ -285,17 +285,19 @@ impl Writing {
         on!(self, transaction => removed(&mut **transaction, sql::REMOVE_UNUSED, &values))
     }
 
-    /// Writes when pushes to devices were last accepted and refused: of at most [`NOTED_AT_ONCE`](sql::NOTED_AT_ONCE).
+    /// Writes when pushes to devices were last accepted and refused, and where: of at most [`NOTED_AT_ONCE`](sql::NOTED_AT_ONCE).
     pub(crate) async fn note_pushes(&mut self, noted: &[(Box<str>, Noted)]) -> Result<()> {
         let values = noted.iter().flat_map(|(node, noted)| {
             [
                 Value::MaybeText(Some(node)),
                 Value::MaybeNumber(noted.delivered.map(Time::millis)),
                 Value::MaybeNumber(noted.failed.map(Time::millis)),
+                Value::MaybeNumber(noted.in_second.map(i64::from)),
             ]
         });
         let nobody = [
             Value::MaybeText(None),
+            Value::MaybeNumber(None),
             Value::MaybeNumber(None),
             Value::MaybeNumber(None),
         ];
@@ -364,7 +366,7 @@ pub(super) fn columns<'d>(
     device: &'d Device,
     former: Option<&'d str>,
     arrived: Option<Time>,
-) -> [Value<'d>; 16] {
+) -> [Value<'d>; 17] {
     [
         Value::Text(&device.node),
         Value::Text(device.dialect.name()),
@@ -381,6 +383,7 @@ pub(super) fn columns<'d>(
         Value::MaybeNumber(device.failed.map(Time::millis)),
         Value::MaybeText(former),
         Value::Number(i64::from(device.imported)),
+        Value::Number(i64::from(device.in_second)),
         Value::MaybeNumber(arrived.map(Time::millis)),
     ]
 }

@@ -101,6 +101,7 @@ fn device(node: &str, after: i64) -> Device {
         failed: None,
         former: Vec::new(),
         imported: true,
+        in_second: false,
     }
 }
 
@@ -125,6 +126,15 @@ impl Writer {
         let (reply, _done) = oneshot::channel();
         let mut jobs = vec![Job { change, reply }];
         self.transact(&mut jobs, None).await.unwrap().remove(0)
+    }
+
+    /// Whether memory has it that a device is in the second lane.
+    fn has_in_second(&self, node: &str) -> bool {
+        let cache = self.shared.cache.as_ref().unwrap();
+        match cache.find(node, Some("secret")) {
+            Cached::Device { entry, .. } => entry.in_second(),
+            Cached::WrongSecret | Cached::Nothing | Cached::Incomplete => panic!("it is not there"),
+        }
     }
 
     /// Registers over XMPP.
@@ -314,6 +324,8 @@ async fn devices_of_tables_without_the_time_of_imports_expire_by_the_time_of_the
             "ALTER TABLE devices DROP COLUMN arrived",
             "ALTER TABLE states DROP COLUMN places",
             "ALTER TABLE tombstones DROP COLUMN change",
+            "DROP TABLE foreign_nodes",
+            "ALTER TABLE devices DROP COLUMN in_second",
             "UPDATE meta SET value = '3' WHERE name = 'schema'",
         ] {
             by_hand(&one.shared.store, old).await;
@@ -642,6 +654,43 @@ async fn the_first_uses_of_replaced_secrets_are_written_together() {
     }
 }
 
+/// Where a device is at home, of two lanes, is written with the dates of its pushes.
+#[tokio::test]
+async fn a_device_that_is_in_the_other_lane_is_so_in_the_memory_of_all_and_goes_back_with_another_token() {
+    let databases = Databases::new();
+    for store in databases.each() {
+        let (mut one, mut other) = (writer(&store).await, writer(&store).await);
+        one.import(vec![device("n-1", 0)]).await;
+        other.try_to_read_news().await.unwrap();
+        let note = |in_second| Noted {
+            delivered: Some(Time::now()),
+            in_second,
+            ..Noted::default()
+        };
+        for in_second in [true, false, true] {
+            one.shared.times.note("n-1", note(Some(in_second)));
+            assert!(!one.write_times().await && one.is_well());
+            assert_eq!(one.has_in_second("n-1"), in_second);
+            assert_eq!(other.has_in_second("n-1"), !in_second, "nobody told it yet");
+            other.try_to_read_news().await.unwrap();
+            assert_eq!(other.has_in_second("n-1"), in_second);
+        }
+        // Of what has not changed nobody is told.
+        let told = number(&one.shared.store, CHANGES).await;
+        one.shared.times.note("n-1", note(None));
+        assert!(!one.write_times().await && one.is_well());
+        assert_eq!(number(&one.shared.store, CHANGES).await, told);
+        for (token, in_second) in [("t", true), ("t-2", false)] {
+            one.register("a@a.example", "n-1", token).await.unwrap();
+            assert_eq!(one.has_in_second("n-1"), in_second, "{token}");
+            let stored = one.shared.store.find("n-1").await.unwrap().unwrap();
+            assert_eq!(stored.in_second, in_second, "{token}");
+        }
+        one.shared.store.close().await;
+        other.shared.store.close().await;
+    }
+}
+
 #[tokio::test]
 async fn who_registers_long_tokens_uses_up_room_by_their_bytes() {
     let databases = Databases::new();
@@ -707,6 +756,8 @@ async fn the_devices_of_an_old_database_count_by_their_bytes() {
         for old in [
             "ALTER TABLE states DROP COLUMN places",
             "ALTER TABLE tombstones DROP COLUMN change",
+            "DROP TABLE foreign_nodes",
+            "ALTER TABLE devices DROP COLUMN in_second",
             "UPDATE meta SET value = '4' WHERE name = 'schema'",
         ] {
             by_hand(&one.shared.store, old).await;

@@ -205,6 +205,14 @@ impl Writer {
         if !used.is_empty() {
             writing.set_former(&used).await?;
         }
+        // Rarely: other instances hear of it.
+        let moved = taken.iter().filter(|(_, noted)| noted.in_second.is_some());
+        let moved: Vec<_> = moved.map(|(node, _)| &**node).collect();
+        if !moved.is_empty() {
+            used.extend(writing.find_noted(&moved).await?);
+            writing.tell_all(&moved, Time::now(), &self.source).await?;
+            writing.notify(&self.source).await?;
+        }
         writing.commit().await?;
         if let Some(cache) = &self.shared.cache {
             cache.put_all(&used);

@@ -528,7 +528,7 @@ async fn times_of_pushes_are_written_together_and_at_the_end() {
         let secret = open.register(ALICE, "n-1", "t-1").await.unwrap();
         let device = open.device("n-1", Some(&secret)).await;
         let before = Time::now();
-        device.record.delivered();
+        device.record.delivered(fpush_push::LaneId::Main);
         device.record.failed();
         let shown = open.registry.show("n-1").await.unwrap().unwrap();
         assert!(shown.delivered.unwrap() >= before && shown.failed.unwrap() >= before);
@@ -741,6 +741,7 @@ pub(crate) fn device(node: &str) -> Device {
         failed: None,
         former: Vec::new(),
         imported: true,
+        in_second: false,
     }
 }
 

@@ -142,6 +142,7 @@ async fn in_an_old_database_the_nodes_say_what_was_imported() {
         open.close().await;
         for sql in [
             "DROP TABLE foreign_nodes",
+            "ALTER TABLE devices DROP COLUMN in_second",
             "UPDATE meta SET value = '7' WHERE name = 'schema'",
         ] {
             database.by_hand(sql).await;

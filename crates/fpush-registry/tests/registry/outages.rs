@@ -35,7 +35,7 @@ async fn a_database_may_go_away_and_return() {
     assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     assert!(cached.registry.show("n-1").await.is_err());
     let device = cached.device("n-1", Some(&secret)).await;
-    device.record.delivered();
+    device.record.delivered(fpush_push::LaneId::Main);
     assert!(cached.is_missing("n-2").await);
 
     server.start();
@@ -280,7 +280,10 @@ async fn another_process_that_writes_for_long_is_an_outage() {
     let writing = lock.begin_with("BEGIN IMMEDIATE").await.unwrap();
     let refused = open.register(ALICE, "n-2", "t").await;
     assert_eq!(refused, Err(CommandError::Unavailable(Unavailable)));
-    open.device("n-1", Some(&secret)).await.record.delivered();
+    open.device("n-1", Some(&secret))
+        .await
+        .record
+        .delivered(fpush_push::LaneId::Main);
     writing.rollback().await.unwrap();
     until(async || open.register(ALICE, "n-2", "t").await.is_ok()).await;
     let before = Time::now();

@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fpush_push::{
-    Command, CommandError, Completed, Devices, Ending, Executing, Found, Lookup, Recipient, Record, Token,
-    Unavailable, Value, Wording,
+    Command, CommandError, Completed, Devices, Ending, Executing, Found, LaneId, Lookup, Recipient, Record,
+    Token, Unavailable, Value, Wording,
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -156,6 +156,7 @@ impl Registry {
             account: registration.account.as_deref().map(Arc::from),
             channel: None,
             spacing: Duration::from_millis(books.ledger.spacing),
+            home: LaneId::Main,
             record: Arc::new(Known {
                 registry: self.clone(),
                 node: node.to_owned(),
@@ -234,7 +235,7 @@ struct Known {
 }
 
 impl Record for Known {
-    fn delivered(&self) {}
+    fn delivered(&self, _lane: LaneId) {}
 
     fn failed(&self) {}
 

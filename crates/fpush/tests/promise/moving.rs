@@ -328,7 +328,7 @@ fn nodes_of_a_push_service_that_was_imported_are_no_tokens() {
             }
         }
         import(&world, &format!("{imported}\n"));
-        world.restart(super::rig::End::Kill);
+        world.restart(End::Kill);
         world.expect_all_arrive(&mut others);
         let before = world.apns.count() + world.fcm.count();
         publish_for_days(&mut world, &mut devices);
