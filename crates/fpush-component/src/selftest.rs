@@ -8,9 +8,10 @@ mod sessions;
 use std::{
     fmt,
     sync::{Arc, Mutex},
+    time::SystemTime,
 };
 
-use fpush_driver::{Drain, Module, Modules, NotSent, Senders, Words};
+use fpush_driver::{Drain, Module, Modules, NotSent, Senders, TokenRole, Words};
 use fpush_policy::Sender;
 use fpush_push::{
     BadPayload, Choice, Class, CommandError, Devices, Fingerprint, Found, Lookup, Outcome, Recipient,
@@ -231,15 +232,20 @@ impl Selftest {
             What::Push(wanted) => {
                 let recipient = self.recipient(wanted, visit, user).await;
                 drop(turn);
-                let (module, result) = match recipient {
+                let (module, result, refused_for) = match recipient {
                     Ok((module, to)) => {
                         let result = self.push(&module, &to, &visit.domain).await;
-                        (Some(module), result)
+                        let refused_for = last_reason(&module, &to);
+                        (Some(module), result, refused_for)
                     }
-                    Err(outcome) => (None, Err(NotSent::Answered(outcome))),
+                    Err(outcome) => (None, Err(NotSent::Answered(outcome)), None),
                 };
-                let name = module.as_ref().map(|module| module.name());
-                forms::tested(&session, name, &Words::of(&result))
+                let (name, mut words) = (module.as_ref().map(|module| module.name()), Words::of(&result));
+                // Without it nobody knows whether the app was removed or the module is a wrong one.
+                if let Err(NotSent::Answered(Outcome::TokenBlocked | Outcome::TokenDead)) = result {
+                    words.reason = refused_for;
+                }
+                forms::tested(&session, name, &words)
             }
             What::Status => {
                 let own = self.own(visit, user).await;
@@ -331,6 +337,16 @@ impl Selftest {
         };
         module.test(request, Instant::now()).await
     }
+}
+
+/// For what the provider refused the last push to a device, as far as that is remembered.
+fn last_reason(module: &Module, to: &To) -> Option<&'static str> {
+    let token = match to {
+        To::Token(token) => token.as_str(),
+        To::Device(recipient) => recipient.token.as_str(),
+    };
+    let view = module.inspect(token, TokenRole::First, None, Instant::now(), SystemTime::now());
+    view?.last?.reason
 }
 
 impl Wanted {

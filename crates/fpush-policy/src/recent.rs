@@ -85,9 +85,13 @@ pub struct Last {
 }
 
 impl Recent {
-    /// Takes note of how a push ended. A reason that the provider gave a moment ago stays with it.
+    /// Takes note of how a push ended. A reason that the provider gave a moment ago stays with it; so does the one for which
+    /// nothing is sent to the token.
     pub(crate) fn ended(&mut self, token: Fingerprint, end: End, now: Instant) {
-        let last = self.last(token).filter(|last| last.end == End::Failed);
+        let is_block = matches!(end, End::Answered(Outcome::TokenBlocked | Outcome::TokenDead));
+        let last = self
+            .last(token)
+            .filter(|last| last.end == End::Failed || is_block && last.end == end);
         let reason = last.and_then(|last| last.reason);
         self.note(token, Last { at: now, end, reason });
     }
@@ -210,6 +214,13 @@ mod tests {
         recent.ended(token, End::Answered(Outcome::TokenBlocked), now);
         let last = recent.last(token).unwrap();
         assert_eq!((last.at, last.reason), (now, Some("BadDeviceToken")));
+        recent.ended(token, End::Answered(Outcome::TokenBlocked), now);
+        assert_eq!(
+            recent.last(token).unwrap().reason,
+            Some("BadDeviceToken"),
+            "that is why"
+        );
+        recent.ended(token, End::Answered(Outcome::Overloaded), now);
         recent.ended(token, End::Answered(Outcome::TokenBlocked), now);
         assert_eq!(recent.last(token).unwrap().reason, None, "nobody was asked");
         recent.failed(token, "timeout", now);

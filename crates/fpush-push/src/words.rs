@@ -66,7 +66,7 @@ impl Outcome {
             }
             Self::Queued => "There is nothing to do.",
             Self::Coalesced | Self::Refused => {
-                "The next one goes out when the time of the rate limit is over."
+                "The next one goes out when the time of the rate limit is over, usually in less than half a minute: try again then."
             }
             Self::TokenDead | Self::NotRegistered => "Open the app: it has to register again.",
             Self::TokenBlocked => "Open the app, so that it registers again: that ends it.",
@@ -78,7 +78,9 @@ impl Outcome {
                 "Wait for some minutes. If it stays so, the log of this push service says why."
             }
             Self::ShuttingDown => "Try again in a minute.",
-            Self::UnknownModule => "Look which name the app has in field pushModule.",
+            Self::UnknownModule => {
+                "Look which name the app has in the field pushModule, and ask whoever runs this push service which one is right."
+            }
             Self::UnknownDevice => {
                 "Open the app, so that it registers, and look whether push is switched on in it."
             }

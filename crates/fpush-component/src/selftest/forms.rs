@@ -69,7 +69,12 @@ pub(super) fn tested(session: &str, module: Option<&str>, words: &Words) -> Xml 
         advice,
     } = words;
     let is_well = *outcome == Outcome::Accepted.name();
-    let sentences = format!("{}: {said}. {meaning} {advice}", Trial::Push.title());
+    // What was sent and refused says it already.
+    let reason_said = match reason {
+        Some(reason) if !said.contains(reason) => format!(" The provider's reason: {reason}."),
+        Some(_) | None => String::new(),
+    };
+    let sentences = format!("{}: {said}. {meaning}{reason_said} {advice}", Trial::Push.title());
     let fields = [
         ("outcome", "Outcome", Some(*outcome)),
         ("module", "Push module", module),

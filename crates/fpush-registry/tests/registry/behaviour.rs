@@ -747,11 +747,11 @@ pub(crate) fn device(node: &str) -> Device {
 
 /// Waits for what another task does.
 pub(crate) async fn until(mut is_so: impl AsyncFnMut() -> bool) {
-    for _ in 0..400 {
+    for _ in 0..2_400 {
         if is_so().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
-    panic!("it did not happen within 10 s");
+    panic!("it did not happen within a minute");
 }

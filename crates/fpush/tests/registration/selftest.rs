@@ -402,6 +402,27 @@ fn a_user_sees_what_became_of_the_pushes() {
         reply.raw
     );
     assert!(reply.raw.contains("nothing is sent for"), "{}", reply.raw);
+    // Also after a push that was not sent for it, and in the answer to a test push.
+    assert_ne!(rig.push("another node", &others), RESULT);
+    let reply = request(&mut rig, MALLORY, STATUS, "");
+    assert!(
+        reply.raw.contains("token_blocked (BadDeviceToken)"),
+        "{}",
+        reply.raw
+    );
+    let session = first(&mut rig, MALLORY, PUSH).session;
+    let fields = [("node", "another node"), ("secret", others.as_str())];
+    let reply = submit(&mut rig, MALLORY, &session, "complete", &fields);
+    let form = Form::of(&reply);
+    assert_eq!(
+        (form.value("outcome"), form.value("reason")),
+        ("token_blocked", "BadDeviceToken")
+    );
+    assert!(
+        note(&reply).contains("The provider's reason: BadDeviceToken. Open the app"),
+        "{}",
+        note(&reply)
+    );
     let reply = request(&mut rig, "alice@b.example/phone", STATUS, "");
     assert!(
         note(&reply).contains("No push of your server"),
