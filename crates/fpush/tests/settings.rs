@@ -24,7 +24,7 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use fpush_testkit::{ApnsKey, Daemon, TempDir, certs::service_account_json, fixture, run_to_end};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 const BIN: &str = env!("CARGO_BIN_EXE_fpush");
 
@@ -397,6 +397,83 @@ fn what_is_right_is_accepted_and_described() {
         }
     }
     none_is(&wrong);
+}
+
+/// Each setting of every type may be a variable of the environment: with a file that says nothing, and a variable for each, they
+/// are the same settings.
+#[test]
+fn the_same_settings_in_variables_are_the_same() {
+    let (mut wrong, mut compared) = (Vec::new(), 0);
+    for (settings, expected) in cases("valid") {
+        let name = expected.file_stem().unwrap().to_str().unwrap();
+        // Those with many settings.
+        let parts = ["every", "payload", "webpush", "text-mark"];
+        if !parts.iter().any(|part| name.contains(part)) {
+            continue;
+        }
+        let folder = Folder::with(&settings);
+        let file = folder.dir.path().join("settings.json");
+        let Some(settings) = without_last_commas(&file) else {
+            continue;
+        };
+        compared += 1;
+        let facts = |variables: &[(String, String)]| {
+            let mut check = Command::new(BIN);
+            check.args(["check", "--show-payloads", "settings.json"]);
+            check
+                .current_dir(folder.dir.path())
+                .envs(variables.iter().cloned());
+            let said = check.output().unwrap();
+            let text = String::from_utf8(said.stdout).unwrap();
+            let lines = text.lines().filter(|line| !line.contains(VARIABLE));
+            // Keys come in another order, and time goes on.
+            let lines = lines.filter(|line| !line.contains("apns-expiration: "));
+            let lines = lines.map(|line| line.trim_end_matches(',').to_owned());
+            let mut lines: Vec<_> = lines.collect();
+            lines.sort_unstable();
+            (said.status.code(), lines, String::from_utf8(said.stderr).unwrap())
+        };
+        let of_file = facts(&[]);
+        let mut variables = Vec::new();
+        add_variables("FPUSH", &settings, &mut variables);
+        fs::write(&file, "{}").unwrap();
+        let of_variables = facts(&variables);
+        if (of_file.0, &of_file.1) != (of_variables.0, &of_variables.1) {
+            wrong.push(format!(
+                "{name}: {variables:?}: {of_file:?}, but {of_variables:?}"
+            ));
+        }
+    }
+    none_is(&wrong);
+    assert!(compared > 0);
+}
+
+/// Settings, also with a comma after the last key of an object. `None` with comments, which no variable has.
+fn without_last_commas(file: &Path) -> Option<Map<String, Value>> {
+    let text = fs::read_to_string(file).unwrap();
+    let lines: Vec<_> = text.split_whitespace().collect();
+    let text = lines.join(" ").replace(", }", " }").replace(", ]", " ]");
+    serde_json::from_str(&text).ok()
+}
+
+/// What `check` says of a setting that is a variable.
+const VARIABLE: &str = " is what the environment variable ";
+
+/// A variable for each setting. Names of the operator's that a variable cannot have as they are, and lists, are in the value.
+fn add_variables(name: &str, settings: &Map<String, Value>, variables: &mut Vec<(String, String)>) {
+    let is_plain = |key: &String| {
+        key.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    for (key, value) in settings {
+        let name = format!("{name}__{key}");
+        match value {
+            Value::Object(inner) if !inner.is_empty() && inner.keys().all(is_plain) => {
+                add_variables(&name, inner, variables);
+            }
+            _ => variables.push((name, value.to_string())),
+        }
+    }
 }
 
 /// The daemon starts with these, because only a part of it cannot work; that is a test of its own.
