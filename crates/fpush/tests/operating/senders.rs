@@ -46,7 +46,7 @@ fn start(senders: &str) -> Rig {
             },
             "monitoring": { "senders": senders },
         }),
-        |builder| builder.rust_log("debug"),
+        |builder| builder.rust_log("trace"),
     )
 }
 

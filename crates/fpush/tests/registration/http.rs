@@ -395,6 +395,29 @@ fn for_debugging_there_are_pages() {
     assert_eq!(rig.http("GET /push_appserver/v1/settings/other", "").status, 404);
 }
 
+/// Whoever has a silent phone may read it, where the operator wants that.
+#[test]
+fn a_page_that_explains_how_to_test_is_there_if_the_settings_say_so() {
+    for (is_wanted, status) in [(None, 404), (Some(false), 404), (Some(true), 200)] {
+        let rig = Rig::with(json!({ "http": { "selftest": is_wanted } }));
+        let page = rig.http("GET /push_appserver/v1/selftest", "");
+        assert_eq!(page.status, status, "{is_wanted:?}: {}", page.body);
+        for command in ["push-status", "test-push"] {
+            assert_eq!(
+                page.body.contains(command),
+                is_wanted == Some(true),
+                "{}",
+                page.body
+            );
+        }
+        assert_eq!(
+            rig.http("GET /push_appserver/v1/health", "").status,
+            200,
+            "{is_wanted:?}"
+        );
+    }
+}
+
 #[test]
 fn a_request_under_way_has_its_answer_before_the_end() {
     let mut rig = Rig::start();
