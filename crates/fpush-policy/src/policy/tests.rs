@@ -874,6 +874,30 @@ fn a_token_that_lives_in_the_other_environment_is_not_taken_for_dead_where_that_
     assert!(dies_of_two_words(&mut f, "u", PushError::TokenDoubted));
 }
 
+/// The registry learns a little later where a device is at home, so that it may say what was true before.
+#[test]
+fn a_home_that_the_registry_says_is_believed_where_nothing_newer_is_known() {
+    let mut f = Fixture::new(10);
+    let (here, there) = (job_of("a.org", "here").token, job_of("a.org", "there").token);
+    f.answer("a.org", "here", Ok(()), 0);
+    let changes = f.policy.home_changes();
+    for token in [here, there, there] {
+        f.policy.hear_home(token);
+    }
+    assert_eq!(
+        (f.policy.home(here), f.policy.home(there)),
+        (LaneId::Main, LaneId::Second)
+    );
+    assert_eq!(f.policy.home_changes(), changes + 1, "it is written down once");
+    // It protects a device as what was learnt here does.
+    assert!(!dies_of_two_words(&mut f, "there", PushError::TokenDoubted));
+    assert!(dies_of_two_words(&mut f, "u", PushError::TokenDoubted));
+    f.answer("a.org", "there", Ok(()), 0);
+    assert_eq!(f.policy.home(there), LaneId::Main);
+    f.policy.hear_home(there);
+    assert_eq!(f.policy.home(there), LaneId::Main, "it was accepted here since");
+}
+
 /// Few ask the other environment, so that nobody sees that it calls all its tokens wrong: with it the other one is believed alone.
 #[test]
 fn a_token_that_may_live_in_the_other_environment_is_not_taken_for_dead_while_that_accepts_nobody() {
