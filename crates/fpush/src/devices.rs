@@ -71,7 +71,9 @@ pub(crate) fn import(import: &Import, console: &mut Console) -> Exit {
             async |registry, console| {
                 let mut lines = Lines::open(file)?;
                 let written = lines.written;
-                let first = lines.next().context("there is nothing in the file")?;
+                let first = lines
+                    .next()
+                    .context("there is nothing in the file; of an empty table mysql writes nothing at all")?;
                 let rows = first.read(|line| p2::Rows::new(line, written));
                 let rows = rows.map_err(|Unread { place, reason }| anyhow!("{place}: {reason}"))?;
                 let devices = lines.map(|line| line.read(|line| rows.device(line)));

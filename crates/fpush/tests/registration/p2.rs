@@ -210,7 +210,10 @@ fn a_file_that_is_no_table_is_told_so() {
     let mut rig = Rig::start();
     rig.stop();
     for (text, problem) in [
-        ("", "there is nothing in the file"),
+        (
+            "",
+            "there is nothing in the file; of an empty table mysql writes nothing",
+        ),
         ("FCM\tx\n", "line 1: the first line has no column \"service\""),
     ] {
         fs::write(rig.path("target.tsv"), text).unwrap();
