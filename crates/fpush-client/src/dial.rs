@@ -349,6 +349,47 @@ mod tests {
         assert_eq!(bad.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     }
 
+    /// A public address that is this machine's is reached by nobody whom the operator has not named: what listens there may trust
+    /// us more than it trusts the internet. The test runs itself again in a network that has such an address.
+    #[test]
+    fn no_stranger_sends_us_to_our_own_public_address() {
+        let script = format!("ip link set lo up && ip addr add {OWN}/32 dev lo && exec \"$0\" \"$@\"");
+        let ran = std::process::Command::new("unshare")
+            .args(["--map-root-user", "--net", "sh", "-c", &script])
+            .arg(std::env::current_exe().unwrap())
+            .args(["dial::tests::with_a_public_address", "--exact", "--ignored"])
+            .output();
+        let ran = ran.expect("this test needs unshare (util-linux) and ip (iproute2)");
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(
+            said.contains("1 passed"),
+            "{said}{}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
+    }
+
+    #[tokio::test]
+    #[ignore = "another test runs it, in a network of its own"]
+    async fn with_a_public_address() {
+        let listener = std::net::TcpListener::bind((OWN, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for host in ["a.example", OWN] {
+            let uri = format!("https://{host}:{port}/");
+            let mut dialer = guarded(&[&[OWN]], &[]);
+            assert_eq!(dial(&mut dialer, &uri).await, Err(Obstacle::Address), "{host}");
+            assert_eq!(
+                listener.accept().unwrap_err().kind(),
+                std::io::ErrorKind::WouldBlock
+            );
+            let mut named = guarded(&[&[OWN]], &[OWN]);
+            assert_eq!(dial(&mut named, &uri).await, Ok(listener.local_addr().unwrap()));
+            listener.accept().unwrap();
+        }
+    }
+
+    const OWN: &str = "8.8.8.8";
+
     #[tokio::test]
     async fn a_host_that_is_an_address_is_judged_as_well() {
         let mut dialer = guarded(&[], &["127.0.0.2"]);

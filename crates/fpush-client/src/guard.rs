@@ -3,14 +3,15 @@
 //! What a name resolves to is judged where the connection is made, and nothing else is dialled: no second look-up comes between
 //! (DNS rebinding).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use fpush_push::Network;
 
-/// Lets connections through to addresses of the public internet, and to those that the operator has named.
+/// Lets connections through to addresses of the public internet that are not this machine's, and to those that the operator
+/// has named.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
-    /// Networks of the operator's that may be connected to although they are not public.
+    /// Networks that may be connected to although they are not public, or this machine's.
     pub allowed: Vec<Network>,
 }
 
@@ -19,12 +20,32 @@ impl Guard {
     #[must_use]
     pub fn admits(&self, address: IpAddr) -> bool {
         let is_allowed = |address| self.allowed.iter().any(|network| network.contains(address));
+        let is_others = |address| is_public(address) && !is_own(address);
         match behind_nat64(address) {
             // Who lets translated addresses pass means the public ones.
-            Some(behind) => is_allowed(address) && (is_public_v4(behind) || is_allowed(IpAddr::V4(behind))),
-            None => is_public(address) || is_allowed(address),
+            Some(behind) => {
+                let behind = IpAddr::V4(behind);
+                is_allowed(address) && (is_others(behind) || is_allowed(behind))
+            }
+            None => is_others(address) || is_allowed(address),
         }
     }
+}
+
+/// Whether an address is one of this machine: what goes there would come from there. The kernel is asked by a socket of UDP,
+/// which sends nothing by being connected. Behind a router that translates addresses, nobody can tell.
+fn is_own(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let any: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let source = UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect((address, DISCARD))?;
+        socket.local_addr()
+    });
+    // Where there is no way, no connection comes to be either.
+    source.is_ok_and(|source| source.ip() == address)
 }
 
 /// Whether an address is one of the public internet: of no network in IANA's special-purpose registries, and not the one at
@@ -67,6 +88,8 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     is_in(&GLOBAL_V6) && !REFUSED_V6.iter().any(is_in)
 }
 
+/// A port that matters to nobody (RFC 863).
+const DISCARD: u16 = 9;
 const REFUSED_V4: [([u8; 4], u32); 19] = [
     ([0, 0, 0, 0], 8),
     ([10, 0, 0, 0], 8),
@@ -254,6 +277,20 @@ mod tests {
                 "ff02::1",
             ],
         );
+    }
+
+    #[test]
+    fn the_kernel_knows_what_is_our_own() {
+        let own = |address: &str| is_own(address.parse().unwrap());
+        assert!(own("127.0.0.1"));
+        assert!(own("::ffff:127.0.0.1"));
+        assert!(!own("8.8.8.8"));
+        assert!(!own("2001:4860:4860::8888"));
+        // That of the interface, where there is one.
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        if socket.connect(("8.8.8.8", DISCARD)).is_ok() {
+            assert!(is_own(socket.local_addr().unwrap().ip()));
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub enum Obstacle {
     #[error("its name cannot be resolved: {0}")]
     Name(String),
     /// The name has addresses, but none that may be connected to.
-    #[error("its name has no address in the public internet")]
+    #[error("its name has no public address of another machine")]
     Address,
     /// TCP cannot connect.
     #[error("{0}")]

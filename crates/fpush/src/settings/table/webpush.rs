@@ -32,7 +32,7 @@ pub(super) static WEBPUSH: [Key; 13] = [
         "allowedNetworks",
         Kind::Texts("addresses and networks"),
         Default("[]"),
-        "What may be connected to although it is not in the public internet: a push service of your own",
+        "What may be connected to although it is this machine, or not in the public internet: a push service of your own",
     ),
     key(
         "ttl",
