@@ -104,6 +104,7 @@ impl ModuleHealth {
             }
             // The provider is away or wants less: that says nothing about us.
             PushError::Later { .. }
+            | PushError::HostAway { .. }
             | PushError::Reconnected
             | PushError::Renewed
             | PushError::Pause { alarm: false, .. }

@@ -199,6 +199,13 @@ pub enum PushError {
         /// What the provider asked for, or the shortest pause that it is known to want.
         after: Option<Duration>,
     },
+    /// Nothing could be sent to the one host of the provider that this device is at, or it could not take it, and that host has
+    /// never accepted anything: somebody may have invented its name. Try again as after [`Later`](Self::Later); nothing was said
+    /// of the provider.
+    HostAway {
+        /// As there.
+        after: Option<Duration>,
+    },
     /// The provider refuses everything that this module sends: send nothing for this long.
     Pause {
         /// How long.

@@ -108,7 +108,11 @@ impl PushError {
                 "The provider cannot reach the platform of this device for this app: tell the reason to the operator of this \
                  push service."
             }
-            Self::Reconnected | Self::Renewed | Self::Crowded | Self::Later { after: _ } => {
+            Self::Reconnected
+            | Self::Renewed
+            | Self::Crowded
+            | Self::Later { after: _ }
+            | Self::HostAway { after: _ } => {
                 "The provider has an outage, is out of reach, or gives an unknown answer: try again in some minutes."
             }
             Self::Pause {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
 };
 use serde_json::json;
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
@@ -35,6 +35,25 @@ pub struct Identity {
     pub key_der: PrivateKeyDer<'static>,
 }
 
+impl Identity {
+    /// A certificate of a server of these names and addresses that nobody but itself has signed.
+    pub fn self_signed(names: &[&str]) -> Self {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let key = KeyPair::generate().unwrap();
+        let cert = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        Self::of(&cert, &key)
+    }
+
+    fn of(cert: &Certificate, key: &KeyPair) -> Self {
+        Self {
+            cert_pem: cert.pem(),
+            key_pem: key.serialize_pem(),
+            cert_der: cert.der().clone(),
+            key_der: PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+        }
+    }
+}
+
 /// What a server does about client certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientAuth {
@@ -53,10 +72,13 @@ impl TestCa {
         reason = "makes a new key, which no default should"
     )]
     pub fn new() -> Self {
+        Self::named("fpush test CA")
+    }
+
+    /// The same with another name than the others have.
+    pub fn named(name: &str) -> Self {
         let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "fpush test CA");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -147,12 +169,7 @@ impl TestCa {
     fn sign(&self, params: CertificateParams) -> Identity {
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
-        Identity {
-            cert_pem: cert.pem(),
-            key_pem: key.serialize_pem(),
-            cert_der: cert.der().clone(),
-            key_der: PrivateKeyDer::Pkcs8(key.serialize_der().into()),
-        }
+        Identity::of(&cert, &key)
     }
 }
 

@@ -10,9 +10,10 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use serde_json::Value;
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::answer::Answer;
-use crate::certs::{ClientAuth, TestCa};
+use crate::certs::{ClientAuth, Identity, TestCa};
 use crate::http_server::{NewConnections, Options, Request, Server, Service};
 use crate::journal::{Journal, Script};
 use crate::jwt::Jwt;
@@ -75,14 +76,23 @@ impl FakePush {
         Self::with(ca, false)
     }
 
+    /// Starts one that shows this certificate.
+    pub fn start_as(ca: &TestCa, identity: Identity) -> Self {
+        Self::serving(ca.server_config_with(identity, &["h2"], ClientAuth::Off), true)
+    }
+
     fn with(ca: &TestCa, recording: bool) -> Self {
+        Self::serving(ca.server_config_for(&NAMES, &["h2"], ClientAuth::Off), recording)
+    }
+
+    fn serving(tls: Arc<ServerConfig>, recording: bool) -> Self {
         let push = Arc::new(Push {
             subscribers: Mutex::new(HashMap::new()),
             pushes: Journal::new(recording),
             script: Script::new(),
         });
         let options = Options {
-            tls: ca.server_config_for(&NAMES, &["h2"], ClientAuth::Off),
+            tls,
             max_concurrent_streams: 100,
             delay: None,
         };

@@ -62,7 +62,7 @@ mod journal;
 
 pub use answer::{Answer, BodyEnd, Gate, Reason};
 pub use browser::Browser;
-pub use certs::{ApnsKey, ClientAuth, TestCa, fixture};
+pub use certs::{ApnsKey, ClientAuth, Identity, TestCa, fixture};
 pub use clock::{Clock, Moves};
 pub use command::{Command, Form};
 pub use daemon::{Daemon, run_to_end};

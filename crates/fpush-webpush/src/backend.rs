@@ -18,9 +18,9 @@ use http::{
 use tokio::time::Instant;
 
 use crate::{
-    crowd::Crowd,
     encryption::{OVERHEAD, encrypt},
     endpoint::{Allowed, Endpoint},
+    hosts::Hosts,
     payload::Payload,
     response::Refusal,
     service::Standing,
@@ -31,7 +31,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Backend {
     pub(crate) client: PooledClient,
-    pub(crate) crowd: Crowd,
+    pub(crate) hosts: Hosts,
     pub(crate) allowed: Allowed,
     pub(crate) vapid: Vapid,
     pub(crate) payload: Payload,
@@ -137,20 +137,22 @@ impl PushTrait for Backend {
             let now = SystemTime::now();
             let endpoint = &subscription.endpoint;
             // Until there is an answer.
-            let _place = self.crowd.place(endpoint)?;
+            let _place = self.hosts.place(endpoint)?;
             let claims = self.vapid.claims(endpoint, now);
             let claims = claims.map_err(|_| unusable("the claims cannot be signed"))?;
             let request = self.request(push, &subscription, &claims)?;
             let longest = Instant::now() + self.request_timeout;
             let deadline = Instant::from_std(push.deadline).min(longest);
             let sent = self.client.send(request, Wanted::Status, deadline).await;
-            let answer = sent.map_err(Failure::from)?;
+            let answer = sent.map_err(|error| self.hosts.weigh(endpoint, error.into()))?;
             if answer.status.is_success() {
+                self.hosts.accepted(endpoint);
                 return Ok(());
             }
             let wait = retry_after(&answer.headers, now);
             let refusal = Refusal::read(endpoint.service, answer.status, &answer.body, wait);
-            Err(self.failure(&refusal, endpoint, &claims, now))
+            let failure = self.failure(&refusal, endpoint, &claims, now);
+            Err(self.hosts.weigh(endpoint, failure))
         })
     }
 

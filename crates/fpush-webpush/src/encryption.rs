@@ -86,8 +86,14 @@ const LAST_RECORD: u8 = 2;
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::time::Instant;
+
     use super::*;
-    use crate::encoding::{decode, encode};
+    use crate::{
+        encoding::{decode, encode},
+        endpoint::Allowed,
+        subscription::Subscription,
+    };
 
     /// The receiver of RFC 8291 appendix A.
     pub(crate) const P256DH: &str =
@@ -131,5 +137,34 @@ pub(crate) mod tests {
         let mut receiver = receiver();
         receiver.p256dh[64] ^= 1;
         assert!(encrypt(b"x", &receiver).is_err());
+    }
+
+    /// `cargo test --release -p fpush-webpush -- --ignored --nocapture`
+    #[test]
+    #[ignore = "it measures"]
+    fn what_a_push_costs() {
+        let allowed = Allowed {
+            hosts: vec!["*.example.org".to_owned()],
+            ports: vec![443],
+        };
+        let token = format!("webpush:https://up.example.org/a|{P256DH}|{AUTH}");
+        let (receiver, ours) = (receiver(), PrivateKey::generate(&ECDH_P256).unwrap());
+        let agree = || {
+            let theirs = UnparsedPublicKey::new(&ECDH_P256, receiver.p256dh);
+            agree(&ours, theirs, Unspecified, |secret| Ok(secret[0]))
+        };
+        measure("a token is read", || Subscription::read(&token, &allowed).is_ok());
+        measure("a key is made", || PrivateKey::generate(&ECDH_P256).is_ok());
+        measure("a secret is agreed on", || agree().is_ok());
+        measure("a push is encrypted", || encrypt(b"{}", &receiver).is_ok());
+    }
+
+    fn measure(what: &str, mut each: impl FnMut() -> bool) {
+        const TIMES: u32 = 5_000;
+        let start = Instant::now();
+        for _ in 0..TIMES {
+            assert!(std::hint::black_box(each()));
+        }
+        println!("{what} in {:?}", start.elapsed() / TIMES);
     }
 }

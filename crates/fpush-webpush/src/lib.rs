@@ -5,12 +5,12 @@
 //! their sources, where those are open, and from the answers that others have seen on the wire.
 
 mod backend;
-mod crowd;
 mod encoding;
 mod encryption;
 mod endpoint;
 #[doc(hidden)]
 pub mod fuzz;
+mod hosts;
 mod key;
 mod payload;
 mod relay;

@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 
 use crate::{
     backend::{Backend, UrgencySetting},
-    crowd::Crowd,
     endpoint::{Allowed, is_host},
+    hosts::Hosts,
     key::VapidKey,
     payload::Payload,
     service::{EVERYBODY, VENDORS},
@@ -78,7 +78,7 @@ impl BackendType for WebPush {
             };
             let backend = Backend {
                 client: PooledClient::new(client),
-                crowd: Crowd::of(usize::try_from(permits).unwrap_or(usize::MAX)),
+                hosts: Hosts::of(usize::try_from(permits).unwrap_or(usize::MAX)),
                 allowed: Allowed { hosts, ports },
                 vapid: Vapid::new(key, subject),
                 payload,

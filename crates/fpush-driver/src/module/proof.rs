@@ -101,6 +101,7 @@ impl Module {
             | PushError::Reconnected
             | PushError::Renewed
             | PushError::Later { .. }
+            | PushError::HostAway { .. }
             | PushError::Pause { alarm: false, .. }
             | PushError::Unexplained => {
                 warn!(module = %self.name, %answer, meaning, "the provider cannot be asked whether it accepts this \

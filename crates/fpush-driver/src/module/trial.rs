@@ -197,6 +197,7 @@ impl Module {
                 | PushError::Renewed
                 | PushError::TooLarge
                 | PushError::Later { .. }
+                | PushError::HostAway { .. }
                 | PushError::Pause { .. }
                 | PushError::Misconfigured
                 | PushError::Unexplained => return Err(NotSent::Refused(failure)),

@@ -118,7 +118,8 @@ impl<W> Policy<W> {
             job.ask_anew();
             return Answered::next(Next::Again);
         }
-        if job.lane == LaneId::Main && failure.error != PushError::Crowded {
+        let is_told = !matches!(failure.error, PushError::Crowded | PushError::HostAway { .. });
+        if job.lane == LaneId::Main && is_told {
             self.outage.answered(now);
         }
         let asked = match failure.error {
@@ -137,6 +138,7 @@ impl<W> Policy<W> {
                 return self.strangers_answer(origin, job, failure, now, jitter);
             }
             PushError::Later { after } => after,
+            PushError::HostAway { after } => return again_later(job, tries, after, None, now, jitter),
             PushError::Reconnected | PushError::Renewed => None,
             PushError::TokenBusy => return self.silenced(job, now),
             PushError::TooMany { pause } => {
@@ -185,17 +187,7 @@ impl<W> Policy<W> {
         if job.lane == LaneId::Main {
             self.outage.failed(job.token, asked, now);
         }
-        let resume = now + tries.pause(asked, jitter);
-        // There it is held at once: it is known of no outage that its lane has.
-        let is_held = job.lane == LaneId::Second && job.worth_until.is_some_and(|until| now < until);
-        Answered {
-            next: if is_held || resume + LEAST_ATTEMPT > tries.patience {
-                Next::Ended(Ended::Failed { resume })
-            } else {
-                Next::After { resume }
-            },
-            notice: Some(Notice::NotTaken),
-        }
+        again_later(job, tries, asked, Some(Notice::NotTaken), now, jitter)
     }
 
     /// The provider wants silence for the token.
@@ -381,6 +373,28 @@ impl<W> Policy<W> {
     fn take_neutral_of(&mut self, lane: LaneId, job: &PushJob, now: Instant) {
         let at = self.clock.seconds(now);
         self.guard_of(lane).neutral(job.token, job.sender.share, at);
+    }
+}
+
+/// What becomes of a push that could not be taken now: another attempt after the pause that was asked for, if there is time.
+fn again_later(
+    job: &PushJob,
+    tries: &mut Tries,
+    asked: Option<Duration>,
+    notice: Option<Notice>,
+    now: Instant,
+    jitter: f64,
+) -> Answered {
+    let resume = now + tries.pause(asked, jitter);
+    // There it is held at once: it is known of no outage that its lane has.
+    let is_held = job.lane == LaneId::Second && job.worth_until.is_some_and(|until| now < until);
+    Answered {
+        next: if is_held || resume + LEAST_ATTEMPT > tries.patience {
+            Next::Ended(Ended::Failed { resume })
+        } else {
+            Next::After { resume }
+        },
+        notice,
     }
 }
 

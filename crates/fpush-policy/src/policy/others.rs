@@ -251,7 +251,7 @@ impl<W> Policy<W> {
         jitter: f64,
     ) -> Answered {
         let asked = match failure.error {
-            PushError::Later { after } => after,
+            PushError::Later { after } | PushError::HostAway { after } => after,
             PushError::Pause { length, alarm: _ } => Some(length),
             PushError::Reconnected | PushError::Renewed => None,
             PushError::Crowded => return Answered::next(Next::Ended(Ended::Busy)),

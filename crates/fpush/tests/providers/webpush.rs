@@ -2,13 +2,14 @@
 
 use std::{
     net::{Ipv4Addr, TcpListener},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use fpush_testkit::{
-    Answer, ApnsKey, FakeProxy, FakePush, ProxyAnswer, TestCa,
+    Answer, ApnsKey, FakeProxy, FakePush, Identity, ProxyAnswer, TestCa,
     answer::{BodyEnd, HttpReply},
     publish::ejabberd_publish,
+    until,
 };
 use serde_json::{Value, json};
 
@@ -542,4 +543,99 @@ fn a_vendors_outage_and_a_broken_connection_cost_no_push() {
         "https://web.push.apple.com"
     );
     assert!(proxy.asked()[0].starts_with("CONNECT web.push.apple.com:443 "));
+}
+
+/// What the log says of a certificate, and one of a server of these names that is like that.
+fn wrong_certificates(ca: &TestCa, names: &[&str]) -> [(&'static str, Identity); 5] {
+    let yesterday = SystemTime::now() - Duration::from_secs(86_400);
+    [
+        ("it has expired", ca.server_cert(names, Some(yesterday))),
+        (
+            "it is for another name",
+            ca.server_cert(&["push.example.org"], None),
+        ),
+        (
+            "its authority is unknown",
+            TestCa::named("another CA").server_cert(names, None),
+        ),
+        (
+            "its signature is not that of the authority which it names",
+            TestCa::new().server_cert(names, None),
+        ),
+        ("its authority is unknown", Identity::self_signed(names)),
+    ]
+}
+
+/// Nobody can say whose mistake it is, or whose attack: the push waits, and its device lives.
+#[test]
+fn a_push_service_with_a_wrong_certificate_is_waited_for_and_ends_no_device() {
+    const VENDOR: &str = "web.push.apple.com";
+    let ca = TestCa::new();
+    for (words, certificate) in wrong_certificates(&ca, &[VENDOR, "127.0.0.1"]) {
+        let (good, bad) = (FakePush::start(&ca), FakePush::start_as(&ca, certificate));
+        let proxy = FakeProxy::start();
+        let more = json!({ "webpush": {
+            "allowedEndpoints": [VENDOR, "127.0.0.1"], "allowedPorts": [443, bad.address().port()],
+            "allowedNetworks": ["127.0.0.1"],
+        } });
+        let mut rig = start_behind(&proxy, &bad, &ca, modules([("w", merged(usual(), more))]));
+        let found = format!("its certificate is not accepted: {words}");
+        // A stranger's server is left alone, and each of its devices is told so.
+        for number in 0..5 {
+            let token = bad.subscribe(&format!("/{number}")).token();
+            assert_eq!(rig.push("w", &token), UNAVAILABLE, "{words}");
+        }
+        assert_eq!(
+            rig.daemon.log().matches(&found).count(),
+            1,
+            "{words}: {}",
+            rig.daemon.log()
+        );
+        assert!(!rig.daemon.log().contains("did not take a push"));
+        // A vendor is tried again, and has the device when its certificate is good.
+        let device = good.subscribe_at(VENDOR, "/device").token();
+        let waiting = rig.publish("w", &device);
+        until(LONG, "the operator reads it", || {
+            let log = rig.daemon.log();
+            let told = log.lines().find(|line| line.contains("did not take a push"));
+            told.is_some_and(|line| line.contains(&found))
+        });
+        proxy.answer_with(ProxyAnswer::TunnelTo(good.address()));
+        assert_eq!(rig.verdict(&waiting), RESULT, "{words}");
+        assert!(bad.pushes().is_empty(), "nothing is sent to it");
+        rig.assert_discreet(&["/device".to_owned()]);
+    }
+}
+
+/// Whoever has two domains can invent any number of names below that of a vendor that names no hosts.
+#[test]
+fn no_invented_host_of_a_vendor_is_its_outage() {
+    let ca = TestCa::new();
+    let (push, proxy) = (FakePush::start(&ca), FakeProxy::start());
+    let mut rig = start_behind(&proxy, &push, &ca, modules([("w", usual())]));
+    // As a proxy says it of a name that does not resolve.
+    let nowhere = || ProxyAnswer::Say("HTTP/1.1 502 Bad Gateway\r\n\r\n".to_owned());
+    let told = |rig: &Rig| rig.daemon.log().matches("did not take a push").count();
+    let meet = |rig: &mut Rig, host: &dyn Fn(usize) -> String| {
+        for number in 0..6 {
+            let path = format!("/{}/{number}", host(number));
+            let token = push.subscribe_at(&host(number), &path).token();
+            rig.publish_from(&format!("stranger{}.example", number % 3), "w", &token);
+        }
+    };
+    proxy.answer_with(nowhere());
+    meet(&mut rig, &|number| format!("invented{number}.notify.windows.com"));
+    until(LONG, "all have failed, more than once", || {
+        rig.daemon.log().matches("push failed").count() >= 12
+    });
+    assert_eq!(told(&rig), 0);
+    // One that exists, and accepts something.
+    let real = "wns2-par02p.notify.windows.com";
+    proxy.answer_with(ProxyAnswer::TunnelTo(push.address()));
+    let device = push.subscribe_at(real, "/device").token();
+    assert_eq!(rig.push("w", &device), RESULT);
+    proxy.answer_with(nowhere());
+    push.reset_existing_connections();
+    meet(&mut rig, &|_| real.to_owned());
+    until(LONG, "that is Microsoft's", || told(&rig) > 0);
 }

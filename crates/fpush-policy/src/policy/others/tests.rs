@@ -202,6 +202,29 @@ fn an_outage_that_one_domain_alone_meets_is_not_the_vendors() {
     assert_eq!(trouble.map(|(kind, _)| kind), Some(TroubleKind::Provider));
 }
 
+/// Names below a vendor's domain can be invented: that nobody is there is no outage of the vendor's, however many domains say so,
+/// and no end of one that it has.
+#[test]
+fn hosts_that_never_accepted_anything_say_nothing_of_their_vendor() {
+    let mut f = Fixture::new();
+    let away = PushError::HostAway { after: None };
+    let mut meet = |error, names: &[&str]| {
+        for name in names {
+            let mut job = job_of(&format!("{name}.org"), name);
+            job.lane = GOOGLE;
+            let answered = f.answer_to(job, Err(error));
+            let is_told = answered.notice == Some(Notice::NotTaken);
+            assert_eq!(is_told, error == LATER);
+            assert!(matches!(answered.next, Next::Ended(Ended::Failed { .. })));
+        }
+        f.policy.view(f.clocks.now).trouble.map(|(kind, _)| kind)
+    };
+    assert_eq!(meet(away, &["a", "b", "c", "d", "e", "f"]), None);
+    assert_eq!(meet(LATER, &["g", "h"]), None);
+    assert_eq!(meet(LATER, &["i"]), Some(TroubleKind::Provider));
+    assert_eq!(meet(away, &["k"]), Some(TroubleKind::Provider), "it goes on");
+}
+
 #[test]
 fn a_calm_vendor_is_believed_at_once_whatever_another_one_says() {
     let mut f = Fixture::new();
