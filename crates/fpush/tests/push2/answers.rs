@@ -3,7 +3,7 @@
 use fpush_testkit::{Answer, FakeProxy, FakePush, Notification, ProxyAnswer, Push2Server, TestCa, until};
 use serde_json::json;
 
-use crate::rig::{BAD, FORBIDDEN, LATER, LONG, Rig, TOO_LARGE, TOO_MANY, web};
+use crate::rig::{BAD, FORBIDDEN, GONE, LATER, LONG, Rig, TOO_LARGE, TOO_MANY, web};
 
 /// By status: what the server hears of the first notification, and of the next one at once.
 #[test]
@@ -64,17 +64,7 @@ fn who_ignores_errors_costs_no_requests() {
 fn a_wrong_signature_at_a_vendor_silences_nobody_else() {
     let ca = TestCa::new();
     let (push, proxy) = (FakePush::start(&ca), FakeProxy::start());
-    proxy.answer_with(ProxyAnswer::TunnelTo(push.address()));
-    let module = json!({ "type": "webpush", "webpush": {
-        "vapidKeyFilePath": "vapid.key", "subject": "mailto:push@example.org", "caFilePath": "ca.pem",
-    } });
-    let component = json!({ "push2": { "modules": ["web"] } });
-    let mut rig = Rig::with(
-        &ca,
-        json!({ "web": module }),
-        component,
-        &[("HTTPS_PROXY", &proxy.url())],
-    );
+    let mut rig = behind(&proxy, &push, &ca);
     let server = Push2Server::new();
     for host in [
         "web.push.apple.com",
@@ -96,6 +86,59 @@ fn a_wrong_signature_at_a_vendor_silences_nobody_else() {
     }
     let log = rig.daemon.log();
     assert!(!log.contains("pauses") && !log.contains("ERROR"), "{log}");
+}
+
+/// A daemon for which a proxy leads to the fake, whatever vendor is meant.
+fn behind(proxy: &FakeProxy, push: &FakePush, ca: &TestCa) -> Rig {
+    proxy.answer_with(ProxyAnswer::TunnelTo(push.address()));
+    let module = json!({ "type": "webpush", "webpush": {
+        "vapidKeyFilePath": "vapid.key", "subject": "mailto:push@example.org", "caFilePath": "ca.pem",
+    } });
+    let component = json!({ "push2": { "modules": ["web"] } });
+    let environment = [("HTTPS_PROXY", &*proxy.url())];
+    Rig::with(ca, json!({ "web": module }), component, &environment)
+}
+
+/// The one error at which a server may give a registration up: a vendor says that the receiver is gone, and accepts what goes to
+/// others.
+#[test]
+fn a_receiver_that_its_vendor_calls_gone_is_no_more_and_no_other_goes_with_it() {
+    let ca = TestCa::new();
+    let (push, proxy) = (FakePush::start(&ca), FakeProxy::start());
+    let mut rig = behind(&proxy, &push, &ca);
+    let (google, mozilla) = ("fcm.googleapis.com", "updates.push.services.mozilla.com");
+    push.answer_with(|pushed| {
+        Answer::status(if pushed.path.starts_with("/gone") {
+            410
+        } else {
+            201
+        })
+    });
+    let server = Push2Server::new();
+    // The domain is a known one by what was published to a browser before.
+    let browser = push.subscribe_at(google, "/browser");
+    assert_eq!(rig.publish("web", &browser.token()), "result");
+    let living: Vec<_> = (0..20)
+        .map(|number| push.subscribe_at(google, &format!("/living/{number}")))
+        .collect();
+    for device in &living {
+        rig.send(&server.notification(device, "x"));
+    }
+    push.wait_for(21, LONG);
+    rig.assert_silent();
+    let gone = push.subscribe_at(google, "/gone");
+    assert_eq!(rig.refused(&server.notification(&gone, "x")), GONE);
+    // Who does not hear of it is told that it is left alone.
+    assert_eq!(rig.refused(&server.notification(&gone, "x")), LATER);
+    assert_eq!(push.pushes().len(), 22, "it is asked once");
+    // Another vendor that accepts nothing is not believed at once.
+    let other = push.subscribe_at(mozilla, "/gone/too");
+    assert_eq!(rig.refused(&server.notification(&other, "x")), LATER);
+    for device in &living {
+        rig.send(&server.notification(device, "x"));
+    }
+    push.wait_for(43, LONG);
+    rig.assert_silent();
 }
 
 #[test]

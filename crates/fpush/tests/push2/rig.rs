@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 /// Long enough for everything that should happen at once.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
+pub(crate) const GONE: &str = "cancel/item-not-found";
 pub(crate) const LATER: &str = "wait/remote-server-timeout";
 pub(crate) const FORBIDDEN: &str = "wait/policy-violation";
 pub(crate) const TOO_MANY: &str = "wait/resource-constraint";
