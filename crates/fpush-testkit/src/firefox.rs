@@ -47,6 +47,8 @@ impl Firefox {
             ("dom.push.connection.enabled", json!(true)),
             ("dom.push.testing.ignorePermission", json!(true)),
             ("permissions.default.desktop-notification", json!(1)),
+            // There is no desktop that would show them.
+            ("alerts.useSystemBackend", json!(false)),
             ("browser.shell.checkDefaultBrowser", json!(false)),
             ("datareporting.policy.dataSubmissionEnabled", json!(false)),
             ("app.update.enabled", json!(false)),

@@ -34,6 +34,9 @@ mod disco;
 mod encrypted;
 #[path = "registration/failover.rs"]
 mod failover;
+#[cfg(feature = "enable_webpush_support")]
+#[path = "registration/firefox.rs"]
+mod firefox;
 #[path = "registration/floods.rs"]
 mod floods;
 #[path = "registration/former.rs"]

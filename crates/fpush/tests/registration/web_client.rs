@@ -2,8 +2,10 @@
 
 use std::{collections::HashMap, fs, path::Path, sync::mpsc, time::Duration};
 
-use fpush_testkit::{Answer, ApnsKey, Browser, FakePush, Firefox, Site, TestCa, http_address, site::OnForm};
-use serde_json::json;
+use fpush_testkit::{
+    Answer, ApnsKey, Browser, Daemon, FakePush, Firefox, Site, TestCa, http_address, site::OnForm,
+};
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::rig::{LONG, RESULT, Rig};
@@ -25,35 +27,16 @@ struct Stage {
 impl Stage {
     /// With more at the end of the page, and what answers its forms.
     fn set(more: &str, on_form: OnForm) -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/web-client");
         let (ca, site) = (TestCa::new(), Site::bind());
         let push = FakePush::start(&ca);
         let origin = format!("http://{}", site.local_addr().unwrap());
-        let module = json!({ "web": {
-            "type": "webpush", "ratelimit": { "enabled": false },
-            "webpush": {
-                "vapidKeyFilePath": "vapid.key", "subject": "mailto:push@example.org", "caFilePath": "push-ca.pem",
-                "allowedEndpoints": ["127.0.0.1"], "allowedNetworks": ["127.0.0.1"],
-                "allowedPorts": [push.address().port()],
-            },
-        } });
         let settings = json!({ "types": { "webpush": "web" }, "http": { "allowedOrigins": [origin] } });
-        let rig = Rig::run(settings, module, |builder| {
+        let rig = Rig::run(settings, module(&push), |builder| {
             builder
                 .file("vapid.key", ApnsKey::generate().p8())
                 .file("push-ca.pem", ca.pem())
         });
-        let mut files = HashMap::new();
-        for name in ["index.html", "app.js", "worker.js"] {
-            files.insert(name.to_owned(), fs::read(folder.join(name)).unwrap());
-        }
-        files
-            .get_mut("index.html")
-            .unwrap()
-            .extend_from_slice(more.as_bytes());
-        let api = http_address(&rig.daemon, LONG);
-        let config = json!({ "api": format!("http://{api}/push_appserver/v1/"), "type": "webpush" });
-        files.insert("config.json".to_owned(), config.to_string().into());
+        let files = files(&rig.daemon, more);
         Self {
             rig,
             push,
@@ -61,6 +44,32 @@ impl Stage {
             origin,
         }
     }
+}
+
+/// A module for a push service on this machine.
+pub(crate) fn module(push: &FakePush) -> Value {
+    json!({ "web": {
+        "type": "webpush", "ratelimit": { "enabled": false },
+        "webpush": {
+            "vapidKeyFilePath": "vapid.key", "subject": "mailto:push@example.org", "caFilePath": "push-ca.pem",
+            "allowedEndpoints": ["127.0.0.1"], "allowedNetworks": ["127.0.0.1"],
+            "allowedPorts": [push.address().port()],
+        },
+    } })
+}
+
+/// The files of the example, with more at the end of the page, for this daemon.
+pub(crate) fn files(daemon: &Daemon, more: &str) -> HashMap<String, Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/web-client");
+    let mut files: HashMap<_, _> = ["index.html", "app.js", "worker.js"]
+        .map(|name| (name.to_owned(), fs::read(folder.join(name)).unwrap()))
+        .into();
+    let page = files.get_mut("index.html").unwrap();
+    page.extend_from_slice(more.as_bytes());
+    let api = http_address(daemon, LONG);
+    let config = json!({ "api": format!("http://{api}/push_appserver/v1/"), "type": "webpush" });
+    files.insert("config.json".to_owned(), config.to_string().into());
+    files
 }
 
 /// Node and secret as the page shows them.
