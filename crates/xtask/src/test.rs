@@ -157,6 +157,10 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
                 "--ignored",
             ]),
         )?;
+        report.tests(
+            "the demo with a web page",
+            cargo(&["test", "-p", "xtask", "--test", "demo", "--", "--ignored"]),
+        )?;
         let mut promise = cargo(&["test", "-p", "fpush", "--test", "promise", "--no-fail-fast"]);
         promise.env("FPUSH_TEST_WITH_CLUSTER", "1");
         report.tests("the promise with a cluster", promise)?;
