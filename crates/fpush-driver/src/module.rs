@@ -304,10 +304,17 @@ impl Module {
     }
 
     /// Counts an attempt that has ended now. Returns when that is.
-    fn count_attempt(&self, start: Instant, result: &Result<(), Failure>) -> Instant {
+    fn count_attempt(
+        &self,
+        start: Instant,
+        result: &Result<(), Failure>,
+        vendor: Option<&'static str>,
+    ) -> Instant {
         let end = Instant::now();
         let refused = result.as_ref().err().map(|failure| failure.reason);
-        self.lane.meters.attempt(end.duration_since(start), refused);
+        self.lane
+            .meters
+            .attempt(end.duration_since(start), refused, vendor);
         end
     }
 

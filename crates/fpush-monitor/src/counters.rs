@@ -12,7 +12,7 @@ use crate::{
     table::{
         COMPONENT_CONNECTS, COMPONENT_DISCONNECTS, COMPONENT_LOGIN_FAILURES, HELD_PUSHES, NOTIFICATIONS,
         PROBLEMS, PROVIDER_ANSWERS, PROVIDER_DURATION, PUSHES, PUSHES_LOST, REJECTED_TOKENS,
-        REJECTION_BURSTS, RELOADS, REPLIES, REPLY_DURATION, STATE_WRITES, TAKEOVERS,
+        REJECTION_BURSTS, RELOADS, REPLIES, REPLY_DURATION, STATE_WRITES, TAKEOVERS, VENDOR_ATTEMPTS,
     },
 };
 
@@ -73,6 +73,11 @@ pub(crate) fn write(
         each(modules, Meters::lost).chain(lost_without_module.map(|lost| ([""], lost))),
     );
     text.family(&PROVIDER_ANSWERS, by_word(modules, Meters::answers));
+    let by_vendor = modules.iter().flat_map(|(name, meters)| {
+        let counts = meters.vendors();
+        counts.map(move |([vendor, result], count)| ([*name, vendor, result], count))
+    });
+    text.counted(&VENDOR_ATTEMPTS, by_vendor);
     text.family(&REJECTED_TOKENS, by_word(modules, Meters::rejections));
     text.family(&REJECTION_BURSTS, each(modules, Meters::bursts));
     text.histograms(&PROVIDER_DURATION, each(modules, Meters::attempts));

@@ -17,7 +17,7 @@ use crate::{
         MODULE_PROOF, MODULE_TROUBLE, MODULE_UP, Metric, PROVIDER_CONNECT_FAILURES, PROVIDER_CONNECTIONS,
         PROVIDER_CONNECTS, PROVIDER_PING, PROVIDER_STREAMS, PUSHES_IN_FLIGHT, PUSHES_QUEUED, PUSHES_SPOOLED,
         PUSHES_WAITING, RATELIMIT_TOKENS, REGISTERED_DEVICES, REGISTRY_TRUSTED, REGISTRY_UP,
-        SENDER_PUBLISHES, SPOOL_OLDEST, STATE_DIRECTORY_OK,
+        SENDER_PUBLISHES, SPOOL_OLDEST, STATE_DIRECTORY_OK, VENDOR_TROUBLE,
     },
 };
 
@@ -130,6 +130,11 @@ fn write_modules(text: &mut Exposition, modules: &[Module], wall: SystemTime) {
         Some(([&*module.status.name, trouble.kind.name()], 1.0))
     });
     text.family(&MODULE_TROUBLE, troubles);
+    let troubles = modules.iter().flat_map(|module| {
+        let vendors = module.status.vendors.iter();
+        vendors.map(|(vendor, trouble)| ([&*module.status.name, *vendor, trouble.kind.name()], 1.0))
+    });
+    text.family(&VENDOR_TROUBLE, troubles);
     let proofs = modules
         .iter()
         .map(|module| ([&*module.status.name, module.status.proof.name()], 1.0));

@@ -76,6 +76,9 @@ table! {
         "Acknowledged pushes that could not be delivered; the module is empty if it is not in the settings any more.";
     PROVIDER_ANSWERS: Counter, "fpush_provider_answers_total", ["module", "reason"],
         "Answers of the provider to single attempts, by push module and reason.";
+    VENDOR_ATTEMPTS: Counter, "fpush_vendor_attempts_total", ["module", "vendor", "result"],
+        "Single attempts at a vendor, where the push module sends to several: accepted or not_accepted. Web Push services that are no \
+         vendor's are other.";
     REJECTED_TOKENS: Counter, "fpush_rejected_tokens_total", ["module", "verdict"],
         "Answers that called a token dead or wrong, by push module and whether that was believed or doubted.";
     REJECTION_BURSTS: Counter, "fpush_rejection_bursts_total", ["module"],
@@ -156,6 +159,8 @@ table! {
         "Whether the push module can deliver, as far as is known: its credentials are not refused, tokens fit, and the provider is well.";
     MODULE_TROUBLE: Gauge, "fpush_module_trouble", ["module", "kind"],
         "1 for what keeps the push module from working as it should.";
+    VENDOR_TROUBLE: Gauge, "fpush_vendor_trouble", ["module", "vendor", "kind"],
+        "1 for what keeps one of several vendors from working as it should, where the push module sends to several, as for Web Push.";
     MODULE_PROOF: Gauge, "fpush_module_proof", ["module", "state"],
         "1 for what is known of the push module's credentials: proven, not_tried or refused.";
     PROVIDER_CONNECTIONS: Gauge, "fpush_provider_connections", ["module"],

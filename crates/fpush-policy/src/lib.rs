@@ -53,4 +53,4 @@ pub use shared::{
     Change, Claim, Claimed, HeldNews, News, OwnDeaths, SharedHeld, SharedPush, SharedSlot, SharedWord, Wish,
 };
 pub use verdict::{Condition, LaneChange, VerdictRecord};
-pub use view::{Limit, SecondView, TokenState, View, Waits};
+pub use view::{Limit, SecondView, TokenState, VendorView, View, Waits};

@@ -51,6 +51,8 @@ pub struct View {
     /// The second lane alone, if anything was ever sent there. All of the above is of all lanes, but what they do and hold in an
     /// outage: only the main one has a spool.
     pub second: Option<SecondView>,
+    /// The lanes of vendors, each alone, likewise.
+    pub vendors: Vec<VendorView>,
 }
 
 /// The second lane of a module at one moment.
@@ -58,6 +60,17 @@ pub struct View {
 pub struct SecondView {
     /// How long ago the provider last accepted a push there.
     pub last_accepted: Option<Duration>,
+    /// What keeps it from working as it should.
+    pub trouble: Option<(TroubleKind, Complaint)>,
+}
+
+/// The lane of a vendor at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VendorView {
+    /// As in [`LaneId::Vendor`].
+    pub vendor: u8,
+    /// How it treats tokens.
+    pub condition: Condition,
     /// What keeps it from working as it should.
     pub trouble: Option<(TroubleKind, Complaint)>,
 }
@@ -127,6 +140,7 @@ impl<W> Policy<W> {
             condition: self.guard.condition(at).max(beside.condition),
             trouble: worse(self.health.trouble(now), beside.trouble),
             second: self.second(now),
+            vendors: beside.vendors,
         }
     }
 

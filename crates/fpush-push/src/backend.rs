@@ -315,6 +315,11 @@ pub trait PushTrait: Send + Sync + 'static {
         LaneId::Main
     }
 
+    /// Whose a lane is, by a name for people, where a module sends to several providers: one of few.
+    fn vendor(&self, _lane: LaneId) -> Option<&'static str> {
+        None
+    }
+
     /// Whether a token may be at home in the [second](LaneId::Second) lane as well as in the main one. Then who pushes says in
     /// which of them it is tried, whatever [`lane`](Self::lane) says.
     fn has_second(&self) -> bool {

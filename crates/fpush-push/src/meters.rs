@@ -44,6 +44,9 @@ pub struct Meters {
     accepted: Counter,
     /// Every answer but the one that accepts the push, by the provider's reason.
     refusals: WordCounters,
+    /// By vendor, where the module sends to several: what was accepted, and what was not.
+    accepted_by: WordCounters,
+    not_accepted_by: WordCounters,
     attempts: Histogram,
     delivered: Counter,
     lost: Counter,
@@ -64,6 +67,8 @@ impl Default for Meters {
             outcomes: Outcomes::default(),
             accepted: Counter::new(),
             refusals: WordCounters::default(),
+            accepted_by: WordCounters::default(),
+            not_accepted_by: WordCounters::default(),
             attempts: Histogram::new(PROVIDER_SECONDS),
             delivered: Counter::new(),
             lost: Counter::new(),
@@ -87,12 +92,21 @@ impl Meters {
         self.outcomes.increment(outcome);
     }
 
-    /// One attempt at the provider.
-    pub fn attempt(&self, took: Duration, refused: Option<&'static str>) {
+    /// One attempt at the provider, or at one of several.
+    pub fn attempt(&self, took: Duration, refused: Option<&'static str>, vendor: Option<&'static str>) {
         self.attempts.record(took);
-        match refused {
-            None => self.accepted.increment(),
-            Some(reason) => self.refusals.increment(reason),
+        let by_vendor = match refused {
+            None => {
+                self.accepted.increment();
+                &self.accepted_by
+            }
+            Some(reason) => {
+                self.refusals.increment(reason);
+                &self.not_accepted_by
+            }
+        };
+        if let Some(vendor) = vendor {
+            by_vendor.increment(vendor);
         }
     }
 
@@ -165,6 +179,18 @@ impl Meters {
         let mut answers = vec![("accepted", self.accepted.get())];
         answers.extend(self.refusals.get());
         answers
+    }
+
+    /// Attempts by vendor and result, where the module sends to several.
+    pub fn vendors(&self) -> impl Iterator<Item = ([&'static str; 2], u64)> {
+        let results = [
+            ("accepted", &self.accepted_by),
+            ("not_accepted", &self.not_accepted_by),
+        ];
+        results.into_iter().flat_map(|(result, counters)| {
+            let counts = counters.get().into_iter();
+            counts.map(move |(vendor, count)| ([vendor, result], count))
+        })
     }
 
     /// How long the attempts took.

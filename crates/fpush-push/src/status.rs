@@ -39,6 +39,8 @@ pub struct ModuleStatus {
     pub backend: BackendStatus,
     /// What is known of its [second](crate::LaneId::Second) lane alone, if it has two. All of the above is of both.
     pub second: Option<LaneStatus>,
+    /// Where it sends to several providers: those that do not work as they should, by [their names](crate::PushTrait::vendor).
+    pub vendors: Vec<(&'static str, Trouble)>,
 }
 
 /// One of the two lanes of a module at one moment.

@@ -23,7 +23,7 @@ use crate::{
     hosts::Hosts,
     payload::Payload,
     response::Refusal,
-    service::Standing,
+    service::{Standing, Vendor},
     subscription::Subscription,
     vapid::{Claims, Vapid},
 };
@@ -102,6 +102,14 @@ impl PushTrait for Backend {
             },
             // Nothing is sent to it.
             None => LaneId::Origin(hasher.fingerprint("")),
+        }
+    }
+
+    fn vendor(&self, lane: LaneId) -> Option<&'static str> {
+        match lane {
+            LaneId::Main | LaneId::Second => None,
+            LaneId::Vendor(number) => Vendor::of_lane(number).map(Vendor::name),
+            LaneId::Origin(_) => Some("other"),
         }
     }
 

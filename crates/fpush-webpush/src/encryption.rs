@@ -159,6 +159,7 @@ pub(crate) mod tests {
         measure("a push is encrypted", || encrypt(b"{}", &receiver).is_ok());
     }
 
+    #[expect(clippy::disallowed_macros, reason = "that is its report")]
     fn measure(what: &str, mut each: impl FnMut() -> bool) {
         const TIMES: u32 = 5_000;
         let start = Instant::now();

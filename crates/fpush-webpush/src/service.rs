@@ -32,10 +32,7 @@ impl Service {
     /// For the log.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Vendor(Vendor::Mozilla) => "Mozilla",
-            Self::Vendor(Vendor::Google) => "Google",
-            Self::Vendor(Vendor::Apple) => "Apple",
-            Self::Vendor(Vendor::Microsoft) => "Microsoft",
+            Self::Vendor(vendor) => vendor.name(),
             Self::Other => "the push service",
         }
     }
@@ -78,6 +75,22 @@ impl Standing {
 }
 
 impl Vendor {
+    /// For the log and for metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Mozilla => "Mozilla",
+            Self::Google => "Google",
+            Self::Apple => "Apple",
+            Self::Microsoft => "Microsoft",
+        }
+    }
+
+    /// The one whose lane has this number.
+    pub(crate) fn of_lane(number: u8) -> Option<Self> {
+        let mut all = VENDORS.iter().map(|(_, vendor)| *vendor);
+        all.find(|vendor| vendor.lane() == number)
+    }
+
     /// The number of its lane. It is written down: it never changes.
     pub(crate) fn lane(self) -> u8 {
         match self {

@@ -85,6 +85,7 @@ mod tests {
             }),
             backend: BackendStatus::default(),
             second: None,
+            vendors: Vec::new(),
         }
     }
 

@@ -1,6 +1,5 @@
 //! `cargo xtask demo --web`, as whoever follows the documents runs it, but without the internet: a proxy leads to a push service
 //! that is a stand-in, and a few requests stand for the browser.
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},

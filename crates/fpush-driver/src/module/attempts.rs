@@ -41,7 +41,8 @@ impl Module {
                 };
             };
             // What is not kept while it waits makes the future of a push no larger.
-            match self.hear(job, tries, start, generation, result) {
+            let vendor = backend.vendor(job.vendor.map_or(job.lane, LaneId::Vendor));
+            match self.hear(job, tries, start, generation, result, vendor) {
                 Next::Again => {}
                 // Boxed, because few do: the future of every other push stays small.
                 Next::Elsewhere => {
@@ -104,8 +105,9 @@ impl Module {
         start: Instant,
         generation: u64,
         result: Result<(), Failure>,
+        vendor: Option<&'static str>,
     ) -> Next {
-        let now = self.count_attempt(start, &result);
+        let now = self.count_attempt(start, &result, vendor);
         self.log_answer(job, &result);
         let (answered, is_current) = {
             let mut state = self.lock();

@@ -1,6 +1,9 @@
 //! What a module knows of one token, for an operator who asks why a phone gets no push.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use fpush_policy::{BlockReason, Last, Limit, TokenState};
 use fpush_push::{LaneId, OutageStatus, Trouble};
@@ -81,17 +84,18 @@ impl Module {
         let canonical = self.canonical(token)?;
         let fingerprint = self.fingerprint_as(role, &canonical);
         let key = node.map_or(fingerprint, |node| self.senders.hasher().device(node));
-        let (token, view, backend, lane) = {
+        let (token, view, provider, lane) = {
             let mut state = self.lock();
             let now = now.into_std();
             let (lane, _) = state.lanes_of(&canonical, fingerprint, self.senders.hasher());
             (
                 state.policy.token(key, fingerprint, lane, now),
                 state.policy.view(now),
-                state.backend.status(),
+                Arc::clone(&state.backend),
                 lane,
             )
         };
+        let backend = provider.status();
         let TokenState {
             limits,
             silenced,
@@ -109,7 +113,7 @@ impl Module {
             }),
             paused,
             outage: status::outage(&view),
-            trouble: self.trouble(&view, &backend, wall),
+            trouble: self.trouble(&view, &*provider, &backend, wall),
             home: match (&backend.second, lane) {
                 (None, _) => Home::Only,
                 (Some((name, _)), LaneId::Second) => Home::Second { name },

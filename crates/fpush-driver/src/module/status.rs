@@ -7,7 +7,8 @@ use std::{
 
 use fpush_policy::{Complaint, Condition, LaneState, View};
 use fpush_push::{
-    BackendStatus, Delivery, LaneStatus, ModuleStatus, OutagePhase, OutageStatus, Proof, Trouble, TroubleKind,
+    BackendStatus, Delivery, LaneId, LaneStatus, ModuleStatus, OutagePhase, OutageStatus, Proof, PushTrait,
+    Trouble, TroubleKind,
 };
 use tokio::time::Instant;
 
@@ -17,11 +18,12 @@ impl Module {
     /// Everything that there is to say about the module now.
     #[must_use]
     pub fn status(&self, now: Instant, wall: SystemTime) -> ModuleStatus {
-        let (view, backend) = {
+        let (view, provider) = {
             let mut state = self.lock();
-            (state.policy.view(now.into_std()), state.backend.status())
+            (state.policy.view(now.into_std()), Arc::clone(&state.backend))
         };
-        let trouble = self.trouble(&view, &backend, wall);
+        let (backend, vendors) = (provider.status(), vendors(&view, &*provider));
+        let trouble = self.trouble(&view, &*provider, &backend, wall);
         let proof = match trouble.as_ref().map(|trouble| trouble.kind) {
             Some(TroubleKind::Authentication) => Proof::Refused,
             Some(_) | None if view.proven => Proof::Proven,
@@ -41,9 +43,39 @@ impl Module {
             proof,
             trouble,
             second: second(&view, &backend),
+            vendors,
             backend,
         }
     }
+}
+
+/// The vendors that do not work as they should, each by its name.
+fn vendors(view: &View, provider: &dyn PushTrait) -> Vec<(&'static str, Trouble)> {
+    let troubles = view.vendors.iter().filter_map(|lane| {
+        let name = provider.vendor(LaneId::Vendor(lane.vendor))?;
+        let said = lane.trouble.as_ref();
+        let of_provider = said.map(|(kind, complaint)| of_provider(*kind, complaint, Some(name)));
+        let all = [of_tokens(lane.condition), of_provider];
+        Some((
+            name,
+            all.into_iter().flatten().min_by_key(|trouble| trouble.kind)?,
+        ))
+    });
+    troubles.collect()
+}
+
+/// How a provider treats tokens, if that is not as it should be.
+fn of_tokens(condition: Condition) -> Option<Trouble> {
+    let (kind, words) = match condition {
+        Condition::Well => return None,
+        Condition::Burst => (TroubleKind::WrongTokens, REJECTS_TOO_MANY),
+        Condition::NothingAccepted => (TroubleKind::NothingAccepted, ACCEPTS_NOTHING),
+        Condition::Stale => (TroubleKind::StaleTokens, STALE_TOKENS),
+    };
+    Some(Trouble {
+        kind,
+        words: words.to_owned(),
+    })
 }
 
 /// What is known of the second lane, if the backend has two.
@@ -90,9 +122,15 @@ pub(super) fn outage(view: &View) -> OutageStatus {
 
 impl Module {
     /// The worst that there is to say about it.
-    pub(super) fn trouble(&self, view: &View, backend: &BackendStatus, wall: SystemTime) -> Option<Trouble> {
+    pub(super) fn trouble(
+        &self,
+        view: &View,
+        provider: &dyn PushTrait,
+        backend: &BackendStatus,
+        wall: SystemTime,
+    ) -> Option<Trouble> {
         match self.delivery {
-            Delivery::Real => trouble(view, backend, wall),
+            Delivery::Real => trouble(view, provider, backend, wall),
             Delivery::Shadow => Some(Trouble {
                 kind: TroubleKind::Shadow,
                 words: SHADOW.to_owned(),
@@ -101,7 +139,12 @@ impl Module {
     }
 }
 
-fn trouble(view: &View, backend: &BackendStatus, wall: SystemTime) -> Option<Trouble> {
+fn trouble(
+    view: &View,
+    provider: &dyn PushTrait,
+    backend: &BackendStatus,
+    wall: SystemTime,
+) -> Option<Trouble> {
     let of_credentials = backend.credentials.iter().find_map(|credential| {
         let words = credential.trouble.as_ref()?.to_string();
         // A token that could not be renewed is good until its end.
@@ -117,24 +160,14 @@ fn trouble(view: &View, backend: &BackendStatus, wall: SystemTime) -> Option<Tro
         kind: TroubleKind::Clock,
         words,
     });
-    let tokens = match view.condition {
-        Condition::Well => None,
-        Condition::Burst => Some((TroubleKind::WrongTokens, REJECTS_TOO_MANY)),
-        Condition::NothingAccepted => Some((TroubleKind::NothingAccepted, ACCEPTS_NOTHING)),
-        Condition::Stale => Some((TroubleKind::StaleTokens, STALE_TOKENS)),
-    };
-    let tokens = tokens.map(|(kind, words)| Trouble {
-        kind,
-        words: words.to_owned(),
-    });
+    let tokens = of_tokens(view.condition);
     let of_provider = view.trouble.as_ref().map(|(kind, complaint)| {
         let of_second = view.second.as_ref().and_then(|second| second.trouble.as_ref());
-        let lane = backend.second.map(|(name, _)| name);
-        of_provider(
-            *kind,
-            complaint,
-            lane.filter(|_| of_second == view.trouble.as_ref()),
-        )
+        let second = backend.second.map(|(name, _)| name);
+        let second = second.filter(|_| of_second == view.trouble.as_ref());
+        let vendor = view.vendors.iter().find(|lane| lane.trouble == view.trouble);
+        let vendor = vendor.and_then(|lane| provider.vendor(LaneId::Vendor(lane.vendor)));
+        of_provider(*kind, complaint, second.or(vendor))
     });
     let expiring = backend.credentials.iter().find_map(|credential| {
         // Others end all the time and are renewed.

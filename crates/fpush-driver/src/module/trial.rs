@@ -168,7 +168,7 @@ impl Module {
             let Some(result) = self.drain.run(backend.send_in(lane, &push)).await else {
                 return Err(NotSent::Answered(Outcome::ShuttingDown));
             };
-            self.count_attempt(start, &result);
+            self.count_attempt(start, &result, backend.vendor(lane));
             let Err(failure) = result else {
                 return Ok(lane);
             };

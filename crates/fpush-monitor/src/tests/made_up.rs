@@ -274,6 +274,7 @@ pub(crate) fn module(name: &str, module_type: &'static str) -> Module {
         trouble: None,
         backend: BackendStatus::default(),
         second: None,
+        vendors: Vec::new(),
     };
     Module { module_type, status }
 }

@@ -37,6 +37,13 @@ fn full() -> Status {
             kind: TroubleKind::WrongTokens,
             words: "words".to_owned(),
         });
+        module.status.vendors = vec![(
+            "Google",
+            Trouble {
+                kind: TroubleKind::Provider,
+                words: "words".to_owned(),
+            },
+        )];
         // Two of one kind must not make two samples of the same labels.
         for days in [50, 20, 90] {
             module.status.backend.credentials.push(Credential {
@@ -68,7 +75,8 @@ fn after_many_pushes() -> Arc<Monitor> {
         for push in 0..PUSHES / MODULES {
             let took = Duration::from_millis(push as u64 % 2_000);
             meters.outcome(Outcome::ALL[push % Outcome::ALL.len()]);
-            meters.attempt(took, reasons.get(push % (REASONS + 1)).copied());
+            let refused = reasons.get(push % (REASONS + 1)).copied();
+            meters.attempt(took, refused, Some(["Google", "other"][push % 2]));
             monitor.counted.reply_durations.record(took);
         }
     }

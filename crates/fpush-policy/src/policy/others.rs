@@ -11,7 +11,7 @@ use crate::{
     health::{Complaint, ModuleHealth, worse},
     job::PushJob,
     verdict::{Belief, Condition, Publisher, Seconds, VerdictGuard, Word},
-    view::SecondView,
+    view::{SecondView, VendorView},
 };
 
 /// How the lanes beside the main one are.
@@ -24,6 +24,8 @@ pub(crate) struct Beside {
     pub(crate) trouble: Option<(TroubleKind, Complaint)>,
     /// Whether one of them has shown that it accepts the credentials.
     pub(crate) proven: bool,
+    /// Those of vendors.
+    pub(crate) vendors: Vec<VendorView>,
 }
 
 impl<W> Policy<W> {
@@ -76,11 +78,20 @@ impl<W> Policy<W> {
             condition: Condition::Well,
             trouble: None,
             proven: false,
+            vendors: Vec::new(),
         };
-        for vendor in self.lanes.vendors.values_mut() {
-            beside.condition = beside.condition.max(vendor.guard.condition(at));
-            beside.trouble = worse(beside.trouble, vendor.health.trouble(now));
+        for (&number, vendor) in &mut self.lanes.vendors {
+            let (condition, trouble) = (vendor.guard.condition(at), vendor.health.trouble(now));
+            beside.condition = beside.condition.max(condition);
+            beside.trouble = worse(beside.trouble, trouble.clone());
             beside.proven |= vendor.health.is_proven();
+            if number != SECOND {
+                beside.vendors.push(VendorView {
+                    vendor: number,
+                    condition,
+                    trouble,
+                });
+            }
         }
         beside
     }

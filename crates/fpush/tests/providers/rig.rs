@@ -67,6 +67,7 @@ impl Rig {
                 "serverHostname": "127.0.0.1", "serverPort": xmpp.port(),
             },
             "pushModules": fpush_testkit::without_holding(modules.into()),
+            "monitoring": { "listen": "127.0.0.1:0" },
         });
         let mut builder = Daemon::builder(env!("CARGO_BIN_EXE_fpush"))
             .settings(&settings)

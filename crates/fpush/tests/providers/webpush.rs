@@ -6,7 +6,7 @@ use std::{
 };
 
 use fpush_testkit::{
-    Answer, ApnsKey, FakeProxy, FakePush, Identity, ProxyAnswer, TestCa,
+    Answer, ApnsKey, FakeProxy, FakePush, Identity, Monitoring, ProxyAnswer, TestCa,
     answer::{BodyEnd, HttpReply},
     publish::ejabberd_publish,
     until,
@@ -638,4 +638,42 @@ fn no_invented_host_of_a_vendor_is_its_outage() {
     push.reset_existing_connections();
     meet(&mut rig, &|_| real.to_owned());
     until(LONG, "that is Microsoft's", || told(&rig) > 0);
+}
+
+/// An operator sees which vendor it is, and that the others are well.
+#[test]
+fn each_vendor_is_counted_and_complained_of_by_its_name() {
+    let ca = TestCa::new();
+    let (push, proxy) = (FakePush::start(&ca), FakeProxy::start());
+    let more = json!({ "webpush": { "allowedEndpoints": ["fcm.googleapis.com", "web.push.apple.com", "up.example.org"] } });
+    let mut rig = start_behind(&proxy, &push, &ca, modules([("w", merged(usual(), more))]));
+    push.answer_with(|pushed| match &*pushed.authority {
+        "web.push.apple.com" => Answer::reason(403, "BadJwtToken"),
+        _ => Answer::status(201),
+    });
+    for (host, expected) in [
+        ("fcm.googleapis.com", RESULT),
+        ("fcm.googleapis.com", RESULT),
+        ("web.push.apple.com", UNAVAILABLE),
+        ("up.example.org", RESULT),
+    ] {
+        let path = format!("/{}", push.pushes().len());
+        let token = push.subscribe_at(host, &path).token();
+        assert_eq!(rig.push("w", &token), expected, "{host}");
+    }
+    let monitoring = Monitoring::of(&rig.daemon, LONG);
+    let attempts = |vendor, result| {
+        let labels = [("module", "w"), ("vendor", vendor), ("result", result)];
+        monitoring.scrape().value("fpush_vendor_attempts_total", &labels)
+    };
+    assert_eq!(attempts("Google", "accepted"), Some(2.0));
+    assert_eq!(attempts("Apple", "not_accepted"), Some(1.0));
+    assert_eq!(attempts("other", "accepted"), Some(1.0));
+    assert_eq!(attempts("Google", "not_accepted"), None);
+    let trouble = |vendor| {
+        let labels = [("module", "w"), ("vendor", vendor), ("kind", "authentication")];
+        monitoring.scrape().value("fpush_vendor_trouble", &labels)
+    };
+    until(LONG, "Apple's trouble is seen", || trouble("Apple") == Some(1.0));
+    assert_eq!(trouble("Google"), None);
 }
