@@ -2,9 +2,9 @@
 
 use aws_lc_rs::{
     aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
-    agreement::{ECDH_P256, PrivateKey, UnparsedPublicKey, agree},
+    agreement::{ECDH_P256, ParsedPublicKey, ParsedPublicKeyFormat, PrivateKey, UnparsedPublicKey, agree},
     error::Unspecified,
-    hkdf::{HKDF_SHA256, KeyType, Salt},
+    hkdf::{HKDF_SHA256, KeyType, Prk, Salt},
     rand,
 };
 
@@ -12,16 +12,32 @@ use aws_lc_rs::{
 #[derive(Clone)]
 pub(crate) struct ReceiverKeys {
     /// Its public key: a point of P-256, uncompressed.
-    pub(crate) p256dh: [u8; 65],
+    public: ParsedPublicKey,
     /// The secret that only its sender knows.
     pub(crate) auth: [u8; 16],
+}
+
+impl ReceiverKeys {
+    /// Those with this public key; `None` if that is no uncompressed point of P-256.
+    pub(crate) fn new(p256dh: [u8; 65], auth: [u8; 16]) -> Option<Self> {
+        let public = ParsedPublicKey::try_from(UnparsedPublicKey::new(&ECDH_P256, p256dh)).ok()?;
+        match public.format() {
+            ParsedPublicKeyFormat::Uncompressed => Some(Self { public, auth }),
+            _ => None,
+        }
+    }
+
+    /// The public key, as its receiver gave it.
+    pub(crate) fn p256dh(&self) -> &[u8] {
+        self.public.as_ref()
+    }
 }
 
 /// The body of a request that holds this text, under a key that nobody uses again.
 ///
 /// # Errors
 ///
-/// The receiver's key is no point of P-256, or the system has no randomness to give.
+/// The system has no randomness to give.
 pub(crate) fn encrypt(text: &[u8], receiver: &ReceiverKeys) -> Result<Vec<u8>, Unspecified> {
     let mut salt = [0; SALT];
     rand::fill(&mut salt)?;
@@ -36,13 +52,13 @@ fn encrypt_with(
 ) -> Result<Vec<u8>, Unspecified> {
     let public = ours.compute_public_key()?;
     let public = public.as_ref();
-    let theirs = UnparsedPublicKey::new(&ECDH_P256, receiver.p256dh);
-    let shared = agree(ours, theirs, Unspecified, |secret| {
-        let info = [b"WebPush: info\0", receiver.p256dh.as_slice(), public];
-        derive::<32>(&receiver.auth, secret, &info)
+    let shared = agree(ours, receiver.public.clone(), Unspecified, |secret| {
+        let info = [b"WebPush: info\0", receiver.p256dh(), public];
+        derive::<32>(&extract(&receiver.auth, secret), &info)
     })?;
-    let key = derive::<16>(&salt, &shared, &[b"Content-Encoding: aes128gcm\0"])?;
-    let nonce = derive::<12>(&salt, &shared, &[b"Content-Encoding: nonce\0"])?;
+    let secrets = extract(&salt, &shared);
+    let key = derive::<16>(&secrets, &[b"Content-Encoding: aes128gcm\0"])?;
+    let nonce = derive::<12>(&secrets, &[b"Content-Encoding: nonce\0"])?;
     let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &key)?);
 
     let mut body = Vec::with_capacity(text.len() + OVERHEAD);
@@ -50,21 +66,25 @@ fn encrypt_with(
     body.extend_from_slice(&RECORD_SIZE.to_be_bytes());
     body.push(public.len().try_into().map_err(|_| Unspecified)?);
     body.extend_from_slice(public);
-    let mut record = Vec::with_capacity(text.len() + 1 + TAG);
-    record.extend_from_slice(text);
-    record.push(LAST_RECORD);
-    key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut record)?;
-    body.append(&mut record);
+    let head = body.len();
+    body.extend_from_slice(text);
+    body.push(LAST_RECORD);
+    let record = body.get_mut(head..).ok_or(Unspecified)?;
+    let nonce = Nonce::assume_unique_for_key(nonce);
+    let tag = key.seal_in_place_separate_tag(nonce, Aad::empty(), record)?;
+    body.extend_from_slice(tag.as_ref());
     Ok(body)
 }
 
-/// HKDF (RFC 5869).
-fn derive<const N: usize>(salt: &[u8], secret: &[u8], info: &[&[u8]]) -> Result<[u8; N], Unspecified> {
+/// The first half of HKDF (RFC 5869).
+fn extract(salt: &[u8], secret: &[u8]) -> Prk {
+    Salt::new(HKDF_SHA256, salt).extract(secret)
+}
+
+/// The second half.
+fn derive<const N: usize>(secret: &Prk, info: &[&[u8]]) -> Result<[u8; N], Unspecified> {
     let mut derived = [0; N];
-    Salt::new(HKDF_SHA256, salt)
-        .extract(secret)
-        .expand(info, Bytes(N))?
-        .fill(&mut derived)?;
+    secret.expand(info, Bytes(N))?.fill(&mut derived)?;
     Ok(derived)
 }
 
@@ -101,10 +121,7 @@ pub(crate) mod tests {
     pub(crate) const AUTH: &str = "BTBZMqHH6r4Tts7J_aSIgg";
 
     fn receiver() -> ReceiverKeys {
-        ReceiverKeys {
-            p256dh: decode(P256DH).unwrap(),
-            auth: decode(AUTH).unwrap(),
-        }
+        ReceiverKeys::new(decode(P256DH).unwrap(), decode(AUTH).unwrap()).unwrap()
     }
 
     #[test]
@@ -133,10 +150,17 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_key_that_is_no_point_of_the_curve_is_an_error() {
-        let mut receiver = receiver();
-        receiver.p256dh[64] ^= 1;
-        assert!(encrypt(b"x", &receiver).is_err());
+    fn no_receiver_has_a_key_that_is_no_point_of_the_curve() {
+        let p256dh: [u8; 65] = decode(P256DH).unwrap();
+        let is_one = |at: usize, bits: u8| {
+            let mut other = p256dh;
+            other[at] ^= bits;
+            ReceiverKeys::new(other, [0; 16]).is_some()
+        };
+        assert!(is_one(0, 0));
+        assert!(!is_one(64, 1) && !is_one(1, 1), "beside the curve");
+        // A hybrid form, whose first byte says something of the rest.
+        assert!(!is_one(0, 2) && !is_one(0, 3) && !is_one(0, 4));
     }
 
     /// `cargo test --release -p fpush-webpush -- --ignored --nocapture`
@@ -150,8 +174,12 @@ pub(crate) mod tests {
         let token = format!("webpush:https://up.example.org/a|{P256DH}|{AUTH}");
         let (receiver, ours) = (receiver(), PrivateKey::generate(&ECDH_P256).unwrap());
         let agree = || {
-            let theirs = UnparsedPublicKey::new(&ECDH_P256, receiver.p256dh);
-            agree(&ours, theirs, Unspecified, |secret| Ok(secret[0]))
+            agree(
+                &ours,
+                receiver.public.clone(),
+                Unspecified,
+                |secret| Ok(secret[0]),
+            )
         };
         measure("a token is read", || Subscription::read(&token, &allowed).is_ok());
         measure("a key is made", || PrivateKey::generate(&ECDH_P256).is_ok());

@@ -1,6 +1,5 @@
 //! A subscription whose endpoint is allowed and whose keys can be used.
 
-use aws_lc_rs::agreement::{ECDH_P256, ParsedPublicKey, UnparsedPublicKey};
 use fpush_push::{Subscription as Texts, TokenFlaw};
 
 use crate::{
@@ -31,19 +30,14 @@ impl Subscription {
         let p256dh: [u8; 65] = decode(p256dh).ok_or(TokenFlaw::PublicKey)?;
         let auth = decode(auth).ok_or(TokenFlaw::AuthSecret)?;
         let endpoint = allowed.endpoint(endpoint).ok_or(TokenFlaw::Endpoint)?;
-        let is_uncompressed = p256dh.first() == Some(&4);
-        let is_point = || ParsedPublicKey::try_from(UnparsedPublicKey::new(&ECDH_P256, p256dh)).is_ok();
-        if !is_uncompressed || !is_point() {
-            return Err(TokenFlaw::PublicKey);
-        }
-        let keys = ReceiverKeys { p256dh, auth };
+        let keys = ReceiverKeys::new(p256dh, auth).ok_or(TokenFlaw::PublicKey)?;
         Ok(Self { endpoint, keys })
     }
 
     /// Its one spelling as a token.
     pub(crate) fn token(&self) -> String {
         let Self { endpoint, keys } = self;
-        let (endpoint, p256dh, auth) = (endpoint.text(), encode(keys.p256dh), encode(keys.auth));
+        let (endpoint, p256dh, auth) = (endpoint.text(), encode(keys.p256dh()), encode(keys.auth));
         let texts = Texts {
             endpoint: &endpoint,
             p256dh: &p256dh,
