@@ -5,7 +5,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _},
     net::SocketAddr,
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -18,16 +18,16 @@ fn the_page_is_there_and_its_button_sends_a_push() {
     let (ca, folder, proxy) = (TestCa::new(), TempDir::new(), FakeProxy::start());
     let push = FakePush::start(&ca);
     proxy.answer_with(ProxyAnswer::TunnelTo(push.address()));
-    let mut demo = Command::new(env!("CARGO_BIN_EXE_xtask"))
+    let demo = Command::new(env!("CARGO_BIN_EXE_xtask"))
         .args(["demo", "--web"])
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
         .env("HTTPS_PROXY", proxy.url())
         .env("SSL_CERT_FILE", folder.write("ca.pem", ca.pem()))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = BufReader::new(demo.stdout.take().unwrap());
+        .spawn();
+    let mut demo = Demo(demo.unwrap());
+    let mut said = BufReader::new(demo.0.stdout.take().unwrap());
     let mut line = String::new();
     // What it prints first are settings, in which that address has no slash at its end.
     let page = loop {
@@ -70,12 +70,29 @@ fn the_page_is_there_and_its_button_sends_a_push() {
     let pushed = &push.wait_for(1, Duration::from_secs(30))[0];
     assert_eq!((pushed.text.as_deref(), &*pushed.key), (Ok("{}"), &*vapid));
 
-    let interrupted = Command::new("kill")
-        .args(["-INT", &demo.id().to_string()])
-        .status();
-    assert!(interrupted.unwrap().success());
+    demo.interrupt();
     let mut rest = String::new();
     said.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("Everything is stopped"), "{rest}");
-    assert!(demo.wait().unwrap().success());
+    assert!(demo.0.wait().unwrap().success());
+}
+
+/// It ends what it has started when it is interrupted, also where the test fails.
+struct Demo(Child);
+
+impl Demo {
+    fn interrupt(&self) {
+        let mut kill = Command::new("kill");
+        drop(kill.args(["-INT", &self.0.id().to_string()]).status());
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        // Its number may be another's once it has been waited for.
+        if let Ok(None) = self.0.try_wait() {
+            self.interrupt();
+            drop(self.0.wait());
+        }
+    }
 }
