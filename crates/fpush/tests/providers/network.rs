@@ -81,7 +81,7 @@ fn a_proxy_that_lets_nobody_through_is_named_with_its_status() {
         (
             "220 mail.example ESMTP\r\n",
             "gives no answer of HTTP to CONNECT",
-            "no HTTP proxy",
+            "not an HTTP proxy",
         ),
     ] {
         proxy.answer_with(ProxyAnswer::Say(says.to_owned()));
