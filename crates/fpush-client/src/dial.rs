@@ -338,9 +338,14 @@ mod tests {
     /// DNS that says something else at the second question is not asked a second question.
     #[tokio::test]
     async fn what_was_resolved_is_what_is_dialled() {
-        let good = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
-        let port = good.local_addr().unwrap().port();
-        let bad = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+        // What is free at one address may be taken at the other.
+        let (good, bad, port) = loop {
+            let good = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+            let port = good.local_addr().unwrap().port();
+            if let Ok(bad) = std::net::TcpListener::bind(("127.0.0.1", port)) {
+                break (good, bad, port);
+            }
+        };
         bad.set_nonblocking(true).unwrap();
         let mut dialer = guarded(&[&["127.0.0.2"], &["127.0.0.1"]], &["127.0.0.2"]);
         let uri = format!("https://a.example:{port}/");
