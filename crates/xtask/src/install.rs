@@ -37,6 +37,8 @@ pub(crate) enum Package {
     Promtool,
     /// What moves the clocks of a program.
     Faketime,
+    /// What gives a network of its own an address.
+    Iproute,
     /// What looks into a database past fpush.
     Sqlite,
     /// What checks settings against their JSON Schema.
@@ -70,6 +72,7 @@ impl Package {
             Self::Curl => process::is_there("curl"),
             Self::Promtool => process::is_there("promtool"),
             Self::Faketime => process::is_there("faketime"),
+            Self::Iproute => process::is_there("ip"),
             Self::Sqlite => process::is_there("sqlite3"),
             Self::JsonSchema => has_python("jsonschema"),
             Self::Yaml => has_python("yaml"),
@@ -96,6 +99,7 @@ impl Package {
             Self::Curl => &["curl"],
             Self::Promtool => &["prometheus"],
             Self::Faketime => &["faketime"],
+            Self::Iproute => &["iproute2"],
             Self::Sqlite => &["sqlite3"],
             Self::JsonSchema => &["python3-jsonschema"],
             Self::Yaml => &["python3-yaml"],

@@ -71,6 +71,7 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
             Package::Curl,
             Package::Promtool,
             Package::Faketime,
+            Package::Iproute,
             Package::Sqlite,
             Package::JsonSchema,
             Package::Slixmpp,
