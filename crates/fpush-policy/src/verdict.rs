@@ -7,7 +7,7 @@
 use fpush_push::Fingerprint;
 use serde::{Deserialize, Serialize};
 
-use crate::{fair::Standing, job::SenderDomain, recency::Recency};
+use crate::{fair::Standing, recency::Recency};
 
 use self::{
     deaths::Deaths,
@@ -20,6 +20,7 @@ mod alone;
 mod clock;
 mod deaths;
 mod history;
+mod publisher;
 mod record;
 mod shared;
 mod window;
@@ -28,6 +29,7 @@ mod words;
 pub(crate) use self::clock::LaneClock;
 pub(crate) use self::deaths::MOST_DEATHS;
 pub(crate) use self::history::Word;
+pub(crate) use self::publisher::Publisher;
 pub use self::record::VerdictRecord;
 pub(crate) use self::record::{GuardPlace, Whose};
 pub(crate) use self::window::Seconds;
@@ -90,15 +92,6 @@ pub(crate) struct VerdictGuard {
     changes: u64,
 }
 
-/// Whose publish it is that the provider answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Publisher {
-    /// The registrable domain.
-    pub(crate) domain: Fingerprint,
-    /// Whether it is a known one, so that it cannot have been invented for what it publishes.
-    pub(crate) standing: Standing,
-}
-
 /// What is known of a burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Burst {
@@ -121,29 +114,6 @@ struct Burst {
 struct Accepted {
     token: Fingerprint,
     at: Seconds,
-}
-
-impl Publisher {
-    /// The sender of a publish, as it was known then.
-    pub(crate) fn of(sender: &SenderDomain) -> Self {
-        Self {
-            domain: sender.share,
-            standing: sender.last_accepted.standing(),
-        }
-    }
-
-    /// The sender of a publish whose push was accepted, by which it becomes a known one if it can be one.
-    pub(crate) fn of_accepted(sender: &SenderDomain) -> Self {
-        let standing = if sender.can_be_known() {
-            Standing::Known
-        } else {
-            Standing::Unknown
-        };
-        Self {
-            domain: sender.share,
-            standing,
-        }
-    }
 }
 
 impl Burst {
