@@ -10,12 +10,14 @@ use serde::{Deserialize, Serialize};
 use crate::{fair::Standing, recency::Recency};
 
 use self::{
+    alive::Alive,
     deaths::Deaths,
     history::{FirstWord, Hysteresis, Totals, Usual},
     window::{Answer, CALM_ACCEPTED, DAY, Evidence, HOUR, LONGEST, Sign, Window},
     words::Words,
 };
 
+mod alive;
 mod alone;
 mod clock;
 mod deaths;
@@ -78,6 +80,8 @@ pub(crate) struct VerdictGuard {
     words: Words,
     /// The last two tokens that were accepted, the last one first.
     accepted: [Option<Accepted>; 2],
+    /// All that were, in the last 30 days.
+    alive: Alive,
     /// Whether one was accepted since the daemon started: until then, what was read from disk is no reason to believe.
     proven: bool,
     deaths: Deaths,
@@ -139,6 +143,7 @@ impl VerdictGuard {
             window: Window::default(),
             words: Words::new(),
             accepted: [None; 2],
+            alive: Alive::default(),
             proven: false,
             deaths: Deaths::default(),
             totals: Totals::default(),
@@ -150,8 +155,8 @@ impl VerdictGuard {
         }
     }
 
-    /// Goes on under a digest: if it is another one, with nothing but the domains that are proven, the share of tokens
-    /// that the lane usually rejects, by which an incident is seen, and how many died in it. Returns whether it is.
+    /// Goes on under a digest: if it is another one, with nothing but the domains that are proven, the tokens that were alive, the
+    /// share of tokens that the lane usually rejects, by which an incident is seen, and how many died in it. Returns whether it is.
     pub(crate) fn go_on_under(&mut self, digest: u128) -> bool {
         if digest == self.digest {
             return false;
@@ -159,6 +164,7 @@ impl VerdictGuard {
         let fresh = Self::of(self.whose, digest);
         let old = std::mem::replace(self, fresh);
         self.proven_domains = old.proven_domains;
+        self.alive = old.alive;
         self.usual = old.usual;
         self.deaths = old.deaths;
         self.changes = old.changes + 1;
@@ -168,6 +174,11 @@ impl VerdictGuard {
     /// How often something changed that should survive a restart.
     pub(crate) fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// Whether a push for a token was accepted in the last 30 days, as far as that is known.
+    pub(crate) fn is_alive(&self, token: Fingerprint, now: Seconds) -> bool {
+        self.alive.contains(token, now)
     }
 
     /// Whether a token was called dead or wrong and is not believed dead.
@@ -199,6 +210,7 @@ impl VerdictGuard {
     ) -> Option<LaneChange> {
         let Publisher { domain, standing } = publisher;
         self.record(token, domain, Sign::Accepted, now);
+        self.changes += u64::from(self.alive.note(token, now));
         let recovered = self.unblock(token);
         if let Some(burst) = &mut self.burst {
             burst.recovered += usize::from(recovered);
@@ -240,15 +252,15 @@ impl VerdictGuard {
     }
 
     /// The provider called a token dead or wrong: whether it is to be taken for dead. What was said against it is kept
-    /// until it is [unblocked](Self::unblock) or dead, because a registry may have the last word. `is_living`: pushes to it were
-    /// accepted here, as far as that is remembered. Of those few die a day while the lane rejects many: how many it rejects
-    /// usually says nothing of them where most of its tokens were dead when they came.
+    /// until it is [unblocked](Self::unblock) or dead, because a registry may have the last word. `was_alive`: it
+    /// [was accepted](Self::is_alive) in this lane or another one. Of those few die a day while the lane rejects many: how many it
+    /// rejects usually says nothing of them where most of its tokens were dead when they came.
     pub(crate) fn weigh(
         &mut self,
         token: Fingerprint,
         publisher: Publisher,
         word: Word,
-        is_living: bool,
+        was_alive: bool,
         now: Seconds,
     ) -> (Belief, Option<LaneChange>) {
         let Publisher { domain, standing } = publisher;
@@ -262,7 +274,7 @@ impl VerdictGuard {
             .evidence(0, |other| other == domain || self.is_proven(other));
         let believed = self.believes(word, first, evidence, now)
             && self.deaths.has_room()
-            && (!is_living || evidence.is_calm() || self.deaths.living.take(now));
+            && (!was_alive || evidence.is_calm() || self.deaths.living.take(now));
         if believed {
             self.deaths.add();
         }
@@ -302,6 +314,7 @@ impl VerdictGuard {
             accepted.at = 0;
         }
         self.usual.at = now;
+        self.alive.begin_again(now);
         self.deaths.begin_again(now);
         if let Some(burst) = &mut self.burst {
             (burst.at, burst.since) = (now, now);

@@ -282,10 +282,10 @@ impl<W> Policy<W> {
                 self.guard_of(job.lane).rejected(token, publisher, at),
             )
         } else {
-            let is_living = self.recent.accepted_at(token).is_some();
+            let was_alive = self.was_alive(token, at);
             let weighed = self
                 .guard_of(job.lane)
-                .weigh(token, publisher, word, is_living, at);
+                .weigh(token, publisher, word, was_alive, at);
             let is_shared = publisher.standing == Standing::Known && job.lane == LaneId::Main;
             if is_shared && self.outbox.is_open() && self.guard.is_doubted(token) {
                 let beyond_doubt = !may_be_about_us;
@@ -315,7 +315,7 @@ impl<W> Policy<W> {
     /// Whether a token that is called wrong may live in the other lane than that of its push, whose word about it is not heard:
     /// that lane calls all its tokens wrong, or may do so, because it has accepted none since the first word, so few ask it.
     fn may_live_in(&mut self, unheard: LaneId, job: &PushJob, at: Seconds) -> bool {
-        let is_known = self.is_known_home(job.token, job.lane);
+        let is_known = self.is_known_home(job.token, job.lane, at);
         let first = self.guard_of(job.lane).first_word(job.token);
         let guard = self.guard_of(unheard);
         guard.condition(at) > Condition::Stale

@@ -9,6 +9,7 @@ use super::Policy;
 use crate::{
     job::{Elsewhere, PushJob},
     recency::Recency,
+    verdict::Seconds,
 };
 
 /// The tokens that are at home in the second lane. All others are tried in the main one first.
@@ -48,8 +49,8 @@ impl<W> Policy<W> {
     }
 
     /// Whether a token has worked in a lane, and not in the other one since, as far as that is remembered.
-    pub(super) fn is_known_home(&self, token: Fingerprint, lane: LaneId) -> bool {
-        self.home(token) == lane && (lane == LaneId::Second || self.recent.accepted_at(token).is_some())
+    pub(super) fn is_known_home(&self, token: Fingerprint, lane: LaneId, at: Seconds) -> bool {
+        self.home(token) == lane && (lane == LaneId::Second || self.guard.is_alive(token, at))
     }
 
     /// A push was accepted: from now on that is where its token is tried first.

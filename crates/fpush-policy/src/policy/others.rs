@@ -48,6 +48,12 @@ impl<W> Policy<W> {
         }
     }
 
+    /// Whether a push for a token was accepted in the last 30 days in any lane, as far as that is known.
+    pub(super) fn was_alive(&self, token: Fingerprint, at: Seconds) -> bool {
+        let beside = |guard: &VerdictGuard| guard.is_alive(token, at);
+        self.guard.is_alive(token, at) || self.lanes.guards().any(beside)
+    }
+
     /// Takes note that a lane has an outage, as far as one push tells that.
     pub(super) fn note_unwell(&mut self, job: &PushJob, failure: &Failure) {
         let (token, domain) = (job.token, job.sender.share);
@@ -301,10 +307,10 @@ impl<W> Policy<W> {
             _ if is_second || is_astray => Belief::Doubted,
             None => self.lanes.origins.words.weigh_alone(token, word, at),
             Some(vendor) => {
-                let is_living = self.recent.accepted_at(token).is_some();
+                let was_alive = self.was_alive(token, at);
                 let guard = self.lanes.relayed(vendor);
                 guard
-                    .weigh(token, Publisher::of(&job.sender), word, is_living, at)
+                    .weigh(token, Publisher::of(&job.sender), word, was_alive, at)
                     .0
             }
         };

@@ -1,6 +1,7 @@
 //! How many tokens may be taken for dead.
 
 use fpush_push::Fingerprint;
+use serde::{Deserialize, Serialize};
 
 use crate::shared::OwnDeaths;
 
@@ -32,7 +33,7 @@ pub(crate) struct Deaths {
 }
 
 /// How many tokens that were accepted here were taken for dead within a day, while the lane rejected many.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Living {
     since: Seconds,
     count: u32,
@@ -47,6 +48,14 @@ impl Living {
         let has_room = self.count < MOST_DEATHS;
         self.count += u32::from(has_room);
         has_room
+    }
+
+    /// The same, if it was written down by a clock that was ahead.
+    pub(crate) fn until(self, now: Seconds) -> Self {
+        Self {
+            since: self.since.min(now),
+            ..self
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Accepted, Burst, JUMP, VerdictGuard,
-    deaths::Deaths,
+    deaths::{Deaths, Living},
     history::{FirstWord, Totals, Usual},
     window::{Answer, Seconds, Sign},
 };
@@ -37,6 +37,8 @@ pub(crate) enum GuardPlace {
     Words(u128, usize),
     /// At one of the domains.
     Domains(usize),
+    /// At some of the tokens that were alive.
+    Alive(usize),
 }
 
 /// The first one of a lane is [`Part::Lane`].
@@ -56,6 +58,9 @@ enum Part {
         /// How often in a row there was no more after a rise, and the deaths since it was last looked at the answers.
         #[serde(default)]
         lately: (u32, u32),
+        /// The deaths of tokens that had been alive.
+        #[serde(default)]
+        living: Living,
         totals: Totals,
         usual: Usual,
         burst: Option<Burst>,
@@ -69,6 +74,8 @@ enum Part {
         word: FirstWord,
     },
     Domain([u64; 2]),
+    /// Tokens that were alive.
+    Alive(Vec<u64>),
 }
 
 impl VerdictRecord {
@@ -76,7 +83,7 @@ impl VerdictRecord {
     pub(crate) fn whose(&self) -> Option<Whose> {
         match &self.0 {
             Part::Lane { whose, .. } => Some(*whose),
-            Part::Answer(_) | Part::Later(_) | Part::Word { .. } | Part::Domain(_) => None,
+            Part::Answer(_) | Part::Later(_) | Part::Word { .. } | Part::Domain(_) | Part::Alive(_) => None,
         }
     }
 }
@@ -138,7 +145,13 @@ impl VerdictGuard {
             }
             GuardPlace::Domains(from) => {
                 let (part, next) = self.proven_domains.part(from, most);
-                (part.map(domain).collect(), next.map(GuardPlace::Domains))
+                let next = next.map_or(GuardPlace::Alive(0), GuardPlace::Domains);
+                (part.map(domain).collect(), Some(next))
+            }
+            GuardPlace::Alive(from) => {
+                let (part, next) = self.alive.part(from, most, now);
+                let record = (!part.is_empty()).then_some(Part::Alive(part));
+                (record.into_iter().collect(), next.map(GuardPlace::Alive))
             }
         };
         (part.into_iter().map(VerdictRecord).collect(), next)
@@ -159,6 +172,7 @@ impl VerdictGuard {
             deaths: self.deaths.count,
             course: (self.deaths.usual, self.deaths.risen),
             lately: (self.deaths.usually, self.deaths.lately),
+            living: self.deaths.living,
             totals: self.totals,
             usual: self.usual,
             burst: self.burst,
@@ -186,6 +200,7 @@ impl VerdictGuard {
                     deaths,
                     course: (usual_of_deaths, risen),
                     lately: (usually, lately),
+                    living,
                     totals,
                     usual,
                     burst,
@@ -199,6 +214,7 @@ impl VerdictGuard {
                         risen: risen.map(|risen| risen.min(now)),
                         usually,
                         lately,
+                        living: living.until(now),
                         ..Deaths::default()
                     };
                     if !same {
@@ -234,6 +250,7 @@ impl VerdictGuard {
                     self.words.remember(Fingerprint::from_parts(token), word);
                 }
                 Part::Answer(_) | Part::Word { .. } => {}
+                Part::Alive(tokens) => self.alive.remember(tokens),
                 Part::Domain(domain) => {
                     self.proven_domains.touch(Fingerprint::from_parts(domain), ());
                 }

@@ -4,6 +4,7 @@ use fpush_push::Fingerprint;
 
 use super::{
     Publisher, Seconds, VerdictGuard, Whose,
+    alive::Alive,
     history::{FirstWord, Word},
     window::Window,
     words::Words,
@@ -43,6 +44,7 @@ impl VerdictGuard {
         self.window = Window::default();
         self.words = Words::new();
         self.accepted = [None; 2];
+        self.alive = Alive::default();
         self.deaths.rekey();
         self.changes += 1;
     }

@@ -282,6 +282,48 @@ fn that_some_of_the_tokens_are_in() {
     }
 }
 
+/// On the first day after a takeover most of what is published may be dead, so that a provider that calls a part of the living dead,
+/// too, is nothing unusual. Who was alive is known also after the daemon has started again.
+#[test]
+fn on_the_day_of_a_takeover() {
+    for (provider, restarts) in [
+        (Provider::Apple, &[][..]),
+        (Provider::Apple, &[(1, End::Kill), (10, End::Stop)]),
+        (Provider::Google, &[(1, End::Stop)]),
+    ] {
+        let mut world = World::start();
+        let word = &provider.words_beyond_doubt()[0];
+        // Three of five have long gone, and their servers do not know it.
+        let is_gone = |n: usize| n % 5 > 1;
+        let mut devices = world.stateless(provider, 250);
+        for (_, device) in devices.iter().enumerate().filter(|(n, _)| is_gone(*n)) {
+            world.token_gets(&device.token, word.clone());
+        }
+        for round in 0..20 {
+            if let Some((_, end)) = restarts.iter().find(|(at, _)| *at == round) {
+                world.wait_for_text("state/verdicts.jsonl", "\"Alive\"");
+                world.restart(*end);
+            }
+            if round == 1 {
+                for device in devices
+                    .iter()
+                    .step_by(15)
+                    .chain(devices.iter().skip(1).step_by(15))
+                {
+                    world.token_gets(&device.token, word.clone());
+                }
+            }
+            world.publish(&mut devices);
+            world.pass(21 * MINUTE);
+        }
+        let is_lost = |n: &usize| !devices[*n].registration.is_kept();
+        let lost = (0..250).filter(|n| !is_gone(*n)).filter(is_lost).count();
+        assert!(lost <= MOST, "{lost} of 34 lost by {word:?}, {restarts:?}");
+        let gone = (0..250).filter(|n| is_gone(*n)).filter(is_lost).count();
+        assert!(gone >= 140, "{gone} of 150 dead ones are forgotten, {restarts:?}");
+    }
+}
+
 /// Answers are so rare that no ten minutes have enough of them to tell a rise.
 #[test]
 fn that_half_of_the_tokens_are_in_where_answers_are_rare() {

@@ -270,6 +270,16 @@ impl World {
         self.daemon.dir().join(name)
     }
 
+    /// Waits until a file in the daemon's folder has this text.
+    #[track_caller]
+    pub(crate) fn wait_for_text(&self, name: &str, text: &str) {
+        let (file, end) = (self.file(name), Instant::now() + LONG);
+        while !fs::read_to_string(&file).is_ok_and(|content| content.contains(text)) {
+            assert!(Instant::now() < end, "{text} is not in {name}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Publishes once for each device. Each keeps the reply.
     #[track_caller]
     pub(crate) fn publish(&mut self, devices: &mut [Device]) {
