@@ -10,7 +10,7 @@ use std::{
 };
 
 use fpush_driver::{Claiming, ClaimingDeath, HandingOver, SharedLane, Taking, Telling};
-use fpush_policy::{Change, Claim, HeldNews, News, OwnDeaths, Wish};
+use fpush_policy::{Change, Claim, DeadBlock, HeldNews, News, OwnDeaths, Wish};
 use fpush_push::sync::lock;
 use redis::{Cmd, FromRedisValue as _, Value};
 use tokio::{
@@ -123,7 +123,12 @@ impl Lane {
             Wish::Hold(time) => ("1", time),
             Wish::SendHeld => ("2", Duration::ZERO),
         };
-        let flag = |is: bool| if is { "1" } else { "0" };
+        let dead = match claim.dead {
+            DeadBlock::Holds => "0",
+            DeadBlock::Void => "1",
+            DeadBlock::AskedAgain => "2",
+        };
+        let call = if claim.is_call() { "1" } else { "0" };
         let arguments = |command: &mut Cmd| {
             command
                 .arg(&slot)
@@ -131,8 +136,8 @@ impl Lane {
                 .arg(millis(claim.window))
                 .arg(wish)
                 .arg(millis(hold))
-                .arg(flag(claim.registered))
-                .arg(flag(claim.is_call()))
+                .arg(dead)
+                .arg(call)
                 .arg(GRACE)
                 .arg(MOST_KEYS)
                 .arg(self.instance.number)

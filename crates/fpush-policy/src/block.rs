@@ -1,5 +1,7 @@
 //! One token's block.
 
+use std::time::Duration;
+
 use crate::ticks::Tick;
 
 /// Why a token is blocked.
@@ -67,6 +69,8 @@ impl Block {
 }
 
 const LAST_ERA: u8 = 63;
+/// A block is as if it had begun up to so much earlier: what 256 ticks are.
+pub(crate) const START_PRECISION: Duration = Duration::from_secs(13);
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use fpush_push::{Fingerprint, settings::Section};
 
 use crate::{
-    block::{Block, BlockReason, Era},
+    block::{Block, BlockReason, Era, START_PRECISION},
     recency::Recency,
     records::{BlockRecord, Clocks},
     ticks::{Tick, Ticks},
@@ -160,6 +160,33 @@ impl Blocklist {
     pub(crate) fn look(&self, token: Fingerprint, now: Instant) -> Option<(BlockReason, Instant)> {
         let (block, _) = self.running(token, now)?;
         Some((block.reason(), self.ticks.instant(block.end)))
+    }
+
+    /// Whether nothing was asked of the provider about a dead token for an hour, so that one push may go out to it: its app may have
+    /// begun to use it again. To be followed by [`asked`](Self::asked) when it does.
+    pub(crate) fn may_ask(&self, token: Fingerprint, now: Instant) -> bool {
+        let block = self.running(token, now);
+        block.is_some_and(|(block, now)| {
+            // A start is up to so much too early.
+            block.reason() == BlockReason::Dead && block.start().plus(HOUR + START_PRECISION) <= now
+        })
+    }
+
+    /// The provider is asked about a dead token: the next hour begins.
+    pub(crate) fn asked(&mut self, token: Fingerprint, now: Instant) {
+        let start = self.ticks.until(now);
+        if let Some(block) = self.blocks.get_mut(token) {
+            *block = Block::new(start, block.end, block.reason(), block.era());
+            self.changes += 1;
+        }
+    }
+
+    /// Whether a token was dead when it was blocked.
+    pub(crate) fn was_dead(&self, token: Fingerprint) -> bool {
+        let block = (!self.blocks.is_empty())
+            .then(|| self.blocks.get(token))
+            .flatten();
+        block.is_some_and(|block| self.counts(block) && block.reason() == BlockReason::Dead)
     }
 
     /// Blocks a token: for longer if it was blocked for the same reason before. A block that still runs is
@@ -553,6 +580,29 @@ mod tests {
             sizes.push(part.len());
         }
         assert_eq!(sizes, [2, 2, 1]);
+    }
+
+    #[test]
+    fn a_dead_token_may_be_asked_for_once_an_hour() {
+        let mut f = Fixture::new();
+        let may_ask = |f: &Fixture, after| f.list.may_ask(f.token, f.start + after);
+        assert!(!may_ask(&f, HOUR), "nothing is known of it");
+        f.block(BlockReason::Dead, Duration::ZERO);
+        assert!(f.list.was_dead(f.token));
+        for hour in 0..5 {
+            let begin = hour * (HOUR + MINUTE);
+            assert!(!may_ask(&f, begin + HOUR - SECOND));
+            assert!(may_ask(&f, begin + HOUR + MINUTE));
+            f.list.asked(f.token, f.start + begin + HOUR + MINUTE);
+        }
+        assert_eq!(f.check(24 * HOUR), None, "that nobody answered prolongs nothing");
+        assert!(!may_ask(&f, 24 * HOUR), "it is not blocked");
+        for reason in [BlockReason::Doubted, BlockReason::Unexplained] {
+            let mut f = Fixture::new();
+            f.block(reason, Duration::ZERO);
+            f.list.settings.unexplained.initial = 10 * HOUR;
+            assert!(!may_ask(&f, 5 * MINUTE) && !may_ask(&f, 2 * HOUR) && !f.list.was_dead(f.token));
+        }
     }
 
     #[test]

@@ -50,7 +50,8 @@ pub use records::{BlockRecord, Clocks, HeldChange, HeldRecord, Recipient};
 pub use relaying::{RelayLimits, Relaying};
 pub use settings::ModuleSettings;
 pub use shared::{
-    Change, Claim, Claimed, HeldNews, News, OwnDeaths, SharedHeld, SharedPush, SharedSlot, SharedWord, Wish,
+    Change, Claim, Claimed, DeadBlock, HeldNews, News, OwnDeaths, SharedHeld, SharedPush, SharedSlot,
+    SharedWord, Wish,
 };
 pub use verdict::{Condition, LaneChange, VerdictRecord};
 pub use view::{Limit, SecondView, TokenState, VendorView, View, Waits};

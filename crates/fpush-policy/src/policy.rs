@@ -173,7 +173,7 @@ impl<W> Policy<W> {
         if self.end != Phase::Running {
             return Decision::Answer(Outcome::ShuttingDown);
         }
-        if let Some(outcome) = self.refused_as_blocked(target.token, registered, now) {
+        if let Some(outcome) = self.refused_as_blocked(target, lane, registered, now) {
             return Decision::Answer(outcome);
         }
         let spacing = spacing.unwrap_or_else(|| self.limiter.settings().spacing);
@@ -228,7 +228,7 @@ impl<W> Policy<W> {
         if self.end != Phase::Running {
             return Err(Outcome::ShuttingDown);
         }
-        if let Some(outcome) = self.refused_as_blocked(target.token, false, now) {
+        if let Some(outcome) = self.refused_as_blocked(target, lane, false, now) {
             return Err(outcome);
         }
         if self.is_down(lane, now) && !self.takes_as_probe(target, lane, now) {
@@ -411,12 +411,31 @@ impl<W> Policy<W> {
         }
     }
 
-    /// The outcome for a push whose token is blocked.
-    fn refused_as_blocked(&mut self, token: Fingerprint, registered: bool, now: Instant) -> Option<Outcome> {
-        Some(match self.blocked(token, registered, now)? {
+    /// The outcome for a push whose token is blocked. To a dead one a push goes out once an hour if nothing else is in its way:
+    /// an app that uses its token again does not wait for the end of the block, and its server does not give it up.
+    fn refused_as_blocked(
+        &mut self,
+        target: Target,
+        lane: LaneId,
+        registered: bool,
+        now: Instant,
+    ) -> Option<Outcome> {
+        Some(match self.blocked(target.token, registered, now)? {
+            BlockReason::Dead if self.may_ask_again(target, lane, now) => {
+                self.blocklist.asked(target.token, now);
+                return None;
+            }
             BlockReason::Dead => Outcome::TokenDead,
             BlockReason::Unexplained | BlockReason::Doubted => Outcome::TokenBlocked,
         })
+    }
+
+    fn may_ask_again(&mut self, target: Target, lane: LaneId, now: Instant) -> bool {
+        self.blocklist.may_ask(target.token, now)
+            && !self.is_down(lane, now)
+            && self.holds_back(lane, now).is_none()
+            && self.held.queued_push(target).is_none()
+            && self.limiter.not_before(target, now).is_none()
     }
 
     /// The outcome for a push for whose key one is queued. Calls are never queued, so no queued push replaces a call.

@@ -21,14 +21,25 @@ use crate::{
 pub struct Claim {
     /// What it is for.
     pub target: Target,
-    /// Whether its device is a registered one: no dead token blocks it.
-    pub registered: bool,
+    /// What it means for it that its token is dead.
+    pub dead: DeadBlock,
     /// The window that it begins; none if the rate limit is off.
     pub window: Duration,
     /// What is to become of it.
     pub wish: Wish,
     /// Names the push: one that is held may have been taken over by another instance.
     pub id: Uuid,
+}
+
+/// What the block of a dead token means for a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadBlock {
+    /// It is not sent.
+    Holds,
+    /// It is sent if no instance has sent one to that token in the last hour.
+    AskedAgain,
+    /// Nothing: its device is a registered one.
+    Void,
 }
 
 /// What this instance wants to do with a push.

@@ -267,7 +267,8 @@ impl Findings {
                     self.bad(format!("block list: the provider has called this token dead; for another {left} nothing is sent"));
                     self.explain(
                         "Its server was told that the device is gone. The app gets a new token and has to register it: open \
-                         the app. fpush send tries the token all the same.",
+                         the app. Once an hour a push to this token goes out all the same, as fpush send does: if the provider \
+                         accepts one, the block ends.",
                     );
                 } else {
                     self.bad(format!(

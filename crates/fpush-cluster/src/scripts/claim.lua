@@ -1,24 +1,10 @@
 -- What all instances say to one push. Times are milliseconds by the engine's clock.
 -- KEYS: windows, queued, silences, blocks, pause, alive, held, keys, taken.
--- ARGV: slot, token, window, wish (0 send, 1 hold, 2 send what is held), hold, registered, call, grace, most, our number,
+-- ARGV: slot, token, window, wish (0 send, 1 hold, 2 send what is held), hold, what a dead token means (0 that nothing is sent,
+-- 1 nothing, 2 that one is sent an hour), call, grace, most, our number,
 -- milliseconds after which an instance is gone, all names under which this one holds, id.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-
--- Another instance has taken it over, or has sent one for its key.
-if ARGV[4] == '2' and redis.call('ZSCORE', KEYS[9], ARGV[13]) then
-    return {5}
-end
-local block = tonumber(redis.call('ZSCORE', KEYS[4], ARGV[2]) or 0)
-local reason = block % 4
-local until_ = (block - reason) / 4
-if until_ > now and not (reason == 0 and ARGV[6] == '1') then
-    return {3, until_ - now, reason}
-end
-local pause = tonumber(redis.call('GET', KEYS[5]) or 0)
-if pause > now then
-    return {4, pause - now}
-end
 
 -- Adds to a set of ends in this unit, and takes out a little of what is over, or what is over next where there is no room.
 local function add(key, member, score, unit)
@@ -29,6 +15,26 @@ local function add(key, member, score, unit)
     elseif redis.call('ZCARD', key) > tonumber(ARGV[9]) then
         redis.call('ZREMRANGEBYRANK', key, 0, 0)
     end
+end
+
+-- Another instance has taken it over, or has sent one for its key.
+if ARGV[4] == '2' and redis.call('ZSCORE', KEYS[9], ARGV[13]) then
+    return {5}
+end
+local block = tonumber(redis.call('ZSCORE', KEYS[4], ARGV[2]) or 0)
+local reason = block % 4
+local until_ = (block - reason) / 4
+if until_ > now and not (reason == 0 and ARGV[6] == '1') then
+    -- A member of its own. A little less than an hour, by which the others' clocks may be ahead.
+    local asked = ARGV[2] .. 'a'
+    if reason ~= 0 or ARGV[6] ~= '2' or tonumber(redis.call('ZSCORE', KEYS[1], asked) or 0) > now then
+        return {3, until_ - now, reason}
+    end
+    add(KEYS[1], asked, now + 3590000, 1)
+end
+local pause = tonumber(redis.call('GET', KEYS[5]) or 0)
+if pause > now then
+    return {4, pause - now}
 end
 
 local wish = ARGV[4]

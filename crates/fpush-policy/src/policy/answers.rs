@@ -258,6 +258,9 @@ impl<W> Policy<W> {
             (LaneId::Vendor(_), Said::Wrong) => health.heard(),
             (LaneId::Main | LaneId::Second | LaneId::Vendor(_) | LaneId::Origin(_), _) => health.answered(),
         }
+        if let Some(answered) = self.stays_dead(job, now) {
+            return answered;
+        }
         let (token, publisher) = (job.token, Publisher::of(&job.sender));
         let (at, wall) = (self.clock.seconds(now), self.clock.millis(now));
         let word = match said {
@@ -310,6 +313,17 @@ impl<W> Policy<W> {
             next,
             notice: change.map(Notice::Lane),
         }
+    }
+
+    /// What a word means against a token that is dead already, and was asked for once more: nothing new. It says nothing of the
+    /// lane, as if nobody had asked.
+    pub(super) fn stays_dead(&mut self, job: &PushJob, now: Instant) -> Option<Answered> {
+        let (reason, _) = self.blocklist.look(job.token, now)?;
+        if reason != BlockReason::Dead || job.record.is_some() {
+            return None;
+        }
+        self.block(job.token, BlockReason::Dead, now);
+        Some(Answered::ended(Outcome::TokenDead, None))
     }
 
     /// Whether a token that is called wrong may live in the other lane than that of its push, whose word about it is not heard:

@@ -300,6 +300,9 @@ impl<W> Policy<W> {
     /// for which senders sign themselves are weighed by what it says of all of those: its incident would end them all.
     fn weigh_alone(&mut self, origin: Fingerprint, job: &PushJob, word: Word, now: Instant) -> Answered {
         self.lanes.origins.answered(origin);
+        if let Some(answered) = self.stays_dead(job, now) {
+            return answered;
+        }
         let (token, at) = (job.token, self.clock.seconds(now));
         let is_second = job.push.extra.as_ref().is_some_and(|extra| extra.call);
         let is_astray = word == Word::AboutUs && job.choice == Choice::Default;

@@ -12,7 +12,7 @@ use crate::{
     blocklist::Blocklist,
     job::PushJob,
     limiter::{Limiter, RateSlot},
-    shared::{Change, Claim, Claimed, News, OwnDeaths, Wish},
+    shared::{Change, Claim, Claimed, DeadBlock, News, OwnDeaths, Wish},
     ticks::Ticks,
     verdict::{Publisher, VerdictGuard},
 };
@@ -75,9 +75,16 @@ impl<W> Policy<W> {
     #[must_use]
     pub fn claim(&self, job: &PushJob, wish: Wish) -> Claim {
         let enabled = self.limiter.settings().enabled;
+        let dead = if job.record.is_some() {
+            DeadBlock::Void
+        } else if wish == Wish::Send && self.blocklist.was_dead(job.token) {
+            DeadBlock::AskedAgain
+        } else {
+            DeadBlock::Holds
+        };
         Claim {
             target: job.target(),
-            registered: job.record.is_some(),
+            dead,
             window: if enabled { job.spacing } else { Duration::ZERO },
             wish,
             id: job.push.id,

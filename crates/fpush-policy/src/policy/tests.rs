@@ -243,6 +243,96 @@ fn what_is_queued_behind_a_token_that_is_dead_goes() {
     );
 }
 
+/// One that is dead, in a lane that is calm.
+fn with_a_dead_token() -> Fixture {
+    let mut f = Fixture::new(20);
+    for number in 0..10 {
+        f.answer("a.org", &format!("living {number}"), Ok(()), 0);
+    }
+    let gone = PushError::TokenGone { since: None };
+    assert_eq!(
+        f.answer("a.org", "t", Err(gone), 0).next,
+        Next::Dead { since: None }
+    );
+    let now = f.at(0);
+    assert_eq!(
+        f.policy.registry_said(&job_of("a.org", "t"), Ok(true), now).0,
+        Outcome::TokenDead
+    );
+    f
+}
+
+const DEAD: Became = Became::Answered(Outcome::TokenDead);
+const MINUTES: u64 = 60_000;
+
+/// An app that uses its token again is not given up for a day.
+#[test]
+fn a_dead_token_is_asked_for_once_an_hour_until_it_is_accepted() {
+    let mut f = with_a_dead_token();
+    let gone = PushError::TokenGone { since: None };
+    let doubted = f.policy.guard.doubted();
+    let mut asked = 0;
+    for minute in (5..48 * 60).step_by(5) {
+        match f.publish("a.org", "t", 0, minute * MINUTES) {
+            Became::Sent(slot) => {
+                asked += 1;
+                assert_eq!(
+                    f.publish("a.org", "t", 1, minute * MINUTES),
+                    DEAD,
+                    "while one is under way"
+                );
+                // The lane is not calm any more, and still nothing new was said.
+                let answered = f.answer("a.org", "t", Err(gone), minute * MINUTES);
+                assert_eq!(answered, Answered::ended(Outcome::TokenDead, None));
+                f.policy.give_back(slot);
+                assert!(f.next(minute * MINUTES).is_none());
+            }
+            became => assert_eq!(became, DEAD, "{minute}"),
+        }
+    }
+    assert!((40..=47).contains(&asked), "{asked} times in two days");
+    assert_eq!(f.policy.guard.doubted(), doubted, "it says nothing of the lane");
+
+    let later = 50 * 60 * MINUTES;
+    let Became::Sent(_) = f.publish("a.org", "t", 2, later) else {
+        panic!("it is asked for");
+    };
+    f.answer("a.org", "t", Ok(()), later);
+    assert!(matches!(
+        f.publish("a.org", "t", 3, later + MINUTES),
+        Became::Sent(_)
+    ));
+}
+
+/// What has no answer leaves the token as dead as it was, and is not held for it either.
+#[test]
+fn a_dead_token_is_not_asked_for_while_the_provider_is_down_or_its_window_runs() {
+    let mut f = with_a_dead_token();
+    for (token, millis) in [
+        ("x", 60 * MINUTES),
+        ("y", 60 * MINUTES + 3_000),
+        ("z", 60 * MINUTES + 6_000),
+    ] {
+        f.answer("a.org", token, Err(PushError::Later { after: None }), millis);
+    }
+    let now = f.at(61 * MINUTES);
+    assert!(f.policy.is_down(LaneId::Main, now));
+    assert_eq!(f.publish("a.org", "t", 0, 61 * MINUTES), DEAD);
+    let asked = f.policy.notify(job_of("a.org", "t").target(), LaneId::Main, now);
+    assert_eq!(asked, Err(Outcome::TokenDead));
+
+    let mut f = with_a_dead_token();
+    let (target, now) = (job_of("a.org", "t").target(), f.at(61 * MINUTES));
+    f.policy.limiter.take(target, HOUR, now);
+    assert_eq!(f.publish("a.org", "t", 0, 62 * MINUTES), DEAD);
+    assert_eq!(f.policy.held(), 0);
+    // Nor is the hour used up by that.
+    assert!(matches!(
+        f.publish("a.org", "t", 1, 122 * MINUTES),
+        Became::Sent(_)
+    ));
+}
+
 /// A database that is away for an hour must not use up the deaths that a lane may cause before it is doubted.
 #[test]
 fn a_registry_that_cannot_be_asked_uses_up_no_deaths() {

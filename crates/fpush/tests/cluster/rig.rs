@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use fpush_testkit::{
-    ApnsRequest, Command, Daemon, FakeApns, FakeXmpp, Form, Link, Monitoring, Redis, TestCa, fixture,
+    ApnsRequest, Clock, Command, Daemon, FakeApns, FakeXmpp, Form, Link, Monitoring, Redis, TestCa, fixture,
     publish::ejabberd_publish, until,
 };
 use serde_json::{Value, json};
@@ -45,6 +45,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) change: fn(&mut Value),
     /// Beside the settings.
     pub(crate) files: Vec<(&'a str, Vec<u8>)>,
+    /// Under which all run, if that is not the machine's.
+    pub(crate) clock: Option<&'a Clock>,
 }
 
 impl Rig {
@@ -60,6 +62,7 @@ impl Rig {
             urls,
             change,
             files,
+            clock,
         } = setup;
         let ca = TestCa::new();
         let apns = FakeApns::start(&ca);
@@ -81,7 +84,11 @@ impl Rig {
                 settings["cluster"] = json!({ "url": url, "timeout": "1s" });
             }
             change(&mut settings);
-            let daemon = builder.settings(&settings).start();
+            let builder = builder.settings(&settings);
+            let daemon = match clock {
+                Some(clock) => clock.run(builder),
+                None => builder.start(),
+            };
             let link = accept(&xmpp, &daemon);
             Instance {
                 daemon,
@@ -141,6 +148,7 @@ impl<'a> Setup<'a> {
             urls,
             change: |_| {},
             files: Vec::new(),
+            clock: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{thread::sleep, time::Duration};
 
-use fpush_testkit::{Answer, Flow, Redis, until};
+use fpush_testkit::{Answer, Clock, Flow, Moves, Redis, TempDir, until};
 use serde_json::json;
 
 use crate::rig::{BLOCKED, DEAD, LONG, REFUSED, RESULT, Rig, SECOND, Setup, TROUBLE, token};
@@ -76,6 +76,40 @@ fn a_token_that_is_dead_at_one_is_dead_at_all() {
     // What it was told it knows from then on.
     rig.redis.kill();
     assert_eq!(rig.push(1, &device), DEAD);
+}
+
+#[test]
+fn a_dead_token_is_asked_for_once_an_hour_by_all_together() {
+    let folder = TempDir::new();
+    let mut clock = Clock::new(folder.path(), Moves::Time);
+    let hour = Duration::from_secs(61 * 60);
+    let redis = Redis::under(&clock);
+    let mut rig = Rig::with(Setup {
+        urls: vec![Some(redis.url()); 2],
+        redis,
+        clock: Some(&clock),
+        ..Setup::of(2, "0s")
+    });
+    rig.earn_trust(0);
+    let device = token(1);
+    rig.apns.answer_with(|_| Answer::reason(410, "Unregistered"));
+    assert_eq!(rig.push(0, &device), DEAD);
+    rig.wait_for_key(":blocks:");
+    assert_eq!(rig.push(1, &device), DEAD, "which knows it now");
+    for (first, second) in [(0, 1), (1, 0)] {
+        let sent = rig.sent(&device).len();
+        clock.advance(hour);
+        for instance in [first, second, first, second] {
+            assert_eq!(rig.push(instance, &device), DEAD);
+        }
+        assert_eq!(rig.sent(&device).len(), sent + 1);
+    }
+    rig.apns.answer_with(|_| Answer::Normal);
+    clock.advance(hour);
+    assert_eq!(rig.push(0, &device), RESULT);
+    until(LONG, "all know that it is alive", || {
+        rig.push(1, &device) == RESULT
+    });
 }
 
 /// The promise is ten for the service, however many instances hear the same wrong words.

@@ -171,6 +171,36 @@ fn a_device_that_comes_back_is_well_at_once() {
     world.expect_all_arrive(&mut again);
 }
 
+/// An app that names its token in each publish has no registration that it could renew here.
+#[test]
+fn a_token_that_works_again_is_served_within_an_hour() {
+    for provider in [Provider::Apple, Provider::Google] {
+        let mut world = World::start();
+        let mut others = world.devices(provider, 60);
+        world.expect_all_arrive(&mut others);
+        let mut dead = world.stateless(provider, 1);
+        let token = dead[0].token.clone();
+        world.token_gets(&token, provider.words_beyond_doubt()[0].clone());
+        for n in 0..24 {
+            world.publish(&mut dead);
+            assert_eq!(dead[0].last, DEAD, "{n}");
+            if n == 9 {
+                world.restart(End::Stop);
+            }
+            world.pass(10 * MINUTE);
+        }
+        // In four hours, of which each begins a little later than the one before ends.
+        let asked = world.said(&token);
+        assert!((4..=5).contains(&asked), "{asked}, with the first one");
+        world.token_is_well(&token);
+        world.publish(&mut dead);
+        world.pass(HOUR + MINUTE);
+        world.expect_all_arrive(&mut dead);
+        world.pass(MINUTE);
+        world.expect_all_arrive(&mut dead);
+    }
+}
+
 #[test]
 fn a_time_of_death_to_come_is_doubted() {
     let mut world = World::start();

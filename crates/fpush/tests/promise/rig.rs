@@ -49,6 +49,8 @@ struct News {
     all: Option<Answer>,
     /// To pushes for these tokens.
     tokens: HashMap<String, Answer>,
+    /// How often that was said.
+    said: HashMap<String, usize>,
     /// To pushes for these tokens that come as another app's, by Apple's topic or Google's project.
     apps: HashMap<String, (&'static str, Answer)>,
 }
@@ -193,6 +195,17 @@ impl World {
             ));
             assert!(self.link.reply_to(&id, LONG).is_result());
         }
+    }
+
+    /// How often a provider has said to a push what pushes for its token get.
+    pub(crate) fn said(&self, token: &str) -> usize {
+        self.news
+            .lock()
+            .unwrap()
+            .said
+            .get(token)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// The clock of the machine is wrong from the next start on.
@@ -421,7 +434,7 @@ impl World {
 }
 
 impl News {
-    fn answer(&self, token: &str, app: &str) -> Answer {
+    fn answer(&mut self, token: &str, app: &str) -> Answer {
         if let Some((own, answer)) = self.apps.get(token)
             && *own != app
         {
@@ -429,6 +442,9 @@ impl News {
         }
         // What nobody owns is asked to prove the credentials.
         let of_token = self.tokens.get(token);
+        if of_token.is_some() {
+            *self.said.entry(token.to_owned()).or_default() += 1;
+        }
         of_token.or(self.all.as_ref()).cloned().unwrap_or(Answer::Normal)
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     known::LastAccepted,
     policy::{Decision, Failed, Grant, HeldEnd, Publish},
     settings::ModuleSettings,
-    shared::{SharedSlot, SharedWord},
+    shared::{DeadBlock, SharedSlot, SharedWord},
     testing::{clocks, hasher, job, job_of, settings},
 };
 
@@ -590,4 +590,23 @@ fn under_another_key_what_is_held_is_found_and_nothing_else() {
         .policy
         .held_ended(attempt.number, attempt.slot, &ended, f.at(20));
     assert_eq!(end, Some(HeldEnd::Delivered));
+}
+
+#[test]
+fn a_dead_token_is_asked_for_once_an_hour_if_no_other_instance_has() {
+    let mut f = Fixture::new();
+    let device = job("t");
+    assert_eq!(f.policy.claim(&device, Wish::Send).dead, DeadBlock::Holds);
+    f.policy.blocklist.block(device.token, BlockReason::Dead, f.at(0));
+    assert_eq!(f.decide(&device, 3_599), Decision::Answer(Outcome::TokenDead));
+    let slot = f.slot(&device, 3_620);
+    let claim = f.policy.claim(&device, Wish::Send);
+    assert_eq!(claim.dead, DeadBlock::AskedAgain);
+    assert_eq!(f.policy.claim(&device, Wish::SendHeld).dead, DeadBlock::Holds);
+    // Another one has.
+    let blocked = Claimed::Blocked(BlockReason::Dead, seconds(80_000));
+    let confirmed = f.policy.claimed(job("t"), slot, blocked, f.at(3_620));
+    assert!(matches!(confirmed, Confirmed::Answer(Outcome::TokenDead)));
+    assert_eq!(f.decide(&device, 7_000), Decision::Answer(Outcome::TokenDead));
+    assert!(matches!(f.decide(&device, 7_240), Decision::Send { .. }));
 }
