@@ -590,8 +590,10 @@ impl World {
         let answered = self
             .policy
             .answered(&mut flight.job, &mut flight.tries, result, generation, now, 0.5);
+        // It may have been dead before, and asked for once more.
+        let stays_dead = answered.next == Next::Ended(Ended::Settled(Outcome::TokenDead));
         assert!(
-            !goes || matches!(answered.next, Next::Dead { .. }),
+            !goes || stays_dead || matches!(answered.next, Next::Dead { .. }),
             "token {token} is dead, its lane is calm, and it is kept"
         );
         assert!(
