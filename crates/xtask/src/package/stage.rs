@@ -133,11 +133,17 @@ const DOCUMENTS: [&str; 5] = [
 const BY_HAND: &str = "/usr/local/bin/fpush ";
 
 /// As `crates/fpush/Cargo.toml` has it.
-const MAINTAINER: &str = "The fpush authors <fpush@localhost>";
+const MAINTAINER: &str = "The fpush authors <fpush@fpush.invalid>";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_package_and_its_changelog_name_one_maintainer() {
+        let manifest = include_str!("../../../fpush/Cargo.toml");
+        assert!(manifest.contains(&format!("\nmaintainer = \"{MAINTAINER}\"\n")));
+    }
 
     #[test]
     fn the_path_of_the_program_is_all_that_differs() {
