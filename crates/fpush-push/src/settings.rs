@@ -76,6 +76,7 @@ mod tests {
         let json = json!({
             "a": { "topic": 1, "apns": {} }, "b": { "apns": { "isDefault": true } },
             "listen": 1, "c": { "listen": 1 }, "d": { "logging": {} },
+            "pushModules": { "one": { "sound": 1 }, "other": { "apns": {} } }, "apns": {},
         });
         let ((), problems) = read(&json, |root| {
             for module in ["a", "b"] {
@@ -90,7 +91,16 @@ mod tests {
             c.value("listen");
             c.finish();
             root.section("d").unwrap().finish();
+            let mut modules = root.section("pushModules").unwrap();
+            modules.section("one").unwrap().finish();
+            let mut other = modules.section("other").unwrap();
+            let mut apns = other.section("apns").unwrap();
+            apns.value("sound");
+            apns.finish();
+            other.finish();
+            modules.finish();
             root.value("logging");
+            root.strange("apns", "it belongs into a module");
         });
         assert_eq!(
             problems,
@@ -98,7 +108,9 @@ mod tests {
                 "a.topic: this key is not known; it belongs into a.apns",
                 "b.apns.isDefault: this key is not known; it belongs into b",
                 "d.logging: this key is not known; it belongs into the outermost object",
-                "listen: this key is not known; it belongs into c",
+                "pushModules.one.sound: this key is not known",
+                "apns: this key is not known; it belongs into a module",
+                "listen: this key is not known; it is in c already",
             ]
         );
     }

@@ -303,6 +303,14 @@ fn read(
     let named = root.optional_folder("stateDirectory");
     let runtime_folder = RuntimeFolder::choose(root.optional_folder("runtimeDirectory"));
     let retry_after = read_retry(&mut root);
+    for Row { name, section, .. } in types {
+        if let Some(section) = section {
+            root.strange(
+                section,
+                format_args!("it belongs into a module of type \"{name}\", in pushModules"),
+            );
+        }
+    }
     root.finish();
     let settings = Settings {
         links: links?(retry_after),

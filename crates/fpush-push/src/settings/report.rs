@@ -9,7 +9,7 @@ use std::{
 
 use siphasher::sip128::SipHasher13;
 
-use super::spelling::homes;
+use super::spelling::{KnownSection, homes};
 use crate::files;
 
 /// How bad a problem is.
@@ -55,7 +55,7 @@ impl fmt::Display for Problem {
 pub struct Report {
     pub(super) problems: RefCell<Vec<Problem>>,
     /// The keys that each section knows.
-    pub(super) known: RefCell<Vec<(String, Vec<&'static str>)>>,
+    pub(super) known: RefCell<Vec<KnownSection>>,
     /// Keys that their section does not know, and nothing like them: the problem, the section and the key.
     pub(super) strays: RefCell<Vec<(usize, String, String)>>,
     files: RefCell<Vec<NamedFile>>,
@@ -168,7 +168,9 @@ impl Report {
     /// The keys that each section that was read to its end knows, by its path: for tests of tables of them.
     #[must_use]
     pub fn known(&self) -> Vec<(String, Vec<&'static str>)> {
-        self.known.borrow().clone()
+        let known = self.known.borrow();
+        let keys = |section: &KnownSection| (section.path.clone(), section.keys.clone());
+        known.iter().map(keys).collect()
     }
 
     /// Everything found, in the order in which it was found.
@@ -183,10 +185,10 @@ impl Report {
         } = self;
         let (mut problems, known) = (problems.into_inner(), known.into_inner());
         for (problem, section, key) in strays.into_inner() {
-            let homes = homes(&section, &key, &known);
-            if !homes.is_empty() {
-                let hint = format!("; it belongs into {}", homes.join(" or "));
-                problems[problem].message.push_str(&hint);
+            if let Some(hint) = homes(&section, &key, &known) {
+                let message = &mut problems[problem].message;
+                message.push_str("; ");
+                message.push_str(&hint);
             }
         }
         for Problem {

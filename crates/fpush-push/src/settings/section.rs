@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::{
     Report, Severity,
     span::{Span, SpanOrSeconds},
-    spelling::{distance, nearest, nearest_within},
+    spelling::{KnownSection, distance, nearest, nearest_within},
 };
 
 /// One object of the settings, read key by key. [`finish`](Self::finish) reports the keys that nobody asked
@@ -24,6 +24,8 @@ pub struct Section<'a> {
     path: String,
     object: &'a Map<String, Value>,
     known: Vec<&'static str>,
+    /// Keys of which it was said why they are not known.
+    strange: Vec<&'static str>,
     report: &'a Report,
 }
 
@@ -39,6 +41,7 @@ impl<'a> Section<'a> {
             path,
             object,
             known: Vec::new(),
+            strange: Vec::new(),
             report,
         }
     }
@@ -288,15 +291,26 @@ impl<'a> Section<'a> {
         sections
     }
 
+    /// A key that this section does not know, and of which there is more to say than [`finish`](Self::finish) could.
+    pub fn strange(&mut self, key: &'static str, hint: impl fmt::Display) {
+        if self.has(key) {
+            let message = format!("this key is not known; {hint}");
+            self.report.add(Severity::UnknownKey, &self.path_of(key), message);
+            self.strange.push(key);
+        }
+    }
+
     /// Reports the keys that nobody asked for.
     pub fn finish(self) {
         let Self {
             path,
             object,
             known,
+            strange,
             report,
         } = &self;
-        for key in object.keys().filter(|key| !known.contains(&key.as_str())) {
+        let is_named = |key: &str| known.contains(&key) || strange.contains(&key);
+        for key in object.keys().filter(|key| !is_named(key)) {
             let unused = known.iter().copied().filter(|known| !self.has(known));
             let used = known.iter().copied().filter(|known| self.has(known));
             let foreign = FOREIGN
@@ -323,8 +337,14 @@ impl<'a> Section<'a> {
             let message = format!("this key is not known{hint}");
             report.add(Severity::UnknownKey, &self.path_of(key), message);
         }
+        let used = known.iter().copied().filter(|known| self.has(known)).collect();
         let Self { path, known, .. } = self;
-        self.report.known.borrow_mut().push((path, known));
+        let section = KnownSection {
+            path,
+            keys: known,
+            used,
+        };
+        self.report.known.borrow_mut().push(section);
     }
 
     fn missing(&self, key: &str, expected: &str) {
@@ -358,7 +378,14 @@ fn shown(value: &Value) -> &'static str {
 }
 
 /// Other names by which people know a key: those of the original's README, and those of other programs.
-const FOREIGN: [(&str, &str); 3] = [
+const FOREIGN: [(&str, &str); 10] = [
+    ("pushPriority", "priority"),
+    ("priority", "pushPriority"),
+    ("pushTtl", "ttl"),
+    ("ttl", "pushTtl"),
+    ("keyPath", "tokenKeyFilePath"),
+    ("keyFilePath", "tokenKeyFilePath"),
+    ("caFilePath", "tls"),
     ("timeoutConfig", "timeout"),
     ("port", "listen"),
     ("bind", "listen"),

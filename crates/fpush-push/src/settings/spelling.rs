@@ -30,29 +30,70 @@ fn folded(word: &str) -> String {
     word.to_lowercase().replace(['_', '-'], "")
 }
 
-/// The other sections that know a key: those that are nearest to where it is.
-pub(super) fn homes<'a>(section: &str, key: &str, known: &'a [(String, Vec<&'static str>)]) -> Vec<&'a str> {
-    let key = folded(key);
+/// A section that was read to its end.
+#[derive(Debug)]
+pub(super) struct KnownSection {
+    pub(super) path: String,
+    pub(super) keys: Vec<&'static str>,
+    /// Those of them that are there.
+    pub(super) used: Vec<&'static str>,
+}
+
+/// What to say of a key that its section does not know, and nothing like it: where it belongs, or where it is already; of the
+/// sections that are nearest to where it is, the outermost ones. Nothing if none would take it.
+pub(super) fn homes(section: &str, key: &str, known: &[KnownSection]) -> Option<String> {
+    let folded_key = folded(key);
+    let is_it = |known: &&str| folded(known) == folded_key;
     let in_common = |other: &str| {
         let parts = section.split('.').zip(other.split('.'));
         parts.take_while(|(one, other)| one == other).count()
     };
+    let depth = |other: &str| other.split('.').filter(|part| !part.is_empty()).count();
     let homes = known
         .iter()
-        .filter(|(path, keys)| path != section && keys.iter().any(|known| folded(known) == key))
-        .map(|(path, _)| match path.as_str() {
-            "" => "the outermost object",
-            path => path,
-        });
-    let homes: Vec<_> = homes.collect();
-    let nearest = homes.iter().map(|home| in_common(home)).max();
-    let mut homes: Vec<_> = homes
+        .filter(|home| home.path != section && home.keys.iter().any(is_it))
+        .filter(|home| !are_of_different_names(section, &home.path));
+    let mut homes: Vec<_> = homes.collect();
+    if homes.iter().any(|home| home.keys.contains(&key)) {
+        homes.retain(|home| home.keys.contains(&key));
+    }
+    let nearest = homes.iter().map(|home| in_common(&home.path)).max();
+    let near = homes
         .into_iter()
-        .filter(|home| Some(in_common(home)) == nearest)
-        .collect();
-    homes.truncate(MAX_HOMES);
-    homes
+        .filter(|home| Some(in_common(&home.path)) == nearest);
+    let near: Vec<_> = near.collect();
+    let outermost = near.iter().map(|home| depth(&home.path)).min();
+    let homes = near
+        .into_iter()
+        .filter(|home| Some(depth(&home.path)) == outermost);
+    let (there, free): (Vec<_>, Vec<_>) = homes.partition(|home| home.used.iter().any(is_it));
+    let named = |homes: Vec<&KnownSection>| {
+        let name = |home: &KnownSection| match home.path.as_str() {
+            "" => "the outermost object".to_owned(),
+            path => path.to_owned(),
+        };
+        let names: Vec<_> = homes.into_iter().take(MAX_HOMES).map(name).collect();
+        names.join(" or ")
+    };
+    match (there.is_empty(), free.is_empty()) {
+        (true, true) => None,
+        (true, false) => Some(format!("it belongs into {}", named(free))),
+        (false, _) => Some(format!("it is in {} already", named(there))),
+    }
 }
 
+/// Whether both are below names of the operator's, and below different ones: what one of them takes is nothing to the other.
+fn are_of_different_names(one: &str, other: &str) -> bool {
+    let name = |path: &str| {
+        let rest = path.strip_prefix(NAMED)?.strip_prefix('.')?;
+        Some(rest.split('.').next().unwrap_or_default().to_owned())
+    };
+    name(one)
+        .zip(name(other))
+        .is_some_and(|(one, other)| one != other)
+}
+
+/// The section that holds others under names of the operator's.
+const NAMED: &str = "pushModules";
 /// Of the places where a key belongs no more are named.
 const MAX_HOMES: usize = 3;

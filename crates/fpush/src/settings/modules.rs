@@ -93,6 +93,7 @@ fn read_module(mut module: Section<'_>, types: &[Row]) -> Option<(&'static str, 
     let Row {
         name,
         feature,
+        section: _,
         backend,
     } = row?;
     let Some(backend) = backend else {
@@ -105,6 +106,15 @@ fn read_module(mut module: Section<'_>, types: &[Row]) -> Option<(&'static str, 
         return None;
     };
     let backend = backend.read(&mut module);
+    for other in types.iter().filter(|other| other.name != *name) {
+        if let Some(section) = other.section {
+            let hint = format_args!(
+                "modules of type \"{}\" have it, and this one is of type \"{name}\"",
+                other.name
+            );
+            module.strange(section, hint);
+        }
+    }
     module.finish();
     let backend = backend?;
     Some((name, ParsedModule { settings, backend }))
