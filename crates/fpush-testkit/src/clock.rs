@@ -44,10 +44,14 @@ impl Clock {
 
     /// Starts the daemon of this builder under this clock.
     pub fn run(&self, builder: daemon::Builder) -> Daemon {
+        self.over(builder).start()
+    }
+
+    /// The builder of a daemon under this clock.
+    #[must_use]
+    pub fn over(&self, builder: daemon::Builder) -> daemon::Builder {
         let environment = self.environment().into_iter();
-        environment
-            .fold(builder, |builder, (name, value)| builder.env(name, &value))
-            .start()
+        environment.fold(builder, |builder, (name, value)| builder.env(name, &value))
     }
 
     /// The same for a program with a memory allocator of its own, which asks for the time before libfaketime can tell it.
@@ -74,6 +78,12 @@ impl Clock {
     /// Moves the clocks ahead by this time.
     pub fn advance(&mut self, time: Duration) {
         self.ahead += time;
+        self.write();
+    }
+
+    /// Sets the clocks right.
+    pub fn set_right(&mut self) {
+        self.ahead = Duration::ZERO;
         self.write();
     }
 

@@ -2,14 +2,15 @@
 
 use std::{
     fs,
-    time::{Duration, SystemTime},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use fpush_testkit::{Answer, ApnsKey, FakeApns, TestCa, fixture};
+use fpush_testkit::{Answer, ApnsKey, Clock, FakeApns, Moves, TempDir, TestCa, fixture, run_to_end};
 use serde_json::json;
 
 use crate::rig::{
-    GREEN, RESULT, Sight, UNAVAILABLE, Way, apple, apple_by_token, apple_token, apple_tokens,
+    GREEN, PROGRAM, RESULT, Rig, Sight, UNAVAILABLE, Way, apple, apple_by_token, apple_token, apple_tokens,
     expect_an_incident, http_date, start,
 };
 
@@ -391,4 +392,56 @@ fn apple_is_slow_and_the_line_fills() {
             .contains("is maxInFlight too small"),
         "{status:#}"
     );
+}
+
+/// What Apple said of provider tokens that were signed by the wrong clock holds no longer than the operator needs to set it.
+#[test]
+fn the_clock_is_set_right() {
+    let ca = TestCa::new();
+    let apns = FakeApns::start(&ca);
+    let key = Arc::new(ApnsKey::generate());
+    let signed = Arc::clone(&key);
+    apns.answer_with(move |request| {
+        let token = request
+            .header("authorization")
+            .and_then(|it| it.strip_prefix("bearer "));
+        let jwt = signed.verify(token.unwrap()).unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        if jwt.claims["iat"].as_u64().unwrap() > now + 3_600 {
+            Answer::reason(403, "InvalidProviderToken")
+        } else {
+            Answer::Normal
+        }
+    });
+    let folder = TempDir::new();
+    let mut clock = Clock::new(folder.path(), Moves::TimeOfDay);
+    clock.advance(Duration::from_secs(7_200));
+    let settings = json!({ "runtimeDirectory": "run", "pushModules": { "m": apple_by_token(&apns) } });
+    let mut rig = Rig::with(settings, |builder| {
+        let builder = builder.file("ca.pem", ca.pem()).file("key.p8", &key.p8());
+        clock.over(builder)
+    });
+    assert_eq!(rig.push_all(apple_tokens(0..3)), [UNAVAILABLE; 3]);
+    let refused = apns.count();
+    assert_eq!(rig.push_all([apple_token(9)]), [UNAVAILABLE]);
+    assert_eq!(apns.count(), refused, "the module pauses");
+    rig.scrape_when(&["fpush_module_trouble{module=\"m\",kind=\"authentication\"} == 1"]);
+
+    clock.set_right();
+    // The operator does not wait for the end of the pause.
+    let send = [
+        "send",
+        "--module",
+        "m",
+        "--token",
+        &apple_token(9),
+        "settings.json",
+    ];
+    let sent = run_to_end(PROGRAM, &send, rig.daemon.dir());
+    assert!(sent.status.success(), "{sent:?}\n{}", rig.daemon.log());
+    assert_eq!(rig.push_all(apple_tokens(0..3)), [RESULT; 3]);
+    rig.expect(Sight {
+        log: &[("INFO", "the module works again")],
+        ..GREEN
+    });
 }
