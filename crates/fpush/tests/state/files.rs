@@ -3,11 +3,11 @@
 use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, chown, symlink},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
-use fpush_testkit::{Answer, Daemon};
+use fpush_testkit::{Answer, Daemon, TempDir, until};
 #[cfg(feature = "enable_fcm_support")]
 use fpush_testkit::{FakeFcm, TestCa};
 use serde_json::json;
@@ -51,6 +51,67 @@ fn nobody_else_reads_them() {
         "{blocks}"
     );
     assert!(rig.read(HELD).contains(&token(2)), "it must be sent");
+}
+
+/// A power failure leaves the old file or the new one, and the new one if its name was said to be there: its content is on disk
+/// before it takes the name, and the folder after that.
+#[test]
+fn a_file_and_its_name_are_on_disk_in_this_order() {
+    if Command::new("strace").arg("--version").output().is_err() {
+        // It cannot be seen without that.
+        return;
+    }
+    let folder = TempDir::new();
+    let trace = folder.path().join("trace");
+    let mut rig = Rig::with(
+        "10min",
+        |_| {},
+        |builder| {
+            let settings = builder.dir().join("settings.json");
+            let calls = "trace=rename,renameat,renameat2,fsync,fdatasync";
+            let options = ["-D", "-f", "-y", "-e", calls, "-o"].map(PathBuf::from);
+            let command = [trace.clone(), PROGRAM.into(), settings];
+            builder.program("strace").args(options.into_iter().chain(command))
+        },
+    );
+    rig.earn_trust();
+    rig.apns.queue([Answer::reason(410, "Unregistered")]);
+    assert_eq!(rig.push(&token(1)), DEAD);
+    rig.stop();
+    let pid = rig.daemon.pid().to_string();
+    let has_ended =
+        |call: &str| call.split_whitespace().next() == Some(&pid) && call.ends_with("+++ exited with 0 +++");
+    until(LONG, "the trace is written", || {
+        fs::read_to_string(&trace).is_ok_and(|text| text.lines().any(has_ended))
+    });
+    let trace = fs::read_to_string(&trace).unwrap();
+    let state = format!("{}>", rig.file("").canonicalize().unwrap().display());
+    for name in ["blocklist", "verdicts"] {
+        let new = format!("{name}.new");
+        let calls: Vec<_> = trace.lines().collect();
+        let renamed = calls
+            .iter()
+            .position(|call| call.contains("rename") && call.contains(&new));
+        let renamed = renamed.unwrap_or_else(|| panic!("{name} is written whole:\n{trace}"));
+        let thread = calls[renamed].split_whitespace().next().unwrap();
+        let is_sync = |call: &&&str, what: &str| {
+            call.starts_with(thread) && call.contains("sync(") && call.contains(what)
+        };
+        assert!(
+            calls[..renamed]
+                .iter()
+                .any(|call| is_sync(&call, &format!("{new}>"))),
+            "{trace}"
+        );
+        let after = calls[renamed + 1..]
+            .iter()
+            .filter(|call| call.starts_with(thread));
+        let next = after.take_while(|call| !call.contains("rename"));
+        assert!(
+            next.into_iter().any(|call| is_sync(&call, &state)),
+            "{name}:\n{trace}"
+        );
+    }
 }
 
 #[test]
