@@ -308,8 +308,12 @@ fn read_host(component: &mut Section<'_>) -> Option<String> {
         let last = name.rsplit('.').next().unwrap_or(name);
         last.chars().all(|c| c.is_ascii_digit()) && name.parse::<Ipv4Addr>().is_err()
     };
-    let is_name =
-        |name: &str| !name.is_empty() && name.len() <= 253 && name.chars().all(fits) && !is_number(name);
+    let is_label =
+        |label: &str| (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-');
+    let is_name = |name: &str| {
+        let labels = name.strip_suffix('.').unwrap_or(name);
+        name.len() <= 253 && name.chars().all(fits) && labels.split('.').all(is_label) && !is_number(name)
+    };
     if is_name(host) {
         return Some(host.to_owned());
     }
