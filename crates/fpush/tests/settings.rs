@@ -130,6 +130,8 @@ impl Folder {
         ] {
             private(&dir.write(name, fs::read(fixture(&format!("pkcs12/{name}"))).unwrap()));
         }
+        let account_of_field = fs::read(fixture("bom-service-account.json")).unwrap();
+        private(&dir.write("bom-service-account.json", account_of_field));
         let text = |name: &str| fs::read_to_string(fixture(name)).unwrap();
         let (key, push) = (text("apple/key.pem"), text("apple/push.pem"));
         let marked = |text: &str| format!("\u{feff}{}", text.replace('\n', "\r\n")).into_bytes();

@@ -150,6 +150,45 @@ fn the_second_dialect_tells_the_app_which_account_is_meant() {
     ]);
 }
 
+/// What Conversations sends: it registers an account, then a room of it, and unregisters the room.
+#[test]
+fn what_conversations_sends_for_a_room_ends_the_room_alone() {
+    const SENT: &str = include_str!("../fixtures/unregister-channel.xml");
+    let mut rig = Rig::start();
+    let stanza = |id: &str| {
+        let begin = SENT.match_indices("<iq ").map(|(at, _)| &SENT[at..]);
+        let mut stanzas = begin.map(|rest| &rest[..rest.find("</iq>").unwrap() + 5]);
+        let found = stanzas.find(|stanza| stanza.contains(&format!("id='{id}'")));
+        found.unwrap().replace("push.example.org", "push.localhost")
+    };
+    let (account, token) = (stanza("q1"), stanza("q1"));
+    let token = token.split("<value>").nth(1).unwrap().split('<').next().unwrap();
+    let muc = SENT
+        .split("<!-- ")
+        .find(|part| part.starts_with("<field var='muc'"))
+        .unwrap();
+    let muc = muc.split(" -->").next().unwrap();
+    let room = account
+        .replace("id='q1'", "id='q2'")
+        .replace("</x>", &format!("{muc}</x>"));
+    let mut send = |stanza: String, id: &str| {
+        rig.link.send(stanza);
+        let reply = rig.link.reply_to(id, LONG);
+        assert!(reply.is_result(), "{}", reply.raw);
+        Form::of(&reply)
+    };
+    let [account, room] = [(account, "q1"), (room, "q2")].map(|(stanza, id)| {
+        let form = send(stanza, id);
+        (form.value("node").to_owned(), form.value("secret").to_owned())
+    });
+    let data = rig.expect_google(&room.0, Some(&room.1), token);
+    let channel = data["channel"].as_str().unwrap();
+    rig.link.send(stanza("q3").replace("CHANNEL", channel));
+    assert!(rig.link.reply_to("q3", LONG).is_result());
+    assert_eq!(rig.push(&room.0, &room.1), MISSING);
+    rig.expect_google(&account.0, Some(&account.1), token);
+}
+
 /// Conversations names a room by what its pushes hold, because that is all that it knows of it.
 #[test]
 fn a_room_is_unregistered_by_its_channel() {

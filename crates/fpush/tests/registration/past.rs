@@ -382,6 +382,37 @@ fn what_has_ended_is_known_until_it_is_there_again() {
     }
 }
 
+/// What Siskin sends, under both paths.
+#[test]
+fn what_siskin_sends_for_an_account_that_is_offline_ends_its_registration() {
+    const SENT: &str = include_str!("../fixtures/siskin-unregister.http");
+    let mut rig = Rig::start();
+    let (head, body) = SENT.split_once("\n\n").unwrap();
+    let request = head.split(" HTTP/1.1").next().unwrap();
+    let sent: serde_json::Value = serde_json::from_str(body).unwrap();
+    let token = sent["device-token"].as_str().unwrap();
+    let from = format!("{}/siskin", sent["account"].as_str().unwrap());
+    let fields = [
+        ("provider", sent["provider"].as_str().unwrap()),
+        ("device-token", token),
+    ];
+    for below in ["/", "/rest/push/"] {
+        let node = rig
+            .form(&from, "register-device", &fields)
+            .value("node")
+            .to_owned();
+        rig.expect_apple(&node, None, "org.example.siskin", token);
+        let request = request
+            .replace("push.example.org", "push.localhost")
+            .replacen('/', below, 1);
+        assert_eq!(
+            rig.http(&request, body.trim_end()).body,
+            "{\"result\":\"success\"}"
+        );
+        assert_eq!(rig.push_plain(&node), MISSING);
+    }
+}
+
 #[test]
 fn siskin_removes_an_account_that_is_offline() {
     let mut rig = Rig::start();
