@@ -334,6 +334,34 @@ fn an_address_makes_so_many_new_devices_in_a_day() {
     assert_eq!(register(0)[0], "OK", "a renewal is no new device");
 }
 
+/// Its app asks again, and what the database did not take is no device.
+#[test]
+fn a_device_that_the_database_did_not_take_is_not_counted() {
+    let rig = Rig::with(json!({ "http": { "newPerAddress": 2 } }));
+    let address = rig.http_address();
+    let register = |number: usize| {
+        let form = format!("type=apns&node=n-{number}&token={}", apple(number));
+        http(address, "POST /push_appserver/v1/register", &form).body
+    };
+    let lock = rusqlite::Connection::open(rig.path("devices.db")).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // Each waits for the disk for some seconds.
+    thread::scope(|scope| {
+        let refused: Vec<_> = (0..4)
+            .map(|number| scope.spawn(move || register(number)))
+            .collect();
+        for refused in refused {
+            assert!(!refused.join().unwrap().starts_with("OK"));
+        }
+    });
+    drop(lock);
+    until(LONG, "the database takes devices again", || {
+        register(10).starts_with("OK")
+    });
+    assert!(register(11).starts_with("OK"));
+    assert_eq!(register(12), RATELIMIT.join("\n"));
+}
+
 /// The phones behind a carrier's address are many; pushes of their servers are no requests of theirs.
 #[test]
 fn an_address_asks_so_often_in_a_minute() {
