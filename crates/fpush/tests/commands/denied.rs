@@ -110,6 +110,32 @@ fn settings_that_are_somebody_elses() {
     assert!(said.err.contains(&words), "no {words} in {}", said.err);
 }
 
+/// What a start could not open, a check names, with the command that mends it.
+#[test]
+fn a_check_finds_whatever_root_has_left_in_the_state_directory() {
+    for name in ["lock", "spool.db", "spool.db-wal", "blocklist.jsonl"] {
+        let shared = Shared::new();
+        let state = shared.place.dir.path().join("state");
+        shared
+            .place
+            .set(|settings| settings["stateDirectory"] = json!(state));
+        shared.give(&shared.place.settings());
+        fs::create_dir(&state).unwrap();
+        set_mode(&state, 0o700);
+        let left = state.join(name);
+        fs::write(&left, "").unwrap();
+        shared.give(&state);
+        shared.take(&left);
+        let said = shared.run(&["check"]);
+        assert_eq!(said.status, Some(CONFIG), "{name}: {}", said.err);
+        let shown = left.display();
+        let words = format!("cannot read and write {shown}: ");
+        assert!(said.err.contains(&words), "no {words} in {}", said.err);
+        let command = format!("do: chown nobody {shown}");
+        assert!(!shared.is_root || said.err.contains(&command), "{}", said.err);
+    }
+}
+
 /// As after a start by root, by mistake. The folder itself is right.
 #[test]
 fn a_lock_that_root_has_left() {

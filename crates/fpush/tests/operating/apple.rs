@@ -418,7 +418,7 @@ fn the_clock_is_set_right() {
     clock.advance(Duration::from_secs(7_200));
     let settings = json!({ "runtimeDirectory": "run", "pushModules": { "m": apple_by_token(&apns) } });
     let mut rig = Rig::with(settings, |builder| {
-        let builder = builder.file("ca.pem", ca.pem()).file("key.p8", &key.p8());
+        let builder = builder.file("ca.pem", ca.pem()).file("key.p8", key.p8());
         clock.over(builder)
     });
     assert_eq!(rig.push_all(apple_tokens(0..3)), [UNAVAILABLE; 3]);
@@ -437,7 +437,7 @@ fn the_clock_is_set_right() {
         &apple_token(9),
         "settings.json",
     ];
-    let sent = run_to_end(PROGRAM, &send, rig.daemon.dir());
+    let sent = run_to_end(PROGRAM, send, rig.daemon.dir());
     assert!(sent.status.success(), "{sent:?}\n{}", rig.daemon.log());
     assert_eq!(rig.push_all(apple_tokens(0..3)), [RESULT; 3]);
     rig.expect(Sight {

@@ -253,10 +253,11 @@ fn registration_is_switched_off_and_nodes_look_like_tokens() {
 
 #[test]
 fn one_app_of_three_names_the_wrong_module() {
-    for calm in [Duration::ZERO, 7 * DAY] {
+    // A third of all, and fewer than one in ten.
+    for (calm, of_module, of_other) in [(Duration::ZERO, 40, 20), (7 * DAY, 40, 20), (DAY, 95, 5)] {
         let mut world = World::start();
-        let mut right = world.devices(Provider::Apple, 40);
-        let mut wrong = world.stateless(Provider::Apple, 20);
+        let mut right = world.devices(Provider::Apple, of_module);
+        let mut wrong = world.stateless(Provider::Apple, of_other);
         for device in &wrong {
             world.token_gets(&device.token, Answer::reason(400, "DeviceTokenNotForTopic"));
         }
