@@ -150,7 +150,12 @@ impl Module {
             )
         };
         if !matches!(next, Next::Again | Next::Elsewhere) && result.as_ref().is_err_and(is_word) {
-            self.lane.meters.rejected(matches!(next, Next::Dead { .. }));
+            // A token that is dead already is as dead as one that is taken for it now.
+            let is_believed = matches!(
+                next,
+                Next::Dead { .. } | Next::Ended(Ended::Settled(Outcome::TokenDead))
+            );
+            self.lane.meters.rejected(is_believed);
         }
     }
 

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use fpush_testkit::Answer;
+use fpush_testkit::{Answer, Monitoring};
 
-use super::rig::{DAY, DEAD, Device, End, HOUR, MINUTE, Provider, World, assert_all_kept, lost};
+use super::rig::{DAY, DEAD, Device, End, HOUR, LONG, MINUTE, Provider, World, assert_all_kept, lost};
 
 /// Publishes for all every so often until the one device is gone; returns how long that took, or `None` after `most`.
 fn until_dead(
@@ -192,6 +192,12 @@ fn a_token_that_works_again_is_served_within_an_hour() {
         // In four hours, of which each begins a little later than the one before ends.
         let asked = world.said(&token);
         assert!((4..=5).contains(&asked), "{asked}, with the first one");
+        let scrape = Monitoring::of(&world.daemon, LONG).scrape();
+        let believed = format!(
+            "fpush_rejected_tokens_total{{module=\"{}\",verdict=\"believed\"}} >= 1",
+            provider.module()
+        );
+        assert!(scrape.holds(&believed), "since the restart\n{}", scrape.text);
         world.token_is_well(&token);
         world.publish(&mut dead);
         world.pass(HOUR + MINUTE);

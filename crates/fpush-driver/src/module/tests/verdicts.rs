@@ -37,6 +37,22 @@ async fn among_successes_a_gone_token_is_dead_and_a_wrong_one_a_day_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dead_token_is_asked_for_once_an_hour() {
+    let f = Fixture::new();
+    f.earn_belief().await;
+    f.provider.always(Step::Fail(GONE));
+    for hour in 1..=3 {
+        for _ in 0..5 {
+            assert_eq!(f.push("t").await, Outcome::TokenDead);
+        }
+        assert_eq!(f.provider.count(), hour);
+        seconds(3_620).await;
+    }
+    f.provider.always(Step::Take);
+    assert_eq!(f.push("t").await, Outcome::Accepted);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_burst_costs_ten_devices_at_most_and_one_line_of_trouble() {
     for (word, most) in [(GONE, 10), (PushError::TokenDoubted, 0)] {
         let f = Fixture::new();
