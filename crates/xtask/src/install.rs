@@ -39,6 +39,8 @@ pub(crate) enum Package {
     Faketime,
     /// What gives a network of its own an address.
     Iproute,
+    /// What shows what a program asks the system for.
+    Strace,
     /// What looks into a database past fpush.
     Sqlite,
     /// What checks settings against their JSON Schema.
@@ -73,6 +75,7 @@ impl Package {
             Self::Promtool => process::is_there("promtool"),
             Self::Faketime => process::is_there("faketime"),
             Self::Iproute => process::is_there("ip"),
+            Self::Strace => process::is_there("strace"),
             Self::Sqlite => process::is_there("sqlite3"),
             Self::JsonSchema => has_python("jsonschema"),
             Self::Yaml => has_python("yaml"),
@@ -100,6 +103,7 @@ impl Package {
             Self::Promtool => &["prometheus"],
             Self::Faketime => &["faketime"],
             Self::Iproute => &["iproute2"],
+            Self::Strace => &["strace"],
             Self::Sqlite => &["sqlite3"],
             Self::JsonSchema => &["python3-jsonschema"],
             Self::Yaml => &["python3-yaml"],

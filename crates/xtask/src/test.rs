@@ -72,6 +72,7 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
             Package::Promtool,
             Package::Faketime,
             Package::Iproute,
+            Package::Strace,
             Package::Sqlite,
             Package::JsonSchema,
             Package::Slixmpp,

@@ -57,10 +57,8 @@ fn nobody_else_reads_them() {
 /// before it takes the name, and the folder after that.
 #[test]
 fn a_file_and_its_name_are_on_disk_in_this_order() {
-    if Command::new("strace").arg("--version").output().is_err() {
-        // It cannot be seen without that.
-        return;
-    }
+    let strace = Command::new("strace").arg("--version").output();
+    assert!(strace.is_ok(), "strace is missing: install the package strace");
     let folder = TempDir::new();
     let trace = folder.path().join("trace");
     let mut rig = Rig::with(
