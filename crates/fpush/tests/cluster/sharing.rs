@@ -99,6 +99,7 @@ fn a_dead_token_is_asked_for_once_an_hour_by_all_together() {
     for (first, second) in [(0, 1), (1, 0)] {
         let sent = rig.sent(&device).len();
         clock.advance(hour);
+        rig.wait_until_asked();
         for instance in [first, second, first, second] {
             assert_eq!(rig.push(instance, &device), DEAD);
         }
@@ -106,10 +107,26 @@ fn a_dead_token_is_asked_for_once_an_hour_by_all_together() {
     }
     rig.apns.answer_with(|_| Answer::Normal);
     clock.advance(hour);
+    rig.wait_until_asked();
     assert_eq!(rig.push(0, &device), RESULT);
     until(LONG, "all know that it is alive", || {
         rig.push(1, &device) == RESULT
     });
+}
+
+impl Rig {
+    /// Waits until all instances have seen that the time has passed, and ask the engine again: what they asked it meanwhile was
+    /// answered too late for them.
+    #[track_caller]
+    fn wait_until_asked(&self) {
+        for instance in &self.all {
+            let monitoring = instance.monitoring();
+            monitoring.wait_for_news();
+            until(LONG, "the engine is used", || {
+                monitoring.scrape().value("fpush_cluster_up", &[]) == Some(1.0)
+            });
+        }
+    }
 }
 
 /// The promise is ten for the service, however many instances hear the same wrong words.
