@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use fpush_testkit::TempDir;
 
 use crate::bench;
@@ -207,10 +207,19 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
         let mut package = PathBuf::new();
         report.step("the Debian package for others", |_| {
             package = package::make(Build::Portable, Path::new("target/debian"))?;
+            let again = package::make(Build::Portable, Path::new("target/package/again"))?;
+            ensure!(
+                fs::read(&again)? == fs::read(&package)?,
+                "made again of the same program, {} has other bytes",
+                package.display()
+            );
             Ok(())
         })?;
         report.place("the Debian package for others, installed", || {
             package::test(Some(&package))
+        })?;
+        report.place("the Debian package in the oldest Debian", || {
+            machine::test_oldest(&package)
         })?;
         report.place("the Debian package under systemd", || machine::test(&package))?;
     }

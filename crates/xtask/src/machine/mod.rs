@@ -2,6 +2,7 @@
 
 mod boot;
 mod checks;
+mod oldest;
 mod role;
 
 use std::fs;
@@ -11,6 +12,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result};
 
 pub(crate) use self::checks::check;
+pub(crate) use self::oldest::test as test_oldest;
 use crate::install::{self, Package};
 use crate::place::Tested;
 use crate::process;

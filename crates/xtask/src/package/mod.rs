@@ -83,6 +83,11 @@ pub(crate) fn run_systemd(package: Option<&str>) -> Result<()> {
             make(Build::Debug, Path::new("target/package/test"))?
         }
     };
+    if declared_glibc(&package)? <= OLDEST
+        && let Tested::No(reason) = machine::test_oldest(&package)?
+    {
+        println!("skipped: the package in the oldest Debian, because {reason}");
+    }
     if let Tested::No(reason) = machine::test(&package)? {
         println!("skipped: the package under systemd, because {reason}");
     }
