@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use fpush_testkit::{
@@ -28,6 +28,8 @@ use crate::{
 const COMPONENT: &str = "push.localhost";
 const SECRET: &str = "made-up-component-secret";
 const PASSWORD: &str = "made-up-password";
+/// A server that is busy may say nothing for a while, and then go on.
+const QUIET: Duration = Duration::from_secs(3);
 /// ejabberd would keep a hundred messages for a user, and drop the others without a publish.
 const MANY_MESSAGES: &str = "shaper_rules:\n  max_user_offline_messages: 1000000\n";
 
@@ -156,7 +158,7 @@ impl Service {
     /// none are expected.
     #[track_caller]
     fn settle(&mut self) {
-        let mut quiet = 0;
+        let mut since = Instant::now();
         until(6 * LONG, "all publishes are answered", || {
             let before: usize = self.links().map(|books| books.read).sum();
             self.all.iter_mut().for_each(Member::read);
@@ -165,8 +167,10 @@ impl Service {
             let is_answered = alive
                 .flat_map(|member| &member.links)
                 .all(|books| books.open.is_empty());
-            quiet = if is_same && is_answered { quiet + 1 } else { 0 };
-            quiet == 10
+            if !(is_same && is_answered) {
+                since = Instant::now();
+            }
+            since.elapsed() >= QUIET
         });
     }
 
@@ -252,6 +256,14 @@ impl Member {
     fn wait_for_engine(&self) {
         until(4 * LONG, "the engine is used", || {
             self.value("fpush_cluster_up", &[]) == 1
+        });
+    }
+
+    /// Waits until it knows that it cannot ask the engine.
+    #[track_caller]
+    fn wait_without_engine(&self) {
+        until(4 * LONG, "the engine is not used", || {
+            self.value("fpush_cluster_up", &[]) == 0
         });
     }
 
@@ -543,12 +555,16 @@ impl Fault {
     /// Everything is as before, and known to be.
     fn end(self, all: &mut Service) {
         let mend = |member: &Member| {
-            member.engine.release();
+            member.wait_without_engine();
             member.engine.cut();
+            member.engine.release();
         };
         match self {
             Self::Instance(instance) => all.start_again(instance),
-            Self::Engine => all.redis.start(),
+            Self::Engine => {
+                all.all.iter().for_each(Member::wait_without_engine);
+                all.redis.start();
+            }
             Self::Way(instance) => mend(&all.all[instance]),
             Self::Ways => all.all.iter().for_each(mend),
         }
