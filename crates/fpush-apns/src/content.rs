@@ -507,7 +507,7 @@ mod tests {
             ),
             (
                 json!({ "silent": { "sound": "x" } }),
-                "silent.sound: this key is not known; it belongs into the outermost object".into(),
+                "silent.sound: this key is not known; it belongs into visible or the outermost object".into(),
             ),
             (
                 json!({ "aps": [] }),

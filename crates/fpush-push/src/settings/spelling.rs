@@ -40,7 +40,7 @@ pub(super) struct KnownSection {
 }
 
 /// What to say of a key that its section does not know, and nothing like it: where it belongs, or where it is already; of the
-/// sections that are nearest to where it is, the outermost ones. Nothing if none would take it.
+/// sections that are nearest to where it is, those that are no deeper, or else the outermost ones. Nothing if none would take it.
 pub(super) fn homes(section: &str, key: &str, known: &[KnownSection]) -> Option<String> {
     let folded_key = folded(key);
     let is_it = |known: &&str| folded(known) == folded_key;
@@ -62,10 +62,13 @@ pub(super) fn homes(section: &str, key: &str, known: &[KnownSection]) -> Option<
         .into_iter()
         .filter(|home| Some(in_common(&home.path)) == nearest);
     let near: Vec<_> = near.collect();
-    let outermost = near.iter().map(|home| depth(&home.path)).min();
-    let homes = near
-        .into_iter()
-        .filter(|home| Some(depth(&home.path)) == outermost);
+    let outermost = near
+        .iter()
+        .map(|home| depth(&home.path))
+        .min()
+        .unwrap_or_default();
+    let deepest = depth(section).max(outermost);
+    let homes = near.into_iter().filter(|home| depth(&home.path) <= deepest);
     let (there, free): (Vec<_>, Vec<_>) = homes.partition(|home| home.used.iter().any(is_it));
     let named = |homes: Vec<&KnownSection>| {
         let name = |home: &KnownSection| match home.path.as_str() {
