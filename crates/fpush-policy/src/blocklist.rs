@@ -183,9 +183,7 @@ impl Blocklist {
 
     /// Whether a token was dead when it was blocked.
     pub(crate) fn was_dead(&self, token: Fingerprint) -> bool {
-        let block = (!self.blocks.is_empty())
-            .then(|| self.blocks.get(token))
-            .flatten();
+        let block = self.blocks.get(token);
         block.is_some_and(|block| self.counts(block) && block.reason() == BlockReason::Dead)
     }
 
