@@ -209,6 +209,17 @@ impl Instance {
     }
 }
 
+/// Waits until an instance uses the engine, or knows that it cannot.
+#[track_caller]
+pub(crate) fn wait_until_engine_is(is_used: bool, monitoring: Monitoring) {
+    let expected = Some(f64::from(u8::from(is_used)));
+    until(
+        4 * LONG,
+        &format!("whether the engine is used: {is_used}"),
+        || monitoring.scrape().value("fpush_cluster_up", &[]) == expected,
+    );
+}
+
 /// Those of an instance in this folder that shares nothing yet. Apple's authority is in `ca.pem` there.
 pub(crate) fn settings(folder: &Path, component: &Value, apns: &FakeApns, spacing: &str) -> Value {
     json!({

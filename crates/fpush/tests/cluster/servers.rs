@@ -21,7 +21,7 @@ use fpush_testkit::{
 use serde_json::{Value, json};
 
 use crate::{
-    rig::{LONG, PROGRAM, SECOND, settings, token},
+    rig::{LONG, PROGRAM, SECOND, settings, token, wait_until_engine_is},
     token::use_provider_token,
 };
 
@@ -254,17 +254,13 @@ impl Member {
     /// Until it uses the engine it decides alone.
     #[track_caller]
     fn wait_for_engine(&self) {
-        until(4 * LONG, "the engine is used", || {
-            self.value("fpush_cluster_up", &[]) == 1
-        });
+        wait_until_engine_is(true, self.monitoring());
     }
 
     /// Waits until it knows that it cannot ask the engine.
     #[track_caller]
     fn wait_without_engine(&self) {
-        until(4 * LONG, "the engine is not used", || {
-            self.value("fpush_cluster_up", &[]) == 0
-        });
+        wait_until_engine_is(false, self.monitoring());
     }
 
     fn read(&mut self) {

@@ -5,7 +5,9 @@ use std::{thread::sleep, time::Duration};
 use fpush_testkit::{Answer, Clock, Flow, Moves, Redis, TempDir, until};
 use serde_json::json;
 
-use crate::rig::{BLOCKED, DEAD, LONG, REFUSED, RESULT, Rig, SECOND, Setup, TROUBLE, token};
+use crate::rig::{
+    BLOCKED, DEAD, LONG, REFUSED, RESULT, Rig, SECOND, Setup, TROUBLE, token, wait_until_engine_is,
+};
 
 #[test]
 fn the_rate_limit_is_that_of_one_instance() {
@@ -122,9 +124,7 @@ impl Rig {
         for instance in &self.all {
             let monitoring = instance.monitoring();
             monitoring.wait_for_news();
-            until(LONG, "the engine is used", || {
-                monitoring.scrape().value("fpush_cluster_up", &[]) == Some(1.0)
-            });
+            wait_until_engine_is(true, monitoring);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use fpush_testkit::{Answer, Flow, Redis, until};
+use fpush_testkit::{Answer, Flow, Redis, Relay, until};
 
 use crate::rig::{LONG, RESULT, Rig, Setup, token};
 
@@ -226,13 +226,7 @@ fn what_several_hold_for_a_device_because_the_engine_was_away_is_one_push() {
 /// What it had not told yet when it was killed is newer than what another one has sent for the device, but older than that.
 #[test]
 fn an_instance_that_comes_back_sends_nothing_that_came_before_the_device_was_woken() {
-    let redis = Redis::start_new();
-    let (relay, url) = redis.relay();
-    let mut rig = Rig::with(Setup {
-        urls: vec![Some(url), Some(redis.url())],
-        redis,
-        ..Setup::of(2, "0s")
-    });
+    let (mut rig, relay) = behind_a_relay();
     let provider = Provider::of(&rig);
     rig.hold(0, 0..4);
     rig.wait_until_shared(4);
@@ -265,6 +259,18 @@ fn what_a_dead_instance_had_not_told_to_be_acknowledged_is_one_push_with_what_ot
     let (rig, provider) = unacknowledged();
     provider.comes_back();
     rig.expect_woken(&provider, &[0, 2], 0..9);
+}
+
+/// Two instances; the way of the first one to the engine can be stopped.
+fn behind_a_relay() -> (Rig, Relay) {
+    let redis = Redis::start_new();
+    let (relay, url) = redis.relay();
+    let rig = Rig::with(Setup {
+        urls: vec![Some(url), Some(redis.url())],
+        redis,
+        ..Setup::of(2, "0s")
+    });
+    (rig, relay)
 }
 
 /// Of three instances the second one was killed, and had pushes for devices that the others hold one for.
@@ -312,13 +318,7 @@ fn a_push_that_another_instance_sends_meanwhile_covers_the_held_one() {
 
 #[test]
 fn what_goes_out_twice_because_a_lease_ran_out_is_counted() {
-    let redis = Redis::start_new();
-    let (relay, url) = redis.relay();
-    let mut rig = Rig::with(Setup {
-        urls: vec![Some(url), Some(redis.url())],
-        redis,
-        ..Setup::of(2, "0s")
-    });
+    let (mut rig, relay) = behind_a_relay();
     let provider = Provider::of(&rig);
     rig.hold(0, 0..3);
     rig.wait_until_shared(3);

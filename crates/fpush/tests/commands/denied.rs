@@ -110,22 +110,28 @@ fn settings_that_are_somebody_elses() {
     assert!(said.err.contains(&words), "no {words} in {}", said.err);
 }
 
+/// The user's own state directory, and in it a file of this name that is somebody else's.
+fn with_left_in_the_state_directory(name: &str) -> (Shared, PathBuf) {
+    let shared = Shared::new();
+    let state = shared.place.dir.path().join("state");
+    shared
+        .place
+        .set(|settings| settings["stateDirectory"] = json!(state));
+    shared.give(&shared.place.settings());
+    fs::create_dir(&state).unwrap();
+    set_mode(&state, 0o700);
+    let left = state.join(name);
+    fs::write(&left, "").unwrap();
+    shared.give(&state);
+    shared.take(&left);
+    (shared, left)
+}
+
 /// What a start could not open, a check names, with the command that mends it.
 #[test]
 fn a_check_finds_whatever_root_has_left_in_the_state_directory() {
     for name in ["lock", "spool.db", "spool.db-wal", "blocklist.jsonl"] {
-        let shared = Shared::new();
-        let state = shared.place.dir.path().join("state");
-        shared
-            .place
-            .set(|settings| settings["stateDirectory"] = json!(state));
-        shared.give(&shared.place.settings());
-        fs::create_dir(&state).unwrap();
-        set_mode(&state, 0o700);
-        let left = state.join(name);
-        fs::write(&left, "").unwrap();
-        shared.give(&state);
-        shared.take(&left);
+        let (shared, left) = with_left_in_the_state_directory(name);
         let said = shared.run(&["check"]);
         assert_eq!(said.status, Some(CONFIG), "{name}: {}", said.err);
         let shown = left.display();
@@ -139,18 +145,7 @@ fn a_check_finds_whatever_root_has_left_in_the_state_directory() {
 /// As after a start by root, by mistake. The folder itself is right.
 #[test]
 fn a_lock_that_root_has_left() {
-    let shared = Shared::new();
-    let state = shared.place.dir.path().join("state");
-    shared
-        .place
-        .set(|settings| settings["stateDirectory"] = json!(state));
-    shared.give(&shared.place.settings());
-    fs::create_dir(&state).unwrap();
-    set_mode(&state, 0o700);
-    let lock = state.join("lock");
-    fs::write(&lock, "").unwrap();
-    shared.give(&state);
-    shared.take(&lock);
+    let (shared, lock) = with_left_in_the_state_directory("lock");
     let said = shared.run(&[]);
     assert_eq!(said.status, Some(OS_ERROR), "{}", said.err);
     let words = shared.words(&lock, "rw", "chown nobody PATH");
