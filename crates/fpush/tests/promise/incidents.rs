@@ -301,7 +301,7 @@ fn on_the_day_of_a_takeover() {
         }
         for round in 0..20 {
             if let Some((_, end)) = restarts.iter().find(|(at, _)| *at == round) {
-                world.wait_for_text("state/verdicts.jsonl", "\"Alive\"");
+                world.wait_until_known_alive(100);
                 world.restart(*end);
             }
             if round == 1 {

@@ -283,12 +283,22 @@ impl World {
         self.daemon.dir().join(name)
     }
 
-    /// Waits until a file in the daemon's folder has this text.
+    /// Waits until so many tokens are on disk whose devices were alive: the daemon writes some of them down before the others are
+    /// accepted.
     #[track_caller]
-    pub(crate) fn wait_for_text(&self, name: &str, text: &str) {
-        let (file, end) = (self.file(name), Instant::now() + LONG);
-        while !fs::read_to_string(&file).is_ok_and(|content| content.contains(text)) {
-            assert!(Instant::now() < end, "{text} is not in {name}");
+    pub(crate) fn wait_until_known_alive(&self, tokens: usize) {
+        let (file, end) = (self.file("state/verdicts.jsonl"), Instant::now() + LONG);
+        loop {
+            let content = fs::read_to_string(&file).unwrap_or_default();
+            let alive = content.lines().filter_map(|line| {
+                let record: Value = serde_json::from_str(line).ok()?;
+                Some(record.get(2)?.get("Alive")?.as_array()?.len())
+            });
+            let known = alive.sum::<usize>();
+            if known >= tokens {
+                return;
+            }
+            assert!(Instant::now() < end, "{known} of {tokens} are in {}", file.display());
             std::thread::sleep(Duration::from_millis(20));
         }
     }

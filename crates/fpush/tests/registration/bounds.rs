@@ -223,6 +223,8 @@ fn flood_of_registrations() -> bool {
         return false;
     }
     assert!(!refused.is_empty(), "not all of them can wait");
+    // One that waited too long may be written just then.
+    let uncertain = refused.iter().filter(|(_, verdict)| verdict == TROUBLE).count();
     for (id, verdict) in refused {
         assert!(id.starts_with("flood-"), "{id} {verdict}");
         assert!([TOO_MANY, TROUBLE].contains(&verdict.as_str()), "{verdict}");
@@ -233,7 +235,8 @@ fn flood_of_registrations() -> bool {
         .rposition(|(id, _)| id.starts_with("other-"))
         .unwrap();
     assert!(last < 10 * OTHERS, "{last} were written before");
-    assert_eq!(rig.export().len(), written.len());
+    let certain = written.len();
+    assert!((certain..=certain + uncertain).contains(&rig.export().len()));
     true
 }
 
