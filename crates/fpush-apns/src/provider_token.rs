@@ -234,7 +234,7 @@ impl ProviderToken {
     /// Looks what the others use, and renews it for all when its time has come.
     async fn tend_for_all(&self) {
         self.confirm().await;
-        // Whoever comes first does it for all.
+        // The first one does it for all.
         let renews = RENEW_FROM + RENEW_SPREAD.mul_f64(fpush_push::jitter());
         if !self.follow(Clocks::now(), renews, false).await
             && let Err(e) = self.renew_alone(Clocks::now())

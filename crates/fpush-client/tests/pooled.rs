@@ -758,7 +758,7 @@ async fn after_a_dial_that_hung_requests_without_end_find_a_connection_again() {
     assert!(accepted[60..].iter().all(|accepted| *accepted), "{accepted:?}");
 }
 
-/// Whoever invents names takes no connection away.
+/// Invented names take no connection away.
 #[tokio::test]
 async fn names_that_lead_nowhere_displace_no_connection() {
     let ca = TestCa::new();

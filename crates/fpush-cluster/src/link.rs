@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{connection::Connection, trouble::Trouble};
 
-/// What all that asks the engine shares. Whoever finds that it cannot be asked says so, and nobody asks until it can be asked
+/// What all that asks the engine shares. The first that finds that it cannot be asked says so, and nobody asks until it can be asked
 /// again.
 pub(crate) struct Link {
     state: Mutex<State>,

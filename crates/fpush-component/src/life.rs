@@ -50,7 +50,7 @@ impl<D: Dial> Life<D> {
             }
         };
         if let Some(former) = self.after.take() {
-            // Whoever comes after this link must wait for that one, too.
+            // A waiter behind this link must wait for that one, too.
             tokio::select! {
                 () = self.probe.while_waiting(former.until_ended()) => {}
                 () = drain.until_begun() => return,

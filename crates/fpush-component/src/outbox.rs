@@ -301,7 +301,7 @@ impl Group {
         self.pass_on(left);
     }
 
-    /// Has whoever can send what there is.
+    /// Has a link send what there is.
     fn pass_on(&self, mut left: MutexGuard<'_, Left>) {
         if left.links == 0 {
             return drop_all(mem::take(&mut left.replies));

@@ -31,7 +31,7 @@ struct Jwt<'a> {
     key: Option<Cow<'a, str>>,
 }
 
-/// Why a notification cannot be passed on, whoever it is for.
+/// Why a notification cannot be passed on to any receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// It does not say for whom it is.

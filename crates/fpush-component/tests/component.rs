@@ -71,7 +71,7 @@ impl PushTrait for Provider {
     }
 }
 
-/// A component with one push module that has logged in, and whoever it talks to.
+/// A component with one push module that has logged in, and its peers.
 struct Rig {
     xmpp: FakeXmpp,
     link: Link,

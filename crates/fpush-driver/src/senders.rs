@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(again.domain("b.example.org").last_accepted, today);
     }
 
-    /// Whoever has an IPv6 network has thousands of them, and for nothing.
+    /// An owner of an IPv6 network has thousands of them, and for nothing.
     #[test]
     fn clients_of_the_http_api_have_one_share_and_are_never_known() {
         let senders = Senders::new(TokenHasher::new().unwrap());

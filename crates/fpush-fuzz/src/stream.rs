@@ -336,7 +336,7 @@ pub(crate) fn addresses(input: &[u8]) {
     assert_eq!(canonical_domain(&domain), domain);
     let part = registrable(&text);
     assert_eq!(registrable(&part), part);
-    // Whoever owns a domain owns the names below it, in whatever spelling a server passes them on.
+    // The owner of a domain owns the names below it, in whatever spelling a server passes them on.
     assert_eq!(registrable(&domain), part, "{domain:?}");
     for canonical in [&jid, &domain, &part] {
         assert!(

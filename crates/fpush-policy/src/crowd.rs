@@ -8,7 +8,7 @@ use fpush_push::Fingerprint;
 /// one stranger.
 #[derive(Debug, Default)]
 pub(crate) struct Crowd {
-    /// Two at most, one for each token: whoever has more of them is found with the next one, or is one domain.
+    /// Two at most, one for each token: a domain with more of them is found with the next one, or is one domain.
     met: Vec<Met>,
 }
 

@@ -56,7 +56,7 @@ impl ModuleHealth {
         self.works();
     }
 
-    /// The provider accepted a push, whoever sent it: credentials and settings are right.
+    /// The provider accepted a push of any sender: credentials and settings are right.
     fn works(&mut self) {
         self.answered();
         self.misconfigured.end();

@@ -20,7 +20,7 @@ pub struct ModuleSettings {
     pub ratelimit: RatelimitSettings,
     /// `blacklist`.
     pub blocklist: BlocklistSettings,
-    /// `shadow`. It is nothing to decide by: whoever carries the decisions out goes by it.
+    /// `shadow`. It is nothing to decide by: the driver, which carries the decisions out, goes by it.
     pub delivery: Delivery,
 }
 

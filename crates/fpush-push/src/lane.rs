@@ -18,7 +18,7 @@ pub enum LaneId {
 }
 
 impl LaneId {
-    /// That of what this sender has signed itself, or what goes where it says (Push 2.0). Whoever answers to that says
+    /// That of what this sender has signed itself, or what goes where it says (Push 2.0). The answer to that says
     /// nothing of us, and nothing of what others send there. What we sign stays in the lane that it has.
     #[must_use]
     pub fn of_sender(self, sender: Fingerprint) -> Self {

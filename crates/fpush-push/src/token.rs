@@ -96,7 +96,7 @@ impl TokenHasher {
         }
     }
 
-    /// The fingerprint of a token. All Web Push subscriptions at one endpoint are one receiver: whoever knows an endpoint could
+    /// The fingerprint of a token. All Web Push subscriptions at one endpoint are one receiver: who knows an endpoint could
     /// otherwise make any number of tokens for it.
     #[must_use]
     pub fn fingerprint(&self, token: &str) -> Fingerprint {

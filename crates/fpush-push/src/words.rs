@@ -79,7 +79,7 @@ impl Outcome {
             }
             Self::ShuttingDown => "Try again in a minute.",
             Self::UnknownModule => {
-                "Look which name the app has in the field pushModule, and ask whoever runs this push service which one is right."
+                "Look which name the app has in the field pushModule, and ask the operator of this push service which one is right."
             }
             Self::UnknownDevice => {
                 "Open the app, so that it registers, and look whether push is switched on in it."

@@ -367,7 +367,7 @@ impl Writer {
         self.fail(&self.shared.store.explain(problem).await);
     }
 
-    /// Writes jobs in one transaction, and takes up those that wait for so long: whoever comes meanwhile waits for no more
+    /// Writes jobs in one transaction, and takes up those that wait for so long: a job that comes meanwhile waits for no more
     /// than that, and in the longest queue many share one transaction.
     async fn transact(
         &mut self,

@@ -204,7 +204,7 @@ impl World {
             }
             thread::sleep(SECOND / 5);
         }
-        // Whoever is woken twice is woken soon.
+        // A device that is woken twice is woken soon.
         thread::sleep(2 * SECOND);
         Some(Outcome {
             answers: std::mem::take(&mut self.answers),

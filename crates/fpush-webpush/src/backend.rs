@@ -117,7 +117,7 @@ impl PushTrait for Backend {
         self.urgency.class(urgency)
     }
 
-    /// Whoever gets a push has to show something: browsers do it themselves otherwise, or withdraw the permission.
+    /// A page that gets a push has to show something: browsers do it themselves otherwise, or withdraw the permission.
     fn wants(&self, urgency: Urgency) -> bool {
         match urgency {
             Urgency::High | Urgency::Voip => true,

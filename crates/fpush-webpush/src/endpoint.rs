@@ -1,4 +1,4 @@
-//! Which endpoints a module sends to. Whoever registers chooses the endpoint, so it is an address that a stranger makes this
+//! Which endpoints a module sends to. The app that registers chooses the endpoint, so it is an address that a stranger makes this
 //! machine connect to: its text is judged here, and what its name resolves to where the connection is made.
 
 use std::net::Ipv6Addr;

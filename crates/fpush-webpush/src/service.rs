@@ -107,7 +107,7 @@ pub(crate) const HTTPS: u16 = 443;
 
 /// The pattern of all hosts.
 pub(crate) const EVERYBODY: &str = "*";
-/// The hosts of the vendors' push services, and no others of theirs: whoever registers makes this machine send to them.
+/// The hosts of the vendors' push services, and no others of theirs: a stranger who registers makes this machine send to them.
 pub(crate) const VENDORS: [(&str, Vendor); 4] = [
     ("updates.push.services.mozilla.com", Vendor::Mozilla),
     ("fcm.googleapis.com", Vendor::Google),

@@ -276,7 +276,7 @@ impl StateDir {
         let is_due = |schedule: &SaveSchedule| now.is_none_or(|now| schedule.next <= now);
         let clocks = clocks();
         let mut snapshots = Vec::new();
-        // What a shadow holds must not be sent by whoever comes after it.
+        // What a shadow holds must not be sent by the daemon that comes after it.
         let is_real = |typed: &&TypedModule| typed.module.delivery() == Delivery::Real;
         let modules: Vec<_> = modules.iter().filter(is_real).cloned().collect();
         let modules = &*modules;

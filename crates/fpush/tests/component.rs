@@ -761,7 +761,7 @@ mod other_traffic {
         assert_eq!(Form::of(&status).names(), ["FORM_TYPE"]);
     }
 
-    /// For whoever writes an app: which field, or which push module. Nothing that was sent is repeated.
+    /// For the developer of an app: which field, or which push module. Nothing that was sent is repeated.
     #[test]
     fn errors_say_which_field_or_which_module() {
         let module = json!({ "type": "demo" });

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | both commands reach the other one's handler | `dialects::the_first_dialect_answers_as_its_clients_expect` |
 //! | unregistering demands a token that its form lacks | the same |
-//! | whoever knows a node can take it over or remove it | `owners::nobody_else_renews_or_removes_a_device`, `http::the_secret_can_be_demanded` |
+//! | who knows a node can take it over or remove it | `owners::nobody_else_renews_or_removes_a_device`, `http::the_secret_can_be_demanded` |
 //! | secrets come from the clock of the process | `dialects::secrets_and_nodes_are_random` |
 //! | Apple's 410 timestamp is ignored | `dead::a_token_that_died_before_the_renewal_lives` |
 //! | a wrong environment unregisters every device | `dead::a_module_that_is_set_wrong_unregisters_nobody` |

@@ -1,4 +1,4 @@
-//! `cargo xtask demo --web`, as whoever follows the documents runs it, but without the internet: a proxy leads to a push service
+//! `cargo xtask demo --web`, as a reader of the documents runs it, but without the internet: a proxy leads to a push service
 //! that is a stand-in, and a few requests stand for the browser.
 
 use std::{

@@ -65,7 +65,7 @@ enum Condition {
     Unavailable,
 }
 
-/// Whoever owns many domains has half of the places at most.
+/// An owner of many domains has half of the places at most.
 #[tokio::test(start_paused = true)]
 async fn a_domain_that_had_a_push_accepted_gets_a_place_whoever_waits() {
     let registry = Registry {

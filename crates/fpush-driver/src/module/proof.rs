@@ -20,7 +20,7 @@ impl Module {
     ///
     /// # Errors
     ///
-    /// The provider refuses, or does not answer before the deadline. What that says of the module is logged, too: whoever looks
+    /// The provider refuses, or does not answer before the deadline. What that says of the module is logged, too: an operator who looks
     /// there finds why the module is red.
     pub async fn verify(&self, deadline: Instant) -> Result<Cow<'static, str>, Failure> {
         let verified = self.ask_for_proof(deadline).await;

@@ -28,7 +28,7 @@ async fn a_device_registers_gets_a_push_and_unregisters() {
 
     let again = rig.post("register", "token=t2&node=E0FF1D8C-EB96&type=fcm").await;
     let new = again.body.strip_prefix("OK\nE0FF1D8C-EB96\n").unwrap().to_owned();
-    assert_ne!(new, secret, "whoever does not say the secret is not shown it");
+    assert_ne!(new, secret, "the secret is shown only to a request that says it");
     assert_eq!(
         rig.registry.show("E0FF1D8C-EB96").await.unwrap().unwrap().token,
         "t2"

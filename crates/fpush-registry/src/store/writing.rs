@@ -216,7 +216,7 @@ impl Writing {
         self.add_state(change, counted, now).await?;
         let before = self.meta(ACCEPTED).await?;
         let before = before.and_then(|text| Accepted::from_text(&text));
-        // Later than the last one, also if the clock was ahead then: whoever has seen that one has to see this one.
+        // Later than the last one, also if the clock was ahead then: a reader that has seen that one has to see this one.
         let after = before.map_or(0, |before| before.at.saturating_add(1));
         let accepted = Accepted {
             at: now.millis().max(after),
@@ -403,7 +403,7 @@ pub(super) const ACCEPTED: &str = "accepted";
 const MOST_TOMBSTONES: i64 = 2_000_000;
 /// So many changes back a copy that went another way is known by its marks.
 const KEEP_STATES: i64 = 50_000;
-/// Whoever has not read a change by the time that so many came after it reads all devices anew: that is faster than to read
+/// A reader that has not read a change by the time that so many came after it reads all devices anew: that is faster than to read
 /// so many. With the longest nodes they take 120 MB.
 pub(crate) const MOST_CHANGES: i64 = 200_000;
 /// After this time nobody is left who has not read a change.

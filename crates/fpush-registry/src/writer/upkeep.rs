@@ -242,7 +242,7 @@ impl Writer {
         }
         // What was used a moment ago, or while the database was away, must not look unused.
         while self.write_times().await {
-            // Whoever registers meanwhile does not wait for all of it.
+            // A registration that comes meanwhile does not wait for all of it.
             self.write().await;
         }
         if self.outage.is_some() {

@@ -222,7 +222,7 @@ async fn over_http_a_node_is_open_unless_somebody_owns_it() {
         let open = database.open().await;
         let register = async |token, secret| open.register_unowned("n-1", token, secret).await.unwrap();
         let first = register("t-1", None).await;
-        // Whoever does not say the secret is not shown it.
+        // The secret is shown only to a command that says it.
         let second = register("t-2", None).await;
         assert_ne!(second, first);
         for secret in [&first, &second] {
@@ -332,7 +332,7 @@ async fn some_nodes_are_nobodys_to_choose() {
     }
     open.close().await;
 
-    // A node that was made for a device is its owner's, whoever has chosen it meanwhile.
+    // A node that was made for a device is its owner's, whichever account has chosen it meanwhile.
     let open = database.open().await;
     let fields = [("token", "t-1"), ("device-id", "0123")];
     let made = open
@@ -633,7 +633,7 @@ async fn an_import_is_idempotent_and_leaves_later_registrations_alone() {
             open.registry.import(devices.clone()).await.unwrap(),
             imported(0, 0, 10)
         );
-        // Nobody knows whether it is an account's: whoever comes first is its owner, and the secret of before, which is not
+        // Nobody knows whether it is an account's: the first account is its owner, and the secret of before, which is not
         // shown, is good for a while.
         let shown = open.register(ALICE, "n-3", "t").await.unwrap();
         assert_ne!(shown, "secret");

@@ -194,7 +194,7 @@ async fn a_new_primary_that_has_lost_the_last_changes_ends_nobody() {
         open.device("lives", Some(&lives)).await;
         assert!(!open.has_ended("again").await);
     }
-    // Whoever was lost registers again, as apps do.
+    // A device that was lost registers again, as apps do.
     let secret = far.register(ALICE, "lost", "t").await.unwrap();
     near.device("lost", Some(&secret)).await;
     near.registry.accept().await.unwrap();

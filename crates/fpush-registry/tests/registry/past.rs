@@ -65,7 +65,7 @@ fn file(database: &Database) -> PathBuf {
     }
 }
 
-/// Whoever remembers nothing believes what has ended since he came, by himself or by others.
+/// An instance that remembers nothing believes what has ended since it came, by itself or by others.
 #[tokio::test]
 async fn without_a_past_only_what_ended_since_the_start_is_gone() {
     for past in BackedUp::all().await {

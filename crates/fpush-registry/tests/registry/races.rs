@@ -153,7 +153,7 @@ async fn apply(open: &Open, model: &mut Model, step: Step) {
             };
             let since = since.map(|since| u64::try_from(then.changed + since).unwrap());
             let ended = recipient.record.gone(since).await;
-            // Dead is whoever has the token that was pushed to, and has not registered since.
+            // Dead is the device that has the token that was pushed to, and has not registered since.
             let dies = model.devices.get(&node).is_some_and(|device| {
                 let later = match since {
                     Some(since) => device.changed < i64::try_from(since).unwrap(),
@@ -277,7 +277,7 @@ async fn a_renewal_at_the_same_time_wins() {
             }
             let mut secrets = tasks.join_all().await;
             secrets.retain(|secret| !secret.is_empty());
-            // At most one death came first, and whoever registered after it had a new secret.
+            // At most one death came first, and a device that registered after it had a new secret.
             let last = one.registry.show(&node).await.unwrap().expect("a renewal wins");
             assert!(secrets.contains(&last.secret));
             secrets.sort_unstable();

@@ -107,7 +107,7 @@ pub(crate) fn panicked() -> Option<String> {
     PANICS.with_borrow(|panics| panics.as_ref()?.first().cloned())
 }
 
-/// For whoever has asked.
+/// Only for a run that asked for it.
 #[expect(clippy::disallowed_macros, reason = "it is a test's")]
 pub(crate) fn say(text: fmt::Arguments<'_>) {
     eprintln!("{text}");

@@ -58,7 +58,7 @@ impl Registrations {
         self.by_node.insert(node.to_owned(), registration);
     }
 
-    /// Whether whoever registered it has not unregistered.
+    /// Whether its app has not unregistered it.
     pub(crate) fn wants_pushes(&self, node: &str) -> bool {
         self.by_node
             .get(node)

@@ -1,4 +1,4 @@
-//! Writes registered devices for whoever reads them elsewhere.
+//! Writes registered devices for programs that read them elsewhere.
 
 use std::{fmt::Write as _, fs, path::Path};
 

@@ -45,7 +45,7 @@ fn instances_decide_alone_while_the_engine_is_away_and_tell_it_all_when_it_is_ba
     rig.earn_trust(0);
     assert_eq!(rig.push(0, &token(1)), RESULT);
     rig.redis.kill();
-    // At once, whoever notices.
+    // At once, whichever task notices.
     assert_eq!(rig.push(0, &token(2)), RESULT);
     assert_eq!(
         rig.push(1, &token(2)),

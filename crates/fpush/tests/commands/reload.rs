@@ -129,7 +129,7 @@ fn where_none_runs_there_is_nothing_to_reload() {
     assert!(!place.somebody_knocks(), "it does not start one");
 }
 
-/// It would read its own file, and whoever asked would believe that it has read another one.
+/// It would read its own file, and the operator would believe that it has read another one.
 #[test]
 fn a_daemon_with_another_file_does_not_answer() {
     let place = Place::new();

@@ -83,7 +83,7 @@ fn without_a_daemon_it_goes_to_the_provider_directly() {
     assert!(!place.socket().exists(), "a command opens no socket");
 }
 
-/// The same words, whoever asked.
+/// The same words on every way.
 #[test]
 fn what_the_provider_answered_is_said_with_what_it_means() {
     let place = Place::new();

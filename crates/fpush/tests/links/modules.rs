@@ -100,7 +100,7 @@ fn devices_register_for_the_modules_of_the_name_alone() {
     // Its module is not that of the other name, and nobody unregisters it for that.
     other.send(metronome_publish("not here", "n1", Some(&secret)).to(OTHER));
     assert_eq!(other.reply_to("not here", LONG).verdict(), UNKNOWN_MODULE);
-    // Nor does it register or unregister it, whoever it says it is.
+    // Nor does it register or unregister it, whatever name it says.
     for (id, command, fields) in [
         (
             "replace",

@@ -75,7 +75,7 @@ fn these_are_the_addresses() {
     }
 }
 
-/// Not ready, but alive: whoever restarts it because of `/livez` would help nobody.
+/// Not ready, but alive: a restart because of `/livez` would help nobody.
 #[test]
 fn a_daemon_without_its_server_is_alive() {
     let xmpp = FakeXmpp::start(DOMAIN, common::SECRET);

@@ -101,7 +101,7 @@ fn the_journal_gets_json_with_priorities() {
     }
 }
 
-/// Whoever redirects standard error leaves the variable as it was.
+/// A redirection of standard error leaves the variable as it was.
 #[test]
 fn another_file_than_the_journal_gets_lines_for_people() {
     for line in talkative(json!({}), to_the_journal("1")) {

@@ -298,7 +298,11 @@ impl World {
             if known >= tokens {
                 return;
             }
-            assert!(Instant::now() < end, "{known} of {tokens} are in {}", file.display());
+            assert!(
+                Instant::now() < end,
+                "{known} of {tokens} are in {}",
+                file.display()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }

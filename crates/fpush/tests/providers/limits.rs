@@ -124,7 +124,7 @@ fn a_flood_delays_only_itself() {
     assert_eq!(rig.push("m", &token(59)), RESULT, "and took no slot");
 }
 
-/// Whoever owns a domain has any number of names below it: together they have one share of the line.
+/// The owner of a domain has any number of names below it: together they have one share of the line.
 #[test]
 fn a_flood_of_many_names_of_one_domain_delays_only_itself() {
     let ca = TestCa::new();

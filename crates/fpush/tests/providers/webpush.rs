@@ -116,7 +116,7 @@ fn every_spelling_of_a_subscription_is_one_token() {
     // It is queued, because the rate limit knows the token.
     assert_eq!(rig.push("w", &other), RESULT);
     assert_eq!(push.pushes().len(), 1);
-    // Whoever knows an endpoint makes any number of tokens for it: they are one receiver.
+    // Who knows an endpoint makes any number of tokens for it: they are one receiver.
     for _ in 0..5 {
         let invented = push.subscribe("/a").token();
         assert_ne!(rig.push("w", &invented), UNAVAILABLE);
@@ -607,7 +607,7 @@ fn a_push_service_with_a_wrong_certificate_is_waited_for_and_ends_no_device() {
     }
 }
 
-/// Whoever has two domains can invent any number of names below that of a vendor that names no hosts.
+/// An attacker with two domains can invent any number of names below that of a vendor that names no hosts.
 #[test]
 fn no_invented_host_of_a_vendor_is_its_outage() {
     let ca = TestCa::new();

@@ -57,7 +57,7 @@ fn post(rig: &Rig, node: &str) -> Vec<String> {
 fn a_registrable_domain_has_half_of_all_devices() {
     on_every_database(|store| {
         let mut rig = Rig::with(json!({ "store": store, "maxDevices": 6 }));
-        // Whoever owns a domain owns all names below it.
+        // The owner of a domain owns all names below it.
         for number in 0..3 {
             let from = format!("u@x{number}.flood.org");
             assert_eq!(register(&mut rig, &from, &format!("f-{number}"), number), RESULT);
@@ -164,7 +164,7 @@ fn an_import_is_the_operators_and_is_warned_of() {
             "{said}"
         );
         assert_eq!(register(&mut rig, "a@localhost", "n", 9), TOO_MANY);
-        // Whoever such a device belongs to gets it, whatever there is of their domain.
+        // The owner of such a device gets it, whatever there is of their domain.
         for number in 0..5 {
             let from = format!("u{number}@new.org");
             assert_eq!(register(&mut rig, &from, &format!("i-{number}"), number), RESULT);

@@ -39,7 +39,7 @@ fn from(rig: &Rig, number: usize) -> String {
     secret.unwrap_or_else(|| panic!("{answer}")).to_owned()
 }
 
-/// As often as an app registers, and whoever else does it, its server's secret stays good and nobody is refused.
+/// As often as an app registers, and whatever else registers it, its server's secret stays good and nobody is refused.
 #[test]
 fn a_device_registers_as_often_as_it_likes() {
     let mut rig = rig();

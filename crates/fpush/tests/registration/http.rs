@@ -43,7 +43,7 @@ fn a_device_of_http_is_pushed_to_by_http_and_by_xmpp() {
     assert_eq!(again[..2], ["OK", node]);
     assert_ne!(
         again[2], secret,
-        "whoever does not say the secret is not shown it"
+        "the secret is shown only to a request that says it"
     );
     let proof = format!(
         "node=E0FF1D8C%20%c3%a4%26&token={}&type=apns&secret={secret}",
@@ -423,7 +423,7 @@ fn for_debugging_there_are_pages() {
     assert_eq!(rig.http("GET /push_appserver/v1/settings/other", "").status, 404);
 }
 
-/// Whoever has a silent phone may read it, where the operator wants that.
+/// A user with a silent phone may read it, where the operator wants that.
 #[test]
 fn a_page_that_explains_how_to_test_is_there_if_the_settings_say_so() {
     for (is_wanted, status) in [(None, 404), (Some(false), 404), (Some(true), 200)] {

@@ -1,4 +1,4 @@
-//! The two commands with which a user finds out why a phone stays silent, by all rules of XEP-0050, and for whoever does not
+//! The two commands with which a user finds out why a phone stays silent, by all rules of XEP-0050, and for clients that do not
 //! keep to them.
 
 use fpush_testkit::{Answer, Command, Form, Reply};
@@ -130,7 +130,7 @@ fn a_user_sees_a_test_push_arrive() {
 fn a_device_is_named_by_node_and_secret_or_by_module_and_token() {
     let mut rig = Rig::start();
     let secret = rig.register(ALICE, "n", &apple(1));
-    // Who knows the secret may push, whoever it is: servers do nothing else.
+    // Any sender that knows the secret may push: servers do nothing else.
     for from in [ALICE, MALLORY] {
         assert_eq!(
             test_push(&mut rig, from, &[("node", "n"), ("secret", &secret)]),

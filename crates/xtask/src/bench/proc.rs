@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 /// The processor time that the threads of a process have used, in user mode and in the kernel.
 ///
 /// `/proc/PID/stat` counts in hundredths of a second, which is too coarse for a process that idles; this counts in
-/// nanoseconds. A thread that ended is missing, but whoever is measured here does its work in threads that stay.
+/// nanoseconds. A thread that ended is missing, but the programs measured here do their work in threads that stay.
 pub(super) fn cpu_time(process: u32) -> Result<Duration> {
     let mut nanos = 0;
     let threads = fs::read_dir(format!("/proc/{process}/task"));

@@ -39,7 +39,7 @@ impl Backend {
     }
 }
 
-/// The stand-ins. Whoever holds this is their process.
+/// The stand-ins. The process that holds this is theirs.
 pub(super) struct Providers {
     pub(super) apns: FakeApns,
     pub(super) slow_apns: FakeApns,

@@ -310,7 +310,7 @@ fn an_incident_of_a_vendor_ends_few_of_those_for_whom_their_senders_sign() {
     assert!(gone("gone", Err(GONE)));
 }
 
-/// Whoever makes thousands of origins makes no device die later, and none that is alive die.
+/// A stranger with thousands of origins makes no device die later, and none that is alive die.
 #[test]
 fn no_first_word_is_forgotten_with_its_origin_and_a_success_lifts_it() {
     let (mut f, lane) = (Fixture::new(), server("https://up.example"));

@@ -107,7 +107,7 @@ fn defaults_are_json_of_their_kind() {
     check(&ROOT, "");
 }
 
-/// Whoever adds a setting has to say it in both.
+/// A new setting has to be in both.
 #[test]
 fn the_documents_name_every_key() {
     let read = |name: &str| {
