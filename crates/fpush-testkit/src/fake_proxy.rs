@@ -1,13 +1,12 @@
 //! A stand-in for an HTTP proxy.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime;
-use tokio::sync::oneshot;
+use tokio::net::TcpStream;
+
+use crate::serving::Serving;
 
 /// What a proxy does with CONNECT.
 #[derive(Debug, Clone)]
@@ -24,10 +23,8 @@ pub enum ProxyAnswer {
 
 /// A proxy on `127.0.0.1` that connects to wherever it is asked to, unless told otherwise. It stops on drop.
 pub struct FakeProxy {
-    address: SocketAddr,
     shared: Arc<Shared>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    serving: Serving,
 }
 
 struct Shared {
@@ -38,50 +35,28 @@ struct Shared {
 impl FakeProxy {
     /// Starts one.
     pub fn start() -> Self {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             answer: Mutex::new(ProxyAnswer::Tunnel),
             asked: Mutex::new(Vec::new()),
         });
-        let (stop, stopped) = oneshot::channel();
         let for_all = Arc::clone(&shared);
-        let serving = async move {
-            let listener = TcpListener::from_std(listener).unwrap();
+        let serving = Serving::start("proxy", async move |listener| {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 tokio::spawn(serve(client, Arc::clone(&for_all)));
             }
-        };
-        let thread = thread::spawn(move || {
-            let runtime = runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                tokio::select! {
-                    () = serving => {}
-                    _ = stopped => {}
-                }
-            });
         });
-        Self {
-            address,
-            shared,
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        Self { shared, serving }
     }
 
     /// What `HTTPS_PROXY` has to be.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.serving.address())
     }
 
     /// The same with a user and a password.
     pub fn url_with(&self, user: &str, password: &str) -> String {
-        format!("http://{user}:{password}@{}", self.address)
+        format!("http://{user}:{password}@{}", self.serving.address())
     }
 
     /// What is done with requests from now on.
@@ -131,18 +106,6 @@ async fn serve(mut client: TcpStream, shared: Arc<Shared>) {
         }
         ProxyAnswer::Silence => {
             let _ = client.read_u8().await;
-        }
-    }
-}
-
-impl Drop for FakeProxy {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-            && !thread::panicking()
-        {
-            panic!("the thread of the proxy panicked");
         }
     }
 }

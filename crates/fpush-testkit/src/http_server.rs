@@ -3,12 +3,12 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak, mpsc as std_mpsc};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, ready};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -17,13 +17,13 @@ use h2::{Reason, RecvStream};
 use http::{HeaderMap, Method, Response};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 
 use crate::answer::{Answer, BodyEnd, GoAway, HttpReply};
+use crate::serving::Serving;
 
 /// A request as it came in.
 pub(crate) struct Request {
@@ -65,10 +65,8 @@ pub(crate) struct Options {
 
 /// A running server; it stops on drop.
 pub(crate) struct Server {
-    address: SocketAddr,
     shared: Arc<Shared>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    serving: Serving,
 }
 
 impl Server {
@@ -89,39 +87,15 @@ impl Server {
             times: Mutex::new(None),
             panicked: AtomicBool::new(false),
         });
-        let (stop, stopped) = oneshot::channel();
-        let (started, address) = std_mpsc::channel();
-        let thread = thread::Builder::new()
-            .name(name.to_owned())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || {
-                    let runtime = runtime::Builder::new_current_thread()
-                        .enable_all()
-                        .build()
-                        .unwrap();
-                    runtime.block_on(async {
-                        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-                        started.send(listener.local_addr().unwrap()).unwrap();
-                        tokio::select! {
-                            () = accept(listener, TlsAcceptor::from(tls), shared) => {}
-                            _ = stopped => {}
-                        }
-                    });
-                }
-            })
-            .unwrap();
-        let address = address.recv().expect("the server thread binds its port");
-        Self {
-            address,
-            shared,
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        let serving = Serving::start(name, {
+            let shared = Arc::clone(&shared);
+            move |listener| accept(listener, TlsAcceptor::from(tls), shared)
+        });
+        Self { shared, serving }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.serving.address()
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -163,13 +137,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-            && !thread::panicking()
-        {
-            panic!("the server thread panicked");
-        }
+        self.serving.end();
         // The runtime catches a panic, and a test that asserts something in its closure would pass.
         if self.shared.panicked.load(Ordering::Acquire) && !thread::panicking() {
             panic!("the answer to a request panicked, see above");

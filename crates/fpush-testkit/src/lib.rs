@@ -59,6 +59,7 @@ mod tls_server;
 mod cutter;
 mod http_server;
 mod journal;
+mod serving;
 
 pub use answer::{Answer, BodyEnd, Gate, Reason};
 pub use browser::Browser;
