@@ -87,6 +87,30 @@ pub trait Server {
     }
 }
 
+/// Which server, for a test of both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// [`Prosody`].
+    Prosody,
+    /// [`Ejabberd`].
+    Ejabberd,
+}
+
+impl Kind {
+    /// Starts one with these components (JID and secret), as it is usual.
+    ///
+    /// # Panics
+    ///
+    /// It does not start, or is not installed.
+    pub fn start(self, components: &[(&str, &str)]) -> Box<dyn Server> {
+        let started = match self {
+            Self::Prosody => Prosody::start(components, "").map(|server| Box::new(server) as _),
+            Self::Ejabberd => Ejabberd::start(components, "").map(|server| Box::new(server) as _),
+        };
+        started.unwrap_or_else(|e| panic!("{e}"))
+    }
+}
+
 /// A private Prosody with `mod_cloud_notify`.
 #[derive(Debug)]
 pub struct Prosody(Instance);
@@ -388,73 +412,64 @@ impl Drop for Instance {
     }
 }
 
-impl Server for Prosody {
-    fn name(&self) -> &'static str {
-        self.0.name
+/// What is an instance of one of the servers.
+trait Served {
+    fn instance(&self) -> &Instance;
+    fn instance_mut(&mut self) -> &mut Instance;
+}
+
+impl Served for Prosody {
+    fn instance(&self) -> &Instance {
+        &self.0
     }
 
-    fn component_port(&self) -> u16 {
-        self.0.component_port
-    }
-
-    fn c2s_port(&self) -> u16 {
-        self.0.c2s_port
-    }
-
-    fn component_logins(&self) -> usize {
-        self.log().matches(self.0.login_line).count()
-    }
-
-    fn log(&self) -> String {
-        self.0.log()
-    }
-
-    fn processes(&self) -> Vec<u32> {
-        self.0.processes()
-    }
-
-    fn stop(&mut self) {
-        self.0.stop();
-    }
-
-    fn restart(&mut self) -> io::Result<()> {
-        self.0.stop();
-        self.0.start()
+    fn instance_mut(&mut self) -> &mut Instance {
+        &mut self.0
     }
 }
 
-impl Server for Ejabberd {
+impl Served for Ejabberd {
+    fn instance(&self) -> &Instance {
+        &self.0
+    }
+
+    fn instance_mut(&mut self) -> &mut Instance {
+        &mut self.0
+    }
+}
+
+impl<S: Served> Server for S {
     fn name(&self) -> &'static str {
-        self.0.name
+        self.instance().name
     }
 
     fn component_port(&self) -> u16 {
-        self.0.component_port
+        self.instance().component_port
     }
 
     fn c2s_port(&self) -> u16 {
-        self.0.c2s_port
+        self.instance().c2s_port
     }
 
     fn component_logins(&self) -> usize {
-        self.log().matches(self.0.login_line).count()
+        self.log().matches(self.instance().login_line).count()
     }
 
     fn log(&self) -> String {
-        self.0.log()
+        self.instance().log()
     }
 
     fn processes(&self) -> Vec<u32> {
-        self.0.processes()
+        self.instance().processes()
     }
 
     fn stop(&mut self) {
-        self.0.stop();
+        self.instance_mut().stop();
     }
 
     fn restart(&mut self) -> io::Result<()> {
-        self.0.stop();
-        self.0.start()
+        self.instance_mut().stop();
+        self.instance_mut().start()
     }
 }
 

@@ -23,7 +23,7 @@ use fpush_testkit::{
     daemon::Builder,
     fcm_error,
     publish::push_module,
-    servers::{Client, Ejabberd, Prosody, Seen, Server, Tap, attribute},
+    servers::{Client, Kind, Seen, Server, Tap, attribute},
 };
 use serde_json::{Map, Value, json};
 
@@ -463,7 +463,7 @@ fn what_a_server_makes_longer_ends_no_link(kind: Kind) {
 }
 
 fn who_cannot_log_in_is_told_what_to_change(kind: Kind) {
-    let mut server = kind.start();
+    let mut server = kind.start(&[(COMPONENT, SECRET)]);
     let started = |name: &str, secret: &str, port: u16| {
         let builder = Daemon::builder(env!("CARGO_BIN_EXE_fpush"));
         let modules = Providers::start().settings(&builder, &json!({}));
@@ -551,24 +551,6 @@ fn sigterm_sends_what_is_queued_and_ends_the_stream(kind: Kind) {
         "{log}"
     );
     stage.expect_clean_end();
-}
-
-/// The server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Prosody,
-    Ejabberd,
-}
-
-impl Kind {
-    fn start(self) -> Box<dyn Server> {
-        let components = [(COMPONENT, SECRET)];
-        let started = match self {
-            Self::Prosody => Prosody::start(&components, "").map(|server| Box::new(server) as _),
-            Self::Ejabberd => Ejabberd::start(&components, "").map(|server| Box::new(server) as _),
-        };
-        started.unwrap_or_else(|e| panic!("{e}"))
-    }
 }
 
 /// A type of push module.
@@ -751,7 +733,7 @@ impl Stage {
     }
 
     fn start_at(kind: Kind, ratelimit: &Value, port: fn(&dyn Server, &Tap) -> u16) -> Self {
-        let server = kind.start();
+        let server = kind.start(&[(COMPONENT, SECRET)]);
         let providers = Providers::start();
         let tap = Tap::start(server.component_port()).unwrap();
         let port = port(server.as_ref(), &tap);

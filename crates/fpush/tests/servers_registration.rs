@@ -27,7 +27,7 @@ use fpush_testkit::{
     ApnsKey, Daemon, FakeApns, FakeFcm, TempDir, TestCa,
     daemon::Builder,
     run_to_end,
-    servers::{Client, Ejabberd, Prosody, Seen, Server, Tap, attribute, escape, form_value, submit_form},
+    servers::{Client, Kind, Prosody, Seen, Server, Tap, attribute, escape, form_value, submit_form},
 };
 use serde_json::{Value, json};
 
@@ -734,24 +734,6 @@ impl App {
     }
 }
 
-/// The server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Prosody,
-    Ejabberd,
-}
-
-impl Kind {
-    fn start(self) -> Box<dyn Server> {
-        let components = [(COMPONENT, SECRET)];
-        let started = match self {
-            Self::Prosody => Prosody::start(&components, "").map(|server| Box::new(server) as _),
-            Self::Ejabberd => Ejabberd::start(&components, "").map(|server| Box::new(server) as _),
-        };
-        started.unwrap_or_else(|e| panic!("{e}"))
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Provider {
     Apple,
@@ -856,7 +838,7 @@ struct Stage {
 impl Stage {
     /// With a relay between the server and fpush that sees every stanza.
     fn start(kind: Kind) -> Self {
-        Self::start_with(kind, kind.start())
+        Self::start_with(kind, kind.start(&[(COMPONENT, SECRET)]))
     }
 
     fn start_with(kind: Kind, server: Box<dyn Server>) -> Self {
