@@ -189,7 +189,7 @@ async fn who_watches_sees_the_connection() {
     });
     let begin = Instant::now();
     while connection(&*backend).streams == 0 {
-        assert!(begin.elapsed() < Duration::from_secs(5));
+        assert!(begin.elapsed() < Duration::from_secs(30));
         yield_now().await;
     }
     sending.await.unwrap().unwrap();
@@ -199,13 +199,13 @@ async fn who_watches_sees_the_connection() {
         (1, 0, 1, None)
     );
     while connection(&*backend).ping.is_none() {
-        assert!(begin.elapsed() < Duration::from_secs(5));
+        assert!(begin.elapsed() < Duration::from_secs(30));
         sleep(Duration::from_millis(50)).await;
     }
     assert!(connection(&*backend).ping < Some(Duration::from_secs(1)));
     rig.apns.reset_existing_connections();
     while connection(&*backend).open > 0 {
-        assert!(begin.elapsed() < Duration::from_secs(5));
+        assert!(begin.elapsed() < Duration::from_secs(30));
         sleep(Duration::from_millis(10)).await;
     }
 }

@@ -291,28 +291,24 @@ fn after_a_restart_of_the_server_pushes_go_on(kind: Kind) {
 }
 
 fn a_second_message_is_acknowledged_at_once_and_delivered_later(kind: Kind) {
-    let mut stage = Stage::start(kind, &json!({ "ratelimitTime": "2s" }));
+    let mut stage = Stage::start(kind, &json!({ "ratelimitTime": "5s" }));
     let module = Type::any();
     let token = module.token(1);
     stage.register("alice", &token, module.name());
     stage.write_to("alice");
     stage.write_to("alice");
     let (first, _) = stage.exchange(&token, 1);
-    let (second, reply) = stage.exchange(&token, 2);
+    let (_, reply) = stage.exchange(&token, 2);
     let sent = stage.sent(module, &token);
     assert_eq!(reply.attribute("type"), Some("result"), "{reply:?}");
-    assert!(reply.at - second.at < Duration::from_secs(1));
-    assert_eq!(sent, 1);
+    assert_eq!(sent, 1, "and the second one has not been sent when that is known");
     stage.expect_in_log(&Effect::Accepted(&reply), "alice", &token, 2);
 
     until("the second push", || {
         (stage.sent(module, &token) == 2).then_some(())
     });
     let waited = first.at.elapsed();
-    assert!(
-        waited >= Duration::from_millis(1_900) && waited < Duration::from_secs(10),
-        "{waited:?}"
-    );
+    assert!(waited >= Duration::from_secs(5), "{waited:?}");
 }
 
 fn nothing_that_a_user_sends_ends_the_link(kind: Kind) {

@@ -1,6 +1,9 @@
 //! Instances behave as one towards devices.
 
-use std::{thread::sleep, time::Duration};
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use fpush_testkit::{Answer, Clock, Flow, Moves, Redis, TempDir, until};
 use serde_json::json;
@@ -13,6 +16,8 @@ use crate::rig::{
 fn the_rate_limit_is_that_of_one_instance() {
     let mut rig = Rig::start(2, "2s");
     let device = token(1);
+    // The window begins later than this: what is measured at Apple alone may have come late to it.
+    let began = Instant::now();
     assert_eq!(rig.push(0, &device), RESULT, "sent");
     assert_eq!(rig.push(1, &device), RESULT, "queued");
     assert_eq!(
@@ -23,8 +28,8 @@ fn the_rate_limit_is_that_of_one_instance() {
     assert_eq!(rig.push(1, &device), REFUSED);
     rig.apns.wait_for(2, LONG);
     let sent = rig.sent(&device);
-    let between = sent[1].at - sent[0].at;
-    assert!(between.as_secs_f64() >= 1.9, "{between:?}");
+    let waited = sent[1].at - began;
+    assert!(waited >= Duration::from_secs(2), "{waited:?}");
     assert_eq!(rig.push(0, &device), RESULT, "queued behind the queued one");
     rig.apns.wait_for(3, LONG);
 }
@@ -264,6 +269,7 @@ fn a_pause_and_a_silence_are_those_of_all() {
         ..Setup::of(2, "0s")
     });
     let device = token(1);
+    let began = Instant::now();
     rig.apns.queue([Answer::reason(429, "TooManyRequests")]);
     assert_eq!(rig.push(0, &device), RESULT, "queued until the silence is over");
     until(LONG, "the silence is told", || {
@@ -272,7 +278,7 @@ fn a_pause_and_a_silence_are_those_of_all() {
     assert_eq!(rig.push(1, &device), REFUSED);
     rig.apns.wait_for(2, LONG);
     let sent = rig.sent(&device);
-    assert!((sent[1].at - sent[0].at) >= Duration::from_millis(2_900));
+    assert!(sent[1].at - began >= Duration::from_secs(3));
 
     rig.apns.answer_with(|_| Answer::reason(403, "BadCertificate"));
     assert_eq!(rig.push(0, &token(2)), TROUBLE);

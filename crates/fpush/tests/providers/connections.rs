@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::{
     apns::{apple, token, tokens},
-    rig::{LONG, RESULT, Rig, SECOND, Scripts, UNAVAILABLE, merged, modules, unlimited},
+    rig::{AT_ONCE, LONG, RESULT, Rig, SECOND, Scripts, UNAVAILABLE, merged, modules, unlimited},
 };
 
 #[test]
@@ -45,7 +45,7 @@ fn what_breaks_is_sent_again_at_once_under_the_same_id() {
         scripts.set(&token, [fault.clone(), fault.clone()]);
         let (verdict, took) = rig.timed(&module, &token);
         assert_eq!(verdict, RESULT, "{fault:?}");
-        assert!(took < 2 * SECOND, "{fault:?} {took:?}");
+        assert!(took < AT_ONCE, "{fault:?} {took:?}");
         let requests: Vec<_> = apns.requests().into_iter().filter(|r| r.token == token).collect();
         assert_eq!(requests.len(), 3, "{fault:?}");
         assert!(
@@ -160,7 +160,7 @@ fn a_connection_that_was_reset_while_idle_is_not_noticed() {
     for number in 0..3 {
         let (verdict, took) = rig.timed("m", &token(number));
         assert_eq!(verdict, RESULT);
-        assert!(took < SECOND, "{took:?}");
+        assert!(took < 5 * SECOND, "no request has timed out: {took:?}");
         apns.reset_existing_connections();
     }
 }
@@ -174,7 +174,10 @@ fn silence_ends_with_the_request_timeout_and_the_push_is_sent_again() {
     apns.queue([Answer::Silence]);
     let (verdict, took) = rig.timed("m", &token(1));
     assert_eq!(verdict, RESULT);
-    assert!((SECOND..5 * SECOND).contains(&took), "{took:?}");
+    assert!(
+        (SECOND..5 * SECOND).contains(&took),
+        "not the usual timeout: {took:?}"
+    );
     let requests = apns.requests();
     assert_eq!(requests.len(), 2);
     assert_eq!(requests[0].header("apns-id"), requests[1].header("apns-id"));
@@ -191,11 +194,11 @@ fn a_slow_answer_is_waited_for() {
     let mut rig = Rig::start(&ca, modules([("m", apple(&apns, json!({})))]), &[]);
     // Requests that wait for the same connection go out in any order.
     assert_eq!(rig.push("m", &token(0)), RESULT);
-    apns.queue([Answer::Normal.after(3 * SECOND / 2)]);
+    let gate = Gate::new();
+    apns.queue([Answer::Normal.behind(&gate)]);
     let slow = rig.publish("m", &token(1));
-    let (verdict, took) = rig.timed("m", &token(2));
-    assert_eq!(verdict, RESULT);
-    assert!(took < SECOND, "the others do not wait: {took:?}");
+    assert_eq!(rig.push("m", &token(2)), RESULT, "the others do not wait");
+    gate.open();
     assert_eq!(rig.verdict(&slow), RESULT);
     assert_eq!(apns.count(), 3);
 }
@@ -227,9 +230,8 @@ fn a_connection_that_has_gone_silent_is_left_after_three_timeouts() {
     assert_eq!(verdicts, [RESULT; 3]);
     assert_eq!(apns.connections(), 2);
     rig.daemon.wait_for_log("gone silent", LONG);
-    let (verdict, took) = rig.timed("m", &token(4));
-    assert_eq!(verdict, RESULT);
-    assert!(took < SECOND, "{took:?}");
+    assert_eq!(rig.push("m", &token(4)), RESULT);
+    assert_eq!(apns.connections(), 2);
 
     // And three in a row, of one push.
     apns.stall_existing_connections();
@@ -278,7 +280,7 @@ fn who_asks_for_more_time_than_there_is_is_answered_for_at_once() {
     for _ in 0..2 {
         let (verdict, took) = rig.timed("m", &token(1));
         assert_eq!(verdict, UNAVAILABLE);
-        assert!(took < 2 * SECOND, "{took:?}");
+        assert!(took < AT_ONCE, "{took:?}");
     }
     apns.queue([unwell().header("retry-after", "1")]);
     let (verdict, took) = rig.timed("m", &token(1));

@@ -37,12 +37,17 @@ fn after_a_crash_what_waits_goes_out_once_and_when_it_is_due() {
     rig.daemon.kill();
     rig.start_again();
     rig.daemon.wait_for_log("held since before the start", LONG);
+    let until_then = first.elapsed();
     // The window that it waits for is open again as well.
     assert_eq!(rig.push(&token(1)), REFUSED);
     assert_eq!(rig.apns.count(), 1);
     let requests = rig.apns.wait_for(2, LONG);
     let waited = requests[1].at - first;
-    assert!(waited > 11 * SECOND && waited < 20 * SECOND, "{waited:?}");
+    assert!(waited > 11 * SECOND, "{waited:?}");
+    assert!(
+        waited < until_then + 11 * SECOND,
+        "{waited:?} since {until_then:?}"
+    );
     assert_eq!(requests[1].token, token(1));
     assert_eq!(requests[1].header("apns-push-type"), Some("alert"));
 
@@ -93,7 +98,7 @@ fn while_the_provider_is_down_what_waits_is_kept_for_the_next_start() {
     let start = Instant::now();
     let last = rig.stop();
     assert!(last.contains("stopped undelivered=0 kept=5"), "{last}");
-    assert!(start.elapsed() < 12 * SECOND, "{:?}", start.elapsed());
+    assert!(start.elapsed() < 20 * SECOND, "{:?}", start.elapsed());
     let written = rig.read(HELD);
     assert!(tokens.iter().all(|token| written.contains(token)), "{written}");
     assert_eq!(written.lines().count(), 5, "{written}");
