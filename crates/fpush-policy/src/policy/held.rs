@@ -181,11 +181,11 @@ impl<W> Policy<W> {
         };
         let backlog = paused.filter(|_| self.has_backlog()).or(backlog);
         let beside = self.next_beside(now);
-        let next = self
-            .held
-            .next_due()
-            .map(|due| paused.map_or(due, |until| until.max(due)));
-        [backlog, beside, next].into_iter().flatten().min()
+        // One for another lane does not wait for the end of this one's pause.
+        [backlog, beside, self.held.next_due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whether one more held push may go out. Some permits are left to publishes, which go first.

@@ -661,6 +661,23 @@ fn an_accepted_push_takes_back_what_was_said_against_its_token() {
     }
 }
 
+#[test]
+fn what_is_held_for_the_second_lane_does_not_wait_for_a_pause_of_the_main_one() {
+    let mut f = Fixture::new(10);
+    let pause = PushError::Pause {
+        length: Duration::from_secs(60),
+        alarm: false,
+    };
+    f.answer("a.org", "other", Err(pause), 0);
+    let mut job = job_of("a.org", "t");
+    job.lane = LaneId::Second;
+    let due = f.at(1_000);
+    f.policy.hold(job, HoldUntil::Due(due));
+    assert_eq!(f.policy.next_timer(f.at(500)), Some(due));
+    while f.policy.make_due(due) {}
+    assert!(matches!(f.policy.grant(due), Some(Grant::Held(_))));
+}
+
 proptest! {
     /// The rate limit's law, on any arrival pattern over a few tokens: in a window at most one push goes out at once and
     /// one is queued; the last publish of a burst is followed by a push; a refusal happens only while one is queued.
