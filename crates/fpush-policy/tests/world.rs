@@ -5,16 +5,16 @@
 //! The same seed is the same run. `FPUSH_SEEDS=100000` runs so many; `FPUSH_SEED=7` runs one and prints its steps.
 
 use std::{
-    collections::BTreeMap,
-    env,
+    collections::{BTreeMap, BTreeSet},
+    env, mem,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use fpush_policy::{
-    Busy, Clocks, Decision, Elsewhere, Ended, Failed, Grant, HeldChange, HeldEnd, HeldRecord, LastAccepted,
-    ModuleSettings, Next, Policy, Publish, PushJob, RateSlot, Recipient, Remembered, SenderDomain, Ticket,
-    Tries, Turn, VerdictPlace,
+    Busy, Clocks, Decision, Elsewhere, Ended, Failed, Grant, HeldChange, HeldEnd, HeldRecord, HoldUntil,
+    LastAccepted, ModuleSettings, Next, Policy, Publish, PushJob, RateSlot, Recipient, Remembered,
+    SenderDomain, Ticket, Tries, Turn, VerdictPlace,
 };
 use fpush_push::{
     Choice, Class, Failure, Fingerprint, Form, LaneId, Outcome, Push, PushError, Token, TokenHasher,
@@ -106,6 +106,20 @@ struct World {
     /// Tokens whose devices have gone, and when, in milliseconds since 1970.
     gone: BTreeMap<u64, u64>,
     answers: Answers,
+    /// When what was acknowledged was published, by token and class.
+    published: BTreeMap<(u64, u8), Vec<u64>>,
+    /// Until when it is tried for as long as its provider needs, however late it was acknowledged.
+    once_more: BTreeMap<(u64, u8), u64>,
+    /// When it was started.
+    started: u64,
+    /// When something was last said against a token for which it may be left alone for a while.
+    doubted: BTreeMap<u64, u64>,
+    /// Until when tokens get no push, because their provider called them too busy.
+    silences: BTreeMap<u64, u64>,
+    /// In which lane each push is held that was not tried yet.
+    held_in: BTreeMap<u64, LaneId>,
+    /// Until when each lane's provider may want nothing.
+    pauses: BTreeMap<LaneId, u64>,
     /// Whether the provider has been well ever since.
     always_fine: bool,
     acknowledged: u64,
@@ -141,7 +155,23 @@ impl Answers {
 }
 
 const PERMITS: usize = 4;
-const DAY: u64 = 86_400_000;
+/// `holdFor`, as it is where nobody has set it, in milliseconds.
+const HOLD_FOR: u64 = 4 * HOUR;
+/// After a restart, in milliseconds.
+const ONCE_MORE: u64 = 600_000;
+/// After a token was too busy, in milliseconds.
+const SILENCE: u64 = 600_000;
+/// The longest block of what may live, in milliseconds.
+const LONGEST_BLOCK: u64 = 1_200_000;
+/// Tokens from this one on are a stranger's, and from the second one on another one's.
+const STRANGERS: u64 = 60_000;
+const OTHERS: u64 = 90_000;
+/// So much is held of a domain of which no push was accepted.
+const MOST_OF_STRANGER: u64 = 1_000;
+/// No time is kept more exactly than that, in milliseconds.
+const TICK: u64 = 50;
+const HOUR: u64 = 3_600_000;
+const DAY: u64 = 24 * HOUR;
 /// In milliseconds since 1970.
 const WORLD_BEGINS: u64 = 20_000 * DAY;
 
@@ -158,6 +188,10 @@ fn hasher() -> TokenHasher {
 }
 
 fn sender(token: u64) -> Arc<SenderDomain> {
+    if token >= STRANGERS {
+        let domain = if token < OTHERS { "evil.org" } else { "other.org" };
+        return Arc::new(SenderDomain::new(domain, &hasher()));
+    }
     let domain = match token % 5 {
         0 => "one.org",
         1 => "chat.one.org",
@@ -198,6 +232,13 @@ impl World {
             tokens,
             gone,
             answers: Answers::default(),
+            published: BTreeMap::new(),
+            once_more: BTreeMap::new(),
+            started: 0,
+            doubted: BTreeMap::new(),
+            silences: BTreeMap::new(),
+            held_in: BTreeMap::new(),
+            pauses: BTreeMap::new(),
             always_fine: true,
             acknowledged: 0,
             ended: 0,
@@ -316,6 +357,27 @@ impl World {
             1 => Class::Voip,
             _ => Class::High,
         };
+        self.publish_for(token, class);
+    }
+
+    /// A stranger publishes as much as is taken, and somebody whom nobody knows either.
+    fn flood(&mut self) {
+        for number in 0..MOST_OF_STRANGER + 10 {
+            self.publish_for(STRANGERS + 6 * number, Class::High);
+        }
+        self.carry_out();
+        self.publish_for(OTHERS, Class::High);
+    }
+
+    /// How many pushes of a domain are held.
+    fn held_of(&self, sender: &SenderDomain) -> u64 {
+        let records = self.disk.values();
+        let of_domain =
+            records.filter(|record| SenderDomain::new(record.domain(), &hasher()).share == sender.share);
+        of_domain.count() as u64
+    }
+
+    fn publish_for(&mut self, token: u64, class: Class) {
         let (mut job, now) = (self.job(token, class), self.now());
         let publish = Publish {
             target: job.target(),
@@ -332,14 +394,39 @@ impl World {
                     !matches!(outcome, Outcome::Queued | Outcome::Accepted),
                     "nothing was done for that"
                 );
+                if outcome == Outcome::Overloaded {
+                    self.carry_out();
+                    assert!(
+                        self.held_of(&job.sender) >= MOST_OF_STRANGER,
+                        "{} has no room, because others have it",
+                        job.sender.name
+                    );
+                }
+                assert!(
+                    outcome != Outcome::TokenBlocked || self.is_doubted(token),
+                    "token {token} is blocked for longer than any block of what may live"
+                );
+                let is_alone = matches!(job.lane, LaneId::Vendor(_) | LaneId::Second);
+                assert!(
+                    outcome != Outcome::ProviderUnavailable || !is_alone || self.may_pause(job.lane),
+                    "{:?} pauses, and its provider has not asked for that",
+                    job.lane
+                );
             }
             Decision::Hold {
                 until, worth_until, ..
             } => {
                 self.tell(|| format!("publish for {token} is held: {until:?}"));
                 self.acknowledged += 1;
+                self.has_acknowledged(&job);
                 job.worth_until = worth_until;
-                self.policy.hold(job, until);
+                let lane = job.lane;
+                let held = self.policy.hold(job, until);
+                match until {
+                    HoldUntil::Due(_) => drop(self.held_in.insert(held.number, lane)),
+                    // It may be in the place of an older one, which waits for its turn in another lane.
+                    HoldUntil::Back => drop(self.held_in.remove(&held.number)),
+                }
             }
             Decision::Send {
                 slot, worth_until, ..
@@ -347,6 +434,42 @@ impl World {
                 job.worth_until = worth_until;
                 self.take_turn(job, slot, None);
             }
+        }
+    }
+
+    /// Whether a token may be left alone because of what was said against it. After a restart the block lasts as long again where
+    /// the clock was set meanwhile.
+    fn is_doubted(&self, token: u64) -> bool {
+        let doubted = self.doubted.get(&token);
+        doubted.is_some_and(|at| self.millis <= (*at).max(self.started) + LONGEST_BLOCK + TICK)
+    }
+
+    /// Whether the provider of a lane has asked for a pause that lasts.
+    fn may_pause(&self, lane: LaneId) -> bool {
+        self.pauses.get(&lane).is_some_and(|until| self.millis < *until)
+    }
+
+    fn has_acknowledged(&mut self, job: &PushJob) {
+        let arrived = job.arrived.saturating_duration_since(self.base.now).as_millis() as u64;
+        let key = (number_of(job.push.token.as_str()), job.push.class as u8);
+        let all = self.published.entry(key).or_default();
+        all.push(arrived);
+        // A silence, and after that some time for attempts.
+        self.once_more.insert(key, self.millis + 2 * ONCE_MORE);
+        all.sort_unstable();
+    }
+
+    /// Until when what was last published for a token is worth an attempt. After a restart it is worth one more for a while,
+    /// however long nobody ran.
+    fn worth_until(&self, token: u64, class: Class) -> u64 {
+        let key = (token, class as u8);
+        let published = self.published.get(&key).and_then(|all| all.last());
+        let once_more = self.once_more.get(&key).copied().unwrap_or(0);
+        let worth = published.map_or(0, |at| at + HOLD_FOR).max(once_more);
+        if self.started > 0 {
+            worth.max(self.started + ONCE_MORE)
+        } else {
+            worth
         }
     }
 
@@ -360,6 +483,7 @@ impl World {
             held,
         } = flight;
         if let Some(number) = held {
+            self.held_in.remove(&number);
             self.policy.held_moved(number, &job, self.now());
         }
         self.take_turn(job, slot, Some((tries, held)));
@@ -436,6 +560,22 @@ impl World {
                 job.lane
             )
         });
+        let token = number_of(job.push.token.as_str());
+        if held.is_some() {
+            let silence = self.silences.get(&token);
+            assert!(
+                silence.is_none_or(|until| *until <= self.millis + TICK),
+                "token {token} gets a push, and its provider wants silence"
+            );
+        }
+        // What was never tried is tried once, however late its turn comes.
+        if attempts > 0 && matches!(job.lane, LaneId::Main | LaneId::Second) {
+            let worth_until = self.worth_until(token, job.push.class);
+            assert!(
+                self.millis < worth_until + TICK,
+                "token {token} gets a push that was worth something until {worth_until} ms"
+            );
+        }
         let patience = if held.is_some() {
             self.now()
         } else {
@@ -475,10 +615,15 @@ impl World {
 
     /// A push whose attempts have ended without an answer.
     fn failed(&mut self, job: Box<PushJob>, slot: RateSlot, resume: Instant) {
-        let now = self.now();
+        let (now, lane, failed) = (self.now(), job.lane, job.clone());
         match self.policy.failed(job, slot, resume, now) {
-            Failed::Held(_) => self.acknowledged += 1,
+            Failed::Held(number) => {
+                self.has_acknowledged(&failed);
+                self.acknowledged += 1;
+                self.held_in.insert(number, lane);
+            }
             Failed::Covered => {
+                self.has_acknowledged(&failed);
                 self.acknowledged += 1;
                 self.ended += 1;
             }
@@ -489,7 +634,7 @@ impl World {
     /// Everything that a driver does after each call.
     fn carry_out(&mut self) {
         let (now, clocks) = (self.now(), self.clocks());
-        let mut wanted = std::mem::take(&mut self.wanted);
+        let mut wanted = mem::take(&mut self.wanted);
         wanted.extend(self.policy.take_wanted());
         for number in wanted {
             match self.random.below(4) {
@@ -514,9 +659,22 @@ impl World {
                 HeldChange::Jumped(jump) => self.disk.values_mut().for_each(|record| record.jumped(jump)),
             }
         }
-        for (_, end) in self.policy.take_ended() {
+        for (token, end) in self.policy.take_ended() {
+            assert!(
+                !matches!(end, HeldEnd::Lost(_)) || self.started > 0 || self.is_worth_nothing(token),
+                "a push is given up before its time"
+            );
             self.held_ended(end);
         }
+    }
+
+    /// Whether something that was acknowledged for a token is worth nothing any more.
+    fn is_worth_nothing(&self, token: Fingerprint) -> bool {
+        let is_over = |all: &Vec<u64>| all.first().is_some_and(|at| at + HOLD_FOR <= self.millis + TICK);
+        let mut published = self.published.iter();
+        published.any(|((number, _), all)| {
+            is_over(all) && hasher().fingerprint(&format!("token {number}")) == token
+        })
     }
 
     fn held_ended(&mut self, end: HeldEnd) {
@@ -600,6 +758,21 @@ impl World {
             is_current || result.is_ok() || answered.next == Next::Again,
             "what was said to other settings counts"
         );
+        if let (true, Err(PushError::Pause { length, .. } | PushError::TooMany { pause: length })) =
+            (is_current, &answer)
+        {
+            let until = self.millis + length.as_millis() as u64;
+            self.pauses.insert(lane, until);
+        }
+        if let Err(
+            PushError::TokenGone { .. }
+            | PushError::TokenDoubted
+            | PushError::TokenUnserved
+            | PushError::Unexplained,
+        ) = &answer
+        {
+            self.doubted.insert(token, self.millis);
+        }
         if is_current {
             let is_word =
                 |error: &PushError| matches!(error, PushError::TokenGone { .. } | PushError::TokenDoubted);
@@ -622,7 +795,12 @@ impl World {
                 return;
             }
             Next::Dead { .. } => {
+                let queued = self.queued_for(token, flight.held);
                 let (outcome, dropped) = self.policy.registry_said(&flight.job, Ok(true), now);
+                assert!(
+                    outcome != Outcome::TokenDead || dropped >= queued,
+                    "token {token} is dead, and of {queued} queued pushes {dropped} go"
+                );
                 (0..dropped).for_each(|_| self.held_ended(HeldEnd::Dropped));
                 let deaths = if alive {
                     &mut self.living_deaths
@@ -634,8 +812,13 @@ impl World {
             }
             Next::Ended(ended) => ended,
         };
+        if ended == Ended::Busy {
+            self.silences.insert(token, self.millis + SILENCE);
+        }
         match flight.held {
             Some(number) => {
+                // A newer one may have its number now.
+                self.held_in.remove(&number);
                 let end = self.policy.held_ended(number, flight.slot, &ended, now);
                 if let Some(end) = end {
                     self.held_ended(end);
@@ -645,8 +828,12 @@ impl World {
                 Ended::Settled(Outcome::Accepted) => {}
                 Ended::Settled(_) => self.policy.give_back(flight.slot),
                 Ended::Failed { resume } => self.failed(flight.job, flight.slot, resume),
-                Ended::Busy => match self.policy.busy(flight.job, flight.slot, now) {
-                    Busy::Held(_) => self.acknowledged += 1,
+                Ended::Busy => match self.policy.busy(flight.job.clone(), flight.slot, now) {
+                    Busy::Held(number) => {
+                        self.has_acknowledged(&flight.job);
+                        self.acknowledged += 1;
+                        self.held_in.insert(number, lane);
+                    }
                     Busy::Covered => {
                         self.acknowledged += 1;
                         self.ended += 1;
@@ -657,6 +844,21 @@ impl World {
         }
         self.policy.give_back_permit(lane);
         self.grant();
+    }
+
+    /// How many pushes wait for their time since the last start that are for a token, beside this one.
+    fn queued_for(&self, token: u64, beside: Option<u64>) -> usize {
+        let waiting = self
+            .waiting
+            .values()
+            .filter_map(|waiting| waiting.moved.as_ref()?.1);
+        let flights = self.flights.iter().filter_map(|flight| flight.held);
+        let under_way: BTreeSet<_> = waiting.chain(flights).chain(beside).collect();
+        let records = self.disk.iter().filter(|(number, record)| {
+            let waits = self.held_in.contains_key(number) && !under_way.contains(number);
+            record.due > 0 && waits && number_of(record.token()) == token
+        });
+        records.count()
     }
 
     /// Whether there is no doubt that a token is dead of which the provider says so now.
@@ -685,6 +887,7 @@ impl World {
     fn restart(&mut self) {
         self.tell(|| "restart".to_owned());
         self.answers.accepted.clear();
+        self.started = self.millis;
         let clocks = self.clocks();
         let blocks = all(0, |from| self.policy.blocks(from, clocks));
         let held = self.disk.clone();
@@ -699,6 +902,8 @@ impl World {
         self.policy.begin_noting(0);
         self.wanted.clear();
         self.unreadable.clear();
+        self.held_in.clear();
+        self.silences.clear();
         for (number, record) in held {
             let recipient = self.recipient(&record);
             match self
@@ -720,7 +925,7 @@ impl World {
     /// Time passes. The policy is asked when it wants to be, and not otherwise, as a driver does.
     fn pass(&mut self, millis: u64) {
         let until = self.millis + millis;
-        for number in std::mem::take(&mut self.unreadable) {
+        for number in mem::take(&mut self.unreadable) {
             self.policy.not_loaded(number);
         }
         loop {
@@ -744,6 +949,51 @@ impl World {
         self.millis = until;
         let clocks = self.clocks();
         self.policy.follow_clock(clocks);
+        self.check_second();
+    }
+
+    /// What is held for the second lane goes out when it is due, however the main lane is.
+    fn check_second(&self) {
+        let in_flight = |flight: &&Flight| flight.job.lane == LaneId::Second;
+        if self.flights.iter().filter(in_flight).count() >= PERMITS || self.may_pause(LaneId::Second) {
+            return;
+        }
+        let waits = |number: &u64| self.flights.iter().all(|flight| flight.held != Some(*number));
+        let of_second = self.held_in.iter().filter(|(_, lane)| **lane == LaneId::Second);
+        for number in of_second.map(|(number, _)| number).filter(|number| waits(number)) {
+            let due = self.disk.get(number).map_or(0, |record| record.due);
+            let due = due
+                .saturating_add_signed(-self.jumped)
+                .saturating_sub(WORLD_BEGINS);
+            assert!(
+                due == 0 || self.millis <= due + 1_000,
+                "push {number} was due {} ms ago, and nothing is in its way",
+                self.millis - due
+            );
+        }
+    }
+
+    /// Time passes until a held push is worth nothing any more, more or less.
+    fn pass_to_an_end(&mut self) {
+        let at = self.random.below(self.disk.len().max(1) as u64) as usize;
+        let Some(end) = self.disk.values().nth(at).and_then(|record| record.give_up) else {
+            return;
+        };
+        let end = end
+            .saturating_add_signed(-self.jumped)
+            .saturating_sub(WORLD_BEGINS);
+        let Some(left) = end.checked_sub(self.millis).filter(|left| *left <= HOLD_FOR) else {
+            return;
+        };
+        let early = self.random.below(120_000);
+        self.pass(left.saturating_sub(early));
+        for _ in 0..self.random.below(12) {
+            self.answer();
+            self.check();
+        }
+        let late = [1, 100, 40_000][self.random.below(3) as usize];
+        let late = self.random.below(late);
+        self.pass((end + late).saturating_sub(self.millis));
     }
 
     fn reload(&mut self) {
@@ -771,7 +1021,9 @@ impl World {
         match self.random.below(1_000) {
             0..400 => self.publish(),
             400..780 => self.answer(),
-            780..960 => {
+            780..786 => self.pass_to_an_end(),
+            786 if self.second.is_none() => self.flood(),
+            786..960 => {
                 let longest = [10, 1_000, 30_000, 900_000][self.random.below(4) as usize];
                 let millis = 1 + self.random.below(longest);
                 self.pass(millis);

@@ -2,12 +2,9 @@
 //! its files.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     mem,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -22,7 +19,11 @@ use fpush_push::{
     settings::{Report, Section},
 };
 use serde_json::{Value, json};
-use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout},
+};
 
 use crate::{
     books::{Millis, SECOND, Shared},
@@ -72,60 +73,130 @@ pub(crate) struct Disk {
     /// Under which tokens are hashed; written with the blocks.
     key: Option<[u8; 16]>,
     blocks: BTreeMap<Name, Vec<String>>,
-    held: Arc<Mutex<BTreeMap<Name, Held>>>,
-    /// How often the daemon has started: what an older one has left over changes nothing.
-    starts: Arc<AtomicU64>,
+    held: Arc<Mutex<HeldFiles>>,
     verdicts: BTreeMap<Name, Vec<String>>,
     domains: Vec<KnownDomain>,
     pub(crate) blocks_at: Millis,
 }
 
+impl Disk {
+    /// One that takes so long for each thing that is written or read.
+    pub(crate) fn new(latency: Millis) -> Self {
+        let held = HeldFiles {
+            latency,
+            ..HeldFiles::default()
+        };
+        Self {
+            held: Arc::new(Mutex::new(held)),
+            ..Self::default()
+        }
+    }
+
+    /// The daemon has ended, however it did: nothing more is written.
+    pub(crate) fn daemon_has_ended(&self) {
+        let mut held = self.held.lock().expect("nobody panics with it");
+        held.ended += 1;
+        held.queue.clear();
+    }
+}
+
 /// What a module holds, by number.
 type Held = BTreeMap<u64, HeldRecord>;
 
-/// Where a module writes down what it holds: at once.
+/// Where all modules write down what they hold: one after the other, and each takes its time.
+#[derive(Default)]
+struct HeldFiles {
+    by_module: BTreeMap<Name, Held>,
+    /// What is to be done yet, in its order, and when it is done. A crash forgets it.
+    queue: VecDeque<(Instant, Name, Work)>,
+    /// How long each takes.
+    latency: Millis,
+    /// How many daemons have ended: what they have left over changes nothing.
+    ended: u64,
+}
+
+enum Work {
+    Write(Vec<HeldChange>, Option<Acknowledge>),
+    ReadPart(u64, usize, oneshot::Sender<Part>),
+    Read(Vec<u64>, oneshot::Sender<Read>),
+}
+
+impl HeldFiles {
+    /// Does what is done by then.
+    fn work(&mut self, until: Option<Instant>) {
+        let is_done = |(at, ..): &(Instant, Name, Work)| until.is_none_or(|until| *at <= until);
+        while self.queue.front().is_some_and(is_done)
+            && let Some((_, name, work)) = self.queue.pop_front()
+        {
+            let held = self.by_module.entry(name).or_default();
+            match work {
+                Work::Write(changes, acknowledge) => {
+                    for change in changes {
+                        match change {
+                            HeldChange::Put(number, record) => drop(held.insert(number, *record)),
+                            HeldChange::Gone(number) => drop(held.remove(&number)),
+                            HeldChange::Jumped(jump) => {
+                                held.values_mut().for_each(|record| record.jumped(jump));
+                            }
+                        }
+                    }
+                    acknowledge.map(|acknowledge| acknowledge.send(true));
+                }
+                Work::ReadPart(from, most, sender) => {
+                    let part = held.range(from..).take(most);
+                    drop(sender.send(part.map(|(number, record)| (*number, record.clone())).collect()));
+                }
+                Work::Read(numbers, sender) => {
+                    let read = |number: u64| (number, held.get(&number).cloned());
+                    drop(sender.send(numbers.into_iter().map(read).collect()));
+                }
+            }
+        }
+    }
+}
+
+/// Where a module writes down what it holds.
 struct HeldFile {
     name: Name,
-    held: Arc<Mutex<BTreeMap<Name, Held>>>,
-    starts: Arc<AtomicU64>,
-    start: u64,
+    held: Arc<Mutex<HeldFiles>>,
+    ended_before: u64,
+}
+
+impl HeldFile {
+    fn order(&self, work: Work) {
+        let mut held = self.held.lock().expect("nobody panics with it");
+        if held.ended != self.ended_before {
+            return;
+        }
+        let now = Instant::now();
+        let done = now + Duration::from_millis(held.latency);
+        held.queue.push_back((done, self.name, work));
+        if done == now {
+            return held.work(Some(now));
+        }
+        drop(held);
+        let held = Arc::clone(&self.held);
+        tokio::spawn(async move {
+            sleep_until(done).await;
+            held.lock().expect("nobody panics with it").work(Some(done));
+        });
+    }
 }
 
 impl HeldStore for HeldFile {
     fn write(&self, changes: Vec<HeldChange>, acknowledge: Option<Acknowledge>) {
-        if self.starts.load(Ordering::Relaxed) != self.start {
-            return;
-        }
-        let mut held = self.held.lock().expect("nobody panics with it");
-        let held = held.entry(self.name).or_default();
-        for change in changes {
-            match change {
-                HeldChange::Put(number, record) => drop(held.insert(number, *record)),
-                HeldChange::Gone(number) => drop(held.remove(&number)),
-                HeldChange::Jumped(jump) => held.values_mut().for_each(|record| record.jumped(jump)),
-            }
-        }
-        acknowledge.map(|acknowledge| acknowledge.send(true));
+        self.order(Work::Write(changes, acknowledge));
     }
 
     fn read_part(&self, from: u64, most: usize) -> oneshot::Receiver<Part> {
         let (sender, reading) = oneshot::channel();
-        let held = self.held.lock().expect("nobody panics with it");
-        let part = held
-            .get(&self.name)
-            .into_iter()
-            .flat_map(|held| held.range(from..));
-        let part = part.map(|(number, record)| (*number, record.clone()));
-        drop(sender.send(part.take(most).collect()));
+        self.order(Work::ReadPart(from, most, sender));
         reading
     }
 
     fn read(&self, numbers: Vec<u64>) -> oneshot::Receiver<Read> {
         let (sender, reading) = oneshot::channel();
-        let held = self.held.lock().expect("nobody panics with it");
-        let held = held.get(&self.name);
-        let read = |number: u64| (number, held.and_then(|held| held.get(&number)).cloned());
-        drop(sender.send(numbers.into_iter().map(read).collect()));
+        self.order(Work::Read(numbers, sender));
         reading
     }
 }
@@ -155,8 +226,7 @@ pub(crate) struct Daemon {
     asks_every: Millis,
     /// With which changes files were written.
     written_blocks: Vec<[u64; 3]>,
-    held: Arc<Mutex<BTreeMap<Name, Held>>>,
-    starts: Arc<AtomicU64>,
+    held: Arc<Mutex<HeldFiles>>,
 }
 
 impl Daemon {
@@ -199,9 +269,7 @@ impl Daemon {
             asks_every,
             written_blocks: Vec::new(),
             held: Arc::clone(&disk.held),
-            starts: Arc::clone(&disk.starts),
         };
-        disk.starts.fetch_add(1, Ordering::Relaxed);
         daemon.apply(settings, Some(disk));
         // What is held for modules that are not in the settings any more is lost, and the log says so.
         let is_there = |name: &Name| {
@@ -209,6 +277,7 @@ impl Daemon {
             names.any(|value| value == *name)
         };
         let mut held = disk.held.lock().expect("nobody panics with it");
+        let held = &mut held.by_module;
         for record in held
             .iter()
             .filter(|(name, _)| !is_there(name))
@@ -217,7 +286,6 @@ impl Daemon {
             books.lock().counted_as_lost_of(record.token());
         }
         held.retain(|name, _| is_there(name));
-        drop(held);
         daemon
     }
 
@@ -288,21 +356,15 @@ impl Daemon {
             self.drain.clone(),
         );
         let name = (value.name, value.kind.name());
+        let mut files = self.held.lock().expect("nobody panics with it");
         let store = HeldFile {
             name,
             held: Arc::clone(&self.held),
-            starts: Arc::clone(&self.starts),
-            start: self.starts.load(Ordering::Relaxed),
+            ended_before: files.ended,
         };
         let mut held = Held::new();
         if let Some(disk) = disk {
-            held = self
-                .held
-                .lock()
-                .expect("nobody panics with it")
-                .get(&name)
-                .cloned()
-                .unwrap_or_default();
+            held = files.by_module.get(&name).cloned().unwrap_or_default();
             let mut blocks: Vec<BlockRecord> = read(&disk.blocks, name);
             blocks.sort_unstable_by_key(BlockRecord::start);
             let verdicts: Vec<VerdictRecord> = if disk.key.is_some() {
@@ -313,8 +375,10 @@ impl Daemon {
             module.remember(blocks, verdicts, clocks());
         } else {
             // What a module of this name held has been sent, or counted as lost.
-            self.held.lock().expect("nobody panics with it").remove(&name);
+            files.work(None);
+            files.by_module.remove(&name);
         }
+        drop(files);
         let remembered = held.len() as u64;
         module.keep_in(Arc::new(store), 0);
         let mut gone = Vec::new();
@@ -323,9 +387,11 @@ impl Daemon {
                 gone.push(number);
             }
         }
-        if let Some(held) = self.held.lock().expect("nobody panics with it").get_mut(&name) {
+        let mut files = self.held.lock().expect("nobody panics with it");
+        if let Some(held) = files.by_module.get_mut(&name) {
             held.retain(|number, _| !gone.contains(number));
         }
+        drop(files);
         module.has_remembered();
         let probe = self.liveness.probe(value.name);
         self.drain.spawn(Arc::clone(&module).run(probe));
@@ -406,8 +472,9 @@ impl Daemon {
             let acknowledged = running.remembered + meters.outcomes().get()[Outcome::Queued as usize];
             let ended: u64 = meters.held().iter().map(|(_, count)| count).sum();
             let held = module.held() as u64;
-            // One that is being written down is held, and not acknowledged yet.
-            let unanswered = self.books.lock().ledger.unanswered() as u64;
+            // One that is being written down is held, and not acknowledged yet, whether its link is lost or not.
+            let unanswered = self.books.lock().ledger.unanswered() + self.being_written();
+            let unanswered = unanswered as u64;
             if acknowledged > ended + held || ended + held > acknowledged + unanswered {
                 let counts = meters.held();
                 self.books.lock().fail(format!(
@@ -418,6 +485,11 @@ impl Daemon {
         }
     }
 
+    /// How much is being written down.
+    fn being_written(&self) -> usize {
+        self.held.lock().expect("nobody panics with it").queue.len()
+    }
+
     pub(crate) fn held(&self) -> usize {
         self.all().map(|running| running.module.held()).sum()
     }
@@ -425,7 +497,7 @@ impl Daemon {
     /// That nothing is left over when nothing is under way.
     pub(crate) fn check_idle(&self) {
         for running in &self.active {
-            let now = tokio::time::Instant::now();
+            let now = Instant::now();
             let status = running.module.status(now, std::time::SystemTime::now());
             let left = (status.in_flight, status.waiting, status.held);
             if left != (0, 0, 0) {
@@ -461,6 +533,7 @@ impl Daemon {
             drop(timeout(Duration::from_millis(1_500), &mut finished).await);
         }
         drop(finished);
+        self.held.lock().expect("nobody panics with it").work(None);
         let now = self.books.lock().now();
         let changes: Vec<_> = self.all().map(|running| running.module.changes()).collect();
         self.write_blocks(disk, now, &changes);

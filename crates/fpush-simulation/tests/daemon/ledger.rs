@@ -442,7 +442,9 @@ impl Books {
             let longest = self.ledger.spacing + if self.permits >= FEW_PERMITS { 8 } else { 70 } * SECOND;
             let soon =
                 app.weather == Weather::Fine && owed.free_since >= free && now > owed.free_since + longest;
-            (soon || now > owed.free_since + LONGEST_HELD).then_some((*key, now - owed.free_since))
+            // What goes out for several is worth something for as long as the last one.
+            let latest = owed.free_since.max(owed.acknowledged) + LONGEST_HELD;
+            (soon || now > latest).then_some((*key, now - owed.free_since))
         });
         if let Some(((device, class), since)) = long {
             self.fail(format!(
@@ -459,7 +461,9 @@ fn after(since: Millis, while_longer: Millis) -> Millis {
 
 const NEVER: Millis = Millis::MAX / 2;
 /// Between what happens and what a server has read of it.
-pub(crate) const SLACK: Millis = 100;
+pub(crate) const SLACK: Millis = 100 + LONGEST_WRITE;
+/// What a disk takes for what is held.
+pub(crate) const LONGEST_WRITE: Millis = 80;
 /// After a link was lost it is not known for this long what is queued.
 const UNSURE: Millis = 1_800 * SECOND;
 /// However the provider is: a silence, ten minutes of attempts, and the last one.

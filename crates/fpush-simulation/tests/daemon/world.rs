@@ -18,7 +18,7 @@ use crate::{
     books::{Counts, HOUR, Millis, SECOND, Shared},
     daemon::{Daemon, Disk, ModuleValue},
     device::{Device, Kind, Way},
-    ledger::What,
+    ledger::{LONGEST_WRITE, What},
     log::{self, Log, shows_secret},
     provider::{ACCEPTED, App, Weather},
     random::Random,
@@ -241,6 +241,7 @@ impl World {
                 books.registrations.set_health(Health::Slow, 0);
             }
         }
+        let latency = random.one_of(&[0, 0, 20, LONGEST_WRITE]);
         let longest = match climate {
             Climate::Mixed => random.one_of(&[SECOND, 40 * SECOND, 600 * SECOND, 600 * SECOND, 6 * HOUR]),
             Climate::Narrow => 20 * SECOND,
@@ -251,7 +252,7 @@ impl World {
             net: Net::new(books.clone()),
             log: Log::new(books.clone()),
             books,
-            disk: Disk::default(),
+            disk: Disk::new(latency),
             settings: right.clone(),
             right,
             report: Report::default(),
@@ -272,6 +273,7 @@ impl World {
                 .expect("a runtime needs nothing");
             let tasks = LocalSet::new();
             let end = tasks.block_on(&runtime, self.one_run());
+            self.disk.daemon_has_ended();
             drop((tasks, runtime));
             self.net.reset();
             self.verdict()?;
@@ -650,13 +652,19 @@ impl World {
 
     /// A stranger sends as much as they like, from as many names as they like.
     fn flood(&mut self, random: &mut Random) {
-        let kind = random.below(5);
+        let kind = if self.climate == Climate::Siege && random.one_in(3) {
+            3
+        } else {
+            random.below(5)
+        };
         let most = match (self.climate, kind) {
             (Climate::Siege, 0 | 4) => 120,
             (Climate::Siege, _) => 700,
             (Climate::Mixed | Climate::Narrow, _) => random.one_of(&[50, 50, 200]),
         };
         let twice = kind == 3;
+        // What is queued has a bound for each module.
+        let only = twice.then(|| random.index(3));
         for number in 0..random.between(20, most) {
             let mut books = self.books.lock();
             let Some(link) = self.net.link() else {
@@ -671,7 +679,7 @@ impl World {
             books.counts.stanzas += 1;
             let id = format!("r{request}");
             let from = format!("d{number}.evil.org");
-            let (app, invented) = (random.index(3), random.next());
+            let (app, invented) = (only.unwrap_or_else(|| random.index(3)), random.next());
             let mut token = books.apps[app].kind.token(random);
             if twice {
                 // Strangers have phones, too.

@@ -20,12 +20,17 @@ struct Truth {
     token: String,
     /// Those that it had before.
     former: Vec<String>,
+    /// How often it has registered again.
+    renewals: u32,
 }
 
 /// What a publish found.
 struct Seen {
     node: usize,
     recipient: Recipient,
+    renewals: u32,
+    /// Whether it may be as it was before others changed it.
+    has_memory: bool,
 }
 
 pub(crate) struct World {
@@ -136,7 +141,12 @@ impl World {
             .devices
             .get(&node)
             .map_or_else(|| node % OWNERS.len(), |device| device.owner);
-        let token = self.token();
+        // Most apps have the same token for long.
+        let same = self.devices.get(&node).map(|device| device.token.clone());
+        let token = match same {
+            Some(token) if self.below(3) == 0 => token,
+            Some(_) | None => self.token(),
+        };
         let registered = instance.register(OWNERS[owner], &name(node), &token).await;
         self.tell(&format!(
             "{node} registers: {:?}",
@@ -144,9 +154,9 @@ impl World {
         ));
         match registered {
             Ok(secret) => {
-                let mut former = Vec::new();
+                let (mut former, mut renewals) = (Vec::new(), 0);
                 if let Some(before) = self.devices.remove(&node) {
-                    former = before.former;
+                    (former, renewals) = (before.former, before.renewals + 1);
                     former.push(before.token);
                 }
                 let truth = Truth {
@@ -154,6 +164,7 @@ impl World {
                     secret,
                     token,
                     former,
+                    renewals,
                 };
                 self.devices.insert(node, truth);
                 Ok(())
@@ -199,7 +210,12 @@ impl World {
                     return Err(format!("a publish for {node} goes to another token"));
                 }
                 self.found += 1;
-                self.seen.push(Seen { node, recipient });
+                self.seen.push(Seen {
+                    node,
+                    recipient,
+                    renewals: device.renewals,
+                    has_memory,
+                });
                 Ok(())
             }
             (Found::Device(_), None) if !self.is_wrong && !has_memory => {
@@ -216,19 +232,24 @@ impl World {
             return Ok(());
         }
         let at = self.below(self.seen.len());
-        let Seen { node, recipient } = self.seen.swap_remove(at);
+        let Seen {
+            node,
+            recipient,
+            renewals,
+            has_memory,
+        } = self.seen.swap_remove(at);
         let ended = recipient.record.gone(None).await;
         self.tell(&format!("the token that {node} had is called dead: {ended:?}"));
         let is_same = self
             .devices
             .get(&node)
-            .is_some_and(|device| device.token == recipient.token.as_str());
+            .is_some_and(|device| (&*device.token, device.renewals) == (recipient.token.as_str(), renewals));
         match ended {
             Ok(true) if is_same => drop(self.devices.remove(&node)),
             Ok(true) if self.devices.contains_key(&node) => {
                 return Err(format!("{node} has registered since, and is ended"));
             }
-            Ok(false) if is_same && !self.is_wrong => {
+            Ok(false) if is_same && !has_memory && !self.is_wrong => {
                 return Err(format!("{node} is dead, and is kept"));
             }
             Ok(_) | Err(_) => {}
