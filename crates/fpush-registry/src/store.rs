@@ -18,6 +18,7 @@ use std::{path::Path, time::Duration};
 use sqlx::{PgPool, SqlitePool};
 
 pub(crate) use self::{
+    many::Column,
     postgres::Listener,
     run::{MigrateError, Removed, State, describe, is_outage},
     statements::{AT_ONCE, NOTED_AT_ONCE},

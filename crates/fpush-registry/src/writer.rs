@@ -1,5 +1,7 @@
 //! The one task that writes: what waits is written together, and memory follows what was committed.
 
+mod ahead;
+mod importing;
 mod listening;
 mod loading;
 #[cfg(test)]
@@ -9,7 +11,7 @@ mod upkeep;
 
 use std::{future::ready, sync::Arc, time::Duration};
 
-use fpush_push::{Backoff, Unavailable, sender};
+use fpush_push::{Backoff, Unavailable};
 use tokio::{
     select,
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
@@ -18,7 +20,7 @@ use tracing::{error, info, warn};
 
 use self::{
     loading::Loading,
-    transaction::{Committed, Effect, NoRoom, Transaction},
+    transaction::{Committed, Effect, Transaction},
 };
 use crate::{
     change::{Done, Job},
@@ -26,7 +28,7 @@ use crate::{
     expiry::Expiry,
     past::{Known, Look},
     shared::Shared,
-    store::{FORGOTTEN_AT_ONCE, MigrateError, State, is_outage},
+    store::{AT_ONCE, FORGOTTEN_AT_ONCE, MigrateError, State, is_outage},
     text::random_hex,
     time::Time,
 };
@@ -379,15 +381,20 @@ impl Writer {
         let began = Instant::now();
         let mut results = Vec::with_capacity(jobs.len());
         loop {
-            if results.len() == jobs.len() {
-                let next = time
-                    .filter(|time| jobs.is_empty() || jobs.len() < BATCH && began.elapsed() < *time)
-                    .and_then(|_| self.shared.jobs.next());
-                let Some(job) = next else { break };
-                jobs.push(job);
+            let done = results.len();
+            if done == jobs.len()
+                && time.is_some_and(|time| done == 0 || done < BATCH && began.elapsed() < time)
+            {
+                jobs.extend(std::iter::from_fn(|| self.shared.jobs.next()).take(AT_ONCE));
             }
-            let result = transaction.make(&jobs[results.len()].change).await?;
-            results.push(result);
+            let next = &jobs[done..jobs.len().min(done + AT_ONCE)];
+            if next.is_empty() {
+                break;
+            }
+            transaction.look_ahead(next.iter().map(|job| &job.change)).await?;
+            for job in next {
+                results.push(transaction.make(&job.change).await?);
+            }
         }
         // Others may tell as much: more goes than comes.
         let limits = self.told >= BATCH;
@@ -408,33 +415,6 @@ impl Writer {
         }
         self.settle(committed);
         Ok(results)
-    }
-
-    fn tell_of_no_room(&mut self, no_room: &NoRoom) {
-        let now = Instant::now();
-        if !is_due(self.told_of_no_room, now) {
-            return;
-        }
-        self.told_of_no_room = Some(now);
-        let rules = &self.shared.rules;
-        match no_room {
-            NoRoom::InAll => warn!(
-                most = rules.max_devices,
-                "a new device was refused: there are as many as registration.maxDevices allows; raise it, or see with fpush \
-                 devices list whose they are"
-            ),
-            NoRoom::OfDomain(domain) if domain.is_empty() => warn!(
-                most = rules.max_devices_per_domain,
-                "a new device was refused: there are as many devices without an owner (over HTTP, or imported) as \
-                 registration.maxDevicesPerDomain allows; raise it if they are your users'"
-            ),
-            NoRoom::OfDomain(domain) => warn!(
-                domain = sender(domain).map(display),
-                most = rules.max_devices_per_domain,
-                "a new device was refused: there are as many of this domain as registration.maxDevicesPerDomain allows; add \
-                 the domain to registration.trustedDomains if you trust it"
-            ),
-        }
     }
 
     async fn transaction(&self) -> Result<Transaction<'_>, sqlx::Error> {

@@ -172,7 +172,7 @@ mod tests {
                 let mut device = lines::from_line(line).unwrap();
                 device.node = random_hex().unwrap();
                 device.owner = owner.map(str::to_owned);
-                writing.put(&device, None).await.unwrap();
+                writing.put_all(&[&device], None).await.unwrap();
             }
             writing.commit().await.unwrap();
             forget_domains(&store).await;

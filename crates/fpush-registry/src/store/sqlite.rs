@@ -49,6 +49,7 @@ async fn connect(path: &Path) -> Result<SqlitePool, OpenError> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(PATIENCE)
+        .row_buffer_size(ROWS)
         .disable_statement_logging();
     let pool = SqlitePoolOptions::new()
         .max_connections(CONNECTIONS)
@@ -177,3 +178,5 @@ const CANNOT_OPEN: u32 = 14;
 const NOT_A_DATABASE: u32 = 26;
 /// Each has a thread of its own.
 const CONNECTIONS: u32 = 4;
+/// Rows that a connection's thread is ahead of who reads them: with all of what is read at once neither waits for the other.
+const ROWS: usize = 512;

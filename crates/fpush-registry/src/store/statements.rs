@@ -142,12 +142,53 @@ const OR_CHANGE: &str = " ON CONFLICT (node) DO UPDATE SET \
      channel = excluded.channel, registered = excluded.registered, renewed = excluded.renewed, \
      delivered = excluded.delivered, failed = excluded.failed, former = excluded.former, imported = excluded.imported, \
      in_second = excluded.in_second, arrived = excluded.arrived";
-pub(super) static PUT: LazyLock<String> = LazyLock::new(|| [put!(), &rows(1, 17), OR_CHANGE].concat());
-/// Rows of the statements for many: with fewer there are more ways to the database, with more those that are left over take as
-/// many.
-pub(crate) const AT_ONCE: usize = 50;
-pub(super) static PUT_MANY: LazyLock<String> =
-    LazyLock::new(|| [put!(), &rows(AT_ONCE, 17), OR_CHANGE].concat());
+pub(super) static PUT: LazyLock<Many> =
+    LazyLock::new(|| Many::new(|number| [put!(), &rows(number, 17), OR_CHANGE].concat()));
+/// Rows of the largest statement for many, a power of two.
+pub(crate) const AT_ONCE: usize = 128;
+
+/// A statement in the words of both databases.
+pub(super) struct Both {
+    pub(super) sqlite: String,
+    pub(super) postgres: String,
+}
+
+impl Both {
+    /// Of a statement whose places for values come once each, in the order of their numbers. In SQLite they have no names:
+    /// it would look for each name among all of them, and sqlx asks for all names whenever the statement is executed.
+    fn new(postgres: String) -> Self {
+        let mut parts = postgres.split('$');
+        let mut sqlite = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            sqlite.push('?');
+            sqlite.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
+        }
+        Self { sqlite, postgres }
+    }
+}
+
+/// A statement for 1, 2, 4 … [`AT_ONCE`] rows or values.
+pub(super) struct Many(Vec<Both>);
+
+impl Many {
+    fn new(write: impl Fn(usize) -> String) -> Self {
+        let sizes = (0..=AT_ONCE.ilog2()).map(|power| 1 << power);
+        Self(sizes.map(|size| Both::new(write(size))).collect())
+    }
+
+    /// The one that leaves the fewest of so many over, and for how many it is.
+    pub(super) fn within(&self, number: usize) -> (usize, &Both) {
+        let power = number.clamp(1, AT_ONCE).ilog2();
+        (1 << power, &self.0[power as usize])
+    }
+
+    /// The one with the fewest places that has so many, and how many it has.
+    pub(super) fn around(&self, number: usize) -> (usize, &Both) {
+        let power = number.clamp(1, AT_ONCE).next_power_of_two().ilog2();
+        (1 << power, &self.0[power as usize])
+    }
+}
+
 /// Places of values for so many rows.
 fn rows(rows: usize, columns: usize) -> String {
     let row = |row| {
@@ -177,15 +218,23 @@ pub(crate) const LAST_USE: &str = "SELECT coalesce(max(CASE WHEN coalesce(delive
                         THEN delivered ELSE coalesce(renewed, registered) END), 0) FROM devices";
 /// For so many devices that other processes do not wait for one answer of the database each.
 pub(crate) const NOTED_AT_ONCE: usize = 500;
-pub(super) static FIND_NOTED: LazyLock<String> = LazyLock::new(|| {
-    let nodes: Vec<_> = (1..=NOTED_AT_ONCE).map(|node| format!("${node}")).collect();
-    let nodes = nodes.join(", ");
+pub(super) static FIND_NOTED: LazyLock<Both> =
+    LazyLock::new(|| Both::new(devices_with("node", NOTED_AT_ONCE)));
+pub(super) static WITH_NODES: LazyLock<Many> =
+    LazyLock::new(|| Many::new(|number| devices_with("node", number)));
+pub(super) static WITH_OWNERS: LazyLock<Many> =
+    LazyLock::new(|| Many::new(|number| devices_with("owner", number)));
+pub(super) static WITH_ACCOUNTS: LazyLock<Many> =
+    LazyLock::new(|| Many::new(|number| devices_with("account", number)));
+/// Devices that have one of so many texts in a column.
+fn devices_with(column: &str, texts: usize) -> String {
     format!(
-        concat!("SELECT ", columns!(), " FROM devices WHERE node IN ({})"),
-        nodes
+        concat!("SELECT ", columns!(), " FROM devices WHERE {} IN {}"),
+        column,
+        rows(1, texts)
     )
-});
-pub(super) static NOTE_PUSHES: LazyLock<String> = LazyLock::new(|| {
+}
+pub(super) static NOTE_PUSHES: LazyLock<Both> = LazyLock::new(|| {
     let rows: Vec<_> = (0..NOTED_AT_ONCE)
         .map(|row| {
             let [node, delivered, failed, in_second] = [1, 2, 3, 4].map(|column| 4 * row + column);
@@ -194,23 +243,23 @@ pub(super) static NOTE_PUSHES: LazyLock<String> = LazyLock::new(|| {
             )
         })
         .collect();
-    format!(
+    Both::new(format!(
         "WITH noted (node, delivered, failed, in_second) AS (VALUES {}) UPDATE devices SET \
          delivered = coalesce(noted.delivered, devices.delivered), failed = coalesce(noted.failed, devices.failed), \
          in_second = coalesce(noted.in_second, devices.in_second) \
          FROM noted WHERE devices.node = noted.node",
         rows.join(", ")
-    )
+    ))
 });
-pub(super) static SET_FORMER: LazyLock<String> = LazyLock::new(|| {
+pub(super) static SET_FORMER: LazyLock<Both> = LazyLock::new(|| {
     let rows: Vec<_> = (0..NOTED_AT_ONCE)
         .map(|row| format!("(${}, ${})", 2 * row + 1, 2 * row + 2))
         .collect();
-    format!(
+    Both::new(format!(
         "WITH noted (node, former) AS (VALUES {}) UPDATE devices SET former = noted.former \
          FROM noted WHERE devices.node = noted.node",
         rows.join(", ")
-    )
+    ))
 });
 pub(super) const COUNTED_OF: &str = "SELECT devices FROM domains WHERE name = $1";
 pub(super) const COUNT_OF: &str = "INSERT INTO domains (name, devices) VALUES ($1, $2) \
@@ -234,13 +283,8 @@ pub(super) const COUNT_DOMAINS_IN_POSTGRES: &str = count_domains!("strpos");
 pub(super) const COUNT_WITHOUT_OWNER: &str =
     concat!("SELECT ", sum_of_places!(), " FROM devices WHERE owner IS NULL");
 pub(super) const COUNT_PLACES: &str = concat!("SELECT ", sum_of_places!(), " FROM devices");
-pub(super) const TELL: &str = "INSERT INTO changes (node, at, source) VALUES ($1, $2, $3)";
-pub(super) static TELL_MANY: LazyLock<String> = LazyLock::new(|| {
-    [
-        "INSERT INTO changes (node, at, source) VALUES ",
-        &rows(AT_ONCE, 3),
-    ]
-    .concat()
+pub(super) static TELL: LazyLock<Many> = LazyLock::new(|| {
+    Many::new(|number| ["INSERT INTO changes (node, at, source) VALUES ", &rows(number, 3)].concat())
 });
 /// The one that is named does not hear of its own changes.
 pub(super) const NOTIFY: &str = "SELECT pg_notify('fpush', $1)";
@@ -256,9 +300,9 @@ pub(super) const CHANGES: &str =
 pub(super) const BURY: &str = "INSERT INTO tombstones (hash, at, reason, change) VALUES ($1, $2, $3, $4) \
                     ON CONFLICT (hash) DO UPDATE SET at = excluded.at, reason = excluded.reason, \
                     change = excluded.change";
-pub(super) const UNBURY: &str = "DELETE FROM tombstones WHERE hash = $1";
-pub(super) static UNBURY_MANY: LazyLock<String> =
-    LazyLock::new(|| ["DELETE FROM tombstones WHERE hash IN ", &rows(1, AT_ONCE)].concat());
+pub(super) static UNBURY: LazyLock<Many> = LazyLock::new(|| {
+    Many::new(|number| ["DELETE FROM tombstones WHERE hash IN ", &rows(1, number)].concat())
+});
 pub(super) const HAS_TOMBSTONE: &str = "SELECT count(*) FROM tombstones WHERE hash = $1 AND change > $4 \
                              AND EXISTS (SELECT 1 FROM states WHERE change = $2 AND mark = $3)";
 pub(super) const FORGET_TOMBSTONES: &str = "DELETE FROM tombstones WHERE hash IN \

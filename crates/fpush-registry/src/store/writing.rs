@@ -54,13 +54,6 @@ impl Writing {
         readable(on!(self, transaction => devices(&mut **transaction, sql::OF_ACCOUNT, &values)))
     }
 
-    /// Writes a device, in the place of one with the same node. One that is imported `arrived` now.
-    pub(crate) async fn put(&mut self, device: &Device, arrived: Option<Time>) -> Result<()> {
-        let former = former::to_text(&device.former);
-        let values = columns(device, former.as_deref(), arrived);
-        self.execute(sql::PUT.as_str(), &values).await.map(drop)
-    }
-
     /// Notes that the node with this hash was registered, and is not any more since this change.
     pub(crate) async fn bury(&mut self, hash: &str, ended: Ended, now: Time, change: i64) -> Result<()> {
         let values = [
@@ -70,11 +63,6 @@ impl Writing {
             Value::Number(change),
         ];
         self.execute(sql::BURY, &values).await.map(drop)
-    }
-
-    /// Removes a tombstone, if there is one.
-    pub(crate) async fn unbury(&mut self, hash: &str) -> Result<()> {
-        self.execute(sql::UNBURY, &[Value::Text(hash)]).await.map(drop)
     }
 
     /// Forgets changes, tombstones and states of which there are too many, and those that are old if the time is believed.
@@ -302,14 +290,16 @@ impl Writing {
             Value::MaybeNumber(None),
         ];
         let values = padded(values, nobody);
-        self.execute(sql::NOTE_PUSHES.as_str(), &values).await.map(drop)
+        self.execute(self.words(&sql::NOTE_PUSHES), &values)
+            .await
+            .map(drop)
     }
 
     /// Those of the devices with these nodes, of which there may be as many, that can be read.
     pub(crate) async fn find_noted(&mut self, nodes: &[&str]) -> Result<Vec<Device>> {
         let nodes = nodes.iter().map(|node| Value::MaybeText(Some(node)));
         let values = padded(nodes, [Value::MaybeText(None)]);
-        let sql = sql::FIND_NOTED.as_str();
+        let sql = self.words(&sql::FIND_NOTED);
         readable(on!(self, transaction => devices(&mut **transaction, sql, &values)))
     }
 
@@ -324,7 +314,9 @@ impl Writing {
             .zip(&texts)
             .flat_map(|(device, text)| [Some(device.node.as_str()), text.as_deref()].map(Value::MaybeText));
         let values = padded(values, [Value::MaybeText(None); 2]);
-        self.execute(sql::SET_FORMER.as_str(), &values).await.map(drop)
+        self.execute(self.words(&sql::SET_FORMER), &values)
+            .await
+            .map(drop)
     }
 
     /// Notes what nodes look like that another push service made.
@@ -389,7 +381,7 @@ pub(super) fn columns<'d>(
 }
 
 /// The values of devices, and further rows as a statement has room for: without a node they are nobody's.
-pub(super) fn padded<'v, const WIDTH: usize>(
+fn padded<'v, const WIDTH: usize>(
     values: impl Iterator<Item = Value<'v>>,
     nobody: [Value<'v>; WIDTH],
 ) -> Vec<Value<'v>> {

@@ -869,3 +869,122 @@ async fn the_last_use_of_a_device_is_found_in_one_scan() {
         one.shared.store.close().await;
     }
 }
+
+/// Changes of a few nodes by a few owners, of which many get into each other's way; always the same ones for a number.
+fn changes(number: u64) -> Vec<Change> {
+    let mut state = number;
+    let mut random = |below: u64| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let change = |_| {
+        let owner = format!("{}@example.org", ["alice", "bob", "carol"][random(3) as usize]);
+        let (node, token) = (format!("n{}", random(5)), format!("t{}", random(3)));
+        let mut claim = claim(&owner, &node, &token);
+        match random(3) {
+            0 => {
+                // The node is made of owner and device; an account of somebody may have it, too.
+                let device = random(2);
+                (claim.dialect, claim.node) = (Dialect::P2, format!("{owner}-{device}"));
+                claim.account = Some(format!("account{device}"));
+            }
+            1 if random(3) == 0 => {
+                claim.by = By::Http {
+                    may_add: true,
+                    has_to_prove: false,
+                };
+            }
+            _ => {}
+        }
+        let voip_token = None;
+        match random(14) {
+            0 | 1 => Change::Unregister { claim },
+            2 => Change::Remove { node },
+            3 => Change::Dead {
+                node,
+                token,
+                before: Time::now().after(DAY),
+            },
+            4 => Change::Import {
+                devices: Arc::new([Device {
+                    owner: Some("@example.org".to_owned()),
+                    account: Some("account1".to_owned()),
+                    dialect: Dialect::P2,
+                    imported: false,
+                    ..device(&node, 7)
+                }]),
+                first: 0,
+            },
+            _ => Change::Register { claim, voip_token },
+        }
+    };
+    (0..40).map(change).collect()
+}
+
+/// What came of a change, and who has what then, but for the secrets, which are random.
+fn said(result: &Result<Done, RegisterError>) -> String {
+    match result {
+        Ok(Done::Device { device, is_new }) => format!(
+            "{is_new} {} {:?} {:?} {}",
+            device.node, device.owner, device.account, device.token
+        ),
+        Ok(Done::Removed(removed)) => format!("{removed}"),
+        Ok(Done::Imported(imported)) => format!("{imported:?}"),
+        Ok(Done::Accepted(_)) => "accepted".to_owned(),
+        Err(error) => format!("{error:?}"),
+    }
+}
+
+#[tokio::test]
+async fn changes_that_are_made_together_are_made_as_if_one_came_after_the_other() {
+    const DEVICES: &str = "SELECT CAST(coalesce(sum(devices), 0) AS BIGINT) FROM domains";
+    let databases = Databases::new();
+    for number_of_run in 0..12 {
+        let mut outcomes = Vec::new();
+        for (store, together) in databases.each().into_iter().zip([true, number_of_run % 2 == 0]) {
+            // A file of its own: the other kind is new each time.
+            let store = match store {
+                StoreSettings::Sqlite { .. } => StoreSettings::Sqlite {
+                    path: databases.folder.path().join(format!("{number_of_run}.db")),
+                },
+                StoreSettings::Postgres { .. } => store,
+            };
+            let mut writer = bounded(&store, 9, 8).await;
+            Arc::get_mut(&mut writer.shared).unwrap().rules.max_per_owner = 3;
+            let mut results = Vec::new();
+            if together {
+                let job = |change| Job {
+                    change,
+                    reply: oneshot::channel().0,
+                };
+                let mut jobs = changes(number_of_run).into_iter().map(job).collect();
+                results.extend(writer.transact(&mut jobs, None).await.unwrap().iter().map(said));
+            } else {
+                for change in changes(number_of_run) {
+                    results.push(said(&writer.make(change).await));
+                }
+            }
+            let page = writer.shared.store.page("", 100).await.unwrap();
+            let mut left: Vec<_> = page
+                .devices
+                .iter()
+                .map(|device| {
+                    let cached = writer.shared.cache.as_ref().unwrap();
+                    let cached = cached.find(&device.node, Some(&device.secret));
+                    assert!(matches!(cached, Cached::Device { .. }), "memory follows");
+                    format!("{} {:?} {}", device.node, device.owner, device.token)
+                })
+                .collect();
+            left.sort();
+            let missing = writer.shared.store.missing().await.unwrap();
+            assert_eq!(missing, 0, "as many as were counted");
+            let counted = number(&writer.shared.store, DEVICES).await;
+            let tombstones = number(&writer.shared.store, "SELECT count(*) FROM tombstones").await;
+            outcomes.push((results, left, counted, tombstones));
+            writer.shared.store.close().await;
+        }
+        assert_eq!(outcomes[0], outcomes[1], "run {number_of_run}");
+    }
+}

@@ -2,14 +2,14 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    time::Duration,
+    sync::Arc,
 };
 
 use fpush_push::Unavailable;
-use tokio::time::Instant;
 
+use super::ahead::Ahead;
 use crate::{
-    change::{Change, Done, Imported},
+    change::{Change, Done},
     device::{Device, share_of},
     error::RegisterError,
     foreign::Form,
@@ -17,7 +17,7 @@ use crate::{
     past::{Ended, Known},
     rules::{self, Claim, Joins, Needs},
     shared::Shared,
-    store::{AT_ONCE, Counted, Removed, Writing, is_outage},
+    store::{Counted, Removed, Writing},
     text::random_hex,
     time::Time,
 };
@@ -25,7 +25,7 @@ use crate::{
 /// What a transaction does to memory once it is committed.
 pub(super) enum Effect {
     /// A device is there.
-    Put(Box<Device>),
+    Put(Arc<Device>),
     /// The device with this node is not there any more, and why; with the registrable domain of its owner.
     Remove(String, Ended, String),
 }
@@ -55,7 +55,11 @@ pub(super) struct Transaction<'a> {
     source: &'a str,
     /// The last change that is known of the database.
     before: Option<&'a Known>,
-    writing: Writing,
+    pub(super) writing: Writing,
+    /// What the database need not be asked for any more.
+    ahead: Ahead,
+    /// Devices that are not written yet, the last ones of the effects: many are written with one statement.
+    unwritten: Vec<Arc<Device>>,
     effects: Vec<Effect>,
     /// How many devices more there are.
     more: Counted,
@@ -80,6 +84,8 @@ impl<'a> Transaction<'a> {
             source,
             before,
             writing: shared.store.begin().await?,
+            ahead: Ahead::default(),
+            unwritten: Vec::new(),
             effects: Vec::new(),
             more: Counted::default(),
             more_of: HashMap::new(),
@@ -88,6 +94,38 @@ impl<'a> Transaction<'a> {
             no_room: None,
             foreign: HashSet::new(),
         })
+    }
+
+    /// Asks for what these changes, which come next, may be about: at most [`AT_ONCE`](crate::store::AT_ONCE) of them.
+    pub(super) async fn look_ahead<'c>(
+        &mut self,
+        changes: impl ExactSizeIterator<Item = &'c Change>,
+    ) -> Result<(), sqlx::Error> {
+        self.write().await?;
+        // Few ask for less themselves.
+        self.ahead = if changes.len() < FEW {
+            Ahead::default()
+        } else {
+            Ahead::of(&mut self.writing, changes).await?
+        };
+        Ok(())
+    }
+
+    /// Writes what is not written yet. Before anything else is read of the devices than what was asked for ahead.
+    async fn write(&mut self) -> Result<(), sqlx::Error> {
+        // Of several with the same node the last one counts.
+        let mut nodes = HashSet::new();
+        let devices = self.unwritten.iter().rev().map(|device| &**device);
+        let devices: Vec<_> = devices.filter(|device| nodes.insert(&device.node)).collect();
+        self.writing.put_all(&devices, None).await?;
+        self.unwritten.clear();
+        Ok(())
+    }
+
+    /// The same before devices change in another way than by registrations.
+    async fn write_and_forget(&mut self) -> Result<(), sqlx::Error> {
+        self.ahead = Ahead::default();
+        self.write().await
     }
 
     /// Makes one change. What it is refused for is a result; an error is the database's.
@@ -108,6 +146,7 @@ impl<'a> Transaction<'a> {
                 }
             }
             Change::Dead { node, token, before } => {
+                self.write_and_forget().await?;
                 // The registration that the word is about may be an older one than the device has.
                 if !self.is_as_known().await? {
                     return Ok(Err(Unavailable.into()));
@@ -115,9 +154,13 @@ impl<'a> Transaction<'a> {
                 let removed = self.writing.remove_dead(node, token, *before).await?;
                 Ok(Done::Removed(self.note_removed(removed, Ended::Dead)))
             }
-            Change::Import { devices, first } => Ok(Done::Imported(self.import(&devices[*first..]).await?)),
+            Change::Import { devices, first } => {
+                self.write_and_forget().await?;
+                Ok(Done::Imported(self.import(&devices[*first..]).await?))
+            }
             Change::Remove { node } => Ok(Done::Removed(self.remove(node, Ended::Removed).await?)),
             Change::Accept => {
+                self.write_and_forget().await?;
                 self.writing.count_domains().await?;
                 let devices = self.writing.accept(Time::now()).await?;
                 // What this transaction has changed before is counted with it.
@@ -175,6 +218,7 @@ impl<'a> Transaction<'a> {
 
     /// Returns what is known of the database from then on, and of how many changes others are told.
     async fn conclude(&mut self) -> Result<(Option<Known>, usize), sqlx::Error> {
+        self.write().await?;
         if self.effects.is_empty() {
             return Ok((None, 0));
         }
@@ -232,83 +276,20 @@ impl<'a> Transaction<'a> {
             return Ok(Err(RegisterError::Full));
         }
         let is_new = replaced.is_none();
-        self.writing.put(&device, None).await?;
-        self.note_put(&device, replaced);
+        let device = Arc::new(device);
+        self.ahead.put(&device);
+        self.unwritten.push(Arc::clone(&device));
+        self.note_put(Arc::clone(&device), replaced);
         Ok(Ok(Done::Device {
-            device: Box::new(device),
+            device: Box::new(Device::clone(&device)),
             is_new,
         }))
     }
 
-    /// Imports some of these devices, the first ones: each takes a few answers of the database, however far that is, and
-    /// meanwhile nobody else writes.
-    async fn import(&mut self, devices: &[Device]) -> Result<Imported, sqlx::Error> {
-        let (now, mut imported) = (Time::now(), Imported::default());
-        for form in devices.iter().filter_map(Form::of) {
-            if !self.shared.foreign.knows(&form) && self.foreign.insert(form) {
-                self.writing.add_foreign(&form).await?;
-            }
-        }
-        let began = Instant::now();
-        for part in devices.chunks(AT_ONCE) {
-            if imported.total() > 0 && began.elapsed() >= IMPORT_TIME {
-                break;
-            }
-            let nodes: Vec<_> = part.iter().map(|device| device.node.as_str()).collect();
-            let is_each_there_once = nodes.iter().collect::<HashSet<_>>().len() == nodes.len();
-            let existing = self.writing.find_all(&nodes).await?;
-            match existing.filter(|_| is_each_there_once) {
-                Some(existing) => self.import_part(part, existing, now, &mut imported).await?,
-                None => {
-                    for device in part {
-                        self.import_one(device, now, &mut imported).await?;
-                    }
-                }
-            }
-        }
-        Ok(imported)
-    }
-
-    /// Imports devices with different nodes; `existing` are those that are there with one of these.
-    async fn import_part(
-        &mut self,
-        devices: &[Device],
-        existing: Vec<Device>,
-        now: Time,
-        imported: &mut Imported,
-    ) -> Result<(), sqlx::Error> {
-        let mut existing: HashMap<_, _> = existing
-            .into_iter()
-            .map(|device| (device.node.clone(), device))
-            .collect();
-        let mut later = Vec::with_capacity(devices.len());
-        for device in devices {
-            let existing = existing.remove(&device.node);
-            if imported.count(device, existing.as_ref()) {
-                self.note_put(device, existing.as_ref().map(Replaced::of));
-                later.push(device.clone());
-            }
-        }
-        self.writing.put_all(&later, Some(now)).await
-    }
-
-    async fn import_one(
-        &mut self,
-        device: &Device,
-        now: Time,
-        imported: &mut Imported,
-    ) -> Result<(), sqlx::Error> {
-        let existing = match self.writing.find(&device.node).await {
-            Err(problem) if !is_outage(&problem) => {
-                // What cannot be read is no later registration, and nothing else mends it.
-                self.remove(&device.node, Ended::Removed).await?;
-                None
-            }
-            found => found?,
-        };
-        if imported.count(device, existing.as_ref()) {
-            self.writing.put(device, Some(now)).await?;
-            self.note_put(device, existing.as_ref().map(Replaced::of));
+    /// Notes what the node of an imported device looks like, if that was not known.
+    pub(super) async fn learn(&mut self, form: Form) -> Result<(), sqlx::Error> {
+        if !self.shared.foreign.knows(&form) && self.foreign.insert(form) {
+            self.writing.add_foreign(&form).await?;
         }
         Ok(())
     }
@@ -345,20 +326,44 @@ impl<'a> Transaction<'a> {
     /// The registration that is meant, and how many its owner has.
     async fn find(&mut self, claim: &Claim) -> Result<(Option<Device>, usize), sqlx::Error> {
         let owned = match claim.owner() {
-            Some(owner) if !is_somebody(owner) => self.writing.owned_by(owner).await?,
+            Some(owner) if !is_somebody(owner) => self.owned_by(owner).await?,
             Some(_) | None => Vec::new(),
         };
         let number = owned.len();
         let is_meant = |device: &Device| claim.refers_to(device);
         let mut existing = owned.into_iter().find(is_meant);
         if existing.is_none() {
-            existing = self.writing.find(&claim.node).await?;
+            existing = self.with_node(&claim.node).await?;
         }
         if let (None, Some((somebody, account))) = (&existing, claim.unknown_account()) {
-            let imported = self.writing.of_account(account, &somebody).await?;
+            let imported = self.of_account(account, &somebody).await?;
             existing = imported.into_iter().find(is_meant);
         }
         Ok((existing, number))
+    }
+
+    async fn owned_by(&mut self, owner: &str) -> Result<Vec<Device>, sqlx::Error> {
+        if let Some(owned) = self.ahead.owned_by(owner) {
+            return Ok(owned);
+        }
+        self.write().await?;
+        self.writing.owned_by(owner).await
+    }
+
+    async fn with_node(&mut self, node: &str) -> Result<Option<Device>, sqlx::Error> {
+        if let Some(device) = self.ahead.with_node(node) {
+            return Ok(device);
+        }
+        self.write().await?;
+        self.writing.find(node).await
+    }
+
+    async fn of_account(&mut self, account: &str, owner: &str) -> Result<Vec<Device>, sqlx::Error> {
+        if let Some(devices) = self.ahead.of_account(account, owner) {
+            return Ok(devices);
+        }
+        self.write().await?;
+        self.writing.of_account(account, owner).await
     }
 
     /// Whether the database is still the one that it was when it was last looked at.
@@ -370,15 +375,16 @@ impl<'a> Transaction<'a> {
     }
 
     /// Notes a device that is written, in the place of another one if there is one.
-    fn note_put(&mut self, device: &Device, replaced: Option<Replaced>) {
+    pub(super) fn note_put(&mut self, device: Arc<Device>, replaced: Option<Replaced>) {
         if let Some(Replaced { owner, places }) = replaced {
             self.count(owner.as_deref(), -1, -places);
         }
         self.count(device.owner.as_deref(), 1, device.places());
-        self.effects.push(Effect::Put(Box::new(device.clone())));
+        self.effects.push(Effect::Put(device));
     }
 
-    async fn remove(&mut self, node: &str, ended: Ended) -> Result<bool, sqlx::Error> {
+    pub(super) async fn remove(&mut self, node: &str, ended: Ended) -> Result<bool, sqlx::Error> {
+        self.write_and_forget().await?;
         let removed = self.writing.remove(node).await?;
         Ok(self.note_removed(removed, ended))
     }
@@ -401,30 +407,14 @@ impl<'a> Transaction<'a> {
     }
 }
 
-impl Imported {
-    /// Counts a device, in whose place another one is if there is one. Returns whether it is to be written.
-    fn count(&mut self, device: &Device, existing: Option<&Device>) -> bool {
-        let number = match existing {
-            Some(existing) if !rules::is_later(device, existing) => {
-                self.unchanged += 1;
-                return false;
-            }
-            Some(_) => &mut self.changed,
-            None => &mut self.added,
-        };
-        *number += 1;
-        true
-    }
-}
-
 /// What is counted of a device in whose place another one comes.
-struct Replaced {
+pub(super) struct Replaced {
     owner: Option<String>,
     places: i64,
 }
 
 impl Replaced {
-    fn of(device: &Device) -> Self {
+    pub(super) fn of(device: &Device) -> Self {
         Self {
             owner: device.owner.clone(),
             places: device.places(),
@@ -432,5 +422,5 @@ impl Replaced {
     }
 }
 
-/// For so long devices are imported in one transaction. To tell others of them takes as long again.
-const IMPORT_TIME: Duration = Duration::from_millis(200);
+/// Changes for which nothing is asked ahead: that would be no fewer statements.
+const FEW: usize = 3;

@@ -6,10 +6,11 @@ use std::{
     time::Duration,
 };
 
+use fpush_push::sender;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::{BATCH, Follows, Writer};
+use super::{BATCH, Follows, Writer, is_due, transaction::NoRoom};
 use crate::{
     former,
     past::{DatabaseTrust, Known, Past, compare},
@@ -86,6 +87,34 @@ impl Writer {
     pub(super) async fn learn_foreign(&self) -> Result<(), sqlx::Error> {
         self.shared.foreign.learn(self.shared.store.foreign().await?);
         Ok(())
+    }
+
+    /// Says once in a while that a device was refused, and why.
+    pub(super) fn tell_of_no_room(&mut self, no_room: &NoRoom) {
+        let now = Instant::now();
+        if !is_due(self.told_of_no_room, now) {
+            return;
+        }
+        self.told_of_no_room = Some(now);
+        let rules = &self.shared.rules;
+        match no_room {
+            NoRoom::InAll => warn!(
+                most = rules.max_devices,
+                "a new device was refused: there are as many as registration.maxDevices allows; raise it, or see with fpush \
+                 devices list whose they are"
+            ),
+            NoRoom::OfDomain(domain) if domain.is_empty() => warn!(
+                most = rules.max_devices_per_domain,
+                "a new device was refused: there are as many devices without an owner (over HTTP, or imported) as \
+                 registration.maxDevicesPerDomain allows; raise it if they are your users'"
+            ),
+            NoRoom::OfDomain(domain) => warn!(
+                domain = sender(domain).map(display),
+                most = rules.max_devices_per_domain,
+                "a new device was refused: there are as many of this domain as registration.maxDevicesPerDomain allows; add \
+                 the domain to registration.trustedDomains if you trust it"
+            ),
+        }
     }
 
     pub(super) fn believe(&mut self, known: Known) {

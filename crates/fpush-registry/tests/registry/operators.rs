@@ -82,7 +82,7 @@ async fn an_import_over_a_slow_line_lets_a_daemon_write_in_between() {
     *url = server.through(&relay, url);
     let (command, background) = Registry::open_for_command(far, IfMissing::Fail).await.unwrap();
     let background = tokio::spawn(background);
-    relay.delay(Duration::from_millis(5));
+    relay.delay(Duration::from_millis(25));
     let line = |number| {
         format!(
             r#"{{"dialect":"p2","type":"fcm","node":"i-{number}","secret":"s","token":"t","registered":"2026-01-01T00:00:00Z"}}"#
