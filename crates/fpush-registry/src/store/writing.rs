@@ -136,19 +136,22 @@ impl Writing {
             places: last.places.saturating_add(more.places),
         };
         let mark = self.add_state(change, counted, now).await?;
-        let known = match before {
-            Some(before) if self.has_in_past(before).await? => Some(Known {
-                database: before.database.clone(),
-                change,
-                mark,
-                devices: counted.devices,
-                // Whether the database was accepted meanwhile was not looked for.
-                seen: before.seen,
-                accepted: before.accepted,
-                since: before.since,
-            }),
-            Some(_) | None => None,
+        let is_past = match before {
+            // Usually, and then there is nothing to ask for.
+            Some(before) if before.change == last.change => before.mark == last.mark,
+            Some(before) => self.has_in_past(before).await?,
+            None => false,
         };
+        let known = before.filter(|_| is_past).map(|before| Known {
+            database: before.database.clone(),
+            change,
+            mark,
+            devices: counted.devices,
+            // Whether the database was accepted meanwhile was not looked for.
+            seen: before.seen,
+            accepted: before.accepted,
+            since: before.since,
+        });
         Ok((change, known))
     }
 
@@ -191,9 +194,10 @@ impl Writing {
     pub(crate) async fn count_of(&mut self, domain: &str, more: i64) -> Result<()> {
         self.execute(sql::COUNT_OF, &[Value::Text(domain), Value::Number(more)])
             .await?;
-        self.execute(sql::FORGET_DOMAIN, &[Value::Text(domain)])
-            .await
-            .map(drop)
+        if more < 0 {
+            self.execute(sql::FORGET_DOMAIN, &[Value::Text(domain)]).await?;
+        }
+        Ok(())
     }
 
     /// Notes that the operator says that this is the right database, with the devices that it has. Returns how many.
