@@ -9,6 +9,7 @@ use std::{
     io::{self, BufRead, BufReader},
     path::Path,
     sync::Arc,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -17,7 +18,7 @@ use fpush_push::files;
 use fpush_registry::{Device, IfMissing, Imported, Registry, Time, lines, p2, prosody};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
-use tokio::runtime;
+use tokio::{runtime, sync::mpsc};
 
 use crate::{
     cli::{Devices, Export, Form, Import, SettingsFile},
@@ -43,13 +44,14 @@ pub(crate) fn import(import: &Import, console: &mut Console) -> Exit {
                         folder.display()
                     );
                 }
-                let devices = files.iter().map(|file| {
-                    prosody::read(file).map_err(|error| Unread {
+                let count = files.len();
+                let devices = files.into_iter().map(|file| {
+                    prosody::read(&file).map_err(|error| Unread {
                         place: file.display().to_string(),
                         reason: error.to_string(),
                     })
                 });
-                take_over(&registry, devices, files.len(), console).await
+                take_over(&registry, devices, count, console).await
             },
         ),
         Import::Json { file, settings } => with_registry(
@@ -76,7 +78,7 @@ pub(crate) fn import(import: &Import, console: &mut Console) -> Exit {
                     .context("there is nothing in the file; of an empty table mysql writes nothing at all")?;
                 let rows = first.read(|line| p2::Rows::new(line, written));
                 let rows = rows.map_err(|Unread { place, reason }| anyhow!("{place}: {reason}"))?;
-                let devices = lines.map(|line| line.read(|line| rows.device(line)));
+                let devices = lines.map(move |line| line.read(|line| rows.device(line)));
                 take_over(&registry, devices, 0, console).await
             },
         ),
@@ -92,7 +94,7 @@ struct Unread {
 /// The lines of a file.
 struct Lines {
     name: String,
-    text: files::Lines<Box<dyn BufRead>>,
+    text: files::Lines<Box<dyn BufRead + Send>>,
     number: u64,
     /// When the file was written.
     written: Time,
@@ -108,8 +110,8 @@ impl Lines {
     /// Opens a file, or standard input for `-`.
     fn open(file: &Path) -> anyhow::Result<Self> {
         let name = file.display().to_string();
-        let (reader, written): (Box<dyn BufRead>, _) = if file.as_os_str() == "-" {
-            (Box::new(io::stdin().lock()), Time::now())
+        let (reader, written): (Box<dyn BufRead + Send>, _) = if file.as_os_str() == "-" {
+            (Box::new(BufReader::new(io::stdin())), Time::now())
         } else {
             let opened = File::open(file).with_context(|| format!("cannot read {name}"))?;
             let written = opened.metadata().and_then(|metadata| metadata.modified());
@@ -295,11 +297,30 @@ fn as_json(device: &Device) -> serde_json::Value {
     })
 }
 
+/// Reads devices in batches, in a thread of its own, and counts them: it goes on while those before are written.
+fn read(
+    devices: impl Iterator<Item = Result<Device, Unread>> + Send + 'static,
+    bar: ProgressBar,
+) -> (mpsc::Receiver<Vec<Result<Device, Unread>>>, JoinHandle<()>) {
+    let (sender, receiver) = mpsc::channel(1);
+    let reading = thread::spawn(move || {
+        let mut devices = devices.inspect(|_| bar.inc(1));
+        loop {
+            let batch: Vec<_> = devices.by_ref().take(BATCH).collect();
+            // Nobody listens any more if they cannot be written.
+            if batch.is_empty() || sender.blocking_send(batch).is_err() {
+                break;
+            }
+        }
+    });
+    (receiver, reading)
+}
+
 /// Imports devices in batches, with a progress bar where there is somebody to see it, and says what was not read: each kind
 /// of mistake once.
 async fn take_over(
     registry: &Registry,
-    devices: impl Iterator<Item = Result<Device, Unread>>,
+    devices: impl Iterator<Item = Result<Device, Unread>> + Send + 'static,
     count: usize,
     console: &mut Console,
 ) -> anyhow::Result<Exit> {
@@ -314,34 +335,38 @@ async fn take_over(
             None => {}
         }
     };
-    let (mut batch, mut nodes) = (Vec::with_capacity(BATCH), HashSet::new());
-    let mut devices = devices.peekable();
-    while let Some(device) = devices.next() {
-        match device {
-            Ok(device) => {
-                if nodes.insert(device.node.clone()) {
-                    batch.push(device);
-                } else {
-                    skip(Unread {
-                        place: "a node".to_owned(),
-                        reason: "it occurs twice; the first one counts".to_owned(),
-                    });
+    let (mut batches, reading) = read(devices, bar.clone());
+    let mut nodes = HashSet::new();
+    while let Some(read) = batches.recv().await {
+        let mut batch = Vec::with_capacity(read.len());
+        for device in read {
+            match device {
+                Ok(device) => {
+                    if nodes.insert(device.node.clone()) {
+                        batch.push(device);
+                    } else {
+                        skip(Unread {
+                            place: "a node".to_owned(),
+                            reason: "it occurs twice; the first one counts".to_owned(),
+                        });
+                    }
                 }
+                Err(error) => skip(error),
             }
-            Err(error) => skip(error),
         }
-        bar.inc(1);
-        if batch.len() == BATCH || devices.peek().is_none() {
-            total += registry
-                .import(std::mem::take(&mut batch))
-                .await
-                .with_context(|| {
-                    format!(
-                        "{} devices were imported or there already; run it again for the others",
-                        total.total()
-                    )
-                })?;
-        }
+        total += registry.import(batch).await.with_context(|| {
+            format!(
+                "{} devices were imported or there already; run it again for the others",
+                total.total()
+            )
+        })?;
+    }
+    // Without this an end in the middle would look like the end.
+    if reading.join().is_err() {
+        bail!(
+            "the reading broke off after {} devices; that is a mistake in fpush",
+            total.total()
+        );
     }
     bar.finish_and_clear();
     let mut unnamed = unread;
@@ -431,7 +456,7 @@ fn with_registry(
 const FOR_PEOPLE: Form = Form { json: false };
 /// Kinds of mistakes that are named.
 const NAMED: usize = 10;
-/// Devices at a time.
-const BATCH: usize = 1_000;
+/// Devices at a time: about as many as are written in one transaction.
+const BATCH: usize = 5_000;
 /// A device has a dozen fields, the longest of 4 KiB.
 const LONGEST_LINE: usize = 64 << 10;
