@@ -90,12 +90,13 @@ fn what_one_daemon_registers_the_other_one_pushes() {
         || cached.push("died", &died) == MISSING && cached.push("removed", &removed) == MISSING,
     );
     cached.expect_apple("n", Some(&secret), "org.example.ios", &apple(2));
-    assert_eq!(one.export(), other.export());
-    assert_eq!(one.export().len(), 3);
     one.assert_discreet(&[&secret, &apple(1), &apple(2), &node, "alice"]);
+    // Until then each writes down when it pushed.
     for rig in [&mut one, &mut other, &mut cached] {
         rig.stop();
     }
+    assert_eq!(one.export(), other.export());
+    assert_eq!(one.export().len(), 3);
 }
 
 /// Of what waits is kept what is needed, and of all together no more than fits.
