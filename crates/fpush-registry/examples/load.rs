@@ -31,7 +31,7 @@ async fn main() {
         max_per_owner: 32,
         max_devices: 2_000_000,
         max_devices_per_domain: 1_000_000,
-        trusted_domains: BTreeSet::new(),
+        trusted_domains: BTreeSet::from(["example.org".to_owned()]),
         expire_after: Duration::from_secs(400 * 86_400),
     };
 
@@ -99,35 +99,36 @@ async fn main() {
         nodes.len() as f64 / began.elapsed().as_secs_f64()
     );
 
-    const AT_ONCE: usize = 64;
-    let began = Instant::now();
-    let mut tasks = JoinSet::new();
-    for task in 0..AT_ONCE {
-        let registry = Arc::clone(&registry);
-        tasks.spawn(async move {
-            let mut done = 0_usize;
-            while began.elapsed() < Duration::from_secs(5) {
-                let sender = format!("user{task}-{}@example.org", done / 8);
-                let command = Command {
-                    name: "register-push-fcm".to_owned(),
-                    written: sender.clone(),
-                    sender,
-                    service: "push.example.org".to_owned(),
-                    scope: Arc::default(),
-                    fields: vec![("token", "t".repeat(163)), ("device-id", format!("{done}"))],
-                    has_other_fields: false,
-                };
-                registry.execute(command).unwrap().await.unwrap();
-                done += 1;
-            }
-            done
-        });
+    for at_once in [1, 64, 512] {
+        let began = Instant::now();
+        let mut tasks = JoinSet::new();
+        for task in 0..at_once {
+            let registry = Arc::clone(&registry);
+            tasks.spawn(async move {
+                let mut done = 0_usize;
+                while began.elapsed() < Duration::from_secs(5) {
+                    let sender = format!("user{at_once}-{task}-{}@example.org", done / 8);
+                    let command = Command {
+                        name: "register-push-fcm".to_owned(),
+                        written: sender.clone(),
+                        sender,
+                        service: "push.example.org".to_owned(),
+                        scope: Arc::default(),
+                        fields: vec![("token", "t".repeat(163)), ("device-id", format!("{done}"))],
+                        has_other_fields: false,
+                    };
+                    registry.execute(command).unwrap().await.unwrap();
+                    done += 1;
+                }
+                done
+            });
+        }
+        let done: usize = tasks.join_all().await.into_iter().sum();
+        println!(
+            "registrations, {at_once} at once: {:.0}/s",
+            done as f64 / began.elapsed().as_secs_f64()
+        );
     }
-    let done: usize = tasks.join_all().await.into_iter().sum();
-    println!(
-        "registrations, {AT_ONCE} at once: {:.0}/s",
-        done as f64 / began.elapsed().as_secs_f64()
-    );
     registry.close().await;
     writer.await.unwrap();
     fs::remove_dir_all(folder).unwrap();
