@@ -38,6 +38,8 @@ mod registry;
 mod rig;
 #[path = "promise/shadow.rs"]
 mod shadow;
+#[path = "promise/time.rs"]
+mod time;
 #[cfg(feature = "enable_webpush_support")]
 #[path = "promise/webpush.rs"]
 mod webpush;

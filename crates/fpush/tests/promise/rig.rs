@@ -2,23 +2,23 @@
 
 use std::{
     collections::HashMap,
-    env, fs,
+    fs,
     path::PathBuf,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use fpush_testkit::{
-    Answer, Clock, Command, Daemon, FakeApns, FakeFcm, FakeXmpp, Form, Link, Moves, Redis, Registration,
-    TestCa, fcm_error, fixture, http, http_address,
+    Answer, Command, Daemon, FakeApns, FakeFcm, FakeXmpp, Form, Link, Moves, Registration, TestCa, fcm_error,
+    fixture, http, http_address,
     publish::{Publish, field, options},
     run_to_end,
 };
 use serde_json::{Value, json};
 
+use super::time::{Time, expect_answers};
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fpush");
-/// With this in the environment the daemon of every row shares what it knows over an engine.
-const WITH_CLUSTER: &str = "FPUSH_TEST_WITH_CLUSTER";
 /// Long enough for everything that should happen at once.
 pub(crate) const LONG: Duration = Duration::from_secs(180);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
@@ -34,12 +34,10 @@ pub(crate) struct World {
     pub(crate) daemon: Daemon,
     pub(crate) apns: FakeApns,
     pub(crate) fcm: FakeFcm,
-    clock: Clock,
+    time: Time,
     xmpp: FakeXmpp,
     news: Arc<Mutex<News>>,
     sent: usize,
-    /// What instances would share, if the whole table is to hold with that as well.
-    _engine: Option<Redis>,
 }
 
 /// What the providers say. Without news they accept every push.
@@ -140,23 +138,20 @@ impl World {
                 "maxPerOwner": 10_000,
             },
             "stateDirectory": builder.dir().join("state"),
-            "monitoring": { "listen": "127.0.0.1:0" },
         });
-        let clock = Clock::new(builder.dir(), moves);
-        let engine = share_if_wanted(&mut settings, &clock);
+        let time = Time::of(&builder, moves, &mut settings);
         change(&mut settings);
-        let daemon = clock.run(builder.settings(&settings));
+        let daemon = time.run(builder.settings(&settings));
         let link = accept(&xmpp, &daemon);
         Self {
             link,
             daemon,
             apns,
             fcm,
-            clock,
+            time,
             xmpp,
             news,
             sent: 0,
-            _engine: engine,
         }
     }
 
@@ -186,15 +181,7 @@ impl World {
     /// So much time passes.
     #[track_caller]
     pub(crate) fn pass(&mut self, time: Duration) {
-        self.clock.advance(time);
-        // What was due is done when the daemon has been through its loop.
-        for _ in 0..3 {
-            let id = self.id();
-            self.link.send(format!(
-                "<iq type='get' from='a.example' to='push.localhost' id='{id}'><ping xmlns='urn:xmpp:ping'/></iq>"
-            ));
-            assert!(self.link.reply_to(&id, LONG).is_result());
-        }
+        self.time.pass(time, &self.daemon, &mut self.link);
     }
 
     /// How often a provider has said to a push what pushes for its token get.
@@ -210,7 +197,7 @@ impl World {
 
     /// The clock of the machine is wrong from the next start on.
     pub(crate) fn set_clock_ahead(&mut self, time: Duration) {
-        self.clock.advance(time);
+        self.time.set_ahead(time);
     }
 
     /// The daemon ends, and starts again.
@@ -565,20 +552,16 @@ pub(crate) fn assert_all_kept(devices: &[Device], what: &str) {
     }
 }
 
-/// With [`WITH_CLUSTER`] in the environment: an engine under this clock, and the settings of a daemon that shares by it.
-pub(crate) fn share_if_wanted(settings: &mut Value, clock: &Clock) -> Option<Redis> {
-    env::var_os(WITH_CLUSTER)?;
-    let engine = Redis::under(clock);
-    // A busy machine is no slow engine.
-    settings["cluster"] = json!({ "url": engine.url(), "timeout": "1s" });
-    Some(engine)
-}
-
-fn accept(xmpp: &FakeXmpp, daemon: &Daemon) -> Link {
-    match xmpp.try_accept(LONG) {
+/// The daemon logs in.
+#[track_caller]
+pub(crate) fn accept(xmpp: &FakeXmpp, daemon: &Daemon) -> Link {
+    let mut link = match xmpp.try_accept(LONG) {
         Ok(link) => link,
         Err(e) => panic!("no link: {e}; the log:\n{}", daemon.log()),
-    }
+    };
+    // Until it knows that it is logged in, time that passes would end that.
+    expect_answers(&mut link);
+    link
 }
 
 fn domain(n: usize) -> String {

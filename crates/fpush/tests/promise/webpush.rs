@@ -7,25 +7,27 @@ use std::{
 };
 
 use fpush_testkit::{
-    Answer, ApnsKey, Clock, Daemon, FakeProxy, FakePush, FakeXmpp, Link, Moves, ProxyAnswer, Redis,
-    Registration, TestCa, publish::ejabberd_publish,
+    Answer, ApnsKey, Daemon, FakeProxy, FakePush, FakeXmpp, Link, Moves, ProxyAnswer, Registration, TestCa,
+    publish::ejabberd_publish,
 };
 use serde_json::json;
 
-use super::rig::{DAY, DEAD, HOUR, LONG, MINUTE, RESULT, share_if_wanted};
+use super::{
+    rig::{DAY, DEAD, HOUR, LONG, MINUTE, RESULT, accept},
+    time::Time,
+};
 
 /// A daemon with a module for Web Push, under a clock that is moved. All hosts lead to one fake.
 struct Web {
     link: Link,
     daemon: Daemon,
-    clock: Clock,
+    time: Time,
     xmpp: FakeXmpp,
     push: FakePush,
     _proxy: FakeProxy,
     /// What is answered to pushes to a path, or to all of a host; 201 otherwise.
     news: Arc<Mutex<HashMap<String, Answer>>>,
     sent: usize,
-    _engine: Option<Redis>,
 }
 
 /// A subscription, and what its user's server remembers of the answers.
@@ -74,19 +76,17 @@ impl Web {
             } } },
             "stateDirectory": builder.dir().join("state"),
         });
-        let clock = Clock::new(builder.dir(), Moves::Time);
-        let engine = share_if_wanted(&mut settings, &clock);
-        let daemon = clock.run(builder.settings(&settings));
+        let time = Time::of(&builder, Moves::Time, &mut settings);
+        let daemon = time.run(builder.settings(&settings));
         Self {
-            link: xmpp.try_accept(LONG).unwrap(),
+            link: accept(&xmpp, &daemon),
             daemon,
-            clock,
+            time,
             xmpp,
             push,
             _proxy: proxy,
             news,
             sent: 0,
-            _engine: engine,
         }
     }
 
@@ -144,15 +144,7 @@ impl Web {
 
     #[track_caller]
     fn pass(&mut self, time: Duration) {
-        self.clock.advance(time);
-        for _ in 0..3 {
-            self.sent += 1;
-            let id = format!("id-{}", self.sent);
-            self.link.send(format!(
-                "<iq type='get' from='a.example' to='push.localhost' id='{id}'><ping xmlns='urn:xmpp:ping'/></iq>"
-            ));
-            assert!(self.link.reply_to(&id, LONG).is_result());
-        }
+        self.time.pass(time, &self.daemon, &mut self.link);
     }
 
     #[track_caller]
@@ -162,7 +154,7 @@ impl Web {
         self.link.close();
         assert!(self.daemon.wait(LONG).success(), "{}", self.daemon.log());
         self.daemon.start_again();
-        self.link = self.xmpp.try_accept(LONG).unwrap();
+        self.link = accept(&self.xmpp, &self.daemon);
     }
 
     /// Publishes every so often until it is gone; how long that took, or `None` after `most`.
