@@ -235,12 +235,12 @@ impl Holding {
         keys: &[&[u8]],
         group: &Group,
     ) -> redis::RedisResult<Vec<u64>> {
-        let (mut all_taken, names, holder) = (Vec::new(), self.names(), self.holder());
+        let (mut all_taken, teller) = (Vec::new(), self.teller());
         let (is_again, waited) = (group.again.is_some(), group.at.elapsed());
         for part in group.news.chunks(TOLD_AT_A_TIME) {
             let arguments = |command: &mut Cmd| {
-                command.arg(holder).arg(&names).arg(millis(LEASE)).arg(MOST_HELD);
-                command.arg(MOST_TAKEN).arg(millis(TAKEN_KEPT)).arg(MOST_WOKEN);
+                teller.write(command);
+                command.arg(millis(LEASE)).arg(MOST_HELD).arg(MOST_WOKEN);
                 for news in part {
                     write(command, news, is_again, waited);
                 }
@@ -263,11 +263,12 @@ impl Holding {
         told: bool,
     ) -> redis::RedisResult<TakenPart> {
         let told = told && !self.wants_all.load(Ordering::Relaxed);
-        let (names, holder) = (self.names(), self.holder());
+        let teller = self.teller();
         let seen_before = self.seen.load(Ordering::Relaxed);
         let arguments = |command: &mut Cmd| {
-            command.arg(holder).arg(&names).arg(millis(LEASE));
-            command.arg(millis(SILENCE)).arg(millis(QUIET)).arg(millis(KEPT));
+            teller.write(command);
+            command.arg(millis(LEASE)).arg(millis(SILENCE));
+            command.arg(millis(QUIET)).arg(millis(KEPT));
             command.arg(u8::from(told)).arg(CLEARED_AT_A_TIME);
             command.arg(if told { most } else { 0 }).arg(seen_before);
         };
@@ -286,7 +287,8 @@ impl Holding {
         if !found.is_empty() {
             let pushes: Vec<_> = found.iter().map(|found| (found, read_found(found))).collect();
             let arguments = |command: &mut Cmd| {
-                command.arg(holder).arg(&names).arg(MOST_UNREAD);
+                teller.write(command);
+                command.arg(MOST_UNREAD);
                 for (found, push) in &pushes {
                     let id = push.as_ref().map(|push| push.id.simple().to_string());
                     command.arg(&found.0).arg(id.unwrap_or_default());
@@ -337,8 +339,23 @@ impl Holding {
         connection.ask(&command).await.map(drop)
     }
 
-    fn holder(&self) -> u64 {
-        lock(&self.holders).last().copied().unwrap_or_default()
+    fn teller(&self) -> Teller {
+        let holder = lock(&self.holders).last().copied().unwrap_or_default();
+        let names = self.names();
+        Teller { holder, names }
+    }
+}
+
+/// What the scripts about held pushes are told first.
+struct Teller {
+    holder: u64,
+    names: String,
+}
+
+impl Teller {
+    fn write(&self, command: &mut Cmd) {
+        command.arg(self.holder).arg(&self.names);
+        command.arg(MOST_TAKEN).arg(millis(TAKEN_KEPT));
     }
 }
 
@@ -442,50 +459,4 @@ const TOLD_AT_A_TIME: usize = 100;
 const CLEARED_AT_A_TIME: usize = 100;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn delivered(number: u64) -> HeldNews {
-        HeldNews::Delivered(fpush_push::Fingerprint::from_parts([number, 0]), Uuid::nil())
-    }
-
-    #[tokio::test]
-    async fn what_is_told_anew_has_another_holder_and_leaves_nothing_to_tell_but_what_went_out() {
-        let holding = Holding::new(vec![7]);
-        assert!(holding.wants_all() && !holding.wants_all());
-        holding.add(vec![HeldNews::Gone(1), delivered(1)], None);
-        let (again, asking) = oneshot::channel();
-        holding.add(vec![HeldNews::Gone(2)], Some(again));
-        holding.begin_anew();
-        assert!(asking.await.is_err(), "it is asked again");
-        let holders = holding.holders();
-        assert_eq!((holders[0], holders.len()), (7, 3));
-        holding.begin_anew();
-        assert_eq!(holding.holders(), holders, "nothing was told under it yet");
-        assert_eq!(holding.next().unwrap().news, [delivered(1)]);
-        assert!(holding.is_empty());
-    }
-
-    #[tokio::test]
-    async fn more_than_can_wait_is_told_anew() {
-        let holding = Holding::new(Vec::new());
-        assert!(holding.wants_all());
-        for number in 0..=MOST_TO_TELL as u64 {
-            holding.add(vec![HeldNews::Gone(number)], None);
-        }
-        assert!(holding.wants_all() && holding.is_empty());
-    }
-
-    #[tokio::test]
-    async fn groups_go_together_in_their_order_but_for_those_that_are_answered() {
-        let holding = Holding::new(Vec::new());
-        let (again, _asking) = oneshot::channel();
-        holding.add(vec![HeldNews::Gone(1)], None);
-        holding.add(vec![HeldNews::Gone(2)], None);
-        holding.add(vec![HeldNews::Gone(3)], Some(again));
-        holding.add(vec![HeldNews::Gone(4)], None);
-        let told = std::iter::from_fn(|| holding.next().map(|group| group.news));
-        let gone = |numbers: &[u64]| numbers.iter().copied().map(HeldNews::Gone).collect::<Vec<_>>();
-        assert_eq!(told.collect::<Vec<_>>(), [gone(&[1, 2]), gone(&[3]), gone(&[4])]);
-    }
-}
+mod tests;

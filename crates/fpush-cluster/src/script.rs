@@ -62,6 +62,12 @@ impl Script {
         Self { text, hash }
     }
 
+    /// What the engine runs.
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> &'static str {
+        self.text
+    }
+
     /// Runs it. An engine that does not have it gets its text.
     pub(crate) async fn run(
         &self,

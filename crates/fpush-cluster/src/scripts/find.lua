@@ -1,24 +1,24 @@
 -- Says that an instance is there, clears away what is left under its former names, and shows it what instances held that are
 -- gone, and what others have set aside because they could not read it. It follows held.lua.
--- ARGV: from the third on lease, milliseconds after which nobody was here, for how
+-- ARGV: from the fifth on lease, milliseconds after which nobody was here, for how
 -- long nobody is gone after that, milliseconds that keys are kept, 1 if former names are cleared, how many at a time; how many
 -- pushes are shown, and the number up to which it has seen what was set aside.
 -- Returns the former names of which nothing is left, whether there may be more, for each push that is shown: its place, its key, whether its
 -- instance was stopped in order, milliseconds until it is due (-1: none) and given up (-1: never), and since it came, its record; the number up to which it has
 -- seen what was set aside, how many are set aside, and how many of them were given up.
-local most = tonumber(ARGV[9])
+local most = tonumber(ARGV[11])
 -- While the engine was away nobody could say that he is there.
 local watch = redis.call('HMGET', KEYS[6], 'seen', 'quiet')
 local quiet = tonumber(watch[2] or 0)
-if watch[1] and now - tonumber(watch[1]) > tonumber(ARGV[4]) then
-    quiet = now + tonumber(ARGV[5])
+if watch[1] and now - tonumber(watch[1]) > tonumber(ARGV[6]) then
+    quiet = now + tonumber(ARGV[7])
 end
 redis.call('HSET', KEYS[6], 'seen', string.format('%.0f', now), 'quiet', string.format('%.0f', quiet))
 for holder in string.gmatch(ARGV[2], '%d+') do
-    redis.call('ZADD', KEYS[4], now + tonumber(ARGV[3]), holder)
+    redis.call('ZADD', KEYS[4], now + tonumber(ARGV[5]), holder)
 end
 for _, key in ipairs(KEYS) do
-    redis.call('PEXPIRE', key, ARGV[6])
+    redis.call('PEXPIRE', key, ARGV[8])
 end
 
 -- The push at a place that is listed. If there is none, the place is listed no more.
@@ -57,10 +57,10 @@ local cleared = {}
 local function places(holder, count)
     return redis.call('ZRANGEBYSCORE', KEYS[3], holder, holder, 'LIMIT', 0, count)
 end
-if ARGV[7] == '1' then
+if ARGV[9] == '1' then
     for holder in string.gmatch(ARGV[2], '%d+') do
         if holder ~= ARGV[1] then
-            local of_holder = places(holder, ARGV[8])
+            local of_holder = places(holder, ARGV[10])
             if #of_holder == 0 then
                 redis.call('ZREM', KEYS[4], holder)
                 cleared[#cleared + 1] = holder
@@ -91,7 +91,7 @@ for at = 1, #gone, 2 do
     end
 end
 
-local seen, given_up = ARGV[10], 0
+local seen, given_up = ARGV[12], 0
 for _, place in ipairs(redis.call('ZRANGE', KEYS[7], 0, 9)) do
     local entry = look(place)
     if entry and entry.give_up > 0 and entry.give_up <= now then

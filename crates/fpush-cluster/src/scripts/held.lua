@@ -1,6 +1,6 @@
 -- What the scripts about held pushes begin with. Times are milliseconds by the engine's clock.
--- KEYS: held, keys, holders, leases, taken, watch, unread, delivered. ARGV: holder, all names of this instance with blanks between them, and
--- what each script says.
+-- KEYS: held, keys, holders, leases, taken, watch, unread, delivered. ARGV: holder, all names of this instance with blanks between them,
+-- most taken, milliseconds that taken and delivered are kept, and from the fifth on what each script says.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ours = ' ' .. ARGV[2] .. ' '
@@ -48,4 +48,32 @@ end
 
 local function is_ours(place)
     return string.find(ours, ' ' .. string.match(place, '^%d+') .. ' ', 1, true)
+end
+
+-- Takes out a little of what is too old, or the oldest where there is no room.
+local function trim(key, most)
+    local first = redis.call('ZRANGE', key, 0, 1, 'WITHSCORES')
+    if first[4] and tonumber(first[4]) < now - tonumber(ARGV[4]) then
+        redis.call('ZREMRANGEBYRANK', key, 0, 1)
+    elseif redis.call('ZCARD', key) > tonumber(most) then
+        redis.call('ZREMRANGEBYRANK', key, 0, 0)
+    end
+end
+
+-- Whoever holds this push needs not send it any more, and finds that out when it asks.
+local function finish(id)
+    redis.call('ZADD', KEYS[5], now, id)
+    trim(KEYS[5], ARGV[3])
+end
+
+-- Another one is held for the same key, at another instance, and one of the two is enough: the newer one, and of two that came in the
+-- same millisecond the one that was held for the key before. What is set aside goes. Returns whether this one stays; if so,
+-- the other one is gone.
+local function displaces(entry, other_place, other)
+    if other.at >= entry.at and not is_set_aside(other_place) then
+        return false
+    end
+    finish(other.id)
+    remove(other_place, other)
+    return true
 end

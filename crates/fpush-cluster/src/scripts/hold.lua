@@ -1,10 +1,10 @@
 -- Takes note of what an instance holds. It follows held.lua.
--- ARGV: from the third on lease, most held, most taken, milliseconds that taken is kept, most delivered;
+-- ARGV: from the fifth on lease, most held, most delivered;
 -- then for each change: what, number, key, id, milliseconds until due (-1: none), until given up (-1: never), since it came or was
 -- delivered, record.
 -- Returns how many were delivered that others had taken, and the numbers of those that others have taken.
 for holder in string.gmatch(ARGV[2], '%d+') do
-    redis.call('ZADD', KEYS[4], now + tonumber(ARGV[3]), holder)
+    redis.call('ZADD', KEYS[4], now + tonumber(ARGV[5]), holder)
 end
 
 local function remove_at(place)
@@ -12,21 +12,6 @@ local function remove_at(place)
     if entry then
         remove(place, entry)
     end
-end
-
--- Takes out a little of what is too old, or the oldest where there is no room.
-local function trim(key, most)
-    local first = redis.call('ZRANGE', key, 0, 1, 'WITHSCORES')
-    if first[4] and tonumber(first[4]) < now - tonumber(ARGV[6]) then
-        redis.call('ZREMRANGEBYRANK', key, 0, 1)
-    elseif redis.call('ZCARD', key) > tonumber(most) then
-        redis.call('ZREMRANGEBYRANK', key, 0, 0)
-    end
-end
-
-local function finish(id)
-    redis.call('ZADD', KEYS[5], now, id)
-    trim(KEYS[5], ARGV[5])
 end
 
 -- What is acknowledged takes the place of an older one, whose instance need not send it any more.
@@ -37,14 +22,10 @@ local function acknowledge(place)
     end
     local other_place = redis.call('HGET', KEYS[2], entry.key)
     local other = other_place and other_place ~= place and read(other_place)
-    if other and not is_ours(other_place) then
-        if other.at > entry.at and not is_set_aside(other_place) then
-            finish(entry.id)
-            remove(place, entry)
-            return
-        end
-        finish(other.id)
-        remove(other_place, other)
+    if other and not is_ours(other_place) and not displaces(entry, other_place, other) then
+        finish(entry.id)
+        remove(place, entry)
+        return
     end
     redis.call('HSET', KEYS[2], entry.key, place)
 end
@@ -83,29 +64,33 @@ local function put(first, again)
         taken[#taken + 1] = number
         return
     end
-    if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[4]) then
+    if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[6]) then
         return
     end
-    local at = same and same.at or now - tonumber(ARGV[first + 6])
-    local due, give_up = ends(ARGV[first + 4]), ends(ARGV[first + 5])
-    if again and was_woken_after(key, at) then
+    local entry = {
+        at = same and same.at or now - tonumber(ARGV[first + 6]),
+        due = ends(ARGV[first + 4]),
+        give_up = ends(ARGV[first + 5]),
+        id = id,
+        key = key,
+        record = ARGV[first + 7],
+    }
+    if again and was_woken_after(key, entry.at) then
         finish(id)
         taken[#taken + 1] = number
         return
     end
-    -- Several instances may have been alone, and hold a push each for the key, which waits for the provider: the newest one is enough.
-    -- What waits for its time may still be refused.
-    if again and due == 0 and other and other.due == 0 and not is_ours(other_place) then
-        if other.at >= at and not is_set_aside(other_place) then
+    -- Several instances may have been alone, and hold a push each for the key, which waits for the provider. What waits for its time
+    -- may still be refused.
+    if again and entry.due == 0 and other and other.due == 0 and not is_ours(other_place) then
+        if not displaces(entry, other_place, other) then
             finish(id)
             taken[#taken + 1] = number
             return
         end
-        finish(other.id)
-        remove(other_place, other)
         other = nil
     end
-    write(place, {at = at, due = due, give_up = give_up, id = id, key = key, record = ARGV[first + 7]})
+    write(place, entry)
     -- What is told once is for its key when it is acknowledged.
     if is_known or again and not other then
         redis.call('HSET', KEYS[2], key, place)
