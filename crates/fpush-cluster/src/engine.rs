@@ -257,6 +257,11 @@ impl Inner {
         let (mut connection, concerns) = open(&self.settings, &self.scripts).await?;
         lock(&self.seen).concerns = concerns;
         in_time(self.greet(&mut connection)).await?;
+        // Where a node of a cluster is gone, and no replica has taken over yet, the others answer all the same.
+        self.of_each_lane(&connection, |lane, connection| async move {
+            lane.reach(connection).await
+        })
+        .await?;
         let answer = timeout(self.settings.timeout, connection.ask_any(redis::cmd("PING"))).await;
         match answer {
             Ok(Ok(_)) => Ok(connection),
@@ -333,26 +338,45 @@ impl Inner {
         }
     }
 
-    /// Each request has its time, so that many modules have it as well.
+    /// Looks what there is to hear.
     async fn look(&self, connection: &Connection) -> Result<(), Trouble> {
         in_time(self.greet(&mut connection.clone())).await?;
         let session = self.link.session();
-        let mut has_lost = false;
-        for lanes in self.lanes().chunks(LANES_AT_A_TIME) {
-            let mut looks = JoinSet::new();
-            for lane in lanes {
-                let (lane, connection) = (Arc::clone(lane), connection.clone());
-                looks.spawn(async move { in_time(lane.look(connection, session)).await });
-            }
-            while let Some(looked) = looks.join_next().await {
-                has_lost |= looked.unwrap_or(Err(Trouble::Slow))? == Memory::Lost;
-            }
-        }
+        let looked = self
+            .of_each_lane(connection, move |lane, connection| async move {
+                lane.look(connection, session).await
+            })
+            .await?;
+        let has_lost = looked.contains(&Memory::Lost);
         if has_lost {
             warn!("the cluster's engine has lost what it knew; it is told again");
         }
         self.looked.notify_one();
         Ok(())
+    }
+
+    /// Asks something of each lane. Each has its time, so that many have it as well.
+    async fn of_each_lane<T, F>(
+        &self,
+        connection: &Connection,
+        ask: impl Fn(Arc<Lane>, Connection) -> F,
+    ) -> Result<Vec<T>, Trouble>
+    where
+        T: Send + 'static,
+        F: Future<Output = redis::RedisResult<T>> + Send + 'static,
+    {
+        let lanes = self.lanes();
+        let mut answers = Vec::with_capacity(lanes.len());
+        for lanes in lanes.chunks(LANES_AT_A_TIME) {
+            let mut asked = JoinSet::new();
+            for lane in lanes {
+                asked.spawn(in_time(ask(Arc::clone(lane), connection.clone())));
+            }
+            while let Some(answer) = asked.join_next().await {
+                answers.push(answer.unwrap_or(Err(Trouble::Slow))?);
+            }
+        }
+        Ok(answers)
     }
 
     fn lanes(&self) -> Vec<Arc<Lane>> {

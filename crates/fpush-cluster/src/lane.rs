@@ -116,6 +116,13 @@ impl Lane {
         })
     }
 
+    /// Whether what has the module answers: in a cluster each module is at one node, and another one may be gone.
+    pub(crate) async fn reach(&self, mut connection: Connection) -> redis::RedisResult<()> {
+        let mut command = redis::cmd("ZCARD");
+        command.arg(&self.names.alive);
+        connection.ask(&command).await.map(drop)
+    }
+
     async fn ask(&self, connection: &mut Connection, claim: &Claim) -> redis::RedisResult<Value> {
         let (slot, token) = (bytes(claim.slot_key()), bytes(claim.target.token));
         let (wish, hold) = match claim.wish {

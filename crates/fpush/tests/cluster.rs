@@ -10,6 +10,8 @@ mod engine;
 mod kinds;
 #[path = "cluster/load.rs"]
 mod load;
+#[path = "cluster/nodes.rs"]
+mod nodes;
 #[path = "cluster/rig.rs"]
 mod rig;
 #[path = "cluster/servers.rs"]

@@ -6,12 +6,12 @@ use fpush_testkit::{Answer, Flow, Redis, until};
 
 use crate::rig::{DEAD, LONG, REFUSED, RESULT, Rig, SECOND, Setup, token};
 
-const DOWN: &str = "this instance decides alone";
-const BACK: &str = "can be used again";
+pub(crate) const DOWN: &str = "this instance decides alone";
+pub(crate) const BACK: &str = "can be used again";
 
 /// The status page is red, and readiness is not touched.
 #[track_caller]
-fn expect_red(rig: &Rig, instance: usize, why: &str) {
+pub(crate) fn expect_red(rig: &Rig, instance: usize, why: &str) {
     let monitoring = rig.all[instance].monitoring();
     until(LONG, "the status page says so", || {
         monitoring.status().to_string().contains(why)
@@ -26,7 +26,7 @@ fn expect_red(rig: &Rig, instance: usize, why: &str) {
 
 /// So often an instance has said that the engine cannot be used: once each time, whatever it is asked meanwhile.
 #[track_caller]
-fn expect_lines(rig: &Rig, instance: usize, count: usize) {
+pub(crate) fn expect_lines(rig: &Rig, instance: usize, count: usize) {
     let log = rig.all[instance].daemon.log();
     assert_eq!(log.matches(DOWN).count(), count, "{log}");
 }

@@ -1,4 +1,4 @@
-//! All kinds of engines: behind sentinels that name another one, a cluster of nodes, with TLS, and by a file.
+//! Kinds of engines: behind sentinels that name another one, with TLS, and by a file.
 
 use std::{thread::sleep, time::Duration};
 
@@ -8,7 +8,7 @@ use crate::rig::{LONG, PROGRAM, REFUSED, RESULT, Rig, Setup, token};
 
 /// Both instances keep one limit.
 #[track_caller]
-fn expect_shared(rig: &mut Rig, number: usize) {
+pub(crate) fn expect_shared(rig: &mut Rig, number: usize) {
     let device = token(number);
     assert_eq!(rig.push(0, &device), RESULT, "sent");
     assert_eq!(rig.push(1, &device), RESULT, "queued");
@@ -54,41 +54,6 @@ fn the_sentinels_name_another_primary() {
     }
     expect_shared(&mut rig, 5);
     assert_eq!(rig.push(0, &token(1)), REFUSED, "what was known is known");
-}
-
-#[test]
-fn a_cluster_has_each_module_at_one_node() {
-    let nodes: Vec<_> = (0..3)
-        .map(|_| Redis::with(&["--cluster-enabled", "yes", "--appendonly", "yes"]))
-        .collect();
-    for (number, node) in nodes.iter().enumerate() {
-        let (from, to) = (
-            number * 5_461,
-            if number == 2 {
-                16_383
-            } else {
-                (number + 1) * 5_461 - 1
-            },
-        );
-        node.ask(&["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &to.to_string()]);
-        node.ask(&["CLUSTER", "MEET", "127.0.0.1", &nodes[0].port().to_string()]);
-    }
-    until(LONG, "the cluster is whole", || {
-        let is_whole = |node: &Redis| {
-            let info = node.ask(&["CLUSTER", "INFO"]);
-            info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
-        };
-        nodes.iter().all(is_whole)
-    });
-    let url = format!("redis-cluster://127.0.0.1:{}", nodes[1].port());
-    let mut rig = Rig::with(Setup {
-        urls: vec![Some(url.clone()), Some(url)],
-        ..Setup::of(2, "1h")
-    });
-    expect_shared(&mut rig, 1);
-    let keys: Vec<_> = nodes.iter().map(Redis::keys).collect();
-    let of_module = |keys: &&Vec<String>| keys.iter().any(|key| key.contains("{m}"));
-    assert_eq!(keys.iter().filter(of_module).count(), 1, "{keys:?}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use fpush_testkit::{Answer, Flow, Redis, Relay, until};
 use crate::rig::{LONG, RESULT, Rig, Setup, token};
 
 /// A provider that takes nothing until it is back.
-struct Provider {
+pub(crate) struct Provider {
     is_back: Arc<AtomicBool>,
     /// How often it has accepted a push for each token.
     accepted: Arc<Mutex<BTreeMap<String, usize>>>,
@@ -21,7 +21,7 @@ struct Provider {
 
 impl Provider {
     /// It is away.
-    fn of(rig: &Rig) -> Self {
+    pub(crate) fn of(rig: &Rig) -> Self {
         let provider = Self {
             is_back: Arc::default(),
             accepted: Arc::default(),
@@ -37,7 +37,7 @@ impl Provider {
         provider
     }
 
-    fn comes_back(&self) {
+    pub(crate) fn comes_back(&self) {
         self.is_back.store(true, Ordering::Relaxed);
     }
 
@@ -49,7 +49,7 @@ impl Provider {
 impl Rig {
     /// Has an instance hold pushes to these devices.
     #[track_caller]
-    fn hold(&mut self, instance: usize, devices: std::ops::Range<usize>) {
+    pub(crate) fn hold(&mut self, instance: usize, devices: std::ops::Range<usize>) {
         let count = devices.len();
         let before = self.held(instance);
         let ids: Vec<_> = devices
@@ -73,7 +73,7 @@ impl Rig {
     }
 
     #[track_caller]
-    fn wait_until_held(&self, instance: usize, count: usize) {
+    pub(crate) fn wait_until_held(&self, instance: usize, count: usize) {
         until(LONG, &format!("{count} are held"), || {
             self.value(instance, "fpush_pushes_queued", &[("module", "m")]) == count
         });
@@ -88,7 +88,7 @@ impl Rig {
     }
 
     #[track_caller]
-    fn wait_until_shared(&self, count: usize) {
+    pub(crate) fn wait_until_shared(&self, count: usize) {
         until(LONG, &format!("{count} are in the engine"), || {
             self.redis.ask(&["HLEN", "fpush:{m}:held"]) == count.to_string()
         });
@@ -96,7 +96,12 @@ impl Rig {
 
     /// The provider is back: each of these devices is woken so often, and nothing is held any more.
     #[track_caller]
-    fn expect_woken(&self, provider: &Provider, instances: &[usize], devices: std::ops::Range<usize>) {
+    pub(crate) fn expect_woken(
+        &self,
+        provider: &Provider,
+        instances: &[usize],
+        devices: std::ops::Range<usize>,
+    ) {
         let all: BTreeMap<_, _> = devices.map(|number| (token(number), 1)).collect();
         until(2 * LONG, "all are woken", || {
             provider.accepted().len() == all.len()
