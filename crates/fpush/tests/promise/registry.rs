@@ -365,11 +365,9 @@ fn what_nobody_uses_expires() {
         .daemon
         .wait_for_log("unused registrations were removed", LONG);
     world.publish(&mut unused);
-    assert!(
-        unused.iter().all(|device| device.last == DEAD),
-        "{}",
-        world.daemon.log()
-    );
+    for device in &unused {
+        assert_eq!(device.last, DEAD, "{}", world.daemon.log());
+    }
     world.expect_all_arrive(&mut used);
 }
 

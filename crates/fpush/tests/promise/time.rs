@@ -1,7 +1,8 @@
 //! Time that passes for a daemon, and for the engine by which it shares if the whole table is to hold with that as well.
 
 use std::{
-    env,
+    env, fs,
+    thread::sleep,
     time::{Duration, Instant},
 };
 
@@ -51,7 +52,7 @@ impl Time {
             expect_answers(link);
             return;
         };
-        wait_until_nothing_is_shared(engine, daemon, link);
+        wait_until_nothing_is_done(engine, daemon);
         self.clock.advance(time);
         expect_answers(link);
         // Whatever waited for that long has ended now, and the status of a second later knows it.
@@ -62,33 +63,38 @@ impl Time {
             let status = monitoring.status();
             status["age"] == 0 && status["cluster"]["up"] == true
         });
-        wait_until_nothing_is_shared(engine, daemon, link);
     }
 }
 
-/// Waits until nothing is under way between the daemon and the engine. If the clocks are moved meanwhile, the daemon has waited too
-/// long for an answer, and the end of what it tells is later by as much.
+/// Waits until neither the daemon nor the engine does anything. What is under way while the clocks are moved has taken too long for who
+/// waits for it, and where it tells how much time is left of something, that ends later by as much.
 #[track_caller]
-fn wait_until_nothing_is_shared(engine: &Redis, daemon: &Daemon, link: &mut Link) {
-    let end = Instant::now() + LONG;
-    loop {
-        let asked = asked_of(engine);
-        expect_answers(link);
-        // One more, which asks this.
-        if asked_of(engine) == asked + 1 {
-            return;
-        }
+fn wait_until_nothing_is_done(engine: &Redis, daemon: &Daemon) {
+    let processes = [engine.pid(), daemon.pid()];
+    let (end, mut seen) = (Instant::now() + LONG, 0);
+    // One thread may wake another one while they are looked at.
+    while seen < 3 {
+        seen = if processes.into_iter().all(is_asleep) {
+            seen + 1
+        } else {
+            0
+        };
         assert!(Instant::now() < end, "{}", daemon.log());
+        sleep(Duration::from_millis(1));
     }
 }
 
-/// How many commands an engine has run.
-fn asked_of(engine: &Redis) -> u64 {
-    let said = engine.ask(&["INFO", "stats"]);
-    let count = said
-        .lines()
-        .find_map(|line| line.strip_prefix("total_commands_processed:"));
-    count.unwrap_or_else(|| panic!("{said}")).trim().parse().unwrap()
+/// Whether all threads of a process wait for something to happen.
+fn is_asleep(process: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else {
+        return true;
+    };
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The name, which may hold anything, is in parentheses.
+        stat.rsplit_once(") ")
+            .is_none_or(|(_, rest)| rest.starts_with('S'))
+    })
 }
 
 /// The daemon has been through its loop, so that what was due is done.
