@@ -138,6 +138,7 @@ fn a_cluster_has_each_module_at_one_node() {
 }
 
 #[test]
+#[ignore = "takes minutes: `cargo xtask test --long` runs it"]
 fn a_replica_of_the_modules_node_takes_over_with_all_that_is_held_and_blocked() {
     let mut nodes = Nodes::start();
     let primary = nodes.take_module();
