@@ -1810,7 +1810,7 @@ mod signals {
         );
         assert!(session.link.expect_end(SOON).stream_closed);
         assert_eq!(session.daemon.wait(SOON).code(), Some(0));
-        assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     }
 
     #[test]
@@ -1906,7 +1906,7 @@ mod signals {
         let verdict = phone.session.link.reply_to("held", SOON).verdict();
         assert_eq!(verdict, "wait/remote-server-timeout");
         assert_eq!(phone.session.daemon.wait(SOON).code(), Some(0));
-        assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         let log = phone.session.daemon.log();
         assert!(log.contains("lost=3") && log.contains("undelivered=3"), "{log}");
     }

@@ -12,8 +12,6 @@ use tokio::{
 use crate::rig::{Rig, post, read_reply};
 
 const MOMENT: Duration = Duration::from_millis(200);
-/// More than a busy machine takes.
-const LONG: Duration = Duration::from_secs(20);
 
 /// A push that waits for the provider.
 async fn waiting_push(rig: &Rig) -> TcpStream {
@@ -42,7 +40,7 @@ async fn what_is_under_way_when_the_end_begins_is_answered() {
     let refused = TcpStream::connect(rig.address).await.unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     let mut answer = Vec::new();
-    let ended = timeout(LONG, idle.read_to_end(&mut answer)).await;
+    let ended = timeout(MOMENT, idle.read_to_end(&mut answer)).await;
     assert!(ended.is_ok(), "who has no request any more is let go at once");
     new.write_all(health.as_bytes()).await.unwrap();
     let reply = read_reply(new).await;
@@ -54,8 +52,13 @@ async fn what_is_under_way_when_the_end_begins_is_answered() {
     assert!(!rig.server.is_finished());
     rig.backend.go.add_permits(1);
     assert_eq!(read_reply(push).await.body, "OK\nn");
-    timeout(LONG, rig.server).await.unwrap().unwrap();
-    timeout(LONG, rig.drain.until_idle()).await.unwrap();
+    timeout(Duration::from_secs(3), rig.server)
+        .await
+        .unwrap()
+        .unwrap();
+    timeout(Duration::from_secs(3), rig.drain.until_idle())
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -73,7 +76,10 @@ async fn at_the_end_of_all_patience_a_push_is_answered_too() {
     assert_eq!(reply.status, 200);
     assert!(reply.body.starts_with("ERROR\n"), "{reply:?}");
     assert_eq!(read_reply(slow).await.status, 503);
-    timeout(LONG, rig.server).await.unwrap().unwrap();
+    timeout(Duration::from_secs(2), rig.server)
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]

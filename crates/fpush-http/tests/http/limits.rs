@@ -12,8 +12,6 @@ use tokio::{
 use crate::rig::{Rig, post, read_reply};
 
 const SHORT: Duration = Duration::from_millis(300);
-/// What it is without a setting, at least.
-const USUAL: Duration = Duration::from_secs(10);
 const HEALTH: &str = "GET /push_appserver/v1/health HTTP/1.1\r\nHost: h\r\n\r\n";
 
 async fn rig(limits: Limits) -> Rig {
@@ -40,7 +38,10 @@ async fn a_head_has_to_come_soon() {
     .await;
     let mut silent = rig.connect().await;
     let (took, said) = until_closed(&mut silent).await;
-    assert!(took >= SHORT && took < USUAL, "{took:?}");
+    assert!(
+        took >= SHORT && took < 4 * SHORT + Duration::from_secs(1),
+        "{took:?}"
+    );
     assert_eq!(said, "");
 
     let (start, mut slow) = (Instant::now(), rig.connect().await);
@@ -50,7 +51,7 @@ async fn a_head_has_to_come_soon() {
     while slow.write_all(b"X-Slow: 1\r\n").await.is_ok() {
         sleep(Duration::from_millis(50)).await;
         assert!(
-            start.elapsed() < USUAL,
+            start.elapsed() < Duration::from_secs(5),
             "a byte now and then keeps the connection"
         );
     }
@@ -68,7 +69,7 @@ async fn a_connection_without_requests_ends_but_not_one_that_waits_for_its_push(
     let mut idle = rig.connect().await;
     idle.write_all(HEALTH.repeat(2).as_bytes()).await.unwrap();
     let (took, said) = until_closed(&mut idle).await;
-    assert!(took >= SHORT && took < USUAL, "{took:?}");
+    assert!(took >= SHORT && took < Duration::from_secs(3), "{took:?}");
     assert_eq!(said.matches("RUNNING").count(), 2);
 
     let secret = rig.register("n", "slow").await;
@@ -120,7 +121,10 @@ async fn one_address_has_a_share_of_the_connections() {
     sleep(Duration::from_millis(50)).await;
     let mut fourth = connect_from("127.0.0.2:0", rig.address).await;
     let (took, said) = until_closed(&mut fourth).await;
-    assert!(took < USUAL && said.is_empty(), "{took:?} {said}");
+    assert!(
+        took < Duration::from_secs(2) && said.is_empty(),
+        "{took:?} {said}"
+    );
     assert_eq!(
         rig.get("/v1/health").await.status,
         200,

@@ -117,7 +117,7 @@ async fn register_over_http2(stream: impl AsyncRead + AsyncWrite + Unpin + Send 
         text.extend_from_slice(&data.unwrap());
     }
     drop((client, form, body));
-    timeout(Duration::from_secs(20), connection)
+    timeout(Duration::from_secs(5), connection)
         .await
         .unwrap()
         .unwrap()
@@ -152,7 +152,7 @@ async fn a_connection_of_http2_without_requests_ends() {
     let rig = Rig::with(|options| options.limits.first_request = Duration::from_millis(300)).await;
     let start = Instant::now();
     let (_client, connection) = h2::client::handshake(rig.connect().await).await.unwrap();
-    timeout(Duration::from_secs(20), connection)
+    timeout(Duration::from_secs(5), connection)
         .await
         .unwrap()
         .unwrap();
@@ -165,7 +165,7 @@ async fn who_does_not_speak_tls_is_let_go() {
     let mut plain = rig.connect().await;
     plain.write_all(post("push", "", "").as_bytes()).await.unwrap();
     let mut said = Vec::new();
-    let ended = timeout(Duration::from_secs(20), plain.read_to_end(&mut said)).await;
+    let ended = timeout(Duration::from_secs(5), plain.read_to_end(&mut said)).await;
     assert!(ended.is_ok() && !said.starts_with(b"HTTP"), "{said:?}");
     let stream = connect(rig.address, &pem, "h2").await;
     assert_eq!(register_over_http2(stream).await.0, 200);
@@ -176,6 +176,6 @@ async fn who_does_not_speak_tls_is_let_go() {
     })
     .await;
     let mut silent = rig.connect().await;
-    let ended = timeout(Duration::from_secs(9), silent.read(&mut [0; 1])).await;
+    let ended = timeout(Duration::from_secs(3), silent.read(&mut [0; 1])).await;
     assert_eq!(ended.expect("the handshake has an end").unwrap(), 0);
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::{
     apns::{apple, token, tokens},
-    rig::{AT_ONCE, LONG, RESULT, Rig, SECOND, Scripts, UNAVAILABLE, merged, modules, unlimited},
+    rig::{LONG, RESULT, Rig, SECOND, Scripts, UNAVAILABLE, is_quick, merged, modules, unlimited},
 };
 
 #[test]
@@ -40,27 +40,30 @@ fn what_breaks_is_sent_again_at_once_under_the_same_id() {
     let all = modules((0..faults.len()).map(|number| (format!("m{number}"), apple(&apns, json!({})))));
     let mut rig = Rig::start(&ca, all, &[]);
     for (number, fault) in faults.iter().enumerate() {
-        let (module, token) = (format!("m{number}"), token(number));
-        // Also when the new connection fails in the same way.
-        scripts.set(&token, [fault.clone(), fault.clone()]);
-        let (verdict, took) = rig.timed(&module, &token);
-        assert_eq!(verdict, RESULT, "{fault:?}");
-        assert!(took < AT_ONCE, "{fault:?} {took:?}");
-        let requests: Vec<_> = apns.requests().into_iter().filter(|r| r.token == token).collect();
-        assert_eq!(requests.len(), 3, "{fault:?}");
-        assert!(
-            requests
-                .iter()
-                .all(|r| r.header("apns-id") == requests[0].header("apns-id"))
-        );
-        // A stream that was refused says nothing against its connection.
-        let refused = matches!(fault, Answer::ResetStream(Reason::REFUSED_STREAM));
-        assert!(
-            requests
-                .windows(2)
-                .all(|pair| (pair[0].connection == pair[1].connection) == refused),
-            "{fault:?}: on a new connection, unless it was only refused"
-        );
+        let is_at_once = is_quick(2 * SECOND, |again| {
+            let (module, token) = (format!("m{number}"), token(100 * again + number));
+            // Also when the new connection fails in the same way.
+            scripts.set(&token, [fault.clone(), fault.clone()]);
+            let (verdict, took) = rig.timed(&module, &token);
+            assert_eq!(verdict, RESULT, "{fault:?}");
+            let requests: Vec<_> = apns.requests().into_iter().filter(|r| r.token == token).collect();
+            assert_eq!(requests.len(), 3, "{fault:?}");
+            assert!(
+                requests
+                    .iter()
+                    .all(|r| r.header("apns-id") == requests[0].header("apns-id"))
+            );
+            // A stream that was refused says nothing against its connection.
+            let refused = matches!(fault, Answer::ResetStream(Reason::REFUSED_STREAM));
+            assert!(
+                requests
+                    .windows(2)
+                    .all(|pair| (pair[0].connection == pair[1].connection) == refused),
+                "{fault:?}: on a new connection, unless it was only refused"
+            );
+            took
+        });
+        assert!(is_at_once, "{fault:?}");
     }
 }
 
@@ -158,10 +161,12 @@ fn a_connection_that_was_reset_while_idle_is_not_noticed() {
     let apns = FakeApns::start(&ca);
     let mut rig = Rig::start(&ca, modules([("m", apple(&apns, json!({})))]), &[]);
     for number in 0..3 {
-        let (verdict, took) = rig.timed("m", &token(number));
-        assert_eq!(verdict, RESULT);
-        assert!(took < 5 * SECOND, "no request has timed out: {took:?}");
-        apns.reset_existing_connections();
+        assert!(is_quick(SECOND, |again| {
+            let (verdict, took) = rig.timed("m", &token(3 * number + again));
+            assert_eq!(verdict, RESULT);
+            apns.reset_existing_connections();
+            took
+        }));
     }
 }
 
@@ -230,7 +235,11 @@ fn a_connection_that_has_gone_silent_is_left_after_three_timeouts() {
     assert_eq!(verdicts, [RESULT; 3]);
     assert_eq!(apns.connections(), 2);
     rig.daemon.wait_for_log("gone silent", LONG);
-    assert_eq!(rig.push("m", &token(4)), RESULT);
+    assert!(is_quick(SECOND, |again| {
+        let (verdict, took) = rig.timed("m", &token(40 + again));
+        assert_eq!(verdict, RESULT);
+        took
+    }));
     assert_eq!(apns.connections(), 2);
 
     // And three in a row, of one push.
@@ -280,7 +289,7 @@ fn who_asks_for_more_time_than_there_is_is_answered_for_at_once() {
     for _ in 0..2 {
         let (verdict, took) = rig.timed("m", &token(1));
         assert_eq!(verdict, UNAVAILABLE);
-        assert!(took < AT_ONCE, "{took:?}");
+        assert!(took < 2 * SECOND, "{took:?}");
     }
     apns.queue([unwell().header("retry-after", "1")]);
     let (verdict, took) = rig.timed("m", &token(1));

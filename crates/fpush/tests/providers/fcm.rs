@@ -15,7 +15,7 @@ use fpush_testkit::{
 use serde_json::{Value, json};
 
 use crate::rig::{
-    AT_ONCE, DEAD, LONG, OVERLOAD, REFUSED, RESULT, Rig, SECOND, Scripts, UNAVAILABLE, merged, modules,
+    DEAD, LONG, OVERLOAD, REFUSED, RESULT, Rig, SECOND, Scripts, UNAVAILABLE, is_quick, merged, modules,
     unlimited,
 };
 
@@ -176,12 +176,20 @@ fn a_token_that_runs_out_is_renewed_ahead_of_time() {
         .expires_in(Duration::from_secs(6))
         .start();
     let mut rig = start(&ca, &fcm, modules([("g", google(&fcm, unlimited()))]));
-    let start = Instant::now();
+    let (start, mut pushes) = (Instant::now(), 0);
     for _ in 0..8 {
-        assert_eq!(rig.push("g", &token(0)), RESULT);
+        assert!(
+            is_quick(SECOND, |_| {
+                let (verdict, took) = rig.timed("g", &token(0));
+                assert_eq!(verdict, RESULT);
+                pushes += 1;
+                took
+            }),
+            "no push waits for a token"
+        );
         std::thread::sleep(SECOND);
     }
-    let refused = fcm.sends().len() - 8;
+    let refused = fcm.sends().len() - pushes;
     assert_eq!(refused, 0, "none was sent with a token that had run out");
     // Each is good for more than three seconds before the next one is asked for.
     let most = 2 + start.elapsed().as_secs() as usize / 3;
@@ -208,9 +216,11 @@ fn nobody_waits_for_an_access_token_that_google_refuses_to_give() {
     fcm.answer_tokens_with(|_| token_error(400, "invalid_grant", "Invalid JWT Signature."));
     let mut rig = start(&ca, &fcm, modules([("g", google(&fcm, json!({})))]));
     rig.daemon.wait_for_log("invalid_grant", LONG);
-    let (verdict, took) = rig.timed("g", &token(0));
-    assert_eq!(verdict, UNAVAILABLE);
-    assert!(took < AT_ONCE, "{took:?}");
+    assert!(is_quick(SECOND, |again| {
+        let (verdict, took) = rig.timed("g", &token(again));
+        assert_eq!(verdict, UNAVAILABLE);
+        took
+    }));
 }
 
 /// It is about the platform of that token (Apple's or a browser's push service behind Google), and nothing is wrong with others.

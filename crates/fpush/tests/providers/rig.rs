@@ -13,8 +13,11 @@ use serde_json::{Map, Value, json};
 /// Long enough for everything that should happen at once.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
-/// Less than what a push waits for that is tried for as long as it may be, and more than a busy machine takes.
-pub(crate) const AT_ONCE: Duration = Duration::from_secs(18);
+
+/// Whether something takes less time than this, of three times at most: a busy machine may take the processor away from one.
+pub(crate) fn is_quick(limit: Duration, mut once: impl FnMut(usize) -> Duration) -> bool {
+    (0..3).any(|again| once(again) < limit)
+}
 
 /// So many accepted pushes make a module trust its provider's word that a device is gone.
 #[cfg(feature = "enable_apns_support")]

@@ -13,7 +13,7 @@ use fpush_testkit::{
 };
 use serde_json::{Value, json};
 
-use crate::rig::{AT_ONCE, DEAD, LONG, OVERLOAD, RESULT, Rig, UNAVAILABLE, merged, modules};
+use crate::rig::{DEAD, LONG, OVERLOAD, RESULT, Rig, UNAVAILABLE, is_quick, merged, modules};
 
 /// A module that may send to the fake, and to nothing else of this machine.
 fn local(push: &FakePush, more: Value) -> Value {
@@ -347,10 +347,12 @@ fn a_thousand_endpoints_that_hang_and_one_that_does_not() {
         })
         .collect();
     for number in 0..40 {
-        let token = push.subscribe(&format!("/good/{number}")).token();
-        let (verdict, took) = rig.timed("w", &token);
-        assert_eq!(verdict, RESULT);
-        assert!(took < AT_ONCE, "{took:?}");
+        assert!(is_quick(Duration::from_secs(5), |again| {
+            let token = push.subscribe(&format!("/good/{number}/{again}")).token();
+            let (verdict, took) = rig.timed("w", &token);
+            assert_eq!(verdict, RESULT);
+            took
+        }));
     }
     for id in &hanging {
         let verdict = rig.verdict(id);
