@@ -163,7 +163,7 @@ fn of_two_pushes_for_a_key_the_newer_one_stays_and_at_a_tie_the_one_that_was_hel
 }
 
 #[test]
-fn what_was_taken_long_ago_is_forgotten_by_whoever_takes() {
+fn what_was_taken_long_ago_is_forgotten_when_more_is_taken() {
     let held = Held::new();
     held.at("ZADD", TAKEN, &["1", "d", "2", "e"]);
     assert_eq!(held.settle(Way::TakenOver), ["c", "a"]);

@@ -60,7 +60,7 @@ local function trim(key, most)
     end
 end
 
--- Whoever holds this push needs not send it any more, and finds that out when it asks.
+-- The instance that holds this push need not send it any more, and finds that out when it asks.
 local function finish(id)
     redis.call('ZADD', KEYS[5], now, id)
     trim(KEYS[5], ARGV[3])

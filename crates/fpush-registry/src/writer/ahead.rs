@@ -50,7 +50,7 @@ impl Ahead {
                 continue;
             }
             let texts: Vec<_> = texts.into_iter().collect();
-            // One that cannot be read is for whoever means it.
+            // One that cannot be read is an error of the change that means it alone.
             let Some(found) = writing.find_all(column, &texts).await? else {
                 return Ok(Self::default());
             };

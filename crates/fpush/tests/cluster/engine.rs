@@ -27,8 +27,13 @@ pub(crate) fn expect_red(rig: &Rig, instance: usize, why: &str) {
 /// So often an instance has said that the engine cannot be used: once each time, whatever it is asked meanwhile.
 #[track_caller]
 pub(crate) fn expect_lines(rig: &Rig, instance: usize, count: usize) {
-    let log = rig.all[instance].daemon.log();
-    assert_eq!(log.matches(DOWN).count(), count, "{log}");
+    let times = times_alone(rig, instance);
+    assert_eq!(times, count, "{}", rig.all[instance].daemon.log());
+}
+
+/// How often an instance has begun to decide alone.
+pub(crate) fn times_alone(rig: &Rig, instance: usize) -> usize {
+    rig.all[instance].daemon.log().matches(DOWN).count()
 }
 
 /// So many windows are known to all.

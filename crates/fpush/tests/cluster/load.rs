@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use fpush_testkit::{Flow, Redis};
 
-use crate::rig::{DEAD, LONG, RESULT, Rig, Setup, token, wait_until_engine_is};
+use crate::{
+    engine::times_alone,
+    rig::{DEAD, LONG, RESULT, Rig, Setup, token},
+};
 
 const TOKENS: usize = 200;
 
@@ -38,20 +41,15 @@ fn publish_together(
     // On a busy machine an instance may have waited too long for the engine, and has decided alone: that proves nothing.
     for first in (0..5).map(|again| first + again * TOKENS) {
         for instance in instances {
-            let monitoring = rig.all[*instance].monitoring();
-            monitoring.wait_for_news();
-            wait_until_engine_is(true, monitoring);
+            rig.all[*instance].wait_until_asked();
         }
-        let times_alone = |rig: &Rig| -> usize {
-            let log = |instance: &usize| rig.all[*instance].daemon.log();
-            instances
-                .iter()
-                .map(|instance| log(instance).matches("engine cannot be used").count())
-                .sum()
+        let alone = |rig: &Rig| -> usize {
+            let times = instances.iter().map(|instance| times_alone(rig, *instance));
+            times.sum()
         };
-        let before = times_alone(rig);
+        let before = alone(rig);
         let verdicts = publish(rig, instances, first);
-        if times_alone(rig) == before {
+        if alone(rig) == before {
             return (verdicts, sent(rig, first));
         }
     }

@@ -185,6 +185,15 @@ impl Instance {
         Monitoring::of(&self.daemon, LONG)
     }
 
+    /// Waits until it has seen what has happened, also that time has passed, and asks the engine: what it asked it meanwhile may have
+    /// been answered too late for it.
+    #[track_caller]
+    pub(crate) fn wait_until_asked(&self) {
+        let monitoring = self.monitoring();
+        monitoring.wait_for_news();
+        wait_until_engine_is(true, monitoring);
+    }
+
     /// Changes the settings, for the next start or reload.
     pub(crate) fn change_settings(&self, change: impl FnOnce(&mut Value)) {
         let file = self.daemon.dir().join("settings.json");

@@ -8,9 +8,7 @@ use std::{
 use fpush_testkit::{Answer, Clock, Flow, Moves, Redis, TempDir, until};
 use serde_json::json;
 
-use crate::rig::{
-    BLOCKED, DEAD, LONG, REFUSED, RESULT, Rig, SECOND, Setup, TROUBLE, token, wait_until_engine_is,
-};
+use crate::rig::{BLOCKED, DEAD, Instance, LONG, REFUSED, RESULT, Rig, SECOND, Setup, TROUBLE, token};
 
 #[test]
 fn the_rate_limit_is_that_of_one_instance() {
@@ -122,15 +120,10 @@ fn a_dead_token_is_asked_for_once_an_hour_by_all_together() {
 }
 
 impl Rig {
-    /// Waits until all instances have seen that the time has passed, and ask the engine again: what they asked it meanwhile was
-    /// answered too late for them.
+    /// Waits until all instances ask the engine again.
     #[track_caller]
     fn wait_until_asked(&self) {
-        for instance in &self.all {
-            let monitoring = instance.monitoring();
-            monitoring.wait_for_news();
-            wait_until_engine_is(true, monitoring);
-        }
+        self.all.iter().for_each(Instance::wait_until_asked);
     }
 }
 
