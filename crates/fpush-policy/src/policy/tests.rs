@@ -17,6 +17,12 @@ use crate::{
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// The provider wants nothing for a minute.
+const PAUSE: PushError = PushError::Pause {
+    length: Duration::from_secs(60),
+    alarm: false,
+};
+
 fn recipient(time_to_live: Duration) -> Recipient {
     let job = job_of("a.org", "t");
     Recipient {
@@ -594,13 +600,9 @@ fn what_is_encrypted_in_busy_pushes_is_bounded() {
 #[test]
 fn a_held_push_that_a_pause_stops_goes_out_when_the_pause_ends() {
     let mut f = Fixture::new(10);
-    let pause = PushError::Pause {
-        length: Duration::from_secs(60),
-        alarm: false,
-    };
     let due = f.at(1_000);
     f.policy.hold(job_of("a.org", "t"), HoldUntil::Due(due));
-    f.answer("a.org", "other", Err(pause), 500);
+    f.answer("a.org", "other", Err(PAUSE), 500);
     let now = f.at(1_000);
     while f.policy.make_due(now) {}
     assert!(f.policy.grant(now).is_none());
@@ -664,11 +666,7 @@ fn an_accepted_push_takes_back_what_was_said_against_its_token() {
 #[test]
 fn what_is_held_for_the_second_lane_does_not_wait_for_a_pause_of_the_main_one() {
     let mut f = Fixture::new(10);
-    let pause = PushError::Pause {
-        length: Duration::from_secs(60),
-        alarm: false,
-    };
-    f.answer("a.org", "other", Err(pause), 0);
+    f.answer("a.org", "other", Err(PAUSE), 0);
     let mut job = job_of("a.org", "t");
     job.lane = LaneId::Second;
     let due = f.at(1_000);
@@ -810,11 +808,7 @@ fn what_could_not_be_written_down_takes_no_later_push_with_it() {
 #[test]
 fn a_call_does_not_take_the_turn_of_what_finds_out_whether_the_provider_is_back() {
     let mut f = Fixture::new(10);
-    let pause = PushError::Pause {
-        length: Duration::from_secs(60),
-        alarm: false,
-    };
-    f.answer("a.org", "token", Err(pause), 1_000);
+    f.answer("a.org", "token", Err(PAUSE), 1_000);
     f.policy.hold(job_of("a.org", "held"), HoldUntil::Back);
     let mut call = job_of("b.org", "call");
     call.push.class = Class::Voip;
@@ -889,11 +883,7 @@ fn an_acknowledged_push_that_fails_outlasts_a_newer_one_that_cannot_be_written_d
         };
         let second = f.policy.hold(newer(), until);
         if is_down {
-            let pause = PushError::Pause {
-                length: Duration::from_secs(60),
-                alarm: false,
-            };
-            f.answer("a.org", "other", Err(pause), 2_000);
+            f.answer("a.org", "other", Err(PAUSE), 2_000);
         }
         let failed = Ended::Failed { resume: f.at(5_000) };
         let end = f
