@@ -253,7 +253,7 @@ impl VerdictGuard {
 
     /// The provider called a token dead or wrong: whether it is to be taken for dead. What was said against it is kept
     /// until it is [unblocked](Self::unblock) or dead, because a registry may have the last word. `was_alive`: it
-    /// [was accepted](Self::is_alive) in this lane or another one. Of those few die a day while the lane rejects many: how many it
+    /// [was accepted](Self::is_alive) in this lane or another one. Of those few die a day where the lane rejects many: how many it
     /// rejects usually says nothing of them where most of its tokens were dead when they came.
     pub(crate) fn weigh(
         &mut self,
@@ -274,7 +274,7 @@ impl VerdictGuard {
             .evidence(0, |other| other == domain || self.is_proven(other));
         let believed = self.believes(word, first, evidence, now)
             && self.deaths.has_room()
-            && (!was_alive || evidence.is_calm() || self.deaths.living.take(now));
+            && (!was_alive || self.is_usually_calm(evidence) || self.deaths.living.take(now));
         if believed {
             self.deaths.add();
         }
@@ -334,6 +334,11 @@ impl VerdictGuard {
         } else {
             Condition::Well
         }
+    }
+
+    /// Whether the lane rejects few tokens, now and usually: where it rejects many, those that accept may have been heard first.
+    fn is_usually_calm(&self, evidence: Evidence) -> bool {
+        evidence.is_calm() && self.deaths.usual.is_small()
     }
 
     fn believes(&self, word: Word, first: Option<FirstWord>, evidence: Evidence, now: Seconds) -> bool {

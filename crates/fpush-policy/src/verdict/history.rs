@@ -220,6 +220,11 @@ impl Usual {
         }
     }
 
+    /// Whether fewer than one in ten tokens are usually rejected. Before there is a usual share it is not small.
+    pub(crate) fn is_small(&self) -> bool {
+        self.answers >= ENOUGH && self.rejected * 10.0 < self.answers
+    }
+
     /// Whether the share of rejected tokens has risen: to more than twice the usual one, and a tenth of all on top.
     /// Before there is a usual one nothing rises.
     pub(crate) fn is_exceeded_by(&self, evidence: Evidence, hysteresis: Hysteresis) -> bool {

@@ -429,41 +429,86 @@ fn an_old_population_is_clean_within_hours_and_raises_no_alarm() {
     assert_eq!(lane.condition(), Condition::Well);
 }
 
+/// What a population published that was taken over: 200 devices are alive, 300 long dead. Every 20 minutes all are published; from
+/// the second round on a third of the living is called dead, too.
+struct Takeover {
+    domains: u64,
+    /// The time between two answers.
+    each: Seconds,
+    /// Of so many publishes at a time those answers come first that accept: a body takes its time.
+    at_a_time: u64,
+    restarts: &'static [u32],
+}
+
+impl Takeover {
+    /// How many of the living and of the dead are forgotten.
+    fn cost(&self) -> (usize, usize) {
+        let mut lane = Lane::new();
+        let (mut lost, mut gone) = (HashSet::new(), HashSet::new());
+        for round in 0..20 {
+            if self.restarts.contains(&round) {
+                lane = lane.started_again(10);
+            }
+            let is_alive = |token: u64| token % 5 < 2;
+            let accepts = |token: u64| is_alive(token) && (round == 0 || token % 15 > 1);
+            let mut tokens: Vec<u64> = (0..500).collect();
+            tokens.sort_by_key(|token| (token / self.at_a_time, self.at_a_time > 1 && !accepts(*token)));
+            for token in tokens {
+                if lost.contains(&token) || gone.contains(&token) {
+                    continue;
+                }
+                lane.now += self.each;
+                let domain = token % self.domains;
+                if accepts(token) {
+                    lane.accept_from(token, domain);
+                } else if lane.say_from(token, domain, GONE).0 == Belief::Dead {
+                    let those = if is_alive(token) { &mut lost } else { &mut gone };
+                    those.insert(token);
+                }
+            }
+            lane.now += 1_200 - 500 * self.each;
+        }
+        (lost.len(), gone.len())
+    }
+}
+
 /// All publish at once, a few times an hour: that ten dead ones come first is chance, and must not keep the others for days.
 /// Of what was taken over most is dead, so that an incident beside that is no rise. That the daemon starts again before or in it
 /// makes nobody forget who was alive.
 #[test]
 fn an_incident_amid_an_old_population_costs_ten_of_those_that_were_alive() {
     for restarts in [&[][..], &[1], &[4], &[1, 2, 3, 7, 8, 15]] {
-        let mut lane = Lane::new();
-        let (mut lost, mut gone) = (HashSet::new(), HashSet::new());
-        // Every 20 minutes all are published: 200 are alive, 300 long dead; from the second round on a third of the living is
-        // called dead, too.
-        for round in 0..20 {
-            if restarts.contains(&round) {
-                lane = lane.started_again(10);
+        let takeover = Takeover {
+            domains: 1,
+            each: 2,
+            at_a_time: 1,
+            restarts,
+        };
+        let (lost, gone) = takeover.cost();
+        assert!(lost <= 10, "{lost} with restarts at {restarts:?}");
+        assert_eq!(gone, 300, "the dead have gone, with restarts at {restarts:?}");
+    }
+}
+
+/// Of answers that accept, enough may come in a row to make such a lane look calm for a moment.
+#[test]
+fn in_which_order_answers_come_costs_none_of_those_that_were_alive() {
+    for domains in [1, 3, 40] {
+        for at_a_time in [1, 7, 25, 50, 100, 250, 500] {
+            for (each, restarts) in [(0, &[][..]), (0, &[1]), (2, &[1, 2, 7])] {
+                let takeover = Takeover {
+                    domains,
+                    each,
+                    at_a_time,
+                    restarts,
+                };
+                let (lost, _) = takeover.cost();
+                assert!(
+                    lost <= 10,
+                    "{lost} of {domains} domains, {at_a_time} at a time, {each} s each, restarts at {restarts:?}"
+                );
             }
-            for token in 0..500 {
-                if lost.contains(&token) || gone.contains(&token) {
-                    continue;
-                }
-                lane.now += 2;
-                let is_alive = token % 5 < 2;
-                if is_alive && (round == 0 || token % 15 > 1) {
-                    lane.accept(token);
-                } else if lane.say(token, GONE) {
-                    let those = if is_alive { &mut lost } else { &mut gone };
-                    those.insert(token);
-                }
-            }
-            lane.now += 200;
         }
-        assert!(lost.len() <= 10, "{} with restarts at {restarts:?}", lost.len());
-        assert_eq!(
-            gone.len(),
-            300,
-            "the dead have gone, with restarts at {restarts:?}"
-        );
     }
 }
 

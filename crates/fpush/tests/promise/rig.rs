@@ -297,8 +297,9 @@ impl World {
     /// Publishes once for each device. Each keeps the reply.
     #[track_caller]
     pub(crate) fn publish(&mut self, devices: &mut [Device]) {
-        // So many wait for their replies at a time.
-        for devices in devices.chunks_mut(200) {
+        // So many wait for their replies at a time. A provider's stand-in that is busy says to all of them that accept before it says
+        // anything else, because only that has a body: fifty answers in a row are to have both.
+        for devices in devices.chunks_mut(20) {
             let ids: Vec<_> = devices
                 .iter()
                 .map(|device| {
