@@ -1,6 +1,6 @@
 //! The push modules that run, and those that end.
 
-use std::{env, mem, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, env, mem, sync::Arc, time::Duration};
 
 use fpush_driver::{Drain, Liveness, Module, Modules, Senders};
 use fpush_policy::Clocks;
@@ -126,8 +126,18 @@ impl RunningModules {
         let count = wanted.len();
         let mut default = None;
         let mut active = Vec::with_capacity(count);
+        let before = mem::take(&mut self.active).into_iter();
+        let mut before: BTreeMap<_, _> = before
+            .map(|typed| (typed.module.name().to_owned(), typed))
+            .collect();
         for (step, (value, parsed)) in plan.modules.iter().zip(wanted) {
-            let typed = match (step, self.take_active(&value)) {
+            let is_there = before.get(&value.name).is_some_and(|typed| is_of(typed, &value));
+            let known = if is_there {
+                before.remove(&value.name)
+            } else {
+                None
+            };
+            let typed = match (step, known) {
                 (ModuleStep::Keep, Some(same)) => same,
                 (ModuleStep::Keep | ModuleStep::Change | ModuleStep::Add, known) => {
                     let module = self.with_new_backend(&value, parsed, known);
@@ -148,7 +158,8 @@ impl RunningModules {
         }
         let all = active.iter().map(|typed| Arc::clone(&typed.module)).collect();
         self.table.set(all, default);
-        for typed in mem::replace(&mut self.active, active) {
+        self.active = active;
+        for typed in before.into_values() {
             info!(
                 module = typed.module.name(),
                 held = typed.module.held(),
@@ -195,11 +206,6 @@ impl RunningModules {
         self.let_share(&module);
         background.into_iter().for_each(|task| drop(tokio::spawn(task)));
         module
-    }
-
-    fn take_active(&mut self, value: &ModuleValue) -> Option<TypedModule> {
-        let place = self.active.iter().position(|typed| is_of(typed, value))?;
-        Some(self.active.swap_remove(place))
     }
 
     /// A module that was removed and has not ended yet.

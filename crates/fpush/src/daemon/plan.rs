@@ -1,5 +1,7 @@
 //! What a reload does: a function of what is in force and what is to be.
 
+use std::collections::HashMap;
+
 use fpush_component::{LinkSettings, LinkStep};
 use fpush_http::{Security, ServerCertificate};
 
@@ -101,15 +103,13 @@ impl Plan {
             state_folder,
             runtime_folder,
         } = after;
-        let step = |module: &ModuleValue| {
-            let old = before.modules.iter().find(|old| old.is_same_module(module));
-            match old {
-                Some(old) if old == module => ModuleStep::Keep,
-                Some(_) => ModuleStep::Change,
-                None => ModuleStep::Add,
-            }
+        let (old, new) = (by_name(&before.modules), by_name(modules));
+        let step = |module: &ModuleValue| match old.get(&*module.name) {
+            Some(old) if *old == module => ModuleStep::Keep,
+            Some(old) if old.is_same_module(module) => ModuleStep::Change,
+            Some(_) | None => ModuleStep::Add,
         };
-        let is_gone = |old: &&ModuleValue| !modules.iter().any(|module| old.is_same_module(module));
+        let is_gone = |old: &&ModuleValue| !new.get(&*old.name).is_some_and(|new| old.is_same_module(new));
         let changed = |is_other: bool| if is_other { Step::Change } else { Step::Keep };
         let later = [
             ("stateDirectory", *state_folder != before.state_folder),
@@ -153,6 +153,11 @@ impl Plan {
                 LinkStep::Replace(_) => [opened, reopened + 1],
             })
     }
+}
+
+/// Each name is there once.
+fn by_name(modules: &[ModuleValue]) -> HashMap<&str, &ModuleValue> {
+    modules.iter().map(|module| (&*module.name, module)).collect()
 }
 
 /// A link is the same as long as it has its name and our address there. One that is gone has its place taken by a new one
