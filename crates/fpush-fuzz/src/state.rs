@@ -155,6 +155,11 @@ fn write(policy: &mut Policy<()>, file: &mut HashMap<u64, HeldRecord>) {
         match change {
             HeldChange::Put(number, record) => drop(file.insert(number, *record)),
             HeldChange::Gone(number) => drop(file.remove(&number)),
+            HeldChange::Extended(number, until) => {
+                file.get_mut(&number)
+                    .into_iter()
+                    .for_each(|record| record.extended(until));
+            }
             HeldChange::Jumped(jump) => file.values_mut().for_each(|record| record.jumped(jump)),
         }
     }

@@ -92,6 +92,8 @@ pub enum HeldChange {
     Jumped(i64),
     /// It is like this now.
     Put(u64, Box<HeldRecord>),
+    /// It is worth something until then at least, in milliseconds since 1970, as [`HeldRecord::extended`] says.
+    Extended(u64, u64),
     /// Nothing more is to be done for it.
     Gone(u64),
 }
@@ -249,6 +251,11 @@ impl HeldRecord {
             class: self.class,
         };
         target.slot_key()
+    }
+
+    /// It is given up at this time, in milliseconds since 1970, or later.
+    pub fn extended(&mut self, until: u64) {
+        self.give_up = self.give_up.map(|give_up| give_up.max(until));
     }
 
     /// Moves its times by so many milliseconds.

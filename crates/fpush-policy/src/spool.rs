@@ -41,6 +41,8 @@ pub(crate) struct Spool {
     bound: Bound,
     /// As in the hold queue.
     touched: Option<Vec<u64>>,
+    /// Those whose bodies are not in memory and which are worth something for longer than is written down, and until when.
+    extended: Vec<(u64, Instant)>,
     ticks: Ticks,
 }
 
@@ -81,6 +83,7 @@ impl Spool {
             shares: Shares::default(),
             bound: IN_MEMORY,
             touched: None,
+            extended: Vec::new(),
             ticks,
         }
     }
@@ -94,6 +97,11 @@ impl Spool {
     /// What has changed since this was called last, by numbers.
     pub(crate) fn take_touched(&mut self) -> Vec<u64> {
         self.touched.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What of those that have not changed otherwise is worth something for longer since this was called last, and until when.
+    pub(crate) fn take_extended(&mut self) -> Vec<(u64, Instant)> {
+        std::mem::take(&mut self.extended)
     }
 
     fn touch(&mut self, number: u64) {
@@ -241,8 +249,7 @@ impl Spool {
         Some(head)
     }
 
-    /// The push for this is worth something until then, too. Returns whether there is one. That is written down only while its
-    /// body is in memory.
+    /// The push for this is worth something until then, too. Returns whether there is one.
     pub(crate) fn extend(&mut self, target: Target, expires: Instant) -> bool {
         let (key, until) = (target.slot_key(), self.ticks.until(expires));
         let known = self.known.get_mut(key);
@@ -250,10 +257,15 @@ impl Spool {
         let Some(head) = waiting.or_else(|| Some(&mut self.loading.get_mut(&key)?.1)) else {
             return false;
         };
-        head.expires = head.expires.max(until);
+        if until <= head.expires {
+            return true;
+        }
+        head.expires = until;
         let number = head.number;
         if self.bodies.contains_key(&number) {
             self.touch(number);
+        } else if self.touched.is_some() {
+            self.extended.push((number, expires));
         }
         true
     }

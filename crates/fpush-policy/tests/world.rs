@@ -658,6 +658,12 @@ impl World {
                     self.policy.written(number);
                 }
                 HeldChange::Gone(number) => drop(self.disk.remove(&number)),
+                HeldChange::Extended(number, until) => {
+                    self.disk
+                        .get_mut(&number)
+                        .into_iter()
+                        .for_each(|record| record.extended(until));
+                }
                 HeldChange::Jumped(jump) => self.disk.values_mut().for_each(|record| record.jumped(jump)),
             }
         }

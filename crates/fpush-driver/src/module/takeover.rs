@@ -53,7 +53,8 @@ impl State {
         let mut news = Vec::with_capacity(changes.len());
         for change in changes {
             let number = match change {
-                HeldChange::Jumped(_) => continue,
+                // The others have its time from when its body was in memory last.
+                HeldChange::Extended(..) | HeldChange::Jumped(_) => continue,
                 HeldChange::Gone(number) => {
                     news.push(HeldNews::Gone(*number));
                     *number

@@ -355,6 +355,12 @@ impl crate::HeldStore for Disk {
                 }
                 HeldChange::Put(..) => {}
                 HeldChange::Gone(number) => drop(self.held.lock().unwrap().remove(&number)),
+                HeldChange::Extended(number, until) => {
+                    let mut held = self.held.lock().unwrap();
+                    held.get_mut(&number)
+                        .into_iter()
+                        .for_each(|record| record.extended(until));
+                }
                 HeldChange::Jumped(jump) => {
                     let mut held = self.held.lock().unwrap();
                     held.values_mut().for_each(|record| record.jumped(jump));

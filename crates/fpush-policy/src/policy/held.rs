@@ -139,6 +139,7 @@ impl<W> Policy<W> {
             touched.sort_unstable();
             touched.dedup();
         }
+        let extended = self.spool.take_extended().into_iter();
         let millis = |instant| self.clock.millis(instant);
         let change = |number| {
             if let Some(held) = self.held.get(number) {
@@ -152,7 +153,11 @@ impl<W> Policy<W> {
             }
         };
         let jumps = self.jumped.drain(..).map(HeldChange::Jumped);
-        jumps.chain(touched.into_iter().map(change)).collect()
+        let extended = extended.map(|(number, until)| HeldChange::Extended(number, millis(until)));
+        jumps
+            .chain(extended)
+            .chain(touched.into_iter().map(change))
+            .collect()
     }
 
     /// How acknowledged pushes have ended without an attempt of their own.

@@ -78,6 +78,7 @@ impl Fixture {
             match change {
                 HeldChange::Put(number, record) => drop(self.file.insert(number, *record)),
                 HeldChange::Gone(number) => drop(self.file.remove(&number)),
+                HeldChange::Extended(number, until) => self.file.get_mut(&number).unwrap().extended(until),
                 HeldChange::Jumped(jump) => self.file.values_mut().for_each(|record| record.jumped(jump)),
             }
         }
@@ -954,6 +955,41 @@ fn what_goes_out_for_a_newer_push_is_worth_as_much() {
             .or_else(|| f.policy.held.queued_push(target)?.expires);
         assert!(expires.unwrap() + Duration::from_secs(1) >= f.start + DAY);
     }
+}
+
+/// The older one's body is not in memory any more: there are too many.
+#[test]
+fn what_goes_out_for_a_newer_push_is_worth_as_much_after_a_restart() {
+    let mut f = Fixture::new(10);
+    f.policy.begin_noting(0);
+    let mut older = job_of("a.org", "t");
+    older.worth_until = Some(f.at(60_000));
+    f.policy.hold(older, HoldUntil::Back);
+    for number in 0..11_000 {
+        let mut other = job_of(&format!("{}.org", number % 1_000), &format!("other {number}"));
+        other.worth_until = Some(f.at(60_000));
+        f.policy.hold(other, HoldUntil::Back);
+    }
+    assert_eq!(f.written().len(), 11_001);
+    let target = job_of("a.org", "t").target();
+    let number = f.policy.spool.find(target).unwrap();
+    f.policy.written(number);
+    assert!(f.policy.spool.body(number).is_none());
+    let Became::Sent(slot) = f.publish("a.org", "another", 0, 0) else {
+        panic!("nothing is known yet");
+    };
+    let mut newer = job_of("a.org", "t");
+    newer.worth_until = Some(f.start + DAY);
+    let failed = f.policy.failed(newer, slot, f.at(1_000), f.at(1_000));
+    assert!(matches!(failed, Failed::Covered), "{failed:?}");
+    let written = f.written()[&number].clone();
+    let after = Clocks {
+        now: f.start + 12 * HOUR,
+        wall: clocks().wall + 12 * HOUR,
+    };
+    let mut next = Fixture::new(10).policy;
+    let remembered = next.remember_held(number, written, recipient(2 * DAY), &hasher(), after);
+    assert_ne!(remembered, Remembered::Expired);
 }
 
 /// "both" became "production": where a token lives is known from before.

@@ -135,6 +135,11 @@ impl HeldFiles {
                         match change {
                             HeldChange::Put(number, record) => drop(held.insert(number, *record)),
                             HeldChange::Gone(number) => drop(held.remove(&number)),
+                            HeldChange::Extended(number, until) => {
+                                held.get_mut(&number)
+                                    .into_iter()
+                                    .for_each(|record| record.extended(until));
+                            }
                             HeldChange::Jumped(jump) => {
                                 held.values_mut().for_each(|record| record.jumped(jump));
                             }

@@ -479,6 +479,31 @@ mod tests {
         assert_eq!(read("m"), moved);
     }
 
+    #[test]
+    fn what_is_worth_something_for_longer_is_given_up_later() {
+        let dir = TempDir::new();
+        let (mut spool, _folder) = open(&dir);
+        let given_up_at = |time| HeldRecord {
+            give_up: Some(time),
+            ..full_record(1)
+        };
+        for name in ["m", "other"] {
+            let puts = (0..2).map(|number| HeldChange::Put(number, Box::new(given_up_at(1_000_000))));
+            spool.store(name, "apple").write(puts.collect(), None);
+        }
+        for until in [999_999, 1_000_005, 1_000_002] {
+            let change = HeldChange::Extended(1, until);
+            spool.store("m", "apple").write(vec![change], None);
+        }
+        assert!(spool.flush().blocking_recv().unwrap());
+        let read = |name: &str| -> Vec<_> {
+            let all = all(&spool, name).into_iter();
+            all.map(|(_, record)| record.give_up).collect()
+        };
+        assert_eq!(read("m"), [Some(1_000_000), Some(1_000_005)]);
+        assert_eq!(read("other"), [Some(1_000_000); 2]);
+    }
+
     /// As where the disk is full: what cannot be written is not acknowledged, and what was sent is taken out later.
     #[test]
     fn what_cannot_be_written_is_said_and_what_is_done_with_goes_when_it_can() {

@@ -51,6 +51,10 @@ pub(super) fn apply(transaction: &Transaction<'_>, module: i64, change: &HeldCha
             let mut statement = transaction.prepare_cached(TAKE_OUT)?;
             statement.execute(params![module, number.cast_signed()])?;
         }
+        HeldChange::Extended(number, until) => {
+            let mut statement = transaction.prepare_cached(EXTEND)?;
+            statement.execute(params![module, number.cast_signed(), until.cast_signed()])?;
+        }
         HeldChange::Jumped(jump) => {
             transaction.execute(JUMP, params![module, jump])?;
         }
@@ -357,6 +361,8 @@ const PUT: &str = "INSERT OR REPLACE INTO held (module, number, due, expires, to
 const COLUMNS: &str = "number, due, expires, token, class, choice, domain, spacing, account, channel, registered, node, \
     attempts, id, count, arrived";
 const TAKE_OUT: &str = "DELETE FROM held WHERE module = ?1 AND number = ?2";
+/// As `HeldRecord::extended`.
+const EXTEND: &str = "UPDATE held SET expires = max(expires, ?3) WHERE module = ?1 AND number = ?2";
 /// As `HeldRecord::jumped`.
 const JUMP: &str = "UPDATE held SET due = CASE due WHEN 0 THEN 0 ELSE max(1, due + ?2) END, expires = max(0, expires + ?2), \
     arrived = max(0, arrived + ?2) WHERE module = ?1";

@@ -79,7 +79,8 @@ impl Writer {
                             HeldChange::Gone(_) | HeldChange::Jumped(_) if !is_written => {
                                 self.owed.push((module.id, change));
                             }
-                            HeldChange::Gone(_) | HeldChange::Jumped(_) => {}
+                            // There is one for each publish that goes out with a held push: too many to be owed.
+                            HeldChange::Extended(..) | HeldChange::Gone(_) | HeldChange::Jumped(_) => {}
                         }
                     }
                     self.shared.unwritten.fetch_sub(puts, Ordering::Relaxed);
