@@ -55,7 +55,7 @@ struct Known {
 #[derive(Debug)]
 struct Busy<W> {
     turns: Turns<W>,
-    /// The registrable domain that pays for it: the one that began.
+    /// The registrable domain that pays for it: the one that began when nothing was under way.
     payer: Fingerprint,
     /// As it was then.
     proven: bool,
@@ -113,7 +113,7 @@ impl<W> Origins<W> {
 
     /// Whether one more push may be under way at an origin, as far as it is not the origin's to say.
     pub(super) fn has_room(&self, origin: Fingerprint, sender: &SenderDomain) -> bool {
-        let busy = self.busy.get(&origin);
+        let busy = self.busy.get(&origin).filter(|busy| busy.turns.out > 0);
         let (payer, proven) = busy.map_or_else(
             || (sender.share, self.is_proven(origin)),
             |busy| (busy.payer, busy.proven),
@@ -284,11 +284,16 @@ impl<W> Origins<W> {
     /// An origin as one at which something is under way.
     fn begin(&mut self, origin: Fingerprint, sender: &SenderDomain) -> &mut Busy<W> {
         let known = self.known.get(origin).copied().unwrap_or_default();
-        self.busy.entry(origin).or_insert_with(|| Busy {
+        let busy = self.busy.entry(origin).or_insert_with(|| Busy {
             turns: Turns::new(known.permits()),
             payer: sender.share,
             proven: known.proven,
-        })
+        });
+        // What the payer has under way elsewhere keeps nobody from an origin at which his pushes only wait.
+        if busy.turns.out == 0 {
+            (busy.payer, busy.proven) = (sender.share, known.proven);
+        }
+        busy
     }
 
     fn forget_idle(&mut self, origin: Fingerprint) {

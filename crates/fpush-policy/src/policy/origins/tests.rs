@@ -99,6 +99,25 @@ fn who_comes_to_a_server_that_is_busy_waits_for_it() {
     assert_eq!(origins.lengths().1, 160, "twenty for each permit of all");
 }
 
+/// Otherwise anybody could keep all others from a server that many use, as long as a push of his own waits there.
+#[test]
+fn what_somebody_has_under_way_elsewhere_keeps_nobody_from_a_server_at_which_he_waits() {
+    let (mut origins, stranger, other) = (Origins::new(1_000, 0), sender("evil.org"), sender("other.org"));
+    assert_eq!(go(&mut origins, &stranger, 0..2_000), 125);
+    origins.become_due(origin(0), &stranger, 7);
+    assert!(!origins.has_room(origin(0), &other), "he pays for it");
+    origins.give_back(origin(0));
+    assert_eq!(go(&mut origins, &stranger, 3_000..3_001), 1);
+    assert!(!origins.has_room(origin(0), &stranger));
+    assert_eq!(go(&mut origins, &other, 0..1), 1);
+    assert_eq!(origins.busy[&origin(0)].payer, other.share);
+    for number in 0..4_000 {
+        origins.give_back(origin(number));
+    }
+    assert!(origins.out_of.is_empty());
+    assert_eq!((origins.out, origins.unproven_out), (0, 0));
+}
+
 /// Servers that never answer cost a sender what it may have, and nobody else anything.
 #[test]
 fn who_sends_to_servers_that_hang_leaves_room_for_everybody_else() {
