@@ -124,9 +124,9 @@ impl Books {
             ..
         } = self.devices[sent.device];
         let fate = sent.fate;
-        // Where an operator has exchanged modules, one that is held goes as the other app's.
-        let is_right = app == right || self.right_since.is_none();
-        if !is_right || token != Some(own) {
+        // Where an operator has exchanged modules meanwhile, or exchanges them back, one that is held goes as the other app's.
+        let is_exchanged = app != right && self.right_since.is_none_or(|since| since > sent.arrived);
+        if !is_exchanged && (app, token) != (right, Some(own)) {
             self.fail(format!("r{number} goes to another device"));
         }
         if fate != Fate::Open {

@@ -507,10 +507,10 @@ impl Drop for Attempt<'_> {
 impl Books {
     /// A module has another backend.
     pub(crate) fn replaced(&mut self, value: &ModuleValue, instance: u64) {
-        // Those under way keep their permits, also those of lanes that another app has. Each vendor has as many, and all
-        // others together.
+        // Those under way keep their permits, also those of lanes that another app has. The main lane has as many, each of two vendors,
+        // and all others together.
         let has_lanes = self.apps.iter().any(|app| app.has_lanes);
-        let lanes = if has_lanes { 3 } else { 1 };
+        let lanes = if has_lanes { 4 } else { 1 };
         for app in &mut self.apps {
             app.instances.insert(value.name.to_owned(), instance);
             let most = app.most_under_way.entry(value.name.to_owned()).or_default();
