@@ -141,15 +141,11 @@ impl Postgres {
     /// Stops it, as it would stop by itself if its machine stopped.
     pub fn stop(&self) {
         if let Some(mut child) = self.child.lock().unwrap().take() {
+            // A test may have failed while it was halted.
+            let server = child.id().to_string();
+            signal_all(&server, "CONT");
             // SIGQUIT: at once, and its children with it.
-            let pid = child.id().to_string();
-            assert!(
-                Command::new("kill")
-                    .args(["-QUIT", &pid])
-                    .status()
-                    .unwrap()
-                    .success()
-            );
+            kill("QUIT", [server]);
             child.wait().unwrap();
         }
     }
@@ -185,22 +181,10 @@ impl Postgres {
         assert_eq!(promoted.as_deref(), Some("t\n"));
     }
 
-    /// Sends a signal, such as STOP, to the server and its children.
+    /// Sends STOP or CONT to the server and its children.
     pub fn signal_all(&self, signal: &str) {
         let server = self.child.lock().unwrap().as_ref().unwrap().id().to_string();
-        let is_child = |pid: &String| {
-            // The name of the process, in brackets, may hold spaces; its state and its parent come after.
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1));
-            parent == Some(server.as_str())
-        };
-        let pids = fs::read_dir("/proc").unwrap().flatten();
-        let pids = pids.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let mut kill = Command::new("kill");
-        kill.arg(format!("-{signal}"))
-            .arg(&server)
-            .args(pids.filter(is_child));
-        assert!(kill.status().unwrap().success());
+        signal_all(&server, signal);
     }
 
     /// The URL of a new database.
@@ -264,6 +248,38 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Sends STOP or CONT to a process and its children.
+fn signal_all(server: &str, signal: &str) {
+    // Meanwhile it begins no children, and none of those that it has is gone.
+    kill("STOP", [server.to_owned()]);
+    kill(signal, children_of(server));
+    kill(signal, [server.to_owned()]);
+}
+
+/// Sends a signal to processes.
+fn kill(signal: &str, pids: impl IntoIterator<Item = String>) {
+    let pids: Vec<_> = pids.into_iter().collect();
+    if pids.is_empty() {
+        return;
+    }
+    let mut kill = Command::new("kill");
+    kill.arg(format!("-{signal}")).args(pids);
+    assert!(kill.status().unwrap().success(), "{kill:?}");
+}
+
+/// The processes that a process has begun.
+fn children_of(parent: &str) -> impl Iterator<Item = String> {
+    let is_child = move |pid: &String| {
+        // The name of the process, in brackets, may hold spaces; its state and its parent come after.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent_of = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1));
+        parent_of == Some(parent)
+    };
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    pids.filter(is_child)
 }
 
 /// Where the programs are, of the newest version that is installed.
