@@ -241,6 +241,12 @@ impl Locked<'_> {
         store.write(changes, Some(acknowledge));
         Some(written)
     }
+
+    /// Who hears when what is not written down yet is; nobody if all of it is.
+    pub(crate) fn write_the_last(&mut self) -> Option<oneshot::Receiver<bool>> {
+        self.state.store.as_ref().filter(|store| store.has_unwritten())?;
+        self.write()
+    }
 }
 
 impl Deref for Locked<'_> {

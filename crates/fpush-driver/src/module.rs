@@ -18,7 +18,7 @@ mod trial;
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use fpush_policy::{
-    BlockRecord, Clocks, End, Held, HomeRecord, ModuleSettings, Policy, PushJob, RateSlot, Tries,
+    BlockRecord, Clocks, End, Held, HomeRecord, ModuleSettings, Policy, PushJob, RateSlot, Target, Tries,
     VerdictPlace, VerdictRecord,
 };
 use fpush_push::{Class, Delivery, Failure, Fingerprint, LaneId, Meters, Outcome, PushTrait, TokenFlaw};
@@ -69,6 +69,11 @@ enum Way {
         token: Fingerprint,
         written: Option<oneshot::Receiver<bool>>,
         claim: Option<Box<HeldClaim>>,
+    },
+    /// It is acknowledged because another one is held for its key, as soon as that is written down.
+    Coalesced {
+        target: Target,
+        written: oneshot::Receiver<bool>,
     },
 }
 
@@ -340,6 +345,10 @@ impl Admitted {
                 written,
                 claim,
             } => (token, Box::pin(module.hold(held, written, claim)).await),
+            Way::Coalesced { target, written } => {
+                let outcome = Box::pin(module.acknowledge_coalesced(target, written)).await;
+                (target.token, outcome)
+            }
             Way::Send {
                 job,
                 slot,

@@ -8,6 +8,9 @@ pub trait HeldStore: Send + Sync + 'static {
     /// Writes changes down. `Acknowledge` says who waits for that.
     fn write(&self, changes: Vec<HeldChange>, acknowledge: Option<Acknowledge>);
 
+    /// Whether something is not written down yet.
+    fn has_unwritten(&self) -> bool;
+
     /// Reads a part of all that is held, by ascending numbers from this one on. Where it cannot be read, nobody answers.
     fn read_part(&self, from: u64, most: usize) -> oneshot::Receiver<Part>;
 

@@ -136,7 +136,18 @@ impl Module {
         };
         match state.policy.publish(&publish, now.into_std()) {
             Decision::Answer(outcome) => {
+                let written = match (outcome, purpose) {
+                    // The one that is held for its key may have come a moment before.
+                    (Outcome::Coalesced, Purpose::Publish) => state.write_the_last(),
+                    _ => None,
+                };
                 drop(state);
+                if let Some(written) = written {
+                    return Admission::Admitted(Admitted {
+                        module: Arc::clone(self),
+                        way: Way::Coalesced { target, written },
+                    });
+                }
                 if outcome == Outcome::Overloaded {
                     warn!(module = %self.name, "{NO_ROOM}");
                 }

@@ -80,14 +80,32 @@ impl Module {
 
     /// Acknowledges a push for which another one is held, if that is written down: it may have come at the same moment.
     async fn acknowledge_covered(&self, target: Target, written: Option<oneshot::Receiver<bool>>) -> Outcome {
-        if let Some(written) = written {
-            let is_written = timeout(LONGEST_WRITE, written).await;
-            if is_written != Ok(Ok(true)) || !self.lock().policy.is_held(target) {
-                return Outcome::Overloaded;
-            }
+        if let Some(written) = written
+            && !self.is_held_for_certain(target, written).await
+        {
+            return Outcome::Overloaded;
         }
         self.lane.meters.held_covered();
         Outcome::Queued
+    }
+
+    /// Acknowledges a publish because a push is held for its key, if that is written down: it may have come a moment before.
+    pub(super) async fn acknowledge_coalesced(
+        &self,
+        target: Target,
+        written: oneshot::Receiver<bool>,
+    ) -> Outcome {
+        if self.is_held_for_certain(target, written).await {
+            Outcome::Coalesced
+        } else {
+            Outcome::Overloaded
+        }
+    }
+
+    /// Waits until all that was to be written is, and says whether a push is held for this then.
+    async fn is_held_for_certain(&self, target: Target, written: oneshot::Receiver<bool>) -> bool {
+        let is_written = timeout(LONGEST_WRITE, written).await;
+        is_written == Ok(Ok(true)) && self.lock().policy.is_held(target)
     }
 
     /// Waits until a held push is written down, if it is. What cannot be written down is not acknowledged, and, if it has a

@@ -346,6 +346,11 @@ impl Disk {
 }
 
 impl crate::HeldStore for Disk {
+    fn has_unwritten(&self) -> bool {
+        let slow = self.slow.lock().unwrap();
+        slow.as_ref().is_some_and(|waiting| !waiting.is_empty())
+    }
+
     fn write(&self, changes: Vec<HeldChange>, acknowledge: Option<crate::Acknowledge>) {
         let is_full = *self.is_full.lock().unwrap();
         for change in changes {

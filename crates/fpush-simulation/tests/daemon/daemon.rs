@@ -193,6 +193,11 @@ impl HeldStore for HeldFile {
         self.order(Work::Write(changes, acknowledge));
     }
 
+    fn has_unwritten(&self) -> bool {
+        let held = self.held.lock().expect("nobody panics with it");
+        held.queue.iter().any(|(_, name, _)| *name == self.name)
+    }
+
     fn read_part(&self, from: u64, most: usize) -> oneshot::Receiver<Part> {
         let (sender, reading) = oneshot::channel();
         self.order(Work::ReadPart(from, most, sender));

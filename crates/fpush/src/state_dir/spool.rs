@@ -280,6 +280,10 @@ impl HeldStore for ModuleStore {
         drop(self.orders.send(order));
     }
 
+    fn has_unwritten(&self) -> bool {
+        self.shared.unwritten.load(Ordering::Relaxed) > 0
+    }
+
     fn read_part(&self, from: u64, most: usize) -> oneshot::Receiver<Part> {
         let (sender, reading) = oneshot::channel();
         let order = Order::ReadPart(Arc::clone(&self.module), from, most, sender);

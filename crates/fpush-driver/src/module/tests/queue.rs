@@ -171,6 +171,32 @@ async fn a_refused_push_is_acknowledged_where_the_operator_wants_it() {
     assert_eq!(f.provider.count(), 2);
 }
 
+/// Otherwise a crash between the two could take a push that was acknowledged.
+#[tokio::test(start_paused = true)]
+async fn what_stands_for_a_refused_push_is_written_down_before_that_is_acknowledged() {
+    for (is_written, expected) in [
+        (true, [Outcome::Queued, Outcome::Coalesced]),
+        (false, [Outcome::Overloaded; 2]),
+    ] {
+        let f = Fixture::with(acknowledging(), Class::High);
+        let disk = f.keep();
+        assert_eq!(f.push("t").await, Outcome::Accepted);
+        *disk.slow.lock().unwrap() = Some(Vec::new());
+        let publishes = [f.publish("t"), f.publish("t")];
+        seconds(1).await;
+        assert!(publishes.iter().all(|publish| !publish.is_finished()));
+        for acknowledge in disk.slow.lock().unwrap().take().unwrap() {
+            acknowledge.send(is_written).unwrap();
+        }
+        for (publish, expected) in publishes.into_iter().zip(expected) {
+            assert_eq!(publish.await.unwrap(), expected);
+        }
+        if is_written {
+            assert_eq!(f.settled("t"), Outcome::Coalesced);
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_busy_token_is_silenced_and_its_push_goes_out_afterwards() {
     let f = Fixture::new();
