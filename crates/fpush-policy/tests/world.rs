@@ -748,8 +748,6 @@ impl World {
         if self.flights.is_empty() {
             return;
         }
-        // What has ended since is written down, so that nothing counts as queued that is not.
-        self.carry_out();
         let at = self.random.below(self.flights.len() as u64) as usize;
         let mut flight = self.flights.swap_remove(at);
         let token = number_of(flight.job.push.token.as_str());
