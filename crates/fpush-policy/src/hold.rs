@@ -77,6 +77,16 @@ impl HeldPush {
             ..Self::new(job, now, Some(expires))
         }
     }
+
+    /// The same push for another one of its key, too: with what the newer one carries, at the time of this one.
+    pub(crate) fn merged(self, other: Self) -> Self {
+        let is_newer = other.job.arrived > self.job.arrived;
+        Self {
+            expires: self.expires.max(other.expires),
+            job: if is_newer { other.job } else { self.job },
+            ..self
+        }
+    }
 }
 
 impl HoldQueue {
@@ -157,6 +167,11 @@ impl HoldQueue {
     pub(crate) fn renew(&mut self, job: Box<PushJob>, expires: Instant) -> Option<u64> {
         let number = *self.queued.get(&job.target().slot_key())?;
         let held = self.pushes.get_mut(&number)?;
+        if held.state == HeldState::Due && held.job.lane != job.lane {
+            // Its turn is in another lane than the one that it waits for.
+            (held.state, held.due) = (HeldState::Waiting, job.arrived);
+            self.by_due.insert((held.due, number));
+        }
         let before = (places(&held.job), held.job.encrypted());
         let after = (places(&job), job.encrypted());
         let (old, new) = (held.job.sender.share, job.sender.share);

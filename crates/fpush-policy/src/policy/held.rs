@@ -62,7 +62,15 @@ impl<W> Policy<W> {
     }
 
     fn become_due(&mut self, number: u64, job: Box<PushJob>, expires: Instant, now: Instant) {
-        self.held.add(number, HeldPush::spooled(job, now, expires));
+        let spooled = HeldPush::spooled(job, now, expires);
+        match self.held.remove_queued(spooled.job.target()) {
+            None => self.held.add(number, spooled),
+            // It was queued for the same key while the lane was up again.
+            Some(queued) => {
+                self.ended.push((queued.job.token, HeldEnd::Covered));
+                self.held.push(number, spooled.merged(queued));
+            }
+        }
         // It may be in another lane than when it was spooled: where its token is at home was learnt meanwhile.
         self.let_wait(number);
     }

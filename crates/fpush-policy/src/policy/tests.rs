@@ -900,6 +900,72 @@ fn an_acknowledged_push_that_fails_outlasts_a_newer_one_that_cannot_be_written_d
     }
 }
 
+/// The lane was up again when the second one came, and the first one still waited for its turn.
+#[test]
+fn of_a_push_of_an_outage_and_one_that_its_window_holds_back_one_goes_out() {
+    for spooled_is_newer in [false, true] {
+        let mut f = Fixture::new(10);
+        f.policy.begin_noting(0);
+        let push = |id, seconds| {
+            let mut job = job_of("a.org", "t");
+            job.push.id = Uuid::from_u128(id);
+            job.arrived += Duration::from_secs(seconds);
+            job.worth_until = Some(job.arrived + HOUR);
+            job
+        };
+        let (first, second) = if spooled_is_newer { (2, 1) } else { (1, 2) };
+        let spooled = f.policy.hold(push(1, first), HoldUntil::Back);
+        let until = HoldUntil::Due(f.at(9_000));
+        f.policy.hold(push(2, second), until);
+        assert_eq!(f.written().len(), 2);
+        while f.policy.make_due(f.at(3_000)) {}
+        assert_eq!(f.policy.held(), 1);
+        let ended = f.policy.take_ended();
+        assert!(matches!(ended[..], [(_, HeldEnd::Covered)]), "{ended:?}");
+        let newer = if spooled_is_newer { 1 } else { 2 };
+        let file = f.written();
+        let ids: Vec<_> = file.iter().map(|(number, record)| (*number, record.id)).collect();
+        assert_eq!(ids, [(spooled.number, Some(newer))]);
+        let Some(Grant::Held(attempt)) = f.next(3_000) else {
+            panic!("it is its turn");
+        };
+        assert_eq!(attempt.job.push.id, Uuid::from_u128(newer));
+        let accepted = Ended::Settled(Outcome::Accepted);
+        f.policy
+            .held_ended(attempt.number, attempt.slot, &accepted, f.at(4_000));
+        assert!(f.policy.is_idle() || f.policy.held() == 0);
+        assert!(f.written().is_empty());
+    }
+}
+
+/// Its turn has come in the second lane, and nobody has a permit there.
+#[test]
+fn a_newer_push_for_another_lane_does_not_wait_for_a_turn_of_the_older_ones() {
+    let mut f = Fixture::new(1);
+    let sender = job_of("b.org", "u").sender;
+    assert!(matches!(
+        f.policy.take_turn(LaneId::Second, &sender, || 0),
+        Turn::Now
+    ));
+    let mut older = job_of("a.org", "t");
+    older.lane = LaneId::Second;
+    let until = HoldUntil::Due(f.at(1_000));
+    f.policy.hold(older, until);
+    while f.policy.make_due(f.at(1_000)) {}
+    assert!(f.policy.grant(f.at(1_000)).is_none());
+    let mut newer = job_of("a.org", "t");
+    newer.arrived = f.at(2_000);
+    f.policy.hold(newer, HoldUntil::Back);
+    while f.policy.make_due(f.at(2_000)) {}
+    let Some(Grant::Held(attempt)) = f.policy.grant(f.at(2_000)) else {
+        panic!("there is a permit in its lane");
+    };
+    assert_eq!(attempt.job.lane, LaneId::Main);
+    f.policy.give_back_permit(LaneId::Second);
+    assert!(f.policy.grant(f.at(3_000)).is_none(), "it went out already");
+    assert_eq!(f.policy.held(), 1);
+}
+
 /// Nobody believes what the provider says in an incident, and a wrong setting can be mended: what is held outlasts both.
 #[test]
 fn what_is_held_for_hours_is_tried_again_after_words_that_are_not_believed_and_refusals() {
