@@ -357,7 +357,7 @@ impl<W> Policy<W> {
                 return Remembered::Full;
             }
             self.spool.remember(&job, number, expires);
-            self.outage.begin_down(clocks.now);
+            self.outage.begin_unknown(clocks.now);
             return Remembered::Held;
         }
         if self.held.is_full() {

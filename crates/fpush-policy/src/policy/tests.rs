@@ -966,6 +966,37 @@ fn a_newer_push_for_another_lane_does_not_wait_for_a_turn_of_the_older_ones() {
     assert_eq!(f.policy.held(), 1);
 }
 
+/// What was held says nothing of now: who publishes meanwhile is not made to wait for a probe, nor behind all that was held.
+#[test]
+fn after_a_start_with_held_pushes_publishes_go_to_the_provider() {
+    let mut before = Fixture::new(10);
+    before.policy.begin_noting(0);
+    for number in 0..10 {
+        let mut job = job_of("a.org", &number.to_string());
+        job.worth_until = Some(before.start + HOUR);
+        before.policy.hold(job, HoldUntil::Back);
+    }
+    let mut f = Fixture::new(10);
+    let clocks = clocks();
+    for (number, record) in before.written() {
+        let recipient = Recipient {
+            token: job_of("a.org", &number.to_string()).push.token.clone(),
+            ..recipient(HOUR)
+        };
+        let remembered = f
+            .policy
+            .remember_held(number, record, recipient, &hasher(), clocks);
+        assert_eq!(remembered, Remembered::Held);
+    }
+    let mut call = job_of("b.org", "call");
+    call.push.class = Class::Voip;
+    assert!(matches!(f.publish_job(call, 0, 1), Became::Sent(_)));
+    assert!(matches!(f.publish("b.org", "other", 1, 2), Became::Sent(_)));
+    while f.policy.make_due(f.at(3)) {}
+    f.policy.take_wanted();
+    assert_eq!(f.policy.spool.loading(), 1, "the others wait for the probe");
+}
+
 /// Nobody believes what the provider says in an incident, and a wrong setting can be mended: what is held outlasts both.
 #[test]
 fn what_is_held_for_hours_is_tried_again_after_words_that_are_not_believed_and_refusals() {
