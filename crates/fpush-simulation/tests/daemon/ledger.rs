@@ -310,6 +310,7 @@ impl Books {
             });
             let is_owed = recent > 2
                 || self.ledger.owed.contains_key(&key)
+                || self.is_asked(key)
                 || self
                     .ledger
                     .owed_until
@@ -334,6 +335,18 @@ impl Books {
         if !answer.keeps_device() && self.is_alive(device) {
             self.died(device, false, now);
         }
+    }
+
+    /// Whether another publish of this key has no answer yet: it may be queued, and not be on disk.
+    fn is_asked(&self, key: Key) -> bool {
+        self.ledger
+            .unanswered
+            .iter()
+            .filter_map(|number| self.ledger.requests.get(number))
+            .any(|request| match request.what {
+                What::Publish { device, urgency } => self.key(device, urgency) == key,
+                What::Notification { .. } | What::Strange | What::Registration | What::Other => false,
+            })
     }
 
     /// Whether nothing has been wrong of late that a publish for a device needs, and its own servers send little. What
