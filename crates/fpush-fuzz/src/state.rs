@@ -1,15 +1,14 @@
 //! Files that the program itself reads: settings, its state, unit files, questions of the command line.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use fpush_policy::{
-    BlockRule, BlocklistSettings, Clocks, Elsewhere, Ended, Grant, HeldChange, HeldRecord, KnownDomains,
-    ModuleSettings, Policy, Publish, RatelimitSettings, Recipient, Remembered, SenderDomain, Target,
-    VerdictPlace,
+    BlockRule, BlocklistSettings, Clocks, Elsewhere, Ended, Grant, HeldRecord, KnownDomains, ModuleSettings,
+    Policy, Publish, RatelimitSettings, Recipient, Remembered, SenderDomain, Target, VerdictPlace,
 };
 use fpush_push::{Class, Delivery, LaneId, Outcome, Token, TokenHasher};
 
@@ -78,7 +77,7 @@ fn go_on(state: fpush::fuzz::State) {
     let held = state.held.len();
     policy.remember(state.blocks, state.verdicts, clocks);
     policy.begin_noting(0);
-    let mut file = HashMap::new();
+    let mut file = BTreeMap::new();
     for (number, record) in (0..).zip(state.held) {
         let recipient = recipient(&record, &hasher);
         let remembered = policy.remember_held(number, record.clone(), recipient, &hasher, clocks);
@@ -150,18 +149,9 @@ fn go_on(state: fpush::fuzz::State) {
 }
 
 /// Writes down what has changed of what is held.
-fn write(policy: &mut Policy<()>, file: &mut HashMap<u64, HeldRecord>) {
+fn write(policy: &mut Policy<()>, file: &mut BTreeMap<u64, HeldRecord>) {
     for change in policy.take_changes() {
-        match change {
-            HeldChange::Put(number, record) => drop(file.insert(number, *record)),
-            HeldChange::Gone(number) => drop(file.remove(&number)),
-            HeldChange::Extended(number, until) => {
-                file.get_mut(&number)
-                    .into_iter()
-                    .for_each(|record| record.extended(until));
-            }
-            HeldChange::Jumped(jump) => file.values_mut().for_each(|record| record.jumped(jump)),
-        }
+        change.apply(file);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a module must not forget when the daemon starts again: its block list and what it holds.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -96,6 +97,26 @@ pub enum HeldChange {
     Extended(u64, u64),
     /// Nothing more is to be done for it.
     Gone(u64),
+}
+
+impl HeldChange {
+    /// What the change means, for what is held in a map by numbers.
+    pub fn apply(self, held: &mut BTreeMap<u64, HeldRecord>) {
+        match self {
+            Self::Jumped(millis) => held.values_mut().for_each(|record| record.jumped(millis)),
+            Self::Put(number, record) => {
+                held.insert(number, *record);
+            }
+            Self::Extended(number, until) => {
+                if let Some(record) = held.get_mut(&number) {
+                    record.extended(until);
+                }
+            }
+            Self::Gone(number) => {
+                held.remove(&number);
+            }
+        }
+    }
 }
 
 impl BlockRecord {

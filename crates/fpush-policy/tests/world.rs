@@ -658,20 +658,10 @@ impl World {
             }
         }
         for change in self.policy.take_changes() {
-            match change {
-                HeldChange::Put(number, record) => {
-                    self.disk.insert(number, *record);
-                    self.policy.written(number);
-                }
-                HeldChange::Gone(number) => drop(self.disk.remove(&number)),
-                HeldChange::Extended(number, until) => {
-                    self.disk
-                        .get_mut(&number)
-                        .into_iter()
-                        .for_each(|record| record.extended(until));
-                }
-                HeldChange::Jumped(jump) => self.disk.values_mut().for_each(|record| record.jumped(jump)),
+            if let HeldChange::Put(number, _) = change {
+                self.policy.written(number);
             }
+            change.apply(&mut self.disk);
         }
         for (token, end) in self.policy.take_ended() {
             assert!(

@@ -354,22 +354,8 @@ impl crate::HeldStore for Disk {
     fn write(&self, changes: Vec<HeldChange>, acknowledge: Option<crate::Acknowledge>) {
         let is_full = *self.is_full.lock().unwrap();
         for change in changes {
-            match change {
-                HeldChange::Put(number, record) if !is_full => {
-                    self.held.lock().unwrap().insert(number, *record);
-                }
-                HeldChange::Put(..) => {}
-                HeldChange::Gone(number) => drop(self.held.lock().unwrap().remove(&number)),
-                HeldChange::Extended(number, until) => {
-                    let mut held = self.held.lock().unwrap();
-                    held.get_mut(&number)
-                        .into_iter()
-                        .for_each(|record| record.extended(until));
-                }
-                HeldChange::Jumped(jump) => {
-                    let mut held = self.held.lock().unwrap();
-                    held.values_mut().for_each(|record| record.jumped(jump));
-                }
+            if !(is_full && matches!(change, HeldChange::Put(..))) {
+                change.apply(&mut self.held.lock().unwrap());
             }
         }
         match (&mut *self.slow.lock().unwrap(), acknowledge) {

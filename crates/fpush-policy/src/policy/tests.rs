@@ -1,6 +1,10 @@
 //! The rules as a whole, with the time as an argument.
 
-use std::{collections::HashMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use fpush_push::{Encrypted, Extra, Failure, PushError, Unavailable};
 use proptest::prelude::*;
@@ -41,7 +45,7 @@ struct Fixture {
     /// Permits that are given, and not given back.
     out: usize,
     /// What is written down.
-    file: HashMap<u64, HeldRecord>,
+    file: BTreeMap<u64, HeldRecord>,
 }
 
 /// What became of a publish.
@@ -64,7 +68,7 @@ impl Fixture {
             policy: Policy::new(settings, 0, clocks),
             start: clocks.now,
             out: 0,
-            file: HashMap::new(),
+            file: BTreeMap::new(),
         }
     }
 
@@ -73,14 +77,9 @@ impl Fixture {
     }
 
     /// What is written down by now.
-    fn written(&mut self) -> HashMap<u64, HeldRecord> {
+    fn written(&mut self) -> BTreeMap<u64, HeldRecord> {
         for change in self.policy.take_changes() {
-            match change {
-                HeldChange::Put(number, record) => drop(self.file.insert(number, *record)),
-                HeldChange::Gone(number) => drop(self.file.remove(&number)),
-                HeldChange::Extended(number, until) => self.file.get_mut(&number).unwrap().extended(until),
-                HeldChange::Jumped(jump) => self.file.values_mut().for_each(|record| record.jumped(jump)),
-            }
+            change.apply(&mut self.file);
         }
         self.file.clone()
     }

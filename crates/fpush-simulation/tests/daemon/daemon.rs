@@ -132,18 +132,7 @@ impl HeldFiles {
             match work {
                 Work::Write(changes, acknowledge) => {
                     for change in changes {
-                        match change {
-                            HeldChange::Put(number, record) => drop(held.insert(number, *record)),
-                            HeldChange::Gone(number) => drop(held.remove(&number)),
-                            HeldChange::Extended(number, until) => {
-                                held.get_mut(&number)
-                                    .into_iter()
-                                    .for_each(|record| record.extended(until));
-                            }
-                            HeldChange::Jumped(jump) => {
-                                held.values_mut().for_each(|record| record.jumped(jump));
-                            }
-                        }
+                        change.apply(held);
                     }
                     acknowledge.map(|acknowledge| acknowledge.send(true));
                 }
