@@ -17,7 +17,7 @@ const CLOSED_PIPE: i32 = 141;
 const SEND: [&str; 6] = ["send", "--module", "ios", "--token", "-", "settings.json"];
 
 /// Every command that writes something.
-const COMMANDS: [&[&str]; 15] = [
+const COMMANDS: [&[&str]; 16] = [
     &["--help"],
     &["--version"],
     &["check", "--help"],
@@ -26,6 +26,7 @@ const COMMANDS: [&[&str]; 15] = [
     &["check", "--connect", "settings.json"],
     &["check", "--show-payloads", "settings.json"],
     &["completions", "bash"],
+    &["devices", "accept", "settings.json"],
     &["devices", "list", "settings.json"],
     &["devices", "show", "n1", "settings.json"],
     &["export", "settings.json"],

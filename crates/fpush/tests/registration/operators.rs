@@ -158,6 +158,9 @@ fn devices_are_listed_and_shown_without_their_secrets() {
     assert_eq!(list.status.code(), Some(0));
     let listed = lines(&list.stdout);
     assert_eq!(listed.len(), 4);
+    // The first one has registered twice.
+    let never = listed.iter().filter(|line| line.ends_with("\trenewed never"));
+    assert_eq!(never.count(), 3, "{listed:?}");
     for ((node, _), kind) in devices
         .iter()
         .zip(["apns", "fcm", "fcm", "tigase:messenger:apns:1"])

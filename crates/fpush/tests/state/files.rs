@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt as _, chown, symlink},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -315,6 +315,26 @@ fn a_folder_that_others_could_write_to_is_ours_again() {
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
     assert_eq!(mode(&rig.file("")) & 0o002, 0);
     assert_eq!(mode(&rig.file(HELD)), 0o600);
+}
+
+/// A volume that somebody else made: it is used, and its owner is named. Only root can give a folder away.
+#[test]
+fn a_folder_of_another_user_is_used_with_a_warning() {
+    let mut rig = Rig::start("10min");
+    rig.stop();
+    let folder = rig.file("");
+    if chown(&folder, Some(65_534), None).is_err() {
+        return;
+    }
+    rig.start_again();
+    let line = rig
+        .daemon
+        .wait_for_log("belongs to another user (uid 65534)", LONG);
+    assert!(line.contains("WARN") && line.contains("do: chown root"), "{line}");
+    rig.hold(&token(1));
+    rig.wait_for_kept(&token(1));
+    let own = fs::metadata(rig.daemon.dir()).unwrap().uid();
+    assert_eq!(fs::metadata(rig.file(HELD)).unwrap().uid(), own);
 }
 
 /// Google's tokens are part of JSON, and of nothing else.

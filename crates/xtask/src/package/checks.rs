@@ -132,13 +132,17 @@ impl Checks<'_> {
         );
         let version = root.sh("dpkg-query -W -f '${Version}' fpush")?;
         let version = version.rsplit_once('-').map_or("", |(version, _)| version);
-        // Behind it stand the commit, or that it is a development build.
         let said = root.sh("fpush --version")?;
-        let said = said.trim().split(" (").next().unwrap_or_default();
+        let said = said.trim();
+        let (number, commit) = said.split_once(" (").unwrap_or((said, ""));
         self.same(
             "the program has the package's version",
-            said,
+            number,
             &format!("fpush {}", version.replace('~', "-")),
+        );
+        self.that(
+            "the program names its commit, or that it is a development build",
+            !commit.is_empty() && commit.ends_with(')'),
         );
         let licences = root.read("/usr/share/doc/fpush/THIRD-PARTY").unwrap_or_default();
         self.that(
