@@ -10,17 +10,17 @@
 //! | `apns-expiration` is a date in 1970 | `apns::a_push_is_what_apple_wants` |
 //! | no `apns-id`: what is sent again is not recognised | `connections::what_breaks_is_sent_again_at_once_under_the_same_id` |
 //! | a push module is built twice if it is the default one | `limits::the_default_module_is_the_same_module_under_two_names` |
-//! | a panic while modules are built | `settings.rs`; `fpush-push`: `settings::tests` |
-//! | every stanza is a task, without bound | `limits::a_flood_delays_only_itself`; `fpush-push`: `module::tests::never_more_are_at_the_provider_than_allowed` |
+//! | a panic while modules are built | `settings.rs` |
+//! | every stanza is a task, without bound | `limits::a_flood_delays_only_itself`; `fpush-driver`: `module::tests::line::never_more_are_at_the_provider_than_allowed` |
 //! | tokens below 64 and above 512 bytes are acknowledged and not sent | `apns::what_is_no_token_of_apples_reaches_no_url`, `fcm::tokens_of_any_length_are_sent` |
 //! | a queued push is answered when it has been sent | `limits::first_at_once_second_later_third_refused` |
-//! | a queued push is sent although its token has died meanwhile | `fpush-push`: `module::tests::a_queued_push_is_dropped_when_its_token_dies` |
-//! | a block shrinks when it is probed | `fpush-push`: `blocklist::tests::a_publish_in_the_second_half_prolongs_a_block_and_never_shortens_it` |
-//! | the rate limit's clean-up is inverted | `fpush-push`: `limiter::tests::the_clean_up_forgets_what_is_older_than_its_interval_and_nothing_else` |
+//! | a queued push is sent although its token has died meanwhile | `fpush-driver`: `module::tests::queue::a_queued_push_is_dropped_when_its_token_dies` |
+//! | a block shrinks when it is probed | `fpush-policy`: `blocklist::tests::a_publish_in_the_second_half_prolongs_a_block_and_never_shortens_it` |
+//! | the rate limit's clean-up is inverted | `fpush-policy`: `limiter::tests::the_clean_up_forgets_what_is_older_than_its_interval_and_nothing_else` |
 //! | any of `blacklist` given, all of it must be | `settings.rs`; `apns::part_of_a_blacklist_is_enough` |
 //! | an outage is `cancel`/`bad-request`, which unregisters the device | `connections::no_outage_is_answered_with_anything_but_wait` |
 //! | so are 403 and all other 400s | `apns::every_answer_of_apples`, `fcm::every_answer_of_googles` |
-//! | `BadDeviceToken` is asked for ever | `apns::among_successes_a_wrong_token_is_dead_and_not_asked_for_again` |
+//! | `BadDeviceToken` is asked for ever | `fpush-policy`: `verdict::tests::a_wrong_token_is_dead_at_the_second_word_after_a_day_of_others_successes` |
 //! | 410 is `policy-violation` | `apns::every_answer_of_apples` |
 //! | Apple's 410 timestamp is ignored | `fpush-apns`: `response::tests::the_time_of_death_is_kept` |
 //! | 429 is acknowledged, and the push is lost | `apns::a_busy_device_gets_its_push_later` |

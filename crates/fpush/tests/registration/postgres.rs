@@ -81,7 +81,6 @@ fn what_one_daemon_registers_the_other_one_pushes() {
         "v1-unregister-push",
         &[("type", "apns"), ("node", "removed")],
     );
-    // A daemon that has all devices in memory hears of everything within 10 s.
     // A daemon that has all devices in memory asks the database before it says that there is none.
     cached.expect_apple("n", Some(&secret), "org.example.ios", &apple(2));
     until(

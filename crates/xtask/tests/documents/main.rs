@@ -210,6 +210,32 @@ fn every_message_that_is_explained_is_one_of_the_program() {
     assert!(count > 30, "{count}");
 }
 
+/// The tables at the heads of test programs: which test shows what.
+#[test]
+fn every_test_that_the_sources_name_exists() {
+    let sources = sources(&root().join("crates"));
+    let rows = sources.lines().filter(|line| line.starts_with("//! |"));
+    let is_path = |name: &&str| {
+        name.chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c))
+    };
+    let mut count = 0;
+    for path in rows
+        .flat_map(|row| row.split('`').skip(1).step_by(2))
+        .filter(is_path)
+    {
+        let Some((_, name)) = path.rsplit_once("::") else {
+            continue;
+        };
+        let is_there = [format!("fn {name}("), format!("mod {name};")]
+            .iter()
+            .any(|definition| sources.contains(definition));
+        assert!(is_there, "no test is named {path}");
+        count += 1;
+    }
+    assert!(count > 30, "{count}");
+}
+
 #[test]
 fn links_and_anchors_are_found() {
     let text = "# A `b` c\n\n[x](y.md#z) and `[no](link)`\n\n```\n# no\n[no](link)\n```\n## Where do I …\n## A b c\n\n[r]: s.md\n";
