@@ -1,13 +1,20 @@
 //! What many tests need and no fake is.
 
 use std::{
-    io,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
+
+/// Whether this process may do to files what root may.
+#[must_use]
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
 
 /// Puts what `more` says over what `base` says; `null` takes a key away.
 #[must_use]

@@ -3,14 +3,12 @@
 use std::{
     fs,
     io::Write as _,
-    os::unix::fs::MetadataExt as _,
-    path::Path,
     process::{Child, Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use crate::temp_dir::TempDir;
+use crate::{helpers::is_root, temp_dir::TempDir};
 
 /// A server that only this process knows: its socket is in a folder that goes with it.
 #[derive(Debug)]
@@ -121,10 +119,6 @@ impl Drop for MariaDb {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn is_root() -> bool {
-    fs::metadata(Path::new("/proc/self")).unwrap().uid() == 0
 }
 
 const SOCKET: &str = "socket";

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{certs::Identity, relay::Relay, servers::free_port, temp_dir::TempDir};
+use crate::{certs::Identity, helpers::is_root, relay::Relay, servers::free_port, temp_dir::TempDir};
 
 /// A server that only this process knows: its socket is in a folder that goes with it.
 #[derive(Debug)]
@@ -296,10 +296,6 @@ fn binaries() -> PathBuf {
     found.pop().expect(
         "PostgreSQL is not installed: no /usr/lib/postgresql/*/bin/initdb; do: apt-get install postgresql",
     )
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
 /// The server reads nothing that is another user's.

@@ -15,7 +15,6 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
@@ -24,6 +23,7 @@ use std::time::{Duration, Instant};
 pub use self::client::{Client, attribute, escape, form_value, submit_form};
 pub use self::guarded::{Guarded, Running};
 pub use self::tap::{Seen, Tap};
+use crate::helpers::is_root;
 use crate::temp_dir::TempDir;
 
 /// The one domain of the private servers; users are `NAME@localhost`.
@@ -503,10 +503,6 @@ fn wait_until(timeout: Duration, done: impl Fn() -> bool) -> Option<()> {
 
 fn is_open(port: u16) -> bool {
     TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
 fn installed(program: &str) -> bool {

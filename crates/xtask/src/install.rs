@@ -2,13 +2,12 @@
 
 use std::env;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use fpush_testkit::{
-    Ntfy, Redis,
+    Ntfy, Redis, is_root,
     servers::{Ejabberd, Prosody},
 };
 
@@ -271,10 +270,6 @@ pub(crate) fn ntfy() -> Result<Option<String>> {
 }
 
 /// Whether this process may do everything.
-pub(crate) fn is_root() -> bool {
-    fs::metadata(Path::new("/proc/self")).is_ok_and(|process| process.uid() == 0)
-}
-
 /// The versions of zig and cargo-zigbuild, for pip.
 const ZIG: &str = "packaging/zig.txt";
 

@@ -8,7 +8,6 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::install;
 use crate::interrupt;
 use crate::process;
 
@@ -35,7 +34,7 @@ impl Task {
     pub(crate) fn run(&self, file: &Path) -> Result<Tested> {
         let place = Place::new()?;
         // Root needs no more; others become root in a namespace with the users that /etc/subuid gives them.
-        let way: &[&str] = if install::is_root() {
+        let way: &[&str] = if fpush_testkit::is_root() {
             &[]
         } else {
             &["--map-root-user", "--map-auto"]

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use fpush_testkit::TempDir;
+use fpush_testkit::{TempDir, is_root};
 
 use crate::bench;
 use crate::image;
@@ -133,6 +133,12 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
         occur_once(&lock, &ONCE)
     })?;
 
+    if !is_root() {
+        report.skip(
+            "what root alone can do to files of other users",
+            "this is not root",
+        );
+    }
     report.suite("tests", &["--workspace"], &[])?;
     report.run(
         "tests in the documentation",

@@ -3,12 +3,12 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
+    os::unix::fs::{PermissionsExt as _, chown, symlink},
     path::{Path, PathBuf},
     process::Command,
 };
 
-use fpush_testkit::Daemon;
+use fpush_testkit::{Daemon, is_root};
 use serde_json::json;
 
 use crate::rig::{CONFIG, PROGRAM, Place, Said};
@@ -17,10 +17,6 @@ use crate::rig::{CONFIG, PROGRAM, Place, Said};
 const USER: &str = "fpush-of-a-test";
 /// A group that every Debian has.
 const GROUP: (u32, &str) = (1, "daemon");
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").unwrap().uid() == 0
-}
 
 /// A place that everybody can enter, with files that everybody can read.
 fn open_place() -> Place {

@@ -3,12 +3,12 @@
 use std::{
     fs,
     net::TcpListener,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
+    os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::Command,
 };
 
-use fpush_testkit::{Daemon, fixture, run_to_end};
+use fpush_testkit::{Daemon, fixture, is_root, run_to_end};
 use serde_json::{Value, json};
 
 use crate::rig::{CONFIG, LONG, PROGRAM, Place, RESULT, Said, apple};
@@ -58,10 +58,6 @@ impl Place {
         found.sort();
         found
     }
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
 /// A port where nobody listens, and that no other test has: each has an address of its own.

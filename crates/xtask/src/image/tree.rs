@@ -11,7 +11,6 @@ use fpush_testkit::TempDir;
 
 use super::{STATE, USER, empty};
 use crate::elf;
-use crate::install;
 use crate::process;
 
 /// The files of the image, and what they are made of.
@@ -30,7 +29,7 @@ pub(super) fn can_be_had() -> bool {
     if is_there() {
         return true;
     }
-    if !install::is_root() {
+    if !fpush_testkit::is_root() {
         return false;
     }
     println!(

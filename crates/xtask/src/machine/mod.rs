@@ -22,7 +22,7 @@ pub(crate) const CHECK: &str = "machine-check";
 
 /// Boots a Debian and tries a package in it.
 pub(crate) fn test(package: &Path) -> Result<Tested> {
-    if !install::is_root() {
+    if !fpush_testkit::is_root() {
         return Ok(Tested::No("only root can boot a machine in a folder".to_owned()));
     }
     if !process::is_there("apt-get") {

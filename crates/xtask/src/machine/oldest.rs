@@ -12,7 +12,7 @@ use crate::process;
 
 /// Installs a package in a Debian of its own, with what it depends on there, and starts its program. Nothing is kept of it.
 pub(crate) fn test(package: &Path) -> Result<Tested> {
-    if !install::is_root() {
+    if !fpush_testkit::is_root() {
         return Ok(Tested::No(
             "only root can install a Debian into a folder".to_owned(),
         ));
