@@ -55,9 +55,16 @@ struct Known {
 #[derive(Debug)]
 struct Busy<W> {
     turns: Turns<W>,
-    /// The registrable domain that pays for it: the one that began when nothing was under way.
-    payer: Fingerprint,
-    /// As it was then.
+    payer: Payer,
+}
+
+/// Who pays for what is under way at an origin: the registrable domain that began when nothing was, as both were then.
+#[derive(Clone, Copy, Debug)]
+struct Payer {
+    domain: Fingerprint,
+    /// What it may have under way at all origins.
+    most: usize,
+    /// Whether the origin was proven.
     proven: bool,
 }
 
@@ -114,23 +121,29 @@ impl<W> Origins<W> {
     /// Whether one more push may be under way at an origin, as far as it is not the origin's to say.
     pub(super) fn has_room(&self, origin: Fingerprint, sender: &SenderDomain) -> bool {
         let busy = self.busy.get(&origin).filter(|busy| busy.turns.out > 0);
-        let (payer, proven) = busy.map_or_else(
-            || (sender.share, self.is_proven(origin)),
-            |busy| (busy.payer, busy.proven),
-        );
-        let share = match sender.last_accepted.standing() {
+        self.may_take(busy.map_or_else(|| self.payer(origin, sender), |busy| busy.payer))
+    }
+
+    /// A sender as the one who pays for what is under way at an origin.
+    fn payer(&self, origin: Fingerprint, sender: &SenderDomain) -> Payer {
+        let proven = self.is_proven(origin);
+        let most = match sender.last_accepted.standing() {
             Standing::Known => self.permits / 2,
             Standing::Unknown => self.permits / 4,
         };
-        let own = self.out_of.get(&payer).copied().unwrap_or_default();
         // Who has not accepted anything yet may never answer.
-        let (most, share) = if proven {
-            (self.out < self.permits, share)
-        } else {
-            let half = self.permits.div_ceil(2);
-            (self.out < self.permits && self.unproven_out < half, share / 2)
-        };
-        most && own < share.max(1)
+        let most = if proven { most } else { most / 2 };
+        Payer {
+            domain: sender.share,
+            most: most.max(1),
+            proven,
+        }
+    }
+
+    fn may_take(&self, payer: Payer) -> bool {
+        let own = self.out_of.get(&payer.domain).copied().unwrap_or_default();
+        let has_room = payer.proven || self.unproven_out < self.permits.div_ceil(2);
+        self.out < self.permits && has_room && own < payer.most
     }
 
     /// Takes a permit of an origin for a push of this sender.
@@ -145,10 +158,10 @@ impl<W> Origins<W> {
             return;
         };
         busy.turns.out += 1;
-        let (payer, proven) = (busy.payer, busy.proven);
+        let payer = busy.payer;
         self.out += 1;
-        self.unproven_out += usize::from(!proven);
-        *self.out_of.entry(payer).or_default() += 1;
+        self.unproven_out += usize::from(!payer.proven);
+        *self.out_of.entry(payer.domain).or_default() += 1;
     }
 
     /// A push is not under way any more. Returns whether somebody waits for its permit.
@@ -158,12 +171,12 @@ impl<W> Origins<W> {
         };
         busy.turns.out -= 1;
         self.out -= 1;
-        self.unproven_out -= usize::from(!busy.proven);
         let payer = busy.payer;
-        if let Some(own) = self.out_of.get_mut(&payer) {
+        self.unproven_out -= usize::from(!payer.proven);
+        if let Some(own) = self.out_of.get_mut(&payer.domain) {
             *own -= 1;
             if *own == 0 {
-                self.out_of.remove(&payer);
+                self.out_of.remove(&payer.domain);
             }
         }
         if busy.turns.is_wanted() {
@@ -180,13 +193,17 @@ impl<W> Origins<W> {
         self.ready.push_back(origin);
     }
 
-    /// Who is next, at an origin that has a permit. It has to be [taken](Self::take).
+    /// Who is next, at an origin that has a permit. It has to be [taken](Self::take). Where something is under way and its
+    /// payer has no room, all wait in line until that has ended, held pushes as well as publishes.
     pub(super) fn next(&mut self) -> Option<(Fingerprint, Wanting<W>)> {
         while self.out < self.permits
             && let Some(&origin) = self.ready.front()
         {
-            let busy = self.busy.get_mut(&origin);
-            let busy = busy.filter(|busy| busy.turns.out < busy.turns.permits);
+            let may_take = |busy: &Busy<W>| {
+                busy.turns.out == 0 || busy.turns.out < busy.turns.permits && self.may_take(busy.payer)
+            };
+            let may_take = self.busy.get(&origin).is_some_and(may_take);
+            let busy = self.busy.get_mut(&origin).filter(|_| may_take);
             if let Some(wanting) = busy.and_then(|busy| busy.turns.next(false)) {
                 self.waiting -= usize::from(matches!(wanting, Wanting::Waiter(_)));
                 return Some((origin, wanting));
@@ -284,14 +301,14 @@ impl<W> Origins<W> {
     /// An origin as one at which something is under way.
     fn begin(&mut self, origin: Fingerprint, sender: &SenderDomain) -> &mut Busy<W> {
         let known = self.known.get(origin).copied().unwrap_or_default();
+        let payer = self.payer(origin, sender);
         let busy = self.busy.entry(origin).or_insert_with(|| Busy {
             turns: Turns::new(known.permits()),
-            payer: sender.share,
-            proven: known.proven,
+            payer,
         });
         // What the payer has under way elsewhere keeps nobody from an origin at which his pushes only wait.
         if busy.turns.out == 0 {
-            (busy.payer, busy.proven) = (sender.share, known.proven);
+            busy.payer = payer;
         }
         busy
     }

@@ -110,12 +110,37 @@ fn what_somebody_has_under_way_elsewhere_keeps_nobody_from_a_server_at_which_he_
     assert_eq!(go(&mut origins, &stranger, 3_000..3_001), 1);
     assert!(!origins.has_room(origin(0), &stranger));
     assert_eq!(go(&mut origins, &other, 0..1), 1);
-    assert_eq!(origins.busy[&origin(0)].payer, other.share);
+    assert_eq!(origins.busy[&origin(0)].payer.domain, other.share);
     for number in 0..4_000 {
         origins.give_back(origin(number));
     }
     assert!(origins.out_of.is_empty());
     assert_eq!((origins.out, origins.unproven_out), (0, 0));
+}
+
+/// Somebody who always has publishes waiting there, and nothing left of his share, is served before nobody else's held push.
+#[test]
+fn a_held_push_waits_in_line_at_a_server_where_others_have_no_room() {
+    let (mut origins, stranger, other) = (Origins::new(8, 0), sender("evil.org"), sender("other.org"));
+    assert!(origins.take_turn(origin(0), &stranger, || 0).is_none());
+    for number in 1..5 {
+        let turn = origins.take_turn(origin(0), &stranger, || number);
+        assert!(matches!(turn, Some(Entered::Waiting(_))));
+    }
+    origins.become_due(origin(0), &other, 7);
+    let mut served = Vec::new();
+    for _ in 0..3 {
+        assert!(origins.next().is_none(), "one for one that came back");
+        assert!(origins.give_back(origin(0)));
+        match origins.next() {
+            Some((_, Wanting::Waiter(number))) => served.push(number),
+            Some((_, Wanting::Held(number))) => served.push(number),
+            None => panic!("there is room for one"),
+        }
+        origins.take(origin(0));
+    }
+    assert!(served.contains(&7), "{served:?}");
+    assert_eq!(origins.lengths(), (1, 2));
 }
 
 /// Servers that never answer cost a sender what it may have, and nobody else anything.
