@@ -78,6 +78,11 @@ impl HeldPush {
         }
     }
 
+    /// Whether its provider could not take it, or was known to be away: then it waits for that, and not for its window.
+    pub(crate) fn waits_for_provider(&self) -> bool {
+        self.is_spooled || self.attempts > 0
+    }
+
     /// The same push for another one of its key, too: with what the newer one carries, at the time of this one.
     pub(crate) fn merged(self, other: Self) -> Self {
         let is_newer = other.job.arrived > self.job.arrived;

@@ -4,9 +4,6 @@
 //! provider has said nothing for five seconds to anybody, and while its provider wants a pause. Then one held push at a time
 //! finds out whether it is back. After the first one that is accepted the others follow at a rate that doubles, because a
 //! provider that has just come back is not to be hit by all that has gathered.
-//!
-//! What is held from before a start says that the lane was down then, and nothing of now: publishes go to the provider, and
-//! what is held waits for a probe.
 
 use std::time::{Duration, Instant};
 
@@ -31,33 +28,30 @@ pub(crate) struct Outage {
 #[derive(Debug)]
 enum State {
     Up,
-    Down {
-        since: Instant,
-        cause: Cause,
-        probing: Probing,
-    },
-    /// It was down before the start. Nobody knows whether it is now.
-    Unknown(Probing),
+    Down(Down),
     /// It is back, and held pushes go out at a rate that grows.
     Growing(Growth),
+}
+
+#[derive(Debug)]
+struct Down {
+    since: Instant,
+    cause: Cause,
+    /// When the next probe may go out.
+    probe_at: Instant,
+    /// Probes that have failed.
+    probes: u32,
+    /// Since when a probe is at the provider, if one is.
+    probing: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
     Failures,
+    /// What was held before the start: where that has gone to others before anybody was asked, nothing speaks against the lane.
+    Remembered,
     /// The provider wanted a pause: when it is over, nothing speaks against the lane.
     Pause,
-}
-
-/// Held pushes find out one at a time whether the provider is back.
-#[derive(Debug)]
-struct Probing {
-    /// When the next probe may go out.
-    next: Instant,
-    /// Probes that have failed.
-    failed: u32,
-    /// Since when a probe is at the provider, if one is.
-    sent: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -80,7 +74,7 @@ pub enum LaneState {
         /// For so long.
         since: Duration,
     },
-    /// Publishes go to the provider, and what was held follows, at a rate that grows from one at a time.
+    /// Publishes go to the provider, and what was held follows at a rate that grows.
     Recovering,
 }
 
@@ -110,17 +104,22 @@ impl Outage {
 
     /// What stopped the lane may be over.
     pub(crate) fn probe_soon(&mut self, now: Instant) {
-        if let Some(probing) = self.state.probing() {
-            probing.next = probing.next.min(now);
+        if let State::Down(down) = &mut self.state {
+            down.probe_at = down.probe_at.min(now);
         }
     }
 
     /// Whether the lane is down now. One that paused, and has nothing left from that, is up at the pause's end.
     pub(crate) fn is_down(&mut self, is_backlog: bool, now: Instant) -> bool {
         match &self.state {
-            State::Up | State::Growing(_) | State::Unknown(_) => false,
-            State::Down { cause, probing, .. } => {
-                let is_over = !is_backlog && *cause == Cause::Pause && now >= probing.next;
+            State::Up | State::Growing(_) => false,
+            State::Down(down) => {
+                let is_over = !is_backlog
+                    && match down.cause {
+                        Cause::Failures => false,
+                        Cause::Remembered => down.probes == 0 && down.probing.is_none(),
+                        Cause::Pause => now >= down.probe_at,
+                    };
                 if is_over {
                     self.state = State::Up;
                 }
@@ -132,7 +131,7 @@ impl Outage {
     /// Whether the provider says nothing to anybody.
     pub(crate) fn look(&mut self, now: Instant) {
         let silent = |since: Instant| now.saturating_duration_since(since) >= LONG;
-        let is_down = matches!(self.state, State::Down { .. });
+        let is_down = matches!(self.state, State::Down(_));
         if self.asked >= MANY && self.quiet_since.is_some_and(silent) && !is_down {
             self.go_down(Cause::Failures, now, now);
         }
@@ -161,10 +160,10 @@ impl Outage {
         self.answered(now);
         self.failed.clear();
         self.not_before = None;
-        if self.state.probing().is_some() {
+        if matches!(self.state, State::Down(_)) {
             self.state = State::Up;
             if is_backlog {
-                self.begin_growing(now);
+                self.grow(0.0, now);
             }
         }
     }
@@ -182,7 +181,7 @@ impl Outage {
         let first = self.failed.first().map(|(_, at)| *at);
         let lasts = first.is_some_and(|first| now.saturating_duration_since(first) >= LONG);
         match &mut self.state {
-            State::Up | State::Unknown(_) | State::Growing(_) if self.failed.len() >= MANY && lasts => {
+            State::Up | State::Growing(_) if self.failed.len() >= MANY && lasts => {
                 self.go_down(Cause::Failures, now + FIRST_PROBE, now);
             }
             State::Growing(growth) if now.saturating_duration_since(growth.moved) >= self.doubling => {
@@ -191,7 +190,7 @@ impl Outage {
                 growth.began = (growth.began + self.doubling).min(now);
                 growth.sent = total(growth.began, self.doubling, now);
             }
-            State::Up | State::Unknown(_) | State::Growing(_) | State::Down { .. } => {}
+            State::Up | State::Growing(_) | State::Down(_) => {}
         }
     }
 
@@ -199,36 +198,51 @@ impl Outage {
     pub(crate) fn paused(&mut self, until: Instant, now: Instant) {
         self.quiet_since = Some(now);
         match &mut self.state {
-            State::Down { probing, .. } => probing.next = probing.next.max(until),
-            State::Up | State::Unknown(_) | State::Growing(_) => self.go_down(Cause::Pause, until, now),
+            State::Down(down) => down.probe_at = down.probe_at.max(until),
+            State::Up | State::Growing(_) => self.go_down(Cause::Pause, until, now),
         }
     }
 
-    /// What is held from before the start says that the lane was down then.
-    pub(crate) fn begin_unknown(&mut self, now: Instant) {
-        if matches!(self.state, State::Up) {
-            self.state = State::Unknown(Probing::from(now));
+    /// What waited until its provider is back when the daemon stopped says that the lane was down.
+    pub(crate) fn begin_down(&mut self, now: Instant) {
+        if matches!(self.state, State::Up | State::Growing(_)) {
+            self.go_down(Cause::Remembered, now, now);
         }
     }
 
-    /// Others held so many that their number says nothing of this provider's patience: they go out at a rate that grows.
+    /// Whether only what was held before the start says that the lane is down: nobody has heard from the provider since.
+    pub(crate) fn is_unasked(&self) -> bool {
+        match &self.state {
+            State::Down(down) => down.cause == Cause::Remembered && down.probes == 0,
+            State::Up | State::Growing(_) => false,
+        }
+    }
+
+    /// Others held so many, or so many became due while nobody ran, that their number says nothing of this provider's patience:
+    /// they go out at a rate that grows.
     pub(crate) fn begin_growing(&mut self, now: Instant) {
         if matches!(self.state, State::Up) {
-            self.state = State::Growing(Growth {
-                began: now,
-                moved: now,
-                sent: 0.0,
-            });
+            // The first one goes out at once.
+            self.grow(-1.0, now);
         }
+    }
+
+    fn grow(&mut self, sent: f64, now: Instant) {
+        self.state = State::Growing(Growth {
+            began: now,
+            moved: now,
+            sent,
+        });
     }
 
     fn go_down(&mut self, cause: Cause, probe_at: Instant, now: Instant) {
-        let next = self.not_before.map_or(probe_at, |before| before.max(probe_at));
-        self.state = State::Down {
+        self.state = State::Down(Down {
             since: now,
             cause,
-            probing: Probing::from(next),
-        };
+            probe_at: self.not_before.map_or(probe_at, |before| before.max(probe_at)),
+            probes: 0,
+            probing: None,
+        });
     }
 
     /// Whether one more held push may go out, of which so many are at the provider; otherwise when that is to be asked
@@ -236,11 +250,9 @@ impl Outage {
     pub(crate) fn may_send_held(&mut self, out: usize, now: Instant) -> Result<(), Option<Instant>> {
         match &mut self.state {
             State::Up => Ok(()),
-            State::Down { probing, .. } | State::Unknown(probing) => match probing.sent {
-                Some(_) => Err(None),
-                None if now < probing.next => Err(Some(probing.next)),
-                None => Ok(()),
-            },
+            State::Down(down) if down.probing.is_some() => Err(None),
+            State::Down(down) if now < down.probe_at => Err(Some(down.probe_at)),
+            State::Down(_) => Ok(()),
             State::Growing(growth) => {
                 let rate = rate(growth.began, self.doubling, now);
                 let total = total(growth.began, self.doubling, now);
@@ -261,29 +273,24 @@ impl Outage {
     /// A held push goes out. Returns whether it is a probe.
     pub(crate) fn held_sent(&mut self, now: Instant) -> bool {
         match &mut self.state {
-            State::Up => false,
-            State::Down { probing, .. } | State::Unknown(probing) => {
-                probing.sent = Some(now);
-                true
-            }
-            State::Growing(growth) => {
-                growth.sent += 1.0;
-                false
-            }
+            State::Up => {}
+            State::Down(down) => down.probing = Some(now),
+            State::Growing(growth) => growth.sent += 1.0,
         }
+        matches!(self.state, State::Down(_))
     }
 
     /// A held push has come back. With `failed` nobody could say yes or no.
     pub(crate) fn held_ended(&mut self, failed: bool, now: Instant) {
-        let Some(probing) = self.state.probing() else {
+        let State::Down(down) = &mut self.state else {
             return;
         };
-        let Some(sent) = probing.sent.take() else {
+        let Some(sent) = down.probing.take() else {
             return;
         };
         let pause = if failed {
-            let pause = FIRST_PROBE.saturating_mul(2_u32.saturating_pow(probing.failed));
-            probing.failed += 1;
+            let pause = FIRST_PROBE.saturating_mul(2_u32.saturating_pow(down.probes));
+            down.probes += 1;
             pause.min(LONGEST_BETWEEN_PROBES)
         } else {
             // It said something about a token: the next one knows more.
@@ -291,18 +298,18 @@ impl Outage {
         };
         let asked = self.not_before.unwrap_or(now);
         let next = (sent + pause).max(now + FIRST_PROBE / 2);
-        probing.next = probing.next.max(asked).max(next);
+        down.probe_at = down.probe_at.max(asked).max(next);
     }
 
     /// A publish that cannot be held is the probe, if it is time for one.
     pub(crate) fn take_probe(&mut self, now: Instant) -> bool {
-        let State::Down { probing, .. } = &mut self.state else {
+        let State::Down(down) = &mut self.state else {
             return true;
         };
-        let is_time = probing.sent.is_none() && now >= probing.next;
+        let is_time = down.probing.is_none() && now >= down.probe_at;
         if is_time {
             // Nobody says how it ended, so the next one has its time already.
-            probing.next = now + LONGEST_BETWEEN_PROBES;
+            down.probe_at = now + LONGEST_BETWEEN_PROBES;
         }
         is_time
     }
@@ -311,7 +318,7 @@ impl Outage {
     pub(crate) fn ahead(&self, now: Instant) -> usize {
         match &self.state {
             State::Up => MOST_AHEAD,
-            State::Down { .. } | State::Unknown(_) => 1,
+            State::Down(_) => 1,
             State::Growing(growth) => {
                 let rate = rate(growth.began, self.doubling, now + Duration::from_secs(1));
                 (rate as usize).clamp(FEWEST_AHEAD, MOST_AHEAD)
@@ -322,12 +329,9 @@ impl Outage {
     /// Nothing is held any more, or the rate has no meaning any more.
     pub(crate) fn settle(&mut self, is_backlog: bool, now: Instant) {
         self.is_down(is_backlog, now);
-        let is_over = match &self.state {
-            State::Up | State::Down { .. } => false,
-            State::Unknown(_) => !is_backlog,
-            State::Growing(growth) => !is_backlog || rate(growth.began, self.doubling, now) >= NO_RATE,
-        };
-        if is_over {
+        if let State::Growing(growth) = &self.state
+            && (!is_backlog || rate(growth.began, self.doubling, now) >= NO_RATE)
+        {
             self.state = State::Up;
         }
     }
@@ -336,7 +340,7 @@ impl Outage {
     pub(crate) fn out_in(&self, held: usize, now: Instant) -> Option<Duration> {
         let began = match &self.state {
             State::Up => return Some(Duration::ZERO),
-            State::Down { .. } | State::Unknown(_) => return None,
+            State::Down(_) => return None,
             State::Growing(growth) => growth.began,
         };
         let all = total(began, self.doubling, now) + held as f64;
@@ -347,31 +351,10 @@ impl Outage {
     pub(crate) fn state(&self, now: Instant) -> LaneState {
         match &self.state {
             State::Up => LaneState::Up,
-            State::Down { since, .. } => LaneState::Down {
-                since: now.saturating_duration_since(*since),
+            State::Down(down) => LaneState::Down {
+                since: now.saturating_duration_since(down.since),
             },
-            State::Unknown(_) | State::Growing(_) => LaneState::Recovering,
-        }
-    }
-}
-
-impl State {
-    /// How its probes go, where held pushes wait for one.
-    fn probing(&mut self) -> Option<&mut Probing> {
-        match self {
-            Self::Up | Self::Growing(_) => None,
-            Self::Down { probing, .. } | Self::Unknown(probing) => Some(probing),
-        }
-    }
-}
-
-impl Probing {
-    /// None was sent yet, and the first one may go out then.
-    fn from(next: Instant) -> Self {
-        Self {
-            next,
-            failed: 0,
-            sent: None,
+            State::Growing(_) => LaneState::Recovering,
         }
     }
 }
@@ -474,7 +457,7 @@ mod tests {
     #[test]
     fn probes_are_one_at_a_time_and_fifteen_seconds_apart_at_most() {
         let (mut outage, mut now) = (Outage::new(DOUBLING), Instant::now());
-        outage.begin_unknown(now);
+        outage.begin_down(now);
         let mut pauses = Vec::new();
         for _ in 0..6 {
             assert_eq!(outage.may_send_held(0, now), Ok(()));
@@ -493,31 +476,40 @@ mod tests {
     /// Another instance has taken over all of it.
     #[test]
     fn what_was_held_before_the_start_and_is_gone_says_nothing_of_the_lane() {
-        let (mut outage, now) = (Outage::new(DOUBLING), Instant::now());
-        outage.begin_unknown(now);
-        outage.settle(true, now);
-        assert_eq!(outage.state(now), LaneState::Recovering);
-        outage.settle(false, now);
-        assert_eq!(outage.state(now), LaneState::Up);
+        for (is_asked, is_over) in [(false, true), (true, false)] {
+            let (mut outage, now) = (Outage::new(DOUBLING), Instant::now());
+            outage.begin_down(now);
+            outage.settle(true, now);
+            assert!(matches!(outage.state(now), LaneState::Down { .. }));
+            if is_asked {
+                outage.held_sent(now);
+                outage.settle(false, now);
+                outage.held_ended(true, now);
+            }
+            outage.settle(false, now);
+            assert_eq!(outage.state(now) == LaneState::Up, is_over, "{is_asked}");
+        }
     }
 
     #[test]
-    fn after_a_start_publishes_find_out_whether_the_lane_is_down_as_ever() {
-        let (mut outage, start) = (Outage::new(DOUBLING), Instant::now());
-        outage.begin_unknown(start);
-        for (token, millis) in [("a", 0), ("b", 1), ("c", 4_999), ("d", 5_000)] {
-            assert!(!outage.is_down(true, after(start, millis)), "{millis}");
-            outage.failed(fingerprint(token), None, after(start, millis));
-        }
-        assert!(outage.is_down(true, after(start, 5_000)));
-        outage.accepted(true, after(start, 9_000));
-        assert_eq!(outage.state(after(start, 9_000)), LaneState::Recovering);
+    fn what_became_due_while_nobody_ran_is_no_outage_unless_something_waited_for_the_provider() {
+        let (mut outage, now) = (Outage::new(DOUBLING), Instant::now());
+        outage.begin_growing(now);
+        assert!(!outage.is_down(true, now));
+        outage.begin_down(now);
+        outage.begin_growing(now);
+        assert!(outage.is_down(true, now));
+        assert!(outage.is_unasked());
+        outage.held_sent(now);
+        outage.held_ended(true, now);
+        assert!(outage.is_down(true, now));
+        assert!(!outage.is_unasked());
     }
 
     #[test]
     fn what_the_provider_asks_for_is_honoured() {
         let (mut outage, start) = (Outage::new(DOUBLING), Instant::now());
-        outage.begin_unknown(start);
+        outage.begin_down(start);
         outage.held_sent(start);
         outage.failed(fingerprint("a"), Some(Duration::from_secs(120)), start);
         outage.held_ended(true, start);
@@ -539,7 +531,7 @@ mod tests {
     fn held_pushes_go_out_at_a_rate_that_doubles() {
         for (doubling, within) in [(3, 60), (6, 100)] {
             let (mut outage, start) = (Outage::new(Duration::from_secs(doubling)), Instant::now());
-            outage.begin_unknown(start);
+            outage.begin_down(start);
             outage.held_sent(start);
             outage.accepted(true, start);
             let mut seconds = vec![0_u64; 200];
@@ -563,7 +555,7 @@ mod tests {
     #[test]
     fn the_time_of_the_next_one_is_no_earlier_for_who_asks_again() {
         let (mut outage, start) = (Outage::new(DOUBLING), Instant::now());
-        outage.begin_unknown(start);
+        outage.begin_down(start);
         outage.accepted(true, start);
         let mut now = start;
         for sent in 0..200 {
@@ -587,7 +579,7 @@ mod tests {
     #[test]
     fn what_was_not_used_of_the_rate_is_not_made_up_for() {
         let (mut outage, start) = (Outage::new(DOUBLING), Instant::now());
-        outage.begin_unknown(start);
+        outage.begin_down(start);
         outage.accepted(true, start);
         let now = after(start, 30_000);
         let mut at_once = 0;
@@ -604,7 +596,7 @@ mod tests {
     #[test]
     fn a_failure_while_the_rate_grows_halves_it() {
         let (mut outage, start) = (Outage::new(DOUBLING), Instant::now());
-        outage.begin_unknown(start);
+        outage.begin_down(start);
         outage.accepted(true, start);
         let now = after(start, 12_000);
         let State::Growing(growth) = &outage.state else {

@@ -189,8 +189,8 @@ impl<W> Policy<W> {
             }
         }
         if let Some(queued) = self.held.queued_push(target) {
-            return if queued.attempts > 0 && can_wait {
-                // It waits for its provider, and with it whatever comes for the same key.
+            return if queued.waits_for_provider() && can_wait {
+                // With it waits whatever comes for the same key.
                 self.publish_while_down(target, lane, sender, spacing, worth_until, now)
             } else {
                 Decision::Answer(self.refused(target.class))

@@ -288,6 +288,11 @@ impl HeldRecord {
         self.arrived = self.arrived.map(|arrived| arrived.saturating_add_signed(jump));
     }
 
+    /// Whether its provider could not take it, or was known to be away.
+    pub(crate) fn waits_for_provider(&self) -> bool {
+        self.due == 0 || self.attempts > 0
+    }
+
     /// Whether it waits until its provider is back, or its time has come meanwhile.
     pub(crate) fn is_spooled(&self, clocks: Clocks) -> bool {
         self.due <= clocks.wall_millis()

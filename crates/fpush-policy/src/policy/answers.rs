@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use fpush_push::{Choice, Failure, Form, LaneId, Outcome, PushError, Unavailable};
 
-use super::{HeldEnd, Policy};
+use super::Policy;
 use crate::{
     attempts::{Answered, Ended, Next, Notice, Tries},
     block::BlockReason,
@@ -82,9 +82,7 @@ impl<W> Policy<W> {
                 let at = self.clock.seconds(now);
                 let publisher = Publisher::of_accepted(&job.sender);
                 self.learn_home(job);
-                if self.spool.cover(job.target(), job.arrived) {
-                    self.ended.push((job.token, HeldEnd::Covered));
-                }
+                self.cover(job);
                 let mut notice = None;
                 if let LaneId::Origin(origin) = job.lane {
                     self.lanes.origins.accepted(origin, now);

@@ -9,11 +9,15 @@ use crate::{job::SenderDomain, limiter::Target};
 
 impl<W> Policy<W> {
     /// Whether what cannot be held finds out if a lane is still down. What is refused by the rate limit sends nothing, and finds
-    /// out nothing. What is held does that itself.
+    /// out nothing. What is held does that itself; beside it goes what comes before the provider has said anything since the start:
+    /// a call is not refused for an outage of yesterday.
     pub(super) fn takes_as_probe(&mut self, target: Target, lane: LaneId, now: Instant) -> bool {
         let is_limited = self.limiter.not_before(target, now).is_some();
         let is_paused = self.paused_until(lane, now).is_some();
-        !is_limited && !is_paused && !self.has_backlog() && self.outage.take_probe(now)
+        if is_limited || is_paused {
+            return false;
+        }
+        self.outage.is_unasked() || !self.has_backlog() && self.outage.take_probe(now)
     }
 
     /// Decides about a publish while the provider cannot take it. One push is held for each key, so that there is always room

@@ -263,10 +263,10 @@ impl<W> Policy<W> {
             self.held.postpone(number, now + TICK);
             return None;
         }
-        let (target, spacing, is_spooled) = (held.job.target(), held.job.spacing, held.is_spooled);
+        let (target, spacing) = (held.job.target(), held.job.spacing);
+        let waits_for_provider = held.waits_for_provider();
         // What was never tried is tried once, however late its turn comes.
-        let can_be_over = is_spooled || held.attempts > 0;
-        let over = held.expires.filter(|_| can_be_over);
+        let over = held.expires.filter(|_| waits_for_provider);
         let (expires, over) = (held.expires, over.map(|expires| expires + self.grace(lane)));
         let registered = held.job.record.is_some();
         let end = match self.blocked(target.token, registered, now) {
@@ -288,7 +288,7 @@ impl<W> Policy<W> {
             self.held.remove(number);
             return Some(Grant::Ended(target.token, end));
         }
-        let wait = if is_spooled {
+        let wait = if waits_for_provider {
             // A push may have gone out to the device meanwhile: if that is accepted, this one is not needed.
             self.limiter.not_before(target, now)
         } else {
@@ -340,6 +340,7 @@ impl<W> Policy<W> {
         self.next_number = self.next_number.max(number + 1);
         let expires = record.expires(self.hold_for, recipient.time_to_live, clocks);
         let is_spooled = recipient.lane == LaneId::Main && record.is_spooled(clocks);
+        let waits_for_provider = record.waits_for_provider();
         let (due, attempts) = (clocks.to_instant(record.due), record.attempts);
         let mut job = record.into_job(recipient, hasher, clocks);
         let spacing = job.spacing;
@@ -357,7 +358,11 @@ impl<W> Policy<W> {
                 return Remembered::Full;
             }
             self.spool.remember(&job, number, expires);
-            self.outage.begin_unknown(clocks.now);
+            if waits_for_provider {
+                self.outage.begin_down(clocks.now);
+            } else {
+                self.outage.begin_growing(clocks.now);
+            }
             return Remembered::Held;
         }
         if self.held.is_full() {

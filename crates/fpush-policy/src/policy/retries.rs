@@ -53,7 +53,11 @@ impl<W> Policy<W> {
                 .tell(|| Change::Queue(target.slot_key(), due.duration_since(now)));
             HoldUntil::Due(due)
         };
-        Failed::Held(self.hold(job, until).number)
+        let number = self.hold(job, until).number;
+        if let Some(held) = self.held.get_mut(number) {
+            held.attempts = 1;
+        }
+        Failed::Held(number)
     }
 
     /// Decides about a push whose token its provider calls too busy.
@@ -126,6 +130,20 @@ impl<W> Policy<W> {
         };
         self.held.remove(number);
         Some(end)
+    }
+
+    /// A push was accepted: what waits for the provider for the same key, and came before it, is not needed any more.
+    pub(super) fn cover(&mut self, accepted: &PushJob) {
+        let target = accepted.target();
+        if self.spool.cover(target, accepted.arrived) {
+            self.ended.push((accepted.token, HeldEnd::Covered));
+        }
+        let is_covered = |held: &HeldPush| held.waits_for_provider() && held.job.arrived <= accepted.arrived;
+        if self.held.queued_push(target).is_some_and(is_covered) && self.held.remove_queued(target).is_some()
+        {
+            self.ended.push((accepted.token, HeldEnd::Covered));
+            self.outbox.tell(|| Change::Unqueue(target.slot_key()));
+        }
     }
 
     /// So much later than its time is over the last attempt may be.

@@ -14,6 +14,7 @@ use super::*;
 use crate::{
     attempts::{Answered, Ended, Next, Notice, Tries},
     known::LastAccepted,
+    outage::LaneState,
     records::{HeldChange, HeldRecord, Recipient},
     testing::{self, clocks, hasher, job_of, settings},
 };
@@ -842,6 +843,7 @@ fn what_waits_for_its_provider_takes_later_publishes_with_it() {
     let resume = f.at(10_000);
     let failed = f.policy.failed(job_of("a.org", "t"), slot, resume, f.at(1_000));
     assert!(matches!(failed, Failed::Held(_)), "{failed:?}");
+    assert_eq!(f.publish("a.org", "t", 1, 5_000), Became::Queued);
     while f.policy.make_due(f.at(10_000)) {}
     let Some(Grant::Held(attempt)) = f.next(10_000) else {
         panic!("it is due");
@@ -853,6 +855,49 @@ fn what_waits_for_its_provider_takes_later_publishes_with_it() {
     assert_eq!(end, None);
     assert_eq!(f.publish("a.org", "t", 1, 30_000), Became::Queued);
     assert_eq!(f.policy.held(), 1, "one push stands for both");
+}
+
+/// While the older one was tried in vain, its window was over, and the newer one went out.
+#[test]
+fn what_was_tried_in_vain_goes_out_no_more_when_a_newer_push_was_accepted_and_not_within_its_window() {
+    for is_accepted in [true, false] {
+        let mut f = Fixture::new(10);
+        let Became::Sent(slot) = f.publish("a.org", "t", 0, 0) else {
+            panic!("nothing is known yet");
+        };
+        let mut older = job_of("a.org", "t");
+        older.worth_until = Some(f.start + HOUR);
+        let resume = f.at(10_000);
+        let failed = f.policy.failed(older, slot, resume, f.at(1_000));
+        assert!(matches!(failed, Failed::Held(_)), "{failed:?}");
+        while f.policy.make_due(resume) {}
+        let Some(Grant::Held(attempt)) = f.next(10_000) else {
+            panic!("it is due");
+        };
+        let mut newer = job_of("a.org", "t");
+        newer.arrived = f.at(500_000);
+        assert!(matches!(
+            f.publish_job(newer.clone(), 1, 500_000),
+            Became::Sent(_)
+        ));
+        let ended = Ended::Failed {
+            resume: f.at(501_000),
+        };
+        let end = f
+            .policy
+            .held_ended(attempt.number, attempt.slot, &ended, f.at(500_500));
+        assert_eq!((end, f.policy.held()), (None, 1));
+        if is_accepted {
+            let (mut tries, now) = (Tries::new(f.start, 0), f.at(500_600));
+            let generation = f.policy.generation();
+            f.policy
+                .answered(&mut newer, &mut tries, Ok(()), generation, now, 0.0);
+            assert_eq!(f.policy.held(), 0);
+            assert!(matches!(f.policy.take_ended()[..], [(_, HeldEnd::Covered)]));
+        }
+        while f.policy.make_due(f.at(501_000)) {}
+        assert!(f.next(501_000).is_none(), "{is_accepted}");
+    }
 }
 
 /// The newer one's publisher may get an error yet. Until it is written down, the older one is all that was acknowledged.
@@ -965,18 +1010,18 @@ fn a_newer_push_for_another_lane_does_not_wait_for_a_turn_of_the_older_ones() {
     assert_eq!(f.policy.held(), 1);
 }
 
-/// What was held says nothing of now: who publishes meanwhile is not made to wait for a probe, nor behind all that was held.
-#[test]
-fn after_a_start_with_held_pushes_publishes_go_to_the_provider() {
+/// One that has started with ten pushes held in this way.
+fn started_with(until: impl Fn(&Fixture) -> HoldUntil) -> Fixture {
     let mut before = Fixture::new(10);
     before.policy.begin_noting(0);
+    let mut f = Fixture::new(10);
+    let after = clocks();
+    let until = until(&before);
     for number in 0..10 {
         let mut job = job_of("a.org", &number.to_string());
         job.worth_until = Some(before.start + HOUR);
-        before.policy.hold(job, HoldUntil::Back);
+        before.policy.hold(job, until);
     }
-    let mut f = Fixture::new(10);
-    let clocks = clocks();
     for (number, record) in before.written() {
         let recipient = Recipient {
             token: job_of("a.org", &number.to_string()).push.token.clone(),
@@ -984,16 +1029,51 @@ fn after_a_start_with_held_pushes_publishes_go_to_the_provider() {
         };
         let remembered = f
             .policy
-            .remember_held(number, record, recipient, &hasher(), clocks);
+            .remember_held(number, record, recipient, &hasher(), after);
         assert_eq!(remembered, Remembered::Held);
     }
+    f
+}
+
+fn call() -> Box<PushJob> {
     let mut call = job_of("b.org", "call");
     call.push.class = Class::Voip;
-    assert!(matches!(f.publish_job(call, 0, 1), Became::Sent(_)));
-    assert!(matches!(f.publish("b.org", "other", 1, 2), Became::Sent(_)));
-    while f.policy.make_due(f.at(3)) {}
+    call
+}
+
+/// How many of them are sent at once, as far as the policy has bodies to send.
+fn sent_at_once(f: &mut Fixture, millis: u64) -> usize {
+    while f.policy.make_due(f.at(millis)) {}
     f.policy.take_wanted();
-    assert_eq!(f.policy.spool.loading(), 1, "the others wait for the probe");
+    f.policy.spool.loading()
+}
+
+/// What is queued says nothing of the provider: who publishes is not made to wait behind all that became due meanwhile.
+#[test]
+fn what_became_due_while_nobody_ran_stops_no_publish() {
+    let mut f = started_with(|before| HoldUntil::Due(before.start));
+    assert!(matches!(f.publish_job(call(), 0, 1), Became::Sent(_)));
+    assert!(matches!(f.publish("b.org", "other", 1, 2), Became::Sent(_)));
+    assert!(sent_at_once(&mut f, 3) <= 16, "at a rate that grows");
+    assert_eq!(f.policy.outage.state(f.at(3)), LaneState::Recovering);
+}
+
+/// The provider is away, or was: a publish is held at once as before, because its sender would wait in vain. A call cannot be.
+#[test]
+fn after_a_start_in_an_outage_publishes_are_held_at_once_and_calls_are_tried_until_a_probe_has_failed() {
+    let mut f = started_with(|_| HoldUntil::Back);
+    assert_eq!(f.publish("b.org", "other", 1, 1), Became::Queued);
+    assert!(matches!(f.publish_job(call(), 0, 2), Became::Sent(_)));
+    assert_eq!(sent_at_once(&mut f, 3), 1, "the probe has its turn");
+    f.policy.outage.held_sent(f.at(4));
+    f.policy.outage.held_ended(true, f.at(5));
+    let mut other = call();
+    other.push.token = job_of("b.org", "another").push.token.clone();
+    (other.token, other.key) = (testing::fingerprint("another"), testing::fingerprint("another"));
+    assert_eq!(
+        f.publish_job(other, 0, 6),
+        Became::Answered(Outcome::ProviderUnavailable)
+    );
 }
 
 /// Nobody believes what the provider says in an incident, and a wrong setting can be mended: what is held outlasts both.
