@@ -41,6 +41,8 @@ pub(crate) struct Ledger {
     accepted: BTreeMap<Key, Millis>,
     /// When publishes arrived of late.
     recent: BTreeMap<Key, Vec<Millis>>,
+    /// By how much the clock on the wall was set in steps that are too small to be noticed.
+    pub(crate) unnoticed: Millis,
 }
 
 /// A stanza that wants an answer.
@@ -112,6 +114,7 @@ impl Ledger {
             requests,
             unanswered,
             owed_until,
+            owed,
             ..
         } = self;
         let of_link = |request: &&mut Request| request.link == link && !request.is_answered;
@@ -129,6 +132,9 @@ impl Ledger {
                 // It may be queued, and nobody was told.
                 let key = (device, kind_of(device, urgency) as u8);
                 owed_until.insert(key, now + UNSURE);
+                if let Some(owed) = owed.get_mut(&key) {
+                    owed.free_since = owed.free_since.max(request.arrived);
+                }
             }
             false
         });
@@ -452,11 +458,13 @@ impl Books {
             // Pauses last for a while after their cause.
             let fine_since = app.fine_since.max(self.right_since.unwrap_or(NEVER));
             let free = after(fine_since, 660 * SECOND).max(busy).max(blocked);
-            let longest = self.ledger.spacing + if self.permits >= FEW_PERMITS { 8 } else { 70 } * SECOND;
+            let crowd = if self.permits >= FEW_PERMITS { 8 } else { 70 } * SECOND;
+            // What is written down has times of the clock on the wall.
+            let longest = self.ledger.spacing + crowd + self.ledger.unnoticed;
             let soon =
                 app.weather == Weather::Fine && owed.free_since >= free && now > owed.free_since + longest;
             // What goes out for several is worth something for as long as the last one.
-            let latest = owed.free_since.max(owed.acknowledged) + LONGEST_HELD;
+            let latest = owed.free_since.max(owed.acknowledged) + LONGEST_HELD + self.ledger.unnoticed;
             (soon || now > latest).then_some((*key, now - owed.free_since))
         });
         if let Some(((device, class), since)) = long {

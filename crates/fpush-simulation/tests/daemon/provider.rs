@@ -62,7 +62,7 @@ pub(crate) struct App {
     most_under_way: BTreeMap<String, usize>,
     instances: BTreeMap<String, u64>,
     /// What was said against tokens that are nobody's.
-    strangers: BTreeMap<String, Millis>,
+    strangers: BTreeMap<String, Heard>,
     /// When a notification was last accepted, by lane, and by domain where each has its own.
     notified: BTreeMap<(LaneId, String), Millis>,
 }
@@ -76,12 +76,19 @@ pub(crate) enum Words {
     OfNotifications,
 }
 
+/// A word of a provider that one of our modules has heard. Another module of the same app knows nothing of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Heard {
+    by: &'static str,
+    at: Millis,
+}
+
 pub(crate) struct TokenTruth {
     pub(crate) text: String,
     /// Since when its device is gone.
     pub(crate) gone: Option<Millis>,
     /// The last word against it that should keep pushes from it for a while.
-    pub(crate) blocked: Option<Millis>,
+    pub(crate) blocked: Option<Heard>,
     /// When it was called wrong, since its last accepted push.
     pub(crate) wrong: Vec<Millis>,
     /// When its provider last called it too busy.
@@ -216,9 +223,9 @@ impl App {
     /// The daemon has started again, or gone on with what it did not know: blocks that were not written down are forgotten.
     pub(crate) fn forget_blocks(&mut self, since: Millis) {
         for token in &mut self.tokens {
-            token.blocked = token.blocked.filter(|at| *at < since);
+            token.blocked = token.blocked.filter(|heard| heard.at < since);
         }
-        self.strangers.retain(|_, at| *at < since);
+        self.strangers.retain(|_, heard| heard.at < since);
     }
 }
 
@@ -303,7 +310,10 @@ impl<'a> Attempt<'a> {
         let is_probe = left <= PROBE && books.ledger.probes.contains(&push.id);
         let due_in = if is_probe { PROBE } else { REPLY_DUE };
         let arrived = (started + left).saturating_sub(due_in);
-        if let Some(blocked) = blocked.filter(|at| *at < arrived && arrived < at + BLOCK) {
+        let of_ours = blocked
+            .filter(|heard| heard.by == backend.module)
+            .map(|heard| heard.at);
+        if let Some(blocked) = of_ours.filter(|at| *at < arrived && arrived < at + BLOCK) {
             books.fail(format!(
                 "{}: a push goes to {who} {} ms after its provider called it wrong",
                 backend.module,
@@ -433,6 +443,10 @@ impl<'a> Attempt<'a> {
         let registered = place.is_some_and(|place| books.is_registered(self.backend.app, place));
         let app = &books.apps[self.backend.app];
         let is_current = app.is_current(self.backend);
+        let heard = Heard {
+            by: self.backend.module,
+            at: now,
+        };
         // Where strangers choose servers, what is said of a notification says nothing of publishes.
         let speaks_for_all = self.number.is_none() || !app.has_lanes;
         let known = place.filter(|_| speaks_for_all);
@@ -454,10 +468,10 @@ impl<'a> Attempt<'a> {
                 // A dead token blocks no registered device, and its registry may not know.
                 Err(PushError::TokenGone { .. }) if registered => {}
                 Err(PushError::TokenGone { .. } | PushError::Unexplained | PushError::TokenUnserved) => {
-                    truth.blocked = Some(now);
+                    truth.blocked = Some(heard);
                 }
                 Err(PushError::TokenDoubted) => {
-                    truth.blocked = Some(now);
+                    truth.blocked = Some(heard);
                     truth.wrong.push(now);
                 }
                 Err(PushError::TokenBusy | PushError::TooMany { .. }) => truth.busy = Some(now),
@@ -469,7 +483,7 @@ impl<'a> Attempt<'a> {
             && matches!(result, Err(PushError::TokenDoubted))
         {
             let token = self.push.token.as_str().to_owned();
-            books.apps[self.backend.app].strangers.insert(token, now);
+            books.apps[self.backend.app].strangers.insert(token, heard);
         }
         if result.is_ok() {
             // Other apps called it wrong, as another credential's.

@@ -114,6 +114,8 @@ pub(crate) fn run(plan: &Plan) -> Result<Report, Failure> {
 }
 
 /// Of real time. A world takes less than a second; one that takes so long never ends.
+/// A step of the clock on the wall that is noticed is longer, in milliseconds.
+const NOTICED: u64 = 60_000;
 const STANDSTILL: Duration = Duration::from_secs(300);
 
 /// What a world is about.
@@ -621,6 +623,9 @@ impl World {
     fn jump(&mut self, daemon: &mut Daemon, jump: i64) {
         let mut books = self.books.lock();
         books.registrations.jumped += jump;
+        if jump.unsigned_abs() <= NOTICED {
+            books.ledger.unnoticed += jump.unsigned_abs();
+        }
         let wall = books.registrations.wall(books.now());
         fpush_simulation::set_wall(wall);
         books.tell(&format!("the clock jumps by {jump} ms"));
