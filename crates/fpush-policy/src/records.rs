@@ -143,10 +143,17 @@ pub struct Clocks {
 }
 
 impl Clocks {
+    /// Rounded once: what happens now is never said to lie ahead.
     pub(crate) fn to_millis(self, instant: Instant) -> u64 {
-        let ahead = as_millis(instant.saturating_duration_since(self.now));
-        let behind = as_millis(self.now.saturating_duration_since(instant));
-        (self.wall_millis() + ahead).saturating_sub(behind)
+        let ahead = instant.saturating_duration_since(self.now);
+        let behind = self.now.saturating_duration_since(instant);
+        as_millis(self.since_1970().saturating_add(ahead).saturating_sub(behind))
+    }
+
+    fn since_1970(self) -> Duration {
+        self.wall
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
     }
 
     /// An instant that the clock of this machine cannot name, because it had not started then, is as early as possible.
@@ -167,11 +174,7 @@ impl Clocks {
     /// Milliseconds since 1970.
     #[must_use]
     pub fn wall_millis(self) -> u64 {
-        as_millis(
-            self.wall
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap_or_default(),
-        )
+        as_millis(self.since_1970())
     }
 }
 
@@ -438,6 +441,12 @@ mod tests {
             let off = read.max(expected) - read.min(expected);
             assert!(off <= Duration::from_millis(2), "{ahead}: {off:?}");
         }
+        // A tenth of a millisecond before the next one, and a tenth after that.
+        let edge = Clocks {
+            now: then.now,
+            wall: SystemTime::UNIX_EPOCH + Duration::from_micros(5_900),
+        };
+        assert_eq!(edge.to_millis(then.now + Duration::from_micros(200)), 6);
         assert!(later.to_instant(0) <= later.now, "1970 is before every start");
         assert!(later.to_instant(u64::MAX) <= later.now + LONGEST);
     }
