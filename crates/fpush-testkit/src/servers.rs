@@ -567,7 +567,7 @@ mod tests {
     /// The least that is a component: it logs in and reads.
     fn component(server: &dyn Server, jid: &str, secret: &str) -> TcpStream {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.component_port())).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let header = format!(
             "<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='{jid}'>"
         );
@@ -607,7 +607,7 @@ mod tests {
         assert!(server.login("alice", "wrong").is_err());
 
         let mut push = component(server, "push.localhost", "secret");
-        server.wait_for_component(1, Duration::from_secs(5)).unwrap();
+        server.wait_for_component(1, Duration::from_secs(60)).unwrap();
         let mut alice = server.login("alice", "a").unwrap();
         alice.send_presence().unwrap();
         alice.enable_push("push.localhost", "a<b", Some("demo")).unwrap();
@@ -625,7 +625,7 @@ mod tests {
         let mut alice = server.login("alice", "a").unwrap();
         alice.send_presence().unwrap();
         let message = alice
-            .next_matching(|stanza| stanza.starts_with("<message"), Duration::from_secs(5))
+            .next_matching(|stanza| stanza.starts_with("<message"), Duration::from_secs(60))
             .unwrap();
         assert!(message.contains("1 &lt; 2"), "{message}");
         server.stop();

@@ -4,7 +4,7 @@ use std::{thread::sleep, time::Duration};
 
 use fpush_testkit::{Redis, TestCa, run_to_end, until};
 
-use crate::rig::{LONG, PROGRAM, REFUSED, RESULT, Rig, Setup, token};
+use crate::rig::{LONG, PROGRAM, REFUSED, RESULT, Rig, Setup, token, wait_until_it_has_all};
 
 /// Both instances keep one limit.
 #[track_caller]
@@ -40,6 +40,8 @@ fn the_sentinels_name_another_primary() {
         ..Setup::of(2, "1h")
     });
     expect_shared(&mut rig, 1);
+    // What has not reached it is lost with the primary.
+    wait_until_it_has_all(&replica, &rig.redis);
     rig.redis.kill();
     until(LONG, "the replica has taken over", || {
         // It closes connections while it changes its role.

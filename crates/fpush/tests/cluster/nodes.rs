@@ -7,7 +7,7 @@ use fpush_testkit::{Answer, Redis, until};
 use crate::{
     engine::{BACK, DOWN, expect_lines, expect_red},
     kinds::expect_shared,
-    rig::{DEAD, LONG, Rig, Setup, token},
+    rig::{DEAD, LONG, Rig, Setup, token, wait_until_it_has_all},
     takeover::Provider,
 };
 
@@ -87,20 +87,6 @@ fn meet(node: &Redis, other: &Redis) {
     node.ask(&["CLUSTER", "MEET", "127.0.0.1", &other.port().to_string()]);
 }
 
-/// Waits until a replica has what its primary has now.
-#[track_caller]
-fn wait_until_it_has_all(replica: &Redis, primary: &Redis) {
-    let offset = |node: &Redis, name: &str| -> u64 {
-        let said = node.ask(&["INFO", "replication"]);
-        let line = said.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap_or_else(|| panic!("{said}")).trim().parse().unwrap()
-    };
-    let now = offset(primary, "master_repl_offset:");
-    until(LONG, "the replica has all", || {
-        offset(replica, "slave_repl_offset:") >= now
-    });
-}
-
 fn node() -> Redis {
     Redis::with(&[
         "--cluster-enabled",
@@ -164,7 +150,6 @@ fn a_replica_of_the_modules_node_takes_over_with_all_that_is_held_and_blocked() 
     rig.hold(1, 14..18);
     rig.wait_until_shared(8);
     wait_until_it_has_all(&replica, &rig.redis);
-
     rig.redis.kill();
     // For some devices the other instance holds one already, which cannot be asked.
     rig.hold(0, 17..19);

@@ -257,6 +257,20 @@ fn accept(xmpp: &FakeXmpp, daemon: &Daemon) -> Link {
 const TRUSTED: usize = 10;
 
 /// A token of Apple's.
+/// Waits until a replica has what its primary has now.
+#[track_caller]
+pub(crate) fn wait_until_it_has_all(replica: &Redis, primary: &Redis) {
+    let offset = |node: &Redis, name: &str| -> u64 {
+        let said = node.ask(&["INFO", "replication"]);
+        let line = said.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{said}")).trim().parse().unwrap()
+    };
+    let now = offset(primary, "master_repl_offset:");
+    until(LONG, "the replica has all", || {
+        offset(replica, "slave_repl_offset:") >= now
+    });
+}
+
 pub(crate) fn token(number: usize) -> String {
     format!("{number:08x}{}", "89abcdef".repeat(7))
 }
