@@ -163,7 +163,7 @@ impl Outage {
         if matches!(self.state, State::Down(_)) {
             self.state = State::Up;
             if is_backlog {
-                self.grow(0.0, now);
+                self.begin_growing(now);
             }
         }
     }
@@ -205,7 +205,7 @@ impl Outage {
 
     /// What waited until its provider is back when the daemon stopped says that the lane was down.
     pub(crate) fn begin_down(&mut self, now: Instant) {
-        if matches!(self.state, State::Up | State::Growing(_)) {
+        if matches!(self.state, State::Up) {
             self.go_down(Cause::Remembered, now, now);
         }
     }
@@ -218,21 +218,15 @@ impl Outage {
         }
     }
 
-    /// Others held so many, or so many became due while nobody ran, that their number says nothing of this provider's patience:
-    /// they go out at a rate that grows.
+    /// Others held so many that their number says nothing of this provider's patience: they go out at a rate that grows.
     pub(crate) fn begin_growing(&mut self, now: Instant) {
         if matches!(self.state, State::Up) {
-            // The first one goes out at once.
-            self.grow(-1.0, now);
+            self.state = State::Growing(Growth {
+                began: now,
+                moved: now,
+                sent: 0.0,
+            });
         }
-    }
-
-    fn grow(&mut self, sent: f64, now: Instant) {
-        self.state = State::Growing(Growth {
-            began: now,
-            moved: now,
-            sent,
-        });
     }
 
     fn go_down(&mut self, cause: Cause, probe_at: Instant, now: Instant) {
@@ -492,13 +486,10 @@ mod tests {
     }
 
     #[test]
-    fn what_became_due_while_nobody_ran_is_no_outage_unless_something_waited_for_the_provider() {
+    fn until_a_probe_has_failed_nobody_has_asked_a_lane_that_was_down_before_the_start() {
         let (mut outage, now) = (Outage::new(DOUBLING), Instant::now());
-        outage.begin_growing(now);
-        assert!(!outage.is_down(true, now));
+        assert!(!outage.is_unasked());
         outage.begin_down(now);
-        outage.begin_growing(now);
-        assert!(outage.is_down(true, now));
         assert!(outage.is_unasked());
         outage.held_sent(now);
         outage.held_ended(true, now);

@@ -291,14 +291,10 @@ impl HeldRecord {
         self.arrived = self.arrived.map(|arrived| arrived.saturating_add_signed(jump));
     }
 
-    /// Whether its provider could not take it, or was known to be away.
-    pub(crate) fn waits_for_provider(&self) -> bool {
-        self.due == 0 || self.attempts > 0
-    }
-
-    /// Whether it waits until its provider is back, or its time has come meanwhile.
+    /// Whether it waits until its provider is back: that was known to be away, or could not take it, and the time of the next attempt
+    /// has come meanwhile. What has waited for its window goes out as it would have gone out then.
     pub(crate) fn is_spooled(&self, clocks: Clocks) -> bool {
-        self.due <= clocks.wall_millis()
+        self.due == 0 || self.attempts > 0 && self.due <= clocks.wall_millis()
     }
 
     /// When it is given up, of what is held for so long, and worth something for so long. However long nobody ran, it is

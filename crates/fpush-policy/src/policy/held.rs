@@ -340,7 +340,6 @@ impl<W> Policy<W> {
         self.next_number = self.next_number.max(number + 1);
         let expires = record.expires(self.hold_for, recipient.time_to_live, clocks);
         let is_spooled = recipient.lane == LaneId::Main && record.is_spooled(clocks);
-        let waits_for_provider = record.waits_for_provider();
         let (due, attempts) = (clocks.to_instant(record.due), record.attempts);
         let mut job = record.into_job(recipient, hasher, clocks);
         let spacing = job.spacing;
@@ -358,11 +357,7 @@ impl<W> Policy<W> {
                 return Remembered::Full;
             }
             self.spool.remember(&job, number, expires);
-            if waits_for_provider {
-                self.outage.begin_down(clocks.now);
-            } else {
-                self.outage.begin_growing(clocks.now);
-            }
+            self.outage.begin_down(clocks.now);
             return Remembered::Held;
         }
         if self.held.is_full() {
