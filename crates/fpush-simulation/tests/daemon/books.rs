@@ -35,6 +35,8 @@ pub(crate) struct Books {
     pub(crate) rejected: BTreeSet<String>,
     /// Since when the settings are right, if they are.
     pub(crate) right_since: Option<Millis>,
+    /// When a module had another backend, last.
+    pub(crate) replaced_at: Option<Millis>,
     /// Pushes that a module may have at its provider.
     pub(crate) permits: usize,
     /// How often the tasks are asked whether they are well.
@@ -77,6 +79,7 @@ impl Shared {
             notifications: Notifications::default(),
             rejected: BTreeSet::new(),
             right_since: Some(0),
+            replaced_at: None,
             permits: 0,
             asks_every: SECOND,
             failure: None,

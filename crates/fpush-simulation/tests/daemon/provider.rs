@@ -313,7 +313,8 @@ impl<'a> Attempt<'a> {
         let of_ours = blocked
             .filter(|heard| heard.by == backend.module)
             .map(|heard| heard.at);
-        if let Some(blocked) = of_ours.filter(|at| *at < arrived && arrived < at + BLOCK) {
+        // Each start and each jump of the clock rounds its end.
+        if let Some(blocked) = of_ours.filter(|at| *at < arrived && arrived + SECOND < at + BLOCK) {
             books.fail(format!(
                 "{}: a push goes to {who} {} ms after its provider called it wrong",
                 backend.module,
@@ -448,7 +449,9 @@ impl<'a> Attempt<'a> {
             at: now,
         };
         // Where strangers choose servers, what is said of a notification says nothing of publishes.
-        let speaks_for_all = self.number.is_none() || !app.has_lanes;
+        // Of one that came before its module had another app, the token is known by what the former one made of it.
+        let is_of_app = !app.has_lanes && books.replaced_at.is_none_or(|at| at < self.arrived);
+        let speaks_for_all = self.number.is_none() || is_of_app;
         let known = place.filter(|_| speaks_for_all);
         let mut truth = known.map(|place| &mut books.apps[self.backend.app].tokens[place]);
         if let Some(truth) = &mut truth {
@@ -521,6 +524,7 @@ impl Drop for Attempt<'_> {
 impl Books {
     /// A module has another backend.
     pub(crate) fn replaced(&mut self, value: &ModuleValue, instance: u64) {
+        self.replaced_at = Some(self.now());
         // Those under way keep their permits, also those of lanes that another app has. The main lane has as many, each of two vendors,
         // and all others together.
         let has_lanes = self.apps.iter().any(|app| app.has_lanes);
