@@ -444,14 +444,14 @@ impl<'a> Attempt<'a> {
         let registered = place.is_some_and(|place| books.is_registered(self.backend.app, place));
         let app = &books.apps[self.backend.app];
         let is_current = app.is_current(self.backend);
-        let heard = Heard {
+        // Where strangers choose servers, what is said of a notification says nothing of publishes.
+        let speaks_for_all = self.number.is_none() || !app.has_lanes;
+        // The token of one that came before its module had another app is known by what the former one made of it.
+        let is_of_app = self.number.is_none() || books.replaced_at.is_none_or(|at| at < self.arrived);
+        let heard = is_of_app.then_some(Heard {
             by: self.backend.module,
             at: now,
-        };
-        // Where strangers choose servers, what is said of a notification says nothing of publishes.
-        // Of one that came before its module had another app, the token is known by what the former one made of it.
-        let is_of_app = !app.has_lanes && books.replaced_at.is_none_or(|at| at < self.arrived);
-        let speaks_for_all = self.number.is_none() || is_of_app;
+        });
         let known = place.filter(|_| speaks_for_all);
         let mut truth = known.map(|place| &mut books.apps[self.backend.app].tokens[place]);
         if let Some(truth) = &mut truth {
@@ -471,16 +471,17 @@ impl<'a> Attempt<'a> {
                 // A dead token blocks no registered device, and its registry may not know.
                 Err(PushError::TokenGone { .. }) if registered => {}
                 Err(PushError::TokenGone { .. } | PushError::Unexplained | PushError::TokenUnserved) => {
-                    truth.blocked = Some(heard);
+                    truth.blocked = heard.or(truth.blocked);
                 }
                 Err(PushError::TokenDoubted) => {
-                    truth.blocked = Some(heard);
+                    truth.blocked = heard.or(truth.blocked);
                     truth.wrong.push(now);
                 }
                 Err(PushError::TokenBusy | PushError::TooMany { .. }) => truth.busy = Some(now),
                 Err(_) => {}
             }
-        } else if is_current
+        } else if let Some(heard) = heard
+            && is_current
             && speaks_for_all
             && place.is_none()
             && matches!(result, Err(PushError::TokenDoubted))
