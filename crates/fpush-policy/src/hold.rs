@@ -200,6 +200,13 @@ impl HoldQueue {
         true
     }
 
+    /// Takes out what a push that was accepted covers, as the spool does: the one that is queued for the same key, if it waits for the
+    /// provider and came before that one.
+    pub(crate) fn cover(&mut self, target: Target, arrived: Instant) -> bool {
+        let is_covered = |held: &HeldPush| held.waits_for_provider() && held.job.arrived <= arrived;
+        self.queued_push(target).is_some_and(is_covered) && self.remove_queued(target).is_some()
+    }
+
     /// A push by its number.
     pub(crate) fn get(&self, number: u64) -> Option<&HeldPush> {
         self.pushes.get(&number)

@@ -138,9 +138,7 @@ impl<W> Policy<W> {
         if self.spool.cover(target, accepted.arrived) {
             self.ended.push((accepted.token, HeldEnd::Covered));
         }
-        let is_covered = |held: &HeldPush| held.waits_for_provider() && held.job.arrived <= accepted.arrived;
-        if self.held.queued_push(target).is_some_and(is_covered) && self.held.remove_queued(target).is_some()
-        {
+        if self.held.cover(target, accepted.arrived) {
             self.ended.push((accepted.token, HeldEnd::Covered));
             self.outbox.tell(|| Change::Unqueue(target.slot_key()));
         }
