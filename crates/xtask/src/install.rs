@@ -269,7 +269,6 @@ pub(crate) fn ntfy() -> Result<Option<String>> {
     })
 }
 
-/// Whether this process may do everything.
 /// The versions of zig and cargo-zigbuild, for pip.
 const ZIG: &str = "packaging/zig.txt";
 

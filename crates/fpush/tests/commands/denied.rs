@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::{
-        fs::{MetadataExt as _, PermissionsExt as _, chown},
+        fs::{PermissionsExt as _, chown},
         process::CommandExt as _,
     },
     path::{Path, PathBuf},
@@ -27,7 +27,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new() -> Self {
         let place = Place::new();
-        let is_root = fs::metadata(place.dir.path()).unwrap().uid() == 0;
+        let is_root = fpush_testkit::is_root();
         let program = place.dir.path().join("fpush");
         // Copied by another process: what this one has open for writing is open in what it starts meanwhile, and cannot be run then.
         let copied = Command::new("cp").arg(PROGRAM).arg(&program).status();
