@@ -439,3 +439,6 @@ const SOME_UNREAD: usize = 20_000;
 const DEATH_PATIENCE: Duration = Duration::from_millis(500);
 /// An end waits for so long.
 const HAND_OVER: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

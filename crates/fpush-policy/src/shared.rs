@@ -190,7 +190,7 @@ pub struct OwnDeaths {
     pub count: u32,
     /// How often that has changed: what is of an earlier version counts no more.
     pub version: u64,
-    /// Whether the lane was as usual lately: instances that are gone had theirs in an incident that is over.
+    /// Whether the lane has just been seen to be as usual: instances that are gone had theirs in an incident that is over.
     pub calm: bool,
 }
 

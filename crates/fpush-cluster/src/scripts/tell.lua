@@ -75,18 +75,17 @@ local function add_word(token, age, last, days_and_beyond)
     news('f', token, 'w', string.format('%.0f', packed))
 end
 
--- So many tokens an instance takes for dead. Once the lane is as usual, what those have that are gone counts no more.
+-- So many tokens an instance takes for dead. Once the lane is as usual, what those have that are gone counts no more: that holds
+-- also if a later count was claimed before this one came.
 local function note_deaths(count, version, lane_and_calm)
     local calm = lane_and_calm % 2 == 1
     local lane = string.format('%.0f', (lane_and_calm - lane_and_calm % 2) / 2)
-    local field = ARGV[1] .. ':' .. lane
+    local field, known = ARGV[1] .. ':' .. lane, -1
     local fields = redis.call('HGETALL', KEYS[9])
     for at = 1, #fields, 2 do
         local of_version, _, number = string.match(fields[at + 1], '^(%d+) (%d+) (%d+)')
         if fields[at] == field then
-            if tonumber(of_version) > version then
-                return
-            end
+            known = tonumber(of_version)
         elseif calm and string.match(fields[at], ':(%d+)$') == lane then
             local seen = tonumber(redis.call('ZSCORE', KEYS[6], number) or 0)
             if seen <= now - tonumber(ARGV[3]) then
@@ -94,7 +93,9 @@ local function note_deaths(count, version, lane_and_calm)
             end
         end
     end
-    redis.call('HSET', KEYS[9], field, string.format('%.0f %.0f %s', version, count, ARGV[2]))
+    if version >= known then
+        redis.call('HSET', KEYS[9], field, string.format('%.0f %.0f %s', version, count, ARGV[2]))
+    end
 end
 
 -- A push was accepted for a key: the one that is held for it is not needed, if it is still the one that was seen.

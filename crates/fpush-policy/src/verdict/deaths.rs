@@ -64,12 +64,20 @@ impl Living {
 pub(crate) struct News {
     /// How often the count has changed.
     version: u64,
-    /// Whether it is other than they think.
-    untold: bool,
+    untold: Untold,
     /// Whether they refused one.
     refused: bool,
-    /// Whether the lane was as usual when it was last looked at.
-    calm: bool,
+}
+
+/// What other instances have not been told yet, the most last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Untold {
+    #[default]
+    Nothing,
+    /// The count is other than they think.
+    Count,
+    /// The lane was as usual when it was last looked at: this holds also if the answer that completed the look is a death itself.
+    Calm,
 }
 
 impl Deaths {
@@ -96,20 +104,28 @@ impl Deaths {
             lane,
             count: self.count,
             version: self.news.version,
-            calm: self.news.calm,
+            calm: false,
         }
     }
 
     /// What they should know.
     pub(crate) fn take_news(&mut self, lane: u16) -> Option<OwnDeaths> {
-        std::mem::take(&mut self.news.untold).then(|| self.own(lane))
+        let calm = match std::mem::take(&mut self.news.untold) {
+            Untold::Nothing => return None,
+            Untold::Count => false,
+            Untold::Calm => true,
+        };
+        Some(OwnDeaths {
+            calm,
+            ..self.own(lane)
+        })
     }
 
     /// A token that was taken for dead is not.
     pub(crate) fn take_back(&mut self) {
         self.count = self.count.saturating_sub(1);
         self.news.version += 1;
-        self.news.untold = true;
+        self.news.untold = self.news.untold.max(Untold::Count);
     }
 
     /// Other instances have no room for one that was counted.
@@ -127,7 +143,6 @@ impl Deaths {
     pub(crate) fn add(&mut self) {
         self.count = self.count.saturating_add(1);
         self.news.version += 1;
-        self.news.calm = false;
         self.lately = self.lately.saturating_add(1);
         if !self.has_room() {
             // What comes from now on shows whether more may die.
@@ -237,8 +252,9 @@ impl News {
     /// The lane is as usual: with that the incident is over, if there was one.
     fn end(&mut self, has_changed: bool) {
         self.version += u64::from(has_changed);
-        self.untold |= has_changed || std::mem::take(&mut self.refused);
-        self.calm = true;
+        if std::mem::take(&mut self.refused) || has_changed {
+            self.untold = Untold::Calm;
+        }
     }
 }
 

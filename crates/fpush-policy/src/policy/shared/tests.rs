@@ -78,6 +78,21 @@ impl Fixture {
             .answered(&mut job, &mut tries, answer, generation, now, 0.0);
     }
 
+    /// A token of a known domain is called dead, and other instances say this to that. Returns how many are dead here with it, what
+    /// becomes of it, and what they are told.
+    fn die(&mut self, token: &str, claimed: Option<bool>) -> (u32, Result<(), Outcome>, Vec<Change>) {
+        let (mut job, now) = (known(token), self.at(1));
+        let failure = Failure::new(PushError::TokenGone { since: None }, "reason", "answer", "");
+        let mut tries = Tries::new(now, 0);
+        let answered = self
+            .policy
+            .answered(&mut job, &mut tries, Err(&failure), 0, now, 0.0);
+        assert_eq!(answered.next, Next::Dead { since: None });
+        let deaths = self.policy.deaths(LaneId::Main).unwrap();
+        let claimed = self.policy.death_claimed(&job, claimed, now);
+        (deaths.count, claimed, self.policy.take_outbox())
+    }
+
     /// All that a new engine is told.
     fn all(&self, seconds: u64) -> Vec<Change> {
         let (mut all, mut place) = (Vec::new(), Some(SharedPlace::default()));
@@ -402,24 +417,9 @@ fn a_death_that_the_others_have_no_room_for_is_a_doubt() {
         f.answer(&format!("accepted{number}"), None, 0);
     }
     drop(f.policy.take_outbox());
-    let die = |f: &mut Fixture, token: &str, claimed| {
-        let (mut job, now) = (known(token), f.at(1));
-        let failure = Failure::new(PushError::TokenGone { since: None }, "reason", "answer", "");
-        let mut tries = Tries::new(now, 0);
-        let answered = f
-            .policy
-            .answered(&mut job, &mut tries, Err(&failure), 0, now, 0.0);
-        assert_eq!(answered.next, Next::Dead { since: None });
-        let deaths = f.policy.deaths(LaneId::Main).unwrap();
-        (
-            deaths.count,
-            f.policy.death_claimed(&job, claimed, now),
-            f.policy.take_outbox(),
-        )
-    };
-    let (count, claimed, told) = die(&mut f, "a", None);
+    let (count, claimed, told) = f.die("a", None);
     assert_eq!((count, claimed, told), (1, Ok(()), vec![]));
-    let (count, claimed, told) = die(&mut f, "b", None);
+    let (count, claimed, told) = f.die("b", None);
     assert_eq!((count, claimed), (2, Err(Outcome::TokenBlocked)));
     let b = known("b").token;
     assert!(
@@ -427,9 +427,9 @@ fn a_death_that_the_others_have_no_room_for_is_a_doubt() {
             if word == b && block == b && own.count == 1 && !own.calm),
         "{told:?}"
     );
-    let (count, claimed, _) = die(&mut f, "c", Some(true));
+    let (count, claimed, _) = f.die("c", Some(true));
     assert_eq!((count, claimed), (2, Ok(())));
-    assert_eq!(die(&mut f, "d", Some(false)).1, Err(Outcome::TokenBlocked));
+    assert_eq!(f.die("d", Some(false)).1, Err(Outcome::TokenBlocked));
     assert_eq!(f.policy.deaths(LaneId::Main).unwrap().count, 2);
     let all = f.all(1);
     let of_deaths = |change: &&Change| matches!(change, Change::Deaths(own) if own.count == 2);
@@ -443,6 +443,31 @@ fn a_death_that_the_others_have_no_room_for_is_a_doubt() {
         .iter()
         .filter(|change| matches!(change, Change::Deaths(own) if own.count == 0 && own.calm));
     assert!(over.count() > 0, "{told:?}");
+}
+
+/// The answer that completes the fifty may accept a push, or call a token dead that is taken for dead at once.
+#[test]
+fn that_an_incident_is_over_is_told_whichever_answer_shows_it() {
+    for place in 0..50 {
+        let mut f = Fixture::new();
+        for number in 0..60 {
+            f.answer(&format!("accepted{number}"), None, 0);
+        }
+        assert_eq!(f.die("refused", Some(false)).1, Err(Outcome::TokenBlocked));
+        let mut told = Vec::new();
+        for number in 0..50 {
+            if number == place {
+                told.extend(f.die("dead", Some(true)).2);
+            } else {
+                f.answer(&format!("later{number}"), None, 1);
+                told.extend(f.policy.take_outbox());
+            }
+        }
+        let over = told
+            .iter()
+            .filter(|change| matches!(change, Change::Deaths(own) if own.calm));
+        assert_eq!(over.count(), 1, "{place}: {told:?}");
+    }
 }
 
 #[test]
