@@ -158,8 +158,9 @@ impl Answers {
 }
 
 const PERMITS: usize = 4;
-/// Tokens that were alive and are taken for dead in a day, at least.
-const LIVING_A_DAY: u64 = 10;
+/// So many tokens are taken for dead without doubt, at least: of those that were alive in a day, and of all until a lane that is so young
+/// has shown that they were no incident.
+const AT_LEAST: u64 = 10;
 /// `holdFor`, as it is where nobody has set it, in milliseconds.
 const HOLD_FOR: u64 = 4 * HOUR;
 /// After a restart, in milliseconds.
@@ -870,8 +871,8 @@ impl World {
         records.count()
     }
 
-    /// Whether there is no doubt that a token is dead of which the provider says so now. Of those that were alive, ten a day go without
-    /// doubt; more only where the lane usually rejects few, too, which a young one cannot show.
+    /// Whether there is no doubt that a token is dead of which the provider says so now. Ten go without doubt; more only where the lane
+    /// usually rejects few, too, which a young one cannot show.
     fn goes_at_once(&self, token: u64, error: Option<&PushError>) -> bool {
         let is_past = |since: Option<u64>| {
             let wall = self.true_wall().saturating_add_signed(self.jumped);
@@ -882,7 +883,7 @@ impl World {
             && self.always_fine
             && self.gone.contains_key(&token)
             && self.answers.are_calm(self.millis)
-            && self.gone_deaths < LIVING_A_DAY
+            && self.gone_deaths < AT_LEAST
             && matches!(error, Some(PushError::TokenGone { since }) if is_past(*since))
     }
 
