@@ -857,6 +857,48 @@ fn what_waits_for_its_provider_takes_later_publishes_with_it() {
     assert_eq!(f.policy.held(), 1, "one push stands for both");
 }
 
+/// Its pauses grow with its failures: what was forgotten of them would be a burst of attempts at a provider that is in trouble.
+#[test]
+fn how_often_a_push_has_failed_is_known_at_each_attempt_and_to_who_goes_on_with_it() {
+    let mut f = Fixture::new(10);
+    f.policy.begin_noting(0);
+    let Became::Sent(slot) = f.publish("a.org", "t", 0, 0) else {
+        panic!("nothing is known yet");
+    };
+    f.policy
+        .failed(job_of("a.org", "t"), slot, f.at(10_000), f.at(1_000));
+    for failures in 1..4 {
+        let now = u64::from(failures) * 10_000;
+        while f.policy.make_due(f.at(now)) {}
+        let Some(Grant::Held(attempt)) = f.next(now) else {
+            panic!("it is due");
+        };
+        assert_eq!(attempt.attempts, failures);
+        let resume = f.at(now + 10_000);
+        f.policy
+            .held_ended(attempt.number, attempt.slot, &Ended::Failed { resume }, f.at(now));
+    }
+    let (number, record) = f.written().pop_first().unwrap();
+    let clocks = |millis| Clocks {
+        now: f.at(millis),
+        wall: clocks().wall + Duration::from_millis(millis),
+    };
+    let attempts = |policy: &mut Policy<u64>| {
+        while policy.make_due(f.at(40_000)) {}
+        match policy.grant(f.at(40_000)) {
+            Some(Grant::Held(attempt)) => attempt.attempts,
+            other => panic!("{other:?}"),
+        }
+    };
+    let before = clocks(35_000);
+    let mut next = Fixture::new(10).policy;
+    let remembered = next.remember_held(number, record.clone(), recipient(HOUR), &hasher(), before);
+    assert_eq!((remembered, attempts(&mut next)), (Remembered::Held, 4));
+    let mut other = Fixture::new(10).policy;
+    let taken = other.take_over(record, recipient(HOUR), &hasher(), before);
+    assert_eq!((taken, attempts(&mut other)), (TakenOver::Held, 4));
+}
+
 /// While the older one was tried in vain, its window was over, and the newer one went out.
 #[test]
 fn what_was_tried_in_vain_goes_out_no_more_when_a_newer_push_was_accepted_and_not_within_its_window() {
@@ -979,6 +1021,51 @@ fn of_a_push_of_an_outage_and_one_that_its_window_holds_back_one_goes_out() {
             .held_ended(attempt.number, attempt.slot, &accepted, f.at(4_000));
         assert_eq!(f.policy.held(), 0);
         assert!(f.written().is_empty());
+    }
+}
+
+/// The device is awake, and fetches all that came before. What has only waited for its window is sent as it was promised.
+#[test]
+fn an_accepted_push_is_all_that_an_older_one_would_have_been_that_waits_for_its_provider() {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Waits {
+        InTheSpool,
+        AfterAFailure,
+        ForItsWindow,
+    }
+    use Waits::{AfterAFailure, ForItsWindow, InTheSpool};
+    for (waits, arrived, is_covered) in [
+        (InTheSpool, 0, false),
+        (InTheSpool, 2_000, true),
+        (AfterAFailure, 0, false),
+        (AfterAFailure, 2_000, true),
+        (ForItsWindow, 2_000, false),
+    ] {
+        let mut f = Fixture::new(10);
+        let push = |millis| {
+            let mut job = job_of("a.org", "t");
+            job.arrived += Duration::from_millis(millis);
+            job.worth_until = Some(job.arrived + HOUR);
+            job
+        };
+        let later = f.at(600_000);
+        match waits {
+            InTheSpool => drop(f.policy.hold(push(2_000), HoldUntil::Back)),
+            ForItsWindow => drop(f.policy.hold(push(2_000), HoldUntil::Due(later))),
+            AfterAFailure => {
+                let Became::Sent(slot) = f.publish("a.org", "t", 0, 2_000) else {
+                    panic!("nothing is known yet");
+                };
+                f.policy.failed(push(2_000), slot, later, f.at(2_500));
+            }
+        }
+        let (now, mut tries) = (f.at(3_000), Tries::new(f.at(3_000), 0));
+        f.policy
+            .answered(&mut push(arrived), &mut tries, Ok(()), 0, now, 0.0);
+        assert_eq!(f.policy.held(), usize::from(!is_covered), "{waits:?} {arrived}");
+        let ended = f.policy.take_ended();
+        assert_eq!(ended.len(), usize::from(is_covered));
+        assert!(ended.iter().all(|(_, end)| matches!(end, HeldEnd::Covered)));
     }
 }
 

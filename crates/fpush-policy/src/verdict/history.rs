@@ -246,3 +246,35 @@ pub(crate) fn day(now: Seconds) -> u16 {
 
 /// Sampled answers from which a usual share can be told.
 const ENOUGH: f64 = 50.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(answers: usize, rejected: usize) -> Evidence {
+        Evidence {
+            answers,
+            accepted: answers - rejected,
+            rejected,
+        }
+    }
+
+    #[test]
+    fn one_in_ten_is_not_few() {
+        let before = Totals::default().plus(of(50, 50));
+        assert!(before.plus(of(101, 10)).rejects_few_since(&before));
+        assert!(!before.plus(of(100, 10)).rejects_few_since(&before));
+        assert!(before.plus(of(100, 90)).accepts_since(&before));
+        assert!(!before.plus(of(101, 91)).accepts_since(&before));
+        let usual = |answers, rejected| {
+            let mut usual = Usual::default();
+            usual.add(of(answers, rejected), 0);
+            usual
+        };
+        assert!(usual(101, 10).is_small() && !usual(100, 10).is_small());
+        assert!(
+            usual(50, 0).is_small() && !usual(49, 0).is_small(),
+            "fifty show what is usual"
+        );
+    }
+}

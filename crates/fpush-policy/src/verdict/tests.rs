@@ -164,6 +164,35 @@ fn a_burst_costs_ten_devices_and_is_said_once() {
     }
 }
 
+/// It is not over because some tokens are accepted, and there is room for ten.
+#[test]
+fn while_a_burst_lasts_no_second_word_counts() {
+    let mut lane = Lane::new();
+    for _ in 0..3 {
+        lane.accept_all(1_000_000..1_000_100);
+        lane.now += 10 * MINUTE;
+    }
+    let half = |lane: &mut Lane| {
+        for token in 0..50 {
+            lane.accept(1_000_000 + token);
+            lane.say(token, WRONG);
+        }
+    };
+    half(&mut lane);
+    assert_eq!(lane.condition(), Condition::Burst);
+    assert!(!lane.say(200, GONE));
+    for _ in 0..9 {
+        lane.now += 10 * MINUTE;
+        half(&mut lane);
+    }
+    assert_eq!(lane.condition(), Condition::Burst);
+    assert!(!lane.say(200, GONE));
+    lane.now += 11 * MINUTE;
+    lane.accept_all(0..50);
+    assert_eq!(lane.condition(), Condition::Well);
+    assert!(lane.say(200, GONE));
+}
+
 #[test]
 fn outside_of_a_calm_lane_a_gone_token_is_dead_at_the_second_word_after_an_hour() {
     let mut lane = Lane::new();

@@ -287,6 +287,27 @@ mod tests {
     }
 
     #[test]
+    fn one_in_ten_is_too_much_to_be_calm_and_enough_to_accept() {
+        let of = |answers, accepted, rejected| Evidence {
+            answers,
+            accepted,
+            rejected,
+        };
+        assert!(of(101, 91, 10).is_calm() && !of(100, 90, 10).is_calm());
+        assert!(of(100, 90, 10).rejects() && !of(101, 91, 10).rejects());
+        assert!(of(100, 10, 90).accepts() && !of(101, 10, 91).accepts());
+        assert!(
+            of(10, 10, 0).is_calm() && !of(9, 9, 0).is_calm(),
+            "ten were accepted"
+        );
+        assert!(
+            !of(90, 81, 9).is_calm() && !of(90, 81, 9).rejects(),
+            "ten were rejected"
+        );
+        assert!(!of(0, 0, 0).accepts());
+    }
+
+    #[test]
     fn an_answer_counts_for_ten_minutes() {
         let mut window = Window::default();
         window.record(answer(1, 1, 0, Sign::Accepted));
