@@ -193,6 +193,36 @@ fn while_a_burst_lasts_no_second_word_counts() {
     assert!(lane.say(200, GONE));
 }
 
+/// Servers publish no more for the tokens that were rejected, so that nothing of it is taken back.
+#[test]
+fn a_burst_has_ended_after_an_hour_like_those_before_it() {
+    for (rejected, ends) in [(0, true), (2, true), (30, false)] {
+        let mut lane = Lane::new();
+        let hour = |lane: &mut Lane, rejected| {
+            (0..6).find(|_| {
+                for token in 0..50 {
+                    lane.accept(1_000_000 + token);
+                }
+                for token in 0..rejected {
+                    lane.say(token, WRONG);
+                }
+                lane.now += 10 * MINUTE;
+                lane.condition() != Condition::Burst
+            })
+        };
+        hour(&mut lane, 0);
+        for token in 0..50 {
+            lane.accept(1_000_000 + token);
+            lane.say(token, WRONG);
+        }
+        assert_eq!(lane.condition(), Condition::Burst);
+        assert_eq!(hour(&mut lane, rejected), None, "{rejected}: not yet an hour");
+        // The first sample may be that of the burst itself.
+        let has_ended = (0..2).any(|_| hour(&mut lane, rejected).is_some());
+        assert_eq!(has_ended, ends, "{rejected}");
+    }
+}
+
 #[test]
 fn outside_of_a_calm_lane_a_gone_token_is_dead_at_the_second_word_after_an_hour() {
     let mut lane = Lane::new();
