@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
-    net::TcpListener,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -12,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{clock::Clock, relay::Relay, temp_dir::TempDir};
+use crate::{clock::Clock, relay::Relay, servers::free_port, temp_dir::TempDir};
 
 /// A server that only this process knows. It listens at a socket in a folder that goes with it, and at a port of the loopback
 /// address.
@@ -78,7 +77,7 @@ impl Redis {
 
     /// One that is not started yet.
     fn prepare(arguments: &[&str]) -> Self {
-        let (folder, port) = (TempDir::new(), free_port());
+        let (folder, port) = (TempDir::new(), free_port().unwrap());
         let own = [
             ("--port", port.to_string()),
             ("--bind", "127.0.0.1".to_owned()),
@@ -90,7 +89,7 @@ impl Redis {
             arguments: own.chain(arguments.iter().map(ToString::to_string)).collect(),
             folder,
             port,
-            tls_port: free_port(),
+            tls_port: free_port().unwrap(),
             environment: Vec::new(),
             child: Mutex::new(None),
         }
@@ -243,12 +242,6 @@ fn read(stream: &mut BufReader<UnixStream>, texts: &mut Vec<String>) -> Option<(
         _ => texts.push(rest.to_owned()),
     }
     Some(())
-}
-
-/// One that nobody listens at now.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 const SOCKET: &str = "redis.sock";

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use fpush_testkit::{Answer, Redis, until};
+use fpush_testkit::{Answer, Redis, servers::free_port, until};
 
 use crate::{
     engine::{BACK, DOWN, expect_lines, expect_red},
@@ -84,13 +84,20 @@ impl Nodes {
 }
 
 fn meet(node: &Redis, other: &Redis) {
-    node.ask(&["CLUSTER", "MEET", "127.0.0.1", &other.port().to_string()]);
+    let (port, answer) = (
+        other.port().to_string(),
+        other.ask(&["CONFIG", "GET", "cluster-port"]),
+    );
+    let bus = answer.lines().next_back().unwrap();
+    node.ask(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]);
 }
 
 fn node() -> Redis {
     Redis::with(&[
         "--cluster-enabled",
         "yes",
+        "--cluster-port",
+        &free_port().unwrap().to_string(),
         "--cluster-node-timeout",
         NODE_TIMEOUT,
         // It takes over when it is told to, and not before, however long that is.

@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     fs::{self, File},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -14,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use fpush_testkit::{
     FakeXmpp, Link, Site, TempDir,
     publish::{Publish, field, options},
-    servers::{Guarded, Running},
+    servers::{Guarded, Running, free_port},
     site::OnForm,
 };
 use serde_json::json;
@@ -82,11 +81,6 @@ fn wait(fpush: &mut Running, log: &Path) -> Result<()> {
         thread::sleep(Duration::from_millis(100));
     }
     Ok(())
-}
-
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("there is no free port")?;
-    Ok(listener.local_addr()?.port())
 }
 
 fn make_key(program: &Path, folder: &TempDir) -> Result<()> {
