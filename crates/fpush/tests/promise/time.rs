@@ -47,14 +47,13 @@ impl Time {
     /// So much time passes.
     #[track_caller]
     pub(crate) fn pass(&mut self, time: Duration, daemon: &Daemon, link: &mut Link) {
-        let Some(engine) = &self.engine else {
-            self.clock.advance(time);
-            expect_answers(link);
-            return;
-        };
-        wait_until_nothing_is_done(engine, daemon);
+        let engine = self.engine.iter().map(Redis::pid);
+        wait_until_nothing_is_done(&engine.chain([daemon.pid()]).collect::<Vec<_>>(), daemon);
         self.clock.advance(time);
         expect_answers(link);
+        if self.engine.is_none() {
+            return;
+        }
         // Whatever waited for that long has ended now, and the status of a second later knows it.
         self.clock.advance(SECOND);
         expect_answers(link);
@@ -66,15 +65,14 @@ impl Time {
     }
 }
 
-/// Waits until neither the daemon nor the engine does anything. What is under way while the clocks are moved has taken too long for who
-/// waits for it, and where it tells how much time is left of something, that ends later by as much.
+/// Waits until neither the daemon nor the engine does anything, nor waits for the disk. What is under way while the clocks are moved has
+/// taken too long for who waits for it, and where it tells how much time is left of something, that ends later by as much.
 #[track_caller]
-fn wait_until_nothing_is_done(engine: &Redis, daemon: &Daemon) {
-    let processes = [engine.pid(), daemon.pid()];
+fn wait_until_nothing_is_done(processes: &[u32], daemon: &Daemon) {
     let (end, mut seen) = (Instant::now() + LONG, 0);
     // One thread may wake another one while they are looked at.
     while seen < 3 {
-        seen = if processes.into_iter().all(is_asleep) {
+        seen = if processes.iter().copied().all(is_asleep) {
             seen + 1
         } else {
             0
