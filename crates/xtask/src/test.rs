@@ -212,8 +212,9 @@ fn steps(extent: Extent, report: &mut Report) -> Result<()> {
     if extent == Extent::Long {
         let mut package = PathBuf::new();
         report.step("the Debian package for others", |_| {
-            package = package::make(Build::Portable, Path::new("target/debian"))?;
+            // The one in target/debian is the last one: cargo deb removes what is there whenever it makes one.
             let again = package::make(Build::Portable, Path::new("target/package/again"))?;
+            package = package::make(Build::Portable, Path::new("target/debian"))?;
             ensure!(
                 fs::read(&again)? == fs::read(&package)?,
                 "made again of the same program, {} has other bytes",
