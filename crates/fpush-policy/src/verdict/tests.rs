@@ -722,10 +722,13 @@ fn what_was_read_from_disk_makes_no_lane_calm() {
 fn other_settings_start_empty_and_the_same_do_not() {
     let mut lane = Lane::calm(100);
     lane.say(1, WRONG);
+    let changes = lane.guard.changes();
     assert!(!lane.guard.go_on_under(1));
+    assert_eq!(lane.guard.changes(), changes);
     assert_eq!(lane.guard.doubted(), 1);
     let written = lane.written();
     assert!(lane.guard.go_on_under(2));
+    assert!(lane.guard.changes() > changes, "it is to be written down");
     assert_eq!(lane.guard.doubted(), 0);
     assert!(!lane.say(2, GONE), "not calm any more");
     let mut other = VerdictGuard::new(2);
