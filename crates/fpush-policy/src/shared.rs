@@ -243,12 +243,11 @@ impl Change {
                 };
                 Self::Word(token, word)
             }
-            Self::GiveBack(..)
-            | Self::Cover(..)
-            | Self::Unqueue(_)
-            | Self::Unblock(_)
-            | Self::Deaths(_)
-            | Self::Resume => self,
+            Self::Deaths(deaths) => Self::Deaths(OwnDeaths {
+                calm: deaths.calm && late < STILL_CALM,
+                ..deaths
+            }),
+            Self::GiveBack(..) | Self::Cover(..) | Self::Unqueue(_) | Self::Unblock(_) | Self::Resume => self,
         })
     }
 
@@ -324,3 +323,6 @@ impl Outbox {
         self.0.as_mut().map(std::mem::take).unwrap_or_default()
     }
 }
+
+/// What was seen of a lane so long ago says nothing of how it is.
+const STILL_CALM: Duration = Duration::from_secs(1);

@@ -369,9 +369,8 @@ impl<W> Policy<W> {
 
     /// Tells others how many tokens are taken for dead here, if that is other than they think.
     pub(super) fn tell_deaths(&mut self, lane: LaneId) {
-        if self.outbox.is_open()
-            && let Some(deaths) = self.guard_of(lane).take_deaths()
-        {
+        // Taken also where there are no others: who comes later is told nothing of how the lane was.
+        if let Some(deaths) = self.guard_of(lane).take_deaths() {
             self.outbox.tell(|| Change::Deaths(deaths));
         }
     }

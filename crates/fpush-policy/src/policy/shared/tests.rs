@@ -470,6 +470,24 @@ fn that_an_incident_is_over_is_told_whichever_answer_shows_it() {
     }
 }
 
+/// An incident may have begun since.
+#[test]
+fn that_an_incident_was_over_while_there_were_no_others_is_not_told() {
+    let mut f = Fixture::new();
+    f.policy.share(false);
+    for number in 0..60 {
+        f.answer(&format!("accepted{number}"), None, 0);
+    }
+    f.die("dead", None).1.unwrap();
+    for number in 0..120 {
+        f.answer(&format!("later{number}"), None, 1);
+    }
+    assert_eq!(f.policy.deaths(LaneId::Main).unwrap().count, 0, "it was over");
+    f.policy.share(true);
+    let (.., told) = f.die("of another one", Some(true));
+    assert_eq!(told, []);
+}
+
 #[test]
 fn what_is_decided_alone_is_told() {
     let mut f = Fixture::new();
@@ -500,6 +518,15 @@ fn what_is_told_late_has_the_time_that_is_left() {
         days: 1,
         beyond_doubt: true,
     };
+    let deaths = |calm| {
+        Change::Deaths(OwnDeaths {
+            lane: 0,
+            count: 3,
+            version: 7,
+            calm,
+        })
+    };
+    assert_eq!(deaths(true).after(seconds(0)), Some(deaths(true)));
     for (change, then) in [
         (Change::Pause(seconds(3_600)), Some(Change::Pause(seconds(3_540)))),
         (Change::Pause(seconds(60)), None),
@@ -520,6 +547,8 @@ fn what_is_told_late_has_the_time_that_is_left() {
         ),
         (Change::Unblock(key), Some(Change::Unblock(key))),
         (Change::Resume, Some(Change::Resume)),
+        // The lane may be as it was, or not.
+        (deaths(true), Some(deaths(false))),
     ] {
         assert_eq!(change.after(late), then, "{change:?}");
     }
