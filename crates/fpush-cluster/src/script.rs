@@ -62,10 +62,12 @@ impl Script {
         Self { text, hash }
     }
 
-    /// What the engine runs.
+    /// Runs it at an engine of a test, in words. Returns what that answers.
     #[cfg(test)]
-    pub(crate) fn text(&self) -> &'static str {
-        self.text
+    pub(crate) fn run_at(&self, engine: &fpush_testkit::Redis, keys: &[&[u8]], arguments: &[&str]) -> String {
+        let keys: Vec<_> = keys.iter().map(|key| std::str::from_utf8(key).unwrap()).collect();
+        let number = keys.len().to_string();
+        engine.ask(&[&["EVAL", self.text, &number], &*keys, arguments].concat())
     }
 
     /// Runs it. An engine that does not have it gets its text.

@@ -91,11 +91,9 @@ impl Held {
 
     /// Has a holder run a script.
     fn run(&self, script: &Script, holder: &str, rest: &[&str]) {
-        let mut command = vec!["EVAL", script.text(), "8"];
-        command.extend(self.names.iter().map(String::as_str));
-        command.extend([holder, holder, "1000", "1000000000"]);
-        command.extend(rest);
-        self.engine.ask(&command);
+        let keys: Vec<_> = self.names.iter().map(String::as_bytes).collect();
+        let common = [holder, holder, "1000", "1000000000"];
+        script.run_at(&self.engine, &keys, &[&common, rest].concat());
     }
 
     /// Has it found that the push `a` that has come at 5,000 is not the only one for its key. Returns the ids of those that are held, and of
