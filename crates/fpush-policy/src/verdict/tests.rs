@@ -54,6 +54,16 @@ impl Lane {
         }
     }
 
+    /// Fifty tokens are accepted, and so many others called wrong.
+    fn accept_fifty_and_call_wrong(&mut self, wrong: u64) {
+        for token in 0..50 {
+            self.accept(1_000_000 + token);
+        }
+        for token in 0..wrong {
+            self.say(token, WRONG);
+        }
+    }
+
     fn say(&mut self, token: u64, word: Word) -> bool {
         self.say_from(token, DOMAIN, word).0 == Belief::Dead
     }
@@ -172,18 +182,12 @@ fn while_a_burst_lasts_no_second_word_counts() {
         lane.accept_all(1_000_000..1_000_100);
         lane.now += 10 * MINUTE;
     }
-    let half = |lane: &mut Lane| {
-        for token in 0..50 {
-            lane.accept(1_000_000 + token);
-            lane.say(token, WRONG);
-        }
-    };
-    half(&mut lane);
+    lane.accept_fifty_and_call_wrong(50);
     assert_eq!(lane.condition(), Condition::Burst);
     assert!(!lane.say(200, GONE));
     for _ in 0..9 {
         lane.now += 10 * MINUTE;
-        half(&mut lane);
+        lane.accept_fifty_and_call_wrong(50);
     }
     assert_eq!(lane.condition(), Condition::Burst);
     assert!(!lane.say(200, GONE));
@@ -200,21 +204,13 @@ fn a_burst_has_ended_after_an_hour_like_those_before_it() {
         let mut lane = Lane::new();
         let hour = |lane: &mut Lane, rejected| {
             (0..6).find(|_| {
-                for token in 0..50 {
-                    lane.accept(1_000_000 + token);
-                }
-                for token in 0..rejected {
-                    lane.say(token, WRONG);
-                }
+                lane.accept_fifty_and_call_wrong(rejected);
                 lane.now += 10 * MINUTE;
                 lane.condition() != Condition::Burst
             })
         };
         hour(&mut lane, 0);
-        for token in 0..50 {
-            lane.accept(1_000_000 + token);
-            lane.say(token, WRONG);
-        }
+        lane.accept_fifty_and_call_wrong(50);
         assert_eq!(lane.condition(), Condition::Burst);
         assert_eq!(hour(&mut lane, rejected), None, "{rejected}: not yet an hour");
         // The first sample may be that of the burst itself.

@@ -84,12 +84,10 @@ impl Nodes {
 }
 
 fn meet(node: &Redis, other: &Redis) {
-    let (port, answer) = (
-        other.port().to_string(),
-        other.ask(&["CONFIG", "GET", "cluster-port"]),
-    );
-    let bus = answer.lines().next_back().unwrap();
-    node.ask(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]);
+    let port = other.port().to_string();
+    let answer = other.ask(&["CONFIG", "GET", "cluster-port"]);
+    let bus_port = answer.lines().next_back().unwrap();
+    node.ask(&["CLUSTER", "MEET", "127.0.0.1", &port, bus_port]);
 }
 
 fn node() -> Redis {
