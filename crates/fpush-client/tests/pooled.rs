@@ -17,6 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use fpush_client::{Answer, Dialer, Obstacle, PoolSettings, PooledClient, SendError, Trust, Wanted};
+use fpush_testkit::LONG;
 use fpush_testkit::TestCa;
 use h2::Reason;
 use http::{Method, Request, header::LOCATION};
@@ -27,9 +28,6 @@ use tokio::{
 };
 
 use receiver::{Do, Receiver};
-
-/// Longer than anything takes here.
-const LONG: Duration = Duration::from_secs(30);
 
 fn settings(ca: &TestCa) -> PoolSettings {
     let anywhere = "https://127.0.0.1".parse().unwrap();

@@ -19,7 +19,7 @@ use fpush_push::{
     settings::{Report, Section},
 };
 use fpush_testkit::{
-    Command, FakeXmpp, Link,
+    Command, FakeXmpp, LONG, Link,
     publish::{metronome_publish, prosody_publish},
 };
 use tokio::{sync::Semaphore, time::sleep};
@@ -27,7 +27,6 @@ use tokio::{sync::Semaphore, time::sleep};
 const DOMAIN: &str = "push.localhost";
 const SECRET: &str = "secret";
 const SECOND: Duration = Duration::from_secs(1);
-const LONG: Duration = Duration::from_secs(20);
 
 /// Takes every push, in 3 s if the token is slow; says of unknown tokens that they are none, and of dead ones that they are
 /// dead.

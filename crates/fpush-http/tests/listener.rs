@@ -23,6 +23,7 @@ use fpush_driver::Drain;
 use fpush_http::{Client, Handle, Limits, Listener, Security, StartError};
 use fpush_push::Network;
 use fpush_push::settings::{Report, Section};
+use fpush_testkit::LONG;
 use fpush_testkit::TempDir;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::json;
@@ -35,7 +36,6 @@ use tokio::{
 };
 
 const MOMENT: Duration = Duration::from_millis(200);
-const LONG: Duration = Duration::from_secs(60);
 
 async fn bind(address: SocketAddr, running: &[Handle]) -> Result<Listener, StartError> {
     Listener::bind(address, Security::default(), Limits::default(), running).await

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
 
-use crate::TempDir;
+use crate::{LONG, TempDir};
 
 /// A tab, which ends with the test.
 pub struct Browser {
@@ -59,7 +59,7 @@ impl Browser {
             if let Some((port, path)) = content.split_once('\n').filter(|(_, path)| !path.is_empty()) {
                 break (port.to_owned(), path.trim().to_owned());
             }
-            assert!(start.elapsed() < PATIENCE, "Chromium does not begin");
+            assert!(start.elapsed() < LONG, "Chromium does not begin");
             sleep(Duration::from_millis(50)).await;
         };
         let url = format!("ws://127.0.0.1:{port}{path}");
@@ -101,7 +101,7 @@ impl Browser {
             .await
             .unwrap();
         loop {
-            let message = timeout(PATIENCE, self.socket.next()).await;
+            let message = timeout(LONG, self.socket.next()).await;
             let message = message.unwrap_or_else(|_| panic!("Chromium does not answer {method}"));
             let Message::Text(text) = message.expect("Chromium has gone").unwrap() else {
                 continue;
@@ -143,7 +143,7 @@ impl Browser {
         let complete = format!("document.readyState === 'complete' && ({expression})");
         while self.try_evaluate(&complete).await != Ok(json!(true)) {
             let text = "location.href + ' ' + document.body?.innerText";
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > LONG {
                 panic!(
                     "{expression} does not come true on {:?}; {:?}",
                     self.try_evaluate(text).await,
@@ -210,12 +210,12 @@ impl Browser {
         // It may have gone before it answers.
         let close = json!({ "id": 0, "method": "Browser.close" });
         self.socket.send(Message::text(close.to_string())).await.unwrap();
-        if timeout(PATIENCE, self.process.wait()).await.is_err() {
+        if timeout(LONG, self.process.wait()).await.is_err() {
             self.process.kill().await.unwrap();
         }
         // Its processes go one after the other, and write until then.
         let (profile, start) = (self.profile.path(), Instant::now());
-        while profile.exists() && start.elapsed() < PATIENCE {
+        while profile.exists() && start.elapsed() < LONG {
             if fs::remove_dir_all(profile).is_err() {
                 sleep(Duration::from_millis(50)).await;
             }
@@ -223,6 +223,3 @@ impl Browser {
         self.complaints
     }
 }
-
-/// Nothing takes a browser that long.
-const PATIENCE: Duration = Duration::from_secs(30);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::LONG;
 use crate::temp_dir::TempDir;
 
 /// A running program; it is killed on drop.
@@ -196,7 +197,7 @@ impl Daemon {
     /// Ends the program as a power cut does: without a word.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
-        self.wait(Duration::from_secs(60));
+        self.wait(LONG);
     }
 
     /// Starts the program once more, in the same folder and with the same arguments, after it has ended. Its log begins
@@ -275,7 +276,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Runs a program to its end in the folder `dir`, and returns what it wrote. Panics after a minute.
+/// Runs a program to its end in the folder `dir`, and returns what it wrote. Panics after [`LONG`].
 #[track_caller]
 pub fn run_to_end<A: Into<OsString>>(
     bin: impl AsRef<Path>,
@@ -289,7 +290,7 @@ pub fn run_to_end<A: Into<OsString>>(
         .unwrap_or_else(|error| panic!("failed to start {}: {error}", bin.display()));
     let stdout = read_all(child.stdout.take().unwrap());
     let stderr = read_all(child.stderr.take().unwrap());
-    let status = wait_until(&mut child, &mut None, Duration::from_secs(60));
+    let status = wait_until(&mut child, &mut None, LONG);
     if status.is_none() {
         let _ = child.kill();
         let _ = child.wait();

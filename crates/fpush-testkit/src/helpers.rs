@@ -45,6 +45,9 @@ pub fn without_holding(mut modules: Value) -> Value {
     modules
 }
 
+/// How long a test waits for what surely comes: a test that hangs ends, and none fails because its machine is busy.
+pub const LONG: Duration = Duration::from_secs(180);
+
 /// Waits until something holds that no event tells of. `what` says it in words.
 ///
 /// # Panics

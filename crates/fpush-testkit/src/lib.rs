@@ -74,7 +74,7 @@ pub use fake_proxy::{FakeProxy, ProxyAnswer};
 pub use fake_push::{FakePush, Pushed};
 pub use fake_xmpp::{FakeXmpp, Link, Refusal, Reply};
 pub use firefox::Firefox;
-pub use helpers::{Written, is_root, merged, until, without_holding};
+pub use helpers::{LONG, Written, is_root, merged, until, without_holding};
 pub use http_client::{Http, http, http_address, try_http};
 pub use http_server::NewConnections;
 pub use mariadb::MariaDb;

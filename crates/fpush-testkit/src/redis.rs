@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{clock::Clock, relay::Relay, servers::free_port, temp_dir::TempDir};
+use crate::{LONG, clock::Clock, relay::Relay, servers::free_port, temp_dir::TempDir};
 
 /// A server that only this process knows. It listens at a socket in a folder that goes with it, and at a port of the loopback
 /// address.
@@ -182,7 +182,7 @@ impl Redis {
     /// The same; an error begins with a hyphen, and `None` is no answer.
     pub fn try_ask(&self, command: &[&str]) -> Option<String> {
         let mut stream = UnixStream::connect(self.socket()).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
         let mut request = format!("*{}\r\n", command.len());
         for word in command {
             request += &format!("${}\r\n{word}\r\n", word.len());

@@ -242,8 +242,7 @@ impl Drop for Relay {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const LONG: Duration = Duration::from_secs(20);
+    use crate::LONG;
 
     /// A server that says back what it hears.
     fn echo(folder: &TempDir) -> PathBuf {

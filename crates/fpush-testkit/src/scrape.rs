@@ -14,6 +14,7 @@ use std::{
 use serde_json::Value;
 
 use crate::Daemon;
+use crate::LONG;
 
 /// The listener of the setting `monitoring`.
 #[derive(Clone, Copy, Debug)]
@@ -90,8 +91,8 @@ impl Monitoring {
 
     /// The same where there may be no answer.
     pub fn try_request(self, method: &str, path: &str) -> io::Result<Page> {
-        let mut stream = TcpStream::connect_timeout(&self.address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut stream = TcpStream::connect_timeout(&self.address, LONG)?;
+        stream.set_read_timeout(Some(LONG))?;
         let host = self.address;
         write!(
             stream,
@@ -134,7 +135,7 @@ impl Monitoring {
     pub fn wait_for_news(self) {
         // In two seconds from now a status that is less than a second old is younger than this call.
         let uptime = || self.status()["uptime"].as_u64().map(|uptime| uptime + 2);
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + LONG;
         let mut until = uptime();
         loop {
             let now = self.status();
@@ -142,7 +143,7 @@ impl Monitoring {
             if known.is_some_and(|(until, uptime)| uptime >= until && now["age"] == 0) {
                 return;
             }
-            assert!(Instant::now() < end, "no news within {PATIENCE:?}: {now}");
+            assert!(Instant::now() < end, "no news within {LONG:?}: {now}");
             until = until.or_else(uptime);
             thread::sleep(Duration::from_millis(50));
         }
@@ -299,9 +300,6 @@ fn unquoted(text: &str) -> Option<(String, &str)> {
     }
     None
 }
-
-/// For an answer that should come at once.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[cfg(test)]
 mod tests {

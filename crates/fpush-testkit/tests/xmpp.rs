@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use fpush_testkit::LONG;
 use fpush_testkit::fake_xmpp::{AcceptError, End, ErrorChild};
 use fpush_testkit::publish::{
     ejabberd_publish, metronome_publish, mongooseim_publish, openfire_publish, prosody_debian11_publish,
@@ -17,7 +18,6 @@ use fpush_testkit::publish::{
 use fpush_testkit::{FakeXmpp, Link, Refusal, Reply};
 use sha1::{Digest as _, Sha1};
 
-const LONG: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(100);
 const DOMAIN: &str = "push.localhost";
 

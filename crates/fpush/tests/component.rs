@@ -20,12 +20,12 @@ use std::{
 };
 
 use fpush_testkit::{
-    Command, Daemon, FakeXmpp, Form, Link, Refusal, Reply, daemon::Builder, fake_xmpp::AcceptError,
+    Command, Daemon, FakeXmpp, Form, LONG, Link, Refusal, Reply, daemon::Builder, fake_xmpp::AcceptError,
     publish::*,
 };
 use serde_json::{Value, json};
 
-use crate::common::{DOMAIN, SECRET, SOON, settings};
+use crate::common::{DOMAIN, SECRET, settings};
 
 const BIN: &str = env!("CARGO_BIN_EXE_fpush");
 
@@ -50,7 +50,7 @@ impl Session {
         let xmpp = FakeXmpp::start(DOMAIN, SECRET);
         let settings = change(settings(&xmpp, modules));
         let daemon = prepare(Daemon::builder(BIN).settings(&settings)).start();
-        let link = xmpp.accept(SOON);
+        let link = xmpp.accept(LONG);
         Self {
             link,
             daemon,
@@ -69,7 +69,7 @@ impl Session {
     fn ask<T: Display>(&mut self, request: impl FnOnce(&str) -> T) -> Reply {
         let id = self.fresh_id();
         self.link.send(request(&id));
-        self.link.reply_to(&id, SOON)
+        self.link.reply_to(&id, LONG)
     }
 
     /// The reply to an iq with this content, as `result` or `type/condition`.
@@ -195,7 +195,7 @@ mod publishes {
         for token in ["dead-1", "dead-2", "dead-1"] {
             assert_eq!(session.publish(token, None), "cancel/item-not-found");
         }
-        session.daemon.wait_for_nth_log("TokenDead", 3, SOON);
+        session.daemon.wait_for_nth_log("TokenDead", 3, LONG);
         assert_eq!(session.daemon.log().matches("push failed").count(), 2);
     }
 
@@ -210,7 +210,7 @@ mod publishes {
             );
         }
         assert_eq!(session.publish("t", Some("m")), "result");
-        let line = session.daemon.wait_for_log("names no push module", SOON);
+        let line = session.daemon.wait_for_log("names no push module", LONG);
         assert!(
             line.contains("ERROR") && line.contains("is_default_module"),
             "{line}"
@@ -244,7 +244,7 @@ mod publishes {
             let reply = session.ask(|id| Publish::new(id, "t", "<item/>", &options).from("u@b.example/r"));
             assert_eq!(reply.verdict(), "wait/internal-server-error");
         }
-        let line = session.daemon.wait_for_log("not in the settings", SOON);
+        let line = session.daemon.wait_for_log("not in the settings", LONG);
         assert!(line.contains("ERROR"), "{line}");
         assert!(line.contains("x\\n\\u{1b}[31m ERROR forged yyy"), "{line}");
         assert!(
@@ -252,7 +252,7 @@ mod publishes {
             "{line}"
         );
         session.daemon.terminate();
-        session.daemon.wait(SOON);
+        session.daemon.wait(LONG);
         let log = session.daemon.log();
         let (summaries, lines): (Vec<_>, Vec<_>) = log
             .lines()
@@ -271,7 +271,7 @@ mod publishes {
         let mut session = Session::start(&demo());
         let name = "y".repeat(100);
         assert_eq!(session.publish("t", Some(&name)), "wait/internal-server-error");
-        let line = session.daemon.wait_for_log("not in the settings", SOON);
+        let line = session.daemon.wait_for_log("not in the settings", LONG);
         assert!(line.contains("ERROR") && line.contains("of 100 bytes"), "{line}");
         assert!(!session.daemon.log().contains("yyyy"), "{line}");
     }
@@ -370,12 +370,12 @@ mod parsing {
         for (node, expected) in [("t", "result"), ("dead-t", "cancel/item-not-found")] {
             for (server, publish) in shapes("x", node, Some("m")) {
                 session.link.send(publish);
-                assert_eq!(session.link.reply_to("x", SOON).verdict(), expected, "{server}");
+                assert_eq!(session.link.reply_to("x", LONG).verdict(), expected, "{server}");
             }
         }
         for (server, publish) in nameless("x", "t") {
             session.link.send(publish);
-            let verdict = session.link.reply_to("x", SOON).verdict();
+            let verdict = session.link.reply_to("x", LONG).verdict();
             assert_eq!(verdict, "wait/internal-server-error", "{server} without a module");
         }
         session.nothing_else_came();
@@ -387,7 +387,7 @@ mod parsing {
         session.earn_trust(None);
         for (server, publish) in nameless("x", "dead-t") {
             session.link.send(publish);
-            let verdict = session.link.reply_to("x", SOON).verdict();
+            let verdict = session.link.reply_to("x", LONG).verdict();
             // With a secret its node is that of a device that registered, and the registry may be missing by mistake.
             let expected = match server {
                 "Metronome with a secret" => "wait/internal-server-error",
@@ -516,12 +516,12 @@ mod parsing {
             pubsub(&format!("{publish}{module}"))
         );
         session.link.send(spelt);
-        assert_eq!(session.link.reply_to("spelt", SOON).verdict(), "result");
+        assert_eq!(session.link.reply_to("spelt", LONG).verdict(), "result");
         for namespace in ["jabber:client", "jabber:server"] {
             let publish = pubsub(&format!("{publish}{module}"));
             let iq = iq("set", namespace, &publish).replacen("<iq ", &format!("<iq xmlns='{namespace}' "), 1);
             session.link.send(iq);
-            assert_eq!(session.link.reply_to(namespace, SOON).verdict(), "result");
+            assert_eq!(session.link.reply_to(namespace, LONG).verdict(), "result");
         }
         session.nothing_else_came();
     }
@@ -579,8 +579,8 @@ mod parsing {
         ];
         for (n, (server, publish)) in nameless("x", &apns_token(1)).into_iter().enumerate() {
             session.link.send(publish);
-            assert_eq!(session.link.reply_to("x", SOON).verdict(), "result", "{server}");
-            let request = apns.wait_for(n + 1, SOON).pop().unwrap();
+            assert_eq!(session.link.reply_to("x", LONG).verdict(), "result", "{server}");
+            let request = apns.wait_for(n + 1, LONG).pop().unwrap();
             let expected = if low.contains(&server) {
                 "background"
             } else {
@@ -787,7 +787,7 @@ mod other_traffic {
             ),
         ] {
             session.link.send(stanza);
-            let reply = session.link.reply_to(id, SOON);
+            let reply = session.link.reply_to(id, LONG);
             let text = reply.text().unwrap_or_default();
             assert!(text.contains(said), "{}", reply.raw);
             for sent in ["nobody", "a-token", "dead-token", "register-push-fcm"] {
@@ -815,7 +815,7 @@ mod other_traffic {
         ] {
             session.publish(node, None);
             let end = format!("publish={number} outcome={outcome}");
-            let reply = session.daemon.wait_for_log(&end, SOON);
+            let reply = session.daemon.wait_for_log(&end, LONG);
             let number = format!("publish={number} ");
             let log = session.daemon.log();
             let of_it: Vec<_> = log
@@ -888,7 +888,7 @@ mod other_traffic {
         for id in ["", " id='s-1'"] {
             let subscribe = format!("<presence from='u@a.example' to='{DOMAIN}' type='subscribe'{id}/>");
             session.link.send(subscribe);
-            let answer = session.link.next_stanza(SOON);
+            let answer = session.link.next_stanza(LONG);
             let expected = format!("<presence type='unsubscribed' from='{DOMAIN}' to='u@a.example'{id}/>");
             assert_eq!(answer, expected);
         }
@@ -944,7 +944,7 @@ mod addresses {
                 session.link.send(format!(
                     "<iq to={to} id={id} type='set' from={from}>{content}</iq>"
                 ));
-                let reply = session.link.reply_to(&inner(id), SOON);
+                let reply = session.link.reply_to(&inner(id), LONG);
                 assert_eq!(reply.verdict(), verdict, "{from} {to} {id}");
                 assert_eq!(reply.from, Some(inner(to)));
                 assert_eq!(reply.to, Some(inner(from)));
@@ -976,7 +976,7 @@ mod addresses {
         let publish = prosody_publish("same", "t", None, true).to_string();
         session.link.send(publish.repeat(10));
         for _ in 0..10 {
-            assert_eq!(session.link.reply_to("same", SOON).verdict(), "result");
+            assert_eq!(session.link.reply_to("same", LONG).verdict(), "result");
         }
         session.nothing_else_came();
     }
@@ -1337,7 +1337,7 @@ mod strangers {
             for Nasty { what, stanza, reply } in &all {
                 session.link.send_bytes(stanza);
                 if let Some(reply) = reply {
-                    assert_eq!(session.link.reply_to("nasty", SOON).verdict(), *reply, "{what}");
+                    assert_eq!(session.link.reply_to("nasty", LONG).verdict(), *reply, "{what}");
                 }
                 assert_eq!(session.publish("t", None), "result", "after {what}");
                 let others = session.link.pending();
@@ -1374,12 +1374,12 @@ mod strangers {
             let ping = "<ping xmlns='urn:xmpp:ping'/>";
             session.link.send(iq("get", &id, ping));
             if is_repeated {
-                assert_eq!(session.link.reply_to(&id, SOON).verdict(), "result", "{what}");
+                assert_eq!(session.link.reply_to(&id, LONG).verdict(), "result", "{what}");
             }
             session.link.send(iq("set", &id, &pubsub("<publish node='t'/>")));
             if is_repeated {
                 // It need not be kept until a provider has answered.
-                let verdict = session.link.reply_to(&id, SOON).verdict();
+                let verdict = session.link.reply_to(&id, LONG).verdict();
                 assert!(
                     verdict == "result" || verdict.starts_with("wait/"),
                     "{what}: {verdict}"
@@ -1418,11 +1418,11 @@ mod strangers {
         for stanza in stanzas {
             let head: String = stanza.chars().take(160).collect();
             session.link.send(&stanza);
-            session.link.reply_to("nasty", SOON);
+            session.link.reply_to("nasty", LONG);
             assert_eq!(session.publish("t", None), "result", "{head}");
         }
         assert!(
-            session.daemon.cpu_time() < SOON,
+            session.daemon.cpu_time() < LONG,
             "{:?}",
             session.daemon.cpu_time()
         );
@@ -1445,7 +1445,7 @@ mod strangers {
             (20 * limit, "wait/bad-request"),
         ] {
             session.link.send(with_item(&body_of(size)));
-            assert_eq!(session.link.reply_to("nasty", SOON).verdict(), expected, "{size}");
+            assert_eq!(session.link.reply_to("nasty", LONG).verdict(), expected, "{size}");
             assert_eq!(session.publish("t", None), "result");
         }
         // Nobody can be told if the start tag alone is too large, or if it wants no reply.
@@ -1472,7 +1472,7 @@ mod strangers {
             session.link.send(&megabyte);
         }
         session.link.send(end.replace("<item>", ""));
-        assert_eq!(session.link.reply_to("nasty", SOON).verdict(), "wait/bad-request");
+        assert_eq!(session.link.reply_to("nasty", LONG).verdict(), "wait/bad-request");
         let grown = session.daemon.peak_rss_kib() - before;
         assert!(grown < 4 * 1_024, "{grown} KiB");
         assert_eq!(session.publish("t", None), "result");
@@ -1537,11 +1537,11 @@ mod strangers {
             session.link.send(second);
         }
         for at in 0..=length {
-            let reply = session.link.reply_to(&format!("split-{at:04}"), SOON);
+            let reply = session.link.reply_to(&format!("split-{at:04}"), LONG);
             assert_eq!(reply.verdict(), "result", "split at {at}");
         }
         session.link.send_split(publish("bytewise"), 1);
-        assert_eq!(session.link.reply_to("bytewise", SOON).verdict(), "result");
+        assert_eq!(session.link.reply_to("bytewise", LONG).verdict(), "result");
         session.nothing_else_came();
     }
 }
@@ -1579,11 +1579,11 @@ mod logins {
         for (refusal, said, advice) in table {
             let xmpp = FakeXmpp::start(DOMAIN, SECRET);
             let daemon = start(&xmpp);
-            xmpp.refuse(refusal, SOON);
-            let line = daemon.wait_for_log(said, SOON);
+            xmpp.refuse(refusal, LONG);
+            let line = daemon.wait_for_log(said, LONG);
             has_advice(&line);
             assert!(line.contains(advice), "{line}");
-            xmpp.accept(SOON);
+            xmpp.accept(LONG);
             assert!(!daemon.log().contains(SECRET));
         }
     }
@@ -1592,21 +1592,21 @@ mod logins {
     fn a_login_that_ends_without_a_word_is_explained_and_tried_again() {
         let xmpp = FakeXmpp::start(DOMAIN, SECRET);
         let daemon = start(&xmpp);
-        xmpp.refuse(Refusal::Close, SOON);
-        let line = daemon.wait_for_log("closed the stream during the login", SOON);
+        xmpp.refuse(Refusal::Close, LONG);
+        let line = daemon.wait_for_log("closed the stream during the login", LONG);
         assert!(
             line.contains("ERROR") && line.contains("component.componentKey"),
             "{line}"
         );
-        xmpp.accept(SOON);
+        xmpp.accept(LONG);
     }
 
     #[test]
     fn a_wrong_secret_is_explained() {
         let xmpp = FakeXmpp::start(DOMAIN, "another");
         let daemon = start(&xmpp);
-        assert_eq!(xmpp.try_accept(SOON).err(), Some(AcceptError::WrongSecret));
-        has_advice(&daemon.wait_for_log("not-authorized", SOON));
+        assert_eq!(xmpp.try_accept(LONG).err(), Some(AcceptError::WrongSecret));
+        has_advice(&daemon.wait_for_log("not-authorized", LONG));
     }
 
     #[test]
@@ -1624,7 +1624,7 @@ mod logins {
             come.send(header).unwrap();
         });
         let _daemon = Daemon::builder(BIN).settings(&settings).start();
-        assert_eq!(came.recv_timeout(SOON).as_ref(), Ok(b"<?xml version"));
+        assert_eq!(came.recv_timeout(LONG).as_ref(), Ok(b"<?xml version"));
     }
 
     /// The key that is in the settings is named, and what is corrected in the file counts.
@@ -1639,13 +1639,13 @@ mod logins {
             .settings(&settings)
             .file("component.key", "wrong\n")
             .start();
-        assert_eq!(xmpp.try_accept(SOON).err(), Some(AcceptError::WrongSecret));
-        let line = daemon.wait_for_log("not-authorized", SOON);
+        assert_eq!(xmpp.try_accept(LONG).err(), Some(AcceptError::WrongSecret));
+        let line = daemon.wait_for_log("not-authorized", LONG);
         has_advice(&line);
         assert!(line.contains("component.componentKeyFile"), "{line}");
         fs::write(daemon.dir().join("component.key"), SECRET).unwrap();
         daemon.signal("HUP");
-        while xmpp.try_accept(SOON).is_err() {}
+        while xmpp.try_accept(LONG).is_err() {}
     }
 
     #[test]
@@ -1653,12 +1653,12 @@ mod logins {
         let xmpp = FakeXmpp::start(DOMAIN, SECRET);
         xmpp.close_port();
         let daemon = start(&xmpp);
-        let line = daemon.wait_for_log("cannot connect to the server", SOON);
+        let line = daemon.wait_for_log("cannot connect to the server", LONG);
         has_advice(&line);
         assert!(line.contains(&xmpp.port().to_string()), "{line}");
-        daemon.wait_for_nth_log("cannot connect to the server", 3, SOON);
+        daemon.wait_for_nth_log("cannot connect to the server", 3, LONG);
         xmpp.open_port();
-        xmpp.accept(SOON);
+        xmpp.accept(LONG);
     }
 
     #[test]
@@ -1680,7 +1680,7 @@ mod logins {
             socket.write_all(answer.as_bytes()).unwrap();
         }
         listener.accept().unwrap();
-        let line = daemon.wait_for_nth_log("no link", 4, SOON);
+        let line = daemon.wait_for_nth_log("no link", 4, LONG);
         assert!(line.contains("server's port for components"), "{line}");
     }
 
@@ -1690,7 +1690,7 @@ mod logins {
             let xmpp = FakeXmpp::start(DOMAIN, SECRET);
             xmpp.set_stream_id(id);
             let _daemon = start(&xmpp);
-            xmpp.accept(SOON);
+            xmpp.accept(LONG);
         }
     }
 
@@ -1711,10 +1711,10 @@ mod logins {
                 link, daemon, xmpp, ..
             } = Session::start_with(&demo(), patient, |daemon| daemon);
             end(link);
-            let mut link = xmpp.accept(SOON);
+            let mut link = xmpp.accept(LONG);
             link.send(prosody_publish("next", "t", None, true));
-            assert_eq!(link.reply_to("next", SOON).verdict(), "result");
-            let line = daemon.wait_for_log("link down", SOON);
+            assert_eq!(link.reply_to("next", LONG).verdict(), "result");
+            let line = daemon.wait_for_log("link down", LONG);
             assert!(line.contains("WARN"), "{line}");
         }
     }
@@ -1729,7 +1729,7 @@ mod logins {
     fn who_was_replaced_does_not_fight() {
         let session = Session::start(&demo());
         session.link.stream_error("conflict");
-        let line = session.daemon.wait_for_log("link down", SOON);
+        let line = session.daemon.wait_for_log("link down", LONG);
         assert!(
             line.contains("another instance") && line.contains("kick_old"),
             "{line}"
@@ -1747,15 +1747,15 @@ mod logins {
             .answer_with(|_| Answer::Normal.after(Duration::from_secs(1)));
         let publish = prosody_publish("late", &apns_token(1), None, true).from("u@a.example/r");
         phone.session.link.send(publish);
-        phone.apns.wait_for(1, SOON);
+        phone.apns.wait_for(1, LONG);
         let Session {
             link, daemon, xmpp, ..
         } = &mut phone.session;
         link.close();
-        link.expect_end(SOON);
-        daemon.wait_for_log("reply answer", SOON);
-        *link = xmpp.accept(SOON);
-        let reply = link.reply_to("late", SOON);
+        link.expect_end(LONG);
+        daemon.wait_for_log("reply answer", LONG);
+        *link = xmpp.accept(LONG);
+        let reply = link.reply_to("late", LONG);
         assert_eq!(reply.verdict(), "result");
         assert_eq!(reply.to.as_deref(), Some("u@a.example/r"));
     }
@@ -1771,8 +1771,8 @@ mod signals {
             assert_eq!(session.publish("t", None), "result");
             let start = Instant::now();
             session.daemon.signal(signal);
-            assert!(session.link.expect_end(SOON).stream_closed);
-            assert_eq!(session.daemon.wait(SOON).code(), Some(0));
+            assert!(session.link.expect_end(LONG).stream_closed);
+            assert_eq!(session.daemon.wait(LONG).code(), Some(0));
             assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         }
     }
@@ -1782,17 +1782,17 @@ mod signals {
         let xmpp = FakeXmpp::start(DOMAIN, SECRET);
         // Nobody answers the connection.
         let mut waiting = Daemon::builder(BIN).settings(&settings(&xmpp, &demo())).start();
-        waiting.wait_for_log("started", SOON);
+        waiting.wait_for_log("started", LONG);
         let closed = FakeXmpp::start(DOMAIN, SECRET);
         closed.close_port();
         let mut settings = settings(&closed, &demo());
         settings["timeout"]["xmppconnectionError"] = "1h".into();
         let mut pausing = Daemon::builder(BIN).settings(&settings).start();
-        pausing.wait_for_log("no link", SOON);
+        pausing.wait_for_log("no link", LONG);
         for daemon in [&mut waiting, &mut pausing] {
             let start = Instant::now();
             daemon.terminate();
-            assert_eq!(daemon.wait(SOON).code(), Some(0));
+            assert_eq!(daemon.wait(LONG).code(), Some(0));
             assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         }
     }
@@ -1805,11 +1805,11 @@ mod signals {
         let start = Instant::now();
         session.daemon.terminate();
         assert_eq!(
-            session.link.reply_to("slow", SOON).verdict(),
+            session.link.reply_to("slow", LONG).verdict(),
             "wait/remote-server-timeout"
         );
-        assert!(session.link.expect_end(SOON).stream_closed);
-        assert_eq!(session.daemon.wait(SOON).code(), Some(0));
+        assert!(session.link.expect_end(LONG).stream_closed);
+        assert_eq!(session.daemon.wait(LONG).code(), Some(0));
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     }
 
@@ -1822,9 +1822,9 @@ mod signals {
         session.daemon.terminate();
         session
             .daemon
-            .wait_for_log("a second signal ends this at once", SOON);
+            .wait_for_log("a second signal ends this at once", LONG);
         session.daemon.signal("INT");
-        session.daemon.wait(SOON);
+        session.daemon.wait(LONG);
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     }
 
@@ -1839,7 +1839,7 @@ mod signals {
             }
         }
         assert_eq!(
-            phone.apns.wait_for(TOKENS, SOON).len(),
+            phone.apns.wait_for(TOKENS, LONG).len(),
             TOKENS,
             "the others are queued"
         );
@@ -1848,14 +1848,14 @@ mod signals {
             .answer_with(|_| Answer::Normal.after(Duration::from_secs(1)));
         phone.session.daemon.terminate();
         // The first queued push tells that the end has begun.
-        phone.apns.wait_for(TOKENS + 1, SOON);
+        phone.apns.wait_for(TOKENS + 1, LONG);
         assert_eq!(
             phone.session.publish(&apns_token(99), None),
             "wait/internal-server-error"
         );
         assert_eq!(phone.session.iq("get", "<ping xmlns='urn:xmpp:ping'/>"), "result");
-        assert!(phone.session.link.expect_end(SOON).stream_closed);
-        assert_eq!(phone.session.daemon.wait(SOON).code(), Some(0));
+        assert!(phone.session.link.expect_end(LONG).stream_closed);
+        assert_eq!(phone.session.daemon.wait(LONG).code(), Some(0));
         let mut tokens: Vec<_> = phone
             .apns
             .requests()
@@ -1880,9 +1880,9 @@ mod signals {
         }
         phone.session.xmpp.close_port();
         phone.session.link.close();
-        phone.session.daemon.wait_for_log("no link", SOON);
+        phone.session.daemon.wait_for_log("no link", LONG);
         phone.session.daemon.terminate();
-        assert_eq!(phone.session.daemon.wait(SOON).code(), Some(0));
+        assert_eq!(phone.session.daemon.wait(LONG).code(), Some(0));
         assert_eq!(phone.apns.count(), 2);
     }
 
@@ -1900,12 +1900,12 @@ mod signals {
             .session
             .link
             .send(prosody_publish("held", &apns_token(9), None, true));
-        phone.apns.wait_for(4, SOON);
+        phone.apns.wait_for(4, LONG);
         let start = Instant::now();
         phone.session.daemon.terminate();
-        let verdict = phone.session.link.reply_to("held", SOON).verdict();
+        let verdict = phone.session.link.reply_to("held", LONG).verdict();
         assert_eq!(verdict, "wait/remote-server-timeout");
-        assert_eq!(phone.session.daemon.wait(SOON).code(), Some(0));
+        assert_eq!(phone.session.daemon.wait(LONG).code(), Some(0));
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         let log = phone.session.daemon.log();
         assert!(log.contains("lost=3") && log.contains("undelivered=3"), "{log}");
@@ -2005,12 +2005,12 @@ fn the_log_holds_no_token_secret_sender_or_body() {
     ] {
         session.link.send(stanza);
     }
-    apns.wait_for(8, SOON);
-    fcm.wait_for(8, SOON);
+    apns.wait_for(8, LONG);
+    fcm.wait_for(8, LONG);
     let access_token = fcm.sends()[0].bearer.clone().unwrap();
     let jwt = apns.requests()[0].header("authorization").unwrap().to_owned();
     session.daemon.terminate();
-    session.daemon.wait(SOON);
+    session.daemon.wait(LONG);
 
     let log = session.daemon.log();
     assert!(

@@ -16,15 +16,13 @@ use std::{
 };
 
 use fpush_testkit::{
-    Answer, Command, Daemon, FakeApns, FakeXmpp, Form, Link, Monitoring, Postgres, TestCa, fixture,
+    Answer, Command, Daemon, FakeApns, FakeXmpp, Form, LONG, Link, Monitoring, Postgres, TestCa, fixture,
     publish::{ejabberd_publish, field, options},
     run_to_end, until,
 };
 use serde_json::{Value, json};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fpush");
-/// A reply may take 25 s, and what is held is tried again after a minute at most.
-const LONG: Duration = Duration::from_secs(90);
 const RESULT: &str = "result";
 const DEAD: &str = "cancel/item-not-found";
 const BLOCKED: &str = "wait/remote-server-timeout";

@@ -19,11 +19,10 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::OnceLock,
-    time::Duration,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use fpush_testkit::{ApnsKey, Daemon, TempDir, certs::service_account_json, fixture, run_to_end};
+use fpush_testkit::{ApnsKey, Daemon, LONG, TempDir, certs::service_account_json, fixture, run_to_end};
 use serde_json::{Map, Value};
 
 const BIN: &str = env!("CARGO_BIN_EXE_fpush");
@@ -508,7 +507,7 @@ fn what_cannot_work_is_an_error_of_check_and_no_end_of_a_service() {
         }
         let command = format!("cd {} && exec {BIN} settings.json", folder.dir.path().display());
         let daemon = Daemon::builder("/bin/sh").args(["-c", &command]).start();
-        daemon.wait_for_log(" started version=", Duration::from_secs(20));
+        daemon.wait_for_log(" started version=", LONG);
         let log = folder.plain(daemon.log().into_bytes());
         for mistake in errors.lines().filter_map(|line| line.strip_prefix("error: ")) {
             if !log
@@ -636,11 +635,11 @@ fn a_type_that_this_build_leaves_out_is_reported_with_its_feature() {
 
 #[cfg(feature = "enable_demo_support")]
 mod a_daemon {
-    use fpush_testkit::{Daemon, FakeXmpp, publish::prosody_publish};
+    use fpush_testkit::{Daemon, FakeXmpp, LONG, publish::prosody_publish};
     use serde_json::json;
 
     use super::{BIN, Folder, private, public};
-    use crate::common::{DOMAIN, SECRET, SOON, settings};
+    use crate::common::{DOMAIN, SECRET, settings};
 
     /// The original ignores keys that it does not know, and its files must go on working.
     #[test]
@@ -648,10 +647,10 @@ mod a_daemon {
         let xmpp = FakeXmpp::start(DOMAIN, SECRET);
         let modules = json!({ "demo": { "type": "demo", "is_default_module": true, "ratelimt": {} } });
         let daemon = Daemon::builder(BIN).settings(&settings(&xmpp, &modules)).start();
-        let mut link = xmpp.accept(SOON);
+        let mut link = xmpp.accept(LONG);
         link.send(prosody_publish("1", "t", None, true));
-        assert_eq!(link.reply_to("1", SOON).verdict(), "result");
-        let line = daemon.wait_for_log("pushModules.demo.ratelimt", SOON);
+        assert_eq!(link.reply_to("1", LONG).verdict(), "result");
+        let line = daemon.wait_for_log("pushModules.demo.ratelimt", LONG);
         assert!(
             line.contains("WARN") && line.contains("did you mean \"ratelimit\"?"),
             "{line}"
@@ -670,7 +669,7 @@ mod a_daemon {
             .file("component.key", format!("{SECRET}\r\n"))
             .args::<&str>([])
             .start();
-        xmpp.accept(SOON);
+        xmpp.accept(LONG);
     }
 
     /// Settings without a secret in them may be read by everybody.

@@ -9,6 +9,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, RSA_PK
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+pub(crate) use fpush_testkit::LONG;
 use fpush_testkit::TestCa;
 use fpush_testkit::certs::Identity;
 use h2::client::SendRequest;
@@ -23,8 +24,6 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// Long enough for everything that should happen.
-pub(crate) const LONG: Duration = Duration::from_secs(10);
 /// Long enough to see that something does not happen.
 pub(crate) const SHORT: Duration = Duration::from_millis(150);
 

@@ -170,7 +170,7 @@ fn a_wrong_password_is_said_and_costs_nothing() {
     expect_lines(&rig, 0, 1);
     assert!(!rig.all[0].daemon.log().contains("wr0ng"));
     rig.redis.ask(&["ACL", "SETUSER", "app", ">wr0ng"]);
-    rig.all[0].daemon.wait_for_log(BACK, 2 * LONG);
+    rig.all[0].daemon.wait_for_log(BACK, LONG);
     expect_lines(&rig, 0, 1);
     expect_windows(&rig, 1);
 }
@@ -184,7 +184,7 @@ fn an_engine_that_was_flushed_is_told_all_again() {
     assert_eq!(rig.push(0, &token(2)), RESULT);
     let key = rig.redis.ask(&["GET", "fpush:{all}:key"]);
     rig.redis.ask(&["FLUSHALL"]);
-    rig.all[0].daemon.wait_for_log("has lost what it knew", 3 * LONG);
+    rig.all[0].daemon.wait_for_log("has lost what it knew", LONG);
     rig.wait_for_key(":blocks:");
     assert_eq!(rig.push(1, &token(1)), DEAD);
     assert_eq!(
@@ -243,7 +243,7 @@ fn a_thousand_modules_come_up_on_an_engine_that_is_not_near() {
         (0..1_000).all(|number| keys.iter().any(|key| key.contains(&format!("{{other{number}}}"))))
     });
     // A busy machine may be late with some of it; an engine that is too far away for all of it would never stay up.
-    until(6 * LONG, "it stays up for three seconds", || {
+    until(LONG, "it stays up for three seconds", || {
         let count = |what| rig.all[0].daemon.log().matches(what).count();
         let (down, back) = (count(DOWN), count(BACK));
         std::thread::sleep(3 * SECOND);

@@ -175,7 +175,7 @@ fn a_replica_of_the_modules_node_takes_over_with_all_that_is_held_and_blocked() 
     });
     rig.redis = replica;
     for instance in 0..2 {
-        rig.all[instance].daemon.wait_for_log(BACK, 3 * LONG);
+        rig.all[instance].daemon.wait_for_log(BACK, LONG);
     }
     // Of the two that both held, the newer one stays.
     rig.wait_until_shared(10);

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
+pub(crate) use fpush_testkit::LONG;
 use fpush_testkit::{
     ApnsRequest, Clock, Command, Daemon, FakeApns, FakeXmpp, Form, Link, Monitoring, Redis, TestCa, fixture,
     publish::ejabberd_publish, until,
@@ -9,8 +10,6 @@ use fpush_testkit::{
 use serde_json::{Value, json};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_fpush");
-/// Long enough for everything that should happen at once.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 pub(crate) const RESULT: &str = "result";
@@ -222,11 +221,9 @@ impl Instance {
 #[track_caller]
 pub(crate) fn wait_until_engine_is(is_used: bool, monitoring: Monitoring) {
     let expected = Some(f64::from(u8::from(is_used)));
-    until(
-        4 * LONG,
-        &format!("whether the engine is used: {is_used}"),
-        || monitoring.scrape().value("fpush_cluster_up", &[]) == expected,
-    );
+    until(LONG, &format!("whether the engine is used: {is_used}"), || {
+        monitoring.scrape().value("fpush_cluster_up", &[]) == expected
+    });
 }
 
 /// Those of an instance in this folder that shares nothing yet. Apple's authority is in `ca.pem` there.

@@ -148,7 +148,7 @@ impl Service {
     /// Waits until so many publishes have come: a busy machine's servers take their time.
     #[track_caller]
     fn wait_for_publishes(&mut self, count: usize) {
-        until(6 * LONG, "all is published", || {
+        until(LONG, "all is published", || {
             self.all.iter_mut().for_each(Member::read);
             self.published() >= count
         });
@@ -159,7 +159,7 @@ impl Service {
     #[track_caller]
     fn settle(&mut self) {
         let mut since = Instant::now();
-        until(6 * LONG, "all publishes are answered", || {
+        until(LONG, "all publishes are answered", || {
             let before: usize = self.links().map(|books| books.read).sum();
             self.all.iter_mut().for_each(Member::read);
             let is_same = self.links().map(|books| books.read).sum::<usize>() == before;
@@ -194,7 +194,7 @@ impl Service {
     }
 
     fn wait_until_shared(&self, count: usize) {
-        until(2 * LONG, &format!("{count} are in the engine"), || {
+        until(LONG, &format!("{count} are in the engine"), || {
             self.redis.ask(&["HLEN", "fpush:{m}:held"]) == count.to_string()
         });
     }
@@ -203,7 +203,7 @@ impl Service {
     #[track_caller]
     fn wait_until_nothing_is_held(&self) {
         for member in &self.all {
-            until(4 * LONG, "nothing is held", || {
+            until(LONG, "nothing is held", || {
                 member.value("fpush_pushes_queued", &[("module", "m")]) == 0
             });
         }
@@ -228,7 +228,7 @@ impl Service {
         while self.all[instance].value("fpush_component_up", &[]) != links {
             // A server that has not noticed the end of the former one refuses the new one for up to a minute.
             assert!(
-                start.elapsed() < 4 * LONG,
+                start.elapsed() < LONG,
                 "the links are not up again: {}",
                 self.all[instance].daemon.log()
             );
@@ -505,7 +505,7 @@ fn limits_blocks_provider_token_and_held_pushes_are_those_of_one_instance() {
     });
     let back = Instant::now();
     all.apple.comes_back();
-    until(4 * LONG, "all are woken", || {
+    until(LONG, "all are woken", || {
         let woken = all.apple.accepted_since(back);
         held.iter().all(|token| woken.contains_key(token))
     });
@@ -603,7 +603,7 @@ impl Service {
             *latest = at.max(*latest);
         }
         let mut missing = BTreeSet::new();
-        let end = Instant::now() + 6 * LONG;
+        let end = Instant::now() + LONG;
         loop {
             let accepted = self.apple.accepted();
             missing.extend(last.keys().cloned());

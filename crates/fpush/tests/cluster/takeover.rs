@@ -103,9 +103,7 @@ impl Rig {
         devices: std::ops::Range<usize>,
     ) {
         let all: BTreeMap<_, _> = devices.map(|number| (token(number), 1)).collect();
-        until(2 * LONG, "all are woken", || {
-            provider.accepted().len() == all.len()
-        });
+        until(LONG, "all are woken", || provider.accepted().len() == all.len());
         for instance in instances {
             self.wait_until_held(*instance, 0);
         }
@@ -194,7 +192,7 @@ fn what_was_held_while_the_engine_was_away_is_taken_over_later() {
     rig.wait_until_shared(8);
     rig.all[0].daemon.kill();
     // Nobody is taken for gone until all have had the time to come back.
-    until(3 * LONG, "they are taken over", || {
+    until(LONG, "they are taken over", || {
         let labels = [("module", "m"), ("from", "dead")];
         rig.value(1, "fpush_held_takeovers_total", &labels) == 7
     });
@@ -212,7 +210,7 @@ fn what_several_hold_for_a_device_because_the_engine_was_away_is_one_push() {
     rig.hold(0, 4..8);
     rig.hold(1, 2..10);
     rig.redis.start();
-    until(3 * LONG, "both have told what they hold", || {
+    until(LONG, "both have told what they hold", || {
         rig.redis.ask(&["ZCARD", "fpush:{m}:taken"]) == "6"
     });
     rig.wait_until_shared(10);
@@ -302,7 +300,7 @@ fn an_instance_that_cannot_ask_sends_what_it_holds_after_a_while() {
     rig.redis.kill();
     provider.comes_back();
     rig.all[0].start_again();
-    until(2 * LONG, "all are woken", || provider.accepted().len() == 4);
+    until(LONG, "all are woken", || provider.accepted().len() == 4);
 }
 
 #[test]
@@ -330,7 +328,7 @@ fn what_goes_out_twice_because_a_lease_ran_out_is_counted() {
     relay.hold(Flow::Answers);
     rig.wait_for_takeover(1, "dead", 3);
     provider.comes_back();
-    until(2 * LONG, "both have sent", || {
+    until(LONG, "both have sent", || {
         provider.accepted().values().sum::<usize>() == 6
     });
     relay.release();

@@ -190,7 +190,7 @@ fn without_a_daemon_whoever_does_not_let_us_in_is_named() {
         .args(["check".into(), "--connect".into(), place.settings()])
         .start();
     place.xmpp.refuse(Refusal::NotAuthorized, LONG);
-    assert_eq!(command.wait(2 * LONG).code(), Some(NO), "{}", command.log());
+    assert_eq!(command.wait(LONG).code(), Some(NO), "{}", command.log());
     let log = command.log();
     for part in [
         "component push.localhost: the server answered not-authorized\n  the server does not accept \
@@ -214,7 +214,8 @@ fn a_provider_that_says_nothing_is_not_waited_for_long() {
     place
         .check()
         .expect(NO, &[ASKED, LINK_UP, GOOGLE_SAYS, "module ios: ", "\n  "]);
-    assert!(start.elapsed() < 2 * LONG, "{:?}", start.elapsed());
+    let took = start.elapsed();
+    assert!(took < 40 * SECOND, "an answer is waited for 15 s: {took:?}");
     drop(running);
 }
 

@@ -241,10 +241,10 @@ fn a_database_that_another_program_has_locked() {
     let daemon = Daemon::builder(PROGRAM).args([place.settings()]).start();
     let mut link = place.accept(&daemon);
     let away = "the database of registered devices cannot be used";
-    let line = daemon.wait_for_log(away, 3 * LONG);
+    let line = daemon.wait_for_log(away, LONG);
     assert!(is_said(&line), "no {words} in {line}");
     drop(shell);
-    daemon.wait_for_log("the database of registered devices can be used again", 3 * LONG);
+    daemon.wait_for_log("the database of registered devices can be used again", LONG);
 
     // While it runs registrations wait, and the log says why.
     let said = daemon.log().lines().filter(|line| line.contains(away)).count();
@@ -252,11 +252,11 @@ fn a_database_that_another_program_has_locked() {
     let fields = [("type", "apns"), ("node", "n"), ("token", &apple(1))];
     let command = fpush_testkit::Command::new("id", "v1-register-push", &fields);
     link.send(command.from("alice@a.example/phone").action("execute"));
-    let line = daemon.wait_for_nth_log(away, said + 1, 3 * LONG);
+    let line = daemon.wait_for_nth_log(away, said + 1, LONG);
     assert!(is_said(&line), "no {words} in {line}");
     drop(shell);
     // This is said once a minute at most.
-    link.reply_to("id", 3 * LONG);
+    link.reply_to("id", LONG);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use fpush_testkit::LONG;
 use fpush_testkit::{
     ApnsKey, Daemon, FakeApns, FakeFcm, FakeXmpp, Link, TempDir, TestCa, publish::ejabberd_publish,
     run_to_end,
@@ -15,8 +16,6 @@ use fpush_testkit::{
 use serde_json::{Value, json};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_fpush");
-/// Long enough for everything that should happen at once.
-pub(crate) const LONG: Duration = Duration::from_secs(20);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 pub(crate) const RESULT: &str = "result";
@@ -190,7 +189,7 @@ impl Running {
         self.published += 1;
         let id = format!("id-{}", self.published);
         self.link.send(ejabberd_publish(&id, token, Some(module), true));
-        self.link.reply_to(&id, 2 * LONG).verdict()
+        self.link.reply_to(&id, LONG).verdict()
     }
 
     /// Ends the daemon as an operator does. Returns its whole log.

@@ -8,7 +8,7 @@ use fpush_testkit::{
 };
 use serde_json::json;
 
-use crate::rig::{ALONE, ASKED, LONG, NO, PROGRAM, SECOND, Said};
+use crate::rig::{ALONE, ASKED, LONG, NO, PROGRAM, Said};
 
 const COMPONENT: &str = "push.localhost";
 const SECRET: &str = "made-up-component-secret";
@@ -77,7 +77,7 @@ impl Folder {
 fn a_daemon_that_runs_keeps_its_link(server: &mut dyn Server) {
     let folder = Folder::new(server, SECRET);
     let mut daemon = Daemon::builder(PROGRAM).args([folder.settings()]).start();
-    server.wait_for_component(1, 2 * LONG).unwrap();
+    server.wait_for_component(1, LONG).unwrap();
     daemon.wait_for_log("link up", LONG);
     folder
         .check()
@@ -96,7 +96,7 @@ fn a_daemon_that_runs_keeps_its_link(server: &mut dyn Server) {
             .check()
             .expect(0, &[ALONE, LET_IN, "module ios: Apple accepts the credentials"]);
         // The servers' logs are written a moment later.
-        server.wait_for_component(logins, 10 * SECOND).unwrap();
+        server.wait_for_component(logins, LONG).unwrap();
     }
 }
 

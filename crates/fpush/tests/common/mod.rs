@@ -1,7 +1,5 @@
 //! What the black-box tests have in common.
 
-use std::time::Duration;
-
 use fpush_testkit::FakeXmpp;
 use serde_json::{Value, json};
 
@@ -9,8 +7,6 @@ use serde_json::{Value, json};
 pub(crate) const DOMAIN: &str = "push.localhost";
 /// What we share with the server.
 pub(crate) const SECRET: &str = "s3cr3t-0f-the-component";
-/// For what happens at once, on a machine that has other things to do.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// Settings of a component of this server.
 pub(crate) fn settings(xmpp: &FakeXmpp, modules: &Value) -> Value {

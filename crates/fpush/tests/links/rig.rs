@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use fpush_testkit::LONG;
 use fpush_testkit::{
     Answer, Daemon, FakeApns, FakeXmpp, Link, Monitoring, TestCa, fixture,
     publish::{Publish, ejabberd_publish},
@@ -12,7 +13,6 @@ use fpush_testkit::{
 use serde_json::{Value, json};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_fpush");
-pub(crate) const LONG: Duration = Duration::from_secs(20);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const RESULT: &str = "result";
 pub(crate) const ONE: &str = "push.one.example";
@@ -114,7 +114,7 @@ impl Rig {
     pub(crate) fn push(&mut self, component: &str, link: &mut Link) -> String {
         let (id, publish) = self.publish(component);
         link.send(publish);
-        link.reply_to(&id, 2 * LONG).verdict()
+        link.reply_to(&id, LONG).verdict()
     }
 
     /// Publishes over a link to a provider that answers after this time. Returns when the provider has it.
@@ -164,7 +164,7 @@ impl Rig {
 
     #[track_caller]
     pub(crate) fn expect(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
-        let end = Instant::now() + 2 * LONG;
+        let end = Instant::now() + LONG;
         while !is_so(self) {
             assert!(
                 Instant::now() < end,

@@ -81,7 +81,7 @@ fn three_links_of_one_name_at_ejabberd_and_one_at_prosody_lose_nothing() {
         for _ in 0..messages {
             pairs.iter_mut().for_each(Pair::write);
             sent += 2;
-            rig.apns.wait_for(sent, 2 * LONG);
+            rig.apns.wait_for(sent, LONG);
         }
     };
     write(&rig, 30);
@@ -147,7 +147,7 @@ fn ejabberd_is_spoken_to_over_tls() {
     let mut alice = Pair::new(&ejabberd, "alice", &format!("{:064x}", 1));
     for count in 1..=5 {
         alice.write();
-        rig.apns.wait_for(count, 2 * LONG);
+        rig.apns.wait_for(count, LONG);
     }
     until(LONG, "all replies are sent", || results(&rig, "tls") == 5.0);
     rig.daemon.terminate();

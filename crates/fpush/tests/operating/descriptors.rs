@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::rig::{PROGRAM, RESULT, Rig, SOON, apple, apple_token};
+use crate::rig::{LONG, PROGRAM, RESULT, Rig, apple, apple_token};
 
 /// Started by hand: the soft limit is small, and so is the hard one here. Strangers at an HTTP listener keep more
 /// connections than there are descriptors, from many addresses, each with an answer behind it.
@@ -30,7 +30,7 @@ fn strangers_connections_keep_no_app_from_its_registration() {
     let registration = json!({ "registration": {
         "store": { "path": "devices.db" }, "types": { "apns": "m" }, "http": { "listen": "127.0.0.1:0" },
     } });
-    let apps = |rig: &Rig| fpush_testkit::http_address(&rig.daemon, SOON);
+    let apps = |rig: &Rig| fpush_testkit::http_address(&rig.daemon, LONG);
     let rig = outlasts_strangers(registration, apps);
     assert!(rig.path("devices.db").exists());
 }
@@ -79,7 +79,7 @@ fn outlasts_strangers(more: Value, listener: impl Fn(&Rig) -> SocketAddr) -> Rig
     }
     drop(kept);
     rig.daemon.terminate();
-    assert!(rig.daemon.wait(SOON).success());
+    assert!(rig.daemon.wait(LONG).success());
     assert!(rig.path("state/blocklist.jsonl").exists());
     let log = rig.daemon.log();
     assert!(!log.contains("Too many open files"), "{log}");
@@ -98,5 +98,5 @@ async fn idle(address: SocketAddr, number: u16) -> TcpStream {
         assert!(stream.read(&mut [0; 1_024]).await.unwrap() > 0);
         stream
     };
-    timeout(SOON, answered).await.expect("nobody is answered")
+    timeout(LONG, answered).await.expect("nobody is answered")
 }

@@ -3,7 +3,7 @@
 use fpush_testkit::{FakeXmpp, Refusal, fake_xmpp::AcceptError};
 use serde_json::json;
 
-use crate::rig::{DOMAIN, GREEN, Rig, SOON, Sight};
+use crate::rig::{DOMAIN, GREEN, LONG, Rig, Sight};
 
 fn demo() -> serde_json::Value {
     json!({ "pushModules": { "m": { "type": "demo" } } })
@@ -13,7 +13,7 @@ fn demo() -> serde_json::Value {
 fn the_server_refuses_the_secret() {
     let xmpp = FakeXmpp::start(DOMAIN, "the-right-one");
     let mut rig = Rig::unlinked(xmpp, demo(), |builder| builder);
-    assert_eq!(rig.xmpp.try_accept(SOON).err(), Some(AcceptError::WrongSecret));
+    assert_eq!(rig.xmpp.try_accept(LONG).err(), Some(AcceptError::WrongSecret));
     rig.expect(Sight {
         page: &[(
             "error",
@@ -35,7 +35,7 @@ fn the_server_refuses_the_secret() {
     rig.change_settings(json!({ "component": { "componentKey": "the-right-one" } }));
     // Attempts with the old secret may still stand in line.
     loop {
-        match rig.xmpp.try_accept(SOON) {
+        match rig.xmpp.try_accept(LONG) {
             Ok(link) => break rig.keep(link),
             Err(AcceptError::WrongSecret) => {}
             Err(e) => panic!("{e}"),
@@ -54,7 +54,7 @@ fn the_server_refuses_the_secret() {
 fn the_name_is_taken_at_the_login() {
     let xmpp = FakeXmpp::start(DOMAIN, crate::common::SECRET);
     let mut rig = Rig::unlinked(xmpp, demo(), |builder| builder);
-    rig.xmpp.refuse(Refusal::Conflict, SOON);
+    rig.xmpp.refuse(Refusal::Conflict, LONG);
     rig.expect(Sight {
         page: &[(
             "error",

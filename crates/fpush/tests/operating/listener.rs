@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::{
     common,
-    rig::{DOMAIN, GREEN, PROGRAM, RESULT, Rig, SOON, Sight, apple, apple_token, google, google_token},
+    rig::{DOMAIN, GREEN, LONG, PROGRAM, RESULT, Rig, Sight, apple, apple_token, google, google_token},
 };
 
 #[test]
@@ -123,8 +123,8 @@ fn no_port_is_open_unless_the_settings_want_it() {
     let xmpp = FakeXmpp::start(DOMAIN, common::SECRET);
     let settings = common::settings(&xmpp, &json!({ "m": { "type": "demo" } }));
     let mut daemon = Daemon::builder(PROGRAM).settings(&settings).start();
-    let _link = xmpp.accept(SOON);
-    daemon.wait_for_log("link up", SOON);
+    let _link = xmpp.accept(LONG);
+    daemon.wait_for_log("link up", LONG);
     assert_eq!(listening(&daemon), 0);
     assert!(!daemon.log().contains("status page"));
     assert!(daemon.is_running());
@@ -133,7 +133,7 @@ fn no_port_is_open_unless_the_settings_want_it() {
     assert_eq!(listening(&rig.daemon), 1);
     // A reload closes it, too.
     rig.change_settings(json!({ "monitoring": null }));
-    let end = Instant::now() + SOON;
+    let end = Instant::now() + LONG;
     while listening(&rig.daemon) > 0 {
         assert!(Instant::now() < end, "{}", rig.daemon.log());
         thread::sleep(Duration::from_millis(20));
@@ -280,7 +280,7 @@ fn nothing_private_is_shown() {
     ];
     rig.link()
         .send(Command::new("registration", "v1-register-push", &fields).from(from));
-    let reply = rig.link().reply_to("registration", SOON);
+    let reply = rig.link().reply_to("registration", LONG);
     assert!(reply.is_result(), "{}", reply.raw);
     let secret = Form::of(&reply).value("secret").to_owned();
     // So that Apple's word about a token is believed.
@@ -288,7 +288,7 @@ fn nothing_private_is_shown() {
         let id = format!("trusted-{number}");
         rig.link()
             .send(prosody_publish(&id, &apple_token(number), Some("ios"), true));
-        assert!(rig.link().reply_to(&id, SOON).is_result());
+        assert!(rig.link().reply_to(&id, LONG).is_result());
     }
     let with_secret = |id: &str, node: &str, secret: &str| {
         let item = "<item><notification xmlns='urn:xmpp:push:0'/></item>";
@@ -328,7 +328,7 @@ fn nothing_private_is_shown() {
         rig.link().send(publish);
     }
     for id in ["registered", "tigase", "mongoose", "default", "busy", "too-many"] {
-        assert_eq!(rig.link().reply_to(id, SOON).verdict(), RESULT, "{id}");
+        assert_eq!(rig.link().reply_to(id, LONG).verdict(), RESULT, "{id}");
     }
     for id in [
         "wrong",
@@ -340,9 +340,9 @@ fn nothing_private_is_shown() {
         "other-module",
         "dead",
     ] {
-        assert!(!rig.link().reply_to(id, SOON).is_result(), "{id}");
+        assert!(!rig.link().reply_to(id, LONG).is_result(), "{id}");
     }
-    rig.link().reply_to(&format!("domain-{from_domains}"), SOON);
+    rig.link().reply_to(&format!("domain-{from_domains}"), LONG);
     // The one that is tried again and again has failed at least once.
     rig.scrape_when(&[
         "fpush_provider_answers_total{module=\"ios\"} >= 6",

@@ -8,7 +8,7 @@ use std::{
 use fpush_testkit::{FakeApns, TestCa, publish::ejabberd_publish};
 use serde_json::json;
 
-use crate::rig::{Rig, SOON, apple, apple_token};
+use crate::rig::{LONG, Rig, apple, apple_token};
 
 /// A scrape has a fixed number of counters and of histograms with a fixed number of ranges; only their digits grow. So what
 /// tells is the number of modules, answers and outcomes, not that of pushes; a scrape after a million is a test of
@@ -40,7 +40,7 @@ fn a_scrape_stays_small_and_quick() {
         }
         rig.link().send(text);
         for _ in 0..BATCH {
-            rig.link().next_stanza(SOON);
+            rig.link().next_stanza(LONG);
         }
     }
     let took = start.elapsed();

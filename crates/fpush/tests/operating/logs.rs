@@ -3,7 +3,7 @@
 use fpush_testkit::{Answer, FakeApns, TestCa, daemon::Builder};
 use serde_json::{Value, json};
 
-use crate::rig::{PROGRAM, Rig, SOON, UNAVAILABLE, apple, apple_token, apple_tokens};
+use crate::rig::{LONG, PROGRAM, Rig, UNAVAILABLE, apple, apple_token, apple_tokens};
 
 /// A daemon that says something of each level: a warning at the start, an error of its only push, and its usual words.
 fn talkative(settings: Value, start: impl FnOnce(Builder) -> Builder) -> Vec<String> {
@@ -19,7 +19,7 @@ fn talkative(settings: Value, start: impl FnOnce(Builder) -> Builder) -> Vec<Str
     assert_eq!(rig.push_all([apple_token(0)]), [UNAVAILABLE]);
     rig.daemon.terminate();
     rig.link().close();
-    assert!(rig.daemon.wait(SOON).success());
+    assert!(rig.daemon.wait(LONG).success());
     let lines: Vec<_> = rig.daemon.log().lines().map(str::to_owned).collect();
     assert!(lines.len() >= 5, "{lines:#?}");
     lines
@@ -118,9 +118,9 @@ fn an_outage_is_a_few_lines() {
     for token in apple_tokens(0..3_000) {
         rig.publish(&token);
     }
-    let failed = apns.wait_for(3_000, 9 * SOON).len();
+    let failed = apns.wait_for(3_000, LONG).len();
     rig.daemon.terminate();
-    assert!(rig.daemon.wait(SOON).success());
+    assert!(rig.daemon.wait(LONG).success());
     let log = rig.daemon.log();
     let count = log.lines().count();
     assert!(count < 30, "{count} lines:\n{log}");

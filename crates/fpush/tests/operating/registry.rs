@@ -9,7 +9,7 @@ use fpush_testkit::{
 };
 use serde_json::{Value, json};
 
-use crate::rig::{GREEN, PROGRAM, RESULT, Rig, SOON, Sight};
+use crate::rig::{GREEN, LONG, PROGRAM, RESULT, Rig, Sight};
 
 const TROUBLE: &str = "wait/internal-server-error";
 const GONE: &str = "cancel/item-not-found";
@@ -40,7 +40,7 @@ fn command(rig: &mut Rig, command: &str, node: &str) -> fpush_testkit::Reply {
     let fields = [("type", "apns"), ("node", node), ("token", "alive")];
     let id = format!("{command}-{node}");
     rig.link().send(Command::new(&id, command, &fields));
-    let reply = rig.link().reply_to(&id, SOON);
+    let reply = rig.link().reply_to(&id, LONG);
     assert!(reply.is_result(), "{}", reply.raw);
     reply
 }
@@ -57,7 +57,7 @@ fn push(rig: &mut Rig, node: &str, secret: &str) -> String {
     let item = "<item><notification xmlns='urn:xmpp:push:0'/></item>";
     let options = options("submit", &field("secret", secret));
     rig.link().send(Publish::new("push", node, item, &options));
-    rig.link().reply_to("push", SOON).verdict()
+    rig.link().reply_to("push", LONG).verdict()
 }
 
 #[track_caller]
@@ -87,7 +87,7 @@ fn it_is_amber_until_the_first_device_has_registered() {
 
     rig.daemon.kill();
     rig.daemon.start_again();
-    rig.monitoring = Monitoring::of(&rig.daemon, SOON);
+    rig.monitoring = Monitoring::of(&rig.daemon, LONG);
     rig.accept();
     rig.expect(TRUSTED);
     assert_eq!(push(&mut rig, "n", &secret), RESULT);
@@ -123,7 +123,7 @@ fn a_database_that_cannot_be_used_is_red_until_it_can() {
     assert_eq!(push(&mut rig, "of a device", "secret"), TROUBLE);
     server.start();
     rig.daemon
-        .wait_for_log("the database of registered devices can be used again", SOON);
+        .wait_for_log("the database of registered devices can be used again", LONG);
     register(&mut rig, "n");
     let good = Sight {
         metrics: &["fpush_registry_up == 1"],
@@ -133,7 +133,7 @@ fn a_database_that_cannot_be_used_is_red_until_it_can() {
     // Nobody asks for anything meanwhile.
     server.stop();
     rig.daemon
-        .wait_for_nth_log("the database of registered devices cannot be used", 2, SOON);
+        .wait_for_nth_log("the database of registered devices cannot be used", 2, LONG);
     rig.expect(seen);
 }
 
@@ -169,7 +169,7 @@ fn a_reload_onto_a_database_that_is_not_what_it_was_is_red() {
     let mut reload = |rig: &Rig, path: &str| {
         rig.change_settings(json!({ "registration": { "store": { "path": path } } }));
         reloads += 1;
-        rig.daemon.wait_for_nth_log("settings reloaded", reloads, SOON);
+        rig.daemon.wait_for_nth_log("settings reloaded", reloads, LONG);
     };
     for (path, node, secret, words) in [
         ("other.db", "theirs", "their secret", "this is another database"),
@@ -197,7 +197,7 @@ fn a_reload_onto_a_database_that_is_not_what_it_was_is_red() {
 
     reload(&rig, "backup.db");
     rig.daemon
-        .wait_for_nth_log("does not know what it knew before", 2, SOON);
+        .wait_for_nth_log("does not know what it knew before", 2, LONG);
     operate(&rig, &["devices", "accept", "settings.json"]);
     rig.expect(Sight {
         log: &[("INFO", "is believed again")],

@@ -14,15 +14,15 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-pub(crate) use fpush_testkit::merged;
 use fpush_testkit::{
     Daemon, FakeApns, FakeFcm, FakeXmpp, Link, Monitoring, Scrape, TestCa, daemon::Builder, fixture,
     publish::ejabberd_publish,
 };
+pub(crate) use fpush_testkit::{LONG, merged};
 use serde_json::{Value, json};
 
 use crate::common;
-pub(crate) use crate::common::{DOMAIN, SOON};
+pub(crate) use crate::common::DOMAIN;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_fpush");
 pub(crate) const RESULT: &str = "result";
@@ -87,7 +87,7 @@ impl Rig {
         );
         settings["pushModules"] = fpush_testkit::without_holding(settings["pushModules"].take());
         let daemon = start(Daemon::builder(PROGRAM).settings(&settings)).start();
-        let monitoring = Monitoring::of(&daemon, SOON);
+        let monitoring = Monitoring::of(&daemon, LONG);
         Self {
             xmpp,
             daemon,
@@ -100,7 +100,7 @@ impl Rig {
     /// Waits until the daemon has logged in.
     #[track_caller]
     pub(crate) fn accept(&mut self) {
-        match self.xmpp.try_accept(SOON) {
+        match self.xmpp.try_accept(LONG) {
             Ok(link) => self.keep(link),
             Err(e) => panic!("no link: {e}; the log:\n{}", self.daemon.log()),
         }
@@ -141,17 +141,14 @@ impl Rig {
     #[track_caller]
     pub(crate) fn verdicts(&mut self, ids: &[String]) -> Vec<String> {
         let link = self.link();
-        // A push that its provider does not take is answered after 25 s.
-        ids.iter()
-            .map(|id| link.reply_to(id, 2 * SOON).verdict())
-            .collect()
+        ids.iter().map(|id| link.reply_to(id, LONG).verdict()).collect()
     }
 
     /// Waits until the operator sees this.
     #[track_caller]
     pub(crate) fn expect(&self, sight: Sight<'_>) {
         // Some of it comes with the next attempt, or with the end of a pause.
-        let end = Instant::now() + 2 * SOON;
+        let end = Instant::now() + LONG;
         loop {
             let missing = self.missing(sight);
             if missing.is_empty() {
@@ -222,7 +219,7 @@ impl Rig {
     /// The metrics, as soon as these comparisons hold.
     #[track_caller]
     pub(crate) fn scrape_when(&self, comparisons: &[&str]) -> Scrape {
-        let end = Instant::now() + SOON;
+        let end = Instant::now() + LONG;
         loop {
             let scrape = self.monitoring.scrape();
             if comparisons.iter().all(|comparison| scrape.holds(comparison)) {

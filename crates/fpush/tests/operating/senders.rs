@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{
     common,
-    rig::{DEAD, DOMAIN, PROGRAM, RESULT, Rig, SOON},
+    rig::{DEAD, DOMAIN, LONG, PROGRAM, RESULT, Rig},
 };
 
 /// Sends of all kinds that the log says something about: a push, a module that is not there, no module, a device too many.
@@ -21,7 +21,7 @@ fn send_all(rig: &mut Rig, name: &str) {
         let id = format!("{name}-{number}");
         rig.link()
             .send(ejabberd_publish(&id, token, module, true).from(&from));
-        rig.link().reply_to(&id, SOON).verdict()
+        rig.link().reply_to(&id, LONG).verdict()
     };
     assert_eq!(publish(rig, Some("m"), &format!("token-of-{name}")), RESULT);
     assert_ne!(publish(rig, Some("n"), "token"), RESULT);
@@ -33,7 +33,7 @@ fn send_all(rig: &mut Rig, name: &str) {
         let fields = [("type", "demo"), ("node", &node), ("token", "token")];
         rig.link()
             .send(Command::new(&id, "v1-register-push", &fields).from(&from));
-        rig.link().reply_to(&id, SOON);
+        rig.link().reply_to(&id, LONG);
     }
 }
 
@@ -138,7 +138,7 @@ fn ended_registrations_are_shown_by_domain_and_reason() {
         |builder| builder,
     );
     // It is not there before the database is open.
-    until(SOON, "no registration has ended", || {
+    until(LONG, "no registration has ended", || {
         rig.monitoring.status()["ended"] == json!({ "reasons": [], "domains": [] })
     });
     // So that the word about a token is believed.
@@ -151,7 +151,7 @@ fn ended_registrations_are_shown_by_domain_and_reason() {
         let fields = [("type", "demo"), ("node", &*node), ("token", token)];
         rig.link()
             .send(Command::new(&id, command, &fields).from(&format!("juliet@{domain}/balcony")));
-        let reply = rig.link().reply_to(&id, SOON);
+        let reply = rig.link().reply_to(&id, LONG);
         assert!(reply.is_result(), "{}", reply.raw);
         reply
     };
@@ -164,7 +164,7 @@ fn ended_registrations_are_shown_by_domain_and_reason() {
     let item = "<item><notification xmlns='urn:xmpp:push:0'/></item>";
     rig.link()
         .send(Publish::new("dead", "a node of two.org", item, &options));
-    assert_eq!(rig.link().reply_to("dead", SOON).verdict(), DEAD);
+    assert_eq!(rig.link().reply_to("dead", LONG).verdict(), DEAD);
     rig.scrape_when(&[
         "fpush_registrations_ended_total{reason=\"unregistered\"} == 3",
         "fpush_registrations_ended_total{reason=\"dead\"} == 1",

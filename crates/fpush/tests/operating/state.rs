@@ -5,7 +5,7 @@ use std::{fs, io::Write as _, path::PathBuf, process};
 use fpush_testkit::{Daemon, TempDir};
 use serde_json::{Value, json};
 
-use crate::rig::{GREEN, PROGRAM, RESULT, Rig, SOON, Sight};
+use crate::rig::{GREEN, LONG, PROGRAM, RESULT, Rig, Sight};
 
 const OVERLOADED: &str = "wait/internal-server-error";
 const REFUSED: &str = "wait/service-unavailable";
@@ -172,7 +172,7 @@ fn another_fpush_uses_the_state_directory() {
     let mut settings: Value = serde_json::from_slice(&fs::read(rig.path("settings.json")).unwrap()).unwrap();
     settings["stateDirectory"] = rig.path("state").to_str().into();
     let mut second = Daemon::builder(PROGRAM).settings(&settings).start();
-    let status = second.wait(SOON);
+    let status = second.wait(LONG);
     assert_eq!(status.code(), Some(71), "{}", second.log());
     let log = second.log();
     let words = format!(

@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::rig::{Rig, SOON};
+use crate::rig::{LONG, Rig};
 
 /// systemd's end of it.
 struct Systemd {
@@ -43,7 +43,7 @@ impl Systemd {
     /// Waits for a message that begins like this, and returns it. `STATUS=` may come at any time, and is passed over.
     #[track_caller]
     fn expect(&self, start: &str) -> String {
-        let end = Instant::now() + SOON;
+        let end = Instant::now() + LONG;
         loop {
             let told = self.next(end.saturating_duration_since(Instant::now()));
             let told = told.unwrap_or_else(|| panic!("systemd was not told {start}"));
@@ -96,7 +96,7 @@ fn told_of_its_life(systemd: &Systemd, address: &str) {
     rig.daemon.terminate();
     assert_eq!(systemd.expect("STOPPING"), "STOPPING=1\n");
     rig.link().close();
-    assert!(rig.daemon.wait(SOON).success());
+    assert!(rig.daemon.wait(LONG).success());
     assert_eq!(systemd.next(Duration::from_millis(1)), None);
 }
 

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use fpush_testkit::LONG;
 use fpush_testkit::{
     Answer, Command, Daemon, FakeApns, FakeFcm, FakeXmpp, Form, Link, Moves, Registration, TestCa, fcm_error,
     fixture, http, http_address,
@@ -19,8 +20,6 @@ use serde_json::{Value, json};
 use super::time::{Time, expect_answers};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fpush");
-/// Long enough for everything that should happen at once.
-pub(crate) const LONG: Duration = Duration::from_secs(180);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);

@@ -6,12 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use fpush_testkit::merged;
 use fpush_testkit::{Answer, Daemon, FakeXmpp, Link, TestCa, daemon::Builder, publish::ejabberd_publish};
+pub(crate) use fpush_testkit::{LONG, merged};
 use serde_json::{Map, Value, json};
 
-/// Long enough for everything that should happen at once.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 /// Whether something takes less time than this, of three times at most: a busy machine may take the processor away from one.
@@ -110,7 +108,7 @@ impl Rig {
     /// How a publish is answered.
     #[track_caller]
     pub(crate) fn verdict(&mut self, id: &str) -> String {
-        self.link.reply_to(id, 2 * LONG).verdict()
+        self.link.reply_to(id, LONG).verdict()
     }
 
     /// Publishes and waits for the answer.

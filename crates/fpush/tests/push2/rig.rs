@@ -1,15 +1,11 @@
 //! A daemon that passes notifications on, and what the tests have in common.
 
-use std::time::Duration;
-
+pub(crate) use fpush_testkit::LONG;
 use fpush_testkit::{
     ApnsKey, Daemon, FakeApns, FakePush, FakeXmpp, Link, Notification, TestCa, fixture, merged,
     publish::ejabberd_publish,
 };
 use serde_json::{Value, json};
-
-/// Long enough for everything that should happen at once.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 pub(crate) const GONE: &str = "cancel/item-not-found";
 pub(crate) const LATER: &str = "wait/remote-server-timeout";

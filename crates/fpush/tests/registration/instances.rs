@@ -264,9 +264,7 @@ fn wherever_the_connection_breaks_no_device_is_lost() {
         );
         // Memory follows what was committed.
         let expected = if ended { MISSING } else { RESULT };
-        until(2 * LONG, "both say the same", || {
-            far.push(&node, &secret) == expected
-        });
+        until(LONG, "both say the same", || far.push(&node, &secret) == expected);
         let secret = near.register(&owner(&node), &node, &token);
         assert_eq!(far.push(&node, &secret), RESULT, "{what}");
     }
@@ -291,7 +289,7 @@ fn one_that_hangs_costs_the_other_some_seconds() {
                 far.link.send(registration("hanging", "m", &apple(2)));
                 relay.wait_for_held(Flow::Answers, LONG);
                 let mut secret = None;
-                until(2 * LONG, "devices register at the other one", || {
+                until(LONG, "devices register at the other one", || {
                     let reply = near.send(|id| registration(id, "n", &apple(3)));
                     secret = reply
                         .is_result()
@@ -306,7 +304,7 @@ fn one_that_hangs_costs_the_other_some_seconds() {
                 assert_eq!(far.push("known", "another"), TROUBLE);
                 assert_eq!(far.link.reply_to("hanging", LONG).verdict(), TROUBLE);
                 relay.release();
-                until(2 * LONG, "it goes on", || far.push("n", &secret) == RESULT);
+                until(LONG, "it goes on", || far.push("n", &secret) == RESULT);
                 let m = far.register(&owner("m"), "m", &apple(2));
                 assert_eq!(near.push("m", &m), RESULT);
             });

@@ -13,12 +13,10 @@ use fpush_testkit::{
     publish::{Publish, field, options},
     run_to_end,
 };
-pub(crate) use fpush_testkit::{Http, http, merged, try_http, until};
+pub(crate) use fpush_testkit::{Http, LONG, http, merged, try_http, until};
 use serde_json::{Value, json};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_fpush");
-/// Long enough for everything that should happen at once.
-pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 pub(crate) const ALICE: &str = "alice@a.example/phone";
 pub(crate) const MALLORY: &str = "mallory@a.example/phone";

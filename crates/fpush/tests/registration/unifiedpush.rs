@@ -57,7 +57,7 @@ fn a_publish_reaches_an_app_through_ntfy() {
     rig.daemon.wait_for_log("507", LONG);
     let mut messages = ntfy.listen(topic);
     let mut next = |daemon: &Daemon| {
-        let body = messages.next_body(6 * LONG);
+        let body = messages.next_body(LONG);
         let body = body.unwrap_or_else(|| panic!("no message\n{}\n{}", ntfy.log(), daemon.log()));
         app.read(&body)
     };

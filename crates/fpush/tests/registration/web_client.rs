@@ -175,7 +175,7 @@ fn firefox_shows_a_push_that_a_publish_caused() {
     let endpoints = format!("https://{}/wpush/v2/", push.address());
     let firefox = Firefox::open(&site.url(), &endpoints);
     let wait_for = |words: &str| loop {
-        let (_, page) = reports.recv_timeout(4 * LONG).expect("Firefox reports");
+        let (_, page) = reports.recv_timeout(LONG).expect("Firefox reports");
         if page.contains(words) {
             return page;
         }

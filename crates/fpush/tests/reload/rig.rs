@@ -5,11 +5,9 @@ use std::{fs, time::Duration};
 use fpush_testkit::{
     Daemon, FakeApns, FakeFcm, FakeXmpp, Link, Monitoring, TestCa, fixture, publish::ejabberd_publish,
 };
-pub(crate) use fpush_testkit::{merged, until};
+pub(crate) use fpush_testkit::{LONG, merged, until};
 use serde_json::{Value, json};
 
-/// Long enough for everything that should happen at once.
-pub(crate) const LONG: Duration = Duration::from_secs(20);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 pub(crate) const DOMAIN: &str = "push.localhost";
@@ -139,7 +137,7 @@ impl Rig {
     /// How a publish is answered.
     #[track_caller]
     pub(crate) fn verdict(&mut self, id: &str) -> String {
-        self.link.reply_to(id, 2 * LONG).verdict()
+        self.link.reply_to(id, LONG).verdict()
     }
 
     /// Publishes and waits for the answer.

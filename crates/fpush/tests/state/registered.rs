@@ -29,7 +29,7 @@ impl Rig {
                     <field var='last-message-body'><value>New message</value></field></x></notification></item>";
         let options = options("submit", &field("secret", secret));
         self.link.send(Publish::new(id, node, item, &options));
-        self.link.reply_to(id, 2 * LONG).verdict()
+        self.link.reply_to(id, LONG).verdict()
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use fpush_testkit::LONG;
 use fpush_testkit::{
     Daemon, FakeApns, FakeXmpp, Link, TestCa, daemon::Builder, fixture, publish::ejabberd_publish,
 };
@@ -15,8 +16,6 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_fpush");
-/// Long enough for everything that should happen at once, and for the end of a daemon.
-pub(crate) const LONG: Duration = Duration::from_secs(20);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 pub(crate) const RESULT: &str = "result";
@@ -114,7 +113,7 @@ impl Rig {
         self.published += 1;
         let id = format!("id-{}", self.published);
         self.link.send(ejabberd_publish(&id, token, Some("m"), true));
-        self.link.reply_to(&id, 2 * LONG).verdict()
+        self.link.reply_to(&id, LONG).verdict()
     }
 
     /// Has pushes to so many devices accepted that Apple's word about others is believed at once.
