@@ -2,13 +2,15 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{self, PipeReader, PipeWriter, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::ioctl_fionread;
 use serde_json::Value;
 
 use crate::LONG;
@@ -16,10 +18,8 @@ use crate::temp_dir::TempDir;
 
 /// A running program; it is killed on drop.
 pub struct Daemon {
-    child: Child,
-    status: Option<ExitStatus>,
+    child: Mutex<Child>,
     log: Arc<Log>,
-    readers: Vec<JoinHandle<()>>,
     dir: TempDir,
     bin: PathBuf,
     args: Vec<OsString>,
@@ -103,12 +103,10 @@ impl Builder {
         } else {
             args
         };
-        let (child, log, readers) = start(&bin, &args, &env, dir.path());
+        let (child, log) = start(&bin, &args, &env, dir.path());
         Daemon {
-            child,
-            status: None,
+            child: Mutex::new(child),
             log,
-            readers,
             dir,
             bin,
             args,
@@ -136,12 +134,13 @@ impl Daemon {
 
     /// The process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.lock().unwrap().id()
     }
 
-    /// Everything written to stdout and stderr until now, line by line.
+    /// Everything written to stdout and stderr until now: what was written before an answer is in it when the answer
+    /// is here.
     pub fn log(&self) -> String {
-        self.log.lines.lock().unwrap().0.join("\n")
+        String::from_utf8_lossy(&self.log.read()).trim_end().to_owned()
     }
 
     /// Blocks until a line that holds `needle` has been logged since the start, and returns the first one. Panics when
@@ -155,17 +154,21 @@ impl Daemon {
     #[track_caller]
     pub fn wait_for_nth_log(&self, needle: &str, n: usize, timeout: Duration) -> String {
         let deadline = Instant::now() + timeout;
-        let mut lines = self.log.lines.lock().unwrap();
+        let (mut read, mut hits) = (0, 0);
         loop {
-            let mut hits = lines.0.iter().filter(|line| line.contains(needle));
-            if let Some(line) = hits.nth(n - 1) {
-                return line.clone();
+            // Asked for first: what it has written before its end is in the log then.
+            let ended = !self.is_running();
+            let late = Instant::now() >= deadline;
+            let lines = self.log.lines_after(read);
+            read += lines.len();
+            for line in String::from_utf8_lossy(&lines).lines() {
+                hits += usize::from(line.contains(needle));
+                if hits == n {
+                    return line.to_owned();
+                }
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let ended = lines.1 == 2;
-            if left.is_zero() || ended {
-                let log = lines.0.join("\n");
-                drop(lines);
+            if ended || late {
+                let log = self.log();
                 let why = if ended {
                     "the program ended".to_owned()
                 } else {
@@ -173,7 +176,7 @@ impl Daemon {
                 };
                 panic!("{why} without log line {n} with {needle:?}; the log:\n{log}");
             }
-            lines = self.log.grown.wait_timeout(lines, left).unwrap().0;
+            thread::sleep(POLL);
         }
     }
 
@@ -196,7 +199,7 @@ impl Daemon {
 
     /// Ends the program as a power cut does: without a word.
     pub fn kill(&mut self) {
-        self.child.kill().unwrap();
+        self.child.get_mut().unwrap().kill().unwrap();
         self.wait(LONG);
     }
 
@@ -205,31 +208,26 @@ impl Daemon {
     #[track_caller]
     pub fn start_again(&mut self) {
         assert!(!self.is_running(), "the program still runs");
-        let (child, log, readers) = start(&self.bin, &self.args, &self.env, self.dir.path());
-        self.child = child;
-        self.status = None;
+        let (child, log) = start(&self.bin, &self.args, &self.env, self.dir.path());
+        self.child = Mutex::new(child);
         self.log = log;
-        self.readers = readers;
     }
 
-    /// Blocks until the program has ended and its log is complete. Panics when `timeout` is over.
+    /// Blocks until the program has ended. Panics when `timeout` is over.
     #[track_caller]
     pub fn wait(&mut self, timeout: Duration) -> ExitStatus {
-        let Some(status) = wait_until(&mut self.child, &mut self.status, timeout) else {
+        let status = wait_until(self.child.get_mut().unwrap(), timeout);
+        status.unwrap_or_else(|| {
             panic!(
                 "the program still runs after {timeout:?}; the log:\n{}",
                 self.log()
-            );
-        };
-        for reader in self.readers.drain(..) {
-            reader.join().unwrap();
-        }
-        status
+            )
+        })
     }
 
     /// Whether the program has not ended.
-    pub fn is_running(&mut self) -> bool {
-        wait_until(&mut self.child, &mut self.status, Duration::ZERO).is_none()
+    pub fn is_running(&self) -> bool {
+        wait_until(&mut self.child.lock().unwrap(), Duration::ZERO).is_none()
     }
 
     /// The memory it holds now (`VmRSS`), in KiB.
@@ -270,9 +268,10 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Both fail if it has ended, which is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // A test that failed while it waited must not fail again. Both fail if it has ended, which is as good.
+        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }
 
@@ -290,7 +289,7 @@ pub fn run_to_end<A: Into<OsString>>(
         .unwrap_or_else(|error| panic!("failed to start {}: {error}", bin.display()));
     let stdout = read_all(child.stdout.take().unwrap());
     let stderr = read_all(child.stderr.take().unwrap());
-    let status = wait_until(&mut child, &mut None, LONG);
+    let status = wait_until(&mut child, LONG);
     if status.is_none() {
         let _ = child.kill();
         let _ = child.wait();
@@ -312,22 +311,15 @@ pub fn run_to_end<A: Into<OsString>>(
     }
 }
 
-fn start(
-    bin: &Path,
-    args: &[OsString],
-    env: &[(String, String)],
-    dir: &Path,
-) -> (Child, Arc<Log>, Vec<JoinHandle<()>>) {
-    let mut child = command(bin, args, dir)
+fn start(bin: &Path, args: &[OsString], env: &[(String, String)], dir: &Path) -> (Child, Arc<Log>) {
+    let (log, writer) = Log::new();
+    let child = command(bin, args, dir)
         .envs(env.iter().map(|(name, value)| (name, value)))
+        .stdout(writer.try_clone().unwrap())
+        .stderr(writer)
         .spawn()
         .unwrap_or_else(|error| panic!("failed to start {}: {error}", bin.display()));
-    let log = Arc::new(Log::default());
-    let readers = vec![
-        Log::read(&log, child.stdout.take().unwrap()),
-        Log::read(&log, child.stderr.take().unwrap()),
-    ];
-    (child, log, readers)
+    (child, log)
 }
 
 fn command(bin: &Path, args: &[OsString], dir: &Path) -> Command {
@@ -360,18 +352,15 @@ fn command(bin: &Path, args: &[OsString], dir: &Path) -> Command {
     command
 }
 
-fn wait_until(child: &mut Child, status: &mut Option<ExitStatus>, timeout: Duration) -> Option<ExitStatus> {
+fn wait_until(child: &mut Child, timeout: Duration) -> Option<ExitStatus> {
     let deadline = Instant::now() + timeout;
-    while status.is_none() {
-        *status = child.try_wait().unwrap();
-        if status.is_none() {
-            if Instant::now() >= deadline {
-                return None;
-            }
-            thread::sleep(Duration::from_millis(2));
+    loop {
+        let status = child.try_wait().unwrap();
+        if status.is_some() || Instant::now() >= deadline {
+            return status;
         }
+        thread::sleep(POLL);
     }
-    *status
 }
 
 fn read_all(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
@@ -382,30 +371,57 @@ fn read_all(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     })
 }
 
-#[derive(Default)]
+/// What a program writes to stdout and stderr.
 struct Log {
-    /// The lines, and how many of the two streams have ended.
-    lines: Mutex<(Vec<String>, usize)>,
-    grown: Condvar,
+    pipe: PipeReader,
+    read: Mutex<Vec<u8>>,
 }
 
 impl Log {
-    fn read(log: &Arc<Self>, stream: impl Read + Send + 'static) -> JoinHandle<()> {
-        let log = Arc::clone(log);
-        thread::spawn(move || {
-            let mut stream = BufReader::new(stream);
-            let mut line = Vec::new();
-            while stream.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-                let text = String::from_utf8_lossy(line.trim_ascii_end()).into_owned();
-                line.clear();
-                log.lines.lock().unwrap().0.push(text);
-                log.grown.notify_all();
-            }
-            log.lines.lock().unwrap().1 += 1;
-            log.grown.notify_all();
-        })
+    /// A log, and what writes to it. It is read until all that could write to it has ended.
+    fn new() -> (Arc<Self>, PipeWriter) {
+        let (pipe, writer) = io::pipe().unwrap();
+        let read = Mutex::default();
+        let log = Arc::new(Self { pipe, read });
+        let reader = Arc::clone(&log);
+        // So that it can write more than a pipe holds.
+        thread::spawn(move || while reader.wait_for_more() {});
+        (log, writer)
+    }
+
+    /// Reads what is there once there is something. Returns `false` at the end.
+    fn wait_for_more(&self) -> bool {
+        let mut pipe = [PollFd::new(&self.pipe, PollFlags::IN)];
+        poll(&mut pipe, None).unwrap();
+        let has_ended = !pipe[0].revents().contains(PollFlags::IN);
+        drop(self.read());
+        !has_ended
+    }
+
+    /// All that has been written until now. That the thread has read all of it cannot be relied on: on a busy machine it
+    /// is late, and a test would miss what was written before the answer that it has.
+    fn read(&self) -> MutexGuard<'_, Vec<u8>> {
+        let mut read = self.read.lock().unwrap();
+        let more: usize = ioctl_fionread(&self.pipe).unwrap().try_into().unwrap();
+        let start = read.len();
+        read.resize(start + more, 0);
+        (&self.pipe).read_exact(&mut read[start..]).unwrap();
+        read
+    }
+
+    /// What was written behind the first `start` bytes, in whole lines.
+    fn lines_after(&self, start: usize) -> Vec<u8> {
+        let read = self.read();
+        let end = read
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |end| end + 1);
+        read[start.min(end)..end].to_owned()
     }
 }
+
+/// How long to wait before a program or its log is looked at again.
+const POLL: Duration = Duration::from_millis(2);
 
 /// Linux counts processor time for `/proc` in hundredths of a second on every architecture (`USER_HZ`).
 const MILLIS_PER_TICK: u64 = 10;
@@ -474,6 +490,17 @@ mod tests {
     fn a_second_such_line_is_not_the_first() {
         let daemon = shell("echo up 1; sleep 0.1; echo up 2; sleep 30");
         assert_eq!(daemon.wait_for_nth_log("up", 2, 10 * SECOND), "up 2");
+    }
+
+    #[test]
+    fn what_was_written_before_an_answer_is_in_the_log() {
+        let script = "i=0; while [ $i -lt 5000 ]; do echo line; i=$((i+1)); done; : > answer; exec sleep 30";
+        let daemon = shell(script);
+        let answer = daemon.dir().join("answer");
+        while !answer.exists() {
+            assert!(daemon.is_running());
+        }
+        assert_eq!(daemon.log().lines().count(), 5_000);
     }
 
     #[test]

@@ -49,7 +49,15 @@ fn publish_together(
         };
         let before = alone(rig);
         let verdicts = publish(rig, instances, first);
-        if alone(rig) == before {
+        // One that is not up may not have logged it yet; one that is up again has.
+        let up = |instance: &usize| {
+            rig.all[*instance]
+                .monitoring()
+                .scrape()
+                .value("fpush_cluster_up", &[])
+                == Some(1.0)
+        };
+        if instances.iter().all(up) && alone(rig) == before {
             return (verdicts, sent(rig, first));
         }
     }

@@ -122,7 +122,7 @@ fn listening(daemon: &Daemon) -> usize {
 fn no_port_is_open_unless_the_settings_want_it() {
     let xmpp = FakeXmpp::start(DOMAIN, common::SECRET);
     let settings = common::settings(&xmpp, &json!({ "m": { "type": "demo" } }));
-    let mut daemon = Daemon::builder(PROGRAM).settings(&settings).start();
+    let daemon = Daemon::builder(PROGRAM).settings(&settings).start();
     let _link = xmpp.accept(LONG);
     daemon.wait_for_log("link up", LONG);
     assert_eq!(listening(&daemon), 0);
