@@ -213,13 +213,20 @@ impl Pushed {
             self.shared.times.note(&node, noted);
         }
     }
+
+    /// The present, which is after the registration also if the clock was set back since, or if the registration is dated a
+    /// little later than it came because others came in the same millisecond: a secret with which pushes come would be taken
+    /// for one that nobody knows.
+    fn now(&self) -> Time {
+        Time::now().max(self.entry.changed().next())
+    }
 }
 
 impl Record for Pushed {
     fn delivered(&self, lane: LaneId) {
         let in_second = lane == LaneId::Second;
         self.note(Noted {
-            delivered: Some(Time::now()),
+            delivered: Some(self.now()),
             in_second: (in_second != self.entry.in_second()).then_some(in_second),
             ..Noted::default()
         });
@@ -227,7 +234,7 @@ impl Record for Pushed {
 
     fn failed(&self) {
         self.note(Noted {
-            failed: Some(Time::now()),
+            failed: Some(self.now()),
             ..Noted::default()
         });
     }

@@ -723,6 +723,34 @@ async fn the_file_is_for_its_user_alone() {
     open.close().await;
 }
 
+/// The clock was set back by an hour after the device had registered: its secret is used all the same.
+#[tokio::test]
+async fn a_push_comes_after_its_registration_whatever_the_clock_says() {
+    for database in Database::all() {
+        let open = database.open().await;
+        let ahead = Time::from_millis(Time::now().millis() + 3_600_000);
+        let registered = Device {
+            registered: ahead,
+            ..device("n")
+        };
+        open.registry.import(vec![registered]).await.unwrap();
+        let found = open.device("n", Some("secret")).await;
+        found.record.delivered(fpush_push::LaneId::Main);
+        for number in 0..70 {
+            let (device, address) = (
+                Unowned::new("fcm", "n", None).unwrap(),
+                format!("192.0.2.{number}"),
+            );
+            let renewed = open.registry.register(device, "t".into(), true, &address).await;
+            assert!(renewed.is_ok());
+        }
+        open.device("n", Some("secret")).await;
+        let shown = open.registry.show("n").await.unwrap().unwrap();
+        assert!(shown.delivered > Some(ahead) && shown.delivered < shown.renewed);
+        open.close().await;
+    }
+}
+
 /// A device as an import brings it.
 pub(crate) fn device(node: &str) -> Device {
     Device {
