@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fmt::{self, Display, Formatter};
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Condvar, Mutex};
@@ -20,6 +20,7 @@ use sha1::{Digest as _, Sha1};
 
 use crate::cutter::{Cutter, Piece};
 use crate::publish::escape;
+use crate::servers::own_listener;
 
 /// A fake XMPP server on `127.0.0.1` for one component domain. Connections wait in the backlog until the test accepts
 /// or refuses them.
@@ -60,7 +61,7 @@ pub enum AcceptError {
 impl FakeXmpp {
     /// Listens for a component.
     pub fn start(domain: &str, secret: &str) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listener = own_listener().unwrap();
         listener.set_nonblocking(true).unwrap();
         Self {
             domain: domain.to_owned(),

@@ -473,16 +473,24 @@ impl<S: Served> Server for S {
     }
 }
 
-/// A port on loopback that nobody listens on, below the range that the kernel takes ports for clients from.
+/// A port on loopback that nobody listens on, as that of [`own_listener`].
 pub fn free_port() -> io::Result<u16> {
+    Ok(own_listener()?.local_addr()?.port())
+}
+
+/// A listener on loopback, below the range that the kernel takes ports for clients from, and where this process has had none:
+/// nobody else gets its port while it is closed.
+pub fn own_listener() -> io::Result<TcpListener> {
     static TAKEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     let start = u64::from(std::process::id()) * 97 + taken.len() as u64;
     for offset in 0..PORTS {
         let port = FIRST_PORT + u16::try_from((start + u64::from(offset)) % u64::from(PORTS)).unwrap_or(0);
-        if !taken.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        if !taken.contains(&port)
+            && let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        {
             taken.insert(port);
-            return Ok(port);
+            return Ok(listener);
         }
     }
     Err(io::Error::other("no free port on 127.0.0.1"))

@@ -16,7 +16,7 @@ use std::{
 
 use fpush_testkit::{
     Daemon, FakeApns, FakeFcm, FakeXmpp, Link, Monitoring, Scrape, TestCa, daemon::Builder, fixture,
-    publish::ejabberd_publish,
+    publish::ejabberd_publish, servers::free_port,
 };
 pub(crate) use fpush_testkit::{LONG, merged};
 use serde_json::{Value, json};
@@ -324,7 +324,8 @@ impl Way {
     /// The way to a provider at this port. It is open.
     pub(crate) fn to(provider: u16) -> Self {
         let mut way = Self {
-            address: (Ipv4Addr::LOCALHOST, 0).into(),
+            // While it is closed nobody else shall get its port.
+            address: (Ipv4Addr::LOCALHOST, free_port().unwrap()).into(),
             provider,
             open: None,
             streams: Arc::default(),
@@ -341,7 +342,6 @@ impl Way {
     /// Opens it, where it was before.
     pub(crate) fn open(&mut self) {
         let listener = TcpListener::bind(self.address).unwrap();
-        self.address = listener.local_addr().unwrap();
         let closed = Arc::new(AtomicBool::new(false));
         let (is_closed, streams, provider) = (Arc::clone(&closed), Arc::clone(&self.streams), self.provider);
         let accepting = thread::spawn(move || {
