@@ -1422,7 +1422,7 @@ mod strangers {
             assert_eq!(session.publish("t", None), "result", "{head}");
         }
         assert!(
-            session.daemon.cpu_time() < LONG,
+            session.daemon.cpu_time() < Duration::from_secs(20),
             "{:?}",
             session.daemon.cpu_time()
         );

@@ -19,7 +19,7 @@ use std::{
 };
 
 use fpush_testkit::{
-    Answer, ApnsKey, Daemon, FakeApns, FakeFcm, LONG, NewConnections, TestCa,
+    Answer, ApnsKey, Daemon, FakeApns, FakeFcm, NewConnections, TestCa,
     daemon::Builder,
     fcm_error,
     publish::push_module,
@@ -542,7 +542,7 @@ fn sigterm_sends_what_is_queued_and_ends_the_stream(kind: Kind) {
     stage.expect_sent(module, &token, 1);
 
     stage.daemon.terminate();
-    let status = stage.daemon.wait(LONG);
+    let status = stage.daemon.wait(Duration::from_secs(10));
     assert!(status.success(), "{status}\n{}", stage.daemon.log());
     assert_eq!(stage.sent(module, &token), 2, "what was held is sent");
     let log = stage.daemon.log();
