@@ -17,8 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use fpush_client::{Answer, Dialer, Obstacle, PoolSettings, PooledClient, SendError, Trust, Wanted};
-use fpush_testkit::LONG;
-use fpush_testkit::TestCa;
+use fpush_testkit::{LONG, TestCa};
 use h2::Reason;
 use http::{Method, Request, header::LOCATION};
 use tokio::{

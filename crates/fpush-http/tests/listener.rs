@@ -23,8 +23,7 @@ use fpush_driver::Drain;
 use fpush_http::{Client, Handle, Limits, Listener, Security, StartError};
 use fpush_push::Network;
 use fpush_push::settings::{Report, Section};
-use fpush_testkit::LONG;
-use fpush_testkit::TempDir;
+use fpush_testkit::{LONG, TempDir};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::json;
 use tokio::{

@@ -416,7 +416,7 @@ impl Log {
             .iter()
             .rposition(|byte| *byte == b'\n')
             .map_or(0, |end| end + 1);
-        read[start.min(end)..end].to_owned()
+        read[start..end].to_owned()
     }
 }
 

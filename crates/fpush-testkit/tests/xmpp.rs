@@ -9,13 +9,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fpush_testkit::LONG;
 use fpush_testkit::fake_xmpp::{AcceptError, End, ErrorChild};
 use fpush_testkit::publish::{
     ejabberd_publish, metronome_publish, mongooseim_publish, openfire_publish, prosody_debian11_publish,
     prosody_encrypted_publish, prosody_publish, tigase_call_publish, tigase_publish,
 };
-use fpush_testkit::{FakeXmpp, Link, Refusal, Reply};
+use fpush_testkit::{FakeXmpp, LONG, Link, Refusal, Reply};
 use sha1::{Digest as _, Sha1};
 
 const SHORT: Duration = Duration::from_millis(100);
