@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fmt::{self, Display, Formatter};
 use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Condvar, Mutex};
@@ -19,8 +19,8 @@ use quick_xml::{NsReader, Reader};
 use sha1::{Digest as _, Sha1};
 
 use crate::cutter::{Cutter, Piece};
+use crate::own_port::OwnPort;
 use crate::publish::escape;
-use crate::servers::own_listener;
 
 /// A fake XMPP server on `127.0.0.1` for one component domain. Connections wait in the backlog until the test accepts
 /// or refuses them.
@@ -28,7 +28,7 @@ pub struct FakeXmpp {
     domain: String,
     secret: String,
     stream_id: Mutex<Option<String>>,
-    address: SocketAddr,
+    port: OwnPort,
     listener: Mutex<Option<TcpListener>>,
 }
 
@@ -61,25 +61,25 @@ pub enum AcceptError {
 impl FakeXmpp {
     /// Listens for a component.
     pub fn start(domain: &str, secret: &str) -> Self {
-        let listener = own_listener().unwrap();
-        listener.set_nonblocking(true).unwrap();
-        Self {
+        let server = Self {
             domain: domain.to_owned(),
             secret: secret.to_owned(),
             stream_id: Mutex::new(None),
-            address: listener.local_addr().unwrap(),
-            listener: Mutex::new(Some(listener)),
-        }
+            port: OwnPort::take().unwrap(),
+            listener: Mutex::new(None),
+        };
+        server.open_port();
+        server
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        (Ipv4Addr::LOCALHOST, self.port.number()).into()
     }
 
     /// The port.
     pub fn port(&self) -> u16 {
-        self.address.port()
+        self.port.number()
     }
 
     /// The id of the streams from now on, unescaped; by default each stream has its own.
@@ -94,7 +94,7 @@ impl FakeXmpp {
 
     /// Listens again, at the same port.
     pub fn open_port(&self) {
-        let listener = TcpListener::bind(self.address).unwrap();
+        let listener = self.port.listen().unwrap();
         listener.set_nonblocking(true).unwrap();
         *self.listener.lock().unwrap() = Some(listener);
     }

@@ -13,7 +13,8 @@ use serde_json::Value;
 
 use crate::{
     certs::TestCa,
-    servers::{Guarded, Running, free_port},
+    own_port::free_port,
+    servers::{Guarded, Running},
     temp_dir::TempDir,
 };
 

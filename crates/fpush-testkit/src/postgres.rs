@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{certs::Identity, helpers::is_root, relay::Relay, servers::free_port, temp_dir::TempDir};
+use crate::{certs::Identity, helpers::is_root, own_port::free_port, relay::Relay, temp_dir::TempDir};
 
 /// A server that only this process knows: its socket is in a folder that goes with it.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{LONG, clock::Clock, relay::Relay, servers::free_port, temp_dir::TempDir};
+use crate::{LONG, clock::Clock, own_port::free_port, relay::Relay, temp_dir::TempDir};
 
 /// A server that only this process knows. It listens at a socket in a folder that goes with it, and at a port of the loopback
 /// address.

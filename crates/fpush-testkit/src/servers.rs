@@ -10,13 +10,11 @@ mod client;
 mod guarded;
 mod tap;
 
-use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +22,7 @@ pub use self::client::{Client, attribute, escape, form_value, submit_form};
 pub use self::guarded::{Guarded, Running};
 pub use self::tap::{Seen, Tap};
 use crate::helpers::is_root;
+use crate::own_port::free_port;
 use crate::temp_dir::TempDir;
 
 /// The one domain of the private servers; users are `NAME@localhost`.
@@ -473,29 +472,6 @@ impl<S: Served> Server for S {
     }
 }
 
-/// A port on loopback that nobody listens on, as that of [`own_listener`].
-pub fn free_port() -> io::Result<u16> {
-    Ok(own_listener()?.local_addr()?.port())
-}
-
-/// A listener on loopback, below the range that the kernel takes ports for clients from, and where this process has had none:
-/// nobody else gets its port while it is closed.
-pub fn own_listener() -> io::Result<TcpListener> {
-    static TAKEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
-    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let start = u64::from(std::process::id()) * 97 + taken.len() as u64;
-    for offset in 0..PORTS {
-        let port = FIRST_PORT + u16::try_from((start + u64::from(offset)) % u64::from(PORTS)).unwrap_or(0);
-        if !taken.contains(&port)
-            && let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-        {
-            taken.insert(port);
-            return Ok(listener);
-        }
-    }
-    Err(io::Error::other("no free port on 127.0.0.1"))
-}
-
 fn wait_until(timeout: Duration, done: impl Fn() -> bool) -> Option<()> {
     let end = Instant::now() + timeout;
     loop {
@@ -561,10 +537,6 @@ const PROSODY_MODULES: &str = "/usr/lib/prosody/modules";
 const START_TIMEOUT: Duration = Duration::from_secs(180);
 
 const POLL: Duration = Duration::from_millis(25);
-
-const FIRST_PORT: u16 = 15_000;
-
-const PORTS: u16 = 15_000;
 
 #[cfg(test)]
 mod tests {
@@ -648,11 +620,5 @@ mod tests {
     #[test]
     fn ejabberd_pushes() {
         a_message_becomes_a_publish(&mut Ejabberd::start(&[("push.localhost", "secret")], "").unwrap());
-    }
-
-    #[test]
-    fn ports_are_given_once() {
-        let ports = (0..50).map(|_| free_port().unwrap()).collect::<HashSet<_>>();
-        assert_eq!(ports.len(), 50);
     }
 }

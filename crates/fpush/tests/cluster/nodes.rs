@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use fpush_testkit::{Answer, Redis, servers::free_port, until};
+use fpush_testkit::{Answer, Redis, free_port, until};
 
 use crate::{
     engine::{BACK, DOWN, expect_lines, expect_red},

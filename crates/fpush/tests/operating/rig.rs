@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Write as _},
-    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, Shutdown, TcpStream},
     path::PathBuf,
     process,
     sync::{
@@ -16,7 +16,7 @@ use std::{
 
 use fpush_testkit::{
     Daemon, FakeApns, FakeFcm, FakeXmpp, Link, Monitoring, Scrape, TestCa, daemon::Builder, fixture,
-    publish::ejabberd_publish, servers::free_port,
+    own_port::OwnPort, publish::ejabberd_publish,
 };
 pub(crate) use fpush_testkit::{LONG, merged};
 use serde_json::{Value, json};
@@ -314,7 +314,7 @@ pub(crate) fn http_date(time: SystemTime) -> String {
 
 /// The way to a provider, which can be closed: then a connection is refused, as by a machine where nothing listens.
 pub(crate) struct Way {
-    address: SocketAddr,
+    port: OwnPort,
     provider: u16,
     open: Option<(Arc<AtomicBool>, JoinHandle<()>)>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
@@ -324,8 +324,7 @@ impl Way {
     /// The way to a provider at this port. It is open.
     pub(crate) fn to(provider: u16) -> Self {
         let mut way = Self {
-            // While it is closed nobody else shall get its port.
-            address: (Ipv4Addr::LOCALHOST, free_port().unwrap()).into(),
+            port: OwnPort::take().unwrap(),
             provider,
             open: None,
             streams: Arc::default(),
@@ -336,12 +335,12 @@ impl Way {
 
     /// Where it begins.
     pub(crate) fn url(&self) -> String {
-        format!("https://{}", self.address)
+        format!("https://127.0.0.1:{}", self.port.number())
     }
 
     /// Opens it, where it was before.
     pub(crate) fn open(&mut self) {
-        let listener = TcpListener::bind(self.address).unwrap();
+        let listener = self.port.listen().unwrap();
         let closed = Arc::new(AtomicBool::new(false));
         let (is_closed, streams, provider) = (Arc::clone(&closed), Arc::clone(&self.streams), self.provider);
         let accepting = thread::spawn(move || {
@@ -375,7 +374,7 @@ impl Way {
         };
         closed.store(true, Ordering::SeqCst);
         // Wakes the thread that accepts.
-        drop(TcpStream::connect(self.address));
+        drop(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port.number())));
         accepting.join().unwrap();
         for stream in self.streams.lock().unwrap().drain(..) {
             let _ = stream.shutdown(Shutdown::Both);

@@ -4,8 +4,8 @@
 use std::{sync::mpsc, time::Instant};
 
 use fpush_testkit::{
-    Answer, ApnsKey, Daemon, FakePush, Firefox, Site, TestCa,
-    servers::{Prosody, Server as _, free_port},
+    Answer, ApnsKey, Daemon, FakePush, Firefox, Site, TestCa, free_port,
+    servers::{Prosody, Server as _},
 };
 use serde_json::json;
 

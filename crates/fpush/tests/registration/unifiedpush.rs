@@ -2,8 +2,8 @@
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use fpush_testkit::{
-    ApnsKey, Daemon, Ntfy, Subscriber, TempDir, TestCa,
-    servers::{Prosody, Server as _, attribute, form_value, free_port, submit_form},
+    ApnsKey, Daemon, Ntfy, Subscriber, TempDir, TestCa, free_port,
+    servers::{Prosody, Server as _, attribute, form_value, submit_form},
 };
 use serde_json::{Value, json};
 

@@ -11,9 +11,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use fpush_testkit::{
-    FakeXmpp, Link, Site, TempDir,
+    FakeXmpp, Link, Site, TempDir, free_port,
     publish::{Publish, field, options},
-    servers::{Guarded, Running, free_port},
+    servers::{Guarded, Running},
     site::OnForm,
 };
 use serde_json::json;

@@ -1,0 +1,79 @@
+//! Ports on loopback that no other test has.
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// A port on 127.0.0.1 for TCP. While this lives no other test gets it, whether somebody listens there or not: whoever logs in
+/// at a server that is away for a moment finds nobody, and not the server of another test.
+pub struct OwnPort {
+    number: u16,
+    // The port of the same number for UDP, by which all test programs on the machine know that it is taken.
+    _mark: UdpSocket,
+}
+
+impl OwnPort {
+    /// Takes one where nobody listens, below the range that the kernel takes ports for clients from. It is not one that this
+    /// process had lately.
+    pub fn take() -> io::Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let first = std::process::id().wrapping_mul(97);
+        (0..PORTS)
+            .find_map(|_| Self::mark(first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed))))
+            .ok_or_else(|| io::Error::other("no free port on 127.0.0.1"))
+    }
+
+    fn mark(n: u32) -> Option<Self> {
+        let number = u16::try_from(FIRST + n % PORTS).ok()?;
+        let mark = UdpSocket::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
+        let port = Self { number, _mark: mark };
+        port.listen().is_ok().then_some(port)
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// Listens there.
+    pub fn listen(&self) -> io::Result<TcpListener> {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, self.number))
+    }
+}
+
+/// The number of an [`OwnPort`] that stays this process's.
+pub fn free_port() -> io::Result<u16> {
+    static KEPT: Mutex<Vec<OwnPort>> = Mutex::new(Vec::new());
+    let port = OwnPort::take()?;
+    let number = port.number();
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(port);
+    Ok(number)
+}
+
+const FIRST: u32 = 15_000;
+
+const PORTS: u32 = 15_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_given_once() {
+        let mut ports = (0..50).map(|_| free_port().unwrap()).collect::<Vec<_>>();
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 50);
+    }
+
+    /// Another process shares nothing with this one but the kernel, as two calls of `mark`.
+    #[test]
+    fn a_port_without_a_listener_is_still_its_owners() {
+        let own = OwnPort::take().unwrap();
+        let n = u32::from(own.number()) - FIRST;
+        assert!(OwnPort::mark(n).is_none());
+        drop(own.listen().unwrap());
+        assert!(OwnPort::mark(n).is_none());
+    }
+}
