@@ -1,5 +1,5 @@
 //! What the settings say that pushes carry: the keys of Apple's `aps` that have a key of their own, anything else under `aps`,
-//! and what stands beside it; for each class of pushes.
+//! and what is beside it; for each class of pushes.
 
 use fpush_push::{
     Class,
@@ -14,7 +14,7 @@ pub(crate) struct Content {
     pub(crate) aps: Map<String, Value>,
     /// Whether the number of messages that the publish tells goes into it as `badge`.
     pub(crate) counts: bool,
-    /// What stands beside it.
+    /// What is beside it.
     pub(crate) data: Map<String, Value>,
 }
 
@@ -142,7 +142,7 @@ impl<'a> Part<'a> {
         part.data = object(
             section,
             "additionalData",
-            "an object, whose keys stand beside \"aps\" in the payload",
+            "an object, whose keys are beside \"aps\" in the payload",
         );
         if part.data.is_some_and(|data| data.contains_key("aps")) {
             section.error(
@@ -363,7 +363,7 @@ static KEYS: [Key; 13] = [
     key("badge", Place::Top("badge"), Kind::Badge),
 ];
 
-/// What goes into `aps` where nothing is said: the key, what may stand there instead, and the text.
+/// What goes into `aps` where nothing is said: the key, what may be there instead, and the text.
 static DEFAULTS: [(&str, Option<Place>, &str); 4] = [
     ("alertTitle", Some(Place::Alert("title-loc-key")), "New Message"),
     ("alertBody", Some(Place::Alert("loc-key")), "New Message?"),

@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_whose_key_has_no_length_or_an_endless_one_is_no_panic() {
+    fn a_code_whose_key_has_no_length_or_an_endless_one_is_not_a_panic() {
         let good = file("pbmac1-long-key");
         // `INTEGER 2048`, the rounds, and `INTEGER 64`, the length.
         let at = good

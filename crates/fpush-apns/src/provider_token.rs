@@ -161,7 +161,7 @@ impl ProviderToken {
         self.renew_if(seen, now, |_| false)
     }
 
-    /// The same for a token that Apple calls invalid: only if the clock on the wall has jumped since it was signed, and
+    /// The same for a token that Apple calls invalid: only if the wall clock has jumped since it was signed, and
     /// then also within the 20 minutes if Apple has never taken it. Its tokens do not change for Apple by that.
     pub(crate) fn renew_after_jump(&self, seen: u64, now: Clocks) -> Result<(), ProviderTokenError> {
         let has_jumped = |signed: &Signed| now.is_jump_since(signed.issued);
@@ -281,7 +281,7 @@ impl Clocks {
             || self.wall.duration_since(then.wall).is_ok_and(|age| age >= time)
     }
 
-    /// Whether the clock on the wall has gone on otherwise than the steady one.
+    /// Whether the wall clock has gone on otherwise than the steady one.
     fn is_jump_since(self, then: Self) -> bool {
         let steady = self.steady.duration_since(then.steady);
         let off = match self.wall.duration_since(then.wall) {
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
+    fn what_is_not_a_key_is_refused() {
         let now = Clocks::now();
         assert!(matches!(
             ProviderToken::new(b"x", "k", "t", Agreements::default(), now),

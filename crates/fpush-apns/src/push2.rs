@@ -17,7 +17,7 @@ pub(crate) struct App {
 
 impl App {
     /// The token that is meant, in its one spelling: that for calls, if this is one and there is such a token. `None` for what
-    /// is no device of this app.
+    /// is not a device of this app.
     pub(crate) fn receiver(&self, client: &str, call: bool) -> Option<Receiver> {
         if client.len() > LONGEST {
             return None;
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_device_of_the_app_is_nobody() {
+    fn what_is_not_a_device_of_the_app_is_nobody() {
         let long = "ab".repeat(500);
         for client in [
             "",

@@ -646,7 +646,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_judged_by_its_status() {
+    fn what_is_not_json_is_judged_by_its_status() {
         let wait = Some(Duration::from_secs(7));
         let refusal = Refusal::read(StatusCode::BAD_GATEWAY, b"<html>", wait);
         assert_eq!(
@@ -657,7 +657,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_never_blames_the_token() {
+    fn what_is_not_json_never_blames_the_token() {
         for status in [400, 410, 429] {
             let refusal = Refusal::read(StatusCode::from_u16(status).unwrap(), b"<html>", None);
             assert_eq!(

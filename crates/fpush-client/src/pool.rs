@@ -456,7 +456,7 @@ impl Life {
 
 /// Why a request has no answer.
 fn failure(error: &hyper::Error, activity: &Activity) -> SendError {
-    // What h2 itself objects to is no HTTP/2.
+    // What h2 itself objects to is not HTTP/2.
     let is_objected_to = http2_error(error).is_some_and(h2::Error::is_library);
     if error.is_parse() || is_objected_to || activity.is_overdrawn() {
         SendError::Malformed(root_cause(error))

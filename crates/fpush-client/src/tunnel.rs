@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_answer_of_http_is_called_so() {
+    async fn what_is_not_an_answer_of_http_is_called_so() {
         let endless = format!("HTTP/1.1 200 OK\r\n{}", "x".repeat(2 * LONGEST_HEAD));
         for answer in [
             "",

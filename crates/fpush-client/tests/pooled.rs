@@ -481,7 +481,7 @@ async fn a_body_that_is_wanted_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_protocol_that_nobody_asked_for_is_no_success() {
+async fn a_protocol_that_nobody_asked_for_is_not_a_success() {
     let switch = "HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
     let (answer, receiver, client) = first_meets(vec![say(switch), Do::Hang]).await;
     assert!(

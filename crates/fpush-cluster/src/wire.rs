@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_script_says_is_no_answer() {
+    fn what_no_script_says_is_not_an_answer() {
         let free = |slot, covers| Some(Claimed::Free { slot, covers });
         assert_eq!(read_claimed(&[0, 7, 0]), free(Some(SharedSlot(7)), None));
         assert_eq!(read_claimed(&[0, 0, 3]), free(None, Some(SharedHeld(3))));

@@ -254,7 +254,7 @@ async fn authenticate<S: Socket>(socket: S, settings: &LinkSettings) -> Result<E
                 ));
             }
             Some(Err(ReadError::SoftTimeout)) => {}
-            // Behind a good header, what is no XML is a stream that was cut off.
+            // Behind a good header, what is not XML is a stream that was cut off.
             Some(Err(ReadError::HardError(e))) if e.kind() == io::ErrorKind::InvalidData => {
                 return Err(LoginError::Closed);
             }

@@ -1,7 +1,7 @@
 //! Push 2.0 (`urn:xmpp:push2:0`): a message for one device, which its account's server has encrypted and signed.
 //!
 //! There is no XEP yet; this is the draft beside Prosody's `mod_push2`. A message that is no such notification, or that cannot be
-//! read, is no business of ours; one that is one, and that cannot be passed on, is answered with an error.
+//! read, is not business of ours; one that is one, and that cannot be passed on, is answered with an error.
 
 use std::borrow::Cow;
 
@@ -38,7 +38,7 @@ pub(crate) enum Fault {
     NoClient,
     /// It says so in more bytes than any push service has in its endpoints.
     LongClient,
-    /// What it carries is no base64.
+    /// What it carries is not base64.
     Payload,
     /// What it carries is larger than any push service takes.
     LargePayload,
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn other_messages_are_no_notifications() {
+    fn other_messages_are_not_notifications() {
         for content in [
             "",
             "<body>hello</body>",

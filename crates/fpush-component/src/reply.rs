@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_command_stands_last() {
+    fn what_is_wrong_with_a_command_comes_last() {
         let bad = CommandError::BadPayload(BadPayload::Missing("token"));
         assert_eq!(
             write(&Reply::CommandFailed(bad), IQ),

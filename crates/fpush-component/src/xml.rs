@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_xml_is_said_to_be_none() {
+    fn what_is_not_xml_is_said_to_be_none() {
         for broken in [
             "<iq><a></b></iq>",
             "<iq",

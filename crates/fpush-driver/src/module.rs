@@ -189,7 +189,7 @@ impl Module {
         self.lock().policy.verdicts(from, clocks.now)
     }
 
-    /// Follows the clock on the wall. To be called once a second.
+    /// Follows the wall clock. To be called once a second.
     pub fn follow_clock(&self, clocks: Clocks) {
         self.lock().policy.follow_clock(clocks);
     }
@@ -230,7 +230,7 @@ impl Module {
         self.fingerprint_as(TokenRole::First, token)
     }
 
-    /// Anybody can register anybody's token as a second one: what is said of it as such is no word against it as a first one.
+    /// Anybody can register anybody's token as a second one: what is said of it as such is not a word against it as a first one.
     fn fingerprint_as(&self, role: TokenRole, token: &str) -> Fingerprint {
         let fingerprint = self.senders.hasher().fingerprint(token);
         match role {

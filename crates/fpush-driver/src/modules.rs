@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(resolve_in(&all, Some("a"), &two), None);
         let one = scope(&["b"], Some("b"));
         assert_eq!(resolve_in(&all, None, &one), chosen("b", Choice::Default));
-        // The default module of all is no help where it may not be used.
+        // The default module of all does not help where it may not be used.
         assert_eq!(resolve_in(&all, None, &scope(&["b"], None)), None);
         let any = Scope::new(None, Some("b".to_owned()));
         assert_eq!(resolve_in(&all, None, &any), chosen("b", Choice::Default));

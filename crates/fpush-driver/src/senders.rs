@@ -71,7 +71,7 @@ impl Senders {
         }
     }
 
-    /// Follows the clock on the wall. To be called once a second.
+    /// Follows the wall clock. To be called once a second.
     pub fn follow_clock(&self, clocks: Clocks) {
         self.lock().known.follow_clock(clocks);
     }

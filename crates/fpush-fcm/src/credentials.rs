@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_object_is_reported() {
+    fn what_is_not_a_json_object_is_reported() {
         for file in ["", "-----BEGIN PRIVATE KEY-----", "[]", "\"s3cret\""] {
             assert_eq!(
                 ServiceAccount::read(file.as_bytes()).unwrap_err(),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_service_account_is_reported() {
+    fn what_is_not_a_service_account_is_reported() {
         assert_eq!(
             errors(|file| drop(file.insert("type".into(), json!("authorized_user")))),
             [CredentialError::NotServiceAccount]

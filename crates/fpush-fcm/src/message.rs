@@ -29,7 +29,7 @@ pub(crate) struct Message {
     minimal: Box<str>,
     /// The minimal one without the parts in Google's own words, if there are any.
     plain: Option<Box<str>>,
-    /// The keys of `additionalData`, which nothing else may stand under.
+    /// The keys of `additionalData`, which nothing else may be under.
     taken: Vec<String>,
     /// How many bytes Google takes beside them.
     room: usize,
@@ -164,7 +164,7 @@ impl Message {
 }
 
 impl Target {
-    /// What stands before the device's token in the body.
+    /// What comes before the device's token in the body.
     fn start(self, token: &str) -> &'static str {
         match self {
             Self::Auto if is_installation_id(token) => START_FID,
@@ -191,7 +191,7 @@ fn is_apples(text: &str) -> bool {
 }
 
 /// Whether this has the form of a Firebase installation ID: base64url of 17 bytes without the last character. The first
-/// character is one of c, d, e and f today, which is no rule to rely on.
+/// character is one of c, d, e and f today, which is not a rule to rely on.
 fn is_installation_id(text: &str) -> bool {
     text.len() == INSTALLATION_ID
         && text
@@ -207,7 +207,7 @@ fn dry(body: &Bytes) -> Bytes {
         .into()
 }
 
-/// What stands behind the token in `message`. There is a `notification` only if the settings have one: else the app decides
+/// What comes behind the token in `message`. There is a `notification` only if the settings have one: else the app decides
 /// what to show.
 fn rest(class: Class, content: &Content, data: &BTreeMap<String, String>) -> Box<str> {
     let Content {

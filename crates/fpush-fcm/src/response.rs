@@ -601,7 +601,7 @@ mod tests {
             => Remedy::Module(PushError::TokenDoubted),
         an_error_without_a_status: 429 r#"{"error":{"code":429,"status":7}}"#
             => Remedy::Module(PushError::TooMany { pause: A_MINUTE }),
-        an_error_without_a_status_is_no_dead_token: 404 r#"{"error":{"code":404,"message":"Not found."}}"#
+        an_error_without_a_status_is_not_a_dead_token: 404 r#"{"error":{"code":404,"message":"Not found."}}"#
             => Remedy::Module(PushError::Misconfigured),
         an_error_about_another_status: 404 r#"{"error":{"code":403}}"# => Remedy::Module(PushError::Misconfigured),
         message_too_big: 400 r#"{"error":{"code":400,"message":"Android message is too big","status":"INVALID_ARGUMENT",

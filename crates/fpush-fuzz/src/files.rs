@@ -15,7 +15,7 @@ fn pair(input: &[u8]) -> (&[u8], &[u8]) {
 pub(crate) fn apns_certificate(input: &[u8]) {
     let (certificate, key) = pair(input);
     if let Some(words) = fpush_apns::fuzz::pem(certificate, key) {
-        // The names in a certificate are no secret, and are said.
+        // The names in a certificate are not secret, and are said.
         check_line(&words);
     }
 }

@@ -303,7 +303,7 @@ impl Executing {
 
 impl Drop for Executing {
     fn drop(&mut self) {
-        // The database is not closed: at the end of a thread no runtime can be entered any more. What is left in the folder for temporary files is no trouble.
+        // The database is not closed: at the end of a thread no runtime can be entered any more. What is left in the folder for temporary files harms nothing.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

@@ -90,7 +90,7 @@ pub(crate) fn http_headers(input: &[u8]) {
         for host in headers.get_all(http::header::HOST) {
             let host = host
                 .to_str()
-                .expect("what is no text is no name")
+                .expect("what is not text is not a name")
                 .to_ascii_lowercase();
             assert!(!host.contains("evil.example"), "{host}");
         }

@@ -37,5 +37,5 @@ fn name(method: &Method) -> &'static str {
         .unwrap_or("another")
 }
 
-/// For answers that are no page: browsers may do nothing with them.
+/// For answers that are not pages: browsers may do nothing with them.
 const STRICTEST: &str = "default-src 'none'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'";

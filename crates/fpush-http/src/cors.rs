@@ -1,6 +1,6 @@
 //! Pages of other sites that register devices: which of them browsers let read the answers (CORS, Fetch Standard section 3.2).
 //!
-//! Nothing is protected by that: apps, which are no browsers, register without it.
+//! Nothing is protected by that: apps, which are not browsers, register without it.
 
 use std::sync::Arc;
 
@@ -156,11 +156,11 @@ mod tests {
         let (all, _) = read(&json!(["*"]));
         assert_eq!(answer(&all, "https://b.example").as_deref(), Some("*"));
         assert_eq!(answer(&AllowedOrigins::default(), "https://a.example"), None);
-        assert!(!all.include(&HeaderMap::new()), "an app is no page");
+        assert!(!all.include(&HeaderMap::new()), "an app is not a page");
     }
 
     #[test]
-    fn what_is_no_origin_is_a_mistake() {
+    fn what_is_not_an_origin_is_a_mistake() {
         for wrong in [
             "https://a.example/",
             "https://A.example",

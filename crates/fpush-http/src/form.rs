@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(
             Fields::parse(b"a=100%").unwrap().optional("a"),
             Some("100%"),
-            "what is no escape stays"
+            "what is not an escape stays"
         );
         assert!(Fields::parse(b"a=%ff").is_none(), "not UTF-8");
     }

@@ -52,7 +52,7 @@ impl Client {
         }
     }
 
-    /// Whether a browser says that a page of another site made it send this. Apps are no browsers and say nothing.
+    /// Whether a browser says that a page of another site made it send this. Apps are not browsers and say nothing.
     #[must_use]
     pub fn is_cross_site(self, uri: &Uri, headers: &HeaderMap) -> bool {
         if let Some(site) = headers.get("sec-fetch-site") {
@@ -83,7 +83,7 @@ impl Client {
     }
 }
 
-/// Whether a browser sent this, as browsers say with each form. Apps are no browsers and say nothing.
+/// Whether a browser sent this, as browsers say with each form. Apps are not browsers and say nothing.
 #[cfg(feature = "registration")]
 pub(crate) fn is_browser(headers: &HeaderMap) -> bool {
     headers.contains_key("sec-fetch-site") || headers.contains_key(header::ORIGIN)
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_most_address_that_is_no_proxy_is_the_client() {
+    fn the_right_most_address_that_is_not_a_proxy_is_the_client() {
         let of = |value| address("127.0.0.1", &[("x-forwarded-for", value)]);
         assert_eq!(
             of("198.51.100.9, 192.0.2.7"),

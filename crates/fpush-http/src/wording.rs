@@ -29,7 +29,7 @@ impl Answer {
             Err(RegisterError::BadToken(flaw)) => Self::Error(match flaw {
                 TokenFlaw::Form => NO_TOKEN,
                 TokenFlaw::Endpoint => "Endpoint is not allowed here!",
-                TokenFlaw::PublicKey => "p256dh is no public key!",
+                TokenFlaw::PublicKey => "p256dh is not a public key!",
                 TokenFlaw::AuthSecret => "auth is not 16 bytes in base64url!",
             }),
             Err(RegisterError::OtherKey) => Self::Error("Subscribed with another VAPID key!"),

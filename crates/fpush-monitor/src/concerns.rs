@@ -165,7 +165,7 @@ fn minutes(time: Duration) -> String {
     }
 }
 
-/// Why fpush does not do what it is there for, each in one line; none if it is ready. A link that is down is no reason while
+/// Why fpush does not do what it is there for, each in one line; none if it is ready. A link that is down is not a reason while
 /// another one with the same address of ours is up.
 pub(crate) fn unready(status: &Status) -> Vec<String> {
     let mut reasons = Vec::new();
@@ -293,7 +293,7 @@ mod tests {
                 vec![line(Severity::Error, "a")],
                 vec!["link a down: closed".to_owned()]
             ),
-            "another address is no help"
+            "another address does not help"
         );
     }
 

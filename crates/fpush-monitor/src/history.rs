@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(
             history.points().count(),
             0,
-            "what was before the start is no rate"
+            "what was before the start is not a rate"
         );
         assert!(!history.is_due(start + Duration::from_secs(9)));
         let now = start + STEP;

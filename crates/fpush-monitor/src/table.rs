@@ -77,8 +77,8 @@ table! {
     PROVIDER_ANSWERS: Counter, "fpush_provider_answers_total", ["module", "reason"],
         "Answers of the provider to single attempts, by push module and reason.";
     VENDOR_ATTEMPTS: Counter, "fpush_vendor_attempts_total", ["module", "vendor", "result"],
-        "Single attempts at a vendor, where the push module sends to several: accepted or not_accepted. Web Push services that are no \
-         vendor's are other.";
+        "Single attempts at a vendor, where the push module sends to several: accepted or not_accepted. Web Push services that are not \
+         a vendor's are other.";
     REJECTED_TOKENS: Counter, "fpush_rejected_tokens_total", ["module", "verdict"],
         "Answers that called a token dead or wrong, by push module and whether that was believed or doubted.";
     REJECTION_BURSTS: Counter, "fpush_rejection_bursts_total", ["module"],

@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn an_accepted_try_of_the_operator_ends_what_publishes_found_and_is_no_publish() {
+    fn an_accepted_try_of_the_operator_ends_what_publishes_found_and_is_not_a_publish() {
         let (mut health, now) = (ModuleHealth::default(), Instant::now());
         for _ in 0..3 {
             health.misconfigured(&failure());
@@ -357,7 +357,7 @@ mod tests {
         assert_eq!(
             kind(&health, now),
             Some(TroubleKind::Settings),
-            "a proof is no push"
+            "a proof is not a push"
         );
         health.not_verified(&failure());
         health.tried();

@@ -59,7 +59,7 @@ impl KnownDomains {
         }
     }
 
-    /// Follows the clock on the wall.
+    /// Follows the wall clock.
     pub fn follow_clock(&mut self, clocks: Clocks) {
         self.today = day(clocks);
     }

@@ -70,7 +70,7 @@ pub struct Policy<W> {
     next_number: u64,
     /// Acknowledged pushes that have ended without an attempt of their own.
     ended: Vec<(Fingerprint, HeldEnd)>,
-    /// By how many milliseconds the clock on the wall has jumped, which is to be told to those who write down what is held.
+    /// By how many milliseconds the wall clock has jumped, which is to be told to those who write down what is held.
     jumped: Vec<i64>,
     /// Those beside the main one, which all of the above belongs to that is a lane's.
     lanes: lanes::Lanes<W>,
@@ -381,7 +381,7 @@ impl<W> Policy<W> {
         until
     }
 
-    /// Follows the clock on the wall, and goes on with what is done little by little. To be called once a second.
+    /// Follows the wall clock, and goes on with what is done little by little. To be called once a second.
     pub fn follow_clock(&mut self, clocks: Clocks) {
         self.blocklist.sweep();
         for token in self.spool.expire(clocks.now) {

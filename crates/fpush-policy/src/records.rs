@@ -88,7 +88,7 @@ pub struct Recipient {
 /// What is to be written down of acknowledged pushes.
 #[derive(Debug)]
 pub enum HeldChange {
-    /// The clock on the wall has jumped by so many milliseconds: the times of all that is written down move with it, as
+    /// The wall clock has jumped by so many milliseconds: the times of all that is written down move with it, as
     /// [`HeldRecord::jumped`] says.
     Jumped(i64),
     /// It is like this now.
@@ -138,7 +138,7 @@ impl fmt::Debug for HeldRecord {
 pub struct Clocks {
     /// The clock that never jumps.
     pub now: Instant,
-    /// The clock on the wall.
+    /// The wall clock.
     pub wall: SystemTime,
 }
 
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn times_survive_the_way_through_the_clock_on_the_wall() {
+    fn times_survive_the_way_through_the_wall_clock() {
         let then = crate::testing::clocks();
         let later = Clocks {
             now: then.now + Duration::from_secs(100),

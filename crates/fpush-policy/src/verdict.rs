@@ -82,7 +82,7 @@ pub(crate) struct VerdictGuard {
     accepted: [Option<Accepted>; 2],
     /// All that were, in the last 30 days.
     alive: Alive,
-    /// Whether one was accepted since the daemon started: until then, what was read from disk is no reason to believe.
+    /// Whether one was accepted since the daemon started: until then, what was read from disk is not a reason to believe.
     proven: bool,
     deaths: Deaths,
     totals: Totals,
@@ -268,7 +268,7 @@ impl VerdictGuard {
         let first = self.words.of(token);
         // What may have been about us does not make a word beyond doubt the second one.
         let first = first.filter(|first| first.beyond_doubt || word.may_be_about_us());
-        // Rejected tokens of other domains, who may have invented them, are no reason to doubt one of this domain.
+        // Rejected tokens of other domains, who may have invented them, are not a reason to doubt one of this domain.
         let evidence = self
             .window
             .evidence(0, |other| other == domain || self.is_proven(other));
@@ -485,7 +485,7 @@ impl VerdictGuard {
 pub(crate) const JUMP: Seconds = 60;
 /// A share that has lasted so long is the usual one. No incident of a provider lasts as long, and until then few die.
 const STEADY: Seconds = 14 * DAY;
-/// Fewer tokens that were rejected are no sign of a mistake.
+/// Fewer tokens that were rejected are not a sign of a mistake.
 const FEW: usize = 3;
 /// So many other tokens that were accepted show that a word is not about us.
 const ENOUGH_OTHERS: usize = 2;

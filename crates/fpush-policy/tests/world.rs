@@ -96,7 +96,7 @@ struct World {
     unreadable: Vec<u64>,
     base: Clocks,
     millis: u64,
-    /// By how many milliseconds the clock on the wall is wrong.
+    /// By how many milliseconds the wall clock is wrong.
     jumped: i64,
     /// How many milliseconds of that were steps so small that nobody takes them for jumps: times that were written down before
     /// are off by as much.
@@ -159,7 +159,7 @@ impl Answers {
 
 const PERMITS: usize = 4;
 /// So many tokens are taken for dead without doubt, at least: of those that were alive in a day, and of all until a lane that is so young
-/// has shown that they were no incident.
+/// has shown that they were not an incident.
 const AT_LEAST: u64 = 10;
 /// `holdFor`, as it is where nobody has set it, in milliseconds.
 const HOLD_FOR: u64 = 4 * HOUR;
@@ -963,7 +963,7 @@ impl World {
             } else {
                 stands + 1
             };
-            assert!(stands <= held, "the timer stands still");
+            assert!(stands <= held, "the timer does not move");
         }
         self.millis = until;
         let clocks = self.clocks();
@@ -1022,7 +1022,7 @@ impl World {
         self.grant();
     }
 
-    /// Somebody sets the clock on the wall, or sets it right.
+    /// Somebody sets the wall clock, or sets it right.
     fn jump(&mut self) {
         let furthest = [7_200_000, 2 * DAY][self.random.below(2) as usize];
         let before = self.jumped;

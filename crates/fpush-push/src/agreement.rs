@@ -4,7 +4,7 @@ use std::{pin::Pin, time::Duration};
 
 /// Where instances agree on texts. These are secrets.
 ///
-/// Each call ends within a moment. `None` is no answer: this instance decides alone.
+/// Each call ends within a moment. `None` is not an answer: this instance decides alone.
 pub trait Agreement: Send + Sync {
     /// Says which text all use under this name, if there is one; an offer is taken if there is none, or one that is old enough.
     fn agree<'a>(&'a self, name: &'a str, offer: Option<Offer<'a>>) -> Agreeing<'a>;

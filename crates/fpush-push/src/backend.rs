@@ -250,13 +250,13 @@ impl Failure {
     }
 }
 
-/// What is wrong with a text that is no token of a provider, in words for those who write apps. They repeat nothing of it.
+/// What is wrong with a text that is not a token of a provider, in words for those who write apps. They repeat nothing of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenFlaw {
     /// It has not the form of one.
     #[error("the token cannot be one for this push type or provider")]
     Form,
-    /// The endpoint of a Web Push subscription is no https URL, or one to which nothing is sent from here.
+    /// The endpoint of a Web Push subscription is not an https URL, or one to which nothing is sent from here.
     #[error(
         "nothing may be sent to this endpoint from here: its push service or its port is not allowed, or it is not an https URL"
     )]

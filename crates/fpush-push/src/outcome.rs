@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_outcome_stands_at_its_own_place() {
+    fn every_outcome_is_at_its_own_place() {
         for (place, outcome) in Outcome::ALL.into_iter().enumerate() {
             assert_eq!(outcome as usize, place, "{}", outcome.name());
         }

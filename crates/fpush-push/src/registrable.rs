@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_domain_is_cut_like_one() {
+    fn what_is_not_a_domain_is_cut_like_one() {
         check(&[
             ("x1..com", ".com"),
             (".com", ".com"),
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_megabyte_is_no_trouble() {
+    fn a_megabyte_is_not_trouble() {
         let label = "a".repeat(1 << 20);
         assert_eq!(registrable(&label), label);
         assert_eq!(registrable(&format!("{label}.example.org")), "example.org");

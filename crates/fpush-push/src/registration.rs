@@ -90,7 +90,7 @@ pub enum Found {
     /// their former push service made: what a provider says of it as a token ends no registration.
     Unsure,
     /// Nothing that is known, and it looks like the nodes of devices that were imported from another push service: without the
-    /// name of a module it is no token.
+    /// name of a module it is not a token.
     Foreign,
     /// Nothing that is known.
     Nothing,

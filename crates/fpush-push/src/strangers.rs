@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_a_token_is_no_plain_name() {
+    fn what_may_be_a_token_is_not_a_plain_name() {
         for name in [
             "",
             "ios",

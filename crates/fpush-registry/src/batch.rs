@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 #[derive(Clone, Debug)]
 pub(crate) struct Columns(Vec<String>);
 
-/// Why a line is no row. It holds nothing of the line's content.
+/// Why a line is not a row. It holds nothing of the line's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {
     /// The first line lacks a column.
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_do_not_fit_are_no_rows() {
+    fn lines_that_do_not_fit_are_not_rows() {
         assert_eq!(
             Columns::read("a\tb", &["a", "c"]).map(drop),
             Err(RowError::NoColumn("c"))

@@ -1,7 +1,7 @@
 //! Nodes that other push services made: known by their form, since devices with such nodes were imported.
 //!
 //! A publish for one of them may come without a secret and without the name of a module, because it needs none or lost it on
-//! the way. Then nothing but its form says that it is no token of the default module. Only an import makes a form known: what
+//! the way. Then nothing but its form says that it is not a token of the default module. Only an import makes a form known: what
 //! clients choose could be the form of somebody's tokens.
 
 use std::{collections::HashSet, sync::RwLock};

@@ -12,13 +12,13 @@ use crate::{
 /// Why a line is not a device. It holds nothing of the line's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
-    /// It is no JSON object with the right keys.
+    /// It is not a JSON object with the right keys.
     #[error("this is not a device as the export writes it")]
     Malformed,
     /// The dialect is not known.
     #[error("the dialect is not known")]
     Dialect,
-    /// A time is no RFC 3339 in UTC.
+    /// A time is not RFC 3339 in UTC.
     #[error("a time is not in the form 2017-03-18T04:07:44Z")]
     Time,
     /// A field is empty, too long, or has control characters.
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_device_is_refused() {
+    fn what_is_not_a_device_is_refused() {
         let line = r#"{"dialect":"p2","type":"fcm","node":"n","secret":"s","token":"t","registered":"2026-01-01T00:00:00Z"}"#;
         assert!(from_line(line).is_ok());
         let with = |from: &str, to: &str| from_line(&line.replace(from, to)).map(drop);

@@ -1,6 +1,6 @@
 //! Chance and the time of day in the hands of a test, so that the same seed is the same run.
 //!
-//! On a thread that has called [`begin`], libc's `getrandom` draws from a generator with a seed, and its clock on the wall
+//! On a thread that has called [`begin`], libc's `getrandom` draws from a generator with a seed, and its wall clock
 //! goes with tokio's, which a test may have paused. So keys of hash tables, ids, jitter and the order in which `select!`
 //! polls are the seed's too, in all crates, without a line in the program. Other threads notice nothing.
 
@@ -13,13 +13,13 @@ use std::{
 
 use tokio::time::Instant;
 
-/// What the clock on the wall says.
+/// What the wall clock says.
 #[derive(Clone, Copy)]
 enum Wall {
     /// What the machine says.
     Real,
-    /// It stands, at these milliseconds since 1970.
-    Stands(u64),
+    /// It is stopped, at these milliseconds since 1970.
+    Stopped(u64),
     /// It goes with tokio's clock since that said so.
     Goes(Instant, u64),
 }
@@ -31,34 +31,34 @@ thread_local! {
     static WALL: Cell<Wall> = const { Cell::new(Wall::Real) };
 }
 
-/// From now on chance has this seed on this thread, and the clock on the wall stands at these milliseconds since 1970. To be
+/// From now on chance has this seed on this thread, and the wall clock is stopped at these milliseconds since 1970. To be
 /// called first on a new thread: what was drawn before was drawn.
 pub fn begin(seed: u64, millis: u64) {
     CHANCE.set(Some(seed));
-    WALL.set(Wall::Stands(millis));
+    WALL.set(Wall::Stopped(millis));
 }
 
-/// The clock on the wall stands at these milliseconds since 1970.
-pub fn stand_wall(millis: u64) {
-    WALL.set(Wall::Stands(millis));
+/// The wall clock is stopped at these milliseconds since 1970.
+pub fn stop_wall_at(millis: u64) {
+    WALL.set(Wall::Stopped(millis));
 }
 
-/// The clock on the wall says this, and goes with tokio's clock from now on. To be called on tokio's runtime.
+/// The wall clock says this, and goes with tokio's clock from now on. To be called on tokio's runtime.
 pub fn set_wall(millis: u64) {
     WALL.set(Wall::Goes(Instant::now(), millis));
 }
 
-/// The clock on the wall stands, because the runtime ends. To be called on it.
+/// The wall clock is stopped, because the runtime ends. To be called on it.
 pub fn stop_wall() {
     if let Some(millis) = wall() {
-        WALL.set(Wall::Stands(millis));
+        WALL.set(Wall::Stopped(millis));
     }
 }
 
 fn wall() -> Option<u64> {
     match WALL.try_with(Cell::get).ok()? {
         Wall::Real => None,
-        Wall::Stands(millis) => Some(millis),
+        Wall::Stopped(millis) => Some(millis),
         Wall::Goes(since, millis) => {
             let passed = Instant::now().duration_since(since).as_millis();
             Some(millis + u64::try_from(passed).unwrap_or(0))
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chance_and_the_clock_on_the_wall_are_those_of_the_test() {
+    fn chance_and_the_wall_clock_are_those_of_the_test() {
         let drawn = |seed| {
             let draw = move || {
                 begin(seed, 5_000);

@@ -65,7 +65,7 @@ pub struct Gate(watch::Sender<bool>);
 
 impl Gate {
     /// One that is closed.
-    #[expect(clippy::new_without_default, reason = "a closed gate is no usual value")]
+    #[expect(clippy::new_without_default, reason = "a closed gate is not a usual value")]
     pub fn new() -> Self {
         Self(watch::Sender::new(false))
     }
@@ -165,7 +165,7 @@ impl Answer {
                 inner.reply_mut()
             }
             Self::Normal | Self::Silence | Self::ResetStream(_) | Self::CloseConnection | Self::GoAway(_) => {
-                panic!("{self:?} is no response that could have a header")
+                panic!("{self:?} is not a response that could have a header")
             }
         }
     }

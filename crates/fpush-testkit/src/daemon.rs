@@ -243,7 +243,7 @@ impl Daemon {
     /// The processor time it has used, in user mode and in the kernel, to 10 ms.
     pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the program runs");
-        // The second field is the name in parentheses, in which anything may stand.
+        // The second field is the name in parentheses, in which anything may be.
         let (_, fields) = stat.rsplit_once(')').unwrap();
         let ticks = |n: usize| {
             fields

@@ -29,7 +29,7 @@ pub struct ApnsRequest {
     pub path: String,
     /// All headers.
     pub headers: HeaderMap,
-    /// The body; [`Value::Null`] if it is no JSON.
+    /// The body; [`Value::Null`] if it is not JSON.
     pub body: Value,
     /// The length of the body in bytes.
     pub body_len: usize,

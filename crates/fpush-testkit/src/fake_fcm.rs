@@ -33,7 +33,7 @@ pub struct FcmSend {
     pub bearer: Option<String>,
     /// The object `message` of the body; [`Value::Null`] if there is none.
     pub message: Value,
-    /// The whole body; [`Value::Null`] if it is no JSON.
+    /// The whole body; [`Value::Null`] if it is not JSON.
     pub body: Value,
     /// All headers.
     pub headers: HeaderMap,

@@ -638,7 +638,7 @@ pub struct ErrorChild {
 }
 
 impl Reply {
-    /// Takes a stanza apart. Panics if it is no well-formed result or error.
+    /// Takes a stanza apart. Panics if it is not a well-formed result or error.
     #[track_caller]
     pub fn parse(raw: &str) -> Self {
         Self::try_parse(raw).unwrap_or_else(|why| panic!("{why} in the reply {raw}"))

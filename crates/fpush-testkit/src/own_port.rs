@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// A port on 127.0.0.1 for TCP. While this lives no other test gets it, whether somebody listens there or not: whoever logs in
-/// at a server that is away for a moment finds nobody, and not the server of another test.
+/// A port on 127.0.0.1 for TCP. While this lives no other test gets it, whether somebody listens there or not: a daemon whose
+/// server is away for a moment finds nobody there, and not the server of another test.
 pub struct OwnPort {
     number: u16,
     // The port of the same number for UDP, by which all test programs on the machine know that it is taken.

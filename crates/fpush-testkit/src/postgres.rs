@@ -223,7 +223,7 @@ impl Postgres {
     /// The URL of a database by this way.
     pub fn through(&self, relay: &Relay, url: &str) -> String {
         let [direct, by] = [self.folder.path(), relay.folder()].map(|folder| folder.display().to_string());
-        assert!(url.contains(&direct), "{url} is no database of this server");
+        assert!(url.contains(&direct), "{url} is not a database of this server");
         url.replace(&direct, &by)
     }
 

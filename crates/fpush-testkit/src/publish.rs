@@ -64,7 +64,7 @@ pub fn prosody_publish(id: &str, node: &str, module: Option<&str>, important: bo
     Publish::new(id, node, &item, &push_module(module))
 }
 
-/// Prosody on Debian 11: the form stands beside the notification instead of in it.
+/// Prosody on Debian 11: the form is beside the notification instead of in it.
 pub fn prosody_debian11_publish(id: &str, node: &str, module: Option<&str>, important: bool) -> Publish {
     let form = prosody_form(important);
     let item = format!("<item><notification xmlns='{PUSH}'/>{form}</item>");

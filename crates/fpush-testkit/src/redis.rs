@@ -179,7 +179,7 @@ impl Redis {
         answer
     }
 
-    /// The same; an error begins with a hyphen, and `None` is no answer.
+    /// The same; an error begins with a hyphen, and `None` is not an answer.
     pub fn try_ask(&self, command: &[&str]) -> Option<String> {
         let mut stream = UnixStream::connect(self.socket()).ok()?;
         stream.set_read_timeout(Some(LONG)).unwrap();

@@ -100,7 +100,7 @@ impl Monitoring {
         )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
-        Page::parse(&answer).ok_or_else(|| io::Error::other(format!("this is no answer: {answer:?}")))
+        Page::parse(&answer).ok_or_else(|| io::Error::other(format!("this is not an answer: {answer:?}")))
     }
 
     /// The metrics. Panics if one of their lines cannot be read.
@@ -209,10 +209,10 @@ impl Scrape {
 
     /// Whether a comparison holds, as an alert would make it: `name{label="value"} >= 1`. Samples that have more labels
     /// than those count together; of no sample at all nothing holds but `absent`: `name{label="value"} absent`. Panics
-    /// if it is no comparison.
+    /// if it is not a comparison.
     #[track_caller]
     pub fn holds(&self, comparison: &str) -> bool {
-        let wrong = || -> ! { panic!("{comparison:?} is no comparison") };
+        let wrong = || -> ! { panic!("{comparison:?} is not a comparison") };
         let (series, compared) = match comparison.strip_suffix(" absent") {
             Some(series) => (series, None),
             None => {
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_metric_is_refused() {
+    fn what_is_not_a_metric_is_refused() {
         for line in [
             "a",
             "a b",

@@ -1,4 +1,4 @@
-//! A TLS server that is no provider: it gives every connection the same bytes.
+//! A TLS server that is not a provider: it gives every connection the same bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

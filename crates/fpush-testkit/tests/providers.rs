@@ -71,7 +71,7 @@ async fn apns_accepts_and_records() {
         (1, false, 1)
     );
 
-    // A body of several frames, and one that is no JSON.
+    // A body of several frames, and one that is not JSON.
     let big = format!("\"{}\"", "x".repeat(40_000));
     client.post("/other", &[], big.clone()).await.unwrap();
     client.post(DEVICE, &[], "{").await.unwrap();

@@ -18,7 +18,7 @@ pub(crate) struct ReceiverKeys {
 }
 
 impl ReceiverKeys {
-    /// Those with this public key; `None` if that is no uncompressed point of P-256.
+    /// Those with this public key; `None` if that is not an uncompressed point of P-256.
     pub(crate) fn new(p256dh: [u8; 65], auth: [u8; 16]) -> Option<Self> {
         let public = ParsedPublicKey::try_from(UnparsedPublicKey::new(&ECDH_P256, p256dh)).ok()?;
         match public.format() {
@@ -150,7 +150,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn no_receiver_has_a_key_that_is_no_point_of_the_curve() {
+    fn no_receiver_has_a_key_that_is_not_a_point_of_the_curve() {
         let p256dh: [u8; 65] = decode(P256DH).unwrap();
         let is_one = |at: usize, bits: u8| {
             let mut other = p256dh;

@@ -52,7 +52,7 @@ impl Allowed {
         let slash = if path.starts_with('/') { "" } else { "/" };
         let canonical = format!("{origin}{slash}{path}");
         let uri: Uri = canonical.parse().ok()?;
-        // What the parser leaves out, such as a fragment, or takes for something else is no endpoint.
+        // What the parser leaves out, such as a fragment, or takes for something else is not an endpoint.
         let is_whole = uri.host() == Some(&host) && uri.to_string() == canonical;
         is_whole.then(|| Endpoint {
             uri,
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_endpoint_is_refused() {
+    fn what_is_not_an_endpoint_is_refused() {
         let long = format!("https://up.example.org/{}", "x".repeat(978));
         for url in [
             "",

@@ -185,7 +185,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_no_key_of_p_256_is_told_from_what_is_no_key() {
+    fn what_is_not_a_key_of_p_256_is_told_from_what_is_not_a_key() {
         for unreadable in [
             "",
             "x",

@@ -10,7 +10,7 @@ use crate::encryption::OVERHEAD;
 pub(crate) struct Payload {
     full: Box<str>,
     minimal: Box<str>,
-    /// The names that nothing else may stand under.
+    /// The names that nothing else may be under.
     taken: Vec<String>,
 }
 

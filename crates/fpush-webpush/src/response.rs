@@ -71,7 +71,7 @@ pub(crate) struct Entry {
 enum Whose {
     All,
     Of(Vendor),
-    /// Of whom is no vendor.
+    /// Of whom is not a vendor.
     Others,
 }
 
@@ -258,7 +258,7 @@ impl Refusal {
     }
 
     /// What is to be done about what a server says that a stranger has chosen. That an endpoint is protected, or another
-    /// key's, is no word against it: such servers say so of what has expired, and of what has not.
+    /// key's, is not a word against it: such servers say so of what has expired, and of what has not.
     fn strangers_error(&self) -> PushError {
         match (self.entry().verdict, self.status) {
             (Gone, StatusCode::GONE) => PushError::TokenGone { since: None },

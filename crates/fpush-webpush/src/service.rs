@@ -62,7 +62,7 @@ pub(crate) enum Standing {
 }
 
 impl Standing {
-    /// That of a host, in lower case, at a port. What is no usual push service of a vendor's is a stranger's choice.
+    /// That of a host, in lower case, at a port. What is not a usual push service of a vendor's is a stranger's choice.
     pub(crate) fn of(host: &str, port: u16) -> Self {
         let own = VENDORS.iter().find(|(pattern, _)| *pattern == host);
         match (own, Service::of(host)) {

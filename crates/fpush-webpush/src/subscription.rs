@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_sent_to_is_no_token() {
+    fn what_cannot_be_sent_to_is_not_a_token() {
         let endpoint = "https://up.example.org/a";
         let off_curve = P256DH.replacen('C', "D", 1);
         let compressed = format!("A{}", &P256DH[1..]);

@@ -135,7 +135,7 @@ impl Signed {
 }
 
 impl Claims {
-    /// Whether they go on being used: for half of their life, by the clock on the wall, which may have jumped either way.
+    /// Whether they go on being used: for half of their life, by the wall clock, which may have jumped either way.
     fn is_good(&self, now: u64) -> bool {
         let left = self.expire.saturating_sub(now);
         (LIFE / 2..=LIFE).contains(&left)

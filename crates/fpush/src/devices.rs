@@ -85,7 +85,7 @@ pub(crate) fn import(import: &Import, console: &mut Console) -> Exit {
     }
 }
 
-/// Something that is no device, and why.
+/// Something that is not a device, and why.
 struct Unread {
     place: String,
     reason: String,

@@ -177,7 +177,7 @@ fn the_content_of_a_file_in_the_place_of_its_path_is_not_repeated() {
 
 /// What is nested deeper than anybody writes it must not end the program.
 #[test]
-fn depth_is_no_danger() {
+fn depth_is_not_a_danger() {
     let (dir, _) = folder();
     for open in ["[", "{\"a\":", "{\"component\":[", "/*", "\"\\"] {
         for depth in [100, 10_000, 200_000] {

@@ -12,7 +12,7 @@
 //! | a push module is built twice if it is the default one | `limits::the_default_module_is_the_same_module_under_two_names` |
 //! | a panic while modules are built | `settings.rs` |
 //! | every stanza is a task, without bound | `limits::a_flood_delays_only_itself`; `fpush-driver`: `module::tests::line::never_more_are_at_the_provider_than_allowed` |
-//! | tokens below 64 and above 512 bytes are acknowledged and not sent | `apns::what_is_no_token_of_apples_reaches_no_url`, `fcm::tokens_of_any_length_are_sent` |
+//! | tokens below 64 and above 512 bytes are acknowledged and not sent | `apns::what_is_not_a_token_of_apples_reaches_no_url`, `fcm::tokens_of_any_length_are_sent` |
 //! | a queued push is answered when it has been sent | `limits::first_at_once_second_later_third_refused` |
 //! | a queued push is sent although its token has died meanwhile | `fpush-driver`: `module::tests::queue::a_queued_push_is_dropped_when_its_token_dies` |
 //! | a block shrinks when it is probed | `fpush-policy`: `blocklist::tests::a_publish_in_the_second_half_prolongs_a_block_and_never_shortens_it` |
@@ -26,7 +26,7 @@
 //! | 429 is acknowledged, and the push is lost | `apns::a_busy_device_gets_its_push_later` |
 //! | 404, 413 and unknown reasons block the token | `apns::every_answer_of_apples` |
 //! | a project's quota punishes one token | `fcm::the_projects_quota_pauses_the_module_and_the_devices_quota_one_token` |
-//! | errors without `errorCode` in the first detail are no errors | `fcm::every_answer_of_googles` |
+//! | errors without `errorCode` in the first detail are not errors | `fcm::every_answer_of_googles` |
 //! | no signal is handled | `limits::sigterm_answers_and_delivers_everything` |
 //! | no end of the retries, or none at all | `connections::who_does_not_answer_at_all_is_answered_for_in_25_seconds` |
 //!

@@ -959,7 +959,7 @@ fn assert_is_unknown(reply: &Seen) {
     );
 }
 
-/// A wrong secret is no reason for a server to forget a device.
+/// A wrong secret is not a reason for a server to forget a device.
 #[track_caller]
 fn assert_is_not_believed(reply: &Seen) {
     assert!(

@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_symbol_counts_and_numbers_are_no_texts() {
+    fn the_newest_symbol_counts_and_numbers_are_not_texts() {
         let symbols = "\
 0000000000000000      DF *UND*\t0000000000000000 (GLIBC_2.2.5) memcpy
 0000000000000000      DF *UND*\t0000000000000000 (GLIBC_2.28) fcntl64

@@ -47,7 +47,7 @@ pub(crate) fn run(extent: Extent) -> Result<()> {
     let outcome = steps(extent, &mut report);
     if let Err(error) = &outcome {
         crate::show(error);
-        // A step that is no test must not look like a pass.
+        // A step that is not a test must not look like a pass.
         report.failed = report.failed.max(1);
     }
     println!("\n{} steps in {}", report.steps, seconds(report.start.elapsed()));
@@ -482,7 +482,7 @@ const DEPEND_ON_FEATURES: [&str; 7] = [
 /// Two versions of these would mean two TLS or HTTP stacks, or two runtimes, in one program.
 const ONCE: [&str; 4] = ["rustls", "hyper", "h2", "tokio"];
 
-/// Checks a lock file against the published advisories; it may stand beside the repository.
+/// Checks a lock file against the published advisories; it may are beside the repository.
 const AUDIT: &str = "../shared/tools/audit";
 
 const UNIT: &str = "fpush.service";

@@ -1,4 +1,4 @@
-//! Who gets a place and a turn, while time stands still.
+//! Who gets a place and a turn, while no time passes.
 
 use std::sync::Mutex;
 
@@ -67,7 +67,7 @@ enum Condition {
 
 /// An owner of many domains has half of the places at most.
 #[tokio::test(start_paused = true)]
-async fn a_domain_that_had_a_push_accepted_gets_a_place_whoever_waits() {
+async fn a_domain_that_had_a_push_accepted_gets_a_place_while_others_wait() {
     let registry = Registry {
         asked: Arc::default(),
         held: Arc::new(Semaphore::new(0)),

@@ -183,7 +183,7 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     /// Whatever comes, nothing panics; and once a stanza has ended nothing of it is left.
     #[test]
-    fn what_is_no_xml_harms_nothing(
+    fn what_is_not_xml_harms_nothing(
         stanzas in prop::collection::vec(mutated(), 1..4),
         limit in 50..1_000_usize,
         size in 1..200_usize,

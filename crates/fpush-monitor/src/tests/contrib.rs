@@ -176,7 +176,7 @@ fn the_outcomes_of_the_error_ratio_are_those_that_count_as_failed_here() {
         .into_iter()
         .filter(|outcome| Group::of(*outcome) == Group::Failed)
         .map(Outcome::name)
-        // A stop is no error.
+        // A stop is not an error.
         .filter(|name| *name != "shutting_down")
         .collect();
     for file in ["prometheus/alerts.yml", "grafana/fpush.json"] {

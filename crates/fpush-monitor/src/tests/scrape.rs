@@ -225,7 +225,7 @@ async fn what_is_gone_is_gone_at_once_and_counters_go_on() {
 }
 
 #[tokio::test]
-async fn whoever_else_has_something_to_do_goes_on_while_the_text_is_written() {
+async fn other_tasks_go_on_while_the_text_is_written() {
     let monitor = after_many_pushes();
     // Nobody can write the text before this lets go.
     let (locked, is_locked) = mpsc::channel();

@@ -52,7 +52,7 @@ fn a_newcomer_takes_the_place_of_the_last_in_the_longest_line() {
 }
 
 #[test]
-fn names_are_no_shares() {
+fn names_are_not_shares() {
     let mut queue = FairQueue::new(100);
     for item in 0..100 {
         enter(&mut queue, sender(1, item, Standing::Known), item);

@@ -177,7 +177,7 @@ pub enum Busy {
 }
 
 impl HeldEnd {
-    /// A push to a token that nothing is sent to. What its provider says against the token is no loss of ours: a stranger who
+    /// A push to a token that nothing is sent to. What its provider says against the token is not a loss of ours: a stranger who
     /// publishes to a token that he has made up could raise that alarm.
     pub(super) fn blocked(lane: LaneId, reason: BlockReason) -> Self {
         match reason {

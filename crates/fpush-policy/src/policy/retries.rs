@@ -205,7 +205,7 @@ impl<W> Policy<W> {
     }
 }
 
-/// When an acknowledged push is tried again to which the provider said something that is no reason to give it up: its token is not
+/// When an acknowledged push is tried again to which the provider said something that is not a reason to give it up: its token is not
 /// believed dead, or the settings, which can be changed, are wrong.
 fn again_after(outcome: Outcome, block: Option<(BlockReason, Instant)>, now: Instant) -> Option<Instant> {
     match (outcome, block) {

@@ -27,7 +27,7 @@ impl LaneClock {
         self.last.to_millis(now)
     }
 
-    /// Follows the clock on the wall. Returns by how many milliseconds it has jumped, if it has.
+    /// Follows the wall clock. Returns by how many milliseconds it has jumped, if it has.
     pub(crate) fn follow(&mut self, clocks: Clocks) -> Option<i64> {
         let expected = self.millis(clocks.now);
         self.last = clocks;

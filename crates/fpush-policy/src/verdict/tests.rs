@@ -528,7 +528,7 @@ impl Takeover {
 }
 
 /// All publish at once, a few times an hour: that ten dead ones come first is chance, and must not keep the others for days.
-/// Of what was taken over most is dead, so that an incident beside that is no rise. That the daemon starts again before or in it
+/// Of what was taken over most is dead, so that an incident beside that is not a rise. That the daemon starts again before or in it
 /// makes nobody forget who was alive.
 #[test]
 fn an_incident_amid_an_old_population_costs_ten_of_those_that_were_alive() {

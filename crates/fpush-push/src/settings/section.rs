@@ -352,7 +352,7 @@ impl<'a> Section<'a> {
     }
 
     fn wrong_type(&self, key: &str, expected: &str, found: &Value) {
-        // What stands in it is of another kind than the list itself.
+        // What is in it is of another kind than the list itself.
         let within = if found.is_array() && expected.starts_with("a list") {
             " with something else in it"
         } else {
@@ -365,7 +365,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The type of a value, for a message: the value itself may be a secret that stands at the wrong place.
+/// The type of a value, for a message: the value itself may be a secret that is at the wrong place.
 fn shown(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

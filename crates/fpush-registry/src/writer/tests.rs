@@ -291,7 +291,7 @@ async fn an_acceptance_counts_also_if_the_clock_was_ahead_when_the_database_was_
         two.before = Some(known);
         two.look_at_past(false).await.unwrap();
         assert!(two.shared.doubt().is_some());
-        // A backup that was restored meanwhile says that it was accepted once: that is no answer to this doubt.
+        // A backup that was restored meanwhile says that it was accepted once: that is not an answer to this doubt.
         by_hand(&one.shared.store, "UPDATE states SET mark = 'restored'").await;
         by_hand(
             &one.shared.store,
@@ -528,7 +528,7 @@ async fn states_and_tombstones_have_a_bound_also_while_the_database_is_doubted()
 }
 
 #[tokio::test]
-async fn a_change_of_a_device_that_cannot_be_read_is_no_outage() {
+async fn a_change_of_a_device_that_cannot_be_read_is_not_an_outage() {
     let databases = Databases::new();
     for store in databases.each() {
         let (mut one, mut other) = (writer(&store).await, writer(&store).await);

@@ -55,7 +55,7 @@ async fn import(database: &Database, devices: Vec<Device>) {
 }
 
 #[tokio::test]
-async fn a_node_like_those_that_were_imported_is_no_token_of_a_module_that_nobody_named() {
+async fn a_node_like_those_that_were_imported_is_not_a_token_of_a_module_that_nobody_named() {
     for database in all() {
         let daemon = database.open().await;
         for node in [OF_P2, UUID, &token()] {

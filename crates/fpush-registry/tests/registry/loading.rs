@@ -70,7 +70,7 @@ async fn before_the_database_is_judged_it_is_asked_for_devices_and_calls_none_go
             };
             assert!(is_right, "{node}: {found:?}");
         }
-        // Without a secret, too, it is no token that nobody registered.
+        // Without a secret, too, it is not a token that nobody registered.
         for secret in [Some("wrong"), None] {
             let wrong = open.find("many7", secret).await.unwrap();
             assert!(matches!(wrong, Found::WrongSecret), "{wrong:?}");

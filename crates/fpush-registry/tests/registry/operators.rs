@@ -27,7 +27,7 @@ async fn imported(database: &Database, exported: &[String]) -> Open {
 }
 
 #[tokio::test]
-async fn a_device_that_registered_over_http_is_no_accounts_after_an_import_either() {
+async fn a_device_that_registered_over_http_is_not_an_accounts_after_an_import_either() {
     for (source, target) in Database::all().into_iter().zip(Database::all()) {
         let open = source.open().await;
         let secret = open.register_unowned("over-http", "t-1", None).await.unwrap();

@@ -98,7 +98,7 @@ async fn a_server_may_come_later_than_the_registry() {
 }
 
 #[tokio::test]
-async fn what_is_no_registry_is_refused_in_words() {
+async fn what_is_not_a_registry_is_refused_in_words() {
     let folder = TempDir::new();
     let open = async |path| {
         let opened = Registry::open(
@@ -143,7 +143,7 @@ async fn tables_of_a_newer_version_are_left_alone() {
     ));
 }
 
-/// Before addresses had one spelling, an owner stood in the database as its server wrote it.
+/// Before addresses had one spelling, an owner was in the database as its server wrote it.
 #[tokio::test]
 async fn owners_of_an_older_database_stay_owners() {
     let database = Database::sqlite(true);

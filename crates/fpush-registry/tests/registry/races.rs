@@ -212,7 +212,7 @@ fn run(mut database: Database, steps: Vec<Step>) {
     });
 }
 
-/// The folder of the tests is no place for files that they write.
+/// The folder of the tests is not a place for files that they write.
 fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig {
         cases,

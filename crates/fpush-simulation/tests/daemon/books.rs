@@ -13,7 +13,7 @@ use crate::{
     registry::Registrations,
 };
 
-/// Milliseconds since the world began, which no crash and no clock on the wall changes.
+/// Milliseconds since the world began, which no crash and no wall clock changes.
 pub(crate) type Millis = u64;
 
 pub(crate) const SECOND: Millis = 1_000;

@@ -41,7 +41,7 @@ pub(crate) struct Ledger {
     accepted: BTreeMap<Key, Millis>,
     /// When publishes arrived of late.
     recent: BTreeMap<Key, Vec<Millis>>,
-    /// By how much the clock on the wall was set in steps that are too small to be noticed.
+    /// By how much the wall clock was set in steps that are too small to be noticed.
     pub(crate) unnoticed: Millis,
 }
 
@@ -356,7 +356,7 @@ impl Books {
     }
 
     /// Whether nothing has been wrong of late that a publish for a device needs, and its own servers send little. What
-    /// strangers send is no excuse.
+    /// strangers send is not an excuse.
     pub(crate) fn is_calm(&self, device: usize, arrived: Millis) -> bool {
         let number = self.devices[device].app;
         let app = &self.apps[number];
@@ -459,7 +459,7 @@ impl Books {
             let fine_since = app.fine_since.max(self.right_since.unwrap_or(NEVER));
             let free = after(fine_since, 660 * SECOND).max(busy).max(blocked);
             let crowd = if self.permits >= FEW_PERMITS { 8 } else { 70 } * SECOND;
-            // What is written down has times of the clock on the wall.
+            // What is written down has times of the wall clock.
             let longest = self.ledger.spacing + crowd + self.ledger.unnoticed;
             let soon =
                 app.weather == Weather::Fine && owed.free_since >= free && now > owed.free_since + longest;

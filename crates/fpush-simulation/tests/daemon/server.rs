@@ -141,7 +141,7 @@ impl Net {
             } else if let (Some(id), Some(answer)) = (attribute(&piece, "id"), Answer::read(&piece)) {
                 self.books.lock().replied(id, &answer);
             } else {
-                self.books.lock().fail(format!("this is no reply: {piece}"));
+                self.books.lock().fail(format!("this is not a reply: {piece}"));
             }
         }
         drop(link.send(Order::Drop));

@@ -114,7 +114,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report, Failure> {
 }
 
 /// Of real time. A world takes less than a second; one that takes so long never ends.
-/// A step of the clock on the wall that is noticed is longer, in milliseconds.
+/// A step of the wall clock that is noticed is longer, in milliseconds.
 const NOTICED: u64 = 60_000;
 const STANDSTILL: Duration = Duration::from_secs(300);
 
@@ -619,7 +619,7 @@ impl World {
         books.tell(&format!("database: {health:?}"));
     }
 
-    /// Somebody sets the clock on the wall.
+    /// Somebody sets the wall clock.
     fn jump(&mut self, daemon: &mut Daemon, jump: i64) {
         let mut books = self.books.lock();
         books.registrations.jumped += jump;

@@ -97,7 +97,7 @@ impl World {
         let mut instances = vec![self.open(0).await, self.open(1).await];
         for _ in 0..40 {
             self.millis += 1 + self.below(100_000) as u64;
-            fpush_simulation::stand_wall(self.millis);
+            fpush_simulation::stop_wall_at(self.millis);
             self.step(&mut instances).await?;
             for (number, instance) in instances.iter().enumerate() {
                 // One that doubts its database remembers what it knew before.

@@ -431,7 +431,7 @@ mod tests {
 
     /// Nothing that fpush writes: it is counted, and keeps nobody else from his push.
     #[test]
-    fn a_row_that_is_no_push_is_left_out_and_counted() {
+    fn a_row_that_is_not_a_push_is_left_out_and_counted() {
         let dir = TempDir::new();
         let (mut spool, folder) = open(&dir);
         let store = spool.store("m", "apple");
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn times_move_with_the_clock_on_the_wall() {
+    fn times_move_with_the_wall_clock() {
         let dir = TempDir::new();
         let (mut spool, _folder) = open(&dir);
         let times = [(0, None), (0, Some(5_000)), (2_000, Some(9_000)), (50, Some(60))];

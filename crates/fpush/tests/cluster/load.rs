@@ -84,7 +84,7 @@ fn sent(rig: &Rig, first: usize) -> BTreeMap<usize, usize> {
 }
 
 #[test]
-fn whoever_is_killed_every_token_gets_one_push_and_one_is_queued() {
+fn every_token_gets_one_push_and_one_is_queued_also_if_instances_are_killed() {
     let redis = Redis::start_new();
     let (relay, url) = redis.relay();
     let mut rig = Rig::with(Setup {

@@ -79,7 +79,7 @@ impl Rig {
             });
             let mut settings = settings(builder.dir(), &component, &apns, spacing);
             if let Some(url) = &url {
-                // A busy machine is no slow engine.
+                // A busy machine is not a slow engine.
                 settings["cluster"] = json!({ "url": url, "timeout": "1s" });
             }
             change(&mut settings);

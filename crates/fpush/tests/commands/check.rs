@@ -180,7 +180,7 @@ fn without_a_daemon_it_logs_in_and_out() {
 }
 
 #[test]
-fn without_a_daemon_whoever_does_not_let_us_in_is_named() {
+fn without_a_daemon_everybody_who_refuses_us_is_named() {
     let place = Place::new();
     answer_as_usual(&place);
     place

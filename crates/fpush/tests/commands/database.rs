@@ -143,12 +143,12 @@ fn a_database_of_the_services_user() {
 }
 
 #[test]
-fn what_is_no_database_or_a_damaged_one() {
+fn what_is_not_a_database_or_a_damaged_one() {
     let (shared, folder, database) = Shared::with_database();
     let shown = database.display().to_string();
     fs::write(
         &database,
-        "this is no database, and is long enough for a head".repeat(20),
+        "this is not a database, and is long enough for a head".repeat(20),
     )
     .unwrap();
     shared.give(&database);
@@ -369,7 +369,7 @@ fn a_check_says_what_a_start_will_say_of_a_misspelt_path_and_of_a_lost_type() {
 
 /// A start says it of the first, and waits for nobody at the second.
 #[test]
-fn what_is_no_file_is_found_by_a_check() {
+fn what_is_not_a_file_is_found_by_a_check() {
     let place = Place::new();
     let fifo = place.dir.path().join("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());

@@ -272,7 +272,7 @@ fn what_is_in_folders_that_are_handed_over_is_looked_at() {
     set_mode(&folder.private(), 0o700);
     fs::write(
         &database,
-        "this is no database, and is long enough for a head".repeat(20),
+        "this is not a database, and is long enough for a head".repeat(20),
     )
     .unwrap();
     chown(&database, Some(61_200), Some(61_200)).unwrap();
@@ -286,7 +286,7 @@ fn what_is_in_folders_that_are_handed_over_is_looked_at() {
     fs::create_dir(folder.path().join("lock")).unwrap();
     fs::remove_dir(folder.path().join("lock")).unwrap();
 
-    // What the running one holds is no obstacle, although nobody but root reaches its socket.
+    // What the running one holds is not an obstacle, although nobody but root reaches its socket.
     let listen = {
         let [.., high, low] = std::process::id().to_be_bytes();
         format!("127.{high}.{low}.77:9114")

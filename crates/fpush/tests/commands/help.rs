@@ -86,7 +86,7 @@ fn a_mistyped_command_is_told_so() {
 
 /// A file may have any name, as long as it is there or looks like a path.
 #[test]
-fn a_settings_file_is_no_mistyped_command() {
+fn a_settings_file_is_not_a_mistyped_command() {
     let dir = TempDir::new();
     dir.write("chek", "{}");
     for (args, words) in [

@@ -217,7 +217,7 @@ fn a_token_is_sent_in_its_one_spelling() {
 }
 
 #[test]
-fn what_names_no_module_and_what_is_no_token_reaches_nobody() {
+fn what_names_no_module_and_what_is_not_a_token_reaches_nobody() {
     let place = Place::new();
     let long = "a".repeat(20_000);
     let all = |first_line: &str| {
@@ -408,7 +408,7 @@ fn wrong_settings_send_nothing() {
     let place = Place::new();
     place.set(|settings| {
         settings["pushModules"]["ios"]["apns"]["topic"] = json!(5);
-        // What is merely not known does not stop a daemon, and is no reason here either.
+        // What is merely not known does not stop a daemon, and is not a reason here either.
         settings["monitorring"] = json!({});
     });
     let said = place.send("android", &google(1));

@@ -64,7 +64,7 @@ fn a_second_daemon_says_so_and_takes_nothing_from_the_first() {
     assert_eq!(running.push("ios", &apple(1)), RESULT);
 }
 
-/// What it said of its own modules would be no answer.
+/// What it said of its own modules would not be an answer.
 #[test]
 fn a_daemon_does_not_answer_for_another_one() {
     let place = Place::new();
@@ -141,7 +141,7 @@ fn a_folder_that_cannot_be_made_keeps_a_daemon_from_starting() {
 
 /// A file that happens to have the name is not removed.
 #[test]
-fn what_is_no_socket_stays() {
+fn what_is_not_a_socket_stays() {
     let place = Place::new();
     fs::create_dir(place.dir.path().join("run")).unwrap();
     place.write("run/control.sock", "somebody's");
@@ -234,7 +234,7 @@ fn nonsense_is_answered_and_harms_nobody() {
 
 /// As one of another version might.
 #[test]
-fn an_answer_that_cannot_be_read_is_no_success() {
+fn an_answer_that_cannot_be_read_is_not_a_success() {
     let place = Place::new();
     fs::create_dir(place.dir.path().join("run")).unwrap();
     let listener = UnixListener::bind(place.socket()).unwrap();

@@ -160,7 +160,7 @@ fn registration(database: &Path, listen: &str) -> Value {
     json!({ "store": { "path": database }, "types": { "apns": "ios" }, "http": { "listen": listen } })
 }
 
-/// What the running fpush holds is no obstacle, and everything that was tried is as it was.
+/// What the running fpush holds is not an obstacle, and everything that was tried is as it was.
 #[test]
 fn what_the_running_daemon_holds_is_fine_and_nothing_is_left_behind() {
     let place = Place::new();
@@ -220,7 +220,7 @@ fn folders_and_a_database_that_cannot_be_used_are_found() {
     });
     place.write(
         "devices.db",
-        &"this is no database, and is long enough for a head".repeat(20),
+        &"this is not a database, and is long enough for a head".repeat(20),
     );
     let file = place.path("file");
     let (state, run) = (

@@ -58,7 +58,7 @@ fn at_the_first_word_while_the_lane_is_calm() {
     }
 }
 
-/// What a stranger invents is no evidence against a lane: the cleaning goes on.
+/// What a stranger invents is not evidence against a lane: the cleaning goes on.
 #[test]
 fn strangers_tokens_keep_no_dead_device() {
     for provider in [Provider::Apple, Provider::Google] {

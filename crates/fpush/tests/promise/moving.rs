@@ -301,7 +301,7 @@ fn nodes_of_a_former_push_service_need_no_secret() {
 /// A registry that devices were imported into from another push service, and that does not know all of its nodes: they lack a
 /// secret, and the default module could take them for tokens. No server forgets them, and no provider hears of them.
 #[test]
-fn nodes_of_a_push_service_that_was_imported_are_no_tokens() {
+fn nodes_of_a_push_service_that_was_imported_are_not_tokens() {
     for (provider, dialect, form) in [
         (Provider::Google, "tigase", "3f2504e0-4f89-41d3-9a0c-0305e82c3301"),
         (Provider::Apple, "p2", "0123456789ab"),

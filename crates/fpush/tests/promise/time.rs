@@ -28,7 +28,7 @@ impl Time {
         settings["monitoring"] = json!({ "listen": "127.0.0.1:0" });
         let engine = env::var_os(WITH_CLUSTER).map(|_| Redis::under(&clock));
         if let Some(engine) = &engine {
-            // A busy machine is no slow engine.
+            // A busy machine is not a slow engine.
             settings["cluster"] = json!({ "url": engine.url(), "timeout": "1s" });
         }
         Self { clock, engine }

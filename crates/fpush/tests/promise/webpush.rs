@@ -200,7 +200,7 @@ fn a_vendor_that_refuses_all_of_its_subscriptions_for_days_costs_none() {
         web.gets(host, answer.clone());
         for step in 0..12 {
             web.publish(&mut all);
-            // Another vendor takes what it gets, which is no reason to believe this one.
+            // Another vendor takes what it gets, which is not a reason to believe this one.
             web.expect_all_arrive(&mut others);
             web.pass(11 * HOUR);
             if step == 5 {

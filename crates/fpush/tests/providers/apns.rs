@@ -403,7 +403,7 @@ fn a_provider_token_is_renewed_when_the_clock_was_set() {
 }
 
 #[test]
-fn what_is_no_token_of_apples_reaches_no_url() {
+fn what_is_not_a_token_of_apples_reaches_no_url() {
     let ca = TestCa::new();
     let apns = FakeApns::start(&ca);
     let module = apple(&apns, json!({ "is_default_module": true }));

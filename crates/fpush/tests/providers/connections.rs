@@ -188,7 +188,7 @@ fn silence_ends_with_the_request_timeout_and_the_push_is_sent_again() {
     assert_eq!(requests[0].header("apns-id"), requests[1].header("apns-id"));
     assert_eq!(
         requests[0].connection, requests[1].connection,
-        "one timeout is no reason to leave"
+        "one timeout is not a reason to leave"
     );
 }
 
@@ -331,7 +331,7 @@ fn no_outage_is_answered_with_anything_but_wait() {
 }
 
 /// Nothing listens, nothing answers to TLS, nothing answers to requests, connections break for ever, and the answer
-/// is always 500: for each the reply comes within 25 seconds, and one that comes back in time is no outage.
+/// is always 500: for each the reply comes within 25 seconds, and one that comes back in time is not an outage.
 #[test]
 fn who_does_not_answer_at_all_is_answered_for_in_25_seconds() {
     let ca = TestCa::new();

@@ -59,7 +59,7 @@ fn who_ignores_errors_costs_no_requests() {
     assert_eq!(push.pushes().len(), 2);
 }
 
-/// What a vendor says of claims that are not ours is no word about our key, nor about the device that registered with us.
+/// What a vendor says of claims that are not ours is not a word about our key, nor about the device that registered with us.
 #[test]
 fn a_wrong_signature_at_a_vendor_silences_nobody_else() {
     let ca = TestCa::new();

@@ -49,7 +49,7 @@ fn what_we_say_to_ourselves_is_said_once() {
 }
 
 #[test]
-fn messages_that_are_no_notifications_get_no_answer() {
+fn messages_that_are_not_notifications_get_no_answer() {
     let ca = TestCa::new();
     let push = FakePush::start(&ca);
     let mut rig = Rig::web(&ca, &push);

@@ -140,7 +140,7 @@ fn what_is_too_large_for_a_push_service_wakes_the_app_at_least() {
         .collect();
     assert_eq!(lengths, [2_950, 0]);
     rig.assert_silent();
-    assert!(!rig.daemon.log().contains("too large"), "that is no alarm");
+    assert!(!rig.daemon.log().contains("too large"), "that is not an alarm");
 }
 
 #[test]

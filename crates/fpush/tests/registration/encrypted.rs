@@ -157,7 +157,7 @@ fn a_call_rings_by_the_second_token() {
 }
 
 #[test]
-fn a_second_token_that_died_is_no_reason_to_give_up_the_device() {
+fn a_second_token_that_died_is_not_a_reason_to_give_up_the_device() {
     let mut rig = Rig::start();
     rig.stop();
     let run = rig.path("run");
@@ -243,7 +243,7 @@ fn what_is_too_large_becomes_the_plain_push() {
 }
 
 #[test]
-fn what_is_no_base64_is_not_relayed() {
+fn what_is_not_base64_is_not_relayed() {
     let mut rig = Rig::start();
     let node = register(&mut rig, SISKIN, &apple(1), None);
     let huge = "aHVn".repeat(3_000);

@@ -60,7 +60,7 @@ impl Flooded {
         let sent = self.sent / 1_024 / 1_024;
         println!("{grown} MiB more of {sent} MiB that were sent");
         assert!(grown < mebibytes, "{grown} MiB more of {sent} MiB");
-        assert!(2 * mebibytes <= sent, "{sent} MiB are no flood");
+        assert!(2 * mebibytes <= sent, "{sent} MiB are not a flood");
     }
 
     /// The daemon still serves everybody, and nothing waits any more.

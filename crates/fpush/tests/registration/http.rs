@@ -189,7 +189,7 @@ fn the_secret_can_be_demanded() {
 }
 
 #[test]
-fn what_is_no_request_of_the_api_is_refused() {
+fn what_is_not_a_request_of_the_api_is_refused() {
     let mut rig = Rig::start();
     for (request, body, status) in [
         ("GET /push_appserver/v1/health", String::new(), 200),
@@ -265,7 +265,7 @@ fn what_is_no_request_of_the_api_is_refused() {
 
 /// A node that a module would take for a token is nobody's to choose: the publishes for that token have no secret.
 #[test]
-fn a_token_is_no_node_over_http_either() {
+fn a_token_is_not_a_node_over_http_either() {
     let mut rig = Rig::of(
         json!({}),
         json!({ "plain": { "is_default_module": false }, "android": { "is_default_module": true } }),
@@ -305,7 +305,7 @@ fn a_node_cannot_be_tried_out() {
     assert_eq!(
         rig.post("push", &format!("node=n&secret={secret}")),
         ["OK", "n"],
-        "who knows the secret is no stranger"
+        "who knows the secret is not a stranger"
     );
 }
 
@@ -331,10 +331,10 @@ fn an_address_makes_so_many_new_devices_in_a_day() {
         assert_eq!(register(number)[0], "OK");
     }
     assert_eq!(register(5), RATELIMIT);
-    assert_eq!(register(0)[0], "OK", "a renewal is no new device");
+    assert_eq!(register(0)[0], "OK", "a renewal is not a new device");
 }
 
-/// Its app asks again, and what the database did not take is no device.
+/// Its app asks again, and what the database did not take is not a device.
 #[test]
 fn a_device_that_the_database_did_not_take_is_not_counted() {
     let rig = Rig::with(json!({ "http": { "newPerAddress": 2 } }));
@@ -362,7 +362,7 @@ fn a_device_that_the_database_did_not_take_is_not_counted() {
     assert_eq!(register(12), RATELIMIT.join("\n"));
 }
 
-/// The phones behind a carrier's address are many; pushes of their servers are no requests of theirs.
+/// The phones behind a carrier's address are many; pushes of their servers are not requests of theirs.
 #[test]
 fn an_address_asks_so_often_in_a_minute() {
     let rig = Rig::with(json!({ "http": { "requestsPerAddress": 5 } }));

@@ -284,7 +284,7 @@ fn a_command_says_why_the_database_failed() {
 }
 
 #[test]
-fn lines_that_are_no_devices_are_reported_and_the_others_imported() {
+fn lines_that_are_not_devices_are_reported_and_the_others_imported() {
     let rig = Rig::start();
     let line = |node: &str, secret: &str| {
         json!({

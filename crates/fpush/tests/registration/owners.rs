@@ -303,7 +303,7 @@ fn one_has_so_many_devices_and_no_more() {
     assert_eq!(
         rig.register(ALICE, "n", &apple(4)),
         secret,
-        "a renewal is no device more"
+        "a renewal adds no device"
     );
     rig.form(ALICE, "register-push-fcm", &p2);
     rig.form(ALICE, "register-device", &tigase);

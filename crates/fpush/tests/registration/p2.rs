@@ -206,7 +206,7 @@ fn what_was_registered_here_goes_back_to_p2() {
 }
 
 #[test]
-fn a_file_that_is_no_table_is_told_so() {
+fn a_file_that_is_not_a_table_is_told_so() {
     let mut rig = Rig::start();
     rig.stop();
     for (text, problem) in [

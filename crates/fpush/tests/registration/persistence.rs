@@ -151,9 +151,9 @@ fn a_crash_loses_nothing_that_was_acknowledged() {
     }
 }
 
-/// A first start is no alarm, and the log says what is.
+/// A first start is not an alarm, and the log says what is.
 #[test]
-fn an_empty_database_is_no_alarm_at_the_first_start() {
+fn an_empty_database_is_not_an_alarm_at_the_first_start() {
     let mut rig = Rig::start();
     let line = rig.daemon.wait_for_log("no device has registered yet", LONG);
     assert!(line.contains(" INFO "), "{line}");
@@ -233,7 +233,7 @@ fn a_database_that_cannot_be_made_keeps_the_daemon_from_starting() {
     rig.stop();
     fs::write(
         rig.path("text.db"),
-        "this is no database, but long enough to look like one. ".repeat(40),
+        "this is not a database, but long enough to look like one. ".repeat(40),
     )
     .unwrap();
     for (path, problem) in [

@@ -167,7 +167,7 @@ fn a_page_registers_over_http() {
     for (field, with, said) in [
         ("vapid", "B", "Subscribed with another VAPID key!"),
         ("auth", "AAAA", "auth is not 16 bytes in base64url!"),
-        ("p256dh", "AAAA", "p256dh is no public key!"),
+        ("p256dh", "AAAA", "p256dh is not a public key!"),
         (
             "endpoint",
             "https%3a%2f%2f127.0.0.1%2fa",
@@ -331,7 +331,7 @@ fn pages_of_the_settings_may_read_the_answers_and_no_others() {
     assert!(!push.contains("access-control"), "{push}");
 }
 
-/// A page that may register devices is no page of ours beyond that.
+/// A page that may register devices is not a page of ours beyond that.
 #[test]
 fn pages_of_the_settings_use_no_form_for_debugging() {
     let web = Web::start(json!({ "http": { "debugging": true } }));

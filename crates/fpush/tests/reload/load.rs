@@ -159,7 +159,7 @@ fn reloads_under_load_lose_and_duplicate_nothing() {
     let world = World::new();
     let keys = [ApnsKey::generate(), ApnsKey::generate()];
     let limit = json!({ "ratelimit": { "enabled": true, "ratelimitTime": "3s" } });
-    // A machine that is busy is no provider that does not answer, after which a push would be sent again.
+    // A machine that is busy is not a provider that does not answer, after which a push would be sent again.
     let patient = |section: &str| merged(limit.clone(), json!({ section: { "requestTimeout": "25s" } }));
     let extra = world.apple(patient("apns"));
     let settings = world.settings(json!({

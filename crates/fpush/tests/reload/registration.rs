@@ -153,7 +153,7 @@ fn registered_devices_outlive_reloads() {
         assert_eq!(publish(&mut rig, node, node, secret), RESULT);
         assert_eq!(topic(&rig), (token, "org.example.ios".to_owned()));
     }
-    // Her type has no module any more, which is no reason to unregister her.
+    // Her type has no module any more, which is not a reason to unregister her.
     assert_eq!(publish(&mut rig, "carol", "carol", &carol), OVERLOAD);
     let again = post(api(&rig, 5), "push", &format!("node=alice&secret={alice}")).unwrap();
     assert_eq!(again, ["OK", "alice"]);

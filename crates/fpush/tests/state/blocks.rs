@@ -26,7 +26,7 @@ fn a_dead_token_stays_dead_and_its_provider_is_not_asked_again() {
     assert_eq!(rig.push(&token(3)), RESULT, "others are not blocked");
 }
 
-/// What the provider could not explain is no death, after a restart either.
+/// What the provider could not explain is not a death, after a restart either.
 #[test]
 fn a_blocked_token_stays_blocked_for_the_same_reason() {
     let mut rig = Rig::start("20s");

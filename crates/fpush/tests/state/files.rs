@@ -120,7 +120,7 @@ fn what_cannot_be_read_is_put_aside_and_the_rest_is_used() {
     assert_eq!(rig.push(&token(1)), DEAD);
     rig.stop();
 
-    // As a disk that was full or broke might leave them; what is no text at all is in the middle.
+    // As a disk that was full or broke might leave them; what is not text at all is in the middle.
     let good = old_line("apple", &token(2)).into_bytes();
     let broken = rig.write_old(&[
         good.clone(),
@@ -376,7 +376,7 @@ fn what_is_read_back_says_nothing_to_google_but_its_token() {
     rig.start_again();
     let line = rig.daemon.wait_for_log("held.jsonl is not all readable", LONG);
     let last = rig.stop();
-    // One is no text; the others are no tokens of Google's, and are counted as lost.
+    // One is not text; the others are not tokens of Google's, and are counted as lost.
     assert!(line.contains("unreadable=1"), "{line}");
     assert!(
         last.contains("undelivered=3") && last.contains("kept=0"),

@@ -115,7 +115,7 @@ fn while_the_provider_is_down_what_waits_is_kept_for_the_next_start() {
     assert!(!rig.daemon.log().contains("could not be delivered"));
 }
 
-/// A provider that says nothing is no reason to forget either.
+/// A provider that says nothing is not a reason to forget either.
 #[test]
 fn while_the_provider_is_silent_what_waits_is_kept_for_the_next_start() {
     let mut rig = Rig::start("10min");

@@ -57,7 +57,7 @@ fn what_was_held_never_ends_a_registration() {
     assert_eq!(rig.sent(&token(1)), 2);
     assert!(
         last.contains("undelivered=0 kept=0"),
-        "what the provider says against the token is no loss: {last}"
+        "what the provider says against the token is not a loss: {last}"
     );
 
     rig.start_again();

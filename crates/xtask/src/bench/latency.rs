@@ -4,7 +4,7 @@
 //! stand-in says it took for this very push: from the head of the request to its answer, the delay included. What is
 //! left is called the added time. It still holds what is not fpush's: two ways over loopback, TLS and HTTP/2 at the
 //! stand-in, and the wait for a core, because load and stand-in share the cores with fpush. So it is an upper bound.
-//! Percentiles of a bare client's times could be taken off as well; but they are no pushes of the same moment, and
+//! Percentiles of a bare client's times could be taken off as well; but they are not pushes of the same moment, and
 //! a figure that may be too large is better than one that may be too small.
 
 use std::collections::HashMap;
@@ -49,7 +49,7 @@ struct Row {
     added: Spread,
     provider: Spread,
     late: Spread,
-    /// How many cores were busy with something that is no part of the bench.
+    /// How many cores were busy with something that is not a part of the bench.
     foreign: f64,
     /// How long each part lasted, and how many bytes fpush held after it.
     parts: Vec<(Duration, u64)>,
@@ -246,12 +246,12 @@ impl Latency {
                     .to_owned(),
                 format!(
                     "Publishes are sent when they are due, whatever became of those before; how late they left \
-                     stands beside. Half load is half of what was carried with {} in flight; with a delay of \
+                     is beside. Half load is half of what was carried with {} in flight; with a delay of \
                      {} ms that is at most {MAX_IN_FLIGHT} in flight.",
                     LOADS[0].in_flight,
                     DELAY.as_millis()
                 ),
-                "Foreign load: how many cores were busy with something that is no part of the bench, or taken \
+                "Foreign load: how many cores were busy with something that is not a part of the bench, or taken \
                  away by the host. It should be nearly 0, because who waits for a core is late."
                     .to_owned(),
             ],

@@ -134,7 +134,7 @@ impl Page<'_> {
         }
     }
 
-    /// Where a link leads from the page that is made. A file or folder of the repository that is no document comes along.
+    /// Where a link leads from the page that is made. A file or folder of the repository that is not a document comes along.
     fn link(&self, target: &str) -> Result<String> {
         if target.contains("://") || target.starts_with("mailto:") || target.starts_with('#') {
             return Ok(target.to_owned());

@@ -26,7 +26,7 @@ pub(crate) fn run() -> Result<()> {
     heading("3. Start everything");
     let (apple, engine) = (Apple::start(), Redis::start_new());
     let settings = json!({
-        // A machine that is busy is no slow engine.
+        // A machine that is busy is not a slow engine.
         "cluster": { "url": engine.url(), "timeout": "1s" },
         "pushModules": { MODULE: { "ratelimit": { "ratelimitTime": format!("{WINDOW}s") } } },
     });

@@ -244,7 +244,7 @@ impl Image {
         let words: Vec<_> = test.into_iter().flatten().filter_map(Value::as_str).collect();
         let words = words
             .strip_prefix(&["CMD"])
-            .context("the health check is no command")?;
+            .context("the health check is not a command")?;
         self.run(words, variables)
     }
 
@@ -310,7 +310,7 @@ fn blob(layout: &Path, descriptor: &Value, tally: &mut Tally) -> Result<PathBuf>
 
 fn read_json(file: &Path) -> Result<Value> {
     let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("{} is no JSON", file.display()))
+    serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", file.display()))
 }
 
 fn status(output: &Output) -> String {

@@ -83,7 +83,7 @@ impl Checks<'_> {
         self.root.sh(&format!("rm -f {ORDERS}; dpkg {what}"))?;
         let orders = self.root.read(ORDERS).unwrap_or_default();
         let orders = orders.lines().map(str::to_owned);
-        // Questions are no orders.
+        // Questions are not orders.
         Ok(orders.filter(|order| !order.contains(" is-")).collect())
     }
 

@@ -184,7 +184,7 @@ fn lint(package: &Path) -> Result<()> {
     process::run(&mut lintian)
 }
 
-/// What lintian says and is no fault here.
+/// What lintian says and is not a fault here.
 const ACCEPTED: [&str; 2] = [
     // There is no such bug: nobody has filed an intent to package it.
     "initial-upload-closes-no-bugs",

@@ -117,7 +117,7 @@ fn wrong(block: &Block) -> Option<String> {
         }
         // No language that anything here reads.
         "text" | "console" | "js" => None,
-        other => Some(format!("{other:?} is no language that this test knows")),
+        other => Some(format!("{other:?} is not a language that this test knows")),
     }
 }
 

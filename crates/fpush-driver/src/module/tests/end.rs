@@ -91,7 +91,7 @@ async fn what_waits_for_the_next_attempt_when_all_patience_ends_is_answered() {
 }
 
 /// With one push at the provider at a time and a provider that is silent, one held push is at the provider,
-/// one has been taken from the queue and stands in the line, the others are in the queue: each counts.
+/// one has been taken from the queue and is in the line, the others are in the queue: each counts.
 #[tokio::test(start_paused = true)]
 async fn every_held_push_that_was_not_sent_is_counted() {
     let f = Fixture::with(one_at_a_time(), Class::High);

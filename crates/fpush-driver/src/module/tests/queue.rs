@@ -329,7 +329,7 @@ async fn a_queued_push_that_meets_a_block_is_lost_only_if_nobody_knows_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_provider_says_against_the_token_of_a_queued_push_is_no_loss() {
+async fn what_the_provider_says_against_the_token_of_a_queued_push_is_not_a_loss() {
     let f = Fixture::new();
     assert_eq!(f.push("t").await, Outcome::Accepted);
     f.provider.queue([Step::Fail(PushError::TokenDoubted)]);

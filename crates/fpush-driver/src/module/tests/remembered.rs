@@ -54,7 +54,7 @@ async fn queued_pushes_go_out_when_their_time_has_come() {
     assert_eq!(f.push("a").await, Outcome::Accepted);
     assert_eq!(f.push("a").await, Outcome::Queued);
     seconds(5).await;
-    // The clock on the wall does not move here.
+    // The wall clock does not move here.
     let again = started_again_with(&f, &disk, settings(), |record| record.due -= 5_000);
     assert_eq!(again.settled("a"), Outcome::Refused, "one is queued already");
     seconds(30).await;

@@ -139,7 +139,7 @@ async fn after_a_jump_of_the_clock_the_hours_begin_again() {
         assert_eq!(f.push("t").await, Outcome::TokenBlocked);
         seconds(86_400).await;
         let now = Instant::now().into_std();
-        // The clock on the wall does not know of paused time.
+        // The wall clock does not know of paused time.
         let wall = before.wall + now.duration_since(before.now) + Duration::from_secs(jump);
         f.module.follow_clock(Clocks { now, wall });
         f.earn_belief().await;

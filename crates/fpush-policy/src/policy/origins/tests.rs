@@ -75,7 +75,7 @@ fn an_origin_that_is_away_is_left_alone_ever_longer_and_then_one_push_finds_out(
     assert_eq!(longest - now, LONGEST, "whatever it asks for");
 }
 
-/// What one sender may have at servers of its own is no bound for others who come to the same one.
+/// What one sender may have at servers of its own is not a bound for others who come to the same one.
 #[test]
 fn who_comes_to_a_server_that_is_busy_waits_for_it() {
     let (mut origins, one, other) = (Origins::new(8, 0), sender("one.org"), sender("other.org"));

@@ -260,7 +260,7 @@ fn a_strangers_server_speaks_for_its_own_receivers_and_only_over_time() {
     assert!(!f.is_dead(lane, "unknown", PushError::TokenDoubted));
     assert!(
         !f.is_dead(lane, "unknown", GONE),
-        "a word that was in doubt is no first one"
+        "a word that was in doubt is not a first one"
     );
     f.pass(HOUR);
     assert!(f.is_dead(lane, "unknown", GONE));

@@ -96,7 +96,7 @@ impl From<rusqlite::Error> for Problem {
     }
 }
 
-/// Whether it is no file of SQLite's, or not one that can be used.
+/// Whether it is not a file of SQLite's, or not one that can be used.
 pub(super) fn is_damaged(problem: &Problem) -> bool {
     match problem {
         Problem::Sqlite(e) => matches!(
