@@ -214,9 +214,9 @@ impl Pushed {
         }
     }
 
-    /// The present, which is after the registration also if the clock was set back since, or if the registration is dated a
-    /// little later than it came because others came in the same millisecond: a secret with which pushes come would be taken
-    /// for one that nobody knows.
+    /// The present, but later than the registration: the clock may have been set back since, or the registration may be dated a
+    /// little later than it came, because others of this node came in the same millisecond. Otherwise a secret with which pushes
+    /// come would be taken for one that nobody uses.
     fn now(&self) -> Time {
         Time::now().max(self.entry.changed().next())
     }

@@ -220,10 +220,14 @@ pub(crate) fn register(
         return Err(RegisterError::TooMany);
     }
     // A clock that was set back must not make a registration older than what it renews or replaces, nor as old: what is
-    // said of the one before it is not said of this one.
-    let now = existing
-        .as_ref()
-        .map_or(claim.now, |device| claim.now.max(device.changed().next()));
+    // said of the one before it is not said of this one, and the last push came with a secret of that one.
+    let now = existing.as_ref().map_or(claim.now, |device| {
+        let changed = device.changed();
+        let last = device
+            .delivered
+            .map_or(changed, |delivered| delivered.max(changed));
+        claim.now.max(last.next())
+    });
     let new = |former| Device {
         dialect: claim.dialect,
         kind: claim.kind.clone(),
