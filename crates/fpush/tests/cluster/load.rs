@@ -1,12 +1,12 @@
 //! Three instances under load, each of which is killed, as is the engine: what goes out is what one instance would send.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, thread};
 
 use fpush_testkit::{Flow, Redis};
 
 use crate::{
     engine::times_alone,
-    rig::{DEAD, LONG, RESULT, Rig, Setup, token},
+    rig::{DEAD, LONG, RESULT, Rig, Setup, token, wait_until_engine_is},
 };
 
 const TOKENS: usize = 200;
@@ -40,33 +40,36 @@ fn publish_together(
 ) -> (Vec<Vec<String>>, BTreeMap<usize, usize>) {
     // On a busy machine an instance may have waited too long for the engine, and has decided alone: that proves nothing.
     for first in (0..5).map(|again| first + again * TOKENS) {
-        for instance in instances {
-            rig.all[*instance].wait_until_asked();
-        }
-        let alone = |rig: &Rig| -> f64 {
-            instances
-                .iter()
-                .map(|instance| decisions_alone(rig, *instance))
-                .sum()
-        };
-        let before = alone(rig);
+        let before = decisions_alone(rig, instances);
         let verdicts = publish(rig, instances, first);
-        if alone(rig) == before {
+        if before.is_some() && decisions_alone(rig, instances) == before {
             return (verdicts, sent(rig, first));
         }
     }
     panic!("this machine is too slow");
 }
 
-/// What grows when an instance decides alone: the engine could not be used, or did not answer a question in time.
-fn decisions_alone(rig: &Rig, instance: usize) -> f64 {
-    let metrics = rig.all[instance].monitoring().scrape();
-    let value = |name, labels: &[_]| metrics.value(name, labels).unwrap_or_default();
-    let unanswered = ["failed", "timeout", "unknown"]
-        .map(|result| value("fpush_cluster_requests_total", &[("result", result)]));
-    // One that is not up may not have logged it yet; one that is up again has.
-    let is_down = 1.0 - value("fpush_cluster_up", &[]);
-    unanswered.iter().sum::<f64>() + is_down + times_alone(rig, instance) as f64
+/// What grows when one of these instances decides alone: the engine could not be used, or did not answer a question in time. It
+/// waits until all use the engine; `None` if one does not any more.
+fn decisions_alone(rig: &Rig, instances: &[usize]) -> Option<f64> {
+    thread::scope(|scope| {
+        for instance in instances {
+            let monitoring = rig.all[*instance].monitoring();
+            scope.spawn(move || {
+                monitoring.wait_for_news();
+                wait_until_engine_is(true, monitoring);
+            });
+        }
+    });
+    let alone = |instance: &usize| {
+        let metrics = rig.all[*instance].monitoring().scrape();
+        let value = |name, labels: &[_]| metrics.value(name, labels).unwrap_or_default();
+        let unanswered = ["failed", "timeout", "unknown"]
+            .map(|result| value("fpush_cluster_requests_total", &[("result", result)]));
+        let is_used = value("fpush_cluster_up", &[]) == 1.0;
+        is_used.then(|| unanswered.iter().sum::<f64>() + times_alone(rig, *instance) as f64)
+    };
+    instances.iter().map(alone).sum()
 }
 
 /// How many tokens got how many pushes.
