@@ -1846,6 +1846,7 @@ mod signals {
         phone
             .apns
             .answer_with(|_| Answer::Normal.after(Duration::from_secs(1)));
+        let start = Instant::now();
         phone.session.daemon.terminate();
         // The first queued push tells that the end has begun.
         phone.apns.wait_for(TOKENS + 1, LONG);
@@ -1856,6 +1857,7 @@ mod signals {
         assert_eq!(phone.session.iq("get", "<ping xmlns='urn:xmpp:ping'/>"), "result");
         assert!(phone.session.link.expect_end(LONG).stream_closed);
         assert_eq!(phone.session.daemon.wait(LONG).code(), Some(0));
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
         let mut tokens: Vec<_> = phone
             .apns
             .requests()
@@ -1881,8 +1883,10 @@ mod signals {
         phone.session.xmpp.close_port();
         phone.session.link.close();
         phone.session.daemon.wait_for_log("no link", LONG);
+        let start = Instant::now();
         phone.session.daemon.terminate();
         assert_eq!(phone.session.daemon.wait(LONG).code(), Some(0));
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
         assert_eq!(phone.apns.count(), 2);
     }
 

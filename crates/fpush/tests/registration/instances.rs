@@ -288,7 +288,7 @@ fn one_that_hangs_costs_the_other_some_seconds() {
                 relay.hold_after(Flow::Answers, pieces);
                 far.link.send(registration("hanging", "m", &apple(2)));
                 relay.wait_for_held(Flow::Answers, LONG);
-                let mut secret = None;
+                let (mut secret, begin) = (None, Instant::now());
                 until(LONG, "devices register at the other one", || {
                     let reply = near.send(|id| registration(id, "n", &apple(3)));
                     secret = reply
@@ -296,7 +296,8 @@ fn one_that_hangs_costs_the_other_some_seconds() {
                         .then(|| Form::of(&reply).value("secret").to_owned());
                     secret.is_some()
                 });
-                let secret = secret.unwrap();
+                let (secret, waited) = (secret.unwrap(), begin.elapsed());
+                assert!(waited < Duration::from_secs(40), "{waited:?}");
                 assert_eq!(near.push("n", &secret), RESULT);
                 // Meanwhile it is of use to those that it knows, and forgets nobody.
                 assert_eq!(far.push("known", &known), RESULT);
