@@ -39,7 +39,7 @@ struct State {
     session: u64,
 }
 
-/// Time-outs since the last answer. Those that wait at the same time are one: a moment in which nothing comes is not trouble.
+/// Time-outs since the last answer. Those that wait at the same time are one: a moment in which nothing comes harms nothing.
 #[derive(Debug, Default)]
 struct Timeouts {
     count: u32,

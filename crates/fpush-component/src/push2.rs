@@ -1,7 +1,7 @@
 //! Push 2.0 (`urn:xmpp:push2:0`): a message for one device, which its account's server has encrypted and signed.
 //!
 //! There is no XEP yet; this is the draft beside Prosody's `mod_push2`. A message that is no such notification, or that cannot be
-//! read, is not business of ours; one that is one, and that cannot be passed on, is answered with an error.
+//! read, is none of our business; one that is one, and that cannot be passed on, is answered with an error.
 
 use std::borrow::Cow;
 

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::ioctl_fionread;
+use rustix::io::{ioctl_fionread, retry_on_intr};
 use serde_json::Value;
 
 use crate::LONG;
@@ -159,7 +159,11 @@ impl Daemon {
             // Asked for first: what it has written before its end is in the log then.
             let ended = !self.is_running();
             let late = Instant::now() >= deadline;
-            let lines = self.log.lines_after(read);
+            let lines = if ended {
+                self.log.read()[read..].to_owned()
+            } else {
+                self.log.lines_after(read)
+            };
             read += lines.len();
             for line in String::from_utf8_lossy(&lines).lines() {
                 hits += usize::from(line.contains(needle));
@@ -392,7 +396,8 @@ impl Log {
     /// Reads what is there once there is something. Returns `false` at the end.
     fn wait_for_more(&self) -> bool {
         let mut pipe = [PollFd::new(&self.pipe, PollFlags::IN)];
-        poll(&mut pipe, None).unwrap();
+        // A signal for this process must not end the reading.
+        retry_on_intr(|| poll(&mut pipe, None)).unwrap();
         let has_ended = !pipe[0].revents().contains(PollFlags::IN);
         drop(self.read());
         !has_ended

@@ -9,7 +9,6 @@ use std::{
         mpsc,
     },
     thread,
-    time::Duration,
 };
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -24,7 +23,7 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::TempDir;
+use crate::{LONG, TempDir};
 
 /// A Firefox and its connection to the push service. Both end when this is dropped.
 pub struct Firefox {
@@ -84,7 +83,7 @@ impl Firefox {
             "data": BASE64_URL_SAFE_NO_PAD.encode(body), "headers": { "encoding": "aes128gcm" },
         });
         self.pushes.send(notification).unwrap();
-        self.acknowledged.recv_timeout(PATIENCE).unwrap()
+        self.acknowledged.recv_timeout(LONG).unwrap()
     }
 }
 
@@ -165,6 +164,3 @@ fn answer(said: &Value, endpoints: &str) -> Option<Value> {
         Some(_) => None,
     }
 }
-
-/// A first start takes its time.
-const PATIENCE: Duration = Duration::from_secs(60);

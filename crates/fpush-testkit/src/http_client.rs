@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::Daemon;
+use crate::{Daemon, LONG};
 
 /// What the HTTP API answers.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub fn try_http(address: SocketAddr, request: &str, body: &str) -> io::Result<Ht
         "application/x-www-form-urlencoded"
     };
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(LONG))?;
     write!(
         stream,
         "{request} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n\
@@ -63,6 +63,3 @@ pub fn try_http(address: SocketAddr, request: &str, body: &str) -> io::Result<Ht
         body: body.to_owned(),
     })
 }
-
-/// Longer than any answer takes that comes at all.
-const PATIENCE: Duration = Duration::from_secs(40);

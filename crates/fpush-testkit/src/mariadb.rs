@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{helpers::is_root, temp_dir::TempDir};
+use crate::{LONG, helpers::is_root, temp_dir::TempDir};
 
 /// A server that only this process knows: its socket is in a folder that goes with it.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl MariaDb {
             .spawn()
             .expect("MariaDB is not installed: apt-get install mariadb-server");
         let server = Self { folder, child };
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + LONG;
         while !server
             .client("mysql", "SELECT 1")
             .output()

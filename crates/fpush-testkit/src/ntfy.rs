@@ -12,6 +12,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
 
 use crate::{
+    LONG,
     certs::TestCa,
     own_port::free_port,
     servers::{Guarded, Running},
@@ -70,7 +71,7 @@ impl Ntfy {
             .iter()
             .any(|port| TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_err())
         {
-            assert!(begin.elapsed() < PATIENCE, "ntfy does not begin:\n{}", ntfy.log());
+            assert!(begin.elapsed() < LONG, "ntfy does not begin:\n{}", ntfy.log());
             std::thread::sleep(Duration::from_millis(50));
         }
         Some(ntfy)
@@ -89,7 +90,7 @@ impl Ntfy {
     /// Subscribes to a topic as its app does, from now on.
     pub fn listen(&self, topic: &str) -> Messages {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.http)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
         // An app that subscribes by a name for the topic's rate limit pays for what is sent to it.
         write!(
             stream,
@@ -142,6 +143,3 @@ impl Messages {
         }
     }
 }
-
-/// Nothing takes it that long.
-const PATIENCE: Duration = Duration::from_secs(60);

@@ -11,7 +11,7 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    Answer, Daemon, FakeFcm, FakeXmpp, FcmSend, Link, NewConnections, TestCa,
+    Answer, Daemon, FakeFcm, FakeXmpp, FcmSend, LONG, Link, NewConnections, TestCa,
     fake_fcm::{fcm_error, quota_failure},
     publish::ejabberd_publish,
 };
@@ -176,7 +176,7 @@ impl World {
     /// Publishes for a device, and says what the answer is.
     pub fn push(&mut self, device: usize) -> String {
         let id = self.publish(device);
-        self.link.reply_to(&id, PATIENCE).verdict()
+        self.link.reply_to(&id, LONG).verdict()
     }
 
     /// An outage of so long, with a restart after half of it and a crash after three quarters. Returns when all devices
@@ -246,7 +246,7 @@ impl World {
                 thread::sleep(SECOND / PER_SECOND);
             }
             for id in ids {
-                let verdict = self.link.reply_to(&id, PATIENCE).verdict();
+                let verdict = self.link.reply_to(&id, LONG).verdict();
                 *self.answers.entry(verdict).or_default() += 1;
             }
         }
@@ -265,9 +265,9 @@ impl World {
 
     fn restart(&mut self) {
         self.daemon.terminate();
-        self.daemon.wait_for_log("SIGTERM: finishing", PATIENCE);
+        self.daemon.wait_for_log("SIGTERM: finishing", LONG);
         self.link.close();
-        assert!(self.daemon.wait(PATIENCE).success(), "{}", self.daemon.log());
+        assert!(self.daemon.wait(LONG).success(), "{}", self.daemon.log());
         self.start_again();
     }
 
@@ -323,7 +323,7 @@ impl Outcome {
             pushes.entry(token).or_default().push(*at);
         }
         let probed = self.sends.iter().min().map(|(_, token)| token.as_str());
-        let is_recent = |(before, token): &(Duration, String)| *before < PATIENCE && Some(&**token) == probed;
+        let is_recent = |(before, token): &(Duration, String)| *before < PROBE && Some(&**token) == probed;
         let probes = usize::from(self.messages.iter().any(is_recent));
         let allowed = |token: &str| {
             let unanswered = self.unanswered.get(token).copied().unwrap_or_default();
@@ -375,7 +375,7 @@ impl Outcome {
 }
 
 fn accept(xmpp: &FakeXmpp, daemon: &Daemon) -> Link {
-    match xmpp.try_accept(PATIENCE) {
+    match xmpp.try_accept(LONG) {
         Ok(link) => link,
         Err(e) => panic!("no link: {e}; the log:\n{}", daemon.log()),
     }
@@ -386,8 +386,8 @@ fn token(number: usize) -> String {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
-/// An answer is there after 25 s at most.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// A message that came longer before the provider was back came before the last probe began, which gets its answer within 25 s.
+const PROBE: Duration = Duration::from_secs(40);
 /// Messages that come in.
 const PER_SECOND: u32 = 40;
 

@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(ports.len(), 50);
     }
 
-    /// Another process shares nothing with this one but the kernel, as two calls of `mark`.
+    /// Two calls of `mark` share only the kernel, as two processes do.
     #[test]
     fn a_port_without_a_listener_is_still_its_owners() {
         let own = OwnPort::take().unwrap();

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{certs::Identity, helpers::is_root, own_port::free_port, relay::Relay, temp_dir::TempDir};
+use crate::{LONG, certs::Identity, helpers::is_root, own_port::free_port, relay::Relay, temp_dir::TempDir};
 
 /// A server that only this process knows: its socket is in a folder that goes with it.
 #[derive(Debug)]
@@ -128,7 +128,7 @@ impl Postgres {
             .spawn()
             .unwrap();
         *self.child.lock().unwrap() = Some(child);
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + LONG;
         while self.psql("postgres", "SELECT 1").is_none() {
             if Instant::now() > end {
                 let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();

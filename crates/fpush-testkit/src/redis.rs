@@ -108,7 +108,7 @@ impl Redis {
             .spawn()
             .unwrap();
         *self.child.lock().unwrap() = Some(child);
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + LONG;
         loop {
             match self.try_ask(&["PING"]) {
                 Some(answer) if !answer.starts_with("-LOADING") => return,

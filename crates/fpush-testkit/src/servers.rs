@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 pub use self::client::{Client, attribute, escape, form_value, submit_form};
 pub use self::guarded::{Guarded, Running};
 pub use self::tap::{Seen, Tap};
-use crate::helpers::is_root;
+use crate::helpers::{LONG, is_root};
 use crate::own_port::free_port;
 use crate::temp_dir::TempDir;
 
@@ -356,7 +356,7 @@ impl Instance {
             let output = File::options().create(true).append(true).open(&self.console)?;
             self.running.push(program.spawn(output)?);
         }
-        let end = Instant::now() + START_TIMEOUT;
+        let end = Instant::now() + LONG;
         loop {
             let ready =
                 self.ready_line.is_empty() || self.log().matches(self.ready_line).count() > ready_before;
@@ -369,7 +369,7 @@ impl Instance {
                 }
             }
             if Instant::now() > end {
-                return Err(self.failed(&format!("{} was not ready in {START_TIMEOUT:?}", self.name)));
+                return Err(self.failed(&format!("{} was not ready in {LONG:?}", self.name)));
             }
             thread::sleep(POLL);
         }
@@ -534,8 +534,6 @@ fn timed_out(message: String) -> io::Error {
 
 const PROSODY_MODULES: &str = "/usr/lib/prosody/modules";
 
-const START_TIMEOUT: Duration = Duration::from_secs(180);
-
 const POLL: Duration = Duration::from_millis(25);
 
 #[cfg(test)]
@@ -547,7 +545,7 @@ mod tests {
     /// The least that is a component: it logs in and reads.
     fn component(server: &dyn Server, jid: &str, secret: &str) -> TcpStream {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.component_port())).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
         let header = format!(
             "<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='{jid}'>"
         );
@@ -587,7 +585,7 @@ mod tests {
         assert!(server.login("alice", "wrong").is_err());
 
         let mut push = component(server, "push.localhost", "secret");
-        server.wait_for_component(1, Duration::from_secs(60)).unwrap();
+        server.wait_for_component(1, LONG).unwrap();
         let mut alice = server.login("alice", "a").unwrap();
         alice.send_presence().unwrap();
         alice.enable_push("push.localhost", "a<b", Some("demo")).unwrap();
@@ -605,7 +603,7 @@ mod tests {
         let mut alice = server.login("alice", "a").unwrap();
         alice.send_presence().unwrap();
         let message = alice
-            .next_matching(|stanza| stanza.starts_with("<message"), Duration::from_secs(60))
+            .next_matching(|stanza| stanza.starts_with("<message"), LONG)
             .unwrap();
         assert!(message.contains("1 &lt; 2"), "{message}");
         server.stop();

@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fpush_testkit::fake_xmpp::{AcceptError, End, ErrorChild};
@@ -170,13 +170,11 @@ fn stanzas_pass_byte_by_byte() {
         component.read_to("</iq>"),
         prosody_publish("p1", "tok", Some("m"), true).to_string()
     );
-    let start = Instant::now();
     link.send_split("<iq id='ü'></iq>", 3);
     assert_eq!(
         component.read_to("</iq>").len(),
         "<iq id='ü'></iq>".len() + "ü".len()
     );
-    assert!(start.elapsed() < LONG);
     link.send_bytes(b"<a/>");
     component.read_to("<a/>");
 

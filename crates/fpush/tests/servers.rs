@@ -19,7 +19,7 @@ use std::{
 };
 
 use fpush_testkit::{
-    Answer, ApnsKey, Daemon, FakeApns, FakeFcm, NewConnections, TestCa,
+    Answer, ApnsKey, Daemon, FakeApns, FakeFcm, LONG, NewConnections, TestCa,
     daemon::Builder,
     fcm_error,
     publish::push_module,
@@ -128,7 +128,7 @@ fn an_installation_id_gets_its_push(kind: Kind) {
         stage.write_to("alice");
         let (_, reply) = stage.exchange(fid, count);
         stage.expect_in_log(&Effect::Accepted(&reply), "alice", fid, count);
-        let send = &stage.providers.fcm.wait_for(count, PATIENCE)[count - 1];
+        let send = &stage.providers.fcm.wait_for(count, LONG)[count - 1];
         assert_eq!((send.fid(), send.token()), (fid, ""));
     }
 }
@@ -281,8 +281,8 @@ fn after_a_restart_of_the_server_pushes_go_on(kind: Kind) {
     });
 
     stage.server.restart().unwrap();
-    stage.server.wait_for_component(2, PATIENCE).unwrap();
-    stage.daemon.wait_for_nth_log("link up", 2, PATIENCE);
+    stage.server.wait_for_component(2, LONG).unwrap();
+    stage.daemon.wait_for_nth_log("link up", 2, LONG);
     stage.bob = stage.server.login("bob", PASSWORD).unwrap();
     stage.write_to("alice");
     until("the push after the restart", || {
@@ -373,7 +373,7 @@ fn nothing_that_a_user_sends_ends_the_link(kind: Kind) {
         });
         if passed.is_some() && !answer.is_empty() {
             let reply = mallory
-                .next_matching(|stanza| stanza.contains(id), PATIENCE)
+                .next_matching(|stanza| stanza.contains(id), LONG)
                 .unwrap_or_else(|e| panic!("no answer to {id:.20}: {e}"));
             assert!(
                 reply.contains(answer) || reply.contains(&answer.replace('\'', "\"")),
@@ -445,7 +445,7 @@ fn what_a_server_makes_longer_ends_no_link(kind: Kind) {
             let mut mallory = stage.server.login("mallory", PASSWORD).unwrap();
             let seen = stage.tap.seen().len();
             mallory.send_raw(&stanza).unwrap();
-            until_some(PATIENCE, || {
+            until_some(LONG, || {
                 let all = stage.tap.seen();
                 let mut new = all.iter().skip(seen);
                 new.any(|seen| seen.from_server && seen.xml.contains(&id))
@@ -472,7 +472,7 @@ fn who_cannot_log_in_is_told_what_to_change(kind: Kind) {
     let port = server.component_port();
 
     let wrong_secret = started(COMPONENT, "wrong", port);
-    let line = wrong_secret.wait_for_log("no link", PATIENCE);
+    let line = wrong_secret.wait_for_log("no link", LONG);
     for part in [
         "not-authorized",
         "component_secret of Component \"push.localhost\"",
@@ -484,10 +484,10 @@ fn who_cannot_log_in_is_told_what_to_change(kind: Kind) {
         Kind::Prosody => "Component authentication failed for push.localhost",
         Kind::Ejabberd => "Failed external component handshake authentication",
     };
-    server.wait_for_log(failed, PATIENCE).unwrap();
+    server.wait_for_log(failed, LONG).unwrap();
 
     let unknown = started("other.localhost", SECRET, port);
-    let line = unknown.wait_for_log("no link", PATIENCE);
+    let line = unknown.wait_for_log("no link", LONG);
     let (condition, advice) = match kind {
         Kind::Prosody => (
             "host-unknown",
@@ -499,24 +499,24 @@ fn who_cannot_log_in_is_told_what_to_change(kind: Kind) {
     assert!(line.contains(condition) && line.contains(advice), "{line}");
 
     let _first = started(COMPONENT, SECRET, port);
-    server.wait_for_component(1, PATIENCE).unwrap();
+    server.wait_for_component(1, LONG).unwrap();
     let second = started(COMPONENT, SECRET, port);
     match kind {
         Kind::Prosody => {
-            let line = second.wait_for_log("no link", PATIENCE);
+            let line = second.wait_for_log("no link", LONG);
             let advice =
                 line.contains("conflict") && line.contains("component_conflict_resolve = \"kick_old\"");
             assert!(advice, "{line}");
         }
         Kind::Ejabberd => {
-            second.wait_for_log("link up", PATIENCE);
+            second.wait_for_log("link up", LONG);
         }
     }
     assert_eq!(wrong_secret.log().matches("link up").count(), 0);
 
     server.stop();
     let refused = started(COMPONENT, SECRET, port);
-    let line = refused.wait_for_log("no link", PATIENCE);
+    let line = refused.wait_for_log("no link", LONG);
     for part in [
         "refused",
         &format!("component_ports = {{ {port} }}"),
@@ -743,7 +743,7 @@ impl Stage {
             .settings(&settings(COMPONENT, SECRET, port, &modules))
             .start();
         server
-            .wait_for_component(1, PATIENCE)
+            .wait_for_component(1, LONG)
             .unwrap_or_else(|e| panic!("{e}\n{}", daemon.log()));
         server.register("bob", PASSWORD).unwrap();
         let bob = server.login("bob", PASSWORD).unwrap();
@@ -815,7 +815,7 @@ impl Stage {
     /// Waits for the publish with this number for a token and for its reply.
     #[track_caller]
     fn exchange(&self, token: &str, number: usize) -> (Seen, Seen) {
-        let found = until_some(PATIENCE, || {
+        let found = until_some(LONG, || {
             let (publish, reply) = self.exchanges(token).into_iter().nth(number - 1)?;
             Some((publish, reply?))
         });
@@ -917,7 +917,7 @@ impl Stage {
                 count,
             ),
         };
-        let logged = until_some(PATIENCE, || {
+        let logged = until_some(LONG, || {
             let log = self.server.log();
             let lines = log
                 .lines()
@@ -938,7 +938,7 @@ impl Stage {
             Kind::Prosody => "Received </stream:stream>",
             Kind::Ejabberd => "Received XML on stream = <<\"</stream:stream>\">>",
         };
-        self.server.wait_for_log(line, PATIENCE).unwrap();
+        self.server.wait_for_log(line, LONG).unwrap();
     }
 }
 
@@ -961,7 +961,7 @@ fn settings(name: &str, secret: &str, port: u16, modules: &Value) -> Value {
 
 #[track_caller]
 fn until<T>(what: &str, ask: impl Fn() -> Option<T>) -> T {
-    until_some(PATIENCE, ask).unwrap_or_else(|| panic!("waited {PATIENCE:?} for {what}, in vain"))
+    until_some(LONG, ask).unwrap_or_else(|| panic!("waited {LONG:?} for {what}, in vain"))
 }
 
 fn until_some<T>(patience: Duration, ask: impl Fn() -> Option<T>) -> Option<T> {
@@ -990,6 +990,3 @@ const COMPONENT: &str = "push.localhost";
 const SECRET: &str = "made-up-component-secret";
 
 const PASSWORD: &str = "made-up-password";
-
-/// For everything that must happen; a reply may take 25 s.
-const PATIENCE: Duration = Duration::from_secs(40);

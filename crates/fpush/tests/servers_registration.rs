@@ -24,7 +24,7 @@ use std::{
 };
 
 use fpush_testkit::{
-    ApnsKey, Daemon, FakeApns, FakeFcm, TempDir, TestCa,
+    ApnsKey, Daemon, FakeApns, FakeFcm, LONG, TempDir, TestCa,
     daemon::Builder,
     run_to_end,
     servers::{Client, Kind, Prosody, Seen, Server, Tap, attribute, escape, form_value, submit_form},
@@ -272,7 +272,7 @@ fn devices_are_taken_over_from_prosodys_store() {
     let mut stage = Stage::start_with(Kind::Prosody, Box::new(prosody));
     for host in HOSTS {
         let line = format!("all records of {host} are stored");
-        stage.server.wait_for_log(&line, PATIENCE).unwrap();
+        stage.server.wait_for_log(&line, LONG).unwrap();
     }
     stage.server.stop();
 
@@ -331,7 +331,7 @@ fn devices_are_taken_over_from_prosodys_store() {
     assert_eq!(export(), expected);
 
     stage.server.restart().unwrap();
-    stage.server.wait_for_component(2, PATIENCE).unwrap();
+    stage.server.wait_for_component(2, LONG).unwrap();
     stage.bob = stage.server.login("bob", PASSWORD).unwrap();
     let get = |device: &Value, key: &str| device[key].as_str().unwrap().to_owned();
     // The daemon was there before the devices were.
@@ -863,7 +863,7 @@ impl Stage {
         });
         let daemon = builder.settings(&settings).start();
         server
-            .wait_for_component(1, PATIENCE)
+            .wait_for_component(1, LONG)
             .unwrap_or_else(|e| panic!("{e}\n{}", daemon.log()));
         server.register("bob", PASSWORD).unwrap();
         let bob = server.login("bob", PASSWORD).unwrap();
@@ -914,7 +914,7 @@ impl Stage {
     /// Waits for the publish with this number for a node and for its reply.
     #[track_caller]
     fn exchange(&self, node: &str, number: usize) -> (Seen, Seen) {
-        let found = until_some(PATIENCE, || {
+        let found = until_some(LONG, || {
             let (publish, reply) = self.exchanges(node).into_iter().nth(number - 1)?;
             Some((publish, reply?))
         });
@@ -999,7 +999,7 @@ fn publish(node: &str, secret: Option<&str>, notification: &str) -> String {
 
 #[track_caller]
 fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
-    until_some(PATIENCE, ask).unwrap_or_else(|| panic!("waited {PATIENCE:?} for {what}, in vain"))
+    until_some(LONG, ask).unwrap_or_else(|| panic!("waited {LONG:?} for {what}, in vain"))
 }
 
 fn until_some<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
@@ -1047,6 +1047,3 @@ const COMPONENT: &str = "push.localhost";
 const SECRET: &str = "made-up-component-secret";
 
 const PASSWORD: &str = "made-up-password";
-
-/// For everything that must happen; a reply may take 25 s.
-const PATIENCE: Duration = Duration::from_secs(40);

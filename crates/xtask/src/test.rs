@@ -482,7 +482,7 @@ const DEPEND_ON_FEATURES: [&str; 7] = [
 /// Two versions of these would mean two TLS or HTTP stacks, or two runtimes, in one program.
 const ONCE: [&str; 4] = ["rustls", "hyper", "h2", "tokio"];
 
-/// Checks a lock file against the published advisories; it may are beside the repository.
+/// Checks a lock file against the published advisories; it may be beside the repository.
 const AUDIT: &str = "../shared/tools/audit";
 
 const UNIT: &str = "fpush.service";

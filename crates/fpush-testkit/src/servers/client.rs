@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::timed_out;
+use crate::LONG;
 use crate::cutter::{Cutter, Piece};
 
 /// A client on a plain socket: a few stanzas, written by hand.
@@ -153,7 +154,7 @@ impl Client {
     /// The stanza that answers one of ours; others that come before it are kept.
     fn answer(&mut self, wanted: impl Fn(&str) -> bool) -> io::Result<String> {
         let mut others = Vec::new();
-        let answer = self.next_piece(wanted, TIMEOUT, &mut others);
+        let answer = self.next_piece(wanted, LONG, &mut others);
         for other in others.into_iter().rev() {
             self.unread.push_front(Piece::Stanza(other));
         }
@@ -196,7 +197,7 @@ impl Client {
     /// Closes the stream and waits until the server has, so that the user is offline from here on.
     pub fn logout(mut self) -> io::Result<()> {
         self.send_raw("</stream:stream>")?;
-        match self.next_matching(|_| false, TIMEOUT) {
+        match self.next_matching(|_| false, LONG) {
             Err(e)
                 if matches!(
                     e.kind(),
@@ -321,8 +322,6 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
     let text = &text[text.find(start)? + start.len()..];
     Some(&text[..text.find(end)?])
 }
-
-const TIMEOUT: Duration = Duration::from_secs(60);
 
 const PUBLISH_OPTIONS: &str = "http://jabber.org/protocol/pubsub#publish-options";
 

@@ -347,7 +347,7 @@ fn apple_does_not_answer_in_time() {
     });
 }
 
-/// Apple answers, but so slowly that publishes wait in the line, and then that there is no place in it. That is not trouble
+/// Apple answers, but so slowly that publishes wait in the line, and then that there is no place in it. That does no harm
 /// of the module, whose pushes arrive; it is among the problems of the status page.
 #[test]
 fn apple_is_slow_and_the_line_fills() {

@@ -231,10 +231,10 @@ fn what_could_never_get_a_push_is_told_at_once() {
             "this endpoint",
             with(&endpoint.replace("127.0.0.1", "127.1"), p256dh, auth),
         ),
-        ("p256dh is no", with(endpoint, &p256dh[1..], auth)),
+        ("p256dh is not", with(endpoint, &p256dh[1..], auth)),
         ("auth is not", with(endpoint, p256dh, &auth[1..])),
         (
-            "p256dh is no",
+            "p256dh is not",
             with(endpoint, &p256dh.replacen('B', "A", 1), auth),
         ),
         ("field p256dh", with(endpoint, "", auth)),

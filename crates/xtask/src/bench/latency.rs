@@ -246,7 +246,7 @@ impl Latency {
                     .to_owned(),
                 format!(
                     "Publishes are sent when they are due, whatever became of those before; how late they left \
-                     is beside. Half load is half of what was carried with {} in flight; with a delay of \
+                     is in a column of its own. Half load is half of what was carried with {} in flight; with a delay of \
                      {} ms that is at most {MAX_IN_FLIGHT} in flight.",
                     LOADS[0].in_flight,
                     DELAY.as_millis()

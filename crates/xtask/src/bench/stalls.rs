@@ -2,7 +2,7 @@
 //! reloaded and while a block list is written down.
 //!
 //! The modules are demos, so that no stand-in can stall in fpush's place. A thread that wakes up late is the load's fault; how
-//! late it was at most is beside.
+//! late it was at most is in a column of its own.
 
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
