@@ -19,7 +19,7 @@ use quick_xml::{NsReader, Reader};
 use sha1::{Digest as _, Sha1};
 
 use crate::cutter::{Cutter, Piece};
-use crate::own_port::OwnPort;
+use crate::own_port::{OwnPort, stop_listening};
 use crate::publish::escape;
 
 /// A fake XMPP server on `127.0.0.1` for one component domain. Connections wait in the backlog until the test accepts
@@ -89,7 +89,9 @@ impl FakeXmpp {
 
     /// Stops listening: connections are refused from now on, also those that wait. Links stay.
     pub fn close_port(&self) {
-        *self.listener.lock().unwrap() = None;
+        if let Some(listener) = self.listener.lock().unwrap().take() {
+            stop_listening(&listener).unwrap();
+        }
     }
 
     /// Listens again, at the same port.

@@ -1,9 +1,11 @@
 //! Ports on loopback that no other test has.
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+use rustix::net::{Shutdown, shutdown};
 
 /// A port on 127.0.0.1 for TCP. While this lives no other test gets it, whether somebody listens there or not: a daemon whose
 /// server is away for a moment finds nobody there, and not the server of another test.
@@ -27,8 +29,9 @@ impl OwnPort {
     fn mark(n: u32) -> Option<Self> {
         let number = u16::try_from(FIRST + n % PORTS).ok()?;
         let mark = UdpSocket::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
-        let port = Self { number, _mark: mark };
-        port.listen().is_ok().then_some(port)
+        // Asked by a connection: a listener would be there for longer, as `stop_listening` says.
+        let is_free = TcpStream::connect((Ipv4Addr::LOCALHOST, number)).is_err();
+        is_free.then_some(Self { number, _mark: mark })
     }
 
     /// Its number.
@@ -40,6 +43,12 @@ impl OwnPort {
     pub fn listen(&self) -> io::Result<TcpListener> {
         TcpListener::bind((Ipv4Addr::LOCALHOST, self.number))
     }
+}
+
+/// Ends the listening at once. To drop the listener does not, if another thread is starting a program: that has a copy of it
+/// for a moment, so that clients are still connected and the port is still in use.
+pub fn stop_listening(listener: &TcpListener) -> io::Result<()> {
+    Ok(shutdown(listener, Shutdown::Read)?)
 }
 
 /// The number of an [`OwnPort`] that stays this process's.
@@ -75,5 +84,17 @@ mod tests {
         assert!(OwnPort::mark(n).is_none());
         drop(own.listen().unwrap());
         assert!(OwnPort::mark(n).is_none());
+    }
+
+    /// As one that a starting program has.
+    #[test]
+    fn a_copy_of_a_listener_keeps_nothing_open() {
+        let own = OwnPort::take().unwrap();
+        let listener = own.listen().unwrap();
+        let _copy = listener.try_clone().unwrap();
+        stop_listening(&listener).unwrap();
+        drop(listener);
+        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, own.number())).is_err());
+        own.listen().unwrap();
     }
 }

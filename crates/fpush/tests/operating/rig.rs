@@ -3,20 +3,20 @@
 use std::{
     fs,
     io::{self, Write as _},
-    net::{Ipv4Addr, Shutdown, TcpStream},
+    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
     path::PathBuf,
     process,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use fpush_testkit::{
-    Daemon, FakeApns, FakeFcm, FakeXmpp, Link, Monitoring, Scrape, TestCa, daemon::Builder, fixture,
-    own_port::OwnPort, publish::ejabberd_publish,
+    Daemon, FakeApns, FakeFcm, FakeXmpp, Link, Monitoring, Scrape, TestCa,
+    daemon::Builder,
+    fixture,
+    own_port::{OwnPort, stop_listening},
+    publish::ejabberd_publish,
 };
 pub(crate) use fpush_testkit::{LONG, merged};
 use serde_json::{Value, json};
@@ -316,7 +316,7 @@ pub(crate) fn http_date(time: SystemTime) -> String {
 pub(crate) struct Way {
     port: OwnPort,
     provider: u16,
-    open: Option<(Arc<AtomicBool>, JoinHandle<()>)>,
+    open: Option<(Arc<TcpListener>, JoinHandle<()>)>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -340,15 +340,10 @@ impl Way {
 
     /// Opens it, where it was before.
     pub(crate) fn open(&mut self) {
-        let listener = self.port.listen().unwrap();
-        let closed = Arc::new(AtomicBool::new(false));
-        let (is_closed, streams, provider) = (Arc::clone(&closed), Arc::clone(&self.streams), self.provider);
+        let listener = Arc::new(self.port.listen().unwrap());
+        let (open, streams, provider) = (Arc::clone(&listener), Arc::clone(&self.streams), self.provider);
         let accepting = thread::spawn(move || {
-            for stream in listener.incoming() {
-                if is_closed.load(Ordering::SeqCst) {
-                    return;
-                }
-                let near = stream.unwrap();
+            while let Ok((near, _)) = listener.accept() {
                 let far = TcpStream::connect((Ipv4Addr::LOCALHOST, provider)).unwrap();
                 for (mut from, mut to) in [
                     (near.try_clone().unwrap(), far.try_clone().unwrap()),
@@ -364,17 +359,15 @@ impl Way {
                 streams.lock().unwrap().extend([near, far]);
             }
         });
-        self.open = Some((closed, accepting));
+        self.open = Some((open, accepting));
     }
 
     /// Closes it, and ends what went over it.
     pub(crate) fn close(&mut self) {
-        let Some((closed, accepting)) = self.open.take() else {
+        let Some((listener, accepting)) = self.open.take() else {
             return;
         };
-        closed.store(true, Ordering::SeqCst);
-        // Wakes the thread that accepts.
-        drop(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port.number())));
+        stop_listening(&listener).unwrap();
         accepting.join().unwrap();
         for stream in self.streams.lock().unwrap().drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
