@@ -126,16 +126,14 @@ impl Store {
     /// What the database says of its past.
     pub(crate) async fn look(&self) -> Result<Look> {
         let last = self.last_state().await?;
-        let text = async |name: &str| {
-            let values = [Value::Text(name)];
-            let found = on!(self, pool => nodes(pool, sql::META, &values))?;
-            Ok::<_, sqlx::Error>(found.into_iter().next())
-        };
-        let accepted = text(ACCEPTED).await?.and_then(|text| Accepted::from_text(&text));
+        let accepted = self
+            .meta(ACCEPTED)
+            .await?
+            .and_then(|text| Accepted::from_text(&text));
         let now = Time::now().millis();
         Ok(Look {
             known: Known {
-                database: text("id").await?.ok_or(sqlx::Error::RowNotFound)?,
+                database: self.meta("id").await?.ok_or(sqlx::Error::RowNotFound)?,
                 change: last.change,
                 mark: last.mark,
                 devices: last.devices,
@@ -263,6 +261,24 @@ impl Store {
         Ok((last > 0).then_some(Time::from_millis(last)))
     }
 
+    /// The latest time of a clock that may have been ahead.
+    pub(crate) async fn doubted_clock(&self) -> Result<Option<Time>> {
+        let text = self.meta(DOUBTED_CLOCK).await?;
+        Ok(text.and_then(|text| text.parse().ok()).map(Time::from_millis))
+    }
+
+    async fn meta(&self, name: &str) -> Result<Option<String>> {
+        let found = on!(self, pool => nodes(pool, sql::META, &[Value::Text(name)]))?;
+        Ok(found.into_iter().next())
+    }
+
+    /// Remembers that one.
+    pub(crate) async fn set_doubted_clock(&self, at: Time) -> Result<()> {
+        let mut writing = self.begin().await?;
+        writing.set_meta(DOUBTED_CLOCK, &at.millis().to_string()).await?;
+        writing.commit().await
+    }
+
     /// Changes that others made after this one, the earliest first.
     pub(crate) async fn changes(&self, after: i64, not_from: &str, limit: i64) -> Result<Vec<Change>> {
         let values = [Value::Number(after), Value::Text(not_from), Value::Number(limit)];
@@ -294,4 +310,5 @@ impl Store {
 }
 
 /// The lock that a writer on PostgreSQL holds: any number that nobody else takes in this database.
+const DOUBTED_CLOCK: &str = "doubted_clock";
 const WRITERS: i64 = 0x6670_7573_6801;

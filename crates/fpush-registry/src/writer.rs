@@ -157,9 +157,11 @@ impl Writer {
                  devices that it does not know are answered wait, and none is unregistered"
             );
         }
-        let used = self.shared.store.last_use().await?;
-        let expiry = Expiry::begin(used, Instant::now(), Time::now(), self.shared.expire_after);
-        self.expiry = Some(expiry);
+        let store = &self.shared.store;
+        let (used, doubted) = (store.last_use().await?, store.doubted_clock().await?);
+        let (now, wall) = (Instant::now(), Time::now());
+        self.expiry = Some(Expiry::begin(used, doubted, now, wall, self.shared.expire_after));
+        self.doubt_clock().await?;
         self.load().await?;
         Ok(())
     }

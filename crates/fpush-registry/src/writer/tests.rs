@@ -805,7 +805,7 @@ async fn what_is_old_is_forgotten_by_a_clock_that_is_believed_alone() {
         let (began, now) = (Instant::now(), Time::now());
         // The clock has jumped; then it has not.
         for (at, left) in [(now.before(2 * DAY), [2, 2]), (now, [1, 0])] {
-            one.expiry = Some(Expiry::begin(None, began, at, 400 * DAY));
+            one.expiry = Some(Expiry::begin(None, None, began, at, 400 * DAY));
             assert!(!one.try_to_clean().await.unwrap());
             let [changes, buried] = left;
             assert_eq!(number(&one.shared.store, CHANGES).await, changes);

@@ -124,15 +124,34 @@ impl Writer {
 
     /// Looks whether the database is the one that it was, and reads some of what other processes changed.
     pub(super) async fn look_and_read(&mut self) {
-        let read = match self.look_at_past(false).await {
-            Ok(()) => self.try_to_read_news().await,
-            Err(problem) => Err(problem),
-        };
-        match read {
+        match self.try_to_look_and_read().await {
             Ok(true) => self.shared.news.notify_one(),
             Ok(false) => {}
             Err(problem) => self.fail(&self.shared.store.explain(&problem).await),
         }
+    }
+
+    async fn try_to_look_and_read(&mut self) -> Result<bool, sqlx::Error> {
+        self.doubt_clock().await?;
+        self.look_at_past(false).await?;
+        self.try_to_read_news().await
+    }
+
+    /// Notes in the database that the clock may be ahead, before devices have its times.
+    pub(super) async fn doubt_clock(&mut self) -> Result<(), sqlx::Error> {
+        let doubt = self
+            .expiry
+            .and_then(|expiry| expiry.doubt(Instant::now(), Time::now()));
+        if let Some((doubted, noted)) = doubt {
+            self.shared.store.set_doubted_clock(doubted).await?;
+            self.expiry = Some(noted);
+            warn!(
+                until = %doubted.after(self.shared.expire_after),
+                "the clock is far ahead of the last use of any device, or was set far forward: until then no unused device is \
+                 removed"
+            );
+        }
+        Ok(())
     }
 
     pub(super) async fn try_to_read_news(&mut self) -> Result<bool, sqlx::Error> {

@@ -344,6 +344,10 @@ fn the_clock_is_far_ahead() {
     // One is used before the first cleaning, and its times are of the wrong clock.
     world.expect_all_arrive(&mut devices[..1]);
     world.pass(2 * MINUTE);
+    // After another start the last use is one by the wrong clock.
+    world.restart(End::Stop);
+    world.expect_all_arrive(&mut devices[..1]);
+    world.pass(2 * MINUTE);
     // What cleans also writes these, one after the other.
     world.registered(Provider::Apple, 20);
     world.expect_all_arrive(&mut devices);
