@@ -64,7 +64,7 @@ pub(crate) fn note_use(former: &mut [Former], secret: &str) -> bool {
     unused.map(|former| former.used = true).is_some()
 }
 
-/// The former secrets after this one was replaced, too. If there are too many the oldest goes of those that no push came
+/// The former secrets after this one was replaced, too, or will be. If there are too many the oldest goes of those that no push came
 /// with; so nobody can outdate the secret that a server uses by registering again and again.
 pub(crate) fn replace(
     former: Vec<Former>,
@@ -73,7 +73,12 @@ pub(crate) fn replace(
     now: Time,
     most: usize,
 ) -> Vec<Former> {
-    let mut former: Vec<_> = former.into_iter().filter(|former| former.until > now).collect();
+    // It may be among them from when it was still the device's.
+    let used = used || former.iter().any(|former| former.used && former.secret == secret);
+    let mut former: Vec<_> = former
+        .into_iter()
+        .filter(|former| former.until > now && former.secret != secret)
+        .collect();
     if former.len() >= most
         && let Some(least) = (0..former.len()).min_by_key(|&at| (former[at].used, former[at].until))
     {

@@ -250,23 +250,25 @@ pub(crate) fn register(
         return Ok(new(Vec::new()));
     };
     let is_same = device.kind == claim.kind;
-    let (present, former) = if is_same && relation == Relation::Owner {
-        (device.secret.clone(), device.former.clone())
+    let keeps_secret = is_same && relation == Relation::Owner;
+    let present = if keeps_secret { &device.secret } else { &secret }.clone();
+    // Its server knows the old one until the app has told it the new one. One that stays is among them already if pushes came
+    // with it: after this registration nothing else says so.
+    let used = device.delivered > Some(device.changed());
+    let former = if keeps_secret && !used {
+        device.former.clone()
     } else {
-        // Its server knows the old one until the app has told it the new one.
-        let used = device.delivered > Some(device.changed());
         let most = match device.owner {
             Some(_) => former::MOST_OF_OWNER,
             None => former::MOST,
         };
-        let former = former::replace(
+        former::replace(
             device.former.clone(),
             device.secret.clone(),
             used,
             claim.now,
             most,
-        );
-        (secret.clone(), former)
+        )
     };
     if !is_same {
         return Ok(new(former));

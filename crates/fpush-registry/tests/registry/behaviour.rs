@@ -759,6 +759,34 @@ async fn a_push_comes_after_its_registration_whatever_the_clock_says() {
     }
 }
 
+/// Its app renews with the secret, and strangers register the node before the next push comes with it.
+#[tokio::test]
+async fn a_secret_in_use_stays_good_when_its_device_has_renewed_with_it() {
+    for database in Database::all() {
+        let open = database.open().await;
+        open.registry.import(vec![device("n")]).await.unwrap();
+        let found = open.device("n", Some("secret")).await;
+        found.record.delivered(fpush_push::LaneId::Main);
+        let register = async |secret, number: u8| {
+            let device = Unowned::new("fcm", "n", secret).unwrap();
+            let address = format!("192.0.2.{number}");
+            open.registry.register(device, "t".into(), true, &address).await
+        };
+        for number in 0..2 {
+            let renewed = register(Some("secret"), number).await.unwrap();
+            assert_eq!(renewed.0.secret, "secret");
+        }
+        for number in 2..100 {
+            assert!(register(None, number).await.is_ok());
+        }
+        open.device("n", Some("secret")).await;
+        let shown = open.registry.show("n").await.unwrap().unwrap();
+        let kept = |former: &&fpush_registry::Former| former.secret == "secret" && former.used;
+        assert_eq!(shown.former.iter().filter(kept).count(), 1);
+        open.close().await;
+    }
+}
+
 /// A device as an import brings it.
 pub(crate) fn device(node: &str) -> Device {
     Device {
