@@ -365,7 +365,12 @@ fn nothing_that_a_user_sends_ends_the_link(kind: Kind) {
         mallory.send_raw(&stanza).unwrap();
         let id = attribute(&stanza, "id").unwrap();
         // A server may end the client's stream instead of passing such a thing on.
-        let passed = until_some(Duration::from_secs(3), || {
+        let patience = if id == "deep" {
+            Duration::from_secs(3)
+        } else {
+            LONG
+        };
+        let passed = until_some(patience, || {
             let seen = stage.tap.seen();
             seen.iter()
                 .any(|seen| seen.from_server && seen.attribute("id") == Some(id))

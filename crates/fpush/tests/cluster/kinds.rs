@@ -22,7 +22,7 @@ fn the_sentinels_name_another_primary() {
     let port = primary.port().to_string();
     let replica = Redis::with(&["--replicaof", "127.0.0.1", &port, "--appendonly", "yes"]);
     let config = format!(
-        "sentinel monitor main 127.0.0.1 {port} 1\nsentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n"
+        "sentinel monitor main 127.0.0.1 {port} 1\nsentinel down-after-milliseconds main 5000\nsentinel failover-timeout main 2000\n"
     );
     let sentinel = Redis::sentinel(&config);
     until(LONG, "the replica follows", || {

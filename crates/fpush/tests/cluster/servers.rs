@@ -470,8 +470,10 @@ fn limits_blocks_provider_token_and_held_pushes_are_those_of_one_instance() {
     until(LONG, "the block is told", || {
         all.redis.keys().iter().any(|key| key.contains(":blocks:"))
     });
+    let published = all.published();
     phones[1..].iter().for_each(|phone| all.at_ejabberd.write(*phone));
     all.at_prosody.write(at_prosody);
+    all.wait_for_publishes(published + phones.len());
     all.settle();
     assert_eq!(all.links().map(|books| books.dead).sum::<usize>(), 9);
     assert_eq!(all.apple.asked(&gone), 1, "Apple is asked once");
@@ -480,6 +482,7 @@ fn limits_blocks_provider_token_and_held_pushes_are_those_of_one_instance() {
     let held: Vec<_> = (0..16).map(|number| numbered(4, number)).collect();
     let before = all.acknowledged().len();
     all.apple.goes_away();
+    let published = all.published();
     for (number, token) in held.iter().enumerate() {
         if number % 4 == 0 {
             let user = all.at_prosody.add(&all.prosody, token);
@@ -489,6 +492,7 @@ fn limits_blocks_provider_token_and_held_pushes_are_those_of_one_instance() {
             all.at_ejabberd.write(user);
         }
     }
+    all.wait_for_publishes(published + held.len());
     all.settle();
     assert_eq!(
         all.acknowledged().len(),

@@ -1,18 +1,15 @@
 //! Instances behave as one towards devices.
 
-use std::{
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use fpush_testkit::{Answer, Clock, Flow, Moves, Redis, TempDir, until};
 use serde_json::json;
 
-use crate::rig::{BLOCKED, DEAD, Instance, LONG, REFUSED, RESULT, Rig, SECOND, Setup, TROUBLE, token};
+use crate::rig::{BLOCKED, DEAD, Instance, LONG, REFUSED, RESULT, Rig, Setup, TROUBLE, token};
 
 #[test]
 fn the_rate_limit_is_that_of_one_instance() {
-    let mut rig = Rig::start(2, "2s");
+    let mut rig = Rig::start(2, "8s");
     let device = token(1);
     // The window begins later than this: what is measured at Apple alone may have come late to it.
     let began = Instant::now();
@@ -27,7 +24,7 @@ fn the_rate_limit_is_that_of_one_instance() {
     rig.apns.wait_for(2, LONG);
     let sent = rig.sent(&device);
     let waited = sent[1].at - began;
-    assert!(waited >= Duration::from_secs(2), "{waited:?}");
+    assert!(waited >= Duration::from_secs(8), "{waited:?}");
     assert_eq!(rig.push(0, &device), RESULT, "queued behind the queued one");
     rig.apns.wait_for(3, LONG);
 }
@@ -199,7 +196,7 @@ fn a_push_that_is_accepted_while_the_engine_stalls_lifts_the_word_when_it_is_bac
     assert_eq!(rig.push(0, &device), BLOCKED);
     rig.wait_for_key(":words:");
     // The second instance has heard of it.
-    sleep(2 * SECOND);
+    rig.all[1].wait_until_asked();
     relay.hold(Flow::Questions);
     assert_eq!(rig.push(1, &device), RESULT);
     rig.all[1]
@@ -233,7 +230,7 @@ fn a_word_against_a_token_is_known_to_all_and_lifted_by_the_first_push_that_is_a
     };
     assert_eq!((count(&rig, ":words:"), count(&rig, ":blocks:")), (1, 1));
     // As if its time were over; the second instance has heard of the word by then, and starts without its block.
-    sleep(2 * SECOND);
+    rig.all[1].wait_until_asked();
     rig.all[1].daemon.kill();
     std::fs::remove_dir_all(rig.all[1].daemon.dir().join("state")).unwrap();
     rig.all[1].start_again();
@@ -244,7 +241,7 @@ fn a_word_against_a_token_is_known_to_all_and_lifted_by_the_first_push_that_is_a
         .find(|key| key.contains(":blocks:"))
         .unwrap();
     rig.redis.ask(&["DEL", &blocks]);
-    sleep(2 * SECOND);
+    rig.all[1].wait_until_asked();
     assert_eq!(rig.push(1, &device), RESULT);
     until(LONG, "the word is lifted", || count(&rig, ":words:") == 0);
     // And the first instance hears that its block is.

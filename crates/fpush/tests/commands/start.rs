@@ -112,7 +112,8 @@ fn ports_that_others_have_and_addresses_of_other_machines_are_found() {
         place.set(|settings| settings["monitoring"] = json!({ "listen": free }));
         place.start()
     };
-    let everywhere = free.replace("127.0.0.1", "0.0.0.0");
+    let (_, port) = free.rsplit_once(':').unwrap();
+    let everywhere = format!("0.0.0.0:{port}");
     place.set(|settings| {
         settings["monitoring"] = json!({ "listen": everywhere });
         settings["registration"] = registration(&place.path("db/devices.db"), &free);

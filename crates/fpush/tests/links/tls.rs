@@ -66,7 +66,10 @@ fn a_large_burst_goes_both_ways() {
     let front = TlsFront::start(ca.server_config(&[], ClientAuth::Off), plain.port());
     let folder = TempDir::new();
     let tls = json!({ "caFilePath": folder.write("roots.pem", ca.pem()) });
-    let mut rig = Rig::start(&[with_tls(front.port(), tls)]);
+    // As many at the provider at a time as come: none waits for a place.
+    let mut rig = Rig::with(json!({
+        "component": [with_tls(front.port(), tls)], "pushModules": { "ios": { "maxInFlight": 2_000 } },
+    }));
     let mut up = rig.accept(&plain);
     let ids: Vec<_> = (0..2_000)
         .map(|_| {

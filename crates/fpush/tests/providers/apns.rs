@@ -439,14 +439,14 @@ fn part_of_a_blacklist_is_enough() {
     let ca = TestCa::new();
     let apns = FakeApns::start(&ca);
     let short =
-        json!({ "blacklist": { "invalidToken": { "initalBlocking": "1s" }, "blockExtension": "0s" } });
+        json!({ "blacklist": { "invalidToken": { "initalBlocking": "5s" }, "blockExtension": "0s" } });
     let mut rig = Rig::start(&ca, modules([("m", apple(&apns, short))]), &[]);
     rig.earn_trust("m", token);
     apns.queue([Answer::reason(410, "Unregistered")]);
     assert_eq!(rig.push("m", &token(1)), DEAD);
     assert_eq!(rig.push("m", &token(1)), DEAD);
     assert_eq!(apns.count(), TRUSTED + 1);
-    std::thread::sleep(SECOND + SECOND / 10);
+    std::thread::sleep(5 * SECOND + SECOND / 10);
     assert_eq!(rig.push("m", &token(1)), RESULT, "the block has ended");
 }
 

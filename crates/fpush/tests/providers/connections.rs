@@ -226,7 +226,7 @@ fn a_connection_that_nobody_uses_is_closed_and_another_opened() {
 fn a_connection_that_has_gone_silent_is_left_after_three_timeouts() {
     let ca = TestCa::new();
     let apns = FakeApns::start(&ca);
-    let keys = json!({ "apns": { "requestTimeout": "300ms" } });
+    let keys = json!({ "apns": { "requestTimeout": "2s" } });
     let mut rig = Rig::start(&ca, modules([("m", apple(&apns, keys))]), &[]);
     assert_eq!(rig.push("m", &token(0)), RESULT);
     apns.stall_existing_connections();
@@ -377,6 +377,8 @@ fn who_does_not_answer_at_all_is_answered_for_in_25_seconds() {
 #[test]
 fn hundreds_of_pushes_share_one_connection() {
     let ca = TestCa::new();
+    // All of them wait for those before.
+    let patient = json!({ "apns": { "requestTimeout": "24s" } });
     for streams in [1_000, 100] {
         let apns = FakeApns::builder(&ca)
             .delay(SECOND / 5)
@@ -384,7 +386,7 @@ fn hundreds_of_pushes_share_one_connection() {
             .start();
         let mut rig = Rig::start(
             &ca,
-            modules([("m", apple(&apns, merged(unlimited(), json!({}))))]),
+            modules([("m", apple(&apns, merged(unlimited(), patient.clone())))]),
             &[],
         );
         let verdicts = rig.push_all("m", &tokens(0..512));

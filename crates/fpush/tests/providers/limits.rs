@@ -14,8 +14,8 @@ use crate::{
 fn first_at_once_second_later_third_refused() {
     let ca = TestCa::new();
     let apns = FakeApns::start(&ca);
-    let window = 3 * SECOND;
-    let limit = |reply: &str| json!({ "ratelimit": { "ratelimitTime": "3s", "refusedReply": reply } });
+    let window = 8 * SECOND;
+    let limit = |reply: &str| json!({ "ratelimit": { "ratelimitTime": "8s", "refusedReply": reply } });
     let all = modules([
         ("wait", apple(&apns, limit("wait"))),
         ("ack", apple(&apns, limit("result"))),
@@ -76,7 +76,9 @@ fn the_default_module_is_the_same_module_under_two_names() {
 fn a_thousand_publishes_are_a_thousand_pushes() {
     let ca = TestCa::new();
     let apns = FakeApns::start(&ca);
-    let mut rig = Rig::start(&ca, modules([("m", apple(&apns, json!({})))]), &[]);
+    // Each waits for those before.
+    let patient = json!({ "apns": { "requestTimeout": "24s" } });
+    let mut rig = Rig::start(&ca, modules([("m", apple(&apns, patient))]), &[]);
     let all = tokens(0..1_000);
     let verdicts = rig.push_all("m", &all);
     assert!(verdicts.iter().all(|verdict| verdict == RESULT), "{verdicts:?}");

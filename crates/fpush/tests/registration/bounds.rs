@@ -245,19 +245,27 @@ fn flood_of_registrations() -> bool {
 fn a_domain_registers_so_often_in_a_minute() {
     const MOST: usize = 6_000;
     let mut rig = Rig::start();
-    // What fails costs a command, too.
-    let commands = (0..MOST + 100).map(|number| {
-        let from = format!("u{number}@x{number}.flood.org/x");
-        Command::new(&format!("c-{number}"), "v1-unregister-push", &[])
-            .from(&from)
-            .to_string()
+    let mut refused_of = |domain: &str| {
+        // What fails costs a command, too.
+        let commands = (0..MOST + 100).map(|number| {
+            let from = format!("u{number}@x{number}.{domain}/x");
+            Command::new(&format!("c-{number}"), "v1-unregister-push", &[])
+                .from(&from)
+                .to_string()
+        });
+        rig.link.send(commands.collect::<String>());
+        let verdicts: Vec<_> = (0..MOST + 100)
+            .map(|_| Reply::parse(&rig.link.next_stanza(LONG)).verdict())
+            .collect();
+        verdicts.iter().filter(|verdict| *verdict == TOO_MANY).count()
+    };
+    // What takes longer than the minute proves nothing.
+    let refused = (0..5).find_map(|again| {
+        let began = Instant::now();
+        let refused = refused_of(&format!("flood{again}.org"));
+        (began.elapsed() < Duration::from_secs(60)).then_some(refused)
     });
-    rig.link.send(commands.collect::<String>());
-    let verdicts: Vec<_> = (0..MOST + 100)
-        .map(|_| Reply::parse(&rig.link.next_stanza(LONG)).verdict())
-        .collect();
-    let refused = verdicts.iter().filter(|verdict| *verdict == TOO_MANY).count();
-    assert_eq!(refused, 100);
+    assert_eq!(refused, Some(100));
     assert_eq!(register(&mut rig, "alice@good.org", "n", 1), RESULT);
     assert_eq!(register(&mut rig, "alice@localhost", "m", 1), RESULT);
 }
