@@ -189,7 +189,7 @@ impl VerdictGuard {
         records: impl IntoIterator<Item = VerdictRecord>,
         now: Seconds,
     ) -> bool {
-        let (mut same, mut from_the_future) = (false, false);
+        let (mut same, mut is_clock_doubted) = (false, false);
         for VerdictRecord(part) in records {
             match part {
                 Part::Lane {
@@ -206,7 +206,7 @@ impl VerdictGuard {
                     burst,
                 } => {
                     same = digest == parts(self.digest);
-                    from_the_future = at > now + JUMP;
+                    is_clock_doubted = at > now + JUMP || now > at.saturating_add(LONGEST_REST);
                     self.usual = usual.checked(now);
                     self.deaths = Deaths {
                         count: deaths,
@@ -234,7 +234,7 @@ impl VerdictGuard {
                         ..burst
                     });
                 }
-                Part::Answer(answer) if same && !from_the_future && answer.at <= now => {
+                Part::Answer(answer) if same && !is_clock_doubted && answer.at <= now => {
                     self.window.record(answer.into());
                 }
                 Part::Later(answer) => self.deaths.remember(Answer {
@@ -256,13 +256,16 @@ impl VerdictGuard {
                 }
             }
         }
-        if from_the_future {
+        if is_clock_doubted {
             self.begin_hours_again(now);
         }
         self.window.forget(now);
         same
     }
 }
+
+/// After a longer rest of the whole service its clock may be ahead as well: then all that is remembered looks older than it is.
+const LONGEST_REST: Seconds = 86_400;
 
 impl Usual {
     /// The same, if it can be.

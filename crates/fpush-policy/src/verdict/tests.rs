@@ -903,6 +903,25 @@ fn what_a_clock_that_was_ahead_has_written_is_doubted() {
     assert!(lane.say(1, WRONG));
 }
 
+/// A clock that is ahead at the start makes all of it look old: words get their second one too soon, and devices that live are not
+/// known to.
+#[test]
+fn what_was_written_long_ago_begins_its_hours_again() {
+    let mut lane = Lane::calm(100);
+    lane.say(1, WRONG);
+    lane.say(2, GONE);
+    let mut lane = lane.started_again(2 * DAY);
+    for token in [1, 2] {
+        lane.accept_all([4, 5]);
+        assert!(!lane.say(token, WRONG), "{token}");
+    }
+    lane.now += DAY;
+    for token in [1, 2] {
+        lane.accept_all([4, 5]);
+        assert!(lane.say(token, WRONG), "{token}");
+    }
+}
+
 #[test]
 fn nonsense_on_disk_is_not_believed() {
     for text in [
