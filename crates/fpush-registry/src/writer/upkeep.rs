@@ -147,8 +147,8 @@ impl Writer {
             self.expiry = Some(noted);
             warn!(
                 until = %doubted.after(self.shared.expire_after),
-                "the clock is far ahead of the last use of any device, or was set far forward: until then no unused device is \
-                 removed"
+                "the clock is far ahead of the last use of a device, or was set far forward: until then no unused device is \
+                 removed; if it is right, there is nothing to do"
             );
         }
         Ok(())
