@@ -13,6 +13,16 @@ local quiet = tonumber(watch[2] or 0)
 if watch[1] and now - tonumber(watch[1]) > tonumber(ARGV[6]) then
     quiet = now + tonumber(ARGV[7])
 end
+-- The clock was set back, or that of the primary which took over is behind. What was delivered by the other clock seems to come after
+-- what is held since, and instances that are gone seem to be there for as long as that was ahead.
+if watch[1] and now < tonumber(watch[1]) - 1000 then
+    redis.call('DEL', KEYS[8])
+    local lease = now + tonumber(ARGV[5])
+    for _, holder in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '(' .. string.format('%.0f', lease), '+inf')) do
+        redis.call('ZADD', KEYS[4], lease, holder)
+    end
+    quiet = math.min(quiet, now + tonumber(ARGV[7]))
+end
 redis.call('HSET', KEYS[6], 'seen', string.format('%.0f', now), 'quiet', string.format('%.0f', quiet))
 for holder in string.gmatch(ARGV[2], '%d+') do
     redis.call('ZADD', KEYS[4], now + tonumber(ARGV[5]), holder)

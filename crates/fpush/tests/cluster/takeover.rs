@@ -41,6 +41,10 @@ impl Provider {
         self.is_back.store(true, Ordering::Relaxed);
     }
 
+    fn goes_away(&self) {
+        self.is_back.store(false, Ordering::Relaxed);
+    }
+
     fn accepted(&self) -> BTreeMap<String, usize> {
         self.accepted.lock().unwrap().clone()
     }
@@ -149,6 +153,37 @@ fn an_instance_that_comes_back_sends_nothing_that_was_taken_over() {
     rig.wait_for_takeover(0, "dead", 8);
     provider.comes_back();
     rig.expect_woken(&provider, &[0], 0..9);
+}
+
+/// As after a failover to an engine whose clock is an hour behind.
+#[test]
+fn what_is_held_after_the_engines_clock_was_set_back_is_sent() {
+    let mut rig = Rig::start(2, "0s");
+    let provider = Provider::of(&rig);
+    rig.hold(0, 0..4);
+    rig.wait_until_shared(4);
+    provider.comes_back();
+    rig.expect_woken(&provider, &[0, 1], 0..4);
+    until(LONG, "it is known who was woken", || {
+        rig.redis.ask(&["ZCARD", "fpush:{m}:held-delivered"]) == "4"
+    });
+    // It was an hour ahead until now.
+    let later = "for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do \
+                 redis.call('ZINCRBY', KEYS[1], 3600000, member) end return 1";
+    for key in ["fpush:{m}:held-delivered", "fpush:{m}:leases"] {
+        rig.redis.ask(&["EVAL", later, "1", key]);
+    }
+    rig.redis
+        .ask(&["HINCRBY", "fpush:{m}:held-watch", "seen", "3600000"]);
+    provider.goes_away();
+    rig.hold(0, 0..4);
+    rig.wait_until_shared(4);
+    rig.all[0].daemon.kill();
+    rig.wait_for_takeover(1, "dead", 4);
+    provider.comes_back();
+    until(LONG, "all are woken again", || {
+        provider.accepted().values().copied().eq([2; 4])
+    });
 }
 
 /// Its lease has not run out when it is there again.

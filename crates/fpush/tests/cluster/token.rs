@@ -68,6 +68,33 @@ fn all_instances_use_one_from_the_first_push_on() {
     assert_eq!(used(&rig, 3), first);
 }
 
+/// As after a failover to an engine whose clock is an hour behind: it would seem to be new until an hour after its end.
+#[test]
+fn one_whose_age_the_engine_does_not_know_is_replaced() {
+    let mut rig = by_token(2);
+    for instance in 0..2 {
+        assert_eq!(rig.push(instance, &token(instance)), RESULT);
+    }
+    let first = used(&rig, 2);
+    for instance in &mut rig.all {
+        instance.daemon.kill();
+    }
+    let keys = rig.redis.keys();
+    let key = keys.iter().find(|key| key.contains("apns:")).unwrap();
+    rig.redis.ask(&["HINCRBY", key, "since", "3600000"]);
+    // A second later another signature is another token.
+    sleep(Duration::from_millis(1_100));
+    for instance in &mut rig.all {
+        instance.start_again();
+    }
+    for instance in 0..2 {
+        assert_eq!(rig.push(instance, &token(2 + instance)), RESULT);
+    }
+    let second = used(&rig, 2);
+    assert_eq!(second.len(), 1, "{second:?}");
+    assert_ne!(second, first);
+}
+
 #[test]
 fn one_that_apple_calls_expired_is_renewed_by_one_for_all_and_not_within_twenty_minutes() {
     let mut rig = by_token(2);
