@@ -3,6 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use fpush_http::{Limits, Listener, Security, StartError};
+use fpush_testkit::LONG;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -10,6 +11,16 @@ use tokio::{
 };
 
 use crate::rig::{Rig, post, read_reply};
+
+/// Waits until this is so.
+async fn until(is_so: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !is_so().await {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LONG, waiting).await.expect("it becomes so");
+}
 
 const MOMENT: Duration = Duration::from_millis(200);
 
@@ -20,7 +31,7 @@ async fn waiting_push(rig: &Rig) -> TcpStream {
     // The connection would stay: the shutdown has to end it.
     let request = post("push", &format!("node=n&secret={secret}"), "");
     stream.write_all(request.as_bytes()).await.unwrap();
-    sleep(MOMENT).await;
+    until(async || rig.backend.asked.load(Ordering::SeqCst) == 1).await;
     stream
 }
 
@@ -31,18 +42,23 @@ async fn what_is_under_way_when_the_end_begins_is_answered() {
     let mut idle = rig.connect().await;
     let health = "GET /push_appserver/v1/health HTTP/1.1\r\nHost: h\r\n\r\n";
     idle.write_all(health.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"</html>") {
+        assert_ne!(idle.read_buf(&mut answer).await.unwrap(), 0, "{answer:?}");
+    }
     let mut new = rig.connect().await;
     let mut half = rig.connect().await;
     half.write_all(b"GET /push").await.unwrap();
     sleep(MOMENT).await;
     rig.drain.begin();
-    sleep(MOMENT).await;
-    let refused = TcpStream::connect(rig.address).await.unwrap_err();
-    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
-    let mut answer = Vec::new();
-    let ended = timeout(MOMENT, idle.read_to_end(&mut answer)).await;
-    assert!(ended.is_ok(), "who has no request any more is let go at once");
     new.write_all(health.as_bytes()).await.unwrap();
+    until(async || {
+        let refused = TcpStream::connect(rig.address).await.err();
+        refused.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    })
+    .await;
+    let ended = timeout(LONG, idle.read_to_end(&mut answer)).await;
+    assert!(ended.is_ok(), "who has no request any more is let go");
     let reply = read_reply(new).await;
     assert!(
         reply.body.contains("RUNNING"),
@@ -88,10 +104,13 @@ async fn a_push_goes_on_when_its_client_has_gone() {
     drop(waiting_push(&rig).await);
     sleep(MOMENT).await;
     rig.backend.go.add_permits(1);
-    sleep(MOMENT).await;
-    assert_eq!(rig.backend.accepted.load(Ordering::SeqCst), 1);
-    let device = rig.registry.show("n").await.unwrap().unwrap();
-    assert!(device.delivered.is_some(), "the registry has heard of it");
+    until(async || rig.backend.accepted.load(Ordering::SeqCst) == 1).await;
+    // The registry hears of it.
+    until(async || {
+        let device = rig.registry.show("n").await.unwrap().unwrap();
+        device.delivered.is_some()
+    })
+    .await;
 }
 
 #[tokio::test]
