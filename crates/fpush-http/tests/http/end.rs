@@ -57,8 +57,8 @@ async fn what_is_under_way_when_the_end_begins_is_answered() {
         refused.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
     })
     .await;
-    let ended = timeout(LONG, idle.read_to_end(&mut answer)).await;
-    assert!(ended.is_ok(), "who has no request any more is let go");
+    let ended = timeout(2 * MOMENT, idle.read_to_end(&mut answer)).await;
+    assert!(ended.is_ok(), "who has no request any more is let go at once");
     let reply = read_reply(new).await;
     assert!(
         reply.body.contains("RUNNING"),

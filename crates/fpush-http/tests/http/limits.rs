@@ -12,8 +12,6 @@ use tokio::{
 use crate::rig::{Rig, post, read_reply};
 
 const SHORT: Duration = Duration::from_millis(300);
-/// What the limits are by default is 10 s at least.
-const LESS_THAN_USUAL: Duration = Duration::from_secs(8);
 const HEALTH: &str = "GET /push_appserver/v1/health HTTP/1.1\r\nHost: h\r\n\r\n";
 
 async fn rig(limits: Limits) -> Rig {
@@ -40,7 +38,10 @@ async fn a_head_has_to_come_soon() {
     .await;
     let (start, mut silent) = (Instant::now(), rig.connect().await);
     let (took, said) = until_closed(&mut silent, start).await;
-    assert!(took >= SHORT && took < LESS_THAN_USUAL, "{took:?}");
+    assert!(
+        took >= SHORT && took < 4 * SHORT + Duration::from_secs(1),
+        "{took:?}"
+    );
     assert_eq!(said, "");
 
     let (start, mut slow) = (Instant::now(), rig.connect().await);
@@ -68,7 +69,7 @@ async fn a_connection_without_requests_ends_but_not_one_that_waits_for_its_push(
     let (start, mut idle) = (Instant::now(), rig.connect().await);
     idle.write_all(HEALTH.repeat(2).as_bytes()).await.unwrap();
     let (took, said) = until_closed(&mut idle, start).await;
-    assert!(took >= SHORT && took < LESS_THAN_USUAL, "{took:?}");
+    assert!(took >= SHORT && took < Duration::from_secs(3), "{took:?}");
     assert_eq!(said.matches("RUNNING").count(), 2);
 
     let secret = rig.register("n", "slow").await;

@@ -120,13 +120,13 @@ fn it_is_told_at_an_abstract_address() {
 fn the_watchdog_is_fed_while_the_daemon_works() {
     let name = format!("fpush-watchdog-{}", process::id());
     let systemd = Systemd::at(&SocketAddr::from_abstract_name(&name).unwrap());
-    let start = Instant::now();
     let rig = Rig::with(demo(), |builder| {
         builder
             .env("NOTIFY_SOCKET", &format!("@{name}"))
             .env("WATCHDOG_USEC", "600000")
     });
     assert_eq!(systemd.expect("READY"), "READY=1\n");
+    let start = Instant::now();
     for _ in 0..10 {
         assert_eq!(systemd.expect("WATCHDOG"), "WATCHDOG=1\n");
     }
