@@ -223,9 +223,7 @@ pub(crate) fn register(
     // said of the one before it is not said of this one, and the last push came with a secret of that one.
     let now = existing.as_ref().map_or(claim.now, |device| {
         let changed = device.changed();
-        let last = device
-            .delivered
-            .map_or(changed, |delivered| delivered.max(changed));
+        let last = changed.max(device.delivered.unwrap_or(changed));
         claim.now.max(last.next())
     });
     let new = |former| Device {

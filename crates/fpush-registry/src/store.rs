@@ -267,16 +267,16 @@ impl Store {
         Ok(text.and_then(|text| text.parse().ok()).map(Time::from_millis))
     }
 
-    async fn meta(&self, name: &str) -> Result<Option<String>> {
-        let found = on!(self, pool => nodes(pool, sql::META, &[Value::Text(name)]))?;
-        Ok(found.into_iter().next())
-    }
-
-    /// Remembers that one.
+    /// Notes the latest time of a clock that may have been ahead.
     pub(crate) async fn set_doubted_clock(&self, at: Time) -> Result<()> {
         let mut writing = self.begin().await?;
         writing.set_meta(DOUBTED_CLOCK, &at.millis().to_string()).await?;
         writing.commit().await
+    }
+
+    async fn meta(&self, name: &str) -> Result<Option<String>> {
+        let found = on!(self, pool => nodes(pool, sql::META, &[Value::Text(name)]))?;
+        Ok(found.into_iter().next())
     }
 
     /// Changes that others made after this one, the earliest first.
@@ -309,6 +309,7 @@ impl Store {
     }
 }
 
-/// The lock that a writer on PostgreSQL holds: any number that nobody else takes in this database.
+/// The name in `meta` of the latest time of a clock that may have been ahead.
 const DOUBTED_CLOCK: &str = "doubted_clock";
+/// The lock that a writer on PostgreSQL holds: any number that nobody else takes in this database.
 const WRITERS: i64 = 0x6670_7573_6801;

@@ -30,8 +30,7 @@ impl OwnPort {
         let number = u16::try_from(FIRST + n % PORTS).ok()?;
         let mark = UdpSocket::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
         // Asked by a connection: a listener would be there for longer, as `stop_listening` says.
-        let is_free = TcpStream::connect((Ipv4Addr::LOCALHOST, number)).is_err();
-        is_free.then_some(Self { number, _mark: mark })
+        (!is_open(number)).then_some(Self { number, _mark: mark })
     }
 
     /// Its number.
@@ -43,6 +42,11 @@ impl OwnPort {
     pub fn listen(&self) -> io::Result<TcpListener> {
         TcpListener::bind((Ipv4Addr::LOCALHOST, self.number))
     }
+}
+
+/// Whether somebody listens at a port on 127.0.0.1.
+pub(crate) fn is_open(port: u16) -> bool {
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
 /// Ends the listening at once. To drop the listener does not, if another thread is starting a program: that has a copy of it
@@ -94,7 +98,7 @@ mod tests {
         let _copy = listener.try_clone().unwrap();
         stop_listening(&listener).unwrap();
         drop(listener);
-        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, own.number())).is_err());
+        assert!(!is_open(own.number()));
         own.listen().unwrap();
     }
 }

@@ -13,7 +13,6 @@ mod tap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
-use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,7 +21,7 @@ pub use self::client::{Client, attribute, escape, form_value, submit_form};
 pub use self::guarded::{Guarded, Running};
 pub use self::tap::{Seen, Tap};
 use crate::helpers::{LONG, is_root};
-use crate::own_port::free_port;
+use crate::own_port::{free_port, is_open};
 use crate::temp_dir::TempDir;
 
 /// The one domain of the private servers; users are `NAME@localhost`.
@@ -485,10 +484,6 @@ fn wait_until(timeout: Duration, done: impl Fn() -> bool) -> Option<()> {
     }
 }
 
-fn is_open(port: u16) -> bool {
-    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
-}
-
 fn installed(program: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
@@ -539,6 +534,7 @@ const POLL: Duration = Duration::from_millis(25);
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
+    use std::net::{Ipv4Addr, TcpStream};
 
     use super::*;
 

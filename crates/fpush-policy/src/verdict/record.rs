@@ -7,7 +7,7 @@ use super::{
     Accepted, Burst, JUMP, VerdictGuard,
     deaths::{Deaths, Living},
     history::{FirstWord, Totals, Usual},
-    window::{Answer, Seconds, Sign},
+    window::{Answer, DAY, Seconds, Sign},
 };
 
 /// A part of what a module knows of its provider's words, in a form that can be written down. Times are seconds since
@@ -265,7 +265,7 @@ impl VerdictGuard {
 }
 
 /// After a longer rest of the whole service its clock may be ahead as well: then all that is remembered looks older than it is.
-const LONGEST_REST: Seconds = 86_400;
+const LONGEST_REST: Seconds = DAY;
 
 impl Usual {
     /// The same, if it can be.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use fpush_testkit::{Answer, Flow, Redis, until};
 
-use crate::rig::{DEAD, Instance, LONG, REFUSED, RESULT, Rig, SECOND, Setup, token};
+use crate::rig::{DEAD, LONG, REFUSED, RESULT, Rig, SECOND, Setup, token};
 
 pub(crate) const DOWN: &str = "this instance decides alone";
 pub(crate) const BACK: &str = "can be used again";
@@ -117,7 +117,7 @@ fn a_stalled_engine_is_left_alone_after_three_pushes_that_waited_for_it() {
     let mut others = 10..40;
     until(LONG, "what is queued at the other is known", || {
         let number = others.next().expect("one of thirty tokens");
-        rig.all.iter().for_each(Instance::wait_until_asked);
+        rig.wait_until_asked();
         assert_eq!(rig.push(1, &token(number)), RESULT, "queued");
         rig.push(0, &token(number)) == REFUSED
     });

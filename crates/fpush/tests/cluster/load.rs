@@ -6,7 +6,7 @@ use fpush_testkit::{Flow, Redis};
 
 use crate::{
     engine::times_alone,
-    rig::{DEAD, LONG, RESULT, Rig, Setup, token, wait_until_engine_is},
+    rig::{DEAD, LONG, RESULT, Rig, Setup, token, wait_until_asked},
 };
 
 const TOKENS: usize = 200;
@@ -55,10 +55,7 @@ fn decisions_alone(rig: &Rig, instances: &[usize]) -> Option<f64> {
     thread::scope(|scope| {
         for instance in instances {
             let monitoring = rig.all[*instance].monitoring();
-            scope.spawn(move || {
-                monitoring.wait_for_news();
-                wait_until_engine_is(true, monitoring);
-            });
+            scope.spawn(move || wait_until_asked(monitoring));
         }
     });
     let alone = |instance: &usize| {

@@ -103,6 +103,12 @@ impl Rig {
         }
     }
 
+    /// Waits until all instances ask the engine again.
+    #[track_caller]
+    pub(crate) fn wait_until_asked(&self) {
+        self.all.iter().for_each(Instance::wait_until_asked);
+    }
+
     /// Publishes at an instance, and returns how that was answered.
     #[track_caller]
     pub(crate) fn push(&mut self, instance: usize, token: &str) -> String {
@@ -188,9 +194,7 @@ impl Instance {
     /// been answered too late for it.
     #[track_caller]
     pub(crate) fn wait_until_asked(&self) {
-        let monitoring = self.monitoring();
-        monitoring.wait_for_news();
-        wait_until_engine_is(true, monitoring);
+        wait_until_asked(self.monitoring());
     }
 
     /// Changes the settings, for the next start or reload.
@@ -215,6 +219,13 @@ impl Instance {
         self.daemon.start_again();
         self.link = accept(&self.xmpp, &self.daemon);
     }
+}
+
+/// As [`Instance::wait_until_asked`], on a thread of its own.
+#[track_caller]
+pub(crate) fn wait_until_asked(monitoring: Monitoring) {
+    monitoring.wait_for_news();
+    wait_until_engine_is(true, monitoring);
 }
 
 /// Waits until an instance uses the engine, or knows that it cannot.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use fpush_testkit::{Answer, Clock, Flow, Moves, Redis, TempDir, until};
 use serde_json::json;
 
-use crate::rig::{BLOCKED, DEAD, Instance, LONG, REFUSED, RESULT, Rig, Setup, TROUBLE, token};
+use crate::rig::{BLOCKED, DEAD, LONG, REFUSED, RESULT, Rig, Setup, TROUBLE, token};
 
 #[test]
 fn the_rate_limit_is_that_of_one_instance() {
@@ -114,14 +114,6 @@ fn a_dead_token_is_asked_for_once_an_hour_by_all_together() {
     until(LONG, "all know that it is alive", || {
         rig.push(1, &device) == RESULT
     });
-}
-
-impl Rig {
-    /// Waits until all instances ask the engine again.
-    #[track_caller]
-    fn wait_until_asked(&self) {
-        self.all.iter().for_each(Instance::wait_until_asked);
-    }
 }
 
 /// The promise is ten for the service, however many instances hear the same wrong words.

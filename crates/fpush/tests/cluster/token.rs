@@ -21,6 +21,17 @@ fn by_token(instances: usize) -> Rig {
     })
 }
 
+/// The same after a push of each instance, and the provider tokens in those.
+#[track_caller]
+fn by_token_used(instances: usize) -> (Rig, Vec<String>) {
+    let mut rig = by_token(instances);
+    for instance in 0..instances {
+        assert_eq!(rig.push(instance, &token(instance)), RESULT);
+    }
+    let first = used(&rig, instances);
+    (rig, first)
+}
+
 /// Signs with `key.p8` instead of showing a certificate.
 pub(crate) fn use_provider_token(settings: &mut Value) {
     let apns = settings["pushModules"]["m"]["apns"].as_object_mut().unwrap();
@@ -45,11 +56,7 @@ fn used(rig: &Rig, last: usize) -> Vec<String> {
 
 #[test]
 fn all_instances_use_one_from_the_first_push_on() {
-    let mut rig = by_token(3);
-    for instance in 0..3 {
-        assert_eq!(rig.push(instance, &token(instance)), RESULT);
-    }
-    let first = used(&rig, 3);
+    let (mut rig, first) = by_token_used(3);
     assert_eq!(first.len(), 1, "{first:?}");
 
     // One that starts later, and one that starts again.
@@ -71,11 +78,7 @@ fn all_instances_use_one_from_the_first_push_on() {
 /// As after a failover to an engine whose clock is an hour behind: it would seem to be new until an hour after its end.
 #[test]
 fn one_whose_age_the_engine_does_not_know_is_replaced() {
-    let mut rig = by_token(2);
-    for instance in 0..2 {
-        assert_eq!(rig.push(instance, &token(instance)), RESULT);
-    }
-    let first = used(&rig, 2);
+    let (mut rig, first) = by_token_used(2);
     for instance in &mut rig.all {
         instance.daemon.kill();
     }
@@ -97,11 +100,7 @@ fn one_whose_age_the_engine_does_not_know_is_replaced() {
 
 #[test]
 fn one_that_apple_calls_expired_is_renewed_by_one_for_all_and_not_within_twenty_minutes() {
-    let mut rig = by_token(2);
-    for instance in 0..2 {
-        assert_eq!(rig.push(instance, &token(instance)), RESULT);
-    }
-    let first = used(&rig, 2);
+    let (mut rig, first) = by_token_used(2);
     rig.apns.queue([Answer::reason(403, "ExpiredProviderToken")]);
     assert_ne!(rig.push(0, &token(3)), RESULT, "it is too young");
 
