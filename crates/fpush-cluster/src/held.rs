@@ -28,6 +28,7 @@
 //!   gets another id and a place of the taker's, and the former id is taken, all in one step. The taker holds it like a push of its own. If it ends before it
 //!   has written it down, its own lease runs out, and the next one takes it.
 //!   Where another one is held for the same key, the newer one stays: the instance was gone before it had told that its push is acknowledged.
+//!   The taker does the same with what it holds itself: an older one may have been ended for what it takes, before it was told.
 //! - What the taker cannot read, because another version has written it, is set aside under its id and place: who held it goes on with it
 //!   when it is there again, and each instance looks once at all that is set aside, and takes what it can read. It goes when it is given
 //!   up, when a push is accepted for its key, or when [`MOST_UNREAD`] later ones are set aside.

@@ -138,6 +138,11 @@ impl Spool {
         Some(self.head(target.slot_key())?.number)
     }
 
+    /// When the push for this came, if one is here.
+    pub(crate) fn arrived(&self, target: Target) -> Option<Instant> {
+        Some(self.ticks.instant(self.head(target.slot_key())?.arrived))
+    }
+
     /// When the push for this is given up, if one is here.
     pub(crate) fn expires(&self, target: Target) -> Option<Instant> {
         Some(self.ticks.instant(self.head(target.slot_key())?.expires))

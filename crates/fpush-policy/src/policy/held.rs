@@ -131,6 +131,12 @@ impl<W> Policy<W> {
         self.held.queued(target).is_some() || self.spool.find(target).is_some()
     }
 
+    /// When the newest push came that is held for a key and class, and is not under way.
+    pub(super) fn newest_held(&self, target: Target) -> Option<Instant> {
+        let queued = self.held.queued_push(target).map(|held| held.job.arrived);
+        queued.max(self.spool.arrived(target))
+    }
+
     /// From now on what is held is written down: [`take_changes`](Self::take_changes) says what has changed.
     /// No number from this one on is taken yet.
     pub fn begin_noting(&mut self, free: u64) {

@@ -5,10 +5,11 @@ use std::time::Instant;
 use fpush_push::{Fingerprint, LaneId, TokenHasher};
 use uuid::Uuid;
 
-use super::{HeldEnd, Phase, Policy, TakenOver, take_number};
+use super::{HeldEnd, HoldUntil, Phase, Policy, TakenOver, take_number};
 use crate::{
     hold::HeldPush,
     records::{Clocks, HELD_PATIENCE, HeldRecord, Recipient},
+    ticks::TICK,
 };
 
 impl<W> Policy<W> {
@@ -27,7 +28,8 @@ impl<W> Policy<W> {
         is_running && !self.spool.is_full() && !self.held.is_full()
     }
 
-    /// Takes a push that another instance held, under a number of its own. One that is held here for the same key stands for it.
+    /// Takes a push that another instance held. A newer one that is held here for the same key stands for it. An older one gives
+    /// it its number and its place, and goes: the others may have ended it for this one, which nobody has told here yet.
     pub fn take_over(
         &mut self,
         record: HeldRecord,
@@ -42,11 +44,16 @@ impl<W> Policy<W> {
         if expires <= clocks.now {
             return TakenOver::Expired;
         }
-        let target = job.target();
-        if self.is_held(target) {
-            return TakenOver::Covered;
-        }
         job.worth_until = Some(expires);
+        match self.newest_held(job.target()) {
+            // The others' times are not exact: one of the same moment may have been ended as well.
+            Some(arrived) if arrived > job.arrived + TICK => return TakenOver::Covered,
+            Some(_) => {
+                self.hold(job, HoldUntil::Back);
+                return TakenOver::Held;
+            }
+            None => {}
+        }
         let next = &mut self.next_number;
         if is_spooled {
             self.spool.put(job, expires, || take_number(next));
@@ -94,7 +101,7 @@ mod tests {
         attempts::Ended,
         job::{Elsewhere, PushJob, SenderDomain},
         outage::LaneState,
-        policy::{Grant, HoldUntil, Unsent},
+        policy::{Grant, Unsent},
         records::HeldChange,
         shared::{Change, Claimed, SharedHeld, SharedPush, Wish},
         testing::{clocks, hasher, settings},
@@ -182,11 +189,19 @@ mod tests {
         assert!(out <= 1, "{out} at once");
     }
 
+    /// What another instance held for so long.
+    fn shared_since(token: &str, age: Duration) -> SharedPush {
+        SharedPush {
+            age: Some(age),
+            ..shared(token)
+        }
+    }
+
     #[test]
-    fn one_that_is_held_here_stands_for_what_another_instance_held() {
+    fn a_newer_one_that_is_held_here_stands_for_what_another_instance_held() {
         let mut f = Fixture::new();
         let (number, record) = f.hold("t");
-        let push = shared("t");
+        let push = shared_since("t", Duration::from_secs(1));
         assert_eq!(f.policy.key_of(number), Some(push.key), "all have the same keys");
         assert_eq!(f.take_over(push), TakenOver::Covered);
         assert_eq!(f.policy.held(), 1);
@@ -204,6 +219,50 @@ mod tests {
             TakenOver::Held,
             "of a clock that was wrong it is tried once more"
         );
+    }
+
+    /// Both were alone when they held one. The newer one has ended the other one, whose instance does not know it yet.
+    #[test]
+    fn an_older_one_that_is_held_here_goes_for_what_another_instance_held() {
+        // By the engine's clock one may be older that is newer by less than a tick here.
+        for age in [Duration::ZERO, Duration::from_millis(1)] {
+            for is_due in [false, true] {
+                let mut f = Fixture::new();
+                let (number, _) = f.hold("t");
+                while is_due && f.policy.make_due(f.clocks.now) {}
+                let taken = shared_since("t", age);
+                let id = taken.id;
+                assert_eq!(f.take_over(taken), TakenOver::Held);
+                let token = hasher().fingerprint("t");
+                assert_eq!(f.policy.take_ended(), [(token, HeldEnd::Covered)]);
+                let changes = f.policy.take_changes();
+                assert!(
+                    matches!(&changes[..], [HeldChange::Put(of, record)]
+                        if *of == number && record.id == Some(id.as_u128())),
+                    "{changes:?}"
+                );
+                while f.policy.make_due(f.clocks.now) {}
+                let sent = f.policy.grant(f.clocks.now);
+                assert!(
+                    matches!(&sent, Some(Grant::Held(attempt)) if attempt.job.push.id == id),
+                    "{is_due} {sent:?}"
+                );
+                assert_eq!(f.policy.held(), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_is_under_way_stands_for_nothing_that_another_instance_held() {
+        let mut f = Fixture::new();
+        f.hold("t");
+        while f.policy.make_due(f.clocks.now) {}
+        let Some(Grant::Held(attempt)) = f.policy.grant(f.clocks.now) else {
+            panic!("it goes out");
+        };
+        assert_eq!(f.take_over(shared("t")), TakenOver::Held);
+        f.policy.held_taken(attempt.number, attempt.slot, f.clocks.now);
+        assert_eq!(f.policy.held(), 1);
     }
 
     #[test]

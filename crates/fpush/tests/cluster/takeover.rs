@@ -261,6 +261,26 @@ fn what_several_hold_for_a_device_because_the_engine_was_away_is_one_push() {
     assert_eq!((taken(0), taken(1)), (6, 0), "the newer ones are sent");
 }
 
+/// The newer push has ended the older one, whose instance takes the newer one over before it has heard of that.
+#[test]
+fn a_newer_push_is_sent_by_the_instance_that_held_an_older_one() {
+    let (mut rig, relay) = behind_a_relay();
+    let provider = Provider::of(&rig);
+    rig.hold(1, 0..4);
+    rig.wait_until_shared(4);
+    relay.hold(Flow::Questions);
+    rig.hold(0, 0..4);
+    relay.cut();
+    relay.release();
+    until(LONG, "the newer ones are told", || {
+        rig.redis.ask(&["ZCARD", "fpush:{m}:taken"]) == "4"
+    });
+    rig.all[0].stop();
+    rig.wait_for_takeover(1, "stopped", 4);
+    provider.comes_back();
+    rig.expect_woken(&provider, &[1], 0..4);
+}
+
 /// What it had not told yet when it was killed is newer than what another one has sent for the device, but older than that.
 #[test]
 fn an_instance_that_comes_back_sends_nothing_that_came_before_the_device_was_woken() {

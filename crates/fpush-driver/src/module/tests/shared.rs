@@ -295,8 +295,12 @@ async fn what_others_held_stays_if_what_covers_it_cannot_be_written_down() {
         *disk.slow.lock().unwrap() = Some(Vec::new());
         let publish = f.publish("a");
         tokio::task::yield_now().await;
+        let older = SharedPush {
+            age: Some(Duration::from_secs(1)),
+            ..held_elsewhere("a")
+        };
         *others.left.lock().unwrap() = Some(TakenPart {
-            taken_over: vec![held_elsewhere("a")],
+            taken_over: vec![older],
             ..TakenPart::default()
         });
         f.module.exchange();
@@ -315,6 +319,38 @@ async fn what_others_held_stays_if_what_covers_it_cannot_be_written_down() {
         seconds(60).await;
         assert_eq!((f.provider.count(), f.module.held()), (2, 0), "{is_written}");
         assert_eq!(f.module.meters().held()[0], ("covered", u64::from(is_written)));
+    }
+}
+
+/// Whether it could be written down or not: what another instance held is acknowledged.
+#[tokio::test(start_paused = true)]
+async fn what_others_held_stays_if_it_goes_for_an_older_one_that_is_being_written() {
+    for is_written in [false, true] {
+        let f = Fixture::with(holding(), Class::High);
+        let disk = f.keep();
+        let others = Others::with(&f);
+        assert_eq!(f.push("a").await, Outcome::Accepted);
+        *disk.slow.lock().unwrap() = Some(Vec::new());
+        let publish = f.publish("a");
+        tokio::task::yield_now().await;
+        *others.left.lock().unwrap() = Some(TakenPart {
+            taken_over: vec![held_elsewhere("a")],
+            ..TakenPart::default()
+        });
+        f.module.exchange();
+        seconds(1).await;
+        for acknowledge in disk.slow.lock().unwrap().take().unwrap() {
+            acknowledge.send(is_written).unwrap();
+        }
+        let expected = if is_written {
+            Outcome::Queued
+        } else {
+            Outcome::Overloaded
+        };
+        assert_eq!(publish.await.unwrap(), expected);
+        assert_eq!(f.module.held(), 1, "{is_written}");
+        seconds(60).await;
+        assert_eq!((f.provider.count(), f.module.held()), (2, 0), "{is_written}");
     }
 }
 
