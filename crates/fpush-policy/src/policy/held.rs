@@ -128,7 +128,7 @@ impl<W> Policy<W> {
     /// Whether a push is held that makes another one for the same key superfluous.
     #[must_use]
     pub fn is_held(&self, target: Target) -> bool {
-        self.held.queued(target).is_some() || self.spool.find(target).is_some()
+        self.newest_held(target).is_some()
     }
 
     /// When the newest push came that is held for a key and class, and is not under way.

@@ -44,25 +44,22 @@ impl<W> Policy<W> {
         if expires <= clocks.now {
             return TakenOver::Expired;
         }
-        job.worth_until = Some(expires);
-        match self.newest_held(job.target()) {
-            // The others' times are not exact: one of the same moment may have been ended as well.
-            Some(arrived) if arrived > job.arrived + TICK => return TakenOver::Covered,
-            Some(_) => {
-                self.hold(job, HoldUntil::Back);
-                return TakenOver::Held;
-            }
-            None => {}
+        let newest = self.newest_held(job.target());
+        // The others' times are not exact: one of the same moment may have been ended as well.
+        if newest.is_some_and(|arrived| arrived > job.arrived + TICK) {
+            return TakenOver::Covered;
         }
-        let next = &mut self.next_number;
-        if is_spooled {
-            self.spool.put(job, expires, || take_number(next));
+        job.worth_until = Some(expires);
+        if newest.is_none() && is_spooled {
             self.outage.begin_growing(clocks.now);
+        }
+        if newest.is_some() || is_spooled {
+            self.hold(job, HoldUntil::Back);
         } else {
             let due = due.min(clocks.now + HELD_PATIENCE.max(job.spacing));
             let mut held = HeldPush::new(job, due, Some(expires));
             held.attempts = attempts;
-            self.held.push(take_number(next), held);
+            self.held.push(take_number(&mut self.next_number), held);
         }
         TakenOver::Held
     }

@@ -264,11 +264,7 @@ fn what_several_hold_for_a_device_because_the_engine_was_away_is_one_push() {
 /// The newer push has ended the older one, whose instance takes the newer one over before it has heard of that.
 #[test]
 fn a_newer_push_is_sent_by_the_instance_that_held_an_older_one() {
-    let (mut rig, relay) = behind_a_relay();
-    let provider = Provider::of(&rig);
-    rig.hold(1, 0..4);
-    rig.wait_until_shared(4);
-    relay.hold(Flow::Questions);
+    let (mut rig, relay, provider) = mute_after_four_are_held_by(1);
     rig.hold(0, 0..4);
     relay.cut();
     relay.release();
@@ -284,11 +280,7 @@ fn a_newer_push_is_sent_by_the_instance_that_held_an_older_one() {
 /// What it had not told yet when it was killed is newer than what another one has sent for the device, but older than that.
 #[test]
 fn an_instance_that_comes_back_sends_nothing_that_came_before_the_device_was_woken() {
-    let (mut rig, relay) = behind_a_relay();
-    let provider = Provider::of(&rig);
-    rig.hold(0, 0..4);
-    rig.wait_until_shared(4);
-    relay.hold(Flow::Questions);
+    let (mut rig, relay, provider) = mute_after_four_are_held_by(0);
     for device in 2..4 {
         assert_eq!(rig.push(0, &token(device)), RESULT);
     }
@@ -329,6 +321,17 @@ fn behind_a_relay() -> (Rig, Relay) {
         ..Setup::of(2, "0s")
     });
     (rig, relay)
+}
+
+/// Of two instances this one holds a push for four devices, which the engine knows. What the first one says from then on does not
+/// reach the engine.
+fn mute_after_four_are_held_by(instance: usize) -> (Rig, Relay, Provider) {
+    let (mut rig, relay) = behind_a_relay();
+    let provider = Provider::of(&rig);
+    rig.hold(instance, 0..4);
+    rig.wait_until_shared(4);
+    relay.hold(Flow::Questions);
+    (rig, relay, provider)
 }
 
 /// Of three instances the second one was killed, and had pushes for devices that the others hold one for.

@@ -284,70 +284,56 @@ async fn what_others_held_is_held_here_and_sent() {
     assert_eq!(puts.count(), 2, "it is told as what is held here");
 }
 
-/// A publish for the same key waits for the disk, and is not acknowledged in the end.
+/// A push is taken over while a publish for the same key waits for the disk, which is written down then or not. So many wait for the
+/// disk together.
+async fn take_over_while_one_is_written(taken: SharedPush, is_written: bool, waiting: usize) -> Fixture {
+    let f = Fixture::with(holding(), Class::High);
+    let disk = f.keep();
+    let others = Others::with(&f);
+    assert_eq!(f.push("a").await, Outcome::Accepted);
+    *disk.slow.lock().unwrap() = Some(Vec::new());
+    let publish = f.publish("a");
+    tokio::task::yield_now().await;
+    *others.left.lock().unwrap() = Some(TakenPart {
+        taken_over: vec![taken],
+        ..TakenPart::default()
+    });
+    f.module.exchange();
+    seconds(1).await;
+    let acknowledging = disk.slow.lock().unwrap().take().unwrap();
+    assert_eq!(acknowledging.len(), waiting);
+    for acknowledge in acknowledging {
+        acknowledge.send(is_written).unwrap();
+    }
+    let expected = if is_written {
+        Outcome::Queued
+    } else {
+        Outcome::Overloaded
+    };
+    assert_eq!(publish.await.unwrap(), expected);
+    f
+}
+
+/// The publish is not acknowledged in the end.
 #[tokio::test(start_paused = true)]
 async fn what_others_held_stays_if_what_covers_it_cannot_be_written_down() {
     for is_written in [false, true] {
-        let f = Fixture::with(holding(), Class::High);
-        let disk = f.keep();
-        let others = Others::with(&f);
-        assert_eq!(f.push("a").await, Outcome::Accepted);
-        *disk.slow.lock().unwrap() = Some(Vec::new());
-        let publish = f.publish("a");
-        tokio::task::yield_now().await;
         let older = SharedPush {
             age: Some(Duration::from_secs(1)),
             ..held_elsewhere("a")
         };
-        *others.left.lock().unwrap() = Some(TakenPart {
-            taken_over: vec![older],
-            ..TakenPart::default()
-        });
-        f.module.exchange();
-        seconds(1).await;
-        let waiting = disk.slow.lock().unwrap().take().unwrap();
-        assert_eq!(waiting.len(), 2, "both wait for the disk");
-        for acknowledge in waiting {
-            acknowledge.send(is_written).unwrap();
-        }
-        let expected = if is_written {
-            Outcome::Queued
-        } else {
-            Outcome::Overloaded
-        };
-        assert_eq!(publish.await.unwrap(), expected);
+        let f = take_over_while_one_is_written(older, is_written, 2).await;
         seconds(60).await;
         assert_eq!((f.provider.count(), f.module.held()), (2, 0), "{is_written}");
         assert_eq!(f.module.meters().held()[0], ("covered", u64::from(is_written)));
     }
 }
 
-/// Whether it could be written down or not: what another instance held is acknowledged.
+/// Whether that could be written down or not: what another instance held is acknowledged.
 #[tokio::test(start_paused = true)]
 async fn what_others_held_stays_if_it_goes_for_an_older_one_that_is_being_written() {
     for is_written in [false, true] {
-        let f = Fixture::with(holding(), Class::High);
-        let disk = f.keep();
-        let others = Others::with(&f);
-        assert_eq!(f.push("a").await, Outcome::Accepted);
-        *disk.slow.lock().unwrap() = Some(Vec::new());
-        let publish = f.publish("a");
-        tokio::task::yield_now().await;
-        *others.left.lock().unwrap() = Some(TakenPart {
-            taken_over: vec![held_elsewhere("a")],
-            ..TakenPart::default()
-        });
-        f.module.exchange();
-        seconds(1).await;
-        for acknowledge in disk.slow.lock().unwrap().take().unwrap() {
-            acknowledge.send(is_written).unwrap();
-        }
-        let expected = if is_written {
-            Outcome::Queued
-        } else {
-            Outcome::Overloaded
-        };
-        assert_eq!(publish.await.unwrap(), expected);
+        let f = take_over_while_one_is_written(held_elsewhere("a"), is_written, 1).await;
         assert_eq!(f.module.held(), 1, "{is_written}");
         seconds(60).await;
         assert_eq!((f.provider.count(), f.module.held()), (2, 0), "{is_written}");
